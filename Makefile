@@ -1,0 +1,61 @@
+# Every verb installs what it needs first. `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+UV := .uv/bin/uv
+RUN := .venv/bin
+export UV_COMPILE_BYTECODE := 1
+# Debian's servers for demo and tests; each can be absent, and then what needs it says so.
+DEMO_PACKAGES := bind9
+TEST_PACKAGES := bind9 dnsutils haproxy postgresql openssl curl keepalived nginx-light libnginx-mod-stream
+BENCH_PACKAGES := $(TEST_PACKAGES) wrk apache2-utils
+
+.PHONY: help demo test check fix bench docs setup packages-demo packages-test packages-bench clean
+
+help: ## Print this list.
+	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: setup packages-demo ## Run a three-member cluster behind real HAProxy and examine it (CHECK=1: stop after the check).
+	@$(RUN)/muster demo $(if $(CHECK),--check)
+
+test: setup packages-test ## Check everything and run all tests (MUSTER_NO_SKIPS=1: a missing server is a failure).
+	@$(MAKE) --no-print-directory check
+	@MUSTER_NO_SKIPS=$(MUSTER_NO_SKIPS) $(RUN)/python -m pytest $(TESTS)
+
+check: setup ## Lint, types, import floors, generated documents.
+	@$(RUN)/ruff check . && $(RUN)/ruff format --check --quiet .
+	@$(RUN)/mypy
+	@$(RUN)/lint-imports --no-logo 2>/dev/null | grep -E "KEPT|BROKEN|->" ; test $${PIPESTATUS[0]} -eq 0
+	@$(RUN)/python docs/generate.py --check
+
+fix: setup ## Format and mend what can be mended by machine.
+	@$(RUN)/ruff check --fix --quiet . ; $(RUN)/ruff format --quiet .
+
+bench: setup packages-bench ## Measure against named peers and print ratios.
+	@$(RUN)/python -m bench $(ARGS)
+
+docs: setup ## Generate docs/reference from the code.
+	@$(RUN)/python docs/generate.py
+
+setup: .venv/.synced
+
+.venv/.synced: uv.lock pyproject.toml | $(UV)
+	@$(UV) sync --locked --quiet
+	@touch $@
+
+# uv has a venv of its own: `uv sync` removes from .venv everything that is not in the lock, itself included.
+$(UV):
+	@python3 -c 'import ensurepip, venv' 2>/dev/null || scripts/packages python3-venv
+	@python3 -m venv .uv && .uv/bin/pip install --quiet uv
+
+packages-demo:
+	@scripts/packages $(DEMO_PACKAGES)
+
+packages-bench:
+	@scripts/packages $(BENCH_PACKAGES)
+
+packages-test:
+	@scripts/packages $(TEST_PACKAGES)
+
+clean: ## Remove what these verbs made, caches included.
+	@rm -rf .venv .uv .demo .muster .mypy_cache .ruff_cache .pytest_cache .hypothesis dist bench/results

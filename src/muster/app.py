@@ -1,0 +1,650 @@
+"""The composition root: the only file that knows every room.
+
+:func:`checked` reads a cluster file with everybody's findings; :func:`serve` is one member from its settings to its last
+reply. Rooms are opened in order on one stack and closed in the opposite order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import itertools
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from prometheus_client import CollectorRegistry, Gauge, GCCollector, PlatformCollector, ProcessCollector
+
+from muster import features as rooms
+from muster.balancer.model import MUSTER_SERVICES, Balancing, modelled
+from muster.balancer.model import problems as balancer_problems
+from muster.cluster import file as cluster_file
+from muster.cluster.file import SCHEMA_VERSION, ClusterFile, Member
+from muster.cluster.parity import compared, of_certificate, of_muster, of_wire
+from muster.cluster.roster import Report, Roster, Wish
+from muster.cluster.statements import Statements
+from muster.cluster.timeline import Timeline as SharedTimeline
+from muster.edge import health, logs, metrics, root
+from muster.edge.application import Application, Mounted
+from muster.edge.authorise import Gate, Names, SystemNames
+from muster.edge.feature import Feature, Features, FeatureSettings, ProvidedFeatureSettings, Served, State, Surroundings
+from muster.edge.health import Health
+from muster.edge.metrics import EdgeMetrics
+from muster.edge.server import Server
+from muster.edge.server import opened as server_opened
+from muster.kernel import log
+from muster.kernel.errors import Misconfigured, MusterError, Rejected, Unavailable
+from muster.kernel.files import fingerprint, read_bounded
+from muster.kernel.log import LogRings
+from muster.kernel.secrets import Secret
+from muster.kernel.settings import Document, InvalidSettings, Problem, read
+from muster.pki.bundles import BundlePaths, certificate_facts
+from muster.pki.bundles import paths as bundle_paths
+from muster.pki.complaints import ALARM_DAYS, alarms
+from muster.pki.context import server_context
+from muster.pki.facts import CertificateFacts
+from muster.policy.metered import OperationMetrics
+from muster.store.engine import Store
+from muster.store.engine import opened as store_opened
+from muster.version import PROTOCOL_VERSION, VERSION
+
+_log = log.logger("app")
+
+_BEAT_S = 1.0
+_LAST_BEAT_S = 2.0
+_PROBE_TIMEOUT_S = 1.0
+_BEATS_PER_RESOLUTION = 30
+_BEATS_PER_PROVIDER_PROBE = 5
+_PROVIDER_TIMEOUT_S = 8.0
+_BEATS_PER_COMPARISON = 10
+_EXPIRY_NOTICE_S = 30 * 86400
+
+
+def checked(path: Path) -> tuple[ClusterFile | None, list[Problem]]:
+    """Read a cluster file and return it, None when it cannot be used, with every room's findings in order of lines.
+
+    Raises:
+        Misconfigured: the file cannot be read.
+    """
+    try:
+        document = read(path)
+    except InvalidSettings as e:
+        return None, list(e.problems)
+    found, cluster = _problems(document)
+    return (None if found else cluster), sorted(found, key=lambda p: p.line)
+
+
+def loaded(path: Path) -> ClusterFile:
+    """As :func:`checked`, for those who need a usable file.
+
+    Raises:
+        InvalidSettings: with every problem.
+    """
+    cluster, found = checked(path)
+    if cluster is None:
+        raise InvalidSettings(str(path), found)
+    return cluster
+
+
+def _problems(document: Document) -> tuple[list[Problem], ClusterFile | None]:
+    cluster: ClusterFile | None = None
+    found: list[Problem] = []
+    try:
+        cluster = document.parsed(ClusterFile)
+    except InvalidSettings as e:
+        found.extend(e.problems)
+    for room in (cluster_file.problems, balancer_problems, rooms.problems):
+        found.extend(room(document))
+    if cluster is not None and not found:
+        try:
+            modelled(cluster)
+        except (Misconfigured, Rejected) as e:
+            found.append(Problem(0, "services", str(e)))
+    return found, cluster
+
+
+@dataclass(frozen=True)
+class MemberOptions:
+    """The settings only this host knows; everything else is in the cluster file.
+
+    Attributes:
+        bind: address to listen on; None: the member's own when it is a loopback address, else every address.
+    """
+
+    cluster_file: Path
+    member: str
+    pki: Path
+    bind: str | None = None
+    log_form: Literal["json", "text"] = "text"
+
+
+def store_password(cluster: ClusterFile) -> Secret | None:
+    """Return the first line of the store's password file, if the cluster has one.
+
+    Raises:
+        Misconfigured: it cannot be read or is empty.
+    """
+    path = cluster.store.password_file
+    if path is None:
+        return None
+    lines = read_bounded(path, what="store password file", limit_bytes=4096).decode("utf-8", "replace").splitlines()
+    if not lines or not lines[0].strip():
+        raise Misconfigured(f"The store password file {path} is empty")
+    return Secret(lines[0].strip())
+
+
+def cluster_store(cluster: ClusterFile) -> contextlib.AbstractAsyncContextManager[Store]:
+    """Open the cluster's store; it may be down, then its units say so."""
+    return store_opened(
+        cluster.store.url,
+        password=store_password(cluster),
+        connect_timeout_s=cluster.store.connect_timeout_s,
+        statement_timeout_s=cluster.store.statement_timeout_s,
+    )
+
+
+@dataclass
+class MemberProcess:
+    """One serving member. Use :func:`member_opened`."""
+
+    options: MemberOptions
+    cluster: ClusterFile
+    member: Member
+    bundle: BundlePaths
+    store: Store
+    features: Features
+    health: Health
+    rings: LogRings
+    metrics: EdgeMetrics
+    application: Application
+    server: Server
+    balancing: Balancing
+    timeline: SharedTimeline
+    drift: Gauge
+    stopping: bool = False
+    closing: asyncio.Event = field(default_factory=asyncio.Event)
+    unreached: dict[str, str] = field(default_factory=dict)
+    _presented: tuple[object, ...] = ()
+    _certificate: dict[str, object] = field(default_factory=dict)
+    _presented_facts: CertificateFacts | None = None
+    _expires_at: float = 0.0
+    _drifted: tuple[str, ...] = ()
+
+    @property
+    def ca_files(self) -> list[Path]:
+        extra = self.cluster.foreman.ca_file
+        return [self.bundle.ca, *([extra] if extra else [])]
+
+    def reload_certificates(self, *, only_if_changed: bool = False) -> None:
+        """Build a new TLS context from the files and present it; garbage is refused and the old one keeps serving."""
+        fingerprint = self._files_on_disk()
+        if only_if_changed and fingerprint == self._presented:
+            return
+        # Remembered also when it is refused: the same garbage is not tried, and logged, every second.
+        self._presented = fingerprint
+        try:
+            context = server_context(self.bundle.certificate, self.bundle.key, self.ca_files)
+            facts = certificate_facts(self.bundle)
+        except MusterError as e:
+            _log.error("New certificate refused; the old one keeps serving", why=str(e))
+            self.rings.failed_modules["certificate"] = str(e)
+            return
+        self.server.present(context)
+        self._note_certificate()
+        self.rings.failed_modules.pop("certificate", None)
+        _log.info("Certificate presented", names=", ".join(facts.names), expires=facts.not_after.isoformat())
+
+    def _note_certificate(self) -> None:
+        facts = self._presented_facts = certificate_facts(self.bundle)
+        self._expires_at = facts.not_after.timestamp()
+        self._certificate = {
+            "common_name": facts.subject_cn,
+            "names": list(facts.names),
+            "not_after": self._expires_at,
+            "fingerprint_sha256": facts.fingerprint_sha256,
+        }
+        self.metrics.certificate_expiry.set(self._expires_at)
+        self.sound_alarms()
+
+    def sound_alarms(self) -> None:
+        """Set the gauges that say how near the certificate's end is."""
+        sounding = alarms(datetime.fromtimestamp(self._expires_at, UTC), datetime.now(UTC))
+        for days in ALARM_DAYS:
+            self.metrics.certificate_alarm.labels(str(days)).set(days in sounding)
+
+    def _files_on_disk(self) -> tuple[object, ...]:
+        return fingerprint(self.bundle.certificate, self.bundle.key, *self.ca_files)
+
+    def certificate_reasons(self) -> Sequence[str]:
+        if self._expires_at and time.time() > self._expires_at:
+            return (f"the certificate expired on {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(self._expires_at))}",)
+        return ()
+
+    def notes(self) -> Sequence[str]:
+        """Return what is wrong but takes no service out."""
+        found = [f"feature {name}: {why}" for name, why in self.unreached.items() if not self._is_essential(name)]
+        if self.store.trouble:
+            found.append(self.store.trouble)
+        left = self._expires_at - time.time()
+        if self._expires_at and 0 < left < _EXPIRY_NOTICE_S:
+            found.append(f"the certificate expires in {int(left // 86400)} days")
+        refused = self.rings.failed_modules.get("certificate")
+        if refused:
+            found.append(f"a new certificate was refused: {refused}")
+        return found
+
+    def drain(self, reason: str) -> None:
+        """Ask for no new clients: readiness says draining and every reply closes its connection."""
+        if not self.health.draining:
+            _log.info("Draining", why=reason)
+        self.health.draining = reason
+        self.application.draining = True
+
+    def readmit(self) -> None:
+        if self.health.draining and not self.stopping:
+            _log.info("Taking clients again")
+            self.health.draining = ""
+            self.application.draining = False
+
+    def obey(self, wish: Wish) -> None:
+        """Do what an administrator wishes; a stopping member only stops."""
+        if self.stopping:
+            return
+        if wish.wanted == "drain":
+            self.drain(f"drained by {wish.by}{': ' + wish.reason if wish.reason else ''}")
+        else:
+            self.readmit()
+
+    def report(self) -> Report:
+        verdicts = {s: self.health.verdict(s) for s in sorted(self.health.services)}
+        state = "stopping" if self.stopping else "draining" if self.health.draining else "ready"
+        return Report(
+            name=str(self.member.name),
+            member_id=self.member.id,
+            version=VERSION,
+            schema_version=str(SCHEMA_VERSION),
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            state="starting" if self.health.starting else state,  # type: ignore[arg-type]
+            reason=self.health.draining,
+            features={name: s.state.value for name, s in self.features.served.items()},
+            readiness={s: {"state": v.state, "reason": v.reason} for s, v in verdicts.items()},
+            certificate=self._certificate,
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """Return what this member is made of, field for field what :mod:`muster.balancer.census` hears on the wire."""
+        running = self.features.running()
+        version = {"version": PROTOCOL_VERSION, "modules": dict.fromkeys(running, PROTOCOL_VERSION)}
+        features = {name: s.as_json() for name, s in self.features.served.items()}
+        own = (str(self.member.name), self.member.address)
+        # Not from the disk: what lies there may have been refused.
+        presented = self._presented_facts
+        return {
+            **of_wire(version, features, running),
+            "certificate": {"smartproxy": of_certificate(presented, own, datetime.now(UTC)) if presented else {}},
+            "muster": of_muster(VERSION, SCHEMA_VERSION, self.cluster),
+        }
+
+    async def compare(self) -> None:
+        """Tell the store what this member is made of, and count the fields in which it differs from most of the others.
+
+        Raises:
+            Unavailable: the store did not answer.
+        """
+        name = str(self.member.name)
+        statements = Statements(self.store)
+        await statements.give(name, self.facts())
+        drifts = compared(await statements.told(), self.cluster.expected_differences)
+        mine = tuple(d.field for d in drifts if name in d.differing)
+        self.drift.set(len(mine))
+        if mine != self._drifted:
+            self._drifted = mine
+            if mine:
+                _log.warning("This member drifted from the others", fields=", ".join(mine))
+            else:
+                _log.info("This member is like the others again")
+
+    async def pause(self) -> bool:
+        """Wait one beat; false when the member closes and there is no next one."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_BEAT_S):
+                await self.closing.wait()
+        return not self.closing.is_set()
+
+    async def watch_locally(self) -> None:
+        """Each beat: certificates on disk, programs that serve other ports, readiness as metrics."""
+        for beat in itertools.count():
+            self.reload_certificates(only_if_changed=True)
+            self.sound_alarms()
+            if beat % _BEATS_PER_RESOLUTION == 0:
+                self.server.trust(await _balancer_addresses(self.cluster))
+            self.health.down = {**await self._probed(), **self._out_of_order()}
+            for service in self.health.services:
+                self.metrics.ready.labels(service).set(self.health.verdict(service).status == 200)
+            if not await self.pause():
+                return
+
+    async def watch_store(self) -> None:
+        """Each beat: tell the store about this member, do what is wished, share log records. The store may be down."""
+        roster = Roster(self.store)
+        first = True
+        for beat in itertools.count():
+            try:
+                self.obey(await roster.beat(self.report(), first=first))
+                first = False
+                await self.timeline.share(self.rings)
+                if beat % _BEATS_PER_COMPARISON == 0:
+                    await self.compare()
+            except Unavailable as e:
+                self.metrics.store_up.set(0)
+                _log.debug("Beat without store", why=str(e))
+            except MusterError as e:
+                _log.error("Beat failed", why=str(e))
+            else:
+                self.metrics.store_up.set(1)
+            if not await self.pause():
+                return
+
+    async def watch_providers(self) -> None:
+        """Every few beats: does what the features depend on answer?"""
+        while True:
+            asked = [(n, s) for n, s in self.features.served.items() if s.answers and s.feature.reached is not None]
+            answers = await asyncio.gather(*(_unreached(s) for _, s in asked))
+            troubles = {n: why for (n, _), why in zip(asked, answers, strict=True) if why}
+            for name in troubles.keys() - self.unreached.keys():
+                _log.warning("A provider cannot be reached", feature=name, why=troubles[name])
+            for name in self.unreached.keys() - troubles.keys():
+                _log.info("A provider can be reached again", feature=name)
+            self.unreached = troubles
+            for _ in range(_BEATS_PER_PROVIDER_PROBE):
+                if not await self.pause():
+                    return
+
+    def _out_of_order(self) -> dict[str, str]:
+        """Features are calls of service smartproxy: a member where one failed would answer 503 to its share of them.
+
+        When it is so on every member, all are unready alike and the balancer fails open: the other features go on.
+        """
+        found = [f"feature {name} failed: {why}" for name, why in self.features.failed().items()]
+        found += [f"feature {name}: {why}" for name, why in self.unreached.items() if self._is_essential(name)]
+        return {"smartproxy": "; ".join(found)} if found else {}
+
+    def _is_essential(self, name: str) -> bool:
+        settings = self.features.served[name].settings
+        return isinstance(settings, ProvidedFeatureSettings) and settings.readiness == "essential"
+
+    async def _probed(self) -> dict[str, str]:
+        outside = [
+            s
+            for s in self.balancing.services
+            if s.name not in MUSTER_SERVICES and any(v.name == str(self.member.name).lower() for v in s.servers)
+        ]
+        results = await asyncio.gather(*(_listens(self.member.address, s.member_port) for s in outside))
+        return {s.name: why for s, why in zip(outside, results, strict=True) if why}
+
+
+async def _unreached(served: Served) -> str | None:
+    """Return why a feature's provider cannot be reached, or None when it can."""
+    try:
+        async with asyncio.timeout(_PROVIDER_TIMEOUT_S):
+            await served.feature.reached(served.service)  # type: ignore[misc]
+    except TimeoutError:
+        return f"its provider did not answer within {_PROVIDER_TIMEOUT_S:g} s"
+    except MusterError as e:
+        return str(e)
+    return None
+
+
+async def _balancer_addresses(cluster: ClusterFile) -> frozenset[str]:
+    """Return the addresses PROXY headers may come from; a balancer whose name does not resolve has none now."""
+    found: set[str] = set()
+    for balancer in cluster.balancers:
+        try:
+            answers = await asyncio.get_running_loop().getaddrinfo(balancer.address, None, type=socket.SOCK_STREAM)
+        except OSError as e:
+            _log.warning("A balancer's name does not resolve", balancer=balancer.address, why=e.strerror or str(e))
+            continue
+        found.update(str(a[4][0]) for a in answers)
+    return frozenset(found)
+
+
+async def _listens(address: str, port: int) -> str | None:
+    """Return why nothing can be reached on the port, or None."""
+    try:
+        async with asyncio.timeout(_PROBE_TIMEOUT_S):
+            _, writer = await asyncio.open_connection(address, port)
+    except (OSError, TimeoutError) as e:
+        return f"nothing answers on {address} port {port}: {getattr(e, 'strerror', None) or 'no answer'}"
+    writer.close()
+    return None
+
+
+class AccessLog:
+    """Finished calls, written a few at a time: one system call for many lines."""
+
+    def __init__(self, form: Literal["json", "text"] = "text", member: str = "", stream_fd: int = 2) -> None:
+        self._form = form
+        self._member = member
+        self._fd = stream_fd
+        self._lines: list[tuple[float, str]] = []
+
+    def __call__(self, line: str) -> None:
+        if not self._lines:
+            asyncio.get_running_loop().call_later(0.05, self.flush)
+        self._lines.append((time.time(), line))
+
+    def flush(self) -> None:
+        lines, self._lines = self._lines, []
+        text = "".join(self._written(at, line) for at, line in lines)
+        with contextlib.suppress(OSError):
+            os.write(self._fd, text.encode("utf-8", "replace"))
+
+    def _written(self, at: float, line: str) -> str:
+        when = datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z")
+        if self._form == "text":
+            return f"{when} [access   ] {line}\n"
+        record = {"timestamp": when, "level": "info", "event": line, "room": "access", "member": self._member}
+        return json.dumps(record, ensure_ascii=False) + "\n"
+
+
+@contextlib.asynccontextmanager
+async def member_opened(
+    options: MemberOptions, *, names: Names | None = None, access_log: Callable[[str], None] | None = None
+) -> AsyncIterator[MemberProcess]:
+    """Yield a member that listens and answers; on leaving, calls in flight are finished and everything is closed.
+
+    Raises:
+        InvalidSettings: the cluster file has problems.
+        Misconfigured: the certificate, a port or the store's address cannot be used.
+    """
+    cluster = loaded(options.cluster_file)
+    member = cluster.member(options.member)
+    if member.kind != "muster":
+        raise Misconfigured(f"{member.name} is of kind {member.kind}; muster serve runs members of kind muster")
+    rings = LogRings(cluster.log.buffer, cluster.log.buffer_errors, str(member.name))
+    log.configure(rings=rings, level=cluster.log.level, form=options.log_form, member=str(member.name))
+    balancing = modelled(cluster)
+    bundle = bundle_paths(options.pki, "member", member.name)
+    registry = CollectorRegistry()
+    for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        collector(registry=registry)
+    counted = EdgeMetrics(registry)
+    served = Features()
+    own_health = Health(str(member.name), frozenset(s.name for s in balancing.services))
+    gate = Gate(_trusted(cluster), cluster.foreman.forward_verify, names or SystemNames())
+    async with contextlib.AsyncExitStack() as stack:
+        store = await stack.enter_async_context(cluster_store(cluster))
+        shared = SharedTimeline(store, str(member.name), cluster.log.buffer)
+        around = Surroundings(str(member.name), OperationMetrics(registry), bundle.certificate, bundle.key, bundle.ca)
+        mounts = await _features_opened(stack, cluster, served, logs.Timeline(rings, shared), around)
+        mounts += [
+            Mounted(root.ROOT, served),
+            Mounted(root.V2, served),
+            Mounted(health.MOUNT, own_health),
+            Mounted(metrics.MOUNT, counted),
+        ]
+        rings.failed_modules.update(served.failed())
+        application = Application(
+            gate=gate,
+            features=served,
+            mounts=mounts,
+            limits=cluster.edge,
+            rings=rings,
+            metrics=counted,
+            access_log=access_log,
+        )
+        balancers = await _balancer_addresses(cluster)
+        server = await stack.enter_async_context(server_opened(application, cluster.edge, counted, balancers))
+        process = MemberProcess(
+            options, cluster, member, bundle, store, served, own_health, rings, counted, application, server, balancing,
+            shared, Gauge("muster_parity_drift", "Fields in which this member differs from most", registry=registry),
+        )  # fmt: skip
+        own_health.reasons.append(process.certificate_reasons)
+        own_health.notes.append(process.notes)
+        _listen(process)
+        beats = (process.watch_locally, process.watch_providers, process.watch_store)
+        await stack.enter_async_context(_beating(process.closing, *beats))
+        own_health.starting = ""
+        _log.info("Member serves", version=VERSION, features=", ".join(served.running()))
+        yield process
+
+
+def _trusted(cluster: ClusterFile) -> frozenset[str] | None:
+    hosts = cluster.foreman.trusted_hosts
+    return None if hosts is None else frozenset(h.lower() for h in hosts)
+
+
+async def _features_opened(
+    stack: contextlib.AsyncExitStack,
+    cluster: ClusterFile,
+    served: Features,
+    timeline: logs.Timeline,
+    around: Surroundings,
+) -> list[Mounted]:
+    """Open every feature; one that cannot be opened is listed as failed with its reason and stops nothing else."""
+    mounts: list[Mounted] = []
+    manifests: dict[str, Feature] = {**rooms.FEATURES, "logs": logs.feature(timeline)}
+    for name, feature in manifests.items():
+        given = cluster.features.get(name)
+        settings = feature.settings.model_validate(given or {})
+        entry = served.served[name] = Served(feature, settings)
+        # Ruby's default: logs is on until it is switched off, everything else is off until it is named.
+        wanted = settings.enabled if given is not None else name == "logs"
+        if not wanted:
+            entry.settings = FeatureSettings(enabled=False)
+            continue
+        entry.state = State.STARTING
+        try:
+            entry.service = await stack.enter_async_context(feature.opened(settings, around))
+            entry.state = State.RUNNING
+        except MusterError as e:
+            entry.state, entry.reason = State.FAILED, str(e)
+            _log.error("Feature failed", feature=name, why=str(e))
+        except Exception as e:  # noqa: BLE001 - boundary: one feature's bug must not stop the others
+            entry.state, entry.reason = State.FAILED, f"{type(e).__name__}: {e}"
+            _log.exception("Feature failed", feature=name)
+        mounts += [Mounted(m, entry.service, name) for m in feature.mounts]
+    return mounts
+
+
+def _listen(process: MemberProcess) -> None:
+    address = process.options.bind or _own_address(process.member.address)
+    context = server_context(process.bundle.certificate, process.bundle.key, process.ca_files)
+    smartproxy = process.balancing.service("smartproxy")
+    if smartproxy is None:
+        raise Misconfigured("Service smartproxy is disabled; a member of kind muster cannot serve without it")
+    process.server.listen("https", address, smartproxy.member_port, context)
+    process._presented = process._files_on_disk()
+    process._note_certificate()
+    plain = process.balancing.service("anaconda")
+    if plain is not None:
+        process.server.listen("http", address, plain.member_port)
+
+
+def _own_address(address: str) -> str:
+    try:
+        return address if ipaddress.ip_address(address).is_loopback else "*"
+    except ValueError:
+        return "*"
+
+
+@contextlib.asynccontextmanager
+async def _beating(closing: asyncio.Event, *loops: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Run the beats beside the block. On leaving, a beat that has begun may end: half a transaction helps nobody."""
+    tasks = [asyncio.create_task(_until_closing(closing, one), name=str(one)) for one in loops]
+    try:
+        yield
+    finally:
+        closing.set()
+        _, late = await asyncio.wait(tasks, timeout=_LAST_BEAT_S)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _until_closing(closing: asyncio.Event, one: Callable[[], Awaitable[None]]) -> None:
+    while not closing.is_set():
+        try:
+            await one()
+        except Exception:  # noqa: BLE001 - boundary: a beat with a bug must not stop the beats after it
+            _log.exception("Beat broke", beat=str(one))
+            await asyncio.sleep(_BEAT_S)
+
+
+async def serve(options: MemberOptions) -> None:
+    """Serve until a signal: TERM and INT drain and stop, HUP reloads certificates.
+
+    Raises:
+        as :func:`member_opened`.
+    """
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    access_log = AccessLog(options.log_form, options.member)
+    async with member_opened(options, access_log=access_log) as process:
+        signals = [signal.SIGTERM, signal.SIGINT]
+        for number in signals:
+            loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(signal.SIGHUP, process.reload_certificates)
+        _notify("READY=1")
+        await stop.wait()
+        _notify("STOPPING=1")
+        stop.clear()
+        process.stopping = True
+        process.drain("the member is stopping")
+        if process.cluster.balancers:
+            # New connections still arrive until every balancer has asked for readiness once more. A second signal
+            # ends the wait.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(process.cluster.edge.drain_s):
+                    await stop.wait()
+    access_log.flush()
+
+
+def _notify(state: str) -> None:
+    """Tell systemd, if it asked to be told (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+        s.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
+
+
+def run_member(options: MemberOptions) -> None:
+    """Run :func:`serve` on the fastest loop this machine has."""
+    factory = None
+    if sys.platform == "linux":
+        import uvloop
+
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(serve(options))

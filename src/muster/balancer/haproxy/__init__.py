@@ -1,0 +1,1 @@
+"""HAProxy as the engine: text from the model, the binary, its sockets, and a supervisor that never leaves it dead."""

@@ -1,0 +1,99 @@
+"""What a configuration file says about itself, read back: listeners, servers and limits.
+
+The engine takes any text, also one an administrator restored by hand, so it reads these from the file it is about to
+run and never from the model the file once came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The parts of a configuration that the engine has to know.
+
+    Attributes:
+        listeners: address and port of every ``bind``, each once; the address is empty for all of them, of either family.
+        servers: ``host:port`` by backend and server name, brackets removed.
+        maxconn: the global limit; None: HAProxy derives it from the descriptors it may have.
+    """
+
+    listeners: tuple[tuple[str, int], ...] = ()
+    servers: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    maxconn: int | None = None
+
+    @classmethod
+    def of(cls, text: str) -> Layout:
+        """Return the layout of a configuration; lines it does not understand are left to ``haproxy -c``."""
+        section, name = "", ""
+        listeners: list[tuple[str, int]] = []
+        servers: dict[tuple[str, str], str] = {}
+        maxconn = None
+        for line in text.splitlines():
+            words = line.split()
+            if not words or words[0].startswith("#"):
+                continue
+            if not line[0].isspace():
+                section, name = words[0], words[1] if len(words) > 1 else ""
+            elif words[0] == "bind" and len(words) > 1:
+                for one in words[1].split(","):
+                    host, port = _endpoint(one)
+                    listeners.append((host, int(port) if port.isdigit() else 0))
+            elif words[0] == "server" and len(words) > 2:
+                servers[name, words[1]] = ":".join(_endpoint(words[2]))
+            elif section == "global" and words[0] == "maxconn" and words[-1].isdigit():
+                maxconn = int(words[-1])
+        return cls(tuple(dict.fromkeys(x for x in listeners if x[1])), servers, maxconn)
+
+
+def kept_state(state: str, layout: Layout) -> str:
+    """Return the lines of ``show servers state`` whose server still has its address.
+
+    The state file restores addresses too, so a line about a server that moved would undo the move
+    (reference/balancer.md §1.4).
+    """
+    kept = ["1"]
+    columns: dict[str, int] = {}
+    for line in state.splitlines():
+        words = line.split()
+        if line.startswith("#"):
+            columns = {word: index for index, word in enumerate(words[1:])}
+            kept.append(line)
+        elif columns and len(words) == len(columns) and _stands(words, columns, layout):
+            kept.append(line)
+    return "\n".join(kept) + "\n"
+
+
+def _stands(words: list[str], columns: dict[str, int], layout: Layout) -> bool:
+    def word(column: str) -> str:
+        return words[columns[column]] if column in columns else "-"
+
+    planned = layout.servers.get((word("be_name"), word("srv_name")))
+    if planned is None:
+        return False
+    return planned in (f"{word('srv_fqdn')}:{word('srv_port')}", f"{word('srv_addr')}:{word('srv_port')}")
+
+
+def _endpoint(text: str) -> tuple[str, str]:
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    return ("" if host in ("*", "::", "0.0.0.0") else host), port
+
+
+def steered(state: str) -> frozenset[tuple[str, ...]]:
+    """Return what people set in ``show servers state``: backend, server, drain or maintenance, weight.
+
+    Two states that agree here need not be saved twice; checks' opinions change by themselves.
+    """
+    columns: list[str] = []
+    found = set()
+    for line in state.splitlines():
+        words = line.split()
+        if line.startswith("#"):
+            columns = words[1:]
+        elif columns and len(words) == len(columns):
+            row = dict(zip(columns, words, strict=True))
+            found.add(tuple(row.get(c, "") for c in ("be_name", "srv_name", "srv_admin_state", "srv_uweight")))
+    return frozenset(found)

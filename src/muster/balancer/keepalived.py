@@ -1,0 +1,135 @@
+"""keepalived's configuration: which balancer owns the address that clients use.
+
+One VRRP instance on every balancer, in unicast (clouds drop multicast), version 3. HAProxy itself is asked every second,
+so an owner whose HAProxy is dead or stuck gives the address away while its host lives on.
+
+Source: reference/balancer.md §2; keepalived.conf(5).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from muster.balancer.words import address, ip, matching, path, word
+from muster.cluster.file import Balancer, ClusterFile, VirtualAddress
+from muster.kernel.errors import Misconfigured
+from muster.version import VERSION
+
+_INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}\Z")
+
+CHECK_SCRIPT_PATH = Path("/usr/local/libexec/muster-balancer-answers")
+"""Where the configuration looks for the script; root's, because keepalived runs nothing that others may change."""
+
+CHECK_SCRIPT = '''\
+#!/usr/bin/python3 -IS
+"""Exits 0 when HAProxy answers on the socket that is named, 1 when it does not. Rendered by Muster."""
+
+import socket
+import sys
+
+try:
+    with socket.socket(socket.AF_UNIX) as s:
+        s.settimeout(0.8)
+        s.connect(sys.argv[1])
+        s.sendall(b"show info\\n")
+        answers = s.recv(16).startswith(b"Name: HAProxy")
+except OSError:
+    answers = False
+sys.exit(0 if answers else 1)
+'''
+"""What keepalived runs once a second. It asks a question, because a stopped HAProxy still takes connections."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckPaths:
+    """What the check needs to know about one host.
+
+    Attributes:
+        socket: HAProxy's runtime socket.
+        script: where :data:`CHECK_SCRIPT` stands.
+    """
+
+    socket: Path
+    script: Path = CHECK_SCRIPT_PATH
+
+
+def rendered(cluster: ClusterFile, *, which: Balancer, check: CheckPaths) -> str:
+    """Return keepalived's configuration for one balancer.
+
+    Raises:
+        Misconfigured: the cluster has no virtual address, or no second balancer to give it to.
+        Rejected: a name, address or path holds a character that has a meaning in the file.
+    """
+    virtual = cluster.virtual_address
+    if virtual is None:
+        raise Misconfigured("The cluster file has no virtual_address, so keepalived has nothing to move")
+    others = tuple(b for b in cluster.balancers if b.name != which.name)
+    if not others:
+        raise Misconfigured(f"Balancer {which.name} is the only one, so there is nobody to give {virtual.address} to")
+    return "\n".join(_lines(cluster, virtual, which, others, check)) + "\n"
+
+
+def _lines(
+    cluster: ClusterFile, virtual: VirtualAddress, which: Balancer, others: tuple[Balancer, ...], check: CheckPaths
+) -> Iterator[str]:
+    instance = word(cluster.cluster)
+    device = matching(_INTERFACE, which.interface or virtual.interface, "interface")
+    yield f"# Rendered by Muster {VERSION} for balancer {word(which.name)} of cluster {instance}."
+    yield "# Do not edit: change the cluster file and run muster render keepalived again."
+    yield "global_defs {"
+    yield f"  router_id {word(which.name)}"
+    yield "  vrrp_version 3"
+    yield "  enable_script_security"
+    yield f"  script_user {word(virtual.script_user)}"
+    yield "  vrrp_check_unicast_src"
+    yield "}"
+    yield "vrrp_script haproxy_answers {"
+    yield f'  script "{path(check.script)} {path(check.socket)}"'
+    yield "  interval 1"
+    yield "  timeout 2"
+    # Muster starts a dead HAProxy again at once; only a second failure is worth every client's connections.
+    yield "  fall 2"
+    yield "  rise 2"
+    yield "  init_fail"
+    yield "}"
+    yield f"vrrp_instance {instance} {{"
+    # keepalived takes nopreempt from a balancer that starts as BACKUP only; so nobody starts as MASTER.
+    yield "  state BACKUP"
+    yield "  nopreempt"
+    yield f"  interface {device}"
+    yield f"  virtual_router_id {virtual.router_id:d}"
+    yield f"  priority {cluster.priority(which):d}"
+    yield f"  advert_int {virtual.advert_s:.2f}"
+    yield "  garp_master_refresh 60"
+    yield f"  unicast_src_ip {_ip(which, virtual)}"
+    yield "  unicast_peer {"
+    for other in others:
+        yield f"    {_ip(other, virtual)}"
+    yield "  }"
+    yield "  virtual_ipaddress {"
+    # Or the owner would call members from the virtual address, which is no balancer's to them.
+    deprecated = " preferred_lft 0" if virtual.version == 6 else ""
+    yield f"    {_with_prefix(virtual)} dev {device}{deprecated}"
+    yield "  }"
+    yield "  track_script {"
+    yield "    haproxy_answers"
+    yield "  }"
+    yield "}"
+
+
+def _ip(balancer: Balancer, virtual: VirtualAddress) -> str:
+    found = ip(balancer.address)
+    if found is None or found.version != virtual.version:
+        raise Misconfigured(
+            f"Balancer {balancer.name} has the address {balancer.address}; to share {virtual.address} it needs an "
+            f"IPv{virtual.version} address"
+        )
+    return address(str(found))
+
+
+def _with_prefix(virtual: VirtualAddress) -> str:
+    host, _, prefix = virtual.address.partition("/")
+    return f"{address(host)}/{int(prefix):d}"

@@ -1,0 +1,341 @@
+"""What is balanced, in no engine's words: services, servers behind them, and how each is asked for health."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from muster.balancer.profiles import PROFILES, SEED, Balance, Destinations, Row, Traffic
+from muster.cluster.file import ClusterFile, Member, ServiceOverride
+from muster.kernel.errors import Misconfigured
+from muster.kernel.settings import Document, Location, Problem
+
+# Services whose port a Muster member itself listens on: only there can it read a PROXY header.
+MUSTER_SERVICES = frozenset({"smartproxy", "anaconda"})
+
+# One mutual TLS check costs HAProxy 1.5 ms of CPU (reference/balancer.md §0 no. 7): 80 a second, an eighth of a core.
+_CHECKS_PER_SECOND = 80
+_SLOWEST_CHECK_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long each step of a connection may take, in seconds.
+
+    Attributes:
+        idle_s: silence after which a connection is closed.
+        tunnel_s: the same for established connections that may be idle for hours; None: ``idle_s`` holds.
+        dead_peer_s: how long sent bytes may stay unacknowledged on a tunnel.
+    """
+
+    connect_s: float = 1.0
+    check_s: float = 1.0
+    queue_s: float = 5.0
+    idle_s: float = 60.0
+    finish_s: float = 10.0
+    hello_s: float = 5.0
+    tunnel_s: float | None = None
+    dead_peer_s: float = 60.0
+
+
+SHORT = Timeouts()
+TUNNEL = Timeouts(tunnel_s=6 * 3600.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """How often a server is asked, and how many answers make an opinion."""
+
+    every_s: float = 1.0
+    doubting_s: float = 0.3
+    down_s: float = 1.0
+    fall: int = 2
+    rise: int = 2
+    recovery_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a server is asked.
+
+    Attributes:
+        kind: ``ready``: ``GET`` over mutual TLS, 200 ready, 404 draining. ``alive``: ``GET`` over mutual TLS, 200.
+            ``connect``: the port takes a connection.
+        proxied: the asking connection starts with a PROXY v2 header.
+    """
+
+    kind: Literal["ready", "alive", "connect"]
+    port: int
+    uri: str = ""
+    proxied: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One member as one service sees it.
+
+    Attributes:
+        id: the member's permanent number; two balancers hash alike only through it.
+        weight: 100, because a weight of 1 cannot be halved (reference/balancer.md §0 no. 6).
+        proxied: connections start with a PROXY v2 header that carries the client's address.
+    """
+
+    name: str
+    id: int
+    address: str
+    port: int
+    question: Question
+    weight: int = 100
+    proxied: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One port at the cluster's address and the servers behind it."""
+
+    name: str
+    label: str
+    listen_port: int
+    member_port: int
+    traffic: Traffic
+    balance: Balance
+    destinations: Destinations
+    servers: tuple[Server, ...]
+    check: Check
+    timeouts: Timeouts
+    maxconn_per_member: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Balancing:
+    """Everything balancers of one cluster do.
+
+    Attributes:
+        address: the DNS name clients use; members' certificates are verified against it.
+        connections_per_source: connections one client address may hold, all services together.
+    """
+
+    cluster: str
+    address: str
+    services: tuple[Service, ...]
+    connections_per_source: int = 256
+
+    def service(self, name: str) -> Service | None:
+        return next((s for s in self.services if s.name == name), None)
+
+    @property
+    def servers(self) -> int:
+        """How many servers there are, counted once per service."""
+        return sum(len(s.servers) for s in self.services)
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def modelled(cluster: ClusterFile) -> Balancing:
+    """Return what the cluster's balancers have to do: the profile's rows, changed and completed by the overrides.
+
+    Raises:
+        Misconfigured: a service without ports, or a signer that is no member; ``problems`` says both with their lines.
+    """
+    rows = list(_rows(cluster))
+    everyone = sum(len(_destinations(cluster, row)) for row, _ in rows)
+    check = _paced(everyone)
+    return Balancing(
+        cluster=cluster.cluster,
+        address=str(cluster.address),
+        services=tuple(_service(cluster, row, override, check) for row, override in rows),
+        connections_per_source=cluster.edge.connections_per_address,
+    )
+
+
+def problems(document: Document) -> list[Problem]:
+    """Return what is wrong with the services; works on raw content, so that it also speaks of half-valid files."""
+    content = document.content
+    if not isinstance(content, dict):
+        return []
+    overrides = content.get("services")
+    overrides = overrides if isinstance(overrides, dict) else {}
+    rows = PROFILES.get(str(content.get("profile", "current")), ())
+    return [
+        *_unknown_services(document, overrides, rows),
+        *_port_clashes(document, content, _listening(overrides, rows)),
+    ]
+
+
+def _rows(cluster: ClusterFile) -> Iterator[tuple[Row, ServiceOverride]]:
+    profile = PROFILES[cluster.profile]
+    known = {row.name for row in profile}
+    for row in profile:
+        override = cluster.services.get(row.name, ServiceOverride())
+        if override.enabled:
+            yield _changed(row, override), override
+    for name, override in cluster.services.items():
+        if name not in known and override.enabled:
+            yield _custom(name, override), override
+
+
+def _changed(row: Row, override: ServiceOverride) -> Row:
+    return replace(
+        row,
+        listen_port=override.listen_port or row.listen_port,
+        member_port=override.member_port or row.member_port,
+        traffic=override.traffic or row.traffic,
+        balance=override.balance or row.balance,
+        destinations=override.destinations or row.destinations,
+    )
+
+
+def _custom(name: str, override: ServiceOverride) -> Row:
+    if override.listen_port is None or override.member_port is None:
+        raise Misconfigured(f"Service {name} is in no profile, so it needs listen_port and member_port")
+    # A service that only the seed knows keeps the traffic it has there: AMQP stays a tunnel.
+    former = next((row for row in SEED if row.name == name), None)
+    base = former or Row(name, override.listen_port, override.member_port, "tls", "leastconn")
+    return _changed(base, override)
+
+
+def _destinations(cluster: ClusterFile, row: Row) -> tuple[Member, ...]:
+    if row.destinations == "all" or cluster.signer == "any":
+        return cluster.members
+    signer = tuple(m for m in cluster.members if m.name == cluster.signer)
+    if not signer:
+        raise Misconfigured(f"The signer {cluster.signer} is no member, so {row.name} has nowhere to go")
+    return signer
+
+
+def _paced(servers: int) -> Check:
+    every_s = min(_SLOWEST_CHECK_S, max(1.0, math.ceil(10 * servers / _CHECKS_PER_SECOND) / 10))
+    return Check(every_s=every_s, down_s=every_s)
+
+
+def _service(cluster: ClusterFile, row: Row, override: ServiceOverride, check: Check) -> Service:
+    return Service(
+        name=row.name,
+        label=row.label,
+        listen_port=row.listen_port,
+        member_port=row.member_port,
+        traffic=row.traffic,
+        balance=row.balance,
+        destinations=row.destinations,
+        servers=tuple(_server(cluster, row, m) for m in _destinations(cluster, row)),
+        check=check,
+        timeouts=TUNNEL if row.traffic == "tls-tunnel" else SHORT,
+        maxconn_per_member=override.maxconn_per_member,
+    )
+
+
+def _server(cluster: ClusterFile, row: Row, member: Member) -> Server:
+    proxies = member.kind == "muster" and cluster.edge.proxy_protocol != "off"
+    return Server(
+        name=str(member.name).lower(),
+        id=member.id,
+        address=member.address,
+        port=row.member_port,
+        question=_question(cluster, row, member),
+        proxied=proxies and row.name in MUSTER_SERVICES,
+    )
+
+
+def _question(cluster: ClusterFile, row: Row, member: Member) -> Question:
+    if member.kind == "muster":
+        proxy = cluster.edge.proxy_protocol
+        proxied = proxy == "required" or (proxy == "accepted" and row.name in MUSTER_SERVICES)
+        return Question("ready", _own_port(cluster), f"/health/ready?service={row.name}", proxied)
+    if row.name == "smartproxy":
+        return Question("alive", row.member_port, "/version")
+    return Question("connect", row.member_port)
+
+
+def _own_port(cluster: ClusterFile) -> int:
+    override = cluster.services.get("smartproxy", ServiceOverride())
+    standard = next(row.member_port for row in PROFILES[cluster.profile] if row.name == "smartproxy")
+    return override.member_port or standard
+
+
+@dataclass(frozen=True, slots=True)
+class _Listening:
+    name: str
+    listen_port: int
+    member_port: int
+    where: Location
+
+
+def _listening(overrides: dict[str, Any], rows: tuple[Row, ...]) -> list[_Listening]:
+    standard = {row.name: row for row in rows}
+    found = []
+    for name in [*standard, *(str(n) for n in overrides if str(n) not in standard)]:
+        override = overrides.get(name)
+        override = override if isinstance(override, dict) else {}
+        row = standard.get(name)
+        listen_port = override.get("listen_port") or (row and row.listen_port)
+        member_port = override.get("member_port") or (row and row.member_port)
+        if override.get("enabled") is False or not isinstance(listen_port, int) or not isinstance(member_port, int):
+            continue
+        where: Location = ("services", name, "listen_port") if "listen_port" in override else ("services", name)
+        found.append(_Listening(name, listen_port, member_port, where))
+    return found
+
+
+def _unknown_services(document: Document, overrides: dict[str, Any], rows: tuple[Row, ...]) -> Iterator[Problem]:
+    names = [row.name for row in rows]
+    for key, value in overrides.items():
+        name = str(key)
+        override = value if isinstance(value, dict) else {}
+        if not names or name in names or {"listen_port", "member_port"} <= override.keys():
+            continue
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"the profile has {', '.join(names)};"
+        yield document.problem(
+            ("services", name),
+            f"{name!r} is no service of the profile; {hint} a new one needs listen_port and member_port",
+        )
+
+
+def _port_clashes(document: Document, content: dict[str, Any], listening: list[_Listening]) -> Iterator[Problem]:
+    taken: dict[int, _Listening] = {}
+    # Services the file speaks of come last, so that the problem stands on a line the administrator wrote.
+    for one in sorted(listening, key=lambda s: s.where in document.lines):
+        other = taken.setdefault(one.listen_port, one)
+        if other is not one:
+            yield document.problem(one.where, f"{one.name} and {other.name} both listen on port {one.listen_port}")
+    for index, balancer in enumerate(_mappings(content.get("balancers"))):
+        metrics = balancer.get("metrics_port")
+        if metrics in taken:
+            sentence = f"port {metrics} is where {taken[metrics].name} listens"
+            yield document.problem(("balancers", index, "metrics_port"), sentence)
+        yield from _shared_hosts(document, content, index, balancer, listening)
+
+
+def _shared_hosts(
+    document: Document, content: dict[str, Any], index: int, balancer: dict[str, Any], listening: list[_Listening]
+) -> Iterator[Problem]:
+    bind = str(balancer.get("bind", "*"))
+    for member in _mappings(content.get("members")):
+        address = str(member.get("address"))
+        wide = bind == "*" and (address == str(balancer.get("address")) or _is_loopback(address))
+        if not (wide or bind == address):
+            continue
+        clash = next((s for s in listening if s.listen_port in {o.member_port for o in listening}), None)
+        if clash is not None:
+            yield document.problem(
+                ("balancers", index, "bind"),
+                f"the balancer would take port {clash.listen_port} from member {member.get('name')} on the same host; "
+                "bind it to an address of its own",
+            )
+            return
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def _mappings(value: Any) -> list[dict[str, Any]]:
+    return [v if isinstance(v, dict) else {} for v in value] if isinstance(value, list) else []

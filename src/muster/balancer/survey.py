@@ -1,0 +1,114 @@
+"""What each server answers to the question the balancer asks it, in words.
+
+HAProxy's own verdict on a failed check is one code (``L6RSP``); here the same question is asked the same way and the answer
+says why. Members are asked side by side, a member's services one after another on one connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from muster.balancer.model import Balancing, Server, Service
+from muster.foreman import smart_proxy
+from muster.foreman.smart_proxy import SmartProxy
+from muster.kernel.errors import Misconfigured, MusterError, Unavailable
+from muster.kernel.names import in_url
+
+Standing = Literal["ready", "draining", "unready", "unreachable"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One member's answer for one service.
+
+    Attributes:
+        reason: one sentence; empty when ready.
+        notes: what is wrong but does not take the service out.
+    """
+
+    service: str
+    member: str
+    standing: Standing
+    reason: str = ""
+    notes: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "service": self.service,
+            "member": self.member,
+            "state": self.standing,
+            "reason": self.reason,
+            "notes": list(self.notes),
+        }
+
+
+def short_of(answers: Sequence[Answer], without: str, min_ready: int = 1) -> list[str]:
+    """Return the services that would have fewer than ``min_ready`` ready members without one that is ready for them."""
+    name = without.lower()
+    mine = [a.service for a in answers if a.member == name and a.standing == "ready"]
+    others = [a.service for a in answers if a.member != name and a.standing == "ready"]
+    return [s for s in dict.fromkeys(mine) if others.count(s) < min_ready]
+
+
+async def surveyed(balancing: Balancing, *, context: ssl.SSLContext, timeout_s: float = 3.0) -> list[Answer]:
+    """Ask every server of every service; never raises for a member that does not answer.
+
+    Returns:
+        Answers in the order of services, then servers.
+    """
+    by_member: dict[str, list[tuple[Service, Server]]] = {}
+    for service in balancing.services:
+        for server in service.servers:
+            by_member.setdefault(server.name, []).append((service, server))
+    asked = (_of_member(balancing.address, pairs, context, timeout_s) for pairs in by_member.values())
+    found = {(a.service, a.member): a for answers in await asyncio.gather(*asked) for a in answers}
+    return [found[s.name, v.name] for s in balancing.services for v in s.servers]
+
+
+async def _of_member(
+    address: str, pairs: list[tuple[Service, Server]], context: ssl.SSLContext, timeout_s: float
+) -> list[Answer]:
+    answers = []
+    for service, server in pairs:
+        if server.question.kind == "connect":
+            answers.append(await _connects(service, server, timeout_s))
+            continue
+        url = f"https://{in_url(server.address)}:{server.question.port}"
+        async with smart_proxy.opened(url, context=context, server_name=address, timeout_s=timeout_s) as proxy:
+            answers.append(await _asked(service, server, proxy))
+    return answers
+
+
+async def _asked(service: Service, server: Server, proxy: SmartProxy) -> Answer:
+    try:
+        answer = await proxy.ask("GET", server.question.uri)
+        if server.question.kind == "alive":
+            good = answer.status == 200
+            reason = "" if good else f"answered {answer.status}"
+            return Answer(service.name, server.name, "ready" if good else "unready", reason)
+        said = answer.json()
+        if not isinstance(said, dict):
+            raise Unavailable(f"the answer is no readiness: {answer.text[:80]}")
+        standing: Standing = {200: "ready", 404: "draining"}.get(answer.status, "unready")  # type: ignore[assignment]
+        notes = tuple(str(n) for n in said.get("notes", ()))
+        return Answer(service.name, server.name, standing, str(said.get("reason", "")), notes)
+    except (Unavailable, Misconfigured) as e:
+        return Answer(service.name, server.name, "unreachable", str(e))
+    except MusterError as e:
+        return Answer(service.name, server.name, "unready", str(e))
+
+
+async def _connects(service: Service, server: Server, timeout_s: float) -> Answer:
+    try:
+        async with asyncio.timeout(timeout_s):
+            _, writer = await asyncio.open_connection(server.address, server.question.port)
+    except (OSError, TimeoutError) as e:
+        why = getattr(e, "strerror", None) or f"no answer within {timeout_s:g} s"
+        text = f"{server.address} port {server.question.port}: {why}"
+        return Answer(service.name, server.name, "unreachable", text)
+    writer.close()
+    return Answer(service.name, server.name, "ready", notes=("only the port was tried",))

@@ -1,0 +1,159 @@
+"""What any other load balancer has to be told, as a table: ports, members, and what to ask them.
+
+For appliances and clouds (F5, AVI, NLB, Azure, a Kubernetes Service) that are set up by hand or by their own tools.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from muster.balancer.model import Balancing, Question, Server, Service
+from muster.balancer.words import address, target, word
+from muster.cluster.file import ClusterFile
+
+_SPREAD = {
+    "roundrobin": "round robin",
+    "leastconn": "least connections",
+    "random": "random",
+    "source": "persistence by source address",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MemberRow:
+    """One member behind one service.
+
+    Attributes:
+        check: how it is asked: ``HTTPS GET``, expecting 200, or ``TCP connect``.
+        path: what is asked for; empty with ``TCP connect``.
+        client_certificate: whether the question needs one; members answer ``/health/ready`` without.
+        check_needs_proxy: the asking connection must start with a PROXY v2 header, or it is refused.
+        proxy: whether clients' connections should start with a PROXY v2 header: ``no``, ``may`` or ``must``.
+    """
+
+    name: str
+    id: int
+    address: str
+    port: int
+    check: str
+    check_port: int
+    path: str
+    client_certificate: bool
+    check_needs_proxy: bool
+    proxy: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceRow:
+    """One port of the cluster's address; traffic is passed on as it comes, TLS is never ended."""
+
+    name: str
+    listen_port: int
+    passes: str
+    spread: str
+    idle_s: float
+    check_every_s: float
+    fall: int
+    rise: int
+    members: tuple[MemberRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Everything, for one cluster."""
+
+    cluster: str
+    address: str
+    services: tuple[ServiceRow, ...]
+    notes: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def tabled(cluster: ClusterFile, balancing: Balancing) -> Table:
+    """Return what a balancer of any make must do for this cluster.
+
+    Raises:
+        Rejected: a name or address is none.
+    """
+    return Table(
+        cluster=word(balancing.cluster),
+        address=word(balancing.address),
+        services=tuple(_service(cluster, service) for service in balancing.services),
+        notes=_notes(cluster),
+    )
+
+
+def lines(table: Table) -> list[str]:
+    """Return the table for people: one block per service, one line per member."""
+    out = [f"Cluster {table.cluster}, address {table.address}. Pass TCP on; do not end TLS.", ""]
+    for service in table.services:
+        rhythm = f"check every {service.check_every_s:g} s, {service.fall} failures out, {service.rise} answers in"
+        out.append(
+            f"{service.name}: port {service.listen_port}, {service.passes}, {service.spread}, "
+            f"idle {service.idle_s:g} s; {rhythm}"
+        )
+        out += _aligned([("id", "member", "to", "check", "proxy v2"), *(_words(m) for m in service.members)])
+        out.append("")
+    return [*out, *table.notes]
+
+
+def _words(member: MemberRow) -> tuple[str, ...]:
+    where = f"{target(member.address, member.check_port)}{member.path}"
+    extra = (", client certificate" if member.client_certificate else "") + (
+        ", PROXY v2 first" if member.check_needs_proxy else ""
+    )
+    to = target(member.address, member.port)
+    return str(member.id), member.name, to, f"{member.check} {where}{extra}", member.proxy
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
+    padded = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return [f"  {row.rstrip()}" for row in padded]
+
+
+def _service(cluster: ClusterFile, service: Service) -> ServiceRow:
+    return ServiceRow(
+        name=word(service.name),
+        listen_port=service.listen_port,
+        passes={"plain": "TCP", "tls": "TLS", "tls-tunnel": "TLS, idle for hours"}[service.traffic],
+        spread=_SPREAD[service.balance],
+        idle_s=service.timeouts.tunnel_s or service.timeouts.idle_s,
+        check_every_s=service.check.every_s,
+        fall=service.check.fall,
+        rise=service.check.rise,
+        members=tuple(_member(cluster, server) for server in service.servers),
+    )
+
+
+def _member(cluster: ClusterFile, server: Server) -> MemberRow:
+    asked: Question = server.question
+    required = cluster.edge.proxy_protocol == "required"
+    return MemberRow(
+        name=word(server.name),
+        id=server.id,
+        address=address(server.address),
+        port=server.port,
+        check="TCP connect" if asked.kind == "connect" else "HTTPS GET",
+        check_port=asked.port,
+        path=asked.uri,
+        client_certificate=asked.kind == "alive",
+        check_needs_proxy=asked.proxied and required,
+        proxy="no" if not server.proxied else "must" if required else "may",
+    )
+
+
+def _notes(cluster: ClusterFile) -> tuple[str, ...]:
+    found = [
+        f"HTTPS checks expect status 200, from a certificate of the cluster's CA for {cluster.address} (name it as SNI).",
+        "404 means that the member drains: send it nothing new, leave its connections alone.",
+        "When all checks fail, serve all members: then the checks are the likelier liars.",
+    ]
+    if cluster.edge.proxy_protocol != "off":
+        known = ", ".join(b.address for b in cluster.balancers) or "none yet"
+        found.append(f"PROXY headers are taken from the addresses of the file's balancers only: {known}.")
+    return tuple(found)

@@ -1,0 +1,103 @@
+"""The command line: one file per command, imported only when its command runs.
+
+Exit codes: 0 done, nothing wrong · 1 something examined is wrong (findings, not ready) · 2 wrong usage · 3 settings invalid
+· 4 could not be done (unreachable, refused, failed) · 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+
+import click
+
+from muster.kernel.errors import MusterError
+from muster.kernel.settings import InvalidSettings
+from muster.version import VERSION
+
+WRONG = 1
+INVALID_SETTINGS = 3
+NOT_DONE = 4
+INTERRUPTED = 130
+
+# Command → module, in the order of --help: try out, run, look, change, derive.
+_COMMANDS: Mapping[str, str] = {
+    "demo": "demo",
+    "up": "up",
+    "down": "up",
+    "serve": "serve",
+    "balance": "balance",
+    "status": "status",
+    "doctor": "doctor",
+    "parity": "parity",
+    "drain": "drain",
+    "ready": "drain",
+    "roll": "roll",
+    "config": "config",
+    "certs": "certs",
+    "render": "render",
+}
+
+
+class _Commands(click.Group):
+    """Imports a command's module when it is asked for: start-up is what a person waits for most often."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
+        if name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"muster.cli.{_COMMANDS[name]}")
+        command: click.Command = getattr(module, name)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
+            import difflib
+
+            near = difflib.get_close_matches(args[0], _COMMANDS, n=1)
+            ctx.fail(f"No command {args[0]!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=_Commands,
+    epilog="Exit codes: 0 done; 1 something examined is wrong; 2 usage; 3 settings invalid; 4 could not be done.",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.version_option(VERSION, prog_name="muster")
+def muster() -> None:
+    """Foreman Smart Proxies that work as one.
+
+    Try it: muster demo. Run it: write a cluster file, muster certs init, then muster serve on every member and muster
+    balance on every balancer.
+    """
+
+
+def main() -> None:
+    """Run the command line and exit with a documented code."""
+    try:
+        result = muster.main(standalone_mode=False)
+        sys.exit(result if isinstance(result, int) else 0)
+    except click.exceptions.Abort:
+        click.echo("Interrupted.", err=True)
+        sys.exit(INTERRUPTED)
+    except click.exceptions.Exit as e:
+        sys.exit(e.exit_code)
+    except click.ClickException as e:
+        e.show()
+        sys.exit(e.exit_code)
+    except InvalidSettings as e:
+        click.echo(str(e), err=True)
+        sys.exit(INVALID_SETTINGS)
+    except MusterError as e:
+        click.echo(f"Error: {e}", err=True)
+        sys.exit(NOT_DONE)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        sys.exit(0)

@@ -1,0 +1,591 @@
+"""``muster certs``: make the CA, issue bundles, look at them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+
+from muster.cli import WRONG
+from muster.cli.options import (
+    cluster_option,
+    dry_run_option,
+    json_option,
+    pki_directory,
+    pki_option,
+    print_json,
+)
+from muster.cluster.file import ClusterFile, Member, load
+from muster.kernel.clock import SystemClock
+from muster.kernel.errors import Conflict, Misconfigured, MusterError, NotFound, Rejected
+from muster.kernel.files import read_bounded
+from muster.kernel.names import ip_address, shown
+from muster.pki.authority import ClusterCA, ca_paths
+from muster.pki.bundles import (
+    BundlePaths,
+    BundleRequest,
+    KeyKind,
+    certificate_facts,
+    kind_of_key,
+    paths,
+    present,
+    write,
+)
+from muster.pki.carry_out import Workshop, alone, carry_out, successor, viewed
+from muster.pki.complaints import ALARM_DAYS, Complaint
+from muster.pki.facts import CertificateFacts
+from muster.pki.rotation import SETTLE, STEPS, Decision, Held, Reissue, Step, View, decided, expiring
+from muster.pki.verify import verify_files, verify_key_file, verify_port
+
+BALANCER = "balancer"
+
+_LOOK_S = 3.0
+# What a member that has not taken up the step before is complained of, and one that nobody can ask.
+_BEHIND: Mapping[Step, frozenset[str]] = {
+    "reissue": frozenset({"TLS-CLIENT-REFUSED"}),
+    "drop-old": frozenset({"TLS-CA", "TLS-CA-KEY", "TLS-CLIENT-REFUSED"}),
+}
+_NOBODY = frozenset({"TLS-REFUSED", "TLS-TIMEOUT", "TLS-UNRESOLVED", "TLS-UNREACHABLE"})
+
+_HOST_AND_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^\[\]:]+)):([0-9]{1,5})\Z")
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the cluster file and the certificates are; the file is read when first asked for."""
+
+    cluster_file: Path
+    pki: Path
+    now: datetime
+
+    @cached_property
+    def cluster(self) -> ClusterFile:
+        return load(self.cluster_file)[0]
+
+    @property
+    def ca_file(self) -> Path:
+        return ca_paths(self.pki)[0]
+
+
+def _days(_: click.Context, __: click.Parameter, value: str) -> timedelta:
+    """Read a number of days, as 30 or 30d."""
+    found = re.fullmatch(r"([0-9]{1,5})d?", value)
+    if found is None:
+        raise click.BadParameter(f"{shown(value)} is no number of days such as 30d")
+    return timedelta(days=int(found[1]))
+
+
+@click.group()
+def certs() -> None:
+    """The cluster's own TLS certificates."""
+
+
+def _placed(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command its place instead of the two options that name it."""
+
+    @functools.wraps(command)
+    def with_place(*arguments: Any, cluster_path: Path, pki_path: Path | None, **named: Any) -> None:
+        place = _Place(cluster_path, pki_directory(cluster_path, pki_path), SystemClock().now())
+        command(place, *arguments, **named)
+
+    return cluster_option(pki_option(with_place))
+
+
+_key_kind = click.option(
+    "--key", "key_kind", type=click.Choice(get_args(KeyKind)), default="ec-p256", show_default=True
+)
+
+
+@certs.command()
+@click.option("--ca-cert", type=click.Path(path_type=Path), help="Adopt this CA; its issuers up to the root follow it.")
+@click.option("--ca-key", type=click.Path(path_type=Path), help="The key of that CA.")
+@click.option("--days", default=3650, show_default=True, help="How long a new CA is valid.")
+@click.option("--replace", is_flag=True, help="Replace the CA that is there; a copy is kept.")
+@_key_kind
+@dry_run_option
+@_placed
+def init(
+    place: _Place,
+    ca_cert: Path | None,
+    ca_key: Path | None,
+    days: int,
+    replace: bool,
+    key_kind: KeyKind,
+    dry_run: bool,
+) -> None:
+    """Make the cluster's CA, or adopt one the site has."""
+    if (ca_cert is None) != (ca_key is None):
+        raise click.UsageError("--ca-cert and --ca-key belong together")
+    certificate, key = ca_paths(place.pki)
+    if dry_run:
+        source = f"adopting {ca_cert}" if ca_cert else f"a new CA for cluster {place.cluster.cluster}, {days} days"
+        click.echo(f"Would write {certificate} and {key} (0600): {source}")
+        return
+    if ca_cert is not None and ca_key is not None:
+        pem, key_pem = read_bounded(ca_cert, what="CA certificate"), read_bounded(ca_key, what="CA key")
+        ca = ClusterCA.adopt(place.pki, pem, key_pem, now=place.now, overwrite=replace)
+    else:
+        name = place.cluster.cluster
+        ca = ClusterCA.create(place.pki, name, now=place.now, valid_days=days, key_kind=key_kind, overwrite=replace)
+    facts = CertificateFacts.of(ca.certificate)
+    click.echo(f"Wrote {certificate} and {key} (0600); valid until {facts.not_after:%Y-%m-%d}")
+
+
+@certs.command()
+@click.argument("members", nargs=-1)
+@click.option("--all", "every", is_flag=True, help="Every member of the cluster file.")
+@click.option("--client", "clients", multiple=True, help="A client of that name: Foreman, an administrator.")
+@click.option("--balancer", is_flag=True, help="What the balancer shows in its checks.")
+@click.option("--days", default=825, show_default=True, help="How long the certificates are valid.")
+@click.option("--drop-names", is_flag=True, help="Forget names that only the present certificate has.")
+@_key_kind
+@dry_run_option
+@_placed
+def issue(
+    place: _Place,
+    members: tuple[str, ...],
+    every: bool,
+    clients: tuple[str, ...],
+    balancer: bool,
+    days: int,
+    drop_names: bool,
+    key_kind: KeyKind,
+    dry_run: bool,
+) -> None:
+    """Issue a bundle with a new key: for MEMBERS by name, for clients, for the balancer."""
+    if not (members or every or clients or balancer):
+        raise click.UsageError("Nothing to issue: name members, or use --all, --client or --balancer")
+    chosen = place.cluster.members if every else tuple(place.cluster.member(m) for m in members)
+    requests = [member_request(place.cluster, m, key_kind) for m in chosen]
+    requests += [BundleRequest("client", c, key_kind=key_kind) for c in clients]
+    requests += [BundleRequest("balancer", BALANCER, key_kind=key_kind)] if balancer else []
+    ca = ClusterCA.open(place.pki)
+    for request in requests:
+        at = paths(place.pki, request.kind, request.common_name)
+        wanted = request if drop_names else _keeping(request, at)
+        names = ", ".join((*wanted.dns_names, *wanted.addresses))
+        if dry_run:
+            click.echo(f"Would write {at.directory}: {names}")
+            continue
+        bundle = ca.issue(wanted, now=place.now, valid_days=days)
+        write(bundle, place.pki)
+        click.echo(f"Wrote {at.directory}: {names}; until {certificate_facts(at).not_after:%Y-%m-%d}")
+
+
+@certs.command()
+@click.option("--within", callback=_days, default="30d", show_default=True, help="Those that end within so many days.")
+@click.option("--all", "every", is_flag=True, help="All, whenever they end.")
+@click.option("--ca", "of_ca", is_flag=True, help="Replace the CA: say where that stands and do its next step.")
+@click.option("--step", type=click.Choice(STEPS), help="With --ca: do this step and no other.")
+@click.option("--ca-cert", type=click.Path(path_type=Path), help="With --ca: adopt this as the new CA.")
+@click.option("--ca-key", type=click.Path(path_type=Path), help="The key of that CA.")
+@click.option("--ca-days", default=3650, show_default=True, help="How long a new CA is valid.")
+@click.option("--days", default=825, show_default=True, help="How long the certificates are valid.")
+@click.option(
+    "--settle",
+    "settle_s",
+    type=click.FloatRange(0, 3600),
+    default=SETTLE.total_seconds(),
+    show_default=True,
+    help="With --ca: seconds that members and balancers get to take up a step before the next one.",
+)
+@click.option("--no-look", is_flag=True, help="With --ca: do not ask the members whether they have the files.")
+@json_option
+@dry_run_option
+@_placed
+def rotate(
+    place: _Place,
+    within: timedelta,
+    every: bool,
+    of_ca: bool,
+    step: Step | None,
+    ca_cert: Path | None,
+    ca_key: Path | None,
+    ca_days: int,
+    days: int,
+    settle_s: float,
+    no_look: bool,
+    as_json: bool,
+    dry_run: bool,
+) -> None:
+    """Issue again what ends soon, keeping all names; or replace the CA without a dropped call.
+
+    The CA is replaced in three steps: trust-both, reissue, drop-old. An interrupted step is done again. Between two steps
+    the files it names must reach their hosts.
+    """
+    if (ca_cert is None) != (ca_key is None):
+        raise click.UsageError("--ca-cert and --ca-key belong together")
+    if not of_ca and (step or ca_cert):
+        raise click.UsageError("--step, --ca-cert and --ca-key belong to --ca")
+    if of_ca and every:
+        raise click.UsageError("--all does not go with --ca, which issues everything again")
+
+    def make(directory: Path, common_name: str) -> ClusterCA:
+        if ca_cert is not None and ca_key is not None:
+            pem, key_pem = read_bounded(ca_cert, what="CA certificate"), read_bounded(ca_key, what="CA key")
+            return ClusterCA.adopt(directory, pem, key_pem, now=place.now)
+        name = place.cluster.cluster
+        return ClusterCA.create(directory, name, now=place.now, valid_days=ca_days, common_name=common_name)
+
+    workshop = Workshop(place.pki, SystemClock(), days, make)
+    # Only looking needs nobody to wait.
+    with contextlib.nullcontext() if dry_run else alone(place.pki):
+        view = viewed(place.pki, place.now, functools.partial(_requested, place))
+        if of_ca:
+            decision = decided(view, step, settle=timedelta(seconds=settle_s))
+            _rotate_ca(place, view, decision, workshop, look=not no_look, dry_run=dry_run, as_json=as_json)
+        else:
+            chosen = expiring(view.bundles, place.now, None if every else within)
+            _renew(view, chosen, workshop, dry_run=dry_run, as_json=as_json)
+
+
+@certs.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@json_option
+@_placed
+def show(place: _Place, file: Path | None, as_json: bool) -> None:
+    """Show the CA and all bundles, or the first certificate of FILE."""
+    if file is not None:
+        wanted = [("file", "", file)]
+    else:
+        wanted = [("ca", "", place.ca_file)] if place.ca_file.exists() else []
+        wanted += [(b.kind, b.name, b.certificate) for b in present(place.pki)]
+    if not wanted:
+        raise NotFound(f"There are no certificates in {place.pki}; make the CA with: muster certs init")
+    rows = [(kind, name, path, _facts_of(path)) for kind, name, path in wanted]
+    if as_json:
+        found = [
+            {"kind": kind, "name": name, "path": str(path)} | (f.as_json() if isinstance(f, CertificateFacts) else f)
+            for kind, name, path, f in rows
+        ]
+        print_json(found)
+    else:
+        _print_facts(rows, place.now)
+
+
+@certs.command()
+@click.argument("target", required=False, metavar="[HOST:PORT|MEMBER]")
+@click.option("--port", type=click.IntRange(1, 65535), help="With MEMBER: look at this live port of it, too.")
+@click.option("--name", help="With HOST:PORT: the name its certificate must carry.  [default: HOST]")
+@click.option("--client", help="Show this client's certificate to the port.")
+@click.option("--timeout", "timeout_s", default=5.0, show_default=True, help="Seconds to wait for the port.")
+@json_option
+@_placed
+def verify(
+    place: _Place,
+    target: str | None,
+    port: int | None,
+    name: str | None,
+    client: str | None,
+    timeout_s: float,
+    as_json: bool,
+) -> None:
+    """Say what is wrong with a live port, a member's files, or all files; exit 1 when something is."""
+    if not place.ca_file.exists():
+        raise NotFound(f"There is no CA in {place.pki}; make one with: muster certs init")
+    live = _HOST_AND_PORT.match(target) if target else None
+    if live is None and (name or client) and port is None:
+        raise click.UsageError("--name and --client speak of a live port: give HOST:PORT, or MEMBER with --port")
+    if port is not None and (live or target is None):
+        raise click.UsageError("--port belongs to MEMBER")
+    if live is not None:
+        host = live[1] or live[2]
+        found = _of_port(place, host, int(live[3]), name or host, client, timeout_s)
+    elif target is not None:
+        member = place.cluster.member(target)
+        found = _of_bundle(place, paths(place.pki, "member", member.name))
+        if port is not None:
+            found += _of_port(place, member.address, port, name or member.name, client, timeout_s)
+    else:
+        found = _of_everything(place)
+    _print_complaints(found, as_json)
+    if found:
+        raise click.exceptions.Exit(WRONG)
+
+
+def member_request(cluster: ClusterFile, member: Member, key_kind: KeyKind = "ec-p256") -> BundleRequest:
+    """Return what a member's certificate must carry: its name, the cluster's names, and its address."""
+    names = [member.name, *cluster.names]
+    addresses = []
+    try:
+        addresses.append(str(ip_address(member.address)))
+    except Rejected:
+        names.append(type(member.name)(member.address))
+    return BundleRequest("member", member.name, tuple(names), tuple(addresses), key_kind)
+
+
+def _keeping(request: BundleRequest, at: BundlePaths) -> BundleRequest:
+    if not at.certificate.exists():
+        return request
+    try:
+        return request.keeping(certificate_facts(at))
+    except Misconfigured as e:
+        # Issuing is how a damaged certificate is repaired, so it must not need an undamaged one.
+        click.echo(f"{e}; names that only it had are not kept", err=True)
+        return request
+
+
+def _requested(place: _Place, at: BundlePaths, facts: CertificateFacts | None) -> BundleRequest:
+    """Return what a reissue must carry: what the cluster file says now, and every name the certificate has."""
+    key_kind = kind_of_key(facts) if facts else "ec-p256"
+    known = place.cluster.members if at.kind == "member" and place.cluster_file.exists() else ()
+    member = next((m for m in known if m.name == at.name), None)
+    request = (
+        member_request(place.cluster, member, key_kind) if member else BundleRequest(at.kind, at.name, (), (), key_kind)
+    )
+    return request.keeping(facts) if facts else request
+
+
+def _renew(view: View, chosen: Sequence[Held], workshop: Workshop, *, dry_run: bool, as_json: bool) -> None:
+    if not dry_run:
+        for held in chosen:
+            carry_out(Reissue(held), workshop)
+    copies = [_Copy(h.label, h.at.directory) for h in chosen]
+    left = [b.label for b in view.bundles if b.issuer == "other"]
+    if as_json:
+        issued = [{"kind": h.at.kind, "name": h.at.name, **_until(h, dry_run=dry_run)} for h in chosen]
+        print_json({"dry_run": dry_run, "issued": issued, "left_alone": left, "copy": [c.as_json() for c in copies]})
+        return
+    for held in chosen:
+        names = ", ".join((*held.request.dns_names, *held.request.addresses))
+        until = "" if dry_run else f"; until {certificate_facts(held.at).not_after:%Y-%m-%d}"
+        click.echo(f"{'Would write' if dry_run else 'Wrote'} {held.at.directory}: {names}{until}")
+    if not chosen:
+        click.echo("No certificate ends so soon.")
+    if left:
+        click.echo(f"Left alone, another CA issued them: {', '.join(left)}")
+    _print_copies(copies)
+    ca_end = view.old[0].not_valid_after_utc
+    if ca_end - view.now <= timedelta(days=max(ALARM_DAYS)):
+        click.echo(f"The CA itself ends on {ca_end:%Y-%m-%d}, and with it all of them: muster certs rotate --ca")
+
+
+def _until(held: Held, *, dry_run: bool) -> dict[str, str]:
+    return {} if dry_run else {"not_after": certificate_facts(held.at).not_after.isoformat()}
+
+
+def _rotate_ca(
+    place: _Place, view: View, decision: Decision, workshop: Workshop, *, look: bool, dry_run: bool, as_json: bool
+) -> None:
+    """Say where the replacement of the CA stands and carry out a step of it."""
+    say = functools.partial(click.echo, err=as_json)
+    say(_standing(view))
+    if dry_run:
+        for command in decision.commands:
+            say(f"Would {command}")
+    else:
+        if decision.wait:
+            say(f"Waiting {decision.wait.total_seconds():.0f} s until members and balancers have taken the files up")
+            time.sleep(decision.wait.total_seconds())
+        if look and place.cluster_file.exists():
+            _refuse_unless_taken_up(place, decision.step, say)
+        for command in decision.commands:
+            carry_out(command, workshop)
+        say(f"Step {decision.step} is complete.")
+    copies = _copies(place, view, decision.step)
+    following = STEPS[STEPS.index(decision.step) + 1 :]
+    if as_json:
+        print_json(
+            {
+                "step": decision.step,
+                "dry_run": dry_run,
+                "commands": [str(c) for c in decision.commands],
+                "next": following[0] if following else None,
+                "copy": [c.as_json() for c in copies],
+            }
+        )
+        return
+    _print_copies(copies)
+    if following:
+        say(f"Then: muster certs rotate --ca --step {following[0]}")
+
+
+def _standing(view: View) -> str:
+    if not view.begun:
+        return f"CA {CertificateFacts.of(view.top[0]).subject_cn} is not being replaced."
+    new = f" by {shown(CertificateFacts.of(view.new[0]).subject_cn)}" if view.new else ""
+    done = ", ".join(s for s in STEPS if s in view.done) or "nothing"
+    return f"CA {shown(CertificateFacts.of(view.old[0]).subject_cn)} is being replaced{new}; done: {done}."
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """Files that must reach another host."""
+
+    owner: str
+    path: Path
+
+    def as_json(self) -> dict[str, str]:
+        return {"to": self.owner, "path": str(self.path)}
+
+
+def _copies(place: _Place, view: View, step: Step) -> list[_Copy]:
+    """Return every file of a step, also those that an interrupted attempt has written already."""
+    ours = [b for b in view.bundles if step != "reissue" or b.issuer != "other"]
+    return [
+        _Copy("everywhere, Foreman too", place.ca_file),
+        *(_Copy(b.label, b.at.directory if step == "reissue" else b.at.ca) for b in ours),
+    ]
+
+
+def _print_copies(copies: Sequence[_Copy]) -> None:
+    if copies:
+        click.echo("Copy what belongs to other hosts, now:")
+    for copy in copies:
+        click.echo(f"  {copy.owner}: {copy.path}")
+
+
+def _refuse_unless_taken_up(place: _Place, step: Step, say: Callable[[str], None]) -> None:
+    """Ask every member whether it has taken up what the step before wrote.
+
+    A member that does not answer is only mentioned: when it is down there is nobody to be dropped, and the files are there
+    when it comes back.
+
+    Raises:
+        Conflict: one answers as before.
+    """
+    if step == "trust-both":
+        return
+    found = asyncio.run(_taken_up(place, step))
+    behind = [f"{member} ({c.code})" for member, complaints in found for c in complaints if c.code in _BEHIND[step]]
+    if behind:
+        what = "does not trust the new CA yet" if step == "reissue" else "has not taken up its new certificate yet"
+        raise Conflict(
+            f"Step {step} is refused: {', '.join(dict.fromkeys(behind))} {what}; copy its files there, wait a second and "
+            "do the step again (--no-look does it without asking)"
+        )
+    for member, complaints in found:
+        for complaint in complaints:
+            if complaint.code in _NOBODY:
+                say(f"{member} was not seen: {complaint.sentence}; see to it that it has its files before it returns.")
+
+
+async def _taken_up(place: _Place, step: Step) -> list[tuple[str, list[Complaint]]]:
+    import tempfile
+
+    from muster.balancer.model import modelled
+
+    service = modelled(place.cluster).service("smartproxy")
+    members = [m for m in place.cluster.members if m.kind == "muster"] if service else []
+    ca = successor(place.pki)
+    with tempfile.TemporaryDirectory(prefix="muster-certs-") as directory:
+        # A certificate of the new CA, made for this question: who refuses it does not trust the new CA.
+        own = write(
+            ca.issue(BundleRequest("client", "muster-certs-rotate"), now=place.now, valid_days=1), Path(directory)
+        )
+        trusted = ca_paths(ca.directory)[0] if step == "drop-old" else place.ca_file
+        asked = (
+            verify_port(
+                m.address, service.member_port if service else 0, server_name=m.name, ca_file=trusted,
+                certificate=own.certificate, key=own.key, now=place.now, timeout_s=_LOOK_S,
+            )
+            for m in members
+        )  # fmt: skip
+        answers = await asyncio.gather(*asked)
+    return [(str(m.name), a) for m, a in zip(members, answers, strict=True)]
+
+
+def _of_port(place: _Place, host: str, port: int, name: str, client: str | None, timeout_s: float) -> list[Complaint]:
+    own = paths(place.pki, "client", client) if client else None
+    return asyncio.run(
+        verify_port(
+            _address(place, host),
+            port,
+            server_name=name,
+            ca_file=place.ca_file,
+            certificate=own.certificate if own else None,
+            key=own.key if own else None,
+            now=place.now,
+            timeout_s=timeout_s,
+        )
+    )
+
+
+def _address(place: _Place, host: str) -> str:
+    """Return where the cluster file says a member of that name is; it may be ahead of DNS."""
+    if place.cluster_file.exists():
+        for member in place.cluster.members:
+            if member.name == host:
+                return member.address
+    return host
+
+
+def _of_everything(place: _Place) -> list[Complaint]:
+    key = ca_paths(place.pki)[1]
+    found = verify_key_file(key)
+    bundles = present(place.pki)
+    known = {b.directory for b in bundles}
+    if place.cluster_file.exists():
+        # A member that has no bundle yet is the commonest finding, and no directory shows it.
+        expected = [paths(place.pki, "member", m.name) for m in place.cluster.members]
+        bundles = [b for b in expected if b.directory not in known] + bundles
+    for at in bundles:
+        found += _of_bundle(place, at)
+    return found
+
+
+def _of_bundle(place: _Place, at: BundlePaths) -> list[Complaint]:
+    return verify_files(at, place.ca_file, _names(place, at), place.now)
+
+
+def _names(place: _Place, at: BundlePaths) -> Sequence[str]:
+    if at.kind == "member" and place.cluster_file.exists():
+        for member in place.cluster.members:
+            if member.name == at.name:
+                request = member_request(place.cluster, member)
+                return (*request.dns_names, *request.addresses)
+    return (at.name,)
+
+
+def _facts_of(path: Path) -> CertificateFacts | dict[str, str]:
+    try:
+        return CertificateFacts.from_pem(read_bounded(path, what="certificate"), str(path))
+    except MusterError as e:
+        return {"problem": str(e)}
+
+
+def _print_facts(rows: Iterable[tuple[str, str, Path, CertificateFacts | dict[str, str]]], now: datetime) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("Kind", "Name", "Names", "Issuer", "Key", "Until", "Days"):
+        table.add_column(heading, overflow="fold", no_wrap=heading in ("Kind", "Name", "Until", "Days"))
+    for kind, name, path, facts in rows:
+        if isinstance(facts, dict):
+            table.add_row(kind, Text(name or str(path)), Text(shown(facts["problem"]), style="red"))
+            continue
+        days = (facts.not_after - now).days
+        style = "red" if days < 7 else "yellow" if days < 30 else ""
+        # Names come from the file as they are; a terminal must not obey them.
+        names = "\n".join(shown(n) for n in (*facts.names, *facts.addresses))
+        label = name or shown(facts.subject_cn or str(path))
+        until = f"{facts.not_after:%Y-%m-%d}"
+        texts = [Text(t) for t in (kind, label, names, facts.issuer, facts.key)]
+        table.add_row(*texts, Text(until, style=style), Text(str(days), style=style))
+    # What is piped is read by a program or stored: nothing of it may be cut to a terminal's width.
+    Console(width=None if sys.stdout.isatty() else 400).print(table)
+
+
+def _print_complaints(found: Sequence[Complaint], as_json: bool) -> None:
+    if as_json:
+        print_json([c.as_json() for c in found])
+        return
+    if not found:
+        click.echo("Nothing is wrong.")
+    for complaint in found:
+        click.echo(f"{complaint.severity}: {complaint.code}: {complaint.sentence}.")
+        click.echo(f"  Cause: {complaint.cause}")
+        click.echo(f"  Remedy: {complaint.remedy}")

@@ -1,0 +1,36 @@
+"""Whose certificate a command shows when it asks members: the balancer's for readiness, Foreman's for what Foreman asks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+
+def asking_context(pki: Path) -> Any:
+    """Return the TLS context for questions to members: our CA, and the balancer's check certificate when it is here."""
+    from muster.pki.bundles import paths
+    from muster.pki.context import client_context
+
+    bundle = paths(pki, "balancer", "balancer")
+    if bundle.certificate.exists():
+        return client_context(pki / "ca.pem", bundle.certificate)
+    return client_context(pki / "ca.pem")
+
+
+def client_bundle(pki: Path, trusted: Any, client: str | None) -> tuple[Path | None, Path | None]:
+    """Return certificate and key of the named client, else of the first trusted host, else of the balancer's checks.
+
+    Raises:
+        NotFound: the named client has no bundle here.
+    """
+    from muster.kernel.errors import NotFound
+    from muster.pki.bundles import paths
+
+    for name in [client] if client else [str(t) for t in trusted]:
+        bundle = paths(pki, "client", name)
+        if bundle.certificate.exists():
+            return bundle.certificate, bundle.key
+    if client:
+        raise NotFound(f"There is no client bundle {client} in {pki}; muster certs issue --client {client} makes it")
+    check = paths(pki, "balancer", "balancer").certificate
+    return (check, None) if check.exists() else (None, None)

@@ -1,0 +1,176 @@
+"""``muster doctor``: every service on every member, directly and through the balancer; finding, cause, remedy."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import click
+
+from muster.cli import WRONG
+from muster.cli.options import (
+    DEFAULT_RUN,
+    cluster_option,
+    json_option,
+    pki_directory,
+    pki_option,
+    print_json,
+    run_option,
+)
+
+
+@click.command()
+@cluster_option
+@pki_option
+@run_option
+@json_option
+@click.option("--balancer", "balancer_host", help="Where the balancer listens. [default: from the cluster file]")
+@click.option("--outside", help="Address at which clients of another network reach the balancer; asked, too.")
+@click.option("--client", help="Client bundle to show, by name. [default: the first trusted host's, if it is here]")
+def doctor(
+    cluster_path: Path,
+    pki_path: Path | None,
+    run_path: Path,
+    as_json: bool,
+    balancer_host: str | None,
+    outside: str | None,
+    client: str | None,
+) -> int:
+    """Examine the cluster; exit 1 when something is wrong. Changes nothing."""
+    pki = pki_directory(cluster_path, pki_path)
+    found = asyncio.run(examination(cluster_path, pki, balancer_host, client, run=run_path, outside=outside))
+    if as_json:
+        print_json(found)
+    else:
+        from rich.console import Console
+
+        console = Console()
+        for part in shown(found):
+            console.print(part)
+    return 0 if found["healthy"] else WRONG
+
+
+async def examination(
+    cluster_path: Path,
+    pki: Path,
+    balancer_host: str | None = None,
+    client: str | None = None,
+    *,
+    run: Path = DEFAULT_RUN,
+    outside: str | None = None,
+) -> dict[str, Any]:
+    """Return everything ``muster doctor`` shows, as one JSON object."""
+    from muster.app import loaded
+    from muster.balancer.model import modelled
+    from muster.cli.credentials import asking_context, client_bundle
+    from muster.doctor.checks import Patient
+    from muster.doctor.examine import examined, in_order
+    from muster.doctor.matrix import Prober
+    from muster.kernel import log
+    from muster.kernel.clock import SystemClock
+
+    # What would be logged is a finding; unconfigured, it would also stand between the lines of the answer.
+    log.configure(level="ERROR")
+    cluster = loaded(cluster_path)
+    balancing = modelled(cluster)
+    clock = SystemClock()
+    certificate, key = client_bundle(pki, cluster.foreman.trusted_hosts or (), client)
+    prober = Prober(balancing, pki / "ca.pem", certificate, key, clock.now())
+    target = balancer_host or _balancer_host(cluster)
+    patient = Patient(
+        cluster,
+        balancing,
+        pki,
+        run,
+        lambda: _store(cluster),
+        lambda: asking_context(pki),
+        clock,
+        (file.parent,) if (file := _store_file(cluster)) else (),
+    )
+    cells, findings = await asyncio.gather(prober.cells(target, outside), examined(patient.checks()))
+    findings = in_order([*(f for c in cells for f in c.findings), *findings])
+    return {
+        "cluster": cluster.cluster,
+        "address": cluster.address,
+        "balancer": target,
+        "outside": outside,
+        "members": [str(m.name) for m in cluster.members],
+        "healthy": all(c.ok for c in cells) and not any(f.severity == "error" for f in findings),
+        "services": [{"name": s.name, "listen_port": s.listen_port} for s in balancing.services],
+        "cells": [c.as_json() for c in cells],
+        "findings": [f.as_json() for f in findings],
+    }
+
+
+def _store(cluster: Any) -> Any:
+    """Open the store without the right to make its schema: the doctor changes nothing."""
+    from muster.app import store_password
+    from muster.kernel.errors import Unavailable
+    from muster.store.engine import opened
+
+    file = _store_file(cluster)
+    if file is not None and not file.exists():
+        # SQLite would make it.
+        raise Unavailable(f"There is no store {file}; a member makes it when it first starts")
+    return opened(
+        cluster.store.url,
+        password=store_password(cluster),
+        connect_timeout_s=cluster.store.connect_timeout_s,
+        statement_timeout_s=cluster.store.statement_timeout_s,
+        migrate=False,
+    )
+
+
+def _store_file(cluster: Any) -> Path | None:
+    from muster.kernel.errors import Misconfigured
+    from muster.store.place import Place
+
+    try:
+        return Place.parsed(cluster.store.url).file
+    except Misconfigured:
+        return None
+
+
+def _balancer_host(cluster: Any) -> str | None:
+    """Return where to reach the balancer: where it listens, when that is one address, else the cluster's address."""
+    if not cluster.balancers:
+        return None
+    bind = cluster.balancers[0].bind
+    return bind if bind != "*" else str(cluster.address)
+
+
+def shown(found: dict[str, Any]) -> list[Any]:
+    """Return what a person sees: the table, then findings with cause and remedy."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=f"{found['cluster']} at {found['address']}", title_justify="left")
+    table.add_column("service")
+    for name in found["members"]:
+        table.add_column(f"{name.split('.')[0]} direct")
+    table.add_column("through the balancer")
+    entrances = ["balancer", *(["outside"] if found["outside"] else [])]
+    if found["outside"]:
+        table.add_column(f"from outside, {found['outside']}")
+    by_place = {(c["service"], c["path"]): c for c in found["cells"]}
+    for service in found["services"]:
+        paths = [*(m.lower() for m in found["members"]), *entrances]
+        row = [_cell(by_place.get((service["name"], path))) for path in paths]
+        table.add_row(f"{service['name']} {service['listen_port']}", *row)
+    parts: list[Any] = [table]
+    for finding in found["findings"]:
+        style = "red" if finding["severity"] == "error" else "yellow"
+        parts.append(Text(f"{finding['code']}: {finding['sentence']}", style=style))
+        for label in ("cause", "remedy"):
+            if finding[label]:
+                parts.append(Text(f"    {label}: {finding[label]}"))
+    count = sum(f["severity"] == "error" for f in found["findings"])
+    parts.append(Text("Healthy." if found["healthy"] else f"{count} error{'s' if count != 1 else ''}.", style="bold"))
+    return parts
+
+
+def _cell(cell: dict[str, Any] | None) -> str:
+    if cell is None:
+        return "[dim]–[/]"
+    return f"[green]ok[/] {cell['words']}" if cell["ok"] else "[red]fails[/]"

@@ -1,0 +1,215 @@
+"""``muster roll``: a command on one member after another, each drained before and ready again after."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from muster.cli import NOT_DONE
+from muster.cli.options import (
+    cluster_option,
+    dry_run_option,
+    json_option,
+    pki_directory,
+    pki_option,
+    print_json,
+    run_option,
+)
+
+_DOCUMENT = "roll"
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@cluster_option
+@pki_option
+@run_option
+@click.option("--member", "only", multiple=True, help="Only these members. [default: all of kind muster]")
+@click.option("--min-ready", type=click.IntRange(0, 200), default=1, show_default=True, help="Per service.")
+@click.option(
+    "--wait", "wait_s", type=click.FloatRange(1, 86400), default=60.0, show_default=True, help="For drain and ready."
+)
+@click.option(
+    "--timeout", "timeout_s", type=click.FloatRange(1, 86400), default=900.0, show_default=True, help="Of COMMAND."
+)
+@click.option("--resume", is_flag=True, help="Go on with the roll that stopped, beginning with the member that is out.")
+@click.option("--forget", is_flag=True, help="Forget the roll that stopped; its member stays drained.")
+@dry_run_option
+@json_option
+@click.argument("command", nargs=-1, metavar="-- COMMAND [ARGS]...")
+def roll(
+    cluster_path: Path,
+    pki_path: Path | None,
+    run_path: Path,
+    only: tuple[str, ...],
+    min_ready: int,
+    wait_s: float,
+    timeout_s: float,
+    resume: bool,
+    forget: bool,
+    dry_run: bool,
+    as_json: bool,
+    command: tuple[str, ...],
+) -> int:
+    """Drain a member, run COMMAND here, wait until the member is ready again; then the next one.
+
+    {member} and {address} in COMMAND become the member's, e.g. ssh {member} apt-get -y upgrade. It stops at the first
+    failure with that member drained; --resume goes on from there, from any host that reaches the store. --wait is for each
+    drain and each return, --timeout for COMMAND, and --min-ready is how many ready members a service keeps.
+    """
+    if sum((bool(command), resume, forget)) != 1:
+        raise click.UsageError("Give a COMMAND after --, or --resume, or --forget")
+    rolling = _Rolling(
+        cluster_path, pki_directory(cluster_path, pki_path), run_path, only, min_ready, wait_s, timeout_s, as_json
+    )
+    result = asyncio.run(rolling.forget() if forget else rolling.carried_out(command, resume=resume, dry_run=dry_run))
+    if as_json:
+        print_json(result)
+    else:
+        click.echo(result["sentence"])
+    return 0 if result["done"] else NOT_DONE
+
+
+@dataclass(frozen=True)
+class _Rolling:
+    cluster_path: Path
+    pki: Path
+    run: Path
+    only: tuple[str, ...]
+    min_ready: int
+    wait_s: float
+    timeout_s: float
+    quiet: bool
+
+    async def forget(self) -> dict[str, Any]:
+        from muster.app import cluster_store, loaded
+        from muster.cli.drain import who
+        from muster.store.documents import Documents
+
+        async with cluster_store(loaded(self.cluster_path)) as store:
+            kept = Documents(store)
+            before = await kept.read(_DOCUMENT)
+            if before.version:
+                await kept.replace(before, None, by=who())
+        return {"done": True, "sentence": "Forgotten." if before.version else "There was no roll."}
+
+    async def carried_out(self, command: tuple[str, ...], *, resume: bool, dry_run: bool) -> dict[str, Any]:
+        from muster.app import cluster_store, loaded
+        from muster.cli.drain import who
+        from muster.cluster.rolling import Roll, arguments
+        from muster.kernel import log
+        from muster.kernel.errors import Conflict, MusterError, NotFound, Unsupported
+        from muster.store.documents import Documents
+
+        log.configure(level="ERROR")
+        cluster = loaded(self.cluster_path)
+        async with cluster_store(cluster) as store:
+            kept = Documents(store)
+            at = await kept.read(_DOCUMENT)
+            if resume:
+                if not at.version:
+                    raise NotFound("There is no roll to resume")
+                going = Roll.from_json(at.content)
+            else:
+                if at.version and not dry_run:
+                    stopped = Roll.from_json(at.content)
+                    where = (
+                        f"{stopped.out}: {stopped.failure}"
+                        if stopped.failure
+                        else f"{stopped.out or 'between members'}"
+                    )
+                    raise Conflict(f"A roll by {at.changed_by} stands at {where}; --resume or --forget it first")
+                chosen = [cluster.member(m) for m in self.only] or [m for m in cluster.members if m.kind == "muster"]
+                ruby = [str(m.name) for m in chosen if m.kind != "muster"]
+                if ruby:
+                    raise Unsupported(f"{', '.join(ruby)}: a Ruby Smart Proxy cannot be asked to drain")
+                going = Roll(command, tuple(str(m.name) for m in chosen))
+            addresses = {str(m.name): m.address for m in cluster.members}
+            commands = {
+                m: arguments(going.command, member=m, address=addresses[cluster.member(m).name])
+                for m in going.remaining
+            }
+            if dry_run:
+                return self._planned(going, commands)
+            for name, words in commands.items():
+                going = going.begun(name)
+                at = await kept.replace(at, going.as_json(), by=who())
+                try:
+                    await self._one(name, words)
+                except MusterError as e:
+                    await kept.replace(at, going.failed(name, str(e)).as_json(), by=who())
+                    text = (
+                        f"Stopped at {name}: {e}. It stays drained; mend it, then muster roll --resume (or --forget)."
+                    )
+                    return {"done": False, "sentence": text, "roll": going.failed(name, str(e)).as_json()}
+                going = going.finished(name)
+                at = await kept.replace(at, going.as_json(), by=who())
+            await kept.replace(at, None, by=who())
+            return {"done": True, "sentence": f"Rolled over {len(going.done)} members.", "roll": going.as_json()}
+
+    def _planned(self, going: Any, commands: dict[str, list[str]]) -> dict[str, Any]:
+        import shlex
+
+        steps = [
+            step
+            for name, words in commands.items()
+            for step in (f"drain {name}", f"run {shlex.join(words)}", f"wait until {name} is ready")
+        ]
+        listed = "\n".join(f"  {n}. {s}" for n, s in enumerate(steps, 1))
+        return {"done": True, "dry_run": True, "steps": steps, "sentence": f"Would:\n{listed}", "roll": going.as_json()}
+
+    async def _one(self, name: str, words: list[str]) -> None:
+        from muster.cli.drain import Change
+        from muster.kernel.errors import Unavailable
+        from muster.kernel.process import run
+
+        self._say(f"{name}: draining")
+        await self._wished(Change(
+            self.cluster_path, self.pki, self.run, name, "drain", "muster roll", self.wait_s,
+            self.min_ready == 0, False, self.min_ready,
+        ))  # fmt: skip
+        self._say(f"{name}: running {' '.join(words)}")
+        said = await run(words, timeout_s=self.timeout_s)
+        for line in (said.stdout + said.stderr).splitlines():
+            self._say(f"{name} | {line}")
+        if said.status != 0:
+            raise Unavailable(f"{words[0]} ended with {said.status}")
+        self._say(f"{name}: waiting until it is ready")
+        await self._wished(Change(self.cluster_path, self.pki, self.run, name, "ready", "", self.wait_s, True, False))
+        await self._answering(name)
+        self._say(f"{name}: ready")
+
+    async def _wished(self, change: Any) -> None:
+        from muster.kernel.errors import Unavailable
+
+        result = await change.carried_out()
+        if not result["done"]:
+            raise Unavailable(result["sentence"].rstrip("."))
+
+    async def _answering(self, name: str) -> None:
+        """Wait until the member itself says ready to the balancer's question for every service it serves."""
+        from muster.app import loaded
+        from muster.balancer.model import modelled
+        from muster.balancer.survey import surveyed
+        from muster.cli.credentials import asking_context
+        from muster.kernel.errors import Unavailable
+
+        balancing, context = modelled(loaded(self.cluster_path)), asking_context(self.pki)
+        why = ""
+        try:
+            async with asyncio.timeout(self.wait_s):
+                while True:
+                    answers = await surveyed(balancing, context=context)
+                    unready = [a for a in answers if a.member == name.lower() and a.standing != "ready"]
+                    if not unready:
+                        return
+                    why = f"{unready[0].service}: {unready[0].reason}"
+                    await asyncio.sleep(0.5)
+        except TimeoutError:
+            raise Unavailable(f"it is not ready after {self.wait_s:g} s ({why})") from None
+
+    def _say(self, sentence: str) -> None:
+        click.echo(sentence, err=self.quiet)

@@ -1,0 +1,31 @@
+"""``muster serve``: run one member in the foreground."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from muster.cli.options import cluster_option, pki_directory, pki_option
+
+
+@click.command()
+@cluster_option
+@pki_option
+@click.option("--member", envvar="MUSTER_MEMBER", show_envvar=True, help="This member's name. [default: host name]")
+@click.option("--bind", help="Address to listen on. [default: every address; a loopback member's own]")
+@click.option("--log", "log_form", type=click.Choice(["text", "json"]), default="text", envvar="MUSTER_LOG")
+def serve(
+    cluster_path: Path, pki_path: Path | None, member: str | None, bind: str | None, log_form: Literal["text", "json"]
+) -> None:
+    """Run one member.
+
+    TERM and INT drain it and stop it, HUP reloads its certificates (it also notices new ones by itself).
+    """
+    import socket
+
+    from muster.app import MemberOptions, run_member
+
+    name = member or socket.getfqdn()
+    run_member(MemberOptions(cluster_path, name, pki_directory(cluster_path, pki_path), bind, log_form))

@@ -1,0 +1,200 @@
+"""``muster status``: members × services, with reasons."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import click
+
+from muster.cli import WRONG
+from muster.cli.options import cluster_option, json_option, pki_directory, pki_option, print_json, run_option
+
+_MARKS = {"ready": "[green]ready[/]", "draining": "[yellow]draining[/]", "unready": "[red]unready[/]"}
+
+
+@click.command()
+@cluster_option
+@pki_option
+@run_option
+@json_option
+@click.option("--watch", is_flag=True, help="Show it again every second until Ctrl-C.")
+def status(cluster_path: Path, pki_path: Path | None, run_path: Path, as_json: bool, watch: bool) -> int:
+    """Show which member is ready for which service, and why not; exit 1 when one is not ready or does not report.
+
+    Asks every member as the balancer does, the store for what members last said, and, on a balancer's host, HAProxy.
+    """
+    pki = pki_directory(cluster_path, pki_path)
+    if watch:
+        return _watched(cluster_path, pki, run_path)
+    found = asyncio.run(collected(cluster_path, pki, run_path))
+    if as_json:
+        print_json(found)
+    else:
+        from rich.console import Console
+
+        console = Console(soft_wrap=False)
+        for part in shown(found):
+            console.print(part)
+    return 0 if found["ready"] else WRONG
+
+
+def _watched(cluster_path: Path, pki: Path, run: Path) -> int:
+    import time
+
+    from rich.console import Group
+    from rich.live import Live
+
+    with Live(auto_refresh=False) as live:
+        while True:
+            found = asyncio.run(collected(cluster_path, pki, run))
+            live.update(Group(*shown(found)), refresh=True)
+            time.sleep(1)
+
+
+async def collected(cluster_path: Path, pki: Path, run: Path) -> dict[str, Any]:
+    """Return everything ``muster status`` shows, as one JSON object."""
+    from muster.app import cluster_store, loaded
+    from muster.balancer.model import modelled
+    from muster.balancer.survey import surveyed
+    from muster.cli.credentials import asking_context
+    from muster.cluster.roster import Roster
+    from muster.kernel import log
+    from muster.kernel.errors import MusterError
+
+    # What would be logged stands in the answer; unconfigured, it would also stand between its lines.
+    log.configure(level="ERROR")
+    cluster = loaded(cluster_path)
+    balancing = modelled(cluster)
+    answers = await surveyed(balancing, context=asking_context(pki))
+    store_says: str | None = None
+    seen: dict[str, Any] = {}
+    try:
+        async with cluster_store(cluster) as store:
+            seen = {name: s.as_json() for name, s in (await Roster(store).seen()).items()}
+    except MusterError as e:
+        store_says = str(e)
+    members: list[dict[str, Any]] = []
+    for member in cluster.members:
+        said = seen.get(str(member.name))
+        members.append(
+            {
+                "name": member.name,
+                "id": member.id,
+                "address": member.address,
+                "kind": member.kind,
+                "said": said,
+                "sentence": _sentence(member.kind, said, store_says),
+            }
+        )
+    reporting = all(m["said"] and not m["said"]["silent"] for m in members if m["kind"] == "muster")
+    ready = store_says is None and reporting and all(a.standing == "ready" for a in answers)
+    return {
+        "cluster": cluster.cluster,
+        "address": cluster.address,
+        "ready": ready,
+        "members": members,
+        "services": [
+            {
+                "name": s.name,
+                "listen_port": s.listen_port,
+                "balance": s.balance,
+                "members": [a.as_json() for a in answers if a.service == s.name],
+            }
+            for s in balancing.services
+        ],
+        "store": {"ok": store_says is None, "trouble": store_says},
+        "balancer": await _balancer(run),
+    }
+
+
+def _sentence(kind: str, said: dict[str, Any] | None, store_says: str | None) -> str:
+    if kind == "foreman":
+        return "a Ruby Smart Proxy: it does not report to the store"
+    if store_says is not None:
+        return "unknown: the store did not answer"
+    if said is None:
+        return "never reported"
+    if said["silent"]:
+        return f"silent for {said['age_s']:.0f} s; last said {said['state']}"
+    reason = f": {said['reason']}" if said["reason"] else ""
+    return f"{said['state']}{reason}"
+
+
+async def _balancer(run: Path) -> dict[str, Any] | None:
+    """What HAProxy on this host says, None when none runs here."""
+    from muster.balancer.haproxy.sockets import RuntimeSocket
+    from muster.kernel.errors import MusterError
+
+    socket = run / "runtime.sock"
+    if not socket.exists():
+        return None
+    try:
+        states = await RuntimeSocket(socket).servers()
+    except MusterError as e:
+        return {"ok": False, "trouble": str(e), "servers": []}
+    return {
+        "ok": True,
+        "trouble": None,
+        "servers": [
+            {
+                "backend": s.backend,
+                "server": s.server,
+                "status": s.status,
+                "check": s.check,
+                "sessions": s.sessions,
+                "total_sessions": s.total_sessions,
+            }
+            for s in states
+            if not s.backend.endswith("_panic")
+        ],
+    }
+
+
+def shown(found: dict[str, Any]) -> list[Any]:
+    """Return what a person sees: tables and sentences for rich."""
+    from rich.table import Table
+    from rich.text import Text
+
+    names = [m["name"].split(".")[0] for m in found["members"]]
+    table = Table(title=f"{found['cluster']} at {found['address']}", title_justify="left")
+    table.add_column("service")
+    table.add_column("port", justify="right")
+    table.add_column("balance")
+    for name in names:
+        table.add_column(name)
+    for service in found["services"]:
+        by_member = {a["member"]: a for a in service["members"]}
+        cells = [_cell(by_member.get(m["name"].lower())) for m in found["members"]]
+        table.add_row(service["name"], str(service["listen_port"]), service["balance"], *cells)
+    reasons = []
+    for service in found["services"]:
+        for answer in service["members"]:
+            who = f"{answer['member'].split('.')[0]} {service['name']}"
+            if answer["reason"]:
+                reasons.append(
+                    Text(f"{who}: {answer['reason']}", style="red" if answer["state"] != "draining" else "yellow")
+                )
+    notes = {(a["member"], n) for s in found["services"] for a in s["members"] for n in a["notes"]}
+    reasons += [Text(f"{member.split('.')[0]}: {note}", style="yellow") for member, note in sorted(notes)]
+    lines = [Text(f"{m['name']}: {m['sentence']}") for m in found["members"]]
+    if found["store"]["trouble"]:
+        lines.append(Text(found["store"]["trouble"], style="red"))
+    balancer = found["balancer"]
+    if balancer is None:
+        lines.append(Text("No balancer runs on this host (no runtime socket).", style="dim"))
+    elif balancer["trouble"]:
+        lines.append(Text(balancer["trouble"], style="red"))
+    else:
+        out = [s for s in balancer["servers"] if not s["status"].startswith(("UP", "no check"))]
+        total = sum(s["sessions"] for s in balancer["servers"])
+        said = ", ".join(f"{s['backend']}/{s['server'].split('.')[0]} {s['status']} {s['check']}" for s in out)
+        lines.append(Text(f"Balancer: {total} connections; " + (f"out: {said}" if out else "every server is up")))
+    return [table, *reasons, *lines]
+
+
+def _cell(answer: dict[str, Any] | None) -> str:
+    if answer is None:
+        return "[dim]–[/]"
+    return _MARKS.get(answer["state"], "[red]unreachable[/]")

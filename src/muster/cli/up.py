@@ -1,0 +1,197 @@
+"""``muster up`` and ``muster down``: a whole cluster on this host, to try out and to test."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from muster.cli.options import dry_run_option
+
+DEFAULT_DIRECTORY = Path(".muster")
+
+_directory_option = click.option(
+    "--dir",
+    "directory",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=DEFAULT_DIRECTORY,
+    show_default=True,
+    envvar="MUSTER_DIR",
+    help="Where the local cluster keeps its files.",
+)
+
+
+@click.command()
+@_directory_option
+@click.option("--members", type=click.IntRange(1, 20), default=3, show_default=True)
+@click.option(
+    "--port", "ports", multiple=True, metavar="SERVICE=PORT", help="Fix a port: smartproxy, anaconda, metrics."
+)
+@click.option("--store", "store_url", help="Store URL. [default: SQLite in the directory]")
+@click.option(
+    "--features", "features_file", type=click.Path(exists=True, path_type=Path), help="YAML: features section."
+)
+@click.option("--detach", is_flag=True, help="Return when it is ready and leave it running; muster down stops it.")
+@click.option("--plain", is_flag=True, help="Print lines instead of the live view.")
+@dry_run_option
+def up(
+    directory: Path,
+    members: int,
+    ports: tuple[str, ...],
+    store_url: str | None,
+    features_file: Path | None,
+    detach: bool,
+    plain: bool,
+    dry_run: bool,
+) -> None:
+    """Run a local cluster: CA, store, members and a real HAProxy on loopback. Ctrl-C stops it."""
+    import yaml
+
+    from muster.cli import local
+
+    features = yaml.safe_load(features_file.read_text()) if features_file else None
+    plan = local.planned(directory, members=members, ports=_ports(ports), features=features, store_url=store_url)
+    if dry_run:
+        click.echo("Would run a local cluster:")
+        for line in plan.describe():
+            click.echo(f"  {line}")
+        return
+    if detach:
+        _detached(directory, members, ports, store_url, features_file)
+        return
+    local.prepare(plan)
+    asyncio.run(_foreground(plan, live=sys.stdout.isatty() and not plain))
+
+
+@click.command()
+@_directory_option
+@dry_run_option
+def down(directory: Path, dry_run: bool) -> None:
+    """Stop the local cluster that muster up runs."""
+    from muster.cli import local
+    from muster.kernel.errors import NotFound, Unavailable
+
+    pid = local.recorded(directory)
+    if pid is None:
+        raise NotFound(f"No local cluster runs in {directory}")
+    if dry_run:
+        click.echo(f"Would stop the local cluster of process {pid}")
+        return
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + 30
+    while local.recorded(directory) == pid:
+        if time.monotonic() > deadline:
+            raise Unavailable(f"The local cluster of process {pid} did not stop within 30 s")
+        time.sleep(0.1)
+    click.echo("Stopped.")
+
+
+def _ports(given: tuple[str, ...]) -> dict[str, int]:
+    out: dict[str, int] = {}
+    for text in given:
+        name, _, port = text.partition("=")
+        if name not in ("smartproxy", "anaconda", "metrics") or not port.isdigit() or not 0 < int(port) < 65536:
+            raise click.BadParameter(f"{text!r} is not SERVICE=PORT with one of smartproxy, anaconda, metrics")
+        out[name] = int(port)
+    return out
+
+
+def _detached(
+    directory: Path, members: int, ports: tuple[str, ...], store_url: str | None, features_file: Path | None
+) -> None:
+    from muster.cli import local
+    from muster.kernel.errors import Conflict, Unavailable
+    from muster.kernel.files import make_directory
+
+    if local.recorded(directory) is not None:
+        raise Conflict(f"A local cluster already runs in {directory}; muster down stops it")
+    arguments = [sys.executable, "-m", "muster", "up", "--plain", "--dir", str(directory), "--members", str(members)]
+    for port in ports:
+        arguments += ["--port", port]
+    if store_url:
+        arguments += ["--store", store_url]
+    if features_file:
+        arguments += ["--features", str(features_file)]
+    make_directory(directory / "log", mode=0o700)
+    ready = local.run_directory(directory) / "ready"
+    ready.unlink(missing_ok=True)
+    with (directory / "log" / "up.log").open("wb") as log:
+        child = subprocess.Popen(  # noqa: S603 - our own arguments
+            arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+    deadline = time.monotonic() + 45
+    while not ready.exists():
+        if child.poll() is not None or time.monotonic() > deadline:
+            said = (directory / "log" / "up.log").read_text("utf-8", "replace").strip()[-1500:]
+            raise Unavailable(f"The local cluster did not come up: {said}")
+        time.sleep(0.05)
+    click.echo(ready.read_text(), nl=False)
+
+
+async def _foreground(plan: Any, *, live: bool) -> None:
+    from muster.cli import local
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    ready = plan.run / "ready"
+    try:
+        async with local.running(plan) as cluster:
+            greeting = greeted(cluster)
+            ready.write_text(greeting)
+            click.echo(greeting, nl=False)
+            await (_live(cluster, stop) if live else _spoken(cluster, stop))
+            click.echo("Stopping: members drain, then the balancer ends.")
+    finally:
+        ready.unlink(missing_ok=True)
+
+
+def greeted(cluster: Any) -> str:
+    """Return how to talk to the cluster."""
+    plan = cluster.plan
+    bundle = plan.pki / "clients" / "foreman.muster.test"
+    port = plan.ports["smartproxy"]
+    return (
+        f"The cluster runs: {len(cluster.members)} members behind HAProxy at {cluster.url}\n"
+        f"  curl --cacert {plan.pki}/ca.pem --cert {bundle}/cert.pem --key {bundle}/key.pem \\\n"
+        f"       --resolve smartproxy.muster.test:{port}:127.0.0.1 https://smartproxy.muster.test:{port}/v2/features\n"
+        f"  export MUSTER_CLUSTER={plan.cluster_file} MUSTER_RUN={plan.run}\n"
+    )
+
+
+async def _spoken(cluster: Any, stop: asyncio.Event) -> None:
+    said = 0
+    while not stop.is_set():
+        for sentence in cluster.sayings[said:]:
+            click.echo(sentence)
+        said = len(cluster.sayings)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await stop.wait()
+
+
+async def _live(cluster: Any, stop: asyncio.Event) -> None:
+    from rich.console import Group
+    from rich.live import Live
+    from rich.text import Text
+
+    from muster.cli.status import collected, shown
+
+    plan = cluster.plan
+    with Live(auto_refresh=False) as view:
+        while not stop.is_set():
+            found = await collected(plan.cluster_file, plan.pki, plan.run)
+            sayings = [Text(s, style="dim") for s in cluster.sayings[-5:]]
+            view.update(Group(*shown(found), *sayings, Text("Ctrl-C stops it.", style="dim")), refresh=True)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await stop.wait()

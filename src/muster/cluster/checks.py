@@ -1,0 +1,175 @@
+"""What the doctor can find out about the cluster's names, and about what members report of themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+
+from muster.cluster.file import ClusterFile, Member
+from muster.cluster.roster import Roster, Seen
+from muster.kernel.errors import Misconfigured, Unavailable
+from muster.kernel.findings import Check, Finding
+from muster.store.engine import Store
+
+Resolve = Callable[[str], Awaitable[frozenset[str]]]
+
+
+async def resolved(name: str) -> frozenset[str]:
+    """Return the addresses this host finds for a name.
+
+    Raises:
+        OSError: none.
+    """
+    found = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    return frozenset(str(f[4][0]) for f in found)
+
+
+def checks(
+    cluster: ClusterFile, store: Callable[[], AbstractAsyncContextManager[Store]], resolve: Resolve = resolved
+) -> list[Check]:
+    """Return the checks of a cluster's names and of its members' reports."""
+
+    async def addresses() -> Sequence[Finding]:
+        found = await asyncio.gather(*(_of_name(cluster, str(n), resolve) for n in cluster.names))
+        return [f for one in found for f in one]
+
+    async def members() -> Sequence[Finding]:
+        found = await asyncio.gather(*(_of_member(m, resolve) for m in cluster.members))
+        return [f for one in found for f in one]
+
+    async def reports() -> Sequence[Finding]:
+        try:
+            async with store() as opened:
+                seen = await Roster(opened).seen()
+        except (Unavailable, Misconfigured):
+            # The store's own check names it.
+            return []
+        return [*_silent(cluster, seen), *_versions(cluster, seen)]
+
+    return [Check("address", addresses), Check("member names", members), Check("reports", reports)]
+
+
+async def _of_name(cluster: ClusterFile, name: str, resolve: Resolve) -> Sequence[Finding]:
+    try:
+        addresses = await resolve(name)
+    except OSError as e:
+        # A cluster on loopback is a trial; nobody gives it a DNS name. An alias may be for clients of another network.
+        mild = all(_is_loopback(m.address) for m in cluster.members) or name != cluster.address
+        return [
+            Finding(
+                "ADDRESS-UNKNOWN",
+                name,
+                f"{name} does not resolve here: {e.strerror or e}",
+                "The cluster's address has no DNS record, or this host asks another DNS server.",
+                "Give it an A or AAAA record that points to the balancer.",
+                "warning" if mild else "error",
+            )
+        ]
+    balancers = {b.address for b in cluster.balancers} | {b.bind for b in cluster.balancers}
+    members = {m.address: m for m in cluster.members}
+    past = [a for a in sorted(addresses & members.keys()) if a not in balancers]
+    if past:
+        return [
+            Finding(
+                "ADDRESS-IS-MEMBER",
+                name,
+                f"{name} resolves to {a}, which is member {members[a].name}",
+                "The DNS record points past the balancer: every client lands on one member.",
+                "Point the record to the balancer.",
+            )
+            for a in past
+        ]
+    # An address shared by balancers is in no setting unless they bind it; only then is another one wrong for sure.
+    if cluster.balancers and all(b.bind != "*" for b in cluster.balancers) and not addresses & balancers:
+        where = ", ".join(str(b.bind) for b in cluster.balancers)
+        return [
+            Finding(
+                "ADDRESS-ELSEWHERE",
+                name,
+                f"{name} resolves to {', '.join(sorted(addresses))}; the balancer listens on {where}",
+                "The DNS record is from before a move; or an address translation lies between, then all is well.",
+                "Point the record to the balancer.",
+                "warning",
+            )
+        ]
+    return []
+
+
+async def _of_member(member: Member, resolve: Resolve) -> Sequence[Finding]:
+    name = str(member.name)
+    if _is_loopback(member.address):
+        return []
+    try:
+        addresses = await resolve(name)
+    except OSError as e:
+        return [
+            Finding(
+                "MEMBER-UNRESOLVED",
+                name,
+                f"Member {name} does not resolve here: {e.strerror or e}",
+                "It has no DNS record, or this host asks another DNS server.",
+                f"Give it an A or AAAA record with {member.address}.",
+                "error" if member.address == name else "warning",
+            )
+        ]
+    if not _is_address(member.address) or member.address in addresses:
+        return []
+    return [
+        Finding(
+            "MEMBER-ELSEWHERE",
+            name,
+            f"Member {name} resolves to {', '.join(sorted(addresses))}; the cluster file says {member.address}",
+            "The host moved and one of the two was not changed, or it has two networks and balancers use the other.",
+            "Correct the DNS record, or the member's address in the cluster file.",
+            "warning",
+        )
+    ]
+
+
+def _silent(cluster: ClusterFile, seen: dict[str, Seen]) -> list[Finding]:
+    found = []
+    for member in cluster.members:
+        said = seen.get(str(member.name))
+        if member.kind == "muster" and (said is None or said.silent):
+            since = "never reported" if said is None else f"is silent for {said.age_s:.0f} s"
+            found.append(
+                Finding(
+                    "MEMBER-SILENT",
+                    str(member.name),
+                    f"{member.name} {since}",
+                    "Its process is not running, or it cannot reach the store.",
+                    f"On that host: muster serve --member {member.name}; then look at its log.",
+                )
+            )
+    return found
+
+
+def _versions(cluster: ClusterFile, seen: dict[str, Seen]) -> list[Finding]:
+    reporting = {n: s.report.version for m in cluster.members if (s := seen.get(n := str(m.name))) and not s.silent}
+    if len(set(reporting.values())) < 2:
+        return []
+    return [
+        Finding(
+            "MEMBER-VERSIONS",
+            cluster.cluster,
+            f"Members run different versions: {', '.join(f'{n} {v}' for n, v in sorted(reporting.items()))}",
+            "An upgrade is under way, or stopped half way.",
+            "Upgrade the rest; drain one member at a time.",
+            "warning",
+        )
+    ]
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_loopback(address: str) -> bool:
+    return _is_address(address) and ipaddress.ip_address(address).is_loopback

@@ -1,0 +1,394 @@
+"""The cluster file: one YAML document from which everything else follows.
+
+The models are the schema (``muster config schema`` prints it as JSON Schema); :func:`load` reads a file and
+:func:`problems` finds what no single field can know: ids and names that stand twice, a signer that is no member. Rooms
+above add their own findings (services in ``balancer``, features in ``features``), so that ``muster config check`` shows
+all of them at once.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, StringConstraints
+
+from muster.kernel.errors import Rejected
+from muster.kernel.names import FQDN, host_or_address
+from muster.kernel.secrets import Secret
+from muster.kernel.settings import Document, Location, Problem, Settings, read
+
+SCHEMA_VERSION = 1
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Seconds = Annotated[float, Field(gt=0, le=3600)]
+
+
+def _host(value: str) -> str:
+    try:
+        return host_or_address(value)
+    except Rejected as e:
+        raise ValueError(str(e)) from e
+
+
+def _store_url(value: Secret) -> Secret:
+    if not re.match(r"(sqlite:///|postgresql://)\S+\Z", value.reveal()):
+        raise ValueError("is neither sqlite:///PATH nor postgresql://USER@HOST/DATABASE")
+    return value
+
+
+def _with_prefix(value: str) -> str:
+    if not re.match(r"[0-9A-Fa-f.:]{2,45}/[0-9]{1,3}\Z", value):
+        raise ValueError("is no address with its prefix length, as in 192.0.2.10/24")
+    address = ipaddress.ip_interface(value)
+    if address.is_loopback or address.is_multicast or address.is_unspecified:
+        raise ValueError("is no address that can move from host to host")
+    whole = {address.network[0], address.network.broadcast_address} if address.version == 4 else {address.network[0]}
+    if address.network.num_addresses > 2 and address.ip in whole:
+        raise ValueError("is the address of a whole network, not of a host in it")
+    return str(address)
+
+
+Host = Annotated[str, AfterValidator(_host)]
+AddressWithPrefix = Annotated[str, AfterValidator(_with_prefix)]
+Interface = Annotated[str, StringConstraints(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,14}\z")]
+Slug = Annotated[str, StringConstraints(pattern=r"\A[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\z")]
+
+
+class Store(Settings):
+    """Where the cluster keeps its shared state."""
+
+    url: Annotated[Secret, AfterValidator(_store_url)]
+    """``sqlite:///PATH`` (members on one host) or ``postgresql://USER@HOST/DATABASE``."""
+    password_file: Path | None = None
+    """File whose first line is the PostgreSQL password; keeps it out of the cluster file."""
+    connect_timeout_s: Seconds = 2.0
+    """How long one connection attempt may take."""
+    statement_timeout_s: Seconds = 5.0
+    """How long one statement may take before the call is answered 503."""
+
+
+class Foreman(Settings):
+    """The Foreman this cluster serves."""
+
+    url: Annotated[str, StringConstraints(pattern=r"\Ahttps?://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._~/-]*)?\z")] | None = (
+        None
+    )
+    """Foreman's own URL."""
+    trusted_hosts: tuple[FQDN, ...] | None = None
+    """Names that may use protected routes. Absent: any client certificate the CA verifies. Empty: nobody."""
+    ca_file: Path | None = None
+    """CA that issued Foreman's client certificate, when it is not the cluster CA; trusted beside it."""
+    forward_verify: bool = True
+    """Whether a name found for a plain HTTP client must resolve back to its address."""
+
+
+class Member(Settings):
+    """One proxy process on one host."""
+
+    id: Annotated[int, Field(ge=1, le=4095)]
+    """Permanent small number: two balancers agree on consistent hashing only through it. Never reuse one."""
+    name: FQDN
+    """Host name of the member; its certificate carries it."""
+    address: Host
+    """Where balancers reach it: IP address or host name."""
+    kind: Literal["muster", "foreman"] = "muster"
+    """``muster`` (ours) or ``foreman`` (the Ruby smart-proxy)."""
+
+
+class Balancer(Settings):
+    """One host that runs the balancer."""
+
+    name: Slug = "balancer"
+    """Its name in status and logs."""
+    address: Host
+    """The address its connections to members come from; members accept PROXY headers from it."""
+    bind: Host | Literal["*"] = "*"
+    """Address on which the services listen."""
+    metrics_port: Port | None = None
+    """Port of the balancer's own Prometheus exporter, on ``bind``; absent: none."""
+    maxconn: Annotated[int, Field(ge=100, le=1_000_000)] = 4000
+    """Connections the balancer holds at once, all services together."""
+    priority: Annotated[int, Field(ge=1, le=254)] | None = None
+    """The highest of those that serve gets the virtual address. Absent: 200 for the first, 10 less for each next."""
+    interface: Interface | None = None
+    """Network interface of the virtual address on this host, when it is not the cluster's."""
+
+
+class VirtualAddress(Settings):
+    """The address that moves between balancers, by keepalived (VRRP version 3, unicast)."""
+
+    address: AddressWithPrefix
+    """Address and prefix length, as in ``192.0.2.10/24``; the cluster's DNS name leads to it."""
+    interface: Interface
+    """Network interface that carries it on every balancer that names no other."""
+    router_id: Annotated[int, Field(ge=1, le=255)] = 51
+    """Number of this group of balancers, its own within the network segment."""
+    advert_s: Annotated[float, Field(ge=0.1, le=40)] = 1.0
+    """How often the owner says that it is there; three silent intervals make another one the owner."""
+    script_user: Slug = "muster"
+    """Account that asks HAProxy whether it serves: the one ``muster balance`` runs as."""
+
+    @property
+    def version(self) -> int:
+        """4 or 6."""
+        return ipaddress.ip_interface(self.address).version
+
+
+class ServiceOverride(Settings):
+    """A change to a service of the profile, or a service the profile lacks (then both ports are required)."""
+
+    enabled: bool = True
+    """False: the balancer does not offer it."""
+    listen_port: Port | None = None
+    """Port clients use at the cluster's address."""
+    member_port: Port | None = None
+    """Port on each member."""
+    traffic: Literal["tls", "plain", "tls-tunnel"] | None = None
+    """``tls`` and ``plain`` are short calls; ``tls-tunnel`` keeps idle connections for hours (AMQP, MQTT)."""
+    balance: Literal["roundrobin", "leastconn", "random", "source"] | None = None
+    """How clients are spread; ``source`` is rendered as a consistent hash."""
+    destinations: Literal["all", "signer"] | None = None
+    """Every member, or the signer only."""
+    maxconn_per_member: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Connections one member gets at once; the rest wait at the balancer."""
+
+
+class Edge(Settings):
+    """Limits of every member's listeners."""
+
+    handshake_timeout_s: Seconds = 8.0
+    """From connection to finished TLS handshake, PROXY header included."""
+    header_timeout_s: Seconds = 10.0
+    """From a request's first byte, or the handshake, to the end of its headers."""
+    body_timeout_s: Seconds = 60.0
+    """From the end of the headers to the end of the body."""
+    idle_timeout_s: Seconds = 30.0
+    """How long a kept-alive connection may stay silent."""
+    connections_per_address: Annotated[int, Field(ge=1)] = 256
+    """Connections one client address may hold; balancers are exempt, the clients behind them are not."""
+    connections: Annotated[int, Field(ge=1)] = 4096
+    """Connections in all."""
+    body_limit_bytes: Annotated[int, Field(ge=1024, le=1 << 30)] = 1 << 20
+    """Largest request body."""
+    proxy_protocol: Literal["accepted", "required", "off"] = "accepted"
+    """Whether balancers' connections may, must or must not start with a PROXY v2 header. Others never may."""
+    drain_s: Annotated[float, Field(ge=0, le=3600)] = 5.0
+    """How long a stopping member still takes new connections, so that every balancer has seen it leave."""
+    stop_timeout_s: Seconds = 60.0
+    """How long calls in flight may take after that."""
+
+
+class Log(Settings):
+    """What is logged, and how much of it ``/logs`` keeps."""
+
+    level: Literal["DEBUG", "INFO", "WARN", "ERROR", "FATAL", "UNKNOWN"] = "INFO"
+    """Least level that is kept."""
+    buffer: Annotated[int, Field(ge=2, le=100_000)] = 2000
+    """Records in the main ring (Ruby: ``log_buffer``)."""
+    buffer_errors: Annotated[int, Field(ge=0, le=100_000)] = 1000
+    """Errors kept after they fell out of the main ring (Ruby: ``log_buffer_errors``)."""
+
+
+class ExpectedDifference(Settings):
+    """A field in which members may differ, so that ``muster parity`` does not call it drift."""
+
+    field: Annotated[str, StringConstraints(pattern=r"\A[A-Za-z0-9_.*-]{1,200}\z")]
+    """The field as ``muster parity`` names it; ``*`` stands for anything: ``dns.settings.*``."""
+    members: tuple[FQDN, ...] = ()
+    """The members that may differ. Empty: all of them."""
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=500)]
+    """Why; shown wherever the difference is."""
+
+
+class ClusterFile(Settings):
+    """Everything a cluster is made from."""
+
+    schema_version: Literal[1] = Field(alias="schema")
+    """Version of this schema: 1."""
+    cluster: Slug
+    """The cluster's name."""
+    address: FQDN
+    """The DNS name clients use."""
+    aliases: tuple[FQDN, ...] = ()
+    """Further names clients may use; every member's certificate carries them."""
+    store: Store
+    """Where the shared state is kept."""
+    foreman: Foreman = Foreman()
+    """The Foreman this cluster serves."""
+    members: Annotated[tuple[Member, ...], Field(min_length=1, max_length=200)]
+    """The members, in the order they are shown."""
+    balancers: tuple[Balancer, ...] = ()
+    """The hosts that run the balancer."""
+    virtual_address: VirtualAddress | None = None
+    """The address several balancers share; absent: each has its own only."""
+    profile: Literal["seed", "current"] = "current"
+    """The set of services: ``seed`` (nine ports of 2018), ``current`` (today's six)."""
+    services: dict[Slug, ServiceOverride] = Field(default_factory=dict)
+    """Changes to the profile, by service name."""
+    features: dict[Slug, dict[str, Any]] = Field(default_factory=dict)
+    """Settings of each feature; the feature's own page documents them."""
+    signer: Literal["any"] | FQDN = "any"
+    """Who signs Puppet certificates: ``any`` member, or one member's name."""
+    expected_differences: tuple[ExpectedDifference, ...] = ()
+    """Fields in which members may differ."""
+    edge: Edge = Edge()
+    """Limits of the listeners."""
+    log: Log = Log()
+    """Logging."""
+
+    def member(self, name: str) -> Member:
+        """Return the member of that name, or of that first label when only one has it.
+
+        Raises:
+            Rejected: none, or several.
+        """
+        exact = [m for m in self.members if m.name == name]
+        short = [m for m in self.members if m.name.labels[0].lower() == name.lower()]
+        found = exact or short
+        if len(found) != 1:
+            known = ", ".join(m.name for m in self.members)
+            raise Rejected(f"{name!r} names {len(found) or 'no'} members; members are {known}")
+        return found[0]
+
+    def balancer(self, name: str | None) -> Balancer:
+        """Return the balancer of that name; None means the only one.
+
+        Raises:
+            Rejected: there is none of that name, or none or several to choose from.
+        """
+        found = [b for b in self.balancers if name in (None, b.name)]
+        if len(found) != 1:
+            known = ", ".join(b.name for b in self.balancers) or "none"
+            what = f"{name!r} is no balancer" if name else "the balancer must be named"
+            raise Rejected(f"{what}; balancers are {known}")
+        return found[0]
+
+    def priority(self, balancer: Balancer) -> int:
+        """Return the balancer's VRRP priority: its own, or the one its place in the file gives it."""
+        return balancer.priority or _priority_at(self.balancers.index(balancer))
+
+    @property
+    def names(self) -> tuple[FQDN, ...]:
+        """The names clients may use: the address and the aliases."""
+        return (self.address, *self.aliases)
+
+
+def load(path: Path) -> tuple[ClusterFile, Document]:
+    """Read and validate a cluster file as far as this room can.
+
+    Raises:
+        InvalidSettings: with every problem this room finds.
+        Misconfigured: the file cannot be read.
+    """
+    document = read(path)
+    return document.parsed(ClusterFile), document
+
+
+def problems(document: Document) -> list[Problem]:
+    """Return what is wrong between fields; works on raw content, so that it also speaks of half-valid files."""
+    content = document.content
+    if not isinstance(content, dict):
+        return [Problem(1, "", "is not a mapping of settings")]
+    found: list[Problem] = []
+    members = [m for m in _sequence(content.get("members")) if isinstance(m[1], dict)]
+    for key in ("id", "name"):
+        first: dict[str, int] = {}
+        for index, member in members:
+            value = member.get(key)
+            if value is None:
+                continue
+            folded = _folded(value)
+            if folded in first:
+                at = document.line_of(("members", first[folded], key))
+                found.append(document.problem(("members", index, key), f"{value} stands already in line {at}"))
+            first.setdefault(folded, index)
+    names = {_folded(m.get("name")) for _, m in members}
+    signer = content.get("signer", "any")
+    if isinstance(signer, str) and signer != "any" and _folded(signer) not in names:
+        found.append(document.problem(("signer",), f"{signer} is no member; members are {', '.join(sorted(names))}"))
+    address = _folded(content.get("address", ""))
+    for index, member in members:
+        if address and _folded(member.get("name")) == address:
+            found.append(
+                document.problem(("members", index, "name"), "is the cluster's address; a member needs its own")
+            )
+    seen: set[str] = set()
+    for index, balancer in _sequence(content.get("balancers")):
+        name = str(balancer.get("name", "balancer")) if isinstance(balancer, dict) else ""
+        if name in seen:
+            found.append(document.problem(("balancers", index, "name"), f"{name} stands twice"))
+        seen.add(name)
+    found += _virtual_address_problems(document, content)
+    found += _of_expected_differences(document, content, names)
+    store = content.get("store")
+    url = str(store.get("url", "")) if isinstance(store, dict) else ""
+    hosts = {str(m.get("address")) for _, m in members if not str(m.get("address", "")).startswith("127.")}
+    if url.startswith("sqlite:") and len(hosts) > 1:
+        where: Location = ("store", "url")
+        found.append(
+            document.problem(where, "SQLite serves members of one host; members on several need postgresql://")
+        )
+    return found
+
+
+def _virtual_address_problems(document: Document, content: dict[str, Any]) -> Iterator[Problem]:
+    virtual = content.get("virtual_address")
+    if not isinstance(virtual, dict):
+        return
+    ours = _ip(str(virtual.get("address", "")).partition("/")[0])
+    balancers = [(i, b) for i, b in _sequence(content.get("balancers")) if isinstance(b, dict)]
+    if len(balancers) < 2:
+        sentence = f"moves between balancers, so it needs two or more; the file has {len(balancers)}"
+        yield document.problem(("virtual_address",), sentence)
+    taken: dict[int, str] = {}
+    for index, balancer in balancers:
+        name = str(balancer.get("name", "balancer"))
+        own = balancer.get("priority")
+        priority = own if isinstance(own, int) else _priority_at(index)
+        if priority in taken:
+            where: Location = ("balancers", index, "priority")
+            yield document.problem(where, f"{name} and {taken[priority]} both have priority {priority}")
+        taken.setdefault(priority, name)
+        address = _ip(str(balancer.get("address", "")))
+        if ours is not None and (address is None or address.version != ours.version):
+            sentence = f"must be an IPv{ours.version} address, because balancers tell each other who owns {ours}"
+            yield document.problem(("balancers", index, "address"), sentence)
+    for section in ("balancers", "members"):
+        for index, one in _sequence(content.get(section)):
+            if ours is not None and isinstance(one, dict) and _ip(str(one.get("address", ""))) == ours:
+                sentence = f"is the virtual address; {one.get('name', 'it')} needs its own"
+                yield document.problem((section, index, "address"), sentence)
+
+
+def _priority_at(index: int) -> int:
+    return max(1, 200 - 10 * index)
+
+
+def _ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None
+
+
+def _of_expected_differences(document: Document, content: dict[Any, Any], names: set[str]) -> list[Problem]:
+    found: list[Problem] = []
+    for index, expected in _sequence(content.get("expected_differences")):
+        for place, name in _sequence(expected.get("members")) if isinstance(expected, dict) else ():
+            if _folded(name) not in names:
+                where: Location = ("expected_differences", index, "members", place)
+                sentence = f"{name} is no member; members are {', '.join(sorted(names))}"
+                found.append(document.problem(where, sentence))
+    return found
+
+
+def _folded(name: Any) -> str:
+    return str(name).lower().removesuffix(".")
+
+
+def _sequence(value: Any) -> list[tuple[int, Any]]:
+    return list(enumerate(value)) if isinstance(value, list) else []

@@ -1,0 +1,87 @@
+"""Rolling a command over the members, one after another: the plan, and where it stands. Pure.
+
+Invariants:
+    1. At most one member is out at a time: the next one starts only when the one before is done.
+    2. A member that failed stays out, and the roll stops there.
+    3. A resumed roll begins with the member that was out; what is done is never done again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
+
+from muster.kernel.errors import Rejected
+from muster.kernel.names import shown
+
+_PLACEHOLDERS = ("{member}", "{address}")
+
+
+@dataclass(frozen=True)
+class Roll:
+    """A command on its way over the members.
+
+    Attributes:
+        members: names, in order.
+        done: those it is finished on.
+        out: the member that is out now, or that failed.
+        failure: why the roll stopped; empty while it goes on.
+    """
+
+    command: tuple[str, ...]
+    members: tuple[str, ...]
+    done: tuple[str, ...] = ()
+    out: str = ""
+    failure: str = ""
+
+    @property
+    def remaining(self) -> tuple[str, ...]:
+        """The members still to come, the one that is out first."""
+        left = tuple(m for m in self.members if m not in self.done)
+        return (self.out, *(m for m in left if m != self.out)) if self.out in left else left
+
+    @property
+    def is_finished(self) -> bool:
+        return not self.remaining
+
+    def begun(self, member: str) -> Roll:
+        """Return the roll with a member out.
+
+        Raises:
+            Rejected: another member is out, or this one is not due.
+        """
+        if self.out and self.out != member:
+            raise Rejected(f"{self.out} is out; {member} must wait")
+        if member not in self.remaining:
+            raise Rejected(f"{member} is not due in this roll")
+        return replace(self, out=member, failure="")
+
+    def finished(self, member: str) -> Roll:
+        return replace(self, done=(*self.done, member), out="", failure="")
+
+    def failed(self, member: str, why: str) -> Roll:
+        return replace(self, out=member, failure=why)
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Self:
+        lists = {k: tuple(content.get(k, ())) for k in ("command", "members", "done")}
+        return cls(**lists, out=content.get("out", ""), failure=content.get("failure", ""))
+
+
+def arguments(command: Sequence[str], *, member: str, address: str) -> list[str]:
+    """Return the command for one member: ``{member}`` and ``{address}`` replaced, argument by argument, no shell.
+
+    Raises:
+        Rejected: another placeholder in braces, which would reach the command as it stands.
+    """
+    out = []
+    for word in command:
+        text = word.replace("{member}", member).replace("{address}", address)
+        if text.startswith("{") and text.endswith("}"):
+            raise Rejected(f"{shown(word)} is no placeholder; there are {' and '.join(_PLACEHOLDERS)}")
+        out.append(text)
+    return out

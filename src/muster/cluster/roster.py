@@ -1,0 +1,152 @@
+"""The roster: what each member last said of itself, and what administrators wish of it.
+
+A member writes only its own row, once a beat; a wish is a row of its own that the member reads in the same unit. Ages are
+in store time, so members whose clocks differ still agree on who is silent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from sqlalchemy import insert, select, update
+
+from muster.kernel.errors import Conflict
+from muster.store.engine import Store, Unit
+from muster.store.tables import members, store_now, wishes
+
+Wanted = Literal["ready", "drain"]
+
+# Beats are one second apart; a member that missed five is not there.
+SILENT_AFTER_S = 5.0
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a member says of itself.
+
+    Attributes:
+        features: state by feature name.
+        readiness: ``{"state": …, "reason": …}`` by service name.
+        certificate: subject, expiry (seconds since the epoch) and fingerprint of the certificate it presents.
+    """
+
+    name: str
+    member_id: int
+    version: str
+    schema_version: str
+    host: str
+    pid: int
+    state: Literal["starting", "ready", "draining", "stopping"]
+    reason: str
+    features: dict[str, str]
+    readiness: dict[str, dict[str, str]]
+    certificate: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What somebody wants of a member; ``version`` 0 means nobody ever wanted anything."""
+
+    wanted: Wanted = "ready"
+    reason: str = ""
+    by: str = ""
+    version: int = 0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A member's row: its last report, the age of it in store time, and the wish for it."""
+
+    report: Report
+    started_at: float
+    age_s: float
+    wish: Wish
+
+    @property
+    def silent(self) -> bool:
+        return self.age_s > SILENT_AFTER_S
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            **asdict(self.report),
+            "started_at": self.started_at,
+            "age_s": round(self.age_s, 3),
+            "silent": self.silent,
+            "wish": asdict(self.wish),
+        }
+
+
+class Roster:
+    """The members' rows in the store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def beat(self, report: Report, *, first: bool) -> Wish:
+        """Write a member's report and return what is wished of it; ``first`` also marks its start.
+
+        Raises:
+            Unavailable: the store did not answer.
+        """
+        values = {**asdict(report), "heartbeat_at": store_now()}
+        if first:
+            values["started_at"] = store_now()
+        async with self._store.write() as uow:
+            changed = await uow.connection.execute(
+                update(members)
+                .where(members.c.name == report.name)
+                .values(**values, version_number=members.c.version_number + 1)
+            )
+            if changed.rowcount == 0:
+                await uow.connection.execute(insert(members).values(**{"started_at": store_now(), **values}))
+            return await _wish(uow, report.name)
+
+    async def seen(self) -> dict[str, Seen]:
+        """Return every member that ever reported, by name.
+
+        Raises:
+            Unavailable: the store did not answer.
+        """
+        async with self._store.read() as uow:
+            now = await uow.now()
+            rows = (await uow.connection.execute(select(members))).mappings().all()
+            wished = {r["member"]: _as_wish(r) for r in (await uow.connection.execute(select(wishes))).mappings()}
+        fields = Report.__dataclass_fields__
+        return {
+            row["name"]: Seen(
+                Report(**{f: row[f] for f in fields}),
+                row["started_at"],
+                max(0.0, now - row["heartbeat_at"]),
+                wished.get(row["name"], Wish()),
+            )
+            for row in rows
+        }
+
+    async def wish(self, member: str, wanted: Wanted, *, reason: str, by: str, expected: int | None = None) -> Wish:
+        """Change what is wished of a member; ``expected`` is the version the decision was made on.
+
+        Raises:
+            Conflict: somebody wished something else meanwhile; nothing was changed.
+            Unavailable: the store did not answer.
+        """
+        async with self._store.write() as uow:
+            before = await _wish(uow, member)
+            if expected is not None and before.version != expected:
+                raise Conflict(f"{before.by} wished {member} to be {before.wanted} meanwhile ({before.reason})")
+            after = Wish(wanted, reason, by, before.version + 1)
+            values = {**asdict(after), "at": store_now()}
+            if before.version:
+                await uow.connection.execute(update(wishes).where(wishes.c.member == member).values(**values))
+            else:
+                await uow.connection.execute(insert(wishes).values(member=member, **values))
+            return after
+
+
+async def _wish(uow: Unit, member: str) -> Wish:
+    found = (await uow.connection.execute(select(wishes).where(wishes.c.member == member))).mappings().first()
+    return _as_wish(found) if found else Wish()
+
+
+def _as_wish(row: Any) -> Wish:
+    return Wish(row["wanted"], row["reason"], row["by"], row["version"])

@@ -1,0 +1,56 @@
+"""What each member is made of, told to the store, so that every member can count in how much it differs from the others.
+
+Only the member itself writes its statement. It lies beside the heartbeat, not in it: it is larger and seldom changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import insert, literal, select, update
+
+from muster.cluster.parity import brief
+from muster.cluster.roster import SILENT_AFTER_S
+from muster.store.engine import Store
+from muster.store.tables import documents, members, store_now
+
+_PREFIX = "facts/"
+
+
+class Statements:
+    """The members' statements in the store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def give(self, member: str, facts: Mapping[str, Any]) -> None:
+        """Make these the member's facts.
+
+        Raises:
+            Unavailable: the store did not answer; the earlier statement stands.
+        """
+        name = f"{_PREFIX}{member}"
+        values = {"content": brief(facts), "changed_at": store_now(), "changed_by": member}
+        async with self._store.write() as uow:
+            changed = await uow.connection.execute(
+                update(documents).where(documents.c.name == name).values(**values, version=documents.c.version + 1)
+            )
+            if changed.rowcount == 0:
+                await uow.connection.execute(insert(documents).values(name=name, **values))
+
+    async def told(self) -> dict[str, dict[str, Any]]:
+        """Return the facts of the members that are not silent, by member, flat, long values as digests.
+
+        Raises:
+            Unavailable: the store did not answer.
+        """
+        async with self._store.read() as uow:
+            fresh = members.c.heartbeat_at >= await uow.now() - SILENT_AFTER_S
+            query = (
+                select(members.c.name, documents.c.content)
+                .join(documents, documents.c.name == literal(_PREFIX) + members.c.name)
+                .where(fresh)
+            )
+            rows = (await uow.connection.execute(query)).all()
+        return {name: dict(content) for name, content in sorted(rows)}

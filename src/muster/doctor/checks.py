@@ -1,0 +1,153 @@
+"""All checks of a cluster, beside the matrix: those the rooms offer, and those that compare members with each other."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from muster.balancer import checks as balancer
+from muster.balancer.model import Balancing
+from muster.cluster import checks as cluster_room
+from muster.cluster.checks import Resolve
+from muster.cluster.file import ClusterFile, Member
+from muster.doctor import clocks, signer
+from muster.features.dns import checks as dns
+from muster.features.dns.settings import DNSSettings
+from muster.foreman import smart_proxy
+from muster.kernel.clock import Clock
+from muster.kernel.errors import Misconfigured, MusterError
+from muster.kernel.findings import Check, Finding
+from muster.kernel.names import in_url
+from muster.pki import checks as pki_room
+from muster.store import checks as store_room
+from muster.store.checks import Space
+from muster.store.engine import Store
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Patient:
+    """A cluster and what is needed to examine it.
+
+    Attributes:
+        pki: directory of CA and bundles.
+        run: directory of HAProxy's configuration and sockets, on a balancer's host.
+        writes_to: further directories of this host whose disk must not be full.
+        store: opens the store; fails when its settings cannot be used.
+        context: makes the TLS context members are asked with; fails when our own files cannot be used.
+        resolve: finds the addresses of a name.
+        left: says how much a disk has left.
+        limit: says how many descriptors a process may open.
+    """
+
+    cluster: ClusterFile
+    balancing: Balancing
+    pki: Path
+    run: Path
+    store: Callable[[], AbstractAsyncContextManager[Store]]
+    context: Callable[[], ssl.SSLContext]
+    clock: Clock
+    writes_to: tuple[Path, ...] = ()
+    resolve: Resolve = cluster_room.resolved
+    left: Callable[[Path], Space] = store_room.space
+    limit: Callable[[int | None], int] = balancer.limit_of
+
+    def checks(self) -> list[Check]:
+        """Return all checks, each independent of the others."""
+        return [
+            Check("own files", self._own_files),
+            *cluster_room.checks(self.cluster, self.store, self.resolve),
+            *pki_room.checks(self.pki, self._names(), self.clock.now()),
+            *store_room.checks(
+                self.store, directories=(self.run, self.pki, *self.writes_to), clock=self.clock, left=self.left
+            ),
+            *balancer.checks(self.balancing, self._context),
+            *balancer.Here(self.cluster, self.balancing, self.run, self.pki, self.clock.now(), self.limit).checks(),
+            *self._of_features(),
+            Check("features", self._features),
+            Check("clocks", self._clocks),
+            *signer.checks(self.cluster, self.balancing, self._context),
+        ]
+
+    def _names(self) -> dict[str, list[str]]:
+        own = [str(n) for n in self.cluster.names]
+        return {str(m.name): [str(m.name), *own] for m in self.cluster.members if m.kind == "muster"}
+
+    def _of_features(self) -> list[Check]:
+        given = self.cluster.features.get("dns")
+        settings = DNSSettings.model_validate(given or {})
+        if given is None or not settings.enabled:
+            return []
+        return dns.checks(settings, (self.cluster.address, *(m.name for m in self.cluster.members)), self._context)
+
+    def _context(self) -> ssl.SSLContext | None:
+        """Return what members are asked with; None when our own files are no use, which one check says for all."""
+        try:
+            return self.context()
+        except Misconfigured:
+            return None
+
+    async def _own_files(self) -> Sequence[Finding]:
+        try:
+            self.context()
+        except Misconfigured as e:
+            return [unusable(self.pki, e)]
+        return []
+
+    async def _features(self) -> Sequence[Finding]:
+        """Compare the features of the members: Foreman sees one proxy, so they must be the same."""
+        known = await self._asked(self._features_of)
+        everything = set().union(*known.values()) if known else set()
+        return [
+            Finding(
+                "FEATURE-MISSING",
+                name,
+                f"{name} lacks {', '.join(sorted(everything - features))}, which other members have",
+                "The feature failed there, or that member runs with another cluster file.",
+                "muster status says why a feature failed; give every member the same cluster file.",
+            )
+            for name, features in known.items()
+            if everything - features
+        ]
+
+    async def _features_of(self, member: Member, port: int, context: ssl.SSLContext) -> set[str] | None:
+        url = f"https://{in_url(member.address)}:{port}"
+        try:
+            async with smart_proxy.opened(
+                url, context=context, server_name=self.balancing.address, timeout_s=3.0
+            ) as proxy:
+                return set((await proxy.call("GET", "/features")).json())
+        except MusterError:
+            return None
+
+    async def _clocks(self) -> Sequence[Finding]:
+        return clocks.compared(await self._asked(self._clock_of))
+
+    async def _clock_of(self, member: Member, port: int, context: ssl.SSLContext) -> float | None:
+        return await clocks.ahead_s(member.address, port, self.balancing.address, context, self.clock)
+
+    async def _asked(self, ask: Callable[[Member, int, ssl.SSLContext], Awaitable[T | None]]) -> dict[str, T]:
+        """Ask every member on its Smart Proxy port and return the answers there were, by member."""
+        service, context = self.balancing.service("smartproxy"), self._context()
+        if service is None or context is None:
+            return {}
+        members = self.cluster.members
+        answers = await asyncio.gather(*(ask(m, service.member_port, context) for m in members))
+        return {str(m.name): a for m, a in zip(members, answers, strict=True) if a is not None}
+
+
+def unusable(pki: Path, error: MusterError) -> Finding:
+    """Return what it means that our own TLS files cannot be used."""
+    return Finding(
+        "PKI-UNUSABLE",
+        str(pki),
+        f"Members cannot be asked: {error}",
+        "This host has no CA file or client bundle, a damaged one, or one you may not read.",
+        "Run muster doctor where the PKI directory is, as root or Muster's account, or name it with --pki.",
+    )

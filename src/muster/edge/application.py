@@ -1,0 +1,257 @@
+"""The ASGI application: one call from its first byte to its reply.
+
+A call's journey: request id → path → mount → is the feature here (503) → may the caller (403) → which route (404) → the
+feature's endpoint → reply, log, metrics. Everything a call may be refused for is decided before a feature sees it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from muster.cluster.file import Edge as Limits
+from muster.edge import paths
+from muster.edge.authorise import Gate
+from muster.edge.feature import FOREMAN_PREFIXES, Features
+from muster.edge.metrics import EdgeMetrics
+from muster.edge.replies import JSON, TEXT, Header, Reply, error_reply, not_found, reply, text_reply
+from muster.edge.request import ClientGone, Receive, Request, TooLarge, TooSlow
+from muster.edge.routes import Access, Mount, Route, RouteTable
+from muster.kernel import log
+from muster.kernel.errors import MusterError, Unavailable
+from muster.kernel.log import LogRings
+
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Scope = MutableMapping[str, Any]
+
+_log = log.logger("edge")
+_UNROUTED = "(no route)"
+# Asked by machines every second; one record each would push everything else out of the rings.
+_QUIET_PREFIXES = ("/health/", "/metrics/")
+_STARTED = "Started %s %s"
+_FINISHED = "Finished %s %s with %d (%.2f ms)"
+_ACCESS = _FINISHED + " client=%s request_id=%s"
+_CLOSE: Header = (b"connection", b"close")
+_HSTS: Header = (b"strict-transport-security", b"max-age=31536000")
+
+
+@dataclass(frozen=True)
+class Mounted:
+    """A mount with what answers it.
+
+    Attributes:
+        feature: the wire name of the feature it belongs to; None for the edge's own mounts, which are always there.
+        service: what endpoints get.
+    """
+
+    mount: Mount
+    service: Any
+    feature: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "table", RouteTable(self.mount.routes))
+
+    table: RouteTable = field(init=False, repr=False)
+
+
+class _Way(NamedTuple):
+    """Where a call leads.
+
+    Attributes:
+        mounted: what is mounted there; the name of a feature when this member lacks it.
+        path: the path inside the mount.
+        found: the route and its path parameters; None when there is no such route.
+    """
+
+    mounted: Mounted | str
+    path: str
+    found: tuple[Route, dict[str, str]] | None
+
+
+class Application:
+    """The edge's ASGI application.
+
+    Attributes:
+        draining: while true, every reply closes its connection.
+        access_log: called with one finished line per call; None writes none.
+    """
+
+    def __init__(
+        self,
+        *,
+        gate: Gate,
+        features: Features,
+        mounts: Iterable[Mounted],
+        limits: Limits,
+        rings: LogRings,
+        metrics: EdgeMetrics,
+        access_log: Callable[[str], None] | None = None,
+    ) -> None:
+        self.draining = False
+        self._gate = gate
+        self._features = features
+        self._limits = limits
+        self._rings = rings
+        self._metrics = metrics
+        self._access_log = access_log
+        self._ids = map("{:08x}".format, itertools.count(int.from_bytes(os.urandom(3), "big") << 8))
+        self._root: Mounted | None = None
+        self._by_first_segment: dict[str, list[tuple[str, Mounted | str]]] = {}
+        self._ways: dict[tuple[str, bytes], _Way] = {}
+        self.mount(mounts)
+
+    def mount(self, mounts: Iterable[Mounted]) -> None:
+        """Replace all mounts at once."""
+        mounts = list(mounts)
+        by_prefix: dict[str, Mounted | str] = dict(FOREMAN_PREFIXES)
+        self._root = None
+        for mounted in mounts:
+            if mounted.mount.prefix:
+                by_prefix[mounted.mount.prefix] = mounted
+            else:
+                self._root = mounted
+        table: dict[str, list[tuple[str, Mounted | str]]] = {}
+        for prefix in sorted(by_prefix, key=len, reverse=True):
+            table.setdefault(prefix.split("/")[1], []).append((prefix, by_prefix[prefix]))
+        self._by_first_segment = table
+        # Routes without parameters are asked most; their way is found once, by the same rules as everybody else's.
+        plain = [
+            (r.method, (m.mount.prefix + r.path).encode())
+            for m, r in routes_of(mounts)
+            if "{" not in r.path and not r.slash_allowed
+        ]
+        self._ways = {(method, raw_path): self._way(method, raw_path) for method, raw_path in plain}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        started = time.perf_counter()
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        given_id = headers.get(b"x-request-id")
+        rid = _safe_id(given_id) if given_id else next(self._ids)
+        token = log.request_id.set(rid)
+        path: str = scope["path"]
+        shown = None if path == "/metrics" or path.startswith(_QUIET_PREFIXES) else _shown(path)
+        if shown is not None:
+            self._rings.add_unworded(time.time(), "INFO", _STARTED, (scope["method"], shown), rid[:8])
+        request = Request(
+            scope,
+            receive,
+            peer=scope["state"]["peer"],
+            request_id=rid,
+            headers=headers,
+            body_limit_bytes=self._limits.body_limit_bytes,
+            body_timeout_s=self._limits.body_timeout_s,
+        )
+        try:
+            answer, route = await self._answered(request, scope)
+            if request.unread:
+                await request.discard()
+            start = {"type": "http.response.start", "status": answer.status, "headers": self._headers(request, answer)}
+            await send(start)
+            await send({"type": "http.response.body", "body": answer.body})
+        finally:
+            log.request_id.reset(token)
+        seconds = time.perf_counter() - started
+        self._metrics.observe(request.method if route is not _UNROUTED else "(any)", route, answer.status, seconds)
+        if shown is not None:
+            finished = (request.method, shown, answer.status, seconds * 1000)
+            self._rings.add_unworded(time.time(), "INFO", _FINISHED, finished, rid[:8])
+            if self._access_log is not None:
+                self._access_log(_ACCESS % (*finished, request.peer.address, rid))
+
+    async def _answered(self, request: Request, scope: Scope) -> tuple[Reply, str]:
+        """Return the reply and the route's template for metrics."""
+        template = _UNROUTED
+        try:
+            raw_path: bytes = scope["raw_path"]
+            if scope["query_string"]:
+                paths.check_query(scope["query_string"])
+            way = self._ways.get((request.method, raw_path)) or self._way(request.method, raw_path)
+            mounted, request.path, found = way
+            if isinstance(mounted, str):
+                raise Unavailable(self._absent(mounted, request))
+            if mounted.feature is not None:
+                why = self._features.why_absent(mounted.feature, request.scheme)
+                if why is not None:
+                    raise Unavailable(why)
+            access = found[0].access if found else mounted.mount.access
+            if access is not Access.OPEN:
+                await self._gate.admit(access, request)
+            if found is None:
+                return not_found(), template
+            route, arguments = found
+            if arguments:
+                request.arguments = arguments
+            template = mounted.mount.prefix + route.path
+            return self._guarded(request, await route.endpoint(mounted.service, request)), template
+        except (TooLarge, TooSlow, ClientGone) as e:
+            return error_reply(e, accept=request.accept), template
+        except MusterError as e:
+            level = _log.error if e.status >= 500 else _log.warning
+            level(str(e), status=e.status, error=type(e).__name__)
+            return error_reply(e, accept=request.accept), template
+        except Exception:  # noqa: BLE001 - boundary: a bug in one call must not take the member down
+            _log.exception(f"Bug while answering {request.method} {_shown(scope['path'])}")
+            text = f"Internal error; the log of this member has it under request id {request.request_id}"
+            return text_reply(500, text, accept=request.accept), template
+
+    def _absent(self, feature: str, request: Request) -> str:
+        return self._features.why_absent(feature, request.scheme) or f"Feature {feature} is not mounted on this member"
+
+    def _way(self, method: str, raw_path: bytes) -> _Way:
+        mounted, path = self._mounted(paths.decoded(raw_path))
+        return _Way(mounted, path, None if isinstance(mounted, str) else mounted.table.find(method, path))
+
+    def _mounted(self, path: str) -> tuple[Mounted | str, str]:
+        for prefix, mounted in self._by_first_segment.get(path.split("/", 2)[1], ()):
+            if path == prefix or path.startswith(prefix + "/"):
+                return mounted, paths.cleaned(path[len(prefix) :])
+        return self._root or "root", paths.cleaned(path)
+
+    def _guarded(self, request: Request, answer: Reply) -> Reply:
+        """Refuse JSON to a page of another site (protocol reference §2.2, JsonCsrf)."""
+        referer = request.header(b"referer")
+        if referer and answer.headers[0][1] is JSON and _foreign(referer, request.header(b"host")):
+            return reply(403, b"Forbidden", TEXT)
+        return answer
+
+    def _headers(self, request: Request, answer: Reply) -> list[Header]:
+        headers = answer.headers
+        if request.over_tls:
+            headers = [*headers, _HSTS]
+        if self.draining or request.unread:
+            headers = [*headers, _CLOSE]
+        return headers
+
+
+def _foreign(referer: str, host: str | None) -> bool:
+    try:
+        return urlsplit(referer).hostname != urlsplit(f"//{host or ''}").hostname
+    except ValueError:
+        return True
+
+
+def _safe_id(raw: bytes) -> str:
+    """A caller's request id as it may stand in logs: printable ASCII, at most 64 characters."""
+    return "".join(c for c in raw[:64].decode("latin-1") if c.isascii() and c.isprintable()) or "-"
+
+
+def _shown(path: str) -> str:
+    if path.isascii() and path.isprintable() and len(path) < 200:
+        return path
+    return "".join(c if c.isprintable() else "?" for c in path[:200])
+
+
+def unprotected(mounts: Sequence[Mounted]) -> list[tuple[str, str]]:
+    """Return method and path of every route that anybody may call, sorted; a test holds the list."""
+    return sorted((r.method, m.mount.prefix + r.path) for m, r in routes_of(mounts) if r.access is Access.OPEN)
+
+
+def routes_of(mounts: Sequence[Mounted]) -> list[tuple[Mounted, Route]]:
+    return [(m, r) for m in mounts for r in m.mount.routes]

@@ -1,0 +1,179 @@
+"""A feature as the edge serves it: its manifest, its state, and Foreman's words for that state."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any, Literal
+
+from muster.edge.routes import Mount
+from muster.kernel.settings import Settings
+from muster.policy.metered import OperationMetrics
+from muster.policy.settings import PolicySettings
+
+
+class State(Enum):
+    """``disabled → starting → running → draining → stopped``, or ``failed``."""
+
+    DISABLED = "disabled"
+    STARTING = "starting"
+    RUNNING = "running"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+# Foreman reads three words and drops every feature that is not "running" at its next refresh, so a draining member,
+# whose features still answer, must keep saying so.
+WIRE_STATE = {
+    State.DISABLED: "disabled",
+    State.STARTING: "starting",
+    State.RUNNING: "running",
+    State.DRAINING: "running",
+    State.STOPPED: "disabled",
+    State.FAILED: "failed",
+}
+
+# Every prefix Foreman or a host may call (protocol reference §4, §18), so that a member that lacks the feature says 503:
+# Foreman takes 404 on a delete for success (§19.2).
+FOREMAN_PREFIXES: Mapping[str, str] = {
+    "/dns": "dns",
+    "/dhcp": "dhcp",
+    "/tftp": "tftp",
+    "/httpboot": "httpboot",
+    "/EFI": "httpboot",
+    "/facts": "facts",
+    "/puppet": "puppet",
+    "/puppet/ca": "puppetca",
+    "/bmc": "bmc",
+    "/realm": "realm",
+    "/logs": "logs",
+    "/unattended": "templates",
+    "/userdata": "templates",
+    "/register": "registration",
+    "/ipam": "externalipam",
+    "/pulpcore": "pulpcore",
+    "/dynflow": "dynflow",
+    "/ssh": "script",
+    "/job": "script",
+    "/ansible": "ansible",
+    "/compliance": "openscap",
+    "/discovery": "discovery",
+    "/shellhook": "shellhooks",
+    "/container_gateway": "container_gateway",
+}
+
+
+class FeatureSettings(Settings):
+    """What every feature's settings have."""
+
+    enabled: Literal["http", "https"] | bool = True
+    """``true``: both listeners; ``https`` or ``http``: that one only; ``false``: off."""
+
+
+class ProvidedFeatureSettings(FeatureSettings):
+    """What the settings of a feature with providers have."""
+
+    readiness: Literal["essential", "functional"] = "functional"
+    """What an unreachable provider does: ``essential`` takes the member out of service, ``functional`` only shows."""
+    policies: PolicySettings = PolicySettings()
+    """Deadline and retries around the provider."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a feature may use of the member that opens it.
+
+    Attributes:
+        certificate, key, ca: this member's own TLS files, for calls to other servers.
+    """
+
+    member: str
+    operations: OperationMetrics
+    certificate: Path
+    key: Path
+    ca: Path
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A feature's manifest.
+
+    Attributes:
+        name: the plugin name on the wire (``dns``).
+        label: Foreman's own name of the feature (``DNS``).
+        exposed: the settings shown in ``/v2/features``, from the feature's settings; None asks for their names with null
+            values, which is what a disabled feature shows (protocol reference §5).
+        opened: opens the provider and yields the service that the routes' endpoints get.
+        reached: asks the service's provider whether its server answers, raising an error that says why not; None for
+            features without one.
+    """
+
+    name: str
+    label: str
+    settings: type[FeatureSettings]
+    mounts: tuple[Mount, ...]
+    exposed: Callable[[Any], dict[str, Any]]
+    opened: Callable[[Any, Surroundings], AbstractAsyncContextManager[Any]]
+    capabilities: tuple[str, ...] = ()
+    reached: Callable[[Any], Awaitable[None]] | None = None
+
+
+@dataclass
+class Served:
+    """A feature on this member.
+
+    ``reason`` says in one sentence why it is not running.
+    """
+
+    feature: Feature
+    settings: FeatureSettings
+    state: State = State.DISABLED
+    reason: str | None = None
+    service: Any = None
+
+    @property
+    def answers(self) -> bool:
+        return self.state in (State.RUNNING, State.DRAINING)
+
+    def on(self, scheme: str) -> bool:
+        return self.settings.enabled is True or self.settings.enabled == scheme
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the entry of ``/v2/features``, keys in the Ruby proxy's order."""
+        return {
+            "http_enabled": self.answers and self.on("http"),
+            "https_enabled": self.answers and self.on("https"),
+            "settings": self.feature.exposed(self.settings if self.state is not State.DISABLED else None),
+            "state": WIRE_STATE[self.state],
+            "capabilities": sorted(self.feature.capabilities),
+        }
+
+
+@dataclass
+class Features:
+    """The features of this member, in load order."""
+
+    served: dict[str, Served] = field(default_factory=dict)
+
+    def running(self) -> list[str]:
+        return [name for name, s in self.served.items() if s.answers]
+
+    def failed(self) -> dict[str, str]:
+        return {name: s.reason or "failed" for name, s in self.served.items() if s.state is State.FAILED}
+
+    def why_absent(self, name: str, scheme: str) -> str | None:
+        """Return why the feature cannot answer on this listener, or None when it can."""
+        served = self.served.get(name)
+        if served is None:
+            return f"Feature {name} is not configured on this member"
+        if served.state is State.FAILED:
+            return f"Feature {name} failed on this member: {served.reason}"
+        if not served.answers:
+            return f"Feature {name} is {served.state.value} on this member"
+        if not served.on(scheme):
+            return f"Feature {name} is served over {served.settings.enabled} only"
+        return None

@@ -1,0 +1,204 @@
+"""An accept loop of our own: limits before the handshake, PROXY v2 before TLS, and a context that can be swapped.
+
+Owning the loop makes a certificate reload one attribute assignment: connections in progress keep the context they began
+with, new ones get the new. A context is built whole before the swap, so garbage never replaces a working certificate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import errno
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from muster.cluster.file import Edge as Limits
+from muster.edge import proxy_protocol
+from muster.edge.handshake import accepted
+from muster.edge.metrics import EdgeMetrics
+from muster.edge.protocol import MemberProtocol
+from muster.kernel import log
+from muster.kernel.errors import Misconfigured, Rejected
+from muster.kernel.names import unmapped
+
+_log = log.logger("edge")
+_ACCEPTS_PER_WAKE = 64
+_PAUSE_WITHOUT_DESCRIPTORS_S = 0.2
+_SHUTDOWN_TIMEOUT_S = 3.0
+
+
+def bound(address: str, port: int) -> socket.socket:
+    """Return a listening TCP socket; ``*`` is every address of both families.
+
+    Raises:
+        Misconfigured: the address is not this host's, or the port is taken or not permitted.
+    """
+    host = "::" if address == "*" else address
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # asyncio sets TCP_NODELAY only on sockets whose protocol number says TCP; without it small TLS replies stall 40 ms.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if address == "*" else 1)
+        sock.bind((host, port))
+        sock.listen(2048)
+    except OSError as e:
+        sock.close()
+        raise Misconfigured(f"Listening on {address} port {port} failed: {e.strerror or e}") from e
+    sock.setblocking(False)
+    return sock
+
+
+@dataclass
+class Listener:
+    """One listening socket.
+
+    Attributes:
+        name: ``https`` or ``http``.
+        context: the TLS context new connections get; None serves plain HTTP.
+        balancers: addresses that may send a PROXY header.
+    """
+
+    name: str
+    sock: socket.socket
+    limits: Limits
+    make_protocol: Callable[[], MemberProtocol]
+    metrics: EdgeMetrics
+    context: ssl.SSLContext | None = None
+    balancers: frozenset[str] = frozenset()
+    open: int = 0
+    _by_address: collections.Counter[str] = field(default_factory=collections.Counter)
+    _handshakes: set[asyncio.Task[None]] = field(default_factory=set)
+    _said_at: float = 0.0
+    _unsaid: int = 0
+    _accepting: bool = False
+
+    @property
+    def port(self) -> int:
+        port: int = self.sock.getsockname()[1]
+        return port
+
+    def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._resume()
+
+    async def stop(self) -> None:
+        """Take what already waits in the backlog, then close the socket: nobody who was let in by the kernel is reset."""
+        if self._accepting:
+            self._accept_waiting()
+            self._loop.remove_reader(self.sock)
+            self._accepting = False
+        self.sock.close()
+        if self._handshakes:
+            await asyncio.wait(self._handshakes, timeout=self.limits.handshake_timeout_s)
+
+    def _resume(self) -> None:
+        if self.sock.fileno() >= 0:
+            self._loop.add_reader(self.sock, self._accept_waiting)
+            self._accepting = True
+
+    def _accept_waiting(self) -> None:
+        for _ in range(_ACCEPTS_PER_WAKE):
+            try:
+                connection, peer = self.sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as e:
+                if e.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    # Spinning on a full descriptor table would starve the connections that will free some.
+                    self._refuse("no descriptors left")
+                    self._loop.remove_reader(self.sock)
+                    self._accepting = False
+                    self._loop.call_later(_PAUSE_WITHOUT_DESCRIPTORS_S, self._resume)
+                return
+            self._admit(connection, unmapped(peer[0]))
+
+    def _admit(self, connection: socket.socket, address: str) -> None:
+        is_balancer = address in self.balancers
+        if self.open >= self.limits.connections:
+            connection.close()
+            self._refuse("too many connections in all", address)
+            return
+        if not is_balancer and self._by_address[address] >= self.limits.connections_per_address:
+            connection.close()
+            self._refuse("too many connections of one address", address)
+            return
+        connection.setblocking(False)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.open += 1
+        task = self._loop.create_task(self._serve(connection, address, is_balancer), name=f"handshake {address}")
+        self._handshakes.add(task)
+        task.add_done_callback(self._handshakes.discard)
+
+    async def _serve(self, connection: socket.socket, address: str, is_balancer: bool) -> None:
+        counted = ""
+        try:
+            async with asyncio.timeout(self.limits.handshake_timeout_s):
+                origin = await self._origin(connection) if is_balancer else None
+            address = origin.address if origin else address
+            if (origin or not is_balancer) and self._by_address[address] >= self.limits.connections_per_address:
+                raise Rejected("too many connections of one address")
+            protocol = self.make_protocol()
+            protocol.origin = (origin.address, origin.port) if origin else None
+            self._by_address[address] += 1
+            counted = address
+            protocol.on_lost = lambda: self._lost(counted)
+            if self.context is None:
+                await self._loop.connect_accepted_socket(lambda: protocol, connection)
+            else:
+                accepted.set(connection)
+                await self._loop.connect_accepted_socket(
+                    lambda: protocol,
+                    connection,
+                    ssl=self.context,
+                    ssl_handshake_timeout=self.limits.handshake_timeout_s,
+                    # A silent peer's missing close_notify would otherwise hold a drain for 30 s.
+                    ssl_shutdown_timeout=_SHUTDOWN_TIMEOUT_S,
+                )
+        except (OSError, ssl.SSLError, TimeoutError, Rejected) as e:
+            connection.close()
+            self._lost(counted)
+            self._refuse(_why(e), address)
+
+    async def _origin(self, connection: socket.socket) -> proxy_protocol.Origin | None:
+        mode = self.limits.proxy_protocol
+        if mode == "off":
+            return None
+        if await proxy_protocol.has_header(connection):
+            return await proxy_protocol.read(connection)
+        if mode == "required":
+            raise Rejected("a balancer's connection without PROXY header")
+        return None
+
+    def _lost(self, address: str) -> None:
+        self.open -= 1
+        if address:
+            self._by_address[address] -= 1
+            if self._by_address[address] <= 0:
+                del self._by_address[address]
+
+    def _refuse(self, why: str, address: str = "-") -> None:
+        self.metrics.refused.labels(self.name, why.partition(":")[0][:60]).inc()
+        # An attacker chooses how often this happens; the log must not let him.
+        now = time.monotonic()
+        if now - self._said_at < 1.0:
+            self._unsaid += 1
+            return
+        _log.info("Connection closed before a request", listener=self.name, client=address, why=why, more=self._unsaid)
+        self._said_at, self._unsaid = now, 0
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "handshake or PROXY header took too long"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"client certificate refused: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS handshake failed: {error.reason or error}"
+    if isinstance(error, Rejected):
+        return str(error)
+    return "closed by the client during the handshake"

@@ -1,0 +1,70 @@
+"""``/metrics``: what this member counts, for Prometheus."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from muster.edge.replies import Reply, reply
+from muster.edge.request import Request
+from muster.edge.routes import Access, Mount, Route
+
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+class EdgeMetrics:
+    """Counters of the edge. Labels are route templates, never paths, so their number is bounded."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self._seconds = Histogram(
+            "muster_request_seconds",
+            "Time from a request's headers to its last byte",
+            ("method", "route", "status"),
+            registry=registry,
+            buckets=_BUCKETS,
+        )
+        self._children: dict[tuple[str, str, int], Histogram] = {}
+        self.connections = Gauge("muster_connections", "Open connections", ("listener",), registry=registry)
+        self.refused = Counter(
+            "muster_connections_refused", "Connections closed before a request", ("listener", "why"), registry=registry
+        )
+        self.certificate_expiry = Gauge(
+            "muster_certificate_expiry_timestamp_seconds", "When this member's certificate expires", registry=registry
+        )
+        self.certificate_alarm = Gauge(
+            "muster_certificate_alarm",
+            "1 when this member's certificate ends within so many days",
+            ("days",),
+            registry=registry,
+        )
+        self.store_up = Gauge("muster_store_up", "1 when the store answered last", registry=registry)
+        self.ready = Gauge("muster_service_ready", "1 when the service is ready here", ("service",), registry=registry)
+
+    def observe(self, method: str, route: str, status: int, seconds: float) -> None:
+        key = (method, route, status)
+        # labels() checks its arguments each time, which costs more than the observation.
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = self._seconds.labels(method, route, str(status))
+        child.observe(seconds)
+
+    def on_scrape(self, refresh: Callable[[], None]) -> None:
+        """Call this before every exposition."""
+        self._refresh = refresh
+
+    _refresh: Callable[[], None] = staticmethod(lambda: None)
+
+    async def exposition(self) -> bytes:
+        self._refresh()
+        return await asyncio.to_thread(generate_latest, self.registry)
+
+
+async def metrics(counted: EdgeMetrics, _: Request) -> Reply:
+    return reply(200, await counted.exposition(), CONTENT_TYPE_LATEST.encode())
+
+
+MOUNT = Mount("/metrics", (Route("GET", "/", Access.CLUSTER, metrics),))

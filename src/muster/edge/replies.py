@@ -1,0 +1,72 @@
+"""Replies, and the one table that turns an error into one (protocol reference §2.2).
+
+A success is an empty body or JSON, never text. An error is one line of text whose content type follows the ``Accept``
+header: Foreman never reads it, people and tests do.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+from muster.kernel.errors import MusterError
+from muster.version import PROTOCOL_VERSION, VERSION
+
+Header = tuple[bytes, bytes]
+
+JSON = b"application/json"
+HTML = b"text/html;charset=utf-8"
+TEXT = b"text/plain"
+
+NOT_FOUND_TEXT = "Requested url was not found"
+
+SERVER_HEADER: Header = (b"server", f"foreman-proxy/{PROTOCOL_VERSION} muster/{VERSION}".encode())
+_NOSNIFF: Header = (b"x-content-type-options", b"nosniff")
+# json.dumps with any option of its own builds a new encoder for each call, which costs more than the encoding.
+_encoded = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+_HTML_HEADERS: tuple[Header, ...] = ((b"x-xss-protection", b"1; mode=block"), (b"x-frame-options", b"SAMEORIGIN"))
+
+
+class Reply(NamedTuple):
+    """What goes back: status, body, headers (``content-length`` included)."""
+
+    status: int
+    body: bytes
+    headers: list[Header]
+
+
+def reply(status: int, body: bytes, content_type: bytes, *extra: Header) -> Reply:
+    headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), _NOSNIFF, SERVER_HEADER, *extra]
+    if content_type is HTML:
+        headers.extend(_HTML_HEADERS)
+    return Reply(status, body, headers)
+
+
+def json_reply(content: Any, status: int = 200) -> Reply:
+    """Return JSON without spaces and without a trailing newline, as the Ruby proxy writes it."""
+    return reply(status, _encoded(content).encode("utf-8", "replace"), JSON)
+
+
+def empty_reply() -> Reply:
+    """Return success with nothing to say."""
+    return reply(200, b"", HTML)
+
+
+def text_reply(status: int, text: str, *, accept: str | None, extra: tuple[Header, ...] = ()) -> Reply:
+    """Return an error text, labelled JSON when the client admits JSON: Foreman's clients see what Ruby sends them."""
+    body = text.encode("utf-8", "replace")
+    return reply(status, body, JSON if admits_json(accept) else HTML, *extra)
+
+
+def admits_json(accept: str | None) -> bool:
+    return not accept or "json" in accept or "*/*" in accept or "application/*" in accept
+
+
+def error_reply(error: MusterError, *, accept: str | None) -> Reply:
+    extra: tuple[Header, ...] = ((b"retry-after", b"5"),) if error.status == 503 else ()
+    return text_reply(error.status, str(error), accept=accept, extra=extra)
+
+
+def not_found() -> Reply:
+    """Return the answer to an unknown route; always labelled JSON, whatever the client accepts."""
+    return reply(404, NOT_FOUND_TEXT.encode(), JSON, (b"x-cascade", b"pass"))

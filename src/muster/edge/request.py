@@ -1,0 +1,211 @@
+"""A request as the features see it: decoded once, bounded, with the peer's certificate."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from muster.edge import params as parameters
+from muster.edge.paths import check_query
+from muster.kernel.errors import MusterError, Rejected
+from muster.pki.facts import common_name
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+
+_DISCARD_LIMIT_BYTES = 4 << 20
+_DISCARD_TIMEOUT_S = 2.0
+
+
+class TooLarge(MusterError):
+    """The request is larger than this member accepts."""
+
+    status = 413
+
+
+class TooSlow(MusterError):
+    """The request's body did not arrive in time."""
+
+    status = 408
+
+
+class ClientGone(MusterError):
+    """The client closed the connection before its request was whole."""
+
+    status = 400
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Who is on the other end, known once per connection.
+
+    Attributes:
+        address: the client's IP address: the PROXY header's when a balancer sent one.
+        certificate: the verified client certificate, DER; None over HTTP or when the client sent none.
+        balancer: the balancer's address when the connection came through one.
+    """
+
+    address: str
+    certificate: bytes | None = None
+    balancer: str | None = None
+
+    @cached_property
+    def name(self) -> str | None:
+        """The certificate's common name, lower case (protocol reference §3); None without certificate or CN."""
+        found = common_name(self.certificate) if self.certificate else None
+        return found.lower() if found else None
+
+
+class Request:
+    """One call.
+
+    ``path`` is relative to the mount and cleaned; ``arguments`` are the path's parameters.
+    """
+
+    __slots__ = (
+        "_body",
+        "_complete",
+        "_receive",
+        "_scope",
+        "arguments",
+        "body_limit_bytes",
+        "body_timeout_s",
+        "headers",
+        "method",
+        "path",
+        "peer",
+        "request_id",
+        "scheme",
+    )
+
+    def __init__(
+        self,
+        scope: MutableMapping[str, Any],
+        receive: Receive,
+        *,
+        peer: Peer,
+        request_id: str,
+        headers: dict[bytes, bytes],
+        body_limit_bytes: int,
+        body_timeout_s: float,
+    ) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._body: bytes | None = None
+        self._complete = False
+        self.method: str = scope["method"]
+        self.scheme: str = scope["scheme"]
+        self.path: str = scope["path"]
+        self.peer = peer
+        self.request_id = request_id
+        self.headers = headers
+        self.arguments: dict[str, str] = {}
+        self.body_limit_bytes = body_limit_bytes
+        self.body_timeout_s = body_timeout_s
+
+    @property
+    def over_tls(self) -> bool:
+        return self.scheme == "https"
+
+    def header(self, name: bytes) -> str | None:
+        value = self.headers.get(name)
+        return value.decode("latin-1") if value is not None else None
+
+    @property
+    def accept(self) -> str | None:
+        return self.header(b"accept")
+
+    def query(self) -> parameters.Params:
+        return parameters.from_query(self._scope["query_string"])
+
+    async def body(self) -> bytes:
+        """Return the whole body.
+
+        Raises:
+            TooLarge: it exceeds the member's limit.
+            TooSlow: it did not arrive in time.
+            ClientGone: the client closed the connection.
+        """
+        if self._body is None:
+            try:
+                async with asyncio.timeout(self.body_timeout_s):
+                    self._body = await self._read()
+            except TimeoutError:
+                raise TooSlow(f"the body did not arrive within {self.body_timeout_s:g} s") from None
+        return self._body
+
+    async def _read(self) -> bytes:
+        chunks: list[bytes] = []
+        size = 0
+        while not self._complete:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone("the client closed the connection before the body was whole")
+            chunk: bytes = message.get("body", b"")
+            size += len(chunk)
+            self._complete = not message.get("more_body", False)
+            if size > self.body_limit_bytes:
+                raise TooLarge(f"the body is larger than {self.body_limit_bytes} bytes")
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    async def params(self) -> parameters.Params:
+        """Return query, form body and path parameters as one; the body wins over the query, the path over both.
+
+        JSON and other bodies are ignored, as in the Ruby proxy (protocol reference §2.1).
+        """
+        query = self.query() if self._scope["query_string"] else {}
+        return parameters.merged(query, await self._form(), self.arguments)
+
+    async def _form(self) -> parameters.Params:
+        if self.method in ("GET", "HEAD"):
+            return {}
+        content_type = self.header(b"content-type") or "application/x-www-form-urlencoded"
+        kind = content_type.partition(";")[0].strip().lower()
+        if kind == "application/x-www-form-urlencoded":
+            raw = await self.body()
+            check_query(raw)
+            return parameters.from_query(raw)
+        if kind == "multipart/form-data":
+            return parameters.from_multipart(await self.body(), content_type)
+        return {}
+
+    async def text_params(self, *names: str) -> dict[str, str | None]:
+        """Return these parameters as texts; absent and bare ones are None.
+
+        Raises:
+            Rejected: one is a list or a map.
+        """
+        given = await self.params()
+        out: dict[str, str | None] = {}
+        for name in names:
+            value = given.get(name)
+            if value is not None and not isinstance(value, str):
+                raise Rejected(f"Invalid parameter {name}: one text is expected, not a {type(value).__name__}")
+            out[name] = value
+        return out
+
+    async def discard(self) -> None:
+        """Let the rest of a body nobody read arrive, within bounds: closing before it has, resets the reply away."""
+        if not self.unread or b"expect" in self.headers:
+            return
+        left = _DISCARD_LIMIT_BYTES
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DISCARD_TIMEOUT_S):
+                while not self._complete and left > 0:
+                    message = await self._receive()
+                    if message["type"] == "http.disconnect":
+                        return
+                    left -= len(message.get("body", b""))
+                    self._complete = not message.get("more_body", False)
+
+    @property
+    def unread(self) -> bool:
+        """Whether a body may still be on its way."""
+        return not self._complete and (
+            b"transfer-encoding" in self.headers or self.headers.get(b"content-length", b"0") != b"0"
+        )

@@ -1,0 +1,140 @@
+"""The member's listeners as one thing that is opened, drained and closed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from email.utils import formatdate
+from functools import partial
+from typing import Any
+
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+from muster.cluster.file import Edge as Limits
+from muster.edge.application import Application
+from muster.edge.handshake import TellingSSLObject
+from muster.edge.listener import Listener, bound
+from muster.edge.metrics import EdgeMetrics
+from muster.edge.protocol import Deadlines, MemberProtocol
+from muster.kernel import log
+
+_log = log.logger("edge")
+_SWEEP_S = 0.5
+
+
+class Server:
+    """Serves one application on any number of sockets. Use :func:`opened`."""
+
+    def __init__(
+        self, application: Application, limits: Limits, metrics: EdgeMetrics, balancers: frozenset[str]
+    ) -> None:
+        self.application = application
+        self.limits = limits
+        self.metrics = metrics
+        self._balancers = balancers
+        self._state = ServerState()
+        # uvicorn believes X-Forwarded-* of loopback clients by default, scheme included: anybody on this host could call
+        # an HTTPS connection HTTP and need no certificate. Only a PROXY header speaks for a client here.
+        self._config = Config(
+            application, http=MemberProtocol, lifespan="off", log_config=None, access_log=False, proxy_headers=False
+        )
+        self._config.load()
+        self._listeners: list[Listener] = []
+
+    def listen(self, name: str, address: str, port: int, context: ssl.SSLContext | None = None) -> Listener:
+        """Start accepting on one address; TLS when a context is given.
+
+        Raises:
+            Misconfigured: the address or port cannot be had.
+        """
+        deadlines = Deadlines(self.limits.header_timeout_s, self.limits.idle_timeout_s)
+        make: Any = partial(MemberProtocol, self._config, self._state, {}, deadlines=deadlines)
+        sock = bound(address, port)
+        if context is not None:
+            context.sslobject_class = TellingSSLObject
+        listener = Listener(name, sock, self.limits, make, self.metrics, context, self._balancers)
+        listener.start()
+        self._listeners.append(listener)
+        _log.info("Listening", listener=name, address=address, port=listener.port)
+        return listener
+
+    @property
+    def listeners(self) -> Sequence[Listener]:
+        return self._listeners
+
+    def present(self, context: ssl.SSLContext) -> None:
+        """Give every new TLS connection this context; those in progress keep theirs."""
+        context.sslobject_class = TellingSSLObject
+        for listener in self._listeners:
+            if listener.context is not None:
+                listener.context = context
+
+    def trust(self, balancers: frozenset[str]) -> None:
+        """Take PROXY headers from these addresses from now on, and from no others."""
+        self._balancers = balancers
+        for listener in self._listeners:
+            listener.balancers = balancers
+
+    @property
+    def connections(self) -> int:
+        return len(self._state.connections)
+
+    async def stop(self) -> None:
+        """Close the listeners, finish what runs within ``stop_timeout_s``, then close what is left."""
+        self.application.draining = True
+        for listener in self._listeners:
+            await listener.stop()
+        for connection in list(self._state.connections):
+            connection.shutdown()
+        try:
+            async with asyncio.timeout(self.limits.stop_timeout_s):
+                while self._state.connections or self._state.tasks:
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            _log.warning("Calls in flight were cut", calls=len(self._state.tasks), waited_s=self.limits.stop_timeout_s)
+            for task in list(self._state.tasks):
+                task.cancel()
+            for connection in list(self._state.connections):
+                connection.transport.abort()
+
+    def tick(self) -> None:
+        self._state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
+
+    async def sweep(self) -> None:
+        """Close expired connections and renew the Date header, for ever."""
+        loop = asyncio.get_running_loop()
+        while True:
+            self.tick()
+            now = loop.time()
+            for connection in list(self._state.connections):
+                if isinstance(connection, MemberProtocol) and connection.expired(now):
+                    # An idle connection is closed politely; one that is still sending its headers gets no more time.
+                    if connection.cycle is not None and connection.cycle.response_complete:
+                        connection.transport.close()
+                    else:
+                        connection.transport.abort()
+            for listener in self._listeners:
+                self.metrics.connections.labels(listener.name).set(listener.open)
+            await asyncio.sleep(_SWEEP_S)
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    application: Application, limits: Limits, metrics: EdgeMetrics, balancers: frozenset[str] = frozenset()
+) -> AsyncIterator[Server]:
+    """Yield a server; on leaving, its listeners are closed and calls in flight finished."""
+    server = Server(application, limits, metrics, balancers)
+    server.tick()
+    sweeper = asyncio.create_task(server.sweep(), name="edge sweep")
+    try:
+        yield server
+    finally:
+        try:
+            await server.stop()
+        finally:
+            sweeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await sweeper

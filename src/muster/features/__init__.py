@@ -1,0 +1,46 @@
+"""What Foreman asks a Smart Proxy for. One room each, all of the same shape; this list is the product."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+
+from pydantic import ValidationError
+
+from muster.edge.feature import Feature, FeatureSettings
+from muster.features.dns.manifest import FEATURE as DNS
+from muster.kernel.settings import Document, InvalidSettings, Problem
+
+FEATURES: Mapping[str, Feature] = {f.name: f for f in (DNS,)}
+
+# Served by the edge itself; it may still be switched off in the cluster file.
+_OF_THE_EDGE = {"logs": FeatureSettings}
+
+
+def settings_models() -> dict[str, type[FeatureSettings]]:
+    """Return the settings model of every feature a cluster file may name."""
+    return {name: f.settings for name, f in FEATURES.items()} | dict(_OF_THE_EDGE)
+
+
+def problems(document: Document) -> list[Problem]:
+    """Return what is wrong with the ``features`` of a cluster file, each with its line."""
+    content = document.content
+    features = content.get("features") if isinstance(content, dict) else None
+    if not isinstance(features, dict):
+        return []
+    models = settings_models()
+    found: list[Problem] = []
+    for name, given in features.items():
+        model = models.get(name)
+        if model is None:
+            near = difflib.get_close_matches(str(name), models, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known features: {', '.join(sorted(models))}"
+            found.append(document.problem(("features", str(name)), f"unknown feature {name!r}; {hint}"))
+            continue
+        try:
+            document.below(("features", name), given or {}).parsed(model)
+        except InvalidSettings as e:
+            found.extend(e.problems)
+        except ValidationError as e:  # pragma: no cover - parsed() translates these
+            found.append(document.problem(("features", name), str(e)))
+    return found

@@ -1,0 +1,322 @@
+"""Dynamic updates (RFC 2136) over TCP with TSIG, by dnspython; no ``nsupdate`` is spawned.
+
+What the Ruby proxy asks first and does later rides here in one message: the prerequisite section carries the conflict
+check, so of two racing writers the server itself lets one win. Every answer's code is read: the Ruby proxy reports success
+for a stopped server and for a zone the server does not have (``ruby-proxy-baseline.md`` §5 no. 1).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import re
+import socket
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import dns.asyncbackend
+import dns.asyncquery
+import dns.exception
+import dns.flags
+import dns.message
+import dns.name
+import dns.opcode
+import dns.rcode
+import dns.rdataclass
+import dns.rdatatype
+import dns.rrset
+import dns.tsig
+import dns.update
+
+from muster.features.dns.contract import SRV, Data, Record, RecordType
+from muster.features.dns.settings import NSUpdateSettings
+from muster.kernel.errors import Conflict, Misconfigured, MusterError, NotFound, Rejected, Unavailable
+from muster.kernel.files import read_bounded
+from muster.kernel.names import FQDN, ServiceName
+
+_KEY_FILE = re.compile(
+    r'\s*key\s+"?(?P<name>[A-Za-z0-9._-]{1,254})"?\s*\{\s*'
+    r'algorithm\s+"?(?P<algorithm>hmac-[a-z0-9-]{2,20})"?\s*;\s*'
+    r'secret\s+"?(?P<secret>[A-Za-z0-9+/=]{4,1024})"?\s*;\s*\}\s*;?\s*\Z',
+    re.IGNORECASE,
+)
+# Only where a word may begin: a secret in base64 may hold two slashes.
+_COMMENT = re.compile(r"(?m)(?:^|(?<=[\s;{}]))(?:#|//).*$")
+# A racing writer may remove what our prerequisite saw before we look; then the question is open again.
+_ROUNDS = 4
+_REFUSALS = {
+    dns.rcode.REFUSED: "refuses the update (REFUSED): its policy does not let {key} change {zone}",
+    dns.rcode.NOTAUTH: "is not the primary server of {zone} (NOTAUTH)",
+    dns.rcode.NOTZONE: "says the name lies outside {zone} (NOTZONE)",
+    dns.rcode.FORMERR: "does not understand the update (FORMERR)",
+    dns.rcode.NOTIMP: "does not support dynamic updates (NOTIMP)",
+}
+
+
+@dataclass
+class NSUpdateDNS:
+    """Speaks to one primary server; keeps a few TCP connections open. One event loop."""
+
+    server: str
+    port: int
+    ttl_s: int
+    key: dns.tsig.Key | None
+    timeout_s: float
+    connections: int
+    _idle: deque[Any] = field(default_factory=deque)
+
+    def __post_init__(self) -> None:
+        self._slots = asyncio.Semaphore(self.connections)
+        self._backend: Any = dns.asyncbackend.get_backend("asyncio")
+
+    def __repr__(self) -> str:
+        return f"<nsupdate to {self.place}>"
+
+    @property
+    def place(self) -> str:
+        return f"{self.server}#{self.port}"
+
+    async def lookup(self, name: FQDN | ServiceName, type: RecordType) -> frozenset[Data]:
+        owner = _absolute(name)
+        answer = await self._ask(_question(owner, type.value), f"looking up {name} {type.value}")
+        if answer.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
+            raise self._refused(answer, f"looking up {name} {type.value}", str(name))
+        found = answer.get_rrset(answer.answer, owner, dns.rdataclass.IN, dns.rdatatype.from_text(type.value))
+        return frozenset(_data(type, r) for r in found or ())
+
+    async def reached(self) -> None:
+        # Any answer will do, a refusal too: the server is there and speaks DNS.
+        await self._ask(_question(dns.name.root, "SOA"), "asking whether it is there")
+
+    async def add(self, record: Record) -> None:
+        owner = _absolute(record.name)
+        doing = f"adding {record}"
+        zone = await self._zone(owner, doing)
+        for _ in range(_ROUNDS):
+            answer = await self._ask(self._addition(zone, owner, record), doing)
+            if answer.rcode() == dns.rcode.NOERROR:
+                return
+            if answer.rcode() not in (dns.rcode.YXRRSET, dns.rcode.YXDOMAIN):
+                raise self._refused(answer, doing, zone.to_text())
+            if await self._settles(record):
+                return
+        raise Unavailable(f"{self.place}: {doing} lost against other writers {_ROUNDS} times; try again")
+
+    async def remove(self, name: FQDN | ServiceName, type: RecordType) -> None:
+        owner = _absolute(name)
+        doing = f"removing {name} {type.value}"
+        zone = await self._zone(owner, doing)
+        update = self._update(zone)
+        update.present(owner, type.value)
+        update.delete(owner, type.value)
+        answer = await self._ask(update, doing)
+        if answer.rcode() in (dns.rcode.NXRRSET, dns.rcode.NXDOMAIN):
+            raise NotFound(f"{name} has no {type.value} record on {self.place}")
+        if answer.rcode() != dns.rcode.NOERROR:
+            raise self._refused(answer, doing, zone.to_text())
+
+    def _addition(self, zone: dns.name.Name, owner: dns.name.Name, record: Record) -> dns.update.UpdateMessage:
+        update = self._update(zone)
+        if record.type is RecordType.CNAME:
+            # A CNAME stands alone. BIND would silently ignore one beside other records and still answer NOERROR.
+            update.absent(owner)
+        else:
+            update.absent(owner, "CNAME")
+            if record.type is not RecordType.SRV:
+                update.absent(owner, record.type.value)
+        update.add(owner, self.ttl_s, record.type.value, _text(record.data))
+        return update
+
+    def _update(self, zone: dns.name.Name) -> dns.update.UpdateMessage:
+        update = dns.update.UpdateMessage(zone)
+        if self.key is not None:
+            update.use_tsig(self.key)
+        return update
+
+    async def _settles(self, record: Record) -> bool:
+        """After a failed prerequisite: True when the record is there, False when nothing is in the way any more.
+
+        Raises:
+            Conflict: something else is.
+        """
+        same_type = await self.lookup(record.name, record.type)
+        if record.data in same_type:
+            return True
+        if same_type and record.type is not RecordType.SRV:
+            held = ", ".join(sorted(map(str, same_type)))
+            raise Conflict(f"{record.name} holds {record.type.value} {held} on {self.place}")
+        if record.type is RecordType.CNAME:
+            for other in RecordType:
+                if other is not RecordType.CNAME and await self.lookup(record.name, other):
+                    raise Conflict(f"{record.name} holds {other.value} records, and a CNAME stands alone")
+            return False
+        if await self.lookup(record.name, RecordType.CNAME):
+            raise Conflict(f"{record.name} is a CNAME, which stands alone")
+        return False
+
+    async def _zone(self, owner: dns.name.Name, doing: str) -> dns.name.Name:
+        """Return the zone of the name on this very server: the owner of the SOA it answers with.
+
+        Asked each time: a cached zone would send the apex of a later child zone to its parent, which accepts the record
+        and never serves it.
+        """
+        answer = await self._ask(_question(owner, "SOA"), doing)
+        if answer.rcode() in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN) and answer.flags & dns.flags.AA:
+            for rrset in (*answer.answer, *answer.authority):
+                if rrset.rdtype == dns.rdatatype.SOA:
+                    return rrset.name
+            # A name that is a CNAME answers the SOA question with it; the zone is the parent's.
+            if answer.answer and owner.labels and len(owner) > 2:
+                return await self._zone(owner.parent(), doing)
+        name = owner.to_text(omit_final_dot=True)
+        raise Rejected(
+            f"{self.place} serves no zone for {name} ({dns.rcode.to_text(answer.rcode())}); {doing} not done"
+        )
+
+    def _refused(self, answer: dns.message.Message, doing: str, zone: str) -> MusterError:
+        code = answer.rcode()
+        key = self._key_name if self.key else "an unsigned update"
+        if code in _REFUSALS:
+            why = _REFUSALS[code].format(key=key, zone=zone.rstrip(".") or ".")
+            return Rejected(f"{self.place} {why}; {doing} not done")
+        if code == dns.rcode.SERVFAIL:
+            return Unavailable(f"{self.place} failed inside (SERVFAIL) while {doing}; its log says why")
+        return Rejected(f"{self.place} answered {dns.rcode.to_text(code)}; {doing} not done")
+
+    async def _ask(self, message: dns.message.Message, doing: str) -> dns.message.Message:
+        """Send a message and return the verified answer; the one place where dnspython's errors become ours."""
+        try:
+            async with self._slots, asyncio.timeout(self.timeout_s):
+                return await self._exchange(message)
+        except dns.tsig.PeerBadTime as e:
+            raise Misconfigured(
+                f"{self.place} says our clock is off (TSIG BADTIME); {doing} not done. Set the clocks"
+            ) from e
+        except dns.tsig.PeerBadKey as e:
+            raise Misconfigured(
+                f"{self.place} does not know our {self._key_name} (TSIG BADKEY); {doing} not done"
+            ) from e
+        except (dns.tsig.PeerBadSignature, dns.tsig.PeerBadTruncation) as e:
+            raise Misconfigured(
+                f"{self.place} finds the secret of {self._key_name} wrong (TSIG BADSIG); {doing} not done"
+            ) from e
+        except (dns.tsig.BadTime, dns.tsig.BadSignature, dns.tsig.BadKey, dns.message.UnknownTSIGKey) as e:
+            raise Misconfigured(f"The answer of {self.place} is not signed as it must be: {e}; outcome unknown") from e
+        except (TimeoutError, dns.exception.Timeout) as e:
+            raise Unavailable(f"{self.place} did not answer within {self.timeout_s:g} s while {doing}") from e
+        except (EOFError, OSError) as e:
+            raise Unavailable(f"{self.place} cannot be reached while {doing}: {_reason(e)}") from e
+        except dns.exception.DNSException as e:
+            raise Unavailable(f"{self.place} sent something that is no answer while {doing}: {e}") from e
+
+    @property
+    def _key_name(self) -> str:
+        return f"key {self.key.name.to_text(omit_final_dot=True)}" if self.key else "unsigned message"
+
+    async def _exchange(self, message: dns.message.Message) -> dns.message.Message:
+        connection = await self._connection()
+        try:
+            answer = await dns.asyncquery.tcp(message, self.server, sock=connection)
+            # BIND signs refusals of a signed update too; an unsigned success would be somebody else's.
+            if message.keyring and not answer.had_tsig and answer.rcode() == dns.rcode.NOERROR:
+                raise dns.tsig.BadSignature("it carries no TSIG")  # type: ignore[no-untyped-call]
+        except BaseException:
+            # What is still in flight on it would answer the next question.
+            await connection.close()
+            raise
+        self._idle.append(connection)
+        return answer
+
+    async def _connection(self) -> Any:
+        while self._idle:
+            connection = self._idle.pop()
+            # A server closes idle connections; one that has ended must not take a change with it.
+            if not connection.reader.at_eof() and not connection.writer.is_closing():
+                return connection
+            await connection.close()
+        return await self._backend.make_socket(
+            socket.AF_UNSPEC, socket.SOCK_STREAM, 0, None, (self.server, self.port), self.timeout_s
+        )
+
+    async def close(self) -> None:
+        while self._idle:
+            await self._idle.pop().close()
+
+
+def _question(owner: dns.name.Name, type_name: str) -> dns.message.QueryMessage:
+    question = dns.message.make_query(owner, type_name)
+    # The server is to say what it has itself, not what it can find out.
+    question.flags &= ~dns.flags.RD
+    return question
+
+
+def _absolute(name: FQDN | ServiceName) -> dns.name.Name:
+    return dns.name.from_text(name, origin=dns.name.root)
+
+
+def _text(data: Data) -> str:
+    if isinstance(data, SRV):
+        return f"{data.priority} {data.weight} {data.port} {data.target}."
+    return f"{data}." if isinstance(data, FQDN) else str(data)
+
+
+def _data(kind: RecordType, rdata: Any) -> Data:
+    if kind in (RecordType.A, RecordType.AAAA):
+        return ipaddress.ip_address(rdata.address)
+    if kind is RecordType.SRV:
+        return SRV(rdata.priority, rdata.weight, rdata.port, _name(rdata.target))
+    return _name(rdata.target)
+
+
+def _name(name: dns.name.Name) -> FQDN:
+    # Already in the zone: shown and compared, never sent on, so it need not be a host name.
+    return FQDN(name.to_text(omit_final_dot=True))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, EOFError):
+        return "it closed the connection"
+    return str(getattr(error, "strerror", None) or error)
+
+
+def key_from(settings: NSUpdateSettings) -> dns.tsig.Key | None:
+    """Return the TSIG key the settings name, or None for unsigned updates.
+
+    Raises:
+        Misconfigured: the key file cannot be read or is not in BIND's form. The secret never stands in the message.
+    """
+    if settings.key_file is not None:
+        text = read_bounded(settings.key_file, what="DNS key file", limit_bytes=64 << 10).decode("utf-8", "replace")
+        found = _KEY_FILE.match(_COMMENT.sub("", text))
+        if found is None:
+            raise Misconfigured(
+                f"DNS key file {settings.key_file} is not of the form key NAME {{ algorithm hmac-...; secret ...; }};"
+            )
+        return _key(found["name"], found["secret"], found["algorithm"].lower(), str(settings.key_file))
+    if settings.key_name is not None and settings.key_secret is not None:
+        return _key(settings.key_name, settings.key_secret.reveal(), settings.key_algorithm, "the settings")
+    return None
+
+
+def _key(name: str, secret: str, algorithm: str, where: str) -> dns.tsig.Key:
+    try:
+        return dns.tsig.Key(
+            name, secret, dns.name.from_text("hmac-md5.sig-alg.reg.int" if algorithm == "hmac-md5" else algorithm)
+        )
+    except (ValueError, dns.exception.DNSException) as e:
+        raise Misconfigured(f"DNS key {name} from {where} cannot be used: {type(e).__name__}") from e
+
+
+@asynccontextmanager
+async def opened(settings: NSUpdateSettings, ttl_s: int) -> AsyncIterator[NSUpdateDNS]:
+    """Yield the provider; connections are made when first needed and closed on leaving."""
+    provider = NSUpdateDNS(
+        settings.server, settings.port, ttl_s, key_from(settings), settings.timeout_s, settings.connections
+    )
+    try:
+        yield provider
+    finally:
+        await provider.close()

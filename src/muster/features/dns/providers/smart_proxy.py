@@ -1,0 +1,46 @@
+"""The DNS contract served by another Smart Proxy over REST: location is a setting, not a code path."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import quote
+
+from muster.edge.feature import Surroundings
+from muster.features.dns.contract import Data, Record, RecordType
+from muster.features.dns.settings import SmartProxySettings
+from muster.foreman import smart_proxy as other
+from muster.kernel.errors import Unsupported
+from muster.kernel.names import FQDN, ServiceName
+from muster.pki.context import RenewedContext
+
+
+class SmartProxyDNS:
+    """Sends every change to the other proxy, which keeps the conflict rules."""
+
+    def __init__(self, proxy: other.SmartProxy) -> None:
+        self._proxy = proxy
+
+    async def lookup(self, name: FQDN | ServiceName, type: RecordType) -> frozenset[Data]:  # noqa: ARG002
+        raise Unsupported("The Smart Proxy protocol has no call that looks a record up")
+
+    async def reached(self) -> None:
+        await self._proxy.call("GET", "/version")
+
+    async def add(self, record: Record) -> None:
+        # A PTR's owner travels as the value and its data as the name (protocol reference §7.1).
+        fqdn, value = (record.data, record.name) if record.type is RecordType.PTR else (record.name, record.data)
+        await self._proxy.call("POST", "/dns/", {"fqdn": str(fqdn), "value": str(value), "type": record.type.value})
+
+    async def remove(self, name: FQDN | ServiceName, type: RecordType) -> None:
+        await self._proxy.call("DELETE", f"/dns/{quote(name, safe='')}/{type.value}")
+
+
+@asynccontextmanager
+async def opened(settings: SmartProxySettings, around: Surroundings) -> AsyncIterator[SmartProxyDNS]:
+    """Yield the provider, presenting this member's certificate to the other proxy; a renewed one is taken up."""
+    context = RenewedContext(around.ca, around.certificate, around.key) if settings.url.startswith("https") else None
+    async with other.opened(
+        settings.url, context=context, server_name=settings.server_name, timeout_s=settings.timeout_s
+    ) as proxy:
+        yield SmartProxyDNS(proxy)

@@ -1,0 +1,140 @@
+"""A client of any Smart Proxy, ours or the Ruby one, over its REST API and mutual TLS."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+from muster.kernel.errors import (
+    Conflict,
+    Denied,
+    Misconfigured,
+    MusterError,
+    NotFound,
+    Rejected,
+    Unavailable,
+    Unsupported,
+)
+from muster.kernel.names import shown
+
+_BY_STATUS: Mapping[int, type[MusterError]] = {
+    400: Rejected,
+    403: Denied,
+    404: NotFound,
+    409: Conflict,
+    501: Unsupported,
+}
+_BODY_LIMIT_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the other proxy said: status and body as text."""
+
+    status: int
+    text: str
+
+    def json(self) -> Any:
+        """Return the body as JSON.
+
+        Raises:
+            Unavailable: it is not JSON, so what answered is no Smart Proxy.
+        """
+        try:
+            return json.loads(self.text)
+        except ValueError as e:
+            raise Unavailable(f"the answer is not JSON: {shown(self.text)}") from e
+
+
+class SmartProxy:
+    """One other Smart Proxy. Use :func:`opened`. Connections are kept alive; safe for many tasks of one loop."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        server_name: str | None,
+        context: Callable[[], ssl.SSLContext | None],
+    ) -> None:
+        self._session = session
+        self._context = context
+        self._server_name = server_name
+        self.url = url.rstrip("/")
+
+    async def ask(self, method: str, path: str, form: Mapping[str, str] | None = None) -> Answer:
+        """Send one call and return the answer, whatever its status.
+
+        Raises:
+            Unavailable: no answer; whether a change happened is unknown.
+            Misconfigured: TLS refused; the sentence has the library's words.
+        """
+        # A member is reached by its own address under the cluster's name, so SNI and Host carry that name.
+        headers = {"Accept": "application/json"}
+        if self._server_name:
+            headers["Host"] = self._server_name
+        target = f"{method} {self.url}{path}"
+        try:
+            async with self._session.request(
+                method,
+                self.url + path,
+                data=form,
+                headers=headers,
+                server_hostname=self._server_name,
+                # Connections are kept per context, so those of an old one end by themselves.
+                ssl=self._context() or True,
+            ) as response:
+                raw = await response.content.read(_BODY_LIMIT_BYTES)
+                return Answer(response.status, raw.decode("utf-8", "replace"))
+        except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError) as e:
+            raise Misconfigured(f"{target} failed in TLS: {e}") from e
+        except (ssl.SSLError, aiohttp.ClientOSError) as e:
+            if _is_of_tls(e):
+                raise Misconfigured(f"{target} failed in TLS: {e}") from e
+            raise Unavailable(f"{target} failed: {e.strerror or e}") from e
+        except TimeoutError:
+            raise Unavailable(f"{target} got no answer in time") from None
+        except (aiohttp.ClientError, OSError) as e:
+            raise Unavailable(f"{target} failed: {e or type(e).__name__}") from e
+
+    async def call(self, method: str, path: str, form: Mapping[str, str] | None = None) -> Answer:
+        """As :meth:`ask`, and turn every refusal into the error it stands for, with the other proxy's words."""
+        answer = await self.ask(method, path, form)
+        if answer.status < 300:
+            return answer
+        kind = _BY_STATUS.get(answer.status, Unavailable if answer.status in (408, 429, 502, 503, 504) else Rejected)
+        raise kind(f"{self.url} answered {answer.status} to {method} {path}: {shown(answer.text.strip())}")
+
+
+def _is_of_tls(error: OSError) -> bool:
+    """Whether a connection failed in TLS; a refusal of our certificate arrives while reading, as an ordinary error."""
+    inner = getattr(error, "os_error", None) or error.__cause__
+    return isinstance(error, ssl.SSLError) or isinstance(inner, ssl.SSLError) or "[SSL" in str(error.strerror)
+
+
+@asynccontextmanager
+async def opened(
+    url: str,
+    *,
+    context: ssl.SSLContext | Callable[[], ssl.SSLContext] | None,
+    server_name: str | None = None,
+    timeout_s: float = 10.0,
+    connect_timeout_s: float = 2.0,
+) -> AsyncIterator[SmartProxy]:
+    """Yield a client of the proxy at ``url``.
+
+    ``server_name`` is the name its certificate must carry when it is not the URL's host. ``context`` may be a callable
+    that is asked before each call, so that it can follow files; None trusts the CAs of the system.
+    """
+    timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=connect_timeout_s)
+    connector = aiohttp.TCPConnector(limit=64, keepalive_timeout=15)
+    asked = context if callable(context) else lambda: context
+    async with aiohttp.ClientSession(
+        connector=connector, timeout=timeout, trust_env=False, auto_decompress=False
+    ) as session:
+        yield SmartProxy(session, url, server_name, asked)

@@ -1,0 +1,248 @@
+"""Structured logs, and the two rings that Foreman reads.
+
+One configuration (:func:`configure`) sends every record to standard error, as JSON lines or for people, and into
+:class:`LogRings`. Secrets hide themselves (:mod:`muster.kernel.secrets`); query strings are never logged, because
+registration puts tokens there (protocol reference §2.3 shows the Ruby proxy logging them).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, MutableMapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal, NamedTuple, TextIO
+
+import structlog
+
+LEVELS = ("DEBUG", "INFO", "WARN", "ERROR", "FATAL", "UNKNOWN")
+_RANK = {name: rank for rank, name in enumerate(LEVELS)}
+_FROM_METHOD = {"warning": "WARN", "exception": "ERROR", "critical": "FATAL"}
+TAIL_RANK = _RANK["ERROR"]
+
+_MESSAGE_LIMIT = 8192
+
+# The id of the request now served, set by the edge; every record made meanwhile carries it.
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+
+
+class LogRecord(NamedTuple):
+    """One record as ``/logs`` shows it (protocol reference §6).
+
+    Attributes:
+        timestamp: seconds since the epoch, UTC, by the clock of the member that made it.
+        request_id: at most 8 characters, as Foreman expects.
+        member: who made it; set when records of several members meet.
+    """
+
+    timestamp: float
+    level: str
+    message: str
+    backtrace: str | None = None
+    request_id: str | None = None
+    member: str | None = None
+
+    @property
+    def rank(self) -> int:
+        return _RANK.get(self.level, len(LEVELS) - 1)
+
+    def as_json(self) -> dict[str, Any]:
+        shown: dict[str, Any] = {"timestamp": self.timestamp, "level": self.level, "message": self.message}
+        if self.backtrace:
+            shown["backtrace"] = self.backtrace
+        if self.request_id:
+            shown["request_id"] = self.request_id
+        if self.member:
+            shown["member"] = self.member
+        return shown
+
+
+# A record whose words nobody has asked for yet: timestamp, level, template, its values, request id.
+_Unworded = tuple[float, str, str, tuple[object, ...], str | None]
+
+
+@dataclass
+class LogRings:
+    """The newest records, and the errors that fell out of them.
+
+    ``main`` keeps the newest ``size`` records; an ERROR or worse that falls off moves to ``tail``, which keeps the newest
+    ``tail_size``. Thread-safe.
+
+    Source: protocol reference §6.
+    """
+
+    size: int = 2000
+    tail_size: int = 1000
+    member: str | None = None
+    failed_modules: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._main: deque[LogRecord | _Unworded] = deque()
+        self._tail: deque[LogRecord | _Unworded] = deque(maxlen=self.tail_size)
+        self._unshared: deque[LogRecord | _Unworded] = deque(maxlen=self.size)
+        self._lock = threading.Lock()
+        self.dropped_unshared = 0
+
+    def add(self, record: LogRecord) -> None:
+        self._keep(record)
+
+    def add_unworded(
+        self, timestamp: float, level: str, template: str, values: tuple[object, ...], request_id: str | None
+    ) -> None:
+        """Add a record whose message is ``template % values``, made when somebody reads it.
+
+        For records made on every call: under load most of them fall out unread. The values must never change.
+        """
+        # A bare tuple: it costs a tenth of what a LogRecord does, and the garbage collector stops looking at it.
+        self._keep((timestamp, level, template, values, request_id))
+
+    def _keep(self, record: LogRecord | _Unworded) -> None:
+        with self._lock:
+            self._main.append(record)
+            if len(self._main) > self.size:
+                fallen = self._main.popleft()
+                if _RANK.get(fallen[1], TAIL_RANK) >= TAIL_RANK:
+                    self._tail.append(fallen)
+            if len(self._unshared) == self._unshared.maxlen:
+                self.dropped_unshared += 1
+            self._unshared.append(record)
+
+    def records(self, since: float = 0.0) -> list[LogRecord]:
+        """Return tail, then main, each ascending, from the timestamp on."""
+        with self._lock:
+            kept = [r for ring in (self._tail, self._main) for r in ring if r[0] >= since]
+        return [_worded(r) for r in kept]
+
+    def take_unshared(self, limit: int) -> list[LogRecord]:
+        """Remove and return up to ``limit`` of the oldest records that were not yet shared with the other members."""
+        with self._lock:
+            taken = [self._unshared.popleft() for _ in range(min(limit, len(self._unshared)))]
+        return [_worded(r) for r in taken]
+
+    def put_back_unshared(self, records: list[LogRecord]) -> None:
+        """Return records whose sharing failed; those that no longer fit are dropped, oldest first."""
+        with self._lock:
+            room = (self._unshared.maxlen or 0) - len(self._unshared)
+            self.dropped_unshared += max(0, len(records) - room)
+            self._unshared.extendleft(reversed(records[-room:] if room else []))
+
+
+def _worded(record: LogRecord | _Unworded) -> LogRecord:
+    if isinstance(record, LogRecord):
+        return record
+    timestamp, level, template, values, rid = record
+    return LogRecord(timestamp, level, template % values, None, rid)
+
+
+def merged(*timelines: Iterable[LogRecord]) -> Iterator[LogRecord]:
+    """Yield the records of several members as one time line, ascending."""
+    yield from sorted((r for t in timelines for r in t), key=lambda r: r.timestamp)
+
+
+class _IntoRings:
+    def __init__(self, rings: LogRings, min_rank: int) -> None:
+        self._rings = rings
+        self._min_rank = min_rank
+
+    def __call__(self, _: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        level = _FROM_METHOD.get(method, method.upper())
+        if _RANK.get(level, 5) < self._min_rank:
+            return event
+        details = " ".join(
+            f"{k}={v}" for k, v in event.items() if k not in ("event", "level", "timestamp", "exception", "request_id")
+        )
+        rid = event.get("request_id")
+        self._rings.add(
+            LogRecord(
+                timestamp=datetime.now(UTC).timestamp(),
+                level=level,
+                message=_clean(f"{event.get('event', '')} {details}".strip()),
+                backtrace=event.get("exception"),
+                request_id=rid[:8] if rid else None,
+            )
+        )
+        return event
+
+
+def _clean(message: str) -> str:
+    return message.encode("utf-8", "replace").decode("utf-8")[:_MESSAGE_LIMIT]
+
+
+def _with_request_id(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    rid = request_id.get()
+    if rid is not None:
+        event["request_id"] = rid
+    return event
+
+
+def configure(
+    *,
+    rings: LogRings | None = None,
+    level: str = "INFO",
+    form: Literal["json", "text"] = "text",
+    stream: TextIO | None = None,
+    member: str | None = None,
+) -> None:
+    """Send records of ``level`` and above to the stream and the rings; may be called again to change either."""
+    sink = _Unbreakable(stream or sys.stderr)
+    rank = _RANK[level]
+    method = {"WARN": "warning", "FATAL": "critical"}.get(level, level.lower())
+    processors: list[Any] = [
+        structlog.stdlib.add_log_level,
+        _with_request_id,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    if rings is not None:
+        processors.append(_IntoRings(rings, rank))
+    if form == "json":
+        if member:
+            processors.append(_named(member))
+        processors.append(structlog.processors.JSONRenderer())
+    else:
+        processors.append(structlog.dev.ConsoleRenderer(colors=sink.isatty(), pad_event_to=0))
+    structlog.configure(
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(method),
+        logger_factory=structlog.WriteLoggerFactory(file=sink),  # type: ignore[arg-type]
+        cache_logger_on_first_use=False,
+    )
+
+
+class _Unbreakable:
+    """A stream whose reader may go away: what cannot be logged must not stop what is done."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+
+def _named(member: str) -> Any:
+    def add(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        event["member"] = member
+        return event
+
+    return add
+
+
+# Until a process says otherwise: a command's standard output belongs to its answer.
+configure(level="ERROR")
+
+
+def logger(room: str) -> Any:
+    """Return the room's logger: ``.info("Sentence", key=value)``."""
+    return structlog.get_logger(room=room)

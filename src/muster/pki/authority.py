@@ -1,0 +1,343 @@
+"""The cluster's CA: created here or adopted from the site, and the certificates it issues."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Self
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from muster.kernel.clock import SystemClock
+from muster.kernel.errors import Conflict, Misconfigured, NotFound, Rejected
+from muster.kernel.files import make_directory, read_bounded, write_atomically
+from muster.kernel.names import shown
+from muster.kernel.secrets import Secret
+from muster.pki import pem as pems
+from muster.pki.bundles import Bundle, BundleRequest, KeyKind
+from muster.pki.facts import distinguished, is_ca
+from muster.pki.pem import PrivateKey
+
+# Hosts of a new cluster often have not met their time server yet.
+CLOCK_SKEW = timedelta(minutes=5)
+
+COMMON_NAME = "Muster cluster CA"
+
+_MAX_ORGANIZATION = 64
+
+
+@dataclass(frozen=True)
+class ClusterCA:
+    """The CA in one directory: ``ca.pem`` (0644, issuing CA first, then its issuers) and ``ca.key`` (0600).
+
+    While the CA is being replaced, ``ca.pem`` ends with the other CA's certificates: trusted, but not used to issue.
+    """
+
+    directory: Path
+    certificates: tuple[x509.Certificate, ...]
+    _key: PrivateKey = field(repr=False)
+
+    @classmethod
+    def create(
+        cls,
+        directory: Path,
+        cluster_name: str,
+        *,
+        now: datetime,
+        valid_days: int = 3650,
+        key_kind: KeyKind = "ec-p256",
+        overwrite: bool = False,
+        common_name: str = COMMON_NAME,
+    ) -> Self:
+        """Make a new self-signed CA and write it.
+
+        Raises:
+            Conflict: a CA lies there and ``overwrite`` is false; nothing was changed.
+            Rejected: the name or the validity cannot stand in a certificate.
+            Unavailable: the disk refused.
+        """
+        if not cluster_name.isprintable() or not 0 < len(cluster_name) <= _MAX_ORGANIZATION:
+            raise Rejected(f"A CA for {shown(cluster_name)!r} cannot be named: 1 to 64 printable characters are needed")
+        if not 1 <= valid_days <= 36500:
+            raise Rejected(f"A CA cannot be valid for {valid_days} days; 1 to 36500 are possible")
+        _refuse_overwrite(directory, overwrite)
+        key = new_key(key_kind)
+        ca = cls(directory, (_self_signed(cluster_name, common_name, key, now, valid_days),), key)
+        ca._write()
+        return ca
+
+    @classmethod
+    def adopt(
+        cls,
+        directory: Path,
+        certificate_pem: bytes,
+        key_pem: bytes,
+        *,
+        now: datetime | None = None,
+        overwrite: bool = False,
+    ) -> Self:
+        """Write a CA the site already has: its certificate, followed by its issuers when it is an intermediate.
+
+        Raises:
+            Conflict: a CA lies there and ``overwrite`` is false; nothing was changed.
+            Rejected: it is no CA, may not sign, is expired, or its chain does not end in a root.
+            Misconfigured: a file cannot be read, or the key belongs to another certificate.
+            Unavailable: the disk refused.
+        """
+        given = pems.certificates(certificate_pem, "The CA certificate")
+        key = pems.private_key(key_pem, "The CA key")
+        _check_pair(given[0], key, "The CA key", "the CA certificate")
+        _check_authority(given[0], now or SystemClock().now())
+        ca = cls(directory, _chain(given), key)
+        _refuse_overwrite(directory, overwrite)
+        ca._write()
+        return ca
+
+    @classmethod
+    def open(cls, directory: Path) -> Self:
+        """Read the CA of a directory.
+
+        Raises:
+            NotFound: there is none.
+            Misconfigured: it cannot be read, or key and certificate do not belong together.
+        """
+        certificate, key_path = ca_paths(directory)
+        if not certificate.exists():
+            raise NotFound(f"There is no CA in {directory}; make one with: muster certs init")
+        found = pems.certificates(read_bounded(certificate, what="CA certificate"), str(certificate))
+        key = pems.private_key(read_bounded(key_path, what="CA key"), str(key_path))
+        _check_pair(found[0], key, str(key_path), str(certificate))
+        return cls(directory, tuple(found), key)
+
+    @property
+    def certificate(self) -> x509.Certificate:
+        """The certificate whose key signs."""
+        return self.certificates[0]
+
+    @property
+    def chain_pem(self) -> str:
+        """The CA certificates, issuing CA first."""
+        return pem_text(self.certificates)
+
+    def issue(self, request: BundleRequest, *, now: datetime, valid_days: int = 825) -> Bundle:
+        """Return a new key with a certificate for it; nothing is written.
+
+        The certificate never outlives the CA: its end is cut to the CA's.
+
+        Raises:
+            Rejected: the CA is expired or not yet valid at ``now``, or the validity is not positive.
+        """
+        _check_authority(self.certificate, now)
+        if valid_days < 1:
+            raise Rejected(f"A certificate cannot be valid for {valid_days} days")
+        key = new_key(request.key_kind)
+        certificate = self._signed(request, key, now, valid_days)
+        intermediates = pem_text(c for c in issuers(self.certificates) if not pems.self_issued(c))
+        return Bundle(
+            kind=request.kind,
+            name=request.common_name,
+            serial=certificate.serial_number,
+            certificate_pem=_pem(certificate) + intermediates,
+            key_pem=_key_pem(key),
+            chain_pem=self.chain_pem,
+        )
+
+    def _signed(self, request: BundleRequest, key: PrivateKey, now: datetime, valid_days: int) -> x509.Certificate:
+        usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
+        if request.kind == "member":
+            usages.insert(0, ExtendedKeyUsageOID.SERVER_AUTH)
+        names: list[x509.GeneralName] = [x509.DNSName(n) for n in request.dns_names]
+        names += [x509.IPAddress(ip_address(a)) for a in request.addresses]
+        start = max(_seconds(now - CLOCK_SKEW), self.certificate.not_valid_before_utc)
+        end = min(_seconds(now + timedelta(days=valid_days)), self.certificate.not_valid_after_utc)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, request.common_name)]))
+            .issuer_name(self.certificate.subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(start)
+            .not_valid_after(end)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_leaf_usage(key), critical=True)
+            .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+            .add_extension(x509.SubjectAlternativeName(names), critical=False)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(self._key_identifier(), critical=False)
+            .sign(self._key, _digest(self._key))
+        )
+
+    def _key_identifier(self) -> x509.AuthorityKeyIdentifier:
+        # An adopted CA may have computed its identifier another way than we would; ours must repeat what it says.
+        try:
+            own = self.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+        except x509.ExtensionNotFound:
+            return x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own)
+
+    def _write(self) -> None:
+        make_directory(self.directory)
+        certificate, key = ca_paths(self.directory)
+        set_aside(self.directory)
+        write_atomically(key, _key_pem(self._key).reveal(), mode=0o600)
+        write_atomically(certificate, self.chain_pem, mode=0o644)
+
+
+def ca_paths(directory: Path) -> tuple[Path, Path]:
+    """Return where the CA's certificate and key lie."""
+    return directory / "ca.pem", directory / "ca.key"
+
+
+def new_key(kind: KeyKind) -> PrivateKey:
+    """Return a fresh private key."""
+    if kind == "ec-p256":
+        return ec.generate_private_key(ec.SECP256R1())
+    return rsa.generate_private_key(public_exponent=65537, key_size=int(kind.removeprefix("rsa-")))
+
+
+def _self_signed(
+    cluster_name: str, common_name: str, key: PrivateKey, now: datetime, valid_days: int
+) -> x509.Certificate:
+    # The cluster's name is the organisation: a common name of fixed length leaves it all of its 64 characters.
+    name = x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, cluster_name),
+            x509.NameAttribute(NameOID.COMMON_NAME, common_name),
+        ]
+    )
+    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    return (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(_seconds(now - CLOCK_SKEW))
+        .not_valid_after(_seconds(now + timedelta(days=valid_days)))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(key_cert_sign=True, crl_sign=True), critical=True)
+        .add_extension(identifier, critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False)
+        .sign(key, _digest(key))
+    )
+
+
+def _leaf_usage(key: PrivateKey) -> x509.KeyUsage:
+    # Key encipherment is what RSA key exchange of TLS 1.2 asks for; an EC key cannot do it.
+    return _usage(digital_signature=True, key_encipherment=isinstance(key, rsa.RSAPrivateKey))
+
+
+def _usage(
+    *,
+    digital_signature: bool = False,
+    key_encipherment: bool = False,
+    key_cert_sign: bool = False,
+    crl_sign: bool = False,
+) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=digital_signature,
+        content_commitment=False,
+        key_encipherment=key_encipherment,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=key_cert_sign,
+        crl_sign=crl_sign,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _digest(key: PrivateKey) -> hashes.SHA256 | None:
+    return None if isinstance(key, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey) else hashes.SHA256()
+
+
+def _check_pair(certificate: x509.Certificate, key: PrivateKey, key_name: str, certificate_name: str) -> None:
+    if not pems.matches(certificate, key):
+        raise Misconfigured(f"{key_name} does not belong to {certificate_name} ({distinguished(certificate.subject)})")
+
+
+def _check_authority(certificate: x509.Certificate, now: datetime) -> None:
+    named = f"The CA certificate {distinguished(certificate.subject)}"
+    if not is_ca(certificate):
+        raise Rejected(f"{named} is not a CA certificate: its basic constraints do not say so")
+    if not _may_sign(certificate):
+        raise Rejected(f"{named} may not sign certificates: its key usage does not allow it")
+    if certificate.not_valid_after_utc <= now:
+        raise Rejected(f"{named} expired on {certificate.not_valid_after_utc:%Y-%m-%d}; make or adopt a new CA")
+    if certificate.not_valid_before_utc > now:
+        raise Rejected(
+            f"{named} is valid only from {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC on; is the clock right?"
+        )
+
+
+def _may_sign(certificate: x509.Certificate) -> bool:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
+    except x509.ExtensionNotFound:
+        return True
+
+
+def _chain(given: list[x509.Certificate]) -> tuple[x509.Certificate, ...]:
+    """Return the certificates from the first up to its root; others in the text are left out."""
+    chain = issuers(given)
+    if not pems.self_issued(chain[-1]):
+        raise Rejected(
+            f"The CA certificate {distinguished(chain[-1].subject)} was issued by "
+            f"{distinguished(chain[-1].issuer)}, whose certificate is missing; append the issuers up to the root"
+        )
+    return chain
+
+
+def issuers(certificates: Sequence[x509.Certificate]) -> tuple[x509.Certificate, ...]:
+    """Return the first certificate and its issuers among the others, as far as they are there."""
+    chain = [certificates[0]]
+    while not pems.self_issued(chain[-1]):
+        above = next((c for c in certificates if c not in chain and pems.signed_by(chain[-1], c)), None)
+        if above is None:
+            break
+        chain.append(above)
+    return tuple(chain)
+
+
+def pem_text(certificates: Iterable[x509.Certificate]) -> str:
+    """Return certificates as one PEM text, in their order."""
+    return "".join(_pem(c) for c in certificates)
+
+
+def _refuse_overwrite(directory: Path, overwrite: bool) -> None:
+    present = [p for p in ca_paths(directory) if p.exists()]
+    if present and not overwrite:
+        raise Conflict(
+            f"{present[0]} exists already; replacing a CA makes every certificate it issued worthless, so it must be "
+            "asked for (--replace)"
+        )
+
+
+def set_aside(directory: Path) -> None:
+    """Keep a copy of the CA about to be replaced, named by the end of its fingerprint."""
+    certificate, key = ca_paths(directory)
+    if not (certificate.exists() and key.exists()):
+        return
+    old_pem = read_bounded(certificate, what="CA certificate")
+    tag = pems.certificates(old_pem, str(certificate))[0].fingerprint(hashes.SHA256()).hex()[:12]
+    write_atomically(certificate.with_name(f"ca-{tag}.pem"), old_pem, mode=0o644)
+    write_atomically(key.with_name(f"ca-{tag}.key"), read_bounded(key, what="CA key"), mode=0o600)
+
+
+def _seconds(moment: datetime) -> datetime:
+    return moment.replace(microsecond=0)
+
+
+def _pem(certificate: x509.Certificate) -> str:
+    return certificate.public_bytes(Encoding.PEM).decode()
+
+
+def _key_pem(key: PrivateKey) -> Secret:
+    return Secret(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode())

@@ -1,0 +1,131 @@
+"""TLS contexts made from files, checked before anything is swapped."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+import structlog
+from cryptography import x509
+
+from muster.kernel.clock import SystemClock
+from muster.kernel.errors import Misconfigured
+from muster.kernel.files import fingerprint, read_bounded
+from muster.pki import pem as pems
+from muster.pki.facts import distinguished
+
+_log = structlog.get_logger(__name__)
+
+
+def server_context(
+    certificate: Path, key: Path, ca_files: Sequence[Path], *, now: datetime | None = None
+) -> ssl.SSLContext:
+    """Return a context for a listener that asks for client certificates and takes clients that have none.
+
+    TLS 1.2 or later. A client certificate that the CA files do not verify ends the handshake. An expired certificate of
+    our own is used with a warning: a listener that answers can be repaired from afar.
+
+    Raises:
+        Misconfigured: a file is absent, no PEM, or key and certificate do not belong together.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    context.num_tickets = 1
+    _warn_of_dates(_load_pair(context, certificate, key), certificate, now or SystemClock().now())
+    if not ca_files:
+        raise Misconfigured(f"The listener with {certificate} has no CA to verify clients against")
+    for path in ca_files:
+        _trust(context, path)
+    context.verify_mode = ssl.CERT_OPTIONAL
+    return context
+
+
+def client_context(ca: Path, certificate: Path | None = None, key: Path | None = None) -> ssl.SSLContext:
+    """Return a context that trusts the CA file alone, checks names, and shows a certificate when given one.
+
+    A certificate without a key path is a file that holds both.
+
+    Raises:
+        Misconfigured: as :func:`server_context`.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.hostname_checks_common_name = False
+    _trust(context, ca)
+    if certificate is not None:
+        _load_pair(context, certificate, key or certificate)
+    elif key is not None:
+        raise Misconfigured(f"The key {key} was given without its certificate")
+    return context
+
+
+class RenewedContext:
+    """A client context that follows its files: called, it is the one for what lies there now.
+
+    New files that cannot be used are logged once, and the context from before goes on.
+    """
+
+    def __init__(self, ca: Path, certificate: Path | None = None, key: Path | None = None) -> None:
+        self._files = (ca, certificate, key)
+        self._seen = self._on_disk()
+        self._context = client_context(ca, certificate, key)
+
+    def __call__(self) -> ssl.SSLContext:
+        now = self._on_disk()
+        if now != self._seen:
+            self._seen = now
+            try:
+                self._context = client_context(*self._files)
+            except Misconfigured as e:
+                _log.error("New certificate for calls to others refused; the old one goes on", why=str(e))
+        return self._context
+
+    def _on_disk(self) -> tuple[object, ...]:
+        return fingerprint(*(f for f in self._files if f is not None))
+
+
+def _load_pair(context: ssl.SSLContext, certificate: Path, key: Path) -> x509.Certificate:
+    certificate, key = _of_one_version(certificate, key)
+    chain_pem = read_bounded(certificate, what="certificate", limit_bytes=pems.MAX_PEM_BYTES)
+    key_pem = read_bounded(key, what="private key", limit_bytes=pems.MAX_PEM_BYTES)
+    leaf = pems.certificates(chain_pem, str(certificate))[0]
+    if not pems.matches(leaf, pems.private_key(key_pem, str(key))):
+        raise Misconfigured(f"The key {key} does not belong to the certificate {certificate}")
+    try:
+        # An encrypted key was refused above; without a password OpenSSL would ask on the terminal and wait for ever.
+        context.load_cert_chain(certificate, key, password="")
+    except (ssl.SSLError, OSError, ValueError) as e:
+        raise Misconfigured(f"The certificate {certificate} cannot be used: {_reason(e)}") from e
+    return leaf
+
+
+def _of_one_version(certificate: Path, key: Path) -> tuple[Path, Path]:
+    # A bundle's directory is a link that a reissue moves; following it once keeps both files from the same version.
+    if certificate.parent != key.parent:
+        return certificate, key
+    home = certificate.parent.resolve()
+    return home / certificate.name, home / key.name
+
+
+def _trust(context: ssl.SSLContext, path: Path) -> None:
+    pem = read_bounded(path, what="CA file", limit_bytes=pems.MAX_PEM_BYTES)
+    pems.certificates(pem, f"The CA file {path}")
+    try:
+        context.load_verify_locations(cadata=pem.decode("ascii", "ignore"))
+    except (ssl.SSLError, ValueError) as e:
+        raise Misconfigured(f"The CA file {path} cannot be used: {_reason(e)}") from e
+
+
+def _warn_of_dates(certificate: x509.Certificate, path: Path, now: datetime) -> None:
+    name = distinguished(certificate.subject)
+    if certificate.not_valid_after_utc <= now:
+        _log.warning(f"The certificate {path} ({name}) expired on {certificate.not_valid_after_utc:%Y-%m-%d}")
+    elif certificate.not_valid_before_utc > now:
+        _log.warning(f"The certificate {path} ({name}) is valid only from {certificate.not_valid_before_utc:%Y-%m-%d}")
+
+
+def _reason(error: Exception) -> str:
+    return (getattr(error, "reason", None) or str(error)).replace("_", " ").lower()

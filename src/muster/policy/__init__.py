@@ -1,0 +1,1 @@
+"""Decorators for any contract: deadline, retry, metered. Written once, read an operation's mark, know no feature."""

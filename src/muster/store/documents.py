@@ -1,0 +1,63 @@
+"""Documents: small shared settings and plans, each changed by compare-and-set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import delete, insert, select, update
+
+from muster.kernel.errors import Conflict
+from muster.store.engine import Store
+from muster.store.tables import documents, store_now
+
+
+@dataclass(frozen=True)
+class Document:
+    """A document as it was read; version 0 means there is none."""
+
+    name: str
+    version: int = 0
+    content: Any = None
+    changed_by: str = ""
+
+
+class Documents:
+    """The documents of a store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def read(self, name: str) -> Document:
+        """Return the document; version 0 when there is none.
+
+        Raises:
+            Unavailable: the store did not answer.
+        """
+        async with self._store.read() as uow:
+            query = select(documents.c.version, documents.c.content, documents.c.changed_by)
+            row = (await uow.connection.execute(query.where(documents.c.name == name))).first()
+        return Document(name, *row) if row else Document(name)
+
+    async def replace(self, before: Document, content: Any, *, by: str) -> Document:
+        """Write new content over what was read; content None removes the document.
+
+        Raises:
+            Conflict: somebody changed it meanwhile; nothing was changed.
+            Unavailable: the store did not answer.
+        """
+        is_this = (documents.c.name == before.name) & (documents.c.version == before.version)
+        values = {"content": content, "changed_at": store_now(), "changed_by": by, "version": before.version + 1}
+        async with self._store.write() as uow:
+            if content is None:
+                changed = (await uow.connection.execute(delete(documents).where(is_this))).rowcount
+            elif before.version == 0:
+                taken = select(documents.c.name).where(documents.c.name == before.name)
+                changed = int((await uow.connection.execute(taken)).first() is None)
+                if changed:
+                    await uow.connection.execute(insert(documents).values(name=before.name, **values))
+            else:
+                changed = (await uow.connection.execute(update(documents).where(is_this).values(**values))).rowcount
+            if changed != 1:
+                raise Conflict(f"Somebody changed {before.name} meanwhile; nothing was changed")
+        return Document(before.name, 0 if content is None else before.version + 1, content, by)

@@ -1,0 +1,335 @@
+"""The store: units of work on SQLite or PostgreSQL that end in time, whatever the database does.
+
+A member opens the store once and keeps it: :func:`opened` asks the database nothing, so that a member starts and serves
+what needs no store while the database is down, and every unit tries anew, so that it needs no restart once it is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, event, select
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from muster.kernel.clock import Clock, SystemClock
+from muster.kernel.errors import Conflict, Misconfigured, MusterError, Rejected, Unavailable
+from muster.kernel.log import logger
+from muster.kernel.secrets import Secret
+from muster.store import schema
+from muster.store.place import Dialect, Place
+from muster.store.reasons import reason
+from muster.store.tables import store_now
+
+_log = logger("store")
+
+_POOL_SIZE = 5
+_POOL_OVERFLOW = 5
+_MIGRATION_LIMIT_S = 60.0
+
+# psycopg answers a cancellation by asking the server to stop the statement, for up to ten seconds when that server is
+# hung. A second cancellation this long after the first makes it drop the connection instead.
+_CANCELLING_LIMIT_S = 0.5
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One transaction.
+
+    Attributes:
+        connection: runs statements; its exceptions become Muster's when they leave the unit, so catch those outside it.
+        writing: whether changes may be made.
+    """
+
+    connection: AsyncConnection
+    writing: bool
+
+    async def now(self) -> float:
+        """Return the store's clock: seconds since the epoch."""
+        return float((await self.connection.execute(select(store_now()))).scalar_one())
+
+
+class Store:
+    """A database all members share.
+
+    Concurrency:
+        Any number of tasks; ten connections at most, the rest wait their turn. SQLite's writers of one process queue
+        in order, those of several processes wait for each other's locks.
+    """
+
+    def __init__(
+        self, place: Place, engine: AsyncEngine, *, limit_s: float, migrate: bool = True, clock: Clock | None = None
+    ) -> None:
+        self._place = place
+        self._limit_s = limit_s
+        self._migrate = migrate
+        self._clock = clock or SystemClock()
+        self._writer, self._reader = _writer_and_reader(place.dialect, engine)
+        self._preparing = asyncio.Lock()
+        self._prepared = False
+        # In SQLite's own queue a waiter sleeps up to 100 ms at a time and nobody's turn is assured.
+        self._turn = asyncio.Lock()
+        self._trouble: str | None = None
+        self._trouble_since: datetime | None = None
+        self.schema_notice: str | None = None
+        """A sentence when a newer Muster made the schema; this one keeps working with it."""
+
+    def __repr__(self) -> str:
+        return f"Store({self._place.shown})"
+
+    @property
+    def dialect(self) -> Dialect:
+        return self._place.dialect
+
+    @property
+    def shown(self) -> str:
+        """How messages name the database: no password."""
+        return self._place.shown
+
+    @property
+    def trouble(self) -> str | None:
+        """The sentence of the last failure, None after a success."""
+        return self._trouble
+
+    @property
+    def trouble_since(self) -> datetime | None:
+        """When the failures began, by this member's clock."""
+        return self._trouble_since
+
+    def read(self) -> AbstractAsyncContextManager[Unit]:
+        """Open a unit that sees one snapshot and can change nothing.
+
+        Raises:
+            Unavailable: the database did not answer, or the unit as a whole took longer than its deadline.
+        """
+        return self._unit(writing=False)
+
+    def write(self) -> AbstractAsyncContextManager[Unit]:
+        """Open a unit whose changes land together at its end, or, when an exception leaves it, not at all.
+
+        Raises:
+            Conflict: a row by that key exists, or a constraint forbids the change; nothing was changed.
+            Rejected: a value does not fit its column; nothing was changed.
+            Unavailable: as :meth:`read`; when the answer to the commit was lost, whether it landed is unknown.
+        """
+        return self._unit(writing=True)
+
+    async def ping(self) -> None:
+        """Return when the database has answered a real question.
+
+        Raises:
+            Unavailable: it did not.
+        """
+        async with self.read() as uow:
+            await uow.now()
+
+    async def prepare(self) -> None:
+        """Bring the schema to what this version needs; once it is, this costs nothing. Every unit calls it.
+
+        Raises:
+            Unavailable: the database did not answer, or has no schema and this store may not make one.
+        """
+        if self._prepared:
+            return
+        # A deadline of its own: many units wait here for one that may be asking a hung server.
+        async with self._in_time(self._limit_s, "answer"):
+            await self._preparing.acquire()
+        try:
+            if not self._prepared:
+                await self._prepare()
+        finally:
+            self._preparing.release()
+
+    async def _prepare(self) -> None:
+        async with self._transaction(writing=False, limit_s=self._limit_s) as uow:
+            found = await uow.connection.run_sync(schema.revision)
+        if found != schema.HEAD and not schema.is_newer(found):
+            found = await self._upgraded(found)
+        if schema.is_newer(found):
+            self.schema_notice = (
+                f"The store ({self.shown}) has schema {found}, made by a newer Muster; this one knows {schema.HEAD} "
+                "and works with it"
+            )
+            _log.warning(self.schema_notice)
+        self._prepared = True
+
+    async def _upgraded(self, found: str | None) -> str:
+        if not self._migrate:
+            had = f"has schema {found}" if found else "has no schema yet"
+            raise Unavailable(f"The store ({self.shown}) {had}; this Muster needs {schema.HEAD}")
+        async with self._transaction(writing=True, limit_s=_MIGRATION_LIMIT_S) as uow:
+            now = await uow.connection.run_sync(schema.upgrade, timeout_s=_MIGRATION_LIMIT_S)
+        _log.info(f"The store ({self.shown}) has schema {now}")
+        return now
+
+    @asynccontextmanager
+    async def _unit(self, *, writing: bool) -> AsyncIterator[Unit]:
+        await self.prepare()
+        async with self._transaction(writing=writing, limit_s=self._limit_s) as uow:
+            yield uow
+        self._recovered()
+
+    @asynccontextmanager
+    async def _transaction(self, *, writing: bool, limit_s: float) -> AsyncIterator[Unit]:
+        what = "carry out a write" if writing else "carry out a read"
+        with self._translated(what):
+            async with self._in_time(limit_s, what), contextlib.AsyncExitStack() as stack:
+                if writing and self.dialect == "sqlite":
+                    await stack.enter_async_context(self._turn)
+                yield Unit(await stack.enter_async_context(self._begun(writing=writing)), writing)
+
+    @asynccontextmanager
+    async def _begun(self, *, writing: bool) -> AsyncIterator[AsyncConnection]:
+        engine = self._writer if writing else self._reader
+        connection = engine.connect()
+        try:
+            await connection.start()
+        except OSError as e:
+            raise self._failure(e, "answer") from e
+        # Not the connection's own block: that shields its end from cancellation, and so from the deadline.
+        async with contextlib.aclosing(connection), connection.begin():
+            try:
+                yield connection
+            except asyncio.CancelledError:
+                # The roll-back that follows would ask, without a deadline, a server just given up on.
+                await connection.invalidate()
+                raise
+
+    @asynccontextmanager
+    async def _in_time(self, limit_s: float, what: str) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(limit_s + _CANCELLING_LIMIT_S) as last, asyncio.timeout(limit_s) as deadline:
+                yield
+        except TimeoutError as e:
+            if not (deadline.expired() or last.expired()):
+                raise
+            raise self._failure(TimeoutError(f"no answer within {limit_s:g} s"), what) from e
+
+    @contextlib.contextmanager
+    def _translated(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except (DBAPIError, PoolTimeout) as e:
+            raise self._failure(e, what) from e
+
+    def _failure(self, error: SQLAlchemyError | OSError, what: str) -> MusterError:
+        """Return what a library's exception means here, and remember it when the store is to blame."""
+        cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+        said = reason(cause, self._place)
+        if isinstance(error, IntegrityError):
+            return Conflict(f"The store ({self.shown}) did not {what}: {said}")
+        if isinstance(error, DataError):
+            return Rejected(f"The store ({self.shown}) did not {what}: {said}")
+        if isinstance(error, PoolTimeout):
+            said = f"all {_POOL_SIZE + _POOL_OVERFLOW} connections were busy for too long"
+        sentence = f"The store ({self.shown}) did not {what}: {said}"
+        if self._trouble is None:
+            self._trouble_since = self._clock.now()
+            _log.warning(sentence)
+        self._trouble = sentence
+        return Unavailable(sentence)
+
+    def _recovered(self) -> None:
+        if self._trouble is not None:
+            _log.info(f"The store ({self.shown}) answers again")
+        self._trouble = self._trouble_since = None
+
+
+@asynccontextmanager
+async def opened(
+    url: Secret,
+    *,
+    password: Secret | None = None,
+    connect_timeout_s: float = 2.0,
+    statement_timeout_s: float = 5.0,
+    migrate: bool = True,
+    clock: Clock | None = None,
+) -> AsyncIterator[Store]:
+    """Hold a store open; asks the database nothing, so it also opens while that is down.
+
+    Args:
+        url: ``sqlite:///PATH`` or ``postgresql://USER@HOST:PORT/DATABASE``.
+        password: of the PostgreSQL user; wins over one in the URL.
+        connect_timeout_s: with ``statement_timeout_s`` added, the deadline of a whole unit.
+        statement_timeout_s: of one statement; also how long a writer waits for another's lock.
+        migrate: whether the first unit may make or upgrade the schema.
+        clock: says when trouble began.
+
+    Raises:
+        Misconfigured: the URL is of no kind we know.
+    """
+    place = Place.parsed(url, password)
+    try:
+        engine = _engine(place, connect_timeout_s=connect_timeout_s, statement_timeout_s=statement_timeout_s)
+    except ImportError as e:
+        raise Misconfigured(f"The store ({place.shown}) cannot be opened: {e}") from e
+    try:
+        yield Store(place, engine, limit_s=connect_timeout_s + statement_timeout_s, migrate=migrate, clock=clock)
+    finally:
+        await engine.dispose()
+
+
+def _engine(place: Place, *, connect_timeout_s: float, statement_timeout_s: float) -> AsyncEngine:
+    engine = create_async_engine(
+        place.url,
+        connect_args=place.connect_arguments(
+            connect_timeout_s=connect_timeout_s, statement_timeout_s=statement_timeout_s
+        ),
+        pool_size=_POOL_SIZE,
+        max_overflow=_POOL_OVERFLOW,
+        pool_timeout=statement_timeout_s,
+        # A file does not hang up.
+        pool_pre_ping=place.dialect == "postgresql",
+        # Parameters are other people's data; they do not belong into tracebacks.
+        hide_parameters=True,
+    )
+    if place.file is not None:
+        event.listen(engine.sync_engine, "do_connect", _private_file(place))
+        event.listen(engine.sync_engine, "connect", _tuned_sqlite)
+        event.listen(engine.sync_engine, "begin", _begin_of_sqlite)
+    return engine
+
+
+def _writer_and_reader(dialect: Dialect, engine: AsyncEngine) -> tuple[AsyncEngine, AsyncEngine]:
+    """Two views of one pool: what a transaction may do is decided where it begins."""
+    if dialect == "sqlite":
+        return engine.execution_options(muster_writing=True), engine.execution_options(muster_writing=False)
+    return engine, engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+
+def _private_file(place: Place) -> Any:
+    def before_connecting(*_: Any) -> None:
+        # SQLite would make it readable for all; its side files take the mode over from it.
+        with contextlib.suppress(OSError):
+            os.close(os.open(str(place.file), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+
+    return before_connecting
+
+
+def _tuned_sqlite(connection: Any, _record: Any) -> None:
+    # None: the driver begins no transaction by itself, _begin_of_sqlite does.
+    connection.isolation_level = None
+    connection.run_async(_set_pragmas)
+
+
+async def _set_pragmas(connection: Any) -> None:
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        await connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_of_sqlite(connection: Connection) -> None:
+    writing = bool(connection.get_execution_options().get("muster_writing"))
+    if connection.info.get("muster_writing") is not writing:
+        connection.exec_driver_sql(f"PRAGMA query_only={'OFF' if writing else 'ON'}")
+        connection.info["muster_writing"] = writing
+    # A deferred transaction that reads first and writes later fails at once when another wrote in between, whatever
+    # the busy timeout: SQLITE_BUSY_SNAPSHOT.
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")

@@ -1,0 +1,134 @@
+"""What stands in the store, and the store's own clock.
+
+Times are seconds since the epoch in *store* time (:func:`store_now`), never in a member's: members compare them with
+each other, and only one clock makes that true.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Double,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+metadata = MetaData(
+    # Constraints have names, so that a later revision can speak of them on both databases.
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "ck": "%(table_name)s_%(constraint_name)s_check",
+        "ix": "%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+# JSONB where it exists: comparable, and PostgreSQL checks it once, at the write.
+_json = JSON().with_variant(JSONB(), "postgresql")
+
+# SQLite numbers rows by itself only in a column of exactly the type INTEGER.
+_row_number = BigInteger().with_variant(Integer(), "sqlite")
+
+members = Table(
+    "members",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("member_id", Integer, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("schema_version", Text, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("started_at", Double, nullable=False),
+    Column("heartbeat_at", Double, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("reason", Text, nullable=False, server_default=""),
+    Column("features", _json, nullable=False),
+    Column("readiness", _json, nullable=False),
+    Column("certificate", _json, nullable=False),
+    Column("version_number", BigInteger, nullable=False, server_default="1"),
+    CheckConstraint("state IN ('ready', 'draining', 'starting', 'stopping')", name="state"),
+)
+"""What each member says of itself; only the member writes its row, every change raises ``version_number``."""
+
+wishes = Table(
+    "wishes",
+    metadata,
+    Column("member", Text, primary_key=True),
+    Column("wanted", Text, nullable=False),
+    Column("reason", Text, nullable=False, server_default=""),
+    Column("by", Text, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("version", BigInteger, nullable=False, server_default="1"),
+    CheckConstraint("wanted IN ('ready', 'drain')", name="wanted"),
+)
+"""What somebody wants of a member; no row means ``ready``. A wish may stand before its member ever started."""
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("holder", Text),
+    Column("epoch", BigInteger, nullable=False),
+    Column("expires_at", Double, nullable=False),
+)
+"""Who plays which role until when (:mod:`muster.store.leases`). Rows are never deleted: the epoch only grows."""
+
+log_records = Table(
+    "log_records",
+    metadata,
+    Column("id", _row_number, primary_key=True, autoincrement=True),
+    Column("member", Text, nullable=False),
+    Column("timestamp", Double, nullable=False),
+    Column("level", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("backtrace", Text),
+    Column("request_id", Text),
+    Index(None, "timestamp"),
+    Index(None, "member", "id"),
+    # Without it SQLite gives the number of a deleted last row out again; a reader that remembers it misses the new one.
+    sqlite_autoincrement=True,
+)
+"""The members' log records. ``timestamp`` is the member's clock, as in ``/logs``; ``id`` is no order of commits."""
+
+documents = Table(
+    "documents",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("version", BigInteger, nullable=False, server_default="1"),
+    Column("content", _json, nullable=False),
+    Column("changed_at", Double, nullable=False),
+    Column("changed_by", Text, nullable=False),
+)
+"""Shared settings, each changed by compare-and-set on ``version``."""
+
+
+class store_now(FunctionElement[float]):  # noqa: N801 - reads as the SQL function it is
+    """The store's clock as a SQL expression: seconds since the epoch at the moment the row is touched.
+
+    SQLite knows milliseconds, PostgreSQL microseconds. It can step back when somebody sets that host's clock back.
+    """
+
+    type = Double()
+    inherit_cache = True
+
+
+@compiles(store_now, "postgresql")
+def _store_now_of_postgresql(_element: store_now, _compiler: Any, **_: Any) -> str:
+    # Not now(): that is the start of the transaction, which may have waited for a lock since.
+    return "extract(epoch from clock_timestamp())::float8"
+
+
+@compiles(store_now, "sqlite")
+def _store_now_of_sqlite(_element: store_now, _compiler: Any, **_: Any) -> str:
+    # unixepoch('subsec') needs SQLite 3.42. Rounding removes the noise a Julian day has below the millisecond.
+    return "round((julianday('now') - 2440587.5) * 86400.0, 3)"

@@ -1,0 +1,34 @@
+"""The stores that contract tests run on: each test has a fresh SQLite file and a fresh PostgreSQL database."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from muster.kernel.secrets import Secret
+from muster.store.engine import Store, opened
+from tests.servers import postgresql
+from tests.servers.postgresql import PostgreSQL
+
+
+@pytest.fixture(scope="session")
+def postgresql_server(needs: Callable[[str], None]) -> Iterator[PostgreSQL]:
+    needs("postgresql")
+    with postgresql.running() as started:
+        yield started
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/store.db"
+    started: PostgreSQL = request.getfixturevalue("postgresql_server")
+    return started.fresh_database()
+
+
+@pytest.fixture
+async def store(url: str) -> AsyncIterator[Store]:
+    async with opened(Secret(url)) as store:
+        yield store

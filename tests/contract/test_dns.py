@@ -1,0 +1,525 @@
+"""What every DNS provider promises (``features/dns/contract.py``), asked of each on the server it is meant for."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import itertools
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import dns.message
+import pytest
+from prometheus_client import CollectorRegistry
+
+from muster.edge.feature import Surroundings
+from muster.features.dns.contract import SRV, Data, DNSProvider, Record, RecordType
+from muster.features.dns.providers import nsupdate, smart_proxy
+from muster.features.dns.providers.memory import MemoryDNS
+from muster.features.dns.settings import NSUpdateSettings, SmartProxySettings
+from muster.kernel.errors import Conflict, Misconfigured, MusterError, NotFound, Rejected, Unavailable, Unsupported
+from muster.kernel.names import FQDN, ServiceName
+from muster.kernel.secrets import Secret
+from muster.policy.metered import OperationMetrics
+from tests.servers import bind, member
+from tests.servers.bind import BindServer, Zone
+from tests.servers.member import CLUSTER_ADDRESS, TRUSTED, Member
+
+CALLER = "proxy00.example.com"
+PROVIDERS = ("nsupdate", "memory", "smart_proxy")
+ALGORITHMS = ("hmac-md5", "hmac-sha1", "hmac-sha224", "hmac-sha256", "hmac-sha384", "hmac-sha512")
+KEYS = {"muster-test": "hmac-sha256", **{f"with-{a}": a for a in ALGORITHMS}}
+ZONES = (
+    Zone("example.com"),
+    Zone("child.example.com"),
+    Zone("120.168.192.in-addr.arpa"),
+    Zone("8.b.d.0.1.0.0.2.ip6.arpa"),
+    Zone("readonly.test", ("host IN A 10.9.9.9",), updatable=False),
+)
+_numbers = itertools.count(1)
+
+
+def fresh(label: str = "host") -> FQDN:
+    """Return a name that no other test of the run has used."""
+    return FQDN.parse(f"{label}{next(_numbers)}.example.com")
+
+
+def a(name: FQDN | str, address: str = "192.168.120.10") -> Record:
+    return Record(FQDN.parse(name), RecordType.A, ip_address(address))
+
+
+def alias(name: FQDN, target: str = "static.example.com") -> Record:
+    return Record(name, RecordType.CNAME, FQDN.parse(target))
+
+
+def srv(name: str, port: int) -> Record:
+    return Record(ServiceName.parse(name), RecordType.SRV, SRV(10, 60, port, FQDN.parse("sip.example.com")))
+
+
+@dataclass
+class Subject:
+    """A provider under test.
+
+    Attributes:
+        values: what the server itself holds under a name.
+        stop, start: take the server away and bring it back.
+    """
+
+    name: str
+    provider: DNSProvider
+    values: Callable[[FQDN | ServiceName, RecordType], Any]
+    stop: Callable[[], object]
+    start: Callable[[], object]
+    tells_absence: bool = True
+    looks_up: bool = True
+
+    async def holds(self, *expected: Record) -> bool:
+        """Whether the server holds exactly these records under the first one's name and type."""
+        name, kind = expected[0].name, expected[0].type
+        return bool(await self.values(name, kind) == {r.data for r in expected})
+
+    async def is_empty(self, name: FQDN | ServiceName, kind: RecordType) -> bool:
+        return not await self.values(name, kind)
+
+
+@pytest.fixture(scope="module")
+def named(needs: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[BindServer]:
+    needs("bind")
+    with bind.running(tmp_path_factory.mktemp("bind"), zones=ZONES, keys=KEYS) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def other_member(named: BindServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Member]:
+    settings = {"server": named.address, "port": named.port, "key_file": str(named.key_file)}
+    with member.running(
+        tmp_path_factory.mktemp("member"),
+        features={"dns": {"nsupdate": settings, "policies": {}}},
+        trusted_hosts=[TRUSTED, CALLER],
+    ) as running:
+        yield running
+
+
+@pytest.fixture(params=PROVIDERS)
+async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
+    opened = {"nsupdate": _nsupdate, "memory": _memory, "smart_proxy": _smart_proxy}[request.param]
+    async with opened(request) as found:
+        yield found
+
+
+@contextlib.asynccontextmanager
+async def _nsupdate(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
+    server: BindServer = request.getfixturevalue("named")
+    async with nsupdate.opened(_to(server, key_file=server.key_file), 300) as provider:
+        yield Subject("nsupdate", provider, _in_bind(server), server.stop, server.start)
+
+
+@contextlib.asynccontextmanager
+async def _memory(_: pytest.FixtureRequest) -> AsyncIterator[Subject]:
+    provider = MemoryDNS(tuple(FQDN.parse(z.name) for z in ZONES))
+
+    def stop() -> None:
+        provider.failure = Unavailable("memory was told to fail")
+
+    def start() -> None:
+        provider.failure = None
+
+    yield Subject("memory", provider, provider.lookup, stop, start)
+
+
+@contextlib.asynccontextmanager
+async def _smart_proxy(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
+    server: BindServer = request.getfixturevalue("named")
+    other: Member = request.getfixturevalue("other_member")
+    async with smart_proxy.opened(_to_member(other), _around(other)) as provider:
+        yield Subject("smart_proxy", provider, _in_bind(server), other.stop, other.start, False, False)
+
+
+def _to(server: BindServer, **settings: Any) -> NSUpdateSettings:
+    return NSUpdateSettings(server=server.address, port=server.port, timeout_s=3, **settings)
+
+
+def _to_member(other: Member) -> SmartProxySettings:
+    url = f"https://{other.https.address}:{other.https.port}"
+    return SmartProxySettings(url=url, server_name=FQDN.parse(CLUSTER_ADDRESS), timeout_s=5)
+
+
+def _around(other: Member) -> Surroundings:
+    mine = other.other_member(CALLER)
+    return Surroundings(CALLER, OperationMetrics(CollectorRegistry()), mine.certificate, mine.key, mine.ca)
+
+
+def _in_bind(server: BindServer) -> Callable[[FQDN | ServiceName, RecordType], Any]:
+    async def values(name: FQDN | ServiceName, kind: RecordType) -> set[Data]:
+        return {_parsed(kind, line) for line in await asyncio.to_thread(server.dig, name, kind.value)}
+
+    return values
+
+
+def _parsed(kind: RecordType, line: str) -> Data:
+    data = line.split(f" IN {kind.value} ", 1)[1]
+    if kind in (RecordType.A, RecordType.AAAA):
+        return ip_address(data)
+    if kind is RecordType.SRV:
+        priority, weight, port, target = data.split()
+        return SRV(int(priority), int(weight), int(port), FQDN.parse(target))
+    return FQDN.parse(data)
+
+
+OF_EACH_TYPE = {
+    "A": lambda: (a(n := fresh()), a(n, "192.168.120.11")),
+    "AAAA": lambda: (
+        Record(n := fresh(), RecordType.AAAA, ip_address("2001:db8::10")),
+        Record(n, RecordType.AAAA, ip_address("2001:db8::11")),
+    ),
+    "CNAME": lambda: (alias(n := fresh()), alias(n, "other.example.com")),
+    "PTR": lambda: (
+        Record(
+            n := FQDN.parse(f"{next(_numbers) % 250}.120.168.192.in-addr.arpa"),
+            RecordType.PTR,
+            FQDN.parse("one.example.com"),
+        ),
+        Record(n, RecordType.PTR, FQDN.parse("two.example.com")),
+    ),
+}
+pair_of_each_type = pytest.mark.parametrize("pair", OF_EACH_TYPE.values(), ids=OF_EACH_TYPE.keys())
+Pair = Callable[[], tuple[Record, Record]]
+
+
+@pair_of_each_type
+async def test_an_added_record_is_there(subject: Subject, pair: Pair) -> None:
+    record, _ = pair()
+    await subject.provider.add(record)
+    assert await subject.holds(record)
+
+
+@pair_of_each_type
+async def test_adding_twice_is_success_and_one_record(subject: Subject, pair: Pair) -> None:
+    record, _ = pair()
+    await subject.provider.add(record)
+    await subject.provider.add(record)
+    assert await subject.holds(record)
+
+
+@pair_of_each_type
+async def test_against_another_value_nothing_is_changed(subject: Subject, pair: Pair) -> None:
+    record, other = pair()
+    await subject.provider.add(record)
+    with pytest.raises(Conflict, match=r"already in use|holds"):
+        await subject.provider.add(other)
+    assert await subject.holds(record)
+
+
+@pair_of_each_type
+async def test_a_removed_record_is_gone_and_the_name_is_free(subject: Subject, pair: Pair) -> None:
+    record, other = pair()
+    await subject.provider.add(record)
+    await subject.provider.remove(record.name, record.type)
+    assert await subject.is_empty(record.name, record.type)
+    await subject.provider.add(other)
+    assert await subject.holds(other)
+
+
+@pair_of_each_type
+async def test_of_two_racing_writers_one_wins(subject: Subject, pair: Pair) -> None:
+    for _ in range(20 if pair is OF_EACH_TYPE["A"] else 3):
+        record, other = pair()
+        results = await asyncio.gather(
+            subject.provider.add(record), subject.provider.add(other), return_exceptions=True
+        )
+        losers = [r for r in results if r is not None]
+        assert [type(r) for r in losers] == [Conflict]
+        assert await subject.holds(record if results[0] is None else other)
+
+
+async def test_two_writers_of_the_same_record_both_succeed(subject: Subject) -> None:
+    for _ in range(20):
+        record = a(fresh())
+        await asyncio.gather(subject.provider.add(record), subject.provider.add(record))
+        assert await subject.holds(record)
+
+
+async def test_a_race_of_adding_and_removing_ends_in_one_of_both(subject: Subject) -> None:
+    for _ in range(10):
+        record = a(fresh())
+        await subject.provider.add(record)
+        removal, addition = await asyncio.gather(
+            subject.provider.remove(record.name, record.type), subject.provider.add(record), return_exceptions=True
+        )
+        assert (removal, addition) == (None, None)
+        assert await subject.holds(record) or await subject.is_empty(record.name, record.type)
+
+
+async def test_removing_nothing_is_said_where_it_can_be_told(subject: Subject) -> None:
+    name = fresh("nothing")
+    if not subject.tells_absence:
+        await subject.provider.remove(name, RecordType.A)
+        return
+    with pytest.raises(NotFound, match="has no A record"):
+        await subject.provider.remove(name, RecordType.A)
+
+
+async def test_removing_one_type_leaves_the_others(subject: Subject) -> None:
+    four = a(fresh())
+    six = Record(four.name, RecordType.AAAA, ip_address("2001:db8::20"))
+    await subject.provider.add(four)
+    await subject.provider.add(six)
+    await subject.provider.remove(four.name, RecordType.A)
+    assert await subject.is_empty(four.name, RecordType.A)
+    assert await subject.holds(six)
+
+
+async def test_a_cname_is_refused_beside_other_records(subject: Subject) -> None:
+    record = a(fresh())
+    await subject.provider.add(record)
+    with pytest.raises(Conflict):
+        await subject.provider.add(alias(FQDN(record.name)))
+    assert await subject.holds(record)
+    assert await subject.is_empty(record.name, RecordType.CNAME)
+
+
+async def test_other_records_are_refused_beside_a_cname(subject: Subject) -> None:
+    record = alias(fresh())
+    await subject.provider.add(record)
+    with pytest.raises(Conflict):
+        await subject.provider.add(a(record.name))
+    assert await subject.holds(record)
+    assert await subject.is_empty(record.name, RecordType.A)
+
+
+async def test_values_of_srv_gather_under_one_name(subject: Subject) -> None:
+    name = f"_sip._tcp.{fresh()}"
+    one, two = srv(name, 5060), srv(name, 5061)
+    for record in (one, two, one):
+        await subject.provider.add(record)
+    assert await subject.holds(one, two)
+    await subject.provider.remove(one.name, RecordType.SRV)
+    assert await subject.is_empty(one.name, RecordType.SRV)
+
+
+async def test_names_compare_without_case(subject: Subject) -> None:
+    record = alias(fresh())
+    await subject.provider.add(record)
+    await subject.provider.add(
+        Record(FQDN.parse(record.name.upper()), RecordType.CNAME, FQDN.parse("STATIC.Example.Com"))
+    )
+    assert await subject.holds(record)
+
+
+async def test_a_name_outside_every_zone_is_rejected(subject: Subject) -> None:
+    with pytest.raises(Rejected, match=r"serves no zone for host\.nozone\.test"):
+        await subject.provider.add(a("host.nozone.test"))
+
+
+async def test_what_is_looked_up_is_what_the_server_holds(subject: Subject) -> None:
+    name = fresh()
+    if not subject.looks_up:
+        with pytest.raises(Unsupported, match="no call that looks a record up"):
+            await subject.provider.lookup(name, RecordType.A)
+        return
+    assert await subject.provider.lookup(name, RecordType.A) == frozenset()
+    await subject.provider.add(a(name))
+    assert await subject.provider.lookup(name, RecordType.A) == {ip_address("192.168.120.10")}
+    assert await subject.provider.lookup(name, RecordType.AAAA) == frozenset()
+    service = srv(f"_ldap._tcp.{name}", 389)
+    await subject.provider.add(service)
+    assert await subject.provider.lookup(service.name, RecordType.SRV) == {service.data}
+
+
+async def test_while_the_server_is_gone_every_call_says_so_and_afterwards_none(subject: Subject) -> None:
+    record = a(fresh())
+    await subject.provider.reached()
+    await asyncio.to_thread(subject.stop)
+    try:
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                await subject.provider.reached()
+            with pytest.raises(Unavailable):
+                await subject.provider.add(record)
+            with pytest.raises(Unavailable):
+                await subject.provider.remove(record.name, record.type)
+    finally:
+        await asyncio.to_thread(subject.start)
+    await subject.provider.reached()
+    await subject.provider.add(record)
+    assert await subject.holds(record)
+
+
+async def test_a_kept_connection_does_not_spoil_the_first_call_after_a_restart(subject: Subject) -> None:
+    await subject.provider.add(a(fresh()))
+    await asyncio.to_thread(subject.stop)
+    await asyncio.to_thread(subject.start)
+    record = a(fresh())
+    await subject.provider.add(record)
+    assert await subject.holds(record)
+
+
+# What only dynamic updates have: keys, signatures, clocks, policies.
+
+
+@contextlib.asynccontextmanager
+async def updater(settings: NSUpdateSettings) -> AsyncIterator[DNSProvider]:
+    async with nsupdate.opened(settings, 300) as provider:
+        yield provider
+
+
+async def _failure(settings: NSUpdateSettings, record: Record | None = None) -> MusterError:
+    """Return how an addition fails; nothing that a message may not hold is in it."""
+    async with updater(settings) as provider:
+        with pytest.raises(MusterError) as caught:
+            await provider.add(record or a(fresh("never")))
+    for secret in (settings.key_secret, _secret_in(settings.key_file)):
+        assert secret is None or secret.reveal() not in f"{caught.value} {caught.value!r} {provider!r}"
+    return caught.value
+
+
+def _secret_in(key_file: Path | None) -> Secret | None:
+    return Secret(key_file.read_text().split('secret "')[1].split('"')[0]) if key_file else None
+
+
+WRONG = Secret(base64.b64encode(b"w" * 32).decode())
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+async def test_every_hmac_is_understood(algorithm: str, named: BindServer) -> None:
+    record = a(fresh())
+    async with updater(_to(named, key_file=named.key(f"with-{algorithm}"))) as provider:
+        await provider.add(record)
+        assert await provider.lookup(record.name, RecordType.A) == {record.data}
+
+
+async def test_a_key_in_the_settings_does_as_well_as_a_file(named: BindServer) -> None:
+    secret = _secret_in(named.key("with-hmac-sha512"))
+    settings = _to(named, key_name="with-hmac-sha512", key_algorithm="hmac-sha512", key_secret=secret)
+    async with updater(settings) as provider:
+        await provider.add(a(fresh()))
+
+
+async def test_an_unknown_key_is_named(named: BindServer) -> None:
+    error = await _failure(_to(named, key_name="stranger", key_secret=WRONG))
+    assert isinstance(error, Misconfigured)
+    assert "does not know our key stranger" in str(error)
+    assert "BADKEY" in str(error)
+
+
+async def test_a_wrong_secret_is_named(named: BindServer) -> None:
+    error = await _failure(_to(named, key_name="muster-test", key_secret=WRONG))
+    assert isinstance(error, Misconfigured)
+    assert "finds the secret of key muster-test" in str(error)
+    assert "BADSIG" in str(error)
+
+
+async def test_another_algorithm_than_the_servers_is_a_key_it_does_not_know(named: BindServer) -> None:
+    secret = _secret_in(named.key_file)
+    error = await _failure(_to(named, key_name="muster-test", key_algorithm="hmac-sha512", key_secret=secret))
+    assert isinstance(error, Misconfigured)
+    assert "BADKEY" in str(error)
+
+
+@pytest.mark.parametrize("off_s", [-3600, 3600])
+async def test_a_clock_that_is_off_is_named(off_s: int, named: BindServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    # dnspython signs with time.time() and offers no other seam; there is no faketime on these machines.
+    monkeypatch.setattr(dns.message, "time", SimpleNamespace(time=lambda: time.time() + off_s))
+    error = await _failure(_to(named, key_file=named.key_file))
+    assert isinstance(error, Misconfigured)
+    assert "says our clock is off (TSIG BADTIME)" in str(error)
+    assert str(error).endswith("Set the clocks")
+
+
+async def test_an_update_that_policy_refuses_is_named(named: BindServer) -> None:
+    error = await _failure(_to(named, key_file=named.key_file), a("new.readonly.test"))
+    assert isinstance(error, Rejected)
+    assert "REFUSED" in str(error)
+    assert "does not let key muster-test" in str(error)
+    assert named.dig("new.readonly.test", "A") == []
+
+
+async def test_an_unsigned_update_is_refused(named: BindServer) -> None:
+    error = await _failure(_to(named))
+    assert isinstance(error, Rejected)
+    assert "does not let an unsigned update change example.com" in str(error)
+
+
+async def test_removing_where_policy_refuses_leaves_the_record(named: BindServer) -> None:
+    async with updater(_to(named, key_file=named.key_file)) as provider:
+        with pytest.raises(Rejected, match="REFUSED"):
+            await provider.remove(FQDN.parse("host.readonly.test"), RecordType.A)
+    assert named.dig("host.readonly.test", "A") == ["host.readonly.test. 300 IN A 10.9.9.9"]
+
+
+async def test_a_server_that_never_answers_is_not_waited_for() -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        error = await _failure(NSUpdateSettings(server="127.0.0.1", port=silent.getsockname()[1], timeout_s=0.3))
+    assert isinstance(error, Unavailable)
+    assert "did not answer within 0.3 s" in str(error)
+
+
+async def test_a_closed_port_is_named() -> None:
+    port = member.free_port("127.0.0.1")
+    error = await _failure(NSUpdateSettings(server="127.0.0.1", port=port, timeout_s=2))
+    assert isinstance(error, Unavailable)
+    assert f"127.0.0.1#{port} cannot be reached" in str(error)
+
+
+@pytest.mark.parametrize("reply", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x00\x0c" + b"\xff" * 12])
+async def test_something_that_is_no_dns_server_is_named(reply: bytes) -> None:
+    async def answered(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.write(reply)
+        writer.close()
+
+    server = await asyncio.start_server(answered, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        error = await _failure(NSUpdateSettings(server="127.0.0.1", port=port, timeout_s=2))
+    assert isinstance(error, Unavailable)
+    assert f"127.0.0.1#{port}" in str(error)
+
+
+async def test_a_name_at_the_apex_of_a_child_zone_goes_to_the_child(named: BindServer) -> None:
+    record = a("child.example.com", "192.168.120.77")
+    async with updater(_to(named, key_file=named.key_file)) as provider:
+        await provider.add(record)
+        try:
+            assert named.dig("child.example.com", "A") == ["child.example.com. 300 IN A 192.168.120.77"]
+        finally:
+            await provider.remove(record.name, RecordType.A)
+        await provider.add(a("host.child.example.com"))
+    assert named.dig("host.child.example.com", "A") == ["host.child.example.com. 300 IN A 192.168.120.10"]
+
+
+async def test_more_calls_than_connections_wait_their_turn(named: BindServer) -> None:
+    records = [a(fresh(), f"192.168.120.{i}") for i in range(40)]
+    async with updater(_to(named, key_file=named.key_file, connections=3)) as provider:
+        await asyncio.gather(*(provider.add(r) for r in records))
+        for record in records:
+            assert await provider.lookup(record.name, RecordType.A) == {record.data}
+
+
+# What only another Smart Proxy has: certificates and names.
+
+
+async def test_another_proxy_that_does_not_trust_us_is_an_error_with_its_words(other_member: Member) -> None:
+    stranger = other_member.other_member("stranger.example.com")
+    around = Surroundings(
+        "stranger", OperationMetrics(CollectorRegistry()), stranger.certificate, stranger.key, stranger.ca
+    )
+    async with smart_proxy.opened(_to_member(other_member), around) as provider:
+        with pytest.raises(MusterError, match=r"answered 403 .*Untrusted client stranger\.example\.com"):
+            await provider.add(a(fresh()))
+
+
+async def test_another_proxy_under_a_name_not_its_own_is_not_spoken_to(other_member: Member) -> None:
+    settings = _to_member(other_member).model_copy(update={"server_name": FQDN.parse("elsewhere.example.com")})
+    async with smart_proxy.opened(settings, _around(other_member)) as provider:
+        with pytest.raises(Misconfigured, match="failed in TLS"):
+            await provider.add(a(fresh()))

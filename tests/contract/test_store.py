@@ -1,0 +1,605 @@
+"""The store's promises, on SQLite and on a real PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import func, insert, select, text, update
+
+from muster.kernel.errors import Conflict, Rejected, Unavailable
+from muster.kernel.secrets import Secret
+from muster.store import schema
+from muster.store.engine import Store, opened
+from muster.store.leases import Lease, Leases
+from muster.store.tables import documents, log_records, metadata, store_now
+from tests.servers import postgresql
+from tests.servers.postgresql import PostgreSQL
+
+pytestmark = pytest.mark.anyio
+
+
+def a_document(name: str = "settings", version: int = 1) -> dict[str, Any]:
+    return {"name": name, "version": version, "content": {"a": [1]}, "changed_at": store_now(), "changed_by": "test"}
+
+
+async def version_of(store: Store, name: str = "settings") -> int | None:
+    async with store.read() as uow:
+        found = await uow.connection.scalar(select(documents.c.version).where(documents.c.name == name))
+    return None if found is None else int(found)
+
+
+async def count(store: Store) -> int:
+    async with store.read() as uow:
+        return int(await uow.connection.scalar(select(func.count()).select_from(log_records)) or 0)
+
+
+def a_record(message: str) -> dict[str, Any]:
+    return {"member": "proxy01", "timestamp": 1.0, "level": "INFO", "message": message}
+
+
+async def write_records(store: Store, *messages: str) -> None:
+    async with store.write() as uow:
+        await uow.connection.execute(insert(log_records), [a_record(m) for m in messages])
+
+
+async def until_it_works(work: Callable[[], Any]) -> None:
+    """Try until the store takes it; a test that hangs here is ended by the limit, which is generous."""
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                await work()
+                return
+            except Unavailable:
+                await asyncio.sleep(0.1)
+
+
+async def test_a_write_is_seen_by_the_next_read(store: Store) -> None:
+    async with store.write() as uow:
+        await uow.connection.execute(insert(documents).values(**a_document()))
+
+    async with store.read() as uow:
+        row = (await uow.connection.execute(select(documents))).one()
+    assert row.content == {"a": [1]}
+
+
+async def test_an_exception_leaving_the_unit_undoes_it_and_stays_what_it_was(store: Store) -> None:
+    async def write() -> None:
+        async with store.write() as uow:
+            await uow.connection.execute(insert(documents).values(**a_document()))
+            raise KeyError("mine")
+
+    with pytest.raises(KeyError):
+        await write()
+
+    assert await version_of(store) is None
+    assert store.trouble is None
+
+
+async def test_a_timeout_of_the_callers_own_is_not_blamed_on_the_store(store: Store) -> None:
+    await store.ping()
+    with pytest.raises(TimeoutError):
+        async with store.write():
+            raise TimeoutError("mine")
+
+    assert store.trouble is None
+
+
+async def test_of_two_racing_writers_one_waits_and_both_land(store: Store, url: str) -> None:
+    async with store.write() as uow:
+        await uow.connection.execute(insert(documents).values(**a_document(version=0)))
+
+    async def read_then_write(own: Store) -> None:
+        async with own.write() as uow:
+            seen = await uow.connection.scalar(select(documents.c.version).with_for_update())
+            await asyncio.sleep(0.02)
+            await uow.connection.execute(update(documents).values(version=(seen or 0) + 1))
+
+    async with opened(Secret(url)) as other, asyncio.TaskGroup() as tasks:
+        for own in (store, other) * 4:
+            tasks.create_task(read_then_write(own))
+
+    assert await version_of(store) == 8
+
+
+async def test_a_read_unit_sees_one_snapshot(store: Store, url: str) -> None:
+    await write_records(store, "first")
+    async with store.read() as uow:
+        before = await uow.connection.scalar(select(func.count()).select_from(log_records))
+        async with opened(Secret(url)) as other:
+            await write_records(other, "second")
+        after = await uow.connection.scalar(select(func.count()).select_from(log_records))
+
+    assert (before, after) == (1, 1)
+    assert await count(store) == 2
+
+
+async def test_a_read_unit_can_change_nothing(store: Store) -> None:
+    with pytest.raises(Unavailable, match="read-only"):
+        async with store.read() as uow:
+            await uow.connection.execute(insert(log_records), [a_record("lost")])
+
+    await write_records(store, "kept")
+    assert await count(store) == 1
+
+
+async def test_a_second_row_by_the_same_key_conflicts(store: Store) -> None:
+    async with store.write() as uow:
+        await uow.connection.execute(insert(documents).values(**a_document()))
+
+    with pytest.raises(Conflict):
+        async with store.write() as uow:
+            await uow.connection.execute(insert(documents).values(**a_document(version=2)))
+
+    assert await version_of(store) == 1
+    assert store.trouble is None
+
+
+async def test_a_cancelled_write_leaves_nothing_and_the_store_goes_on(store: Store) -> None:
+    await store.ping()
+    inside = asyncio.Event()
+
+    async def write() -> None:
+        async with store.write() as uow:
+            await uow.connection.execute(insert(log_records), [a_record("cancelled")])
+            inside.set()
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(write())
+    await inside.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    await write_records(store, "kept")
+    assert await count(store) == 1
+
+
+async def test_more_units_than_connections_wait_their_turn(store: Store) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(40):
+            tasks.create_task(write_records(store, str(number)))
+            tasks.create_task(count(store))
+
+    assert await count(store) == 40
+
+
+async def test_store_time_is_near_now_and_moves_within_a_unit(store: Store) -> None:
+    async with store.write() as uow:
+        first = await uow.now()
+        await asyncio.sleep(0.02)
+        second = await uow.now()
+
+    assert abs(first - time.time()) < 60
+    assert second > first
+
+
+async def test_a_writer_that_waits_too_long_for_anothers_lock_is_told_so(url: str) -> None:
+    async with opened(Secret(url)) as holder, opened(Secret(url), statement_timeout_s=0.3) as waiter:
+        async with holder.write() as uow:
+            await uow.connection.execute(insert(documents).values(**a_document()))
+        await waiter.ping()
+        async with holder.write() as uow:
+            await uow.connection.execute(update(documents).values(version=2))
+            with pytest.raises(Unavailable, match=r"locked for too long|statement took longer"):
+                async with waiter.write() as late:
+                    await late.connection.execute(update(documents).values(version=3))
+            assert waiter.trouble is not None
+        async with waiter.write() as late:
+            await late.connection.execute(update(documents).values(version=4))
+        assert waiter.trouble is None
+        assert waiter.trouble_since is None
+
+
+async def test_a_unit_that_takes_too_long_is_ended_and_undone(url: str) -> None:
+    async with opened(Secret(url), connect_timeout_s=0.2, statement_timeout_s=0.3) as store:
+        await until_it_works(store.ping)
+
+        async def write() -> None:
+            async with store.write() as uow:
+                await uow.connection.execute(insert(log_records), [a_record("late")])
+                await asyncio.sleep(60)
+
+        with pytest.raises(Unavailable, match="no answer within"):
+            await write()
+        assert await count(store) == 0
+
+
+async def test_the_password_shows_nowhere(postgresql_server: PostgreSQL) -> None:
+    wrong = "hunter2-hunter2"
+    async with opened(Secret(postgresql_server.url("postgres", password=wrong))) as store:
+        with pytest.raises(Unavailable, match="password authentication failed") as raised:
+            await store.ping()
+        assert wrong not in f"{raised.value!r} {store!r} {store!s} {store.trouble} {store.shown}"
+
+
+async def test_a_password_given_beside_the_url_wins(postgresql_server: PostgreSQL) -> None:
+    url = postgresql_server.url("postgres", password="wrong")
+    async with opened(Secret(url), password=Secret(postgresql.PASSWORD), migrate=False) as store:
+        with pytest.raises(Unavailable, match="has no schema yet"):
+            await store.ping()
+
+
+async def test_a_value_the_database_cannot_hold_is_rejected(postgresql_server: PostgreSQL) -> None:
+    async with opened(Secret(postgresql_server.fresh_database())) as store:
+        with pytest.raises(Rejected):
+            await write_records(store, "nul \x00 in it")
+        assert store.trouble is None
+
+
+async def test_several_members_may_make_the_schema_at_once(url: str) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        stores = [await stack.enter_async_context(opened(Secret(url))) for _ in range(6)]
+        async with asyncio.TaskGroup() as tasks:
+            for number, store in enumerate(stores):
+                tasks.create_task(write_records(store, str(number)))
+
+        assert await count(stores[0]) == 6
+        async with stores[0].read() as uow:
+            assert list(await uow.connection.scalars(text("SELECT version_num FROM alembic_version"))) == [schema.HEAD]
+
+
+async def test_the_migrations_make_exactly_the_tables_the_code_knows(store: Store) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    async with store.read() as uow:
+        different = await uow.connection.run_sync(
+            lambda connection: compare_metadata(
+                MigrationContext.configure(connection, opts={"compare_type": True}), metadata
+            )
+        )
+    assert different == []
+
+
+async def test_an_interrupted_migration_leaves_nothing_behind(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from alembic import op
+
+    original = op.create_index
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise RuntimeError("power cut")
+
+    monkeypatch.setattr(op, "create_index", interrupted)
+    async with opened(Secret(url)) as store:
+        with pytest.raises(RuntimeError):
+            await store.ping()
+        monkeypatch.setattr(op, "create_index", original)
+        await write_records(store, "whole")
+        assert await count(store) == 1
+
+
+async def test_a_schema_of_a_newer_muster_is_used_and_spoken_of(url: str) -> None:
+    async with opened(Secret(url)) as store, store.write() as uow:
+        await uow.connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        await uow.connection.execute(text("ALTER TABLE documents ADD COLUMN added TEXT"))
+
+    async with opened(Secret(url)) as older:
+        await write_records(older, "from the older")
+        assert await count(older) == 1
+        assert older.schema_notice is not None
+        assert "9999" in older.schema_notice
+        # As a member does that waited for the lock while a newer one migrated.
+        async with older.write() as uow:
+            assert await uow.connection.run_sync(schema.upgrade, timeout_s=5) == "9999"
+
+
+async def test_without_leave_to_migrate_a_missing_schema_is_a_sentence(url: str) -> None:
+    async with opened(Secret(url), migrate=False) as store:
+        with pytest.raises(Unavailable, match="has no schema yet"):
+            await store.ping()
+
+
+async def test_of_eight_that_want_a_role_one_gets_it(store: Store) -> None:
+    leases = Leases(store)
+    async with asyncio.TaskGroup() as tasks:
+        asked = [tasks.create_task(leases.acquire("publisher", f"proxy{n:02}", 60)) for n in range(8)]
+
+    got = [lease for task in asked if (lease := task.result()) is not None]
+    assert len(got) == 1
+    assert got[0].epoch == 1
+    assert await leases.held("publisher") == got[0]
+
+
+async def test_acquiring_what_one_holds_extends_it_in_the_same_epoch(store: Store) -> None:
+    leases = Leases(store)
+    first = await acquired(leases, "proxy01", ttl_s=30)
+    again = await acquired(leases, "proxy01", ttl_s=60)
+
+    assert again.epoch == first.epoch
+    assert again.expires_at > first.expires_at
+
+
+async def test_an_expired_role_goes_to_the_next_with_a_larger_epoch(store: Store) -> None:
+    leases = Leases(store)
+    old = await acquired(leases, "proxy01", ttl_s=0.01)
+    await asyncio.sleep(0.05)
+
+    assert await leases.held("publisher") is None
+    new = await acquired(leases, "proxy02")
+    assert new.epoch == old.epoch + 1
+    with pytest.raises(Conflict, match="lost"):
+        await leases.renew(old, 60)
+
+
+async def test_an_expired_role_acquired_again_by_its_holder_has_a_larger_epoch(store: Store) -> None:
+    leases = Leases(store)
+    old = await acquired(leases, "proxy01", ttl_s=0.01)
+    await asyncio.sleep(0.05)
+
+    with pytest.raises(Conflict):
+        await leases.renew(old, 60)
+    assert (await acquired(leases, "proxy01")).epoch == old.epoch + 1
+
+
+async def test_a_released_role_is_free_at_once_and_a_late_release_harms_nobody(store: Store) -> None:
+    leases = Leases(store)
+    old = await acquired(leases, "proxy01")
+    await leases.release(old)
+    assert await leases.held("publisher") is None
+
+    new = await acquired(leases, "proxy02")
+    await leases.release(old)
+
+    assert new.epoch == old.epoch + 1
+    assert await leases.held("publisher") == new
+
+
+async def test_a_renewed_lease_lasts_longer(store: Store) -> None:
+    leases = Leases(store)
+    lease = await acquired(leases, "proxy01", ttl_s=30)
+    renewed = await leases.renew(lease, 60)
+
+    assert renewed.expires_at > lease.expires_at + 20
+    assert renewed.epoch == lease.epoch
+
+
+async def test_a_write_fenced_by_a_lost_lease_does_not_land(store: Store) -> None:
+    leases = Leases(store)
+    old = await acquired(leases, "proxy01", ttl_s=0.01)
+    await asyncio.sleep(0.05)
+    new = await acquired(leases, "proxy02")
+
+    async def write_as(lease: Lease, message: str) -> None:
+        async with store.write() as uow:
+            await uow.connection.execute(insert(log_records), [a_record(message)])
+            await leases.fence(uow, lease)
+
+    with pytest.raises(Conflict, match="proxy02 at epoch 2"):
+        await write_as(old, "too late")
+    await write_as(new, "in time")
+    assert await count(store) == 1
+
+
+async def test_the_holders_own_earlier_epoch_is_fenced_too(store: Store) -> None:
+    leases = Leases(store)
+    old = await acquired(leases, "proxy01", ttl_s=0.01)
+    await asyncio.sleep(0.05)
+    await acquired(leases, "proxy01")
+
+    with pytest.raises(Conflict, match="proxy01 at epoch 2"):
+        async with store.write() as uow:
+            await leases.fence(uow, old)
+
+
+async def test_a_released_lease_fences_too(store: Store) -> None:
+    leases = Leases(store)
+    lease = await acquired(leases, "proxy01")
+    await leases.release(lease)
+
+    with pytest.raises(Conflict, match="nobody"):
+        async with store.write() as uow:
+            await leases.fence(uow, lease)
+
+
+async def test_nobody_takes_a_role_over_while_a_fenced_unit_is_open(store: Store, url: str) -> None:
+    leases = Leases(store)
+    lease = await acquired(leases, "proxy01", ttl_s=0.01)
+    await asyncio.sleep(0.05)
+    async with opened(Secret(url)) as other:
+        await other.ping()
+        async with store.write() as uow:
+            await leases.fence(uow, lease)
+            taking = asyncio.create_task(Leases(other).acquire("publisher", "proxy02", 60))
+            await asyncio.sleep(0.2)
+            assert not taking.done()
+            await uow.connection.execute(insert(log_records), [a_record("before the change of hands")])
+        taken = await taking
+
+    assert taken is not None
+    assert taken.epoch == lease.epoch + 1
+
+
+async def acquired(leases: Leases, holder: str, *, ttl_s: float = 60) -> Lease:
+    lease = await leases.acquire("publisher", holder, ttl_s)
+    assert lease is not None
+    return lease
+
+
+async def test_a_store_opens_while_the_database_is_down(tmp_path: Path) -> None:
+    async with opened(Secret(f"sqlite:///{tmp_path}/absent/store.db")) as store:
+        with pytest.raises(Unavailable, match="there is no directory"):
+            await store.ping()
+        assert store.trouble is not None
+        assert store.trouble_since is not None
+
+        (tmp_path / "absent").mkdir()
+        await store.ping()
+        assert store.trouble is None
+
+
+async def test_a_stopped_postgresql_is_unavailable_and_the_same_store_goes_on_after(
+    postgresql_server: PostgreSQL,
+) -> None:
+    async with opened(Secret(postgresql_server.fresh_database())) as store:
+        await write_records(store, "before")
+        postgresql_server.stop()
+        try:
+            for _ in range(3):
+                with pytest.raises(Unavailable, match=r"connection refused|is gone|shutting down"):
+                    async with asyncio.timeout(5):
+                        await write_records(store, "lost")
+            assert store.trouble is not None
+        finally:
+            postgresql_server.start()
+        await write_records(store, "after")
+
+        assert store.trouble is None
+        assert await count(store) == 2
+
+
+async def test_a_restart_of_postgresql_between_two_units_is_not_noticed(postgresql_server: PostgreSQL) -> None:
+    async with opened(Secret(postgresql_server.fresh_database())) as store:
+        await write_records(store, "before")
+        postgresql_server.stop()
+        postgresql_server.start()
+        await write_records(store, "after")
+        assert await count(store) == 2
+
+
+async def test_a_postgresql_stopped_in_the_middle_of_a_unit_is_unavailable(postgresql_server: PostgreSQL) -> None:
+    async with opened(Secret(postgresql_server.fresh_database())) as store:
+        await store.ping()
+
+        async def write() -> None:
+            async with store.write() as uow:
+                await uow.connection.execute(insert(log_records), [a_record("lost")])
+                postgresql_server.stop()
+                await uow.connection.execute(insert(log_records), [a_record("lost too")])
+
+        try:
+            with pytest.raises(Unavailable):
+                await write()
+        finally:
+            postgresql_server.start()
+        assert await count(store) == 0
+
+
+async def test_a_hung_postgresql_is_unavailable_within_the_deadline(postgresql_server: PostgreSQL) -> None:
+    url = Secret(postgresql_server.fresh_database())
+    async with opened(url, connect_timeout_s=0.5, statement_timeout_s=0.5) as store, opened(url) as fresh:
+        await until_it_works(store.ping)
+        with postgresql_server.paused():
+            # Far above the deadline of one second and far below the ten psycopg would take to give up by itself.
+            async with asyncio.timeout(5):
+                with pytest.raises(Unavailable, match="no answer within 1 s"):
+                    await store.ping()
+            # No connection yet: the kernel accepts it, nobody answers.
+            async with asyncio.timeout(9.5):
+                with pytest.raises(Unavailable, match=r"no answer|no connection"):
+                    await fresh.ping()
+        await until_it_works(store.ping)
+        await until_it_works(fresh.ping)
+        assert store.trouble is None
+
+
+async def test_a_unit_caught_by_a_hung_postgresql_ends_within_the_deadline(postgresql_server: PostgreSQL) -> None:
+    async with opened(
+        Secret(postgresql_server.fresh_database()), connect_timeout_s=0.5, statement_timeout_s=0.5
+    ) as store:
+        await until_it_works(store.ping)
+
+        async def write(stack: contextlib.ExitStack) -> None:
+            async with store.write() as uow:
+                stack.enter_context(postgresql_server.paused())
+                await uow.connection.execute(insert(log_records), [a_record("unknown")])
+
+        with contextlib.ExitStack() as stack:
+            async with asyncio.timeout(5):
+                with pytest.raises(Unavailable, match="no answer within 1 s"):
+                    await write(stack)
+        await until_it_works(store.ping)
+
+
+@pytest.mark.parametrize("way", ["waits", "raises"])
+async def test_giving_up_a_unit_asks_a_hung_postgresql_nothing_more(postgresql_server: PostgreSQL, way: str) -> None:
+    async with opened(
+        Secret(postgresql_server.fresh_database()), connect_timeout_s=0.5, statement_timeout_s=0.5
+    ) as store:
+        await until_it_works(store.ping)
+
+        async def write(stack: contextlib.ExitStack) -> None:
+            async with store.write() as uow:
+                await uow.now()
+                stack.enter_context(postgresql_server.paused())
+                if way == "raises":
+                    raise KeyError("rolls back")
+                await asyncio.sleep(60)
+
+        with contextlib.ExitStack() as stack:
+            async with asyncio.timeout(5):
+                with pytest.raises(Unavailable, match="no answer within 1 s"):
+                    await write(stack)
+        await until_it_works(store.ping)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    if os.geteuid() != 0:
+        pytest.skip("a small disk: only root may mount one")
+    mounted = tmp_path / "disk"
+    mounted.mkdir()
+    tried = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", mounted], capture_output=True, text=True)
+    if tried.returncode:
+        pytest.skip(f"a small disk: {tried.stderr.strip()}")
+    try:
+        yield mounted
+    finally:
+        subprocess.run(["umount", mounted], check=True)
+
+
+async def test_on_a_full_disk_sqlite_says_so_still_reads_and_recovers_with_nothing_lost(small_disk: Path) -> None:
+    file = small_disk / "store.db"
+    async with opened(Secret(f"sqlite:///{file}")) as store:
+        acknowledged = 0
+        while store.trouble is None and acknowledged < 10_000:
+            with contextlib.suppress(Unavailable):
+                await write_records(store, f"{acknowledged} " + "x" * 4000)
+                acknowledged += 1
+        assert acknowledged > 0
+        assert "the disk is full" in (store.trouble or "")
+        assert await count(store) == acknowledged
+
+        subprocess.run(["mount", "-o", "remount,size=4m", small_disk], check=True)
+        await write_records(store, "after")
+        assert store.trouble is None
+        assert await count(store) == acknowledged + 1
+
+    with contextlib.closing(sqlite3.connect(file)) as plain:
+        assert plain.execute("SELECT count(*) FROM log_records").fetchone() == (acknowledged + 1,)
+        assert plain.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+async def test_a_disk_already_full_at_the_start_is_named(small_disk: Path) -> None:
+    ballast = small_disk / "ballast"
+    with ballast.open("wb", buffering=0) as f, contextlib.suppress(OSError):
+        while f.write(b"x" * 65536):
+            pass
+    async with opened(Secret(f"sqlite:///{small_disk}/store.db")) as store:
+        with pytest.raises(Unavailable, match="the disk is full"):
+            await store.ping()
+        ballast.unlink()
+        await write_records(store, "after")
+        assert await count(store) == 1
+
+
+async def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+    (tmp_path / "store.db").write_bytes(b"something else altogether" * 100)
+    async with opened(Secret(f"sqlite:///{tmp_path}/store.db")) as store:
+        with pytest.raises(Unavailable, match="damaged"):
+            await store.ping()
+
+
+async def test_the_sqlite_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
+    async with opened(Secret(f"sqlite:///{tmp_path}/store.db")) as store:
+        await write_records(store, "one")
+        modes = {p.name: p.stat().st_mode & 0o777 for p in tmp_path.iterdir() if p.name.startswith("store.db")}
+    assert modes == {"store.db": 0o600, "store.db-wal": 0o600, "store.db-shm": 0o600}

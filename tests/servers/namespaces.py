@@ -1,0 +1,87 @@
+"""A network segment to test with: hosts in network namespaces on one bridge, gone with the block. Needs root."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+DEVICE = "eth0"
+PREFIX = 24
+_CLONE_NEWNET = 0x40000000
+
+
+@dataclass(frozen=True)
+class Host:
+    """One network namespace with one device on the segment."""
+
+    namespace: str
+    address: str
+
+    def command(self, *arguments: str | Path) -> list[str]:
+        """The argument list that runs a program on this host."""
+        return ["ip", "netns", "exec", self.namespace, *(str(a) for a in arguments)]
+
+    def addresses(self) -> set[str]:
+        """The IPv4 addresses its device has now."""
+        said = _ip("-n", self.namespace, "-j", "-4", "address", "show", "dev", DEVICE)
+        return {a["local"] for device in json.loads(said) for a in device.get("addr_info", ())}
+
+    def opened(self) -> socket.socket:
+        """A TCP socket that lives on this host, whoever uses it."""
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(self._opened).result()
+
+    def listening(self, port: int) -> socket.socket:
+        s = self.opened()
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        s.bind((self.address, port))
+        s.listen(100)
+        s.setblocking(False)
+        return s
+
+    def _opened(self) -> socket.socket:
+        # A namespace belongs to a thread, a socket to the namespace it was made in; the thread ends, the socket stays.
+        libc = ctypes.CDLL(None, use_errno=True)
+        fd = os.open(f"/run/netns/{self.namespace}", os.O_RDONLY)
+        try:
+            if libc.setns(fd, _CLONE_NEWNET) != 0:
+                raise OSError(ctypes.get_errno(), "setns")
+            return socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        finally:
+            os.close(fd)
+
+
+@contextlib.contextmanager
+def segment(*names: str, network: str = "10.231.7") -> Iterator[list[Host]]:
+    """Hosts that reach each other and nothing else, numbered from ``network``.11."""
+    switch = f"muster-{os.getpid()}-switch"
+    hosts = [Host(f"muster-{os.getpid()}-{name}", f"{network}.{11 + n}") for n, name in enumerate(names)]
+    with contextlib.ExitStack() as stack:
+        for namespace in (switch, *(h.namespace for h in hosts)):
+            _ip("netns", "add", namespace)
+            stack.callback(_ip, "netns", "delete", namespace)
+            _ip("-n", namespace, "link", "set", "lo", "up")
+        _ip("-n", switch, "link", "add", "br0", "type", "bridge")
+        _ip("-n", switch, "link", "set", "br0", "up")
+        for n, host in enumerate(hosts):
+            port = f"port{n}"
+            _ip("-n", switch, "link", "add", port, "type", "veth", "peer", "name", DEVICE, "netns", host.namespace)
+            _ip("-n", switch, "link", "set", port, "master", "br0", "up")
+            _ip("-n", host.namespace, "address", "add", f"{host.address}/{PREFIX}", "dev", DEVICE)
+            _ip("-n", host.namespace, "link", "set", DEVICE, "up")
+        yield hosts
+
+
+def _ip(*arguments: str) -> str:
+    done = subprocess.run(["ip", *arguments], capture_output=True, text=True, timeout=10, check=False)
+    if done.returncode != 0:
+        raise OSError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
+    return done.stdout

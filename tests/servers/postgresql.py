@@ -1,0 +1,180 @@
+"""A throw-away PostgreSQL: its own directory, a free port of 127.0.0.1, gone with the block."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+
+from tests.servers import available
+
+PASSWORD = "not-for-messages"
+_USER = "muster"
+_START_LIMIT_S = 60.0
+
+
+class PostgreSQL:
+    """A server that can be stopped, started again and paused; databases are made on demand."""
+
+    def __init__(self, directory: Path, binaries: Path) -> None:
+        self.directory = directory
+        self._binaries = binaries
+        account = _account()
+        self._user = account[0] if account else None
+        self._group = account[1] if account else None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._numbers = itertools.count(1)
+        self.port = _free_port()
+
+    def create(self) -> None:
+        """Make the empty cluster of databases."""
+        password_file = self.directory / "password"
+        password_file.write_text(PASSWORD)
+        if self._user is not None and self._group is not None:
+            for path in (self.directory, password_file):
+                shutil.chown(path, self._user, self._group)
+        subprocess.run(
+            [
+                self._binaries / "initdb",
+                f"--pgdata={self.directory / 'data'}",
+                f"--username={_USER}",
+                f"--pwfile={password_file}",
+                "--auth=scram-sha-256",
+                "--encoding=UTF8",
+                "--locale=C",
+                "--no-sync",
+            ],
+            check=True,
+            capture_output=True,
+            timeout=_START_LIMIT_S,
+            user=self._user,
+            group=self._group,
+        )
+
+    def start(self) -> None:
+        """Return when the server has answered a query."""
+        settings = {
+            "port": self.port,
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": self.directory,
+            "fsync": "off",
+            "max_connections": 100,
+            "shared_buffers": "16MB",
+        }
+        with (self.directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    self._binaries / "postgres",
+                    "-D",
+                    self.directory / "data",
+                    *itertools.chain.from_iterable(("-c", f"{name}={value}") for name, value in settings.items()),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                user=self._user,
+                group=self._group,
+            )
+        self._wait_until_it_answers(self._process)
+
+    def stop(self) -> None:
+        """End the server at once, as `pg_ctl stop -m fast` does: open sessions are cut off."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGQUIT)
+            process.wait(30)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Hold every process of the server still: connections stay open and nobody answers."""
+        assert self._process is not None
+        held: list[int] = []
+        # The postmaster first, so that it starts no more children.
+        for pid in itertools.chain([self._process.pid], _children(self._process.pid)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+                held.append(pid)
+        try:
+            yield
+        finally:
+            for pid in held:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
+    def fresh_database(self) -> str:
+        """Make an empty database and return its URL, password included."""
+        name = f"fresh_{next(self._numbers)}"
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}".encode())
+        return self.url(name)
+
+    def url(self, database: str, password: str = PASSWORD) -> str:
+        return f"postgresql://{_USER}:{password}@127.0.0.1:{self.port}/{database}"
+
+    def _wait_until_it_answers(self, process: subprocess.Popen[bytes]) -> None:
+        limit = time.monotonic() + _START_LIMIT_S
+        while True:
+            try:
+                with psycopg.connect(self.url("postgres"), connect_timeout=2) as connection:
+                    connection.execute("SELECT 1")
+                return
+            except psycopg.OperationalError as e:
+                if process.poll() is not None or time.monotonic() > limit:
+                    log = (self.directory / "log").read_text(errors="replace")[-2000:]
+                    raise RuntimeError(f"PostgreSQL did not start: {e}\n{log}") from e
+                time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def running() -> Iterator[PostgreSQL]:
+    """Hold a server running; ask ``needs("postgresql")`` first."""
+    binaries = available.postgresql_binaries()
+    assert binaries is not None
+    # Not pytest's directory: that belongs to root alone, and PostgreSQL refuses to run as root.
+    directory = Path(tempfile.mkdtemp(prefix="muster-pg-"))
+    server = PostgreSQL(directory, binaries)
+    try:
+        server.create()
+        server.start()
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _account() -> tuple[int, int] | None:
+    """The user and group the server runs as, None for our own."""
+    if os.geteuid() != 0:
+        return None
+    for name in ("postgres", "nobody"):
+        with contextlib.suppress(KeyError):
+            found = pwd.getpwnam(name)
+            return found.pw_uid, found.pw_gid
+    raise RuntimeError("neither user postgres nor user nobody exists, and PostgreSQL does not run as root")
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import pytest
+
+from muster.balancer.model import Balancing, Service, modelled, problems
+from muster.balancer.profiles import CURRENT, SEED
+from muster.cluster.file import ClusterFile
+from muster.kernel.errors import Misconfigured
+from muster.kernel.settings import Document, parse
+
+HEAD = """\
+schema: 1
+cluster: demo
+address: cluster.test
+store: {url: sqlite:////nowhere/x.db}
+members:
+- {id: 11, name: Proxy01.test, address: 10.0.0.1}
+- {id: 12, name: proxy02.test, address: 10.0.0.2, kind: foreman}
+"""
+
+# The table of seed 000, typed again from the article: label, listen port, balance, member port, destination.
+SEED_TABLE = """\
+HTTP 80 roundrobin 80 all
+Anaconda 8000 roundrobin 8000 all
+HTTPS 443 source 443 all
+RHSM 8443 roundrobin 8443 all
+AMQP 5647 roundrobin 5647 all
+Puppet 8140 roundrobin 8140 all
+PuppetCA 8141 roundrobin 8140 signer
+SmartProxy 9090 roundrobin 9090 all
+Docker 5000 roundrobin 5000 all
+"""
+
+
+def document(rest: str = "") -> Document:
+    return parse(HEAD + rest)
+
+
+def model(rest: str = "") -> Balancing:
+    return modelled(document(rest).parsed(ClusterFile))
+
+
+def service(rest: str, name: str) -> Service:
+    found = model(rest).service(name)
+    assert found is not None
+    return found
+
+
+def test_the_seed_profile_is_the_seeds_table() -> None:
+    rows = [f"{r.label} {r.listen_port} {r.balance} {r.member_port} {r.destinations}" for r in SEED]
+    assert rows == SEED_TABLE.splitlines()
+
+
+def test_the_current_profile_is_the_documented_six() -> None:
+    assert {(r.name, r.listen_port, r.member_port, r.balance) for r in CURRENT} == {
+        ("http", 80, 80, "roundrobin"),
+        ("https", 443, 443, "source"),
+        ("anaconda", 8000, 8000, "roundrobin"),
+        ("puppet", 8140, 8140, "roundrobin"),
+        ("puppetca", 8141, 8140, "roundrobin"),
+        ("smartproxy", 9090, 9090, "roundrobin"),
+    }
+
+
+def test_plain_ports_and_tunnels_are_told_from_tls() -> None:
+    traffic = {s.name: s.traffic for s in model("profile: seed\n").services}
+    assert [n for n, t in traffic.items() if t == "plain"] == ["http", "anaconda"]
+    assert [n for n, t in traffic.items() if t == "tls-tunnel"] == ["amqp"]
+
+
+def test_a_named_signer_is_the_only_destination_of_puppetca() -> None:
+    assert [s.name for s in service("signer: proxy02.test\n", "puppetca").servers] == ["proxy02.test"]
+    assert len(service("signer: proxy02.test\n", "puppet").servers) == 2
+
+
+def test_any_signer_means_every_member() -> None:
+    assert len(service("signer: any\n", "puppetca").servers) == 2
+
+
+def test_a_signer_that_is_no_member_is_said() -> None:
+    with pytest.raises(Misconfigured, match=r"proxy09\.test"):
+        model("signer: proxy09.test\n")
+
+
+def test_our_members_are_asked_for_every_service_on_their_own_port() -> None:
+    ours = {s.name: s.servers[0].question for s in model("services:\n  smartproxy: {member_port: 9443}\n").services}
+    assert {q.uri for q in ours.values()} == {f"/health/ready?service={n}" for n in ours}
+    assert {(q.kind, q.port) for q in ours.values()} == {("ready", 9443)}
+
+
+def test_ruby_members_are_asked_what_they_can_answer_and_never_get_a_proxy_header() -> None:
+    for rest in ("", "edge: {proxy_protocol: required}\n"):
+        theirs = {s.name: s.servers[1] for s in model(rest).services}
+        assert (theirs["smartproxy"].question.kind, theirs["smartproxy"].question.uri) == ("alive", "/version")
+        assert {theirs[n].question.kind for n in theirs if n != "smartproxy"} == {"connect"}
+        assert not any(s.proxied or s.question.proxied for s in theirs.values())
+
+
+def test_our_members_get_a_proxy_header_only_where_they_listen_themselves() -> None:
+    assert {s.name for s in model().services if s.servers[0].proxied} == {"smartproxy", "anaconda"}
+    assert not [
+        s for s in model("edge: {proxy_protocol: off}\n".replace("off", '"off"')).services if s.servers[0].proxied
+    ]
+
+
+def test_names_ids_and_weights_are_ready_for_consistent_hashing() -> None:
+    first = service("", "https").servers[0]
+    assert (first.name, first.id, first.weight) == ("proxy01.test", 11, 100)
+
+
+def test_overrides_change_disable_and_add() -> None:
+    it = model(
+        "services:\n  http: {enabled: false}\n  https: {balance: leastconn, maxconn_per_member: 7}\n"
+        "  mqtt: {listen_port: 1883, member_port: 1884, traffic: tls-tunnel}\n"
+        "  amqp: {listen_port: 5647, member_port: 5647}\n"
+    )
+    assert it.service("http") is None
+    https, mqtt, amqp = it.service("https"), it.service("mqtt"), it.service("amqp")
+    assert https is not None
+    assert mqtt is not None
+    assert amqp is not None
+    assert (https.balance, https.maxconn_per_member) == ("leastconn", 7)
+    assert (mqtt.listen_port, mqtt.member_port, mqtt.timeouts.tunnel_s) == (1883, 1884, 21600.0)
+    assert amqp.traffic == "tls-tunnel"
+
+
+def test_checks_slow_down_as_the_cluster_grows_but_not_beyond_five_seconds() -> None:
+    def every_s(count: int) -> float:
+        members = "".join(f"- {{id: {n}, name: m{n}.test, address: 10.1.0.{n}}}\n" for n in range(20, 20 + count))
+        return model(members).services[0].check.every_s
+
+    assert every_s(1) == 1.0
+    assert 1.0 < every_s(30) < every_s(50)
+    assert every_s(150) == 5.0
+
+
+def test_an_unknown_service_is_named_with_its_line_and_the_nearest_known() -> None:
+    (found,) = problems(document("services:\n  htps: {balance: leastconn}\n"))
+    assert (found.line, "'https'" in found.sentence, "listen_port" in found.sentence) == (9, True, True)
+
+
+def test_a_new_service_with_both_ports_is_no_problem() -> None:
+    assert problems(document("services:\n  mqtt: {listen_port: 1883, member_port: 1883}\n")) == []
+    assert len(problems(document("services:\n  mqtt: {listen_port: 1883}\n"))) == 1
+
+
+@pytest.mark.parametrize("second", ["puppet: {listen_port: 443}", "mqtt: {listen_port: 443, member_port: 1883}"])
+def test_two_services_on_one_port_are_said_where_it_was_written(second: str) -> None:
+    (found,) = problems(document(f"services:\n  {second}\n"))
+    assert found.line == 9
+    assert "https" in found.sentence
+    assert "443" in found.sentence
+
+
+def test_a_disabled_service_holds_no_port() -> None:
+    assert problems(document("services:\n  https: {enabled: false}\n  puppet: {listen_port: 443}\n")) == []
+
+
+def test_the_metrics_port_must_be_free() -> None:
+    (found,) = problems(document("balancers:\n- {address: 10.0.0.9, bind: 10.0.0.9, metrics_port: 8140}\n"))
+    assert (found.line, found.where, "puppet" in found.sentence) == (9, "balancers[0].metrics_port", True)
+
+
+def test_a_balancer_may_not_take_its_members_ports() -> None:
+    (found,) = problems(document('balancers:\n- {address: 10.0.0.1, bind: "*"}\n'))
+    assert "Proxy01.test" in found.sentence
+    assert problems(document('balancers:\n- {address: 10.0.0.9, bind: "*"}\n')) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "services: 3", "services: [1]", "services: {1: 2}", "profile: 7", "members: x", "balancers: [x, {}]"],
+)
+def test_half_valid_files_are_spoken_of_without_a_crash(text: str) -> None:
+    problems(parse(text))

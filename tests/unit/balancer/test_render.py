@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from muster.balancer.haproxy.layout import Layout
+from muster.balancer.haproxy.render import RuntimePaths, generation, is_untouched, rendered
+from muster.balancer.haproxy.version import HAProxyVersion
+from muster.balancer.model import modelled
+from muster.cluster.file import Balancer, ClusterFile
+from muster.kernel.errors import Misconfigured, Rejected, Unsupported
+from tests.unit.balancer.test_model import document
+
+PATHS = RuntimePaths(Path("/run/muster"), Path("/etc/muster/pki"))
+NEW = HAProxyVersion(2, 8)
+
+
+def text(
+    rest: str = "", *, address: str = "10.0.0.9", bind: str = "*", paths: RuntimePaths = PATHS, **more: int
+) -> str:
+    which = Balancer.model_validate({"address": address, "bind": bind, **more})
+    return rendered(modelled(document(rest).parsed(ClusterFile)), which=which, runtime=paths, version=NEW)
+
+
+def section(of: str, head: str) -> list[str]:
+    lines = of.splitlines()
+    start = lines.index(head) + 1
+    end = next((n for n in range(start, len(lines)) if not lines[n].startswith(" ")), len(lines))
+    return [line.strip() for line in lines[start:end]]
+
+
+def servers(of: str, head: str) -> list[str]:
+    return [line for line in section(of, head) if line.startswith("server ")]
+
+
+def test_one_line_and_one_twin_for_puppetca_when_the_signer_has_a_name() -> None:
+    it = text("signer: Proxy01.test\n")
+    (line,) = servers(it, "backend puppetca from tcp_base")
+    assert line.startswith("server proxy01.test 10.0.0.1:8140 id 11 weight 100 ")
+    assert len(servers(it, "backend puppetca_panic from tcp_base")) == 1
+
+
+def test_source_is_never_rendered_without_a_consistent_hash() -> None:
+    lines = [line.strip() for line in text("profile: seed\n").splitlines()]
+    after = [lines[n + 1] for n, line in enumerate(lines) if line == "balance source"]
+    assert after == ["hash-type consistent"] * 2
+
+
+def test_the_seed_listens_on_the_seeds_nine_ports() -> None:
+    ports = [port for _, port in Layout.of(text("profile: seed\n")).listeners]
+    assert ports == [80, 8000, 443, 8443, 5647, 8140, 8141, 9090, 5000]
+
+
+def test_our_members_checks_are_mutual_tls_on_their_own_port_with_the_clusters_name() -> None:
+    line = servers(text(), "backend anaconda from tcp_base")[0]
+    assert " send-proxy-v2 check port 9090 check-send-proxy check-ssl check-sni cluster.test verify required " in line
+    assert " ca-file /etc/muster/pki/ca.pem crt /etc/muster/pki/check.pem " in line
+    assert "observe layer4 error-limit 3 on-error mark-down" in line
+
+
+def test_a_version_one_header_is_never_sent() -> None:
+    for proxy in ("accepted", "required", '"off"'):
+        for line in text(f"profile: seed\nedge: {{proxy_protocol: {proxy}}}\n").splitlines():
+            assert "check-send-proxy" not in line or "send-proxy-v2" in line.split()
+
+
+def test_ruby_members_get_no_header_in_any_backend() -> None:
+    lines = [x for x in text("edge: {proxy_protocol: required}\n").splitlines() if " server proxy02.test " in x]
+    assert lines
+    assert not [x for x in lines if "send-proxy" in x]
+
+
+def test_mixed_members_are_asked_different_questions() -> None:
+    it = text()
+    ours, theirs = servers(it, "backend smartproxy from tcp_base")
+    assert " check-ssl " in ours
+    assert "track smartproxy_alive_probe/proxy02.test" in theirs
+    assert any("uri /version " in line for line in section(it, "backend smartproxy_alive_probe from tcp_base"))
+
+
+def test_both_sides_of_a_track_stop_softly_alike() -> None:
+    it = text()
+    for line in it.splitlines():
+        if " track " in line:
+            probe = line.partition(" track ")[2].partition("/")[0]
+            for name in (probe, probe.partition("_")[0]):
+                head = next(x for x in it.splitlines() if x.startswith(f"backend {name} from "))
+                assert "http-check disable-on-404" in section(it, head)
+
+
+def test_every_service_falls_back_to_unchecked_servers() -> None:
+    it = text("profile: seed\n")
+    for row in modelled(document("profile: seed\n").parsed(ClusterFile)).services:
+        defaults = "tcp_long" if row.traffic == "tls-tunnel" else "tcp_base"
+        rule = f"use_backend {row.name}_panic if {{ nbsrv({row.name}) lt 1 }}"
+        assert rule in section(it, f"frontend {row.name}_in from {defaults}")
+        assert not [x for x in servers(it, f"backend {row.name}_panic from {defaults}") if "check" in x or "track" in x]
+
+
+def test_only_tls_waits_for_a_client_hello() -> None:
+    it = text()
+    gate = "tcp-request content accept if { req.ssl_hello_type 1 }"
+    assert gate in section(it, "frontend https_in from tcp_base")
+    assert gate not in section(it, "frontend http_in from tcp_base")
+
+
+def test_tunnels_live_long_and_notice_dead_peers() -> None:
+    it = text("profile: seed\n")
+    assert "timeout tunnel 21600s" in section(it, "defaults tcp_long")
+    for line in servers(it, "backend amqp from tcp_long"):
+        assert "tcp-ut 60s on-marked-down shutdown-sessions" in line
+    assert "bind :5647,:::5647 v6only tcp-ut 60s" in section(it, "frontend amqp_in from tcp_long")
+
+
+@pytest.mark.parametrize(("address", "count"), [("127.0.0.9", 2), ("127.0.0.1", 0), ("10.0.0.9", 0), ("::1", 0)])
+def test_only_another_loopback_address_is_a_source(address: str, count: int) -> None:
+    assert text(address=address).count(f"  source {address}\n") == count
+
+
+def test_the_state_file_goes_with_the_text() -> None:
+    assert "server-state-file /run/muster/servers.state" in section(text(), "global")
+    assert text().count("load-server-state-from-file global") == 2
+
+
+def test_metrics_are_served_only_when_asked_for() -> None:
+    assert "prometheus-exporter" not in text()
+    assert "bind :9404,:::9404 v6only" in section(text(metrics_port=9404), "frontend balancer_metrics from http_base")
+
+
+def test_the_generation_is_the_hash_of_the_rest() -> None:
+    it = text()
+    assert it == text()
+    assert is_untouched(it)
+    assert not is_untouched(it.replace("maxconn 4000", "maxconn 4001"))
+    assert generation(it) != generation(text("profile: seed\n"))
+    assert generation("global\n") is None
+    assert not is_untouched("global\n")
+
+
+@pytest.mark.parametrize("path", ["/run/a b", "/run/a#b", '/run/a"b', "/run/a\nb", "/run/a'b", "/run/$HOME", "run/x"])
+def test_paths_that_mean_something_to_haproxy_are_refused(path: str) -> None:
+    with pytest.raises(Rejected):
+        text(paths=RuntimePaths(Path(path), Path("/pki")))
+    with pytest.raises(Rejected):
+        text(paths=RuntimePaths(Path("/run"), Path(path)))
+
+
+def test_a_path_too_long_for_a_socket_is_refused() -> None:
+    with pytest.raises(Misconfigured, match="too long"):
+        text(paths=RuntimePaths(Path("/run/" + 90 * "x"), Path("/pki")))
+
+
+@pytest.mark.parametrize("name", ["proxy01.test\n server evil 1.2.3.4:1", "a b", "x#y", 'x"y', "", "${HOME}"])
+def test_hostile_member_names_do_not_get_past_the_cluster_file_or_the_renderer(name: str) -> None:
+    from dataclasses import replace
+
+    good = modelled(document().parsed(ClusterFile))
+    bad_server = replace(good.services[0].servers[0], name=name)
+    bad = replace(good, services=(replace(good.services[0], servers=(bad_server,)),))
+    with pytest.raises(Rejected):
+        rendered(bad, which=Balancer(address="10.0.0.9"), runtime=PATHS, version=NEW)
+    bad_server = replace(good.services[0].servers[0], address=name)
+    bad = replace(good, services=(replace(good.services[0], servers=(bad_server,)),))
+    with pytest.raises(Rejected):
+        rendered(bad, which=Balancer(address="10.0.0.9"), runtime=PATHS, version=NEW)
+
+
+@pytest.mark.parametrize(
+    ("said", "version"),
+    [
+        ("HAProxy version 2.6.12-1+deb12u4 2026/10/17 - https://haproxy.org/", (2, 6, 12)),
+        ("HAProxy version 2.8.25-5cf5d0683 2026/06/26", (2, 8, 25)),
+        ("HAProxy version 3.2-dev5-abc 2026", (3, 2, 5)),
+        ("HAProxy version 3.0.0 x", (3, 0, 0)),
+    ],
+)
+def test_versions_are_read_as_haproxy_says_them(said: str, version: tuple[int, int, int]) -> None:
+    assert HAProxyVersion.parse(said) == HAProxyVersion(*version)
+
+
+@pytest.mark.parametrize("said", ["", "nginx 1.2", "HAProxy version 2.2.9 x"])
+def test_too_old_or_other_programs_are_unsupported(said: str) -> None:
+    with pytest.raises(Unsupported):
+        HAProxyVersion.parse(said)

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
+
+from muster.edge import metrics
+from muster.edge.metrics import EdgeMetrics
+from muster.edge.routes import Access
+from tests.unit.edge.calls import request
+
+
+async def exposed(counted: EdgeMetrics) -> dict[str, float]:
+    text = (await counted.exposition()).decode()
+    return {
+        s.name + str(sorted(s.labels.items())): s.value for f in text_string_to_metric_families(text) for s in f.samples
+    }
+
+
+async def test_requests_are_counted_by_method_route_and_status() -> None:
+    counted = EdgeMetrics(CollectorRegistry())
+    counted.observe("GET", "/dns/{value}", 200, 0.004)
+    counted.observe("GET", "/dns/{value}", 200, 0.3)
+    counted.observe("GET", "/dns/{value}", 503, 0.3)
+    shown = await exposed(counted)
+    labels = [("method", "GET"), ("route", "/dns/{value}"), ("status", "200")]
+    assert shown[f"muster_request_seconds_count{labels}"] == 2
+    assert shown[f"muster_request_seconds_bucket{sorted([('le', '0.005'), *labels])}"] == 1
+
+
+async def test_what_changes_between_scrapes_is_refreshed_before_each() -> None:
+    counted = EdgeMetrics(CollectorRegistry())
+    assert (await exposed(counted))["muster_store_up[]"] == 0
+    counted.on_scrape(lambda: counted.store_up.inc())
+    assert (await exposed(counted))["muster_store_up[]"] == 1
+    assert (await exposed(counted))["muster_store_up[]"] == 2
+
+
+async def test_the_answer_is_labelled_as_prometheus_expects() -> None:
+    answer = await metrics.metrics(EdgeMetrics(CollectorRegistry()), request())
+    assert dict(answer.headers)[b"content-type"].startswith(b"text/plain; version=")
+    assert b"muster_store_up 0.0" in answer.body
+
+
+def test_metrics_are_for_the_cluster_only() -> None:
+    assert metrics.MOUNT.access is Access.CLUSTER

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from muster.edge.params import MAX_DEPTH, MAX_PARAMETERS, from_multipart, from_query, merged
+from muster.kernel.errors import Rejected
+from muster.kernel.names import FQDN
+
+NESTED = {
+    b"": {},
+    b"a=1": {"a": "1"},
+    b"a=": {"a": ""},
+    b"a": {"a": None},
+    b"related_macs&x=1": {"related_macs": None, "x": "1"},
+    b"a=1&a=2": {"a": "2"},
+    b"a=1&&b=2&": {"a": "1", "b": "2"},
+    b"a=b=c": {"a": "b=c"},
+    b"a+b=c+d": {"a b": "c d"},
+    b"a%2Bb=c%2Bd": {"a+b": "c+d"},
+    b"a=%C3%A9": {"a": "é"},
+    b"a[]=1&a[]=2": {"a": ["1", "2"]},
+    b"a%5B%5D=1": {"a": ["1"]},
+    b"a[]": {"a": [None]},
+    b"a[b]=1&a[c]=2": {"a": {"b": "1", "c": "2"}},
+    b"a[b]": {"a": {"b": None}},
+    b"a[b][c]=1": {"a": {"b": {"c": "1"}}},
+    b"a[b][]=1&a[b][]=2": {"a": {"b": ["1", "2"]}},
+    b"a[][b]=1&a[][c]=2": {"a": [{"b": "1", "c": "2"}]},
+    b"a[][b]=1&a[][b]=2": {"a": [{"b": "1"}, {"b": "2"}]},
+    b"a[][b]=1&a[][c]=2&a[][b]=3": {"a": [{"b": "1", "c": "2"}, {"b": "3"}]},
+    b"ztp_firmware[core]=x&ztp_firmware[image]=y": {"ztp_firmware": {"core": "x", "image": "y"}},
+    b"a&a[]=1": {"a": ["1"]},
+    b"a[b]=1&a=2": {"a": "2"},
+    b"a[]=1&a=2": {"a": "2"},
+    b"a[=1": {"a[": "1"},
+    b"a]=1": {"a]": "1"},
+    b"[a]=1": {"[a]": "1"},
+    b"a=1;b=2": {"a": "1", "b": "2"},
+    b"a=1;b&c=2": {"a": "1;b", "c": "2"},
+}
+
+
+@pytest.mark.parametrize(("raw", "meant"), NESTED.items(), ids=lambda v: repr(v)[:50])
+def test_parameters_nest_as_rack_nests_them(raw: bytes, meant: dict[str, object]) -> None:
+    assert from_query(raw) == meant
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        (b"a=1&a[b]=2", r"expected Hash for param `a\[b\]'"),
+        (b"a=1&a[]=2", r"expected Array for param `a\[\]'"),
+        (b"a[]=1&a[b]=2", r"expected Hash for param `a\[b\]'"),
+        (b"a[b]=1&a[]=2", r"expected Array for param `a\[\]'"),
+        (b"a[b]=1&a[b][c]=2", r"expected Hash for param `a\[b\]\[c\]'"),
+    ],
+)
+def test_a_parameter_that_is_two_things_is_rejected(raw: bytes, expected: str) -> None:
+    with pytest.raises(Rejected, match="Invalid query parameters: " + expected):
+        from_query(raw)
+
+
+@pytest.mark.parametrize(
+    ("raw", "meant"),
+    [
+        (b"a[][b][c]=1&a[][b][d]=2", {"a": [{"b": {"c": "1", "d": "2"}}]}),
+        (b"a[][b][]=1&a[][b][]=2", {"a": [{"b": ["1", "2"]}]}),
+    ],
+)
+def test_a_map_in_a_list_is_filled_until_the_whole_path_repeats(raw: bytes, meant: dict[str, object]) -> None:
+    assert from_query(raw) == meant
+
+
+def test_too_many_parameters_are_rejected() -> None:
+    assert len(from_query(b"&".join(b"a%d=1" % n for n in range(MAX_PARAMETERS)))) == MAX_PARAMETERS
+    for separator in (b"&", b";"):
+        with pytest.raises(Rejected, match=f"more than {MAX_PARAMETERS}"):
+            from_query(separator * MAX_PARAMETERS)
+
+
+def test_too_deep_a_name_is_rejected_and_shown_short() -> None:
+    from_query(b"a" + b"[b]" * MAX_DEPTH + b"=1")
+    with pytest.raises(Rejected, match=f"nests deeper than {MAX_DEPTH}") as raised:
+        from_query(b"a" + b"[b]" * 10_000 + b"=1")
+    assert len(str(raised.value)) < 250
+
+
+def test_bytes_that_are_not_utf_8_are_kept_and_refused_by_who_reads_them() -> None:
+    for raw in (b"a=x%FF", b"a=x\xff"):
+        value = from_query(raw)["a"]
+        assert value == "x\udcff"
+        with pytest.raises(Rejected):
+            FQDN.parse(value)
+
+
+@given(
+    st.one_of(
+        st.binary(),
+        st.lists(st.sampled_from([b"a", b"b", b"[", b"]", b"[]", b"[a]", b"&", b"=", b";", b"%", b"+"])).map(b"".join),
+    )
+)
+def test_any_query_is_parsed_or_rejected(raw: bytes) -> None:
+    try:
+        found = from_query(raw)
+    except Rejected:
+        return
+    assert all(isinstance(key, str) for key in found)
+
+
+def test_the_later_source_wins() -> None:
+    assert merged({"a": "1", "b": "1"}, {"b": "2"}, {"c": ["3"]}) == {"a": "1", "b": "2", "c": ["3"]}
+
+
+def multipart(*parts: str) -> bytes:
+    return ("".join(f"--X\r\n{p}\r\n" for p in parts) + "--X--\r\n").encode()
+
+
+def test_a_multipart_form_nests_like_a_query() -> None:
+    body = multipart(
+        'Content-Disposition: form-data; name="a[b]"\r\n\r\n1',
+        'Content-Disposition: form-data; name="f"; filename="x.txt"\r\nContent-Type: text/plain\r\n\r\ncontent',
+        'Content-Disposition: form-data; name="a[c]"\r\n\r\n2',
+    )
+    assert from_multipart(body, "multipart/form-data; boundary=X") == {"a": {"b": "1", "c": "2"}, "f": "content"}
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b"", "multipart/form-data"),
+        (b"nonsense", "multipart/form-data; boundary=X"),
+        (b"--Y\r\n\r\n", "multipart/form-data; boundary=X"),
+        (b"--X\r\nbad header\r\n\r\n1\r\n--X--\r\n", "multipart/form-data; boundary=X"),
+    ],
+)
+def test_a_broken_multipart_form_is_rejected(body: bytes, content_type: str) -> None:
+    with pytest.raises(Rejected, match="Invalid multipart body"):
+        from_multipart(body, content_type)
+
+
+@given(
+    st.lists(
+        st.sampled_from([b"--X", b"--", b"\r\n", b"Content-Disposition: form-data; name=a", b":", b"a", b"\x00"])
+    ).map(b"".join)
+)
+def test_any_multipart_body_is_parsed_or_rejected(body: bytes) -> None:
+    try:
+        from_multipart(body, "multipart/form-data; boundary=X")
+    except Rejected:
+        return

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from muster.edge.request import ClientGone, Peer, Request, TooLarge, TooSlow
+from muster.kernel.errors import Rejected
+from tests.unit.edge.calls import certificate, peer, request, scope
+
+FORM = {"content-type": "application/x-www-form-urlencoded; charset=UTF-8"}
+
+
+def test_a_peer_is_named_by_its_certificate_in_lower_case() -> None:
+    assert peer("Foreman.Example.COM").name == "foreman.example.com"
+    assert peer("foreman.example.com, O=x").name == "foreman.example.com"
+    assert peer(None).name is None
+    assert Peer("192.0.2.1").name is None
+    assert Peer("192.0.2.1", b"not DER").name is None
+    assert peer("foreman.example.com").certificate == certificate("foreman.example.com")
+
+
+async def test_the_body_wins_over_the_query_and_the_path_over_both() -> None:
+    call = request("POST", "/?a=query&b=query&c=query", headers=FORM, body=[b"b=body&c=body"])
+    call.arguments = {"c": "path"}
+    assert await call.params() == {"a": "query", "b": "body", "c": "path"}
+
+
+@pytest.mark.parametrize("headers", [FORM, {}])
+async def test_a_form_is_read_with_its_content_type_and_without(headers: dict[str, str]) -> None:
+    assert await request("POST", "/", headers=headers, body=[b"a=1&", b"b[]=2"]).params() == {"a": "1", "b": ["2"]}
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "text/plain", "application/octet-stream"])
+async def test_other_bodies_are_ignored_for_parameters(content_type: str) -> None:
+    call = request("POST", "/?a=1", headers={"content-type": content_type}, body=[b'{"a": 2}'])
+    assert await call.params() == {"a": "1"}
+    assert await call.body() == b'{"a": 2}'
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_the_body_of_a_get_holds_no_parameters(method: str) -> None:
+    assert await request(method, "/?a=1", headers=FORM, body=[b"b=2"]).params() == {"a": "1"}
+
+
+async def test_a_multipart_form_is_read_too() -> None:
+    body = b'--X\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n--X--\r\n'
+    call = request("PUT", "/", headers={"Content-Type": "Multipart/Form-Data; boundary=X"}, body=[body])
+    assert await call.params() == {"a": "1"}
+
+
+async def test_texts_are_given_by_name_and_absent_or_bare_ones_are_none() -> None:
+    call = request("POST", "/?a=1&b", body=[b"x=y"])
+    assert await call.text_params("a", "b", "c") == {"a": "1", "b": None, "c": None}
+
+
+@pytest.mark.parametrize(("query", "kind"), [("a[]=1", "list"), ("a[b]=1", "dict")])
+async def test_a_list_or_a_map_is_no_text(query: str, kind: str) -> None:
+    with pytest.raises(Rejected, match=f"Invalid parameter a: one text is expected, not a {kind}"):
+        await request("GET", "/?" + query).text_params("a")
+
+
+async def test_a_body_up_to_the_limit_is_read_and_one_byte_more_refused() -> None:
+    assert await request("POST", body=[b"12", b"345"], body_limit_bytes=5).body() == b"12345"
+    with pytest.raises(TooLarge, match="the body is larger than 5 bytes"):
+        await request("POST", body=[b"12", b"3456"], body_limit_bytes=5).body()
+
+
+async def test_a_body_that_does_not_come_is_too_slow() -> None:
+    async def never() -> dict[str, object]:
+        await asyncio.Event().wait()
+        return {}
+
+    given = scope("POST", "/")
+    call = Request(
+        given,
+        never,
+        peer=Peer("192.0.2.1"),
+        request_id="1",
+        headers={},
+        body_limit_bytes=10,
+        body_timeout_s=0.01,
+    )
+    with pytest.raises(TooSlow, match=r"did not arrive within 0\.01 s"):
+        await call.body()
+
+
+async def test_a_client_that_goes_away_is_said_to_be_gone() -> None:
+    with pytest.raises(ClientGone):
+        await request("POST", body=[b"half"], gone=True).body()
+
+
+async def test_a_body_is_read_once_and_remembered() -> None:
+    call = request("POST", body=[b"a=1"])
+    assert await call.body() == await call.body() == b"a=1"
+    assert await call.params() == {"a": "1"}
+
+
+async def test_an_unread_body_is_noticed() -> None:
+    for headers, unread in (({}, False), ({"content-length": "0"}, False), ({"content-length": "3"}, True)):
+        assert request("POST", headers=headers, body=[b"abc"]).unread is unread
+    call = request("POST", headers={"transfer-encoding": "chunked"}, body=[b"abc"])
+    assert call.unread
+    await call.body()
+    assert not call.unread
+
+
+async def test_a_broken_escape_in_a_form_is_rejected() -> None:
+    with pytest.raises(Rejected, match="bad URI"):
+        await request("POST", "/", headers=FORM, body=[b"a=%zz"]).params()
+
+
+def test_header_names_are_matched_in_lower_case() -> None:
+    call = request(headers={"Accept": "text/html", "X-Client-Cert": "x"})
+    assert call.accept == "text/html"
+    assert call.header(b"x-client-cert") == "x"
+    assert call.header(b"nothing") is None
+    assert call.peer.certificate is None

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import pytest
+
+from muster import features
+from muster.edge.feature import FOREMAN_PREFIXES
+from muster.edge.routes import Access
+from muster.kernel.settings import parse
+
+
+def said(text: str) -> list[tuple[int, str, str]]:
+    return [(p.line, p.where, p.sentence) for p in features.problems(parse(text))]
+
+
+def test_every_feature_is_listed_by_its_name_under_foremans_prefixes() -> None:
+    assert features.FEATURES
+    for name, feature in features.FEATURES.items():
+        assert feature.name == name
+        assert feature.mounts
+        assert all(FOREMAN_PREFIXES[m.prefix] == name for m in feature.mounts)
+
+
+def test_every_route_of_a_feature_whose_clients_are_not_hosts_is_protected() -> None:
+    for_hosts = {"httpboot", "templates", "registration"}
+    for name, feature in features.FEATURES.items():
+        kinds = {r.access for m in feature.mounts for r in m.routes}
+        assert kinds == {Access.OPEN if name in for_hosts else Access.TRUSTED}
+
+
+def test_settings_of_known_features_are_checked_each_with_its_line() -> None:
+    text = """\
+features:
+  dns:
+    provider: memory
+    ttl_s: -1
+    nsupdate:
+      sevrer: x
+  logs:
+    enabled: maybe
+"""
+    assert [(line, where) for line, where, _ in said(text)] == [
+        (4, "features.dns.ttl_s"),
+        (6, "features.dns.nsupdate.sevrer"),
+        (8, "features.logs.enabled"),
+    ]
+    assert said(text)[1][2] == "unknown key 'sevrer'; did you mean 'server'?"
+
+
+@pytest.mark.parametrize(
+    "text", ["features: {dns: {provider: memory}, logs: {}}", "features: {logs: null}", "a: 1", "features: 5", "- 1"]
+)
+def test_a_file_with_good_features_or_none_has_no_problems(text: str) -> None:
+    assert said(text) == []
+
+
+def test_an_unknown_feature_is_answered_with_the_nearest_or_all() -> None:
+    (dsn, other) = said("features:\n  dnss: {}\n  zzzzz: {}\n")
+    assert dsn == (2, "features.dnss", "unknown feature 'dnss'; did you mean 'dns'?")
+    assert other[:2] == (3, "features.zzzzz")
+    assert other[2].startswith("unknown feature 'zzzzz'; known features: dns")
+
+
+def test_a_rule_between_settings_of_a_feature_has_the_features_line() -> None:
+    assert said("features:\n  dns:\n    provider: smart_proxy\n") == [
+        (2, "features.dns", "provider smart_proxy needs smart_proxy.url")
+    ]

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from muster.kernel.errors import Misconfigured, Unavailable
+from muster.kernel.files import make_directory, read_bounded, write_atomically
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.fixture(params=[0o022, 0o077, 0o000], ids=["umask 022", "umask 077", "umask 000"])
+def _umask(request: pytest.FixtureRequest) -> Iterator[None]:
+    before = os.umask(request.param)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("_umask")
+def test_the_mode_asked_for_is_the_mode_whatever_the_umask(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "key", "k", mode=0o600)
+    write_atomically(tmp_path / "cert", b"c", mode=0o644)
+    make_directory(tmp_path / "a" / "b", mode=0o750)
+    assert [mode(tmp_path / n) for n in ("key", "cert", "a/b")] == [0o600, 0o644, 0o750]
+
+
+def test_a_file_is_replaced_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+    target = tmp_path / "f"
+    write_atomically(target, "old")
+    write_atomically(target, "nëw")
+    assert target.read_text() == "nëw"
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+def test_who_holds_the_old_file_keeps_the_old_content(tmp_path: Path) -> None:
+    target = tmp_path / "f"
+    write_atomically(target, "old")
+    with target.open() as held:
+        write_atomically(target, "new")
+        assert held.read() == "old"
+
+
+def test_a_link_is_replaced_and_never_written_through(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "f").symlink_to(victim)
+    write_atomically(tmp_path / "f", "new")
+    assert victim.read_text() == "precious"
+    assert not (tmp_path / "f").is_symlink()
+
+
+def test_a_write_the_disk_refuses_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match=r"Writing .*missing/f failed: No such file or directory"):
+        write_atomically(tmp_path / "missing" / "f", "x")
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "inside").touch()
+    with pytest.raises(Unavailable, match="the old file is untouched"):
+        write_atomically(tmp_path / "d", "x")
+    assert [p.name for p in tmp_path.iterdir()] == ["d"]
+
+
+def test_a_directory_that_exists_keeps_its_mode(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir(mode=0o700)
+    make_directory(tmp_path / "d", mode=0o755)
+    assert mode(tmp_path / "d") == 0o700
+
+
+def test_a_directory_below_a_file_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "f").touch()
+    with pytest.raises(Unavailable, match="Making directory"):
+        make_directory(tmp_path / "f" / "d")
+
+
+def test_a_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"12345")
+    assert read_bounded(tmp_path / "f", what="file", limit_bytes=5) == b"12345"
+    with pytest.raises(Misconfigured, match=r"Reading key file .*/f failed: larger than 4 bytes"):
+        read_bounded(tmp_path / "f", what="key file", limit_bytes=4)
+    with pytest.raises(Misconfigured, match=r"Reading key file .*/g failed: No such file or directory"):
+        read_bounded(tmp_path / "g", what="key file")

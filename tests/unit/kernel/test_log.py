@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from muster.kernel import log
+from muster.kernel.log import LEVELS, LogRecord, LogRings, merged
+
+
+def record(n: float, level: str = "INFO") -> LogRecord:
+    return LogRecord(float(n), level, f"message {n:g}")
+
+
+def stamps(records: list[LogRecord]) -> list[float]:
+    return [r.timestamp for r in records]
+
+
+def test_the_newest_records_are_kept_and_errors_that_fall_out_move_to_the_tail() -> None:
+    rings = LogRings(size=3, tail_size=2)
+    for n, level in enumerate(["ERROR", "INFO", "FATAL", "UNKNOWN", "WARN", "INFO", "INFO"]):
+        rings.add(record(n, level))
+    # 0, 2 and 3 fell out as errors; the tail keeps the newest two of them. 1 was no error.
+    assert stamps(rings.records()) == [2, 3, 4, 5, 6]
+
+
+@given(st.lists(st.sampled_from(LEVELS), max_size=40), st.integers(1, 8), st.integers(0, 5))
+def test_main_and_tail_hold_exactly_what_the_protocol_says(levels: list[str], size: int, tail_size: int) -> None:
+    rings = LogRings(size=size, tail_size=tail_size)
+    made = [record(n, level) for n, level in enumerate(levels)]
+    for r in made:
+        rings.add(r)
+    fallen = [r for r in made[: max(0, len(made) - size)] if r.level in ("ERROR", "FATAL", "UNKNOWN")]
+    assert rings.records() == fallen[len(fallen) - min(tail_size, len(fallen)) :] + made[-size:]
+
+
+def test_records_from_a_timestamp_on_include_it() -> None:
+    rings = LogRings(size=2, tail_size=5)
+    for n in range(5):
+        rings.add(record(n, "ERROR"))
+    assert stamps(rings.records(2.0)) == [2, 3, 4]
+    assert rings.records(99) == []
+
+
+def test_unshared_records_are_taken_oldest_first_and_only_once() -> None:
+    rings = LogRings(size=10)
+    for n in range(5):
+        rings.add(record(n))
+    assert stamps(rings.take_unshared(3)) == [0, 1, 2]
+    assert stamps(rings.take_unshared(3)) == [3, 4]
+    assert rings.take_unshared(3) == []
+    assert len(rings.records()) == 5
+
+
+def test_records_put_back_come_before_those_made_since() -> None:
+    rings = LogRings(size=10)
+    for n in range(3):
+        rings.add(record(n))
+    taken = rings.take_unshared(2)
+    rings.add(record(3))
+    rings.put_back_unshared(taken)
+    assert stamps(rings.take_unshared(10)) == [0, 1, 2, 3]
+    assert rings.dropped_unshared == 0
+
+
+def test_records_that_no_longer_fit_are_dropped_oldest_first_and_counted() -> None:
+    rings = LogRings(size=3)
+    for n in range(3):
+        rings.add(record(n))
+    taken = rings.take_unshared(3)
+    rings.add(record(3))
+    rings.add(record(4))
+    rings.put_back_unshared(taken)
+    assert rings.dropped_unshared == 2
+    assert stamps(rings.take_unshared(10)) == [2, 3, 4]
+    for n in range(4):
+        rings.add(record(n))
+    assert rings.dropped_unshared == 3
+    rings.put_back_unshared([record(9)])
+    assert rings.dropped_unshared == 4
+    assert stamps(rings.take_unshared(10)) == [1, 2, 3]
+
+
+def test_the_records_of_several_members_become_one_time_line() -> None:
+    one, two = [record(1), record(4)], [record(2), record(3)]
+    assert stamps(list(merged(one, two))) == [1, 2, 3, 4]
+
+
+def test_a_record_shows_only_what_it_has_in_the_protocols_order() -> None:
+    assert list(record(1).as_json()) == ["timestamp", "level", "message"]
+    full = LogRecord(1.5, "ERROR", "m", "m: frame", "1111aaaa", "proxy01")
+    assert list(full.as_json()) == ["timestamp", "level", "message", "backtrace", "request_id", "member"]
+
+
+@pytest.mark.parametrize(
+    ("method", "level"),
+    [("info", "INFO"), ("warning", "WARN"), ("error", "ERROR"), ("critical", "FATAL")],
+)
+def test_a_record_reaches_the_rings_with_the_protocols_level(method: str, level: str) -> None:
+    rings = LogRings()
+    log.configure(rings=rings, stream=io.StringIO())
+    getattr(log.logger("dns"), method)("Zone refused", zone="example.com")
+    (made,) = rings.records()
+    assert made.level == level
+    assert made.message.startswith("Zone refused ")
+    assert "zone=example.com" in made.message
+
+
+@pytest.mark.parametrize("level", LEVELS[:5])
+def test_records_below_the_configured_level_are_nowhere(level: str) -> None:
+    rings, stream = LogRings(), io.StringIO()
+    log.configure(rings=rings, level=level, stream=stream, form="json")
+    for method in ("debug", "info", "warning", "error", "critical"):
+        getattr(log.logger("x"), method)(method)
+    assert [r.level for r in rings.records()] == list(LEVELS[LEVELS.index(level) : 5])
+    assert len(stream.getvalue().splitlines()) == len(rings.records())
+
+
+def test_an_exceptions_traceback_is_the_records_backtrace() -> None:
+    rings = LogRings()
+    log.configure(rings=rings, stream=io.StringIO())
+    try:
+        raise ValueError("boom")
+    except ValueError:
+        log.logger("x").exception("Bug")
+    (made,) = rings.records()
+    assert made.level == "ERROR"
+    assert "boom" not in made.message
+    assert made.backtrace is not None
+    assert made.backtrace.rstrip().endswith("ValueError: boom")
+
+
+def test_a_record_made_during_a_request_carries_8_characters_of_its_id() -> None:
+    rings = LogRings()
+    log.configure(rings=rings, stream=io.StringIO())
+    token = log.request_id.set("deadbeef-0000-1111")
+    try:
+        log.logger("x").info("Inside")
+    finally:
+        log.request_id.reset(token)
+    log.logger("x").info("Outside")
+    assert [r.request_id for r in rings.records()] == ["deadbeef", None]
+
+
+def test_json_lines_name_the_member_and_are_whole() -> None:
+    stream = io.StringIO()
+    log.configure(stream=stream, form="json", member="proxy01.example.com")
+    log.logger("x").info("Two\nlines", n=1)
+    (line,) = stream.getvalue().splitlines()
+    shown = json.loads(line)
+    assert (shown["event"], shown["member"], shown["level"], shown["n"]) == (
+        "Two\nlines",
+        "proxy01.example.com",
+        "info",
+        1,
+    )
+
+
+def test_a_message_that_is_not_text_everywhere_is_replaced_and_a_long_one_cut() -> None:
+    rings = LogRings()
+    log.configure(rings=rings, stream=io.StringIO())
+    log.logger("x").info("a\udcffb")
+    log.logger("x").info("x" * 20_000)
+    assert rings.records()[0].message.startswith("a?b")
+    assert len(rings.records()[1].message) == 8192
+
+
+def test_a_record_without_words_gets_them_when_it_is_read_or_shared() -> None:
+    rings = LogRings(3, 2)
+    rings.add_unworded(1.0, "ERROR", "Finished %s with %d", ("GET", 500), "abcd1234")
+    assert rings.records() == [LogRecord(1.0, "ERROR", "Finished GET with 500", None, "abcd1234")]
+    assert rings.take_unshared(5) == rings.records()
+    for n in range(3):
+        rings.add_unworded(2.0 + n, "INFO", "record %d", (n,), None)
+    assert [r.message for r in rings.records()] == ["Finished GET with 500", "record 0", "record 1", "record 2"]
+
+
+def test_a_reader_that_went_away_does_not_stop_who_logs() -> None:
+    class Gone(io.StringIO):
+        def write(self, _: str) -> int:
+            raise BrokenPipeError
+
+    rings = LogRings()
+    log.configure(rings=rings, stream=Gone())
+    log.logger("test").info("Still here")
+    assert [r.message for r in rings.records()] == ["Still here room=test"]

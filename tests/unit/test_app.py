@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+import yaml
+
+from muster import app
+from muster.app import AccessLog, MemberOptions, checked, loaded, member_opened, store_password
+from muster.edge.application import Mounted, unprotected
+from muster.edge.routes import Access
+from muster.features import FEATURES
+from muster.kernel.errors import Misconfigured
+from muster.kernel.settings import InvalidSettings
+
+GOOD: dict[str, Any] = {
+    "schema": 1,
+    "cluster": "demo",
+    "address": "proxy.example.com",
+    "store": {"url": "sqlite:///unused.db"},
+    "members": [
+        {"id": 1, "name": "proxy01.example.com", "address": "127.0.0.11"},
+        {"id": 2, "name": "old.example.com", "address": "127.0.0.12", "kind": "foreman"},
+    ],
+    "features": {"dns": {"provider": "memory"}},
+}
+
+
+@pytest.fixture(autouse=True)
+def _log_unconfigured() -> Iterator[None]:
+    yield
+    structlog.reset_defaults()
+
+
+def written(tmp_path: Path, **changes: Any) -> Path:
+    path = tmp_path / "cluster.yaml"
+    given = {**GOOD, "store": {"url": f"sqlite:///{tmp_path}/muster.db"}, **changes}
+    path.write_text(yaml.safe_dump(given, sort_keys=False))
+    return path
+
+
+def test_a_good_file_is_a_cluster_without_findings(tmp_path: Path) -> None:
+    cluster, found = checked(written(tmp_path))
+    assert found == []
+    assert cluster is not None
+    assert cluster == loaded(written(tmp_path))
+
+
+def test_the_findings_of_every_room_come_together_in_order_of_lines(tmp_path: Path) -> None:
+    path = tmp_path / "cluster.yaml"
+    path.write_text("""\
+schema: 1
+cluster: DEMO
+address: proxy.example.com
+store: {url: "sqlite:///muster.db"}
+members:
+  - {id: 1, name: a.example.com, address: 127.0.0.1}
+  - {id: 1, name: b.example.com, address: 127.0.0.2}
+services:
+  smartproxi: {enabled: false}
+features:
+  dnss: {}
+  dns: {ttl_s: -1}
+""")
+    cluster, found = checked(path)
+    assert cluster is None
+    assert [(p.line, p.where) for p in found] == [
+        (2, "cluster"),
+        (7, "members[1].id"),
+        (9, "services.smartproxi"),
+        (11, "features.dnss"),
+        (12, "features.dns.ttl_s"),
+    ]
+    with pytest.raises(InvalidSettings, match="has 5 problems"):
+        loaded(path)
+
+
+@pytest.mark.parametrize("text", ["a: [", "a: 1\na: 2\n"])
+def test_a_file_that_cannot_be_parsed_has_findings_too(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "cluster.yaml"
+    path.write_text(text)
+    cluster, found = checked(path)
+    assert cluster is None
+    assert len(found) == 1
+
+
+def test_a_file_that_is_not_there_is_misconfigured(tmp_path: Path) -> None:
+    with pytest.raises(Misconfigured, match="No such file"):
+        checked(tmp_path / "none.yaml")
+
+
+def test_the_stores_password_is_the_first_line_of_its_file(tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    with_file = written(tmp_path, store={"url": "postgresql://u@h/d", "password_file": str(secret)})
+    with pytest.raises(Misconfigured, match=r"Reading store password file .*password failed"):
+        store_password(loaded(with_file))
+    for empty in ("", "\n", "  \nsecond\n"):
+        secret.write_text(empty)
+        with pytest.raises(Misconfigured, match="is empty"):
+            store_password(loaded(with_file))
+    secret.write_text("hunter2\nsecond line\n")
+    found = store_password(loaded(with_file))
+    assert found is not None
+    assert found.reveal() == "hunter2"
+    assert store_password(loaded(written(tmp_path))) is None
+
+
+async def test_a_member_of_the_ruby_kind_is_not_served_by_us(tmp_path: Path) -> None:
+    options = MemberOptions(written(tmp_path), "old", tmp_path)
+    with pytest.raises(Misconfigured, match=r"old\.example\.com is of kind foreman"):
+        async with member_opened(options):
+            pass
+
+
+class Built(Exception):
+    """Carries the mounts of an application that was about to serve."""
+
+
+async def product_mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sequence[Mounted]:
+    # The list must be the one a member is really built with, and building goes straight on to opening sockets: so the
+    # application's constructor is where this test stops it.
+    def stopped(*, mounts: Sequence[Mounted], **_: object) -> None:
+        raise Built(list(mounts))
+
+    monkeypatch.setattr(app, "Application", stopped)
+    with pytest.raises(Built) as raised:
+        async with member_opened(MemberOptions(written(tmp_path), "proxy01", tmp_path)):
+            pass
+    found: Sequence[Mounted] = raised.value.args[0]
+    return found
+
+
+async def test_exactly_these_routes_are_unprotected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mounts = await product_mounts(tmp_path, monkeypatch)
+    # A feature that is not mounted could hide an open route from this list.
+    assert {m.feature for m in mounts if m.feature} == {*FEATURES, "logs"}
+    assert unprotected(mounts) == [
+        ("GET", "/features"),
+        ("GET", "/health/live"),
+        ("GET", "/health/ready"),
+        ("GET", "/version"),
+    ]
+
+
+async def test_only_metrics_are_for_the_cluster_and_everything_else_is_for_trusted_hosts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounts = await product_mounts(tmp_path, monkeypatch)
+    by_access = {a: {m.mount.prefix for m in mounts for r in m.mount.routes if r.access is a} for a in Access}
+    assert by_access == {
+        Access.OPEN: {"", "/health"},
+        Access.CLUSTER: {"/metrics"},
+        Access.TRUSTED: {"/v2", "/logs", "/dns"},
+    }
+
+
+async def test_finished_calls_are_written_together(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    try:
+        log = AccessLog("json", "proxy01", writer)
+        log("Finished GET /a with 200")
+        log("Finished GET /\udcff with 404")
+        log.flush()
+        log.flush()
+        lines = os.read(reader, 10_000).decode().splitlines()
+        assert [yaml.safe_load(line)["event"] for line in lines] == [
+            "Finished GET /a with 200",
+            "Finished GET /? with 404",
+        ]
+        assert all(yaml.safe_load(line)["member"] == "proxy01" for line in lines)
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+async def test_an_access_log_nobody_reads_any_more_stops_nothing() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        log = AccessLog(stream_fd=writer)
+        log("Finished GET /a with 200")
+        log.flush()
+    finally:
+        os.close(writer)

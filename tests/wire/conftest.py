@@ -1,0 +1,50 @@
+"""Wiring only: one member with a real BIND for all recorded conversations."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.servers import bind, member
+from tests.servers.bind import BindServer
+from tests.servers.member import Member
+from tests.wire import golden, identities
+
+
+@pytest.fixture(scope="session")
+def recordings() -> None:
+    reason = golden.missing()
+    if reason is not None:
+        if os.environ.get("MUSTER_NO_SKIPS"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def lab(
+    recordings: None, needs: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[BindServer]:
+    needs("bind")
+    with bind.running(tmp_path_factory.mktemp("lab"), zones=golden.zones()) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def proxy(lab: BindServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Member]:
+    nsupdate = {"server": lab.address, "port": lab.port, "key_file": str(lab.key_file)}
+    with member.running(
+        tmp_path_factory.mktemp("proxy"),
+        features={"dns": {"nsupdate": nsupdate}},
+        names=identities.NAMES,
+        # The recorded handshakes were with an RSA key.
+        key_kind="rsa-2048",
+    ) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def clients(proxy: Member) -> Mapping[str, Path]:
+    return identities.certificates(proxy)

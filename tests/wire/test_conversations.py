@@ -1,0 +1,154 @@
+"""Every recorded call of Foreman's to the Ruby proxy, played in order to a real member with a real BIND."""
+
+from __future__ import annotations
+
+import json
+import re
+import ssl
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.servers.bind import BindServer
+from tests.servers.client import Answer, Connection, Place, tls_client
+from tests.servers.member import Member
+from tests.wire import golden
+from tests.wire.differences import BIND, DIFFERENCES
+from tests.wire.golden import Effect, Exchange
+
+EXCHANGES = golden.exchanges()
+# The member's own clock is later than the recording's, so a recorded moment is moved to the start of its file.
+_RECORDED_MOMENT = re.compile(r"(?<=from_timestamp=)1795\d{6}\.\d+")
+
+
+@dataclass(frozen=True)
+class Played:
+    """What came back; status 0: the connection failed."""
+
+    status: int
+    body: str
+    effects: tuple[Effect, ...]
+    headers: Mapping[str, str]
+
+
+@pytest.fixture(scope="module")
+def played(proxy: Member, lab: BindServer, clients: Mapping[str, Path]) -> dict[tuple[str, int], Played]:
+    _wait_for_store(proxy)
+    found: dict[tuple[str, int], Played] = {}
+    begun: dict[str, float] = {}
+    for exchange in EXCHANGES:
+        moment = begun.setdefault(exchange.file, time.time())
+        path = _RECORDED_MOMENT.sub(str(moment), exchange.line["path"])
+        answer = _played(exchange, path, proxy, clients)
+        effects = tuple(Effect(e.name, e.type, tuple(lab.dig(e.name, e.type))) for e in _effects(exchange))
+        found[exchange.key] = Played(answer.status, answer.text, effects, answer.headers)
+    return found
+
+
+@pytest.fixture(scope="module")
+def bind_place(lab: BindServer) -> str:
+    return f"{lab.address}#{lab.port}"
+
+
+def _wait_for_store(proxy: Member) -> None:
+    end = time.monotonic() + 15
+    while "incomplete" in json.loads(proxy.ask("GET", "/logs").body)["info"]:
+        assert time.monotonic() < end, "the member never reached its store"
+        time.sleep(0.1)
+
+
+def _played(exchange: Exchange, path: str, proxy: Member, clients: Mapping[str, Path]) -> Answer:
+    place: Place = proxy.https if exchange.over_tls else proxy.http
+    tls: ssl.SSLContext | None = None
+    if exchange.over_tls:
+        tls = tls_client(proxy.ca, clients[exchange.client] if exchange.client else None)
+        if "ALPN" in exchange.line["note"]:
+            tls.set_alpn_protocols(["h2", "http/1.1"])
+    try:
+        with Connection(place, tls=tls, source=exchange.line.get("source_ip")) as connection:
+            connection.send(exchange.raw(path))
+            return connection.answer(exchange.method)
+    except OSError as e:
+        return Answer(0, type(e).__name__, {}, b"")
+
+
+def _effects(exchange: Exchange) -> tuple[Effect, ...]:
+    """Return the questions of an exchange: the recorded ones, then those its difference asks besides."""
+    ours = DIFFERENCES[exchange.key].effects if exchange.key in DIFFERENCES else {}
+    asked = {f"{e.name} {e.type}" for e in exchange.effects}
+    extra = [Effect(name, kind, ()) for name, kind in (dig.split() for dig in ours if dig not in asked)]
+    return (*exchange.effects, *extra)
+
+
+def _expected(exchange: Exchange) -> tuple[int, str | None, tuple[Effect, ...]]:
+    line, difference = exchange.line, DIFFERENCES.get(exchange.key)
+    status, body = (difference.status, difference.body) if difference else (line["status"], line["body"])
+    ours = difference.effects if difference else {}
+    effects = tuple(Effect(e.name, e.type, ours.get(f"{e.name} {e.type}", e.answer)) for e in _effects(exchange))
+    return status, body, effects
+
+
+def _comparable(exchange: Exchange, body: str) -> str:
+    """Cut the records out of a log: they are this run's own (their form is tested in ``test_logs.py``)."""
+    if "logs" in exchange.line.get("volatile", ()):
+        return re.sub(r'"logs":\[.*\]', '"logs":[]', body)
+    return body
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES, ids=lambda e: e.id)
+def test_the_answer_is_the_recorded_one(
+    exchange: Exchange, played: dict[tuple[str, int], Played], bind_place: str
+) -> None:
+    ours = played[exchange.key]
+    status, body, effects = _expected(exchange)
+    body = body and body.replace(BIND, bind_place)
+    assert (ours.status, _comparable(exchange, ours.body)) == (
+        status,
+        _comparable(exchange, ours.body if body is None else body),
+    ), exchange.line["note"]
+    assert ours.effects == effects, exchange.line["note"]
+
+
+def _has_recorded_type(exchange: Exchange) -> bool:
+    """Whether both answered alike; a page of the Ruby proxy's own server and a failed connection have no such type."""
+    status, content_type = exchange.line["status"], exchange.line["content_type"] or ""
+    return _expected(exchange)[0] == status != 0 and "ISO-8859-1" not in content_type
+
+
+@pytest.mark.parametrize("exchange", [e for e in EXCHANGES if _has_recorded_type(e)], ids=lambda e: e.id)
+def test_the_recorded_content_type_is_kept(exchange: Exchange, played: dict[tuple[str, int], Played]) -> None:
+    assert played[exchange.key].headers["content-type"] == exchange.line["content_type"]
+
+
+def test_no_difference_is_stale(played: dict[tuple[str, int], Played]) -> None:
+    recorded = {e.key: e for e in EXCHANGES}
+    assert not set(DIFFERENCES) - set(recorded), "differences from nothing recorded"
+    stale = [
+        key
+        for key in DIFFERENCES
+        if (played[key].status, _comparable(recorded[key], played[key].body), played[key].effects)
+        == (
+            recorded[key].line["status"],
+            _comparable(recorded[key], recorded[key].line["body"]),
+            recorded[key].effects,
+        )
+    ]
+    assert not stale, "these answers are the recorded ones"
+
+
+def test_every_difference_says_why() -> None:
+    assert not [key for key, d in DIFFERENCES.items() if not d.reason.endswith(".") or len(d.reason) < 30]
+
+
+def test_all_files_were_played(recordings: None) -> None:
+    assert {e.file for e in EXCHANGES} == set(golden.FILES)
+    assert len(EXCHANGES) >= 178
+
+
+def test_a_request_id_is_never_echoed(played: dict[tuple[str, int], Played]) -> None:
+    given = [e.key for e in EXCHANGES if "X-Request-Id" in e.line["request_headers"]]
+    assert given
+    assert not [key for key in given if "x-request-id" in played[key].headers]
