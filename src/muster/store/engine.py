@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sqlite3
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -34,6 +36,7 @@ _log = logger("store")
 _POOL_SIZE = 5
 _POOL_OVERFLOW = 5
 _MIGRATION_LIMIT_S = 60.0
+_SWITCH_PAUSE_S = 0.01
 
 # psycopg answers a cancellation by asking the server to stop the statement, for up to ten seconds when that server is
 # hung. A second cancellation this long after the first makes it drop the connection instead.
@@ -321,8 +324,29 @@ def _tuned_sqlite(connection: Any, _record: Any) -> None:
 
 
 async def _set_pragmas(connection: Any) -> None:
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    await _made_write_ahead(connection)
+    for pragma in ("synchronous=FULL", "foreign_keys=ON"):
         await connection.execute(f"PRAGMA {pragma}")
+
+
+async def _made_write_ahead(connection: Any) -> None:
+    """Switch the file to WAL, waiting for others' locks.
+
+    SQLite waits for a lock only where a transaction begins; this statement reads first, then asks for the lock, and
+    fails at once when another process switches or writes in that moment.
+    """
+    cursor = await connection.execute("PRAGMA busy_timeout")
+    (limit_ms,) = await cursor.fetchone()
+    give_up_at = time.monotonic() + limit_ms / 1000
+    while True:
+        try:
+            await connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as e:
+            if e.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > give_up_at:
+                raise
+        else:
+            return
+        await asyncio.sleep(_SWITCH_PAUSE_S)
 
 
 def _begin_of_sqlite(connection: Connection) -> None:
