@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from muster.app import cluster_store, loaded
+from muster.app.settings import cluster_store, loaded
 from muster.balancer.census import Census, Parity
 from muster.balancer.model import modelled
 from muster.cluster.roster import Roster

@@ -21,7 +21,7 @@ def report(name: str, state: str = "ready") -> Report:
 
 async def test_a_member_reports_and_everybody_sees_it_in_store_time(store: Store) -> None:
     roster = Roster(store)
-    assert (await roster.beat(report("p1"), first=True)).wanted == "ready"
+    assert (await roster.beat(report("p1"), first=True)).wish.wanted == "ready"
     await roster.beat(report("p1", "draining"), first=False)
     seen = (await roster.seen())["p1"]
     assert seen.report == report("p1", "draining")
@@ -33,7 +33,7 @@ async def test_a_member_reports_and_everybody_sees_it_in_store_time(store: Store
 async def test_a_wish_stands_before_its_member_and_reaches_it_with_its_beat(store: Store) -> None:
     roster = Roster(store)
     wish = await roster.wish("p1", "drain", reason="kernel update", by="admin")
-    assert (await roster.beat(report("p1"), first=True)) == wish
+    assert (await roster.beat(report("p1"), first=True)).wish == wish
 
 
 async def test_of_two_wishes_on_one_version_one_is_refused(store: Store) -> None:
@@ -42,7 +42,7 @@ async def test_of_two_wishes_on_one_version_one_is_refused(store: Store) -> None
     await roster.wish("p1", "ready", reason="", by="bert", expected=first.version)
     with pytest.raises(Conflict, match="bert wished p1 to be ready"):
         await roster.wish("p1", "drain", reason="", by="carl", expected=first.version)
-    assert (await roster.beat(report("p1"), first=True)).by == "bert"
+    assert (await roster.beat(report("p1"), first=True)).wish.by == "bert"
 
 
 async def test_records_of_the_others_are_told_ascending_and_trimmed_to_the_newest(store: Store) -> None:

@@ -36,64 +36,8 @@ def balance(
 async def _balance(
     cluster_path: Path, pki: Path, run: Path, name: str | None, haproxy_path: Path | None, log_form: str
 ) -> None:
-    import contextlib
-    import signal
-
-    from muster.balancer.haproxy import binary as binaries
-    from muster.balancer.haproxy.engine import HAProxyEngine
-    from muster.balancer.haproxy.render import RuntimePaths
+    from muster.app.balancer import BalancerOptions, balance
     from muster.kernel import log
-    from muster.kernel.errors import MusterError
-    from muster.kernel.files import fingerprint
 
     log.configure(form="json" if log_form == "json" else "text")
-    logger = log.logger("balancer")
-    loop = asyncio.get_running_loop()
-    stop, look, wake = asyncio.Event(), asyncio.Event(), asyncio.Event()
-
-    def on(event: asyncio.Event) -> None:
-        event.set()
-        wake.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on, stop)
-    loop.add_signal_handler(signal.SIGHUP, on, look)
-    paths = RuntimePaths(run.absolute(), (pki / "balancer").absolute())
-    binary = await binaries.probed(haproxy_path or binaries.found())
-    text = await _rendered(cluster_path, name, paths, binary)
-    async with HAProxyEngine(paths, binary=binary.path) as engine:
-        await engine.apply(text)
-        logger.info("Balancer runs", haproxy=engine.version, pid=engine.pid, generation=engine.generation)
-        watched = (cluster_path, pki / "balancer" / "check.pem", pki / "balancer" / "ca.pem")
-        known = fingerprint(*watched)
-        while not stop.is_set():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(1.0):
-                    await wake.wait()
-            wake.clear()
-            now = fingerprint(*watched)
-            if stop.is_set() or (now == known and not look.is_set()):
-                continue
-            look.clear()
-            try:
-                await engine.apply(await _rendered(cluster_path, name, paths, binary), anew=now[1:] != known[1:])
-            except MusterError as e:
-                logger.error("New configuration refused; the old one stays in force", why=str(e))
-            known = now
-
-
-async def _rendered(cluster_path: Path, name: str | None, paths: object, binary: object) -> str:
-    from muster.app import loaded
-    from muster.balancer.haproxy import binary as binaries
-    from muster.balancer.haproxy.render import rendered
-    from muster.balancer.model import modelled
-
-    cluster = loaded(cluster_path)
-    which = cluster.balancer(name)
-    return rendered(
-        modelled(cluster),
-        which=which,
-        runtime=paths,  # type: ignore[arg-type]
-        version=binary.version,  # type: ignore[attr-defined]
-        dual_stack=binaries.has_ipv6(),
-    )
+    await balance(BalancerOptions(cluster_path, pki, run.absolute(), name, haproxy_path))

@@ -21,7 +21,7 @@ def config() -> None:
 @click.argument("file", required=False, type=click.Path(dir_okay=False, path_type=Path))
 def check(cluster_path: Path, as_json: bool, file: Path | None) -> int:
     """Print every problem of the cluster file with its line; exit 3 when there is one."""
-    from muster.app import checked
+    from muster.app.settings import checked
 
     path = file or cluster_path
     cluster, problems = checked(path)
@@ -44,7 +44,7 @@ def show(cluster_path: Path, as_json: bool) -> None:
     """Print the cluster file as Muster understands it, defaults filled in, secrets hidden."""
     import yaml
 
-    from muster.app import loaded
+    from muster.app.settings import loaded
 
     content = loaded(cluster_path).model_dump(mode="json", by_alias=True)
     if as_json:

@@ -61,7 +61,7 @@ async def examination(
     outside: str | None = None,
 ) -> dict[str, Any]:
     """Return everything ``muster doctor`` shows, as one JSON object."""
-    from muster.app import loaded
+    from muster.app.settings import loaded
     from muster.balancer.model import modelled
     from muster.cli.credentials import asking_context, client_bundle
     from muster.doctor.checks import Patient
@@ -105,7 +105,7 @@ async def examination(
 
 def _store(cluster: Any) -> Any:
     """Open the store without the right to make its schema: the doctor changes nothing."""
-    from muster.app import store_password
+    from muster.app.settings import store_password
     from muster.kernel.errors import Unavailable
     from muster.store.engine import opened
 

@@ -1,11 +1,12 @@
-"""``muster drain`` and ``muster ready``: ask a member to take no new clients, or to take them again."""
+"""``muster drain``, ``muster ready``, ``muster maintenance``: where a member shall stand, wished and awaited."""
 
 from __future__ import annotations
 
 import asyncio
 import getpass
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,15 +23,28 @@ from muster.cli.options import (
     run_option,
 )
 
+Target = Literal["ready", "drain", "maintenance", "removed"]
+
+# A steward looks at its lease every few beats; after so long without any there is none.
+_NOBODY_DECIDES_S = 8.0
+_DONE: dict[Target, str] = {"ready": "ready", "drain": "drained", "maintenance": "maintenance", "removed": "removed"}
+_wait_option = click.option(
+    "--wait", "wait_s", type=click.FloatRange(0, 86400), default=30.0, show_default=True, help="Seconds."
+)
+_force_option = click.option(
+    "--force", is_flag=True, help="Also when too few other members are ready, or it is the only signer."
+)
+_reason_option = click.option("--reason", default="", help="Shown in status and to the balancer.")
+
 
 @click.command()
 @cluster_option
 @pki_option
 @run_option
 @click.argument("member")
-@click.option("--reason", default="", help="Shown in status and to the balancer.")
-@click.option("--wait", "wait_s", type=click.FloatRange(0, 86400), default=30.0, show_default=True, help="Seconds.")
-@click.option("--force", is_flag=True, help="Also when no other member is ready for a service.")
+@_reason_option
+@_wait_option
+@_force_option
 @dry_run_option
 @json_option
 def drain(
@@ -49,8 +63,8 @@ def drain(
     The wish is kept in the store: the member stays drained over restarts until muster ready MEMBER.
     """
     pki = pki_directory(cluster_path, pki_path)
-    change = Change(cluster_path, pki, run_path, member, "drain", reason, wait_s, force, dry_run)
-    return _reported(asyncio.run(change.carried_out()), as_json)
+    change = Change(cluster_path, pki, run_path, member, "drain", reason, wait_s, force, dry_run, say=_to_stderr)
+    return reported(asyncio.run(change.carried_out()), as_json)
 
 
 @click.command()
@@ -58,7 +72,37 @@ def drain(
 @pki_option
 @run_option
 @click.argument("member")
-@click.option("--wait", "wait_s", type=click.FloatRange(0, 86400), default=30.0, show_default=True, help="Seconds.")
+@_reason_option
+@_wait_option
+@_force_option
+@dry_run_option
+@json_option
+def maintenance(
+    cluster_path: Path,
+    pki_path: Path | None,
+    run_path: Path,
+    member: str,
+    reason: str,
+    wait_s: float,
+    force: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
+    """Drain MEMBER, then stop asking after it: balancers check it no more and nothing complains of it.
+
+    muster ready MEMBER ends it; so does nothing else.
+    """
+    pki = pki_directory(cluster_path, pki_path)
+    change = Change(cluster_path, pki, run_path, member, "maintenance", reason, wait_s, force, dry_run, say=_to_stderr)
+    return reported(asyncio.run(change.carried_out()), as_json)
+
+
+@click.command()
+@cluster_option
+@pki_option
+@run_option
+@click.argument("member")
+@_wait_option
 @dry_run_option
 @json_option
 def ready(
@@ -70,108 +114,158 @@ def ready(
     dry_run: bool,
     as_json: bool,
 ) -> int:
-    """Let a drained MEMBER take clients again; wait until it is ready."""
+    """Let MEMBER take clients again, once every balancer's checks of it have passed; wait until it is ready."""
     pki = pki_directory(cluster_path, pki_path)
-    change = Change(cluster_path, pki, run_path, member, "ready", "", wait_s, True, dry_run)
-    return _reported(asyncio.run(change.carried_out()), as_json)
+    change = Change(cluster_path, pki, run_path, member, "ready", "", wait_s, True, dry_run, say=_to_stderr)
+    return reported(asyncio.run(change.carried_out()), as_json)
 
 
-def _reported(result: dict[str, Any], as_json: bool) -> int:
+def reported(result: dict[str, Any], as_json: bool) -> int:
+    """Print what came of a change and return the exit code."""
     if as_json:
         print_json(result)
     else:
+        for number, step in enumerate(result.get("steps", ()), 1):
+            click.echo(f"  {number}. {step}")
         click.echo(result["sentence"])
     return 0 if result["done"] else NOT_DONE
 
 
+def _to_stderr(sentence: str) -> None:
+    click.echo(sentence, err=True)
+
+
+def _silently(_sentence: str) -> None:
+    return
+
+
 @dataclass(frozen=True)
 class Change:
-    """A wish for one member, carried out: written to the store and awaited."""
+    """A wish for one member, carried out: written to the store and awaited.
+
+    Attributes:
+        min_ready: None: the cluster file's.
+        say: hears of progress.
+    """
 
     cluster_path: Path
     pki: Path
     run: Path
     name: str
-    wanted: Literal["drain", "ready"]
+    wanted: Target
     reason: str
     wait_s: float
     force: bool
     dry: bool
-    min_ready: int = 1
+    min_ready: int | None = None
+    say: Callable[[str], None] = field(default=_silently)
 
     async def carried_out(self) -> dict[str, Any]:
-        from muster.app import cluster_store, loaded
-        from muster.balancer.model import modelled
-        from muster.balancer.survey import short_of, surveyed
-        from muster.cli.credentials import asking_context
+        from muster.app.settings import cluster_store, loaded
         from muster.cluster.roster import Roster
         from muster.kernel import log
-        from muster.kernel.errors import Conflict, Unsupported
+        from muster.kernel.errors import Unsupported
 
         # What would be logged is raised; unconfigured, it would also stand between the lines of the answer.
         log.configure(level="ERROR")
         cluster = loaded(self.cluster_path)
         member = cluster.member(self.name)
-        if member.kind != "muster":
-            raise Unsupported(f"{member.name} is a Ruby Smart Proxy and cannot be asked to drain; use the balancer")
-        context = asking_context(self.pki)
-        balancing = modelled(cluster)
-        if self.wanted == "drain" and not self.force:
-            short = short_of(await surveyed(balancing, context=context), member.name, self.min_ready)
-            if short:
-                least = "no ready member" if self.min_ready == 1 else f"fewer than {self.min_ready} ready members"
-                text = f"Without {member.name} there would be {least} for {', '.join(short)}; nothing was changed"
-                raise Conflict(f"{text} (--force does it)")
+        if member.kind != "muster" and not cluster.balancers:
+            raise Unsupported(f"{member.name} is a Ruby Smart Proxy: only a balancer drains it, and there is none")
+        await self._allowed(cluster, member)
         async with cluster_store(cluster) as store:
-            roster = Roster(store)
-            seen = (await roster.seen()).get(str(member.name))
-            before = seen.wish if seen else None
+            name = str(member.name)
+            before = (await Roster(store).wishes()).get(name)
             if self.dry:
-                now = before.wanted if before else "ready"
-                return self._result(
-                    member.name, True, f"Would ask {member.name} to {self.wanted} (it is asked to be {now})."
-                )
-            expected = before.version if before else None
-            await roster.wish(str(member.name), self.wanted, reason=self.reason, by=who(), expected=expected)
-            return await self._awaited(roster, str(member.name))
+                now = before.target if before else "ready"
+                text = f"Nothing was changed; {name} is wished to be {now} now."
+                return {**self._result(name, True, text), "steps": self.steps(name, member.kind)}
+            wish = await Roster(store).wish(
+                name,
+                self.wanted,
+                reason=self.reason,
+                by=who(),
+                expected=before.version if before else None,
+                forced=self.force and self.wanted != "ready",
+            )
+            return await self._awaited(store, name, wish, before)
 
-    async def _awaited(self, roster: Any, name: str) -> dict[str, Any]:
-        target = "draining" if self.wanted == "drain" else "ready"
-        deadline = time.monotonic() + self.wait_s
-        sessions: int | None = None
-        state = "silent"
+    def steps(self, name: str, kind: str = "muster") -> list[str]:
+        """Return what would happen, in order."""
+        if self.wanted == "ready":
+            return [f"let {name} take clients while balancers hold it drained and check it", f"admit {name}"]
+        asked = f"balancers send nothing new to {name}"
+        leaving = f"; it asks its clients to leave (at most {self.wait_s:g} s are waited)" if kind == "muster" else ""
+        further = {
+            "maintenance": [f"balancers stop checking {name}"],
+            "removed": [f"balancers forget {name} at their next reload"],
+        }
+        return [asked + leaving, f"wait until no balancer has a connection to {name}", *further.get(self.wanted, [])]
+
+    async def _allowed(self, cluster: Any, member: Any) -> None:
+        """Refuse what would leave too few ready, before anybody is asked; the steward looks once more."""
+        from muster.balancer.model import modelled
+        from muster.balancer.survey import short_of, surveyed
+        from muster.cli.credentials import asking_context
+        from muster.kernel.errors import Conflict
+
+        if self.wanted == "ready" or self.force:
+            return
+        if member.name == cluster.signer:
+            raise Conflict(
+                f"{member.name} is the only signer: without it no Puppet certificate can be signed; nothing was changed "
+                "(--force does it)"
+            )
+        least = cluster.min_ready if self.min_ready is None else self.min_ready
+        short = short_of(await surveyed(modelled(cluster), context=asking_context(self.pki)), member.name, least)
+        if short:
+            few = "no ready member" if least == 1 else f"fewer than {least} ready members"
+            planned = "; ".join(self.steps(str(member.name), member.kind))
+            raise Conflict(
+                f"Without {member.name} there would be {few} for {', '.join(short)}; nothing was changed "
+                f"(--force does it). Planned was: {planned}"
+            )
+
+    async def _awaited(self, store: Any, name: str, wish: Any, before: Any) -> dict[str, Any]:
+        from muster.cluster.life import Lives
+        from muster.cluster.roster import Roster
+        from muster.cluster.steward import minutes
+        from muster.kernel.errors import Conflict
+
+        started = time.monotonic()
+        told = ""
         while True:
-            seen = (await roster.seen()).get(name)
-            state = "silent" if seen is None or seen.silent else seen.report.state
-            sessions = await _sessions(self.run, name)
-            if state == target and (self.wanted == "ready" or not sessions):
-                told = "" if sessions is None else "; the balancer has no connection to it"
-                told = told if self.wanted == "drain" else ""
-                return self._result(name, True, f"{name} is {'drained' if self.wanted == 'drain' else 'ready'}{told}.")
-            if state == "silent" and time.monotonic() > deadline - self.wait_s + 3:
-                text = f"{name} does not report; it will be {target} when it runs again."
+            life = (await Lives(store).all()).get(name)
+            said = await minutes(store)
+            state = life.state if life else "joining"
+            if state == _DONE[self.wanted]:
+                return self._result(name, True, f"{name} is {_standing(self.wanted)}.")
+            waited_s = time.monotonic() - started
+            why = said.held.get(name)
+            if why and state == "ready":
+                # Withdrawn, or it would be carried out some day when nobody expects it any more.
+                target: Target = before.target if before else "ready"
+                await Roster(store).wish(name, target, reason="withdrawn", by=who(), expected=wish.version)
+                raise Conflict(f"{name} was not {_standing(self.wanted)}: {why}; nothing was changed (--force does it)")
+            if not said.by and waited_s > _NOBODY_DECIDES_S:
+                text = f"No member and no balancer reports to the store, so nobody decides; the wish for {name} stands."
                 return self._result(name, False, text)
-            if time.monotonic() > deadline:
-                left = f", {sessions} connections left" if sessions else ""
-                return self._result(name, False, f"{name} is {state}{left} after {self.wait_s:g} s; the wish stands.")
-            await asyncio.sleep(0.25)
+            waiting = said.waiting.get(name, "")
+            if waited_s > self.wait_s:
+                text = f"{name} is {state}{': ' + waiting if waiting else ''} after {self.wait_s:g} s; the wish stands."
+                return self._result(name, False, text)
+            progress = f"{name} is {state}{': ' + waiting if waiting else ''}"
+            if progress != told:
+                self.say(progress)
+                told = progress
+            await asyncio.sleep(0.2)
 
     def _result(self, name: str, done: bool, sentence: str) -> dict[str, Any]:
         return {"member": name, "wanted": self.wanted, "dry_run": self.dry, "done": done, "sentence": sentence}
 
 
-async def _sessions(run: Path, name: str) -> int | None:
-    """Connections of the balancer on this host to the member; None when there is no balancer here."""
-    from muster.balancer.haproxy.sockets import MasterSocket
-    from muster.kernel.errors import MusterError
-
-    socket = run / "master.sock"
-    if not socket.exists():
-        return None
-    try:
-        return await MasterSocket(socket).sessions(name.lower())
-    except MusterError:
-        return None
+def _standing(target: Target) -> str:
+    return "in maintenance" if target == "maintenance" else _DONE[target]
 
 
 def who() -> str:

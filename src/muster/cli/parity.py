@@ -66,7 +66,7 @@ async def examination(
     pair: tuple[Path, Path | None] | None = None,
 ) -> dict[str, Any]:
     """Return everything ``muster parity`` shows, as one JSON object."""
-    from muster.app import cluster_store, loaded
+    from muster.app.settings import cluster_store, loaded
     from muster.balancer.census import Census
     from muster.balancer.model import modelled
     from muster.cli.credentials import client_bundle

@@ -68,7 +68,7 @@ def haproxy(
     as_json: bool,
 ) -> None:
     """Render HAProxy's configuration for one balancer; --json shows the model of services and servers instead."""
-    from muster.app import loaded
+    from muster.app.settings import loaded
     from muster.balancer.haproxy import binary as binaries
     from muster.balancer.haproxy.render import RuntimePaths, rendered
     from muster.balancer.model import modelled
@@ -117,7 +117,7 @@ def keepalived(
     as_json: bool,
 ) -> None:
     """Render keepalived's configuration, which moves the virtual address to a balancer whose HAProxy answers."""
-    from muster.app import loaded
+    from muster.app.settings import loaded
     from muster.balancer.haproxy.render import RuntimePaths
     from muster.balancer.keepalived import CHECK_SCRIPT, CHECK_SCRIPT_PATH, CheckPaths, rendered
 
@@ -161,7 +161,7 @@ def nginx(
     as_json: bool,
 ) -> None:
     """Render an nginx (stream) configuration for one balancer; its head and --json say what nginx does not do."""
-    from muster.app import loaded
+    from muster.app.settings import loaded
     from muster.balancer.haproxy.binary import has_ipv6
     from muster.balancer.model import modelled
     from muster.balancer.nginx import NginxPaths, checked, lacks, rendered
@@ -200,7 +200,7 @@ def envoy(
     as_json: bool,
 ) -> None:
     """Render Envoy's bootstrap and the files it watches (LDS, CDS, EDS); what Envoy does not do goes to stderr."""
-    from muster.app import loaded
+    from muster.app.settings import loaded
     from muster.balancer.envoy import EnvoyPaths, lacks, rendered
     from muster.balancer.haproxy.binary import has_ipv6
     from muster.balancer.model import modelled
@@ -232,7 +232,7 @@ def _written(files: Mapping[str, Any], directory: Path, *, dry_run: bool) -> Non
 @json_option
 def table(cluster_path: Path, as_json: bool) -> None:
     """Show what any other load balancer has to be told: ports, members, and what to ask them."""
-    from muster.app import loaded
+    from muster.app.settings import loaded
     from muster.balancer.model import modelled
     from muster.balancer.table import lines, tabled
 

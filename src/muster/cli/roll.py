@@ -27,7 +27,7 @@ _DOCUMENT = "roll"
 @cluster_option
 @pki_option
 @run_option
-@click.option("--member", "only", multiple=True, help="Only these members. [default: all of kind muster]")
+@click.option("--member", "only", multiple=True, help="Only these members. [default: all]")
 @click.option("--min-ready", type=click.IntRange(0, 200), default=1, show_default=True, help="Per service.")
 @click.option(
     "--wait", "wait_s", type=click.FloatRange(1, 86400), default=60.0, show_default=True, help="For drain and ready."
@@ -85,7 +85,7 @@ class _Rolling:
     quiet: bool
 
     async def forget(self) -> dict[str, Any]:
-        from muster.app import cluster_store, loaded
+        from muster.app.settings import cluster_store, loaded
         from muster.cli.drain import who
         from muster.store.documents import Documents
 
@@ -97,7 +97,7 @@ class _Rolling:
         return {"done": True, "sentence": "Forgotten." if before.version else "There was no roll."}
 
     async def carried_out(self, command: tuple[str, ...], *, resume: bool, dry_run: bool) -> dict[str, Any]:
-        from muster.app import cluster_store, loaded
+        from muster.app.settings import cluster_store, loaded
         from muster.cli.drain import who
         from muster.cluster.rolling import Roll, arguments
         from muster.kernel import log
@@ -122,10 +122,11 @@ class _Rolling:
                         else f"{stopped.out or 'between members'}"
                     )
                     raise Conflict(f"A roll by {at.changed_by} stands at {where}; --resume or --forget it first")
-                chosen = [cluster.member(m) for m in self.only] or [m for m in cluster.members if m.kind == "muster"]
-                ruby = [str(m.name) for m in chosen if m.kind != "muster"]
-                if ruby:
-                    raise Unsupported(f"{', '.join(ruby)}: a Ruby Smart Proxy cannot be asked to drain")
+                chosen = [cluster.member(m) for m in self.only] or list(cluster.members)
+                if not cluster.balancers and (ruby := [str(m.name) for m in chosen if m.kind != "muster"]):
+                    raise Unsupported(
+                        f"{', '.join(ruby)}: only a balancer drains a Ruby Smart Proxy, and there is none"
+                    )
                 going = Roll(command, tuple(str(m.name) for m in chosen))
             addresses = {str(m.name): m.address for m in cluster.members}
             commands = {
@@ -169,7 +170,7 @@ class _Rolling:
         self._say(f"{name}: draining")
         await self._wished(Change(
             self.cluster_path, self.pki, self.run, name, "drain", "muster roll", self.wait_s,
-            self.min_ready == 0, False, self.min_ready,
+            self.min_ready == 0, False, self.min_ready, self._say,
         ))  # fmt: skip
         self._say(f"{name}: running {' '.join(words)}")
         said = await run(words, timeout_s=self.timeout_s)
@@ -191,7 +192,7 @@ class _Rolling:
 
     async def _answering(self, name: str) -> None:
         """Wait until the member itself says ready to the balancer's question for every service it serves."""
-        from muster.app import loaded
+        from muster.app.settings import loaded
         from muster.balancer.model import modelled
         from muster.balancer.survey import surveyed
         from muster.cli.credentials import asking_context

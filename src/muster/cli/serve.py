@@ -25,7 +25,7 @@ def serve(
     """
     import socket
 
-    from muster.app import MemberOptions, run_member
+    from muster.app.member import MemberOptions, run_member
 
     name = member or socket.getfqdn()
     run_member(MemberOptions(cluster_path, name, pki_directory(cluster_path, pki_path), bind, log_form))

@@ -55,11 +55,14 @@ def _watched(cluster_path: Path, pki: Path, run: Path) -> int:
 
 async def collected(cluster_path: Path, pki: Path, run: Path) -> dict[str, Any]:
     """Return everything ``muster status`` shows, as one JSON object."""
-    from muster.app import cluster_store, loaded
+    from muster.app.settings import cluster_store, loaded
     from muster.balancer.model import modelled
     from muster.balancer.survey import surveyed
     from muster.cli.credentials import asking_context
+    from muster.cluster.life import Lives
+    from muster.cluster.observations import Observations
     from muster.cluster.roster import Roster
+    from muster.cluster.steward import minutes
     from muster.kernel import log
     from muster.kernel.errors import MusterError
 
@@ -70,22 +73,30 @@ async def collected(cluster_path: Path, pki: Path, run: Path) -> dict[str, Any]:
     answers = await surveyed(balancing, context=asking_context(pki))
     store_says: str | None = None
     seen: dict[str, Any] = {}
+    lives: dict[str, Any] = {}
+    balancers: dict[str, Any] = {}
+    steward = {"sentence": "", "by": ""}
     try:
         async with cluster_store(cluster) as store:
             seen = {name: s.as_json() for name, s in (await Roster(store).seen()).items()}
+            lives = {name: life.as_json() for name, life in (await Lives(store).all()).items()}
+            balancers = {name: o.as_json() for name, o in (await Observations(store).all()).items()}
+            said = await minutes(store)
+            steward = {"sentence": said.sentence, "by": said.by}
     except MusterError as e:
         store_says = str(e)
     members: list[dict[str, Any]] = []
     for member in cluster.members:
-        said = seen.get(str(member.name))
+        told = seen.get(str(member.name))
         members.append(
             {
                 "name": member.name,
                 "id": member.id,
                 "address": member.address,
                 "kind": member.kind,
-                "said": said,
-                "sentence": _sentence(member.kind, said, store_says),
+                "said": told,
+                "life": lives.get(str(member.name)),
+                "sentence": _sentence(member.kind, told, lives.get(str(member.name)), store_says),
             }
         )
     reporting = all(m["said"] and not m["said"]["silent"] for m in members if m["kind"] == "muster")
@@ -105,21 +116,27 @@ async def collected(cluster_path: Path, pki: Path, run: Path) -> dict[str, Any]:
             for s in balancing.services
         ],
         "store": {"ok": store_says is None, "trouble": store_says},
+        "steward": steward,
+        "balancers": [{"name": b.name, "address": b.address, "said": balancers.get(b.name)} for b in cluster.balancers],
         "balancer": await _balancer(run),
     }
 
 
-def _sentence(kind: str, said: dict[str, Any] | None, store_says: str | None) -> str:
-    if kind == "foreman":
-        return "a Ruby Smart Proxy: it does not report to the store"
+def _sentence(kind: str, said: dict[str, Any] | None, life: dict[str, Any] | None, store_says: str | None) -> str:
     if store_says is not None:
         return "unknown: the store did not answer"
+    stands = (
+        f"{life['state']}{': ' + life['reason'] if life['reason'] and life['state'] != 'ready' else ''}" if life else ""
+    )
+    if kind == "foreman":
+        return stands or "a Ruby Smart Proxy: it does not report to the store"
     if said is None:
-        return "never reported"
+        return f"never reported{'; ' + stands if stands else ''}"
     if said["silent"]:
-        return f"silent for {said['age_s']:.0f} s; last said {said['state']}"
+        return f"silent for {said['age_s']:.0f} s; last said {said['state']}{'; ' + stands if stands else ''}"
     reason = f": {said['reason']}" if said["reason"] else ""
-    return f"{said['state']}{reason}"
+    own = f"{said['state']}{reason}"
+    return own if not life or life["state"] in ("ready", said["state"]) else f"{stands} (it says {own})"
 
 
 async def _balancer(run: Path) -> dict[str, Any] | None:
@@ -179,6 +196,9 @@ def shown(found: dict[str, Any]) -> list[Any]:
     notes = {(a["member"], n) for s in found["services"] for a in s["members"] for n in a["notes"]}
     reasons += [Text(f"{member.split('.')[0]}: {note}", style="yellow") for member, note in sorted(notes)]
     lines = [Text(f"{m['name']}: {m['sentence']}") for m in found["members"]]
+    if found["steward"]["sentence"]:
+        lines.append(Text(found["steward"]["sentence"]))
+    lines += [Text(_of_balancer(b), style="red" if _is_silent(b) else "") for b in found["balancers"]]
     if found["store"]["trouble"]:
         lines.append(Text(found["store"]["trouble"], style="red"))
     balancer = found["balancer"]
@@ -198,3 +218,21 @@ def _cell(answer: dict[str, Any] | None) -> str:
     if answer is None:
         return "[dim]–[/]"
     return _MARKS.get(answer["state"], "[red]unreachable[/]")
+
+
+def _is_silent(balancer: dict[str, Any]) -> bool:
+    return balancer["said"] is None or balancer["said"]["silent"]
+
+
+def _of_balancer(balancer: dict[str, Any]) -> str:
+    said = balancer["said"]
+    if said is None:
+        return f"Balancer {balancer['name']} never reported."
+    if said["silent"]:
+        return f"Balancer {balancer['name']} is silent for {said['age_s']:.0f} s."
+    open_now = sum(said["sessions"].values())
+    ended = sum(t["connections"] for t in said["totals"].values())
+    trouble = f"; {said['trouble']}" if said["trouble"] else ""
+    generation = said["generation"][:12]
+    text = f"Balancer {balancer['name']}: {said['engine']}, generation {generation}, {open_now} connections, "
+    return f"{text}{ended} ended so far{trouble}."

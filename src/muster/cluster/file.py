@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -233,6 +233,8 @@ class ClusterFile(Settings):
     """Settings of each feature; the feature's own page documents them."""
     signer: Literal["any"] | FQDN = "any"
     """Who signs Puppet certificates: ``any`` member, or one member's name."""
+    min_ready: Annotated[int, Field(ge=0, le=200)] = 1
+    """How many ready members each service keeps while others are drained or taken out."""
     expected_differences: tuple[ExpectedDifference, ...] = ()
     """Fields in which members may differ."""
     edge: Edge = Edge()
@@ -270,6 +272,12 @@ class ClusterFile(Settings):
     def priority(self, balancer: Balancer) -> int:
         """Return the balancer's VRRP priority: its own, or the one its place in the file gives it."""
         return balancer.priority or _priority_at(self.balancers.index(balancer))
+
+    def without(self, names: Iterable[str]) -> ClusterFile:
+        """Return the cluster less these members, as long as one is left."""
+        gone = set(names)
+        left = tuple(m for m in self.members if str(m.name) not in gone)
+        return self.model_copy(update={"members": left}) if left else self
 
     @property
     def names(self) -> tuple[FQDN, ...]:

@@ -11,11 +11,13 @@ from typing import Any, Literal
 
 from sqlalchemy import insert, select, update
 
+from muster.cluster.life import Life, life_of
 from muster.kernel.errors import Conflict
 from muster.store.engine import Store, Unit
 from muster.store.tables import members, store_now, wishes
 
 Wanted = Literal["ready", "drain"]
+Target = Literal["ready", "drain", "maintenance", "removed"]
 
 # Beats are one second apart; a member that missed five is not there.
 SILENT_AFTER_S = 5.0
@@ -46,12 +48,29 @@ class Report:
 
 @dataclass(frozen=True)
 class Wish:
-    """What somebody wants of a member; ``version`` 0 means nobody ever wanted anything."""
+    """What somebody wants of a member; ``version`` 0 means nobody ever wanted anything.
+
+    Attributes:
+        goal: what a drain is for: ``maintenance`` or ``removed``; None: nothing further.
+        forced: also when too few members stay ready, or the only signer goes.
+    """
 
     wanted: Wanted = "ready"
     reason: str = ""
     by: str = ""
     version: int = 0
+    goal: str | None = None
+    forced: bool = False
+
+    @property
+    def target(self) -> Target:
+        """Where the member shall end."""
+        return self.goal if self.goal in ("maintenance", "removed") else self.wanted  # type: ignore[return-value]
+
+    def as_reason(self) -> str:
+        """Return who wants it and why, in one clause."""
+        verb = {"drain": "drained", "maintenance": "put into maintenance", "removed": "removed"}.get(self.target, "")
+        return f"{verb} by {self.by}{': ' + self.reason if self.reason else ''}" if verb else f"wanted by {self.by}"
 
 
 @dataclass(frozen=True)
@@ -77,14 +96,33 @@ class Seen:
         }
 
 
+@dataclass(frozen=True)
+class Told:
+    """What a member learns at its beat.
+
+    Attributes:
+        life: None until the steward has decided anything about it.
+    """
+
+    wish: Wish
+    life: Life | None
+
+    @property
+    def leaving(self) -> str:
+        """Why the member shall take no new clients; empty when it shall."""
+        if self.life is None:
+            return self.wish.as_reason() if self.wish.wanted == "drain" else ""
+        return self.life.reason if self.life.is_leaving else ""
+
+
 class Roster:
     """The members' rows in the store."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def beat(self, report: Report, *, first: bool) -> Wish:
-        """Write a member's report and return what is wished of it; ``first`` also marks its start.
+    async def beat(self, report: Report, *, first: bool) -> Told:
+        """Write a member's report and return what is wished of and decided about it; ``first`` also marks its start.
 
         Raises:
             Unavailable: the store did not answer.
@@ -100,7 +138,7 @@ class Roster:
             )
             if changed.rowcount == 0:
                 await uow.connection.execute(insert(members).values(**{"started_at": store_now(), **values}))
-            return await _wish(uow, report.name)
+            return Told(await _wish(uow, report.name), await life_of(uow, report.name))
 
     async def seen(self) -> dict[str, Seen]:
         """Return every member that ever reported, by name.
@@ -109,21 +147,27 @@ class Roster:
             Unavailable: the store did not answer.
         """
         async with self._store.read() as uow:
-            now = await uow.now()
-            rows = (await uow.connection.execute(select(members))).mappings().all()
-            wished = {r["member"]: _as_wish(r) for r in (await uow.connection.execute(select(wishes))).mappings()}
-        fields = Report.__dataclass_fields__
-        return {
-            row["name"]: Seen(
-                Report(**{f: row[f] for f in fields}),
-                row["started_at"],
-                max(0.0, now - row["heartbeat_at"]),
-                wished.get(row["name"], Wish()),
-            )
-            for row in rows
-        }
+            return await seen_in(uow)
 
-    async def wish(self, member: str, wanted: Wanted, *, reason: str, by: str, expected: int | None = None) -> Wish:
+    async def wishes(self) -> dict[str, Wish]:
+        """Return every wish, by member; of a member that never reported, too.
+
+        Raises:
+            Unavailable: the store did not answer.
+        """
+        async with self._store.read() as uow:
+            return await wishes_in(uow)
+
+    async def wish(
+        self,
+        member: str,
+        wanted: Target,
+        *,
+        reason: str,
+        by: str,
+        expected: int | None = None,
+        forced: bool = False,
+    ) -> Wish:
         """Change what is wished of a member; ``expected`` is the version the decision was made on.
 
         Raises:
@@ -133,9 +177,10 @@ class Roster:
         async with self._store.write() as uow:
             before = await _wish(uow, member)
             if expected is not None and before.version != expected:
-                raise Conflict(f"{before.by} wished {member} to be {before.wanted} meanwhile ({before.reason})")
-            after = Wish(wanted, reason, by, before.version + 1)
-            values = {**asdict(after), "at": store_now()}
+                raise Conflict(f"{before.by} wished {member} to be {before.target} meanwhile ({before.reason})")
+            goal = wanted if wanted in ("maintenance", "removed") else None
+            after = Wish("ready" if wanted == "ready" else "drain", reason, by, before.version + 1, goal, forced)
+            values = {**asdict(after), "forced": int(forced), "at": store_now()}
             if before.version:
                 await uow.connection.execute(update(wishes).where(wishes.c.member == member).values(**values))
             else:
@@ -143,10 +188,33 @@ class Roster:
             return after
 
 
+async def seen_in(uow: Unit) -> dict[str, Seen]:
+    """Return every member that ever reported, by name."""
+    now = await uow.now()
+    rows = (await uow.connection.execute(select(*members.c).order_by(members.c.member_id))).mappings().all()
+    wished = await wishes_in(uow)
+    fields = Report.__dataclass_fields__
+    return {
+        row["name"]: Seen(
+            Report(**{f: row[f] for f in fields}),
+            row["started_at"],
+            max(0.0, now - row["heartbeat_at"]),
+            wished.get(row["name"], Wish()),
+        )
+        for row in rows
+    }
+
+
+async def wishes_in(uow: Unit) -> dict[str, Wish]:
+    """Return every wish, by member."""
+    rows = (await uow.connection.execute(select(*wishes.c))).mappings().all()
+    return {row["member"]: _as_wish(row) for row in rows}
+
+
 async def _wish(uow: Unit, member: str) -> Wish:
-    found = (await uow.connection.execute(select(wishes).where(wishes.c.member == member))).mappings().first()
+    found = (await uow.connection.execute(select(*wishes.c).where(wishes.c.member == member))).mappings().first()
     return _as_wish(found) if found else Wish()
 
 
 def _as_wish(row: Any) -> Wish:
-    return Wish(row["wanted"], row["reason"], row["by"], row["version"])
+    return Wish(row["wanted"], row["reason"], row["by"], row["version"], row["goal"], bool(row["forced"]))

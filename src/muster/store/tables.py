@@ -69,9 +69,37 @@ wishes = Table(
     Column("by", Text, nullable=False),
     Column("at", Double, nullable=False),
     Column("version", BigInteger, nullable=False, server_default="1"),
+    Column("goal", Text),
+    Column("forced", Integer, nullable=False, server_default="0"),
     CheckConstraint("wanted IN ('ready', 'drain')", name="wanted"),
 )
-"""What somebody wants of a member; no row means ``ready``. A wish may stand before its member ever started."""
+"""What somebody wants of a member; no row means ``ready``. A wish may stand before its member ever started.
+
+``goal`` says what a drain is for (``maintenance``, ``removed``): members of schema 0001 know ``drain`` only, and drain.
+"""
+
+lives = Table(
+    "lives",
+    metadata,
+    Column("member", Text, primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("reason", Text, nullable=False, server_default=""),
+    Column("since", Double, nullable=False),
+    Column("version", BigInteger, nullable=False, server_default="1"),
+    CheckConstraint(
+        "state IN ('joining', 'warming', 'ready', 'draining', 'drained', 'maintenance', 'removed')", name="state"
+    ),
+)
+"""Where each member stands (:mod:`muster.cluster.life`); changed by compare-and-set on ``version``."""
+
+balancers = Table(
+    "balancers",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("heartbeat_at", Double, nullable=False),
+    Column("content", _json, nullable=False),
+)
+"""What each balancer sees of the members; only the balancer writes its row."""
 
 leases = Table(
     "leases",

@@ -46,8 +46,8 @@ async def version_number(store: Store, name: str) -> int:
 async def test_a_beat_is_seen_by_everybody_as_it_was_reported(store: Store) -> None:
     roster = Roster(store)
     assert await roster.seen() == {}
-    assert await roster.beat(REPORT, first=True) == Wish()
-    assert await roster.beat(OTHER, first=True) == Wish()
+    assert (await roster.beat(REPORT, first=True)).wish == Wish()
+    assert (await roster.beat(OTHER, first=True)).wish == Wish()
     seen = await Roster(store).seen()
     assert {name: s.report for name, s in seen.items()} == {REPORT.name: REPORT, OTHER.name: OTHER}
     assert all(not s.silent and s.wish == Wish() for s in seen.values())
@@ -112,7 +112,14 @@ def test_silence_begins_after_its_limit_and_not_at_it() -> None:
 def test_a_members_row_is_shown_flat_with_its_wish() -> None:
     shown = Seen(REPORT, 5.0, 1.23456, Wish("drain", "update", "admin", 3)).as_json()
     assert (shown["name"], shown["age_s"], shown["silent"], shown["started_at"]) == (REPORT.name, 1.235, False, 5.0)
-    assert shown["wish"] == {"wanted": "drain", "reason": "update", "by": "admin", "version": 3}
+    assert shown["wish"] == {
+        "wanted": "drain",
+        "reason": "update",
+        "by": "admin",
+        "version": 3,
+        "goal": None,
+        "forced": False,
+    }
 
 
 async def test_a_wish_is_told_at_the_next_beat_and_shown_to_everybody(store: Store) -> None:
@@ -120,16 +127,16 @@ async def test_a_wish_is_told_at_the_next_beat_and_shown_to_everybody(store: Sto
     await roster.beat(REPORT, first=True)
     wished = await roster.wish(REPORT.name, "drain", reason="kernel update", by="admin")
     assert wished == Wish("drain", "kernel update", "admin", 1)
-    assert await roster.beat(REPORT, first=False) == wished
+    assert (await roster.beat(REPORT, first=False)).wish == wished
     assert (await roster.seen())[REPORT.name].wish == wished
-    assert await roster.beat(OTHER, first=True) == Wish()
+    assert (await roster.beat(OTHER, first=True)).wish == Wish()
 
 
 async def test_a_wish_may_stand_before_its_member_ever_started(store: Store) -> None:
     roster = Roster(store)
     wished = await roster.wish(REPORT.name, "drain", reason="not yet", by="admin")
     assert await roster.seen() == {}
-    assert await roster.beat(REPORT, first=True) == wished
+    assert (await roster.beat(REPORT, first=True)).wish == wished
 
 
 async def test_a_wish_decided_on_an_old_version_conflicts_and_changes_nothing(store: Store) -> None:
@@ -137,7 +144,7 @@ async def test_a_wish_decided_on_an_old_version_conflicts_and_changes_nothing(st
     first = await roster.wish(REPORT.name, "drain", reason="update", by="anna", expected=0)
     with pytest.raises(Conflict, match=r"anna wished proxy01\.example\.com to be drain meanwhile \(update\)"):
         await roster.wish(REPORT.name, "ready", reason="done", by="ben", expected=0)
-    assert await roster.beat(REPORT, first=True) == first
+    assert (await roster.beat(REPORT, first=True)).wish == first
     assert await roster.wish(REPORT.name, "ready", reason="done", by="ben", expected=1) == Wish(
         "ready", "done", "ben", 2
     )

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import os
 import signal
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +21,13 @@ from typing import Self
 
 from muster.balancer.haproxy import binary as binaries
 from muster.balancer.haproxy import descriptors
+from muster.balancer.haproxy.additions import Addition, additions
 from muster.balancer.haproxy.binary import Binary
-from muster.balancer.haproxy.layout import Layout, kept_state, steered
+from muster.balancer.haproxy.layout import Layout, gated_state, kept_state, steered
 from muster.balancer.haproxy.render import RuntimePaths, generation
 from muster.balancer.haproxy.sockets import MasterSocket, Process, RuntimeSocket
 from muster.balancer.haproxy.supervisor import Supervisor
+from muster.balancer.haproxy.version import HAProxyVersion
 from muster.kernel.clock import Clock, SystemClock
 from muster.kernel.errors import MusterError, Rejected, Unavailable
 from muster.kernel.files import make_directory, read_bounded, write_atomically
@@ -36,6 +39,8 @@ _POLL_S = 0.05
 _REMEMBER_EVERY_S = 2.0
 # After the master has read the file again, a worker that is not there by then will not come.
 _GRACE_S = 1.5
+# 2.4 and 2.5 take servers without checks only.
+_ADDS_CHECKED_SERVERS = HAProxyVersion(2, 6, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,7 @@ class HAProxyEngine:
         self._supervisor: Supervisor | None = None
         self._stack = AsyncExitStack()
         self._remembering: asyncio.Task[None] | None = None
+        self._gated: set[tuple[str, str]] = set()
         self._good: str | None = None
         self._reloaded_at: float | None = None
         self._turn = asyncio.Lock()
@@ -109,6 +115,11 @@ class HAProxyEngine:
     def restarts(self) -> int:
         """How often HAProxy died and was started again."""
         return self._supervisor.restarts if self._supervisor else 0
+
+    def newcomers(self) -> set[tuple[str, str]]:
+        """Return backend and name of the servers added since the last call: they are drained until somebody says ready."""
+        found, self._gated = self._gated, set()
+        return found
 
     async def __aenter__(self) -> Self:
         make_directory(self.paths.run, mode=0o700)
@@ -152,7 +163,8 @@ class HAProxyEngine:
         self._anew = self._anew or anew
         async with self._turn:
             if self._outcome.ticket < ticket:
-                await self._wait_for_interval()
+                if not self._can_add(self._latest[1]):
+                    await self._wait_for_interval()
                 await self._settle(*self._latest)
             if self._outcome.error is not None:
                 raise self._outcome.error
@@ -173,8 +185,11 @@ class HAProxyEngine:
         if text == self._good and self.pid is not None and not anew:
             return
         layout = Layout.of(text)
+        if not anew and self._can_add(text) and await self._added(text):
+            return
+        newcomers = self._new_in_known_backends(layout)
         if self._good is not None:
-            await self._save_state(layout)
+            await self._save_state(layout, newcomers)
         write_atomically(self.paths.config, text, mode=0o600)
         try:
             if self._supervisor is None:
@@ -185,7 +200,43 @@ class HAProxyEngine:
             await self._restore()
             raise
         self._good = text
+        self._gated |= newcomers
         log.info("The balancer's configuration is in force", generation=self.generation, servers=len(layout.servers))
+
+    def _can_add(self, text: str) -> bool:
+        """Whether only servers are new, and this HAProxy takes servers with checks while it runs."""
+        if self._good is None or self.pid is None or self._opened().version < _ADDS_CHECKED_SERVERS:
+            return False
+        return bool(additions(self._good, text))
+
+    async def _added(self, text: str) -> bool:
+        """Add the new servers without a reload, drained; false, and nothing is changed, when HAProxy refuses one."""
+        wanted = additions(self._good or "", text)
+        done: list[Addition] = []
+        try:
+            for one in wanted:
+                done.append(one)
+                for command in one.commands:
+                    await self.runtime.add(command)
+            write_atomically(self.paths.config, text, mode=0o600)
+        except MusterError as e:
+            log.warning("HAProxy takes a new server only by a reload", reason=str(e))
+            for one in reversed(done):
+                for command in one.undoing:
+                    with contextlib.suppress(MusterError):
+                        await self.runtime.ask(command)
+            return False
+        self._good = text
+        self._gated |= {(a.backend, a.server) for a in wanted}
+        log.info("Servers were added without a reload", generation=self.generation, servers=len(wanted))
+        return True
+
+    def _new_in_known_backends(self, layout: Layout) -> set[tuple[str, str]]:
+        if self._good is None:
+            return set()
+        before = Layout.of(self._good).servers
+        backends = {backend for backend, _ in before}
+        return {place for place in layout.servers if place not in before and place[0] in backends}
 
     async def _vetted(self, text: str, ticket: int) -> None:
         layout = Layout.of(text)
@@ -325,14 +376,15 @@ class HAProxyEngine:
             except MusterError as e:
                 log.debug("Server states were not saved", reason=str(e))
 
-    async def _save_state(self, layout: Layout) -> None:
+    async def _save_state(self, layout: Layout, newcomers: Iterable[tuple[str, str]] = ()) -> None:
         try:
             state = await self.runtime.state_file_content()
         except Unavailable as e:
             # A dead HAProxy's state is the one remembered last.
             log.warning("Server states were not saved", reason=str(e))
             return
-        write_atomically(self.paths.state, kept_state(state, layout), mode=0o600)
+        kept = kept_state(state, layout)
+        write_atomically(self.paths.state, gated_state(kept, layout, sorted(newcomers)), mode=0o600)
 
     async def _processes(self) -> list[Process]:
         try:

@@ -6,8 +6,18 @@ run and never from the model the file once came from.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+
+# HAProxy's SRV_ADMF_FDRAIN: an administrator said drain.
+_DRAINED = "8"
+# Version 1 of the state file, HAProxy 2.4 to 3.x.
+_COLUMNS = [
+    *("be_id", "be_name", "srv_id", "srv_name", "srv_addr", "srv_op_state", "srv_admin_state", "srv_uweight"),
+    *("srv_iweight", "srv_time_since_last_change", "srv_check_status", "srv_check_result", "srv_check_health"),
+    *("srv_check_state", "srv_agent_state", "bk_f_forced_id", "srv_f_forced_id", "srv_fqdn", "srv_port", "srvrecord"),
+    *("srv_use_ssl", "srv_check_port", "srv_check_addr", "srv_agent_addr", "srv_agent_port"),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +74,25 @@ def kept_state(state: str, layout: Layout) -> str:
         elif columns and len(words) == len(columns) and _stands(words, columns, layout):
             kept.append(line)
     return "\n".join(kept) + "\n"
+
+
+def gated_state(state: str, layout: Layout, places: Iterable[tuple[str, str]]) -> str:
+    """Return a state with a line for each of these new servers that has it start drained.
+
+    Without a line a new worker takes a server for UP before its first check (reference/balancer.md §1.3).
+    """
+    columns = next((line.split()[1:] for line in state.splitlines() if line.startswith("#")), _COLUMNS)
+    lines = [] if "#" in state else [f"# {' '.join(columns)}"]
+    for backend, server in places:
+        host, _, port = layout.servers[backend, server].rpartition(":")
+        known = {
+            "be_id": "1", "be_name": backend, "srv_id": "1", "srv_name": server, "srv_addr": host, "srv_op_state": "2",
+            "srv_admin_state": _DRAINED, "srv_uweight": "100", "srv_iweight": "100", "srv_check_health": "1",
+            "srv_check_status": "1", "srv_fqdn": "-", "srv_port": port, "srvrecord": "-", "srv_check_addr": "-",
+            "srv_agent_addr": "-",
+        }  # fmt: skip
+        lines.append(" ".join(known.get(c, "0") for c in columns))
+    return f"{state.rstrip()}\n" + "".join(f"{line}\n" for line in lines)
 
 
 def _stands(words: list[str], columns: dict[str, int], layout: Layout) -> bool:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from muster.balancer.haproxy.journal import FORMAT, socket_path
 from muster.balancer.haproxy.version import HAProxyVersion
 from muster.balancer.model import SHORT, TUNNEL, Balancing, Server, Service, Timeouts
 from muster.balancer.words import address, ip, is_name, matching, path, target, word
@@ -32,6 +33,7 @@ _URI = re.compile(r"/[a-z/]{1,100}(?:\?service=[a-z0-9-]{1,63})?\Z")
 _GENERATION = re.compile(r"^# generation ([0-9a-f]{64})$", re.MULTILINE)
 # A unix socket's address holds 108 bytes, and HAProxy binds a temporary name with a suffix first.
 _SOCKET_PATH_LIMIT = 90
+_OLD_WORKERS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,10 @@ class RuntimePaths:
     @property
     def master_socket(self) -> Path:
         return self.run / "master.sock"
+
+    @property
+    def journal_socket(self) -> Path:
+        return socket_path(self.run)
 
     @property
     def ca(self) -> Path:
@@ -145,6 +151,8 @@ class _Page:
         yield f"  server-state-file {path(self.runtime.state)}"
         yield f"  maxconn {self.which.maxconn}"
         yield "  hard-stop-after 15m"
+        # Old workers live as long as their longest connection; so many of them are enough.
+        yield f"  mworker-max-reloads {_OLD_WORKERS}"
         yield "  spread-checks 20"
         yield "  max-spread-checks 500ms"
         if self.runtime.user is not None:
@@ -163,7 +171,8 @@ class _Page:
         yield f"defaults {name}"
         yield "  mode tcp"
         yield f"  log ring@{JOURNAL} local0 info"
-        yield "  option tcplog"
+        yield f"  log {path(self.runtime.journal_socket)} len 1024 format raw local0 info"
+        yield f'  log-format "{FORMAT}"'
         yield "  option dontlognull"
         yield "  option log-health-checks"
         yield "  load-server-state-from-file global"

@@ -112,6 +112,16 @@ class RuntimeSocket:
             raise Rejected(f"Weight {weight} is not between 0 and 256")
         await self._tell(f"set server {_server(backend, server)} weight {weight:d}")
 
+    async def add(self, command: str) -> None:
+        """Carry out one of the commands that add a server (:class:`~muster.balancer.haproxy.additions.Addition`).
+
+        Raises:
+            Rejected: HAProxy refuses; it says only so in words.
+        """
+        answer = (await self.ask(command)).strip()
+        if answer and "New server registered" not in answer:
+            raise Rejected(f"HAProxy refuses {command!r}: {shown(answer)}")
+
     async def cut_sessions(self, backend: str, server: str) -> None:
         """Close every connection the server has; clients see it."""
         await self._tell(f"shutdown sessions server {_server(backend, server)}")
@@ -164,12 +174,12 @@ class MasterSocket:
     async def sessions(self, server: str) -> int:
         """Return how many connections the server has over all workers, old ones included."""
         _name(server)
-        count = 0
-        for worker in await self.processes():
-            if worker.type == "worker":
-                states = server_states(await self.of_worker(worker.pid, "show stat -1 4 -1"))
-                count += sum(s.sessions for s in states if s.server == server)
-        return count
+        return sum(s.sessions for s in await self.servers_of_all_workers() if s.server == server)
+
+    async def servers_of_all_workers(self) -> list[ServerState]:
+        """Return every server as each worker sees it, old workers included."""
+        workers = [p.pid for p in await self.processes() if p.type == "worker"]
+        return [s for pid in workers for s in server_states(await self.of_worker(pid, "show stat -1 4 -1"))]
 
 
 def server_states(text: str) -> list[ServerState]:

@@ -1,7 +1,6 @@
-"""The composition root: the only file that knows every room.
+"""One member from its settings to its last reply.
 
-:func:`checked` reads a cluster file with everybody's findings; :func:`serve` is one member from its settings to its last
-reply. Rooms are opened in order on one stack and closed in the opposite order.
+Rooms are opened in order on one stack and closed in the opposite order.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ from typing import Any, Literal
 from prometheus_client import CollectorRegistry, Gauge, GCCollector, PlatformCollector, ProcessCollector
 
 from muster import features as rooms
+from muster.app.settings import cluster_store, loaded
 from muster.balancer.model import MUSTER_SERVICES, Balancing, modelled
-from muster.balancer.model import problems as balancer_problems
-from muster.cluster import file as cluster_file
 from muster.cluster.file import SCHEMA_VERSION, ClusterFile, Member
 from muster.cluster.parity import compared, of_certificate, of_muster, of_wire
-from muster.cluster.roster import Report, Roster, Wish
+from muster.cluster.roster import Report, Roster, Told
 from muster.cluster.statements import Statements
+from muster.cluster.steward import Steward
 from muster.cluster.timeline import Timeline as SharedTimeline
 from muster.edge import health, logs, metrics, root
 from muster.edge.application import Application, Mounted
@@ -42,11 +41,9 @@ from muster.edge.metrics import EdgeMetrics
 from muster.edge.server import Server
 from muster.edge.server import opened as server_opened
 from muster.kernel import log
-from muster.kernel.errors import Misconfigured, MusterError, Rejected, Unavailable
-from muster.kernel.files import fingerprint, read_bounded
+from muster.kernel.errors import Misconfigured, MusterError, Unavailable
+from muster.kernel.files import fingerprint
 from muster.kernel.log import LogRings
-from muster.kernel.secrets import Secret
-from muster.kernel.settings import Document, InvalidSettings, Problem, read
 from muster.pki.bundles import BundlePaths, certificate_facts
 from muster.pki.bundles import paths as bundle_paths
 from muster.pki.complaints import ALARM_DAYS, alarms
@@ -54,7 +51,6 @@ from muster.pki.context import server_context
 from muster.pki.facts import CertificateFacts
 from muster.policy.metered import OperationMetrics
 from muster.store.engine import Store
-from muster.store.engine import opened as store_opened
 from muster.version import PROTOCOL_VERSION, VERSION
 
 _log = log.logger("app")
@@ -67,49 +63,6 @@ _BEATS_PER_PROVIDER_PROBE = 5
 _PROVIDER_TIMEOUT_S = 8.0
 _BEATS_PER_COMPARISON = 10
 _EXPIRY_NOTICE_S = 30 * 86400
-
-
-def checked(path: Path) -> tuple[ClusterFile | None, list[Problem]]:
-    """Read a cluster file and return it, None when it cannot be used, with every room's findings in order of lines.
-
-    Raises:
-        Misconfigured: the file cannot be read.
-    """
-    try:
-        document = read(path)
-    except InvalidSettings as e:
-        return None, list(e.problems)
-    found, cluster = _problems(document)
-    return (None if found else cluster), sorted(found, key=lambda p: p.line)
-
-
-def loaded(path: Path) -> ClusterFile:
-    """As :func:`checked`, for those who need a usable file.
-
-    Raises:
-        InvalidSettings: with every problem.
-    """
-    cluster, found = checked(path)
-    if cluster is None:
-        raise InvalidSettings(str(path), found)
-    return cluster
-
-
-def _problems(document: Document) -> tuple[list[Problem], ClusterFile | None]:
-    cluster: ClusterFile | None = None
-    found: list[Problem] = []
-    try:
-        cluster = document.parsed(ClusterFile)
-    except InvalidSettings as e:
-        found.extend(e.problems)
-    for room in (cluster_file.problems, balancer_problems, rooms.problems):
-        found.extend(room(document))
-    if cluster is not None and not found:
-        try:
-            modelled(cluster)
-        except (Misconfigured, Rejected) as e:
-            found.append(Problem(0, "services", str(e)))
-    return found, cluster
 
 
 @dataclass(frozen=True)
@@ -125,31 +78,6 @@ class MemberOptions:
     pki: Path
     bind: str | None = None
     log_form: Literal["json", "text"] = "text"
-
-
-def store_password(cluster: ClusterFile) -> Secret | None:
-    """Return the first line of the store's password file, if the cluster has one.
-
-    Raises:
-        Misconfigured: it cannot be read or is empty.
-    """
-    path = cluster.store.password_file
-    if path is None:
-        return None
-    lines = read_bounded(path, what="store password file", limit_bytes=4096).decode("utf-8", "replace").splitlines()
-    if not lines or not lines[0].strip():
-        raise Misconfigured(f"The store password file {path} is empty")
-    return Secret(lines[0].strip())
-
-
-def cluster_store(cluster: ClusterFile) -> contextlib.AbstractAsyncContextManager[Store]:
-    """Open the cluster's store; it may be down, then its units say so."""
-    return store_opened(
-        cluster.store.url,
-        password=store_password(cluster),
-        connect_timeout_s=cluster.store.connect_timeout_s,
-        statement_timeout_s=cluster.store.statement_timeout_s,
-    )
 
 
 @dataclass
@@ -178,6 +106,10 @@ class MemberProcess:
     _presented_facts: CertificateFacts | None = None
     _expires_at: float = 0.0
     _drifted: tuple[str, ...] = ()
+    _cluster_file: tuple[object, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.listed = self.cluster
 
     @property
     def ca_files(self) -> list[Path]:
@@ -255,14 +187,25 @@ class MemberProcess:
             self.health.draining = ""
             self.application.draining = False
 
-    def obey(self, wish: Wish) -> None:
-        """Do what an administrator wishes; a stopping member only stops."""
+    def obey(self, told: Told) -> None:
+        """Take clients or send them away as was decided about this member; a stopping member only stops."""
         if self.stopping:
             return
-        if wish.wanted == "drain":
-            self.drain(f"drained by {wish.by}{': ' + wish.reason if wish.reason else ''}")
+        if told.leaving:
+            self.drain(told.leaving)
         else:
             self.readmit()
+
+    def look_at_cluster_file(self) -> None:
+        """Learn of members that came or went; every other setting holds until the next start."""
+        now = fingerprint(self.options.cluster_file)
+        if now == self._cluster_file:
+            return
+        self._cluster_file = now
+        try:
+            self.listed = loaded(self.options.cluster_file)
+        except MusterError as e:
+            _log.warning("The changed cluster file cannot be used; the members of the old one count", why=str(e))
 
     def report(self) -> Report:
         verdicts = {s: self.health.verdict(s) for s in sorted(self.health.services)}
@@ -337,11 +280,15 @@ class MemberProcess:
     async def watch_store(self) -> None:
         """Each beat: tell the store about this member, do what is wished, share log records. The store may be down."""
         roster = Roster(self.store)
+        # Name and start: a member that starts again must not take its dead predecessor's role for its own.
+        steward = Steward(self.store, f"member {self.member.name} {os.getpid()}.{time.time_ns()}")
         first = True
         for beat in itertools.count():
             try:
                 self.obey(await roster.beat(self.report(), first=first))
                 first = False
+                self.look_at_cluster_file()
+                await steward.beat(self.listed)
                 await self.timeline.share(self.rings)
                 if beat % _BEATS_PER_COMPARISON == 0:
                     await self.compare()
@@ -353,6 +300,8 @@ class MemberProcess:
             else:
                 self.metrics.store_up.set(1)
             if not await self.pause():
+                with contextlib.suppress(MusterError):
+                    await steward.resign()
                 return
 
     async def watch_providers(self) -> None:

@@ -9,8 +9,9 @@ import pytest
 import structlog
 import yaml
 
-from muster import app
-from muster.app import AccessLog, MemberOptions, checked, loaded, member_opened, store_password
+from muster.app import member as app
+from muster.app.member import AccessLog, MemberOptions, member_opened
+from muster.app.settings import checked, loaded, store_password
 from muster.edge.application import Mounted, unprotected
 from muster.edge.routes import Access
 from muster.features import FEATURES

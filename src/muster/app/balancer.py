@@ -1,0 +1,203 @@
+"""One balancer from its settings to the end of its HAProxy."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from muster.app.settings import cluster_store, loaded
+from muster.balancer.haproxy import binary as binaries
+from muster.balancer.haproxy.binary import Binary
+from muster.balancer.haproxy.engine import HAProxyEngine
+from muster.balancer.haproxy.journal import Journal
+from muster.balancer.haproxy.render import RuntimePaths, rendered
+from muster.balancer.model import Balancing, modelled
+from muster.balancer.steering import Steering
+from muster.cluster.file import ClusterFile
+from muster.cluster.life import Life, Lives, lives_in
+from muster.cluster.observations import Observation, told
+from muster.cluster.steward import Steward
+from muster.kernel import log
+from muster.kernel.errors import MusterError, Unavailable
+from muster.kernel.files import fingerprint, make_directory
+from muster.store.engine import Store
+
+_log = log.logger("app")
+
+_BEAT_S = 1.0
+_LAST_BEAT_S = 2.0
+
+
+@dataclass(frozen=True)
+class BalancerOptions:
+    """The settings only a balancer's host knows.
+
+    Attributes:
+        run: directory of HAProxy's files and sockets.
+        name: which balancer of the cluster file; None: its only one.
+        haproxy: the executable; None: the one on PATH, else the wheel's.
+    """
+
+    cluster_file: Path
+    pki: Path
+    run: Path
+    name: str | None = None
+    haproxy: Path | None = None
+
+
+async def balance(options: BalancerOptions) -> None:
+    """Run HAProxy until a signal: TERM and INT stop it, HUP looks at the cluster file at once.
+
+    A changed cluster file, check certificate or CA is put in force without losing a connection; what cannot be used is
+    refused and the old one stays. HAProxy serves whether the store answers or not.
+
+    Raises:
+        InvalidSettings: the cluster file has problems.
+        MusterError: as :meth:`HAProxyEngine.apply`, of the first configuration.
+    """
+    loop = asyncio.get_running_loop()
+    stop, wake = asyncio.Event(), asyncio.Event()
+
+    def stopping() -> None:
+        stop.set()
+        wake.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping)
+    loop.add_signal_handler(signal.SIGHUP, wake.set)
+    make_directory(options.run, mode=0o700)
+    cluster = loaded(options.cluster_file)
+    async with contextlib.AsyncExitStack() as stack:
+        store = await stack.enter_async_context(cluster_store(cluster))
+        paths = RuntimePaths(options.run, (options.pki / "balancer").absolute())
+        found = await binaries.probed(options.haproxy or binaries.found())
+        journal = stack.enter_context(Journal(options.run))
+        engine = await stack.enter_async_context(HAProxyEngine(paths, binary=found.path))
+        process = BalancerProcess(options, cluster, store, paths, found, engine, journal)
+        await process.open()
+        _log.info("Balancer runs", haproxy=engine.version, pid=engine.pid, generation=engine.generation)
+        while not stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_BEAT_S):
+                    await wake.wait()
+            wake.clear()
+            if not stop.is_set():
+                await process.beat()
+        await process.close()
+
+
+@dataclass
+class BalancerProcess:
+    """One balancer: HAProxy, and the beats that steer it. Use :func:`balance`."""
+
+    options: BalancerOptions
+    cluster: ClusterFile
+    store: Store
+    paths: RuntimePaths
+    binary: Binary
+    engine: HAProxyEngine
+    journal: Journal
+    _lives: dict[str, Life] | None = None
+    _known: tuple[object, ...] = ()
+    _removed: frozenset[str] = frozenset()
+    _store_beat: asyncio.Task[None] | None = None
+
+    def __post_init__(self) -> None:
+        self.which = self.cluster.balancer(self.options.name)
+        self.steering = Steering(self.options.run)
+        self.steward = Steward(self.store, f"balancer {self.which.name} {os.getpid()}.{time.time_ns()}")
+
+    async def open(self) -> None:
+        """Put the first configuration in force.
+
+        Raises:
+            MusterError: as :meth:`HAProxyEngine.apply`.
+        """
+        self._known = self._files_on_disk()
+        with contextlib.suppress(MusterError):
+            async with asyncio.timeout(_LAST_BEAT_S):
+                self._lives = await Lives(self.store).all()
+        self._removed = self._gone()
+        await self.engine.apply(self._rendered())
+
+    async def close(self) -> None:
+        if self._store_beat is not None:
+            await asyncio.wait([self._store_beat], timeout=_LAST_BEAT_S)
+            self._store_beat.cancel()
+        with contextlib.suppress(MusterError, TimeoutError):
+            async with asyncio.timeout(_LAST_BEAT_S):
+                await self.steward.resign()
+
+    async def beat(self) -> None:
+        """Follow the files, steer HAProxy, and let the store know; never raises."""
+        await self._follow()
+        self.steering.gate(self.engine.newcomers())
+        try:
+            seen = await self.steering.beat(
+                self.which.name, self._balancing(), self._lives, engine=f"HAProxy {self.engine.version}",
+                generation=self.engine.generation or "", trouble=self.engine.last_error or "",
+                totals=self.journal.totals,
+            )  # fmt: skip
+        except MusterError as e:
+            _log.warning("HAProxy was not steered", why=str(e))
+            seen = Observation(self.which.name, trouble=str(e))
+        # A store that hangs must not hold up the steering.
+        if self._store_beat is None or self._store_beat.done():
+            self._store_beat = asyncio.create_task(self._beat_in_store(seen), name="balancer's store beat")
+
+    async def _beat_in_store(self, seen: Observation) -> None:
+        try:
+            async with self.store.write() as uow:
+                await told(uow, seen)
+                lives = await lives_in(uow)
+            self._lives = lives
+            await self.steward.beat(self.cluster)
+        except Unavailable as e:
+            # Without the store nothing new is decided, and what was decided holds.
+            _log.debug("Beat without store", why=str(e))
+        except MusterError as e:
+            _log.error("Beat failed", why=str(e))
+        except Exception:  # noqa: BLE001 - boundary: a beat with a bug must not end the balancer
+            _log.exception("Beat broke")
+
+    async def _follow(self) -> None:
+        now, gone = self._files_on_disk(), self._gone()
+        if now == self._known and gone == self._removed:
+            return
+        anew = self._known[1:] != now[1:]
+        self._known, self._removed = now, gone
+        try:
+            cluster = loaded(self.options.cluster_file)
+            which = cluster.balancer(self.options.name)
+            before, self.cluster, self.which = (self.cluster, self.which), cluster, which
+            try:
+                await self.engine.apply(self._rendered(), anew=anew)
+            except MusterError:
+                self.cluster, self.which = before
+                raise
+        except MusterError as e:
+            _log.error("New configuration refused; the old one stays in force", why=str(e))
+
+    def _gone(self) -> frozenset[str]:
+        lives = self._lives or {}
+        return frozenset(n for n, life in lives.items() if life.state == "removed")
+
+    def _balancing(self) -> Balancing:
+        return modelled(self.cluster.without(self._removed))
+
+    def _rendered(self) -> str:
+        return rendered(
+            self._balancing(),
+            which=self.which,
+            runtime=self.paths,
+            version=self.binary.version,
+            dual_stack=binaries.has_ipv6(),
+        )
+
+    def _files_on_disk(self) -> tuple[object, ...]:
+        return (fingerprint(self.options.cluster_file), fingerprint(self.paths.check), fingerprint(self.paths.ca))

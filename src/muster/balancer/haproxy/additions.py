@@ -1,0 +1,70 @@
+"""Servers that a new configuration only adds, and the commands that add them to a running HAProxy without a reload.
+
+A server is added drained: its checks run, and it gets nothing until somebody says ``ready`` (reference/balancer.md §0
+no. 8: one that is enabled first takes traffic before its first check).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# Words of a server line that HAProxy refuses at run time (2.6 to 3.x): only a reload can bring them.
+_ONLY_BY_RELOAD = frozenset({"resolvers", "init-addr", "tcp-ut"})
+
+
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """One server line that is new."""
+
+    backend: str
+    server: str
+    words: tuple[str, ...]
+
+    @property
+    def is_checked(self) -> bool:
+        return "check" in self.words
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """What to say to the worker, in order."""
+        name = f"{self.backend}/{self.server}"
+        adding = f"add server {name} {' '.join(self.words)}"
+        health = (f"enable health {name}",) if self.is_checked else ()
+        return (adding, f"set server {name} state drain", *health)
+
+    @property
+    def undoing(self) -> tuple[str, ...]:
+        name = f"{self.backend}/{self.server}"
+        return (f"set server {name} state maint", f"del server {name}")
+
+
+def additions(before: str, after: str) -> Sequence[Addition]:
+    """Return the server lines that ``after`` has and ``before`` lacks; empty when that is not the only difference."""
+    old, new = _body(before), _body(after)
+    found: list[Addition] = []
+    for kind, _, _, start, end in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        if kind == "equal":
+            continue
+        if kind != "insert":
+            return ()
+        for number in range(start, end):
+            words = new[number].split()
+            backend = _backend(new, number)
+            if len(words) < 3 or words[0] != "server" or not backend or _ONLY_BY_RELOAD.intersection(words):
+                return ()
+            found.append(Addition(backend, words[1], tuple(words[2:])))
+    return tuple(found)
+
+
+def _body(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def _backend(lines: Sequence[str], number: int) -> str:
+    for line in reversed(lines[:number]):
+        if not line[0].isspace():
+            words = line.split()
+            return words[1] if words[0] == "backend" else ""
+    return ""

@@ -1,0 +1,200 @@
+"""``muster add`` and ``muster remove``: the cluster file's members, and what has to happen around a change of them."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from muster.cli.drain import Change, reported, who
+from muster.cli.options import cluster_option, dry_run_option, json_option, pki_directory, pki_option, run_option
+
+
+@click.command()
+@cluster_option
+@pki_option
+@click.argument("member")
+@click.option("--address", required=True, help="Where balancers reach it: IP address or host name.")
+@click.option(
+    "--id", "number", type=click.IntRange(1, 4095), help="Its permanent number. [default: the next never used]"
+)
+@click.option("--kind", type=click.Choice(["muster", "foreman"]), default="muster", show_default=True)
+@click.option(
+    "--wait", "wait_s", type=click.FloatRange(0, 86400), default=0.0, show_default=True, help="Until it is ready."
+)
+@dry_run_option
+@json_option
+def add(
+    cluster_path: Path,
+    pki_path: Path | None,
+    member: str,
+    address: str,
+    number: int | None,
+    kind: Literal["muster", "foreman"],
+    wait_s: float,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
+    """Write MEMBER into the cluster file and issue its certificate; balancers take it in once its checks pass.
+
+    The file's comments and order stay. Balancers on this host notice it by themselves; other hosts need the new file.
+    """
+    pki = pki_directory(cluster_path, pki_path)
+    return reported(asyncio.run(_added(cluster_path, pki, member, address, number, kind, wait_s, dry_run)), as_json)
+
+
+@click.command()
+@cluster_option
+@pki_option
+@run_option
+@click.argument("member")
+@click.option("--reason", default="", help="Shown in status.")
+@click.option(
+    "--wait", "wait_s", type=click.FloatRange(0, 86400), default=60.0, show_default=True, help="For its clients."
+)
+@click.option("--force", is_flag=True, help="Also when too few other members are ready, or it is the only signer.")
+@dry_run_option
+@json_option
+def remove(
+    cluster_path: Path,
+    pki_path: Path | None,
+    run_path: Path,
+    member: str,
+    reason: str,
+    wait_s: float,
+    force: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
+    """Drain MEMBER, let balancers forget it, and take it out of the cluster file.
+
+    When its clients do not leave in time nothing is taken out and the wish stands: run it again, or muster ready MEMBER.
+    """
+    pki = pki_directory(cluster_path, pki_path)
+    change = Change(cluster_path, pki, run_path, member, "removed", reason, wait_s, force, dry_run, say=_to_stderr)
+    return reported(asyncio.run(_removed(change)), as_json)
+
+
+def _to_stderr(sentence: str) -> None:
+    click.echo(sentence, err=True)
+
+
+async def _added(
+    path: Path,
+    pki: Path,
+    name: str,
+    address: str,
+    number: int | None,
+    kind: Literal["muster", "foreman"],
+    wait_s: float,
+    dry: bool,
+) -> dict[str, Any]:
+    from muster.app.settings import cluster_store, loaded
+    from muster.cluster.edited import with_member
+    from muster.cluster.roster import Roster
+    from muster.kernel import log
+    from muster.kernel.errors import MusterError, Unavailable
+    from muster.kernel.files import write_atomically
+
+    log.configure(level="ERROR")
+    cluster = loaded(path)
+    before = path.read_text()
+    notes = []
+    async with cluster_store(cluster) as store:
+        roster = Roster(store)
+        used: set[int] = set()
+        wish = None
+        try:
+            used = {s.report.member_id for s in (await roster.seen()).values()}
+            wish = (await roster.wishes()).get(name)
+        except Unavailable as e:
+            notes.append(f"{e}; numbers of former members are not known")
+        number = number or max(used | {m.id for m in cluster.members}) + 1
+        text = with_member(before, name=name, address=address, number=number, kind=kind)
+        _checked(path, text)
+        certificate = _certificate(path, pki, text, name, dry=dry) if kind == "muster" else ""
+        steps = [f"write {name} (id {number}, {address}) into {path}", *([certificate] if certificate else [])]
+        starting = (
+            f"on {name}: muster serve --member {name}" if kind == "muster" else f"start the Ruby Smart Proxy on {name}"
+        )
+        steps += [f"copy {path} to every other host of the cluster", starting]
+        result = {"member": name, "id": number, "dry_run": dry, "done": True, "steps": steps, "notes": notes}
+        if dry:
+            return {**result, "sentence": "Nothing was changed."}
+        write_atomically(path, text, mode=path.stat().st_mode & 0o777)
+        # A member that was removed once comes back only when somebody wants it.
+        if wish is not None and wish.target != "ready":
+            await roster.wish(name, "ready", reason="added again", by=who(), expected=wish.version)
+    sentence = f"{name} stands in {path}; balancers take it in once its checks pass."
+    if wait_s:
+        change = Change(path, pki, path.parent, name, "ready", "", wait_s, True, False, say=_to_stderr)
+        try:
+            waited = await change.carried_out()
+        except MusterError as e:
+            return {**result, "done": False, "sentence": f"{sentence} {e}"}
+        return {**result, "done": waited["done"], "sentence": waited["sentence"]}
+    return {**result, "sentence": sentence}
+
+
+def _checked(path: Path, text: str) -> None:
+    """Refuse a cluster file that could not be used, before it replaces the one that can."""
+    from muster.app.settings import loaded
+    from muster.kernel.files import write_atomically
+
+    beside = path.with_name(f".{path.name}.checked")
+    write_atomically(beside, text, mode=0o600)
+    try:
+        loaded(beside)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _certificate(path: Path, pki: Path, text: str, name: str, *, dry: bool) -> str:
+    """Issue the member's bundle when the CA's key is here; return what was or has to be done."""
+    from datetime import UTC, datetime
+
+    from muster.cli.certs import member_request
+    from muster.cluster.file import ClusterFile
+    from muster.kernel.errors import MusterError
+    from muster.kernel.settings import parse
+    from muster.pki.authority import ClusterCA
+    from muster.pki.bundles import paths, write
+
+    at = paths(pki, "member", name)
+    if at.certificate.exists():
+        return f"keep the certificate in {at.directory}"
+    elsewhere = f"where the CA's key is: muster certs issue {name}"
+    try:
+        ca = ClusterCA.open(pki)
+    except MusterError:
+        return elsewhere
+    if not dry:
+        cluster = parse(text, str(path)).parsed(ClusterFile)
+        write(ca.issue(member_request(cluster, cluster.member(name)), now=datetime.now(UTC)), pki)
+    return f"issue its certificate: {at.directory} (copy it to the member)"
+
+
+async def _removed(change: Change) -> dict[str, Any]:
+    from muster.app.settings import loaded
+    from muster.cluster.edited import without_member
+    from muster.kernel.errors import Conflict
+    from muster.kernel.files import write_atomically
+
+    path = change.cluster_path
+    cluster = loaded(path)
+    name = str(cluster.member(change.name).name)
+    if len(cluster.members) == 1:
+        raise Conflict(f"{name} is the last member; a cluster has at least one")
+    text = without_member(path.read_text(), name)
+    _checked(path, text)
+    steps = [f"take {name} out of {path}", f"copy {path} to every other host", f"stop the member's process on {name}"]
+    result = await change.carried_out()
+    if change.dry:
+        return {**result, "steps": [*result["steps"], *steps]}
+    if not result["done"]:
+        return result
+    # Read again: waiting took a while, and somebody may have changed the file.
+    write_atomically(path, without_member(path.read_text(), name), mode=path.stat().st_mode & 0o777)
+    return {**result, "steps": steps[1:], "sentence": f"{name} is removed and no longer in {path}. What is left to do:"}

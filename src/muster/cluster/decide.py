@@ -1,0 +1,242 @@
+"""What becomes of members: a pure function from the view to commands, and one sentence about it.
+
+Invariants, cited by number in the tests:
+    1. No decision leaves a service with fewer ready members than ``min_ready``, unless the wish was forced. A member that
+       is not ready for a service takes nothing from it.
+    2. The only signer of Puppet certificates leaves only by a forced wish, and the sentence says what that stops.
+    3. A member is admitted only when each live balancer's checks have spoken about all its services, it is ready for one
+       at least, and it does not lag.
+    4. Each command carries the version it was decided on, and a member takes one step per beat.
+    5. When nobody is ready, nobody is held out: a new cluster, or one that lost everybody, admits who comes.
+    6. A member is drained only when no live balancer has a connection to it.
+    7. What the cluster file no longer lists, and neither reports nor stands in any balancer, is removed; it comes back
+       through joining.
+    8. Whoever decides, however often and from wherever it was interrupted, comes to the same end: every command follows
+       from the view alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from muster.cluster.life import State
+from muster.cluster.view import MemberView, View
+
+# Without a balancer nobody counts connections; a member that has said for so long that it drains has seen its clients go.
+_SETTLED_S = 3.0
+_UNHEARD = "it has not heard of it yet"
+
+
+@dataclass(frozen=True)
+class Become:
+    """Let a member take one step.
+
+    Attributes:
+        version: of the life it was decided on; 0: there was none.
+    """
+
+    member: str
+    state: State
+    reason: str
+    version: int
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do now.
+
+    Attributes:
+        held: why a wish is not carried out, by member.
+        waiting: what a member that takes no step waits for, by member.
+        sentence: what goes on, for the log and ``muster status``.
+    """
+
+    commands: tuple[Become, ...] = ()
+    held: Mapping[str, str] = field(default_factory=dict)
+    waiting: Mapping[str, str] = field(default_factory=dict)
+    sentence: str = ""
+
+
+def decided(view: View) -> Decision:
+    """Return the next step of every member that is due one."""
+    commands: list[Become] = []
+    held: dict[str, str] = {}
+    waiting: dict[str, str] = {}
+    # Those who leave in this very beat count as gone for those who are decided after them (invariant 1).
+    serving = {m.name: m.ready for m in view.members if _serves(m)}
+    founding = not serving
+    for member in view.members:
+        step = _step(member, view, serving, founding, held, waiting)
+        if step is None:
+            continue
+        commands.append(step)
+        if step.state == "draining":
+            serving.pop(member.name, None)
+        elif step.state == "ready":
+            serving[member.name] = member.ready
+    return Decision(tuple(commands), held, waiting, _sentence(view, commands, held, waiting))
+
+
+def _serves(member: MemberView) -> bool:
+    return member.listed and member.life is not None and member.life.state == "ready" and bool(member.ready)
+
+
+def _step(
+    member: MemberView,
+    view: View,
+    serving: Mapping[str, frozenset[str]],
+    founding: bool,
+    held: dict[str, str],
+    waiting: dict[str, str],
+) -> Become | None:
+    state = member.life.state if member.life else None
+    wanted = member.wish.target
+    if not member.listed:
+        return _unlisted(member, waiting)
+    match state:
+        case None:
+            if founding and wanted == "ready":
+                return _become(member, "ready", "nobody else is ready")
+            return _become(member, "joining", "it is new in the cluster file")
+        case "joining":
+            if member.kind == "muster" and not (member.reports and member.state != "starting"):
+                waiting[member.name] = "it does not report yet"
+                return None
+            return _become(member, "warming", "it came up")
+        case "warming":
+            if wanted != "ready":
+                return _become(member, "draining", member.wish.as_reason())
+            return _admitted(member, view, founding, waiting)
+        case "ready":
+            if wanted == "ready":
+                return None
+            why = _kept(member, view, serving)
+            if why:
+                held[member.name] = why
+                return None
+            return _become(member, "draining", member.wish.as_reason())
+        case "draining":
+            if wanted == "ready":
+                return _become(member, "warming", "it is wanted back")
+            return _emptied(member, waiting)
+        case "drained":
+            if wanted == "ready":
+                return _become(member, "warming", "it is wanted back")
+            if wanted in ("maintenance", "removed"):
+                return _become(member, wanted, member.wish.as_reason())
+            return None
+        case "maintenance":
+            if wanted == "ready":
+                return _become(member, "warming", "it is wanted back")
+            if wanted == "removed":
+                return _become(member, "removed", member.wish.as_reason())
+            return _become(member, "drained", member.wish.as_reason()) if wanted == "drain" else None
+        case "removed":
+            return _become(member, "joining", "it is in the cluster file again") if wanted != "removed" else None
+    return None
+
+
+def _unlisted(member: MemberView, waiting: dict[str, str]) -> Become | None:
+    if member.life is None or member.life.state == "removed":
+        return None
+    if member.reports or any(member.opinions.values()):
+        # Hosts get a new cluster file one after another: this steward's may be the older one.
+        waiting[member.name] = "it serves, and the cluster file of the steward does not list it"
+        return None
+    return _become(member, "removed", "the cluster file no longer lists it")
+
+
+def _admitted(member: MemberView, view: View, founding: bool, waiting: dict[str, str]) -> Become | None:
+    if member.lags:
+        waiting[member.name] = member.lags
+        return None
+    if founding:
+        return _become(member, "ready", "nobody else is ready")
+    if member.state == "draining":
+        waiting[member.name] = _UNHEARD
+        return None
+    silent = sorted(
+        f"{service} at {balancer}"
+        for balancer, opinions in member.opinions.items()
+        for service, opinion in opinions.items()
+        if opinion == "unknown"
+    )
+    # A balancer that does not know the member yet has not read the cluster file that lists it.
+    unaware = sorted(b for b in view.balancers if not member.opinions.get(b))
+    if silent or unaware:
+        waiting[member.name] = f"no check has ended yet: {', '.join(silent or unaware)}"
+        return None
+    failing = any("down" in opinions.values() for opinions in member.opinions.values())
+    if not member.ready or (failing and not any("up" in o.values() for o in member.opinions.values())):
+        why = "; ".join(f"{s}: {r}" for s, r in member.unready.items() if r) or "no check of it succeeds"
+        waiting[member.name] = f"it is ready for nothing ({why})"
+        return None
+    return _become(member, "ready", "its checks have passed" if member.opinions else "it is ready")
+
+
+def _kept(member: MemberView, view: View, serving: Mapping[str, frozenset[str]]) -> str:
+    """Return why a member may not leave, or nothing."""
+    if member.wish.forced:
+        return ""
+    if member.is_signer:
+        return "it is the only signer, so no Puppet certificate could be signed without it"
+    others = [ready for name, ready in serving.items() if name != member.name]
+    short = {s: n for s in sorted(member.ready) if (n := sum(s in ready for ready in others)) < view.min_ready}
+    if not short:
+        return ""
+    listed = ", ".join(f"{service} {count}" for service, count in short.items())
+    return f"without it too few members would be ready ({listed}; {view.min_ready} must be)"
+
+
+def _emptied(member: MemberView, waiting: dict[str, str]) -> Become | None:
+    silent = not member.reports
+    if member.kind == "muster" and not silent and member.state not in ("draining", "stopping"):
+        waiting[member.name] = _UNHEARD
+        return None
+    if member.sessions:
+        waiting[member.name] = f"{member.sessions} connections left"
+        return None
+    age_s = member.life.age_s if member.life else 0.0
+    if member.sessions is None and age_s < _SETTLED_S:
+        waiting[member.name] = "no balancer reports, so its clients get some time"
+        return None
+    return _become(member, "drained", member.wish.as_reason())
+
+
+def _become(member: MemberView, state: State, reason: str) -> Become:
+    return Become(member.name, state, reason, member.version)
+
+
+_SAID: Mapping[State, str] = {
+    "joining": "Expecting {member}: {reason}",
+    "warming": "Warming {member}: {reason}",
+    "ready": "Admitting {member}: {reason}",
+    "draining": "Draining {member}: {reason}",
+    "drained": "{member} has no clients left",
+    "maintenance": "{member} is in maintenance: {reason}",
+    "removed": "Removing {member}: {reason}",
+}
+
+
+def _sentence(view: View, commands: list[Become], held: Mapping[str, str], waiting: Mapping[str, str]) -> str:
+    listed = [m for m in view.members if m.listed]
+    became = {c.member: c.state for c in commands}
+    ready = sum(became.get(m.name, m.life.state if m.life else None) == "ready" for m in listed)
+    return " ".join([*_parts(view, commands, held, waiting), f"{ready} of {len(listed)} members are ready."])
+
+
+def _parts(view: View, commands: list[Become], held: Mapping[str, str], waiting: Mapping[str, str]) -> Iterator[str]:
+    by_name = {m.name: m for m in view.members}
+    for command in commands:
+        stops = command.state == "draining" and by_name[command.member].is_signer
+        also = "; no Puppet certificate can be signed until it is back" if stops else ""
+        yield f"{_SAID[command.state].format(member=command.member, reason=command.reason)}{also}."
+    for name, why in held.items():
+        yield f"Not draining {name}: {why}."
+    for name, why in waiting.items():
+        life = by_name[name].life
+        if life is not None:
+            yield f"{name} is {life.state}: {why}."
+    if view.absent:
+        yield f"Of balancer {', '.join(sorted(view.absent))} nothing is known."

@@ -1,0 +1,93 @@
+"""What each balancer sees of the members, told to the store once a beat by the process that runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from sqlalchemy import insert, select, update
+
+from muster.cluster.roster import SILENT_AFTER_S
+from muster.store.engine import Store, Unit
+from muster.store.tables import balancers, store_now
+
+Opinion = Literal["up", "down", "unknown"]
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One balancer's view.
+
+    Attributes:
+        generation: hash of the configuration in force.
+        opinions: what its checks say, by member, then service; ``unknown`` until one has ended.
+        sessions: connections by member, over all of HAProxy's workers.
+        trouble: why the balancer could not do what it should; empty when it could.
+        totals: connections, failures and bytes by member since the balancer was first started.
+    """
+
+    name: str
+    engine: str = ""
+    generation: str = ""
+    opinions: Mapping[str, Mapping[str, Opinion]] = field(default_factory=dict)
+    sessions: Mapping[str, int] = field(default_factory=dict)
+    trouble: str = ""
+    totals: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Observed:
+    """An observation and its age in store time."""
+
+    observation: Observation
+    age_s: float
+
+    @property
+    def silent(self) -> bool:
+        return self.age_s > SILENT_AFTER_S
+
+    def as_json(self) -> dict[str, Any]:
+        return {**self.observation.as_json(), "age_s": round(self.age_s, 3), "silent": self.silent}
+
+
+async def told(uow: Unit, observation: Observation) -> None:
+    """Write a balancer's observation; only the balancer itself does."""
+    content = observation.as_json()
+    name = content.pop("name")
+    values = {"content": content, "heartbeat_at": store_now()}
+    changed = await uow.connection.execute(update(balancers).where(balancers.c.name == name).values(**values))
+    if changed.rowcount == 0:
+        await uow.connection.execute(insert(balancers).values(name=name, **values))
+
+
+async def observations_in(uow: Unit) -> dict[str, Observed]:
+    """Return every balancer's last observation, by name."""
+    now = await uow.now()
+    rows = await uow.connection.execute(select(balancers.c.name, balancers.c.content, balancers.c.heartbeat_at))
+    return {r.name: Observed(_observation(r.name, r.content), max(0.0, now - r.heartbeat_at)) for r in rows}
+
+
+class Observations:
+    """The balancers' observations in a store, to read."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def all(self) -> dict[str, Observed]:
+        """Return every balancer's last observation, by name.
+
+        Raises:
+            Unavailable: the store did not answer.
+        """
+        async with self._store.read() as uow:
+            return await observations_in(uow)
+
+
+def _observation(name: str, content: Mapping[str, Any]) -> Observation:
+    # A newer balancer may tell more than this version knows.
+    known = {k: v for k, v in content.items() if k in Observation.__dataclass_fields__}
+    return Observation(name, **known)
