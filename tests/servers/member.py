@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from muster.app import MemberOptions, MemberProcess, member_opened
+from muster.app.member import MemberOptions, MemberProcess, member_opened
 from muster.edge.authorise import Names
 from muster.kernel.files import write_atomically
 from muster.pki import bundles

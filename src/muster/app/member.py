@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +26,7 @@ from prometheus_client import CollectorRegistry, Gauge, GCCollector, PlatformCol
 from muster import features as rooms
 from muster.app.settings import cluster_store, loaded
 from muster.balancer.model import MUSTER_SERVICES, Balancing, modelled
-from muster.cluster.file import SCHEMA_VERSION, ClusterFile, Member
+from muster.cluster.file import SCHEMA_VERSION, ClusterFile, Disk, Member
 from muster.cluster.parity import compared, of_certificate, of_muster, of_wire
 from muster.cluster.roster import Report, Roster, Told
 from muster.cluster.statements import Statements
@@ -107,6 +107,8 @@ class MemberProcess:
     _expires_at: float = 0.0
     _drifted: tuple[str, ...] = ()
     _cluster_file: tuple[object, ...] = ()
+    _disk_notes: list[str] = field(default_factory=list)
+    _looks: dict[Path, asyncio.Task[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.listed = self.cluster
@@ -166,6 +168,7 @@ class MemberProcess:
         found = [f"feature {name}: {why}" for name, why in self.unreached.items() if not self._is_essential(name)]
         if self.store.trouble:
             found.append(self.store.trouble)
+        found += self._disk_notes
         left = self._expires_at - time.time()
         if self._expires_at and 0 < left < _EXPIRY_NOTICE_S:
             found.append(f"the certificate expires in {int(left // 86400)} days")
@@ -271,7 +274,7 @@ class MemberProcess:
             self.sound_alarms()
             if beat % _BEATS_PER_RESOLUTION == 0:
                 self.server.trust(await _balancer_addresses(self.cluster))
-            self.health.down = {**await self._probed(), **self._out_of_order()}
+            self.health.down = _joined(await self._probed(), self._out_of_order(), await self._short_of_room())
             for service in self.health.services:
                 self.metrics.ready.labels(service).set(self.health.verdict(service).status == 200)
             if not await self.pause():
@@ -332,6 +335,28 @@ class MemberProcess:
         settings = self.features.served[name].settings
         return isinstance(settings, ProvidedFeatureSettings) and settings.readiness == "essential"
 
+    async def _short_of_room(self) -> dict[str, str]:
+        """Return the services that a full disk takes out; what it only shows goes into the notes."""
+        for disk in self.cluster.disks:
+            # A network file system may hang: the beat must not, nor must looks at it pile up.
+            if (pending := self._looks.get(disk.path)) is None or pending.done():
+                self._looks[disk.path] = asyncio.create_task(asyncio.to_thread(_room_on, disk), name="disk")
+        if self._looks:
+            await asyncio.wait(self._looks.values(), timeout=_PROBE_TIMEOUT_S)
+        looks = [self._looks[d.path] for d in self.cluster.disks]
+        answers = [look.result() if look.done() else f"no answer within {_PROBE_TIMEOUT_S:g} s" for look in looks]
+        out: dict[str, str] = {}
+        shown = []
+        for disk, answer in zip(self.cluster.disks, answers, strict=True):
+            if not answer:
+                continue
+            sentence = f"disk {disk.path}: {answer}"
+            out |= _joined(out, dict.fromkeys(disk.services, sentence))
+            if not disk.services:
+                shown.append(sentence)
+        self._disk_notes = shown
+        return out
+
     async def _probed(self) -> dict[str, str]:
         outside = [
             s
@@ -340,6 +365,27 @@ class MemberProcess:
         ]
         results = await asyncio.gather(*(_listens(self.member.address, s.member_port) for s in outside))
         return {s.name: why for s, why in zip(outside, results, strict=True) if why}
+
+
+def _joined(*found: Mapping[str, str]) -> dict[str, str]:
+    """Return why services are out, several reasons as one sentence."""
+    out: dict[str, str] = {}
+    for one in found:
+        for service, why in one.items():
+            out[service] = f"{out[service]}; {why}" if service in out else why
+    return out
+
+
+def _room_on(disk: Disk) -> str:
+    """Return what is wrong with a disk, empty when nothing is."""
+    try:
+        left = os.statvfs(disk.path)
+    except OSError as e:
+        return e.strerror or str(e)
+    free = left.f_bavail * left.f_frsize
+    if free < disk.min_free_bytes:
+        return f"{free >> 20} MiB left, {disk.min_free_bytes >> 20} MiB are needed"
+    return "no room for another file" if left.f_files and not left.f_favail else ""
 
 
 async def _unreached(served: Served) -> str | None:

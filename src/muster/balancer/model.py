@@ -163,6 +163,7 @@ def problems(document: Document) -> list[Problem]:
     rows = PROFILES.get(str(content.get("profile", "current")), ())
     return [
         *_unknown_services(document, overrides, rows),
+        *_unknown_on_disks(document, content, {*(row.name for row in rows), *map(str, overrides)}),
         *_port_clashes(document, content, _listening(overrides, rows)),
     ]
 
@@ -294,6 +295,16 @@ def _unknown_services(document: Document, overrides: dict[str, Any], rows: tuple
             ("services", name),
             f"{name!r} is no service of the profile; {hint} a new one needs listen_port and member_port",
         )
+
+
+def _unknown_on_disks(document: Document, content: dict[str, Any], known: set[str]) -> Iterator[Problem]:
+    for index, disk in enumerate(_mappings(content.get("disks"))):
+        services = disk.get("services")
+        for name in services if isinstance(services, list) else []:
+            if str(name) not in known:
+                near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+                hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(sorted(known))}"
+                yield document.problem(("disks", index, "services"), f"{str(name)!r} is no service{hint}")
 
 
 def _port_clashes(document: Document, content: dict[str, Any], listening: list[_Listening]) -> Iterator[Problem]:

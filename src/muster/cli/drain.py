@@ -239,7 +239,8 @@ class Change:
             said = await minutes(store)
             state = life.state if life else "joining"
             if state == _DONE[self.wanted]:
-                return self._result(name, True, f"{name} is {_standing(self.wanted)}.")
+                left = "; no balancer has a connection to it" if self.wanted == "drain" else ""
+                return self._result(name, True, f"{name} is {_standing(self.wanted)}{left}.")
             waited_s = time.monotonic() - started
             why = said.held.get(name)
             if why and state == "ready":

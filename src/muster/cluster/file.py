@@ -193,6 +193,17 @@ class Log(Settings):
     """Errors kept after they fell out of the main ring (Ruby: ``log_buffer_errors``)."""
 
 
+class Disk(Settings):
+    """A directory whose file system must have room, or services leave the member."""
+
+    path: Path
+    """The directory; a member that lacks it is not ready for the services either."""
+    services: tuple[Slug, ...] = ()
+    """Services that write there: a member without room takes no new clients of them. Empty: it only shows."""
+    min_free_bytes: Annotated[int, Field(ge=0)] = 64 << 20
+    """Least room that counts as enough."""
+
+
 class ExpectedDifference(Settings):
     """A field in which members may differ, so that ``muster parity`` does not call it drift."""
 
@@ -235,6 +246,8 @@ class ClusterFile(Settings):
     """Who signs Puppet certificates: ``any`` member, or one member's name."""
     min_ready: Annotated[int, Field(ge=0, le=200)] = 1
     """How many ready members each service keeps while others are drained or taken out."""
+    disks: tuple[Disk, ...] = ()
+    """Directories of every member whose file systems are watched."""
     expected_differences: tuple[ExpectedDifference, ...] = ()
     """Fields in which members may differ."""
     edge: Edge = Edge()
