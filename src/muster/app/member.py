@@ -24,8 +24,9 @@ from typing import Any, Literal
 from prometheus_client import CollectorRegistry, Gauge, GCCollector, PlatformCollector, ProcessCollector
 
 from muster import features as rooms
+from muster.app.authority import AuthorityProcess
 from muster.app.settings import cluster_store, loaded
-from muster.balancer.model import MUSTER_SERVICES, Balancing, modelled
+from muster.balancer.model import Balancing, modelled, muster_services, signs_itself
 from muster.cluster.file import SCHEMA_VERSION, ClusterFile, Disk, Member
 from muster.cluster.parity import compared, of_certificate, of_muster, of_wire
 from muster.cluster.roster import Report, Roster, Told
@@ -62,6 +63,7 @@ _BEATS_PER_RESOLUTION = 30
 _BEATS_PER_PROVIDER_PROBE = 5
 _PROVIDER_TIMEOUT_S = 8.0
 _BEATS_PER_COMPARISON = 10
+_BEATS_PER_AUTHORITY = 60
 _EXPIRY_NOTICE_S = 30 * 86400
 
 
@@ -98,6 +100,8 @@ class MemberProcess:
     balancing: Balancing
     timeline: SharedTimeline
     drift: Gauge
+    gate: Gate
+    access_log: Callable[[str], None] | None = None
     stopping: bool = False
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     unreached: dict[str, str] = field(default_factory=dict)
@@ -105,6 +109,7 @@ class MemberProcess:
     _certificate: dict[str, object] = field(default_factory=dict)
     _presented_facts: CertificateFacts | None = None
     _expires_at: float = 0.0
+    authority: AuthorityProcess | None = None
     _drifted: tuple[str, ...] = ()
     _cluster_file: tuple[object, ...] = ()
     _disk_notes: list[str] = field(default_factory=list)
@@ -112,6 +117,11 @@ class MemberProcess:
 
     def __post_init__(self) -> None:
         self.listed = self.cluster
+
+    @property
+    def listens_on(self) -> str:
+        """The address of this member's listeners; ``*`` for every one."""
+        return self.options.bind or _own_address(self.member.address)
 
     @property
     def ca_files(self) -> list[Path]:
@@ -182,13 +192,13 @@ class MemberProcess:
         if not self.health.draining:
             _log.info("Draining", why=reason)
         self.health.draining = reason
-        self.application.draining = True
+        self.server.drain(True)
 
     def readmit(self) -> None:
         if self.health.draining and not self.stopping:
             _log.info("Taking clients again")
             self.health.draining = ""
-            self.application.draining = False
+            self.server.drain(False)
 
     def obey(self, told: Told) -> None:
         """Take clients or send them away as was decided about this member; a stopping member only stops."""
@@ -274,11 +284,27 @@ class MemberProcess:
             self.sound_alarms()
             if beat % _BEATS_PER_RESOLUTION == 0:
                 self.server.trust(await _balancer_addresses(self.cluster))
-            self.health.down = _joined(await self._probed(), self._out_of_order(), await self._short_of_room())
+            self.health.down = _joined(
+                await self._probed(), self._out_of_order(), await self._short_of_room(), self._not_signing()
+            )
             for service in self.health.services:
                 self.metrics.ready.labels(service).set(self.health.verdict(service).status == 200)
             if not await self.pause():
                 return
+
+    def _not_signing(self) -> dict[str, str]:
+        if self.authority is None:
+            return {}
+        why = self.authority.trouble or self.store.trouble
+        return {"puppetca": f"the Puppet CA: {why}"} if why else {}
+
+    async def watch_authority(self) -> None:
+        """Open the Puppet CA as soon as it can be, then keep its list and its port's certificate up to date."""
+        for beat in itertools.count():
+            if not await self.pause():
+                return
+            if self.authority is not None and (not self.authority.is_open or beat % _BEATS_PER_AUTHORITY == 0):
+                await self.authority.kept(self)
 
     async def watch_store(self) -> None:
         """Each beat: tell the store about this member, do what is wished, share log records. The store may be down."""
@@ -361,7 +387,8 @@ class MemberProcess:
         outside = [
             s
             for s in self.balancing.services
-            if s.name not in MUSTER_SERVICES and any(v.name == str(self.member.name).lower() for v in s.servers)
+            if s.name not in muster_services(self.cluster)
+            and any(v.name == str(self.member.name).lower() for v in s.servers)
         ]
         results = await asyncio.gather(*(_listens(self.member.address, s.member_port) for s in outside))
         return {s.name: why for s, why in zip(outside, results, strict=True) if why}
@@ -503,11 +530,19 @@ async def member_opened(
         process = MemberProcess(
             options, cluster, member, bundle, store, served, own_health, rings, counted, application, server, balancing,
             shared, Gauge("muster_parity_drift", "Fields in which this member differs from most", registry=registry),
+            gate, access_log,
         )  # fmt: skip
+        if signs_itself(cluster):
+            assert cluster.authority is not None  # noqa: S101 - signs_itself says so
+            process.authority = AuthorityProcess(cluster.authority, options.pki / "puppet-ca")
+            stack.push_async_callback(process.authority.close)
+            await process.authority.kept(process)
         own_health.reasons.append(process.certificate_reasons)
         own_health.notes.append(process.notes)
         _listen(process)
-        beats = (process.watch_locally, process.watch_providers, process.watch_store)
+        beats = [process.watch_locally, process.watch_providers, process.watch_store]
+        if process.authority is not None:
+            beats.append(process.watch_authority)
         await stack.enter_async_context(_beating(process.closing, *beats))
         own_health.starting = ""
         _log.info("Member serves", version=VERSION, features=", ".join(served.running()))
@@ -553,7 +588,7 @@ async def _features_opened(
 
 
 def _listen(process: MemberProcess) -> None:
-    address = process.options.bind or _own_address(process.member.address)
+    address = process.listens_on
     context = server_context(process.bundle.certificate, process.bundle.key, process.ca_files)
     smartproxy = process.balancing.service("smartproxy")
     if smartproxy is None:

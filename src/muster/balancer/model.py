@@ -15,7 +15,8 @@ from muster.kernel.errors import Misconfigured
 from muster.kernel.settings import Document, Location, Problem
 
 # Services whose port a Muster member itself listens on: only there can it read a PROXY header.
-MUSTER_SERVICES = frozenset({"smartproxy", "anaconda"})
+_MUSTER_SERVICES = frozenset({"smartproxy", "anaconda"})
+_PUPPETCA = "puppetca"
 
 # One mutual TLS check costs HAProxy 1.5 ms of CPU (reference/balancer.md §0 no. 7): 80 a second, an eighth of a core.
 _CHECKS_PER_SECOND = 80
@@ -136,6 +137,16 @@ class Balancing:
         return asdict(self)
 
 
+def muster_services(cluster: ClusterFile) -> frozenset[str]:
+    """Return the services whose port a Muster member itself listens on."""
+    return _MUSTER_SERVICES | {_PUPPETCA} if signs_itself(cluster) else _MUSTER_SERVICES
+
+
+def signs_itself(cluster: ClusterFile) -> bool:
+    """Whether the members are the Puppet CA, and not one real puppetserver."""
+    return cluster.authority is not None and cluster.signer == "any"
+
+
 def modelled(cluster: ClusterFile) -> Balancing:
     """Return what the cluster's balancers have to do: the profile's rows, changed and completed by the overrides.
 
@@ -174,10 +185,17 @@ def _rows(cluster: ClusterFile) -> Iterator[tuple[Row, ServiceOverride]]:
     for row in profile:
         override = cluster.services.get(row.name, ServiceOverride())
         if override.enabled:
-            yield _changed(row, override), override
+            yield _changed(_of_authority(cluster, row), override), override
     for name, override in cluster.services.items():
         if name not in known and override.enabled:
             yield _custom(name, override), override
+
+
+def _of_authority(cluster: ClusterFile, row: Row) -> Row:
+    """Return the row with the authority's port where members sign themselves."""
+    if row.name != _PUPPETCA or cluster.authority is None or not signs_itself(cluster):
+        return row
+    return replace(row, member_port=cluster.authority.port, destinations="all")
 
 
 def _changed(row: Row, override: ServiceOverride) -> Row:
@@ -201,6 +219,8 @@ def _custom(name: str, override: ServiceOverride) -> Row:
 
 
 def _destinations(cluster: ClusterFile, row: Row) -> tuple[Member, ...]:
+    if row.name == _PUPPETCA and signs_itself(cluster):
+        return tuple(m for m in cluster.members if m.kind == "muster")
     if row.destinations == "all" or cluster.signer == "any":
         return cluster.members
     signer = tuple(m for m in cluster.members if m.name == cluster.signer)
@@ -238,14 +258,14 @@ def _server(cluster: ClusterFile, row: Row, member: Member) -> Server:
         address=member.address,
         port=row.member_port,
         question=_question(cluster, row, member),
-        proxied=proxies and row.name in MUSTER_SERVICES,
+        proxied=proxies and row.name in muster_services(cluster),
     )
 
 
 def _question(cluster: ClusterFile, row: Row, member: Member) -> Question:
     if member.kind == "muster":
         proxy = cluster.edge.proxy_protocol
-        proxied = proxy == "required" or (proxy == "accepted" and row.name in MUSTER_SERVICES)
+        proxied = proxy == "required" or (proxy == "accepted" and row.name in muster_services(cluster))
         return Question("ready", _own_port(cluster), f"/health/ready?service={row.name}", proxied)
     if row.name == "smartproxy":
         return Question("alive", row.member_port, "/version")

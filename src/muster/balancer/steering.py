@@ -8,6 +8,7 @@ alone.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ Place = tuple[str, str]
 """Backend and server."""
 
 _PANIC = "_panic"
+_HALF_UP = re.compile(r"(?:UP|DRAIN) [0-9]+/[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,8 @@ def opinion(state: ServerState) -> Opinion:
     if state.status.startswith("DOWN"):
         return "down"
     if state.check.startswith(("L4OK", "L6OK", "L7OK")):
-        return "up"
+        # After maintenance HAProxy shows the check from before it, and the server as half up until one has ended.
+        return "unknown" if _HALF_UP.match(state.status) else "up"
     if state.status.startswith(("UP", "NOLB")) and "via" in state.status:
         return "up"
     return "unknown" if state.check in ("", "INI", "SOCKERR") else "down"
@@ -165,8 +168,7 @@ class Steering:
         try:
             match order.verb:
                 case "drain":
-                    if self._held.get(order.place) == "maint":
-                        await self._runtime.ready(*order.place)
+                    # Ends maintenance, too. With ready in between the server would get clients for a moment.
                     await self._runtime.drain(*order.place)
                     self._held[order.place] = "drain"
                 case "maint":

@@ -40,6 +40,7 @@ _COMMANDS: Mapping[str, str] = {
     "roll": "roll",
     "config": "config",
     "certs": "certs",
+    "ca": "ca",
     "render": "render",
 }
 

@@ -96,7 +96,7 @@ def _step(
         return _unlisted(member, waiting)
     match state:
         case None:
-            if founding and wanted == "ready":
+            if founding and wanted == "ready" and not member.lags:
                 return _become(member, "ready", "nobody else is ready")
             return _become(member, "joining", "it is new in the cluster file")
         case "joining":

@@ -12,9 +12,9 @@ import ipaddress
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from muster.kernel.errors import Rejected
 from muster.kernel.names import FQDN, host_or_address
@@ -215,6 +215,83 @@ class ExpectedDifference(Settings):
     """Why; shown wherever the difference is."""
 
 
+class AuthorityKey(Settings):
+    """Who holds the Puppet CA's private key. It never stands in the store."""
+
+    kind: Literal["file", "signer", "pkcs11"] = "file"
+    """``file``: a PEM file on every member; ``signer``: a process of its own (``muster ca signer``); ``pkcs11``: a token."""
+    file: Path | None = None
+    """The PEM file, encrypted or not. Absent: ``puppet-ca/ca_key.pem`` in the PKI directory."""
+    passphrase_file: Path | None = None
+    """File whose first line opens an encrypted key."""
+    socket: Path | None = None
+    """Of ``signer``: the socket it listens on."""
+    module: Path | None = None
+    """Of ``pkcs11``: the token's library, such as ``/usr/lib/softhsm/libsofthsm2.so``."""
+    token_label: str | None = None
+    """Of ``pkcs11``: which token."""
+    key_label: str | None = None
+    """Of ``pkcs11``: which key on it."""
+    pin_file: Path | None = None
+    """Of ``pkcs11``: file whose first line is the user's PIN."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        needed = {"signer": ("socket",), "pkcs11": ("module", "token_label", "key_label", "pin_file")}
+        missing = [n for n in needed.get(self.kind, ()) if getattr(self, n) is None]
+        if missing:
+            raise ValueError(f"kind {self.kind} needs {', '.join(missing)}")
+        return self
+
+
+class Authority(Settings):
+    """The Puppet CA that every member of kind ``muster`` is. Absent: members are none."""
+
+    port: Port = 8141
+    """Port on each member; the balancer's service ``puppetca`` leads to it."""
+    key: AuthorityKey = AuthorityKey()
+    """Who holds the private key."""
+    autosign: tuple[Literal["all", "hostnames", "tokens", "policy"], ...] = ()
+    """Who is signed without an administrator: everybody; names on Foreman's list or in ``hostnames_file``; who brings a
+    token of Foreman's; whom ``policy_executable`` lets through. One yes is enough. Empty: nobody."""
+    hostnames_file: Path | None = None
+    """Further names for ``hostnames``, one a line, as in puppetserver's ``autosign.conf``."""
+    policy_executable: Path | None = None
+    """Of ``policy``: gets the certname as its argument and the request on standard input; exit status 0 signs."""
+    policy_timeout_s: Seconds = 10.0
+    """How long it may take; then the request waits for an administrator."""
+    allow_subject_alt_names: bool = False
+    """Whether requests may carry other DNS names and IP addresses than their own."""
+    allow_authorization_extensions: bool = False
+    """Whether requests may carry authorisation extensions; ``pp_cli_auth`` is never signed."""
+    allow_auto_renewal: bool = False
+    """Whether agents (8 and later) may renew their certificates themselves."""
+    administrators: tuple[Annotated[str, StringConstraints(pattern=r"\A[a-z0-9_.-]{1,253}\z")], ...] = ()
+    """Certnames that may sign, revoke and list beside holders of ``pp_cli_auth``."""
+    cert_ttl_days: Annotated[int, Field(ge=1, le=18_250)] = 1825
+    """How long certificates are valid."""
+    auto_renewal_ttl_days: Annotated[int, Field(ge=1, le=18_250)] = 90
+    """The same for agents that renew by themselves."""
+    crl_ttl_days: Annotated[int, Field(ge=1, le=18_250)] = 1825
+    """How long a revocation list is valid; agents before 7 never fetch another."""
+    crl_slack_s: Annotated[float, Field(ge=0, le=86_400)] = 3600.0
+    """How far an agent's clock may be ahead and the agent still gets a changed list."""
+    infra_hosts: tuple[Annotated[str, StringConstraints(pattern=r"\A[a-z0-9_.-]{1,253}\z")], ...] = ()
+    """When not empty, agents get a list of these names' revocations only: for fleets whose whole list is large."""
+    pending_limit: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    """How many requests may wait for an administrator."""
+    requests_per_minute: Annotated[int, Field(ge=0, le=1_000_000)] = 600
+    """Certificate requests one client address may make of one member; 0: any number."""
+    push_crl: tuple[Path, ...] = ()
+    """Files that get the revocation list whenever it changes: a co-located puppetserver's ``ssl/crl.pem``."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if "policy" in self.autosign and self.policy_executable is None:
+            raise ValueError("autosign policy needs policy_executable")
+        return self
+
+
 class ClusterFile(Settings):
     """Everything a cluster is made from."""
 
@@ -242,6 +319,8 @@ class ClusterFile(Settings):
     """Changes to the profile, by service name."""
     features: dict[Slug, dict[str, Any]] = Field(default_factory=dict)
     """Settings of each feature; the feature's own page documents them."""
+    authority: Authority | None = None
+    """The Puppet CA on every member; absent: none."""
     signer: Literal["any"] | FQDN = "any"
     """Who signs Puppet certificates: ``any`` member, or one member's name."""
     min_ready: Annotated[int, Field(ge=0, le=200)] = 1

@@ -65,7 +65,10 @@ class Wish:
     @property
     def target(self) -> Target:
         """Where the member shall end."""
-        return self.goal if self.goal in ("maintenance", "removed") else self.wanted  # type: ignore[return-value]
+        # Members of schema 0001 wish "ready" and leave the goal of the drain before as it stands.
+        if self.wanted == "drain" and self.goal in ("maintenance", "removed"):
+            return self.goal  # type: ignore[return-value]
+        return self.wanted
 
     def as_reason(self) -> str:
         """Return who wants it and why, in one clause."""

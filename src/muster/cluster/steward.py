@@ -16,7 +16,7 @@ from muster.cluster.life import changed
 from muster.cluster.view import view
 from muster.kernel.errors import Conflict
 from muster.kernel.log import logger
-from muster.store.documents import Documents
+from muster.store.documents import Documents, replaced
 from muster.store.engine import Store
 from muster.store.leases import Lease, Leases
 
@@ -102,6 +102,8 @@ class Steward:
         self._skipped = 0
         if await self._leases.held(ROLE) is None:
             self._lease = await self._leases.acquire(ROLE, self._holder, _TTL_S)
+            # Another one spoke meanwhile.
+            self._said = ""
         return self._lease is not None
 
     async def _carry_out(self, decision: Decision) -> None:
@@ -120,11 +122,13 @@ class Steward:
             "waiting": dict(decision.waiting),
             "by": self._holder,
         }
-        if str(content) == self._said:
+        if str(content) == self._said or self._lease is None:
             return
-        documents = Documents(self._store)
+        before = await Documents(self._store).read(_MINUTES)
         try:
-            await documents.replace(await documents.read(_MINUTES), content, by=self._holder)
+            async with self._store.write() as uow:
+                await self._leases.fence(uow, self._lease)
+                await replaced(uow, before, content, by=self._holder)
         except Conflict:
             return
         if decision.sentence not in self._said:

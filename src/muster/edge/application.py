@@ -91,8 +91,11 @@ class Application:
         rings: LogRings,
         metrics: EdgeMetrics,
         access_log: Callable[[str], None] | None = None,
+        foreman: bool = True,
     ) -> None:
         self.draining = False
+        # Whether Foreman's prefixes answer 503 where nothing is mounted; elsewhere than on its own listeners they do not.
+        self._foreman = foreman
         self._gate = gate
         self._features = features
         self._limits = limits
@@ -108,7 +111,7 @@ class Application:
     def mount(self, mounts: Iterable[Mounted]) -> None:
         """Replace all mounts at once."""
         mounts = list(mounts)
-        by_prefix: dict[str, Mounted | str] = dict(FOREMAN_PREFIXES)
+        by_prefix: dict[str, Mounted | str] = dict(FOREMAN_PREFIXES) if self._foreman else {}
         self._root = None
         for mounted in mounts:
             if mounted.mount.prefix:
@@ -184,6 +187,8 @@ class Application:
             if access is not Access.OPEN:
                 await self._gate.admit(access, request)
             if found is None:
+                if mounted.mount.unrouted is not None:
+                    return self._guarded(request, await mounted.mount.unrouted(mounted.service, request)), template
                 return not_found(), template
             route, arguments = found
             if arguments:

@@ -108,6 +108,12 @@ class Request:
         self.body_timeout_s = body_timeout_s
 
     @property
+    def raw_path(self) -> bytes:
+        """The whole path as it was sent."""
+        path: bytes = self._scope["raw_path"]
+        return path
+
+    @property
     def over_tls(self) -> bool:
         return self.scheme == "https"
 

@@ -61,9 +61,13 @@ class Mount:
 
     prefix: str
     routes: tuple[Route, ...]
+    unrouted: Endpoint | None = None
+    """Answers, and admits, what no route does; for a protocol with rules of its own. None: 404."""
 
     @property
     def access(self) -> Access:
+        if self.unrouted is not None:
+            return Access.OPEN
         kinds = {r.access for r in self.routes}
         return kinds.pop() if len(kinds) == 1 else Access.OPEN
 

@@ -36,22 +36,29 @@ class Server:
         self.metrics = metrics
         self._balancers = balancers
         self._state = ServerState()
-        # uvicorn believes X-Forwarded-* of loopback clients by default, scheme included: anybody on this host could call
-        # an HTTPS connection HTTP and need no certificate. Only a PROXY header speaks for a client here.
-        self._config = Config(
-            application, http=MemberProtocol, lifespan="off", log_config=None, access_log=False, proxy_headers=False
-        )
-        self._config.load()
+        self._config = _configured(application)
+        self._applications = [application]
         self._listeners: list[Listener] = []
 
-    def listen(self, name: str, address: str, port: int, context: ssl.SSLContext | None = None) -> Listener:
-        """Start accepting on one address; TLS when a context is given.
+    def listen(
+        self,
+        name: str,
+        address: str,
+        port: int,
+        context: ssl.SSLContext | None = None,
+        application: Application | None = None,
+    ) -> Listener:
+        """Start accepting on one address; TLS when a context is given; another application when one is.
 
         Raises:
             Misconfigured: the address or port cannot be had.
         """
         deadlines = Deadlines(self.limits.header_timeout_s, self.limits.idle_timeout_s)
-        make: Any = partial(MemberProtocol, self._config, self._state, {}, deadlines=deadlines)
+        config = self._config
+        if application is not None:
+            config = _configured(application)
+            self._applications.append(application)
+        make: Any = partial(MemberProtocol, config, self._state, {}, deadlines=deadlines)
         sock = bound(address, port)
         if context is not None:
             context.sslobject_class = TellingSSLObject
@@ -65,12 +72,17 @@ class Server:
     def listeners(self) -> Sequence[Listener]:
         return self._listeners
 
-    def present(self, context: ssl.SSLContext) -> None:
-        """Give every new TLS connection this context; those in progress keep theirs."""
+    def present(self, context: ssl.SSLContext, *, name: str = "https") -> None:
+        """Give every new connection of the listener of that name this context; those in progress keep theirs."""
         context.sslobject_class = TellingSSLObject
         for listener in self._listeners:
-            if listener.context is not None:
+            if listener.name == name and listener.context is not None:
                 listener.context = context
+
+    def drain(self, draining: bool) -> None:
+        """Let every reply close its connection, or no longer."""
+        for application in self._applications:
+            application.draining = draining
 
     def trust(self, balancers: frozenset[str]) -> None:
         """Take PROXY headers from these addresses from now on, and from no others."""
@@ -84,7 +96,7 @@ class Server:
 
     async def stop(self) -> None:
         """Close the listeners, finish what runs within ``stop_timeout_s``, then close what is left."""
-        self.application.draining = True
+        self.drain(True)
         for listener in self._listeners:
             await listener.stop()
         for connection in list(self._state.connections):
@@ -119,6 +131,16 @@ class Server:
             for listener in self._listeners:
                 self.metrics.connections.labels(listener.name).set(listener.open)
             await asyncio.sleep(_SWEEP_S)
+
+
+def _configured(application: Application) -> Config:
+    # uvicorn believes X-Forwarded-* of loopback clients by default, scheme included: anybody on this host could call an
+    # HTTPS connection HTTP and need no certificate. Only a PROXY header speaks for a client here.
+    config = Config(
+        application, http=MemberProtocol, lifespan="off", log_config=None, access_log=False, proxy_headers=False
+    )
+    config.load()
+    return config
 
 
 @contextlib.asynccontextmanager

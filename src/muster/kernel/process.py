@@ -40,8 +40,11 @@ async def run(
     timeout_s: float,
     environment: Mapping[str, str] = {},
     directory: Path | None = None,
+    stdin: bytes | None = None,
 ) -> Finished:
     """Run a tool to its end and return what it said; a non-zero status is returned, not raised.
+
+    ``stdin`` must be of our own making, or checked and written anew: a tool may take it for commands.
 
     Raises:
         Misconfigured: the tool is not installed or may not be run.
@@ -51,7 +54,7 @@ async def run(
     try:
         process = await asyncio.create_subprocess_exec(
             *command,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=clean_environment(environment),
@@ -62,7 +65,7 @@ async def run(
         raise Misconfigured(f"Running {command[0]} failed: {e.strerror or e}") from e
     try:
         async with asyncio.timeout(timeout_s):
-            out, err = await process.communicate()
+            out, err = await process.communicate(stdin)
     except TimeoutError:
         raise Unavailable(f"{command[0]} did not finish within {timeout_s:g} s and was killed") from None
     finally:

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import delete, insert, select, update
 
 from muster.kernel.errors import Conflict
-from muster.store.engine import Store
+from muster.store.engine import Store, Unit
 from muster.store.tables import documents, store_now
 
 
@@ -46,18 +46,23 @@ class Documents:
             Conflict: somebody changed it meanwhile; nothing was changed.
             Unavailable: the store did not answer.
         """
-        is_this = (documents.c.name == before.name) & (documents.c.version == before.version)
-        values = {"content": content, "changed_at": store_now(), "changed_by": by, "version": before.version + 1}
         async with self._store.write() as uow:
-            if content is None:
-                changed = (await uow.connection.execute(delete(documents).where(is_this))).rowcount
-            elif before.version == 0:
-                taken = select(documents.c.name).where(documents.c.name == before.name)
-                changed = int((await uow.connection.execute(taken)).first() is None)
-                if changed:
-                    await uow.connection.execute(insert(documents).values(name=before.name, **values))
-            else:
-                changed = (await uow.connection.execute(update(documents).where(is_this).values(**values))).rowcount
-            if changed != 1:
-                raise Conflict(f"Somebody changed {before.name} meanwhile; nothing was changed")
-        return Document(before.name, 0 if content is None else before.version + 1, content, by)
+            return await replaced(uow, before, content, by=by)
+
+
+async def replaced(uow: Unit, before: Document, content: Any, *, by: str) -> Document:
+    """As :meth:`Documents.replace`, within a unit that does more."""
+    is_this = (documents.c.name == before.name) & (documents.c.version == before.version)
+    values = {"content": content, "changed_at": store_now(), "changed_by": by, "version": before.version + 1}
+    if content is None:
+        changed = (await uow.connection.execute(delete(documents).where(is_this))).rowcount
+    elif before.version == 0:
+        taken = select(documents.c.name).where(documents.c.name == before.name)
+        changed = int((await uow.connection.execute(taken)).first() is None)
+        if changed:
+            await uow.connection.execute(insert(documents).values(name=before.name, **values))
+    else:
+        changed = (await uow.connection.execute(update(documents).where(is_this).values(**values))).rowcount
+    if changed != 1:
+        raise Conflict(f"Somebody changed {before.name} meanwhile; nothing was changed")
+    return Document(before.name, 0 if content is None else before.version + 1, content, by)

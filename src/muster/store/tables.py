@@ -19,6 +19,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.compiler import compiles
@@ -138,6 +139,112 @@ documents = Table(
     Column("changed_by", Text, nullable=False),
 )
 """Shared settings, each changed by compare-and-set on ``version``."""
+
+
+authorities = Table(
+    "authorities",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("chain_pem", Text, nullable=False),
+    Column("next_serial", BigInteger, nullable=False, server_default="1"),
+    Column("created_at", Double, nullable=False),
+)
+"""The Puppet CA: its bundle exactly as it is served. ``next_serial`` is for an export only: ours are random."""
+
+certificates = Table(
+    "certificates",
+    metadata,
+    Column("serial", Text, primary_key=True),
+    Column("certname", Text, nullable=False),
+    Column("pem", Text, nullable=False),
+    Column("not_before", Double, nullable=False),
+    Column("not_after", Double, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("issued_at", Double, nullable=False),
+    Column("issued_by", Text, nullable=False),
+    CheckConstraint("state IN ('live', 'superseded', 'deleted')", name="state"),
+    Index(None, "certname"),
+    Index(
+        "certificates_live",
+        "certname",
+        unique=True,
+        sqlite_where=text("state = 'live'"),
+        postgresql_where=text("state = 'live'"),
+    ),
+)
+"""Every certificate ever issued. ``serial`` is forty hexadecimal digits; ``status`` the JSON that statuses show, less its
+state; one certificate of a name is live. Whether one is revoked stands in ``revocations`` alone."""
+
+requests = Table(
+    "requests",
+    metadata,
+    Column("certname", Text, primary_key=True),
+    Column("pem", Text, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("submitted_at", Double, nullable=False),
+    Column("source", Text, nullable=False, server_default=""),
+    Column("flaw", Text),
+)
+"""Certificate requests that wait. ``flaw`` says why one could not be signed (only imported ones have it)."""
+
+revocations = Table(
+    "revocations",
+    metadata,
+    Column("serial", Text, primary_key=True),
+    Column("certname", Text),
+    Column("revoked_at", Double, nullable=False),
+)
+"""Every revoked serial, whether its certificate is still known or not; revocation lists are made from this alone."""
+
+crls = Table(
+    "crls",
+    metadata,
+    Column("authority", Integer, primary_key=True, autoincrement=False),
+    Column("number", BigInteger, nullable=False),
+    Column("own_pem", Text, nullable=False),
+    Column("infra_pem", Text, nullable=False, server_default=""),
+    Column("ancestors_pem", Text, nullable=False, server_default=""),
+    Column("updated_at", Double, nullable=False),
+    Column("next_update", Double, nullable=False),
+)
+"""The revocation list in force; its row is the lock under which revocations and list change together."""
+
+autosign_hosts = Table(
+    "autosign_hosts",
+    metadata,
+    Column("certname", Text, primary_key=True),
+    Column("added_at", Double, nullable=False),
+    Column("by", Text, nullable=False),
+)
+"""Names Foreman wants signed."""
+
+autosign_tokens = Table(
+    "autosign_tokens",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("certname", Text, nullable=False),
+    Column("expires_at", Double, nullable=False),
+    Column("used_at", Double),
+    Index(None, "certname"),
+)
+"""Tokens given out; ``used_at`` is set in the transaction that issues the certificate, so each is used once."""
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", _row_number, primary_key=True, autoincrement=True),
+    Column("at", Double, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("certname", Text),
+    Column("serial", Text),
+    Column("actor", Text, nullable=False, server_default=""),
+    Column("member", Text, nullable=False),
+    Index(None, "certname"),
+    sqlite_autoincrement=True,
+)
+"""What was done to certificates, by whom, on which member; written with the change itself."""
 
 
 class store_now(FunctionElement[float]):  # noqa: N801 - reads as the SQL function it is

@@ -13,6 +13,7 @@ import contextlib
 import ipaddress
 import json
 import os
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -33,6 +34,10 @@ FORMAT = "muster %pid %rt %ci %cp %Ts %ms %f %b %s %Tw %Tc %Tt %U %B %ts %rc"
 
 _FIELDS = len(FORMAT.split())
 _LINE_LIMIT_BYTES = 1024
+# HAProxy's own names, <NOSRV> among them; nothing a terminal would obey.
+_NAME = re.compile(r"[A-Za-z0-9._<>~-]{1,255}\Z")
+_STATE = re.compile(r"[A-Za-z-]{2}\Z")
+_NUMBER = re.compile(r"[+-]?[0-9]{1,18}\Z")
 _FILE_LIMIT_BYTES = 8 << 20
 _FILES = 3
 _SAVE_EVERY = 200
@@ -129,15 +134,17 @@ def parsed(line: str) -> tuple[str, Connection] | None:
     words = line.split()
     if len(words) != _FIELDS or words[0] != "muster":
         return None
+    if not all(_NAME.match(w) for w in words[7:10]) or not _STATE.match(words[15]):
+        return None
     try:
-        client = str(ipaddress.ip_address(words[3]))
-        numbers = [int(w.removeprefix("+")) for w in (*words[4:7], *words[10:15], words[16])]
+        client = _client(words[3])
+        numbers = [_number(w) for w in (*words[4:7], *words[10:15], words[16])]
     except ValueError:
         return None
     port, seconds, ms, queued, connected, total, up, down, retries = numbers
     frontend, backend, server, state = words[7], words[8], words[9], words[15]
     found = Connection(
-        client=client.removeprefix("::ffff:"),
+        client=client,
         port=port,
         at=seconds + ms / 1000,
         service=frontend.rstrip("~").removesuffix("_in"),
@@ -148,11 +155,24 @@ def parsed(line: str) -> tuple[str, Connection] | None:
         total_ms=total,
         bytes_in=up,
         bytes_out=down,
-        state=state[:2],
+        state=state,
         retries=retries,
         redispatched=words[16].startswith("+"),
     )
     return f"{words[1]}:{words[2]}", found
+
+
+def _client(text: str) -> str:
+    """Return an address as people write it: an IPv4 client of a dual-stack listener as IPv4."""
+    address = ipaddress.ip_address(text)
+    return str(getattr(address, "ipv4_mapped", None) or address)
+
+
+def _number(text: str) -> int:
+    # int() also takes blanks, underscores and the digits of every script.
+    if not _NUMBER.match(text):
+        raise ValueError(text)
+    return int(text)
 
 
 @dataclass(slots=True)
@@ -291,7 +311,7 @@ def asked_for(text: str) -> Callable[[Connection], bool]:
     elif text.count(":") == 1:
         host, _, port = text.partition(":")
     try:
-        client = str(ipaddress.ip_address(host))
+        client = _client(host)
         number = int(port) if port else None
     except ValueError:
         raise Rejected(f"{shown(text)} is neither a client's address nor ADDRESS:PORT of a connection") from None
@@ -320,15 +340,9 @@ def summed(totals: Mapping[str, Totals]) -> dict[str, dict[str, int]]:
 
 
 def _remembered(path: Path) -> dict[str, Totals]:
+    fields: Iterable[str] = Totals.__dataclass_fields__
     try:
         content = json.loads(path.read_text())
-    except (OSError, ValueError):
+        return {str(name): Totals(**{f: int(row.get(f, 0)) for f in fields}) for name, row in content.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
         return {}
-    fields: Iterable[str] = Totals.__dataclass_fields__
-    if not isinstance(content, dict):
-        return {}
-    return {
-        str(name): Totals(**{f: int(row.get(f, 0)) for f in fields})
-        for name, row in content.items()
-        if isinstance(row, dict)
-    }

@@ -1,0 +1,94 @@
+"""The Puppet CA inside a member: opened when the store first answers, on a port of its own, kept up to date."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from muster.authority import api, own
+from muster.authority.authority import PuppetCA
+from muster.authority.authority import opened as authority_opened
+from muster.authority.own import OwnFiles
+from muster.cluster.file import Authority
+from muster.edge.application import Application, Mounted
+from muster.kernel import log
+from muster.kernel.errors import MusterError
+from muster.pki.context import server_context
+
+if TYPE_CHECKING:
+    from muster.app.member import MemberProcess
+
+_log = log.logger("app")
+
+LISTENER = "puppetca"
+
+
+class AuthorityProcess:
+    """One member's Puppet CA.
+
+    Attributes:
+        ca: None until it could be opened.
+        trouble: why it could not, or could not be kept up to date; empty when all is well.
+    """
+
+    def __init__(self, settings: Authority, home: Path) -> None:
+        self.ca: PuppetCA | None = None
+        self.trouble = "it is not open yet"
+        self._settings = settings
+        self._home = home
+        self._stack = contextlib.AsyncExitStack()
+        self._listens = False
+
+    @property
+    def is_open(self) -> bool:
+        return self._listens
+
+    async def kept(self, process: MemberProcess) -> None:
+        """Open what is not open, renew what ends soon; never raises: the member serves without it."""
+        try:
+            if self.ca is None:
+                self.ca = await self._stack.enter_async_context(
+                    authority_opened(process.store, self._settings, member=str(process.member.name), home=self._home)
+                )
+            await self._certified(process, self.ca)
+            await self.ca.keep_up()
+        except MusterError as e:
+            if self.trouble != str(e):
+                _log.warning("The Puppet CA is not in order", why=str(e))
+            self.trouble = str(e)
+        else:
+            if self.trouble:
+                _log.info("The Puppet CA signs", ca=self.ca.issuer.common_name)
+            self.trouble = ""
+
+    async def close(self) -> None:
+        await self._stack.aclose()
+
+    async def _certified(self, process: MemberProcess, ca: PuppetCA) -> None:
+        member = str(process.member.name)
+        files = OwnFiles(self._home / "members" / member.lower())
+        names = [str(n) for n in process.cluster.names]
+        renewed = await own.ensured(ca, files, member=member, names=names)
+        if self._listens and not renewed:
+            return
+        context = server_context(files.certificate, files.key, [files.ca])
+        if self._listens:
+            process.server.present(context, name=LISTENER)
+            return
+        service = process.balancing.service("puppetca")
+        if service is None:
+            return
+        application = Application(
+            gate=process.gate,
+            features=process.features,
+            mounts=[Mounted(api.MOUNT, ca)],
+            limits=process.cluster.edge,
+            rings=process.rings,
+            metrics=process.metrics,
+            access_log=process.access_log,
+            foreman=False,
+        )
+        process.server.listen(LISTENER, process.listens_on, service.member_port, context, application)
+        application.draining = bool(process.health.draining)
+        self._listens = True

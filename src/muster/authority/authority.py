@@ -1,0 +1,625 @@
+"""The Puppet CA: what its HTTP API, its command line and Foreman's side ask of it.
+
+Any member answers anything: the ledger is in the store, the key is at every member, and nothing is remembered between calls
+but what never changes and what is looked at anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import os
+import re
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import NoReturn
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from muster.authority import csr, custody, profile
+from muster.authority.autosign import Autosign, Leave
+from muster.authority.csr import CertificateRequest
+from muster.authority.ledger import Entry, Known, Ledger, Pending, Published, Revoked
+from muster.authority.profile import CAKey, Issuer
+from muster.cluster.file import Authority as Settings
+from muster.kernel.clock import Clock, SystemClock
+from muster.kernel.errors import Conflict, Denied, Misconfigured, MusterError, NotFound, Rejected, Unavailable
+from muster.kernel.files import write_atomically
+from muster.kernel.log import logger
+from muster.store.engine import Store
+
+_log = logger("authority")
+
+# Lists are renewed this long before they end, by whoever notices first.
+_RENEW_LIST_S = 30 * 86400
+_WINDOW_S = 60.0
+_SOURCES = 10_000
+_LONGEST_TTL_S = 100 * 366 * 86400
+_TRIES = 3
+_BEGIN_CRL = re.compile(r"-----BEGIN X509 CRL-----\s+([A-Za-z0-9+/=\s]{1,20000000}?)-----END X509 CRL-----")
+
+
+@dataclass(frozen=True)
+class Signed:
+    """What came of signing several names."""
+
+    signed: tuple[str, ...]
+    without_request: tuple[str, ...]
+    refused: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Lists:
+    """The revocation lists as they are served.
+
+    Attributes:
+        pem: own list first, then the ancestors'.
+        updated_at: when they changed, in store time.
+    """
+
+    number: int
+    pem: str
+    updated_at: float
+
+
+class PuppetCA:
+    """One member's hand on the cluster's CA. Use :func:`opened`.
+
+    Concurrency: any number of calls at once, of any number of members. Signing runs in threads.
+    """
+
+    def __init__(
+        self, ledger: Ledger, settings: Settings, issuer: Issuer, key: CAKey, autosign: Autosign, clock: Clock
+    ) -> None:
+        self.issuer = issuer
+        self.settings = settings
+        self.autosign = autosign
+        self._ledger = ledger
+        self._key = key
+        self._clock = clock
+        self._rates = Rates(settings.requests_per_minute)
+        self._lists: Published | None = None
+        self._pushed: int | None = None
+
+    @property
+    def chain_pem(self) -> str:
+        """The CA's bundle: the same bytes on every member, for ever."""
+        return self.issuer.chain_pem
+
+    async def reached(self) -> None:
+        """Return when the ledger answers.
+
+        Raises:
+            Unavailable: the store did not answer.
+        """
+        await self._ledger.number()
+
+    async def certificate(self, name: str) -> str:
+        """Return the certificate of a name in PEM.
+
+        Raises:
+            NotFound: it has none.
+        """
+        found = await self._ledger.certificate(name)
+        if found is None:
+            raise NotFound(f"Could not find certificate {name}")
+        return found
+
+    async def request(self, name: str) -> str:
+        """Return the pending request of a name in PEM.
+
+        Raises:
+            NotFound: it has none.
+        """
+        found = await self._ledger.request(name)
+        if found is None:
+            raise NotFound(f"Could not find certificate_request {name}")
+        return found.pem
+
+    async def status(self, name: str) -> Known | None:
+        """Return what there is under a name."""
+        return await self._ledger.known(name)
+
+    async def statuses(self, state: str | None = None) -> list[str]:
+        """Return all statuses as JSON objects; ``state``: only ``requested``, ``signed`` or ``revoked`` ones."""
+        return await self._ledger.statuses(state if state in ("requested", "signed", "revoked") else None)
+
+    async def submit(self, name: str, body: bytes, *, source: str) -> bool:
+        """Take a certificate request; sign it when autosigning lets it through. Whether it was signed.
+
+        Raises:
+            Rejected: it is no request, has no right to the name, or asks for what is not signed; nothing was kept.
+            Unavailable: too many requests of one client, or the store did not answer.
+        """
+        self._rates.count(source)
+        request = csr.read(body)
+        # Judged by its own name before that is compared with the one it was sent under (golden cn-taken).
+        known = await self._ledger.known(request.name)
+        if known is not None and known.flaw is None:
+            raise Rejected(_already(request.name, known.state))
+        csr.refuse_subject(request, name)
+        self._judge(request)
+        leave = await self.autosign.leave(request)
+        if leave is None:
+            pending = Pending(name, request.pem, request.sha256, _json(profile.status_of_request(request)), source)
+            try:
+                await self._ledger.submit(pending, limit=self.settings.pending_limit)
+            except Conflict as e:
+                await self._raise_already(name, e)
+            return False
+        await self._signed(request, self._ttl(request), actor=leave.why, leave=leave)
+        return True
+
+    async def sign(self, name: str, *, actor: str, ttl_s: int | None = None) -> None:
+        """Sign the pending request of a name.
+
+        Raises:
+            NotFound: nothing is known under the name.
+            Conflict: there is no request, or what it asks for is not signed; in puppetserver's words.
+        """
+        known = await self._ledger.request(name)
+        if known is None:
+            if await self._ledger.known(name) is None:
+                raise NotFound("Invalid certificate subject.")
+            raise Conflict(f"Cannot sign certificate for host {name} without a certificate request")
+        request = csr.read(known.pem.encode())
+        try:
+            csr.refuse_subject(request, name)
+            self._judge(request)
+        except Rejected as e:
+            raise Conflict(str(e)) from e
+        ttl = timedelta(seconds=ttl_s) if ttl_s is not None else self._ttl(request)
+        await self._signed(request, ttl, actor=actor, pending=True)
+
+    async def sign_all(self, names: Sequence[str] | None, *, actor: str) -> Signed:
+        """Sign the pending requests of these names, or every one, each by itself."""
+        if names is None:
+            names = [json.loads(s)["name"] for s in await self._ledger.statuses("requested")]
+        signed: list[str] = []
+        without: list[str] = []
+        refused: list[str] = []
+        for name in dict.fromkeys(names):
+            try:
+                await self.sign(name, actor=actor)
+                signed.append(name)
+            except NotFound:
+                without.append(name)
+            except Conflict:
+                (without if await self._ledger.request(name) is None else refused).append(name)
+        return Signed(tuple(signed), tuple(without), tuple(refused))
+
+    async def revoke(self, name: str, *, actor: str) -> None:
+        """Revoke every certificate of a name; doing it again changes nothing.
+
+        Raises:
+            NotFound: nothing is known under the name.
+            Conflict: it has a request only.
+        """
+        missing = await self._ledger.revoke([name], build=self.build, actor=actor)
+        if missing:
+            if await self._ledger.request(name) is None:
+                raise NotFound("Invalid certificate subject.")
+            raise Conflict(f"Cannot revoke certificate for host {name} without a signed certificate")
+        await self.push()
+
+    async def clean(self, names: Sequence[str], *, actor: str) -> list[str]:
+        """Revoke and remove the certificates of these names with one new list; return the names that have none."""
+        missing = await self._ledger.revoke(names, build=self.build, actor=actor, remove=True)
+        await self.push()
+        return missing
+
+    async def remove(self, name: str, *, actor: str) -> None:
+        """Remove a name's certificate and request; nothing is revoked.
+
+        Raises:
+            NotFound: it has neither.
+        """
+        await self._ledger.remove(name, actor=actor)
+
+    async def reject(self, name: str, *, actor: str) -> None:
+        """Remove a pending request.
+
+        Raises:
+            NotFound: it has none.
+        """
+        await self._ledger.reject(name, actor=actor)
+
+    async def renew(self, presented: bytes) -> str:
+        """Return a new certificate for the holder of this one: same key, names and extensions.
+
+        Raises:
+            NotFound: renewal is switched off.
+            Denied: another CA issued it, or it is revoked or replaced.
+        """
+        if not self.settings.allow_auto_renewal:
+            raise NotFound("Not Found")
+        old = x509.load_der_x509_certificate(presented)
+        if not self.issued(old):
+            raise Denied("Certificate was not issued by this CA")
+        name = profile.common_name(old.subject)
+        ttl = timedelta(days=self.settings.auto_renewal_ttl_days)
+        serial = profile.random_serial()
+        now = self._now()
+        new = await asyncio.to_thread(
+            profile.renewed_leaf, old, self.issuer, self._key, serial=serial, now=now, ttl=ttl
+        )
+        try:
+            await self._ledger.renew(_entry(new), old.serial_number, actor=name)
+        except Conflict as e:
+            raise Denied(str(e)) from e
+        return profile.pem_of(new)
+
+    async def issue_own(self, request: CertificateRequest) -> str:
+        """Sign a request of a member's own, whatever names it asks for, in place of an earlier one; return it in PEM.
+
+        Raises:
+            Unavailable: the store did not answer; nothing was issued.
+        """
+        ttl = timedelta(days=self.settings.cert_ttl_days)
+        serial = profile.random_serial()
+        made = await asyncio.to_thread(
+            profile.signed_leaf, request, self.issuer, self._key, serial=serial, now=self._now(), ttl=ttl
+        )
+        await self._ledger.replace(_entry(made), actor="its own member")
+        return profile.pem_of(made)
+
+    async def lists(self, *, whole: bool = False) -> Lists:
+        """Return the revocation lists; the last ones this member saw while the store does not answer.
+
+        With infra hosts set, agents get the short list unless the ``whole`` one is asked for.
+
+        Raises:
+            Unavailable: the store does not answer, and this member has seen none yet.
+        """
+        try:
+            number, updated_at = await self._ledger.number()
+            if self._lists is None or (self._lists.number, self._lists.updated_at) != (number, updated_at):
+                self._lists = await self._ledger.published()
+        except Unavailable:
+            if self._lists is None:
+                raise
+        found = self._lists
+        own = found.infra_pem if self.settings.infra_hosts and not whole else found.own_pem
+        return Lists(found.number, own + found.ancestors_pem, found.updated_at)
+
+    async def refuse_revoked(self, presented: bytes, *, leniently: bool) -> None:
+        """Refuse a certificate that is revoked, on whichever member that was done.
+
+        Args:
+            presented: verified by TLS already.
+            leniently: when the store does not answer, believe the last list this member saw.
+
+        Raises:
+            Denied: it is.
+            Unavailable: the store did not answer, and nothing else may be believed.
+        """
+        serial = x509.load_der_x509_certificate(presented).serial_number
+        try:
+            revoked = await self._ledger.is_revoked(serial)
+        except Unavailable:
+            if not leniently or self._lists is None:
+                raise
+            own = x509.load_pem_x509_crl(self._lists.own_pem.encode())
+            revoked = own.get_revoked_certificate_by_serial_number(serial) is not None
+        if revoked:
+            raise Denied("The client's certificate is revoked")
+
+    async def expirations(self) -> dict[str, dict[str, str]]:
+        """Return when the CA's certificates and lists end, by common name."""
+        lists = await self.lists(whole=True)
+        crls = {}
+        for one in crls_in(lists.pem):
+            if one.next_update_utc is not None:
+                crls[profile.common_name(one.issuer)] = profile.stamp(one.next_update_utc)
+        certificates = {profile.common_name(c.subject): profile.stamp(c.not_valid_after_utc) for c in self.issuer.chain}
+        return {"ca-certs": certificates, "crls": crls}
+
+    async def take_lists(self, body: bytes, *, actor: str) -> None:
+        """Take newer lists of the ancestors; our own list is never replaced (reference §1.2).
+
+        Raises:
+            Rejected: no list, a delta list, one without key identifier, a bad one, or one that revokes our own CA.
+        """
+        submitted = _submitted(body)
+        published = await self._ledger.published()
+        current = {_issuer_key(c): c for c in crls_in(published.ancestors_pem)}
+        ancestors = {profile.key_identifier(c): c for c in self.issuer.chain[1:]}
+        changed = False
+        for one in submitted:
+            key = _issuer_key(one)
+            ancestor = ancestors.get(key)
+            number = _number(one)
+            if ancestor is None or number is None:
+                continue
+            before = current.get(key)
+            old = _number(before) if before is not None else None
+            if before is not None and _same(one, before):
+                continue
+            if old is not None and number == old:
+                raise Rejected("Could not determine newest CRL.")
+            if old is not None and number < old:
+                continue
+            self._refuse_bad(one, ancestor)
+            current[key], changed = one, True
+        if changed:
+            pem = "".join(profile.pem_of(current[k]) for k in ancestors if k in current)
+            await self._ledger.replace_ancestors(pem, expected=published.ancestors_pem, actor=actor)
+            await self.push()
+
+    async def keep_up(self) -> None:
+        """Renew a list that ends soon, and push a changed one; called now and then by every member.
+
+        Raises:
+            Unavailable: the store did not answer.
+        """
+        if await self._ledger.republish(build=self.build, before=self._now().timestamp() + _RENEW_LIST_S):
+            _log.info("The revocation list was renewed before its end")
+        await self.push()
+
+    async def push(self) -> None:
+        """Write the lists where co-located puppetservers read them, if they changed."""
+        if not self.settings.push_crl:
+            return
+        lists = await self.lists(whole=True)
+        if self._pushed == lists.number:
+            return
+        for path in self.settings.push_crl:
+            try:
+                await asyncio.to_thread(_replaced, path, lists.pem)
+            except MusterError as e:
+                _log.error("A puppetserver's revocation list is stale", file=str(path), why=str(e))
+                return
+        self._pushed = lists.number
+
+    def build(self, revoked: Sequence[Revoked], number: int) -> tuple[str, str, float]:
+        """Make the lists; a :data:`~muster.authority.ledger.Builder`."""
+        now = self._now()
+        ttl = timedelta(days=self.settings.crl_ttl_days)
+
+        def made(entries: Sequence[Revoked]) -> str:
+            pairs = [(r.serial, r.at) for r in entries]
+            return profile.pem_of(profile.signed_list(self.issuer, self._key, pairs, number=number, now=now, ttl=ttl))
+
+        infra = set(self.settings.infra_hosts)
+        short = made([r for r in revoked if r.certname in infra]) if infra else ""
+        return made(revoked), short, (now + ttl).timestamp()
+
+    def holds_authority(self, presented: bytes) -> bool:
+        """Whether a certificate may sign and revoke: an administrator's name, or ``pp_cli_auth`` on one we issued."""
+        certificate = x509.load_der_x509_certificate(presented)
+        if profile.common_name(certificate.subject) in self.settings.administrators:
+            return True
+        return (
+            self.issued(certificate) and csr.authorisations(tuple(certificate.extensions)).get("pp_cli_auth") == "true"
+        )
+
+    def _judge(self, request: CertificateRequest) -> None:
+        csr.refuse_content(
+            request,
+            allow_alternatives=self.settings.allow_subject_alt_names,
+            allow_authorisations=self.settings.allow_authorization_extensions,
+        )
+
+    async def _signed(
+        self,
+        request: CertificateRequest,
+        ttl: timedelta,
+        *,
+        actor: str,
+        leave: Leave | None = None,
+        pending: bool = False,
+    ) -> None:
+        made = await asyncio.to_thread(
+            profile.signed_leaf,
+            request,
+            self.issuer,
+            self._key,
+            serial=profile.random_serial(),
+            now=self._now(),
+            ttl=ttl,
+        )
+        try:
+            await self._ledger.issue(
+                _entry(made, request.name),
+                actor=actor,
+                token=leave.token if leave else None,
+                request_sha256=request.sha256 if pending else None,
+            )
+        except Conflict as e:
+            await self._raise_already(request.name, e)
+
+    async def _raise_already(self, name: str, conflict: Conflict) -> NoReturn:
+        """Say what is known under the name by now; it was lost to another one that came first."""
+        known = await self._ledger.known(name)
+        if known is None:
+            raise Rejected(str(conflict)) from conflict
+        raise Rejected(_already(name, known.state)) from conflict
+
+    def _ttl(self, request: CertificateRequest) -> timedelta:
+        renews = self.settings.allow_auto_renewal and request.wants_renewal
+        return timedelta(days=self.settings.auto_renewal_ttl_days if renews else self.settings.cert_ttl_days)
+
+    def issued(self, certificate: x509.Certificate) -> bool:
+        """Whether this CA signed a certificate."""
+        try:
+            certificate.verify_directly_issued_by(self.issuer.certificate)
+        except (ValueError, TypeError, InvalidSignature):
+            return False
+        return True
+
+    def _refuse_bad(self, one: x509.CertificateRevocationList, ancestor: x509.Certificate) -> None:
+        now = self._now()
+        ended = one.next_update_utc is not None and one.next_update_utc <= now
+        if ended or one.last_update_utc > now or not one.is_signature_valid(ancestor.public_key()):  # type: ignore[arg-type]
+            raise Rejected("Invalid certs and/or CRLs: Could not determine revocation status")
+        ours = [c for c in self.issuer.chain if c.issuer == ancestor.subject and c != ancestor]
+        for certificate in ours:
+            entry = one.get_revoked_certificate_by_serial_number(certificate.serial_number)
+            if entry is not None:
+                raise Rejected(
+                    "Invalid certs and/or CRLs: Certificate has been revoked, "
+                    f"{profile.common_name(certificate.subject)}, on {entry.revocation_date_utc:%Y-%m-%d}"
+                )
+
+    def _now(self) -> datetime:
+        return self._clock.now().astimezone(UTC)
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    store: Store, settings: Settings, *, member: str, home: Path, clock: Clock | None = None
+) -> AsyncIterator[PuppetCA]:
+    """Hold the CA open; ``home`` is where its bundle is kept for times without the store, and its key by default.
+
+    Raises:
+        Misconfigured: there is no CA yet, or its key is missing or another one's.
+        Unavailable: the store does not answer, and this member has never seen the bundle.
+    """
+    ledger = Ledger(store, member)
+    copy = home / "ca_crt.pem"
+    try:
+        chain = await ledger.chain()
+        if chain is None:
+            raise Misconfigured("The store holds no Puppet CA; muster ca init or muster ca import makes one")
+        if not copy.exists() or copy.read_text() != chain:
+            home.mkdir(parents=True, exist_ok=True)
+            write_atomically(copy, chain)
+    except Unavailable:
+        if not copy.exists():
+            raise
+        chain = copy.read_text()
+    issuer = Issuer.read(chain)
+    with custody.opened(settings.key, issuer, home / "ca_key.pem") as key:
+        ca = PuppetCA(ledger, settings, issuer, key, Autosign(store, settings), clock or SystemClock())
+        with contextlib.suppress(Unavailable):
+            await ca.lists()
+        yield ca
+
+
+class Rates:
+    """How many requests each client address made within the last minute; old addresses are forgotten."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._counts: OrderedDict[str, tuple[float, int]] = OrderedDict()
+
+    def count(self, source: str) -> None:
+        """Count one.
+
+        Raises:
+            Unavailable: it is one too many.
+        """
+        if not self._limit:
+            return
+        now = time.monotonic()
+        since, count = self._counts.pop(source, (now, 0))
+        if now - since > _WINDOW_S:
+            since, count = now, 0
+        self._counts[source] = since, count + 1
+        if len(self._counts) > _SOURCES:
+            self._counts.popitem(last=False)
+        if count >= self._limit:
+            raise Unavailable(f"{source} sent {self._limit} certificate requests within a minute; try again later")
+
+
+def crls_in(pem: str) -> list[x509.CertificateRevocationList]:
+    """Return the lists in a text of PEM blocks.
+
+    Raises:
+        ValueError: one cannot be decoded.
+    """
+    return [x509.load_der_x509_crl(base64.b64decode(found.group(1))) for found in _BEGIN_CRL.finditer(pem)]
+
+
+def ttl_of(seconds: int) -> int:
+    """Return a time to live that a certificate can have.
+
+    Raises:
+        Rejected: it is longer than a century.
+    """
+    if abs(seconds) > _LONGEST_TTL_S:
+        raise Rejected(f"A certificate cannot be valid for {seconds} seconds")
+    return seconds
+
+
+def entry_of(certificate: x509.Certificate, name: str | None = None) -> Entry:
+    """Return a certificate as the ledger keeps it."""
+    return Entry(
+        serial=certificate.serial_number,
+        certname=name or profile.common_name(certificate.subject),
+        pem=profile.pem_of(certificate),
+        not_before=certificate.not_valid_before_utc,
+        not_after=certificate.not_valid_after_utc,
+        status=_json(profile.status_of(certificate)),
+    )
+
+
+_entry = entry_of
+
+
+def pending_of(request: CertificateRequest, *, source: str = "", flaw: str | None = None) -> Pending:
+    """Return a request as the ledger keeps it."""
+    status = _json(profile.status_of_request(request))
+    return Pending(request.name, request.pem, request.sha256, status, source, flaw)
+
+
+def _json(content: dict[str, object]) -> str:
+    prints = content["fingerprints"]
+    assert isinstance(prints, dict)  # noqa: S101 - made by profile
+    return json.dumps({**content, "fingerprint": prints["SHA256"]}, ensure_ascii=False, separators=(",", ":"))
+
+
+def _already(name: str, state: str) -> str:
+    return f"{name} already has a {state} certificate; ignoring certificate request"
+
+
+def _submitted(body: bytes) -> list[x509.CertificateRevocationList]:
+    try:
+        found = crls_in(body.decode("ascii", "replace"))
+    except ValueError as e:
+        raise Rejected("No valid CRLs submitted.") from e
+    if not found:
+        raise Rejected("No valid CRLs submitted.")
+    for one in found:
+        try:
+            one.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier)
+        except x509.ExtensionNotFound as e:
+            raise Rejected("One or more submitted CRLs do not have an authority key identifier.") from e
+        with contextlib.suppress(x509.ExtensionNotFound):
+            one.extensions.get_extension_for_class(x509.DeltaCRLIndicator)
+            raise Rejected("Cannot support delta CRL.")
+    return found
+
+
+def _issuer_key(one: x509.CertificateRevocationList) -> bytes:
+    return one.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier or b""
+
+
+def _number(one: x509.CertificateRevocationList) -> int | None:
+    try:
+        return one.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+    except x509.ExtensionNotFound:
+        return None
+
+
+def _same(one: x509.CertificateRevocationList, other: x509.CertificateRevocationList) -> bool:
+    return one.public_bytes(Encoding.DER) == other.public_bytes(Encoding.DER)
+
+
+def _replaced(path: Path, pem: str) -> None:
+    """Replace a puppetserver's list, with the owner and mode it had: that server runs as another user."""
+    try:
+        before = path.stat()
+    except OSError:
+        before = None
+    write_atomically(path, pem, mode=before.st_mode & 0o777 if before else 0o644)
+    if before is not None and os.geteuid() == 0:
+        os.chown(path, before.st_uid, before.st_gid)

@@ -1,0 +1,264 @@
+"""Who is signed without an administrator: everybody, names on a list, bearers of a token, or whom a program lets through.
+
+Source: reference/puppet-ca.md §4. Lists and tokens are in the store, so that what Foreman told one member holds on all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+from sqlalchemy import delete, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from muster.authority.certnames import refuse_unless_hostname
+from muster.authority.csr import CertificateRequest
+from muster.cluster.file import Authority as Settings
+from muster.kernel.errors import Conflict, MusterError, NotFound, Rejected
+from muster.kernel.files import read_bounded
+from muster.kernel.log import logger
+from muster.kernel.names import shown
+from muster.kernel.process import run
+from muster.store.documents import Documents
+from muster.store.engine import Store
+from muster.store.tables import autosign_hosts, autosign_tokens, store_now
+
+_log = logger("authority")
+
+_ALGORITHM = "RS512"
+_ID_BYTES = 24
+_KEY_DOCUMENT = "autosign/key"
+_LIST_LIMIT_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class Leave:
+    """A request may be signed at once.
+
+    Attributes:
+        why: who lets it through.
+        token: the token it brought, to be used up with the certificate.
+    """
+
+    why: str
+    token: str | None = None
+
+
+class Autosign:
+    """The cluster's rules of autosigning."""
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self._store = store
+        self._settings = settings
+        self._key: rsa.RSAPrivateKey | None = None
+
+    async def leave(self, request: CertificateRequest) -> Leave | None:
+        """Return who lets a request through, None when an administrator has to look.
+
+        Raises:
+            Unavailable: the store did not answer.
+        """
+        for way in self._settings.autosign:
+            if way == "all":
+                return Leave("autosign all")
+            if way == "hostnames" and await self._is_listed(request.name):
+                return Leave("autosign hostnames")
+            if way == "tokens" and (token := await self._token(request)) is not None:
+                return Leave("autosign token", token)
+            if way == "policy" and await self._is_let_through(request):
+                return Leave("autosign policy")
+        return None
+
+    async def hosts(self) -> list[str]:
+        """Return the names on Foreman's list, in order."""
+        async with self._store.read() as uow:
+            rows = await uow.connection.execute(select(autosign_hosts.c.certname).order_by(autosign_hosts.c.certname))
+            return list(rows.scalars())
+
+    async def add_host(self, certname: str, *, by: str) -> None:
+        """Put a name, ``*`` or ``*.example.net`` on the list; it may be there already.
+
+        Raises:
+            Rejected: it is none of them.
+        """
+        refuse_unless_entry(certname)
+        dialect = postgresql if self._store.dialect == "postgresql" else sqlite
+        statement = dialect.insert(autosign_hosts).values(certname=certname, added_at=store_now(), by=by)
+        async with self._store.write() as uow:
+            await uow.connection.execute(statement.on_conflict_do_nothing(index_elements=["certname"]))
+
+    async def remove_host(self, certname: str) -> None:
+        """Take a name off the list.
+
+        Raises:
+            NotFound: it is not on it.
+        """
+        async with self._store.write() as uow:
+            gone = delete(autosign_hosts).where(autosign_hosts.c.certname == certname)
+            if (await uow.connection.execute(gone)).rowcount == 0:
+                raise NotFound(f"{certname} is not on the autosign list")
+
+    async def give_token(self, certname: str, *, ttl_s: float) -> str:
+        """Return a new token for a name, a JWT under the cluster's key; an earlier one of that name is void from now on.
+
+        Raises:
+            Rejected: the name is no certname.
+        """
+        refuse_unless_hostname(certname)
+        key = await self._token_key()
+        async with self._store.write() as uow:
+            expires_at = await uow.now() + ttl_s
+            claims = {"certname": certname, "exp": int(expires_at), "jti": secrets.token_urlsafe(_ID_BYTES)}
+            token = jwt.encode(claims, key, algorithm=_ALGORITHM)
+            await uow.connection.execute(
+                delete(autosign_tokens).where(
+                    (autosign_tokens.c.certname == certname) | (autosign_tokens.c.expires_at < store_now())
+                )
+            )
+            row = {"id": _digest(token), "certname": certname, "expires_at": expires_at}
+            await uow.connection.execute(autosign_tokens.insert().values(**row))
+        return token
+
+    async def withdraw_token(self, certname: str) -> None:
+        """Make a name's token void.
+
+        Raises:
+            NotFound: it has none that could still be used.
+        """
+        async with self._store.write() as uow:
+            gone = delete(autosign_tokens).where(
+                autosign_tokens.c.certname == certname, autosign_tokens.c.used_at.is_(None)
+            )
+            if (await uow.connection.execute(gone)).rowcount == 0:
+                raise NotFound(f"{certname} has no token")
+
+    async def tokens(self) -> list[str]:
+        """Return the names that have a token which can still be used."""
+        async with self._store.read() as uow:
+            query = select(autosign_tokens.c.certname).where(
+                autosign_tokens.c.used_at.is_(None), autosign_tokens.c.expires_at > store_now()
+            )
+            return list((await uow.connection.execute(query.order_by(autosign_tokens.c.certname))).scalars())
+
+    async def bears_token(self, request: CertificateRequest) -> bool:
+        """Whether a request brings a token of its own name that can still be used; it is not used up."""
+        return await self._token(request) is not None
+
+    async def _token(self, request: CertificateRequest) -> str | None:
+        given = request.challenge
+        if not given or len(given) > 4096:
+            return None
+        identity = _digest(given)
+        async with self._store.read() as uow:
+            query = select(autosign_tokens.c.certname).where(
+                autosign_tokens.c.id == identity,
+                autosign_tokens.c.used_at.is_(None),
+                autosign_tokens.c.expires_at > store_now(),
+            )
+            owner = (await uow.connection.execute(query)).scalar_one_or_none()
+        # The Ruby proxy does not compare them: there, one host's token signs any other host (reference §4).
+        if owner is None or not hmac.compare_digest(owner, request.name):
+            return None
+        try:
+            key = (await self._token_key()).public_key()
+            claims = jwt.decode(given, key, algorithms=[_ALGORITHM], options={"verify_exp": False})
+        except jwt.InvalidTokenError:
+            return None
+        return identity if claims.get("certname") == request.name else None
+
+    async def _token_key(self) -> rsa.RSAPrivateKey:
+        """Return the cluster's key for tokens, making it once.
+
+        It may lie in the store: a token counts only with its own row, so the key alone gives nobody a certificate.
+        """
+        if self._key is None:
+            documents = Documents(self._store)
+            found = await documents.read(_KEY_DOCUMENT)
+            if found.version == 0:
+                made = await asyncio.to_thread(rsa.generate_private_key, 65537, 2048)
+                pem = made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+                try:
+                    found = await documents.replace(found, {"pem": pem}, by="autosign")
+                except Conflict:
+                    found = await documents.read(_KEY_DOCUMENT)
+            key = load_pem_private_key(str(found.content["pem"]).encode(), None)
+            assert isinstance(key, rsa.RSAPrivateKey)  # noqa: S101 - made above and nowhere else
+            self._key = key
+        return self._key
+
+    async def _is_listed(self, certname: str) -> bool:
+        async with self._store.read() as uow:
+            query = select(autosign_hosts.c.certname).where(autosign_hosts.c.certname.in_(_entries(certname)))
+            if (await uow.connection.execute(query)).first() is not None:
+                return True
+        path = self._settings.hostnames_file
+        return path is not None and matches(certname, await asyncio.to_thread(_lines, path))
+
+    async def _is_let_through(self, request: CertificateRequest) -> bool:
+        program = self._settings.policy_executable
+        if program is None:
+            return False
+        try:
+            said = await run(
+                [str(program), request.name], timeout_s=self._settings.policy_timeout_s, stdin=request.pem.encode()
+            )
+        except MusterError as e:
+            _log.error("The autosign policy could not be asked; the request waits", program=str(program), why=str(e))
+            return False
+        if said.status not in (0, 1):
+            _log.warning("The autosign policy failed", program=str(program), status=said.status, said=said.stderr[:200])
+        return said.status == 0
+
+
+def refuse_unless_entry(entry: str) -> None:
+    """Refuse what is no entry of an autosign list.
+
+    Raises:
+        Rejected: it is neither a certname nor ``*`` nor ``*.`` and a name.
+    """
+    if entry == "*":
+        return
+    try:
+        refuse_unless_hostname(entry.removeprefix("*."))
+    except Rejected as e:
+        raise Rejected(f"{shown(entry)} is no certname, nor * or *.DOMAIN") from e
+
+
+def _entries(certname: str) -> list[str]:
+    """Return every list entry that lets a name through."""
+    labels = certname.split(".")
+    return [certname, "*", *(f"*.{'.'.join(labels[n:])}" for n in range(len(labels)))]
+
+
+def matches(certname: str, lines: list[str]) -> bool:
+    """Whether a name stands on a list in the form of ``autosign.conf``: names, ``*``, and ``*.example.net``."""
+    for line in lines:
+        entry = line.strip()
+        if not entry or entry.startswith("#") or " " in entry or "#" in entry:
+            continue
+        if entry in ("*", certname):
+            return True
+        if entry.startswith("*.") and (certname == entry[2:] or certname.endswith(entry[1:])):
+            return True
+    return False
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        content = read_bounded(path, what="autosign list", limit_bytes=_LIST_LIMIT_BYTES)
+        return content.decode("utf-8", "replace").splitlines()
+    except MusterError as e:
+        _log.error("The autosign list cannot be read; it counts as empty", why=str(e))
+        return []
+
+
+def _digest(secret: str) -> str:
+    # What lies in the store is no token: a copy of the database signs nobody.
+    return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,0 +1,494 @@
+"""The ledger: every certificate, request and revocation of the Puppet CA, in short transactions.
+
+Signing happens outside them; what a caller is told has been committed. Revocations and the list that publishes them change
+together under the list's row lock, so number and content never disagree (reference/puppet-ca.md §7.2, §7.3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import Select, and_, delete, exists, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from muster.kernel.errors import Conflict, Misconfigured, NotFound
+from muster.store.engine import Store, Unit
+from muster.store.tables import (
+    audit,
+    authorities,
+    autosign_tokens,
+    certificates,
+    crls,
+    requests,
+    revocations,
+    store_now,
+)
+
+AUTHORITY = 1
+_SERIAL_DIGITS = 40
+# The list's time must grow whatever the store's clock does: agents compare it with a clock of their own.
+_TICK_S = 0.000_001
+
+
+class Revoked(NamedTuple):
+    """One entry of a revocation list; the name is None when only the serial is known."""
+
+    serial: int
+    at: datetime
+    certname: str | None
+
+
+Builder = Callable[[Sequence[Revoked], int], tuple[str, str, float]]
+"""Makes lists from what is revoked and the number: the own list, the infra list, and the next update."""
+
+
+def serial_text(serial: int) -> str:
+    """Return a serial as the ledger's key: SQL integers are too small for it."""
+    return f"{serial:0{_SERIAL_DIGITS}X}"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A certificate as it is written.
+
+    Attributes:
+        status: JSON of what a status object says of it, less its state.
+    """
+
+    serial: int
+    certname: str
+    pem: str
+    not_before: datetime
+    not_after: datetime
+    status: str
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A request as it is written."""
+
+    certname: str
+    pem: str
+    sha256: str
+    status: str
+    source: str
+    flaw: str | None = None
+
+
+@dataclass(frozen=True)
+class Known:
+    """What there is under a name.
+
+    Attributes:
+        state: ``signed``, ``revoked`` or ``requested``.
+        status: JSON, less its state.
+    """
+
+    state: str
+    pem: str
+    status: str
+    flaw: str | None = None
+
+    @property
+    def as_json(self) -> str:
+        return f'{{"state":"{self.state}",{self.status[1:]}'
+
+
+@dataclass(frozen=True)
+class Published:
+    """The revocation lists in force. ``updated_at`` is in store time."""
+
+    number: int
+    own_pem: str
+    infra_pem: str
+    ancestors_pem: str
+    updated_at: float
+    next_update: float
+
+
+class Ledger:
+    """The ledger in a store. ``member`` is who writes, for the audit."""
+
+    def __init__(self, store: Store, member: str) -> None:
+        self._store = store
+        self._member = member
+
+    async def chain(self) -> str | None:
+        """Return the CA's bundle, None when there is no CA yet.
+
+        Raises:
+            Unavailable: the store did not answer.
+        """
+        async with self._store.read() as uow:
+            query = select(authorities.c.chain_pem).where(authorities.c.id == AUTHORITY)
+            return (await uow.connection.execute(query)).scalar_one_or_none()
+
+    async def create(self, chain_pem: str, *, build: Builder, ancestors_pem: str = "") -> None:
+        """Begin an empty ledger.
+
+        Raises:
+            Conflict: there is a CA already; nothing was changed.
+        """
+        async with self._store.write() as uow:
+            taken = select(authorities.c.id).where(authorities.c.id == AUTHORITY)
+            if (await uow.connection.execute(taken)).first():
+                raise Conflict("The store holds a Puppet CA already; nothing was changed")
+            values = {"id": AUTHORITY, "chain_pem": chain_pem, "created_at": store_now()}
+            await uow.connection.execute(insert(authorities).values(**values))
+            own, infra, next_update = await asyncio.to_thread(build, (), 0)
+            await uow.connection.execute(
+                insert(crls).values(
+                    authority=AUTHORITY, number=0, own_pem=own, infra_pem=infra, ancestors_pem=ancestors_pem,
+                    updated_at=store_now(), next_update=next_update,
+                )
+            )  # fmt: skip
+            await self.record(uow, "created")
+
+    async def known(self, certname: str) -> Known | None:
+        """Return what there is under a name, the certificate before a request; None when there is nothing."""
+        async with self._store.read() as uow:
+            return await _certificate(uow, certname) or await _request(uow, certname)
+
+    async def certificate(self, certname: str) -> str | None:
+        """Return the live certificate's PEM."""
+        async with self._store.read() as uow:
+            query = select(certificates.c.pem).where(_live(certname))
+            return (await uow.connection.execute(query)).scalar_one_or_none()
+
+    async def request(self, certname: str) -> Known | None:
+        """Return the pending request, None when there is none."""
+        async with self._store.read() as uow:
+            return await _request(uow, certname)
+
+    async def statuses(self, state: str | None) -> list[str]:
+        """Return every status as JSON, pending requests first; ``state`` picks ``requested``, ``signed`` or ``revoked``."""
+        out: list[str] = []
+        async with self._store.read() as uow:
+            if state in (None, "requested"):
+                rows = await uow.connection.execute(select(requests.c.status).order_by(requests.c.certname))
+                out += [f'{{"state":"requested",{r.status[1:]}' for r in rows]
+            if state != "requested":
+                rows = await uow.connection.execute(_with_revocation(state))
+                out += [f'{{"state":"{"revoked" if r.revoked else "signed"}",{r.status[1:]}' for r in rows]
+        return out
+
+    async def submit(self, pending: Pending, *, limit: int) -> None:
+        """Keep a request for an administrator.
+
+        Raises:
+            Conflict: the name has a certificate or a request, or too many requests wait; nothing was changed.
+        """
+        async with self._store.write() as uow:
+            waiting = (await uow.connection.execute(select(func.count()).select_from(requests))).scalar_one()
+            if waiting >= limit:
+                raise Conflict(f"{waiting} certificate requests wait for an administrator already; no more are taken")
+            await uow.connection.execute(
+                delete(requests).where(requests.c.certname == pending.certname, requests.c.flaw.is_not(None))
+            )
+            await _insert_request(uow, pending)
+            # Looked at after the insert: a certificate of the name may have been issued while this waited for its row.
+            if await _certificate(uow, pending.certname):
+                raise Conflict(f"{pending.certname} has a certificate by now")
+            await self.record(uow, "requested", pending.certname, actor=pending.source)
+
+    async def issue(
+        self, entry: Entry, *, actor: str, token: str | None = None, request_sha256: str | None = None
+    ) -> None:
+        """Write a certificate down; the request of its name goes.
+
+        A ``token`` is used up in the same transaction; ``request_sha256`` is the request it was made from, which must still
+        be the one that waits.
+
+        Raises:
+            Conflict: the name has a live certificate, the token was used, or the request changed; nothing was changed,
+                and the certificate must not leave this process.
+        """
+        async with self._store.write() as uow:
+            if token is not None:
+                await _use(uow, token, entry.certname)
+            gone = delete(requests).where(requests.c.certname == entry.certname)
+            if request_sha256 is not None:
+                gone = gone.where(requests.c.sha256 == request_sha256)
+            removed = (await uow.connection.execute(gone)).rowcount
+            if request_sha256 is not None and removed != 1:
+                raise Conflict(f"The request of {entry.certname} changed while it was signed")
+            await _insert_certificate(uow, entry, self._member)
+            await self.record(uow, "signed", entry.certname, serial=entry.serial, actor=actor)
+
+    async def renew(self, entry: Entry, old_serial: int, *, actor: str) -> None:
+        """Write a certificate down in place of the live one, which stays valid.
+
+        Raises:
+            Conflict: the old one is revoked or no longer live; nothing was changed.
+        """
+        old = serial_text(old_serial)
+        async with self._store.write() as uow:
+            if await _is_revoked(uow, old):
+                raise Conflict(f"The certificate of {entry.certname} is revoked")
+            live = certificates.update().where(_live(entry.certname)).values(state="superseded")
+            if (await uow.connection.execute(live.where(certificates.c.serial == old))).rowcount != 1:
+                raise Conflict(f"The certificate of {entry.certname} was replaced meanwhile")
+            await _insert_certificate(uow, entry, self._member)
+            await self.record(uow, "renewed", entry.certname, serial=entry.serial, actor=actor)
+
+    async def replace(self, entry: Entry, *, actor: str) -> None:
+        """Write a certificate down in place of whatever is live under its name; that one stays valid."""
+        async with self._store.write() as uow:
+            live = update(certificates).where(_live(entry.certname)).values(state="superseded")
+            await uow.connection.execute(live)
+            await _insert_certificate(uow, entry, self._member)
+            await self.record(uow, "signed", entry.certname, serial=entry.serial, actor=actor)
+
+    async def revoke(self, certnames: Iterable[str], *, build: Builder, actor: str, remove: bool = False) -> list[str]:
+        """Revoke every certificate of these names that has not ended, and publish one new list if any was new.
+
+        With ``remove``, certificates and requests of those that had a certificate are removed, too.
+
+        Returns:
+            The names that have no certificate; nothing was done about them.
+        """
+        missing = []
+        async with self._store.write() as uow:
+            published = await _locked(uow)
+            now = await uow.now()
+            fresh = 0
+            for name in dict.fromkeys(certnames):
+                serials = await _unended(uow, name, now)
+                live = (await uow.connection.execute(select(certificates.c.serial).where(_live(name)))).first()
+                if live is None:
+                    missing.append(name)
+                    continue
+                fresh += await self._revoked(uow, name, {*serials, live.serial}, actor)
+                if remove:
+                    await self._removed(uow, name, actor)
+            if fresh:
+                await _publish(uow, published, build)
+        return missing
+
+    async def republish(self, *, build: Builder, before: float) -> bool:
+        """Publish the list anew when it ends before that moment; whether it was done."""
+        async with self._store.write() as uow:
+            published = await _locked(uow)
+            if published.next_update >= before:
+                return False
+            await _publish(uow, published, build)
+            await self.record(uow, "list renewed")
+            return True
+
+    async def remove(self, certname: str, *, actor: str) -> None:
+        """Remove a name's certificate and request without revoking anything.
+
+        Raises:
+            NotFound: there is neither.
+        """
+        async with self._store.write() as uow:
+            if not await self._removed(uow, certname, actor):
+                raise NotFound(f"{certname} has neither a certificate nor a request")
+
+    async def reject(self, certname: str, *, actor: str) -> None:
+        """Remove a pending request.
+
+        Raises:
+            NotFound: there is none.
+        """
+        async with self._store.write() as uow:
+            gone = delete(requests).where(requests.c.certname == certname)
+            if (await uow.connection.execute(gone)).rowcount == 0:
+                raise NotFound(f"{certname} has no certificate request")
+            await self.record(uow, "rejected", certname, actor=actor)
+
+    async def is_revoked(self, serial: int) -> bool:
+        """Whether a serial is revoked, now and everywhere."""
+        async with self._store.read() as uow:
+            return await _is_revoked(uow, serial_text(serial))
+
+    async def published(self) -> Published:
+        """Return the lists in force.
+
+        Raises:
+            Misconfigured: there is no CA.
+        """
+        async with self._store.read() as uow:
+            return await _published(uow)
+
+    async def number(self) -> tuple[int, float]:
+        """Return the list's number and when it changed: what a member that has it needs to know."""
+        async with self._store.read() as uow:
+            query = select(crls.c.number, crls.c.updated_at).where(crls.c.authority == AUTHORITY)
+            row = (await uow.connection.execute(query)).first()
+        if row is None:
+            raise Misconfigured("The store holds no Puppet CA; muster ca init or muster ca import makes one")
+        return row.number, row.updated_at
+
+    async def replace_ancestors(self, pem: str, *, expected: str, actor: str) -> None:
+        """Replace the ancestors' lists.
+
+        Raises:
+            Conflict: somebody else did meanwhile.
+        """
+        async with self._store.write() as uow:
+            before = await _locked(uow)
+            if before.ancestors_pem != expected:
+                raise Conflict("Somebody replaced the ancestors' lists meanwhile")
+            values = {"ancestors_pem": pem, "updated_at": await _later(uow, before)}
+            await uow.connection.execute(update(crls).where(crls.c.authority == AUTHORITY).values(**values))
+            await self.record(uow, "ancestors' lists replaced", actor=actor)
+
+    async def history(self, certname: str | None = None, *, most: int) -> list[dict[str, Any]]:
+        """Return what was done, the newest first; to one name, or to all."""
+        query = select(audit).order_by(audit.c.id.desc()).limit(most)
+        if certname is not None:
+            query = query.where(audit.c.certname == certname)
+        async with self._store.read() as uow:
+            rows = (await uow.connection.execute(query)).mappings().all()
+        return [
+            {**{k: r[k] for k in ("event", "certname", "serial", "actor", "member")}, "at": _moment(r["at"])}
+            for r in rows
+        ]
+
+    async def record(
+        self, uow: Unit, event: str, certname: str | None = None, *, serial: int | None = None, actor: str = ""
+    ) -> None:
+        """Write down what was done, in the transaction that does it."""
+        values = {"event": event, "certname": certname, "actor": actor, "member": self._member, "at": store_now()}
+        await uow.connection.execute(
+            insert(audit).values(**values, serial=serial_text(serial) if serial is not None else None)
+        )
+
+    async def _revoked(self, uow: Unit, name: str, serials: set[str], actor: str) -> int:
+        dialect = postgresql if self._store.dialect == "postgresql" else sqlite
+        fresh = 0
+        for serial in sorted(serials):
+            statement = dialect.insert(revocations).values(serial=serial, certname=name, revoked_at=store_now())
+            found = await uow.connection.execute(statement.on_conflict_do_nothing(index_elements=["serial"]))
+            if found.rowcount:
+                fresh += 1
+                await self.record(uow, "revoked", name, serial=int(serial, 16), actor=actor)
+        return fresh
+
+    async def _removed(self, uow: Unit, name: str, actor: str) -> bool:
+        hidden = update(certificates).where(_live(name)).values(state="deleted")
+        gone = (await uow.connection.execute(hidden)).rowcount
+        gone += (await uow.connection.execute(delete(requests).where(requests.c.certname == name))).rowcount
+        if gone:
+            await self.record(uow, "removed", name, actor=actor)
+        return bool(gone)
+
+
+def _moment(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _live(certname: str) -> Any:
+    return and_(certificates.c.certname == certname, certificates.c.state == "live")
+
+
+def _with_revocation(state: str | None) -> Select[Any]:
+    revoked = exists().where(revocations.c.serial == certificates.c.serial)
+    query = select(certificates.c.status, revoked.label("revoked")).where(certificates.c.state == "live")
+    if state == "signed":
+        query = query.where(~revoked)
+    elif state == "revoked":
+        query = query.where(revoked)
+    return query.order_by(certificates.c.certname)
+
+
+async def _certificate(uow: Unit, certname: str) -> Known | None:
+    revoked = exists().where(revocations.c.serial == certificates.c.serial)
+    query = select(certificates.c.pem, certificates.c.status, revoked.label("revoked")).where(_live(certname))
+    row = (await uow.connection.execute(query)).first()
+    return Known("revoked" if row.revoked else "signed", row.pem, row.status) if row else None
+
+
+async def _request(uow: Unit, certname: str) -> Known | None:
+    query = select(requests.c.pem, requests.c.status, requests.c.flaw).where(requests.c.certname == certname)
+    row = (await uow.connection.execute(query)).first()
+    return Known("requested", row.pem, row.status, row.flaw) if row else None
+
+
+async def _insert_certificate(uow: Unit, entry: Entry, member: str, state: str = "live") -> None:
+    await uow.connection.execute(insert(certificates).values(**certificate_row(entry, member, state)))
+
+
+def certificate_row(entry: Entry, member: str, state: str = "live") -> dict[str, Any]:
+    """Return a certificate's columns."""
+    return {
+        "serial": serial_text(entry.serial),
+        "certname": entry.certname,
+        "pem": entry.pem,
+        "not_before": entry.not_before.timestamp(),
+        "not_after": entry.not_after.timestamp(),
+        "state": state,
+        "status": entry.status,
+        "issued_at": store_now(),
+        "issued_by": member,
+    }
+
+
+async def _insert_request(uow: Unit, pending: Pending) -> None:
+    values = {name: getattr(pending, name) for name in Pending.__dataclass_fields__}
+    await uow.connection.execute(insert(requests).values(**values, submitted_at=store_now()))
+
+
+async def _use(uow: Unit, token: str, certname: str) -> None:
+    used = (
+        update(autosign_tokens)
+        .where(
+            autosign_tokens.c.id == token,
+            autosign_tokens.c.certname == certname,
+            autosign_tokens.c.used_at.is_(None),
+            autosign_tokens.c.expires_at > store_now(),
+        )
+        .values(used_at=store_now())
+    )
+    if (await uow.connection.execute(used)).rowcount != 1:
+        raise Conflict(f"The token for {certname} was used, withdrawn or has expired")
+
+
+async def _is_revoked(uow: Unit, serial: str) -> bool:
+    query = select(revocations.c.serial).where(revocations.c.serial == serial)
+    return (await uow.connection.execute(query)).first() is not None
+
+
+async def _unended(uow: Unit, certname: str, now: float) -> list[str]:
+    query = select(certificates.c.serial).where(certificates.c.certname == certname, certificates.c.not_after > now)
+    return list((await uow.connection.execute(query)).scalars())
+
+
+async def _locked(uow: Unit) -> Published:
+    """Return the lists with their row locked until the unit ends; SQLite's write transaction locks everything."""
+    return await _published(uow, locked=True)
+
+
+async def _published(uow: Unit, *, locked: bool = False) -> Published:
+    names = Published.__dataclass_fields__
+    query = select(*(crls.c[n] for n in names)).where(crls.c.authority == AUTHORITY)
+    row = (await uow.connection.execute(query.with_for_update() if locked else query)).mappings().first()
+    if row is None:
+        raise Misconfigured("The store holds no Puppet CA; muster ca init or muster ca import makes one")
+    return Published(**row)
+
+
+async def _publish(uow: Unit, before: Published, build: Builder) -> None:
+    query = select(revocations.c.serial, revocations.c.revoked_at, revocations.c.certname)
+    rows = await uow.connection.execute(query.order_by(revocations.c.revoked_at, revocations.c.serial))
+    revoked = [Revoked(int(r.serial, 16), datetime.fromtimestamp(r.revoked_at, UTC), r.certname) for r in rows]
+    number = before.number + 1
+    # In a thread: fifty thousand entries take a third of a second, and this member answers others meanwhile.
+    own, infra, next_update = await asyncio.to_thread(build, revoked, number)
+    values = {
+        "number": number,
+        "own_pem": own,
+        "infra_pem": infra,
+        "updated_at": await _later(uow, before),
+        "next_update": next_update,
+    }
+    await uow.connection.execute(update(crls).where(crls.c.authority == AUTHORITY).values(**values))
+
+
+async def _later(uow: Unit, before: Published) -> float:
+    return max(await uow.now(), before.updated_at + _TICK_S)

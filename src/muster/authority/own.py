@@ -1,0 +1,103 @@
+"""The certificate a member shows on the authority's port: issued by the CA itself, to itself, and again before it ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+from cryptography.x509.oid import NameOID
+
+from muster.authority import csr, profile
+from muster.authority.authority import PuppetCA
+from muster.kernel.errors import MusterError
+from muster.kernel.files import make_directory, read_bounded, write_atomically
+
+_AHEAD = timedelta(days=30)
+
+
+@dataclass(frozen=True)
+class OwnFiles:
+    """Where the certificate, its key and the CA's bundle lie."""
+
+    directory: Path
+
+    @property
+    def certificate(self) -> Path:
+        return self.directory / "cert.pem"
+
+    @property
+    def key(self) -> Path:
+        return self.directory / "key.pem"
+
+    @property
+    def ca(self) -> Path:
+        return self.directory / "ca.pem"
+
+
+def certname(member: str) -> str:
+    """Return the name it is issued to: not the host's own, which belongs to the host's Puppet agent."""
+    return f"puppetca.{member}".lower()
+
+
+async def ensured(ca: PuppetCA, files: OwnFiles, *, member: str, names: Sequence[str]) -> bool:
+    """Make the files hold a certificate for these names that does not end soon; whether a new one was issued.
+
+    Raises:
+        Unavailable: the store did not answer, and there is none yet.
+    """
+    wanted = [member.lower(), *(n.lower() for n in names)]
+    now = datetime.now(UTC)
+    if _serves(ca, files, wanted, now):
+        return False
+    made = await host_files(ca, certname(member), wanted)
+    make_directory(files.directory, mode=0o700)
+    # The key first: a certificate without its key would be served by nobody, the other way round is made anew.
+    write_atomically(files.key, made.key_pem, mode=0o600)
+    write_atomically(files.ca, ca.chain_pem)
+    write_atomically(files.certificate, made.certificate_pem + _intermediates(ca))
+    return True
+
+
+@dataclass(frozen=True)
+class HostFiles:
+    """A certificate with its key."""
+
+    certificate_pem: str
+    key_pem: bytes = field(repr=False)
+
+
+async def host_files(ca: PuppetCA, name: str, names: Sequence[str]) -> HostFiles:
+    """Make a key and have the CA issue its certificate for these DNS names, in place of an earlier one.
+
+    Raises:
+        Unavailable: the store did not answer; nothing was issued.
+    """
+    key = await asyncio.to_thread(ec.generate_private_key, ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
+    alternatives = x509.SubjectAlternativeName([x509.DNSName(n) for n in dict.fromkeys(names)])
+    request = x509.CertificateSigningRequestBuilder().subject_name(subject).add_extension(alternatives, critical=False)
+    pem = await ca.issue_own(csr.as_der(request.sign(key, hashes.SHA256())))
+    return HostFiles(pem, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+
+
+def _intermediates(ca: PuppetCA) -> str:
+    return "".join(profile.pem_of(c) for c in ca.issuer.chain if c.subject != c.issuer)
+
+
+def _serves(ca: PuppetCA, files: OwnFiles, wanted: Sequence[str], now: datetime) -> bool:
+    try:
+        certificate = x509.load_pem_x509_certificate(read_bounded(files.certificate, what="certificate"))
+        key = load_pem_private_key(read_bounded(files.key, what="key"), None)
+    except (MusterError, ValueError, TypeError):
+        return False
+    names = profile.alternatives_of(certificate).dns
+    same = isinstance(key, ec.EllipticCurvePrivateKey) and profile.belongs(key, certificate)
+    lasting = certificate.not_valid_after_utc - _AHEAD > now
+    return same and lasting and set(wanted) <= set(names) and ca.issued(certificate)

@@ -1,0 +1,122 @@
+"""The CA's key on a PKCS#11 token: a hardware module, or SoftHSM.
+
+Every signature opens no session of its own: one is kept, used by one thread at a time, and opened anew when the token was
+taken out and put back. Source: PKCS #11 v2.40, CKM_SHA256_RSA_PKCS and CKM_ECDSA_SHA256.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+
+from muster.authority import custody
+from muster.authority.profile import CAKey, Issuer
+from muster.authority.remote import held
+from muster.cluster.file import AuthorityKey
+from muster.kernel.errors import Misconfigured, Unavailable
+from muster.kernel.files import read_bounded
+
+
+@contextlib.contextmanager
+def found(settings: AuthorityKey, issuer: Issuer) -> Iterator[CAKey]:
+    """Yield the key on the token.
+
+    Raises:
+        Misconfigured: the library, the token, the PIN or the key is not there, or the key is another one's.
+    """
+    holder = _Holder(settings, is_ec=isinstance(issuer.certificate.public_key(), ec.EllipticCurvePublicKey))
+    try:
+        # The public half is the certificate's; whether the token holds the other one, a signature tells.
+        key = held(issuer.certificate.public_key(), holder.sign)
+        _prove(key, issuer, settings)
+        yield key
+    finally:
+        holder.close()
+
+
+def _prove(key: CAKey, issuer: Issuer, settings: AuthorityKey) -> None:
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import padding, rsa
+
+    challenge = b"muster: does this token hold the key of our CA?"
+    public: Any = issuer.certificate.public_key()
+    try:
+        if isinstance(key, rsa.RSAPrivateKey):
+            scheme = padding.PKCS1v15()
+            public.verify(key.sign(challenge, scheme, hashes.SHA256()), challenge, scheme, hashes.SHA256())
+        elif isinstance(key, ec.EllipticCurvePrivateKey):
+            algorithm = ec.ECDSA(hashes.SHA256())
+            public.verify(key.sign(challenge, algorithm), challenge, algorithm)
+    except InvalidSignature:
+        raise Misconfigured(
+            f"The CA's key {settings.key_label} on token {settings.token_label} is another CA's"
+        ) from None
+    except Unavailable as e:
+        raise Misconfigured(str(e)) from e
+    custody.checked(key, issuer, str(settings.key_label))
+
+
+class _Holder:
+    """One session with the token."""
+
+    def __init__(self, settings: AuthorityKey, *, is_ec: bool) -> None:
+        self._settings = settings
+        self._is_ec = is_ec
+        self._turn = threading.Lock()
+        self._session: Any = None
+        self._key: Any = None
+
+    def sign(self, data: bytes) -> bytes:
+        """Return the signature.
+
+        Raises:
+            Unavailable: the token does not answer.
+        """
+        with self._turn:
+            try:
+                return self._signed(data)
+            except Exception:  # noqa: BLE001 - boundary: a token that was away has a session that is none any more
+                self._forget()
+            try:
+                return self._signed(data)
+            except Exception as e:
+                # boundary: the library's exceptions say little and share no useful parent
+                self._forget()
+                raise Unavailable(f"The token {self._settings.token_label} did not sign: {type(e).__name__} {e}") from e
+
+    def close(self) -> None:
+        with self._turn:
+            self._forget()
+
+    def _signed(self, data: bytes) -> bytes:
+        import pkcs11
+
+        if self._key is None:
+            self._open()
+        if self._is_ec:
+            raw = self._key.sign(data, mechanism=pkcs11.Mechanism.ECDSA_SHA256)
+            half = len(raw) // 2
+            return encode_dss_signature(int.from_bytes(raw[:half], "big"), int.from_bytes(raw[half:], "big"))
+        return bytes(self._key.sign(data, mechanism=pkcs11.Mechanism.SHA256_RSA_PKCS))
+
+    def _open(self) -> None:
+        import pkcs11
+
+        settings = self._settings
+        assert settings.module and settings.pin_file  # noqa: S101, PT018 - the settings' own validator
+        pin = read_bounded(settings.pin_file, what="PIN file", limit_bytes=256).decode("utf-8", "replace").strip()
+        token = pkcs11.lib(str(settings.module)).get_token(token_label=settings.token_label)
+        self._session = token.open(user_pin=pin)
+        self._key = self._session.get_key(object_class=pkcs11.ObjectClass.PRIVATE_KEY, label=settings.key_label)
+
+    def _forget(self) -> None:
+        session, self._session, self._key = self._session, None, None
+        if session is not None:
+            with contextlib.suppress(Exception):
+                session.close()
