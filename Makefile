@@ -7,10 +7,11 @@ RUN := .venv/bin
 export UV_COMPILE_BYTECODE := 1
 # Debian's servers for demo and tests; each can be absent, and then what needs it says so.
 DEMO_PACKAGES := bind9
-TEST_PACKAGES := bind9 dnsutils haproxy postgresql openssl curl keepalived nginx-light libnginx-mod-stream
+TEST_PACKAGES := bind9 dnsutils haproxy postgresql openssl curl keepalived nginx-light libnginx-mod-stream \
+  faketime iproute2 iptables
 BENCH_PACKAGES := $(TEST_PACKAGES) wrk apache2-utils
 
-.PHONY: help demo test check fix bench docs setup packages-demo packages-test packages-bench clean
+.PHONY: help demo test chaos check fix bench docs setup packages-demo packages-test packages-bench clean
 
 help: ## Print this list.
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +22,9 @@ demo: setup packages-demo ## Run a three-member cluster behind real HAProxy and 
 test: setup packages-test ## Check everything and run all tests (MUSTER_NO_SKIPS=1: a missing server is a failure).
 	@$(MAKE) --no-print-directory check
 	@MUSTER_NO_SKIPS=$(MUSTER_NO_SKIPS) $(RUN)/python -m pytest $(TESTS)
+
+chaos: setup packages-test ## Run the fault matrix for ROUNDS rounds with random seeds and print the table.
+	@$(RUN)/python -m tests.faults --rounds $(or $(ROUNDS),1) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 check: setup ## Lint, types, import floors, generated documents.
 	@$(RUN)/ruff check . && $(RUN)/ruff format --check --quiet .

@@ -7,7 +7,7 @@ import contextlib
 import os
 import re
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +16,14 @@ import pytest
 
 from muster.balancer.haproxy import binary as binaries
 from muster.balancer.haproxy.engine import HAProxyEngine
+from muster.balancer.haproxy.journal import Journal, connections, found
 from muster.balancer.haproxy.render import RuntimePaths, rendered
 from muster.balancer.haproxy.sockets import ServerState
 from muster.balancer.model import modelled
-from muster.cluster.file import ClusterFile
+from muster.balancer.steering import Steering
+from muster.cluster.file import ClusterFile, Member
+from muster.cluster.life import Life, State
+from muster.cluster.observations import Observation
 from muster.kernel.errors import Misconfigured, NotFound, Rejected, Unavailable
 from muster.kernel.settings import parse
 from tests.servers.haproxy import Pki, TestMember, call, executables, free_ports, member
@@ -385,3 +389,326 @@ async def test_nothing_of_haproxy_is_left_after_the_block(executable: Path, tmp_
         return not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
     await eventually(gone)
+
+
+THIRD = "proxy03.test"
+NEW = {("smartproxy", THIRD), ("smartproxy_panic", THIRD)}
+
+
+@dataclass
+class Growing:
+    """A site whose third member comes and goes, and the hand that steers its HAProxy."""
+
+    site: Site
+    third: TestMember
+    executable: Path
+
+    def __post_init__(self) -> None:
+        self.steering = Steering(self.site.engine.paths.run)
+
+    @property
+    def two(self) -> ClusterFile:
+        return smartproxy_only(self.site.listen, self.third.port)
+
+    @property
+    def three(self) -> ClusterFile:
+        two = self.two
+        new = Member.model_validate({"id": 3, "name": self.third.name, "address": self.third.address})
+        return two.model_copy(update={"members": (*two.members, new)})
+
+    async def apply(self, of: ClusterFile, balance: str = "roundrobin") -> None:
+        rendered_text = await text(self.executable, self.site.engine.paths, of)
+        await self.site.engine.apply(rendered_text.replace("balance roundrobin", f"balance {balance}"))
+
+    async def worker(self) -> int:
+        found = [p.pid for p in await self.site.engine.master.processes() if p.type == "worker" and not p.is_old]
+        return found[0]
+
+    async def beat(self, lives: Mapping[str, State] | None) -> Observation:
+        self.steering.gate(self.site.engine.newcomers())
+        told = {n: Life(state) for n, state in lives.items()} if lives is not None else None
+        return await self.steering.beat(
+            "lb1", modelled(self.three), told, engine="", generation="", trouble="", totals={}
+        )
+
+    async def until_thinks(self, opinion: str, lives: Mapping[str, State] | None) -> None:
+        async def thinks() -> bool:
+            return (await self.beat(lives)).opinions.get(THIRD, {}).get("smartproxy") == opinion
+
+        await eventually(thinks)
+
+    async def until_served_by_the_third(self) -> None:
+        async def served() -> bool:
+            return await self.site.call() == THIRD
+
+        await eventually(served)
+
+    async def panic_status(self) -> str:
+        states = await self.site.engine.runtime.servers()
+        return next(s.status for s in states if (s.backend, s.server) == ("smartproxy_panic", THIRD))
+
+
+@asynccontextmanager
+async def growing(executable: Path, directory: Path, pki: Pki) -> AsyncIterator[Growing]:
+    async with (
+        site(executable, directory, pki) as it,
+        member(THIRD, "127.0.0.13", it.members[0].port, pki) as third,
+    ):
+        yield Growing(it, third, executable)
+
+
+@asynccontextmanager
+async def clients(it: Site) -> AsyncIterator[list[str]]:
+    """Keep calling around the block; yields who answered. A call that fails, fails the test."""
+    done, answers = asyncio.Event(), list[str]()
+
+    async def keep_calling() -> None:
+        while not done.is_set():
+            answers.append(await it.call())
+            await asyncio.sleep(0.005)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(3):
+            group.create_task(keep_calling())
+        try:
+            yield answers
+        finally:
+            done.set()
+
+
+async def test_a_server_added_without_a_reload_is_checked_and_takes_nothing_until_it_is_ready(
+    executable: Path, tmp_path: Path, pki: Pki
+) -> None:
+    async with growing(executable, tmp_path, pki) as it:
+        it.third.ready = 503
+        before = await it.worker()
+        async with clients(it.site) as answers:
+            await it.apply(it.three)
+            assert await it.worker() == before
+            assert (await it.site.states())[THIRD].status.startswith("DRAIN")
+            await it.until_thinks("down", {THIRD: "warming"})
+            it.third.ready = 200
+            await it.until_thinks("up", {THIRD: "warming"})
+            count = len(answers)
+            await eventually(lambda: _as_answer(len(answers) > count + 20))
+            states = await it.site.states()
+            assert (it.third.served, states[THIRD].total_sessions, await it.panic_status()) == (0, 0, "DRAIN")
+            assert THIRD not in answers
+            assert len(it.third.asked) > 1
+            await it.beat({THIRD: "ready"})
+            await it.until_served_by_the_third()
+        assert set(answers) >= {"proxy01.test", "proxy02.test"}
+        assert it.site.engine.newcomers() == set()
+        assert THIRD in it.site.engine.paths.config.read_text()
+
+
+async def _as_answer(answer: bool) -> bool:
+    return answer
+
+
+async def test_a_server_is_added_twice_and_with_another_before_it_and_stays_one(
+    executable: Path, tmp_path: Path, pki: Pki
+) -> None:
+    async with growing(executable, tmp_path, pki) as it:
+        before = await it.worker()
+        await it.apply(it.three)
+        assert it.site.engine.newcomers() == NEW
+        await it.apply(it.three)
+        assert it.site.engine.newcomers() == set()
+        assert await it.worker() == before
+        assert sorted(await it.site.states()) == ["proxy01.test", "proxy02.test", THIRD]
+
+
+async def test_while_nobody_decides_a_new_server_is_let_in_by_its_first_check(
+    executable: Path, tmp_path: Path, pki: Pki
+) -> None:
+    async with growing(executable, tmp_path, pki) as it:
+        await it.apply(it.three)
+        await it.until_thinks("up", None)
+        await it.beat(None)
+        await it.until_served_by_the_third()
+
+
+async def test_an_addition_haproxy_refuses_becomes_a_reload_that_brings_the_newcomer_drained(
+    executable: Path, tmp_path: Path, pki: Pki
+) -> None:
+    async with growing(executable, tmp_path, pki) as it:
+        # HAProxy takes no new servers at run time where the balancing is static.
+        await it.apply(it.two, "static-rr")
+        before = await it.worker()
+        async with clients(it.site) as answers:
+            await it.apply(it.three, "static-rr")
+            assert await it.worker() != before
+            assert (await it.site.states())[THIRD].status.startswith("DRAIN")
+            assert await it.panic_status() == "DRAIN"
+            await it.until_thinks("up", {THIRD: "warming"})
+            assert (it.third.served, THIRD in answers) == (0, False)
+            await it.beat({THIRD: "ready"})
+            await it.until_served_by_the_third()
+        assert it.site.engine.last_error is None
+
+
+async def test_half_an_addition_is_taken_back_before_the_reload(executable: Path, tmp_path: Path, pki: Pki) -> None:
+    async with growing(executable, tmp_path, pki) as it:
+        # The service's backend takes the newcomer, its twin refuses.
+        half = (await text(executable, it.site.engine.paths, it.two)).replace("balance roundrobin", "balance static-rr")
+        half = half.replace("balance static-rr", "balance roundrobin", 1)
+        await it.site.engine.apply(half)
+        before = await it.worker()
+        grown = (await text(executable, it.site.engine.paths, it.three)).replace(
+            "balance roundrobin", "balance static-rr"
+        )
+        await it.site.engine.apply(grown.replace("balance static-rr", "balance roundrobin", 1))
+        assert await it.worker() != before
+        assert it.site.engine.newcomers() == NEW
+        states = await it.site.states()
+        assert (len(states), states[THIRD].status.startswith("DRAIN")) == (3, True)
+
+
+async def test_a_newcomer_takes_nothing_when_every_check_fails_either(
+    executable: Path, tmp_path: Path, pki: Pki
+) -> None:
+    async with growing(executable, tmp_path, pki) as it:
+        for one in it.site.members:
+            one.ready = 503
+        await it.site.until(lambda s: all(x.status.startswith("DOWN") for x in s.values()))
+        await it.apply(it.three)
+        await it.beat({THIRD: "warming"})
+        assert {await it.site.call() for _ in range(8)} == {"proxy01.test", "proxy02.test"}
+
+
+async def test_a_removed_server_is_gone_with_a_reload_and_its_connections_end_by_themselves(
+    executable: Path, tmp_path: Path, pki: Pki
+) -> None:
+    async with growing(executable, tmp_path, pki) as it:
+        await it.apply(it.three)
+        await it.until_thinks("up", {THIRD: "warming"})
+        lives: dict[str, State] = {"proxy01.test": "draining", "proxy02.test": "draining", THIRD: "ready"}
+        await it.beat(lives)
+        await it.until_served_by_the_third()
+        async with asyncio.timeout(10):
+            reader, writer = await asyncio.open_connection(
+                LB, it.site.listen, ssl=pki.client_context(), server_hostname="cluster.test"
+            )
+        before = await it.worker()
+        await it.apply(it.two)
+        assert await it.worker() != before
+        assert sorted(await it.site.states()) == ["proxy01.test", "proxy02.test"]
+        seen = await it.beat({**lives, THIRD: "removed"})
+        assert (seen.sessions[THIRD], THIRD in seen.opinions) == (1, False)
+        writer.write(b"GET / HTTP/1.1\r\nHost: cluster.test\r\n\r\n")
+        assert (await reader.read()).endswith(THIRD.encode())
+        writer.close()
+
+
+async def test_who_comes_out_of_maintenance_takes_nothing_before_it_was_checked_anew(
+    executable: Path, tmp_path: Path, pki: Pki
+) -> None:
+    async with growing(executable, tmp_path, pki) as it:
+        await it.apply(it.three)
+        await it.until_thinks("up", {THIRD: "warming"})
+        await it.beat({THIRD: "ready"})
+        await it.until_served_by_the_third()
+        async with clients(it.site) as answers:
+            seen = await it.beat({THIRD: "maintenance"})
+            seen = await it.beat({THIRD: "maintenance"})
+            assert (await it.site.states())[THIRD].status == "MAINT"
+            assert seen.opinions[THIRD] == {"smartproxy": "unknown"}
+            # Its last check was good, and it broke since.
+            it.third.ready = 503
+            await asyncio.sleep(0.2)
+            served, count = it.third.served, len(answers)
+            said = []
+            for _ in range(200):
+                said.append((await it.beat({THIRD: "warming"})).opinions[THIRD]["smartproxy"])
+                if said[-1] == "down":
+                    break
+                await asyncio.sleep(0.02)
+            assert (said[-1], "up" in said) == ("down", False)
+            assert (await it.site.states())[THIRD].status.startswith(("DRAIN", "DOWN"))
+            it.third.ready = 200
+            await it.until_thinks("up", {THIRD: "warming"})
+            assert (it.third.served, THIRD in answers[count:]) == (served, False)
+            assert len(answers) > count
+            await it.beat({THIRD: "ready"})
+            await it.until_served_by_the_third()
+
+
+async def test_a_drain_made_by_hand_outlives_beats_and_one_of_ours_outlives_a_lost_store(
+    executable: Path, tmp_path: Path, pki: Pki
+) -> None:
+    async with growing(executable, tmp_path, pki) as it:
+        await it.site.engine.runtime.drain("smartproxy", "proxy01.test")
+        lives: dict[str, State] = {"proxy01.test": "ready", "proxy02.test": "draining"}
+        await it.beat(lives)
+        await it.beat(None)
+        # What runs is replaced; what is held out is on disk.
+        it.steering = Steering(it.site.engine.paths.run)
+        await it.beat(None)
+        status = {n: s.status for n, s in (await it.site.states()).items()}
+        assert status == {"proxy01.test": "DRAIN", "proxy02.test": "DRAIN"}
+        await it.beat({"proxy01.test": "ready", "proxy02.test": "ready"})
+        status = {n: s.status for n, s in (await it.site.states()).items()}
+        assert (status["proxy01.test"], status["proxy02.test"].startswith("UP")) == ("DRAIN", True)
+
+
+async def test_an_order_for_a_server_that_is_gone_is_no_failure(executable: Path, tmp_path: Path, pki: Pki) -> None:
+    async with growing(executable, tmp_path, pki) as it:
+        it.steering.gate(NEW)
+        await it.beat({THIRD: "ready"})
+        assert it.site.engine.paths.run.joinpath("held.json").read_text() == "[]"
+
+
+async def test_the_journal_hears_of_every_connection_once_also_from_an_old_worker(
+    executable: Path, tmp_path: Path, pki: Pki
+) -> None:
+    async with growing(executable, tmp_path, pki) as it:
+        run = it.site.engine.paths.run
+        with Journal(run) as journal:
+            async with asyncio.timeout(10):
+                reader, writer = await asyncio.open_connection(
+                    LB, it.site.listen, ssl=pki.client_context(), server_hostname="cluster.test"
+                )
+            port = writer.get_extra_info("sockname")[1]
+            await it.site.engine.apply(it.site.text + "# changed\n")
+            answered = [await it.site.call() for _ in range(5)]
+            await eventually(lambda: _as_answer(len(list(connections(run))) == 5))
+            assert not found(run, f"127.0.0.1:{port}", most=5)
+            writer.write(b"GET / HTTP/1.1\r\nHost: cluster.test\r\n\r\n")
+            answered.append((await reader.read()).rpartition(b"\r\n\r\n")[2].decode())
+            writer.close()
+            await eventually(lambda: _as_answer(len(list(connections(run))) == 6))
+            (late,) = found(run, f"127.0.0.1:{port}", most=5)
+            assert (late.server, late.service, late.backend, late.failed) == (
+                answered[-1], "smartproxy", "smartproxy", False,
+            )  # fmt: skip
+            assert late.bytes_out > late.bytes_in > 0
+            totals = {n: t.connections for n, t in journal.totals.items()}
+        assert totals == {n: answered.count(n) for n in set(answered)}
+
+
+async def test_haproxy_takes_the_limit_of_old_workers_and_keeps_to_it(
+    executable: Path, tmp_path: Path, pki: Pki
+) -> None:
+    async with growing(executable, tmp_path, pki) as it:
+        limited = re.sub(r"mworker-max-reloads \d+", "mworker-max-reloads 2", it.site.text)
+        assert limited != it.site.text
+        candidate = tmp_path / "limited.cfg"
+        for one in (it.site.text, limited):
+            candidate.write_text(one)
+            await binaries.checked(executable, candidate)
+        writers = []
+        for n in range(5):
+            async with asyncio.timeout(10):
+                _, writer = await asyncio.open_connection(
+                    LB, it.site.listen, ssl=pki.client_context(), server_hostname="cluster.test"
+                )
+            writers.append(writer)
+            await it.site.engine.apply(f"{limited}# reload {n}\n")
+
+        async def few() -> bool:
+            return sum(p.is_old for p in await it.site.engine.master.processes()) <= 3
+
+        await eventually(few)
+        for writer in writers:
+            writer.close()

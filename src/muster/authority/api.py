@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
+from urllib.parse import parse_qs
 
 from muster.authority.authority import PuppetCA, ttl_of
 from muster.authority.certnames import ROUTABLE
@@ -219,8 +220,9 @@ async def _status(ca: PuppetCA, request: Request, name: str) -> Reply:
 
 async def _statuses(ca: PuppetCA, request: Request, _name: str) -> Reply:
     media = _media(request)
-    state = request.query().get("state")
-    found = await ca.statuses(state if isinstance(state, str) else None)
+    # Given twice it is a list there, and a list is none of the three words.
+    states = parse_qs(request.raw_query.decode("latin-1")).get("state", [])
+    found = await ca.statuses(states[0] if len(states) == 1 else None)
     return _reply(200, f"[{','.join(found)}]", media or _JSON)
 
 

@@ -114,6 +114,12 @@ class Request:
         return path
 
     @property
+    def raw_query(self) -> bytes:
+        """The query as it was sent, without its question mark."""
+        query: bytes = self._scope["query_string"]
+        return query
+
+    @property
     def over_tls(self) -> bool:
         return self.scheme == "https"
 
