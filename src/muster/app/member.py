@@ -507,7 +507,11 @@ async def member_opened(
     async with contextlib.AsyncExitStack() as stack:
         store = await stack.enter_async_context(cluster_store(cluster))
         shared = SharedTimeline(store, str(member.name), cluster.log.buffer)
-        around = Surroundings(str(member.name), OperationMetrics(registry), bundle.certificate, bundle.key, bundle.ca)
+        authority = _authority_of(cluster, options)
+        around = Surroundings(
+            str(member.name), OperationMetrics(registry), bundle.certificate, bundle.key, bundle.ca, store,
+            (lambda: authority.ca) if authority else None,
+        )  # fmt: skip
         mounts = await _features_opened(stack, cluster, served, logs.Timeline(rings, shared), around)
         mounts += [
             Mounted(root.ROOT, served),
@@ -532,11 +536,10 @@ async def member_opened(
             shared, Gauge("muster_parity_drift", "Fields in which this member differs from most", registry=registry),
             gate, access_log,
         )  # fmt: skip
-        if signs_itself(cluster):
-            assert cluster.authority is not None  # noqa: S101 - signs_itself says so
-            process.authority = AuthorityProcess(cluster.authority, options.pki / "puppet-ca")
-            stack.push_async_callback(process.authority.close)
-            await process.authority.kept(process)
+        if authority is not None:
+            process.authority = authority
+            stack.push_async_callback(authority.close)
+            await authority.kept(process)
         own_health.reasons.append(process.certificate_reasons)
         own_health.notes.append(process.notes)
         _listen(process)
@@ -547,6 +550,12 @@ async def member_opened(
         own_health.starting = ""
         _log.info("Member serves", version=VERSION, features=", ".join(served.running()))
         yield process
+
+
+def _authority_of(cluster: ClusterFile, options: MemberOptions) -> AuthorityProcess | None:
+    if cluster.authority is None or not signs_itself(cluster):
+        return None
+    return AuthorityProcess(cluster.authority, options.pki / "puppet-ca")
 
 
 def _trusted(cluster: ClusterFile) -> frozenset[str] | None:

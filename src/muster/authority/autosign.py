@@ -15,7 +15,7 @@ from pathlib import Path
 import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from muster.authority.certnames import refuse_unless_hostname
@@ -147,9 +147,21 @@ class Autosign:
             )
             return list((await uow.connection.execute(query.order_by(autosign_tokens.c.certname))).scalars())
 
-    async def bears_token(self, request: CertificateRequest) -> bool:
-        """Whether a request brings a token of its own name that can still be used; it is not used up."""
-        return await self._token(request) is not None
+    async def takes_token(self, request: CertificateRequest) -> bool:
+        """Use up the token a request brings; whether there was one of its own name that could still be used.
+
+        For a puppetserver that asks: whoever asks signs, so of two who ask at once one hears no.
+        """
+        identity = await self._token(request)
+        if identity is None:
+            return False
+        used = (
+            update(autosign_tokens)
+            .where(autosign_tokens.c.id == identity, autosign_tokens.c.used_at.is_(None))
+            .values(used_at=store_now())
+        )
+        async with self._store.write() as uow:
+            return (await uow.connection.execute(used)).rowcount == 1
 
     async def _token(self, request: CertificateRequest) -> str | None:
         given = request.challenge

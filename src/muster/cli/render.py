@@ -93,6 +93,19 @@ def haproxy(
     _delivered(text, output, dry_run=dry_run, mode=0o600)
 
 
+@render.command(name="puppet-conf")
+@cluster_option
+@output_option
+@dry_run_option
+def puppet_conf(cluster_path: Path, output: Path | None, dry_run: bool) -> None:
+    """Render the lines of puppet.conf for agents: the cluster's name as server and CA, and the CA's port."""
+    from muster.app.settings import loaded
+    from muster.balancer.model import modelled
+    from muster.balancer.puppet_conf import rendered
+
+    _delivered(rendered(modelled(loaded(cluster_path))), output, dry_run=dry_run, mode=0o644)
+
+
 @render.command()
 @cluster_option
 @run_option

@@ -13,6 +13,7 @@ from muster.edge.routes import Mount
 from muster.kernel.settings import Settings
 from muster.policy.metered import OperationMetrics
 from muster.policy.settings import PolicySettings
+from muster.store.engine import Store
 
 
 class State(Enum):
@@ -89,6 +90,8 @@ class Surroundings:
 
     Attributes:
         certificate, key, ca: this member's own TLS files, for calls to other servers.
+        store: the cluster's store; None in tests that need none.
+        authority: returns this member's Puppet CA, None while it is not open; None: members are no CA.
     """
 
     member: str
@@ -96,6 +99,8 @@ class Surroundings:
     certificate: Path
     key: Path
     ca: Path
+    store: Store | None = None
+    authority: Callable[[], Any] | None = None
 
 
 @dataclass(frozen=True)

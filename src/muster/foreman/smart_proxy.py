@@ -67,8 +67,10 @@ class SmartProxy:
         self._server_name = server_name
         self.url = url.rstrip("/")
 
-    async def ask(self, method: str, path: str, form: Mapping[str, str] | None = None) -> Answer:
-        """Send one call and return the answer, whatever its status.
+    async def ask(
+        self, method: str, path: str, form: Mapping[str, str] | None = None, *, document: Any = None
+    ) -> Answer:
+        """Send one call, with a form or a JSON document as its body, and return the answer, whatever its status.
 
         Raises:
             Unavailable: no answer; whether a change happened is unknown.
@@ -84,6 +86,7 @@ class SmartProxy:
                 method,
                 self.url + path,
                 data=form,
+                json=document,
                 headers=headers,
                 server_hostname=self._server_name,
                 # Connections are kept per context, so those of an old one end by themselves.

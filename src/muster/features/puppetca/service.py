@@ -1,0 +1,161 @@
+"""Foreman's words around a Puppet CA and an autosigner. Source: protocol reference §12."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from muster.edge.feature import Surroundings
+from muster.features.puppetca.contract import Autosigner, CAProvider, Certificate
+from muster.features.puppetca.settings import PuppetCASettings
+from muster.kernel.errors import Misconfigured, MusterError, NotFound, Rejected, Unavailable, Unsupported
+from muster.kernel.names import shown
+from muster.policy.chain import chained
+
+_CERTNAME = re.compile(r"[A-Za-z0-9_.-]{1,253}\Z")
+_STATES = {"signed": "valid", "requested": "pending"}
+_MOMENT = "%Y-%m-%dT%H:%M:%SUTC"
+_LONGEST_TTL_MIN = 525_600
+
+
+class NotAcceptable(MusterError):
+    """What was asked could not be done; Foreman's word for every failure of this feature."""
+
+    status = 406
+
+
+@dataclass(frozen=True)
+class PuppetCAFeature:
+    """The feature's service."""
+
+    ca: CAProvider
+    autosigner: Autosigner
+
+    async def reached(self) -> None:
+        """Return when the CA answers."""
+        await self.ca.reached()
+
+    async def certificates(self) -> dict[str, dict[str, Any]]:
+        """Return what Foreman shows, by certname."""
+        try:
+            return {c.name: c.as_json() for c in await self.ca.list()}
+        except MusterError as e:
+            raise _said("Failed to list certificates", e) from e
+
+    async def sign(self, certname: str) -> None:
+        """Sign a pending request."""
+        try:
+            await self.ca.sign(_checked(certname))
+        except MusterError as e:
+            raise _said(f"Failed to sign certificate(s) for {shown(certname)}", e) from e
+
+    async def clean(self, certname: str) -> None:
+        """Revoke and remove; nothing there is success."""
+        try:
+            await self.ca.clean(_checked(certname))
+        except MusterError as e:
+            raise _said(f"Failed to remove certificate(s) for {shown(certname)}", e) from e
+
+    async def entries(self) -> list[str]:
+        """Return the autosign list."""
+        try:
+            return await self.autosigner.entries()
+        except MusterError as e:
+            raise _said("Failed to list autosign entries", e) from e
+
+    async def allow(self, certname: str, ttl_min: str | None) -> str | None:
+        """Let a name be signed; return its token, if it needs one."""
+        try:
+            return await self.autosigner.allow(certname, _minutes(ttl_min))
+        except MusterError as e:
+            raise _said(f"Failed to enable autosign for {shown(certname)}", e) from e
+
+    async def forbid(self, certname: str) -> None:
+        """Let a name be signed no more."""
+        try:
+            await self.autosigner.forbid(certname)
+        except NotFound:
+            raise
+        except MusterError as e:
+            raise _said(f"Failed to remove autosign for {shown(certname)}", e) from e
+
+    async def permits(self, csr: bytes) -> bool:
+        """Whether a request may be signed now."""
+        try:
+            return await self.autosigner.permits(csr)
+        except Unsupported:
+            raise
+        except MusterError as e:
+            raise _said("Failed to validate CSR", e) from e
+
+
+def as_foreman_sees(status: Mapping[str, Any], now: datetime) -> Certificate:
+    """Return a CA's status object in Foreman's words."""
+    state = str(status.get("state", ""))
+    word = _STATES.get(state, state)
+    ends = status.get("not_after")
+    if word == "valid" and isinstance(ends, str) and _ended(ends, now):
+        word = "revoked"
+    serial = status.get("serial_number")
+    return Certificate(
+        name=str(status.get("name", "")),
+        state=word,
+        fingerprint=status.get("fingerprint"),
+        serial=serial if isinstance(serial, int) else None,
+        not_before=status.get("not_before"),
+        not_after=ends,
+    )
+
+
+def _ended(text: str, now: datetime) -> bool:
+    try:
+        return datetime.strptime(text, _MOMENT).replace(tzinfo=UTC) < now
+    except ValueError:
+        return False
+
+
+def _checked(certname: str) -> str:
+    if not _CERTNAME.match(certname):
+        raise Rejected(f"{shown(certname)} is no certname")
+    return certname
+
+
+def _minutes(text: str | None) -> int | None:
+    """Return a time to live; what is no positive number means the default, as in the Ruby proxy."""
+    if text is None or not re.match(r"[0-9]{1,7}\Z", text.strip()):
+        return None
+    return min(int(text), _LONGEST_TTL_MIN) or None
+
+
+def _said(what: str, error: MusterError) -> MusterError:
+    """Return a failure in Foreman's words: 406, but 503 where trying again may help, and 500 where it will not."""
+    kind = type(error) if isinstance(error, Unavailable | Misconfigured) else NotAcceptable
+    return kind(f"{what}: {error}")
+
+
+@asynccontextmanager
+async def opened(settings: PuppetCASettings, around: Surroundings) -> AsyncIterator[PuppetCAFeature]:
+    """Yield the service with its CA open.
+
+    Raises:
+        Misconfigured: its settings cannot work.
+    """
+    from muster.authority.autosign import Autosign
+    from muster.cluster.file import Authority
+    from muster.features.puppetca import providers
+    from muster.features.puppetca.autosigners import Hostnames, Tokens
+
+    if around.store is None:
+        raise Misconfigured("The Puppet CA feature needs the cluster's store")
+    autosign = Autosign(around.store, Authority())
+    own: Autosigner = (
+        Tokens(autosign, settings.token_ttl_min) if settings.autosigner == "tokens" else Hostnames(autosign)
+    )
+    policies = settings.policies.built(around.operations, f"puppetca/{settings.provider}")
+    async with providers.opened(settings, around) as provider:
+        ca = chained(CAProvider, provider, policies)  # type: ignore[type-abstract]
+        yield PuppetCAFeature(ca, chained(Autosigner, own, policies))  # type: ignore[type-abstract]
