@@ -51,7 +51,7 @@ class BalancerOptions:
 
 
 async def balance(options: BalancerOptions) -> None:
-    """Run HAProxy until a signal: TERM and INT stop it, HUP looks at the cluster file at once.
+    """Run HAProxy until a signal: TERM and INT stop it, HUP looks at the cluster file at once and undoes edits by hand.
 
     A changed cluster file, check certificate or CA is put in force without losing a connection; what cannot be used is
     refused and the old one stays. HAProxy serves whether the store answers or not.
@@ -69,7 +69,13 @@ async def balance(options: BalancerOptions) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping)
-    loop.add_signal_handler(signal.SIGHUP, wake.set)
+    look = asyncio.Event()
+
+    def looking() -> None:
+        look.set()
+        wake.set()
+
+    loop.add_signal_handler(signal.SIGHUP, looking)
     make_directory(options.run, mode=0o700)
     cluster = loaded(options.cluster_file)
     async with contextlib.AsyncExitStack() as stack:
@@ -87,7 +93,8 @@ async def balance(options: BalancerOptions) -> None:
                     await wake.wait()
             wake.clear()
             if not stop.is_set():
-                await process.beat()
+                await process.beat(mend=look.is_set())
+                look.clear()
         await process.close()
 
 
@@ -133,14 +140,19 @@ class BalancerProcess:
             async with asyncio.timeout(_LAST_BEAT_S):
                 await self.steward.resign()
 
-    async def beat(self) -> None:
-        """Follow the files, steer HAProxy, and let the store know; never raises."""
+    async def beat(self, *, mend: bool = False) -> None:
+        """Follow the files, steer HAProxy, and let the store know; never raises. ``mend`` undoes edits by hand."""
         await self._follow()
+        if mend:
+            try:
+                await self.engine.mend()
+            except MusterError as e:
+                _log.error("What was changed by hand could not be put back", why=str(e))
         self.steering.gate(self.engine.newcomers())
         try:
             seen = await self.steering.beat(
                 self.which.name, self._balancing(), self._lives, engine=f"HAProxy {self.engine.version}",
-                generation=self.engine.generation or "", trouble=self.engine.last_error or "",
+                generation=self.engine.generation or "", trouble=self._trouble(),
                 totals=self.journal.totals,
             )  # fmt: skip
         except MusterError as e:
@@ -182,6 +194,11 @@ class BalancerProcess:
                 raise
         except MusterError as e:
             _log.error("New configuration refused; the old one stays in force", why=str(e))
+
+    def _trouble(self) -> str:
+        if self.engine.last_error:
+            return self.engine.last_error
+        return "haproxy.cfg was changed by hand; HUP puts it back" if self.engine.is_edited else ""
 
     def _gone(self) -> frozenset[str]:
         lives = self._lives or {}

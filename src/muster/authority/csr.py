@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from ipaddress import IPv4Address, IPv6Address
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -85,8 +86,15 @@ class CertificateRequest:
 
     @cached_property
     def name(self) -> str:
-        """The first common name, empty when it has none."""
-        found = self.parsed.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        """The first common name, empty when it has none.
+
+        Raises:
+            Rejected: the subject cannot be decoded.
+        """
+        try:
+            found = self.parsed.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        except ValueError as e:
+            raise Rejected("The subject of the certificate request cannot be decoded") from e
         value = found[0].value if found else ""
         return value if isinstance(value, str) else value.decode("utf-8", "replace")
 
@@ -136,8 +144,8 @@ class CertificateRequest:
 
     def is_signed_by_its_key(self) -> bool:
         """Whether whoever sent it has the private key."""
-        key, algorithm = self.parsed.public_key(), self.parsed.signature_hash_algorithm
         try:
+            key, algorithm = self.parsed.public_key(), self.parsed.signature_hash_algorithm
             if isinstance(key, rsa.RSAPublicKey) and algorithm is not None:
                 parameters = self.parsed.signature_algorithm_parameters
                 scheme = parameters if isinstance(parameters, padding.PSS) else padding.PKCS1v15()
@@ -294,7 +302,10 @@ def utf8_body(der: bytes) -> bytes | None:
     """Return the content of a DER UTF8String, None when it is something else."""
     if len(der) < 2 or der[0] != 0x0C:
         return None
-    header, length = _length(der, 1)
+    try:
+        header, length = _length(der, 1)
+    except ValueError:
+        return None
     return der[header:] if header + length == len(der) else None
 
 
@@ -311,20 +322,18 @@ def _alternatives(found: x509.SubjectAlternativeName) -> Alternatives:
     for name in found:
         if isinstance(name, x509.DNSName):
             dns.append(name.value)
-        elif isinstance(name, x509.IPAddress):
-            addresses.append(_java_address(str(name.value)))
+        elif isinstance(name, x509.IPAddress) and isinstance(name.value, IPv4Address | IPv6Address):
+            addresses.append(_java_address(name.value))
         else:
+            # An IPAddress here holds a network: eight octets, or thirty-two.
             others.append(type(name).__name__)
     return Alternatives(tuple(found), tuple(dns), tuple(addresses), tuple(others))
 
 
-def _java_address(text: str) -> str:
+def _java_address(address: IPv4Address | IPv6Address) -> str:
     """Return an address as puppetserver writes it: IPv6 in eight groups without leading zeros."""
-    import ipaddress
-
-    address = ipaddress.ip_address(text)
-    if address.version == 4:
-        return text
+    if isinstance(address, IPv4Address):
+        return str(address)
     return ":".join(f"{int(group, 16):x}" for group in address.exploded.split(":"))
 
 

@@ -7,13 +7,12 @@ together under the list's row lock, so number and content never disagree (refere
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import Select, and_, delete, exists, func, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from muster.kernel.errors import Conflict, Misconfigured, NotFound
 from muster.store.engine import Store, Unit
@@ -30,6 +29,7 @@ from muster.store.tables import (
 
 AUTHORITY = 1
 _SERIAL_DIGITS = 40
+_CHUNK = 500
 # The list's time must grow whatever the store's clock does: agents compare it with a clock of their own.
 _TICK_S = 0.000_001
 
@@ -251,23 +251,32 @@ class Ledger:
         Returns:
             The names that have no certificate; nothing was done about them.
         """
-        missing = []
+        names = list(dict.fromkeys(certnames))
         async with self._store.write() as uow:
             published = await _locked(uow)
             now = await uow.now()
-            fresh = 0
-            for name in dict.fromkeys(certnames):
-                serials = await _unended(uow, name, now)
-                live = (await uow.connection.execute(select(certificates.c.serial).where(_live(name)))).first()
-                if live is None:
-                    missing.append(name)
-                    continue
-                fresh += await self._revoked(uow, name, {*serials, live.serial}, actor)
-                if remove:
-                    await self._removed(uow, name, actor)
+            live: set[str] = set()
+            unended: dict[str, str] = {}
+            for some in _chunks(names):
+                columns = (
+                    certificates.c.serial,
+                    certificates.c.certname,
+                    certificates.c.state,
+                    certificates.c.not_after,
+                )
+                for row in await uow.connection.execute(select(*columns).where(certificates.c.certname.in_(some))):
+                    if row.state == "live":
+                        live.add(row.certname)
+                    if row.state == "live" or row.not_after > now:
+                        unended[row.serial] = row.certname
+            known = [n for n in names if n in live]
+            fresh = await self._revoked(uow, {s: n for s, n in unended.items() if n in live}, actor)
+            if remove:
+                for some in _chunks(known):
+                    await self._removed(uow, some, actor)
             if fresh:
                 await _publish(uow, published, build)
-        return missing
+        return [n for n in names if n not in live]
 
     async def republish(self, *, build: Builder, before: float) -> bool:
         """Publish the list anew when it ends before that moment; whether it was done."""
@@ -286,7 +295,7 @@ class Ledger:
             NotFound: there is neither.
         """
         async with self._store.write() as uow:
-            if not await self._removed(uow, certname, actor):
+            if not await self._removed(uow, [certname], actor):
                 raise NotFound(f"{certname} has neither a certificate nor a request")
 
     async def reject(self, certname: str, *, actor: str) -> None:
@@ -359,24 +368,44 @@ class Ledger:
             insert(audit).values(**values, serial=serial_text(serial) if serial is not None else None)
         )
 
-    async def _revoked(self, uow: Unit, name: str, serials: set[str], actor: str) -> int:
-        dialect = postgresql if self._store.dialect == "postgresql" else sqlite
-        fresh = 0
-        for serial in sorted(serials):
-            statement = dialect.insert(revocations).values(serial=serial, certname=name, revoked_at=store_now())
-            found = await uow.connection.execute(statement.on_conflict_do_nothing(index_elements=["serial"]))
-            if found.rowcount:
-                fresh += 1
-                await self.record(uow, "revoked", name, serial=int(serial, 16), actor=actor)
-        return fresh
+    async def _revoked(self, uow: Unit, serials: Mapping[str, str], actor: str) -> int:
+        """Write revocations down; return how many are new. The list's row is locked, so nobody else does it now."""
+        fresh: list[str] = []
+        for some in _chunks(sorted(serials)):
+            query = select(revocations.c.serial).where(revocations.c.serial.in_(some))
+            already = set((await uow.connection.execute(query)).scalars())
+            fresh += [s for s in some if s not in already]
+        if not fresh:
+            return 0
+        at = await uow.now()
+        rows = [{"serial": s, "certname": serials[s], "revoked_at": at} for s in fresh]
+        await uow.connection.execute(insert(revocations), rows)
+        await self._record_all(uow, "revoked", [(serials[s], s) for s in fresh], actor, at)
+        return len(fresh)
 
-    async def _removed(self, uow: Unit, name: str, actor: str) -> bool:
-        hidden = update(certificates).where(_live(name)).values(state="deleted")
-        gone = (await uow.connection.execute(hidden)).rowcount
-        gone += (await uow.connection.execute(delete(requests).where(requests.c.certname == name))).rowcount
+    async def _removed(self, uow: Unit, names: Sequence[str], actor: str) -> int:
+        """Hide certificates and remove requests; return how many there were."""
+        there = and_(certificates.c.certname.in_(names), certificates.c.state == "live")
+        gone = (await uow.connection.execute(update(certificates).where(there).values(state="deleted"))).rowcount
+        gone += (await uow.connection.execute(delete(requests).where(requests.c.certname.in_(names)))).rowcount
         if gone:
-            await self.record(uow, "removed", name, actor=actor)
-        return bool(gone)
+            await self._record_all(uow, "removed", [(n, None) for n in names], actor, await uow.now())
+        return gone
+
+    async def _record_all(
+        self, uow: Unit, event: str, about: Sequence[tuple[str, str | None]], actor: str, at: float
+    ) -> None:
+        rows = [
+            {"event": event, "certname": n, "serial": s, "actor": actor, "member": self._member, "at": at}
+            for n, s in about
+        ]
+        await uow.connection.execute(insert(audit), rows)
+
+
+def _chunks(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Yield the names some at a time: a statement has room for so many parameters only."""
+    for start in range(0, len(names), _CHUNK):
+        yield names[start : start + _CHUNK]
 
 
 def _moment(at: float) -> str:
@@ -452,11 +481,6 @@ async def _use(uow: Unit, token: str, certname: str) -> None:
 async def _is_revoked(uow: Unit, serial: str) -> bool:
     query = select(revocations.c.serial).where(revocations.c.serial == serial)
     return (await uow.connection.execute(query)).first() is not None
-
-
-async def _unended(uow: Unit, certname: str, now: float) -> list[str]:
-    query = select(certificates.c.serial).where(certificates.c.certname == certname, certificates.c.not_after > now)
-    return list((await uow.connection.execute(query)).scalars())
 
 
 async def _locked(uow: Unit) -> Published:

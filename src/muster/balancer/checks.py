@@ -108,7 +108,8 @@ class Here:
                     str(self.paths.config),
                     f"{self.paths.config} was changed by hand: it is not what its generation says",
                     "Somebody edited it, or restored another file; the next apply replaces it.",
-                    "Make the change in the cluster file; muster render haproxy shows what follows from it.",
+                    "Make the change in the cluster file (muster render haproxy shows what follows from it), then undo this "
+                    "one: systemctl reload muster-balancer.",
                     "warning",
                 )
             ]

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
+import socket
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -29,7 +31,7 @@ from muster.balancer.haproxy.sockets import MasterSocket, Process, RuntimeSocket
 from muster.balancer.haproxy.supervisor import Supervisor
 from muster.balancer.haproxy.version import HAProxyVersion
 from muster.kernel.clock import Clock, SystemClock
-from muster.kernel.errors import MusterError, Rejected, Unavailable
+from muster.kernel.errors import Misconfigured, MusterError, Rejected, Unavailable
 from muster.kernel.files import make_directory, read_bounded, write_atomically
 from muster.kernel.log import logger
 
@@ -246,12 +248,59 @@ class HAProxyEngine:
         )
         if complaint is not None:
             raise complaint
+        self._refuse_taken(layout)
         candidate = self.paths.run / f"candidate-{ticket}.cfg"
         write_atomically(candidate, text, mode=0o600)
         try:
             await binaries.checked(self._opened().path, candidate)
         finally:
             candidate.unlink(missing_ok=True)
+
+    def _refuse_taken(self, layout: Layout) -> None:
+        """Refuse a listener somebody else has, before HAProxy tries it.
+
+        ``haproxy -c`` binds nothing. A reload that finds a port taken tries for two seconds, with the listeners of the
+        worker in force closed: 61 of 640 calls failed when it was measured.
+        """
+        ours = set(Layout.of(self._good).listeners) if self._good is not None else set()
+        for host, port in layout.listeners:
+            if (host, port) in ours or ("", port) in ours:
+                continue
+            with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as s:
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    s.bind((host, port))
+                except OSError as e:
+                    if e.errno == errno.EADDRINUSE and not any(p == port for _, p in ours):
+                        raise Misconfigured(
+                            f"HAProxy cannot listen on {host or '*'} port {port}: another program has it"
+                        ) from e
+
+    @property
+    def is_edited(self) -> bool:
+        """Whether somebody changed the configuration file under HAProxy."""
+        if self._good is None:
+            return False
+        try:
+            return self.paths.config.read_text("utf-8", "replace") != self._good
+        except OSError:
+            return True
+
+    async def mend(self) -> None:
+        """Put the configuration in force back over a file somebody changed, and reload in case HAProxy read that one.
+
+        Raises:
+            Unavailable: as :meth:`apply`.
+        """
+        if self._good is not None and self.is_edited:
+            log.warning("The balancer's configuration was changed by hand; it is put back", generation=self.generation)
+            await self.apply(self._good, anew=True)
+
+    def _before_restart(self) -> None:
+        """Start what was in force, not what somebody wrote into the file since."""
+        if self._good is not None and self.is_edited:
+            with contextlib.suppress(MusterError):
+                write_atomically(self.paths.config, self._good, mode=0o600)
 
     async def _wait_for_interval(self) -> None:
         if self._reloaded_at is None or (self._latest[1] == self._good and not self._anew):
@@ -278,7 +327,9 @@ class HAProxyEngine:
 
     async def _supervised(self) -> Supervisor:
         command = (self._opened().path, "-W", "-S", f"{self.paths.master_socket},mode,600", "-f", self.paths.config)
-        supervisor = Supervisor(command, clock=self._clock, stop_timeout_s=self._stop_timeout_s)
+        supervisor = Supervisor(
+            command, clock=self._clock, stop_timeout_s=self._stop_timeout_s, before_restart=self._before_restart
+        )
         self._supervisor = await self._stack.enter_async_context(supervisor)
         return supervisor
 

@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -39,7 +39,15 @@ class Supervisor:
         lines: the last lines it printed.
     """
 
-    def __init__(self, command: Sequence[str | Path], *, clock: Clock, stop_timeout_s: float) -> None:
+    def __init__(
+        self,
+        command: Sequence[str | Path],
+        *,
+        clock: Clock,
+        stop_timeout_s: float,
+        before_restart: Callable[[], None] | None = None,
+    ) -> None:
+        self._before_restart = before_restart
         self._command = [str(word) for word in command]
         self._clock = clock
         self._stop_timeout_s = stop_timeout_s
@@ -95,6 +103,8 @@ class Supervisor:
             if wait_s:
                 await self._clock.sleep(wait_s)
             self.restarts += 1
+            if self._before_restart is not None:
+                self._before_restart()
             try:
                 self._process = await self._spawned()
             except Misconfigured as e:

@@ -1,0 +1,244 @@
+"""The Puppet CA under load beside a real puppetserver: signing, whole bootstraps, memory, long lists, growth."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import statistics
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bench import bootstraps, processes
+from bench.bootstraps import Place, Requests
+from bench.figures import Figure, Findings
+from muster.authority import profile
+from muster.authority.authority import PuppetCA, entry_of
+from muster.authority.autosign import Autosign
+from muster.authority.ledger import Ledger, certificate_row
+from muster.authority.profile import Issuer
+from muster.cli import local
+from muster.cluster.file import Authority
+from muster.kernel.clock import SystemClock
+from muster.kernel.files import make_directory, write_atomically
+from muster.kernel.secrets import Secret
+from muster.store.engine import opened
+from muster.store.tables import certificates
+
+_PEER = "puppetserver 7.9"
+_SIGNS_GOAL = "≥ 300 /s, ≥ 5 times"
+_BOOTSTRAPS_GOAL = "≥ 100 /s"
+
+
+async def measured(directory: Path, *, quick: bool) -> Findings:
+    """Return rates, latencies and memory with an RSA-4096 CA; rounds of ours and the real server alternate."""
+    count, rounds = (150, 1) if quick else (300, 3)
+    findings = Findings("Puppet CA, RSA-4096: PUT certificate_request with autosigning on kept TLS connections")
+    async with contextlib.AsyncExitStack() as stack:
+        plan = _prepared(directory / "cluster", f"sqlite:///{directory}/ca.db")
+        await _founded(plan)
+        cluster = await stack.enter_async_context(local.running(plan))
+        ca = plan.pki / "puppet-ca" / "ca_crt.pem"
+        one = Place(plan.member_address(0), _PORT, local.ADDRESS, ca)
+        three = Place("127.0.0.1", _PORT, local.ADDRESS, ca)
+        for place in (one, three):
+            await _answers(place)
+        peer = _peer(directory, stack, findings)
+        requests = Requests("bench")
+        seconds: dict[str, list[list[float]]] = {}
+        rates: dict[str, list[float]] = {}
+
+        async def signed(way: str, place: Place, clients: int, how_many: int) -> None:
+            asked = requests.take(how_many)
+            begun = time.perf_counter()
+            taken = await bootstraps.signs(place, asked, clients)
+            rates.setdefault(way, []).append(how_many / (time.perf_counter() - begun))
+            seconds.setdefault(way, []).append(taken)
+
+        ways = {
+            "one member, 1 client": (one, 1),
+            "one member, 8 clients": (one, 8),
+            "three members, 8 clients": (three, 8),
+        }
+        for _ in range(rounds):
+            for way, (place, clients) in ways.items():
+                await signed(way, place, clients, count)
+            if peer is not None:
+                await signed("peer 1", peer, 1, max(40, count // 4))
+                await signed("peer 8", peer, 8, max(80, count // 2))
+        for way, (_, clients) in ways.items():
+            other = f"peer {clients}"
+            goal = _SIGNS_GOAL if clients == 8 else ""
+            findings.figures += [
+                Figure(way, "signs/s", rates[way], _PEER, rates.get(other, ()), goal),
+                Figure("", "p50 ms", _quantile(seconds[way], 0.5), _PEER, _quantile(seconds.get(other, ()), 0.5)),
+                Figure("", "p99 ms", _quantile(seconds[way], 0.99), _PEER, _quantile(seconds.get(other, ()), 0.99),
+                       "< 150 ms" if clients == 8 else ""),
+            ]  # fmt: skip
+        await _bootstraps(findings, three, peer, requests, count, rounds)
+        child = cluster.members[0].process
+        assert child is not None
+        findings.figures.append(
+            Figure("memory of a member after it", "MB", [processes.rss_mb(child.pid)], goal="< 120 MB")
+        )
+    await _grown(findings, directory, quick=quick)
+    findings.notes.append(
+        f"callers, members, balancer and {_PEER} share {os.cpu_count()} cores; SQLite, synchronous=FULL"
+    )
+    return findings
+
+
+_PORT = 18_141
+
+
+def _prepared(directory: Path, store_url: str) -> local.Plan:
+    plan = local.planned(directory, members=3, store_url=store_url)
+    local.prepare(plan)
+    document = {**plan.document(), "edge": {"drain_s": 0}}
+    document["authority"] = {"port": _PORT, "autosign": ["all"], "requests_per_minute": 0, "allow_auto_renewal": True}
+    document["services"] = {**document["services"], "puppetca": {"listen_port": _PORT, "balance": "random"}}
+    write_atomically(plan.cluster_file, yaml.safe_dump(document, sort_keys=False), mode=0o600)
+    return plan
+
+
+async def _founded(plan: local.Plan) -> None:
+    from cryptography.hazmat.primitives.asymmetric import rsa
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    key = rsa.generate_private_key(65537, 4096)
+    home = plan.pki / "puppet-ca"
+    make_directory(home, mode=0o700)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    write_atomically(home / "ca_key.pem", pem, mode=0o600)
+    certificate = profile.self_signed("Puppet CA: bench", key, now=datetime.now(UTC), ttl=timedelta(days=3650))
+    issuer = Issuer.read(profile.pem_of(certificate))
+    async with opened(Secret(plan.store_url)) as store:
+        ledger = Ledger(store, "bench")
+        maker = PuppetCA(ledger, Authority(), issuer, key, Autosign(store, Authority()), SystemClock())
+        await ledger.create(issuer.chain_pem, build=maker.build)
+
+
+async def _answers(place: Place) -> None:
+    async with asyncio.timeout(30):
+        while True:
+            with contextlib.suppress(OSError, EOFError):
+                connection = await bootstraps.Connection.opened(place, place.context())
+                try:
+                    if (await connection.ask("GET", "certificate/ca")).status == 200:
+                        return
+                finally:
+                    connection.close()
+            await asyncio.sleep(0.1)
+
+
+def _peer(directory: Path, stack: contextlib.AsyncExitStack, findings: Findings) -> Place | None:
+    from tests.servers import puppetserver
+
+    why = puppetserver.missing()
+    if why is not None:
+        findings.notes.append(f"no peer: {why}")
+        return None
+    # Its CA is the one it makes itself at its first start: self-signed, RSA-4096, as ours.
+    home = directory / "puppetserver"
+    found = stack.enter_context(puppetserver.running(home, certname="peer.example.net", autosign=True, heap="1g"))
+    findings.notes.append(f"{_PEER} started in {found.started_in_s:.0f} s and has {processes.rss_mb(found.pid):.0f} MB")
+    return Place(found.address, found.port, found.certname, found.cadir / "ca_crt.pem")
+
+
+async def _bootstraps(
+    findings: Findings, three: Place, peer: Place | None, requests: Requests, count: int, rounds: int
+) -> None:
+    ours: list[float] = []
+    theirs: list[float] = []
+    for _ in range(rounds):
+        for place, rates, how_many in ((three, ours, count), (peer, theirs, max(40, count // 6))):
+            if place is None:
+                continue
+            begun = time.perf_counter()
+            made = await bootstraps.bootstrapped(place, requests.take(how_many), 4)
+            assert not made.failed, list(made.failed.items())[:3]
+            rates.append(how_many / (time.perf_counter() - begun))
+    findings.figures.append(
+        Figure("whole bootstraps, three members, 4 clients", "/s", ours, _PEER, theirs, _BOOTSTRAPS_GOAL)
+    )
+
+
+def _quantile(rounds: Sequence[Sequence[float]], share: float) -> list[float]:
+    return [sorted(taken)[int(share * (len(taken) - 1))] * 1000 for taken in rounds]
+
+
+async def _grown(findings: Findings, directory: Path, *, quick: bool) -> None:
+    """Add how reading grows with the number of certificates, and what a long revocation list costs."""
+    sizes = (1_000, 10_000) if quick else (1_000, 10_000, 100_000)
+    smallest: dict[str, list[float]] = {}
+    for size in sizes:
+        async with _filled(directory / f"{size}.db", size) as ca:
+            for name, work, goal in (
+                (f"statuses of {size} certificates", ca.statuses, "< 300 ms" if size == 10_000 else ""),
+                (f"one status among {size}", partial(ca.status, "host000007.example.net"), ""),
+            ):
+                taken = [await _timed_ms(work) for _ in range(3)]
+                base = smallest.setdefault(name.split(" ")[0], taken)
+                findings.figures.append(Figure(name, "ms", taken, "1 000 certificates", base, goal))
+            if size == 10_000:
+                names = [f"host{n:06d}.example.net" for n in range(1000)]
+                taken = [await _timed_ms(partial(ca.clean, names, actor="bench"))]
+                findings.figures.append(Figure("clean of 1 000 at once", "ms", taken))
+    key, issuer = _quick_ca()
+    from muster.authority.ledger import Revoked
+
+    now = datetime.now(UTC)
+    entries = [Revoked(profile.random_serial(), now, None) for _ in range(50_000)]
+    maker = PuppetCA(None, Authority(), issuer, key, None, SystemClock())  # type: ignore[arg-type]
+    begun = time.perf_counter()
+    own, _, _ = maker.build(entries, 1)
+    findings.figures.append(
+        Figure("revocation list of 50 000 entries: build and sign", "ms", [(time.perf_counter() - begun) * 1000])
+    )
+    findings.notes.append(f"that list has {len(own) / 1e6:.1f} MB")
+
+
+def _quick_ca() -> tuple[Any, Issuer]:
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = profile.self_signed("Puppet CA: growth", key, now=datetime.now(UTC), ttl=timedelta(days=3650))
+    return key, Issuer.read(profile.pem_of(certificate))
+
+
+@contextlib.asynccontextmanager
+async def _filled(file: Path, size: int) -> AsyncIterator[PuppetCA]:
+    """Hold a CA with so many certificates: one is made, and written down under many names and serials."""
+    from muster.authority import csr
+
+    key, issuer = _quick_ca()
+    _, pem = Requests("seed").take(1)[0]
+    made = profile.signed_leaf(csr.read(pem), issuer, key, serial=1, now=datetime.now(UTC), ttl=timedelta(days=365))
+    entry = entry_of(made)
+    async with opened(Secret(f"sqlite:///{file}")) as store:
+        ledger = Ledger(store, "bench")
+        ca = PuppetCA(ledger, Authority(), issuer, key, Autosign(store, Authority()), SystemClock())
+        await ledger.create(issuer.chain_pem, build=ca.build)
+        row = {**certificate_row(entry, "bench"), "issued_at": 0.0}
+        rows = []
+        for number in range(size):
+            name = f"host{number:06d}.example.net"
+            status = json.dumps({**json.loads(entry.status), "name": name}, separators=(",", ":"))
+            rows.append({**row, "serial": f"{profile.random_serial():040X}", "certname": name, "status": status})
+        async with store.write() as uow:
+            for start in range(0, size, 1000):
+                await uow.connection.execute(certificates.insert(), rows[start : start + 1000])
+        yield ca
+
+
+async def _timed_ms(work: Callable[[], Any]) -> float:
+    begun = time.perf_counter()
+    await work()
+    return statistics.fmean([(time.perf_counter() - begun) * 1000])

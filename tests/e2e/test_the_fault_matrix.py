@@ -1,0 +1,27 @@
+"""Every fault of the matrix, once: what is promised is held, and what was measured is printed."""
+
+from __future__ import annotations
+
+import os
+import random
+
+import pytest
+
+from tests.faults import FAULTS
+from tests.faults.fault import Fault, missing
+from tests.servers.local import Local, say, until
+
+pytestmark = pytest.mark.anyio
+
+_SEED = 1
+
+
+@pytest.mark.parametrize("fault", [pytest.param(f, id=f.id) for f in FAULTS])
+async def test_what_is_promised_of_a_fault_is_held(fault: Fault, local: Local) -> None:
+    for need in fault.needs:
+        if (reason := missing(need)) is not None:
+            (pytest.fail if os.environ.get("MUSTER_NO_SKIPS") else pytest.skip)(f"{need}: {reason}")
+    outcome = await fault.inflicted(local, random.Random(_SEED))
+    say(f"{fault.id}: {outcome.as_row()}")
+    await until(local.is_steady, "every member is ready and up again")
+    assert outcome.broken == [], fault.promise

@@ -1,0 +1,120 @@
+"""A row of the fault matrix: what is inflicted on whom, what is promised, and what came of it.
+
+Source: reference/balancer.md §6, "Fault matrix to promise and measure".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import random
+import shutil
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+from bench.load import Operation, Summary, summary
+
+from tests.servers import available
+from tests.servers.local import Local
+
+# This machine has other work, too: a promised duration counts as broken only when it is exceeded so many times.
+NOISE = 3.0
+
+_PROGRAMS = {"faketime": "faketime", "iptables": "iptables"}
+
+
+@dataclass
+class Outcome:
+    """What a fault did.
+
+    Attributes:
+        operations: every call clients made meanwhile.
+        fault_at: when it was inflicted (``time.monotonic``); None when there is no one moment.
+        measured: figures beside those of the operations, units in their names.
+        broken: a sentence for every promise that was not held; empty when all were.
+    """
+
+    operations: list[Operation] = field(default_factory=list)
+    fault_at: float | None = None
+    measured: dict[str, float | int | str] = field(default_factory=dict)
+    broken: list[str] = field(default_factory=list)
+
+    @property
+    def summary(self) -> Summary:
+        return summary(self.operations)
+
+    @property
+    def recovery_s(self) -> float:
+        """How long after the fault the last trouble of a client ended."""
+        return self.summary.recovery_s(self.fault_at) if self.fault_at is not None and self.operations else 0.0
+
+    def promise(self, held: bool, otherwise: str) -> None:
+        """Note the sentence when the promise was not held."""
+        if not held:
+            self.broken.append(otherwise)
+
+    def promise_no_failure(self, operations: Sequence[Operation], whose: str) -> None:
+        found = summary(operations)
+        why = "; ".join(f"{count}× {reason}" for reason, count in found.why.items())
+        self.promise(bool(operations), f"{whose}: nobody called")
+        self.promise(found.failed == 0, f"{whose}: {found.failed} of {found.expected} failed ({why})")
+
+    def promise_within(self, name: str, took_s: float, promised_s: float) -> None:
+        """Measure a duration under the name; it may take a noisy machine :data:`NOISE` times as long as promised."""
+        self.measured[name] = round(took_s, 3)
+        sentence = f"{name}: {took_s:.2f} s, promised {promised_s:g} s, allowed here {NOISE * promised_s:g} s"
+        self.promise(took_s <= NOISE * promised_s, sentence)
+
+    def as_row(self) -> str:
+        row = self.summary.as_row() if self.operations else "no calls"
+        if self.fault_at is not None and self.operations:
+            row += f"; recovered {self.recovery_s:.2f} s after the fault"
+        return row + "".join(f"; {name} {value}" for name, value in self.measured.items())
+
+
+Inflicted = Callable[[Local, random.Random], Awaitable[Outcome]]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One row.
+
+    Attributes:
+        row: its number in the matrix.
+        name: the fault in a few words, fit for a test's id.
+        promise: what happens to clients, in the matrix's words.
+        inflicted: do it to the running cluster, or to one of its own, and leave the cluster to recover by itself. Whom it
+            hits, and when, comes from the random numbers alone.
+        needs: what the machine must have, in the words of :func:`missing`.
+    """
+
+    row: int
+    name: str
+    promise: str
+    inflicted: Inflicted
+    needs: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        return f"row-{self.row:02d}-{self.name}"
+
+
+def missing(need: str) -> str | None:
+    """Return why this machine lacks what a row needs, None when it has it."""
+    if need == "root":
+        return None if os.geteuid() == 0 else "only root may do this"
+    if need in _PROGRAMS:
+        found = shutil.which(need) or available.sbin(need)
+        return None if found else f"no {need} on this machine (Debian package {_PROGRAMS[need]})"
+    return available.missing(need)
+
+
+async def moment(chance: random.Random, longest_s: float = 0.8) -> None:
+    """Wait a part of a second that the random numbers choose, so that a fault does not always meet the same beat."""
+    await asyncio.sleep(chance.uniform(0.05, longest_s))
+
+
+def p99_ms(operations: Sequence[Operation]) -> float:
+    found = summary(operations).p99_ms
+    return math.inf if math.isnan(found) else found

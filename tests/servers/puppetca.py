@@ -1,0 +1,208 @@
+"""Puppet CAs in this process: the recorded one taken over, or a small new one; calls to them as clients make them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from muster.authority import api, profile, transfer
+from muster.authority.authority import PuppetCA, opened
+from muster.authority.autosign import Autosign
+from muster.authority.ledger import Ledger
+from muster.authority.profile import CAKey, Issuer
+from muster.cluster.file import Authority
+from muster.edge.request import Peer
+from muster.kernel.clock import Clock, SystemClock
+from muster.store.engine import Store
+from tests.unit.edge import calls
+from tests.wire import golden
+
+RECORDED = golden.directory("puppet-ca")
+"""The recordings of a real puppetserver; ask :func:`need_recordings` before."""
+
+ANYBODY = "192.0.2.9"
+AUTHORISED = x509.ObjectIdentifier("1.3.6.1.4.1.34380.1.3.39")
+
+
+def need_recordings() -> None:
+    """Skip without the recordings; with MUSTER_NO_SKIPS set (CI) that is a failure."""
+    reason = golden.missing("puppet-ca")
+    if reason is None:
+        return
+    if os.environ.get("MUSTER_NO_SKIPS"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@cache
+def client(name: str) -> bytes:
+    """Return one of the recorded client certificates, DER: ``agent``, ``cli``, ``revoked``, ``expired`` or ``foreign``."""
+    return x509.load_pem_x509_certificate((RECORDED / "tls" / f"{name}.pem").read_bytes()).public_bytes(Encoding.DER)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: str
+
+    @property
+    def content_type(self) -> str | None:
+        return self.headers.get("content-type")
+
+
+async def asked(
+    ca: PuppetCA,
+    method: str,
+    path: str,
+    *,
+    by: bytes | None = None,
+    body: bytes = b"",
+    headers: Mapping[str, str] | None = None,
+    address: str = ANYBODY,
+) -> Answer:
+    """Ask a CA over its HTTP API, without a socket; ``by`` is the client's certificate."""
+    request = calls.request(
+        method, path, by=Peer(address, by), headers=dict(headers or {}), body=(body,) if body else ()
+    )
+    reply = await api.answered(ca, request)
+    return Answer(reply.status, {k.decode(): v.decode() for k, v in reply.headers}, reply.body.decode())
+
+
+def key_pem(key: CAKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def put_key(home: Path, pem: bytes) -> None:
+    """Put a CA's key where a member looks for it."""
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "ca_key.pem").write_bytes(pem)
+    (home / "ca_key.pem").chmod(0o600)
+
+
+async def take_over(store: Store, home: Path, directory: Path = RECORDED / "cadir-sample") -> None:
+    """Take a CA directory over as ``muster ca import`` does, key included."""
+    put_key(home, (directory / "ca_key.pem").read_bytes())
+    found = transfer.read_directory(directory, now=datetime.now(UTC))
+    assert found.key is not None
+    await transfer.take_over(store, found, member="importer", key=found.key, crl_ttl_days=1825)
+
+
+@dataclass(frozen=True)
+class NewCA:
+    """A CA of its own with a quick key."""
+
+    issuer: Issuer
+    key: CAKey
+
+
+@cache
+def new_ca(name: str = "Puppet CA: test", kind: str = "ec") -> NewCA:
+    """Return a self-signed CA; the same one for the same arguments."""
+    key: CAKey = {
+        "ec": lambda: ec.generate_private_key(ec.SECP256R1()),
+        "rsa": lambda: rsa.generate_private_key(65537, 2048),
+        "ed25519": ed25519.Ed25519PrivateKey.generate,
+    }[kind]()
+    made = profile.self_signed(name, key, now=datetime.now(UTC), ttl=timedelta(days=1825))
+    return NewCA(Issuer.read(profile.pem_of(made)), key)
+
+
+async def begin(store: Store, home: Path, new: NewCA | None = None, settings: Authority | None = None) -> NewCA:
+    """Begin a ledger with a new CA as ``muster ca init`` does."""
+    new = new or new_ca()
+    settings = settings or Authority()
+    put_key(home, key_pem(new.key))
+    ledger = Ledger(store, "maker")
+    maker = PuppetCA(ledger, settings, new.issuer, new.key, Autosign(store, settings), SystemClock())
+    await ledger.create(new.issuer.chain_pem, build=maker.build)
+    return new
+
+
+@contextlib.asynccontextmanager
+async def member(
+    store: Store, home: Path, settings: Authority | None = None, *, name: str = "proxy01", clock: Clock | None = None
+) -> AsyncIterator[PuppetCA]:
+    """Hold one member's CA open; every request is taken unless the settings say otherwise."""
+    settings = settings or Authority(requests_per_minute=0)
+    async with opened(store, settings, member=name, home=home, clock=clock) as ca:
+        yield ca
+
+
+@dataclass(frozen=True)
+class Agent:
+    """A host that asks for a certificate."""
+
+    name: str
+    key: ec.EllipticCurvePrivateKey
+    csr: bytes
+
+
+def agent(
+    name: str,
+    *,
+    alternatives: tuple[x509.GeneralName, ...] = (),
+    extensions: tuple[tuple[str, bytes], ...] = (),
+    challenge: str | None = None,
+    renews: bool = False,
+) -> Agent:
+    """Return a host with a request of its own; extension values are raw DER."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = x509.CertificateSigningRequestBuilder().subject_name(
+        x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    )
+    if alternatives:
+        builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+    for number, value in extensions:
+        oid = x509.ObjectIdentifier(number)
+        builder = builder.add_extension(x509.UnrecognizedExtension(oid, value), critical=False)
+    if challenge is not None:
+        builder = builder.add_attribute(x509.ObjectIdentifier("1.2.840.113549.1.9.7"), challenge.encode())
+    if renews:
+        builder = builder.add_attribute(x509.ObjectIdentifier("1.3.6.1.4.1.34380.1.3.2"), b"true")
+    return Agent(name, key, builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM))
+
+
+def certificate_of(new: NewCA, name: str, *, cli_auth: bytes | None = None, ttl_s: int = 86_400) -> bytes:
+    """Return a certificate the CA signed beside its ledger, DER; ``cli_auth`` is the raw value of pp_cli_auth."""
+    from muster.authority import csr
+
+    extra = ((AUTHORISED.dotted_string, cli_auth),) if cli_auth is not None else ()
+    made = profile.signed_leaf(
+        csr.read(agent(name, extensions=extra).csr),
+        new.issuer,
+        new.key,
+        serial=profile.random_serial(),
+        now=datetime.now(UTC),
+        ttl=timedelta(seconds=ttl_s),
+    )
+    return made.public_bytes(Encoding.DER)
+
+
+ADMINISTRATOR = b"\x0c\x04true"
+"""The value of pp_cli_auth that lets a certificate sign and revoke."""
+
+
+def revoked_in(pem: str) -> set[int]:
+    """Return the serials of the first list in a text."""
+    return {r.serial_number for r in x509.load_pem_x509_crl(pem.encode())}
+
+
+def number_in(pem: str) -> int:
+    """Return the number of the first list in a text."""
+    first = x509.load_pem_x509_crl(pem.encode())
+    return first.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
