@@ -19,15 +19,17 @@ import yaml
 from bench import bootstraps, processes
 from bench.bootstraps import Place, Requests
 from bench.figures import Figure, Findings
+from muster.app.settings import loaded
 from muster.authority import profile
 from muster.authority.authority import PuppetCA, entry_of
 from muster.authority.autosign import Autosign
+from muster.authority.founding import Founding, founded
 from muster.authority.ledger import Ledger, certificate_row
 from muster.authority.profile import Issuer
 from muster.cli import local
 from muster.cluster.file import Authority
 from muster.kernel.clock import SystemClock
-from muster.kernel.files import make_directory, write_atomically
+from muster.kernel.files import write_atomically
 from muster.kernel.secrets import Secret
 from muster.store.engine import opened
 from muster.store.tables import certificates
@@ -109,20 +111,11 @@ def _prepared(directory: Path, store_url: str) -> local.Plan:
 
 
 async def _founded(plan: local.Plan) -> None:
-    from cryptography.hazmat.primitives.asymmetric import rsa
-    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-
-    key = rsa.generate_private_key(65537, 4096)
-    home = plan.pki / "puppet-ca"
-    make_directory(home, mode=0o700)
-    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    write_atomically(home / "ca_key.pem", pem, mode=0o600)
-    certificate = profile.self_signed("Puppet CA: bench", key, now=datetime.now(UTC), ttl=timedelta(days=3650))
-    issuer = Issuer.read(profile.pem_of(certificate))
+    settings = loaded(plan.cluster_file)
+    assert settings.authority is not None
     async with opened(Secret(plan.store_url)) as store:
-        ledger = Ledger(store, "bench")
-        maker = PuppetCA(ledger, Authority(), issuer, key, Autosign(store, Authority()), SystemClock())
-        await ledger.create(issuer.chain_pem, build=maker.build)
+        founding = Founding("Puppet CA: bench", "rsa-4096", 3650, plan.pki / "puppet-ca" / "ca_key.pem")
+        await founded(store, settings.authority, founding, member="bench")
 
 
 async def _answers(place: Place) -> None:

@@ -16,6 +16,7 @@ import click
 from muster.cli import NOT_DONE, WRONG
 from muster.cli.options import cluster_option, dry_run_option, json_option, pki_directory, pki_option, print_json
 
+_KINDS = ("rsa-4096", "rsa-3072", "rsa-2048", "ec-p256", "ec-p384")
 _STATES = ("requested", "signed", "revoked")
 
 
@@ -78,7 +79,7 @@ async def _awaited(work: Awaitable[int | None]) -> int | None:
 
 @ca.command()
 @click.option("--common-name", help="Of the new CA. [default: Puppet CA: and the cluster's address]")
-@click.option("--key", "kind", type=click.Choice(["rsa-4096", "rsa-3072", "ec-p256", "ec-p384"]), default="rsa-4096",
+@click.option("--key", "kind", type=click.Choice(_KINDS), default="rsa-4096",
               show_default=True)  # fmt: skip
 @click.option("--days", type=click.IntRange(1, 36_500), default=5475, show_default=True, help="How long it is valid.")
 @dry_run_option
@@ -88,39 +89,19 @@ async def init(place: _Place, common_name: str | None, kind: str, days: int, dry
 
     RSA is what every agent takes; EC keys need agents of version 6 or later.
     """
-    from datetime import UTC, datetime, timedelta
-
     from muster.app.settings import loaded
-    from muster.authority import profile
-    from muster.authority.authority import PuppetCA
-    from muster.authority.autosign import Autosign
-    from muster.authority.ledger import Ledger
-    from muster.authority.profile import Issuer
-    from muster.kernel.clock import SystemClock
-    from muster.kernel.errors import Conflict
-    from muster.kernel.files import make_directory, write_atomically
+    from muster.authority.founding import Founding, founded, refuse_unless_new
 
     settings = place.settings
-    key_file = settings.key.file or place.home / "ca_key.pem"
     name = common_name or f"Puppet CA: {loaded(place.cluster_path).address}"
+    founding = Founding(name, kind, days, settings.key.file or place.home / "ca_key.pem")  # type: ignore[arg-type]
     async with place.store() as store:
-        if await Ledger(store, _here()).chain() is not None:
-            raise Conflict("The store holds a Puppet CA already; nothing was changed")
-        if key_file.exists():
-            raise Conflict(f"{key_file} exists; a new CA would overwrite the key of another one; nothing was changed")
         if dry_run:
-            click.echo(f"Would make {name}, {kind}, {days} days, its key in {key_file}.")
+            await refuse_unless_new(store, founding)
+            click.echo(f"Would make {name}, {kind}, {days} days, its key in {founding.key_file}.")
             return 0
-        key, pem = await asyncio.to_thread(_new_key, kind)
-        now = datetime.now(UTC)
-        certificate = profile.self_signed(name, key, now=now, ttl=timedelta(days=days))
-        issuer = Issuer.read(profile.pem_of(certificate))
-        make_directory(key_file.parent, mode=0o700)
-        write_atomically(key_file, pem, mode=0o600)
-        ledger = Ledger(store, _here())
-        maker = PuppetCA(ledger, settings, issuer, key, Autosign(store, settings), SystemClock())
-        await ledger.create(issuer.chain_pem, build=maker.build)
-    click.echo(f"Made {name}; its key is in {key_file}. Copy the key to every member, mode 0600.")
+        await founded(store, settings, founding, member=_here())
+    click.echo(f"Made {name}; its key is in {founding.key_file}. Copy the key to every member, mode 0600.")
     return 0
 
 
@@ -446,19 +427,6 @@ def _progress(*, quiet: bool) -> Callable[[str, int, int], None]:
 def _event(event: dict[str, Any]) -> str:
     about = " ".join(str(event[k]) for k in ("certname", "serial") if event[k])
     return f"{event['at']}  {event['event']:10} {about}  by {event['actor'] or '-'} on {event['member']}"
-
-
-def _new_key(kind: str) -> tuple[Any, bytes]:
-    from cryptography.hazmat.primitives.asymmetric import ec, rsa
-    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-
-    curves = {"ec-p256": ec.SECP256R1(), "ec-p384": ec.SECP384R1()}
-    key: Any = (
-        ec.generate_private_key(curves[kind])
-        if kind in curves
-        else rsa.generate_private_key(65537, int(kind.partition("-")[2]))
-    )
-    return key, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def _here() -> str:

@@ -62,7 +62,7 @@ async def examination(
 ) -> dict[str, Any]:
     """Return everything ``muster doctor`` shows, as one JSON object."""
     from muster.app.settings import loaded
-    from muster.balancer.model import modelled
+    from muster.balancer.model import modelled, signs_itself
     from muster.cli.credentials import asking_context, client_bundle
     from muster.doctor.checks import Patient
     from muster.doctor.examine import examined, in_order
@@ -76,7 +76,16 @@ async def examination(
     balancing = modelled(cluster)
     clock = SystemClock()
     certificate, key = client_bundle(pki, cluster.foreman.trusted_hosts or (), client)
-    prober = Prober(balancing, pki / "ca.pem", certificate, key, clock.now())
+    puppet_ca = pki / "puppet-ca" / "ca_crt.pem" if signs_itself(cluster) else None
+    prober = Prober(
+        balancing,
+        pki / "ca.pem",
+        certificate,
+        key,
+        clock.now(),
+        # A host that is no member has no copy; then only TLS of its own CA can be looked at.
+        puppet_ca=puppet_ca if puppet_ca is not None and puppet_ca.exists() else None,
+    )
     target = balancer_host or _balancer_host(cluster)
     patient = Patient(
         cluster,

@@ -37,6 +37,7 @@ _BALANCER_SOURCE = "127.0.0.10"
 _BIND = "127.0.0.1"
 _FIRST_MEMBER = 11
 _PREFERRED = {"smartproxy": 9090, "anaconda": 8000, "metrics": 9404}
+_PUPPETCA_PORT = 8141
 _READY_TIMEOUT_S = 30.0
 _RESTART_PAUSE_S = 1.0
 _LONGEST_RUN = 70
@@ -49,6 +50,7 @@ class Plan:
     Attributes:
         features: the ``features`` section of its cluster file.
         ports: listen port by service; members listen on the same numbers on their own addresses.
+        puppet_ca: whether the members are a Puppet CA, too, with an EC key for speed.
     """
 
     directory: Path
@@ -56,6 +58,7 @@ class Plan:
     ports: Mapping[str, int]
     features: Mapping[str, Any]
     store_url: str
+    puppet_ca: bool = False
 
     @property
     def cluster_file(self) -> Path:
@@ -79,7 +82,12 @@ class Plan:
     def document(self) -> dict[str, Any]:
         """Return the cluster file's content."""
         ports = {s: {"listen_port": self.ports[s], "member_port": self.ports[s]} for s in ("smartproxy", "anaconda")}
-        off = {s: {"enabled": False} for s in ("http", "https", "puppet", "puppetca")}
+        off: dict[str, Any] = {s: {"enabled": False} for s in ("http", "https", "puppet", "puppetca")}
+        features, more = dict(self.features), {}
+        if self.puppet_ca:
+            off["puppetca"] = {"listen_port": self.ports["puppetca"], "balance": "random"}
+            more["authority"] = {"port": self.ports["puppetca"], "autosign": ["hostnames", "tokens"]}
+            features.setdefault("puppetca", {"autosigner": "hostnames"})
         return {
             "schema": 1,
             "cluster": "local",
@@ -99,7 +107,8 @@ class Plan:
             "profile": "current",
             # What Muster itself serves; Apache, Pulp and puppetserver are not part of a local cluster.
             "services": {**ports, **off},
-            "features": dict(self.features),
+            "features": features,
+            **more,
             "edge": {"drain_s": 3},
         }
 
@@ -133,16 +142,18 @@ def planned(
     ports: Mapping[str, int] | None = None,
     features: Mapping[str, Any] | None = None,
     store_url: str | None = None,
+    puppet_ca: bool = False,
 ) -> Plan:
     """Return a plan with ports that are free now; given ports are taken as they are."""
     directory = directory.absolute()
     addresses = [_BIND, *(f"127.0.0.{_FIRST_MEMBER + i}" for i in range(members))]
     chosen: dict[str, int] = {}
-    for name, preferred in _PREFERRED.items():
+    wanted = {**_PREFERRED, **({"puppetca": _PUPPETCA_PORT} if puppet_ca else {})}
+    for name, preferred in wanted.items():
         given = (ports or {}).get(name)
         chosen[name] = given or _free(addresses, preferred, set(chosen.values()))
     features = features if features is not None else {"dns": {"provider": "memory"}}
-    return Plan(directory, members, chosen, features, store_url or f"sqlite:///{directory / 'store.db'}")
+    return Plan(directory, members, chosen, features, store_url or f"sqlite:///{directory / 'store.db'}", puppet_ca)
 
 
 def _free(addresses: Sequence[str], preferred: int, taken: set[int]) -> int:
@@ -271,6 +282,8 @@ async def running(plan: Plan) -> AsyncIterator[LocalCluster]:
         Unavailable: a process did not come up; the sentence has the end of its log.
     """
     with _only_one(plan):
+        if plan.puppet_ca:
+            await _founded(plan)
         shared = ["--cluster", str(plan.cluster_file), "--pki", str(plan.pki)]
         log = plan.directory / "log"
         members = [Child(n, ["serve", *shared, "--member", n], log / f"{n.split('.')[0]}.log") for n in plan.names]
@@ -290,6 +303,22 @@ async def running(plan: Plan) -> AsyncIterator[LocalCluster]:
                 keeper.cancel()
             await asyncio.gather(*(c.stop() for c in cluster.members))
             await cluster.balancer.stop()
+
+
+async def _founded(plan: Plan) -> None:
+    """Make the Puppet CA, unless an earlier run did."""
+    from muster.app.settings import cluster_store, loaded
+    from muster.authority.founding import Founding, founded
+    from muster.authority.ledger import Ledger
+
+    settings = loaded(plan.cluster_file)
+    if settings.authority is None:
+        return
+    key_file = plan.pki / "puppet-ca" / "ca_key.pem"
+    async with cluster_store(settings) as store:
+        if await Ledger(store, "local").chain() is None:
+            founding = Founding(f"Puppet CA: {ADDRESS}", "ec-p256", 3650, key_file)
+            await founded(store, settings.authority, founding, member="local")
 
 
 async def _ready(cluster: LocalCluster) -> None:

@@ -33,12 +33,17 @@ _directory_option = click.option(
 @_directory_option
 @click.option("--members", type=click.IntRange(1, 20), default=3, show_default=True)
 @click.option(
-    "--port", "ports", multiple=True, metavar="SERVICE=PORT", help="Fix a port: smartproxy, anaconda, metrics."
+    "--port",
+    "ports",
+    multiple=True,
+    metavar="SERVICE=PORT",
+    help="Fix a port: smartproxy, anaconda, metrics, puppetca.",
 )
 @click.option("--store", "store_url", help="Store URL. [default: SQLite in the directory]")
 @click.option(
     "--features", "features_file", type=click.Path(exists=True, path_type=Path), help="YAML: features section."
 )
+@click.option("--puppet-ca", is_flag=True, help="The members are a Puppet CA, too.")
 @click.option("--detach", is_flag=True, help="Return when it is ready and leave it running; muster down stops it.")
 @click.option("--plain", is_flag=True, help="Print lines instead of the live view.")
 @dry_run_option
@@ -48,6 +53,7 @@ def up(
     ports: tuple[str, ...],
     store_url: str | None,
     features_file: Path | None,
+    puppet_ca: bool,
     detach: bool,
     plain: bool,
     dry_run: bool,
@@ -58,14 +64,21 @@ def up(
     from muster.cli import local
 
     features = yaml.safe_load(features_file.read_text()) if features_file else None
-    plan = local.planned(directory, members=members, ports=_ports(ports), features=features, store_url=store_url)
+    plan = local.planned(
+        directory,
+        members=members,
+        ports=_ports(ports),
+        features=features,
+        store_url=store_url,
+        puppet_ca=puppet_ca,
+    )
     if dry_run:
         click.echo("Would run a local cluster:")
         for line in plan.describe():
             click.echo(f"  {line}")
         return
     if detach:
-        _detached(directory, members, ports, store_url, features_file)
+        _detached(directory, members, ports, store_url, features_file, puppet_ca=puppet_ca)
         return
     local.prepare(plan)
     asyncio.run(_foreground(plan, live=sys.stdout.isatty() and not plain))
@@ -98,14 +111,26 @@ def _ports(given: tuple[str, ...]) -> dict[str, int]:
     out: dict[str, int] = {}
     for text in given:
         name, _, port = text.partition("=")
-        if name not in ("smartproxy", "anaconda", "metrics") or not port.isdigit() or not 0 < int(port) < 65536:
-            raise click.BadParameter(f"{text!r} is not SERVICE=PORT with one of smartproxy, anaconda, metrics")
+        if (
+            name not in ("smartproxy", "anaconda", "metrics", "puppetca")
+            or not port.isdigit()
+            or not 0 < int(port) < 65536
+        ):
+            raise click.BadParameter(
+                f"{text!r} is not SERVICE=PORT with one of smartproxy, anaconda, metrics, puppetca"
+            )
         out[name] = int(port)
     return out
 
 
 def _detached(
-    directory: Path, members: int, ports: tuple[str, ...], store_url: str | None, features_file: Path | None
+    directory: Path,
+    members: int,
+    ports: tuple[str, ...],
+    store_url: str | None,
+    features_file: Path | None,
+    *,
+    puppet_ca: bool,
 ) -> None:
     from muster.cli import local
     from muster.kernel.errors import Conflict, Unavailable
@@ -120,6 +145,8 @@ def _detached(
         arguments += ["--store", store_url]
     if features_file:
         arguments += ["--features", str(features_file)]
+    if puppet_ca:
+        arguments.append("--puppet-ca")
     make_directory(directory / "log", mode=0o700)
     ready = local.run_directory(directory) / "ready"
     ready.unlink(missing_ok=True)
@@ -160,11 +187,17 @@ def greeted(cluster: Any) -> str:
     plan = cluster.plan
     bundle = plan.pki / "clients" / "foreman.muster.test"
     port = plan.ports["smartproxy"]
+    puppet = ""
+    if plan.puppet_ca:
+        puppet = (
+            f"  puppet ssl bootstrap --ca_server smartproxy.muster.test --ca_port {plan.ports['puppetca']} \\\n"
+            "       --certname NAME   (smartproxy.muster.test must lead to 127.0.0.1); then: muster ca list\n"
+        )
     return (
         f"The cluster runs: {len(cluster.members)} members behind HAProxy at {cluster.url}\n"
         f"  curl --cacert {plan.pki}/ca.pem --cert {bundle}/cert.pem --key {bundle}/key.pem \\\n"
         f"       --resolve smartproxy.muster.test:{port}:127.0.0.1 https://smartproxy.muster.test:{port}/v2/features\n"
-        f"  export MUSTER_CLUSTER={plan.cluster_file} MUSTER_RUN={plan.run}\n"
+        f"{puppet}  export MUSTER_CLUSTER={plan.cluster_file} MUSTER_RUN={plan.run}\n"
     )
 
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from muster.authority import checks as authority_room
 from muster.balancer import checks as balancer
-from muster.balancer.model import Balancing
+from muster.balancer.model import Balancing, signs_itself
 from muster.cluster import checks as cluster_room
 from muster.cluster.checks import Resolve
 from muster.cluster.file import ClusterFile, Member
@@ -72,8 +73,14 @@ class Patient:
             *self._of_features(),
             Check("features", self._features),
             Check("clocks", self._clocks),
-            *signer.checks(self.cluster, self.balancing, self._context),
+            *self._of_signing(),
         ]
+
+    def _of_signing(self) -> list[Check]:
+        if self.cluster.authority is None or not signs_itself(self.cluster):
+            return signer.checks(self.cluster, self.balancing, self._context)
+        # Members that sign out of one ledger cannot have different CAs; what they can lack, the matrix shows.
+        return authority_room.checks(self.cluster.authority, self.pki / "puppet-ca", self.store, self.clock)
 
     def _names(self) -> dict[str, list[str]]:
         own = [str(n) for n in self.cluster.names]

@@ -24,6 +24,7 @@ from muster.pki.verify import verify_port
 
 THROUGH_BALANCER = "balancer"
 FROM_OUTSIDE = "outside"
+_PUPPETCA = "puppetca"
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Prober:
 
     Attributes:
         certificate: client certificate to show (with its key), None to show none.
+        puppet_ca: bundle of the Puppet CA that members are; None: service ``puppetca`` is somebody else's.
     """
 
     balancing: Balancing
@@ -60,6 +62,7 @@ class Prober:
     key: Path | None
     now: datetime
     timeout_s: float = 5.0
+    puppet_ca: Path | None = None
 
     async def cells(self, balancer_host: str | None, outside: str | None = None) -> list[Cell]:
         """Return a cell per service and path, services in the model's order; members, then balancer, then outside.
@@ -90,13 +93,17 @@ class Prober:
 
     async def _tls(self, service: Service, path: str, host: str, port: int) -> Cell:
         place = f"{host} port {port}"
+        ca_file, certificate, key = self.ca_file, self.certificate, self.key
+        if service.name == _PUPPETCA and self.puppet_ca is not None:
+            # Its certificates are Puppet's, and agents ask it before they have any.
+            ca_file, certificate, key = self.puppet_ca, None, None
         complaints = await verify_port(
             host,
             port,
             server_name=self.balancing.address,
-            ca_file=self.ca_file,
-            certificate=self.certificate,
-            key=self.key,
+            ca_file=ca_file,
+            certificate=certificate,
+            key=key,
             now=self.now,
             timeout_s=self.timeout_s,
         )
@@ -105,9 +112,29 @@ class Prober:
         errors = [f for f in findings if f.severity == "error"]
         if errors:
             return Cell(service.name, path, place, False, errors[0].sentence, findings)
+        if service.name == _PUPPETCA and self.puppet_ca is not None:
+            return await self._signing(service, path, host, port, findings)
         if service.name != "smartproxy":
             return Cell(service.name, path, place, True, "TLS answers with the right names", findings)
         return await self._smart_proxy(service, path, host, port, findings)
+
+    async def _signing(self, service: Service, path: str, host: str, port: int, findings: tuple[Finding, ...]) -> Cell:
+        place = f"{host} port {port}"
+        assert self.puppet_ca is not None  # noqa: S101 - the caller's condition
+        try:
+            async with smart_proxy.opened(
+                f"https://{in_url(host)}:{port}",
+                context=client_context(self.puppet_ca),
+                server_name=self.balancing.address,
+                timeout_s=self.timeout_s,
+            ) as authority:
+                answer = await authority.ask("GET", "/status/v1/simple/ca")
+        except MusterError as e:
+            return Cell(service.name, path, place, False, str(e), (*findings, _not_serving(service, path, str(e))))
+        if answer.status != 200:
+            why = f"the Puppet CA says {answer.text[:80]} ({answer.status})"
+            return Cell(service.name, path, place, False, why, (*findings, _not_serving(service, path, why)))
+        return Cell(service.name, path, place, True, "signs", findings)
 
     async def _smart_proxy(
         self, service: Service, path: str, host: str, port: int, findings: tuple[Finding, ...]

@@ -1,0 +1,131 @@
+"""What the doctor can find out about the Puppet CA: in the store, and of this host's key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from muster.authority import custody
+from muster.authority.ledger import Ledger
+from muster.authority.profile import Issuer
+from muster.cluster.file import Authority
+from muster.kernel.clock import Clock
+from muster.kernel.errors import Misconfigured, Unavailable
+from muster.kernel.findings import Check, Finding
+from muster.store.engine import Store
+
+_CA_SOON_S = 180 * 86400
+_LIST_SOON_S = 14 * 86400
+_MANY = 0.8
+
+
+def checks(
+    settings: Authority, home: Path, store: Callable[[], AbstractAsyncContextManager[Store]], clock: Clock
+) -> list[Check]:
+    """Return the checks of a CA that members are; ``home`` is where this host keeps its key."""
+
+    async def ledger() -> Sequence[Finding]:
+        try:
+            async with store() as opened:
+                kept = Ledger(opened, "doctor")
+                chain = await kept.chain()
+                if chain is None:
+                    return [_none()]
+                published = await kept.published()
+                waiting = len(await kept.statuses("requested"))
+        except (Unavailable, Misconfigured):
+            # The store's own check names it.
+            return []
+        now = clock.now().timestamp()
+        issuer = Issuer.read(chain)
+        return [
+            *_of_key(settings, issuer, home),
+            *_ending(issuer, now),
+            *_of_list(published.next_update, now),
+            *_of_requests(waiting, settings.pending_limit),
+        ]
+
+    return [Check("Puppet CA", ledger)]
+
+
+def _none() -> Finding:
+    return Finding(
+        "CA-NONE",
+        "puppetca",
+        "The cluster file says that members are a Puppet CA, and the store holds none",
+        "It was not made yet, or this is another store.",
+        "muster ca init, or muster ca import DIRECTORY of a puppetserver.",
+    )
+
+
+def _of_key(settings: Authority, issuer: Issuer, home: Path) -> list[Finding]:
+    file = settings.key.file or home / "ca_key.pem"
+    # A host that is no member, such as a balancer's, has none and needs none.
+    if settings.key.kind != "file" or not file.exists():
+        return []
+    try:
+        custody.checked(custody.in_file(file, settings.key.passphrase_file), issuer, str(file))
+    except Misconfigured as e:
+        return [
+            Finding(
+                "CA-KEY",
+                str(file),
+                str(e),
+                "This host has another CA's key, or its file is damaged or open to others; the member here signs nothing.",
+                "Copy the key from a member that signs, mode 0600.",
+            )
+        ]
+    return []
+
+
+def _ending(issuer: Issuer, now: float) -> list[Finding]:
+    found = []
+    for certificate in issuer.chain:
+        left_s = certificate.not_valid_after_utc.timestamp() - now
+        if left_s > _CA_SOON_S:
+            continue
+        ends = datetime.fromtimestamp(now + left_s, UTC)
+        found.append(
+            Finding(
+                "CA-EXPIRES-SOON" if left_s > 0 else "CA-EXPIRED",
+                issuer.common_name,
+                f"The Puppet CA's certificate {'ends' if left_s > 0 else 'ended'} on {ends:%Y-%m-%d}",
+                "Agents before version 8 never fetch a new one by themselves.",
+                "Plan new certificates for every host: a new CA, then muster ca clean and a new request of each.",
+                "warning" if left_s > 0 else "error",
+            )
+        )
+    return found
+
+
+def _of_list(next_update: float, now: float) -> list[Finding]:
+    if next_update - now > _LIST_SOON_S:
+        return []
+    return [
+        Finding(
+            "CA-LIST-ENDS",
+            "revocation list",
+            f"The Puppet CA's revocation list {'ends' if next_update > now else 'ended'} on "
+            f"{datetime.fromtimestamp(next_update, UTC):%Y-%m-%d}",
+            "Members renew it 30 days before its end; none of them could sign for so long.",
+            "Start a member, or see in its log why its Puppet CA is not in order.",
+            "warning" if next_update > now else "error",
+        )
+    ]
+
+
+def _of_requests(waiting: int, limit: int) -> list[Finding]:
+    if waiting < _MANY * limit:
+        return []
+    return [
+        Finding(
+            "CA-REQUESTS",
+            "requests",
+            f"{waiting} certificate requests wait for an administrator; {limit} may",
+            "Anybody who reaches the port may ask; nobody looks at what is asked.",
+            "muster ca list --state requested; sign or reject them, or raise authority.pending_limit.",
+            "warning",
+        )
+    ]
