@@ -286,16 +286,49 @@ async def test_a_refused_configuration_changes_nothing(executable: Path, tmp_pat
         assert sorted(p.name for p in it.engine.paths.run.glob("candidate*")) == []
 
 
-async def test_a_port_that_is_taken_brings_the_configuration_before_back(
+async def test_a_port_that_is_taken_is_refused_before_haproxy_tries_it(
     executable: Path, tmp_path: Path, pki: Pki
 ) -> None:
     async with site(executable, tmp_path, pki) as it:
+        before = {p.pid for p in await it.engine.master.processes()}
         taken = await asyncio.start_server(lambda r, w: w.close(), LB, 0)
         port = taken.sockets[0].getsockname()[1]
         clash = it.text + f"frontend late from tcp_base\n  bind {LB}:{port}\n  default_backend smartproxy\n"
-        with pytest.raises(Unavailable):
+        with pytest.raises(Misconfigured, match=f"port {port}: another program has it"):
             await it.engine.apply(clash)
         taken.close()
+        assert it.engine.paths.config.read_text() == it.text
+        assert {p.pid for p in await it.engine.master.processes()} == before
+        assert await it.call()
+
+
+async def test_what_somebody_wrote_into_the_file_is_put_back_on_request_and_never_started(
+    executable: Path, tmp_path: Path, pki: Pki
+) -> None:
+    async with site(executable, tmp_path, pki) as it:
+        config = it.engine.paths.config
+        assert not it.engine.is_edited
+        config.write_text(it.text.replace("retries 3", "retries 1"))
+        assert it.engine.is_edited
+        await it.engine.mend()
+        assert config.read_text() == it.text
+        config.write_text("nonsense\n")
+        assert it.engine.pid is not None
+        restarts = it.engine.restarts
+        os.kill(it.engine.pid, signal.SIGKILL)
+        await it.until(lambda s: it.engine.restarts > restarts and len(s) == 2)
+        assert config.read_text() == it.text
+        assert await it.call()
+
+
+async def test_an_address_that_is_not_ours_brings_the_configuration_before_back(
+    executable: Path, tmp_path: Path, pki: Pki
+) -> None:
+    async with site(executable, tmp_path, pki) as it:
+        # haproxy -c binds nothing, and nobody has this port: only the start finds it out.
+        clash = it.text + "frontend late from tcp_base\n  bind 192.0.2.77:18877\n  default_backend smartproxy\n"
+        with pytest.raises(Unavailable):
+            await it.engine.apply(clash)
         assert it.engine.paths.config.read_text() == it.text
         assert it.engine.last_error is not None
         await it.until(lambda s: len(s) == 2)
@@ -563,6 +596,24 @@ async def test_half_an_addition_is_taken_back_before_the_reload(executable: Path
         assert it.site.engine.newcomers() == NEW
         states = await it.site.states()
         assert (len(states), states[THIRD].status.startswith("DRAIN")) == (3, True)
+
+
+async def test_an_addition_that_cannot_be_kept_on_disk_is_taken_back(
+    executable: Path, tmp_path: Path, pki: Pki
+) -> None:
+    async with growing(executable, tmp_path, pki) as it:
+        config = it.site.engine.paths.config
+        config.unlink()
+        # A file cannot replace a directory, whoever tries.
+        config.mkdir()
+        before = await it.worker()
+        with pytest.raises(Unavailable):
+            await it.apply(it.three)
+        assert sorted(await it.site.states()) == ["proxy01.test", "proxy02.test"]
+        assert (await it.worker(), it.site.engine.newcomers()) == (before, set())
+        config.rmdir()
+        await it.apply(it.three)
+        assert it.site.engine.newcomers() == NEW
 
 
 async def test_a_newcomer_takes_nothing_when_every_check_fails_either(

@@ -19,6 +19,8 @@ def missing(name: str) -> str | None:
         "namespaces": _namespaces,
         "nginx": _nginx,
         "postgresql": _postgresql,
+        "puppet": _puppet,
+        "puppetserver": _puppetserver,
     }[name]()
 
 
@@ -55,6 +57,19 @@ def _namespaces() -> str | None:
     if tried.returncode != 0 or not sbin("ip"):
         return "this machine lets nobody make network namespaces, or has no ip (Debian package iproute2)"
     return None
+
+
+def _puppet() -> str | None:
+    if shutil.which("puppet") is None:
+        return "no puppet on this machine (Debian package puppet-agent)"
+    # An agent finds the cluster's name in a hosts file of its own.
+    return _namespaces()
+
+
+def _puppetserver() -> str | None:
+    from tests.servers import puppetserver
+
+    return puppetserver.missing()
 
 
 def sbin(name: str) -> str | None:

@@ -163,13 +163,19 @@ class Local:
 
 @contextlib.contextmanager
 def running(
-    *, members: int = 3, store_url: str | None = None, options: Sequence[str] = (), directory: Path | None = None
+    *,
+    members: int = 3,
+    store_url: str | None = None,
+    options: Sequence[str] = (),
+    directory: Path | None = None,
+    more_ports: Sequence[str] = (),
 ) -> Iterator[Local]:
     """Hold a cluster running in a directory of its own."""
     # Short: HAProxy's sockets are below it, and a socket's path has little room.
     home = directory or Path(tempfile.mkdtemp(prefix="muster-e2e-"))
     try:
-        with _up(home, members, [*(["--store", store_url] if store_url else []), *options]) as local:
+        given = [*(["--store", store_url] if store_url else []), *options]
+        with _up(home, members, given, more_ports) as local:
             yield local
     finally:
         if directory is None and not os.environ.get("MUSTER_E2E_KEEP"):
@@ -177,12 +183,12 @@ def running(
 
 
 @contextlib.contextmanager
-def _up(home: Path, members: int, options: Sequence[str]) -> Iterator[Local]:
+def _up(home: Path, members: int, options: Sequence[str], more_ports: Sequence[str]) -> Iterator[Local]:
     local = Local(home, {}, members)
     said = Said(-1, "", "")
     for _ in range(3):
         # Others on this machine look for free ports, too: what was free may be taken a moment later.
-        local = Local(home, free_ports(members), members)
+        local = Local(home, free_ports(members, more_ports), members)
         said = muster("up", "--detach", "--dir", str(home), *up_options(local), *options)
         if said.code == 0 or "in use" not in str(said):
             break
@@ -228,15 +234,16 @@ def environment(local: Local | None = None) -> dict[str, str]:
     return {**kept, "COLUMNS": "400", **{k: str(v) for k, v in places.items()}}
 
 
-def free_ports(members: int) -> dict[str, int]:
-    """Return three ports that are free on every address of such a cluster, below those the kernel gives to clients."""
+def free_ports(members: int, more: Sequence[str] = ()) -> dict[str, int]:
+    """Return ports that are free on every address of such a cluster, below those the kernel gives to clients."""
     found: list[int] = []
     addresses = ["127.0.0.1", *(f"127.0.0.{11 + i}" for i in range(members))]
-    while len(found) < 3:
+    names = ("smartproxy", "anaconda", "metrics", *more)
+    while len(found) < len(names):
         port = random.SystemRandom().randrange(11_000, 32_000)
         if port not in found and all(_is_free(a, port) for a in addresses):
             found.append(port)
-    return dict(zip(("smartproxy", "anaconda", "metrics"), found, strict=True))
+    return dict(zip(names, found, strict=True))
 
 
 def children(pid: int) -> list[int]:

@@ -113,11 +113,13 @@ class NewCA:
 @cache
 def new_ca(name: str = "Puppet CA: test", kind: str = "ec") -> NewCA:
     """Return a self-signed CA; the same one for the same arguments."""
-    key: CAKey = {
-        "ec": lambda: ec.generate_private_key(ec.SECP256R1()),
-        "rsa": lambda: rsa.generate_private_key(65537, 2048),
-        "ed25519": ed25519.Ed25519PrivateKey.generate,
-    }[kind]()
+    key: CAKey
+    if kind == "rsa":
+        key = rsa.generate_private_key(65537, 2048)
+    elif kind == "ed25519":
+        key = ed25519.Ed25519PrivateKey.generate()
+    else:
+        key = ec.generate_private_key(ec.SECP256R1())
     made = profile.self_signed(name, key, now=datetime.now(UTC), ttl=timedelta(days=1825))
     return NewCA(Issuer.read(profile.pem_of(made)), key)
 

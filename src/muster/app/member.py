@@ -248,7 +248,10 @@ class MemberProcess:
         return {
             **of_wire(version, features, running),
             "certificate": {"smartproxy": of_certificate(presented, own, datetime.now(UTC)) if presented else {}},
-            "muster": of_muster(VERSION, SCHEMA_VERSION, self.cluster),
+            # Members that came or went are known without a restart; every other setting is the one from the start.
+            "muster": of_muster(
+                VERSION, SCHEMA_VERSION, self.cluster.model_copy(update={"members": self.listed.members})
+            ),
         }
 
     async def compare(self) -> None:

@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from muster.authority import csr, custody, profile
 from muster.authority.autosign import Autosign, Leave
+from muster.authority.certnames import PP_CLI_AUTH
 from muster.authority.csr import CertificateRequest
 from muster.authority.ledger import Entry, Known, Ledger, Pending, Published, Revoked
 from muster.authority.profile import CAKey, Issuer
@@ -44,6 +45,8 @@ _WINDOW_S = 60.0
 _SOURCES = 10_000
 _LONGEST_TTL_S = 100 * 366 * 86400
 _TRIES = 3
+# Exactly this: a UTF8String that says true (reference/puppet-ca.md §7.6).
+_CLI_AUTH = b"\x0c\x04true"
 # One class for base64 and blanks: two that overlap would look at every split of them (a body of blanks takes hours).
 _BEGIN_CRL = re.compile(r"-----BEGIN X509 CRL-----([A-Za-z0-9+/=\s]{1,20000000}?)-----END X509 CRL-----")
 
@@ -398,8 +401,8 @@ class PuppetCA:
         certificate = x509.load_der_x509_certificate(presented)
         if profile.common_name(certificate.subject) in self.settings.administrators:
             return True
-        return (
-            self.issued(certificate) and csr.authorisations(tuple(certificate.extensions)).get("pp_cli_auth") == "true"
+        return self.issued(certificate) and any(
+            e.oid == PP_CLI_AUTH and e.value.public_bytes() == _CLI_AUTH for e in certificate.extensions
         )
 
     def _judge(self, request: CertificateRequest) -> None:

@@ -223,7 +223,11 @@ def _read_inventory(path: Path, found: Found) -> None:
             found.problems.append(f"inventory.txt line {number} is none; passed over")
             continue
         serial, name = int(match[1], 16), match[4]
-        before, after = (datetime.fromisoformat(match[n]).replace(tzinfo=UTC) for n in (2, 3))
+        try:
+            before, after = (datetime.fromisoformat(match[n]).replace(tzinfo=UTC) for n in (2, 3))
+        except ValueError:
+            found.problems.append(f"inventory.txt line {number} has a date that is none; passed over")
+            continue
         if names.setdefault(serial, name) != name and serial not in found.live:
             found.problems.append(f"Serial {serial:X} stands in the inventory for {names[serial]} and for {name}")
             continue
@@ -236,7 +240,7 @@ def _read_requests(directory: Path, found: Found) -> None:
         name = path.name.removesuffix(".pem")
         try:
             request = csr.read(read_bounded(path, what="certificate request", limit_bytes=1 << 20))
-            _ = request.extensions
+            _ = request.extensions, request.name
         except MusterError as e:
             found.problems.append(f"requests/{path.name}: {e}; left out")
             continue

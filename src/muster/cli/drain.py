@@ -243,7 +243,8 @@ class Change:
                 return self._result(name, True, f"{name} is {_standing(self.wanted)}{left}.")
             waited_s = time.monotonic() - started
             why = said.held.get(name)
-            if why and state == "ready":
+            # What is forced is not held; a refusal that stands there is of an earlier wish.
+            if why and state == "ready" and not self.force:
                 # Withdrawn, or it would be carried out some day when nobody expects it any more.
                 target: Target = before.target if before else "ready"
                 await Roster(store).wish(name, target, reason="withdrawn", by=who(), expected=wish.version)

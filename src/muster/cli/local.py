@@ -33,6 +33,7 @@ from muster.pki.bundles import BundleRequest, paths, write
 ADDRESS = "smartproxy.muster.test"
 DOMAIN = "muster.test"
 FOREMAN = "foreman.muster.test"
+PUPPET_ADMIN = "admin.muster.test"
 _BALANCER_SOURCE = "127.0.0.10"
 _BIND = "127.0.0.1"
 _FIRST_MEMBER = 11
@@ -86,7 +87,11 @@ class Plan:
         features, more = dict(self.features), {}
         if self.puppet_ca:
             off["puppetca"] = {"listen_port": self.ports["puppetca"], "balance": "random"}
-            more["authority"] = {"port": self.ports["puppetca"], "autosign": ["hostnames", "tokens"]}
+            more["authority"] = {
+                "port": self.ports["puppetca"],
+                "autosign": ["hostnames", "tokens"],
+                "administrators": [PUPPET_ADMIN],
+            }
             features.setdefault("puppetca", {"autosigner": "hostnames"})
         return {
             "schema": 1,
