@@ -1,12 +1,13 @@
 """The CA's key on a PKCS#11 token: a hardware module, or SoftHSM.
 
 Every signature opens no session of its own: one is kept, used by one thread at a time, and opened anew when the token was
-taken out and put back. Source: PKCS #11 v2.40, CKM_SHA256_RSA_PKCS and CKM_ECDSA_SHA256.
+taken out and put back. Source: PKCS #11 v2.40, CKM_SHA256_RSA_PKCS and CKM_ECDSA.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -79,10 +80,12 @@ class _Holder:
             Unavailable: the token does not answer.
         """
         with self._turn:
-            try:
-                return self._signed(data)
-            except Exception:  # noqa: BLE001 - boundary: a token that was away has a session that is none any more
-                self._forget()
+            # Only with a session that was good: a second try with a wrong PIN brings the token nearer to locking itself.
+            if self._key is not None:
+                try:
+                    return self._signed(data)
+                except Exception:  # noqa: BLE001 - boundary: a token that was away has a session that is none any more
+                    self._forget()
             try:
                 return self._signed(data)
             except Exception as e:
@@ -100,7 +103,8 @@ class _Holder:
         if self._key is None:
             self._open()
         if self._is_ec:
-            raw = self._key.sign(data, mechanism=pkcs11.Mechanism.ECDSA_SHA256)
+            # Hashed here: SoftHSM 2.6 and older modules know ECDSA without a hash of their own only.
+            raw = self._key.sign(hashlib.sha256(data).digest(), mechanism=pkcs11.Mechanism.ECDSA)
             half = len(raw) // 2
             return encode_dss_signature(int.from_bytes(raw[:half], "big"), int.from_bytes(raw[half:], "big"))
         return bytes(self._key.sign(data, mechanism=pkcs11.Mechanism.SHA256_RSA_PKCS))

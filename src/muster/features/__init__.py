@@ -9,10 +9,11 @@ from pydantic import ValidationError
 
 from muster.edge.feature import Feature, FeatureSettings
 from muster.features.dns.manifest import FEATURE as DNS
+from muster.features.puppet.manifest import FEATURE as PUPPET
 from muster.features.puppetca.manifest import FEATURE as PUPPETCA
 from muster.kernel.settings import Document, InvalidSettings, Problem
 
-FEATURES: Mapping[str, Feature] = {f.name: f for f in (DNS, PUPPETCA)}
+FEATURES: Mapping[str, Feature] = {f.name: f for f in (DNS, PUPPET, PUPPETCA)}
 
 # Served by the edge itself; it may still be switched off in the cluster file.
 _OF_THE_EDGE = {"logs": FeatureSettings}

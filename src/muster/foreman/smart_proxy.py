@@ -35,10 +35,11 @@ _BODY_LIMIT_BYTES = 4 << 20
 
 @dataclass(frozen=True)
 class Answer:
-    """What the other proxy said: status and body as text."""
+    """What the other proxy said: status and body as text, and what it named that version of the body."""
 
     status: int
     text: str
+    etag: str | None = None
 
     def json(self) -> Any:
         """Return the body as JSON.
@@ -61,14 +62,22 @@ class SmartProxy:
         url: str,
         server_name: str | None,
         context: Callable[[], ssl.SSLContext | None],
+        answer_limit_bytes: int = _BODY_LIMIT_BYTES,
     ) -> None:
+        self._answer_limit_bytes = answer_limit_bytes
         self._session = session
         self._context = context
         self._server_name = server_name
         self.url = url.rstrip("/")
 
     async def ask(
-        self, method: str, path: str, form: Mapping[str, str] | None = None, *, document: Any = None
+        self,
+        method: str,
+        path: str,
+        form: Mapping[str, str] | None = None,
+        *,
+        document: Any = None,
+        headers: Mapping[str, str] = {},
     ) -> Answer:
         """Send one call, with a form or a JSON document as its body, and return the answer, whatever its status.
 
@@ -77,9 +86,10 @@ class SmartProxy:
             Misconfigured: TLS refused; the sentence has the library's words.
         """
         # A member is reached by its own address under the cluster's name, so SNI and Host carry that name.
-        headers = {"Accept": "application/json"}
+        # Bodies are read as they come: nothing here unpacks them.
+        sent = {"Accept": "application/json", "Accept-Encoding": "identity", **headers}
         if self._server_name:
-            headers["Host"] = self._server_name
+            sent["Host"] = self._server_name
         target = f"{method} {self.url}{path}"
         try:
             async with self._session.request(
@@ -87,13 +97,13 @@ class SmartProxy:
                 self.url + path,
                 data=form,
                 json=document,
-                headers=headers,
+                headers=sent,
                 server_hostname=self._server_name,
                 # Connections are kept per context, so those of an old one end by themselves.
                 ssl=self._context() or True,
             ) as response:
-                raw = await response.content.read(_BODY_LIMIT_BYTES)
-                return Answer(response.status, raw.decode("utf-8", "replace"))
+                raw = await self._whole(response, target)
+                return Answer(response.status, raw.decode("utf-8", "replace"), response.headers.get("ETag"))
         except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError) as e:
             raise Misconfigured(f"{target} failed in TLS: {e}") from e
         except (ssl.SSLError, aiohttp.ClientOSError) as e:
@@ -104,6 +114,14 @@ class SmartProxy:
             raise Unavailable(f"{target} got no answer in time") from None
         except (aiohttp.ClientError, OSError) as e:
             raise Unavailable(f"{target} failed: {e or type(e).__name__}") from e
+
+    async def _whole(self, response: aiohttp.ClientResponse, target: str) -> bytes:
+        out = bytearray()
+        async for chunk in response.content.iter_any():
+            out += chunk
+            if len(out) > self._answer_limit_bytes:
+                raise Unavailable(f"{target} was answered with more than {self._answer_limit_bytes} bytes")
+        return bytes(out)
 
     async def call(self, method: str, path: str, form: Mapping[str, str] | None = None) -> Answer:
         """As :meth:`ask`, and turn every refusal into the error it stands for, with the other proxy's words."""
@@ -128,6 +146,7 @@ async def opened(
     server_name: str | None = None,
     timeout_s: float = 10.0,
     connect_timeout_s: float = 2.0,
+    answer_limit_bytes: int = _BODY_LIMIT_BYTES,
 ) -> AsyncIterator[SmartProxy]:
     """Yield a client of the proxy at ``url``.
 
@@ -140,4 +159,4 @@ async def opened(
     async with aiohttp.ClientSession(
         connector=connector, timeout=timeout, trust_env=False, auto_decompress=False
     ) as session:
-        yield SmartProxy(session, url, server_name, asked)
+        yield SmartProxy(session, url, server_name, asked, answer_limit_bytes)

@@ -8,6 +8,7 @@
     ├── Rejected        400  the request, or what it would do, is refused by rule
     ├── Denied          403  the caller may not do this
     ├── Unavailable     503  the other side did not answer, or this member cannot serve it now; may be tried again
+    ├── NotAcceptable   406  it could not be done, in a feature whose protocol has one word for that
     ├── Unsupported     501  the provider cannot do this, ever
     └── Misconfigured   500  a setting, key or certificate of ours is wrong; trying again will not help
 
@@ -66,6 +67,12 @@ class Unavailable(MusterError):
 
     status = 503
     retryable = True
+
+
+class NotAcceptable(MusterError):
+    """What was asked could not be done; Foreman's Puppet features have this one word for every such failure."""
+
+    status = 406
 
 
 class Unsupported(MusterError):

@@ -12,7 +12,7 @@ from typing import Any
 from muster.edge.feature import Surroundings
 from muster.features.puppetca.contract import Autosigner, CAProvider, Certificate
 from muster.features.puppetca.settings import PuppetCASettings
-from muster.kernel.errors import Misconfigured, MusterError, NotFound, Rejected, Unavailable, Unsupported
+from muster.kernel.errors import Misconfigured, MusterError, NotAcceptable, NotFound, Rejected, Unavailable, Unsupported
 from muster.kernel.names import shown
 from muster.policy.chain import chained
 
@@ -20,12 +20,6 @@ _CERTNAME = re.compile(r"[A-Za-z0-9_.-]{1,253}\Z")
 _STATES = {"signed": "valid", "requested": "pending"}
 _MOMENT = "%Y-%m-%dT%H:%M:%SUTC"
 _LONGEST_TTL_MIN = 525_600
-
-
-class NotAcceptable(MusterError):
-    """What was asked could not be done; Foreman's word for every failure of this feature."""
-
-    status = 406
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""The Puppet feature: Foreman imports environments and classes from puppetserver."""

@@ -1,0 +1,155 @@
+"""Foreman's words around environments and classes. Source: protocol reference §11."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from muster.edge.feature import Surroundings
+from muster.features.puppet.contract import PuppetProvider
+from muster.features.puppet.settings import PuppetSettings
+from muster.kernel.errors import Misconfigured, MusterError, NotAcceptable, NotFound, Unavailable
+from muster.kernel.names import shown
+from muster.policy.chain import chained
+
+_NAME = re.compile(r"[A-Za-z0-9_]{1,200}\Z")
+_TOO_LONG = "Puppet is taking too long to respond, please try again later."
+
+
+class Puppet:
+    """The feature's service. Calls for one environment's classes share one question to the server."""
+
+    def __init__(self, provider: PuppetProvider, *, wait_s: float) -> None:
+        self._provider = provider
+        self._wait_s = wait_s
+        self._asking: dict[str, asyncio.Task[list[dict[str, Any]]]] = {}
+
+    async def reached(self) -> None:
+        """Return when the server answers."""
+        await self._provider.reached()
+
+    async def environments(self) -> list[str]:
+        """Return the names of the environments."""
+        try:
+            return [e.name for e in await self._provider.environments()]
+        except MusterError as e:
+            raise _said("Failed to list puppet environments", e) from e
+
+    async def environment(self, name: str) -> dict[str, Any]:
+        """Return an environment's name and module paths.
+
+        Raises:
+            NotFound: in Foreman's words.
+        """
+        try:
+            found = {e.name: e for e in await self._provider.environments()}
+        except MusterError as e:
+            raise _said("Failed to show puppet environment", e) from e
+        if name not in found:
+            raise _unknown(name)
+        return {"name": name, "paths": list(found[name].paths)}
+
+    async def classes(self, environment: str) -> list[dict[str, Any]]:
+        """Return the classes of an environment; manifests that cannot be parsed have none."""
+        return [
+            {c["name"]: _class(c)}
+            for file in await self.classes_and_errors(environment)
+            for c in file.get("classes", ())
+            if isinstance(c, dict) and isinstance(c.get("name"), str)
+        ]
+
+    async def classes_and_errors(self, environment: str) -> list[dict[str, Any]]:
+        """Return the manifests of an environment with their classes or their error.
+
+        Raises:
+            NotFound: in Foreman's words.
+            Unavailable: the server takes longer than a call may wait; it goes on, and the next call has the answer.
+        """
+        if not _NAME.match(environment):
+            raise _unknown(environment)
+        try:
+            async with asyncio.timeout(self._wait_s):
+                # Whoever gives up must not end the question others wait for.
+                return await asyncio.shield(self._asked(environment))
+        except TimeoutError:
+            raise Unavailable(_TOO_LONG) from None
+        except NotFound as e:
+            raise _unknown(environment) from e
+        except MusterError as e:
+            raise _said("Failed to show puppet classes", e) from e
+
+    def _asked(self, environment: str) -> asyncio.Task[list[dict[str, Any]]]:
+        task = self._asking.get(environment)
+        if task is None or task.done():
+            task = asyncio.create_task(self._provider.files(environment), name=f"classes of {environment}")
+            # A question nobody waits for any more may fail unheard.
+            task.add_done_callback(lambda t: t.cancelled() or t.exception())
+            self._asking[environment] = task
+        return task
+
+    async def close(self) -> None:
+        """End the questions that still run."""
+        for task in self._asking.values():
+            task.cancel()
+        with contextlib.suppress(BaseExceptionGroup):
+            await asyncio.gather(*self._asking.values(), return_exceptions=True)
+
+
+def _class(found: dict[str, Any]) -> dict[str, Any]:
+    module, separator, name = found["name"].partition("::")
+    given = found.get("params")
+    params = {p["name"]: _default(p) for p in given if isinstance(p, dict) and "name" in p} if given else {}
+    return {
+        "name": name if separator else found["name"],
+        "module": module if separator else None,
+        "params": params,
+    }
+
+
+def _default(parameter: dict[str, Any]) -> Any:
+    if "default_literal" in parameter:
+        return _interpolated(parameter["default_literal"])
+    return _interpolated(parameter.get("default_source"))
+
+
+def _interpolated(value: Any) -> Any:
+    """Return ``$x`` as ``${x}``: Foreman shows it inside a text."""
+    if isinstance(value, str) and value.startswith("$") and not value.startswith("${"):
+        return f"${{{value[1:]}}}"
+    return value
+
+
+def _unknown(environment: str) -> NotFound:
+    name = environment if _NAME.match(environment) else shown(environment)
+    return NotFound(f"Could not find environment '{name}'")
+
+
+def _said(what: str, error: MusterError) -> MusterError:
+    """Return a failure in Foreman's words: 406, but 503 where trying again may help, and 500 where it will not."""
+    kind = type(error) if isinstance(error, Unavailable | Misconfigured) else NotAcceptable
+    return kind(f"{what}: {error}")
+
+
+@asynccontextmanager
+async def opened(settings: PuppetSettings, around: Surroundings) -> AsyncIterator[Puppet]:
+    """Yield the service with its provider open.
+
+    Raises:
+        Misconfigured: its settings cannot work.
+    """
+    from muster.features.puppet import providers
+
+    # Parsing may take minutes, so the policies' own deadline would cut what the settings allow.
+    deadline_s = max(settings.policies.deadline_s, settings.classes_timeout_s)
+    policies = settings.policies.model_copy(update={"deadline_s": deadline_s})
+    built = policies.built(around.operations, f"puppet/{settings.provider}")
+    async with providers.opened(settings) as provider:
+        service = Puppet(chained(PuppetProvider, provider, built), wait_s=settings.api_timeout_s)  # type: ignore[type-abstract]
+        try:
+            yield service
+        finally:
+            await service.close()
