@@ -38,8 +38,10 @@ _FEATURES = Difference(200, '["dns","logs"]', "Only dns and logs run here; sorte
 _V2_FEATURES = Difference(
     200,
     '{"dns":{"http_enabled":true,"https_enabled":true,"settings":{"use_provider":"dns_nsupdate"},"state":"running",'
-    '"capabilities":[]},"logs":{"http_enabled":true,"https_enabled":true,"settings":{},"state":"running",'
-    '"capabilities":[]}}',
+    '"capabilities":[]},"puppet":{"http_enabled":false,"https_enabled":false,"settings":{"puppet_url":null,'
+    '"use_provider":null},"state":"disabled","capabilities":[]},"puppetca":{"http_enabled":false,'
+    '"https_enabled":false,"settings":{"use_provider":null},"state":"disabled","capabilities":[]},'
+    '"logs":{"http_enabled":true,"https_enabled":true,"settings":{},"state":"running","capabilities":[]}}',
     "Only dns and logs run here; keys, their order and the entries themselves are as recorded (§5).",
 )
 

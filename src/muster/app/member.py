@@ -578,12 +578,13 @@ async def _features_opened(
     manifests: dict[str, Feature] = {**rooms.FEATURES, "logs": logs.feature(timeline)}
     for name, feature in manifests.items():
         given = cluster.features.get(name)
+        # Ruby's default: logs is on until it is switched off, everything else is off until it is named.
+        if given is None and name != "logs":
+            served.served[name] = Served(feature, FeatureSettings(enabled=False))
+            continue
         settings = feature.settings.model_validate(given or {})
         entry = served.served[name] = Served(feature, settings)
-        # Ruby's default: logs is on until it is switched off, everything else is off until it is named.
-        wanted = settings.enabled if given is not None else name == "logs"
-        if not wanted:
-            entry.settings = FeatureSettings(enabled=False)
+        if not settings.enabled:
             continue
         entry.state = State.STARTING
         try:

@@ -27,7 +27,7 @@ GOOD: dict[str, Any] = {
         {"id": 1, "name": "proxy01.example.com", "address": "127.0.0.11"},
         {"id": 2, "name": "old.example.com", "address": "127.0.0.12", "kind": "foreman"},
     ],
-    "features": {"dns": {"provider": "memory"}},
+    "features": {name: {"provider": "memory"} for name in ("dns", "puppet", "puppetca")},
 }
 
 
@@ -155,7 +155,7 @@ async def test_only_metrics_are_for_the_cluster_and_everything_else_is_for_trust
     assert by_access == {
         Access.OPEN: {"", "/health"},
         Access.CLUSTER: {"/metrics"},
-        Access.TRUSTED: {"/v2", "/logs", "/dns"},
+        Access.TRUSTED: {"/v2", "/logs", "/dns", "/puppet", "/puppet/ca"},
     }
 
 

@@ -45,6 +45,6 @@ class PuppetCASettings(ProvidedFeatureSettings):
 
     @model_validator(mode="after")
     def _provider_has_settings(self) -> Self:
-        if self.provider == "puppetserver" and self.puppetserver is None:
+        if self.enabled and self.provider == "puppetserver" and self.puppetserver is None:
             raise ValueError("provider puppetserver needs puppetserver.url, certificate, key and ca")
         return self
