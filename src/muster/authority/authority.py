@@ -145,12 +145,16 @@ class PuppetCA:
         """
         self._rates.count(source)
         request = csr.read(body)
-        # Judged by its own name before that is compared with the one it was sent under (golden cn-taken).
-        known = await self._ledger.known(request.name)
-        if known is not None and known.flaw is None:
-            raise Rejected(_already(request.name, known.state))
-        csr.refuse_subject(request, name)
-        self._judge(request)
+        try:
+            csr.refuse_subject(request, name)
+            self._judge(request)
+        except Rejected:
+            # Its own name comes before that is compared with the one it was sent under (golden cn-taken).
+            await self._refuse_known(request.name)
+            raise
+        if "policy" in self.settings.autosign:
+            # Before the program is asked; otherwise whoever writes it down notices, which saves a look at the store.
+            await self._refuse_known(request.name)
         leave = await self.autosign.leave(request)
         if leave is None:
             pending = Pending(name, request.pem, request.sha256, _json(profile.status_of_request(request)), source)
@@ -439,6 +443,11 @@ class PuppetCA:
             )
         except Conflict as e:
             await self._raise_already(request.name, e)
+
+    async def _refuse_known(self, name: str) -> None:
+        known = await self._ledger.known(name)
+        if known is not None and known.flaw is None:
+            raise Rejected(_already(name, known.state))
 
     async def _raise_already(self, name: str, conflict: Conflict) -> NoReturn:
         """Say what is known under the name by now; it was lost to another one that came first."""

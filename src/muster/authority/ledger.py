@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Select, and_, delete, exists, func, insert, select, update
 
+from muster.authority.issuing import Issue, Issuing
 from muster.kernel.errors import Conflict, Misconfigured, NotFound
 from muster.store.engine import Store, Unit
 from muster.store.tables import (
     audit,
     authorities,
-    autosign_tokens,
     certificates,
     crls,
     requests,
@@ -116,6 +116,7 @@ class Ledger:
     def __init__(self, store: Store, member: str) -> None:
         self._store = store
         self._member = member
+        self._issuing = Issuing(store)
 
     async def chain(self) -> str | None:
         """Return the CA's bundle, None when there is no CA yet.
@@ -201,23 +202,16 @@ class Ledger:
         """Write a certificate down; the request of its name goes.
 
         A ``token`` is used up in the same transaction; ``request_sha256`` is the request it was made from, which must still
-        be the one that waits.
+        be the one that waits; without it none may wait but one with a flaw.
 
         Raises:
-            Conflict: the name has a live certificate, the token was used, or the request changed; nothing was changed,
-                and the certificate must not leave this process.
+            Conflict: the name has a live certificate or a request, the token was used, or the request changed; nothing
+                was changed, and the certificate must not leave this process.
         """
-        async with self._store.write() as uow:
-            if token is not None:
-                await _use(uow, token, entry.certname)
-            gone = delete(requests).where(requests.c.certname == entry.certname)
-            if request_sha256 is not None:
-                gone = gone.where(requests.c.sha256 == request_sha256)
-            removed = (await uow.connection.execute(gone)).rowcount
-            if request_sha256 is not None and removed != 1:
-                raise Conflict(f"The request of {entry.certname} changed while it was signed")
-            await _insert_certificate(uow, entry, self._member)
-            await self.record(uow, "signed", entry.certname, serial=entry.serial, actor=actor)
+        row = certificate_row(entry, self._member)
+        del row["issued_at"]
+        told = self._told("signed", entry.certname, entry.serial, actor)
+        await self._issuing.issue(Issue(entry.certname, row, told, token, request_sha256))
 
     async def renew(self, entry: Entry, old_serial: int, *, actor: str) -> None:
         """Write a certificate down in place of the live one, which stays valid.
@@ -227,6 +221,8 @@ class Ledger:
         """
         old = serial_text(old_serial)
         async with self._store.write() as uow:
+            # Or a revocation of the name at the same moment would miss the new one.
+            await _held(uow)
             if await _is_revoked(uow, old):
                 raise Conflict(f"The certificate of {entry.certname} is revoked")
             live = certificates.update().where(_live(entry.certname)).values(state="superseded")
@@ -363,10 +359,12 @@ class Ledger:
         self, uow: Unit, event: str, certname: str | None = None, *, serial: int | None = None, actor: str = ""
     ) -> None:
         """Write down what was done, in the transaction that does it."""
-        values = {"event": event, "certname": certname, "actor": actor, "member": self._member, "at": store_now()}
-        await uow.connection.execute(
-            insert(audit).values(**values, serial=serial_text(serial) if serial is not None else None)
-        )
+        told = self._told(event, certname, serial, actor)
+        await uow.connection.execute(insert(audit).values(**told, at=store_now()))
+
+    def _told(self, event: str, certname: str | None, serial: int | None, actor: str) -> dict[str, Any]:
+        text = serial_text(serial) if serial is not None else None
+        return {"event": event, "certname": certname, "actor": actor, "member": self._member, "serial": text}
 
     async def _revoked(self, uow: Unit, serials: Mapping[str, str], actor: str) -> int:
         """Write revocations down; return how many are new. The list's row is locked, so nobody else does it now."""
@@ -463,21 +461,6 @@ async def _insert_request(uow: Unit, pending: Pending) -> None:
     await uow.connection.execute(insert(requests).values(**values, submitted_at=store_now()))
 
 
-async def _use(uow: Unit, token: str, certname: str) -> None:
-    used = (
-        update(autosign_tokens)
-        .where(
-            autosign_tokens.c.id == token,
-            autosign_tokens.c.certname == certname,
-            autosign_tokens.c.used_at.is_(None),
-            autosign_tokens.c.expires_at > store_now(),
-        )
-        .values(used_at=store_now())
-    )
-    if (await uow.connection.execute(used)).rowcount != 1:
-        raise Conflict(f"The token for {certname} was used, withdrawn or has expired")
-
-
 async def _is_revoked(uow: Unit, serial: str) -> bool:
     query = select(revocations.c.serial).where(revocations.c.serial == serial)
     return (await uow.connection.execute(query)).first() is not None
@@ -486,6 +469,11 @@ async def _is_revoked(uow: Unit, serial: str) -> bool:
 async def _locked(uow: Unit) -> Published:
     """Return the lists with their row locked until the unit ends; SQLite's write transaction locks everything."""
     return await _published(uow, locked=True)
+
+
+async def _held(uow: Unit) -> None:
+    """Keep the lists from changing until the unit ends; any number of units may hold them at once."""
+    await uow.connection.execute(select(crls.c.number).where(crls.c.authority == AUTHORITY).with_for_update(read=True))
 
 
 async def _published(uow: Unit, *, locked: bool = False) -> Published:
