@@ -7,8 +7,8 @@ RUN := .venv/bin
 export UV_COMPILE_BYTECODE := 1
 # Debian's servers for demo and tests; each can be absent, and then what needs it says so.
 DEMO_PACKAGES := bind9
-TEST_PACKAGES := bind9 dnsutils haproxy postgresql openssl curl keepalived nginx-light libnginx-mod-stream \ puppet-agent puppetserver softhsm2
-  faketime iproute2 iptables
+TEST_PACKAGES := bind9 dnsutils haproxy postgresql openssl curl keepalived nginx-light libnginx-mod-stream \
+  faketime iproute2 iptables puppet-agent puppetserver softhsm2
 BENCH_PACKAGES := $(TEST_PACKAGES) wrk apache2-utils
 
 .PHONY: help demo test chaos check fix bench docs setup packages-demo packages-test packages-bench clean

@@ -8,6 +8,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+_SOFTHSM = ("/usr/lib/softhsm/libsofthsm2.so", "/usr/lib64/pkcs11/libsofthsm2.so", "/usr/lib64/softhsm/libsofthsm2.so")
+
 
 def missing(name: str) -> str | None:
     """Return why the server cannot be had, or None when it can."""
@@ -21,6 +23,7 @@ def missing(name: str) -> str | None:
         "postgresql": _postgresql,
         "puppet": _puppet,
         "puppetserver": _puppetserver,
+        "softhsm": _softhsm,
     }[name]()
 
 
@@ -48,6 +51,17 @@ def _keepalived() -> str | None:
 
 def _nginx() -> str | None:
     return None if sbin("nginx") else "no nginx on this machine (Debian packages nginx-light, libnginx-mod-stream)"
+
+
+def _softhsm() -> str | None:
+    return (
+        None if softhsm() and shutil.which("softhsm2-util") else "no SoftHSM on this machine (Debian package softhsm2)"
+    )
+
+
+def softhsm() -> Path | None:
+    """Where SoftHSM's PKCS#11 library is."""
+    return next((p for p in map(Path, _SOFTHSM) if p.exists()), None)
 
 
 def _namespaces() -> str | None:

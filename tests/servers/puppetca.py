@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from muster.authority import api, profile, transfer
+from muster.authority import api, csr, profile, transfer
 from muster.authority.authority import PuppetCA, opened
 from muster.authority.autosign import Autosign
 from muster.authority.ledger import Ledger
@@ -181,8 +181,6 @@ def agent(
 
 def certificate_of(new: NewCA, name: str, *, cli_auth: bytes | None = None, ttl_s: int = 86_400) -> bytes:
     """Return a certificate the CA signed beside its ledger, DER; ``cli_auth`` is the raw value of pp_cli_auth."""
-    from muster.authority import csr
-
     extra = ((AUTHORISED.dotted_string, cli_auth),) if cli_auth is not None else ()
     made = profile.signed_leaf(
         csr.read(agent(name, extensions=extra).csr),

@@ -12,7 +12,7 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
@@ -99,22 +99,29 @@ def running(
     *,
     certname: str,
     address: str = "127.0.0.40",
+    port: int | None = None,
     with_ca: bool = True,
     autosign: bool = False,
     heap: str = "768m",
+    rules: Sequence[str] = (),
 ) -> Iterator[Puppetserver]:
     """Hold a puppetserver running.
 
     Args:
-        directory: what is prepared there is used: ``ca/`` (a CA directory) and ``ssl/`` (the host's own files).
+        directory: what is prepared there is used: ``ca/`` (a CA directory), ``ssl/`` (the host's own files) and further
+            files in ``conf.d/``, none of which may repeat a setting.
         certname: its own name; without files in ``ssl/`` its own CA issues its certificate at the start.
         address: on loopback.
+        port: a free one when absent.
         with_ca: whether its CA is on.
         autosign: whether it signs everybody.
         heap: Java's.
+        rules: what stands in its ``auth.conf`` beside the packaged rules, each in HOCON.
     """
-    port = _free_port(address)
+    port = port or free_port(address)
     _configured(directory, certname=certname, address=address, port=port, with_ca=with_ca, autosign=autosign)
+    with (directory / "conf.d" / "auth.conf").open("a") as auth:
+        auth.writelines(f"authorization.rules += {rule}\n" for rule in rules)
     log = (directory / "puppetserver.log").open("ab")
     started = time.monotonic()
     process = subprocess.Popen(
@@ -198,7 +205,7 @@ def _tail(directory: Path) -> str:
     return (directory / "puppetserver.log").read_text("utf-8", "replace")[-3000:]
 
 
-def _free_port(address: str) -> int:
+def free_port(address: str) -> int:
     with socket.socket() as s:
         s.bind((address, 0))
         port: int = s.getsockname()[1]

@@ -16,15 +16,15 @@ FILES = ("root", "auth", "logs", "dns")
 _BOUNDARY = "------------------------7f0d3b2a9c"
 
 
-def directory() -> Path:
-    """Return where the recordings of the Ruby proxy lie: in ``shared/`` beside the clone, or below MUSTER_SHARED."""
+def directory(software: str = "smart-proxy") -> Path:
+    """Return where the recordings of a software lie: in ``shared/`` beside the clone, or below MUSTER_SHARED."""
     beside = Path(__file__).resolve().parents[2].parent / "shared"
-    return Path(os.environ.get("MUSTER_SHARED", beside)) / "golden" / "smart-proxy"
+    return Path(os.environ.get("MUSTER_SHARED", beside)) / "golden" / software
 
 
-def missing() -> str | None:
+def missing(software: str = "smart-proxy") -> str | None:
     """Return why the recordings cannot be played, or None when they can."""
-    return None if directory().is_dir() else f"no recordings in {directory()}; set MUSTER_SHARED"
+    return None if directory(software).is_dir() else f"no recordings in {directory(software)}; set MUSTER_SHARED"
 
 
 def lines(name: str) -> list[dict[str, Any]]:

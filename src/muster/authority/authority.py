@@ -44,7 +44,6 @@ _RENEW_LIST_S = 30 * 86400
 _WINDOW_S = 60.0
 _SOURCES = 10_000
 _LONGEST_TTL_S = 100 * 366 * 86400
-_TRIES = 3
 # Exactly this: a UTF8String that says true (reference/puppet-ca.md §7.6).
 _CLI_AUTH = b"\x0c\x04true"
 # One class for base64 and blanks: two that overlap would look at every split of them (a body of blanks takes hours).
@@ -401,13 +400,14 @@ class PuppetCA:
         return made(revoked), short, (now + ttl).timestamp()
 
     def holds_authority(self, presented: bytes) -> bool:
-        """Whether a certificate may sign and revoke: an administrator's name, or ``pp_cli_auth`` on one we issued."""
+        """Whether a certificate may sign and revoke: one we issued, with an administrator's name or ``pp_cli_auth``."""
         certificate = x509.load_der_x509_certificate(presented)
+        # TLS also takes what another CA below the same root issued, and that one gives out names as it likes.
+        if not self.issued(certificate):
+            return False
         if profile.common_name(certificate.subject) in self.settings.administrators:
             return True
-        return self.issued(certificate) and any(
-            e.oid == PP_CLI_AUTH and e.value.public_bytes() == _CLI_AUTH for e in certificate.extensions
-        )
+        return any(e.oid == PP_CLI_AUTH and e.value.public_bytes() == _CLI_AUTH for e in certificate.extensions)
 
     def _judge(self, request: CertificateRequest) -> None:
         csr.refuse_content(
@@ -510,7 +510,10 @@ async def opened(
             raise
         chain = copy.read_text()
     issuer = Issuer.read(chain)
-    with custody.opened(settings.key, issuer, home / "ca_key.pem") as key:
+    with contextlib.ExitStack() as stack:
+        held = custody.opened(settings.key, issuer, home / "ca_key.pem")
+        # In a thread: a signer process or a token may take long to answer.
+        key = await asyncio.to_thread(stack.enter_context, held)
         ca = PuppetCA(ledger, settings, issuer, key, Autosign(store, settings), clock or SystemClock())
         with contextlib.suppress(Unavailable):
             await ca.lists()

@@ -22,6 +22,9 @@ from muster.cluster.file import AuthorityKey
 from muster.kernel.errors import Misconfigured, Unavailable
 from muster.kernel.files import read_bounded
 
+# Of this process: which PINs (as digests) which token refused.
+_REFUSED: set[tuple[str, str, bytes]] = set()
+
 
 @contextlib.contextmanager
 def found(settings: AuthorityKey, issuer: Issuer) -> Iterator[CAKey]:
@@ -88,6 +91,9 @@ class _Holder:
                     self._forget()
             try:
                 return self._signed(data)
+            except Misconfigured:
+                self._forget()
+                raise
             except Exception as e:
                 # boundary: the library's exceptions say little and share no useful parent
                 self._forget()
@@ -115,8 +121,18 @@ class _Holder:
         settings = self._settings
         assert settings.module and settings.pin_file  # noqa: S101, PT018 - the settings' own validator
         pin = read_bounded(settings.pin_file, what="PIN file", limit_bytes=256).decode("utf-8", "replace").strip()
+        refused = (str(settings.module), str(settings.token_label), hashlib.sha256(pin.encode()).digest())
+        if refused in _REFUSED:
+            raise Misconfigured(
+                f"The token {settings.token_label} refused the PIN in {settings.pin_file}; it is not tried again until it "
+                "changes, or the token would lock itself"
+            )
         token = pkcs11.lib(str(settings.module)).get_token(token_label=settings.token_label)
-        self._session = token.open(user_pin=pin)
+        try:
+            self._session = token.open(user_pin=pin)
+        except pkcs11.PinIncorrect:
+            _REFUSED.add(refused)
+            raise
         self._key = self._session.get_key(object_class=pkcs11.ObjectClass.PRIVATE_KEY, label=settings.key_label)
 
     def _forget(self) -> None:

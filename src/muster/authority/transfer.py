@@ -105,7 +105,7 @@ def read_directory(directory: Path, *, now: datetime, progress: Progress = lambd
         custody.checked(custody.in_file(key_file, guarded=False), issuer, str(key_file)) if key_file.exists() else None
     )
     own, ancestors = _lists(directory, issuer)
-    number = _crl_number(own) if own is not None else 0
+    number = crl_number(own) if own is not None else 0
     found = Found(issuer, key, own, ancestors, number, _counter(directory), notes=notes)
     if key is None:
         found.notes.append(f"{key_file} is missing: give every member the key by authority.key")
@@ -163,7 +163,7 @@ def _lists(directory: Path, issuer: Issuer) -> tuple[x509.CertificateRevocationL
     return own, "".join(profile.pem_of(c) for c in every if c is not own and c.issuer in subjects)
 
 
-def _crl_number(own: x509.CertificateRevocationList) -> int:
+def crl_number(own: x509.CertificateRevocationList) -> int:
     try:
         return own.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
     except x509.ExtensionNotFound:

@@ -15,6 +15,7 @@ import click
 
 from muster.cli import NOT_DONE, WRONG
 from muster.cli.options import cluster_option, dry_run_option, json_option, pki_directory, pki_option, print_json
+from muster.cli.promote import promote
 
 _KINDS = ("rsa-4096", "rsa-3072", "rsa-2048", "ec-p256", "ec-p384")
 _STATES = ("requested", "signed", "revoked")
@@ -60,6 +61,9 @@ class _Place:
 @click.group()
 def ca() -> None:
     """The Puppet CA: certificates of Puppet agents, signed by any member."""
+
+
+ca.add_command(promote)
 
 
 def _placed(command: Callable[..., Awaitable[int | None]]) -> Callable[..., int]:
@@ -124,8 +128,8 @@ async def import_(place: _Place, directory: Path, force: bool, dry_run: bool, as
     from muster.kernel.files import make_directory, read_bounded, write_atomically
 
     settings = place.settings
-    progress = _progress(quiet=as_json)
-    found = await asyncio.to_thread(transfer.read_directory, directory, now=datetime.now(UTC), progress=progress)
+    say = progress(quiet=as_json)
+    found = await asyncio.to_thread(transfer.read_directory, directory, now=datetime.now(UTC), progress=say)
     summary = found.summary()
     key_file = settings.key.file or place.home / "ca_key.pem"
     if dry_run or (found.problems and not force):
@@ -144,7 +148,7 @@ async def import_(place: _Place, directory: Path, force: bool, dry_run: bool, as
         write_atomically(key_file, pem, mode=0o600)
     async with place.store() as store:
         await transfer.take_over(
-            store, found, member=_here(), key=key, crl_ttl_days=settings.crl_ttl_days, progress=progress
+            store, found, member=_here(), key=key, crl_ttl_days=settings.crl_ttl_days, progress=say
         )
     sentence = f"Taken over. Its key is in {key_file}: copy it to every member, mode 0600."
     return _told({**summary, "done": True, "sentence": sentence}, as_json, found, WRONG if found.problems else 0)
@@ -172,7 +176,7 @@ async def export(place: _Place, directory: Path, without_key: bool, dry_run: boo
         click.echo(f"Would write the CA to {directory}{'' if key_pem else ', without its key'}.")
         return 0
     async with place.store() as store:
-        counts = await transfer.write_directory(store, directory, key_pem=key_pem, progress=_progress(quiet=as_json))
+        counts = await transfer.write_directory(store, directory, key_pem=key_pem, progress=progress(quiet=as_json))
     if as_json:
         print_json({**counts, "directory": str(directory), "key": key_pem is not None})
     else:
@@ -416,7 +420,9 @@ def _told(result: dict[str, Any], as_json: bool, found: Any, code: int) -> int:
     return code if result["done"] else NOT_DONE
 
 
-def _progress(*, quiet: bool) -> Callable[[str, int, int], None]:
+def progress(*, quiet: bool) -> Callable[[str, int, int], None]:
+    """Return what says on standard error how far long work is."""
+
     def say(what: str, done: int, of: int) -> None:
         if not quiet:
             click.echo(f"{what}: {done} of {of}", err=True)

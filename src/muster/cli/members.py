@@ -113,7 +113,7 @@ async def _added(
             notes.append(f"{e}; numbers of former members are not known")
         number = number or max(used | {m.id for m in cluster.members}) + 1
         text = with_member(before, name=name, address=address, number=number, kind=kind)
-        _checked(path, text)
+        checked(path, text)
         certificate = _certificate(path, pki, text, name, dry=dry) if kind == "muster" else ""
         steps = [f"write {name} (id {number}, {address}) into {path}", *([certificate] if certificate else [])]
         starting = (
@@ -138,7 +138,7 @@ async def _added(
     return {**result, "sentence": sentence}
 
 
-def _checked(path: Path, text: str) -> None:
+def checked(path: Path, text: str) -> None:
     """Refuse a cluster file that could not be used, before it replaces the one that can."""
     from muster.app.settings import loaded
     from muster.kernel.files import write_atomically
@@ -188,7 +188,7 @@ async def _removed(change: Change) -> dict[str, Any]:
     if len(cluster.members) == 1:
         raise Conflict(f"{name} is the last member; a cluster has at least one")
     text = without_member(path.read_text(), name)
-    _checked(path, text)
+    checked(path, text)
     steps = [f"take {name} out of {path}", f"copy {path} to every other host", f"stop the member's process on {name}"]
     result = await change.carried_out()
     if change.dry:

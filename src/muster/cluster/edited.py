@@ -32,7 +32,7 @@ def with_member(text: str, *, name: str, address: str, number: int, kind: str) -
             if _folded(member.get(key)) == _folded(value):
                 raise Conflict(f"Member {member.get('name')} has {key} {value} already; nothing was changed")
     added = {"id": number, "name": name, "address": address, **({"kind": kind} if kind != "muster" else {})}
-    return page.proven(page.with_one_more(added), [*page.members, added])
+    return page.proven(page.with_one_more(added), members=[*page.members, added])
 
 
 def without_member(text: str, name: str) -> str:
@@ -48,8 +48,26 @@ def without_member(text: str, name: str) -> str:
         if _folded(member.get("name")) == _folded(name):
             if len(page.members) == 1:
                 raise Conflict(f"{name} is the last member; a cluster has at least one")
-            return page.proven(page.without(index), page.members[:index] + page.members[index + 1 :])
+            return page.proven(page.without(index), members=page.members[:index] + page.members[index + 1 :])
     raise NotFound(f"{name} does not stand in the cluster file")
+
+
+def with_signer(text: str, name: str) -> str:
+    """Return the text with another signer.
+
+    Raises:
+        Rejected: the name is none.
+        Misconfigured: the text is no cluster file, or names its signer in a way this cannot write.
+    """
+    name = str(FQDN.parse(name))
+    page = _Page.read(text)
+    said = page.signer
+    if said is None:
+        line = f"signer: {_scalar(name)}"
+        changed = f"{text}{'' if text.endswith(page.newline) else page.newline}{line}{page.newline}"
+    else:
+        changed = text[: said.start_mark.index] + _scalar(name) + text[said.end_mark.index :]
+    return page.proven(changed, signer=name)
 
 
 @dataclass(frozen=True)
@@ -59,6 +77,7 @@ class _Page:
     text: str
     content: dict[Any, Any]
     node: yaml.SequenceNode
+    signer: yaml.Node | None
 
     @classmethod
     def read(cls, text: str) -> _Page:
@@ -71,20 +90,21 @@ class _Page:
         node = next((v for k, v in pairs if k.value == "members"), None)
         if not isinstance(node, yaml.SequenceNode) or not all(isinstance(n, yaml.MappingNode) for n in node.value):
             raise Misconfigured("The cluster file has no list of members")
-        return cls(text, content, node)
+        return cls(text, content, node, next((v for k, v in pairs if k.value == "signer"), None))
 
     @property
     def members(self) -> list[dict[str, Any]]:
         return list(self.content["members"])
 
-    def proven(self, text: str, members: list[dict[str, Any]]) -> str:
+    def proven(self, text: str, **changed: Any) -> str:
         """Return the text when it says what it should: aliases and the like may stand where they cannot be cut."""
         try:
             said = yaml.safe_load(text)
         except yaml.YAMLError:
             said = None
-        if said != {**self.content, "members": members}:
-            raise Misconfigured("The cluster file's list of members is written in a way only a person can change")
+        if said != {**self.content, **changed}:
+            what = "list of members" if "members" in changed else "signer"
+            raise Misconfigured(f"The cluster file's {what} is written in a way only a person can change")
         return text
 
     def with_one_more(self, member: Mapping[str, Any]) -> str:
@@ -103,7 +123,7 @@ class _Page:
                 return f"{self.text[:end]}, {flow}{self.text[end:]}"
             comma = "," if rest.lstrip().startswith(",") else ""
             rest = rest.replace(",", "", 1) if comma else rest
-            return f"{self.text[:end]},{rest}{self._newline}{indent}{flow}{comma}{self.text[eol:]}"
+            return f"{self.text[:end]},{rest}{self.newline}{indent}{flow}{comma}{self.text[eol:]}"
         dash = " " * self.node.start_mark.column + "-"
         inner = (
             last.start_mark.column if self._dash_line(last) == self._line_start(last.start_mark.index) else len(dash)
@@ -114,7 +134,7 @@ class _Page:
         else:
             words = [f"{k}: {_scalar(v)}" for k, v in member.items()]
             lines = [dash + words[0], *(" " * len(dash) + w for w in words[1:])]
-        return self.text[:eol] + "".join(self._newline + line for line in lines) + (self.text[eol:] or self._newline)
+        return self.text[:eol] + "".join(self.newline + line for line in lines) + (self.text[eol:] or self.newline)
 
     def without(self, index: int) -> str:
         items = self.node.value
@@ -134,7 +154,7 @@ class _Page:
         return self.text[:start] + self.text[self._line_end(end) :].removeprefix("\r").removeprefix("\n")
 
     @property
-    def _newline(self) -> str:
+    def newline(self) -> str:
         return "\r\n" if "\r\n" in self.text else "\n"
 
     def _line_start(self, at: int) -> int:

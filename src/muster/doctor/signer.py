@@ -47,8 +47,8 @@ def down(service: Service, refusals: Mapping[str, str]) -> list[Finding]:
             f"{service.name} on {name}",
             f"The signer {name} takes no connection: {why}",
             "Puppet Server is stopped there, or a firewall lies between. New hosts get no certificate; others go on.",
-            f"Start puppetserver on {name}; when the host is lost for good, restore its CA on another member and name "
-            "that one as signer in the cluster file.",
+            f"Start puppetserver on {name}; when the host is lost for good, muster ca promote makes another "
+            "member the signer, from a copy of its CA.",
         )
         for name, why in refusals.items()
     ]

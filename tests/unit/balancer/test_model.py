@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from muster.balancer.model import Balancing, Service, modelled, problems
+from muster.balancer.model import Balancing, Service, modelled, muster_services, problems, signs_itself
 from muster.balancer.profiles import CURRENT, SEED
 from muster.cluster.file import ClusterFile
 from muster.kernel.errors import Misconfigured
@@ -80,6 +80,58 @@ def test_any_signer_means_every_member() -> None:
 def test_a_signer_that_is_no_member_is_said() -> None:
     with pytest.raises(Misconfigured, match=r"proxy09\.test"):
         model("signer: proxy09.test\n")
+
+
+@pytest.mark.parametrize("signer", ["", "signer: any\n"])
+def test_members_that_are_the_ca_are_its_destinations_on_the_authoritys_port(signer: str) -> None:
+    found = service(f"{signer}authority: {{port: 8149}}\n", "puppetca")
+    # The Ruby member is none: its puppetserver would sign beside the ledger.
+    assert [(s.name, s.port) for s in found.servers] == [("proxy01.test", 8149)]
+    assert (found.listen_port, found.member_port, found.destinations) == (8141, 8149, "all")
+
+
+def test_members_that_are_the_ca_get_the_clients_address_on_its_port() -> None:
+    for proxy, proxied in (("accepted", True), ("required", True), ('"off"', False)):
+        (server,) = service(f"authority: {{}}\nedge: {{proxy_protocol: {proxy}}}\n", "puppetca").servers
+        assert (server.proxied, server.question.proxied) == (proxied, proxied)
+        assert (server.question.kind, server.question.uri) == ("ready", "/health/ready?service=puppetca")
+        # Asked on the member's own port, because only that one speaks of readiness.
+        assert server.question.port == 9090
+
+
+def test_with_a_named_signer_the_authority_of_members_is_not_led_to() -> None:
+    found = service("signer: proxy02.test\nauthority: {port: 8149}\n", "puppetca")
+    assert [(s.name, s.port, s.proxied) for s in found.servers] == [("proxy02.test", 8140, False)]
+
+
+def test_without_an_authority_puppetca_is_as_it_was() -> None:
+    found = service("", "puppetca")
+    assert [(s.name, s.port, s.proxied) for s in found.servers] == [
+        ("proxy01.test", 8140, False),
+        ("proxy02.test", 8140, False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rest", "itself"),
+    [("", False), ("authority: {}\n", True), ("authority: {}\nsigner: proxy01.test\n", False)],
+)
+def test_members_sign_themselves_with_an_authority_and_no_named_signer(rest: str, itself: bool) -> None:
+    cluster = document(rest).parsed(ClusterFile)
+    assert signs_itself(cluster) is itself
+    assert muster_services(cluster) == {"smartproxy", "anaconda"} | ({"puppetca"} if itself else set())
+
+
+def test_an_override_of_puppetca_is_stronger_than_the_authoritys_port() -> None:
+    found = service("authority: {}\nservices:\n  puppetca: {listen_port: 8146, member_port: 8147}\n", "puppetca")
+    assert (found.listen_port, found.member_port) == (8146, 8147)
+
+
+def test_the_authority_changes_no_other_service() -> None:
+    def others(rest: str) -> list[Service]:
+        return [s for s in model(rest).services if s.name != "puppetca"]
+
+    assert others("authority: {}\n") == others("")
 
 
 def test_our_members_are_asked_for_every_service_on_their_own_port() -> None:

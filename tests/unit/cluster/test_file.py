@@ -429,3 +429,77 @@ def test_short_networks_and_ipv6_are_fine(address: str) -> None:
 )
 def test_half_valid_shared_addresses_are_spoken_of_without_a_crash(text: str) -> None:
     problems(parse(text))
+
+
+AUTHORITY = """\
+authority:
+  port: 8149
+  key: {kind: pkcs11, module: /usr/lib/softhsm/libsofthsm2.so, token_label: muster, key_label: ca, pin_file: /etc/pin}
+  autosign: [hostnames, tokens, policy]
+  hostnames_file: /etc/muster/autosign.conf
+  policy_executable: /usr/local/bin/policy
+  policy_timeout_s: 2.5
+  allow_subject_alt_names: true
+  administrators: [foreman.example.com]
+  cert_ttl_days: 365
+  infra_hosts: [db.example.com]
+  push_crl: [/etc/puppetlabs/puppet/ssl/crl.pem]
+"""
+
+
+def test_without_the_section_members_are_no_ca_and_with_it_empty_they_have_defaults() -> None:
+    assert parsed(SMALL).authority is None
+    authority = parsed(SMALL + "authority: {}\n").authority
+    assert authority is not None
+    assert (authority.port, authority.key.kind, authority.autosign, authority.administrators) == (8141, "file", (), ())
+    assert not authority.allow_subject_alt_names
+    assert not authority.allow_authorization_extensions
+    assert not authority.allow_auto_renewal
+    assert (authority.cert_ttl_days, authority.crl_slack_s, authority.pending_limit) == (1825, 3600.0, 10_000)
+
+
+def test_an_authority_becomes_real_types() -> None:
+    authority = parsed(SMALL + AUTHORITY).authority
+    assert authority is not None
+    assert authority.key.module == Path("/usr/lib/softhsm/libsofthsm2.so")
+    assert authority.autosign == ("hostnames", "tokens", "policy")
+    assert (authority.policy_timeout_s, authority.infra_hosts) == (2.5, ("db.example.com",))
+    assert authority.push_crl == (Path("/etc/puppetlabs/puppet/ssl/crl.pem"),)
+    assert problems(parse(SMALL + AUTHORITY)) == []
+
+
+@pytest.mark.parametrize(
+    ("added", "where", "sentence"),
+    [
+        ("{key: {kind: signer}}", "authority.key", "kind signer needs socket"),
+        (
+            "{key: {kind: pkcs11, module: /x}}",
+            "authority.key",
+            "kind pkcs11 needs token_label, key_label, pin_file",
+        ),
+        ("{key: {kind: vault}}", "authority.key.kind", "'file', 'signer' or 'pkcs11'"),
+        ("{key: {passphrase: secret}}", "authority.key.passphrase", "did you mean 'passphrase_file'?"),
+        ("{autosign: [policy]}", "authority", "autosign policy needs policy_executable"),
+        ("{autosign: [everybody]}", "authority.autosign[0]", "'all', 'hostnames', 'tokens' or 'policy'"),
+        ("{autosign: all}", "authority.autosign", ""),
+        ("{port: 0}", "authority.port", "greater than or equal to 1"),
+        ("{administrators: ['*']}", "authority.administrators[0]", "match pattern"),
+        ("{administrators: [Foreman.example.com]}", "authority.administrators[0]", "match pattern"),
+        ('{administrators: ["a\\nb"]}', "authority.administrators[0]", "match pattern"),
+        ("{infra_hosts: ['a b']}", "authority.infra_hosts[0]", "match pattern"),
+        ("{cert_ttl_days: 0}", "authority.cert_ttl_days", "greater than or equal to 1"),
+        ("{crl_ttl_days: 18251}", "authority.crl_ttl_days", "less than or equal to 18250"),
+        ("{crl_slack_s: -1}", "authority.crl_slack_s", "greater than or equal to 0"),
+        ("{crl_slack_s: .nan}", "authority.crl_slack_s", ""),
+        ("{pending_limit: 0}", "authority.pending_limit", "greater than or equal to 1"),
+        ("{requests_per_minute: -1}", "authority.requests_per_minute", "greater than or equal to 0"),
+        ("{policy_timeout_s: 0}", "authority.policy_timeout_s", "greater than 0"),
+        ("{autosgn: []}", "authority.autosgn", "did you mean 'autosign'?"),
+        ("true", "authority", ""),
+    ],
+)
+def test_a_wrong_authority_is_said_with_its_line(added: str, where: str, sentence: str) -> None:
+    found = {p.where: p for p in schema_problems(SMALL + f"authority: {added}\n")}
+    assert where in found
+    assert found[where].line == 7
+    assert sentence in found[where].sentence

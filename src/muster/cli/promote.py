@@ -1,0 +1,356 @@
+"""``muster ca promote``: the real puppetserver of another member becomes the one that signs."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import ssl
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from muster.cli import NOT_DONE
+from muster.cli.options import cluster_option, dry_run_option, json_option, print_json
+
+_DOCUMENT = "promotion"
+_STEPS = ("fence", "restore", "start", "switch", "confirm")
+_ASK_S = 3.0
+_PAUSE_S = 0.5
+# As long as puppetserver's own; it makes a new one with every revocation.
+_LIST_DAYS = 1825
+_CA_PATH = "/puppet-ca/v1/certificate/ca"
+
+_directory = click.Path(file_okay=False, path_type=Path)
+_list_file = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.command()
+@cluster_option
+@click.argument("member", required=False)
+@click.option("--copy", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Of the old signer's ca/.")
+@click.option("--into", type=_directory, help="MEMBER's own ca/, on this host; what is there is moved aside.")
+@click.option("--crl", "lists", multiple=True, type=_list_file, help="A newer crl.pem, of any member or agent.")
+@click.option("--fence", default="", help="Command that stops the old signer for good, e.g. over ssh.")
+@click.option("--start", default="", help="Command that starts MEMBER's puppetserver with its CA.")
+@click.option("--gap", type=click.IntRange(0, 1 << 24), default=0x1000, show_default=True, help="Serials skipped.")
+@click.option(
+    "--wait", "wait_s", type=click.FloatRange(1, 3600), default=120.0, show_default=True, help="For each step."
+)
+@click.option("--resume", is_flag=True, help="Go on with the promotion that stopped.")
+@click.option("--forget", is_flag=True, help="Forget the promotion that stopped; nothing is undone.")
+@dry_run_option
+@json_option
+def promote(
+    cluster_path: Path,
+    member: str | None,
+    copy: Path | None,
+    into: Path | None,
+    lists: tuple[Path, ...],
+    fence: str,
+    start: str,
+    gap: int,
+    wait_s: float,
+    resume: bool,
+    forget: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
+    """Make MEMBER's puppetserver the signer, from a copy of the old signer's CA directory. Run it on MEMBER's host.
+
+    It fences the old signer, puts the copy in place (serials behind a gap, revocation lists united), waits for MEMBER's
+    puppetserver, names MEMBER as signer in the cluster file, and asks through the balancer. {member} and {address} in
+    --fence become the old signer's, in --start MEMBER's. It stops at the first failure; --resume goes on from there.
+    """
+    if sum((bool(member), resume, forget)) != 1 or bool(member) != (copy is not None and into is not None):
+        raise click.UsageError("Give MEMBER with --copy and --into, or --resume, or --forget")
+    work = _Work(cluster_path, wait_s, as_json)
+    if forget:
+        result = asyncio.run(work.forget())
+    else:
+        wanted = None
+        if member and copy and into:
+            paths = tuple(str(p.absolute()) for p in lists)
+            wanted = Promotion(member, "", str(copy.absolute()), str(into.absolute()), paths, fence, start, gap)
+        result = asyncio.run(work.carried_out(wanted, dry_run=dry_run))
+    if as_json:
+        print_json(result)
+    else:
+        for number, step in enumerate(result.get("steps", ()), 1):
+            click.echo(f"  {number}. {step}")
+        click.echo(result["sentence"])
+    return 0 if result["done"] else NOT_DONE
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """What is wanted, and how far it is.
+
+    Attributes:
+        signer: the old one.
+        done: steps that are finished; none is ever done again, a restored directory least of all: the new signer may
+            have signed since.
+    """
+
+    member: str
+    signer: str
+    copy: str
+    into: str
+    lists: tuple[str, ...]
+    fence: str
+    start: str
+    gap: int
+    done: tuple[str, ...] = ()
+    failure: str = ""
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Promotion:
+        return cls(**{**content, "lists": tuple(content["lists"]), "done": tuple(content["done"])})
+
+
+@dataclass(frozen=True)
+class _Work:
+    cluster_path: Path
+    wait_s: float
+    quiet: bool
+
+    async def forget(self) -> dict[str, Any]:
+        from muster.app.settings import cluster_store, loaded
+        from muster.cli.drain import who
+        from muster.store.documents import Documents
+
+        async with cluster_store(loaded(self.cluster_path)) as store:
+            kept = Documents(store)
+            before = await kept.read(_DOCUMENT)
+            if before.content is not None:
+                await kept.replace(before, None, by=who())
+        return {"done": True, "sentence": "There was no promotion." if before.content is None else "Forgotten."}
+
+    async def carried_out(self, wanted: Promotion | None, *, dry_run: bool) -> dict[str, Any]:
+        from muster.app.settings import cluster_store, loaded
+        from muster.cli.drain import who
+        from muster.kernel import log
+        from muster.kernel.errors import Conflict, MusterError, NotFound
+        from muster.store.documents import Documents
+
+        log.configure(level="ERROR")
+        async with cluster_store(loaded(self.cluster_path)) as store:
+            kept = Documents(store)
+            at = await kept.read(_DOCUMENT)
+            if wanted is None:
+                if at.content is None:
+                    raise NotFound("There is no promotion to resume")
+                going = replace(Promotion.from_json(at.content), failure="")
+            else:
+                if at.content is not None and not dry_run:
+                    stands = Promotion.from_json(at.content)
+                    raise Conflict(
+                        f"The promotion of {stands.member} by {at.changed_by} has not ended ({stands.failure}); "
+                        "--resume or --forget it first"
+                    )
+                going = self._checked(wanted)
+            summary = await self._prepared(going) if "restore" not in going.done else {}
+            steps = [text for step, text in self._steps(going).items() if step not in going.done]
+            result = {"member": going.member, "signer": going.signer, "dry_run": dry_run, "ca": summary}
+            if dry_run:
+                return {**result, "done": True, "steps": steps, "sentence": "Nothing was changed."}
+            at = await kept.replace(at, asdict(going), by=who())
+            for step in _STEPS:
+                if step in going.done:
+                    continue
+                self._say(self._steps(going)[step])
+                try:
+                    await getattr(self, f"_{step}")(going)
+                except MusterError as e:
+                    await kept.replace(at, asdict(replace(going, failure=f"{step}: {e}")), by=who())
+                    sentence = f"Stopped at {step}: {e}. Then muster ca promote --resume (or --forget)."
+                    return {**result, "done": False, "stopped_at": step, "sentence": sentence}
+                going = replace(going, done=(*going.done, step))
+                at = await kept.replace(at, asdict(going), by=who())
+            await kept.replace(at, None, by=who())
+        sentence = (
+            f"{going.member} signs now. Copy {self.cluster_path} to every other host, and never let {going.signer} start "
+            "with its CA again."
+        )
+        return {**result, "done": True, "sentence": sentence}
+
+    def _checked(self, wanted: Promotion) -> Promotion:
+        from muster.app.settings import loaded
+        from muster.cluster.rolling import arguments
+        from muster.kernel.errors import Conflict, Unsupported
+
+        cluster = loaded(self.cluster_path)
+        if cluster.signer == "any":
+            raise Unsupported("Every member signs (signer: any); there is nobody to promote")
+        name, old = str(cluster.member(wanted.member).name), str(cluster.signer)
+        if name == old:
+            raise Conflict(f"{name} is the signer already; nothing was changed")
+        for command in (wanted.fence, wanted.start):
+            try:
+                arguments(shlex.split(command), member=name, address="")
+            except ValueError as e:
+                raise click.UsageError(f"{command}: {e}") from e
+        return replace(wanted, member=name, signer=old)
+
+    async def _prepared(self, going: Promotion) -> dict[str, object]:
+        """Read the copy before anything is changed: one that cannot be used must not cost the old signer."""
+        summary: dict[str, object] = (await self._restorable(going)).summary()
+        return summary
+
+    async def _restorable(self, going: Promotion) -> Any:
+        from datetime import UTC, datetime
+
+        from muster.authority.promotion import prepared
+        from muster.cli.ca import progress
+
+        return await asyncio.to_thread(
+            prepared,
+            Path(going.copy),
+            [Path(p) for p in going.lists],
+            now=datetime.now(UTC),
+            gap=going.gap,
+            progress=progress(quiet=self.quiet),
+        )
+
+    def _steps(self, going: Promotion) -> dict[str, str]:
+        run = f"run {going.fence!r}, then " if going.fence else ""
+        started = (
+            f"run {going.start!r}" if going.start else f"start puppetserver on {going.member}, its CA service enabled"
+        )
+        return {
+            "fence": f"{run}make sure that {going.signer} answers as a Puppet CA no more",
+            "restore": f"put {going.copy} in place as {going.into}, serials {going.gap} further, revocations united",
+            "start": f"{started}; wait until it answers as this Puppet CA",
+            "switch": f"name {going.member} as signer in {self.cluster_path}",
+            "confirm": "ask for the CA through the balancer",
+        }
+
+    async def _fence(self, going: Promotion) -> None:
+        from muster.kernel.errors import Unavailable
+
+        host, port = self._place_of(going.signer)
+        if going.fence:
+            await self._run(going.fence, going.signer)
+        until = time.monotonic() + (self.wait_s if going.fence else 0)
+        while await _ca_at(host, port) is not None:
+            if time.monotonic() > until:
+                raise Unavailable(
+                    f"{going.signer} still answers as a Puppet CA on {host} port {port}; stop its puppetserver and disable "
+                    "its CA service"
+                )
+            await asyncio.sleep(_PAUSE_S)
+
+    async def _restore(self, going: Promotion) -> None:
+        from datetime import UTC, datetime
+
+        from muster.authority.promotion import restored
+
+        what = await self._restorable(going)
+        aside = await asyncio.to_thread(
+            restored, what, Path(going.into), now=datetime.now(UTC), crl_ttl_days=_LIST_DAYS
+        )
+        self._say(
+            f"the next serial is {what.counter:X}, the list's number {what.number}, {what.added} revocations added"
+        )
+        if aside is not None:
+            self._say(f"what was there is in {aside}")
+
+    async def _start(self, going: Promotion) -> None:
+        if going.start:
+            await self._run(going.start, going.member)
+        await self._until_answers(going, [self._place_of(going.member)])
+
+    async def _switch(self, going: Promotion) -> None:
+        from muster.cli.members import checked
+        from muster.cluster.edited import with_signer
+        from muster.kernel.files import write_atomically
+
+        path = self.cluster_path
+        text = with_signer(path.read_text(), going.member)
+        checked(path, text)
+        write_atomically(path, text, mode=path.stat().st_mode & 0o777)
+
+    async def _confirm(self, going: Promotion) -> None:
+        from muster.app.settings import loaded
+        from muster.balancer.model import modelled
+
+        cluster = loaded(self.cluster_path)
+        service = modelled(cluster).service("puppetca")
+        if service is None or not cluster.balancers:
+            self._say("there is no balancer, or it does not offer puppetca")
+            return
+        places = [(str(cluster.address if b.bind == "*" else b.bind), service.listen_port) for b in cluster.balancers]
+        await self._until_answers(going, places)
+
+    async def _until_answers(self, going: Promotion, places: list[tuple[str, int]]) -> None:
+        from muster.kernel.errors import Unavailable
+
+        wanted = _digest((Path(going.into) / "ca_crt.pem").read_bytes())
+        until = time.monotonic() + self.wait_s
+        while True:
+            answers = {p: await _ca_at(*p) for p in places}
+            if all(a == wanted for a in answers.values()):
+                return
+            if time.monotonic() > until:
+                host, port = next(p for p, a in answers.items() if a != wanted)
+                said = "another Puppet CA answers" if answers[host, port] else "no Puppet CA answers"
+                raise Unavailable(f"{host} port {port}: {said} after {self.wait_s:g} s")
+            await asyncio.sleep(_PAUSE_S)
+
+    def _place_of(self, name: str) -> tuple[str, int]:
+        """Return where a member's puppetserver listens; the balancer need not lead there."""
+        from muster.app.settings import loaded
+        from muster.balancer.model import modelled
+        from muster.kernel.errors import Misconfigured
+        from muster.kernel.names import FQDN
+
+        cluster = loaded(self.cluster_path).model_copy(update={"signer": FQDN.parse(name)})
+        service = modelled(cluster).service("puppetca")
+        if service is None or not service.servers:
+            raise Misconfigured("The profile has no service puppetca; services: in the cluster file can add it")
+        return service.servers[0].address, service.servers[0].port
+
+    async def _run(self, command: str, name: str) -> None:
+        from muster.app.settings import loaded
+        from muster.cluster.rolling import arguments
+        from muster.kernel.errors import Unavailable
+        from muster.kernel.process import run
+
+        address = str(loaded(self.cluster_path).member(name).address)
+        words = arguments(shlex.split(command), member=name, address=address)
+        said = await run(words, timeout_s=max(self.wait_s, 60.0))
+        for line in (said.stdout + said.stderr).splitlines():
+            self._say(f"{name} | {line}")
+        if said.status != 0:
+            raise Unavailable(f"{words[0]} ended with {said.status}")
+
+    def _say(self, sentence: str) -> None:
+        click.echo(sentence, err=True)
+
+
+async def _ca_at(host: str, port: int) -> str | None:
+    """Return a digest of the CA bundle that somebody hands out, None when nobody does.
+
+    Whoever answers is believed: what it says is compared, never used.
+    """
+    from muster.foreman import smart_proxy
+    from muster.kernel.errors import MusterError
+    from muster.kernel.names import in_url
+
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    try:
+        async with smart_proxy.opened(f"https://{in_url(host)}:{port}", context=context, timeout_s=_ASK_S) as proxy:
+            answer = await proxy.ask("GET", _CA_PATH)
+    except MusterError:
+        return None
+    return _digest(answer.text.encode()) if answer.status == 200 and "BEGIN CERTIFICATE" in answer.text else None
+
+
+def _digest(bundle: bytes) -> str:
+    import hashlib
+
+    return hashlib.sha256(b"".join(bundle.split())).hexdigest()
