@@ -237,18 +237,14 @@ async def test_the_same_text_is_reloaded_only_when_a_file_it_names_is_new(
     executable: Path, tmp_path: Path, pki: Pki
 ) -> None:
     async with site(executable, tmp_path, pki) as it:
-
-        async def worker() -> set[int]:
-            return {p.pid for p in await it.engine.master.processes() if p.type == "worker" and not p.is_old}
-
-        before = await worker()
+        before = await workers(it)
         await it.engine.apply(it.text)
-        assert await worker() == before
+        assert await workers(it) == before
         await it.engine.apply(it.text, anew=True)
-        assert not await worker() & before
-        after = await worker()
+        assert not await workers(it) & before
+        after = await workers(it)
         await it.engine.apply(it.text)
-        assert await worker() == after
+        assert await workers(it) == after
 
 
 @pytest.mark.parametrize("victim", ["worker", "master"])
@@ -335,6 +331,31 @@ async def test_an_address_that_is_not_ours_brings_the_configuration_before_back(
         assert await it.call()
         await it.engine.apply(it.text + "# fine again\n")
         assert it.engine.last_error is None
+
+
+async def workers(it: Site) -> set[int]:
+    return {p.pid for p in await it.engine.master.processes() if p.type == "worker" and not p.is_old}
+
+
+async def test_a_weight_in_the_file_changes_without_a_reload_and_outlives_one(
+    executable: Path, tmp_path: Path, pki: Pki
+) -> None:
+    async with site(executable, tmp_path, pki) as it:
+        before = await workers(it)
+        lighter = "".join(
+            line.replace("weight 100", "weight 20") if line.lstrip().startswith("server proxy02") else line
+            for line in it.text.splitlines(keepends=True)
+        )
+        await it.engine.apply(lighter)
+        assert await workers(it) == before
+        assert {n: s.weight for n, s in (await it.states()).items()} == {"proxy01.test": 100, "proxy02.test": 20}
+        await it.engine.apply(lighter, anew=True)
+        assert await workers(it) != before
+        assert (await it.states())["proxy02.test"].weight == 20
+        answers = [await it.call() for _ in range(24)]
+        assert answers.count("proxy02.test") == 4
+        await it.engine.apply(it.text)
+        assert (await it.states())["proxy02.test"].weight == 100
 
 
 async def test_six_reloads_lose_no_connection(executable: Path, tmp_path: Path, pki: Pki) -> None:

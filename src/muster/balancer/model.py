@@ -81,7 +81,7 @@ class Server:
 
     Attributes:
         id: the member's permanent number; two balancers hash alike only through it.
-        weight: 100, because a weight of 1 cannot be halved (reference/balancer.md §0 no. 6).
+        weight: 100 by default, because a weight of 1 cannot be halved (reference/balancer.md §0 no. 6).
         proxied: connections start with a PROXY v2 header that carries the client's address.
     """
 
@@ -258,6 +258,7 @@ def _server(cluster: ClusterFile, row: Row, member: Member) -> Server:
         address=member.address,
         port=row.member_port,
         question=_question(cluster, row, member),
+        weight=member.weight,
         proxied=proxies and row.name in muster_services(cluster),
     )
 

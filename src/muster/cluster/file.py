@@ -97,6 +97,8 @@ class Member(Settings):
     """Where balancers reach it: IP address or host name."""
     kind: Literal["muster", "foreman"] = "muster"
     """``muster`` (ours) or ``foreman`` (the Ruby smart-proxy)."""
+    weight: Annotated[int, Field(ge=1, le=256)] = 100
+    """Its share of new clients, beside the others' weights; balancers take a change over without a reload."""
 
 
 class Balancer(Settings):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from muster.balancer.haproxy.additions import Addition, additions
+from muster.balancer.haproxy.additions import Addition, additions, reweighed
 from muster.balancer.haproxy.layout import Layout, gated_state, kept_state
 
 BEFORE = """\
@@ -127,3 +127,31 @@ def test_an_ipv6_newcomer_keeps_its_whole_address() -> None:
     layout = Layout.of("backend web\n  server p6.test [2001:db8::6]:443\n")
     new = rows(gated_state("1\n", layout, [("web", "p6.test")]))["web", "p6.test"]
     assert (new["srv_addr"], new["srv_port"]) == ("2001:db8::6", "443")
+
+
+WEIGHED = BEFORE.replace("id 1", "id 1 weight 100")
+
+
+def test_weights_that_are_all_the_difference_are_set() -> None:
+    after = WEIGHED.replace("weight 100 check", "weight 30 check").replace("generation 1", "generation 2")
+    assert reweighed(WEIGHED, after) == {("web", "p1.test"): 30}
+    assert reweighed(WEIGHED, WEIGHED.replace("weight 100", "weight 7")) == {
+        ("web", "p1.test"): 7,
+        ("web_panic", "p1.test"): 7,
+    }
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (WEIGHED, WEIGHED),
+        (BEFORE, WEIGHED),
+        (WEIGHED, WEIGHED.replace("weight 100 check inter 2s", "weight 30 check inter 3s")),
+        (WEIGHED, WEIGHED.replace("weight 100", "weight 30").replace("bind :81", "bind :82")),
+        (WEIGHED, WEIGHED.replace("weight 100", "weight heavy")),
+        (WEIGHED, WEIGHED.replace("192.0.2.1:80 id 1 weight 100", "192.0.2.9:80 id 1 weight 30")),
+        (WEIGHED, f"{WEIGHED}  mode tcp\n"),
+    ],
+)
+def test_anything_else_that_changed_needs_a_reload(before: str, after: str) -> None:
+    assert reweighed(before, after) == {}

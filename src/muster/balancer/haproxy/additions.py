@@ -1,4 +1,4 @@
-"""Servers that a new configuration only adds, and the commands that add them to a running HAProxy without a reload.
+"""What a new configuration only adds or weighs anew, and how a running HAProxy is told so without a reload.
 
 A server is added drained: its checks run, and it gets nothing until somebody says ``ready`` (reference/balancer.md §0
 no. 8: one that is enabled first takes traffic before its first check).
@@ -7,7 +7,7 @@ no. 8: one that is enabled first takes traffic before its first check).
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 # Words of a server line that HAProxy refuses at run time (2.6 to 3.x): only a reload can bring them.
@@ -56,6 +56,34 @@ def additions(before: str, after: str) -> Sequence[Addition]:
                 return ()
             found.append(Addition(backend, words[1], tuple(words[2:])))
     return tuple(found)
+
+
+def reweighed(before: str, after: str) -> Mapping[tuple[str, str], int]:
+    """Return the new weights by backend and server; empty when those are not the only difference."""
+    old, new = _body(before), _body(after)
+    if len(old) != len(new):
+        return {}
+    found: dict[tuple[str, str], int] = {}
+    for number, (was, now) in enumerate(zip(old, new, strict=True)):
+        if was == now:
+            continue
+        words, backend = now.split(), _backend(new, number)
+        weight = _weight(words)
+        if words[0] != "server" or not backend or weight is None or _less_weight(words) != _less_weight(was.split()):
+            return {}
+        found[backend, words[1]] = weight
+    return found
+
+
+def _weight(words: Sequence[str]) -> int | None:
+    at = words.index("weight") + 1 if "weight" in words else len(words)
+    return int(words[at]) if at < len(words) and words[at].isdigit() else None
+
+
+def _less_weight(words: Sequence[str]) -> list[str]:
+    """Return the words without the weight's value; a line that gains or loses a weight is another line."""
+    at = words.index("weight") + 1 if "weight" in words else len(words)
+    return [*words[:at], *words[at + 1 :]]
 
 
 def _body(text: str) -> list[str]:

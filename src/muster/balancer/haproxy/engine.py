@@ -14,7 +14,7 @@ import errno
 import os
 import signal
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import Self
 
 from muster.balancer.haproxy import binary as binaries
 from muster.balancer.haproxy import descriptors
-from muster.balancer.haproxy.additions import Addition, additions
+from muster.balancer.haproxy.additions import Addition, additions, reweighed
 from muster.balancer.haproxy.binary import Binary
 from muster.balancer.haproxy.layout import Layout, gated_state, kept_state, steered
 from muster.balancer.haproxy.render import RuntimePaths, generation
@@ -165,7 +165,7 @@ class HAProxyEngine:
         self._anew = self._anew or anew
         async with self._turn:
             if self._outcome.ticket < ticket:
-                if not self._can_add(self._latest[1]):
+                if not self._can_add(self._latest[1]) and not self._weights(self._latest[1]):
                     await self._wait_for_interval()
                 await self._settle(*self._latest)
             if self._outcome.error is not None:
@@ -187,7 +187,7 @@ class HAProxyEngine:
         if text == self._good and self.pid is not None and not anew:
             return
         layout = Layout.of(text)
-        if not anew and self._can_add(text) and await self._added(text):
+        if not anew and (await self._weighed(text) or (self._can_add(text) and await self._added(text))):
             return
         newcomers = self._new_in_known_backends(layout)
         if self._good is not None:
@@ -204,6 +204,26 @@ class HAProxyEngine:
         self._good = text
         self._gated |= newcomers
         log.info("The balancer's configuration is in force", generation=self.generation, servers=len(layout.servers))
+
+    def _weights(self, text: str) -> Mapping[tuple[str, str], int]:
+        """Return the new weights when nothing else is new."""
+        return reweighed(self._good, text) if self._good is not None and self.pid is not None else {}
+
+    async def _weighed(self, text: str) -> bool:
+        """Set new weights without a reload; false when something else changed, too, or HAProxy refuses."""
+        weights = self._weights(text)
+        if not weights:
+            return False
+        try:
+            for (backend, server), weight in weights.items():
+                await self.runtime.weight(backend, server, weight)
+            write_atomically(self.paths.config, text, mode=0o600)
+        except MusterError as e:
+            log.warning("HAProxy takes new weights only by a reload", reason=str(e))
+            return False
+        self._good = text
+        log.info("Weights were changed without a reload", generation=self.generation, servers=len(weights))
+        return True
 
     def _can_add(self, text: str) -> bool:
         """Whether only servers are new, and this HAProxy takes servers with checks while it runs."""
