@@ -219,6 +219,24 @@ def test_each_name_is_done_by_itself_and_the_exit_code_says_when_one_was_not(beg
     assert [x["name"] for x in begun.json("list")] == ["a.example.net"]
 
 
+def test_a_renewed_certificate_has_a_new_number_and_end_and_both_are_revoked(begun: Host) -> None:
+    asking(begun, "a.example.net")
+    begun.run("sign", "a.example.net", "--ttl-days", "7")
+    before = begun.json("show", "a.example.net")
+    assert begun.run("renew", "a.example.net", "--dry-run").stdout == "Would renew a.example.net.\n"
+    assert begun.json("show", "a.example.net")["serial_number"] == before["serial_number"]
+    assert begun.run("renew", "a.example.net").stdout == "a.example.net: renewed\n"
+    after = begun.json("show", "a.example.net")
+    assert after["serial_number"] != before["serial_number"]
+    assert after["not_after"] > before["not_after"]
+    begun.run("revoke", "a.example.net")
+    events = [e["event"] for e in begun.json("audit", "--certname", "a.example.net")]
+    assert events == ["revoked", "revoked", "renewed", "signed", "requested"]
+    said = begun.run("renew", "a.example.net", "nobody.example.net", code=NOT_DONE)
+    assert "a.example.net: The certificate of a.example.net is revoked" in said.stderr
+    assert "nobody.example.net: Could not find certificate nobody.example.net" in said.stderr
+
+
 @pytest.mark.parametrize("arguments", [(), ("a.example.net", "--all")])
 def test_sign_wants_names_or_all(begun: Host, arguments: Sequence[str]) -> None:
     with pytest.raises(click.UsageError, match="Name who is signed, or use --all"):

@@ -251,17 +251,30 @@ class PuppetCA:
         old = x509.load_der_x509_certificate(presented)
         if not self.issued(old):
             raise Denied("Certificate was not issued by this CA")
-        name = profile.common_name(old.subject)
         ttl = timedelta(days=self.settings.auto_renewal_ttl_days)
+        try:
+            return await self._renewed(old, ttl, actor=profile.common_name(old.subject))
+        except Conflict as e:
+            raise Denied(str(e)) from e
+
+    async def renew_name(self, name: str, *, actor: str, ttl_s: int | None = None) -> None:
+        """Issue a name's certificate anew: same key, names and extensions; the old one stays valid until it ends.
+
+        Raises:
+            NotFound: it has no certificate.
+            Conflict: that is revoked, or was replaced meanwhile; nothing was changed.
+        """
+        old = x509.load_pem_x509_certificate((await self.certificate(name)).encode())
+        ttl = timedelta(seconds=ttl_s) if ttl_s is not None else timedelta(days=self.settings.cert_ttl_days)
+        await self._renewed(old, ttl, actor=actor)
+
+    async def _renewed(self, old: x509.Certificate, ttl: timedelta, *, actor: str) -> str:
         serial = profile.random_serial()
         now = self._now()
         new = await asyncio.to_thread(
             profile.renewed_leaf, old, self.issuer, self._key, serial=serial, now=now, ttl=ttl
         )
-        try:
-            await self._ledger.renew(_entry(new), old.serial_number, actor=name)
-        except Conflict as e:
-            raise Denied(str(e)) from e
+        await self._ledger.renew(_entry(new), old.serial_number, actor=actor)
         return profile.pem_of(new)
 
     async def issue_own(self, request: CertificateRequest) -> str:

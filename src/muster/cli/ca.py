@@ -260,6 +260,21 @@ async def sign(place: _Place, certnames: tuple[str, ...], every: bool, ttl_days:
 
 @ca.command()
 @click.argument("certnames", nargs=-1, required=True)
+@click.option("--ttl-days", type=click.IntRange(1, 18_250), help="How long. [default: authority.cert_ttl_days]")
+@dry_run_option
+@_placed
+async def renew(place: _Place, certnames: tuple[str, ...], ttl_days: int | None, dry_run: bool) -> int:
+    """Issue the certificates of CERTNAMES anew, for the keys they have; the old ones stay valid until they end.
+
+    Hosts fetch theirs with puppet ssl download_cert. Agents of version 8 renew by themselves (allow_auto_renewal).
+    """
+    ttl_s = ttl_days * 86_400 if ttl_days else None
+    async with place.opened() as authority:
+        return await _each(certnames, dry_run, "renew", lambda n: authority.renew_name(n, actor=_actor(), ttl_s=ttl_s))
+
+
+@ca.command()
+@click.argument("certnames", nargs=-1, required=True)
 @dry_run_option
 @_placed
 async def reject(place: _Place, certnames: tuple[str, ...], dry_run: bool) -> int:
@@ -388,7 +403,7 @@ async def _each(names: Any, dry: bool, verb: str, do: Callable[[str], Awaitable[
     from muster.kernel.errors import MusterError
 
     failed = 0
-    done = {"sign": "signed", "reject": "rejected", "revoke": "revoked"}[verb]
+    done = {"sign": "signed", "renew": "renewed", "reject": "rejected", "revoke": "revoked"}[verb]
     for name in dict.fromkeys(names):
         if dry:
             click.echo(f"Would {verb} {name}.")
