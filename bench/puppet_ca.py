@@ -90,6 +90,8 @@ async def measured(directory: Path, *, quick: bool) -> Findings:
         findings.figures.append(
             Figure("memory of a member after it", "MB", [processes.rss_mb(child.pid)], goal="< 120 MB")
         )
+        await stack.aclose()
+        await _on_postgresql(findings, directory, count, rounds, rates.get("peer 8", ()))
     await _grown(findings, directory, quick=quick)
     findings.notes.append(
         f"callers, members, balancer and {_PEER} share {os.cpu_count()} cores; SQLite, synchronous=FULL"
@@ -98,6 +100,34 @@ async def measured(directory: Path, *, quick: bool) -> Findings:
 
 
 _PORT = 18_141
+
+
+async def _on_postgresql(findings: Findings, directory: Path, count: int, rounds: int, peer: Sequence[float]) -> None:
+    """Add the rates of signing with the ledger in PostgreSQL; the peer's are those of the same run."""
+    from tests.servers import available, postgresql
+
+    if available.postgresql_binaries() is None:
+        findings.notes.append("PostgreSQL not measured: it is not installed")
+        return
+    with postgresql.running() as database:
+        plan = _prepared(directory / "on-postgresql", database.fresh_database())
+        await _founded(plan)
+        async with local.running(plan):
+            ca = plan.pki / "puppet-ca" / "ca_crt.pem"
+            requests = Requests("pg")
+            for way, address in (("one member", plan.member_address(0)), ("three members", "127.0.0.1")):
+                place = Place(address, _PORT, local.ADDRESS, ca)
+                await _answers(place)
+                rates, seconds = [], []
+                for _ in range(rounds):
+                    asked = requests.take(count)
+                    begun = time.perf_counter()
+                    seconds.append(await bootstraps.signs(place, asked, 8))
+                    rates.append(count / (time.perf_counter() - begun))
+                findings.figures += [
+                    Figure(f"{way}, 8 clients, PostgreSQL", "signs/s", rates, _PEER, peer, _SIGNS_GOAL),
+                    Figure("", "p99 ms", _quantile(seconds, 0.99), goal="< 150 ms"),
+                ]
 
 
 def _prepared(directory: Path, store_url: str) -> local.Plan:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import ssl
 import subprocess
 import sys
@@ -184,6 +185,10 @@ async def test_a_signer_that_still_answers_is_not_replaced(site: Site) -> None:
         assert "still answers as a Puppet CA" in stopped["sentence"]
         code, stopped, _ = site.promote("--resume")
         assert (code, stopped["stopped_at"]) == (4, "fence")
+    with contextlib.closing(socket.create_server((OLD_ADDRESS, site.member_port))):
+        code, stopped, _ = site.promote("--resume")
+        assert (code, stopped["stopped_at"]) == (4, "fence"), "it listens and says nothing"
+        assert "whether it signs is unknown" in stopped["sentence"]
     assert not site.cadir.exists()
     assert site.muster("ca", "promote", "--forget").returncode == 0
     wrong = (NEW, "--copy", str(site.home), "--into", str(site.cadir))

@@ -234,11 +234,10 @@ class _Work:
         if going.fence:
             await self._run(going.fence, going.signer)
         until = time.monotonic() + (self.wait_s if going.fence else 0)
-        while await _ca_at(host, port) is not None:
+        while (why := await _unfenced(host, port)) is not None:
             if time.monotonic() > until:
                 raise Unavailable(
-                    f"{going.signer} still answers as a Puppet CA on {host} port {port}; stop its puppetserver and disable "
-                    "its CA service"
+                    f"{going.signer} {why} on {host} port {port}; stop its puppetserver and disable its CA service"
                 )
             await asyncio.sleep(_PAUSE_S)
 
@@ -330,24 +329,50 @@ class _Work:
         click.echo(sentence, err=True)
 
 
-async def _ca_at(host: str, port: int) -> str | None:
-    """Return a digest of the CA bundle that somebody hands out, None when nobody does.
+async def _unfenced(host: str, port: int) -> str | None:
+    """Return why a host may still sign; None when nothing listens there, or what does is no Puppet CA.
 
-    Whoever answers is believed: what it says is compared, never used.
+    One that listens and says nothing in time may be slow and sign in a minute.
     """
-    from muster.foreman import smart_proxy
     from muster.kernel.errors import MusterError
+
+    try:
+        async with asyncio.timeout(_ASK_S):
+            _, writer = await asyncio.open_connection(host, port)
+    except OSError:
+        return None
+    writer.close()
+    try:
+        status, text = await _asked(host, port)
+    except MusterError as e:
+        return f"listens, and whether it signs is unknown ({e}),"
+    if status == 404:
+        return None
+    return "still answers as a Puppet CA" if "BEGIN CERTIFICATE" in text else f"answers {status}"
+
+
+async def _ca_at(host: str, port: int) -> str | None:
+    """Return a digest of the CA bundle that somebody hands out, None when nobody does."""
+    from muster.kernel.errors import MusterError
+
+    try:
+        status, text = await _asked(host, port)
+    except MusterError:
+        return None
+    return _digest(text.encode()) if status == 200 and "BEGIN CERTIFICATE" in text else None
+
+
+async def _asked(host: str, port: int) -> tuple[int, str]:
+    """Ask for the CA. Whoever answers is believed: what it says is compared, never used."""
+    from muster.foreman import smart_proxy
     from muster.kernel.names import in_url
 
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    try:
-        async with smart_proxy.opened(f"https://{in_url(host)}:{port}", context=context, timeout_s=_ASK_S) as proxy:
-            answer = await proxy.ask("GET", _CA_PATH)
-    except MusterError:
-        return None
-    return _digest(answer.text.encode()) if answer.status == 200 and "BEGIN CERTIFICATE" in answer.text else None
+    async with smart_proxy.opened(f"https://{in_url(host)}:{port}", context=context, timeout_s=_ASK_S) as proxy:
+        answer = await proxy.ask("GET", _CA_PATH)
+    return answer.status, answer.text
 
 
 def _digest(bundle: bytes) -> str:
