@@ -7,9 +7,10 @@ says why. Members are asked side by side, a member's services one after another 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from muster.balancer.model import Balancing, Server, Service
@@ -73,13 +74,23 @@ async def _of_member(
     address: str, pairs: list[tuple[Service, Server]], context: ssl.SSLContext, timeout_s: float
 ) -> list[Answer]:
     answers = []
-    for service, server in pairs:
-        if server.question.kind == "connect":
-            answers.append(await _connects(service, server, timeout_s))
-            continue
-        url = f"https://{in_url(server.address)}:{server.question.port}"
-        async with smart_proxy.opened(url, context=context, server_name=address, timeout_s=timeout_s) as proxy:
-            answers.append(await _asked(service, server, proxy))
+    async with contextlib.AsyncExitStack() as stack:
+        proxies: dict[str, SmartProxy] = {}
+        silent: dict[str, Answer] = {}
+        for service, server in pairs:
+            if server.question.kind == "connect":
+                answers.append(await _connects(service, server, timeout_s))
+                continue
+            url = f"https://{in_url(server.address)}:{server.question.port}"
+            if url not in proxies:
+                opened = smart_proxy.opened(url, context=context, server_name=address, timeout_s=timeout_s)
+                proxies[url] = await stack.enter_async_context(opened)
+            # A port that did not answer one question is not waited for with each of the others.
+            answer = replace(silent[url], service=service.name) if url in silent else None
+            answer = answer or await _asked(service, server, proxies[url])
+            if answer.standing == "unreachable":
+                silent[url] = answer
+            answers.append(answer)
     return answers
 
 
