@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -131,6 +132,8 @@ def running(
             "-jar", str(JAR), "--config", str(directory / "conf.d"), "--bootstrap-config", str(directory / "services.d"),
         ],
         stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, umask=0o027,
+        # Under nohup it would inherit that HUP is ignored, and that is how it is told to read its files again.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )  # fmt: skip
     try:
         _await_answer(process, address, port, directory)

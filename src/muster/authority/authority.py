@@ -184,7 +184,11 @@ class PuppetCA:
         except Rejected as e:
             raise Conflict(str(e)) from e
         ttl = timedelta(seconds=ttl_s) if ttl_s is not None else self._ttl(request)
-        await self._signed(request, ttl, actor=actor, pending=True)
+        try:
+            await self._signed(request, ttl, actor=actor, pending=True)
+        except Rejected as e:
+            # Another member signed or removed the request meanwhile.
+            raise Conflict(f"Cannot sign certificate for host {name} without a certificate request") from e
 
     async def sign_all(self, names: Sequence[str] | None, *, actor: str) -> Signed:
         """Sign the pending requests of these names, or every one, each by itself."""

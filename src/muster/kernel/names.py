@@ -27,11 +27,11 @@ MAX_LABEL_LENGTH = 63
 _SHOWN_LENGTH = 80
 
 
-def shown(value: object) -> str:
+def shown(value: object, limit: int = _SHOWN_LENGTH) -> str:
     """A value from outside as it may stand in a message or a log: one line, bounded, control characters escaped."""
     text = value if isinstance(value, str) else repr(value)
-    if len(text) > _SHOWN_LENGTH:
-        text = f"{text[:_SHOWN_LENGTH]}… ({len(text)} characters)"
+    if len(text) > limit:
+        text = f"{text[:limit]}… ({len(text)} characters)"
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode("ascii") for c in text
     )

@@ -86,17 +86,24 @@ class Puppet:
         task = self._asking.get(environment)
         if task is None or task.done():
             task = asyncio.create_task(self._provider.files(environment), name=f"classes of {environment}")
-            # A question nobody waits for any more may fail unheard.
-            task.add_done_callback(lambda t: t.cancelled() or t.exception())
             self._asking[environment] = task
+            task.add_done_callback(lambda t: self._asked_and_done(environment, t))
         return task
+
+    def _asked_and_done(self, environment: str, task: asyncio.Task[list[dict[str, Any]]]) -> None:
+        if self._asking.get(environment) is task:
+            del self._asking[environment]
+        # A question nobody waits for any more may fail unheard.
+        if not task.cancelled():
+            task.exception()
 
     async def close(self) -> None:
         """End the questions that still run."""
-        for task in self._asking.values():
+        running = list(self._asking.values())
+        for task in running:
             task.cancel()
         with contextlib.suppress(BaseExceptionGroup):
-            await asyncio.gather(*self._asking.values(), return_exceptions=True)
+            await asyncio.gather(*running, return_exceptions=True)
 
 
 def _class(found: dict[str, Any]) -> dict[str, Any]:

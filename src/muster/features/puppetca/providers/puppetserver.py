@@ -30,7 +30,7 @@ class PuppetserverCA:
         answer = await self._ask("GET", "/puppet-ca/v1/certificate_statuses/foreman")
         found = answer.json()
         if answer.status != 200 or not isinstance(found, list):
-            raise Unavailable(f"Failed to query Puppet CA search v1 API: {answer.status} {shown(answer.text[:200])}")
+            raise Unavailable(f"Failed to query Puppet CA search v1 API: {answer.status} {shown(answer.text, 200)}")
         now = datetime.now(UTC)
         return [as_foreman_sees(s, now) for s in found if isinstance(s, dict)]
 
@@ -42,7 +42,7 @@ class PuppetserverCA:
     async def sign(self, certname: str) -> None:
         answer = await self._ask("PUT", _STATUS + quote(certname, safe=""), {"desired_state": "signed"})
         if answer.status >= 300:
-            said = f"Failed to set Puppet CA certificate_status v1 API: {answer.status} {shown(answer.text[:300])}"
+            said = f"Failed to set Puppet CA certificate_status v1 API: {answer.status} {shown(answer.text, 300)}"
             raise {404: NotFound, 409: Conflict}.get(answer.status, Unavailable)(said)
 
     async def clean(self, certname: str) -> None:
@@ -50,9 +50,7 @@ class PuppetserverCA:
         for method, document in (("PUT", {"desired_state": "revoked"}), ("DELETE", None)):
             answer = await self._ask(method, _STATUS + quote(certname, safe=""), document)
             if answer.status >= 300 and answer.status not in (404, 409):
-                raise Unavailable(
-                    f"{self._server.url} answered {answer.status} to {method}: {shown(answer.text[:300])}"
-                )
+                raise Unavailable(f"{self._server.url} answered {answer.status} to {method}: {shown(answer.text, 300)}")
 
     async def _ask(self, method: str, path: str, document: Any = None) -> Answer:
         answer = await self._server.ask(method, path, document=document)
