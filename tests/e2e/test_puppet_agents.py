@@ -278,3 +278,18 @@ def _refuses(server: puppetserver.Puppetserver, context: ssl.SSLContext, name: s
             return tls.recv(100) == b""
     except (ssl.SSLError, ConnectionResetError):
         return True
+
+
+async def test_metrics_say_which_list_each_member_serves_and_when_things_end(local: Local) -> None:
+    wanted = ("muster_puppet_ca_expiry_timestamp_seconds", "muster_puppet_ca_crl_expiry_timestamp_seconds")
+
+    async def number(name: str) -> float:
+        lines = (await local.ask("/metrics", name)).text.splitlines()
+        found = {k: float(v) for k, _, v in (x.rpartition(" ") for x in lines if not x.startswith("#"))}
+        assert all(found[k] > time.time() + 86_400 for k in wanted)
+        return found["muster_puppet_ca_crl_number"]
+
+    async def agree() -> bool:
+        return len({await number(n) for n in local.names}) == 1
+
+    await until(agree, "every member serves the same list")

@@ -6,6 +6,8 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prometheus_client import CollectorRegistry, Gauge
+
 from muster.authority import api, own
 from muster.authority.authority import PuppetCA
 from muster.authority.authority import opened as authority_opened
@@ -24,6 +26,19 @@ _log = log.logger("app")
 LISTENER = "puppetca"
 
 
+class _Metrics:
+    """What ends, and the list this member serves: members whose numbers stay apart do not see the same store."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.ends = Gauge("muster_puppet_ca_expiry_timestamp_seconds", "When the Puppet CA ends", registry=registry)
+        self.list_ends = Gauge(
+            "muster_puppet_ca_crl_expiry_timestamp_seconds", "When the revocation list ends", registry=registry
+        )
+        self.list_number = Gauge(
+            "muster_puppet_ca_crl_number", "Number of the revocation list this member serves", registry=registry
+        )
+
+
 class AuthorityProcess:
     """One member's Puppet CA.
 
@@ -39,6 +54,7 @@ class AuthorityProcess:
         self._home = home
         self._stack = contextlib.AsyncExitStack()
         self._listens = False
+        self._metrics: _Metrics | None = None
 
     @property
     def is_open(self) -> bool:
@@ -53,6 +69,7 @@ class AuthorityProcess:
                 )
             await self._certified(process, self.ca)
             await self.ca.keep_up()
+            self._measured(process, self.ca)
         except MusterError as e:
             if self.trouble != str(e):
                 _log.warning("The Puppet CA is not in order", why=str(e))
@@ -61,6 +78,14 @@ class AuthorityProcess:
             if self.trouble:
                 _log.info("The Puppet CA signs", ca=self.ca.issuer.common_name)
             self.trouble = ""
+
+    def _measured(self, process: MemberProcess, ca: PuppetCA) -> None:
+        if self._metrics is None:
+            self._metrics = _Metrics(process.metrics.registry)
+        self._metrics.ends.set(ca.issuer.certificate.not_valid_after_utc.timestamp())
+        if ca.list_now is not None:
+            self._metrics.list_ends.set(ca.list_now.next_update)
+            self._metrics.list_number.set(ca.list_now.number)
 
     async def close(self) -> None:
         await self._stack.aclose()

@@ -290,8 +290,8 @@ class MemberProcess:
             self.health.down = _joined(
                 await self._probed(), self._out_of_order(), await self._short_of_room(), self._not_signing()
             )
-            for service in self.health.services:
-                self.metrics.ready.labels(service).set(self.health.verdict(service).status == 200)
+            verdicts = {s: self.health.verdict(s) for s in self.health.services}
+            self.metrics.judge({s: "" if v.status == 200 else v.reason or v.state for s, v in verdicts.items()})
             if not await self.pause():
                 return
 

@@ -97,6 +97,11 @@ class PuppetCA:
         """The CA's bundle: the same bytes on every member, for ever."""
         return self.issuer.chain_pem
 
+    @property
+    def list_now(self) -> Published | None:
+        """The revocation lists as this member saw them last; None when it never did."""
+        return self._lists
+
     async def reached(self) -> None:
         """Return when the ledger answers.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -43,6 +43,12 @@ class EdgeMetrics:
         )
         self.store_up = Gauge("muster_store_up", "1 when the store answered last", registry=registry)
         self.ready = Gauge("muster_service_ready", "1 when the service is ready here", ("service",), registry=registry)
+        self.unready = Gauge(
+            "muster_service_unready",
+            "1 for why the service is not ready here",
+            ("service", "reason"),
+            registry=registry,
+        )
 
     def observe(self, method: str, route: str, status: int, seconds: float) -> None:
         key = (method, route, status)
@@ -51,6 +57,14 @@ class EdgeMetrics:
         if child is None:
             child = self._children[key] = self._seconds.labels(method, route, str(status))
         child.observe(seconds)
+
+    def judge(self, verdicts: Mapping[str, str]) -> None:
+        """Show by service why it is not ready, or that it is: an empty reason. Reasons that ended are gone."""
+        self.unready.clear()
+        for service, reason in verdicts.items():
+            self.ready.labels(service).set(not reason)
+            if reason:
+                self.unready.labels(service, reason).set(1)
 
     def on_scrape(self, refresh: Callable[[], None]) -> None:
         """Call this before every exposition."""
