@@ -290,7 +290,7 @@ async def test_a_port_that_is_taken_is_refused_before_haproxy_tries_it(
         taken = await asyncio.start_server(lambda r, w: w.close(), LB, 0)
         port = taken.sockets[0].getsockname()[1]
         clash = it.text + f"frontend late from tcp_base\n  bind {LB}:{port}\n  default_backend smartproxy\n"
-        with pytest.raises(Misconfigured, match=f"port {port}: another program has it"):
+        with pytest.raises(Misconfigured, match=f"port {port}: it is in use by another program"):
             await it.engine.apply(clash)
         taken.close()
         assert it.engine.paths.config.read_text() == it.text

@@ -19,12 +19,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from prometheus_client import CollectorRegistry, Gauge, GCCollector, PlatformCollector, ProcessCollector
 
 from muster import features as rooms
-from muster.app.authority import AuthorityProcess
 from muster.app.settings import cluster_store, loaded
 from muster.balancer.model import Balancing, modelled, muster_services, signs_itself
 from muster.cluster.file import SCHEMA_VERSION, ClusterFile, Disk, Member
@@ -53,6 +52,9 @@ from muster.pki.facts import CertificateFacts
 from muster.policy.metered import OperationMetrics
 from muster.store.engine import Store
 from muster.version import PROTOCOL_VERSION, VERSION
+
+if TYPE_CHECKING:
+    from muster.app.authority import AuthorityProcess
 
 _log = log.logger("app")
 
@@ -558,6 +560,9 @@ async def member_opened(
 def _authority_of(cluster: ClusterFile, options: MemberOptions) -> AuthorityProcess | None:
     if cluster.authority is None or not signs_itself(cluster):
         return None
+    # Members that are no Puppet CA do not pay for it.
+    from muster.app.authority import AuthorityProcess
+
     return AuthorityProcess(cluster.authority, options.pki / "puppet-ca")
 
 

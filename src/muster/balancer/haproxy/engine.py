@@ -293,7 +293,7 @@ class HAProxyEngine:
                 except OSError as e:
                     if e.errno == errno.EADDRINUSE and not any(p == port for _, p in ours):
                         raise Misconfigured(
-                            f"HAProxy cannot listen on {host or '*'} port {port}: another program has it"
+                            f"HAProxy cannot listen on {host or '*'} port {port}: it is in use by another program"
                         ) from e
 
     @property
