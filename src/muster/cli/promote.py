@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
-from muster.cli import NOT_DONE
-from muster.cli.options import cluster_option, dry_run_option, json_option, print_json
+from muster.cli.drain import reported
+from muster.cli.options import cluster_option, dry_run_option, json_option
 
 _DOCUMENT = "promotion"
 _STEPS = ("fence", "restore", "start", "switch", "confirm")
@@ -75,13 +75,7 @@ def promote(
             paths = tuple(str(p.absolute()) for p in lists)
             wanted = Promotion(member, "", str(copy.absolute()), str(into.absolute()), paths, fence, start, gap)
         result = asyncio.run(work.carried_out(wanted, dry_run=dry_run))
-    if as_json:
-        print_json(result)
-    else:
-        for number, step in enumerate(result.get("steps", ()), 1):
-            click.echo(f"  {number}. {step}")
-        click.echo(result["sentence"])
-    return 0 if result["done"] else NOT_DONE
+    return reported(result, as_json)
 
 
 @dataclass(frozen=True)
