@@ -111,6 +111,28 @@ async def test_of_four_that_ask_for_one_name_at_once_one_gets_it(url: str, tmp_p
             assert {str(o) for o in lost} == {said}
 
 
+async def test_many_at_once_are_signed_whoever_goes_away_or_is_refused(members: Members) -> None:
+    await enrolled(members.second, "n03.example.net")
+    names = [f"n{n:02d}.example.net" for n in range(24)]
+    csrs = {name: puppetca.agent(name).csr for name in names}
+    going = {n: asyncio.create_task(attempted(members.first.submit(n, csrs[n], source=SOURCE))) for n in names}
+    other = asyncio.create_task(
+        attempted(members.second.submit("n07.example.net", csrs["n07.example.net"], source=SOURCE))
+    )
+    while not any(task.done() for task in going.values()):
+        await asyncio.sleep(0)
+    for name in ("n20.example.net", "n23.example.net"):
+        going[name].cancel()
+    outcomes = dict(zip(going, await asyncio.gather(*going.values(), return_exceptions=True), strict=True))
+    assert [isinstance(o, Rejected) for o in (outcomes["n07.example.net"], await other)].count(True) == 1
+    assert isinstance(outcomes["n03.example.net"], Rejected)
+    signed = {n for n, o in outcomes.items() if o is True} | {"n03.example.net", "n07.example.net"}
+    assert signed >= set(names) - {"n20.example.net", "n23.example.net"}
+    for name in signed:
+        made = x509.load_pem_x509_certificate((await members.second.certificate(name)).encode())
+        assert made.public_key() == x509.load_pem_x509_csr(csrs[name]).public_key() or name == "n03.example.net"
+
+
 async def test_of_two_that_sign_one_request_one_does_and_the_other_is_told(url: str, tmp_path: Path) -> None:
     async with members_of(url, tmp_path, Authority(requests_per_minute=0)) as members:
         for round_ in range(5):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import bindparam, delete, insert, select, update
 
-from muster.kernel.errors import Conflict, MusterError, Unavailable
+from muster.kernel.errors import Conflict
 from muster.store.engine import Store, Unit
 from muster.store.tables import audit, autosign_tokens, certificates, requests, store_now
 
@@ -39,7 +39,7 @@ _USED = (
 )
 
 
-@dataclass
+@dataclass(frozen=True)
 class Issue:
     """One certificate that is to be written down.
 
@@ -55,20 +55,34 @@ class Issue:
     told: dict[str, Any]
     token: str | None
     request_sha256: str | None
-    done: bool = False
-    refusal: MusterError | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    issue: Issue
+    answer: asyncio.Future[None]
+
+    def end(self, refusal: BaseException | None) -> None:
+        """Tell the caller, unless it has gone."""
+        if self.answer.done():
+            return
+        if refusal is None:
+            self.answer.set_result(None)
+        else:
+            self.answer.set_exception(refusal)
 
 
 class Issuing:
     """Writes certificates down.
 
-    Concurrency: any number of tasks; while one transaction runs, what else comes waits and goes with the next.
+    Concurrency: any number of tasks of one loop; while one transaction runs, what else comes waits and goes with the next.
+    A caller that goes away takes nothing with it: what others wait for is written by a task of its own.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._turn = asyncio.Lock()
-        self._waiting: list[Issue] = []
+        self._waiting: list[_Waiting] = []
+        self._writing: asyncio.Task[None] | None = None
 
     async def issue(self, one: Issue) -> None:
         """Return when it is committed.
@@ -78,46 +92,44 @@ class Issuing:
                 nothing was changed for this one.
             Unavailable: the store did not answer.
         """
-        self._waiting.append(one)
-        try:
-            while not one.done:
-                async with self._turn:
-                    if not one.done:
-                        await self._issue_with_others(one)
-        finally:
-            self._waiting[:] = [i for i in self._waiting if i is not one]
-        if one.refusal is not None:
-            raise one.refusal
+        answer = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(one, answer))
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write(), name="certificates written down")
+        await answer
 
-    async def _issue_with_others(self, one: Issue) -> None:
-        batch = {i.certname: i for i in reversed(self._waiting) if i.certname != one.certname}
-        # In one order on every member, or two of them could wait for each other's names.
-        some = sorted([one, *list(batch.values())[: _MOST - 1]], key=lambda i: i.certname)
-        refusals: Sequence[MusterError | None]
+    async def _write(self) -> None:
+        while self._waiting:
+            # One of a name at a time: the second has to see what became of the first.
+            by_name: dict[str, _Waiting] = {}
+            for one in self._waiting:
+                if len(by_name) < _MOST:
+                    by_name.setdefault(one.issue.certname, one)
+            # In one order on every member, or two of them could wait for each other's names.
+            some = [by_name[name] for name in sorted(by_name)]
+            self._waiting = [w for w in self._waiting if by_name.get(w.issue.certname) is not w]
+            try:
+                await self._settle(some)
+            except BaseException as e:
+                # Whatever it was: nobody may wait for ever.
+                for one in some:
+                    one.end(e if isinstance(e, Exception) else asyncio.CancelledError())
+                if not isinstance(e, Exception):
+                    raise
+
+    async def _settle(self, some: Sequence[_Waiting]) -> None:
         try:
-            refusals = await self._committed(some)
+            refusals = await self._committed([w.issue for w in some])
         except Conflict as e:
-            if len(some) > 1:
-                # Another member wrote one of these names meanwhile, which undid all: each by itself from here.
-                await self._issue_alone(one)
+            if len(some) == 1:
+                some[0].end(e)
                 return
-            refusals = [e]
-        except Unavailable as e:
-            # For all of them: each has waited its time.
-            refusals = [e] * len(some)
-        for issue, refusal in zip(some, refusals, strict=True):
-            self._end(issue, refusal)
-
-    async def _issue_alone(self, one: Issue) -> None:
-        try:
-            (refusal,) = await self._committed([one])
-        except Conflict as e:
-            refusal = e
-        self._end(one, refusal)
-
-    def _end(self, one: Issue, refusal: MusterError | None) -> None:
-        one.done, one.refusal = True, refusal
-        self._waiting[:] = [i for i in self._waiting if i is not one]
+            # Another member wrote one of these names meanwhile, and that undid all: each by itself from here.
+            for one in some:
+                await self._settle([one])
+            return
+        for one, refusal in zip(some, refusals, strict=True):
+            one.end(refusal)
 
     async def _committed(self, some: Sequence[Issue]) -> list[Conflict | None]:
         async with self._store.write() as uow:
