@@ -30,6 +30,8 @@ Progress = Callable[[str, int, int], None]
 """Hears what is done, how much of it, and how much there is."""
 
 _BATCH = 500
+# A hundred thousand certificates take three seconds; a slow disk must not make an import impossible.
+_IMPORT_LIMIT_S = 600.0
 _CRL_LIMIT_BYTES = 256 << 20
 _INVENTORY_LIMIT_BYTES = 512 << 20
 _INVENTORY_LINE = re.compile(
@@ -278,7 +280,7 @@ async def take_over(
             found.issuer, key, entries, number=found.number, now=now, ttl=timedelta(days=crl_ttl_days)
         )
     assert own.next_update_utc is not None  # noqa: S101 - one without was made anew
-    async with store.write() as uow:
+    async with store.write(limit_s=_IMPORT_LIMIT_S) as uow:
         if (await uow.connection.execute(select(authorities.c.id).where(authorities.c.id == AUTHORITY))).first():
             raise Conflict("The store holds a Puppet CA already; nothing was changed")
         await uow.connection.execute(

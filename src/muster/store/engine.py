@@ -115,15 +115,17 @@ class Store:
         """
         return self._unit(writing=False)
 
-    def write(self) -> AbstractAsyncContextManager[Unit]:
+    def write(self, *, limit_s: float | None = None) -> AbstractAsyncContextManager[Unit]:
         """Open a unit whose changes land together at its end, or, when an exception leaves it, not at all.
+
+        ``limit_s`` is for what is long by nature; each statement has its own limit all the same.
 
         Raises:
             Conflict: a row by that key exists, or a constraint forbids the change; nothing was changed.
             Rejected: a value does not fit its column; nothing was changed.
             Unavailable: as :meth:`read`; when the answer to the commit was lost, whether it landed is unknown.
         """
-        return self._unit(writing=True)
+        return self._unit(writing=True, limit_s=limit_s)
 
     async def ping(self) -> None:
         """Return when the database has answered a real question.
@@ -174,9 +176,9 @@ class Store:
         return now
 
     @asynccontextmanager
-    async def _unit(self, *, writing: bool) -> AsyncIterator[Unit]:
+    async def _unit(self, *, writing: bool, limit_s: float | None = None) -> AsyncIterator[Unit]:
         await self.prepare()
-        async with self._transaction(writing=writing, limit_s=self._limit_s) as uow:
+        async with self._transaction(writing=writing, limit_s=limit_s or self._limit_s) as uow:
             yield uow
         self._recovered()
 
