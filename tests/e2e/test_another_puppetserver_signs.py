@@ -192,7 +192,7 @@ async def test_it_stops_resumes_and_signs_behind_the_gap(site: Site) -> None:
         assert site.ask("GET", "certificate_status/pend-plain.example.net")[1]["serial_number"] >= 0x100D
         assert site.ask("PUT", "certificate_status/pend-plain.example.net", "revoked")[0] == 204
         crl = x509.load_pem_x509_crl(site.ask("GET", "certificate_revocation_list/ca")[1].encode())
-        assert transfer.crl_number(crl) == 7
+        assert profile.list_number(crl) == 7
         assert {5, 0x0B, 0x0C, LATE_SERIAL} < {r.serial_number for r in crl}
         back_again(site)
     assert site.promote("--resume")[0] != 0, "there is none any more"

@@ -283,7 +283,7 @@ class PuppetCA:
         new = await asyncio.to_thread(
             profile.renewed_leaf, old, self.issuer, self._key, serial=serial, now=now, ttl=ttl
         )
-        await self._ledger.renew(_entry(new), old.serial_number, actor=actor)
+        await self._ledger.renew(entry_of(new), old.serial_number, actor=actor)
         return profile.pem_of(new)
 
     async def issue_own(self, request: CertificateRequest) -> str:
@@ -297,7 +297,7 @@ class PuppetCA:
         made = await asyncio.to_thread(
             profile.signed_leaf, request, self.issuer, self._key, serial=serial, now=self._now(), ttl=ttl
         )
-        await self._ledger.replace(_entry(made), actor="its own member")
+        await self._ledger.replace(entry_of(made), actor="its own member")
         return profile.pem_of(made)
 
     async def lists(self, *, whole: bool = False) -> Lists:
@@ -365,11 +365,11 @@ class PuppetCA:
         for one in submitted:
             key = _issuer_key(one)
             ancestor = ancestors.get(key)
-            number = _number(one)
+            number = profile.list_number(one)
             if ancestor is None or number is None:
                 continue
             before = current.get(key)
-            old = _number(before) if before is not None else None
+            old = profile.list_number(before) if before is not None else None
             if before is not None and _same(one, before):
                 continue
             if old is not None and number == old:
@@ -458,7 +458,7 @@ class PuppetCA:
         )
         try:
             await self._ledger.issue(
-                _entry(made, request.name),
+                entry_of(made, request.name),
                 actor=actor,
                 token=leave.token if leave else None,
                 request_sha256=request.sha256 if pending else None,
@@ -600,9 +600,6 @@ def entry_of(certificate: x509.Certificate, name: str | None = None) -> Entry:
     )
 
 
-_entry = entry_of
-
-
 def pending_of(request: CertificateRequest, *, source: str = "", flaw: str | None = None) -> Pending:
     """Return a request as the ledger keeps it."""
     status = _json(profile.status_of_request(request))
@@ -639,13 +636,6 @@ def _submitted(body: bytes) -> list[x509.CertificateRevocationList]:
 
 def _issuer_key(one: x509.CertificateRevocationList) -> bytes:
     return one.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier or b""
-
-
-def _number(one: x509.CertificateRevocationList) -> int | None:
-    try:
-        return one.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
-    except x509.ExtensionNotFound:
-        return None
 
 
 def _same(one: x509.CertificateRevocationList, other: x509.CertificateRevocationList) -> bool:

@@ -209,7 +209,6 @@ class Ledger:
                 was changed, and the certificate must not leave this process.
         """
         row = certificate_row(entry, self._member)
-        del row["issued_at"]
         told = self._told("signed", entry.certname, entry.serial, actor)
         await self._issuing.issue(Issue(entry.certname, row, told, token, request_sha256))
 
@@ -437,12 +436,13 @@ async def _request(uow: Unit, certname: str) -> Known | None:
     return Known("requested", row.pem, row.status, row.flaw) if row else None
 
 
-async def _insert_certificate(uow: Unit, entry: Entry, member: str, state: str = "live") -> None:
-    await uow.connection.execute(insert(certificates).values(**certificate_row(entry, member, state)))
+async def _insert_certificate(uow: Unit, entry: Entry, member: str) -> None:
+    row = certificate_row(entry, member)
+    await uow.connection.execute(insert(certificates).values(**row, issued_at=store_now()))
 
 
 def certificate_row(entry: Entry, member: str, state: str = "live") -> dict[str, Any]:
-    """Return a certificate's columns."""
+    """Return a certificate's columns, less the time it was issued."""
     return {
         "serial": serial_text(entry.serial),
         "certname": entry.certname,
@@ -451,7 +451,6 @@ def certificate_row(entry: Entry, member: str, state: str = "live") -> dict[str,
         "not_after": entry.not_after.timestamp(),
         "state": state,
         "status": entry.status,
-        "issued_at": store_now(),
         "issued_by": member,
     }
 

@@ -271,6 +271,14 @@ def belongs(key: CAKey, certificate: x509.Certificate) -> bool:
     return key.public_key().public_bytes(*form) == certificate.public_key().public_bytes(*form)
 
 
+def list_number(one: x509.CertificateRevocationList) -> int | None:
+    """Return a revocation list's number, None when it has none."""
+    try:
+        return one.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+    except x509.ExtensionNotFound:
+        return None
+
+
 def pem_of(thing: x509.Certificate | x509.CertificateRevocationList) -> str:
     return thing.public_bytes(Encoding.PEM).decode()
 

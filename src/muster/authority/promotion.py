@@ -18,15 +18,13 @@ from cryptography import x509
 from muster.authority import profile
 from muster.authority.authority import crls_in
 from muster.authority.ledger import Revoked
-from muster.authority.transfer import Found, Progress, crl_number, read_directory
+from muster.authority.transfer import CRL_LIMIT_BYTES, LARGEST_COUNTER, Found, Progress, read_directory
 from muster.kernel.errors import Conflict, Misconfigured
 from muster.kernel.files import read_bounded, write_atomically
 
 SERIAL_GAP = 0x1000
 """How many serials are skipped: as many certificates the lost signer may have issued after the copy was made."""
 
-_LIST_LIMIT_BYTES = 256 << 20
-_LARGEST_COUNTER = 0x7FFF_FFFF
 _KEPT = ("ca_crt.pem", "ca_pub.pem", "ca_key.pem", "inventory.txt", "infra_inventory.txt", "infra_serials")
 _DIRECTORIES = ("signed", "requests")
 
@@ -77,14 +75,14 @@ def prepared(
     number = found.number
     for path in lists:
         own = _own(path, found)
-        number = max(number, crl_number(own))
+        number = max(number, profile.list_number(own) or 0)
         for entry in own:
             at = entry.revocation_date_utc
             revoked[entry.serial_number] = min(at, revoked.get(entry.serial_number, at))
     # Random serials are no counter's, and the inventory may be older than the counter, or newer.
-    given = [s for s in (*found.live, *found.gone) if s < _LARGEST_COUNTER]
+    given = [s for s in (*found.live, *found.gone) if s < LARGEST_COUNTER]
     counter = max([found.counter, *(s + 1 for s in given)]) + gap
-    if counter > _LARGEST_COUNTER:
+    if counter > LARGEST_COUNTER:
         raise Misconfigured(
             f"Serial {counter:X} is more than puppetserver can count to; take the CA into Muster instead"
         )
@@ -154,7 +152,7 @@ def _given_to(made: Path, *, like: Path) -> None:
 
 def _own(path: Path, found: Found) -> x509.CertificateRevocationList:
     issuer = found.issuer
-    text = read_bounded(path, what="revocation list", limit_bytes=_LIST_LIMIT_BYTES).decode("utf-8", "replace")
+    text = read_bounded(path, what="revocation list", limit_bytes=CRL_LIMIT_BYTES).decode("utf-8", "replace")
     try:
         for one in crls_in(text):
             if one.issuer == issuer.certificate.subject and one.is_signature_valid(issuer.certificate.public_key()):  # type: ignore[arg-type]

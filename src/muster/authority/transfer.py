@@ -32,13 +32,13 @@ Progress = Callable[[str, int, int], None]
 _BATCH = 500
 # A hundred thousand certificates take three seconds; a slow disk must not make an import impossible.
 _IMPORT_LIMIT_S = 600.0
-_CRL_LIMIT_BYTES = 256 << 20
+CRL_LIMIT_BYTES = 256 << 20
 _INVENTORY_LIMIT_BYTES = 512 << 20
 _INVENTORY_LINE = re.compile(
     r"0x([0-9A-Fa-f]{1,40})\s+(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)UTC\s+(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)UTC\s+/CN=(\S{1,255})\s*\Z"
 )
 # puppetserver reads the file with a signed parse of 32 bits.
-_LARGEST_COUNTER = 0x7FFF_FFFF
+LARGEST_COUNTER = 0x7FFF_FFFF
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def read_directory(directory: Path, *, now: datetime, progress: Progress = lambd
         custody.checked(custody.in_file(key_file, guarded=False), issuer, str(key_file)) if key_file.exists() else None
     )
     own, ancestors = _lists(directory, issuer)
-    number = crl_number(own) if own is not None else 0
+    number = (profile.list_number(own) or 0) if own is not None else 0
     found = Found(issuer, key, own, ancestors, number, _counter(directory), notes=notes)
     if key is None:
         found.notes.append(f"{key_file} is missing: give every member the key by authority.key")
@@ -153,7 +153,7 @@ def _lists(directory: Path, issuer: Issuer) -> tuple[x509.CertificateRevocationL
     path = directory / "ca_crl.pem"
     if not path.exists():
         return None, ""
-    pem = read_bounded(path, what="revocation list", limit_bytes=_CRL_LIMIT_BYTES).decode("utf-8", "replace")
+    pem = read_bounded(path, what="revocation list", limit_bytes=CRL_LIMIT_BYTES).decode("utf-8", "replace")
     try:
         every = crls_in(pem)
     except ValueError as e:
@@ -163,13 +163,6 @@ def _lists(directory: Path, issuer: Issuer) -> tuple[x509.CertificateRevocationL
         raise Misconfigured(f"The revocation list in {path} is not signed by {issuer.common_name}")
     subjects = {c.subject for c in issuer.chain[1:]}
     return own, "".join(profile.pem_of(c) for c in every if c is not own and c.issuer in subjects)
-
-
-def crl_number(own: x509.CertificateRevocationList) -> int:
-    try:
-        return own.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
-    except x509.ExtensionNotFound:
-        return 0
 
 
 def _counter(directory: Path) -> int:
@@ -386,7 +379,7 @@ async def write_directory(
         ),
         "infra_inventory.txt": (b"\n", 0o640),
         "infra_serials": (b"\n", 0o640),
-        "serial": (f"{min(counter, _LARGEST_COUNTER):04X}".encode(), 0o644),
+        "serial": (f"{min(counter, LARGEST_COUNTER):04X}".encode(), 0o644),
         "inventory.txt": ("".join(_inventory_line(r) for r in issued).encode(), 0o640),
     }
     if key_pem is not None:
@@ -406,7 +399,7 @@ async def write_directory(
 
 def _small(serials: Iterable[int]) -> Iterator[int]:
     """Yield the next number after each serial a counter gave; random ones are no counter's."""
-    return (s + 1 for s in serials if s < _LARGEST_COUNTER)
+    return (s + 1 for s in serials if s < LARGEST_COUNTER)
 
 
 def _inventory_line(row: object) -> str:

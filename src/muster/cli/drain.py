@@ -63,7 +63,7 @@ def drain(
     The wish is kept in the store: the member stays drained over restarts until muster ready MEMBER.
     """
     pki = pki_directory(cluster_path, pki_path)
-    change = Change(cluster_path, pki, run_path, member, "drain", reason, wait_s, force, dry_run, say=_to_stderr)
+    change = Change(cluster_path, pki, run_path, member, "drain", reason, wait_s, force, dry_run, say=to_stderr)
     return reported(asyncio.run(change.carried_out()), as_json)
 
 
@@ -93,7 +93,7 @@ def maintenance(
     muster ready MEMBER ends it; so does nothing else.
     """
     pki = pki_directory(cluster_path, pki_path)
-    change = Change(cluster_path, pki, run_path, member, "maintenance", reason, wait_s, force, dry_run, say=_to_stderr)
+    change = Change(cluster_path, pki, run_path, member, "maintenance", reason, wait_s, force, dry_run, say=to_stderr)
     return reported(asyncio.run(change.carried_out()), as_json)
 
 
@@ -116,7 +116,7 @@ def ready(
 ) -> int:
     """Let MEMBER take clients again, once every balancer's checks of it have passed; wait until it is ready."""
     pki = pki_directory(cluster_path, pki_path)
-    change = Change(cluster_path, pki, run_path, member, "ready", "", wait_s, True, dry_run, say=_to_stderr)
+    change = Change(cluster_path, pki, run_path, member, "ready", "", wait_s, True, dry_run, say=to_stderr)
     return reported(asyncio.run(change.carried_out()), as_json)
 
 
@@ -131,7 +131,7 @@ def reported(result: dict[str, Any], as_json: bool) -> int:
     return 0 if result["done"] else NOT_DONE
 
 
-def _to_stderr(sentence: str) -> None:
+def to_stderr(sentence: str) -> None:
     click.echo(sentence, err=True)
 
 

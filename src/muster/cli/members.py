@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import click
 
-from muster.cli.drain import Change, reported, who
+from muster.cli.drain import Change, reported, to_stderr, who
 from muster.cli.options import cluster_option, dry_run_option, json_option, pki_directory, pki_option, run_option
 
 
@@ -73,12 +73,8 @@ def remove(
     When its clients do not leave in time nothing is taken out and the wish stands: run it again, or muster ready MEMBER.
     """
     pki = pki_directory(cluster_path, pki_path)
-    change = Change(cluster_path, pki, run_path, member, "removed", reason, wait_s, force, dry_run, say=_to_stderr)
+    change = Change(cluster_path, pki, run_path, member, "removed", reason, wait_s, force, dry_run, say=to_stderr)
     return reported(asyncio.run(_removed(change)), as_json)
-
-
-def _to_stderr(sentence: str) -> None:
-    click.echo(sentence, err=True)
 
 
 async def _added(
@@ -129,7 +125,7 @@ async def _added(
             await roster.wish(name, "ready", reason="added again", by=who(), expected=wish.version)
     sentence = f"{name} stands in {path}; balancers take it in once its checks pass."
     if wait_s:
-        change = Change(path, pki, path.parent, name, "ready", "", wait_s, True, False, say=_to_stderr)
+        change = Change(path, pki, path.parent, name, "ready", "", wait_s, True, False, say=to_stderr)
         try:
             waited = await change.carried_out()
         except MusterError as e:

@@ -116,11 +116,8 @@ class _Work:
         from muster.store.documents import Documents
 
         async with cluster_store(loaded(self.cluster_path)) as store:
-            kept = Documents(store)
-            before = await kept.read(_DOCUMENT)
-            if before.content is not None:
-                await kept.replace(before, None, by=who())
-        return {"done": True, "sentence": "There was no promotion." if before.content is None else "Forgotten."}
+            there_was = await Documents(store).forget(_DOCUMENT, by=who())
+        return {"done": True, "sentence": "Forgotten." if there_was else "There was no promotion."}
 
     async def carried_out(self, wanted: Promotion | None, *, dry_run: bool) -> dict[str, Any]:
         from muster.app.settings import cluster_store, loaded
@@ -145,7 +142,8 @@ class _Work:
                         "--resume or --forget it first"
                     )
                 going = self._checked(wanted)
-            summary = await self._prepared(going) if "restore" not in going.done else {}
+            # Read before anything is changed: a copy that cannot be used must not cost the old signer.
+            summary = (await self._restorable(going)).summary() if "restore" not in going.done else {}
             steps = [text for step, text in self._steps(going).items() if step not in going.done]
             result = {"member": going.member, "signer": going.signer, "dry_run": dry_run, "ca": summary}
             if dry_run:
@@ -187,11 +185,6 @@ class _Work:
             except ValueError as e:
                 raise click.UsageError(f"{command}: {e}") from e
         return replace(wanted, member=name, signer=old)
-
-    async def _prepared(self, going: Promotion) -> dict[str, object]:
-        """Read the copy before anything is changed: one that cannot be used must not cost the old signer."""
-        summary: dict[str, object] = (await self._restorable(going)).summary()
-        return summary
 
     async def _restorable(self, going: Promotion) -> Any:
         from datetime import UTC, datetime
@@ -240,6 +233,7 @@ class _Work:
 
         from muster.authority.promotion import restored
 
+        # Read again: the fence may have brought a newer copy, and what is put in place must be what was read.
         what = await self._restorable(going)
         aside = await asyncio.to_thread(
             restored, what, Path(going.into), now=datetime.now(UTC), crl_ttl_days=_LIST_DAYS

@@ -90,11 +90,8 @@ class _Rolling:
         from muster.store.documents import Documents
 
         async with cluster_store(loaded(self.cluster_path)) as store:
-            kept = Documents(store)
-            before = await kept.read(_DOCUMENT)
-            if before.version:
-                await kept.replace(before, None, by=who())
-        return {"done": True, "sentence": "Forgotten." if before.version else "There was no roll."}
+            there_was = await Documents(store).forget(_DOCUMENT, by=who())
+        return {"done": True, "sentence": "Forgotten." if there_was else "There was no roll."}
 
     async def carried_out(self, command: tuple[str, ...], *, resume: bool, dry_run: bool) -> dict[str, Any]:
         from muster.app.settings import cluster_store, loaded

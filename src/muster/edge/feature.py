@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from muster.edge.routes import Mount
+from muster.kernel.errors import Misconfigured, MusterError, NotAcceptable, Unavailable
 from muster.kernel.settings import Settings
 from muster.policy.metered import OperationMetrics
 from muster.policy.settings import PolicySettings
@@ -182,3 +183,9 @@ class Features:
         if not served.on(scheme):
             return f"Feature {name} is served over {served.settings.enabled} only"
         return None
+
+
+def said(what: str, error: MusterError) -> MusterError:
+    """Return a failure in Foreman's words: 406, but 503 where trying again may help, and 500 where it will not."""
+    kind = type(error) if isinstance(error, Unavailable | Misconfigured) else NotAcceptable
+    return kind(f"{what}: {error}")

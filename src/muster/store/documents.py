@@ -49,6 +49,18 @@ class Documents:
         async with self._store.write() as uow:
             return await replaced(uow, before, content, by=by)
 
+    async def forget(self, name: str, *, by: str) -> bool:
+        """Remove a document; whether there was one.
+
+        Raises:
+            Conflict: somebody changed it meanwhile; nothing was changed.
+            Unavailable: the store did not answer.
+        """
+        before = await self.read(name)
+        if before.version:
+            await self.replace(before, None, by=by)
+        return before.version > 0
+
 
 async def replaced(uow: Unit, before: Document, content: Any, *, by: str) -> Document:
     """As :meth:`Documents.replace`, within a unit that does more."""

@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from muster.edge.feature import Surroundings
+from muster.edge.feature import Surroundings, said
 from muster.features.puppet.contract import PuppetProvider
 from muster.features.puppet.settings import PuppetSettings
-from muster.kernel.errors import Misconfigured, MusterError, NotAcceptable, NotFound, Unavailable
+from muster.kernel.errors import MusterError, NotFound, Unavailable
 from muster.kernel.names import shown
 from muster.policy.chain import chained
 
@@ -37,7 +37,7 @@ class Puppet:
         try:
             return [e.name for e in await self._provider.environments()]
         except MusterError as e:
-            raise _said("Failed to list puppet environments", e) from e
+            raise said("Failed to list puppet environments", e) from e
 
     async def environment(self, name: str) -> dict[str, Any]:
         """Return an environment's name and module paths.
@@ -48,7 +48,7 @@ class Puppet:
         try:
             found = {e.name: e for e in await self._provider.environments()}
         except MusterError as e:
-            raise _said("Failed to show puppet environment", e) from e
+            raise said("Failed to show puppet environment", e) from e
         if name not in found:
             raise _unknown(name)
         return {"name": name, "paths": list(found[name].paths)}
@@ -80,7 +80,7 @@ class Puppet:
         except NotFound as e:
             raise _unknown(environment) from e
         except MusterError as e:
-            raise _said("Failed to show puppet classes", e) from e
+            raise said("Failed to show puppet classes", e) from e
 
     def _asked(self, environment: str) -> asyncio.Task[list[dict[str, Any]]]:
         task = self._asking.get(environment)
@@ -133,12 +133,6 @@ def _interpolated(value: Any) -> Any:
 def _unknown(environment: str) -> NotFound:
     name = environment if _NAME.match(environment) else shown(environment)
     return NotFound(f"Could not find environment '{name}'")
-
-
-def _said(what: str, error: MusterError) -> MusterError:
-    """Return a failure in Foreman's words: 406, but 503 where trying again may help, and 500 where it will not."""
-    kind = type(error) if isinstance(error, Unavailable | Misconfigured) else NotAcceptable
-    return kind(f"{what}: {error}")
 
 
 @asynccontextmanager

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from muster.edge.feature import Surroundings
+from muster.edge.feature import Surroundings, said
 from muster.features.puppetca.contract import Autosigner, CAProvider, Certificate
 from muster.features.puppetca.settings import PuppetCASettings
-from muster.kernel.errors import Misconfigured, MusterError, NotAcceptable, NotFound, Rejected, Unavailable, Unsupported
+from muster.kernel.errors import Misconfigured, MusterError, NotFound, Rejected, Unsupported
 from muster.kernel.names import shown
 from muster.policy.chain import chained
 
@@ -38,35 +38,35 @@ class PuppetCAFeature:
         try:
             return {c.name: c.as_json() for c in await self.ca.list()}
         except MusterError as e:
-            raise _said("Failed to list certificates", e) from e
+            raise said("Failed to list certificates", e) from e
 
     async def sign(self, certname: str) -> None:
         """Sign a pending request."""
         try:
             await self.ca.sign(_checked(certname))
         except MusterError as e:
-            raise _said(f"Failed to sign certificate(s) for {shown(certname)}", e) from e
+            raise said(f"Failed to sign certificate(s) for {shown(certname)}", e) from e
 
     async def clean(self, certname: str) -> None:
         """Revoke and remove; nothing there is success."""
         try:
             await self.ca.clean(_checked(certname))
         except MusterError as e:
-            raise _said(f"Failed to remove certificate(s) for {shown(certname)}", e) from e
+            raise said(f"Failed to remove certificate(s) for {shown(certname)}", e) from e
 
     async def entries(self) -> list[str]:
         """Return the autosign list."""
         try:
             return await self.autosigner.entries()
         except MusterError as e:
-            raise _said("Failed to list autosign entries", e) from e
+            raise said("Failed to list autosign entries", e) from e
 
     async def allow(self, certname: str, ttl_min: str | None) -> str | None:
         """Let a name be signed; return its token, if it needs one."""
         try:
             return await self.autosigner.allow(certname, _minutes(ttl_min))
         except MusterError as e:
-            raise _said(f"Failed to enable autosign for {shown(certname)}", e) from e
+            raise said(f"Failed to enable autosign for {shown(certname)}", e) from e
 
     async def forbid(self, certname: str) -> None:
         """Let a name be signed no more."""
@@ -75,7 +75,7 @@ class PuppetCAFeature:
         except NotFound:
             raise
         except MusterError as e:
-            raise _said(f"Failed to remove autosign for {shown(certname)}", e) from e
+            raise said(f"Failed to remove autosign for {shown(certname)}", e) from e
 
     async def permits(self, csr: bytes) -> bool:
         """Whether a request may be signed now."""
@@ -84,7 +84,7 @@ class PuppetCAFeature:
         except Unsupported:
             raise
         except MusterError as e:
-            raise _said("Failed to validate CSR", e) from e
+            raise said("Failed to validate CSR", e) from e
 
 
 def as_foreman_sees(status: Mapping[str, Any], now: datetime) -> Certificate:
@@ -123,12 +123,6 @@ def _minutes(text: str | None) -> int | None:
     if text is None or not re.match(r"[0-9]{1,7}\Z", text.strip()):
         return None
     return min(int(text), _LONGEST_TTL_MIN) or None
-
-
-def _said(what: str, error: MusterError) -> MusterError:
-    """Return a failure in Foreman's words: 406, but 503 where trying again may help, and 500 where it will not."""
-    kind = type(error) if isinstance(error, Unavailable | Misconfigured) else NotAcceptable
-    return kind(f"{what}: {error}")
 
 
 @asynccontextmanager
