@@ -412,7 +412,8 @@ async def test_ancestors_lists_are_replaced_by_newer_ones_and_ours_never(url: st
     puppetca.need_recordings()
     async with opened(Secret(url)) as store:
         await puppetca.take_over(store, tmp_path)
-        async with puppetca.member(store, tmp_path) as ca:
+        pushed = tmp_path / "crl.pem"
+        async with puppetca.member(store, tmp_path, Authority(push_crl=(pushed,))) as ca:
             before = await ca.lists()
 
             async def upload(name: str) -> str:
@@ -427,6 +428,8 @@ async def test_ancestors_lists_are_replaced_by_newer_ones_and_ours_never(url: st
             assert after.number == before.number
             assert after.pem != before.pem
             assert after.updated_at > before.updated_at
+            # Our own list's number is the same, and the puppetserver beside us needs the new file nevertheless.
+            assert pushed.read_text() == after.pem
             # The same again, byte for byte, changes nothing and is no mistake.
             assert await upload("root-newer") == ""
             assert await ca.lists() == after

@@ -23,5 +23,7 @@ async def test_what_is_promised_of_a_fault_is_held(fault: Fault, local: Local) -
             (pytest.fail if os.environ.get("MUSTER_NO_SKIPS") else pytest.skip)(f"{need}: {reason}")
     outcome = await fault.inflicted(local, random.Random(_SEED))
     say(f"{fault.id}: {outcome.as_row()}")
+    for sentence in outcome.late:
+        say(f"  LATE {sentence}")
     await until(local.is_steady, "every member is ready and up again")
     assert outcome.broken == [], fault.promise

@@ -55,6 +55,8 @@ async def rounds(faults: Sequence[Fault], count: int, seed: int) -> list[tuple[F
                 say(f"round {number} {fault.id} {time.monotonic() - begun:.0f} s: {outcome.as_row()}")
                 for sentence in outcome.broken:
                     say(f"  BROKEN {sentence}")
+                for sentence in outcome.late:
+                    say(f"  LATE {sentence}")
     return found
 
 
@@ -78,7 +80,7 @@ def table(faults: Sequence[Fault], found: Sequence[tuple[Fault, Outcome]]) -> li
     for fault in faults:
         mine = [o for f, o in found if f is fault]
         called = [o for o in mine if o.operations]
-        held = sum(not o.broken for o in mine)
+        held = sum(not (o.broken or o.late) for o in mine)
         rows.append(
             (
                 str(fault.row),
@@ -119,6 +121,7 @@ def as_json(seed: int, found: Sequence[tuple[Fault, Outcome]]) -> dict[str, Any]
                 "name": fault.name,
                 "promise": fault.promise,
                 "broken": outcome.broken,
+                "late": outcome.late,
                 "failed": outcome.summary.failed,
                 "served": outcome.summary.served,
                 "expected": outcome.summary.expected,
@@ -165,7 +168,7 @@ def main() -> int:
     say("\n" + "\n".join(table(faults, found)))
     if asked.json is not None:
         asked.json.write_text(json.dumps(as_json(seed, found), indent=1) + "\n")
-    broken = sum(bool(o.broken) for _, o in found)
+    broken = sum(bool(o.broken or o.late) for _, o in found)
     say(f"\n{len(found) - broken} of {len(found)} held; seed {seed}")
     return 1 if broken else 0
 

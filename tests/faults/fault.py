@@ -18,8 +18,10 @@ from bench.load import Operation, Summary, summary
 from tests.servers import available
 from tests.servers.local import Local
 
-# This machine has other work, too: a promised duration counts as broken only when it is exceeded so many times.
+# This machine has other work, too: a promised duration counts as late only when it is exceeded so many times.
 NOISE = 3.0
+# What one busy neighbour costs here.
+_NEIGHBOUR_MS = 100.0
 
 _PROGRAMS = {"faketime": "faketime", "iptables": "iptables"}
 
@@ -33,12 +35,15 @@ class Outcome:
         fault_at: when it was inflicted (``time.monotonic``); None when there is no one moment.
         measured: figures beside those of the operations, units in their names.
         broken: a sentence for every promise that was not held; empty when all were.
+        late: a sentence for everything that was held, but took longer than promised on a machine with other work. The
+            chaos run counts it; a test only prints it, since no test may depend on how fast its machine is.
     """
 
     operations: list[Operation] = field(default_factory=list)
     fault_at: float | None = None
     measured: dict[str, float | int | str] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
+    late: list[str] = field(default_factory=list)
 
     @property
     def summary(self) -> Summary:
@@ -63,8 +68,17 @@ class Outcome:
     def promise_within(self, name: str, took_s: float, promised_s: float) -> None:
         """Measure a duration under the name; it may take a noisy machine :data:`NOISE` times as long as promised."""
         self.measured[name] = round(took_s, 3)
-        sentence = f"{name}: {took_s:.2f} s, promised {promised_s:g} s, allowed here {NOISE * promised_s:g} s"
-        self.promise(took_s <= NOISE * promised_s, sentence)
+        if not took_s <= NOISE * promised_s:
+            self.late.append(
+                f"{name}: {took_s:.2f} s, promised {promised_s:g} s, allowed here {NOISE * promised_s:g} s"
+            )
+
+    def promise_p99_unchanged(self, before: Sequence[Operation], since: Sequence[Operation]) -> None:
+        """Measure the 99th percentile of calls before and since the fault."""
+        was, became = p99_ms(before), p99_ms(since)
+        self.measured |= {"p99_before_ms": round(was, 1), "p99_since_ms": round(became, 1)}
+        if not became <= NOISE * was + _NEIGHBOUR_MS:
+            self.late.append(f"p99 was {was:.0f} ms and became {became:.0f} ms")
 
     def as_row(self) -> str:
         row = self.summary.as_row() if self.operations else "no calls"

@@ -60,15 +60,21 @@ class AuthorityProcess:
     def is_open(self) -> bool:
         return self._listens
 
-    async def kept(self, process: MemberProcess) -> None:
-        """Open what is not open, renew what ends soon; never raises: the member serves without it."""
+    async def kept(self, process: MemberProcess, *, thoroughly: bool = True) -> None:
+        """Open what is not open, follow the list, and, thoroughly, renew what ends soon.
+
+        Never raises: the member serves without it.
+        """
         try:
             if self.ca is None:
                 self.ca = await self._stack.enter_async_context(
                     authority_opened(process.store, self._settings, member=str(process.member.name), home=self._home)
                 )
-            await self._certified(process, self.ca)
-            await self.ca.keep_up()
+            if thoroughly or self.trouble or not self._listens:
+                await self._certified(process, self.ca)
+                await self.ca.keep_up()
+            else:
+                await self.ca.follow()
             self._measured(process, self.ca)
         except MusterError as e:
             if self.trouble != str(e):

@@ -308,8 +308,8 @@ class MemberProcess:
         for beat in itertools.count():
             if not await self.pause():
                 return
-            if self.authority is not None and (not self.authority.is_open or beat % _BEATS_PER_AUTHORITY == 0):
-                await self.authority.kept(self)
+            if self.authority is not None:
+                await self.authority.kept(self, thoroughly=beat % _BEATS_PER_AUTHORITY == 0)
 
     async def watch_store(self) -> None:
         """Each beat: tell the store about this member, do what is wished, share log records. The store may be down."""

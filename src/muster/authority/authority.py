@@ -90,7 +90,9 @@ class PuppetCA:
         self._clock = clock
         self._rates = Rates(settings.requests_per_minute)
         self._lists: Published | None = None
-        self._pushed: int | None = None
+        self._pushed: dict[Path, tuple[int, float]] = {}
+        self._unpushed: dict[Path, str] = {}
+        self._pushing = asyncio.Lock()
 
     @property
     def chain_pem(self) -> str:
@@ -309,15 +311,20 @@ class PuppetCA:
             Unavailable: the store does not answer, and this member has seen none yet.
         """
         try:
-            number, updated_at = await self._ledger.number()
-            if self._lists is None or (self._lists.number, self._lists.updated_at) != (number, updated_at):
-                self._lists = await self._ledger.published()
+            found = await self._seen()
         except Unavailable:
             if self._lists is None:
                 raise
-        found = self._lists
+            found = self._lists
         own = found.infra_pem if self.settings.infra_hosts and not whole else found.own_pem
         return Lists(found.number, own + found.ancestors_pem, found.updated_at)
+
+    async def _seen(self) -> Published:
+        number, updated_at = await self._ledger.number()
+        found = self._lists
+        if found is None or (found.number, found.updated_at) != (number, updated_at):
+            found = self._lists = await self._ledger.published()
+        return found
 
     async def refuse_revoked(self, presented: bytes, *, leniently: bool) -> None:
         """Refuse a certificate that is revoked, on whichever member that was done.
@@ -384,29 +391,47 @@ class PuppetCA:
             await self.push()
 
     async def keep_up(self) -> None:
-        """Renew a list that ends soon, and push a changed one; called now and then by every member.
+        """Renew a list that ends soon, and see the one in force; called now and then by every member.
 
         Raises:
             Unavailable: the store did not answer.
         """
         if await self._ledger.republish(build=self.build, before=self._now().timestamp() + _RENEW_LIST_S):
             _log.info("The revocation list was renewed before its end")
+        await self.follow()
+
+    async def follow(self) -> None:
+        """See the lists in force, and push changed ones; called each beat, and one short question when nothing changed.
+
+        Without it, a member that nobody asks for a list would have none to serve when the store goes away, and the
+        puppetserver beside it would not hear of what another member revoked.
+
+        Raises:
+            Unavailable: the store did not answer.
+        """
+        await self._seen()
         await self.push()
 
     async def push(self) -> None:
-        """Write the lists where co-located puppetservers read them, if they changed."""
+        """Write the lists where co-located puppetservers read them, if they changed; a failure is logged, once."""
         if not self.settings.push_crl:
             return
-        lists = await self.lists(whole=True)
-        if self._pushed == lists.number:
-            return
-        for path in self.settings.push_crl:
-            try:
-                await asyncio.to_thread(_replaced, path, lists.pem)
-            except MusterError as e:
-                _log.error("A puppetserver's revocation list is stale", file=str(path), why=str(e))
-                return
-        self._pushed = lists.number
+        # One after another: an older list must not replace a newer one.
+        async with self._pushing:
+            lists = await self.lists(whole=True)
+            now = (lists.number, lists.updated_at)
+            for path in self.settings.push_crl:
+                if self._pushed.get(path) == now:
+                    continue
+                try:
+                    await asyncio.to_thread(_replaced, path, lists.pem)
+                except MusterError as e:
+                    if self._unpushed.get(path) != str(e):
+                        _log.error("A puppetserver's revocation list is stale", file=str(path), why=str(e))
+                    self._unpushed[path] = str(e)
+                else:
+                    self._pushed[path] = now
+                    self._unpushed.pop(path, None)
 
     def build(self, revoked: Sequence[Revoked], number: int) -> tuple[str, str, float]:
         """Make the lists; a :data:`~muster.authority.ledger.Builder`."""

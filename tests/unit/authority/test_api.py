@@ -427,6 +427,13 @@ async def test_a_list_is_pushed_to_a_puppetserver_keeping_its_mode(store: Store,
         await ca.revoke("a.example.net", actor="test")
         assert puppetca.number_in(pushed.read_text()) == 1
         assert pushed.stat().st_mode & 0o777 == 0o640
+        # What another member revokes is seen, too; this one is asked for nothing.
+        async with puppetca.member(store, home, Authority(autosign=("all",), requests_per_minute=0)) as other:
+            await enrolled(other, "b.example.net")
+            await other.revoke("b.example.net", actor="test")
+        await ca.follow()
+        assert ca.list_now is not None
+        assert (ca.list_now.number, puppetca.number_in(pushed.read_text())) == (2, 2)
     async with puppetca.member(store, home, Authority(push_crl=(absent,))) as ca:
         # A directory that is not there is logged, and nothing fails.
         await ca.keep_up()
