@@ -17,7 +17,23 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple, TextIO
 
-import structlog
+
+@contextlib.contextmanager
+def _as_if_absent(name: str) -> Iterator[None]:
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
+# structlog imports rich where it is installed, for tracebacks in colours. We print none, and rich would cost each member
+# four megabytes and each command some start-up time.
+with _as_if_absent("rich"):
+    import structlog
 
 LEVELS = ("DEBUG", "INFO", "WARN", "ERROR", "FATAL", "UNKNOWN")
 _RANK = {name: rank for rank, name in enumerate(LEVELS)}
