@@ -1,7 +1,8 @@
-"""The peer: our listener and protocol around the least an ASGI application can be.
+"""The peer: bare uvicorn behind our acceptor, around the least an ASGI application can be.
 
-It answers ``GET /version`` with the bytes a member answers, so that what is left between the two is what the edge does for
-a call: request id, path, routes, authorisation, logs and metrics. Run as ``python -m bench.bare JSON``.
+It answers ``GET /version`` with the bytes a member answers. With uvicorn's own HTTP protocol it is what the goal names: no
+deadlines, no limits, no logs. With ``"protocol": "muster"`` it stands on ours, and what is left between the two is what the
+edge does for a call: request id, path, routes, authorisation, logs and metrics. Run as ``python -m bench.bare JSON``.
 """
 
 from __future__ import annotations
@@ -9,19 +10,24 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import ssl
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import uvloop
 from prometheus_client import CollectorRegistry
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from muster.cluster.file import Edge as Limits
 from muster.edge.application import Application, Scope, Send
+from muster.edge.listener import Listener, bound
 from muster.edge.metrics import EdgeMetrics
 from muster.edge.replies import json_reply
 from muster.edge.request import Receive
-from muster.edge.server import opened
+from muster.edge.server import Server
 from muster.pki.context import server_context
 from muster.version import PROTOCOL_VERSION
 
@@ -45,15 +51,53 @@ class Bare:
         await send(self.body)
 
 
+class Plain(HttpToolsProtocol):
+    """uvicorn's protocol as it is, with the two attributes by which our acceptor counts connections."""
+
+    origin = None
+    on_lost = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self.on_lost is not None:
+            self.on_lost()
+
+
+class Uvicorn(Server):
+    """Our listeners with uvicorn's protocol behind them."""
+
+    def listen(
+        self,
+        name: str,
+        address: str,
+        port: int,
+        context: ssl.SSLContext | None = None,
+        application: Application | None = None,
+    ) -> Listener:
+        config = Config(
+            cast(Any, application or self.application), http=Plain, lifespan="off", log_config=None, access_log=False
+        )
+        config.load()
+        make: Any = partial(Plain, config, self._state, {})
+        listener = Listener(name, bound(address, port), self.limits, make, self.metrics, context)
+        listener.start()
+        self._listeners.append(listener)
+        return listener
+
+
 async def _serve(given: dict[str, Any]) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     application = cast(Application, Bare(given["modules"]))
     context = server_context(Path(given["certificate"]), Path(given["key"]), [Path(given["ca"])])
-    async with opened(application, Limits(), EdgeMetrics(CollectorRegistry())) as server:
-        server.listen("http", given["address"], given["http_port"])
-        server.listen("https", given["address"], given["https_port"], context)
-        await stop.wait()
+    kind = {"uvicorn": Uvicorn, "muster": Server}[given["protocol"]]
+    server = kind(application, Limits(), EdgeMetrics(CollectorRegistry()), frozenset())
+    sweeper = asyncio.create_task(server.sweep())
+    server.listen("http", given["address"], given["http_port"])
+    server.listen("https", given["address"], given["https_port"], context)
+    await stop.wait()
+    await server.stop()
+    sweeper.cancel()
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -126,8 +126,13 @@ async def member(plan: local.Plan) -> AsyncIterator[Running]:
 
 
 @contextlib.asynccontextmanager
-async def bare(plan: local.Plan, modules: tuple[str, ...]) -> AsyncIterator[Running]:
-    """Run the peer: our acceptor and protocol around an application of three lines (:mod:`bench.bare`)."""
+async def bare(
+    plan: local.Plan, modules: tuple[str, ...], *, protocol: Literal["uvicorn", "muster"] = "uvicorn"
+) -> AsyncIterator[Running]:
+    """Run the peer: bare uvicorn behind our acceptor around an application of three lines (:mod:`bench.bare`).
+
+    With ``protocol="muster"`` the HTTP protocol is ours, too.
+    """
     address = plan.member_address(1)
     ports = [free_port(address) for _ in range(2)]
     bundle = plan.pki / "members" / plan.names[0]
@@ -139,8 +144,9 @@ async def bare(plan: local.Plan, modules: tuple[str, ...]) -> AsyncIterator[Runn
         "key": str(bundle / "key.pem"),
         "ca": str(plan.pki / "ca.pem"),
         "modules": modules,
+        "protocol": protocol,
     }
-    log = plan.directory / "log" / "bare.log"
+    log = plan.directory / "log" / f"bare-{protocol}.log"
     started = time.perf_counter()
     with log.open("ab") as out:
         process = await asyncio.create_subprocess_exec(
