@@ -9,6 +9,8 @@ export UV_COMPILE_BYTECODE := 1
 DEMO_PACKAGES := bind9
 TEST_PACKAGES := bind9 dnsutils haproxy postgresql openssl curl keepalived nginx-light libnginx-mod-stream \
   faketime iproute2 iptables puppet-agent puppetserver softhsm2
+# Tests mostly wait for servers. Those of one file stay together, since they share a cluster.
+WORKERS ?= 2
 BENCH_PACKAGES := $(TEST_PACKAGES) wrk apache2-utils
 
 .PHONY: help demo test chaos check fix bench docs setup packages-demo packages-test packages-bench clean
@@ -21,7 +23,7 @@ demo: setup packages-demo ## Run a three-member cluster behind real HAProxy and 
 
 test: setup packages-test ## Check everything and run all tests (MUSTER_NO_SKIPS=1: a missing server is a failure).
 	@$(MAKE) --no-print-directory check
-	@MUSTER_NO_SKIPS=$(MUSTER_NO_SKIPS) $(RUN)/python -m pytest $(TESTS)
+	@MUSTER_NO_SKIPS=$(MUSTER_NO_SKIPS) $(RUN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
 
 chaos: setup packages-test ## Run the fault matrix for ROUNDS rounds with random seeds and print the table.
 	@$(RUN)/python -m tests.faults --rounds $(or $(ROUNDS),1) $(if $(SEED),--seed $(SEED)) $(ARGS)

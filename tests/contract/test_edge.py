@@ -24,6 +24,7 @@ from typing import Any
 
 import pytest
 
+from muster.edge import server as edge_server
 from muster.edge.proxy_protocol import SIGNATURE
 from muster.pki import bundles
 from muster.pki.authority import ClusterCA
@@ -35,6 +36,7 @@ from tests.servers.member import CLUSTER_ADDRESS, TRUSTED, FixedNames, Member
 BALANCER = "127.0.2.200"
 INNOCENT = "127.0.2.1"
 PER_ADDRESS = 8
+LONG_IDLE_S = 20.0
 LIMITS: dict[str, Any] = {
     "handshake_timeout_s": 1.0,
     "header_timeout_s": 1.2,
@@ -63,7 +65,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Member]:
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[Member]:
     """A member for one test, which may spoil it."""
-    edge = {**LIMITS, "idle_timeout_s": 20.0, "body_timeout_s": 20.0, "connections_per_address": 64}
+    edge = {**LIMITS, "idle_timeout_s": LONG_IDLE_S, "body_timeout_s": 20.0, "connections_per_address": 64}
     with member.running(tmp_path, features={"dns": {"provider": "memory"}}, edge=edge) as running:
         yield running
 
@@ -689,6 +691,17 @@ def test_a_draining_member_says_404_and_asks_everybody_to_leave(own: Member) -> 
         assert kept.remainder() == b""
     own.tell(own.process.readmit)
     assert _ready(own).status == 200
+
+
+def test_a_client_that_asks_nothing_does_not_hold_up_a_drain(own: Member, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge_server, "_PARTING_S", 0.3)
+    with Connection(own.https, tls=own.tls(TRUSTED)) as idle, Connection(own.https, tls=own.tls(TRUSTED)) as silent:
+        idle.send(request("GET", "/version"))
+        idle.answer()
+        begun = time.monotonic()
+        own.tell(own.process.drain, "a test wants it")
+        assert (idle.remainder(), silent.remainder()) == (b"", b"")
+        assert time.monotonic() - begun < LONG_IDLE_S, "they were closed by the idle timeout, not by the drain"
 
 
 @pytest.mark.parametrize("readiness", ["essential", "functional"])

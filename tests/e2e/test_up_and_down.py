@@ -40,10 +40,20 @@ async def test_detached_it_runs_is_well_refuses_a_second_and_leaves_nothing(plan
     processes = descendants(planned.supervisor)
     assert len(processes) >= 5, "up, member, balance, HAProxy's master and worker"
 
-    for second in (up(planned, "--detach"), up(planned, "--plain")):
-        assert second.code == 4
+    before = planned.cluster_file.read_bytes()
+    # Without ports a second run would choose others, and write them down.
+    here = ("--dir", str(planned.directory))
+    for second in (
+        up(planned, "--detach"),
+        up(planned, "--plain"),
+        muster("up", "--plain", *here),
+        muster("up", "--dry-run", *here),
+        muster("demo", "--check", "--memory", *here),
+    ):
+        assert second.code == 4, second
         assert f"A local cluster already runs in {planned.directory}" in second.err
     assert alive(processes) == processes
+    assert planned.cluster_file.read_bytes() == before
 
     await until(planned.is_steady, "the member is ready and up")
     status = await planned.cli("status", "--json")

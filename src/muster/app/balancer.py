@@ -31,6 +31,9 @@ _log = log.logger("app")
 
 _BEAT_S = 1.0
 _LAST_BEAT_S = 2.0
+# What was refused may be refused for a reason that passes: a port still taken, a full disk, a slow new worker.
+_FIRST_WAIT_S = 5.0
+_LONGEST_WAIT_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -93,9 +96,25 @@ async def balance(options: BalancerOptions) -> None:
                     await wake.wait()
             wake.clear()
             if not stop.is_set():
-                await process.beat(mend=look.is_set())
+                # Cleared before the beat: a HUP that comes meanwhile is for the next one.
+                asked = look.is_set()
                 look.clear()
+                await process.beat(asked=asked)
         await process.close()
+
+
+@dataclass(frozen=True)
+class _Refused:
+    """A configuration that is not in force, and when it is tried again (``time.monotonic``).
+
+    Attributes:
+        anew: whether a file that it names changed, too.
+    """
+
+    why: str
+    anew: bool
+    wait_s: float
+    again_at: float
 
 
 @dataclass
@@ -112,6 +131,7 @@ class BalancerProcess:
     _lives: dict[str, Life] | None = None
     _known: tuple[object, ...] = ()
     _removed: frozenset[str] = frozenset()
+    _refused: _Refused | None = None
     _store_beat: asyncio.Task[None] | None = None
 
     def __post_init__(self) -> None:
@@ -126,7 +146,8 @@ class BalancerProcess:
             MusterError: as :meth:`HAProxyEngine.apply`.
         """
         self._known = self._files_on_disk()
-        with contextlib.suppress(MusterError):
+        # Without the store nobody is known to be removed, and HAProxy serves; silence is a way to be without it.
+        with contextlib.suppress(MusterError, TimeoutError):
             async with asyncio.timeout(_LAST_BEAT_S):
                 self._lives = await Lives(self.store).all()
         self._removed = self._gone()
@@ -140,10 +161,13 @@ class BalancerProcess:
             async with asyncio.timeout(_LAST_BEAT_S):
                 await self.steward.resign()
 
-    async def beat(self, *, mend: bool = False) -> None:
-        """Follow the files, steer HAProxy, and let the store know; never raises. ``mend`` undoes edits by hand."""
-        await self._follow()
-        if mend:
+    async def beat(self, *, asked: bool = False) -> None:
+        """Follow the files, steer HAProxy, and let the store know; never raises.
+
+        ``asked`` also tries again what was refused, and undoes edits by hand.
+        """
+        await self._follow(asked=asked)
+        if asked:
             try:
                 await self.engine.mend()
             except MusterError as e:
@@ -177,11 +201,13 @@ class BalancerProcess:
         except Exception:  # noqa: BLE001 - boundary: a beat with a bug must not end the balancer
             _log.exception("Beat broke")
 
-    async def _follow(self) -> None:
-        now, gone = self._files_on_disk(), self._gone()
-        if now == self._known and gone == self._removed:
+    async def _follow(self, *, asked: bool) -> None:
+        now, gone, refused = self._files_on_disk(), self._gone(), self._refused
+        changed = now != self._known or gone != self._removed
+        due = refused is not None and (asked or time.monotonic() >= refused.again_at)
+        if not (changed or due):
             return
-        anew = self._known[1:] != now[1:]
+        anew = self._known[1:] != now[1:] or (refused is not None and refused.anew)
         self._known, self._removed = now, gone
         try:
             cluster = loaded(self.options.cluster_file)
@@ -193,9 +219,16 @@ class BalancerProcess:
                 self.cluster, self.which = before
                 raise
         except MusterError as e:
-            _log.error("New configuration refused; the old one stays in force", why=str(e))
+            wait_s = _FIRST_WAIT_S if changed or refused is None else min(2 * refused.wait_s, _LONGEST_WAIT_S)
+            if changed or refused is None or refused.why != str(e):
+                _log.error("New configuration refused; the old one stays in force", why=str(e), again_in_s=wait_s)
+            self._refused = _Refused(str(e), anew, wait_s, time.monotonic() + wait_s)
+        else:
+            self._refused = None
 
     def _trouble(self) -> str:
+        if self._refused is not None:
+            return self._refused.why
         if self.engine.last_error:
             return self.engine.last_error
         return "haproxy.cfg was changed by hand; HUP puts it back" if self.engine.is_edited else ""

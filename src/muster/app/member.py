@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from prometheus_client import CollectorRegistry, Gauge, GCCollector, PlatformCollector, ProcessCollector
 
 from muster import features as rooms
+from muster.app.resolution import Resolved
 from muster.app.settings import cluster_store, loaded
 from muster.balancer.model import Balancing, modelled, muster_services, signs_itself
 from muster.cluster.file import SCHEMA_VERSION, ClusterFile, Disk, Member
@@ -103,6 +104,7 @@ class MemberProcess:
     timeline: SharedTimeline
     drift: Gauge
     gate: Gate
+    balancers: Resolved
     access_log: Callable[[str], None] | None = None
     stopping: bool = False
     closing: asyncio.Event = field(default_factory=asyncio.Event)
@@ -282,13 +284,20 @@ class MemberProcess:
                 await self.closing.wait()
         return not self.closing.is_set()
 
+    async def watch_balancers(self) -> None:
+        """Follow the balancers' names: now and then, and each beat while one does not resolve."""
+        for beat in itertools.count(1):
+            if not await self.pause():
+                return
+            if beat % _BEATS_PER_RESOLUTION == 0 or not self.balancers.is_complete:
+                await self.balancers.refresh()
+                self.server.trust(self.balancers.addresses)
+
     async def watch_locally(self) -> None:
         """Each beat: certificates on disk, programs that serve other ports, readiness as metrics."""
-        for beat in itertools.count():
+        while True:
             self.reload_certificates(only_if_changed=True)
             self.sound_alarms()
-            if beat % _BEATS_PER_RESOLUTION == 0:
-                self.server.trust(await _balancer_addresses(self.cluster))
             self.health.down = _joined(
                 await self._probed(), self._out_of_order(), await self._short_of_room(), self._not_signing()
             )
@@ -432,19 +441,6 @@ async def _unreached(served: Served) -> str | None:
     return None
 
 
-async def _balancer_addresses(cluster: ClusterFile) -> frozenset[str]:
-    """Return the addresses PROXY headers may come from; a balancer whose name does not resolve has none now."""
-    found: set[str] = set()
-    for balancer in cluster.balancers:
-        try:
-            answers = await asyncio.get_running_loop().getaddrinfo(balancer.address, None, type=socket.SOCK_STREAM)
-        except OSError as e:
-            _log.warning("A balancer's name does not resolve", balancer=balancer.address, why=e.strerror or str(e))
-            continue
-        found.update(str(a[4][0]) for a in answers)
-    return frozenset(found)
-
-
 async def _listens(address: str, port: int) -> str | None:
     """Return why nothing can be reached on the port, or None."""
     try:
@@ -534,12 +530,14 @@ async def member_opened(
             metrics=counted,
             access_log=access_log,
         )
-        balancers = await _balancer_addresses(cluster)
-        server = await stack.enter_async_context(server_opened(application, cluster.edge, counted, balancers))
+        balancers = Resolved(b.address for b in cluster.balancers)
+        await balancers.refresh()
+        opening = server_opened(application, cluster.edge, counted, balancers.addresses)
+        server = await stack.enter_async_context(opening)
         process = MemberProcess(
             options, cluster, member, bundle, store, served, own_health, rings, counted, application, server, balancing,
             shared, Gauge("muster_parity_drift", "Fields in which this member differs from most", registry=registry),
-            gate, access_log,
+            gate, balancers, access_log,
         )  # fmt: skip
         if authority is not None:
             process.authority = authority
@@ -548,7 +546,7 @@ async def member_opened(
         own_health.reasons.append(process.certificate_reasons)
         own_health.notes.append(process.notes)
         _listen(process)
-        beats = [process.watch_locally, process.watch_providers, process.watch_store]
+        beats = [process.watch_locally, process.watch_balancers, process.watch_providers, process.watch_store]
         if process.authority is not None:
             beats.append(process.watch_authority)
         await stack.enter_async_context(_beating(process.closing, *beats))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -16,7 +17,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ _PREFERRED = {"smartproxy": 9090, "anaconda": 8000, "metrics": 9404}
 _PUPPETCA_PORT = 8141
 _READY_TIMEOUT_S = 30.0
 _RESTART_PAUSE_S = 1.0
+_LETTING_GO_S = 2.0
 _LONGEST_RUN = 70
 
 
@@ -187,8 +189,6 @@ def prepare(plan: Plan) -> None:
     """Write the cluster file and whatever certificates are missing; an existing CA is kept."""
     for directory in (plan.directory, plan.run, plan.directory / "log"):
         make_directory(directory, mode=0o700)
-    if plan.run.stat().st_uid != os.getuid():
-        raise Denied(f"{plan.run} belongs to somebody else; remove it or use another --dir")
     write_atomically(plan.cluster_file, yaml.safe_dump(plan.document(), sort_keys=False), mode=0o600)
     now = SystemClock().now()
     ca_file, _ = ca_paths(plan.pki)
@@ -282,32 +282,32 @@ class LocalCluster:
 async def running(plan: Plan) -> AsyncIterator[LocalCluster]:
     """Yield the cluster when every member is ready and the balancer passes a call through; stop it on leaving.
 
+    The plan is prepared, and the caller holds :func:`only_one`.
+
     Raises:
-        Conflict: a local cluster already runs in this directory.
         Unavailable: a process did not come up; the sentence has the end of its log.
     """
-    with _only_one(plan):
-        if plan.puppet_ca:
-            await _founded(plan)
-        shared = ["--cluster", str(plan.cluster_file), "--pki", str(plan.pki)]
-        log = plan.directory / "log"
-        members = [Child(n, ["serve", *shared, "--member", n], log / f"{n.split('.')[0]}.log") for n in plan.names]
-        balancer = Child("balancer", ["balance", *shared, "--run", str(plan.run)], log / "balancer.log")
-        cluster = LocalCluster(plan, members, balancer)
-        keepers: list[asyncio.Task[None]] = []
-        try:
-            await asyncio.gather(*(c.start() for c in cluster.children))
-            await _ready(cluster)
-            await _taken_in(cluster)
-            keepers = [asyncio.create_task(c.keep_running(cluster.say), name=c.name) for c in cluster.children]
-            yield cluster
-        finally:
-            for child in cluster.children:
-                child.stopping = True
-            for keeper in keepers:
-                keeper.cancel()
-            await asyncio.gather(*(c.stop() for c in cluster.members))
-            await cluster.balancer.stop()
+    if plan.puppet_ca:
+        await _founded(plan)
+    shared = ["--cluster", str(plan.cluster_file), "--pki", str(plan.pki)]
+    log = plan.directory / "log"
+    members = [Child(n, ["serve", *shared, "--member", n], log / f"{n.split('.')[0]}.log") for n in plan.names]
+    balancer = Child("balancer", ["balance", *shared, "--run", str(plan.run)], log / "balancer.log")
+    cluster = LocalCluster(plan, members, balancer)
+    keepers: list[asyncio.Task[None]] = []
+    try:
+        await asyncio.gather(*(c.start() for c in cluster.children))
+        await _ready(cluster)
+        await _taken_in(cluster)
+        keepers = [asyncio.create_task(c.keep_running(cluster.say), name=c.name) for c in cluster.children]
+        yield cluster
+    finally:
+        for child in cluster.children:
+            child.stopping = True
+        for keeper in keepers:
+            keeper.cancel()
+        await asyncio.gather(*(c.stop() for c in cluster.members))
+        await cluster.balancer.stop()
 
 
 async def _founded(plan: Plan) -> None:
@@ -376,18 +376,50 @@ async def _taken_in(cluster: LocalCluster) -> None:
 
 
 @contextlib.contextmanager
-def _only_one(plan: Plan) -> Any:
-    running_now = recorded(plan.directory)
-    if running_now is not None:
-        raise Conflict(
-            f"A local cluster already runs in {plan.directory} (process {running_now}); muster down stops it"
-        )
-    record = plan.run / "up.json"
-    write_atomically(record, json.dumps({"pid": os.getpid(), "started": _started(os.getpid())}))
+def only_one(directory: Path) -> Iterator[None]:
+    """Hold the right to run a local cluster in this directory; taken before anything in it is written.
+
+    Raises:
+        Conflict: another process has it.
+        Denied: the directory of its sockets belongs to somebody else.
+    """
+    directory = directory.absolute()
+    run = run_directory(directory)
+    for needed in (directory, run):
+        make_directory(needed, mode=0o700)
+    if run.stat().st_uid != os.getuid():
+        raise Denied(f"{run} belongs to somebody else; remove it or use another --dir")
+    # The kernel lets go of the lock with the process, however that ends; the record beside it says whose it is.
+    held = os.open(run / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        yield
+        deadline = time.monotonic() + _LETTING_GO_S
+        while not _locked(held):
+            refuse_second(directory)
+            if time.monotonic() > deadline:
+                raise Conflict(f"A local cluster is starting or stopping in {directory}")
+            time.sleep(0.02)
+        record = run / "up.json"
+        write_atomically(record, json.dumps({"pid": os.getpid(), "started": _started(os.getpid())}))
+        try:
+            yield
+        finally:
+            record.unlink(missing_ok=True)
     finally:
-        record.unlink(missing_ok=True)
+        os.close(held)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def refuse_second(directory: Path) -> None:
+    """Raise Conflict when a local cluster runs in the directory."""
+    if (pid := recorded(directory)) is not None:
+        raise Conflict(f"A local cluster already runs in {directory} (process {pid}); muster down stops it")
 
 
 def recorded(directory: Path) -> int | None:

@@ -73,6 +73,7 @@ def up(
         puppet_ca=puppet_ca,
     )
     if dry_run:
+        local.refuse_second(directory)
         click.echo("Would run a local cluster:")
         for line in plan.describe():
             click.echo(f"  {line}")
@@ -80,8 +81,9 @@ def up(
     if detach:
         _detached(directory, members, ports, store_url, features_file, puppet_ca=puppet_ca)
         return
-    local.prepare(plan)
-    asyncio.run(_foreground(plan, live=sys.stdout.isatty() and not plain))
+    with local.only_one(directory):
+        local.prepare(plan)
+        asyncio.run(_foreground(plan, live=sys.stdout.isatty() and not plain))
 
 
 @click.command()
@@ -133,11 +135,10 @@ def _detached(
     puppet_ca: bool,
 ) -> None:
     from muster.cli import local
-    from muster.kernel.errors import Conflict, Unavailable
+    from muster.kernel.errors import Unavailable
     from muster.kernel.files import make_directory
 
-    if local.recorded(directory) is not None:
-        raise Conflict(f"A local cluster already runs in {directory}; muster down stops it")
+    local.refuse_second(directory)
     arguments = [sys.executable, "-m", "muster", "up", "--plain", "--dir", str(directory), "--members", str(members)]
     for port in ports:
         arguments += ["--port", port]

@@ -143,6 +143,11 @@ class MemberProtocol(HttpToolsProtocol):
     def expired(self, now: float) -> bool:
         return now > self.deadline
 
+    def part_by(self, latest: float) -> None:
+        """Do not wait longer than that for a request; one that runs is not hurried."""
+        if self.deadline != _FOREVER:
+            self.deadline = min(self.deadline, latest)
+
     def _refuse_long_headers(self) -> None:
         if not self.transport.is_closing():
             self.transport.write(

@@ -23,6 +23,9 @@ from muster.kernel import log
 
 _log = log.logger("edge")
 _SWEEP_S = 0.5
+# A client that has not asked for so long gets its connection closed while the member drains. Shorter would meet requests
+# that are under way; the idle timeout is as long as a drain may take.
+_PARTING_S = 5.0
 
 
 class Server:
@@ -80,9 +83,15 @@ class Server:
                 listener.context = context
 
     def drain(self, draining: bool) -> None:
-        """Let every reply close its connection, or no longer."""
+        """Let every reply close its connection, or no longer; those that wait for a request wait ``_PARTING_S`` at most."""
         for application in self._applications:
             application.draining = draining
+        if not draining:
+            return
+        latest = asyncio.get_running_loop().time() + _PARTING_S
+        for connection in self._state.connections:
+            if isinstance(connection, MemberProtocol):
+                connection.part_by(latest)
 
     def trust(self, balancers: frozenset[str]) -> None:
         """Take PROXY headers from these addresses from now on, and from no others."""

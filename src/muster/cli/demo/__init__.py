@@ -60,6 +60,7 @@ async def _demonstrated(directory: Path, check: bool, members: int, memory: bool
     make_directory(directory, mode=0o700)
     _step("Muster demo: a cluster of Foreman Smart Proxies on this machine's loopback addresses.")
     async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(local.only_one(directory))
         dns = await stack.enter_async_context(_dns(directory, memory))
         _step(dns.sentence)
         plan = local.planned(directory, members=members, features=dns.features)
@@ -91,16 +92,26 @@ async def _demonstrated(directory: Path, check: bool, members: int, memory: bool
 @contextlib.asynccontextmanager
 async def _dns(directory: Path, memory: bool) -> AsyncIterator[_DNS]:
     from muster.cli.demo import bind
+    from muster.kernel.errors import Unavailable
 
-    if memory or bind.binary() is None:
-        why = "as asked" if memory else "because there is no BIND on this machine (Debian: apt-get install bind9)"
-        sentence = (
-            f"DNS: provider memory, {why}. Each member keeps its own records and forgets them when it ends: "
-            "enough to see the protocol, no DNS server anywhere."
-        )
-        yield _DNS({"dns": {"provider": "memory"}}, sentence)
-        return
-    async with bind.running(directory / "bind") as server:
+    why = ""
+    async with contextlib.AsyncExitStack() as stack:
+        if memory:
+            why = "as asked"
+        elif bind.binary() is None:
+            why = "because there is no BIND on this machine (Debian: apt-get install bind9)"
+        else:
+            try:
+                server = await stack.enter_async_context(bind.running(directory / "bind"))
+            except Unavailable as e:
+                why = f"because BIND did not start ({e})"
+        if why:
+            sentence = (
+                f"DNS: provider memory, {why}. Each member keeps its own records and forgets them when it ends: "
+                "enough to see the protocol, no DNS server anywhere."
+            )
+            yield _DNS({"dns": {"provider": "memory"}}, sentence)
+            return
         settings = {"server": server.address, "port": server.port, "key_file": str(server.key_file)}
         sentence = f"DNS: a real BIND on {server.address} port {server.port}, zones {', '.join(bind.ZONES)}"
         yield _DNS({"dns": {"provider": "nsupdate", "nsupdate": settings}}, sentence, server)
