@@ -18,13 +18,13 @@ from muster.balancer.haproxy.journal import Journal
 from muster.balancer.haproxy.render import RuntimePaths, rendered
 from muster.balancer.model import Balancing, modelled
 from muster.balancer.steering import Steering
-from muster.cluster.file import ClusterFile
+from muster.cluster.file import Balancer, ClusterFile
 from muster.cluster.life import Life, Lives, lives_in
 from muster.cluster.observations import Observation, told
 from muster.cluster.steward import Steward
 from muster.kernel import log
 from muster.kernel.errors import MusterError, Unavailable
-from muster.kernel.files import fingerprint, make_directory
+from muster.kernel.files import fingerprint, make_directory, write_atomically
 from muster.store.engine import Store
 
 _log = log.logger("app")
@@ -34,6 +34,8 @@ _LAST_BEAT_S = 2.0
 # What was refused may be refused for a reason that passes: a port still taken, a full disk, a slow new worker.
 _FIRST_WAIT_S = 5.0
 _LONGEST_WAIT_S = 60.0
+# The cluster file in force, kept beside HAProxy's configuration: whoever restarts on a bad one needs the good one.
+_ACCEPTED = "cluster.accepted.yaml"
 
 
 @dataclass(frozen=True)
@@ -57,10 +59,10 @@ async def balance(options: BalancerOptions) -> None:
     """Run HAProxy until a signal: TERM and INT stop it, HUP looks at the cluster file at once and undoes edits by hand.
 
     A changed cluster file, check certificate or CA is put in force without losing a connection; what cannot be used is
-    refused and the old one stays. HAProxy serves whether the store answers or not.
+    refused and the old one stays, also over a restart. HAProxy serves whether the store answers or not.
 
     Raises:
-        InvalidSettings: the cluster file has problems.
+        InvalidSettings: the cluster file has problems, and no earlier one was ever in force here.
         MusterError: as :meth:`HAProxyEngine.apply`, of the first configuration.
     """
     loop = asyncio.get_running_loop()
@@ -80,7 +82,7 @@ async def balance(options: BalancerOptions) -> None:
 
     loop.add_signal_handler(signal.SIGHUP, looking)
     make_directory(options.run, mode=0o700)
-    cluster = loaded(options.cluster_file)
+    cluster, refused = _usable(options)
     async with contextlib.AsyncExitStack() as stack:
         store = await stack.enter_async_context(cluster_store(cluster))
         paths = RuntimePaths(options.run, (options.pki / "balancer").absolute())
@@ -88,7 +90,7 @@ async def balance(options: BalancerOptions) -> None:
         journal = stack.enter_context(Journal(options.run))
         engine = await stack.enter_async_context(HAProxyEngine(paths, binary=found.path))
         process = BalancerProcess(options, cluster, store, paths, found, engine, journal)
-        await process.open()
+        await process.open(refused)
         _log.info("Balancer runs", haproxy=engine.version, pid=engine.pid, generation=engine.generation)
         while not stop.is_set():
             with contextlib.suppress(TimeoutError):
@@ -101,6 +103,19 @@ async def balance(options: BalancerOptions) -> None:
                 look.clear()
                 await process.beat(asked=asked)
         await process.close()
+
+
+def _usable(options: BalancerOptions) -> tuple[ClusterFile, str]:
+    """Return the cluster file, or the one that was in force last with why the present one cannot be used."""
+    try:
+        return loaded(options.cluster_file), ""
+    except MusterError as e:
+        try:
+            cluster = loaded(options.run / _ACCEPTED)
+        except MusterError:
+            raise e from None
+        _log.critical("The cluster file cannot be used; the one in force last is", why=str(e))
+        return cluster, str(e)
 
 
 @dataclass(frozen=True)
@@ -133,17 +148,23 @@ class BalancerProcess:
     _removed: frozenset[str] = frozenset()
     _refused: _Refused | None = None
     _store_beat: asyncio.Task[None] | None = None
+    _following: asyncio.Task[None] | None = None
+    _asked: bool = False
+    _seen: Observation | None = None
 
     def __post_init__(self) -> None:
         self.which = self.cluster.balancer(self.options.name)
         self.steering = Steering(self.options.run)
         self.steward = Steward(self.store, f"balancer {self.which.name} {os.getpid()}.{time.time_ns()}")
 
-    async def open(self) -> None:
-        """Put the first configuration in force.
+    async def open(self, refused: str = "") -> None:
+        """Put the first configuration in force, or go on with the one of the last run.
+
+        Args:
+            refused: why ``cluster`` is not the cluster file's present content; empty when it is.
 
         Raises:
-            MusterError: as :meth:`HAProxyEngine.apply`.
+            MusterError: as :meth:`HAProxyEngine.apply`, when no earlier configuration is served.
         """
         self._known = self._files_on_disk()
         # Without the store nobody is known to be removed, and HAProxy serves; silence is a way to be without it.
@@ -151,9 +172,26 @@ class BalancerProcess:
             async with asyncio.timeout(_LAST_BEAT_S):
                 self._lives = await Lives(self.store).all()
         self._removed = self._gone()
-        await self.engine.apply(self._rendered())
+        try:
+            await self.engine.apply(self._rendered(self.cluster, self.which))
+            if not refused:
+                self._remember_file()
+        except MusterError as e:
+            if self.engine.pid is None:
+                raise
+            _log.critical("The configuration of the last run stays in force", why=str(e))
+            refused = refused or str(e)
+            with contextlib.suppress(MusterError):
+                # HAProxy has the servers of that file, and only those can be steered.
+                self.cluster = loaded(self.options.run / _ACCEPTED)
+                self.which = self.cluster.balancer(self.options.name)
+        if refused:
+            self._refused = _Refused(refused, False, _FIRST_WAIT_S, time.monotonic() + _FIRST_WAIT_S)
 
     async def close(self) -> None:
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.wait([self._following], timeout=_LAST_BEAT_S)
         if self._store_beat is not None:
             await asyncio.wait([self._store_beat], timeout=_LAST_BEAT_S)
             self._store_beat.cancel()
@@ -166,25 +204,43 @@ class BalancerProcess:
 
         ``asked`` also tries again what was refused, and undoes edits by hand.
         """
-        await self._follow(asked=asked)
-        if asked:
-            try:
+        self._asked = self._asked or asked
+        # A reload waits for the one before, and for its worker; members must not be steered later for that, nor the store
+        # take this balancer for silent.
+        if self._following is None or self._following.done():
+            self._following = asyncio.create_task(self._followed(), name="balancer's files")
+            await asyncio.wait([self._following], timeout=_BEAT_S / 2)
+        seen = await self._steered()
+        # A store that hangs must not hold up the steering.
+        if self._store_beat is None or self._store_beat.done():
+            self._store_beat = asyncio.create_task(self._beat_in_store(seen), name="balancer's store beat")
+
+    async def _followed(self) -> None:
+        asked, self._asked = self._asked, False
+        try:
+            await self._follow(asked=asked)
+            if asked:
                 await self.engine.mend()
-            except MusterError as e:
-                _log.error("What was changed by hand could not be put back", why=str(e))
+        except MusterError as e:
+            _log.error("What was changed by hand could not be put back", why=str(e))
+        except Exception:  # noqa: BLE001 - boundary: a beat with a bug must not end the balancer
+            _log.exception("Following the files broke")
+
+    async def _steered(self) -> Observation:
+        if self.engine.is_changing and self._seen is not None:
+            # Between two workers there is nobody to tell; what was seen last is told again.
+            return self._seen
         self.steering.gate(self.engine.newcomers())
         try:
-            seen = await self.steering.beat(
+            self._seen = await self.steering.beat(
                 self.which.name, self._balancing(), self._lives, engine=f"HAProxy {self.engine.version}",
                 generation=self.engine.generation or "", trouble=self._trouble(),
                 totals=self.journal.totals,
             )  # fmt: skip
         except MusterError as e:
             _log.warning("HAProxy was not steered", why=str(e))
-            seen = Observation(self.which.name, trouble=str(e))
-        # A store that hangs must not hold up the steering.
-        if self._store_beat is None or self._store_beat.done():
-            self._store_beat = asyncio.create_task(self._beat_in_store(seen), name="balancer's store beat")
+            self._seen = Observation(self.which.name, trouble=str(e), blind=True)
+        return self._seen
 
     async def _beat_in_store(self, seen: Observation) -> None:
         try:
@@ -212,12 +268,9 @@ class BalancerProcess:
         try:
             cluster = loaded(self.options.cluster_file)
             which = cluster.balancer(self.options.name)
-            before, self.cluster, self.which = (self.cluster, self.which), cluster, which
-            try:
-                await self.engine.apply(self._rendered(), anew=anew)
-            except MusterError:
-                self.cluster, self.which = before
-                raise
+            await self.engine.apply(self._rendered(cluster, which), anew=anew)
+            self.cluster, self.which = cluster, which
+            self._remember_file()
         except MusterError as e:
             wait_s = _FIRST_WAIT_S if changed or refused is None else min(2 * refused.wait_s, _LONGEST_WAIT_S)
             if changed or refused is None or refused.why != str(e):
@@ -237,13 +290,20 @@ class BalancerProcess:
         lives = self._lives or {}
         return frozenset(n for n, life in lives.items() if life.state == "removed")
 
+    def _remember_file(self) -> None:
+        with contextlib.suppress(MusterError, OSError):
+            text = self.options.cluster_file.read_bytes()
+            # What changed since it was read is refused or in force with the next beat, and remembered then.
+            if self._files_on_disk() == self._known:
+                write_atomically(self.options.run / _ACCEPTED, text, mode=0o600)
+
     def _balancing(self) -> Balancing:
         return modelled(self.cluster.without(self._removed))
 
-    def _rendered(self) -> str:
+    def _rendered(self, cluster: ClusterFile, which: Balancer) -> str:
         return rendered(
-            self._balancing(),
-            which=self.which,
+            modelled(cluster.without(self._removed)),
+            which=which,
             runtime=self.paths,
             version=self.binary.version,
             dual_stack=binaries.has_ipv6(),

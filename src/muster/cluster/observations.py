@@ -25,6 +25,7 @@ class Observation:
         sessions: connections by member, over all of HAProxy's workers.
         trouble: why the balancer could not do what it should; empty when it could.
         totals: connections, failures and bytes by member since the balancer was first started.
+        blind: whether HAProxy did not answer, so that opinions and sessions are not known rather than none.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Observation:
     sessions: Mapping[str, int] = field(default_factory=dict)
     trouble: str = ""
     totals: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    blind: bool = False
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)

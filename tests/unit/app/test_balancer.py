@@ -15,10 +15,13 @@ import yaml
 from muster.app import balancer as app
 from muster.app.balancer import BalancerOptions, BalancerProcess
 from muster.app.settings import loaded
-from muster.balancer.haproxy.binary import Binary, HAProxyVersion
+from muster.balancer.haproxy.binary import Binary
 from muster.balancer.haproxy.engine import HAProxyEngine
 from muster.balancer.haproxy.journal import Journal
 from muster.balancer.haproxy.render import RuntimePaths
+from muster.balancer.haproxy.version import HAProxyVersion
+from muster.cluster.file import ClusterFile
+from muster.cluster.observations import Observation
 from muster.kernel.errors import Misconfigured, MusterError, Unavailable
 from muster.kernel.secrets import Secret
 from muster.store.engine import Store, opened
@@ -42,14 +45,21 @@ class Engine:
     generation = "none"
     last_error = None
     is_edited = False
+    is_changing = False
 
     def __init__(self) -> None:
         self.errors: list[MusterError] = []
         self.applied: list[bool] = []
+        self.texts: list[str] = []
         self.mended = 0
+        self.pid: int | None = None
+        self.holds = asyncio.Event()
+        self.holds.set()
 
-    async def apply(self, _: str, *, anew: bool = False) -> None:
+    async def apply(self, text: str, *, anew: bool = False) -> None:
         self.applied.append(anew)
+        self.texts.append(text)
+        await self.holds.wait()
         if self.errors:
             raise self.errors.pop(0)
 
@@ -85,22 +95,27 @@ def engine() -> Engine:
     return Engine()
 
 
-@contextlib.asynccontextmanager
-async def running(tmp_path: Path, engine: Engine, store: Store) -> AsyncIterator[BalancerProcess]:
+def written(tmp_path: Path) -> BalancerOptions:
     file = tmp_path / "cluster.yaml"
     file.write_text(yaml.safe_dump({**GOOD, "store": {"url": f"sqlite:///{tmp_path}/muster.db"}}))
-    options = BalancerOptions(file, tmp_path / "pki", tmp_path / "run")
-    paths = RuntimePaths(tmp_path / "run", tmp_path / "pki" / "balancer")
+    (tmp_path / "run").mkdir(exist_ok=True)
+    return BalancerOptions(file, tmp_path / "pki", tmp_path / "run")
+
+
+@contextlib.asynccontextmanager
+async def running(
+    options: BalancerOptions, engine: Engine, store: Store, cluster: ClusterFile | None = None, refused: str = ""
+) -> AsyncIterator[BalancerProcess]:
     process = BalancerProcess(
         options,
-        loaded(file),
+        cluster or loaded(options.cluster_file),
         store,
-        paths,
+        RuntimePaths(options.run, options.pki / "balancer"),
         Binary(Path("/nowhere"), engine.version),
         cast(HAProxyEngine, engine),
         cast(Journal, SimpleNamespace(totals={})),
     )
-    await process.open()
+    await process.open(refused)
     try:
         yield process
     finally:
@@ -111,7 +126,7 @@ async def running(tmp_path: Path, engine: Engine, store: Store) -> AsyncIterator
 async def process(tmp_path: Path, engine: Engine, clock: Clock) -> AsyncIterator[BalancerProcess]:
     async with (
         opened(Secret(f"sqlite:///{tmp_path}/muster.db")) as store,
-        running(tmp_path, engine, store) as found,
+        running(written(tmp_path), engine, store) as found,
     ):
         engine.applied.clear()
         yield found
@@ -183,7 +198,87 @@ async def test_a_store_that_is_silent_does_not_keep_haproxy_from_serving(
 
     server = await asyncio.start_server(silent, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    async with opened(Secret(f"postgresql://muster:x@127.0.0.1:{port}/muster")) as store:
-        async with running(tmp_path, engine, store):
-            assert engine.applied == [False]
+    async with (
+        opened(Secret(f"postgresql://muster:x@127.0.0.1:{port}/muster")) as store,
+        running(written(tmp_path), engine, store),
+    ):
+        assert engine.applied == [False]
     server.close()
+
+
+async def test_a_reload_that_takes_its_time_makes_nobody_silent(
+    process: BalancerProcess, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "_BEAT_S", 0.05)
+    told = []
+
+    async def steered(*_: Any, **more: Any) -> Observation:
+        told.append(more["trouble"])
+        return Observation("lb")
+
+    monkeypatch.setattr(process.steering, "beat", steered)
+    engine.holds.clear()
+    changed(process, 50)
+    for _ in range(3):
+        await process.beat()
+    assert (len(engine.applied), len(told)) == (1, 3)
+    assert process.cluster.members[0].weight == 100, "HAProxy has not heard of the change yet"
+    # Between two workers nobody is steered, and what was seen last is told again.
+    engine.is_changing = True
+    await process.beat()
+    assert len(told) == 3
+    engine.is_changing = False
+    engine.holds.set()
+    assert process._following is not None
+    await process._following
+    assert process.cluster.members[0].weight == 50
+
+
+async def test_a_haproxy_that_does_not_answer_says_nothing_about_sessions(process: BalancerProcess) -> None:
+    await process.beat()
+    assert process._seen is not None
+    assert process._seen.blind
+
+
+async def test_who_restarts_on_a_bad_cluster_file_goes_on_with_the_good_one(
+    tmp_path: Path, engine: Engine, clock: Clock
+) -> None:
+    async with opened(Secret(f"sqlite:///{tmp_path}/muster.db")) as store:
+        options = written(tmp_path)
+        options.cluster_file.write_text("members: [")
+        with pytest.raises(MusterError):
+            app._usable(options)
+        options = written(tmp_path)
+        async with running(options, engine, store):
+            pass
+        options.cluster_file.write_text("members: [")
+        cluster, refused = app._usable(options)
+        assert "not YAML" in refused
+        engine.pid = 17
+        async with running(options, engine, store, cluster, refused) as process:
+            assert engine.texts[0] == engine.texts[1]
+            assert process._trouble() == refused
+            written(tmp_path)
+            changed(process, 50)
+            await process.beat()
+            assert (process._trouble(), process.cluster.members[0].weight) == ("", 50)
+
+
+async def test_a_first_configuration_that_is_refused_does_not_end_a_haproxy_that_serves(
+    tmp_path: Path, engine: Engine, clock: Clock
+) -> None:
+    async with opened(Secret(f"sqlite:///{tmp_path}/muster.db")) as store:
+        options = written(tmp_path)
+        engine.errors = [Misconfigured("too few descriptors")]
+        with pytest.raises(Misconfigured):
+            async with running(options, engine, store):
+                pass
+        async with running(options, engine, store) as process:
+            changed(process, 50)
+        engine.errors = [Misconfigured("too few descriptors")]
+        engine.pid = 17
+        async with running(options, engine, store) as process:
+            assert process._trouble() == "too few descriptors"
+            assert process.cluster.members[0].weight == 100, "only what HAProxy has can be steered"
+            await process.beat(asked=True)
+            assert (process._trouble(), process.cluster.members[0].weight) == ("", 50)

@@ -60,6 +60,7 @@ class HAProxyEngine:
         runtime: the worker's command socket.
         master: the master's command socket.
         last_error: why the last start or apply failed; None when it did not.
+        is_changing: whether one worker is about to follow another, so that what is said to either may be lost.
 
     Concurrency: any method may be called by several tasks; applies take turns.
     """
@@ -79,6 +80,7 @@ class HAProxyEngine:
         self.runtime = RuntimeSocket(paths.runtime_socket)
         self.master = MasterSocket(paths.master_socket)
         self.last_error: str | None = None
+        self.is_changing = False
         self._path = binary
         self._clock = clock or SystemClock()
         self._min_interval_s = min_interval_s
@@ -189,6 +191,13 @@ class HAProxyEngine:
         layout = Layout.of(text)
         if not anew and (await self._weighed(text) or (self._can_add(text) and await self._added(text))):
             return
+        self.is_changing = True
+        try:
+            await self._replaced(text, layout)
+        finally:
+            self.is_changing = False
+
+    async def _replaced(self, text: str, layout: Layout) -> None:
         newcomers = self._new_in_known_backends(layout)
         if self._good is not None:
             await self._save_state(layout, newcomers)
