@@ -152,7 +152,38 @@ async def test_a_killed_balancer_command_is_started_again_and_leaves_no_second_h
         await asyncio.sleep(1.0)
     shown("kill -9 of muster balance, new", seen.new, killed)
     assert not [p for p in old if is_running(p)], "the first HAProxy still runs"
-    assert len([o for o in seen.new if not o.ok]) <= 10, "more than one second of calls failed"
+    served_again = [o for o in seen.new if o.ok and o.start > killed]
+    assert served_again, "nobody was served afterwards"
+
+
+@pytest.mark.parametrize("spoilt", ["members: [\n", "signer", "descriptors"])
+async def test_a_balancer_that_starts_on_a_file_it_cannot_use_serves_the_last_good_one(
+    local: Local, cluster_file: Edit, spoilt: str
+) -> None:
+    before, pid, since = in_force(local), local.balance_pid, len(local.log("balancer"))
+    old = {p.pid for p in await local.master.processes()}
+    assert pid is not None
+    # Dead before the file is bad: whoever runs refuses it and needs no memory.
+    os.kill(pid, signal.SIGKILL)
+    if spoilt == "signer":
+        cluster_file(lambda content: content.update(signer="nobody.muster.test"))
+    elif spoilt == "descriptors":
+        cluster_file(lambda content: content["balancers"][0].update(maxconn=1_000_000))
+    else:
+        local.cluster_file.write_text(spoilt)
+
+    async def is_replaced() -> bool:
+        now = await workers(local)
+        return local.balance_pid not in (None, pid) and bool(now) and not now & old
+
+    await until(is_replaced, "another HAProxy serves")
+    assert in_force(local) == before
+    assert (await local.ask("/version")).status == 200
+
+    said = local.log("balancer")[since:]
+    assert ("the one in force last is" if spoilt != "descriptors" else "The configuration of the last run stays") in said
+    states = await local.servers()
+    assert all(s.takes_traffic for s in states.values()), states
 
 
 async def test_mute_and_babbling_clients_reach_no_member_and_disturb_nobody(local: Local) -> None:
