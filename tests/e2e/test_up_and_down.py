@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -21,12 +23,15 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def planned(tmp_path: Path, needs: Callable[[str], None]) -> Iterator[Local]:
+def planned(needs: Callable[[str], None]) -> Iterator[Local]:
     """A cluster of one member that nobody has started; whatever is left of it afterwards is ended."""
     needs("haproxy")
-    yield Local(tmp_path / "c", free_ports(1), 1)
-    if (pid := recorded(tmp_path / "c")) is not None:
+    # Short, as an administrator's directory is: HAProxy's sockets are below it.
+    directory = Path(tempfile.mkdtemp(prefix="muster-e2e-"))
+    yield Local(directory / "c", free_ports(1), 1)
+    if (pid := recorded(directory / "c")) is not None:
         end(descendants(pid))
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 def up(local: Local, *more: str) -> clusters.Said:

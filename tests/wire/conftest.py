@@ -1,4 +1,4 @@
-"""Wiring only: one member with a real BIND for all recorded conversations."""
+"""Wiring only: one member with a real BIND for the recorded conversations of a file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def lab(
         yield server
 
 
-@pytest.fixture(scope="session")
+# Not for the session: the member runs in this process, and tests of other rooms set up logging for themselves.
+@pytest.fixture(scope="module")
 def proxy(lab: BindServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Member]:
     nsupdate = {"server": lab.address, "port": lab.port, "key_file": str(lab.key_file)}
     with member.running(
@@ -45,6 +46,6 @@ def proxy(lab: BindServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def clients(proxy: Member) -> Mapping[str, Path]:
     return identities.certificates(proxy)
