@@ -164,7 +164,16 @@ def _document(plan: local.Plan, members: int, outside: Mapping[str, int]) -> dic
             {"id": n, "name": name.replace("01", f"{n:02d}"), "address": plan.member_address(0)}
             for n in range(1, members + 1)
         ],
-        "services": {s: {"listen_port": free_port(), "member_port": port} for s, port in ports.items()},
+        # One member plays all of them, Puppet CA included.
+        "signer": name,
+        "services": {
+            s: {
+                "listen_port": free_port(),
+                "member_port": port,
+                **({"destinations": "all"} if s == "puppetca" else {}),
+            }
+            for s, port in ports.items()
+        },
         "edge": {"drain_s": 0},
     }
 

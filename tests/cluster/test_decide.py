@@ -95,6 +95,14 @@ def removing(cut: Cut | None) -> World:
     return world.rest()
 
 
+def removing_what_never_came_up(cut: Cut | None) -> World:
+    world = begun(cut)
+    world.add("p4", runs=False)
+    assert world.rest().states["p4"] == "joining"
+    world.wish("p4", "removed")
+    return world.rest()
+
+
 def removing_out_of_maintenance(cut: Cut | None) -> World:
     world = begun(cut)
     world.wish("p3", "maintenance")
@@ -182,6 +190,9 @@ def one_balancer_absent(cut: Cut | None) -> World:
     world.turn(6)
     world.add("p4")
     world.wish("p2", "drain")
+    # It had connections when it was last heard.
+    assert world.rest().states["p2"] == "draining"
+    world.wish("p2", "drain", forced=True)
     return world.rest()
 
 
@@ -192,6 +203,91 @@ def every_balancer_absent(cut: Cut | None) -> World:
     world.turn(6)
     world.add("p4")
     world.wish("p2", "drain")
+    assert world.rest().states == {**READY, "p4": "ready"}
+    world.wish("p2", "drain", forced=True)
+    return world.rest()
+
+
+def a_balancer_that_comes_back(cut: Cut | None) -> World:
+    world = begun(cut, balancers=1)
+    world.balancers["b1"].runs = False
+    world.turn(6)
+    world.wish("p2", "drain")
+    assert world.rest().states == READY
+    world.balancers["b1"].runs = True
+    return world.rest()
+
+
+def a_balancer_whose_haproxy_does_not_answer(cut: Cut | None) -> World:
+    world = begun(cut)
+    world.wish("p2", "drain")
+    world.turn()
+    world.balancers["b1"].answers = False
+    assert world.rest().states["p2"] in ("ready", "draining")
+    world.balancers["b1"].answers = True
+    return world.rest()
+
+
+def rubies_whose_balancer_is_silent(cut: Cut | None) -> World:
+    world = begun(cut, balancers=1, ruby=READY)
+    world.balancers["b1"].runs = False
+    world.turn(6)
+    for name in READY:
+        world.wish(name, "drain")
+    assert world.rest().states == READY
+    world.balancers["b1"].runs = True
+    return world.rest()
+
+
+def rubies_whose_balancer_is_in_trouble(cut: Cut | None) -> World:
+    world = begun(cut, balancers=1, ruby=READY)
+    world.balancers["b1"].answers = False
+    world.turn(2)
+    for name in READY:
+        world.wish(name, "drain")
+    assert world.rest().states == READY
+    world.balancers["b1"].answers = True
+    return world.rest()
+
+
+def a_store_that_was_down(cut: Cut | None) -> World:
+    world = begun(cut, balancers=1)
+    balancer, members = world.balancers["b1"], world.members.values()
+    for name in READY:
+        world.wish(name, "drain")
+    balancer.runs = False
+    for it in members:
+        it.reaches_store = False
+    world.turn(60)
+    # A balancer is the first to reach it again, and decides at once.
+    balancer.runs = True
+    assert world.rest().states == READY
+    for it in members:
+        it.reaches_store = True
+    return world.rest()
+
+
+def a_member_a_balancer_cannot_reach(cut: Cut | None) -> World:
+    world = begun(cut, members=2, balancers=1)
+    world.balancers["b1"].cut = {"p2"}
+    world.turn(2)
+    world.wish("p1", "drain")
+    states, held = world.rest().end
+    assert (states, set(held)) == ({"p1": "ready", "p2": "ready"}, {"p1"})
+    world.balancers["b1"].cut = set()
+    return world.rest()
+
+
+def checks_that_fail_for_everybody(cut: Cut | None) -> World:
+    world = begun(cut)
+    for balancer in world.balancers.values():
+        balancer.cut = set(READY)
+    world.turn(2)
+    for name in READY:
+        world.wish(name, "drain")
+    assert world.rest().states == READY
+    for balancer in world.balancers.values():
+        balancer.cut = set()
     return world.rest()
 
 
@@ -236,6 +332,7 @@ STORIES: Mapping[Story, tuple[Mapping[str, State], set[str]]] = {
     maintenance_and_back: (READY, set()),
     maintenance_that_ends_in_a_drain: ({**READY, "p2": "drained"}, set()),
     removing: ({**READY, "p3": "removed"}, set()),
+    removing_what_never_came_up: ({**READY, "p4": "removed"}, set()),
     removing_out_of_maintenance: ({**READY, "p3": "removed"}, set()),
     adding_again: (READY, set()),
     striking_from_the_file: ({**READY, "p3": "removed"}, set()),
@@ -247,6 +344,13 @@ STORIES: Mapping[Story, tuple[Mapping[str, State], set[str]]] = {
     a_ruby_member: ({**READY, "p4": "ready"}, set()),
     one_balancer_absent: ({**READY, "p2": "drained", "p4": "ready"}, set()),
     every_balancer_absent: ({**READY, "p2": "drained", "p4": "ready"}, set()),
+    a_balancer_that_comes_back: ({**READY, "p2": "drained"}, set()),
+    a_balancer_whose_haproxy_does_not_answer: ({**READY, "p2": "drained"}, set()),
+    rubies_whose_balancer_is_silent: ({"p1": "drained", "p2": "drained", "p3": "ready"}, {"p3"}),
+    rubies_whose_balancer_is_in_trouble: ({"p1": "drained", "p2": "drained", "p3": "ready"}, {"p3"}),
+    a_store_that_was_down: ({"p1": "drained", "p2": "drained", "p3": "ready"}, {"p3"}),
+    a_member_a_balancer_cannot_reach: ({"p1": "drained", "p2": "ready"}, set()),
+    checks_that_fail_for_everybody: ({"p1": "drained", "p2": "drained", "p3": "ready"}, {"p3"}),
     losing_everybody: (READY, set()),
     a_member_that_dies_while_it_drains: ({**READY, "p2": "drained"}, set()),
     a_member_broken_for_one_service: ({**READY, "p1": "drained"}, {"p3"}),
@@ -280,7 +384,16 @@ UP: Mapping[str, Opinion] = dict.fromkeys(SERVICES, "up")
 def of(name: str, stands: State | None = "ready", /, **more: Any) -> MemberView:
     said = "draining" if stands in ("draining", "drained", "maintenance") else "ready"
     life = Life(stands, version=3, age_s=60) if stands else None
-    given = {"life": life, "ready": ALL, "opinions": {"b1": UP}, "sessions": 0, "state": said}
+    ready = more.get("ready", ALL)
+    given = {
+        "life": life,
+        "ready": ready,
+        "serves": ready,
+        "takes": ready,
+        "opinions": {"b1": UP},
+        "sessions": 0,
+        "state": said,
+    }
     return MemberView(name, **{**given, **more})
 
 
@@ -331,6 +444,45 @@ def test_invariant_1_only_who_is_admitted_counts(other: State) -> None:
 def test_invariant_1_of_zero_asks_for_nobody_and_a_forced_wish_asks_nobody() -> None:
     assert steps(of("p1", wish=DRAIN), min_ready=0) == {"p1": "draining"}
     assert steps(of("p1", wish=wished("drain", forced=True)), min_ready=2) == {"p1": "draining"}
+
+
+SILENT = dict.fromkeys(SERVICES, "p2 is silent, and its checks pass at b1")
+
+
+def test_invariant_1_who_fails_at_a_balancer_counts_for_nothing_whatever_it_says_of_itself() -> None:
+    failing = of("p2", serves=frozenset(), takes=frozenset(), opinions={"b1": dict.fromkeys(SERVICES, "down")})
+    decision = decided(viewed(of("p1", wish=DRAIN), failing))
+    assert decision.commands == ()
+    assert decision.held == {"p1": "without it too few members would be ready (puppetca 0, smartproxy 0; 1 must be)"}
+    assert steps(of("p1", wish=wished("drain", forced=True)), failing) == {"p1": "draining"}
+    assert steps(of("p1"), replace(failing, wish=DRAIN)) == {"p2": "draining"}
+
+
+def test_invariant_1_who_serves_at_one_balancer_only_is_missed_there_and_counts_for_nobody() -> None:
+    half = of("p2", serves=frozenset())
+    assert "p1" in decided(viewed(of("p1", wish=DRAIN), half)).held
+    assert "p2" in decided(viewed(of("p1", serves=frozenset()), replace(half, wish=DRAIN))).held
+    assert steps(of("p1"), replace(half, wish=DRAIN)) == {"p2": "draining"}
+
+
+def test_invariant_1_while_nobody_knows_who_serves_a_drain_waits_unless_it_is_not_needed_or_forced() -> None:
+    lost = of("p2", reports=False, state="", ready=frozenset(), takes=ALL, doubts=SILENT)
+    decision = decided(viewed(of("p1", wish=DRAIN), lost))
+    assert (decision.commands, decision.held) == ((), {})
+    assert decision.waiting == {
+        "p1": "nobody knows who would serve without it (p2 is silent, and its checks pass at b1)"
+    }
+    assert decision.sentence == (
+        "Not draining p1 yet: nobody knows who would serve without it (p2 is silent, and its checks pass at b1). "
+        "2 of 2 members are ready."
+    )
+    assert steps(of("p1", wish=wished("drain", forced=True)), lost) == {"p1": "draining"}
+    assert steps(of("p1", wish=DRAIN), lost, of("p3")) == {"p1": "draining"}
+    assert steps(of("p1"), replace(lost, wish=DRAIN)) == {"p2": "draining"}
+    # Two of whom nobody knows do not both leave, and who is alone does not wait for what would not help.
+    both = decided(viewed(replace(lost, name="p1", wish=DRAIN), replace(lost, wish=DRAIN)))
+    assert (both.commands, set(both.waiting)) == ((), {"p1", "p2"})
+    assert set(decided(viewed(replace(lost, wish=DRAIN))).held) == {"p2"}
 
 
 def test_invariant_2_the_only_signer_leaves_by_a_forced_wish_and_the_sentence_says_what_that_stops() -> None:
@@ -412,6 +564,11 @@ def test_invariant_5_when_nobody_is_ready_who_comes_is_admitted_unchecked() -> N
     assert steps(of("p1", None), of("p2", "warming", **unchecked)) == {"p1": "ready", "p2": "ready"}
     assert steps(of("p1", ready=frozenset()), of("p2", "warming", **unchecked)) == {"p2": "ready"}
     assert steps(of("p1", None, wish=DRAIN)) == {"p1": "joining"}
+    # Who may serve for all that is known was not lost, and who only gets clients because every check fails may be.
+    may = of("p1", ready=frozenset(), reports=False, doubts=SILENT)
+    assert steps(may, of("p2", "warming", **unchecked)) == {}
+    failing = decided(viewed(may, of("p2", "warming", **unchecked), unchecked={"b1": SERVICES}))
+    assert [c.state for c in failing.commands] == ["ready"]
     # What it lags behind in would be lost with it, so it is not the one to begin with.
     assert steps(of("p1", "warming", lags="behind")) == {}
     assert steps(of("p1", None, lags="behind")) == {"p1": "joining"}
@@ -426,8 +583,19 @@ def test_invariant_5_when_nobody_is_ready_who_comes_is_admitted_unchecked() -> N
             {"sessions": None, "life": Life("draining", version=3, age_s=2.9)},
             "no balancer reports, so its clients get some time",
         ),
+        (
+            {"kind": "foreman", "reports": False, "state": "", "life": Life("draining", version=3, age_s=2.9)},
+            "balancers get some time to hear of it",
+        ),
+        (
+            {"uncounted": {"b2": "b2 is silent, and had 30 connections when it was last heard"}},
+            "b2 is silent, and had 30 connections when it was last heard; only a forced wish does not wait for that",
+        ),
+        ({"uncounted": {"b2": "b2 had 30"}, "sessions": 3}, "3 connections left"),
+        ({"uncounted": {"b2": "b2 had 30"}, "sessions": None},
+         "b2 had 30; only a forced wish does not wait for that"),
     ],
-)
+)  # fmt: skip
 def test_invariant_6_who_may_have_clients_left_is_not_drained(what: dict[str, Any], why: str) -> None:
     decision = decided(viewed(of("p1"), of("p2", "draining", wish=DRAIN, **what)))
     assert (decision.commands, decision.waiting) == ((), {"p2": why})
@@ -447,6 +615,24 @@ def test_invariant_6_who_has_none_is(what: dict[str, Any]) -> None:
     assert steps(of("p1"), of("p2", "draining", wish=DRAIN, **what)) == {"p2": "drained"}
 
 
+def test_invariant_6_a_forced_wish_gives_up_what_nobody_counts_once_the_drain_had_time_to_arrive() -> None:
+    forced, uncounted = wished("drain", forced=True), {"b2": "b2 is silent, and had 30"}
+    lost = of("p2", "draining", wish=forced, uncounted=uncounted)
+    decision = decided(viewed(of("p1"), lost))
+    assert [c.state for c in decision.commands] == ["drained"]
+    assert "p2 is drained by force, whoever it serves: b2 is silent, and had 30." in decision.sentence
+    assert steps(of("p1"), replace(lost, life=Life("draining", age_s=2.9))) == {}
+    assert steps(of("p1"), replace(lost, sessions=1)) == {}
+
+
+def test_invariant_6_a_silent_balancer_without_connections_is_given_up_once_the_drain_had_time_to_arrive() -> None:
+    leaving = of("p2", "draining", wish=DRAIN)
+    blind = {"blind": {"b2": "b2 is silent"}}
+    assert steps(of("p1"), leaving, **blind) == {"p2": "drained"}
+    decision = decided(viewed(of("p1"), replace(leaving, life=Life("draining", age_s=2.9)), **blind))
+    assert decision.waiting == {"p2": "b2 is silent, so its clients get some time"}
+
+
 def test_invariant_7_what_nobody_lists_is_removed_once_it_is_nowhere_any_more() -> None:
     gone = of("p2", "ready", listed=False, reports=False, opinions={"b1": {}}, sessions=None)
     assert steps(of("p1"), gone) == {"p2": "removed"}
@@ -455,6 +641,7 @@ def test_invariant_7_what_nobody_lists_is_removed_once_it_is_nowhere_any_more() 
     for serves in (replace(gone, reports=True), replace(gone, opinions={"b1": UP})):
         decision = decided(viewed(of("p1"), serves))
         assert decision.waiting == {"p2": "it serves, and the cluster file of the steward does not list it"}
+        assert "p2 is ready: it serves, and" in decision.sentence
         assert decision.commands == ()
 
 
@@ -469,6 +656,9 @@ def test_invariant_7_what_comes_back_comes_through_joining() -> None:
 @pytest.mark.parametrize(
     ("state", "wish", "becomes"),
     [
+        ("joining", DRAIN, "draining"),
+        ("joining", wished("drain", "maintenance"), "draining"),
+        ("joining", wished("drain", "removed"), "draining"),
         ("warming", DRAIN, "draining"),
         ("warming", wished("drain", "removed"), "draining"),
         ("ready", wished("ready"), None),
@@ -486,12 +676,33 @@ def test_invariant_7_what_comes_back_comes_through_joining() -> None:
 def test_every_wish_is_followed_from_wherever_the_member_stands(
     state: State, wish: Wish, becomes: State | None
 ) -> None:
-    assert steps(of("p1"), of("p2", state, wish=wish)).get("p2") == becomes
+    for forced in (False, True):
+        assert steps(of("p1"), of("p2", state, wish=replace(wish, forced=forced))).get("p2") == becomes
+
+
+@pytest.mark.parametrize("forced", [False, True])
+def test_a_member_that_never_came_up_is_removed(forced: bool) -> None:
+    wish = wished("drain", "removed", forced=forced)
+    never: dict[str, Any] = {
+        "wish": wish, "reports": False, "state": "", "ready": frozenset(), "opinions": {}, "sessions": 0
+    }  # fmt: skip
+    seen: list[State] = ["joining"]
+    while (becomes := steps(of("p1"), of("p2", seen[-1], **never)).get("p2")) is not None:
+        seen.append(becomes)
+    assert seen == ["joining", "draining", "drained", "removed"]
 
 
 def test_the_sentence_names_balancers_nothing_is_known_of() -> None:
     decision = decided(viewed(of("p1"), absent=frozenset({"b3", "b2"})))
     assert decision.sentence == "Of balancer b2, b3 nothing is known. 1 of 1 members are ready."
+
+
+def test_the_sentence_says_where_every_check_fails() -> None:
+    decision = decided(viewed(of("p1"), unchecked={"b1": ("puppetca", "smartproxy"), "b2": ("puppetca",)}))
+    assert decision.sentence == (
+        "Every check of puppetca, smartproxy fails at b1: it serves unchecked. "
+        "Every check of puppetca fails at b2: it serves unchecked. 1 of 1 members are ready."
+    )
 
 
 def test_the_sentence_of_an_admission_says_what_it_rests_on() -> None:
@@ -515,7 +726,10 @@ ACTIONS = st.one_of(
               st.booleans()),
     st.tuples(st.sampled_from(["stop", "start", "add", "unlist", "lag", "catch up"]), st.sampled_from(NAMES)),
     st.tuples(st.sampled_from(["break", "mend"]), st.sampled_from(NAMES), st.sampled_from(SERVICES)),
-    st.tuples(st.sampled_from(["balancer stops", "balancer starts"]), st.sampled_from(["b1", "b2"])),
+    st.tuples(st.sampled_from(["balancer stops", "balancer starts", "HAProxy hangs", "HAProxy answers"]),
+              st.sampled_from(["b1", "b2"])),
+    st.tuples(st.sampled_from(["cut", "join"]), st.sampled_from(NAMES), st.sampled_from(["b1", "b2"])),
+    st.tuples(st.sampled_from(["loses the store", "finds the store"]), st.sampled_from(NAMES)),
     st.tuples(st.just("turn"), st.integers(1, 7)),
     st.tuples(st.sampled_from(["look", "act", "take over"]), st.integers(0, 1)),
 )  # fmt: skip
@@ -539,6 +753,14 @@ def happen(world: World, hands: list[Hand], action: tuple[Any, ...]) -> None:
             world.members[name].unfit.discard(service)
         case ("balancer stops" | "balancer starts" as what, name):
             world.balancers[name].runs = what == "balancer starts"
+        case ("HAProxy hangs" | "HAProxy answers" as what, name):
+            world.balancers[name].answers = what == "HAProxy answers"
+        case ("cut", name, balancer):
+            world.balancers[balancer].cut.add(name)
+        case ("join", name, balancer):
+            world.balancers[balancer].cut.discard(name)
+        case ("loses the store" | "finds the store" as what, name) if name in world.members:
+            world.members[name].reaches_store = what == "finds the store"
         case ("turn", seconds):
             world.turn(seconds)
         case ("look", number):
@@ -557,11 +779,12 @@ def happen(world: World, hands: list[Hand], action: tuple[Any, ...]) -> None:
     min_ready=st.integers(0, 2),
     signer=st.sampled_from(["", "p1"]),
     settled=st.booleans(),
+    ruby=st.sets(st.sampled_from(NAMES[:3])),
 )
 def test_whatever_happens_no_invariant_is_broken_and_a_mended_world_comes_to_rest(
-    actions: list[tuple[Any, ...]], min_ready: int, signer: str, settled: bool
+    actions: list[tuple[Any, ...]], min_ready: int, signer: str, settled: bool, ruby: set[str]
 ) -> None:
-    world = World(min_ready=min_ready, signer=signer, settled=settled)
+    world = World(min_ready=min_ready, signer=signer, settled=settled, ruby=ruby)
     hands = [Hand(world), Hand(world)]
     for action in actions:
         happen(world, hands, action)
@@ -569,7 +792,8 @@ def test_whatever_happens_no_invariant_is_broken_and_a_mended_world_comes_to_res
         world.add(name)
         world.start(name)
         world.members[name].unfit, world.members[name].lags = set(), ""
+        world.members[name].reaches_store = True
         world.wish(name, "ready")
     for balancer in world.balancers.values():
-        balancer.runs = True
+        balancer.runs, balancer.answers, balancer.cut = True, True, set()
     assert world.rest().end == (dict.fromkeys(world.members, "ready"), {})

@@ -7,7 +7,7 @@ carries out is held against the invariants of ``decide.py`` first.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -28,7 +28,7 @@ _MOST_BEATS = 400
 
 _STEPS: Mapping[State | None, frozenset[State]] = {
     None: frozenset({"joining", "ready"}),
-    "joining": frozenset({"warming"}),
+    "joining": frozenset({"warming", "draining"}),
     "warming": frozenset({"ready", "draining"}),
     "ready": frozenset({"draining"}),
     "draining": frozenset({"warming", "drained"}),
@@ -44,12 +44,13 @@ class Died(Exception):
 
 @dataclass
 class Member:
-    """One member's process."""
+    """One member's process; it serves whether it reaches the store or not."""
 
     name: str
     kind: Literal["muster", "foreman"] = "muster"
     runs: bool = True
     beats: int = 5
+    reaches_store: bool = True
     unfit: set[str] = field(default_factory=set)
     lags: str = ""
     leaving: str = ""
@@ -66,11 +67,15 @@ class Balancer:
     """One balancer: what it knows, thinks and carries.
 
     Attributes:
+        answers: whether HAProxy answers the process that steers it; it serves either way.
+        cut: members it cannot reach.
         checked: how many checks of a member have ended since it was first, or again, checked.
     """
 
     name: str
     runs: bool = True
+    answers: bool = True
+    cut: set[str] = field(default_factory=set)
     knows: set[str] = field(default_factory=set)
     checked: dict[str, int] = field(default_factory=dict)
     sessions: dict[str, int] = field(default_factory=dict)
@@ -88,12 +93,20 @@ class World:
     """The world. Members are named p1, p2, …, balancers b1, b2, …"""
 
     def __init__(
-        self, members: int = 3, balancers: int = 2, *, min_ready: int = 1, signer: str = "", settled: bool = True
+        self,
+        members: int = 3,
+        balancers: int = 2,
+        *,
+        min_ready: int = 1,
+        signer: str = "",
+        settled: bool = True,
+        ruby: Collection[str] = (),
     ) -> None:
         self.now = 1000.0
         self.min_ready = min_ready
         self.signer = signer
-        self.members = {f"p{n}": Member(f"p{n}") for n in range(1, members + 1)}
+        names = [f"p{n}" for n in range(1, members + 1)]
+        self.members = {n: Member(n, "foreman" if n in ruby else "muster") for n in names}
         self.listed = list(self.members)
         self.balancers = {f"b{n}": Balancer(f"b{n}") for n in range(1, balancers + 1)}
         self.lives: dict[str, Row] = {}
@@ -153,30 +166,35 @@ class World:
 
     def _member_beats(self, member: Member) -> None:
         member.beats += 1
+        if not member.reaches_store:
+            return
         self.seen[member.name] = (member.report(), self.now)
         row = self.lives.get(member.name)
         member.leaving = Told(self.wishes.get(member.name, Wish()), row.life if row else None).leaving
 
     def _balancer_beats(self, balancer: Balancer) -> None:
+        if not balancer.answers:
+            blind = Observation(balancer.name, trouble="HAProxy does not answer", blind=True)
+            self.observed[balancer.name] = blind, self.now
+            return
         opinions: dict[str, Mapping[str, Opinion]] = {}
         for name in sorted(balancer.knows | balancer.sessions.keys()):
             member, row = self.members[name], self.lives.get(name)
             state = row.life.state if row else None
-            if name not in balancer.knows or not member.runs:
+            reached = member.runs and name not in balancer.cut
+            if name not in balancer.knows or not reached:
                 balancer.sessions.pop(name, None)
             if name not in balancer.knows:
                 continue
             balancer.checked[name] = 0 if state == "maintenance" else balancer.checked.get(name, 0) + 1
             opinions[name] = {s: self._opinion(balancer, member, s) for s in SERVICES}
             takes = state not in OUT if state else balancer.checked[name] > 1
-            if takes and member.runs and "up" in opinions[name].values():
+            if takes and reached and "up" in opinions[name].values():
                 balancer.sessions[name] = 2
             elif balancer.sessions.get(name):
                 balancer.sessions[name] -= 1
-        self.observed[balancer.name] = (
-            Observation(balancer.name, opinions=opinions, sessions=dict(balancer.sessions)),
-            self.now,
-        )
+        seen = Observation(balancer.name, opinions=opinions, sessions=dict(balancer.sessions))
+        self.observed[balancer.name] = seen, self.now
         # It reads the cluster file, and in the store who is removed, at the end of its beat: the next one uses it.
         gone = {n for n, row in self.lives.items() if row.life.state == "removed"}
         balancer.knows = set(self.listed) - gone
@@ -185,7 +203,8 @@ class World:
     def _opinion(self, balancer: Balancer, member: Member, service: str) -> Opinion:
         if balancer.checked[member.name] <= 1:
             return "unknown"
-        return "up" if member.runs and service not in member.unfit else "down"
+        reached = member.runs and member.name not in balancer.cut
+        return "up" if reached and service not in member.unfit else "down"
 
     # What a steward sees and does.
 
@@ -245,7 +264,7 @@ class Hand:
         self.world = world
         world.epoch += 1
         self.epoch = world.epoch
-        self.seen: tuple[View, Decision] | None = None
+        self.seen: tuple[View, Decision, Mapping[str, Observation]] | None = None
 
     def beat(self) -> bool:
         """Look and act; false when there was nothing to do."""
@@ -258,14 +277,14 @@ class Hand:
         decision = decided(view)
         assert decided(view) == decision, "invariant 8: a decision follows from the view alone"
         _hold_together(view, decision)
-        self.seen = view, decision
+        self.seen = view, decision, {n: o for n, (o, _) in self.world.observed.items()}
         return decision
 
     def act(self) -> None:
         """Carry out what the last look decided; a conflict ends it."""
         if self.seen is None:
             return
-        (view, decision), self.seen = self.seen, None
+        (view, decision, observed), self.seen = self.seen, None
         world = self.world
         for step in decision.commands:
             # A real steward writes all of them in one unit; one after another is harder.
@@ -277,7 +296,7 @@ class Hand:
                 world.change(step, epoch=self.epoch)
             except Conflict:
                 return
-            _hold(view, before, step, decision)
+            _hold(view, before, step, decision, observed)
             world.carried_out += 1
             if world.cut == (world.carried_out - 1, "after"):
                 world.cut = None
@@ -286,19 +305,48 @@ class Hand:
             world.sentences.append(decision.sentence)
 
 
-def _hold(view: View, states: Mapping[str, State], step: Become, decision: Decision) -> None:
+def _is_up(view: View, member: MemberView, service: str) -> bool:
+    """Whether it is known to serve: it says so, and so does every balancer that can be asked."""
+    seeing = view.balancers - view.blind.keys()
+    if not seeing:
+        return not view.blind and service in member.ready
+    says = member.kind == "foreman" or service in member.ready
+    return says and all(member.opinions[b].get(service) == "up" for b in seeing)
+
+
+def _may_be_missed(view: View, member: MemberView, service: str) -> bool:
+    """Whether it may have clients of a service: all but those who say no, and those who are down wherever they are asked."""
+    speaks = member.kind == "muster" and member.reports
+    if speaks and service not in member.ready:
+        return False
+    seeing = view.balancers - view.blind.keys()
+    if not seeing:
+        return speaks or member.kind == "foreman" or service in member.takes
+    said = {b: member.opinions[b].get(service, "down") for b in seeing}
+    is_open = any(o == "down" and service in view.unchecked.get(b, ()) for b, o in said.items() if member.opinions[b])
+    return bool({"up", "unknown"} & set(said.values())) or (is_open and (speaks or member.kind == "foreman"))
+
+
+def _hold(
+    view: View,
+    states: Mapping[str, State],
+    step: Become,
+    decision: Decision,
+    observed: Mapping[str, Observation],
+) -> None:
     """Fail when a command breaks an invariant, given who stands where in the moment it is carried out."""
     by_name = {m.name: m for m in view.members}
     member, at = by_name[step.member], states.get(step.member)
-    serving = {m.name: m.ready for m in view.members if m.listed and states.get(m.name) == "ready" and m.ready}
+    standing = [m for m in view.members if m.listed and states.get(m.name) == "ready"]
     about = f"{step} on {member} while {states}"
     assert step.version == member.version, f"invariant 4: {about}"
     assert step.state in (_STEPS[at] if member.listed else {"removed"}), f"invariant 4: {about}"
     if at == "ready" and step.state == "draining":
         if not member.wish.forced:
-            for service in member.ready:
-                left = sum(service in ready for name, ready in serving.items() if name != member.name)
-                assert left >= view.min_ready, f"invariant 1: {service} keeps {left}: {about}"
+            for service in SERVICES:
+                left = sum(_is_up(view, m, service) for m in standing if m.name != member.name)
+                is_missed = _may_be_missed(view, member, service)
+                assert left >= view.min_ready or not is_missed, f"invariant 1: {service} keeps {left}: {about}"
         if member.is_signer:
             assert member.wish.forced, f"invariant 2: {about}"
             assert "no Puppet certificate can be signed" in decision.sentence, f"invariant 2: {decision.sentence}"
@@ -306,27 +354,37 @@ def _hold(view: View, states: Mapping[str, State], step: Become, decision: Decis
         assert not member.lags, f"invariant 3: {about}"
         # Those whom this very decision admitted before it found the cluster together with it.
         admitted = {c.member for c in decision.commands if c.state == "ready"}
-        if any(m.life and m.life.state == "ready" and m.ready and m.listed for m in view.members):
+        if any(_is_counted_on(view, m) for m in view.members):
             assert member.ready, f"invariant 3: {about}"
             for balancer in view.balancers:
                 said = member.opinions.get(balancer, {})
                 assert said, f"invariant 3: {balancer} does not know it: {about}"
                 assert "unknown" not in said.values(), f"invariant 3: {about}"
         else:
-            assert not serving.keys() - admitted, f"invariant 5: {about}"
+            serving = {m.name for m in standing if m.ready}
+            assert not serving - admitted, f"invariant 5: {about}"
     if at == "draining" and step.state == "drained":
         assert not member.sessions, f"invariant 6: {about}"
+        for told in observed.values() if not member.wish.forced else ():
+            assert not told.blind, f"invariant 6: {told.name} did not count: {about}"
+            assert not told.sessions.get(member.name), f"invariant 6: {told.name} had some: {about}"
     if not member.listed:
         assert not member.reports, f"invariant 7: {about}"
         assert not any(member.opinions.values()), f"invariant 7: {about}"
+
+
+def _is_counted_on(view: View, member: MemberView) -> bool:
+    """Whether somebody who is held out is not needed for it: it is ready, or may be for all that is known."""
+    stands = member.listed and member.life is not None and member.life.state == "ready"
+    unchecked = {s for services in view.unchecked.values() for s in services}
+    return stands and bool(member.ready or set(member.doubts) - unchecked)
 
 
 def _hold_together(view: View, decision: Decision) -> None:
     """Fail when a decision as a whole breaks an invariant."""
     steps = [c.member for c in decision.commands]
     assert len(steps) == len(set(steps)), f"invariant 4: two steps in one beat: {decision}"
-    serving = [m for m in view.members if m.listed and m.life and m.life.state == "ready" and m.ready]
-    if not serving:
+    if not any(_is_counted_on(view, m) for m in view.members):
         comes = {c.member for c in decision.commands if c.state == "ready"}
         for m in view.members:
             if m.listed and m.wish.target == "ready" and not m.lags and (m.life is None or m.life.state == "warming"):

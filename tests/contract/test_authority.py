@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import insert, inspect, select, text
 
-from muster.authority import csr
+from muster.authority import csr, own
 from muster.authority.authority import PuppetCA
 from muster.authority.autosign import Autosign
 from muster.authority.ledger import Ledger
@@ -245,6 +245,81 @@ async def test_an_authority_is_begun_once(url: str, tmp_path: Path) -> None:
         assert await Ledger(store, "test").chain() == puppetca.new_ca().issuer.chain_pem
 
 
+@contextlib.asynccontextmanager
+async def audit_withheld(url: str, waiters: int) -> AsyncIterator[None]:
+    """Hold up, in a PostgreSQL, whatever is about to write the audit until so many transactions wait.
+
+    The audit is what each change writes last: by then it has looked at everything, and has committed nothing.
+    """
+    async with opened(Secret(url)) as store, store.write() as uow:
+        await uow.connection.execute(text("LOCK TABLE audit IN EXCLUSIVE MODE"))
+        yield
+        waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        async with asyncio.timeout(5):
+            while (await uow.connection.execute(waiting)).scalar_one() < waiters:
+                await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("first", ["submitted", "signed"])
+async def test_a_request_that_waits_and_one_that_is_signed_do_not_pass_each_other(
+    postgresql_server: PostgreSQL, tmp_path: Path, first: str
+) -> None:
+    url, name = postgresql_server.fresh_database(), "a.example.net"
+    async with (
+        members_of(url, tmp_path) as signing,
+        members_of(url, tmp_path, Authority(requests_per_minute=0)) as keeping,
+    ):
+        cas = [keeping.first, signing.first] if first == "submitted" else [signing.first, keeping.first]
+        # Both know the schema, so that nothing but what is asked waits.
+        await asyncio.gather(*(ca.reached() for ca in cas))
+        work = []
+        async with audit_withheld(url, 2):
+            for ca in cas:
+                work.append(asyncio.create_task(attempted(ca.submit(name, puppetca.agent(name).csr, source=SOURCE))))
+                await asyncio.sleep(0.1)
+        outcomes = await asyncio.gather(*work)
+        assert [isinstance(o, bool) for o in outcomes] == [True, False], outcomes
+        assert isinstance(outcomes[1], Rejected)
+        state = "requested" if first == "submitted" else "signed"
+        assert str(outcomes[1]) == f"{name} already has a {state} certificate; ignoring certificate request"
+        assert [json.loads(s)["state"] for s in await keeping.first.statuses()] == [state]
+
+
+async def test_cleaning_a_name_misses_no_certificate_that_is_issued_for_it_meanwhile(
+    postgresql_server: PostgreSQL, tmp_path: Path
+) -> None:
+    url, name = postgresql_server.fresh_database(), "a.example.net"
+    async with members_of(url, tmp_path) as members:
+        before = x509.load_der_x509_certificate(await enrolled(members.first, name)).serial_number
+        await members.second.reached()
+        async with audit_withheld(url, 2):
+            issuing = asyncio.create_task(own.host_files(members.first, name, [name]))
+            await asyncio.sleep(0.1)
+            cleaning = asyncio.create_task(members.second.clean([name], actor="test"))
+        made, missing = await asyncio.gather(issuing, cleaning)
+        assert missing == []
+        assert puppetca.revoked_in((await members.first.lists()).pem) == {before, serial_of(made.certificate_pem)}
+        assert await members.first.status(name) is None
+
+
+async def test_a_certificate_that_is_issued_for_a_name_ends_its_request(url: str, tmp_path: Path) -> None:
+    async with members_of(url, tmp_path, Authority(requests_per_minute=0)) as members:
+        name = "a.example.net"
+        await members.first.submit(name, puppetca.agent(name).csr, source=SOURCE)
+        await own.host_files(members.second, name, [name])
+        assert [json.loads(s)["state"] for s in await members.first.statuses()] == ["signed"]
+
+
+async def test_names_many_at_once_on_both_members_wait_in_one_order(members: Members) -> None:
+    names = [f"n{n:02}.example.net" for n in range(30)]
+    outcomes = await asyncio.gather(
+        *(attempted(members.first.submit(n, puppetca.agent(n).csr, source=SOURCE)) for n in names),
+        *(attempted(members.second.submit(n, puppetca.agent(n).csr, source=SOURCE)) for n in reversed(names)),
+    )
+    assert outcomes.count(True) == len(names)
+    assert all(isinstance(o, Rejected) for o in outcomes if o is not True)
+
+
 # ------------------------------------------------------------------ seen everywhere at once
 
 
@@ -329,11 +404,29 @@ async def test_everything_that_was_done_is_written_down(members: Members) -> Non
 # ------------------------------------------------------------------ renewal
 
 
-async def test_a_superseded_certificate_is_not_renewed_again(members: Members) -> None:
+async def test_a_superseded_certificate_gets_what_its_renewal_made_and_nothing_more(members: Members) -> None:
     der = await enrolled(members.first, "a.example.net")
-    await members.first.renew(der)
+    new = await members.first.renew(der)
+    assert await members.second.renew(der) == new
+    assert await members.first.certificate("a.example.net") == new
+    newest = await members.second.renew(x509.load_pem_x509_certificate(new.encode()).public_bytes(Encoding.DER))
+    assert newest != new
+    assert await members.first.renew(der) == newest
+
+
+async def test_a_certificate_that_was_replaced_for_another_key_is_not_renewed(members: Members) -> None:
+    der = await enrolled(members.first, "a.example.net")
+    await own.host_files(members.second, "a.example.net", ["a.example.net"])
     with pytest.raises(Denied, match="replaced meanwhile"):
         await members.second.renew(der)
+
+
+async def test_a_superseded_certificate_of_a_revoked_name_gets_nothing(members: Members) -> None:
+    der = await enrolled(members.first, "a.example.net")
+    await members.first.renew(der)
+    await members.second.revoke("a.example.net", actor="test")
+    with pytest.raises(Denied, match="is revoked"):
+        await members.first.renew(der)
 
 
 async def test_a_revoked_certificate_is_not_renewed(members: Members) -> None:
@@ -350,13 +443,13 @@ async def test_a_removed_certificate_is_not_renewed(members: Members) -> None:
         await members.second.renew(der)
 
 
-async def test_of_two_renewals_at_once_one_is_given(members: Members) -> None:
+async def test_of_renewals_at_once_one_is_made_and_all_are_given_it(members: Members) -> None:
     der = await enrolled(members.first, "a.example.net")
-    outcomes = await asyncio.gather(*(attempted(ca.renew(der)) for ca in members.both * 2))
-    given = [o for o in outcomes if isinstance(o, str)]
-    assert len(given) == 1
-    assert await members.second.certificate("a.example.net") == given[0]
-    assert all(isinstance(o, Denied) for o in outcomes if not isinstance(o, str))
+    outcomes = await asyncio.gather(*(ca.renew(der) for ca in members.both * 2))
+    assert set(outcomes) == {await members.second.certificate("a.example.net")}
+    async with opened(Secret(members.url)) as store:
+        history = await Ledger(store, "test").history("a.example.net", most=10)
+    assert [h["event"] for h in history] == ["renewed", "signed"]
 
 
 async def test_a_renewal_that_races_a_revocation_leaves_nothing_unrevoked(members: Members) -> None:
@@ -389,7 +482,8 @@ async def test_a_list_is_made_anew_before_it_ends_by_whoever_notices_first(url: 
             await first.revoke("a.example.net", actor="test")
             await asyncio.gather(first.keep_up(), second.keep_up())
             assert (await first.lists()).number == 1
-            clock.advance(timedelta(days=31).total_seconds())
+            # A fifth of its sixty days is left.
+            clock.advance(timedelta(days=49).total_seconds())
             await asyncio.gather(first.keep_up(), second.keep_up())
             lists = await second.lists()
             assert lists.number == 2
@@ -494,6 +588,7 @@ async def test_a_member_started_without_the_store_serves_the_bundle_it_has_seen(
         try:
             async with puppetca.member(store, tmp_path / "seen") as ca:
                 assert (await asked(ca, "GET", f"{V1}/certificate/ca")).body == bundle
+                # This one never followed the list, so it kept none.
                 with pytest.raises(Unavailable):
                     await asked(ca, "GET", CRL)
             with pytest.raises(Unavailable):
@@ -503,6 +598,33 @@ async def test_a_member_started_without_the_store_serves_the_bundle_it_has_seen(
             postgresql_server.start()
         async with puppetca.member(store, tmp_path / "new") as ca:
             assert (await asked(ca, "GET", CRL)).status == 200
+
+
+async def test_a_member_started_without_the_store_serves_the_last_list_it_saw(
+    postgresql_server: PostgreSQL, tmp_path: Path
+) -> None:
+    url = postgresql_server.fresh_database()
+    async with members_of(url, tmp_path) as members:
+        good, bad = await enrolled(members.first, "good.example.net"), await enrolled(members.first, "bad.example.net")
+        await members.second.revoke("bad.example.net", actor="test")
+        await members.first.follow()
+        listed = await members.first.lists()
+    postgresql_server.stop()
+    try:
+        async with (
+            opened(Secret(url), connect_timeout_s=1.0, statement_timeout_s=2.0) as store,
+            puppetca.member(store, tmp_path / "proxy01", EVERYBODY) as ca,
+        ):
+            assert await ca.lists() == listed
+            assert (await asked(ca, "GET", CRL, by=good)).status == 200
+            assert (await asked(ca, "GET", CRL, by=bad)).status == 403
+            with pytest.raises(Unavailable):
+                await ca.follow()
+    finally:
+        postgresql_server.start()
+    async with members_of(url, tmp_path) as members:
+        await members.second.revoke("good.example.net", actor="test")
+        assert (await members.first.lists()).number == 2
 
 
 async def test_a_store_without_a_ca_says_how_to_make_one(store: Store, tmp_path: Path) -> None:

@@ -13,9 +13,14 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
+import dns.flags
 import dns.message
+import dns.opcode
+import dns.rcode
+import dns.rdatatype
+import dns.rrset
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -23,7 +28,7 @@ from muster.edge.feature import Surroundings
 from muster.features.dns.contract import SRV, Data, DNSProvider, Record, RecordType
 from muster.features.dns.providers import nsupdate, smart_proxy
 from muster.features.dns.providers.memory import MemoryDNS
-from muster.features.dns.settings import NSUpdateSettings, SmartProxySettings
+from muster.features.dns.settings import Algorithm, NSUpdateSettings, SmartProxySettings
 from muster.kernel.errors import Conflict, Misconfigured, MusterError, NotFound, Rejected, Unavailable, Unsupported
 from muster.kernel.names import FQDN, ServiceName
 from muster.kernel.secrets import Secret
@@ -34,10 +39,10 @@ from tests.servers.member import CLUSTER_ADDRESS, TRUSTED, Member
 
 CALLER = "proxy00.example.com"
 PROVIDERS = ("nsupdate", "memory", "smart_proxy")
-ALGORITHMS = ("hmac-md5", "hmac-sha1", "hmac-sha224", "hmac-sha256", "hmac-sha384", "hmac-sha512")
+ALGORITHMS = get_args(Algorithm)
 KEYS = {"muster-test": "hmac-sha256", **{f"with-{a}": a for a in ALGORITHMS}}
 ZONES = (
-    Zone("example.com"),
+    Zone("example.com", ('text IN TXT "held"', "mail IN MX 10 mx")),
     Zone("child.example.com"),
     Zone("120.168.192.in-addr.arpa"),
     Zone("8.b.d.0.1.0.0.2.ip6.arpa"),
@@ -285,6 +290,27 @@ async def test_a_cname_is_refused_beside_other_records(subject: Subject) -> None
     assert await subject.is_empty(record.name, RecordType.CNAME)
 
 
+async def test_a_cname_is_refused_at_a_zones_apex(subject: Subject) -> None:
+    apex = FQDN.parse("Example.com")
+    with pytest.raises(Conflict, match=r"already in use|holds .*\bSOA\b"):
+        await subject.provider.add(alias(apex))
+    assert await subject.is_empty(apex, RecordType.CNAME)
+
+
+# Memory holds nothing but what Foreman manages.
+@pytest.mark.parametrize("subject", ["nsupdate", "smart_proxy"], indirect=True)
+@pytest.mark.parametrize(("label", "type_name"), [("text", "TXT"), ("mail", "MX")])
+async def test_a_cname_is_refused_beside_what_foreman_does_not_manage(
+    subject: Subject, label: str, type_name: str
+) -> None:
+    name = FQDN.parse(f"{label}.example.com")
+    with pytest.raises(Conflict, match=rf"already in use|holds {type_name} records"):
+        await subject.provider.add(alias(name))
+    assert await subject.is_empty(name, RecordType.CNAME)
+    await subject.provider.add(a(name))
+    await subject.provider.remove(name, RecordType.A)
+
+
 async def test_other_records_are_refused_beside_a_cname(subject: Subject) -> None:
     record = alias(fresh())
     await subject.provider.add(record)
@@ -483,6 +509,44 @@ async def test_something_that_is_no_dns_server_is_named(reply: bytes) -> None:
         error = await _failure(NSUpdateSettings(server="127.0.0.1", port=port, timeout_s=2))
     assert isinstance(error, Unavailable)
     assert f"127.0.0.1#{port}" in str(error)
+
+
+@pytest.mark.parametrize("rcode", [dns.rcode.REFUSED, dns.rcode.NOTIMP])
+async def test_where_a_server_does_not_answer_any_its_no_is_a_conflict_all_the_same(rcode: dns.rcode.Rcode) -> None:
+    asked: list[str] = []
+
+    async def answered(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while True:
+                wire = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
+                reply = _without_any(dns.message.from_wire(wire), rcode, asked).to_wire()
+                writer.write(len(reply).to_bytes(2, "big") + reply)
+        writer.close()
+
+    server = await asyncio.start_server(answered, "127.0.0.1", 0)
+    async with server:
+        settings = NSUpdateSettings(server="127.0.0.1", port=server.sockets[0].getsockname()[1], timeout_s=2)
+        error = await _failure(settings, alias(FQDN.parse("held.example.com")))
+    assert isinstance(error, Conflict)
+    assert "holds records of a type that cannot be asked for" in str(error)
+    assert asked == ["SOA", "UPDATE", "CNAME", "ANY"]
+
+
+def _without_any(question: dns.message.Message, rcode: dns.rcode.Rcode, asked: list[str]) -> dns.message.Message:
+    """Answer as a primary server of example.com that has every name in use and does not say with what."""
+    reply = dns.message.make_response(question)
+    reply.flags |= dns.flags.AA
+    kind = dns.rdatatype.to_text(question.question[0].rdtype)
+    if question.opcode() == dns.opcode.UPDATE:
+        kind = "UPDATE"
+        reply.set_rcode(dns.rcode.YXDOMAIN)
+    elif kind == "ANY":
+        reply.set_rcode(rcode)
+    elif kind == "SOA":
+        soa = "ns.example.com. root.example.com. 1 3600 600 86400 300"
+        reply.authority.append(dns.rrset.from_text("example.com.", 300, "IN", "SOA", soa))
+    asked.append(kind)
+    return reply
 
 
 async def test_a_name_at_the_apex_of_a_child_zone_goes_to_the_child(named: BindServer) -> None:

@@ -8,9 +8,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import itertools
 import json
+import os
 import re
+import resource
 import socket
+import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
@@ -25,18 +29,21 @@ import dns.message
 import pytest
 import yaml
 
-from muster.balancer.checks import limit_of
 from muster.balancer.haproxy import binary as binaries
 from muster.balancer.haproxy.engine import HAProxyEngine
 from muster.balancer.haproxy.render import RuntimePaths, rendered
 from muster.balancer.haproxy.sockets import RuntimeSocket
 from muster.balancer.haproxy.version import HAProxyVersion
 from muster.balancer.model import modelled
+from muster.balancer.steering import Steering
+from muster.cluster.checks import known_lives
 from muster.cluster.file import ClusterFile
+from muster.cluster.life import Life, State, changed, in_maintenance
 from muster.cluster.roster import Report, Roster
+from muster.doctor import signer
 from muster.doctor.checks import Patient
 from muster.doctor.examine import examined, in_order
-from muster.doctor.matrix import Cell, Prober
+from muster.doctor.matrix import Cell, Prober, entrances
 from muster.features.dns import checks as dns_checks
 from muster.features.dns.settings import DNSSettings
 from muster.kernel.clock import Clock, SystemClock
@@ -48,7 +55,7 @@ from muster.kernel.settings import parse
 from muster.pki.authority import ClusterCA
 from muster.pki.bundles import BundlePaths, BundleRequest, paths, write
 from muster.pki.context import client_context, server_context
-from muster.store.checks import Space, space
+from muster.store.engine import Store
 from muster.store.engine import opened as store_opened
 from tests.servers import bind
 from tests.servers.bind import BindServer, Zone
@@ -79,6 +86,7 @@ class Machine:
         listens: ``False``: nothing does; ``"drops"``: its packets vanish; ``"hangs"``: it takes connections, no more.
         clock_s: how far its clock is ahead.
         plain: it speaks plain HTTP where TLS belongs.
+        puppet_ca: the bundle it hands out; empty: its puppetserver is no CA.
     """
 
     name: str
@@ -89,7 +97,7 @@ class Machine:
     ready: tuple[int, dict[str, Any]] = (200, {"ready": True})
     clock_s: float = 0.0
     plain: bool = False
-    puppet_ca: str = "-----BEGIN CERTIFICATE-----\none\n-----END CERTIFICATE-----\n"
+    puppet_ca: str = ""
     version: str = "1.0"
     reports: bool = True
     trusted: Path | None = None
@@ -113,8 +121,12 @@ class Machine:
         if path == "/features":
             return self.features_status, json.dumps(list(self.features))
         if path.startswith("/puppet-ca/"):
-            return 200, self.puppet_ca
+            return (200, self.puppet_ca) if self.puppet_ca else (404, "no such page")
         return self.version_status, json.dumps({"version": self.version, "modules": dict.fromkeys(self.features, "")})
+
+
+def bundle(content: str) -> str:
+    return f"-----BEGIN CERTIFICATE-----\n{content}\n-----END CERTIFICATE-----\n"
 
 
 async def _path(reader: asyncio.StreamReader) -> str:
@@ -128,6 +140,7 @@ class World:
     Attributes:
         changes: to the cluster file.
         before: further changes in the file that HAProxy was configured from.
+        lives: what was decided about members.
         during: what happens once everything runs.
     """
 
@@ -135,16 +148,16 @@ class World:
     changes: dict[str, Any] = field(default_factory=dict)
     clock: Clock = field(default_factory=SystemClock)
     names: dict[str, frozenset[str]] = field(default_factory=lambda: {ADDRESS: frozenset({BALANCER})})
-    left: Callable[[Path], Space] = space
-    limit: Callable[[int | None], int] = limit_of
     has_haproxy: bool = False
     before: dict[str, Any] = field(default_factory=dict)
     during: Callable[[], Awaitable[None]] | None = None
     outside: str | None = None
+    lives: dict[str, State] = field(default_factory=dict)
     cells: list[Cell] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.machines = {n: Machine(n) for n in HOSTS}
+        self.machines[FIRST].puppet_ca = bundle("one")
         self.port, self.ca_port, self.listen = free_ports("127.0.0.1", 3)
         self.pki = self.directory / "pki"
         self.ca = ClusterCA.create(self.pki, "sick", now=NOW - 400 * DAY)
@@ -204,23 +217,36 @@ class World:
         cluster = self.cluster()
         balancing = modelled(cluster)
         url = cluster.store.url
+
+        def store() -> contextlib.AbstractAsyncContextManager[Store]:
+            return store_opened(url, connect_timeout_s=1, statement_timeout_s=1, migrate=False)
+
+        lives = await known_lives(store)
         patient = Patient(
             cluster,
             balancing,
             self.pki,
             self.runtime.run,
-            lambda: store_opened(url, connect_timeout_s=1, statement_timeout_s=1, migrate=False),
+            store,
             lambda: client_context(self.pki / "ca.pem", self.client.certificate, self.client.key),
             self.clock,
             (self.directory,),
             self._resolved,
-            self.left,
-            self.limit,
+            lives=lives,
         )
         own = self.client
-        prober = Prober(balancing, self.pki / "ca.pem", own.certificate, own.key, self.clock.now(), timeout_s=1.0)
-        target = BALANCER if self.has_haproxy else None
-        self.cells, found = await asyncio.gather(prober.cells(target, self.outside), examined(patient.checks()))
+        prober = Prober(
+            balancing,
+            self.pki / "ca.pem",
+            own.certificate,
+            own.key,
+            self.clock.now(),
+            timeout_s=1.0,
+            resting=in_maintenance(lives or {}),
+        )
+        asked = cluster if self.has_haproxy else cluster.model_copy(update={"balancers": ()})
+        ways_in = entrances(asked, outside=self.outside)
+        self.cells, found = await asyncio.gather(prober.cells(ways_in), examined(patient.checks()))
         return in_order([*(f for c in self.cells for f in c.findings), *found])
 
     async def _resolved(self, name: str) -> frozenset[str]:
@@ -255,6 +281,9 @@ class World:
                 if m.reports:
                     it = Report(m.name, number, m.version, "1", "host", 1, "ready", "", {}, {}, {})
                     await Roster(store).beat(it, first=True)
+            async with store.write() as uow:
+                for name, state in self.lives.items():
+                    await changed(uow, name, state, reason="put into maintenance by ada: a new disk", expected=0)
 
     @contextlib.asynccontextmanager
     async def _balanced(self) -> AsyncIterator[None]:
@@ -474,6 +503,42 @@ async def test_members_of_two_versions(world: World) -> None:
     assert f"{SECOND} 1.1" in named(await world.examined(), "MEMBER-VERSIONS").sentence
 
 
+async def test_of_a_member_in_maintenance_only_that_is_said_and_by_whom(world: World) -> None:
+    world.lives = {FIRST: "ready", SECOND: "maintenance"}
+    world.second.listens = world.second.reports = False
+    paths(world.pki, "member", SECOND).key.unlink()
+    (found,) = await world.examined()
+    assert (found.code, found.place, found.severity) == ("MEMBER-MAINTENANCE", SECOND, "warning")
+    assert found.sentence == f"{SECOND} is in maintenance: put into maintenance by ada: a new disk"
+    assert (found.cause != "", found.remedy) == (True, f"muster ready {SECOND} when the work is done.")
+    assert [(c.path, c.ok, c.asked, c.words) for c in world.cells if c.path == SECOND] == [
+        (SECOND, True, False, "maintenance")
+    ]
+    assert all(c.ok for c in world.cells)
+
+
+async def test_a_member_in_maintenance_is_no_measure_for_the_others(world: World) -> None:
+    world.lives = {SECOND: "maintenance"}
+    world.second.version, world.second.features, world.second.clock_s = "2.0", ("dns", "logs", "bmc"), -600
+    world.second.ready = (404, {"state": "draining", "reason": "put into maintenance by ada: a new disk"})
+    world.issue(SECOND, now=NOW - 295 * DAY)
+    named(await world.examined(), "MEMBER-MAINTENANCE")
+
+
+async def test_the_signer_in_maintenance(world: World) -> None:
+    world.lives = {FIRST: "maintenance"}
+    world.machines[FIRST].listens = world.machines[FIRST].reports = False
+    assert named(await world.examined(), "MEMBER-MAINTENANCE").place == FIRST
+    assert {(c.service, c.path) for c in world.cells if not c.asked} == {("smartproxy", FIRST), ("puppetca", FIRST)}
+
+
+@pytest.mark.parametrize("state", ["drained", "ready", "removed"])
+async def test_only_maintenance_excuses_a_member_that_is_off(world: World, state: State) -> None:
+    world.lives = {SECOND: state}
+    world.second.listens = world.second.reports = False
+    named(await world.examined(), "MEMBER-SILENT", "TLS-REFUSED")
+
+
 # Names.
 
 
@@ -525,20 +590,62 @@ async def test_a_store_that_cannot_be_reached(world: World) -> None:
     assert named(await world.examined(), "STORE-DOWN").place == "store"
 
 
-async def test_a_full_disk(world: World) -> None:
-    world.left = lambda d: Space(4096) if d == world.directory else Space(1 << 40)
-    found = named(await world.examined(), "DISK-FULL")
-    assert (found.place, found.severity) == (str(world.directory), "error")
+@contextlib.contextmanager
+def small_disk(place: Path, *options: str) -> Iterator[Path]:
+    """A file system of its own in a new directory; without root there is none."""
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(place)]
+    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    if mounted.returncode != 0:
+        why = f"no small disk can be mounted here: {mounted.stderr.partition(chr(10))[0]}"
+        (pytest.fail if os.environ.get("MUSTER_NO_SKIPS") else pytest.skip)(why)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", place], check=True)
 
 
-async def test_a_disk_without_room_for_files(world: World) -> None:
-    world.left = lambda d: Space(1 << 40, 0 if d == world.directory else 5)
-    assert "no room for another file" in named(await world.examined(), "DISK-FULL").sentence
+def full_of_data(directory: Path) -> None:
+    with (directory / "ballast").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"\0" * 4096)
 
 
-async def test_a_disk_that_fills_is_a_warning(world: World) -> None:
-    world.left = lambda d: Space(10 << 20 if d == world.directory else 1 << 40)
-    assert named(await world.examined(), "DISK-LOW").severity == "warning"
+def full_of_files(directory: Path) -> None:
+    with contextlib.suppress(OSError):
+        for number in itertools.count():
+            (directory / f"ballast{number}").touch()
+
+
+async def test_a_full_disk(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "size=8m") as disk:
+        world = World(disk)
+
+        async def fill() -> None:
+            full_of_data(disk)
+
+        world.during = fill
+        found = await world.examined()
+        # The store is on it, and nobody has it open: not even a read has room for SQLite's index of its log.
+        assert named(found, "DISK-FULL", "STORE-DOWN").severity == "error"
+        assert {f.place for f in found if f.code == "DISK-FULL"} >= {str(disk), str(world.pki)}
+        assert "the disk is full" in next(f.sentence for f in found if f.code == "STORE-DOWN")
+
+
+async def test_a_disk_without_room_for_files(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "size=512m", "nr_inodes=100") as disk:
+        world = World(disk)
+
+        async def fill() -> None:
+            full_of_files(disk)
+
+        world.during = fill
+        assert "no room for another file" in named(await world.examined(), "DISK-FULL", "STORE-DOWN").sentence
+
+
+async def test_a_disk_that_fills_is_a_warning(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "size=20m") as disk:
+        assert named(await World(disk).examined(), "DISK-LOW").severity == "warning"
 
 
 async def test_store_settings_that_cannot_be_used(world: World) -> None:
@@ -569,11 +676,58 @@ async def test_puppetca_that_goes_to_two_ruby_proxies(world: World) -> None:
     assert "signer: NAME" in named(await world.examined(), "SIGNER-MANY").remedy
 
 
+@pytest.mark.parametrize("changes", [{"signer": "any"}, {"signer": FIRST, "authority": {}}])
+async def test_puppetca_that_goes_to_the_puppetservers_of_two_members_of_ours(
+    world: World, changes: dict[str, Any]
+) -> None:
+    services = world.cluster().model_dump(exclude_none=True)["services"]
+    services["puppetca"]["destinations"] = "all"
+    world.changes |= {"services": services, **changes}
+    found = await world.examined()
+    said = next(f for f in found if f.code == "SIGNER-MANY")
+    assert f"goes to {FIRST} and {SECOND}, and each has a Puppet CA of its own" in said.sentence
+    assert {f.code for f in found} <= {"SIGNER-MANY", "SIGNER-SECOND"}
+
+
 async def test_puppetca_with_two_different_cas(world: World) -> None:
     world.changes["signer"] = "any"
-    assert await world.examined() == []
-    world.second.puppet_ca = world.second.puppet_ca.replace("one", "two")
-    assert FIRST in named(await world.examined(), "SIGNER-DIFFERENT").sentence
+    world.second.puppet_ca = bundle("one")
+    named(await world.examined(), "SIGNER-MANY")
+    world.second.puppet_ca = bundle("two")
+    assert FIRST in named(await world.examined(), "SIGNER-DIFFERENT", "SIGNER-MANY").sentence
+
+
+@pytest.mark.parametrize("content", ["one", "two"])
+async def test_a_puppetserver_that_is_a_ca_beside_the_signer(world: World, content: str) -> None:
+    # A real one's certificate is its Puppet CA's, which this host has no reason to trust.
+    foreign = ClusterCA.create(world.directory / "foreign", "foreign", now=NOW)
+    world.issue(SECOND, ca=foreign)
+    world.second.puppet_ca = bundle(content)
+    found = await world.examined()
+    second = next(f for f in found if f.code == "SIGNER-SECOND")
+    assert (second.place, second.severity) == (f"puppetca on {SECOND}", "error")
+    assert f"{HOSTS[SECOND]} port {world.ca_port}, beside the signer {FIRST}" in second.sentence
+    assert "SIGNER-DIFFERENT" not in {f.code for f in found}
+
+
+async def test_a_puppetserver_for_catalogs_that_is_a_ca_on_its_own_port(world: World) -> None:
+    services = world.cluster().model_dump(exclude_none=True)["services"]
+    (elsewhere,) = free_ports("127.0.0.1", 1)
+    services["puppet"] = {"enabled": False}
+    services["puppetca"]["member_port"] = elsewhere
+    world.changes |= {"services": services, "authority": {}, "signer": "any"}
+    cluster = world.cluster()
+    assert signer.elsewhere(cluster, modelled(cluster)) == []
+    services["puppet"] = {"listen_port": world.listen + 2, "member_port": world.ca_port}
+    cluster = world.cluster()
+    assert signer.elsewhere(cluster, modelled(cluster)) == [signer.Place(n, a, world.ca_port) for n, a in HOSTS.items()]
+    (check,) = signer.beside(cluster, modelled(cluster))
+    async with contextlib.AsyncExitStack() as stack:
+        for machine in world.machines.values():
+            await stack.enter_async_context(world._running(machine, world.ca_port))
+        (found,) = await check.run()
+    assert (found.code, found.place) == ("SIGNER-SECOND", f"puppetca on {FIRST}")
+    assert "beside the members' own" in found.sentence
 
 
 # DNS: a real BIND.
@@ -700,6 +854,17 @@ async def test_a_well_balancer_has_no_findings(balanced: World) -> None:
     assert {c.path for c in balanced.cells if c.ok} == {FIRST, SECOND, "balancer"}
 
 
+async def test_a_second_balancer_that_is_dead_is_seen_beside_the_first(balanced: World) -> None:
+    first, dead = {"name": "lb1", "address": BALANCER, "bind": BALANCER}, "127.0.3.10"
+    balanced.changes["balancers"] = [first, {"name": "lb2", "address": dead, "bind": dead}]
+    found = await balanced.examined()
+    named(found, "TLS-REFUSED")
+    assert {f.place for f in found} == {"smartproxy on balancer lb2", "puppetca on balancer lb2"}
+    assert all(dead in f.sentence for f in found)
+    assert {c.path for c in balanced.cells if c.ok} == {FIRST, SECOND, "balancer"}
+    assert {c.path for c in balanced.cells if not c.ok} == {"balancer lb2"}
+
+
 async def test_a_configuration_that_is_not_the_cluster_file_s(balanced: World) -> None:
     balanced.before = {"balancers": [{"address": BALANCER, "bind": BALANCER, "maxconn": 500}]}
     assert "muster balance" in named(await balanced.examined(), "BALANCER-STALE").cause
@@ -715,24 +880,75 @@ async def test_a_configuration_edited_by_hand_is_a_warning(balanced: World) -> N
 
 
 async def test_too_few_descriptors(balanced: World) -> None:
-    asked: list[int | None] = []
+    async def lower() -> None:
+        info = await RuntimeSocket(balanced.runtime.runtime_socket).ask("show info")
+        pid = next(int(line.partition(":")[2]) for line in info.splitlines() if line.startswith("Pid:"))
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (1024, 1024))
 
-    def limit(pid: int | None) -> int:
-        asked.append(pid)
-        return 1024
-
-    balanced.limit = limit
+    balanced.during = lower
     assert "may open 1024" in named(await balanced.examined(), "BALANCER-DESCRIPTORS").sentence
-    assert asked
-    assert asked[0] is not None
 
 
-async def test_a_member_somebody_put_into_maintenance(balanced: World) -> None:
+@pytest.mark.parametrize("lives", [{}, {FIRST: "ready", SECOND: "ready"}])
+async def test_a_server_somebody_put_into_maintenance_on_haproxys_socket(
+    balanced: World, lives: dict[str, State]
+) -> None:
     async def out() -> None:
         await RuntimeSocket(balanced.runtime.runtime_socket).maint("smartproxy", SECOND)
 
-    balanced.during = out
-    assert named(await balanced.examined(), "BALANCER-MAINT").place == f"smartproxy on {SECOND}"
+    balanced.during, balanced.lives = out, lives
+    found = named(await balanced.examined(), "BALANCER-MAINT")
+    assert (found.place, found.severity) == (f"smartproxy on {SECOND}", "warning")
+    assert "Muster did not ask for it" in found.sentence
+    assert "muster maintenance" in found.remedy
+
+
+@pytest.mark.parametrize("lives", [{}, {FIRST: "ready", SECOND: "ready"}])
+async def test_a_server_somebody_drained_on_haproxys_socket(balanced: World, lives: dict[str, State]) -> None:
+    async def out() -> None:
+        await RuntimeSocket(balanced.runtime.runtime_socket).drain("smartproxy", SECOND)
+
+    balanced.during, balanced.lives = out, lives
+    found = named(await balanced.examined(), "BALANCER-DRAIN")
+    assert (found.place, found.severity) == (f"smartproxy on {SECOND}", "warning")
+    assert f"set server smartproxy/{SECOND} state ready" in found.remedy
+
+
+def steered(world: World, **states: State) -> Callable[[], Awaitable[None]]:
+    """Let the balancer follow these lives, as :class:`~muster.balancer.steering.Steering` does each beat."""
+
+    async def beat() -> None:
+        lives = {SECOND: Life(states["second"])}
+        await Steering(world.runtime.run).beat(
+            "lb", modelled(world.cluster()), lives, engine="", generation="", trouble="", totals={}
+        )
+
+    return beat
+
+
+async def test_a_server_that_muster_put_into_maintenance_is_no_finding_of_the_balancer(balanced: World) -> None:
+    balanced.lives = {FIRST: "ready", SECOND: "maintenance"}
+    balanced.during = steered(balanced, second="maintenance")
+    balanced.second.reports = False
+    named(await balanced.examined(), "MEMBER-MAINTENANCE")
+    assert all(c.ok for c in balanced.cells)
+
+
+@pytest.mark.parametrize("state", ["drained", "ready"])
+async def test_a_server_that_muster_drained_is_no_finding(balanced: World, state: State) -> None:
+    # Ready: it was decided this very moment, and the balancer has not heard of it.
+    balanced.lives = {FIRST: "ready", SECOND: state}
+    balanced.during = steered(balanced, second="drained")
+    assert await balanced.examined() == []
+
+
+async def test_a_balancer_that_has_forgotten_who_was_removed_is_up_to_date(balanced: World) -> None:
+    balanced.lives = {SECOND: "removed"}
+    balanced.before = {"members": [{"id": 1, "name": FIRST, "address": HOSTS[FIRST]}]}
+    assert await balanced.examined() == []
+    balanced.lives = {}
+    (balanced.directory / "store.db").unlink()
+    named(await balanced.examined(), "BALANCER-STALE")
 
 
 async def test_an_expired_check_certificate(balanced: World) -> None:

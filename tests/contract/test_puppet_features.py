@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import ssl
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -24,6 +25,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -188,6 +190,11 @@ class Site:
     tls: Path
     _marks: Iterator[int] = field(default_factory=itertools.count)
 
+    @property
+    def autosign(self) -> Path:
+        """The file by which the server decides whom to sign at once."""
+        return self.server.directory / "autosign.conf"
+
     def settings(self, who: str) -> dict[str, Any]:
         """Return what a feature is told of the server."""
         return {
@@ -271,7 +278,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, needs: Callable[[str], None])
     (home / "conf.d" / "access.conf").write_text(f"webserver: {{ access-log-config: {home}/access.xml }}\n")
     # Without it the server names no version of the classes it tells, and there is nothing to ask for by.
     (home / "conf.d" / "classes.conf").write_text("jruby-puppet: { environment-class-cache-enabled: true }\n")
-    with puppetserver.running(home, certname=SERVER, rules=RULES) as server:
+    with puppetserver.running(home, certname=SERVER, rules=RULES, autosign=home / "autosign.conf") as server:
         way = Way(Place(server.address, server.port))
         try:
             yield Site(server, way, puppetca.RECORDED / "tls")
@@ -284,7 +291,11 @@ def foreman(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Me
     """A member that has both features, to be called as Foreman does."""
     features = {
         "puppet": {"puppetserver": site.settings("agent")},
-        "puppetca": {"provider": "puppetserver", "puppetserver": site.settings("cli")},
+        "puppetca": {
+            "provider": "puppetserver",
+            "puppetserver": site.settings("cli"),
+            "autosign_file": str(site.autosign),
+        },
     }
     with member.running(tmp_path_factory.mktemp("member"), features=features) as running:
         yield running
@@ -635,6 +646,89 @@ def test_a_name_that_is_none_reaches_no_ca(site: Site, foreman: Member, name: st
             answer = foreman.ask(method, f"/puppet/ca/{name}")
             assert answer.status in (404, 406)
     assert calls == []
+
+
+# Whom the server signs at once
+
+
+def signs(site: Site, name: str, challenge: str | None = None) -> bool:
+    """Let a host ask the server's CA; whether it has its certificate at once."""
+    pem = puppetca.agent(name, challenge=challenge).csr
+    assert site.ask("PUT", f"/puppet-ca/v1/certificate_request/{name}", pem) == (200, b"")
+    return site.ask("GET", f"/puppet-ca/v1/certificate/{name}")[0] == 200
+
+
+def test_the_server_signs_whom_foreman_put_on_the_list_and_no_longer_than_that(site: Site, foreman: Member) -> None:
+    try:
+        site.autosign.write_text("*.hand.example.net\n")
+        site.autosign.chmod(0o640)
+        name, glob = fresh("listed"), "*.glob.example.net"
+        assert not signs(site, fresh("unlisted"))
+        for entry in (name, glob):
+            assert told(foreman, "POST", f"/puppet/ca/autosign/{entry}") == (200, "")
+        for certname in (name, "a.b.glob.example.net", "glob.example.net", "by.hand.example.net"):
+            assert signs(site, certname), certname
+        for certname in (f"sub.{name}", "myglob.example.net"):
+            assert not signs(site, certname), certname
+        assert told(foreman, "DELETE", f"/puppet/ca/autosign/{glob}") == (200, "")
+        assert not signs(site, "late.glob.example.net")
+        assert signs(site, "late.hand.example.net")
+        assert site.autosign.stat().st_mode & 0o777 == 0o640
+    finally:
+        for entry in json.loads(told(foreman, "GET", "/puppet/ca/autosign")[1]):
+            told(foreman, "DELETE", f"/puppet/ca/autosign/{entry}")
+        site.autosign.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def asking(site: Site, asked: Member) -> Iterator[None]:
+    """Let the server ask a member whom to sign, as ``autosign = /usr/bin/muster-autosign`` does."""
+    where = asked.directory / "autosign.yaml"
+    own = str(asked.client())
+    settings = {
+        "url": f"https://{asked.https.address}:{asked.https.port}",
+        "ca": str(asked.ca),
+        "certificate": own,
+        "key": own,
+    }
+    where.write_text(yaml.safe_dump(settings))
+    program = site.autosign.with_name("muster-autosign")
+    program.write_text(
+        f'#!/bin/sh\nMUSTER_AUTOSIGN={where} exec {sys.executable} -c "import muster.cli.autosign as a; a.main()" "$@"\n'
+    )
+    program.chmod(0o755)
+    program.replace(site.autosign)
+    try:
+        yield
+    finally:
+        site.autosign.unlink()
+
+
+def test_a_server_that_asks_signs_names_on_foremans_list(site: Site, foreman: Member) -> None:
+    name = fresh("asked")
+    with asking(site, foreman):
+        assert not signs(site, fresh("unlisted"))
+        assert told(foreman, "POST", f"/puppet/ca/autosign/{name}") == (200, "")
+        assert told(foreman, "POST", "/puppet/ca/autosign/*.asked.example.net") == (200, "")
+        try:
+            assert signs(site, name)
+            assert signs(site, "a.b.asked.example.net")
+            assert site.autosign.read_text().startswith("#!/bin/sh"), "no list is written over a program"
+        finally:
+            for entry in (name, "*.asked.example.net"):
+                told(foreman, "DELETE", f"/puppet/ca/autosign/{entry}")
+        assert not signs(site, "late.asked.example.net")
+
+
+def test_a_server_that_asks_signs_the_bearer_of_a_token_once(site: Site, tmp_path: Path) -> None:
+    features = {"puppetca": {"provider": "puppetserver", "puppetserver": site.settings("cli"), "autosigner": "tokens"}}
+    name = fresh("bearer")
+    with member.running(tmp_path, features=features) as asked, asking(site, asked):
+        token = json.loads(told(asked, "POST", f"/puppet/ca/autosign/{name}")[1])["generated_token"]
+        assert not signs(site, fresh("thief"), token)
+        assert signs(site, name, token)
+        assert told(asked, "DELETE", f"/puppet/ca/{name}") == (200, "")
+        assert not signs(site, name, token)
 
 
 # What every provider promises

@@ -52,11 +52,27 @@ async def test_records_of_the_others_are_told_ascending_and_trimmed_to_the_newes
         rings.add(LogRecord(float(n), "INFO", f"record {n}", None, "abcd1234"))
     for _ in range(30):
         await other.share(rings)
-    told = await mine.records(0.0)
+    told, missing = await mine.records(0.0)
     assert [r.message for r in told] == [f"record {n}" for n in range(30, 50)]
     assert {r.member for r in told} == {"p2"}
-    assert [r.timestamp for r in await mine.records(45.0)] == [45.0, 46.0, 47.0, 48.0, 49.0]
-    assert await other.records(0.0) == []
+    assert missing == ""
+    assert [r.timestamp for r in (await mine.records(45.0))[0]] == [45.0, 46.0, 47.0, 48.0, 49.0]
+    assert await other.records(0.0) == ([], "")
+
+
+async def test_errors_outlast_the_talk_around_them_and_what_was_not_shared_is_counted(store: Store) -> None:
+    mine, other = Timeline(store, "p1", 20), Timeline(store, "p2", 20)
+    rings = LogRings(30, 2, "p2")
+    for n in range(5):
+        rings.add(LogRecord(float(n), "ERROR", f"error {n}"))
+    await other.share(rings)
+    for n in range(10, 110):
+        rings.add(LogRecord(float(n), "INFO", f"record {n}"))
+    await other.share(rings)
+    told, missing = await mine.records(0.0)
+    assert [r.message for r in told][:3] == ["error 3", "error 4", "record 91"]
+    assert (told[-1].level, told[-1].member) == ("WARN", "p2")
+    assert missing == "70 records of p2 were not shared; its own /logs may have them"
 
 
 async def test_a_record_with_bytes_no_database_takes_stops_no_other(store: Store) -> None:
@@ -65,4 +81,4 @@ async def test_a_record_with_bytes_no_database_takes_stops_no_other(store: Store
     rings.add(LogRecord(1.0, "ERROR", "nul \x00 and surrogate \udcff", "trace \x00", None))
     rings.add(LogRecord(2.0, "INFO", "after"))
     await other.share(rings)
-    assert [r.message for r in await mine.records(0.0)] == ["nul ? and surrogate ?", "after"]
+    assert [r.message for r in (await mine.records(0.0))[0]] == ["nul ? and surrogate ?", "after"]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import func, insert, select, text, update
 
@@ -233,6 +234,68 @@ async def test_a_value_the_database_cannot_hold_is_rejected(postgresql_server: P
         with pytest.raises(Rejected):
             await write_records(store, "nul \x00 in it")
         assert store.trouble is None
+
+
+def tell(server: PostgreSQL, *statements: str) -> object:
+    """Carry out statements behind the store's back; return the first value of the last one's answer."""
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        for statement in statements:
+            answer = connection.execute(statement.encode())
+        return (answer.fetchone() or (None,))[0] if answer.description else None
+
+
+async def durability(store: Store) -> str:
+    """Return what the next commit of a write unit waits for."""
+    async with store.write() as uow:
+        return str(await uow.connection.scalar(text("SHOW synchronous_commit")))
+
+
+@pytest.mark.parametrize(
+    ("default", "ours"),
+    [
+        ("off", "on"),
+        ("local", "on"),
+        ("remote_write", "on"),
+        ("on", "on"),
+        ("remote_apply", "remote_apply"),
+    ],
+)
+async def test_a_database_may_ask_for_more_durable_commits_and_not_for_less(
+    postgresql_server: PostgreSQL, default: str, ours: str
+) -> None:
+    url = postgresql_server.fresh_database()
+    tell(postgresql_server, f"ALTER DATABASE {url.rpartition('/')[2]} SET synchronous_commit = {default}")
+    async with opened(Secret(url)) as store, opened(Secret(url)) as other:
+        assert await durability(store) == ours
+        # As a session that was there before, given back and taken again.
+        assert await durability(store) == ours
+        async with asyncio.TaskGroup() as tasks:
+            asked = [tasks.create_task(durability(other)) for _ in range(8)]
+        assert {task.result() for task in asked} == {ours}
+
+
+async def test_a_url_may_not_ask_for_less_durable_commits(postgresql_server: PostgreSQL) -> None:
+    url = f"{postgresql_server.fresh_database()}?options=-c%20synchronous_commit%3Doff%20-c%20geqo%3Doff"
+    async with opened(Secret(url)) as store:
+        assert await durability(store) == "on"
+        async with store.read() as uow:
+            assert await uow.connection.scalar(text("SHOW geqo")) == "off", "what else the URL says is left to it"
+
+
+async def test_an_open_session_stays_durable_when_the_server_is_set_to_less(postgresql_server: PostgreSQL) -> None:
+    async with opened(Secret(postgresql_server.fresh_database())) as store:
+        async with store.write() as uow:
+            process = await uow.connection.scalar(text("SELECT pg_backend_pid()"))
+            tell(postgresql_server, "ALTER SYSTEM SET synchronous_commit = off", "SELECT pg_reload_conf()")
+        try:
+            async with asyncio.timeout(60):
+                while tell(postgresql_server, "SHOW synchronous_commit") != "off":
+                    await asyncio.sleep(0.05)
+            assert await durability(store) == "on"
+            async with store.read() as uow:
+                assert await uow.connection.scalar(text("SELECT pg_backend_pid()")) == process
+        finally:
+            tell(postgresql_server, "ALTER SYSTEM RESET synchronous_commit", "SELECT pg_reload_conf()")
 
 
 async def test_several_members_may_make_the_schema_at_once(url: str) -> None:

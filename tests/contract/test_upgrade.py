@@ -61,7 +61,7 @@ async def test_the_older_member_works_on_with_what_the_next_version_made(url: st
         assert again.schema_notice is not None
         assert "made by a newer Muster" in again.schema_notice
         assert set(await Roster(again).seen()) == {"older", "running-on", "restarted"}
-        told = await Timeline(again, "reader", 10).records(0.0)
+        told, _ = await Timeline(again, "reader", 10).records(0.0)
         assert {r.message for r in told} == {"of older", "of running-on", "of restarted"}
         async with again.read() as uow:
             racks = (await uow.connection.execute(text("SELECT DISTINCT rack FROM members"))).scalars().all()

@@ -6,59 +6,77 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from tests.faults import balancer, certificates, clients, members, store
 from tests.faults.fault import Fault
 
-FAULTS = (
-    Fault(1, "six-reloads", "0 failed, drain state kept", balancer.reloaded),
-    Fault(2, "drain-and-stop", "0 failed; empty ≤ longest request + 2 s", members.drained_and_stopped),
-    Fault(3, "remove-and-add", "0 failed; no request to a not-ready member", members.removed_and_added),
-    Fault(4, "kill-member", "0 failed new; in flight ≤ open on it; down ≤ 0.5 s", members.killed),
-    Fault(5, "hung-member", "down ≤ 4 s; afterwards p99 normal; served ≥ 90 %", members.hung),
-    Fault(
-        6,
-        "partitioned-member",
-        "0 failed new, p99 ≤ connect timeout; down ≤ 2 s",
-        members.partitioned,
-        ("root", "namespaces", "iptables"),
-    ),
-    Fault(
-        7, "half-open-connections", "reaped ≤ keepalive budget + tcp-ut", clients.half_open, ("namespaces", "haproxy")
-    ),
-    Fault(8, "slow-clients", "no member connection used; others' p99 unchanged", clients.slow),
-    Fault(9, "connection-flood", "capped, others unaffected", clients.crowd),
-    Fault(10, "all-checks-fail", "fail-open, alarm, 0 failed", certificates.all_checks_failed),
-    Fault(11, "check-certificate-rotated", "no DOWN flap; seen ≤ 2 s", certificates.check_certificate_rotated),
-    Fault(12, "kill-haproxy", "gap ≤ 0.2 s", balancer.killed),
-    Fault(
-        13,
-        "balancer-host-dies",
-        "address moves ≤ 1.5 s (haproxy killed), ≤ 3.5 s (link down)",
-        balancer.host_died,
-        ("namespaces", "keepalived", "haproxy"),
-    ),
-    Fault(14, "bad-configuration", "rejected; old one serves; last known good restored", balancer.misconfigured),
-    Fault(15, "few-descriptors", "refused with arithmetic; old process untouched", balancer.without_descriptors),
-    Fault(16, "store-away", "members serve; 0 failed; nobody restarts", store.away, ("postgresql",)),
-    Fault(
-        17,
-        "lease-holder-paused",
-        "other takes over ≤ TTL; the old one's write fenced",
-        store.holder_paused,
-        ("postgresql",),
-    ),
-    Fault(
-        18,
-        "clock-skew",
-        "leases and ages right; doctor names the clock",
-        store.clock_skewed,
-        ("postgresql", "faketime"),
-    ),
-    Fault(
-        20,
-        "certificate-dates",
-        "alarm at 30/7/1 d; that member out with the reason",
-        certificates.member_certificate_dated,
-    ),
-    Fault(21, "edited-configuration", "detected, shown, repaired on request", balancer.drifted),
-)
+# What a test can wait for; the matrix says 60 s, and the chaos run takes them.
+_STORE_AWAY_S = 8.0
+
+
+def faults(*, store_away_s: float = _STORE_AWAY_S) -> tuple[Fault, ...]:
+    """Return every row, in order."""
+    return (
+        Fault(1, "six-reloads", "0 failed, drain state kept", balancer.reloaded),
+        Fault(2, "drain-and-stop", "0 failed; empty ≤ longest request + 2 s", members.drained_and_stopped),
+        Fault(3, "remove-and-add", "0 failed; no request to a not-ready member", members.removed_and_added),
+        Fault(4, "kill-member", "0 failed new; in flight ≤ open on it; down ≤ 0.5 s", members.killed),
+        Fault(5, "hung-member", "down ≤ 4 s; afterwards p99 normal; served ≥ 90 %", members.hung),
+        Fault(
+            6,
+            "partitioned-member",
+            "0 failed new, p99 ≤ connect timeout; down ≤ 2 s",
+            members.partitioned,
+            ("root", "namespaces", "iptables"),
+        ),
+        Fault(
+            7,
+            "half-open-connections",
+            "reaped ≤ keepalive budget + tcp-ut",
+            clients.half_open,
+            ("namespaces", "haproxy"),
+        ),
+        Fault(8, "slow-clients", "no member connection used; others' p99 unchanged", clients.slow),
+        Fault(9, "connection-flood", "capped, others unaffected", clients.crowd),
+        Fault(10, "all-checks-fail", "fail-open, alarm, 0 failed", certificates.all_checks_failed),
+        Fault(11, "check-certificate-rotated", "no DOWN flap; seen ≤ 2 s", certificates.check_certificate_rotated),
+        Fault(12, "kill-haproxy", "gap ≤ 0.2 s", balancer.killed),
+        Fault(
+            13,
+            "balancer-host-dies",
+            "address moves ≤ 1.5 s (haproxy killed), ≤ 3.5 s (link down)",
+            balancer.host_died,
+            ("namespaces", "keepalived", "haproxy"),
+        ),
+        Fault(14, "bad-configuration", "rejected; old one serves; last known good restored", balancer.misconfigured),
+        Fault(15, "few-descriptors", "refused with arithmetic; old process untouched", balancer.without_descriptors),
+        Fault(
+            16,
+            "store-away",
+            "members serve; 0 failed; nobody restarts",
+            partial(store.away, for_s=store_away_s),
+            ("postgresql",),
+        ),
+        Fault(
+            17,
+            "lease-holder-paused",
+            "other takes over ≤ TTL; the old one's write fenced",
+            store.holder_paused,
+            ("postgresql",),
+        ),
+        Fault(
+            18,
+            "clock-skew",
+            "leases and ages right; doctor names the clock",
+            store.clock_skewed,
+            ("postgresql", "faketime"),
+        ),
+        Fault(
+            20,
+            "certificate-dates",
+            "alarm at 30/7/1 d; that member out with the reason",
+            certificates.member_certificate_dated,
+        ),
+        Fault(21, "edited-configuration", "detected, shown, repaired on request", balancer.drifted),
+    )

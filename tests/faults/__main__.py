@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.faults import FAULTS
+from tests.faults import faults
 from tests.faults.fault import Fault, Outcome, missing
 from tests.servers import local as clusters
 from tests.servers.local import Local, until
@@ -41,14 +41,14 @@ class Cluster:
         self._stack.close()
 
 
-async def rounds(faults: Sequence[Fault], count: int, seed: int) -> list[tuple[Fault, Outcome]]:
+async def rounds(rows: Sequence[Fault], count: int, seed: int) -> list[tuple[Fault, Outcome]]:
     """Return the outcome of every row of every round; each has random numbers of its own, so that a row repeats alone."""
     found: list[tuple[Fault, Outcome]] = []
     with contextlib.ExitStack() as stack:
         cluster = Cluster(stack)
         for number in range(1, count + 1):
             order = random.Random(f"{seed} {number}")
-            for fault in order.sample(faults, len(faults)):
+            for fault in order.sample(rows, len(rows)):
                 begun = time.monotonic()
                 outcome = await inflicted(fault, cluster, random.Random(f"{seed} {number} {fault.row}"))
                 found.append((fault, outcome))
@@ -135,10 +135,10 @@ def as_json(seed: int, found: Sequence[tuple[Fault, Outcome]]) -> dict[str, Any]
     }
 
 
-def able(faults: Sequence[Fault]) -> list[Fault]:
+def able(rows: Sequence[Fault]) -> list[Fault]:
     """Return the rows this machine can run; the others are named with the reason, or, in CI, end everything."""
     found = []
-    for fault in faults:
+    for fault in rows:
         reasons = [why for need in ("haproxy", *fault.needs) if (why := missing(need))]
         if not reasons:
             found.append(fault)
@@ -158,14 +158,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--rounds", type=int, default=1, help="[%(default)s]")
     parser.add_argument("--seed", type=int, help="repeats a run; absent: a new one, which is printed")
-    parser.add_argument("--row", type=int, nargs="+", choices=[f.row for f in FAULTS], help="only these")
+    parser.add_argument("--row", type=int, nargs="+", choices=[f.row for f in faults()], help="only these")
+    parser.add_argument(
+        "--store-away",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="how long row 16 stops the store [%(default)g]",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every outcome there")
     asked = parser.parse_args()
     seed = asked.seed if asked.seed is not None else random.SystemRandom().randrange(1_000_000)
     say(f"seed {seed}")
-    faults = able([f for f in FAULTS if not asked.row or f.row in asked.row])
-    found = asyncio.run(rounds(faults, asked.rounds, seed))
-    say("\n" + "\n".join(table(faults, found)))
+    chosen = [f for f in faults(store_away_s=asked.store_away) if not asked.row or f.row in asked.row]
+    rows = able(chosen)
+    found = asyncio.run(rounds(rows, asked.rounds, seed))
+    say("\n" + "\n".join(table(rows, found)))
     if asked.json is not None:
         asked.json.write_text(json.dumps(as_json(seed, found), indent=1) + "\n")
     broken = sum(bool(o.broken or o.late) for _, o in found)

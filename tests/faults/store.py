@@ -8,6 +8,7 @@ import json
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -17,10 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from bench.load import by_member
 from sqlalchemy import select
 
+from muster.cluster.steward import ROLE as STEWARD
+from muster.cluster.steward import minutes
+from muster.kernel.errors import Conflict
 from muster.kernel.secrets import Secret
 from muster.store.engine import opened
+from muster.store.leases import Lease, Leases
 from muster.store.tables import log_records
 from tests.e2e.test_doctor_and_status_find_it import findings, stopped
 from tests.e2e.test_the_store_fails import complains, serves_without_store
@@ -29,14 +35,14 @@ from tests.servers import local as clusters
 from tests.servers import postgresql
 from tests.servers.local import Local, environment, load, until
 
-_AWAY_S = 8.0
 _TTL_S = 2.0
+_STEWARD_TTL_S = 5.0
 _SKEW_S = 600
 _ROLE = "fault-matrix"
 
 
-async def away(_: Local, chance: random.Random) -> Outcome:
-    """Stop PostgreSQL under a running cluster for some seconds."""
+async def away(_: Local, chance: random.Random, *, for_s: float) -> Outcome:
+    """Stop PostgreSQL under a running cluster for so long."""
     outcome = Outcome()
     with postgresql.running() as server, clusters.running(members=2, store_url=server.fresh_database()) as local:
         await until(local.is_steady, "every member is ready and up")
@@ -51,7 +57,7 @@ async def away(_: Local, chance: random.Random) -> Outcome:
                 found = (await findings(local))[1]
                 codes = {f["code"] for f in found if f["remedy"]}
                 outcome.promise("STORE-DOWN" in codes, f"doctor does not name the store, but {codes}")
-                await asyncio.sleep(max(0.0, _AWAY_S - (time.monotonic() - outcome.fault_at)))
+                await asyncio.sleep(max(0.0, for_s - (time.monotonic() - outcome.fault_at)))
             finally:
                 await asyncio.to_thread(server.start)
             back_at = time.monotonic()
@@ -103,13 +109,77 @@ async def contending(url: str, holder: str, ttl_s: float, *, under: Sequence[str
         await process.wait()
 
 
-async def holder_paused(_: Local, chance: random.Random) -> Outcome:
-    """Stop the process that holds a lease, let another take it over, and let the first one go on."""
+async def holder_paused(local: Local, chance: random.Random) -> Outcome:
+    """Stop the process that holds a lease, let another take it over, and let the first one go on.
+
+    Once with processes made for it, which write with the lease they had when they are told to; once with the one that is the
+    cluster's steward.
+    """
     outcome = Outcome()
     with tempfile.TemporaryDirectory(prefix="muster-fault-") as directory, postgresql.running() as server:
-        for url in (f"sqlite:///{directory}/store.db", server.fresh_database()):
-            await _holder_paused(outcome, url, chance)
+        urls = (f"sqlite:///{directory}/store.db", server.fresh_database())
+        # Side by side, for they mostly wait; with numbers of their own, whoever is first.
+        made = [_holder_paused(outcome, url, random.Random(chance.random())) for url in urls]
+        await asyncio.gather(*made, _steward_paused(outcome, local))
     return outcome
+
+
+async def _steward_paused(outcome: Outcome, local: Local) -> None:
+    file = local.directory / "store.db"
+    async with opened(Secret(f"sqlite:///{file}"), migrate=False) as store:
+        leases = Leases(store)
+        was = await until(lambda: leases.held(STEWARD), "somebody is steward")
+        assert was is not None
+        pid = int(was.holder.rpartition(" ")[2].partition(".")[0])
+        outcome.measured["steward"] = was.holder.rpartition(" ")[0]
+        paused_at = await paused_between_writes(pid, file)
+        try:
+
+            async def another() -> Lease | None:
+                now = await leases.held(STEWARD)
+                return now if now is not None and now.holder != was.holder else None
+
+            now = await until(another, "another process is steward")
+            assert now is not None
+            outcome.promise_within("steward_taken_over_s", time.monotonic() - paused_at, _STEWARD_TTL_S)
+            outcome.promise(now.epoch == was.epoch + 1, f"the steward's epoch {was.epoch} became {now.epoch}")
+
+            async def speaks() -> bool:
+                return (await minutes(store)).by == now.holder
+
+            await until(speaks, "what the new steward decides stands in the store")
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        try:
+            async with store.write() as uow:
+                await leases.fence(uow, was)
+            refusal = ""
+        except Conflict as e:
+            refusal = str(e)
+        outcome.promise(now.holder in refusal, f"a write in the name of {was.holder} is not refused: {refusal!r}")
+        await until(local.is_steady, "the process that was paused reports again")
+        last = await leases.held(STEWARD)
+        outcome.promise(
+            last is not None and (last.holder, last.epoch) == (now.holder, now.epoch),
+            f"{was.holder} went on, and then {last} was steward instead of {now}",
+        )
+        by = (await minutes(store)).by
+        outcome.promise(by == now.holder, f"{was.holder} went on, and then {by} had the last word")
+
+
+async def paused_between_writes(pid: int, store: Path) -> float:
+    """Stop a process while it does not write, and return when: it would take SQLite's only write lock with it."""
+    while True:
+        os.kill(pid, signal.SIGSTOP)
+        at = time.monotonic()
+        try:
+            with contextlib.closing(sqlite3.connect(store, timeout=1.0, isolation_level=None)) as connection:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute("ROLLBACK")
+            return at
+        except sqlite3.OperationalError:
+            os.kill(pid, signal.SIGCONT)
+            await asyncio.sleep(0.1)
 
 
 async def _holder_paused(outcome: Outcome, url: str, chance: random.Random) -> None:
@@ -150,22 +220,25 @@ async def clock_skewed(_: Local, chance: random.Random) -> Outcome:
     outcome = Outcome()
     skew = f"{chance.choice('+-')}{_SKEW_S}s"
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(postgresql.running())
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="muster-fault-")))
-        make_older_certificates(directory)
+        server, _made = await asyncio.gather(
+            asyncio.to_thread(stack.enter_context, postgresql.running()),
+            asyncio.to_thread(make_older_certificates, directory),
+        )
         url = server.fresh_database()
         local = stack.enter_context(clusters.running(members=2, store_url=url, directory=directory))
-        await until(local.is_steady, "every member is ready and up")
         name = chance.choice(local.names)
-        async with load(local) as seen:
+        # No client is there yet, so nobody has to be let finish.
+        async with stopped(local, local.pid_of(name), signal.SIGKILL):
             outcome.fault_at = time.monotonic()
-            async with stopped(local, local.pid_of(name), signal.SIGTERM):
-                with serving_at(local, name, skew):
-                    await until(local.is_steady, "the member with the wrong clock serves, reports and is up")
+            with serving_at(local, name, skew):
+                await until(local.is_steady, "the member with the wrong clock serves, reports and is up")
+                async with load(local) as seen:
                     await _look(outcome, local, name, url, skew)
-            await until(local.is_steady, "the member with the right clock is back")
     outcome.operations = seen.new + seen.kept
-    outcome.measured["skew"] = skew
+    answered = by_member(seen.new)[name]
+    outcome.measured |= {"skew": skew, "answered_there": answered}
+    outcome.promise(answered > 0, f"{name} answered no client")
     outcome.promise_no_failure(outcome.operations, "clients")
     return outcome
 
@@ -231,10 +304,7 @@ def serving_at(local: Local, name: str, skew: str) -> Iterator[None]:
         yield
     finally:
         log.close()
+        # Its clients are gone, so it needs no time to drain.
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait(10)
+        process.wait(10)

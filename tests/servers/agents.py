@@ -18,11 +18,16 @@ _QUIET = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "HOME": "/root"}
 
 @dataclass(frozen=True)
 class Puppet:
-    """Puppet's programs, with everything they write below one directory."""
+    """Puppet's programs, with everything they write below one directory.
+
+    Attributes:
+        server_port: where catalogs come from; None: Puppet's own port.
+    """
 
     directory: Path
     server: str
     ca_port: int
+    server_port: int | None = None
     hosts: Mapping[str, str] = field(default_factory=dict)
 
     def settings(self, certname: str) -> list[str]:
@@ -32,12 +37,18 @@ class Puppet:
             "--certname", certname, "--ssldir", str(home / "ssl"), "--confdir", str(home), "--vardir", str(home / "var"),
             "--server", self.server, "--ca_server", self.server, "--ca_port", str(self.ca_port),
             "--color", "false", "--waitforcert", "0",
+            *(["--serverport", str(self.server_port)] if self.server_port else []),
         ]  # fmt: skip
 
     def home(self, certname: str) -> Path:
         home = self.directory / certname
         home.mkdir(parents=True, exist_ok=True)
         return home
+
+    def configure(self, certname: str, **settings: str) -> None:
+        """Write a host's ``puppet.conf``."""
+        lines = [f"{name} = {value}\n" for name, value in settings.items()]
+        (self.home(certname) / "puppet.conf").write_text("".join(["[main]\n", *lines]))
 
     async def bootstrap(self, certname: str) -> tuple[int, str]:
         """Let a host get its certificate; return the exit status and what it said."""

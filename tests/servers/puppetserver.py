@@ -102,7 +102,7 @@ def running(
     address: str = "127.0.0.40",
     port: int | None = None,
     with_ca: bool = True,
-    autosign: bool = False,
+    autosign: bool | Path = False,
     heap: str = "768m",
     rules: Sequence[str] = (),
 ) -> Iterator[Puppetserver]:
@@ -115,7 +115,7 @@ def running(
         address: on loopback.
         port: a free one when absent.
         with_ca: whether its CA is on.
-        autosign: whether it signs everybody.
+        autosign: whether it signs everybody, or the file (a list of names, or a program) that says whom.
         heap: Java's.
         rules: what stands in its ``auth.conf`` beside the packaged rules, each in HOCON.
     """
@@ -147,7 +147,9 @@ def running(
         log.close()
 
 
-def _configured(directory: Path, *, certname: str, address: str, port: int, with_ca: bool, autosign: bool) -> None:
+def _configured(
+    directory: Path, *, certname: str, address: str, port: int, with_ca: bool, autosign: bool | Path
+) -> None:
     for name in (
         "conf.d",
         "services.d",
@@ -160,9 +162,10 @@ def _configured(directory: Path, *, certname: str, address: str, port: int, with
         "code/environments/production/manifests",
     ):
         (directory / name).mkdir(parents=True, exist_ok=True)
+    whom = str(autosign) if isinstance(autosign, Path) else str(autosign).lower()
     (directory / "conf" / "puppet.conf").write_text(
         f"[main]\ncertname = {certname}\nssldir = {directory}/ssl\nvardir = {directory}/var\n"
-        f"[server]\ncadir = {directory}/ca\nautosign = {'true' if autosign else 'false'}\n"
+        f"[server]\ncadir = {directory}/ca\nautosign = {whom}\n"
     )
     shutil.copy(_ETC / "conf.d" / "auth.conf", directory / "conf.d" / "auth.conf")
     (directory / "logback.xml").write_text(_LOGBACK)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _log = log.logger("app")
 
 LISTENER = "puppetca"
+_BEATS_PER_PROOF = 5
 
 
 class _Metrics:
@@ -47,11 +49,14 @@ class AuthorityProcess:
         trouble: why it could not, or could not be kept up to date; empty when all is well.
     """
 
-    def __init__(self, settings: Authority, home: Path) -> None:
+    def __init__(self, settings: Authority, home: Path, state: Path) -> None:
+        """``home`` is where its key is by default; ``state`` is where it keeps what it writes itself."""
         self.ca: PuppetCA | None = None
         self.trouble = "it is not open yet"
         self._settings = settings
         self._home = home
+        self._state = state
+        self._beats = itertools.count()
         self._stack = contextlib.AsyncExitStack()
         self._listens = False
         self._metrics: _Metrics | None = None
@@ -61,29 +66,48 @@ class AuthorityProcess:
         return self._listens
 
     async def kept(self, process: MemberProcess, *, thoroughly: bool = True) -> None:
-        """Open what is not open, follow the list, and, thoroughly, renew what ends soon.
+        """Open what is not open, follow the list, now and then try the key, and, thoroughly, renew what ends soon.
 
         Never raises: the member serves without it.
         """
         try:
-            if self.ca is None:
-                self.ca = await self._stack.enter_async_context(
-                    authority_opened(process.store, self._settings, member=str(process.member.name), home=self._home)
-                )
-            if thoroughly or self.trouble or not self._listens:
-                await self._certified(process, self.ca)
-                await self.ca.keep_up()
-            else:
-                await self.ca.follow()
-            self._measured(process, self.ca)
+            ca = await self._kept(process, thoroughly=thoroughly or bool(self.trouble) or not self._listens)
         except MusterError as e:
-            if self.trouble != str(e):
-                _log.warning("The Puppet CA is not in order", why=str(e))
-            self.trouble = str(e)
+            self._in_trouble(str(e))
+        except OSError as e:
+            where = f" {e.filename}" if e.filename else ""
+            self._in_trouble(f"Using{where or ' a file'} failed: {e.strerror or e}")
+        except Exception as e:  # noqa: BLE001 - boundary: whatever is wrong with the CA, the member serves the rest
+            self._in_trouble(f"A defect of Muster: {type(e).__name__}: {e}", defect=e)
         else:
             if self.trouble:
-                _log.info("The Puppet CA signs", ca=self.ca.issuer.common_name)
+                _log.info("The Puppet CA signs", ca=ca.issuer.common_name)
             self.trouble = ""
+
+    async def _kept(self, process: MemberProcess, *, thoroughly: bool) -> PuppetCA:
+        if self.ca is None:
+            name = str(process.member.name)
+            self.ca = await self._stack.enter_async_context(
+                authority_opened(process.store, self._settings, member=name, home=self._home, state=self._state)
+            )
+        ca, before = self.ca, self.ca.list_now
+        if thoroughly:
+            await self._certified(process, ca)
+            await ca.keep_up()
+        else:
+            await ca.follow()
+            if ca.list_now is not before:
+                # It may name the certificate that is shown here.
+                await self._certified(process, ca)
+        if thoroughly or next(self._beats) % _BEATS_PER_PROOF == 0:
+            await ca.prove()
+        self._measured(process, ca)
+        return ca
+
+    def _in_trouble(self, why: str, *, defect: Exception | None = None) -> None:
+        if self.trouble != why:
+            _log.warning("The Puppet CA is not in order", why=why, exc_info=defect)
+        self.trouble = why
 
     def _measured(self, process: MemberProcess, ca: PuppetCA) -> None:
         if self._metrics is None:
@@ -98,7 +122,7 @@ class AuthorityProcess:
 
     async def _certified(self, process: MemberProcess, ca: PuppetCA) -> None:
         member = str(process.member.name)
-        files = OwnFiles(self._home / "members" / member.lower())
+        files = OwnFiles(self._state / "members" / member.lower())
         names = [str(n) for n in process.cluster.names]
         renewed = await own.ensured(ca, files, member=member, names=names)
         if self._listens and not renewed:

@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from muster.app.settings import cluster_store, loaded
@@ -83,26 +83,26 @@ async def balance(options: BalancerOptions) -> None:
     loop.add_signal_handler(signal.SIGHUP, looking)
     make_directory(options.run, mode=0o700)
     cluster, refused = _usable(options)
-    async with contextlib.AsyncExitStack() as stack:
-        store = await stack.enter_async_context(cluster_store(cluster))
+    async with cluster_store(cluster) as store:
         paths = RuntimePaths(options.run, (options.pki / "balancer").absolute())
         found = await binaries.probed(options.haproxy or binaries.found())
-        journal = stack.enter_context(Journal(options.run))
-        engine = await stack.enter_async_context(HAProxyEngine(paths, binary=found.path))
-        process = BalancerProcess(options, cluster, store, paths, found, engine, journal)
-        await process.open(refused)
-        _log.info("Balancer runs", haproxy=engine.version, pid=engine.pid, generation=engine.generation)
-        while not stop.is_set():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_BEAT_S):
-                    await wake.wait()
-            wake.clear()
-            if not stop.is_set():
-                # Cleared before the beat: a HUP that comes meanwhile is for the next one.
-                asked = look.is_set()
-                look.clear()
-                await process.beat(asked=asked)
-        await process.close()
+        with Journal(options.run) as journal:
+            async with HAProxyEngine(paths, binary=found.path) as engine:
+                process = BalancerProcess(options, cluster, store, paths, found, engine, journal)
+                await process.open(refused)
+                _log.info("Balancer runs", haproxy=engine.version, pid=engine.pid, generation=engine.generation)
+                while not stop.is_set():
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(_BEAT_S):
+                            await wake.wait()
+                    wake.clear()
+                    if not stop.is_set():
+                        # Cleared before the beat: a HUP that comes meanwhile is for the next one.
+                        asked = look.is_set()
+                        look.clear()
+                        await process.beat(asked=asked)
+                await process.close()
+        await process.leave()
 
 
 def _usable(options: BalancerOptions) -> tuple[ClusterFile, str]:
@@ -151,6 +151,7 @@ class BalancerProcess:
     _following: asyncio.Task[None] | None = None
     _asked: bool = False
     _seen: Observation | None = None
+    _steered_by: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.which = self.cluster.balancer(self.options.name)
@@ -199,6 +200,12 @@ class BalancerProcess:
             async with asyncio.timeout(_LAST_BEAT_S):
                 await self.steward.resign()
 
+    async def leave(self) -> None:
+        """Let the store know that this HAProxy has ended and holds no connection, so that nobody waits for it."""
+        with contextlib.suppress(MusterError, TimeoutError):
+            async with asyncio.timeout(_LAST_BEAT_S), self.store.write() as uow:
+                await told(uow, Observation(self.which.name))
+
     async def beat(self, *, asked: bool = False) -> None:
         """Follow the files, steer HAProxy, and let the store know; never raises.
 
@@ -227,9 +234,13 @@ class BalancerProcess:
             _log.exception("Following the files broke")
 
     async def _steered(self) -> Observation:
+        versions = {name: life.version for name, life in (self._lives or {}).items()}
         if self.engine.is_changing and self._seen is not None:
-            # Between two workers there is nobody to tell; what was seen last is told again.
-            return self._seen
+            # Between two workers there is nobody to tell; what was seen last is told again, unless it was before a decision.
+            if versions == self._steered_by:
+                return self._seen
+            return replace(self._seen, blind=True, trouble="HAProxy is being reloaded")
+        self._steered_by = versions
         self.steering.gate(self.engine.newcomers())
         try:
             self._seen = await self.steering.beat(

@@ -26,7 +26,9 @@ from prometheus_client import CollectorRegistry, Gauge, GCCollector, PlatformCol
 from muster import features as rooms
 from muster.app.resolution import Resolved
 from muster.app.settings import cluster_store, loaded
-from muster.balancer.model import Balancing, modelled, muster_services, signs_itself
+from muster.balancer.model import Balancing, Question, modelled, signs_itself
+from muster.balancer.programs import Asker
+from muster.balancer.rounds import DriftMetrics, Rounds
 from muster.cluster.file import SCHEMA_VERSION, ClusterFile, Disk, Member
 from muster.cluster.parity import compared, of_certificate, of_muster, of_wire
 from muster.cluster.roster import Report, Roster, Told
@@ -42,9 +44,11 @@ from muster.edge.metrics import EdgeMetrics
 from muster.edge.server import Server
 from muster.edge.server import opened as server_opened
 from muster.kernel import log
+from muster.kernel.clock import SystemClock, system_chance
 from muster.kernel.errors import Misconfigured, MusterError, Unavailable
 from muster.kernel.files import fingerprint
 from muster.kernel.log import LogRings
+from muster.pki import pem as pems
 from muster.pki.bundles import BundlePaths, certificate_facts
 from muster.pki.bundles import paths as bundle_paths
 from muster.pki.complaints import ALARM_DAYS, alarms
@@ -52,10 +56,12 @@ from muster.pki.context import server_context
 from muster.pki.facts import CertificateFacts
 from muster.policy.metered import OperationMetrics
 from muster.store.engine import Store
+from muster.store.place import Place
 from muster.version import PROTOCOL_VERSION, VERSION
 
 if TYPE_CHECKING:
     from muster.app.authority import AuthorityProcess
+    from muster.balancer.census import Census
 
 _log = log.logger("app")
 
@@ -67,7 +73,10 @@ _BEATS_PER_PROVIDER_PROBE = 5
 _PROVIDER_TIMEOUT_S = 8.0
 _BEATS_PER_COMPARISON = 10
 _BEATS_PER_AUTHORITY = 60
+_BEATS_PER_LOOK_AT_ENDS = 60
 _EXPIRY_NOTICE_S = 30 * 86400
+# Below it SQLite's next write-ahead log, or the next certificate, may not fit.
+_LEAST_ROOM_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -76,6 +85,7 @@ class MemberOptions:
 
     Attributes:
         bind: address to listen on; None: the member's own when it is a loopback address, else every address.
+        state: where the member keeps what it writes itself; None: among its certificates.
     """
 
     cluster_file: Path
@@ -83,6 +93,7 @@ class MemberOptions:
     pki: Path
     bind: str | None = None
     log_form: Literal["json", "text"] = "text"
+    state: Path | None = None
 
 
 @dataclass
@@ -117,10 +128,26 @@ class MemberProcess:
     _drifted: tuple[str, ...] = ()
     _cluster_file: tuple[object, ...] = ()
     _disk_notes: list[str] = field(default_factory=list)
+    _short: dict[str, str] = field(default_factory=dict)
     _looks: dict[Path, asyncio.Task[str]] = field(default_factory=dict)
+    _ends: dict[str, datetime] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.listed = self.cluster
+        self.disks = _watched(self.cluster, self.options)
+        # Nobody gets clients of a program that has not answered yet.
+        self._programs = {s: f"the program on port {q.port} was not asked yet" for s, q in self.beside.items()}
+        self.health.down = dict(self._programs)
+        holder = f"member {self.member.name} {os.getpid()}.{time.time_ns()}"
+        self.rounds = Rounds(self.store, holder, self.census, clock=SystemClock(), chance=system_chance())
+        self.census_metrics = DriftMetrics(self.metrics.registry)
+
+    @property
+    def beside(self) -> dict[str, Question]:
+        """What the programs on this host that serve ports of their own are asked, by service."""
+        name = str(self.member.name).lower()
+        servers = ((s.name, v) for s in self.balancing.services for v in s.servers if v.name == name)
+        return {service: server.beside for service, server in servers if server.beside is not None}
 
     @property
     def listens_on(self) -> str:
@@ -161,20 +188,39 @@ class MemberProcess:
             "fingerprint_sha256": facts.fingerprint_sha256,
         }
         self.metrics.certificate_expiry.set(self._expires_at)
+        self.look_at_ends()
         self.sound_alarms()
 
+    def look_at_ends(self) -> None:
+        """Learn from the files of this host when those end on which clients or checks depend."""
+        check = bundle_paths(self.options.pki, "balancer", "balancer").certificate
+        found = {
+            "member": self._presented_facts.not_after if self._presented_facts else None,
+            "cluster-ca": _end_of_issuers(self.bundle),
+            "balancer-check": _end_of(check),
+        }
+        self._ends = {what: end for what, end in found.items() if end is not None}
+
     def sound_alarms(self) -> None:
-        """Set the gauges that say how near the certificate's end is."""
-        sounding = alarms(datetime.fromtimestamp(self._expires_at, UTC), datetime.now(UTC))
+        """Set the gauges that say how near the ends are."""
+        now = datetime.now(UTC)
+        sounding = alarms(datetime.fromtimestamp(self._expires_at, UTC), now)
         for days in ALARM_DAYS:
             self.metrics.certificate_alarm.labels(str(days)).set(days in sounding)
+        ca = self.authority.ca if self.authority is not None else None
+        puppet = {"puppet-ca": ca.issuer.certificate.not_valid_after_utc} if ca is not None else {}
+        self.metrics.show_ends({**self._ends, **puppet}, now)
 
     def _files_on_disk(self) -> tuple[object, ...]:
         return fingerprint(self.bundle.certificate, self.bundle.key, *self.ca_files)
 
     def certificate_reasons(self) -> Sequence[str]:
-        if self._expires_at and time.time() > self._expires_at:
-            return (f"the certificate expired on {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(self._expires_at))}",)
+        facts, now = self._presented_facts, datetime.now(UTC)
+        if facts is not None and now > facts.not_after:
+            return (f"the certificate expired on {facts.not_after:%Y-%m-%d %H:%M} UTC",)
+        if facts is not None and now < facts.not_before:
+            start = f"{facts.not_before:%Y-%m-%d %H:%M} UTC"
+            return (f"the certificate is valid only from {start} on: this host's clock is wrong, or its issuer's was",)
         return ()
 
     def notes(self) -> Sequence[str]:
@@ -277,6 +323,31 @@ class MemberProcess:
             else:
                 _log.info("This member is like the others again")
 
+    async def watch_parity(self) -> None:
+        """Now and then, when no other process does: compare all members, Ruby ones and live ports included."""
+        while await self.pause():
+            try:
+                if await self.rounds.beat():
+                    self.census_metrics.show(self.rounds.last, datetime.now(UTC))
+            except MusterError as e:
+                _log.debug("The members were not compared", why=str(e))
+        with contextlib.suppress(MusterError):
+            await self.rounds.resign()
+
+    def census(self) -> Census:
+        """Return the census as this member can take it: as a trusted host where it has the bundle of one, else as itself."""
+        # It brings an HTTP client with it, which only the one member needs that takes the census.
+        from muster.balancer.census import Census
+
+        trusted = self.cluster.foreman.trusted_hosts or ()
+        clients = (bundle_paths(self.options.pki, "client", name) for name in trusted)
+        shown = next((c for c in clients if c.certificate.exists()), self.bundle)
+        # Members that came or went are known without a restart.
+        cluster = self.cluster.model_copy(update={"members": self.listed.members})
+        return Census(
+            cluster, modelled(cluster), self.bundle.ca, shown.certificate, shown.key, datetime.now(UTC), openly=True
+        )
+
     async def pause(self) -> bool:
         """Wait one beat; false when the member closes and there is no next one."""
         with contextlib.suppress(TimeoutError):
@@ -294,15 +365,37 @@ class MemberProcess:
                 self.server.trust(self.balancers.addresses)
 
     async def watch_locally(self) -> None:
-        """Each beat: certificates on disk, programs that serve other ports, readiness as metrics."""
-        while True:
+        """Each beat: certificates on disk, room on disks, readiness as metrics."""
+        for beat in itertools.count():
             self.reload_certificates(only_if_changed=True)
+            if beat % _BEATS_PER_LOOK_AT_ENDS == 0:
+                self.look_at_ends()
             self.sound_alarms()
-            self.health.down = _joined(
-                await self._probed(), self._out_of_order(), await self._short_of_room(), self._not_signing()
-            )
-            verdicts = {s: self.health.verdict(s) for s in self.health.services}
-            self.metrics.judge({s: "" if v.status == 200 else v.reason or v.state for s, v in verdicts.items()})
+            self._short = await self._short_of_room()
+            self.judge()
+            if not await self.pause():
+                return
+
+    def judge(self) -> None:
+        """Say of every service whether it is ready, from what was last seen."""
+        self.health.down = _joined(self._programs, self._out_of_order(), self._short, self._not_signing())
+        verdicts = {s: self.health.verdict(s) for s in self.health.services}
+        self.metrics.judge({s: "" if v.status == 200 else v.reason or v.state for s, v in verdicts.items()})
+
+    async def watch_programs(self) -> None:
+        """Each beat: do the programs answer that serve other ports on this host? One that hangs holds no other up."""
+        asker = Asker(str(self.cluster.address), self.bundle.certificate, self.bundle.key)
+        async with asyncio.TaskGroup() as group:
+            for service, question in self.beside.items():
+                group.create_task(self._watch_program(asker, service, question))
+            await self.closing.wait()
+
+    async def _watch_program(self, asker: Asker, service: str, question: Question) -> None:
+        while True:
+            why = await asker.unproven(self.member.address, question)
+            if why != self._programs.get(service, ""):
+                self._programs = {s: w for s, w in {**self._programs, service: why}.items() if w}
+                self.judge()
             if not await self.pause():
                 return
 
@@ -377,17 +470,17 @@ class MemberProcess:
 
     async def _short_of_room(self) -> dict[str, str]:
         """Return the services that a full disk takes out; what it only shows goes into the notes."""
-        for disk in self.cluster.disks:
+        for disk in self.disks:
             # A network file system may hang: the beat must not, nor must looks at it pile up.
             if (pending := self._looks.get(disk.path)) is None or pending.done():
                 self._looks[disk.path] = asyncio.create_task(asyncio.to_thread(_room_on, disk), name="disk")
         if self._looks:
             await asyncio.wait(self._looks.values(), timeout=_PROBE_TIMEOUT_S)
-        looks = [self._looks[d.path] for d in self.cluster.disks]
+        looks = [self._looks[d.path] for d in self.disks]
         answers = [look.result() if look.done() else f"no answer within {_PROBE_TIMEOUT_S:g} s" for look in looks]
         out: dict[str, str] = {}
         shown = []
-        for disk, answer in zip(self.cluster.disks, answers, strict=True):
+        for disk, answer in zip(self.disks, answers, strict=True):
             if not answer:
                 continue
             sentence = f"disk {disk.path}: {answer}"
@@ -396,16 +489,6 @@ class MemberProcess:
                 shown.append(sentence)
         self._disk_notes = shown
         return out
-
-    async def _probed(self) -> dict[str, str]:
-        outside = [
-            s
-            for s in self.balancing.services
-            if s.name not in muster_services(self.cluster)
-            and any(v.name == str(self.member.name).lower() for v in s.servers)
-        ]
-        results = await asyncio.gather(*(_listens(self.member.address, s.member_port) for s in outside))
-        return {s.name: why for s, why in zip(outside, results, strict=True) if why}
 
 
 def _joined(*found: Mapping[str, str]) -> dict[str, str]:
@@ -441,15 +524,41 @@ async def _unreached(served: Served) -> str | None:
     return None
 
 
-async def _listens(address: str, port: int) -> str | None:
-    """Return why nothing can be reached on the port, or None."""
+def _watched(cluster: ClusterFile, options: MemberOptions) -> tuple[Disk, ...]:
+    """Return the disks of the cluster file; when it says nothing of disks, those that a member itself writes to."""
+    if cluster.disks is not None:
+        return cluster.disks
+    signing = ("puppetca",) if signs_itself(cluster) else ()
+    # Features write to the store; what is only read (certificates) serves on from a full disk.
+    found = [Disk(path=options.state or options.pki, services=signing, min_free_bytes=_LEAST_ROOM_BYTES)]
+    file = Place.parsed(cluster.store.url).file
+    if file is not None:
+        services = ("smartproxy", *signing)
+        found.insert(0, Disk(path=file.parent, services=services, min_free_bytes=_LEAST_ROOM_BYTES))
+    return tuple(found)
+
+
+def _end_of(certificate: Path) -> datetime | None:
+    """Return when the first certificate of a file ends, None when there is none to read."""
     try:
-        async with asyncio.timeout(_PROBE_TIMEOUT_S):
-            _, writer = await asyncio.open_connection(address, port)
-    except (OSError, TimeoutError) as e:
-        return f"nothing answers on {address} port {port}: {getattr(e, 'strerror', None) or 'no answer'}"
-    writer.close()
-    return None
+        return pems.certificates(certificate.read_bytes(), str(certificate))[0].not_valid_after_utc
+    except (OSError, MusterError):
+        return None
+
+
+def _end_of_issuers(bundle: BundlePaths) -> datetime | None:
+    """Return when the first of those ends that issued a bundle's certificate; a CA that is only still trusted did not."""
+    try:
+        current = pems.certificates(bundle.certificate.read_bytes(), str(bundle.certificate))[0]
+        trusted = pems.certificates(bundle.ca.read_bytes(), str(bundle.ca))
+    except (OSError, MusterError):
+        return None
+    ends = []
+    while (issuer := next((c for c in trusted if pems.signed_by(current, c)), None)) is not None:
+        ends.append(issuer.not_valid_after_utc)
+        trusted.remove(issuer)
+        current = issuer
+    return min(ends, default=None)
 
 
 class AccessLog:
@@ -502,6 +611,7 @@ async def member_opened(
     for collector in (ProcessCollector, PlatformCollector, GCCollector):
         collector(registry=registry)
     counted = EdgeMetrics(registry)
+    counted.follow(rings)
     served = Features()
     own_health = Health(str(member.name), frozenset(s.name for s in balancing.services))
     gate = Gate(_trusted(cluster), cluster.foreman.forward_verify, names or SystemNames())
@@ -546,7 +656,10 @@ async def member_opened(
         own_health.reasons.append(process.certificate_reasons)
         own_health.notes.append(process.notes)
         _listen(process)
-        beats = [process.watch_locally, process.watch_balancers, process.watch_providers, process.watch_store]
+        beats = [
+            process.watch_locally, process.watch_programs, process.watch_balancers, process.watch_providers,
+            process.watch_store, process.watch_parity,
+        ]  # fmt: skip
         if process.authority is not None:
             beats.append(process.watch_authority)
         await stack.enter_async_context(_beating(process.closing, *beats))
@@ -561,7 +674,8 @@ def _authority_of(cluster: ClusterFile, options: MemberOptions) -> AuthorityProc
     # Members that are no Puppet CA do not pay for it.
     from muster.app.authority import AuthorityProcess
 
-    return AuthorityProcess(cluster.authority, options.pki / "puppet-ca")
+    state = (options.state or options.pki) / "puppet-ca"
+    return AuthorityProcess(cluster.authority, options.pki / "puppet-ca", state)
 
 
 def _trusted(cluster: ClusterFile) -> frozenset[str] | None:

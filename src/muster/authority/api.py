@@ -17,6 +17,7 @@ from urllib.parse import parse_qs
 
 from muster.authority.authority import PuppetCA, ttl_of
 from muster.authority.certnames import ROUTABLE
+from muster.authority.ledger import refuse_unwritable
 from muster.edge import paths
 from muster.edge.replies import SERVER_HEADER, Header, Reply
 from muster.edge.request import Request
@@ -287,7 +288,7 @@ async def _clean(ca: PuppetCA, request: Request, _name: str) -> Reply:
     if names is None:
         text = "Missing required key: 'certnames'. Please supply the list of certs you want to clean."
         return _reply(400, text, _TEXT)
-    if not _are_texts(names):
+    if not _are_names(names):
         return _reply(400, "'certnames' must be a list of names.", _TEXT)
     missing = await ca.clean(names, actor=_actor(request))
     if not missing:
@@ -299,7 +300,7 @@ async def _clean(ca: PuppetCA, request: Request, _name: str) -> Reply:
 async def _sign(ca: PuppetCA, request: Request, _name: str) -> Reply:
     content = _json_value(await request.body())
     names = content.get("certnames") if isinstance(content, dict) else None
-    if not _are_texts(names):
+    if not _are_names(names):
         error = {"kind": "schema-violation", "submitted": content, "error": "certnames must be a list of names"}
         return _reply(422, json.dumps(error), _JSON)
     return await _signed(ca, request, names)
@@ -324,6 +325,8 @@ async def _renew(ca: PuppetCA, request: Request, _name: str) -> Reply:
         return _reply(404, str(e), _TEXT)
     except Denied as e:
         return _reply(403, str(e), _TEXT)
+    except Rejected as e:
+        return _reply(400, str(e), _TEXT_UTF8)
 
 
 async def _expirations(ca: PuppetCA, _request: Request, _name: str) -> Reply:
@@ -418,8 +421,14 @@ def _json_value(body: bytes) -> Any:
         return None
 
 
-def _are_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(v, str) for v in value)
+def _are_names(value: Any) -> bool:
+    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+        return False
+    try:
+        refuse_unwritable(*value)
+    except Rejected:
+        return False
+    return True
 
 
 def _edn(text: str) -> str:

@@ -27,8 +27,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from muster.authority import csr, custody, profile
 from muster.authority.autosign import Autosign, Leave
 from muster.authority.certnames import PP_CLI_AUTH
+from muster.authority.copies import Copies
 from muster.authority.csr import CertificateRequest
-from muster.authority.ledger import Entry, Known, Ledger, Pending, Published, Revoked
+from muster.authority.ledger import Entry, Known, Ledger, Pending, Published, Revoked, refuse_unwritable
 from muster.authority.profile import CAKey, Issuer
 from muster.cluster.file import Authority as Settings
 from muster.kernel.clock import Clock, SystemClock
@@ -39,8 +40,7 @@ from muster.store.engine import Store
 
 _log = logger("authority")
 
-# Lists are renewed this long before they end, by whoever notices first.
-_RENEW_LIST_S = 30 * 86400
+_PROOF_LIMIT_S = 5.0
 _WINDOW_S = 60.0
 _SOURCES = 10_000
 _LONGEST_TTL_S = 100 * 366 * 86400
@@ -80,7 +80,14 @@ class PuppetCA:
     """
 
     def __init__(
-        self, ledger: Ledger, settings: Settings, issuer: Issuer, key: CAKey, autosign: Autosign, clock: Clock
+        self,
+        ledger: Ledger,
+        settings: Settings,
+        issuer: Issuer,
+        key: CAKey,
+        autosign: Autosign,
+        clock: Clock,
+        copies: Copies | None = None,
     ) -> None:
         self.issuer = issuer
         self.settings = settings
@@ -88,8 +95,14 @@ class PuppetCA:
         self._ledger = ledger
         self._key = key
         self._clock = clock
+        self._copies = copies
         self._rates = Rates(settings.requests_per_minute)
         self._lists: Published | None = None
+        self._copied: Published | None = None
+        self._copying = asyncio.Lock()
+        # Another member's infra hosts may be other ones until it starts anew: asked once, or the two would take turns.
+        self._infra_is_ours = not settings.infra_hosts
+        self._proof: asyncio.Task[CAKey] | None = None
         self._pushed: dict[Path, tuple[int, float]] = {}
         self._unpushed: dict[Path, str] = {}
         self._pushing = asyncio.Lock()
@@ -198,7 +211,12 @@ class PuppetCA:
             raise Conflict(f"Cannot sign certificate for host {name} without a certificate request") from e
 
     async def sign_all(self, names: Sequence[str] | None, *, actor: str) -> Signed:
-        """Sign the pending requests of these names, or every one, each by itself."""
+        """Sign the pending requests of these names, or every one, each by itself.
+
+        Raises:
+            Rejected: one can be no certname; nothing was signed.
+        """
+        refuse_unwritable(*names or ())
         if names is None:
             names = [json.loads(s)["name"] for s in await self._ledger.statuses("requested")]
         signed: list[str] = []
@@ -253,9 +271,12 @@ class PuppetCA:
     async def renew(self, presented: bytes) -> str:
         """Return a new certificate for the holder of this one: same key, names and extensions.
 
+        Repeatable: whoever lost the answer gets the same certificate again.
+
         Raises:
             NotFound: renewal is switched off.
-            Denied: another CA issued it, or it is revoked or replaced.
+            Denied: another CA issued it, or it is revoked, or replaced by one for another key.
+            Rejected: its key or its names would not be signed today.
         """
         if not self.settings.allow_auto_renewal:
             raise NotFound("Not Found")
@@ -263,10 +284,29 @@ class PuppetCA:
         if not self.issued(old):
             raise Denied("Certificate was not issued by this CA")
         ttl = timedelta(days=self.settings.auto_renewal_ttl_days)
+        actor = profile.common_name(old.subject)
         try:
-            return await self._renewed(old, ttl, actor=profile.common_name(old.subject))
+            return await self._renewed(old, ttl, actor=actor)
         except Conflict as e:
-            raise Denied(str(e)) from e
+            again = await self._given_again(old, ttl, actor=actor)
+            if again is None:
+                raise Denied(str(e)) from e
+            return again
+
+    async def _given_again(self, old: x509.Certificate, ttl: timedelta, *, actor: str) -> str | None:
+        """Return what an earlier renewal of this certificate made, None when nothing did; the agent never saw the answer."""
+        text = await self._ledger.successor(old.serial_number)
+        if text is None:
+            return None
+        made = x509.load_pem_x509_certificate(text.encode())
+        if not profile.same_key(old, made):
+            return None
+        if made.not_valid_after_utc > self._now():
+            return text
+        # It ended before it was ever fetched; the old one, valid for longer, is still shown.
+        with contextlib.suppress(Conflict):
+            return await self._renewed(made, ttl, actor=actor)
+        return None
 
     async def renew_name(self, name: str, *, actor: str, ttl_s: int | None = None) -> None:
         """Issue a name's certificate anew: same key, names and extensions; the old one stays valid until it ends.
@@ -274,12 +314,21 @@ class PuppetCA:
         Raises:
             NotFound: it has no certificate.
             Conflict: that is revoked, or was replaced meanwhile; nothing was changed.
+            Rejected: its key or its names would not be signed today.
         """
         old = x509.load_pem_x509_certificate((await self.certificate(name)).encode())
         ttl = timedelta(seconds=ttl_s) if ttl_s is not None else timedelta(days=self.settings.cert_ttl_days)
         await self._renewed(old, ttl, actor=actor)
 
     async def _renewed(self, old: x509.Certificate, ttl: timedelta, *, actor: str) -> str:
+        try:
+            csr.refuse_renewal(old)
+        except Rejected as e:
+            name = profile.common_name(old.subject)
+            await self._ledger.refused(name, old.serial_number, actor=actor)
+            raise Rejected(
+                f"The certificate of {name} is not issued anew: {e}. Clean it, and let the host ask anew"
+            ) from e
         serial = profile.random_serial()
         now = self._now()
         new = await asyncio.to_thread(
@@ -305,7 +354,7 @@ class PuppetCA:
     async def lists(self, *, whole: bool = False) -> Lists:
         """Return the revocation lists; the last ones this member saw while the store does not answer.
 
-        With infra hosts set, agents get the short list unless the ``whole`` one is asked for.
+        With infra hosts set, agents get the short list unless the ``whole`` one is asked for, or no short one was made yet.
 
         Raises:
             Unavailable: the store does not answer, and this member has seen none yet.
@@ -316,7 +365,8 @@ class PuppetCA:
             if self._lists is None:
                 raise
             found = self._lists
-        own = found.infra_pem if self.settings.infra_hosts and not whole else found.own_pem
+        short = found.infra_pem if self.settings.infra_hosts and not whole else ""
+        own = short or found.own_pem
         return Lists(found.number, own + found.ancestors_pem, found.updated_at)
 
     async def _seen(self) -> Published:
@@ -338,15 +388,22 @@ class PuppetCA:
             Unavailable: the store did not answer, and nothing else may be believed.
         """
         serial = x509.load_der_x509_certificate(presented).serial_number
+        if await self.is_revoked(serial, leniently=leniently):
+            raise Denied("The client's certificate is revoked")
+
+    async def is_revoked(self, serial: int, *, leniently: bool) -> bool:
+        """Whether a serial is revoked, on whichever member that was done; ``leniently`` as in :meth:`refuse_revoked`.
+
+        Raises:
+            Unavailable: the store did not answer, and nothing else may be believed.
+        """
         try:
-            revoked = await self._ledger.is_revoked(serial)
+            return await self._ledger.is_revoked(serial)
         except Unavailable:
             if not leniently or self._lists is None:
                 raise
             own = x509.load_pem_x509_crl(self._lists.own_pem.encode())
-            revoked = own.get_revoked_certificate_by_serial_number(serial) is not None
-        if revoked:
-            raise Denied("The client's certificate is revoked")
+            return own.get_revoked_certificate_by_serial_number(serial) is not None
 
     async def expirations(self) -> dict[str, dict[str, str]]:
         """Return when the CA's certificates and lists end, by common name."""
@@ -391,17 +448,27 @@ class PuppetCA:
             await self.push()
 
     async def keep_up(self) -> None:
-        """Renew a list that ends soon, and see the one in force; called now and then by every member.
+        """Renew a list that ends soon or was made for other infra hosts, and see the one in force; called now and then.
 
         Raises:
             Unavailable: the store did not answer.
         """
-        if await self._ledger.republish(build=self.build, before=self._now().timestamp() + _RENEW_LIST_S):
-            _log.info("The revocation list was renewed before its end")
+        soon = self._now() + profile.ahead(timedelta(days=self.settings.crl_ttl_days))
+        outdated = None if self._infra_is_ours else self._is_outdated
+        if await self._ledger.republish(build=self.build, before=soon.timestamp(), outdated=outdated):
+            _log.info("The revocation list was renewed")
+        self._infra_is_ours = True
         await self.follow()
 
+    def _is_outdated(self, revoked: Sequence[Revoked], published: Published) -> bool:
+        if not published.infra_pem:
+            return True
+        listed = {r.serial_number for r in x509.load_pem_x509_crl(published.infra_pem.encode())}
+        infra = set(self.settings.infra_hosts)
+        return listed != {r.serial for r in revoked if r.certname in infra}
+
     async def follow(self) -> None:
-        """See the lists in force, and push changed ones; called each beat, and one short question when nothing changed.
+        """See the lists in force; keep and push changed ones; called each beat, and one short question when nothing changed.
 
         Without it, a member that nobody asks for a list would have none to serve when the store goes away, and the
         puppetserver beside it would not hear of what another member revoked.
@@ -410,7 +477,49 @@ class PuppetCA:
             Unavailable: the store did not answer.
         """
         await self._seen()
+        await self.copy()
         await self.push()
+
+    async def copy(self) -> None:
+        """Keep the lists on this member's disk, if they changed; a failure is logged, once."""
+        # One after another: an older list must not replace a newer one.
+        async with self._copying:
+            found = self._lists
+            if self._copies is None or found is None or found is self._copied:
+                return
+            if await asyncio.to_thread(self._copies.keep_lists, found):
+                self._copied = found
+
+    def recall(self) -> None:
+        """Take the lists from this member's disk for those in force; for a start without the store."""
+        if self._copies is not None and self._lists is None:
+            self._lists = self._copied = self._copies.lists(self.issuer)
+
+    async def prove(self) -> None:
+        """Have a key that is held elsewhere sign something small: an absent one is noticed here, not by an agent.
+
+        Raises:
+            Unavailable: its holder has not signed in time.
+            Misconfigured: its holder does not answer, or signs with another key.
+        """
+        kind = self.settings.key.kind
+        if kind == "file":
+            return
+        if self._proof is None:
+            proving = asyncio.to_thread(custody.proven, self._key, self.issuer, f"({kind})")
+            self._proof = asyncio.create_task(proving, name="key proved")
+        # One that hangs keeps its thread: who calls must not wait for it, nor may threads pile up.
+        await asyncio.wait([self._proof], timeout=_PROOF_LIMIT_S)
+        if not self._proof.done():
+            raise Unavailable(f"The CA's key ({kind}) has not signed within {_PROOF_LIMIT_S:g} s")
+        proof, self._proof = self._proof, None
+        proof.result()
+
+    async def close(self) -> None:
+        """Give up what still waits for the key."""
+        if self._proof is not None:
+            self._proof.cancel()
+            await asyncio.gather(self._proof, return_exceptions=True)
 
     async def push(self) -> None:
         """Write the lists where co-located puppetservers read them, if they changed; a failure is logged, once."""
@@ -492,7 +601,11 @@ class PuppetCA:
             await self._raise_already(request.name, e)
 
     async def _refuse_known(self, name: str) -> None:
-        known = await self._ledger.known(name)
+        try:
+            known = await self._ledger.known(name)
+        except Rejected:
+            # Nothing is known under a name that can be none; what else is wrong with it is said by whoever asked.
+            return
         if known is not None and known.flaw is None:
             raise Rejected(_already(name, known.state))
 
@@ -535,36 +648,48 @@ class PuppetCA:
 
 @contextlib.asynccontextmanager
 async def opened(
-    store: Store, settings: Settings, *, member: str, home: Path, clock: Clock | None = None
+    store: Store,
+    settings: Settings,
+    *,
+    member: str,
+    home: Path,
+    state: Path | None = None,
+    clock: Clock | None = None,
 ) -> AsyncIterator[PuppetCA]:
-    """Hold the CA open; ``home`` is where its bundle is kept for times without the store, and its key by default.
+    """Hold the CA open.
+
+    ``home`` is where its key is by default; ``state`` is where its bundle and last lists are kept for times without the
+    store, without it also ``home``.
 
     Raises:
         Misconfigured: there is no CA yet, or its key is missing or another one's.
         Unavailable: the store does not answer, and this member has never seen the bundle.
     """
     ledger = Ledger(store, member)
-    copy = home / "ca_crt.pem"
+    copies = Copies(state or home)
     try:
         chain = await ledger.chain()
         if chain is None:
             raise Misconfigured("The store holds no Puppet CA; muster ca init or muster ca import makes one")
-        if not copy.exists() or copy.read_text() != chain:
-            home.mkdir(parents=True, exist_ok=True)
-            write_atomically(copy, chain)
+        copies.keep_bundle(chain)
     except Unavailable:
-        if not copy.exists():
+        chain = copies.bundle()
+        if chain is None:
             raise
-        chain = copy.read_text()
     issuer = Issuer.read(chain)
     with contextlib.ExitStack() as stack:
         held = custody.opened(settings.key, issuer, home / "ca_key.pem")
         # In a thread: a signer process or a token may take long to answer.
         key = await asyncio.to_thread(stack.enter_context, held)
-        ca = PuppetCA(ledger, settings, issuer, key, Autosign(store, settings), clock or SystemClock())
-        with contextlib.suppress(Unavailable):
+        ca = PuppetCA(ledger, settings, issuer, key, Autosign(store, settings), clock or SystemClock(), copies)
+        try:
             await ca.lists()
-        yield ca
+        except Unavailable:
+            ca.recall()
+        try:
+            yield ca
+        finally:
+            await ca.close()
 
 
 class Rates:
@@ -673,6 +798,16 @@ def _replaced(path: Path, pem: str) -> None:
         before = path.stat()
     except OSError:
         before = None
-    write_atomically(path, pem, mode=before.st_mode & 0o777 if before else 0o644)
-    if before is not None and os.geteuid() == 0:
-        os.chown(path, before.st_uid, before.st_gid)
+    mode = before.st_mode & 0o777 if before else 0o644
+    is_root = os.geteuid() == 0
+    keeps_group = is_root or before is None or before.st_gid in (os.getegid(), *os.getgroups())
+    if not keeps_group and not mode & 0o004:
+        raise Unavailable(
+            f"Writing {path} would take it from its group, of which this account is no member; nothing was done"
+        )
+    write_atomically(path, pem, mode=mode)
+    if before is not None and keeps_group:
+        try:
+            os.chown(path, before.st_uid if is_root else -1, before.st_gid)
+        except OSError as e:
+            raise Unavailable(f"Keeping the group of {path} failed: {e.strerror or e}") from e

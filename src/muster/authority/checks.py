@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from muster.authority import custody
 from muster.authority.ledger import Ledger
-from muster.authority.profile import Issuer
+from muster.authority.profile import Issuer, ahead
 from muster.cluster.file import Authority
 from muster.kernel.clock import Clock
 from muster.kernel.errors import Misconfigured, Unavailable
@@ -17,7 +17,6 @@ from muster.kernel.findings import Check, Finding
 from muster.store.engine import Store
 
 _CA_SOON_S = 180 * 86400
-_LIST_SOON_S = 14 * 86400
 _MANY = 0.8
 
 
@@ -43,7 +42,7 @@ def checks(
         return [
             *_of_key(settings, issuer, home),
             *_ending(issuer, now),
-            *_of_list(published.next_update, now),
+            *_of_list(published.next_update, now, timedelta(days=settings.crl_ttl_days)),
             *_of_requests(waiting, settings.pending_limit),
         ]
 
@@ -100,8 +99,10 @@ def _ending(issuer: Issuer, now: float) -> list[Finding]:
     return found
 
 
-def _of_list(next_update: float, now: float) -> list[Finding]:
-    if next_update - now > _LIST_SOON_S:
+def _of_list(next_update: float, now: float, ttl: timedelta) -> list[Finding]:
+    renewed = ahead(ttl)
+    # Members had half of their time to renew it, and did not.
+    if next_update - now > renewed.total_seconds() / 2:
         return []
     return [
         Finding(
@@ -109,7 +110,7 @@ def _of_list(next_update: float, now: float) -> list[Finding]:
             "revocation list",
             f"The Puppet CA's revocation list {'ends' if next_update > now else 'ended'} on "
             f"{datetime.fromtimestamp(next_update, UTC):%Y-%m-%d}",
-            "Members renew it 30 days before its end; none of them could sign for so long.",
+            f"Members renew it {renewed / timedelta(days=1):g} days before its end; none of them could sign for so long.",
             "Start a member, or see in its log why its Puppet CA is not in order.",
             "warning" if next_update > now else "error",
         )

@@ -214,6 +214,30 @@ def refuse_weak(request: CertificateRequest) -> None:
         key = request.parsed.public_key()
     except (ValueError, UnsupportedAlgorithm) as e:
         raise Rejected("The public key of the certificate request is of no kind this CA knows") from e
+    _refuse_weak_key(key, "certificate request")
+
+
+def refuse_renewal(certificate: x509.Certificate) -> None:
+    """Refuse to issue anew what no request may ask for: puppetserver signed it, and an import took it over.
+
+    Which names and extensions are allowed may have changed since; those it has it keeps (reference §7.3).
+
+    Raises:
+        Rejected: a weak key, alternative names other than DNS and IP, or wildcards.
+    """
+    try:
+        key, alternatives = certificate.public_key(), alternatives_in(certificate.extensions)
+        names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as e:
+        raise Rejected("The certificate cannot be decoded") from e
+    if alternatives.others:
+        raise Rejected(f"It contains alternative names other than DNS and IP: {', '.join(alternatives.others)}")
+    if any("*" in n for n in (*alternatives.dns, *(str(n.value) for n in names))):
+        raise Rejected("It contains a wildcard among its names")
+    _refuse_weak_key(key, "certificate")
+
+
+def _refuse_weak_key(key: object, of: str) -> None:
     if isinstance(key, rsa.RSAPublicKey):
         if not _SMALLEST_RSA_BITS <= key.key_size <= _LARGEST_RSA_BITS:
             least, most = _SMALLEST_RSA_BITS, _LARGEST_RSA_BITS
@@ -222,7 +246,7 @@ def refuse_weak(request: CertificateRequest) -> None:
         if not isinstance(key.curve, _CURVES):
             raise Rejected(f"Curve {key.curve.name} is not accepted; P-256, P-384 and P-521 are")
     elif not isinstance(key, ed25519.Ed25519PublicKey):
-        raise Rejected("The public key of the certificate request is of no kind this CA signs")
+        raise Rejected(f"The public key of the {of} is of no kind this CA signs")
 
 
 def refuse_subject(request: CertificateRequest, name: str) -> None:

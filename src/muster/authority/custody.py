@@ -1,22 +1,35 @@
 """Who holds the CA's private key: a file, an encrypted file, a process of its own, or a PKCS#11 token.
 
 Whatever holds it, the rest of this room sees a private key of the ``cryptography`` library: the builders only ever ask it
-to sign (reference/puppet-ca.md §7.7).
+to sign (reference/puppet-ca.md §7.7). How a key comes into custody, when a CA is made or taken over, is here, too.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
+import secrets
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    KeySerializationEncryption,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from muster.authority.profile import CAKey, Issuer, belongs
 from muster.cluster.file import AuthorityKey
-from muster.kernel.errors import Misconfigured
-from muster.kernel.files import read_bounded
+from muster.kernel.errors import Conflict, Misconfigured, Unavailable
+from muster.kernel.files import make_directory, read_bounded, write_atomically
 
 _LIMIT_BYTES = 64 << 10
 
@@ -43,6 +56,122 @@ def opened(settings: AuthorityKey, issuer: Issuer, default: Path) -> Iterator[CA
         return
     path = settings.file or default
     yield checked(in_file(path, settings.passphrase_file), issuer, str(path))
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """The key of a CA that is being made or taken over.
+
+    Attributes:
+        key: signs now.
+        file: where ``pem`` is to be written; None when whoever holds the key has it already.
+    """
+
+    key: CAKey
+    file: Path | None = None
+    pem: bytes = field(default=b"", repr=False)
+
+    @contextlib.contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Have the key in its file for the block that writes the ledger, and ever after.
+
+        Before the ledger: a CA in the store whose key nobody has could never be used, nor replaced. When the block finds
+        that there is another CA by now, the file goes again.
+
+        Raises:
+            Conflict: a file is there by now; nothing was changed.
+        """
+        if self.file is not None:
+            make_directory(self.file.parent, mode=0o700)
+            _added(self.file, self.pem)
+        try:
+            yield
+        except Conflict:
+            if self.file is not None:
+                self.file.unlink(missing_ok=True)
+            raise
+
+
+def _added(path: Path, pem: bytes) -> None:
+    """Write a new key; of two who make a CA here at once, neither replaces the other's."""
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    write_atomically(beside, pem, mode=0o600)
+    try:
+        # Not renamed: that would replace.
+        os.link(beside, path)
+    except FileExistsError:
+        raise Conflict(f"{path} exists by now; nothing was changed") from None
+    except OSError as e:
+        raise Unavailable(f"Writing {path} failed: {e.strerror or e}") from e
+    finally:
+        beside.unlink(missing_ok=True)
+    fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def adopted(settings: AuthorityKey, issuer: Issuer, default: Path, given: Path | None) -> Iterator[Adopted]:
+    """Find out how the key of a CA that exists comes into the settings' custody; writes nothing yet.
+
+    ``given`` is a PEM file with the CA's key, where there is one. It is taken byte for byte unless it is to be encrypted; a
+    signer or a token must have it already, and proves it.
+
+    Raises:
+        Misconfigured: it cannot be had, or what holds it has another one, or the passphrase cannot be read.
+    """
+    file = settings.file or default
+    if settings.kind == "file" and given is not None and not file.exists():
+        key = checked(in_file(given, guarded=False), issuer, str(given))
+        as_it_is = settings.passphrase_file is None
+        pem = read_bounded(given, what="the CA's key") if as_it_is else encoded(key, settings.passphrase_file)
+        yield Adopted(key, file, pem)
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            key = stack.enter_context(opened(settings, issuer, default))
+        except Misconfigured as e:
+            raise Misconfigured(f"{e}; nothing was changed") from e
+        yield Adopted(key)
+
+
+def encoded(key: CAKey, passphrase_file: Path | None) -> bytes:
+    """Return a key in PEM, encrypted under the file's first line where there is one.
+
+    Raises:
+        Misconfigured: the passphrase cannot be read, or is longer than a PEM file's can be.
+    """
+    how: KeySerializationEncryption = NoEncryption()
+    try:
+        if passphrase_file is not None:
+            how = BestAvailableEncryption(_first_line(passphrase_file))
+        return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, how)
+    except ValueError as e:
+        raise Misconfigured(f"The CA key's passphrase file {passphrase_file} cannot be used: {e}") from e
+
+
+def exported(settings: AuthorityKey, issuer: Issuer, default: Path) -> bytes | None:
+    """Return the CA's key in PEM as a puppetserver reads it, which knows no passphrase; None: its holder gives it to nobody.
+
+    Raises:
+        Misconfigured: it cannot be read or decrypted, or is another CA's.
+    """
+    if settings.kind != "file":
+        return None
+    path = settings.file or default
+    key = checked(in_file(path, settings.passphrase_file), issuer, str(path))
+    return read_bounded(path, what="the CA's key") if settings.passphrase_file is None else encoded(key, None)
+
+
+def holder(settings: AuthorityKey, default: Path) -> str:
+    """Return in words where the settings say that the key is."""
+    if settings.kind == "signer":
+        return f"the signer at {settings.socket}"
+    if settings.kind == "pkcs11":
+        return f"the token {settings.token_label} (key {settings.key_label})"
+    return f"{settings.file or default}{', encrypted' if settings.passphrase_file else ''}"
 
 
 def in_file(path: Path, passphrase_file: Path | None = None, *, guarded: bool = True) -> CAKey:
@@ -75,6 +204,28 @@ def checked(key: CAKey, issuer: Issuer, where: str) -> CAKey:
     """
     if not belongs(key, issuer.certificate):
         raise Misconfigured(f"The CA's key {where} does not belong to {issuer.common_name}")
+    return key
+
+
+def proven(key: CAKey, issuer: Issuer, where: str) -> CAKey:
+    """Return the key when it signs as the issuer's does.
+
+    Raises:
+        Misconfigured: it does not, or did not answer.
+    """
+    challenge = b"muster: is this the key of our CA?"
+    public: Any = issuer.certificate.public_key()
+    try:
+        if isinstance(key, rsa.RSAPrivateKey):
+            scheme = padding.PKCS1v15()
+            public.verify(key.sign(challenge, scheme, hashes.SHA256()), challenge, scheme, hashes.SHA256())
+        elif isinstance(key, ec.EllipticCurvePrivateKey):
+            algorithm = ec.ECDSA(hashes.SHA256())
+            public.verify(key.sign(challenge, algorithm), challenge, algorithm)
+    except InvalidSignature:
+        raise Misconfigured(f"The CA's key {where} does not sign as {issuer.common_name} does") from None
+    except Unavailable as e:
+        raise Misconfigured(str(e)) from e
     return key
 
 

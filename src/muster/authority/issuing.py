@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select, text, update
 
 from muster.kernel.errors import Conflict
 from muster.store.engine import Store, Unit
 from muster.store.tables import audit, autosign_tokens, certificates, requests, store_now
 
 _MOST = 64
+# Two numbers name the lock, so that it is none of those that one number names; the first is ours.
+_TURN = text("SELECT pg_advisory_xact_lock(1297437507, k) FROM unnest(CAST(:keys AS int[])) AS k")
 
 _WAITING = (
     select(requests.c.certname, requests.c.sha256, requests.c.flaw)
@@ -141,8 +144,25 @@ class Issuing:
         return refusals
 
 
+async def took_turn(uow: Unit, certnames: Iterable[str]) -> None:
+    """Return when nobody else submits or issues anything under these names; nobody will until the unit ends.
+
+    A request and a certificate stand in different tables: written at the same moment, neither would see the other. SQLite's
+    write transaction keeps everybody out anyway.
+
+    Concurrency: taken before any row, and after the list's; in one order on every member.
+    """
+    if uow.connection.dialect.name != "postgresql":
+        return
+    digests = (hashlib.sha256(name.encode()).digest() for name in certnames)
+    # Two names that share a number only wait for each other.
+    keys = sorted({int.from_bytes(d[:4], "big", signed=True) for d in digests})
+    await uow.connection.execute(_TURN, {"keys": keys})
+
+
 async def _judged(uow: Unit, some: Sequence[Issue]) -> list[Conflict | None]:
     """Say for each why it may not be written; remove the requests and use the tokens of the others."""
+    await took_turn(uow, [i.certname for i in some])
     names = {"names": [i.certname for i in some]}
     waiting = {r.certname: r for r in await uow.connection.execute(_WAITING, names)}
     live = set((await uow.connection.execute(_LIVE, names)).scalars())

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Select, and_, delete, exists, func, insert, select, update
 
-from muster.authority.issuing import Issue, Issuing
-from muster.kernel.errors import Conflict, Misconfigured, NotFound
+from muster.authority.issuing import Issue, Issuing, took_turn
+from muster.kernel.errors import Conflict, Misconfigured, NotFound, Rejected
+from muster.kernel.names import shown
 from muster.store.engine import Store, Unit
 from muster.store.tables import (
     audit,
@@ -32,6 +33,7 @@ _SERIAL_DIGITS = 40
 _CHUNK = 500
 # The list's time must grow whatever the store's clock does: agents compare it with a clock of their own.
 _TICK_S = 0.000_001
+_REFUSED = "renewal refused"
 
 
 class Revoked(NamedTuple):
@@ -44,6 +46,18 @@ class Revoked(NamedTuple):
 
 Builder = Callable[[Sequence[Revoked], int], tuple[str, str, float]]
 """Makes lists from what is revoked and the number: the own list, the infra list, and the next update."""
+
+
+def refuse_unwritable(*certnames: str) -> None:
+    """Refuse names that no database could hold, so that nothing can be known under them.
+
+    Raises:
+        Rejected: one has a character that is half of one (JSON and command lines can bring it), or a NUL.
+    """
+    for name in certnames:
+        # Not UTF-8's own check: its exception would show nobody what was wrong.
+        if any(c == "\0" or "\ud800" <= c <= "\udfff" for c in name):
+            raise Rejected(f"{shown(name)} is no certname")
 
 
 def serial_text(serial: int) -> str:
@@ -110,6 +124,10 @@ class Published:
     next_update: float
 
 
+Outdated = Callable[[Sequence[Revoked], Published], bool]
+"""Whether the lists in force are not those that the settings of now would make from what is revoked."""
+
+
 class Ledger:
     """The ledger in a store. ``member`` is who writes, for the audit."""
 
@@ -151,17 +169,20 @@ class Ledger:
 
     async def known(self, certname: str) -> Known | None:
         """Return what there is under a name, the certificate before a request; None when there is nothing."""
+        refuse_unwritable(certname)
         async with self._store.read() as uow:
             return await _certificate(uow, certname) or await _request(uow, certname)
 
     async def certificate(self, certname: str) -> str | None:
         """Return the live certificate's PEM."""
+        refuse_unwritable(certname)
         async with self._store.read() as uow:
             query = select(certificates.c.pem).where(_live(certname))
             return (await uow.connection.execute(query)).scalar_one_or_none()
 
     async def request(self, certname: str) -> Known | None:
         """Return the pending request, None when there is none."""
+        refuse_unwritable(certname)
         async with self._store.read() as uow:
             return await _request(uow, certname)
 
@@ -187,11 +208,12 @@ class Ledger:
             waiting = (await uow.connection.execute(select(func.count()).select_from(requests))).scalar_one()
             if waiting >= limit:
                 raise Conflict(f"{waiting} certificate requests wait for an administrator already; no more are taken")
+            await took_turn(uow, [pending.certname])
             await uow.connection.execute(
                 delete(requests).where(requests.c.certname == pending.certname, requests.c.flaw.is_not(None))
             )
             await _insert_request(uow, pending)
-            # Looked at after the insert: a certificate of the name may have been issued while this waited for its row.
+            # Looked at now: a certificate of the name may have been issued while this waited for its turn.
             if await _certificate(uow, pending.certname):
                 raise Conflict(f"{pending.certname} has a certificate by now")
             await self.record(uow, "requested", pending.certname, actor=pending.source)
@@ -230,11 +252,36 @@ class Ledger:
             await _insert_certificate(uow, entry, self._member)
             await self.record(uow, "renewed", entry.certname, serial=entry.serial, actor=actor)
 
-    async def replace(self, entry: Entry, *, actor: str) -> None:
-        """Write a certificate down in place of whatever is live under its name; that one stays valid."""
+    async def successor(self, serial: int) -> str | None:
+        """Return the live certificate of the name that a superseded one has, in PEM; None when either is revoked."""
+        old, new = certificates.alias("old"), certificates.alias("new")
+        revoked = exists().where(revocations.c.serial.in_((old.c.serial, new.c.serial)))
+        query = (
+            select(new.c.pem)
+            .join_from(old, new, old.c.certname == new.c.certname)
+            .where(old.c.serial == serial_text(serial), old.c.state == "superseded", new.c.state == "live", ~revoked)
+        )
+        async with self._store.read() as uow:
+            return (await uow.connection.execute(query)).scalar_one_or_none()
+
+    async def refused(self, certname: str, serial: int, *, actor: str) -> None:
+        """Write down that a certificate is not renewed: once, for its agent asks again with every run."""
+        told = (audit.c.certname == certname, audit.c.event == _REFUSED, audit.c.serial == serial_text(serial))
+        async with self._store.read() as uow:
+            if (await uow.connection.execute(select(audit.c.id).where(*told).limit(1))).first() is not None:
+                return
         async with self._store.write() as uow:
+            await self.record(uow, _REFUSED, certname, serial=serial, actor=actor)
+
+    async def replace(self, entry: Entry, *, actor: str) -> None:
+        """Write a certificate down in place of whatever is live under its name, which stays valid; its request goes."""
+        async with self._store.write() as uow:
+            # Or a revocation of the name at the same moment would miss the new one.
+            await _held(uow)
+            await took_turn(uow, [entry.certname])
             live = update(certificates).where(_live(entry.certname)).values(state="superseded")
             await uow.connection.execute(live)
+            await uow.connection.execute(delete(requests).where(requests.c.certname == entry.certname))
             await _insert_certificate(uow, entry, self._member)
             await self.record(uow, "signed", entry.certname, serial=entry.serial, actor=actor)
 
@@ -247,6 +294,7 @@ class Ledger:
             The names that have no certificate; nothing was done about them.
         """
         names = list(dict.fromkeys(certnames))
+        refuse_unwritable(*names)
         async with self._store.write() as uow:
             published = await _locked(uow)
             now = await uow.now()
@@ -273,11 +321,13 @@ class Ledger:
                 await _publish(uow, published, build)
         return [n for n in names if n not in live]
 
-    async def republish(self, *, build: Builder, before: float) -> bool:
-        """Publish the list anew when it ends before that moment; whether it was done."""
+    async def republish(self, *, build: Builder, before: float, outdated: Outdated | None = None) -> bool:
+        """Publish the lists anew when they end before that moment, or are ``outdated``; whether it was done."""
         async with self._store.write() as uow:
             published = await _locked(uow)
-            if published.next_update >= before:
+            if published.next_update >= before and (
+                outdated is None or not await asyncio.to_thread(outdated, await _every_revoked(uow), published)
+            ):
                 return False
             await _publish(uow, published, build)
             await self.record(uow, "list renewed")
@@ -289,6 +339,7 @@ class Ledger:
         Raises:
             NotFound: there is neither.
         """
+        refuse_unwritable(certname)
         async with self._store.write() as uow:
             if not await self._removed(uow, [certname], actor):
                 raise NotFound(f"{certname} has neither a certificate nor a request")
@@ -299,6 +350,7 @@ class Ledger:
         Raises:
             NotFound: there is none.
         """
+        refuse_unwritable(certname)
         async with self._store.write() as uow:
             gone = delete(requests).where(requests.c.certname == certname)
             if (await uow.connection.execute(gone)).rowcount == 0:
@@ -346,6 +398,7 @@ class Ledger:
         """Return what was done, the newest first; to one name, or to all."""
         query = select(audit).order_by(audit.c.id.desc()).limit(most)
         if certname is not None:
+            refuse_unwritable(certname)
             query = query.where(audit.c.certname == certname)
         async with self._store.read() as uow:
             rows = (await uow.connection.execute(query)).mappings().all()
@@ -484,10 +537,14 @@ async def _published(uow: Unit, *, locked: bool = False) -> Published:
     return Published(**row)
 
 
-async def _publish(uow: Unit, before: Published, build: Builder) -> None:
+async def _every_revoked(uow: Unit) -> list[Revoked]:
     query = select(revocations.c.serial, revocations.c.revoked_at, revocations.c.certname)
     rows = await uow.connection.execute(query.order_by(revocations.c.revoked_at, revocations.c.serial))
-    revoked = [Revoked(int(r.serial, 16), datetime.fromtimestamp(r.revoked_at, UTC), r.certname) for r in rows]
+    return [Revoked(int(r.serial, 16), datetime.fromtimestamp(r.revoked_at, UTC), r.certname) for r in rows]
+
+
+async def _publish(uow: Unit, before: Published, build: Builder) -> None:
+    revoked = await _every_revoked(uow)
     number = before.number + 1
     # In a thread: fifty thousand entries take a third of a second, and this member answers others meanwhile.
     own, infra, next_update = await asyncio.to_thread(build, revoked, number)

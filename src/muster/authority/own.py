@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -16,10 +17,11 @@ from cryptography.x509.oid import NameOID
 
 from muster.authority import csr, profile
 from muster.authority.authority import PuppetCA
-from muster.kernel.errors import MusterError
+from muster.kernel.errors import MusterError, Rejected, Unavailable
 from muster.kernel.files import make_directory, read_bounded, write_atomically
 
-_AHEAD = timedelta(days=30)
+# Of a common name: X.520's limit, above which the library refuses to make one.
+_LONGEST_NAME = 64
 
 
 @dataclass(frozen=True)
@@ -43,18 +45,20 @@ class OwnFiles:
 
 def certname(member: str) -> str:
     """Return the name it is issued to: not the host's own, which belongs to the host's Puppet agent."""
-    return f"puppetca.{member}".lower()
+    name = f"puppetca.{member}".lower()
+    # A cut one could be another member's, too. Nobody checks it: the member's names stand among the alternatives.
+    return name if len(name) <= _LONGEST_NAME else f"puppetca.{hashlib.sha256(name.encode()).hexdigest()[:40]}"
 
 
 async def ensured(ca: PuppetCA, files: OwnFiles, *, member: str, names: Sequence[str]) -> bool:
-    """Make the files hold a certificate for these names that does not end soon; whether a new one was issued.
+    """Make the files hold a certificate for these names that neither ends soon nor is revoked; whether a new one was issued.
 
     Raises:
-        Unavailable: the store did not answer, and there is none yet.
+        Unavailable: the store did not answer, and there is none yet; or the disk refused.
     """
     wanted = [member.lower(), *(n.lower() for n in names)]
-    now = datetime.now(UTC)
-    if _serves(ca, files, wanted, now):
+    present = _serving(ca, files, wanted, datetime.now(UTC))
+    if present is not None and not await _is_revoked(ca, present):
         return False
     made = await host_files(ca, certname(member), wanted)
     make_directory(files.directory, mode=0o700)
@@ -77,10 +81,15 @@ async def host_files(ca: PuppetCA, name: str, names: Sequence[str]) -> HostFiles
     """Make a key and have the CA issue its certificate for these DNS names, in place of an earlier one.
 
     Raises:
+        Rejected: the name is longer than a common name may be; nothing was issued.
         Unavailable: the store did not answer; nothing was issued.
     """
+    if len(name) > _LONGEST_NAME:
+        raise Rejected(
+            f"{name} has {len(name)} characters; a certificate can be made for names of {_LONGEST_NAME} at most"
+        )
     key = await asyncio.to_thread(ec.generate_private_key, ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     alternatives = x509.SubjectAlternativeName([x509.DNSName(n) for n in dict.fromkeys(names)])
     request = x509.CertificateSigningRequestBuilder().subject_name(subject).add_extension(alternatives, critical=False)
     pem = await ca.issue_own(csr.as_der(request.sign(key, hashes.SHA256())))
@@ -91,13 +100,22 @@ def _intermediates(ca: PuppetCA) -> str:
     return "".join(profile.pem_of(c) for c in ca.issuer.chain if c.subject != c.issuer)
 
 
-def _serves(ca: PuppetCA, files: OwnFiles, wanted: Sequence[str], now: datetime) -> bool:
+async def _is_revoked(ca: PuppetCA, certificate: x509.Certificate) -> bool:
+    try:
+        return await ca.is_revoked(certificate.serial_number, leniently=True)
+    except Unavailable:
+        # Neither store nor list: another one could not be issued either.
+        return False
+
+
+def _serving(ca: PuppetCA, files: OwnFiles, wanted: Sequence[str], now: datetime) -> x509.Certificate | None:
+    """Return the files' certificate when it is good for these names and a while."""
     try:
         certificate = x509.load_pem_x509_certificate(read_bounded(files.certificate, what="certificate"))
         key = load_pem_private_key(read_bounded(files.key, what="key"), None)
     except (MusterError, ValueError, TypeError):
-        return False
+        return None
     names = profile.alternatives_of(certificate).dns
     same = isinstance(key, ec.EllipticCurvePrivateKey) and profile.belongs(key, certificate)
-    lasting = certificate.not_valid_after_utc - _AHEAD > now
-    return same and lasting and set(wanted) <= set(names) and ca.issued(certificate)
+    lasting = certificate.not_valid_after_utc - profile.ahead(timedelta(days=ca.settings.cert_ttl_days)) > now
+    return certificate if same and lasting and set(wanted) <= set(names) and ca.issued(certificate) else None

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -27,7 +28,10 @@ PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519Public
 BACKDATED = timedelta(hours=24)
 # An agent checks its own certificate with no tolerance for a list from the future (reference/puppet-ca.md §3.3).
 _LIST_BACKDATED = timedelta(minutes=10)
+# What a certificate's time can say (RFC 5280 §4.1.2.5).
+_FIRST = datetime(1950, 1, 1, tzinfo=UTC)
 _LAST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+_LONGEST_AHEAD = timedelta(days=30)
 _COMMON_NAME_LIMIT = 64
 _COMMENT_DER = bytes([0x16, len(COMMENT)]) + COMMENT
 
@@ -144,13 +148,15 @@ def _leaf(
     names = list(alternatives.names)
     if name not in alternatives.dns:
         names.append(x509.DNSName(name))
+    ending = _ending(now, ttl)
     builder = (
         x509.CertificateBuilder()
         .subject_name(x509.Name([subject]))
         .issuer_name(issuer.certificate.subject)
         .serial_number(serial)
-        .not_valid_before(now - BACKDATED)
-        .not_valid_after(_ending(now, ttl))
+        # A time to live below zero is puppetserver's to give: such a certificate was never valid.
+        .not_valid_before(min(now - BACKDATED, ending))
+        .not_valid_after(ending)
         .public_key(public_key)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.UnrecognizedExtension(NETSCAPE_COMMENT, _COMMENT_DER), critical=False)
@@ -265,10 +271,22 @@ def stamp(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SUTC")
 
 
+def ahead(ttl: timedelta) -> timedelta:
+    """Return how long before its end something that is made for that long is made anew.
+
+    Source: reference/puppet-ca.md §7.5. Thirty days alone would be all of a short life.
+    """
+    return min(_LONGEST_AHEAD, ttl / 5)
+
+
 def belongs(key: CAKey, certificate: x509.Certificate) -> bool:
     """Whether the private key is the certificate's."""
-    form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return key.public_key().public_bytes(*form) == certificate.public_key().public_bytes(*form)
+    return _spki(key.public_key()) == _spki(certificate.public_key())
+
+
+def same_key(one: x509.Certificate, other: x509.Certificate) -> bool:
+    """Whether two certificates are for the same key."""
+    return _spki(one.public_key()) == _spki(other.public_key())
 
 
 def list_number(one: x509.CertificateRevocationList) -> int | None:
@@ -316,9 +334,13 @@ def _usage(**given: bool) -> x509.KeyUsage:
     return x509.KeyUsage(**{name: given.get(name, False) for name in every})
 
 
+def _spki(key: CertificatePublicKeyTypes) -> bytes:
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
 def _ending(now: datetime, ttl: timedelta) -> datetime:
     try:
-        return min(now + ttl, _LAST)
+        return max(_FIRST, min(now + ttl, _LAST))
     except OverflowError:
         return _LAST
 

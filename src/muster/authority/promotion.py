@@ -18,7 +18,14 @@ from cryptography import x509
 from muster.authority import profile
 from muster.authority.authority import crls_in
 from muster.authority.ledger import Revoked
-from muster.authority.transfer import CRL_LIMIT_BYTES, LARGEST_COUNTER, Found, Progress, read_directory
+from muster.authority.transfer import (
+    CRL_LIMIT_BYTES,
+    LARGEST_COUNTER,
+    UNREADABLE,
+    Found,
+    Progress,
+    read_directory,
+)
 from muster.kernel.errors import Conflict, Misconfigured
 from muster.kernel.files import read_bounded, write_atomically
 
@@ -156,7 +163,8 @@ def _own(path: Path, found: Found) -> x509.CertificateRevocationList:
     try:
         for one in crls_in(text):
             if one.issuer == issuer.certificate.subject and one.is_signature_valid(issuer.certificate.public_key()):  # type: ignore[arg-type]
+                _ = profile.list_number(one)
                 return one
-    except ValueError:
+    except UNREADABLE:
         pass
     raise Misconfigured(f"{path} holds no revocation list of {issuer.common_name}; nothing was changed")

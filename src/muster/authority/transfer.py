@@ -7,13 +7,13 @@ with it, :func:`take_over` writes it in one transaction. Source: reference/puppe
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from sqlalchemy import insert, select
 
 from muster.authority import csr, custody, profile
@@ -23,6 +23,7 @@ from muster.authority.ledger import AUTHORITY, Entry, Ledger, certificate_row, s
 from muster.authority.profile import CAKey, Issuer
 from muster.kernel.errors import Conflict, Misconfigured, MusterError, Rejected
 from muster.kernel.files import make_directory, read_bounded, write_atomically
+from muster.kernel.names import shown
 from muster.store.engine import Store
 from muster.store.tables import authorities, certificates, crls, requests, revocations, store_now
 
@@ -39,6 +40,17 @@ _INVENTORY_LINE = re.compile(
 )
 # puppetserver reads the file with a signed parse of 32 bits.
 LARGEST_COUNTER = 0x7FFF_FFFF
+_BEGIN_CRL = "-----BEGIN X509 CRL-----"
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    InvalidSignature,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+"""What the library raises for bytes that are no certificate or list, some of it only when an extension is looked at."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +70,7 @@ class Found:
     Attributes:
         live: certificates that are taken over, by serial.
         gone: issued once and without a file: from the inventory alone.
+        infra: names in ``infra_inventory.txt``: hosts whose revocations every agent must know.
         problems: what is wrong and left out, in sentences.
         notes: what is unusual and taken over.
     """
@@ -72,6 +85,7 @@ class Found:
     gone: dict[int, Issued] = field(default_factory=dict)
     revoked: dict[int, datetime] = field(default_factory=dict)
     pending: list[tuple[CertificateRequest, str | None]] = field(default_factory=list)
+    infra: tuple[str, ...] = ()
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -89,6 +103,7 @@ class Found:
             "pending_flawed": sum(flaw is not None for _, flaw in self.pending),
             "crl_number": self.number,
             "next_serial": self.counter,
+            "infra_hosts": list(self.infra),
             "problems": self.problems,
             "notes": self.notes,
         }
@@ -106,18 +121,22 @@ def read_directory(directory: Path, *, now: datetime, progress: Progress = lambd
     key = (
         custody.checked(custody.in_file(key_file, guarded=False), issuer, str(key_file)) if key_file.exists() else None
     )
-    own, ancestors = _lists(directory, issuer)
+    path = directory / "ca_crl.pem"
+    own, others = _lists(path, issuer)
     number = (profile.list_number(own) or 0) if own is not None else 0
-    found = Found(issuer, key, own, ancestors, number, _counter(directory), notes=notes)
+    found = Found(issuer, key, own, "", number, _counter(directory), notes=notes)
     if key is None:
         found.notes.append(f"{key_file} is missing: give every member the key by authority.key")
     if own is None:
-        found.problems.append("ca_crl.pem is missing: revocations are not known")
+        lacks = f"holds no list of {issuer.common_name}" if path.exists() else "is missing"
+        found.problems.append(f"ca_crl.pem {lacks}: revocations are not known")
     else:
         found.revoked = {r.serial_number: r.revocation_date_utc for r in own}
+    _take_ancestors(others, found, now)
     _read_signed(directory / "signed", found, progress)
     _read_inventory(directory / "inventory.txt", found)
     _read_requests(directory / "requests", found)
+    _read_infra(directory / "infra_inventory.txt", found)
     if issuer.certificate.not_valid_after_utc <= now:
         found.problems.append(f"{issuer.common_name} expired on {issuer.certificate.not_valid_after_utc:%Y-%m-%d}")
     if own is not None and own.next_update_utc is not None and own.next_update_utc <= now:
@@ -128,6 +147,11 @@ def read_directory(directory: Path, *, now: datetime, progress: Progress = lambd
 def _issuer(chain_pem: str, directory: Path) -> tuple[Issuer, str, list[str]]:
     """Return the issuer whose key lies in the directory; puppetserver, too, picks it by the key."""
     issuer = Issuer.read(chain_pem)
+    try:
+        # Each signature looks at them, so better here than then.
+        _ = [profile.key_identifier(c) for c in issuer.chain]
+    except UNREADABLE as e:
+        raise Misconfigured(f"ca_crt.pem holds a certificate that cannot be decoded: {e}") from e
     key_file = directory / "ca_key.pem"
     if len(issuer.chain) > 1 and key_file.exists():
         key = custody.in_file(key_file, guarded=False)
@@ -141,7 +165,7 @@ def _issuer(chain_pem: str, directory: Path) -> tuple[Issuer, str, list[str]]:
     for child, parent in zip(issuer.chain, issuer.chain[1:], strict=False):
         try:
             child.verify_directly_issued_by(parent)
-        except (ValueError, TypeError, InvalidSignature):
+        except UNREADABLE:
             text = f"{profile.common_name(child.subject)} is not issued by {profile.common_name(parent.subject)}"
             raise Misconfigured(f"The chain of ca_crt.pem does not verify: {text}") from None
     last = issuer.chain[-1]
@@ -149,20 +173,57 @@ def _issuer(chain_pem: str, directory: Path) -> tuple[Issuer, str, list[str]]:
     return issuer, chain_pem, notes
 
 
-def _lists(directory: Path, issuer: Issuer) -> tuple[x509.CertificateRevocationList | None, str]:
-    path = directory / "ca_crl.pem"
+def _lists(
+    path: Path, issuer: Issuer
+) -> tuple[x509.CertificateRevocationList | None, list[x509.CertificateRevocationList]]:
+    """Return the issuer's own list, verified, and whatever else the file holds."""
     if not path.exists():
-        return None, ""
+        return None, []
     pem = read_bounded(path, what="revocation list", limit_bytes=CRL_LIMIT_BYTES).decode("utf-8", "replace")
     try:
         every = crls_in(pem)
-    except ValueError as e:
+        _ = [profile.list_number(c) for c in every]
+    except UNREADABLE as e:
         raise Misconfigured(f"{path} holds a revocation list that cannot be decoded") from e
+    # Whoever looks for whole lists passes these over.
+    if len(every) != pem.count(_BEGIN_CRL):
+        raise Misconfigured(f"{path} holds a revocation list that cannot be decoded: it is cut off, or far too long")
     own = next((c for c in every if c.issuer == issuer.certificate.subject), None)
-    if own is not None and not own.is_signature_valid(issuer.certificate.public_key()):  # type: ignore[arg-type]
+    if own is not None and not _signed_by(own, issuer.certificate):
         raise Misconfigured(f"The revocation list in {path} is not signed by {issuer.common_name}")
-    subjects = {c.subject for c in issuer.chain[1:]}
-    return own, "".join(profile.pem_of(c) for c in every if c is not own and c.issuer in subjects)
+    return own, [c for c in every if c is not own]
+
+
+def _take_ancestors(lists: list[x509.CertificateRevocationList], found: Found, now: datetime) -> None:
+    """Take each ancestor's newest list; agents check the whole chain, and refuse everything when one is missing."""
+    out = []
+    for ancestor in found.issuer.chain[1:]:
+        name = profile.common_name(ancestor.subject)
+        named = [c for c in lists if c.issuer == ancestor.subject]
+        signed = [c for c in named if _signed_by(c, ancestor)]
+        if len(signed) < len(named):
+            found.problems.append(f"A revocation list of {name} in ca_crl.pem is not signed by it; left out")
+        if not signed:
+            found.problems.append(
+                f"ca_crl.pem lacks the revocation list of {name}: agents with certificate_revocation = chain, which is "
+                "their default, refuse every certificate without it"
+            )
+            continue
+        newest = max(signed, key=lambda c: profile.list_number(c) or 0)
+        if newest.next_update_utc is not None and newest.next_update_utc <= now:
+            found.notes.append(
+                f"The revocation list of {name} ended on {newest.next_update_utc:%Y-%m-%d}: agents refuse every certificate "
+                "until they get a newer one (PUT certificate_revocation_list)"
+            )
+        out.append(profile.pem_of(newest))
+    found.ancestors_pem = "".join(out)
+
+
+def _signed_by(one: x509.CertificateRevocationList, certificate: x509.Certificate) -> bool:
+    try:
+        return one.is_signature_valid(certificate.public_key())  # type: ignore[arg-type]
+    except UNREADABLE:
+        return False
 
 
 def _counter(directory: Path) -> int:
@@ -172,10 +233,18 @@ def _counter(directory: Path) -> int:
     text = read_bounded(path, what="serial", limit_bytes=64).decode("ascii", "replace").strip()
     if not re.match(r"[0-9A-Fa-f]{1,40}\Z", text):
         raise Misconfigured(f"{path} holds no hexadecimal number")
-    return int(text, 16)
+    counter = int(text, 16)
+    if counter > LARGEST_COUNTER:
+        raise Misconfigured(
+            f"{path} holds {text}, and a puppetserver counts to {LARGEST_COUNTER:X}; write the next serial there"
+        )
+    return counter
 
 
 def _read_signed(directory: Path, found: Found, progress: Progress) -> None:
+    if not directory.is_dir():
+        what = "is no directory" if directory.exists() else "is missing"
+        found.problems.append(f"signed {what}: what was issued is known from the inventory alone")
     files = sorted(directory.glob("*.pem")) if directory.is_dir() else []
     for count, path in enumerate(files, 1):
         if count % _BATCH == 0 or count == len(files):
@@ -185,12 +254,17 @@ def _read_signed(directory: Path, found: Found, progress: Progress) -> None:
             certificate = x509.load_pem_x509_certificate(read_bounded(path, what="certificate", limit_bytes=1 << 20))
             certificate.verify_directly_issued_by(found.issuer.certificate)
             entry = entry_of(certificate, name)
-        except (ValueError, TypeError, InvalidSignature, MusterError):
-            found.problems.append(f"signed/{path.name} is no certificate of {found.issuer.common_name}; left out")
+            subject = profile.common_name(certificate.subject)
+        except x509.DuplicateExtension:
+            found.problems.append(f"signed/{shown(path.name)} has an extension twice; left out")
             continue
-        subject = profile.common_name(certificate.subject)
+        except (*UNREADABLE, MusterError):
+            found.problems.append(
+                f"signed/{shown(path.name)} is no certificate of {found.issuer.common_name}; left out"
+            )
+            continue
         if subject != name:
-            found.problems.append(f"signed/{path.name} is the certificate of {subject}; left out")
+            found.problems.append(f"signed/{shown(path.name)} is the certificate of {shown(subject)}; left out")
             continue
         other = found.live.get(entry.serial)
         if other is not None:
@@ -231,13 +305,18 @@ def _read_inventory(path: Path, found: Found) -> None:
 
 
 def _read_requests(directory: Path, found: Found) -> None:
+    if not directory.is_dir():
+        if directory.exists():
+            found.problems.append("requests is no directory: who waits is not known")
+        else:
+            found.notes.append("requests is missing: nobody waits")
     for path in sorted(directory.glob("*.pem")) if directory.is_dir() else []:
         name = path.name.removesuffix(".pem")
         try:
             request = csr.read(read_bounded(path, what="certificate request", limit_bytes=1 << 20))
             _ = request.extensions, request.name
-        except MusterError as e:
-            found.problems.append(f"requests/{path.name}: {e}; left out")
+        except (*UNREADABLE, MusterError) as e:
+            found.problems.append(f"requests/{shown(path.name)}: {e}; left out")
             continue
         flaw = None
         try:
@@ -246,15 +325,41 @@ def _read_requests(directory: Path, found: Found) -> None:
         except Rejected as e:
             flaw = str(e)
         if request.name != name:
-            found.problems.append(f"requests/{path.name}: {flaw}; left out")
+            found.problems.append(f"requests/{shown(path.name)}: {flaw}; left out")
             continue
         found.pending.append((request, flaw))
 
 
+def _read_infra(path: Path, found: Found) -> None:
+    if not path.exists():
+        return
+    lines = read_bounded(path, what="infra inventory").decode("utf-8", "replace").splitlines()
+    found.infra = tuple(dict.fromkeys(name for line in lines if (name := line.strip())))
+
+
+async def refuse_unless_empty(store: Store) -> None:
+    """Refuse where there is a CA already: nothing may be written, not even a key, before that is known.
+
+    Raises:
+        Conflict: there is; nothing was changed.
+    """
+    if await Ledger(store, "").chain() is not None:
+        raise Conflict("The store holds a Puppet CA already; nothing was changed")
+
+
 async def take_over(
-    store: Store, found: Found, *, member: str, key: CAKey, crl_ttl_days: int, progress: Progress = lambda *_: None
+    store: Store,
+    found: Found,
+    *,
+    member: str,
+    key: CAKey,
+    crl_ttl_days: int,
+    infra_hosts: Collection[str] = (),
+    progress: Progress = lambda *_: None,
 ) -> None:
     """Write a CA directory into an empty ledger, all of it or nothing.
+
+    ``infra_hosts`` are the settings': the short list that agents get then must be there before the first revocation.
 
     Raises:
         Conflict: there is a CA already; nothing was changed.
@@ -264,15 +369,18 @@ async def take_over(
     own = found.own
     now = datetime.now(UTC)
     names = {**{e.serial: e.certname for e in found.live.values()}, **{i.serial: i.name for i in found.gone.values()}}
-    if own is None or own.next_update_utc is None or own.next_update_utc <= now:
-        from datetime import timedelta
+    entries = sorted(found.revoked.items(), key=lambda r: (r[1], r[0]))
 
-        found.number += 1
-        entries = sorted(found.revoked.items(), key=lambda r: (r[1], r[0]))
-        own = profile.signed_list(
-            found.issuer, key, entries, number=found.number, now=now, ttl=timedelta(days=crl_ttl_days)
+    def made(some: list[tuple[int, datetime]]) -> x509.CertificateRevocationList:
+        return profile.signed_list(
+            found.issuer, key, some, number=found.number, now=now, ttl=timedelta(days=crl_ttl_days)
         )
+
+    if own is None or own.next_update_utc is None or own.next_update_utc <= now:
+        found.number += 1
+        own = made(entries)
     assert own.next_update_utc is not None  # noqa: S101 - one without was made anew
+    short = profile.pem_of(made([e for e in entries if names.get(e[0]) in infra_hosts])) if infra_hosts else ""
     async with store.write(limit_s=_IMPORT_LIMIT_S) as uow:
         if (await uow.connection.execute(select(authorities.c.id).where(authorities.c.id == AUTHORITY))).first():
             raise Conflict("The store holds a Puppet CA already; nothing was changed")
@@ -302,6 +410,7 @@ async def take_over(
                 authority=AUTHORITY,
                 number=found.number,
                 own_pem=profile.pem_of(own),
+                infra_pem=short,
                 ancestors_pem=found.ancestors_pem,
                 updated_at=store_now(),
                 next_update=own.next_update_utc.timestamp(),
@@ -337,10 +446,27 @@ def _gone_rows(found: Found, member: str) -> Iterator[dict[str, object]]:
         }
 
 
+def refuse_unless_free(directory: Path) -> None:
+    """Refuse to write where something is.
+
+    Raises:
+        Conflict: the directory holds something, or is none; nothing was written.
+    """
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise Conflict(f"{directory} is {'not empty' if directory.is_dir() else 'no directory'}; nothing was written")
+
+
 async def write_directory(
-    store: Store, directory: Path, *, key_pem: bytes | None, progress: Progress = lambda *_: None
+    store: Store,
+    directory: Path,
+    *,
+    key_pem: bytes | None,
+    infra_hosts: Collection[str] = (),
+    progress: Progress = lambda *_: None,
 ) -> dict[str, int]:
     """Write the ledger as a CA directory from which a puppetserver starts; the directory must be empty or absent.
+
+    ``infra_hosts`` are the settings'; a puppetserver hands out their short list with ``enable-infra-crl``.
 
     Returns:
         How many certificates, requests and revocations were written.
@@ -349,8 +475,7 @@ async def write_directory(
         Conflict: the directory holds something.
         Misconfigured: there is no CA.
     """
-    if directory.exists() and any(directory.iterdir()):
-        raise Conflict(f"{directory} is not empty; nothing was written")
+    refuse_unless_free(directory)
     async with store.read() as uow:
         query = select(authorities.c.chain_pem, authorities.c.next_serial).where(authorities.c.id == AUTHORITY)
         authority = (await uow.connection.execute(query)).first()
@@ -377,13 +502,18 @@ async def write_directory(
             f"{published['infra_pem'] or published['own_pem']}{published['ancestors_pem']}".encode(),
             0o640,
         ),
-        "infra_inventory.txt": (b"\n", 0o640),
-        "infra_serials": (b"\n", 0o640),
+        # A serial in decimal per line; neither has an empty line that puppetserver would take for a number.
+        "infra_inventory.txt": (_lines(infra_hosts), 0o640),
+        "infra_serials": (
+            _lines(str(int(r.serial, 16)) for r in issued if r.certname in infra_hosts and r.state == "live"),
+            0o640,
+        ),
         "serial": (f"{min(counter, LARGEST_COUNTER):04X}".encode(), 0o644),
         "inventory.txt": ("".join(_inventory_line(r) for r in issued).encode(), 0o640),
     }
     if key_pem is not None:
-        files["ca_key.pem"] = (key_pem, 0o640)
+        # Whatever account writes this, its group has no business with the key; puppetserver's own need not share it.
+        files["ca_key.pem"] = (key_pem, 0o600)
     for name, (content, mode) in files.items():
         write_atomically(directory / name, content, mode=mode)
     live = [r for r in issued if r.state == "live" and r.pem]
@@ -400,6 +530,10 @@ async def write_directory(
 def _small(serials: Iterable[int]) -> Iterator[int]:
     """Yield the next number after each serial a counter gave; random ones are no counter's."""
     return (s + 1 for s in serials if s < LARGEST_COUNTER)
+
+
+def _lines(words: Iterable[str]) -> bytes:
+    return "".join(f"{w}\n" for w in words).encode() or b"\n"
 
 
 def _inventory_line(row: object) -> str:

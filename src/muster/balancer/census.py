@@ -17,7 +17,7 @@ from typing import Any
 
 from muster.balancer.model import Balancing
 from muster.cluster.file import ClusterFile, ExpectedDifference, Member
-from muster.cluster.parity import PRESENTED, Drift, compared, fields_of, of_certificate, of_wire, unneeded
+from muster.cluster.parity import PRESENTED, Drift, compared, fields_of, of_certificate, of_wire, openly, unneeded
 from muster.cluster.statements import Statements
 from muster.foreman import smart_proxy
 from muster.foreman.smart_proxy import SmartProxy
@@ -58,6 +58,24 @@ class Parity:
     def fields(self) -> int:
         return fields_of(self.facts)
 
+    def of(self, member: str) -> tuple[str, ...]:
+        """Return the fields in which a member differs."""
+        return tuple(d.field for d in self.drifts if member in d.differing)
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What one member told.
+
+    Attributes:
+        why: why it could not be asked for all of it; empty when it could.
+        openly: whether it told only what it tells anybody.
+    """
+
+    facts: dict[str, Any]
+    why: str = ""
+    openly: bool = False
+
 
 @dataclass(frozen=True)
 class Census:
@@ -65,6 +83,8 @@ class Census:
 
     Attributes:
         certificate: of a host that the members trust, because ``/v2/features`` is protected; ``key`` None: in the same file.
+        openly: whether members that do not trust it may be compared by what they tell anybody. As soon as one is, all are:
+            otherwise what that one kept to itself would be a drift.
     """
 
     cluster: ClusterFile
@@ -74,6 +94,7 @@ class Census:
     key: Path | None
     now: datetime
     timeout_s: float = 5.0
+    openly: bool = False
 
     async def parity(self, store: Store) -> Parity:
         """Ask every member and the store and compare what they say; never raises for one that does not answer.
@@ -86,30 +107,37 @@ class Census:
         asked, (told, notes) = await asyncio.gather(
             asyncio.gather(*(self._of_member(m, context) for m in members)), self._statements(store)
         )
+        silent = [str(m.name) for m, said in zip(members, asked, strict=True) if said.openly]
+        if silent:
+            notes.append(
+                f"Settings and capabilities of features were not compared: {', '.join(silent)} tell trusted hosts only"
+            )
         facts: dict[str, dict[str, Any]] = {}
         unasked: dict[str, str] = {}
-        for member, (found, why) in zip(members, asked, strict=True):
+        for member, said in zip(members, asked, strict=True):
             name = str(member.name)
-            if why is None:
-                facts[name] = {**found, **_of_statements(told.get(name, {}))}
+            facts[name] = openly(said.facts) if silent else said.facts
+            if said.why:
+                unasked[name] = said.why
             else:
-                facts[name], unasked[name] = found, why
+                facts[name] = {**facts[name], **_of_statements(told.get(name, {}))}
         expected = self.cluster.expected_differences
         drifts = compared(facts, expected)
         # A member that was not asked might have shown the difference.
         idle = () if unasked else tuple(unneeded(drifts, expected))
         return Parity(facts, tuple(drifts), unasked, tuple(notes), idle)
 
-    async def _of_member(self, member: Member, context: ssl.SSLContext) -> tuple[dict[str, Any], str | None]:
-        """Return what the member told, and why it could not be asked for all of it."""
+    async def _of_member(self, member: Member, context: ssl.SSLContext) -> _Told:
         certificates = await self._certificates(member)
         try:
-            return {**await self._wire(member, context), "certificate": certificates}, None
+            wire, said_openly = await self._wire(member, context)
         except MusterError as e:
             # A port that is closed because the member is down is no drift: that it could not be asked says so.
-            return {"certificate": {s: c for s, c in certificates.items() if c["state"] == PRESENTED}}, str(e)
+            return _Told({"certificate": {s: c for s, c in certificates.items() if c["state"] == PRESENTED}}, str(e))
+        return _Told({**wire, "certificate": certificates}, openly=said_openly)
 
-    async def _wire(self, member: Member, context: ssl.SSLContext) -> dict[str, Any]:
+    async def _wire(self, member: Member, context: ssl.SSLContext) -> tuple[dict[str, Any], bool]:
+        """Return what the member says to Foreman's questions, and whether it kept back what trusted hosts are told."""
         service = self.balancing.service("smartproxy")
         if service is None:
             raise Misconfigured("Service smartproxy is disabled, so there is nothing that members could be asked")
@@ -121,7 +149,13 @@ class Census:
             listed = (await proxy.call("GET", "/features")).json()
             if not isinstance(listed, list):
                 raise Unavailable(f"{url} answers /features with no list: {shown(listed)}")
-            return of_wire(version, await _features(proxy), [str(name) for name in listed])
+            names = [str(name) for name in listed]
+            try:
+                return of_wire(version, await _features(proxy), names), False
+            except Denied:
+                if not self.openly:
+                    raise
+                return of_wire(version, {}, names), True
 
     async def _certificates(self, member: Member) -> dict[str, Any]:
         services = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,8 +15,10 @@ from muster.balancer.haproxy.render import RuntimePaths, generation, is_untouche
 from muster.balancer.haproxy.sockets import MasterSocket, RuntimeSocket, ServerState
 from muster.balancer.haproxy.version import HAProxyVersion
 from muster.balancer.model import Balancing
+from muster.balancer.steering import Place, held_out
 from muster.balancer.survey import Answer, surveyed
 from muster.cluster.file import Balancer, ClusterFile
+from muster.cluster.life import Life, in_maintenance
 from muster.kernel.errors import Misconfigured, Unavailable
 from muster.kernel.files import read_bounded
 from muster.kernel.findings import Check, Finding
@@ -58,6 +60,7 @@ class Here:
     Attributes:
         pki: the cluster's PKI directory.
         limit: how many descriptors a process may open; None asks about one that HAProxy would start now.
+        lives: where members stand; None: the store does not say.
     """
 
     cluster: ClusterFile
@@ -66,6 +69,7 @@ class Here:
     pki: Path
     now: datetime
     limit: Callable[[int | None], int]
+    lives: Mapping[str, Life] | None = None
 
     @property
     def paths(self) -> RuntimePaths:
@@ -144,7 +148,10 @@ class Here:
         try:
             info = _facts(await runtime.ask("show info"))
             await MasterSocket(self.paths.master_socket).processes()
+            # Before and after: the balancer may take a server out, or let it in, while HAProxy is asked.
+            ours = held_out(self.run)
             states = await runtime.servers()
+            ours |= held_out(self.run)
         except Unavailable as e:
             return [
                 Finding(
@@ -160,7 +167,7 @@ class Here:
         return [
             *self._descriptors(text, int(pid) if pid.isdigit() else None),
             *_full(info),
-            *(f for s in states for f in self._of_server(s)),
+            *(f for s in states for f in self._of_server(s, ours)),
         ]
 
     def _descriptors(self, text: str, pid: int | None) -> list[Finding]:
@@ -181,8 +188,8 @@ class Here:
             )
         ]
 
-    def _of_server(self, state: ServerState) -> Iterator[Finding]:
-        if self.balancing.service(state.backend) is None:
+    def _of_server(self, state: ServerState, ours: frozenset[Place]) -> Iterator[Finding]:
+        if self.balancing.service(state.backend) is None or state.server in in_maintenance(self.lives or {}):
             return
         place = f"{state.backend} on {state.server}"
         if state.status.startswith("DOWN"):
@@ -195,16 +202,28 @@ class Here:
                 cause,
                 remedy,
             )
-        elif state.status.startswith("MAINT"):
+        elif (
+            state.status.startswith(("MAINT", "DRAIN"))
+            and self._takes_clients(state)
+            and (state.backend, state.server) not in ours
+        ):
+            is_drained = state.status.startswith("DRAIN")
             yield Finding(
-                "BALANCER-MAINT",
+                "BALANCER-DRAIN" if is_drained else "BALANCER-MAINT",
                 place,
-                f"{state.server} is in maintenance for {state.backend} in HAProxy",
-                "Somebody said so on HAProxy's own socket; muster drain never does.",
+                f"HAProxy has {state.server} {'drained' if is_drained else 'in maintenance'} for {state.backend}, "
+                "and Muster did not ask for it",
+                f"Somebody said so on HAProxy's own socket{', or set its weight to 0' if is_drained else ''}; Muster "
+                "leaves that alone.",
                 f"echo 'set server {state.backend}/{state.server} state ready' | "
-                f"socat - {self.paths.runtime_socket}; from then on use muster drain.",
+                f"socat - {self.paths.runtime_socket}; from then on use muster {'drain' if is_drained else 'maintenance'}.",
                 "warning",
             )
+
+    def _takes_clients(self, state: ServerState) -> bool:
+        """Whether the member shall; also while nobody has decided about it, or the store does not say."""
+        found = {name.lower(): life for name, life in (self.lives or {}).items()}.get(state.server)
+        return found is None or found.state == "ready"
 
     async def _bundle(self) -> Sequence[Finding]:
         bundle = bundle_paths(self.pki, "balancer", "balancer")

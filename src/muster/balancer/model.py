@@ -5,17 +5,18 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from muster.balancer.profiles import PROFILES, SEED, Balance, Destinations, Row, Traffic
-from muster.cluster.file import ClusterFile, Member, ServiceOverride
+from muster.balancer.profiles import CONNECTION, KNOWN, PROFILES, Balance, Destinations, Over, Proof, Row, Traffic
+from muster.cluster.file import ClusterFile, Member, ServiceCheck, ServiceOverride
 from muster.kernel.errors import Misconfigured
 from muster.kernel.settings import Document, Location, Problem
 
 # Services whose port a Muster member itself listens on: only there can it read a PROXY header.
-_MUSTER_SERVICES = frozenset({"smartproxy", "anaconda"})
+_SMARTPROXY = "smartproxy"
+_MUSTER_SERVICES = frozenset({_SMARTPROXY, "anaconda"})
 _PUPPETCA = "puppetca"
 
 # One mutual TLS check costs HAProxy 1.5 ms of CPU (reference/balancer.md §0 no. 7): 80 a second, an eighth of a core.
@@ -65,14 +66,21 @@ class Question:
 
     Attributes:
         kind: ``ready``: ``GET`` over mutual TLS, 200 ready, 404 draining. ``alive``: ``GET`` over mutual TLS, 200.
-            ``connect``: the port takes a connection.
+            ``connect``: the port takes a connection, and the program behind it gives its proof.
         proxied: the asking connection starts with a PROXY v2 header.
+        proof: of ``connect``.
     """
 
     kind: Literal["ready", "alive", "connect"]
     port: int
     uri: str = ""
     proxied: bool = False
+    proof: Proof = CONNECTION
+
+    @property
+    def over(self) -> Over:
+        """How the asking connection begins."""
+        return self.proof.over if self.kind == "connect" else "mutual"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +90,10 @@ class Server:
     Attributes:
         id: the member's permanent number; two balancers hash alike only through it.
         weight: 100 by default, because a weight of 1 cannot be halved (reference/balancer.md §0 no. 6).
+        question: what the balancer asks it.
         proxied: connections start with a PROXY v2 header that carries the client's address.
+        beside: what the member itself asks the program that serves the port on its host; None where it listens itself, and
+            for Ruby members, whose programs the balancer asks.
     """
 
     name: str
@@ -92,6 +103,7 @@ class Server:
     question: Question
     weight: int = 100
     proxied: bool = False
+    beside: Question | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +168,11 @@ def modelled(cluster: ClusterFile) -> Balancing:
     rows = list(_rows(cluster))
     everyone = sum(len(_destinations(cluster, row)) for row, _ in rows)
     check = _paced(everyone)
+    asked = _asked([row for row, _ in rows])
     return Balancing(
         cluster=cluster.cluster,
         address=str(cluster.address),
-        services=tuple(_service(cluster, row, override, check) for row, override in rows),
+        services=tuple(_service(cluster, row, override, check, asked[row.name]) for row, override in rows),
         connections_per_source=cluster.edge.connections_per_address,
     )
 
@@ -176,6 +189,8 @@ def problems(document: Document) -> list[Problem]:
         *_unknown_services(document, overrides, rows),
         *_unknown_on_disks(document, content, {*(row.name for row in rows), *map(str, overrides)}),
         *_port_clashes(document, content, _listening(overrides, rows)),
+        *_several_signers(document, content, overrides, rows),
+        *_answers_to_nothing(document, overrides),
     ]
 
 
@@ -199,7 +214,7 @@ def _of_authority(cluster: ClusterFile, row: Row) -> Row:
 
 
 def _changed(row: Row, override: ServiceOverride) -> Row:
-    return replace(
+    changed = replace(
         row,
         listen_port=override.listen_port or row.listen_port,
         member_port=override.member_port or row.member_port,
@@ -207,14 +222,34 @@ def _changed(row: Row, override: ServiceOverride) -> Row:
         balance=override.balance or row.balance,
         destinations=override.destinations or row.destinations,
     )
+    if override.check is None:
+        return changed
+    return replace(changed, proof=_proof(changed, override.check), proven_by="")
+
+
+def _proof(row: Row, check: ServiceCheck | Literal["tcp"]) -> Proof:
+    """Return what the row asks, changed by the override; with another path the profile's answer is none any more."""
+    if check == "tcp":
+        return CONNECTION
+    kept = row.proof if check.path is None else Proof(over=_over(row), timeout_s=row.proof.timeout_s)
+    given = check.model_dump(exclude_none=True, exclude={"path"})
+    if check.ca_file is not None:
+        given |= {
+            "ca_file": str(check.ca_file),
+            "over": check.over or ("verified" if kept.over == "tls" else kept.over),
+        }
+    return replace(kept, uri=check.path or kept.uri, **given)
+
+
+def _over(row: Row) -> Over:
+    return row.proof.over if row.proof.over != "plain" or row.traffic == "plain" else "tls"
 
 
 def _custom(name: str, override: ServiceOverride) -> Row:
     if override.listen_port is None or override.member_port is None:
         raise Misconfigured(f"Service {name} is in no profile, so it needs listen_port and member_port")
-    # A service that only the seed knows keeps the traffic it has there: AMQP stays a tunnel.
-    former = next((row for row in SEED if row.name == name), None)
-    base = former or Row(name, override.listen_port, override.member_port, "tls", "leastconn")
+    # One that is known keeps its traffic: AMQP and MQTT stay tunnels, RHSM stays a short call.
+    base = KNOWN.get(name) or Row(name, override.listen_port, override.member_port, "tls", "leastconn")
     return _changed(base, override)
 
 
@@ -234,7 +269,19 @@ def _paced(servers: int) -> Check:
     return Check(every_s=every_s, down_s=every_s)
 
 
-def _service(cluster: ClusterFile, row: Row, override: ServiceOverride, check: Check) -> Service:
+def _asked(rows: Sequence[Row]) -> dict[str, Question]:
+    """Return by service what the program that serves it is asked, and on which port."""
+    offered = {row.name: row for row in rows}
+    found = {}
+    for row in rows:
+        by = offered.get(row.proven_by, row)
+        # What proves nothing more than its own port, or stands on other members, speaks for nobody else.
+        by = by if by.proof != CONNECTION and by.destinations == row.destinations else row
+        found[row.name] = Question("connect", by.member_port, proof=by.proof)
+    return found
+
+
+def _service(cluster: ClusterFile, row: Row, override: ServiceOverride, check: Check, asked: Question) -> Service:
     return Service(
         name=row.name,
         label=row.label,
@@ -243,39 +290,41 @@ def _service(cluster: ClusterFile, row: Row, override: ServiceOverride, check: C
         traffic=row.traffic,
         balance=row.balance,
         destinations=row.destinations,
-        servers=tuple(_server(cluster, row, m) for m in _destinations(cluster, row)),
+        servers=tuple(_server(cluster, row, m, asked) for m in _destinations(cluster, row)),
         check=check,
         timeouts=TUNNEL if row.traffic == "tls-tunnel" else SHORT,
         maxconn_per_member=override.maxconn_per_member,
     )
 
 
-def _server(cluster: ClusterFile, row: Row, member: Member) -> Server:
-    proxies = member.kind == "muster" and cluster.edge.proxy_protocol != "off"
+def _server(cluster: ClusterFile, row: Row, member: Member, asked: Question) -> Server:
+    ours = member.kind == "muster"
+    itself = row.name in muster_services(cluster)
     return Server(
         name=str(member.name).lower(),
         id=member.id,
         address=member.address,
         port=row.member_port,
-        question=_question(cluster, row, member),
+        question=_question(cluster, row, member, asked),
         weight=member.weight,
-        proxied=proxies and row.name in muster_services(cluster),
+        proxied=ours and itself and cluster.edge.proxy_protocol != "off",
+        beside=asked if ours and not itself else None,
     )
 
 
-def _question(cluster: ClusterFile, row: Row, member: Member) -> Question:
+def _question(cluster: ClusterFile, row: Row, member: Member, asked: Question) -> Question:
     if member.kind == "muster":
         proxy = cluster.edge.proxy_protocol
         proxied = proxy == "required" or (proxy == "accepted" and row.name in muster_services(cluster))
         return Question("ready", _own_port(cluster), f"/health/ready?service={row.name}", proxied)
-    if row.name == "smartproxy":
-        return Question("alive", row.member_port, "/version")
-    return Question("connect", row.member_port)
+    if row.name == _SMARTPROXY and asked.proof == KNOWN[_SMARTPROXY].proof:
+        return Question("alive", row.member_port, asked.proof.uri)
+    return asked
 
 
 def _own_port(cluster: ClusterFile) -> int:
-    override = cluster.services.get("smartproxy", ServiceOverride())
-    standard = next(row.member_port for row in PROFILES[cluster.profile] if row.name == "smartproxy")
+    override = cluster.services.get(_SMARTPROXY, ServiceOverride())
+    standard = next(row.member_port for row in PROFILES[cluster.profile] if row.name == _SMARTPROXY)
     return override.member_port or standard
 
 
@@ -318,6 +367,18 @@ def _unknown_services(document: Document, overrides: dict[str, Any], rows: tuple
         )
 
 
+def _answers_to_nothing(document: Document, overrides: dict[str, Any]) -> Iterator[Problem]:
+    for key, override in overrides.items():
+        check = override.get("check") if isinstance(override, dict) else None
+        known = KNOWN.get(str(key))
+        if not isinstance(check, dict) or "path" in check or (known is not None and known.proof.uri):
+            continue
+        for name in ("status", "holds", "lacks"):
+            if name in check:
+                sentence = "says what is answered, but nothing is asked; path says what"
+                yield document.problem(("services", str(key), "check", name), sentence)
+
+
 def _unknown_on_disks(document: Document, content: dict[str, Any], known: set[str]) -> Iterator[Problem]:
     for index, disk in enumerate(_mappings(content.get("disks"))):
         services = disk.get("services")
@@ -326,6 +387,24 @@ def _unknown_on_disks(document: Document, content: dict[str, Any], known: set[st
                 near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
                 hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(sorted(known))}"
                 yield document.problem(("disks", index, "services"), f"{str(name)!r} is no service{hint}")
+
+
+def _several_signers(
+    document: Document, content: dict[str, Any], overrides: dict[str, Any], rows: tuple[Row, ...]
+) -> Iterator[Problem]:
+    """Without an authority each member's puppetserver is a CA of its own, so one of them must be named."""
+    override = overrides.get(_PUPPETCA)
+    offered = any(row.name == _PUPPETCA for row in rows) or isinstance(override, dict)
+    if not offered or (isinstance(override, dict) and override.get("enabled") is False):
+        return
+    members = len(_mappings(content.get("members")))
+    if members > 1 and content.get("authority") is None and content.get("signer", "any") == "any":
+        yield document.problem(
+            ("signer",),
+            f"{_PUPPETCA} would lead to {members} members, each a Puppet CA of its own; name the one that signs "
+            f"(signer: NAME), let all be one CA (authority: {{}}), or switch it off "
+            f"(services: {_PUPPETCA}: {{enabled: false}})",
+        )
 
 
 def _port_clashes(document: Document, content: dict[str, Any], listening: list[_Listening]) -> Iterator[Problem]:

@@ -1,4 +1,4 @@
-"""The two known sets of services.
+"""The two known sets of services, and what is known of services beside them.
 
 Source: ``seed`` is the table of the article *Load-Balanced Smart Proxies with HAProxy* (theforeman.org, May 2018; seed
 000), nine rows, unchanged. ``current`` is the table of today's Foreman documentation, six rows
@@ -14,6 +14,34 @@ from typing import Literal
 Traffic = Literal["tls", "plain", "tls-tunnel"]
 Balance = Literal["roundrobin", "leastconn", "random", "source"]
 Destinations = Literal["all", "signer"]
+Over = Literal["plain", "tls", "verified", "mutual"]
+"""How an asking connection begins. ``tls``: whoever answers is believed, because who issued its certificate is not known
+here; ``verified``: its certificate must carry the cluster's name and come from the CA; ``mutual``: ours is shown, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What shows that the program behind a port works, beyond taking a connection.
+
+    Attributes:
+        uri: path of a ``GET``; empty: a finished TLS handshake is enough, or with ``plain`` the connection.
+        status: what it is answered with.
+        holds: text that must stand in the answer; empty: any answer will do.
+        lacks: text that must not.
+        timeout_s: how long the answer may take.
+        ca_file: who issued the certificate, when it is not the cluster's CA; a path on the host that asks.
+    """
+
+    uri: str = ""
+    over: Over = "plain"
+    status: int = 200
+    holds: str = ""
+    lacks: str = ""
+    timeout_s: float = 1.0
+    ca_file: str | None = None
+
+
+CONNECTION = Proof()
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +50,8 @@ class Row:
 
     Attributes:
         name: the label in lower case; the word of the cluster file, of the health question and of HAProxy's backend.
+        proof: what the program that serves the port is asked, where no Muster member listens itself.
+        proven_by: the service whose port and proof hold for this one, too, where it is offered.
     """
 
     label: str
@@ -30,31 +60,56 @@ class Row:
     traffic: Traffic
     balance: Balance
     destinations: Destinations = "all"
+    proof: Proof = CONNECTION
+    proven_by: str = ""
 
     @property
     def name(self) -> str:
         return self.label.lower()
 
 
+# Apache's certificate and the Smart Proxy's are of one issuer, with the same names (``reference/deployment.md`` §2.1, §2.2).
+# Pulp answers 200 without its database, too, and says so in the body (§6). That this is absent is asked for, and not that
+# the opposite is there: HAProxy reads 16 kB, and a long list of workers would push it out of sight.
+_PULP = Proof("/pulp/api/v3/status/", "verified", lacks='"database_connection":{"connected":false}', timeout_s=3.0)
+# Puppet's CA is a PKI of its own (§3.3), which balancers do not know; anybody may ask for its state
+# (``reference/puppet-ca.md`` §1.5). ``server`` would be narrower, but before version 7 it is called ``master``.
+_PUPPETSERVER = Proof("/status/v1/simple", "tls", holds="running", timeout_s=3.0)
+_PUPPET_CA = Proof("/status/v1/simple/ca", "tls", holds="running", timeout_s=3.0)
+# Open to anybody on both of its ports (``reference/smart-proxy-protocol.md`` §3).
+_FOREMAN_PROXY = Proof("/version", "mutual")
+_FOREMAN_PROXY_PLAIN = Proof("/version")
+_APACHE = Proof(over="verified")
+# mosquitto has the Smart Proxy's own certificate and wants one of its clients (``reference/deployment.md`` §2.2, §2.3).
+_MOSQUITTO = Proof(over="mutual")
+
+# Apache serves Pulp's content on 80, and Pulp's state on 443 only (§3.5).
+_HTTP = Row("HTTP", 80, 80, "plain", "roundrobin", proven_by="https")
+_HTTPS = Row("HTTPS", 443, 443, "tls", "source", proof=_PULP)
+_ANACONDA = Row("Anaconda", 8000, 8000, "plain", "roundrobin", proof=_FOREMAN_PROXY_PLAIN)
+_PUPPET = Row("Puppet", 8140, 8140, "tls", "roundrobin", proof=_PUPPETSERVER)
+_PUPPETCA = Row("PuppetCA", 8141, 8140, "tls", "roundrobin", "signer", proof=_PUPPET_CA)
+_SMARTPROXY = Row("SmartProxy", 9090, 9090, "tls", "roundrobin", proof=_FOREMAN_PROXY)
+
 SEED = (
-    Row("HTTP", 80, 80, "plain", "roundrobin"),
-    Row("Anaconda", 8000, 8000, "plain", "roundrobin"),
-    Row("HTTPS", 443, 443, "tls", "source"),
-    Row("RHSM", 8443, 8443, "tls", "roundrobin"),
+    _HTTP,
+    _ANACONDA,
+    _HTTPS,
+    Row("RHSM", 8443, 8443, "tls", "roundrobin", proof=_APACHE),
     Row("AMQP", 5647, 5647, "tls-tunnel", "roundrobin"),
-    Row("Puppet", 8140, 8140, "tls", "roundrobin"),
-    Row("PuppetCA", 8141, 8140, "tls", "roundrobin", "signer"),
-    Row("SmartProxy", 9090, 9090, "tls", "roundrobin"),
-    Row("Docker", 5000, 5000, "tls", "roundrobin"),
+    _PUPPET,
+    _PUPPETCA,
+    _SMARTPROXY,
+    Row("Docker", 5000, 5000, "tls", "roundrobin", proof=_APACHE),
 )
 
-CURRENT = (
-    Row("HTTP", 80, 80, "plain", "roundrobin"),
-    Row("HTTPS", 443, 443, "tls", "source"),
-    Row("Anaconda", 8000, 8000, "plain", "roundrobin"),
-    Row("Puppet", 8140, 8140, "tls", "roundrobin"),
-    Row("PuppetCA", 8141, 8140, "tls", "roundrobin", "signer"),
-    Row("SmartProxy", 9090, 9090, "tls", "roundrobin"),
-)
+CURRENT = (_HTTP, _HTTPS, _ANACONDA, _PUPPET, _PUPPETCA, _SMARTPROXY)
+
+# Not in any documented table. Hosts of pull-mqtt listen for hours without a word (``reference/deployment.md`` §1.6), and a
+# long connection goes where there are fewest (``reference/balancer.md`` §1.6).
+BESIDE = (Row("MQTT", 1883, 1883, "tls-tunnel", "leastconn", proof=_MOSQUITTO),)
+
+KNOWN: Mapping[str, Row] = {row.name: row for row in (*SEED, *BESIDE)}
+"""Every service there is a word for: one that is no part of a profile keeps the traffic and balance it has here."""
 
 PROFILES: Mapping[str, tuple[Row, ...]] = {"seed": SEED, "current": CURRENT}

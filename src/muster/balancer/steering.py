@@ -31,6 +31,7 @@ Place = tuple[str, str]
 """Backend and server."""
 
 _PANIC = "_panic"
+_HELD = "held.json"
 _HALF_UP = re.compile(r"(?:UP|DRAIN) [0-9]+/[0-9]+")
 
 
@@ -120,7 +121,7 @@ class Steering:
     """One balancer's hand on HAProxy. Concurrency: one beat at a time."""
 
     def __init__(self, run: Path) -> None:
-        self._file = run / "held.json"
+        self._file = run / _HELD
         self._held: dict[Place, Held] = _remembered(self._file)
         self._runtime = RuntimeSocket(run / "runtime.sock")
         self._master = MasterSocket(run / "master.sock")
@@ -214,6 +215,11 @@ class Steering:
             write_atomically(self._file, json.dumps(rows), mode=0o600)
         except MusterError as e:
             _log.warning("What is held out was not saved; a restart leaves it to muster ready", why=str(e))
+
+
+def held_out(run: Path) -> frozenset[Place]:
+    """Return the servers that the balancer with this run directory holds out itself; none when that cannot be read."""
+    return frozenset(_remembered(run / _HELD))
 
 
 def _remembered(path: Path) -> dict[Place, Held]:

@@ -20,14 +20,20 @@ _SPREAD = {
     "source": "persistence by source address",
 }
 
+_OVER_TLS = ("HTTPS GET", "TLS handshake")
+_PLAINLY = "status 200"
+
 
 @dataclass(frozen=True, slots=True)
 class MemberRow:
     """One member behind one service.
 
     Attributes:
-        check: how it is asked: ``HTTPS GET``, expecting 200, or ``TCP connect``.
-        path: what is asked for; empty with ``TCP connect``.
+        check: how it is asked: ``HTTPS GET``, ``HTTP GET``, ``TLS handshake`` or ``TCP connect``.
+        path: what is asked for; empty without ``GET``.
+        expects: of a ``GET``: the answer's status, and what must or must not stand in it.
+        timeout_s: how long the answer may take.
+        verified: whether the certificate must come from the cluster's CA, or from ``ca_file``, and carry the address.
         client_certificate: whether the question needs one; members answer ``/health/ready`` without.
         check_needs_proxy: the asking connection must start with a PROXY v2 header, or it is refused.
         proxy: whether clients' connections should start with a PROXY v2 header: ``no``, ``may`` or ``must``.
@@ -40,6 +46,10 @@ class MemberRow:
     check: str
     check_port: int
     path: str
+    expects: str
+    timeout_s: float
+    verified: bool
+    ca_file: str | None
     client_certificate: bool
     check_needs_proxy: bool
     proxy: str
@@ -47,7 +57,11 @@ class MemberRow:
 
 @dataclass(frozen=True, slots=True)
 class ServiceRow:
-    """One port of the cluster's address; traffic is passed on as it comes, TLS is never ended."""
+    """One port of the cluster's address; traffic is passed on as it comes, TLS is never ended.
+
+    Attributes:
+        beside: what members of kind muster ask the program that serves the port on their host; empty: they serve it.
+    """
 
     name: str
     listen_port: int
@@ -57,6 +71,7 @@ class ServiceRow:
     check_every_s: float
     fall: int
     rise: int
+    beside: str
     members: tuple[MemberRow, ...]
 
 
@@ -96,6 +111,8 @@ def lines(table: Table) -> list[str]:
             f"{service.name}: port {service.listen_port}, {service.passes}, {service.spread}, "
             f"idle {service.idle_s:g} s; {rhythm}"
         )
+        if service.beside:
+            out.append(f"  members of kind muster ask on their own host: {service.beside}")
         out += _aligned([("id", "member", "to", "check", "proxy v2"), *(_words(m) for m in service.members)])
         out.append("")
     return [*out, *table.notes]
@@ -103,11 +120,15 @@ def lines(table: Table) -> list[str]:
 
 def _words(member: MemberRow) -> tuple[str, ...]:
     where = f"{target(member.address, member.check_port)}{member.path}"
-    extra = (", client certificate" if member.client_certificate else "") + (
-        ", PROXY v2 first" if member.check_needs_proxy else ""
-    )
+    extra = [
+        *([member.expects] if member.expects not in ("", _PLAINLY) else []),
+        *(["client certificate"] if member.client_certificate else []),
+        *(["any certificate"] if member.check in _OVER_TLS and not member.verified else []),
+        *([f"certificate of {member.ca_file}"] if member.verified and member.ca_file else []),
+        *(["PROXY v2 first"] if member.check_needs_proxy else []),
+    ]
     to = target(member.address, member.port)
-    return str(member.id), member.name, to, f"{member.check} {where}{extra}", member.proxy
+    return str(member.id), member.name, to, ", ".join([f"{member.check} {where}", *extra]), member.proxy
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
@@ -126,11 +147,37 @@ def _service(cluster: ClusterFile, service: Service) -> ServiceRow:
         check_every_s=service.check.every_s,
         fall=service.check.fall,
         rise=service.check.rise,
-        members=tuple(_member(cluster, server) for server in service.servers),
+        beside=next((_program(s.beside) for s in service.servers if s.beside is not None), ""),
+        members=tuple(_member(cluster, service, server) for server in service.servers),
     )
 
 
-def _member(cluster: ClusterFile, server: Server) -> MemberRow:
+def _how(asked: Question) -> str:
+    if _path(asked):
+        return "HTTP GET" if asked.over == "plain" else "HTTPS GET"
+    return "TCP connect" if asked.over == "plain" else "TLS handshake"
+
+
+def _path(asked: Question) -> str:
+    return asked.proof.uri if asked.kind == "connect" else asked.uri
+
+
+def _expects(asked: Question) -> str:
+    if not _path(asked):
+        return ""
+    proof = asked.proof
+    text = [f"with {proof.holds}"] if proof.holds else []
+    text += [f"without {proof.lacks}"] if proof.lacks else []
+    return " ".join([f"status {proof.status}", *text])
+
+
+def _program(asked: Question) -> str:
+    """Return what a member asks beside itself; whose certificate it gets there it does not mind."""
+    expects = _expects(asked)
+    return f"{_how(asked)} port {asked.port}{_path(asked)}{', ' if expects else ''}{expects}"
+
+
+def _member(cluster: ClusterFile, service: Service, server: Server) -> MemberRow:
     asked: Question = server.question
     required = cluster.edge.proxy_protocol == "required"
     return MemberRow(
@@ -138,10 +185,14 @@ def _member(cluster: ClusterFile, server: Server) -> MemberRow:
         id=server.id,
         address=address(server.address),
         port=server.port,
-        check="TCP connect" if asked.kind == "connect" else "HTTPS GET",
+        check=_how(asked),
         check_port=asked.port,
-        path=asked.uri,
-        client_certificate=asked.kind == "alive",
+        path=_path(asked),
+        expects=_expects(asked),
+        timeout_s=service.timeouts.check_s if asked.kind != "connect" else asked.proof.timeout_s,
+        verified=asked.over in ("verified", "mutual"),
+        ca_file=asked.proof.ca_file,
+        client_certificate=asked.kind != "ready" and asked.over == "mutual",
         check_needs_proxy=asked.proxied and required,
         proxy="no" if not server.proxied else "must" if required else "may",
     )
@@ -149,8 +200,9 @@ def _member(cluster: ClusterFile, server: Server) -> MemberRow:
 
 def _notes(cluster: ClusterFile) -> tuple[str, ...]:
     found = [
-        f"HTTPS checks expect status 200, from a certificate of the cluster's CA for {cluster.address} (name it as SNI).",
-        "404 means that the member drains: send it nothing new, leave its connections alone.",
+        f"Checks expect status 200 if nothing else stands there, over TLS from a certificate of the cluster's CA for "
+        f"{cluster.address} (name it as SNI).",
+        "404 to /health/ready means that the member drains: send it nothing new, leave its connections alone.",
         "When all checks fail, serve all members: then the checks are the likelier liars.",
     ]
     if cluster.edge.proxy_protocol != "off":

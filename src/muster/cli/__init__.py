@@ -6,12 +6,16 @@ Exit codes: 0 done, nothing wrong · 1 something examined is wrong (findings, no
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 import sys
 from collections.abc import Mapping
+from typing import NoReturn
 
 import click
 
+from muster.cli.options import one_line
 from muster.kernel.errors import MusterError
 from muster.kernel.settings import InvalidSettings
 from muster.version import VERSION
@@ -20,6 +24,9 @@ WRONG = 1
 INVALID_SETTINGS = 3
 NOT_DONE = 4
 INTERRUPTED = 130
+
+# What a device says of a write; such an error names no file.
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
 
 # Command → module, in the order of --help: try out, run, look, change, derive.
 _COMMANDS: Mapping[str, str] = {
@@ -100,9 +107,30 @@ def main() -> None:
         click.echo(str(e), err=True)
         sys.exit(INVALID_SETTINGS)
     except MusterError as e:
-        click.echo(f"Error: {e}", err=True)
-        sys.exit(NOT_DONE)
+        _fail(str(e))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         sys.exit(0)
+    except OSError as e:
+        # boundary: every room translates what it expects; what is left of this kind is mostly a file that this account may
+        # not use, and an administrator needs its name, not our stack.
+        sentence = _refused(e)
+        if sentence is None:
+            raise
+        _fail(sentence)
+
+
+def _fail(sentence: str) -> NoReturn:
+    # A message may quote the store or a log, and a terminal obeys what it is sent.
+    click.echo("Error: " + "\n".join(one_line(line) for line in sentence.split("\n")), err=True)
+    sys.exit(NOT_DONE)
+
+
+def _refused(error: OSError) -> str | None:
+    """Return what the system refused, None when it names no file: that is a bug, and its traceback says more."""
+    reason = error.strerror or str(error)
+    if isinstance(error.filename, str | bytes):
+        who = "; run it as root or as the account the file belongs to" if isinstance(error, PermissionError) else ""
+        return f"{os.fsdecode(error.filename)} cannot be used: {reason}{who}"
+    return f"Writing failed: {reason}" if error.errno in _FULL else None

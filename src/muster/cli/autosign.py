@@ -70,7 +70,11 @@ def _settings() -> dict[str, Any]:
     import yaml
 
     path = Path(os.environ.get("MUSTER_AUTOSIGN", DEFAULT_SETTINGS))
-    found = yaml.safe_load(path.read_text())
+    try:
+        found = yaml.safe_load(path.read_text("utf-8"))
+    except (yaml.YAMLError, RecursionError) as e:
+        # Ended by a traceback, this would say "do not sign" instead of "could not be asked".
+        raise ValueError(f"{path} is not YAML") from e
     wanted = {"url", "ca", "certificate", "key"}
     if not isinstance(found, dict) or found.keys() != wanted:
         raise ValueError(f"{path} must say {', '.join(sorted(wanted))} and nothing else")

@@ -5,20 +5,51 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
+from click.types import StringParamType
 
 from muster.cli import NOT_DONE, WRONG
-from muster.cli.options import cluster_option, dry_run_option, json_option, pki_directory, pki_option, print_json
+from muster.cli.options import (
+    cluster_option,
+    dry_run_option,
+    json_option,
+    one_line,
+    pki_directory,
+    pki_option,
+    print_json,
+)
 from muster.cli.promote import promote
 
 _KINDS = ("rsa-4096", "rsa-3072", "rsa-2048", "ec-p256", "ec-p384")
 _STATES = ("requested", "signed", "revoked")
+# What Puppet takes as a certname, old ones included.
+_NAME = re.compile(r"[ -.0-~]{1,255}\Z")
+_LONGEST_COMMON_NAME = 64
+_PUPPETSERVER_PORT = 8140
+
+
+class _Certname(StringParamType):
+    """A name that a certificate can have."""
+
+    name = "certname"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from muster.kernel.names import shown
+
+        if not _NAME.match(str(value)):
+            self.fail(
+                f"{shown(value)} is no certname: up to 255 printable ASCII characters without /",
+                param,
+                ctx,
+            )
+        return str(value)
 
 
 @dataclass(frozen=True)
@@ -40,6 +71,42 @@ class _Place:
             raise Misconfigured(f"{self.cluster_path} has no authority: section; add one (authority: {{}} will do)")
         return found
 
+    @property
+    def key_file(self) -> Path:
+        """Where the key is when the settings name no file."""
+        return self.home / "ca_key.pem"
+
+    @property
+    def elsewhere(self) -> str:
+        """The one member whose puppetserver signs; empty when the members do."""
+        from muster.app.settings import loaded
+
+        signer = loaded(self.cluster_path).signer
+        return "" if signer == "any" else str(signer)
+
+    def signing(self, there: str) -> Any:
+        """Return the settings of a CA that the members are; ``there`` says what is done where they are not.
+
+        Raises:
+            Conflict: a change would stand in a ledger that nobody serves: a revocation above all would be lost.
+            Misconfigured: there is no CA in the cluster file.
+        """
+        from muster.app.settings import loaded
+        from muster.balancer.model import signs_itself
+        from muster.kernel.errors import Conflict
+
+        if self.elsewhere and not signs_itself(loaded(self.cluster_path)):
+            raise Conflict(
+                f"{self.elsewhere} signs Puppet certificates (signer: in {self.cluster_path}), and nobody would see a "
+                f"change in the members' own ledger; nothing was changed. {there.format(signer=self.elsewhere)}"
+            )
+        return self.settings
+
+    def note_elsewhere(self) -> None:
+        """Say that what is shown is not in force, where that is so."""
+        if self.elsewhere:
+            click.echo(f"Not in force: {self.elsewhere} signs. This is what the members' own ledger says.", err=True)
+
     @asynccontextmanager
     async def store(self) -> AsyncIterator[Any]:
         from muster.app.settings import cluster_store, loaded
@@ -50,11 +117,12 @@ class _Place:
             yield store
 
     @asynccontextmanager
-    async def opened(self) -> AsyncIterator[Any]:
-        """Hold the CA open, key included."""
+    async def opened(self, there: str) -> AsyncIterator[Any]:
+        """Hold the CA open for a change, key included; ``there`` as in :meth:`signing`."""
         from muster.authority.authority import opened
 
-        async with self.store() as store, opened(store, self.settings, member=_here(), home=self.home) as ca:
+        settings = self.signing(there)
+        async with self.store() as store, opened(store, settings, member=_here(), home=self.home) as ca:
             yield ca
 
 
@@ -83,75 +151,173 @@ async def _awaited(work: Awaitable[int | None]) -> int | None:
 
 @ca.command()
 @click.option("--common-name", help="Of the new CA. [default: Puppet CA: and the cluster's address]")
-@click.option("--key", "kind", type=click.Choice(_KINDS), default="rsa-4096",
-              show_default=True)  # fmt: skip
+@click.option("--key", "kind", type=click.Choice(_KINDS), help="Of a key in a file. [default: rsa-4096]")
 @click.option("--days", type=click.IntRange(1, 36_500), default=5475, show_default=True, help="How long it is valid.")
 @dry_run_option
 @_placed
-async def init(place: _Place, common_name: str | None, kind: str, days: int, dry_run: bool) -> int:
-    """Make a new, self-signed CA: its key in a file of this host, everything else in the store.
+async def init(place: _Place, common_name: str | None, kind: str | None, days: int, dry_run: bool) -> int:
+    """Make a new, self-signed CA: its key where authority.key says, everything else in the store.
 
-    RSA is what every agent takes; EC keys need agents of version 6 or later.
+    A key in a file is made; a signer or a token has its key already, and signs the CA's certificate with it. RSA is what
+    every agent takes; EC keys need agents of version 6 or later.
     """
     from muster.app.settings import loaded
+    from muster.authority import custody
     from muster.authority.founding import Founding, founded, refuse_unless_new
 
-    settings = place.settings
+    settings = place.signing("Set signer: any first.")
+    holds = custody.holder(settings.key, place.key_file)
+    in_file = settings.key.kind == "file"
+    if kind and not in_file:
+        raise click.UsageError(f"--key is for a key that is made in a file; {holds} has its key already")
     name = common_name or f"Puppet CA: {loaded(place.cluster_path).address}"
-    founding = Founding(name, kind, days, settings.key.file or place.home / "ca_key.pem")  # type: ignore[arg-type]
+    if len(name) > _LONGEST_COMMON_NAME or not name.isprintable():
+        raise click.UsageError(
+            f"--common-name must be at most {_LONGEST_COMMON_NAME} characters that can be shown; {len(name)} are given"
+        )
+    founding = Founding(name, kind or "rsa-4096", days, settings.key.file or place.key_file)  # type: ignore[arg-type]
     async with place.store() as store:
         if dry_run:
-            await refuse_unless_new(store, founding)
-            click.echo(f"Would make {name}, {kind}, {days} days, its key in {founding.key_file}.")
+            await refuse_unless_new(store, settings, founding)
+            what = f"{founding.kind}, {days} days, its key in" if in_file else f"{days} days, with the key of"
+            click.echo(f"Would make {name}, {what} {holds}.")
             return 0
         await founded(store, settings, founding, member=_here())
-    click.echo(f"Made {name}; its key is in {founding.key_file}. Copy the key to every member, mode 0600.")
+    if in_file:
+        click.echo(f"Made {name}; its key is in {holds}. {_copied(settings.key)}")
+    else:
+        click.echo(f"Made {name} with the key of {holds}. Every member needs one that holds this key.")
     return 0
 
 
 @ca.command(name="import")
 @click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--force", is_flag=True, help="Also when something in it is wrong and has to be left out.")
+@click.option(
+    "--from-server", "url", metavar="URL", help="Where its puppetserver listened, e.g. https://puppet.example.net:8140."
+)
+@click.option("--although-it-answers", is_flag=True, help="Also while a puppetserver still answers as this CA.")
 @dry_run_option
 @json_option
 @_placed
-async def import_(place: _Place, directory: Path, force: bool, dry_run: bool, as_json: bool) -> int:
+async def import_(
+    place: _Place,
+    directory: Path,
+    force: bool,
+    url: str | None,
+    although_it_answers: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
     """Take over a puppetserver's CA DIRECTORY: certificates, requests, revocations, key. Stop that puppetserver first.
 
-    Without --force nothing is taken when something is wrong; what is wrong is listed either way. root_key.pem is left where
+    Without --force nothing is taken when something is wrong; what is wrong is listed either way. Nothing is taken while
+    that puppetserver still answers: on this host and on members, port 8140 is asked, and --from-server, where it was
+    elsewhere. The key goes where authority.key says; a signer or a token must hold it already. root_key.pem is left where
     it is: take it off the host.
     """
     from datetime import UTC, datetime
 
     from muster.authority import custody, transfer
-    from muster.kernel.errors import Misconfigured
-    from muster.kernel.files import make_directory, read_bounded, write_atomically
+    from muster.kernel.errors import MusterError
+    from muster.kernel.names import shown
 
-    settings = place.settings
+    settings = place.signing("Stop that puppetserver and set signer: any first.")
+    asked = _asked_first(place, url)
     say = progress(quiet=as_json)
     found = await asyncio.to_thread(transfer.read_directory, directory, now=datetime.now(UTC), progress=say)
+    unnamed = [shown(n) for n in found.infra if n not in settings.infra_hosts]
+    if unnamed:
+        found.notes.append(f"infra_inventory.txt names {', '.join(unnamed)}: authority.infra_hosts does not")
     summary = found.summary()
-    key_file = settings.key.file or place.home / "ca_key.pem"
-    if dry_run or (found.problems and not force):
-        done = dry_run
-        sentence = "Nothing was changed." if dry_run else "Nothing was taken over: --force leaves out what is wrong."
-        return _told({**summary, "done": done, "sentence": sentence}, as_json, found, WRONG if found.problems else 0)
-    key = found.key
-    if key is None:
-        with custody.opened(settings.key, found.issuer, key_file) as held:
-            key = held
-    elif settings.key.kind == "file":
-        pem = read_bounded(directory / "ca_key.pem", what="the CA's key")
-        if key_file.exists() and read_bounded(key_file, what="the CA's key") != pem:
-            raise Misconfigured(f"{key_file} holds another key; nothing was changed")
-        make_directory(key_file.parent, mode=0o700)
-        write_atomically(key_file, pem, mode=0o600)
-    async with place.store() as store:
-        await transfer.take_over(
-            store, found, member=_here(), key=key, crl_ttl_days=settings.crl_ttl_days, progress=say
-        )
-    sentence = f"Taken over. Its key is in {key_file}: copy it to every member, mode 0600."
-    return _told({**summary, "done": True, "sentence": sentence}, as_json, found, WRONG if found.problems else 0)
+    code = WRONG if found.problems else 0
+    if found.problems and not force and not dry_run:
+        sentence = "Nothing was taken over: --force leaves out what is wrong."
+        return _told({**summary, "done": False, "sentence": sentence}, as_json, found, code)
+    async with place.store() as store, AsyncExitStack() as stack:
+        try:
+            await transfer.refuse_unless_empty(store)
+            if not although_it_answers:
+                await _refuse_while_it_answers(found.issuer, asked)
+            given = directory / "ca_key.pem" if found.key is not None else None
+            key = custody.adopted(settings.key, found.issuer, place.key_file, given)
+            # In a thread: a signer process or a token may take long to answer.
+            adopted = await asyncio.to_thread(stack.enter_context, key)
+        except MusterError as e:
+            if not dry_run:
+                raise
+            sentence = f"Nothing was changed. As things are it would be refused: {e}"
+            return _told({**summary, "done": False, "sentence": sentence}, as_json, found, code)
+        if dry_run:
+            return _told({**summary, "done": True, "sentence": "Nothing was changed."}, as_json, found, code)
+        with adopted.in_place():
+            await transfer.take_over(
+                store, found, member=_here(), key=adopted.key, crl_ttl_days=settings.crl_ttl_days,
+                infra_hosts=settings.infra_hosts, progress=say,
+            )  # fmt: skip
+    holds = custody.holder(settings.key, place.key_file)
+    if settings.key.kind == "file":
+        sentence = f"Taken over. Its key is in {holds}. {_copied(settings.key)}"
+    else:
+        left = f" Take {directory / 'ca_key.pem'} off this host." if found.key is not None else ""
+        sentence = f"Taken over. Its key is that of {holds}. Every member needs one that holds it.{left}"
+    return _told({**summary, "done": True, "sentence": sentence}, as_json, found, code)
+
+
+def _copied(key: Any) -> str:
+    also = f" and {key.passphrase_file}" if key.passphrase_file else ""
+    return f"Copy the key{also} to every member, mode 0600."
+
+
+def _asked_first(place: _Place, url: str | None) -> list[tuple[str, int]]:
+    """Return where the puppetserver whose CA is taken over may still listen, as far as anybody said."""
+    from urllib.parse import urlsplit
+
+    from muster.app.settings import loaded
+    from muster.balancer.model import modelled
+
+    cluster = loaded(place.cluster_path)
+    puppet = modelled(cluster).service("puppet")
+    ports = {_PUPPETSERVER_PORT, *({puppet.member_port} if puppet else ())}
+    found = [(host, port) for host in ("127.0.0.1", *(m.address for m in cluster.members)) for port in sorted(ports)]
+    if url is None:
+        return found
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        parts, host, port = None, None, None
+    if parts is None or parts.scheme != "https" or not host or not host.isascii() or not host.isprintable():
+        raise click.UsageError("--from-server is not https://HOST:PORT")
+    return [*found, (host, _PUPPETSERVER_PORT if port is None else port)]
+
+
+async def _refuse_while_it_answers(issuer: Any, places: list[tuple[str, int]]) -> None:
+    """Refuse while somebody answers as the CA that is taken over: what it signs or revokes from now on would be lost.
+
+    Raises:
+        Conflict: somebody does; nothing was changed.
+    """
+    from cryptography import x509
+
+    from muster.doctor.signer import asked
+    from muster.kernel.errors import Conflict, MusterError
+
+    async def is_it(host: str, port: int) -> bool:
+        try:
+            answer = await asked(host, port)
+            return issuer.certificate in x509.load_pem_x509_certificates(answer.text.encode())
+        except (MusterError, ValueError):
+            return False
+
+    answers = await asyncio.gather(*(is_it(*p) for p in places))
+    for (host, port), yes in zip(places, answers, strict=True):
+        if yes:
+            raise Conflict(
+                f"{host} port {port} still answers as {issuer.common_name}, and what it signs and revokes from now on would "
+                "be lost: systemctl disable --now puppetserver there (--although-it-answers takes it over all the same); "
+                "nothing was changed"
+            )
 
 
 @ca.command()
@@ -163,28 +329,61 @@ async def import_(place: _Place, directory: Path, force: bool, dry_run: bool, as
 async def export(place: _Place, directory: Path, without_key: bool, dry_run: bool, as_json: bool) -> int:
     """Write the CA as a DIRECTORY from which a real puppetserver starts; the way back.
 
-    Members must not sign any more once that puppetserver does: set signer to its host first.
+    Members must not sign any more once that puppetserver does: set signer to its host first. An encrypted key is written
+    without its passphrase, which a puppetserver does not know, mode 0600; one that a signer or a token holds is not written.
     """
-    from muster.authority import transfer
-    from muster.kernel.files import read_bounded
+    from muster.authority import custody, transfer
+    from muster.authority.ledger import Ledger
+    from muster.authority.profile import Issuer
+    from muster.kernel.errors import Misconfigured
 
     settings = place.settings
-    key_pem = None
-    if not without_key and settings.key.kind == "file":
-        key_pem = read_bounded(settings.key.file or place.home / "ca_key.pem", what="the CA's key")
-    if dry_run:
-        click.echo(f"Would write the CA to {directory}{'' if key_pem else ', without its key'}.")
-        return 0
     async with place.store() as store:
-        counts = await transfer.write_directory(store, directory, key_pem=key_pem, progress=progress(quiet=as_json))
-    if as_json:
-        print_json({**counts, "directory": str(directory), "key": key_pem is not None})
-    else:
-        click.echo(
-            f"Wrote {counts['certificates']} certificates, {counts['requests']} requests and {counts['revocations']} "
-            f"revocations to {directory}. Give it to puppetserver's account: chown -R puppet:puppet {directory}"
+        chain = await Ledger(store, _here()).chain()
+        if chain is None:
+            raise Misconfigured("The store holds no Puppet CA; there is nothing to export")
+        transfer.refuse_unless_free(directory)
+        key_pem = None
+        if not without_key:
+            key_pem = await asyncio.to_thread(custody.exported, settings.key, Issuer.read(chain), place.key_file)
+        result = {"directory": str(directory), "key": key_pem is not None, "dry_run": dry_run, "done": True}
+        about_key = _about_key(settings.key, place.key_file, without_key=without_key)
+        if dry_run:
+            sentence = f"Would write the CA to {directory}{'' if key_pem else ', without its key'}."
+        else:
+            counts = await transfer.write_directory(
+                store, directory, key_pem=key_pem, infra_hosts=settings.infra_hosts, progress=progress(quiet=as_json)
+            )
+            result |= counts
+            sentence = (
+                f"Wrote {counts['certificates']} certificates, {counts['requests']} requests and {counts['revocations']} "
+                f"revocations to {directory}. Give it to puppetserver's account: chown -R puppet:puppet {directory}"
+            )
+    if about_key:
+        sentence += f"\n{about_key}"
+    if settings.infra_hosts:
+        sentence += (
+            "\nAgents get the short list of infra_hosts there with enable-infra-crl: true in puppetserver's ca.conf."
         )
+    if as_json:
+        print_json({**result, "sentence": sentence})
+    else:
+        click.echo(sentence)
     return 0
+
+
+def _about_key(key: Any, default: Path, *, without_key: bool) -> str:
+    """Return what has to be known of the key in an exported directory; empty when it is simply there."""
+    from muster.authority import custody
+
+    if without_key:
+        return "Its key was left out: puppetserver does not start without ca_key.pem."
+    if key.kind != "file":
+        return (
+            f"Its key is missing: {custody.holder(key, default)} gives it to nobody. Put it there in PEM as ca_key.pem, "
+            "mode 0600, from where it was made; puppetserver starts with nothing else."
+        )
+    return "Its ca_key.pem is not encrypted, because puppetserver knows no passphrase." if key.passphrase_file else ""
 
 
 @ca.command(name="list")
@@ -197,6 +396,7 @@ async def list_(place: _Place, state: str | None, as_json: bool) -> int:
 
     from muster.authority.ledger import Ledger
 
+    place.note_elsewhere()
     async with place.store() as store:
         rows = [json.loads(s) for s in await Ledger(store, _here()).statuses(state)]
     if as_json:
@@ -205,14 +405,15 @@ async def list_(place: _Place, state: str | None, as_json: bool) -> int:
     for row in rows:
         ends = row.get("not_after", "").replace("UTC", "Z")
         names = ", ".join(n for n in row["subject_alt_names"] if n != f"DNS:{row['name']}")
-        click.echo(f"{row['state']:9} {row['name']}  {ends}{'  ' + names if names else ''}")
+        # Alternative names are what a host asked for.
+        click.echo(one_line(f"{row['state']:9} {row['name']}  {ends}{'  ' + names if names else ''}"))
     if not rows:
         click.echo("There are none.")
     return 0
 
 
 @ca.command()
-@click.argument("certname")
+@click.argument("certname", type=_Certname())
 @json_option
 @_placed
 async def show(place: _Place, certname: str, as_json: bool) -> int:
@@ -222,6 +423,7 @@ async def show(place: _Place, certname: str, as_json: bool) -> int:
     from muster.authority.ledger import Ledger
     from muster.kernel.errors import NotFound
 
+    place.note_elsewhere()
     async with place.store() as store:
         ledger = Ledger(store, _here())
         known = await ledger.known(certname)
@@ -234,14 +436,14 @@ async def show(place: _Place, certname: str, as_json: bool) -> int:
         return 0
     for key, value in content.items():
         if key not in ("history", "fingerprints"):
-            click.echo(f"{key:25} {', '.join(value) if isinstance(value, list) else value}")
+            click.echo(one_line(f"{key:25} {', '.join(value) if isinstance(value, list) else value}"))
     for event in history:
-        click.echo(_event(event))
+        click.echo(one_line(_event(event)))
     return 0
 
 
 @ca.command()
-@click.argument("certnames", nargs=-1)
+@click.argument("certnames", nargs=-1, type=_Certname())
 @click.option("--all", "every", is_flag=True, help="Every request that waits.")
 @click.option("--ttl-days", type=click.IntRange(1, 18_250), help="How long. [default: authority.cert_ttl_days]")
 @dry_run_option
@@ -252,14 +454,15 @@ async def sign(place: _Place, certnames: tuple[str, ...], every: bool, ttl_days:
 
     if bool(certnames) == every:
         raise click.UsageError("Name who is signed, or use --all")
-    async with place.opened() as authority:
+    async with place.opened("On {signer}: puppetserver ca sign --certname NAME") as authority:
         names = [json.loads(s)["name"] for s in await authority.statuses("requested")] if every else certnames
         ttl_s = ttl_days * 86_400 if ttl_days else None
-        return await _each(names, dry_run, "sign", lambda n: authority.sign(n, actor=_actor(), ttl_s=ttl_s))
+        do = None if dry_run else lambda n: authority.sign(n, actor=_actor(), ttl_s=ttl_s)
+        return await _each(authority, names, "sign", do)
 
 
 @ca.command()
-@click.argument("certnames", nargs=-1, required=True)
+@click.argument("certnames", nargs=-1, required=True, type=_Certname())
 @click.option("--ttl-days", type=click.IntRange(1, 18_250), help="How long. [default: authority.cert_ttl_days]")
 @dry_run_option
 @_placed
@@ -269,40 +472,42 @@ async def renew(place: _Place, certnames: tuple[str, ...], ttl_days: int | None,
     Hosts fetch theirs with puppet ssl download_cert. Agents of version 8 renew by themselves (allow_auto_renewal).
     """
     ttl_s = ttl_days * 86_400 if ttl_days else None
-    async with place.opened() as authority:
-        return await _each(certnames, dry_run, "renew", lambda n: authority.renew_name(n, actor=_actor(), ttl_s=ttl_s))
+    async with place.opened("There: clean the host's certificate, and let it ask anew.") as authority:
+        do = None if dry_run else lambda n: authority.renew_name(n, actor=_actor(), ttl_s=ttl_s)
+        return await _each(authority, certnames, "renew", do)
 
 
 @ca.command()
-@click.argument("certnames", nargs=-1, required=True)
+@click.argument("certnames", nargs=-1, required=True, type=_Certname())
 @dry_run_option
 @_placed
 async def reject(place: _Place, certnames: tuple[str, ...], dry_run: bool) -> int:
     """Throw the requests of CERTNAMES away."""
-    async with place.opened() as authority:
-        return await _each(certnames, dry_run, "reject", lambda n: authority.reject(n, actor=_actor()))
+    async with place.opened("On {signer}: remove requests/NAME.pem from its CA directory, or in Foreman.") as authority:
+        do = None if dry_run else lambda n: authority.reject(n, actor=_actor())
+        return await _each(authority, certnames, "reject", do)
 
 
 @ca.command()
-@click.argument("certnames", nargs=-1, required=True)
+@click.argument("certnames", nargs=-1, required=True, type=_Certname())
 @dry_run_option
 @_placed
 async def revoke(place: _Place, certnames: tuple[str, ...], dry_run: bool) -> int:
     """Revoke the certificates of CERTNAMES; every member refuses them from now on."""
-    async with place.opened() as authority:
-        return await _each(certnames, dry_run, "revoke", lambda n: authority.revoke(n, actor=_actor()))
+    async with place.opened("On {signer}: puppetserver ca revoke --certname NAME") as authority:
+        do = None if dry_run else lambda n: authority.revoke(n, actor=_actor())
+        return await _each(authority, certnames, "revoke", do)
 
 
 @ca.command()
-@click.argument("certnames", nargs=-1, required=True)
+@click.argument("certnames", nargs=-1, required=True, type=_Certname())
 @dry_run_option
 @_placed
 async def clean(place: _Place, certnames: tuple[str, ...], dry_run: bool) -> int:
     """Revoke and forget the certificates of CERTNAMES, so that the hosts can ask anew."""
-    if dry_run:
-        click.echo(f"Would clean {', '.join(certnames)}.")
-        return 0
-    async with place.opened() as authority:
+    async with place.opened("On {signer}: puppetserver ca clean --certname NAME") as authority:
+        if dry_run:
+            return await _each(authority, certnames, "clean", None)
         missing = await authority.clean(certnames, actor=_actor())
     for name in certnames:
         click.echo(f"{name}: {'has no certificate' if name in missing else 'cleaned'}", err=name in missing)
@@ -313,20 +518,21 @@ async def clean(place: _Place, certnames: tuple[str, ...], dry_run: bool) -> int
 @click.option(
     "--most", type=click.IntRange(1, 100_000), default=50, show_default=True, help="How many, the newest first."
 )
-@click.option("--certname", help="Only what was done to this one.")
+@click.option("--certname", type=_Certname(), help="Only what was done to this one.")
 @json_option
 @_placed
 async def audit(place: _Place, most: int, certname: str | None, as_json: bool) -> int:
     """Show what was done to certificates, by whom, on which member."""
     from muster.authority.ledger import Ledger
 
+    place.note_elsewhere()
     async with place.store() as store:
         events = await Ledger(store, _here()).history(certname, most=most)
     if as_json:
         print_json(events)
     else:
         for event in events:
-            click.echo(_event(event))
+            click.echo(one_line(_event(event)))
     return 0
 
 
@@ -352,12 +558,14 @@ async def issue_member(place: _Place, member: str, output: Path, dry_run: bool) 
         output / "certs" / f"{name}.pem", output / "private_keys" / f"{name}.pem", output / "certs" / "ca.pem",
         output / "crl.pem",
     )  # fmt: skip
-    if dry_run:
-        click.echo(f"Would issue {name} with {', '.join(names)} into {output}.")
-        return 0
     if key.exists():
         raise Conflict(f"{key} exists; nothing was changed")
-    async with place.opened() as authority:
+    async with place.opened(
+        "On {signer}: puppetserver ca generate --certname NAME --subject-alt-names NAMES"
+    ) as authority:
+        if dry_run:
+            click.echo(f"Would issue {name} with {', '.join(names)} into {output}.")
+            return 0
         made = await host_files(authority, name, names)
         crl = (await authority.lists()).pem
     for file, content, mode in (
@@ -378,43 +586,86 @@ async def issue_member(place: _Place, member: str, output: Path, dry_run: bool) 
 @click.option("--socket", "socket_path", type=click.Path(dir_okay=False, path_type=Path), required=True)
 @click.option("--key", "key_path", type=click.Path(dir_okay=False, exists=True, path_type=Path), required=True)
 @click.option("--passphrase-file", type=click.Path(dir_okay=False, exists=True, path_type=Path))
-def signer(socket_path: Path, key_path: Path, passphrase_file: Path | None) -> None:
-    """Hold the CA's key in a process of its own and sign for this host's member, until TERM (authority.key.kind: signer)."""
-    asyncio.run(_signer(socket_path, key_path, passphrase_file))
+@click.option("--allow-user", "users", multiple=True, metavar="NAME", help="An account that may ask; repeatable.")
+@click.option("--allow-group", "group", metavar="NAME", help="A group whose members may ask; it gets the socket.")
+def signer(
+    socket_path: Path, key_path: Path, passphrase_file: Path | None, users: tuple[str, ...], group: str | None
+) -> None:
+    """Hold the CA's key in a process of its own and sign for this host's member, until TERM (authority.key.kind: signer).
+
+    Root and the account it runs under may always ask. For others the socket gets mode 0660 and the group of --allow-group,
+    else the accounts' own; whoever connects is then who the kernel says.
+    """
+    asyncio.run(_signer(socket_path, key_path, passphrase_file, users, group))
 
 
-async def _signer(socket_path: Path, key_path: Path, passphrase_file: Path | None) -> None:
+async def _signer(
+    socket_path: Path, key_path: Path, passphrase_file: Path | None, users: tuple[str, ...], group: str | None
+) -> None:
     import signal
 
     from muster.authority import custody
-    from muster.authority.signer import serving
+    from muster.authority.signer import Askers, serving
 
+    askers = Askers.named(users, group)
     key = custody.in_file(key_path, passphrase_file)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with serving(socket_path, key):
+    async with serving(socket_path, key, askers):
         click.echo(f"Signing for {socket_path}")
         await stop.wait()
 
 
-async def _each(names: Any, dry: bool, verb: str, do: Callable[[str], Awaitable[None]]) -> int:
-    """Do it to each name by itself; one that fails stops no other."""
+async def _each(authority: Any, names: Any, verb: str, do: Callable[[str], Awaitable[None]] | None) -> int:
+    """Do it to each name by itself, or say whether it would be done; one that fails stops no other."""
     from muster.kernel.errors import MusterError
 
     failed = 0
-    done = {"sign": "signed", "renew": "renewed", "reject": "rejected", "revoke": "revoked"}[verb]
+    done = {"sign": "signed", "renew": "renewed", "reject": "rejected", "revoke": "revoked"}
     for name in dict.fromkeys(names):
-        if dry:
-            click.echo(f"Would {verb} {name}.")
-            continue
         try:
-            await do(name)
-            click.echo(f"{name}: {done}")
+            if do is None:
+                await _foreseen(authority, verb, name)
+                click.echo(f"Would {verb} {name}.")
+            else:
+                await do(name)
+                click.echo(f"{name}: {done[verb]}")
         except MusterError as e:
             click.echo(f"{name}: {e}", err=True)
             failed += 1
     return NOT_DONE if failed else 0
+
+
+async def _foreseen(authority: Any, verb: str, name: str) -> None:
+    """Refuse what the real run would, in its words; changes nothing."""
+    from muster.authority import csr
+    from muster.kernel.errors import Conflict, NotFound
+
+    known = await authority.status(name)
+    match verb, known.state if known else "none":
+        case "clean", "none" | "requested":
+            raise NotFound("has no certificate")
+        case "renew", "none" | "requested":
+            raise NotFound(f"Could not find certificate {name}")
+        case "renew", "revoked":
+            raise Conflict(f"The certificate of {name} is revoked")
+        case "sign" | "revoke", "none":
+            raise NotFound("Invalid certificate subject.")
+        case "sign", "signed" | "revoked":
+            raise Conflict(f"Cannot sign certificate for host {name} without a certificate request")
+        case "revoke", "requested":
+            raise Conflict(f"Cannot revoke certificate for host {name} without a signed certificate")
+        case "reject", "none" | "signed" | "revoked":
+            raise NotFound(f"{name} has no certificate request")
+        case "sign", _:
+            request = csr.read(known.pem.encode())
+            csr.refuse_subject(request, name)
+            csr.refuse_content(
+                request,
+                allow_alternatives=authority.settings.allow_subject_alt_names,
+                allow_authorisations=authority.settings.allow_authorization_extensions,
+            )
 
 
 def _told(result: dict[str, Any], as_json: bool, found: Any, code: int) -> int:

@@ -19,6 +19,9 @@ import click
 
 from muster.cli import WRONG
 from muster.cli.options import (
+    Days,
+    Host,
+    Seconds,
     cluster_option,
     dry_run_option,
     json_option,
@@ -40,9 +43,10 @@ from muster.pki.bundles import (
     kind_of_key,
     paths,
     present,
+    refuse_unless_ours,
     write,
 )
-from muster.pki.carry_out import Workshop, alone, carry_out, successor, viewed
+from muster.pki.carry_out import Workshop, alone, carry_out, refuse_unless_able, successor, viewed
 from muster.pki.complaints import ALARM_DAYS, Complaint
 from muster.pki.facts import CertificateFacts
 from muster.pki.rotation import SETTLE, STEPS, Decision, Held, Reissue, Step, View, decided, expiring
@@ -78,14 +82,6 @@ class _Place:
         return ca_paths(self.pki)[0]
 
 
-def _days(_: click.Context, __: click.Parameter, value: str) -> timedelta:
-    """Read a number of days, as 30 or 30d."""
-    found = re.fullmatch(r"([0-9]{1,5})d?", value)
-    if found is None:
-        raise click.BadParameter(f"{shown(value)} is no number of days such as 30d")
-    return timedelta(days=int(found[1]))
-
-
 @click.group()
 def certs() -> None:
     """The cluster's own TLS certificates."""
@@ -110,7 +106,7 @@ _key_kind = click.option(
 @certs.command()
 @click.option("--ca-cert", type=click.Path(path_type=Path), help="Adopt this CA; its issuers up to the root follow it.")
 @click.option("--ca-key", type=click.Path(path_type=Path), help="The key of that CA.")
-@click.option("--days", default=3650, show_default=True, help="How long a new CA is valid.")
+@click.option("--days", type=Days(), default=3650, show_default=True, help="How long a new CA is valid.")
 @click.option("--replace", is_flag=True, help="Replace the CA that is there; a copy is kept.")
 @_key_kind
 @dry_run_option
@@ -128,16 +124,19 @@ def init(
     if (ca_cert is None) != (ca_key is None):
         raise click.UsageError("--ca-cert and --ca-key belong together")
     certificate, key = ca_paths(place.pki)
-    if dry_run:
-        source = f"adopting {ca_cert}" if ca_cert else f"a new CA for cluster {place.cluster.cluster}, {days} days"
-        click.echo(f"Would write {certificate} and {key} (0600): {source}")
-        return
     if ca_cert is not None and ca_key is not None:
         pem, key_pem = read_bounded(ca_cert, what="CA certificate"), read_bounded(ca_key, what="CA key")
-        ca = ClusterCA.adopt(place.pki, pem, key_pem, now=place.now, overwrite=replace)
+        ca = ClusterCA.adopt(place.pki, pem, key_pem, now=place.now, overwrite=replace, dry=dry_run)
+        source = f"adopting {ca_cert}"
     else:
         name = place.cluster.cluster
-        ca = ClusterCA.create(place.pki, name, now=place.now, valid_days=days, key_kind=key_kind, overwrite=replace)
+        ca = ClusterCA.create(
+            place.pki, name, now=place.now, valid_days=days, key_kind=key_kind, overwrite=replace, dry=dry_run
+        )
+        source = f"a new CA for cluster {name}, {days} days"
+    if dry_run:
+        click.echo(f"Would write {certificate} and {key} (0600): {source}")
+        return
     facts = CertificateFacts.of(ca.certificate)
     click.echo(f"Wrote {certificate} and {key} (0600); valid until {facts.not_after:%Y-%m-%d}")
 
@@ -147,7 +146,7 @@ def init(
 @click.option("--all", "every", is_flag=True, help="Every member of the cluster file.")
 @click.option("--client", "clients", multiple=True, help="A client of that name: Foreman, an administrator.")
 @click.option("--balancer", is_flag=True, help="What the balancer shows in its checks.")
-@click.option("--days", default=825, show_default=True, help="How long the certificates are valid.")
+@click.option("--days", type=Days(), default=825, show_default=True, help="How long the certificates are valid.")
 @click.option("--drop-names", is_flag=True, help="Forget names that only the present certificate has.")
 @_key_kind
 @dry_run_option
@@ -171,8 +170,12 @@ def issue(
     requests += [BundleRequest("client", c, key_kind=key_kind) for c in clients]
     requests += [BundleRequest("balancer", BALANCER, key_kind=key_kind)] if balancer else []
     ca = ClusterCA.open(place.pki)
-    for request in requests:
-        at = paths(place.pki, request.kind, request.common_name)
+    # Before anything is written: the second that is refused must not find the first already replaced.
+    ca.refuse_unless_able(now=place.now, valid_days=days)
+    placed = [(request, paths(place.pki, request.kind, request.common_name)) for request in requests]
+    for _, at in placed:
+        refuse_unless_ours(at)
+    for request, at in placed:
         wanted = request if drop_names else _keeping(request, at)
         names = ", ".join((*wanted.dns_names, *wanted.addresses))
         if dry_run:
@@ -184,18 +187,25 @@ def issue(
 
 
 @certs.command()
-@click.option("--within", callback=_days, default="30d", show_default=True, help="Those that end within so many days.")
+@click.option(
+    "--within",
+    "within_days",
+    type=Days(0),
+    default="30d",
+    show_default=True,
+    help="Those that end within so many days.",
+)
 @click.option("--all", "every", is_flag=True, help="All, whenever they end.")
 @click.option("--ca", "of_ca", is_flag=True, help="Replace the CA: say where that stands and do its next step.")
 @click.option("--step", type=click.Choice(STEPS), help="With --ca: do this step and no other.")
 @click.option("--ca-cert", type=click.Path(path_type=Path), help="With --ca: adopt this as the new CA.")
 @click.option("--ca-key", type=click.Path(path_type=Path), help="The key of that CA.")
-@click.option("--ca-days", default=3650, show_default=True, help="How long a new CA is valid.")
-@click.option("--days", default=825, show_default=True, help="How long the certificates are valid.")
+@click.option("--ca-days", type=Days(), default=3650, show_default=True, help="How long a new CA is valid.")
+@click.option("--days", type=Days(), default=825, show_default=True, help="How long the certificates are valid.")
 @click.option(
     "--settle",
     "settle_s",
-    type=click.FloatRange(0, 3600),
+    type=Seconds(0, 3600),
     default=SETTLE.total_seconds(),
     show_default=True,
     help="With --ca: seconds that members and balancers get to take up a step before the next one.",
@@ -206,7 +216,7 @@ def issue(
 @_placed
 def rotate(
     place: _Place,
-    within: timedelta,
+    within_days: int,
     every: bool,
     of_ca: bool,
     step: Step | None,
@@ -231,12 +241,15 @@ def rotate(
     if of_ca and every:
         raise click.UsageError("--all does not go with --ca, which issues everything again")
 
-    def make(directory: Path, common_name: str) -> ClusterCA:
+    def make(directory: Path, common_name: str, *, dry: bool) -> ClusterCA:
+        # Only an interruption can have left something there, and nobody has seen that CA.
         if ca_cert is not None and ca_key is not None:
             pem, key_pem = read_bounded(ca_cert, what="CA certificate"), read_bounded(ca_key, what="CA key")
-            return ClusterCA.adopt(directory, pem, key_pem, now=place.now)
+            return ClusterCA.adopt(directory, pem, key_pem, now=place.now, overwrite=True, dry=dry)
         name = place.cluster.cluster
-        return ClusterCA.create(directory, name, now=place.now, valid_days=ca_days, common_name=common_name)
+        return ClusterCA.create(
+            directory, name, now=place.now, valid_days=ca_days, common_name=common_name, overwrite=True, dry=dry
+        )
 
     workshop = Workshop(place.pki, SystemClock(), days, make)
     # Only looking needs nobody to wait.
@@ -246,7 +259,7 @@ def rotate(
             decision = decided(view, step, settle=timedelta(seconds=settle_s))
             _rotate_ca(place, view, decision, workshop, look=not no_look, dry_run=dry_run, as_json=as_json)
         else:
-            chosen = expiring(view.bundles, place.now, None if every else within)
+            chosen = expiring(view.bundles, place.now, None if every else timedelta(days=within_days))
             _renew(view, chosen, workshop, dry_run=dry_run, as_json=as_json)
 
 
@@ -277,9 +290,11 @@ def show(place: _Place, file: Path | None, as_json: bool) -> None:
 @certs.command()
 @click.argument("target", required=False, metavar="[HOST:PORT|MEMBER]")
 @click.option("--port", type=click.IntRange(1, 65535), help="With MEMBER: look at this live port of it, too.")
-@click.option("--name", help="With HOST:PORT: the name its certificate must carry.  [default: HOST]")
+@click.option("--name", type=Host(), help="With HOST:PORT: the name its certificate must carry.  [default: HOST]")
 @click.option("--client", help="Show this client's certificate to the port.")
-@click.option("--timeout", "timeout_s", default=5.0, show_default=True, help="Seconds to wait for the port.")
+@click.option(
+    "--timeout", "timeout_s", type=Seconds(0.1, 3600), default=5.0, show_default=True, help="To wait for the port."
+)
 @json_option
 @_placed
 def verify(
@@ -294,14 +309,14 @@ def verify(
     """Say what is wrong with a live port, a member's files, or all files; exit 1 when something is."""
     if not place.ca_file.exists():
         raise NotFound(f"There is no CA in {place.pki}; make one with: muster certs init")
-    live = _HOST_AND_PORT.match(target) if target else None
+    live = _live(target) if target else None
     if live is None and (name or client) and port is None:
         raise click.UsageError("--name and --client speak of a live port: give HOST:PORT, or MEMBER with --port")
     if port is not None and (live or target is None):
         raise click.UsageError("--port belongs to MEMBER")
     if live is not None:
-        host = live[1] or live[2]
-        found = _of_port(place, host, int(live[3]), name or host, client, timeout_s)
+        host, live_port = live
+        found = _of_port(place, host, live_port, name or host, client, timeout_s)
     elif target is not None:
         member = place.cluster.member(target)
         found = _of_bundle(place, paths(place.pki, "member", member.name))
@@ -312,6 +327,15 @@ def verify(
     _print_complaints(found, as_json)
     if found:
         raise click.exceptions.Exit(WRONG)
+
+
+def _live(target: str) -> tuple[str, int] | None:
+    """Return the host and the port that HOST:PORT names, None when it names a member."""
+    found = _HOST_AND_PORT.match(target)
+    if found is None:
+        return None
+    host = Host().convert(found[1] or found[2], None, None)
+    return host, click.IntRange(1, 65535).convert(int(found[3]), None, None)
 
 
 def member_request(cluster: ClusterFile, member: Member, key_kind: KeyKind = "ec-p256") -> BundleRequest:
@@ -348,9 +372,11 @@ def _requested(place: _Place, at: BundlePaths, facts: CertificateFacts | None) -
 
 
 def _renew(view: View, chosen: Sequence[Held], workshop: Workshop, *, dry_run: bool, as_json: bool) -> None:
+    commands = [Reissue(held) for held in chosen]
+    refuse_unless_able(commands, workshop)
     if not dry_run:
-        for held in chosen:
-            carry_out(Reissue(held), workshop)
+        for command in commands:
+            carry_out(command, workshop)
     copies = [_Copy(h.label, h.at.directory) for h in chosen]
     left = [b.label for b in view.bundles if b.issuer == "other"]
     if as_json:
@@ -381,15 +407,21 @@ def _rotate_ca(
     """Say where the replacement of the CA stands and carry out a step of it."""
     say = functools.partial(click.echo, err=as_json)
     say(_standing(view))
+    refuse_unless_able(decision.commands, workshop)
+    wait_s = decision.wait.total_seconds()
+    if wait_s:
+        say(
+            f"{'Would wait' if dry_run else 'Waiting'} {wait_s:.0f} s until members and balancers have taken the files up"
+        )
+    if not dry_run:
+        time.sleep(wait_s)
+    # What members have not taken up before the wait says nothing of after it.
+    if look and place.cluster_file.exists() and not (dry_run and wait_s):
+        _refuse_unless_taken_up(place, decision.step, say)
     if dry_run:
         for command in decision.commands:
             say(f"Would {command}")
     else:
-        if decision.wait:
-            say(f"Waiting {decision.wait.total_seconds():.0f} s until members and balancers have taken the files up")
-            time.sleep(decision.wait.total_seconds())
-        if look and place.cluster_file.exists():
-            _refuse_unless_taken_up(place, decision.step, say)
         for command in decision.commands:
             carry_out(command, workshop)
         say(f"Step {decision.step} is complete.")

@@ -11,8 +11,10 @@ import click
 from muster.cli import WRONG
 from muster.cli.options import (
     DEFAULT_RUN,
+    Host,
     cluster_option,
     json_option,
+    one_line,
     pki_directory,
     pki_option,
     print_json,
@@ -25,8 +27,12 @@ from muster.cli.options import (
 @pki_option
 @run_option
 @json_option
-@click.option("--balancer", "balancer_host", help="Where the balancer listens. [default: from the cluster file]")
-@click.option("--outside", help="Address at which clients of another network reach the balancer; asked, too.")
+@click.option(
+    "--balancer", "balancer_host", type=Host(), help="Where the balancer listens. [default: from the cluster file]"
+)
+@click.option(
+    "--outside", type=Host(), help="Address at which clients of another network reach the balancer; asked, too."
+)
 @click.option("--client", help="Client bundle to show, by name. [default: the first trusted host's, if it is here]")
 def doctor(
     cluster_path: Path,
@@ -64,9 +70,11 @@ async def examination(
     from muster.app.settings import loaded
     from muster.balancer.model import modelled, signs_itself
     from muster.cli.credentials import asking_context, client_bundle
+    from muster.cluster.checks import known_lives
+    from muster.cluster.life import in_maintenance
     from muster.doctor.checks import Patient
     from muster.doctor.examine import examined, in_order
-    from muster.doctor.matrix import Prober
+    from muster.doctor.matrix import THROUGH_BALANCER, Prober, entrances
     from muster.kernel import log
     from muster.kernel.clock import SystemClock
 
@@ -75,6 +83,7 @@ async def examination(
     cluster = loaded(cluster_path)
     balancing = modelled(cluster)
     clock = SystemClock()
+    lives = await known_lives(lambda: _store(cluster))
     certificate, key = client_bundle(pki, cluster.foreman.trusted_hosts or (), client)
     puppet_ca = pki / "puppet-ca" / "ca_crt.pem" if signs_itself(cluster) else None
     prober = Prober(
@@ -85,8 +94,9 @@ async def examination(
         clock.now(),
         # A host that is no member has no copy; then only TLS of its own CA can be looked at.
         puppet_ca=puppet_ca if puppet_ca is not None and puppet_ca.exists() else None,
+        resting=in_maintenance(lives or {}),
     )
-    target = balancer_host or _balancer_host(cluster)
+    ways_in = entrances(cluster, balancer_host, outside)
     patient = Patient(
         cluster,
         balancing,
@@ -96,14 +106,16 @@ async def examination(
         lambda: asking_context(pki),
         clock,
         (file.parent,) if (file := _store_file(cluster)) else (),
+        lives=lives,
     )
-    cells, findings = await asyncio.gather(prober.cells(target, outside), examined(patient.checks()))
+    cells, findings = await asyncio.gather(prober.cells(ways_in), examined(patient.checks()))
     findings = in_order([*(f for c in cells for f in c.findings), *findings])
     return {
         "cluster": cluster.cluster,
         "address": cluster.address,
-        "balancer": target,
+        "balancer": next((e.host for e in ways_in if e.path == THROUGH_BALANCER), None),
         "outside": outside,
+        "entrances": [e.as_json() for e in ways_in],
         "members": [str(m.name) for m in cluster.members],
         "healthy": all(c.ok for c in cells) and not any(f.severity == "error" for f in findings),
         "services": [{"name": s.name, "listen_port": s.listen_port} for s in balancing.services],
@@ -141,14 +153,6 @@ def _store_file(cluster: Any) -> Path | None:
         return None
 
 
-def _balancer_host(cluster: Any) -> str | None:
-    """Return where to reach the balancer: where it listens, when that is one address, else the cluster's address."""
-    if not cluster.balancers:
-        return None
-    bind = cluster.balancers[0].bind
-    return bind if bind != "*" else str(cluster.address)
-
-
 def shown(found: dict[str, Any]) -> list[Any]:
     """Return what a person sees: the table, then findings with cause and remedy."""
     from rich.table import Table
@@ -158,28 +162,32 @@ def shown(found: dict[str, Any]) -> list[Any]:
     table.add_column("service")
     for name in found["members"]:
         table.add_column(f"{name.split('.')[0]} direct")
-    table.add_column("through the balancer")
-    entrances = ["balancer", *(["outside"] if found["outside"] else [])]
-    if found["outside"]:
-        table.add_column(f"from outside, {found['outside']}")
+    for entrance in found["entrances"]:
+        table.add_column(entrance["words"] + (f", {entrance['host']}" if entrance["path"] == "outside" else ""))
     by_place = {(c["service"], c["path"]): c for c in found["cells"]}
     for service in found["services"]:
-        paths = [*(m.lower() for m in found["members"]), *entrances]
+        paths = [*(m.lower() for m in found["members"]), *(e["path"] for e in found["entrances"])]
         row = [_cell(by_place.get((service["name"], path))) for path in paths]
         table.add_row(f"{service['name']} {service['listen_port']}", *row)
     parts: list[Any] = [table]
     for finding in found["findings"]:
         style = "red" if finding["severity"] == "error" else "yellow"
-        parts.append(Text(f"{finding['code']}: {finding['sentence']}", style=style))
+        # A finding may quote a member, a server or a file.
+        parts.append(Text(one_line(f"{finding['code']}: {finding['sentence']}"), style=style))
         for label in ("cause", "remedy"):
             if finding[label]:
-                parts.append(Text(f"    {label}: {finding[label]}"))
+                parts.append(Text(one_line(f"    {label}: {finding[label]}")))
     count = sum(f["severity"] == "error" for f in found["findings"])
     parts.append(Text("Healthy." if found["healthy"] else f"{count} error{'s' if count != 1 else ''}.", style="bold"))
     return parts
 
 
-def _cell(cell: dict[str, Any] | None) -> str:
+def _cell(cell: dict[str, Any] | None) -> Any:
+    from rich.text import Text
+
     if cell is None:
-        return "[dim]–[/]"
-    return f"[green]ok[/] {cell['words']}" if cell["ok"] else "[red]fails[/]"
+        return Text("–", style="dim")
+    if not cell["asked"]:
+        return Text(one_line(cell["words"]), style="yellow")
+    # What answered said so itself; brackets in it are no markup.
+    return Text.assemble(("ok", "green"), f" {one_line(cell['words'])}") if cell["ok"] else Text("fails", style="red")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import getpass
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,125 +15,118 @@ import click
 
 from muster.cli import NOT_DONE
 from muster.cli.options import (
+    Reason,
+    Seconds,
     cluster_option,
     dry_run_option,
     json_option,
+    one_line,
     pki_directory,
     pki_option,
     print_json,
     run_option,
 )
+from muster.kernel.names import shown
 
 Target = Literal["ready", "drain", "maintenance", "removed"]
+Result = dict[str, Any]
 
 # A steward looks at its lease every few beats; after so long without any there is none.
 _NOBODY_DECIDES_S = 8.0
+_LONGEST_NAME = 64
 _DONE: dict[Target, str] = {"ready": "ready", "drain": "drained", "maintenance": "maintenance", "removed": "removed"}
-_wait_option = click.option(
-    "--wait", "wait_s", type=click.FloatRange(0, 86400), default=30.0, show_default=True, help="Seconds."
-)
-_force_option = click.option(
-    "--force", is_flag=True, help="Also when too few other members are ready, or it is the only signer."
-)
-_reason_option = click.option("--reason", default="", help="Shown in status and to the balancer.")
+
+
+def changes_member(
+    wanted: Target, *, wait_s: float = 30.0
+) -> Callable[[Callable[[Change], Coroutine[Any, Any, Result]]], Callable[..., int]]:
+    """Give a command the change its options describe, await what it makes of it and print that.
+
+    A member that returns takes nothing from anybody: that needs no reason and no force.
+    """
+    leaving = [
+        click.option(
+            "--reason", type=Reason(), default="", help="One line for status and balancers, up to 200 characters."
+        ),
+        click.option(
+            "--force",
+            is_flag=True,
+            help="Also when too few others are ready, it is the only signer, or balancers say nothing.",
+        ),
+    ]
+    options = [
+        cluster_option,
+        pki_option,
+        run_option,
+        click.argument("member"),
+        *(leaving if wanted != "ready" else []),
+        click.option("--wait", "wait_s", type=Seconds(0, 86400), default=wait_s, show_default=True, help="At most."),
+        dry_run_option,
+        json_option,
+    ]
+
+    def made(command: Callable[[Change], Coroutine[Any, Any, Result]]) -> Callable[..., int]:
+        @functools.wraps(command)
+        def with_change(
+            cluster_path: Path,
+            pki_path: Path | None,
+            run_path: Path,
+            member: str,
+            wait_s: float,
+            dry_run: bool,
+            as_json: bool,
+            reason: str = "",
+            force: bool = True,
+        ) -> int:
+            pki = pki_directory(cluster_path, pki_path)
+            change = Change(cluster_path, pki, run_path, member, wanted, reason, wait_s, force, dry_run, say=to_stderr)
+            return reported(asyncio.run(command(change)), as_json)
+
+        return functools.reduce(lambda decorated, option: option(decorated), reversed(options), with_change)
+
+    return made
 
 
 @click.command()
-@cluster_option
-@pki_option
-@run_option
-@click.argument("member")
-@_reason_option
-@_wait_option
-@_force_option
-@dry_run_option
-@json_option
-def drain(
-    cluster_path: Path,
-    pki_path: Path | None,
-    run_path: Path,
-    member: str,
-    reason: str,
-    wait_s: float,
-    force: bool,
-    dry_run: bool,
-    as_json: bool,
-) -> int:
+@changes_member("drain")
+async def drain(change: Change) -> Result:
     """Let MEMBER finish what it has and get nothing new; wait until its connections are gone.
 
     The wish is kept in the store: the member stays drained over restarts until muster ready MEMBER.
     """
-    pki = pki_directory(cluster_path, pki_path)
-    change = Change(cluster_path, pki, run_path, member, "drain", reason, wait_s, force, dry_run, say=to_stderr)
-    return reported(asyncio.run(change.carried_out()), as_json)
+    return await change.carried_out()
 
 
 @click.command()
-@cluster_option
-@pki_option
-@run_option
-@click.argument("member")
-@_reason_option
-@_wait_option
-@_force_option
-@dry_run_option
-@json_option
-def maintenance(
-    cluster_path: Path,
-    pki_path: Path | None,
-    run_path: Path,
-    member: str,
-    reason: str,
-    wait_s: float,
-    force: bool,
-    dry_run: bool,
-    as_json: bool,
-) -> int:
+@changes_member("maintenance")
+async def maintenance(change: Change) -> Result:
     """Drain MEMBER, then stop asking after it: balancers check it no more and nothing complains of it.
 
     muster ready MEMBER ends it; so does nothing else.
     """
-    pki = pki_directory(cluster_path, pki_path)
-    change = Change(cluster_path, pki, run_path, member, "maintenance", reason, wait_s, force, dry_run, say=to_stderr)
-    return reported(asyncio.run(change.carried_out()), as_json)
+    return await change.carried_out()
 
 
 @click.command()
-@cluster_option
-@pki_option
-@run_option
-@click.argument("member")
-@_wait_option
-@dry_run_option
-@json_option
-def ready(
-    cluster_path: Path,
-    pki_path: Path | None,
-    run_path: Path,
-    member: str,
-    wait_s: float,
-    dry_run: bool,
-    as_json: bool,
-) -> int:
+@changes_member("ready")
+async def ready(change: Change) -> Result:
     """Let MEMBER take clients again, once every balancer's checks of it have passed; wait until it is ready."""
-    pki = pki_directory(cluster_path, pki_path)
-    change = Change(cluster_path, pki, run_path, member, "ready", "", wait_s, True, dry_run, say=to_stderr)
-    return reported(asyncio.run(change.carried_out()), as_json)
+    return await change.carried_out()
 
 
-def reported(result: dict[str, Any], as_json: bool) -> int:
+def reported(result: Result, as_json: bool) -> int:
     """Print what came of a change and return the exit code."""
     if as_json:
         print_json(result)
     else:
         for number, step in enumerate(result.get("steps", ()), 1):
-            click.echo(f"  {number}. {step}")
-        click.echo(result["sentence"])
+            click.echo(f"  {number}. {one_line(step)}")
+        click.echo(one_line(result["sentence"]))
     return 0 if result["done"] else NOT_DONE
 
 
 def to_stderr(sentence: str) -> None:
-    click.echo(sentence, err=True)
+    click.echo(one_line(sentence), err=True)
 
 
 def _silently(_sentence: str) -> None:
@@ -160,7 +154,7 @@ class Change:
     min_ready: int | None = None
     say: Callable[[str], None] = field(default=_silently)
 
-    async def carried_out(self) -> dict[str, Any]:
+    async def carried_out(self) -> Result:
         from muster.app.settings import cluster_store, loaded
         from muster.cluster.roster import Roster
         from muster.kernel import log
@@ -226,7 +220,7 @@ class Change:
                 f"(--force does it). Planned was: {planned}"
             )
 
-    async def _awaited(self, store: Any, name: str, wish: Any, before: Any) -> dict[str, Any]:
+    async def _awaited(self, store: Any, name: str, wish: Any, before: Any) -> Result:
         from muster.cluster.life import Lives
         from muster.cluster.roster import Roster
         from muster.cluster.steward import minutes
@@ -239,7 +233,8 @@ class Change:
             said = await minutes(store)
             state = life.state if life else "joining"
             if state == _DONE[self.wanted]:
-                left = "; no balancer has a connection to it" if self.wanted == "drain" else ""
+                # Who is forced may have been given up with connections that nobody counts.
+                left = "; no balancer has a connection to it" if self.wanted == "drain" and not self.force else ""
                 return self._result(name, True, f"{name} is {_standing(self.wanted)}{left}.")
             waited_s = time.monotonic() - started
             why = said.held.get(name)
@@ -262,7 +257,7 @@ class Change:
                 told = progress
             await asyncio.sleep(0.2)
 
-    def _result(self, name: str, done: bool, sentence: str) -> dict[str, Any]:
+    def _result(self, name: str, done: bool, sentence: str) -> Result:
         return {"member": name, "wanted": self.wanted, "dry_run": self.dry, "done": done, "sentence": sentence}
 
 
@@ -271,7 +266,9 @@ def _standing(target: Target) -> str:
 
 
 def who() -> str:
+    """Return the name of whoever gives the command, as the store keeps it and others are shown it."""
     try:
-        return getpass.getuser()
+        # The environment has the first word, and may say anything.
+        return shown(getpass.getuser(), _LONGEST_NAME)
     except (KeyError, OSError):
         return "somebody"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from muster.cli.options import json_option, print_json, run_option
+from muster.cli.options import json_option, one_line, print_json, run_option
 
 
 @click.command()
@@ -37,5 +37,5 @@ def explain(run_path: Path, client: str, most: int, only_failed: bool, as_json: 
             )
         click.echo(f"No finished connection of {client} is on record.")
     for connection in chosen:
-        click.echo(connection.sentence)
+        click.echo(one_line(connection.sentence))
     return 0

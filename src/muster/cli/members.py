@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 
-from muster.cli.drain import Change, reported, to_stderr, who
-from muster.cli.options import cluster_option, dry_run_option, json_option, pki_directory, pki_option, run_option
+from muster.cli.drain import Change, Result, changes_member, reported, to_stderr, who
+from muster.cli.options import (
+    Host,
+    Seconds,
+    cluster_option,
+    dry_run_option,
+    json_option,
+    pki_directory,
+    pki_option,
+)
 
 
 @click.command()
 @cluster_option
 @pki_option
 @click.argument("member")
-@click.option("--address", required=True, help="Where balancers reach it: IP address or host name.")
+@click.option("--address", type=Host(), required=True, help="Where balancers reach it: IP address or host name.")
 @click.option(
     "--id", "number", type=click.IntRange(1, 4095), help="Its permanent number. [default: the next never used]"
 )
 @click.option("--kind", type=click.Choice(["muster", "foreman"]), default="muster", show_default=True)
-@click.option(
-    "--wait", "wait_s", type=click.FloatRange(0, 86400), default=0.0, show_default=True, help="Until it is ready."
-)
+@click.option("--wait", "wait_s", type=Seconds(0, 86400), default=0.0, show_default=True, help="Until it is ready.")
 @dry_run_option
 @json_option
 def add(
@@ -46,35 +53,13 @@ def add(
 
 
 @click.command()
-@cluster_option
-@pki_option
-@run_option
-@click.argument("member")
-@click.option("--reason", default="", help="Shown in status.")
-@click.option(
-    "--wait", "wait_s", type=click.FloatRange(0, 86400), default=60.0, show_default=True, help="For its clients."
-)
-@click.option("--force", is_flag=True, help="Also when too few other members are ready, or it is the only signer.")
-@dry_run_option
-@json_option
-def remove(
-    cluster_path: Path,
-    pki_path: Path | None,
-    run_path: Path,
-    member: str,
-    reason: str,
-    wait_s: float,
-    force: bool,
-    dry_run: bool,
-    as_json: bool,
-) -> int:
+@changes_member("removed", wait_s=60.0)
+async def remove(change: Change) -> Result:
     """Drain MEMBER, let balancers forget it, and take it out of the cluster file.
 
     When its clients do not leave in time nothing is taken out and the wish stands: run it again, or muster ready MEMBER.
     """
-    pki = pki_directory(cluster_path, pki_path)
-    change = Change(cluster_path, pki, run_path, member, "removed", reason, wait_s, force, dry_run, say=to_stderr)
-    return reported(asyncio.run(_removed(change)), as_json)
+    return await _removed(change)
 
 
 async def _added(
@@ -93,10 +78,12 @@ async def _added(
     from muster.kernel import log
     from muster.kernel.errors import MusterError, Unavailable
     from muster.kernel.files import write_atomically
+    from muster.kernel.names import FQDN
 
     log.configure(level="ERROR")
+    name = str(FQDN.parse(name))
     cluster = loaded(path)
-    before = path.read_text()
+    before = path.read_text("utf-8")
     notes = []
     async with cluster_store(cluster) as store:
         roster = Roster(store)
@@ -136,15 +123,17 @@ async def _added(
 
 def checked(path: Path, text: str) -> None:
     """Refuse a cluster file that could not be used, before it replaces the one that can."""
-    from muster.app.settings import loaded
+    from muster.app import settings
     from muster.kernel.files import write_atomically
+    from muster.kernel.settings import InvalidSettings
 
-    beside = path.with_name(f".{path.name}.checked")
-    write_atomically(beside, text, mode=0o600)
-    try:
-        loaded(beside)
-    finally:
-        beside.unlink(missing_ok=True)
+    # Not beside the file: a dry run changes nothing in its directory either.
+    with tempfile.TemporaryDirectory(prefix="muster-cluster-") as directory:
+        candidate = Path(directory) / path.name
+        write_atomically(candidate, text, mode=0o600)
+        _, problems = settings.checked(candidate)
+    if problems:
+        raise InvalidSettings(str(path), problems)
 
 
 def _certificate(path: Path, pki: Path, text: str, name: str, *, dry: bool) -> str:
@@ -156,7 +145,7 @@ def _certificate(path: Path, pki: Path, text: str, name: str, *, dry: bool) -> s
     from muster.kernel.errors import MusterError
     from muster.kernel.settings import parse
     from muster.pki.authority import ClusterCA
-    from muster.pki.bundles import paths, write
+    from muster.pki.bundles import paths, refuse_unless_ours, write
 
     at = paths(pki, "member", name)
     if at.certificate.exists():
@@ -166,9 +155,12 @@ def _certificate(path: Path, pki: Path, text: str, name: str, *, dry: bool) -> s
         ca = ClusterCA.open(pki)
     except MusterError:
         return elsewhere
+    cluster, now = parse(text, str(path)).parsed(ClusterFile), datetime.now(UTC)
+    request = member_request(cluster, cluster.member(name))
+    ca.refuse_unless_able(now=now)
+    refuse_unless_ours(at)
     if not dry:
-        cluster = parse(text, str(path)).parsed(ClusterFile)
-        write(ca.issue(member_request(cluster, cluster.member(name)), now=datetime.now(UTC)), pki)
+        write(ca.issue(request, now=now), pki)
     return f"issue its certificate: {at.directory} (copy it to the member)"
 
 
@@ -183,7 +175,7 @@ async def _removed(change: Change) -> dict[str, Any]:
     name = str(cluster.member(change.name).name)
     if len(cluster.members) == 1:
         raise Conflict(f"{name} is the last member; a cluster has at least one")
-    text = without_member(path.read_text(), name)
+    text = without_member(path.read_text("utf-8"), name)
     checked(path, text)
     steps = [f"take {name} out of {path}", f"copy {path} to every other host", f"stop the member's process on {name}"]
     result = await change.carried_out()
@@ -192,5 +184,5 @@ async def _removed(change: Change) -> dict[str, Any]:
     if not result["done"]:
         return result
     # Read again: waiting took a while, and somebody may have changed the file.
-    write_atomically(path, without_member(path.read_text(), name), mode=path.stat().st_mode & 0o777)
+    write_atomically(path, without_member(path.read_text("utf-8"), name), mode=path.stat().st_mode & 0o777)
     return {**result, "steps": steps[1:], "sentence": f"{name} is removed and no longer in {path}. What is left to do:"}

@@ -1,13 +1,19 @@
-"""Options that several commands share, so that they mean and read the same everywhere."""
+"""Options that several commands share, so that they mean, allow and read the same everywhere."""
 
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.types import StringParamType
+
+from muster.kernel.errors import Rejected
+from muster.kernel.names import host_or_address, shown
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -16,6 +22,61 @@ DEFAULT_RUN = Path("/run/muster")
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _DIRECTORY = click.Path(file_okay=False, path_type=Path)
+_LONGEST_REASON = 200
+_LONGEST_LINE = 10_000
+
+
+class Days(click.IntRange):
+    """A number of days, as 30 or 30d."""
+
+    name = "days"
+
+    def __init__(self, least: int = 1, most: int = 36_500) -> None:
+        super().__init__(least, most)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        found = re.fullmatch(r"([0-9]{1,18})d?", str(value))
+        if found is None:
+            self.fail(f"{shown(value)} is no number of days such as 30d", param, ctx)
+        return super().convert(int(found[1]), param, ctx)
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds. It can be compared with every other one, which not-a-number cannot."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        found = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{shown(value)} is no number of seconds", param, ctx)
+        return found
+
+
+class Host(StringParamType):
+    """A host name or an IP address."""
+
+    name = "host"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return host_or_address(value)
+        except Rejected as e:
+            self.fail(str(e), param, ctx)
+
+
+class Reason(StringParamType):
+    """One line for people. It is kept in the store and shown on other people's terminals, which obey control characters."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(value)
+        if not text.isprintable():
+            self.fail(f"{shown(text)} holds characters that cannot be shown", param, ctx)
+        if len(text) > _LONGEST_REASON:
+            self.fail(f"{len(text)} characters are too many; {_LONGEST_REASON} are the most", param, ctx)
+        return text
 
 
 def cluster_option(command: F) -> F:
@@ -64,4 +125,11 @@ def pki_directory(cluster_path: Path, pki_path: Path | None) -> Path:
 
 
 def print_json(content: Any) -> None:
-    click.echo(json.dumps(content, indent=2, ensure_ascii=False, default=str))
+    text = json.dumps(content, indent=2, ensure_ascii=False, default=str)
+    # JSON leaves the other control characters (C1, those that turn the direction of writing) to themselves.
+    click.echo("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))
+
+
+def one_line(said: object) -> str:
+    """Return what somebody else said (a member, the store, another administrator) as it may stand on a terminal."""
+    return shown(said, _LONGEST_LINE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-import ssl
+import socket
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from muster.cli.drain import reported
-from muster.cli.options import cluster_option, dry_run_option, json_option
+from muster.cli.options import Seconds, cluster_option, dry_run_option, json_option
 
 _DOCUMENT = "promotion"
 _STEPS = ("fence", "restore", "start", "switch", "confirm")
@@ -21,7 +21,6 @@ _ASK_S = 3.0
 _PAUSE_S = 0.5
 # As long as puppetserver's own; it makes a new one with every revocation.
 _LIST_DAYS = 1825
-_CA_PATH = "/puppet-ca/v1/certificate/ca"
 
 _directory = click.Path(file_okay=False, path_type=Path)
 _list_file = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -36,9 +35,8 @@ _list_file = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--fence", default="", help="Command that stops the old signer for good, e.g. over ssh.")
 @click.option("--start", default="", help="Command that starts MEMBER's puppetserver with its CA.")
 @click.option("--gap", type=click.IntRange(0, 1 << 24), default=0x1000, show_default=True, help="Serials skipped.")
-@click.option(
-    "--wait", "wait_s", type=click.FloatRange(1, 3600), default=120.0, show_default=True, help="For each step."
-)
+@click.option("--wait", "wait_s", type=Seconds(1, 3600), default=120.0, show_default=True, help="For each step.")
+@click.option("--it-is-off", is_flag=True, help="The old signer answers nothing at all, and will never start again.")
 @click.option("--resume", is_flag=True, help="Go on with the promotion that stopped.")
 @click.option("--forget", is_flag=True, help="Forget the promotion that stopped; nothing is undone.")
 @dry_run_option
@@ -53,6 +51,7 @@ def promote(
     start: str,
     gap: int,
     wait_s: float,
+    it_is_off: bool,
     resume: bool,
     forget: bool,
     dry_run: bool,
@@ -63,18 +62,21 @@ def promote(
     It fences the old signer, puts the copy in place (serials behind a gap, revocation lists united), waits for MEMBER's
     puppetserver, names MEMBER as signer in the cluster file, and asks through the balancer. {member} and {address} in
     --fence become the old signer's, in --start MEMBER's. It stops at the first failure; --resume goes on from there.
+
+    An old signer is fenced when it refuses connections or answers as no Puppet CA. One that answers nothing at all may be
+    cut off and sign on: then --fence must have succeeded, or --it-is-off say so.
     """
     if sum((bool(member), resume, forget)) != 1 or bool(member) != (copy is not None and into is not None):
         raise click.UsageError("Give MEMBER with --copy and --into, or --resume, or --forget")
     work = _Work(cluster_path, wait_s, as_json)
     if forget:
-        result = asyncio.run(work.forget())
+        result = asyncio.run(work.forget(dry_run=dry_run))
     else:
         wanted = None
         if member and copy and into:
             paths = tuple(str(p.absolute()) for p in lists)
             wanted = Promotion(member, "", str(copy.absolute()), str(into.absolute()), paths, fence, start, gap)
-        result = asyncio.run(work.carried_out(wanted, dry_run=dry_run))
+        result = asyncio.run(work.carried_out(wanted, it_is_off=it_is_off, dry_run=dry_run))
     return reported(result, as_json)
 
 
@@ -86,6 +88,7 @@ class Promotion:
         signer: the old one.
         done: steps that are finished; none is ever done again, a restored directory least of all: the new signer may
             have signed since.
+        it_is_off: somebody said that the old signer is, and stays off.
     """
 
     member: str
@@ -98,6 +101,7 @@ class Promotion:
     gap: int
     done: tuple[str, ...] = ()
     failure: str = ""
+    it_is_off: bool = False
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Promotion:
@@ -110,16 +114,20 @@ class _Work:
     wait_s: float
     quiet: bool
 
-    async def forget(self) -> dict[str, Any]:
+    async def forget(self, *, dry_run: bool) -> dict[str, Any]:
         from muster.app.settings import cluster_store, loaded
         from muster.cli.drain import who
         from muster.store.documents import Documents
 
         async with cluster_store(loaded(self.cluster_path)) as store:
+            if dry_run:
+                at = await Documents(store).read(_DOCUMENT)
+                what = f"Would forget the promotion of {at.content['member']} by {at.changed_by}." if at.version else ""
+                return {"done": True, "dry_run": True, "sentence": what or "There is no promotion."}
             there_was = await Documents(store).forget(_DOCUMENT, by=who())
-        return {"done": True, "sentence": "Forgotten." if there_was else "There was no promotion."}
+        return {"done": True, "dry_run": False, "sentence": "Forgotten." if there_was else "There was no promotion."}
 
-    async def carried_out(self, wanted: Promotion | None, *, dry_run: bool) -> dict[str, Any]:
+    async def carried_out(self, wanted: Promotion | None, *, it_is_off: bool, dry_run: bool) -> dict[str, Any]:
         from muster.app.settings import cluster_store, loaded
         from muster.cli.drain import who
         from muster.kernel import log
@@ -142,6 +150,7 @@ class _Work:
                         "--resume or --forget it first"
                     )
                 going = self._checked(wanted)
+            going = replace(going, it_is_off=going.it_is_off or it_is_off)
             # Read before anything is changed: a copy that cannot be used must not cost the old signer.
             summary = (await self._restorable(going)).summary() if "restore" not in going.done else {}
             steps = [text for step, text in self._steps(going).items() if step not in going.done]
@@ -163,8 +172,8 @@ class _Work:
                 at = await kept.replace(at, asdict(going), by=who())
             await kept.replace(at, None, by=who())
         sentence = (
-            f"{going.member} signs now. Copy {self.cluster_path} to every other host, and never let {going.signer} start "
-            "with its CA again."
+            f"{going.member} signs now. Every other host needs {self.cluster_path} as it is here; never let {going.signer} "
+            "start with its CA again."
         )
         return {**result, "done": True, "sentence": sentence}
 
@@ -211,7 +220,7 @@ class _Work:
             "restore": f"put {going.copy} in place as {going.into}, serials {going.gap} further, revocations united",
             "start": f"{started}; wait until it answers as this Puppet CA",
             "switch": f"name {going.member} as signer in {self.cluster_path}",
-            "confirm": "ask for the CA through the balancer",
+            "confirm": f"ask for the CA through every balancer; copy {self.cluster_path} to all other hosts first",
         }
 
     async def _fence(self, going: Promotion) -> None:
@@ -219,13 +228,13 @@ class _Work:
 
         host, port = self._place_of(going.signer)
         if going.fence:
+            # It raises unless it succeeds; then a host that answers nothing is what it made of it.
             await self._run(going.fence, going.signer)
+        may_be_silent = bool(going.fence) or going.it_is_off
         until = time.monotonic() + (self.wait_s if going.fence else 0)
-        while (why := await _unfenced(host, port)) is not None:
+        while (why := await _unfenced(host, port, may_be_silent=may_be_silent)) is not None:
             if time.monotonic() > until:
-                raise Unavailable(
-                    f"{going.signer} {why} on {host} port {port}; stop its puppetserver and disable its CA service"
-                )
+                raise Unavailable(f"{going.signer} {why}")
             await asyncio.sleep(_PAUSE_S)
 
     async def _restore(self, going: Promotion) -> None:
@@ -258,6 +267,10 @@ class _Work:
         text = with_signer(path.read_text(), going.member)
         checked(path, text)
         write_atomically(path, text, mode=path.stat().st_mode & 0o777)
+        self._say(
+            f"copy {path} to every other host now: balancers there lead to {going.signer} until they have it, and the next "
+            "step asks them all"
+        )
 
     async def _confirm(self, going: Promotion) -> None:
         from muster.app.settings import loaded
@@ -317,50 +330,64 @@ class _Work:
         click.echo(sentence, err=True)
 
 
-async def _unfenced(host: str, port: int) -> str | None:
-    """Return why a host may still sign; None when nothing listens there, or what does is no Puppet CA.
+async def _unfenced(host: str, port: int, *, may_be_silent: bool) -> str | None:
+    """Return why a host may still sign; None when it refuses connections, or what listens there is no Puppet CA.
 
-    One that listens and says nothing in time may be slow and sign in a minute.
+    One that listens and says nothing in time may be slow and sign in a minute. One that is not reached at all may be cut
+    off from here and sign for everybody else: it passes only when it ``may_be_silent``.
     """
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as e:
+        return None if may_be_silent else _silent(f"{host}: {e.strerror or e}")
+    # Each by itself: of several, one that refuses says nothing of the others.
+    for *_, address in found:
+        why = await _unfenced_at(str(address[0]), port, may_be_silent=may_be_silent)
+        if why is not None:
+            return why
+    return None
+
+
+async def _unfenced_at(address: str, port: int, *, may_be_silent: bool) -> str | None:
+    from muster.doctor.signer import asked
     from muster.kernel.errors import MusterError
 
+    where = f"on {address} port {port}; stop its puppetserver and disable its CA service"
     try:
         async with asyncio.timeout(_ASK_S):
-            _, writer = await asyncio.open_connection(host, port)
-    except OSError:
+            _, writer = await asyncio.open_connection(address, port)
+    except ConnectionRefusedError:
         return None
+    except OSError as e:
+        return None if may_be_silent else _silent(f"{address} port {port}: {e.strerror or f'nothing in {_ASK_S:g} s'}")
     writer.close()
     try:
-        status, text = await _asked(host, port)
+        answer = await asked(address, port, timeout_s=_ASK_S)
     except MusterError as e:
-        return f"listens, and whether it signs is unknown ({e}),"
-    if status == 404:
+        return f"listens, and whether it signs is unknown ({e}), {where}"
+    if answer.status == 404:
         return None
-    return "still answers as a Puppet CA" if "BEGIN CERTIFICATE" in text else f"answers {status}"
+    what = "still answers as a Puppet CA" if "BEGIN CERTIFICATE" in answer.text else f"answers {answer.status}"
+    return f"{what} {where}"
+
+
+def _silent(where: str) -> str:
+    return (
+        f"does not answer ({where}), and may be cut off from here only and sign on; let --fence stop it, or say that it is "
+        "off for good: --it-is-off"
+    )
 
 
 async def _ca_at(host: str, port: int) -> str | None:
     """Return a digest of the CA bundle that somebody hands out, None when nobody does."""
+    from muster.doctor.signer import asked, bundle_in
     from muster.kernel.errors import MusterError
 
     try:
-        status, text = await _asked(host, port)
+        bundle = bundle_in(await asked(host, port, timeout_s=_ASK_S))
     except MusterError:
         return None
-    return _digest(text.encode()) if status == 200 and "BEGIN CERTIFICATE" in text else None
-
-
-async def _asked(host: str, port: int) -> tuple[int, str]:
-    """Ask for the CA. Whoever answers is believed: what it says is compared, never used."""
-    from muster.foreman import smart_proxy
-    from muster.kernel.names import in_url
-
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    async with smart_proxy.opened(f"https://{in_url(host)}:{port}", context=context, timeout_s=_ASK_S) as proxy:
-        answer = await proxy.ask("GET", _CA_PATH)
-    return answer.status, answer.text
+    return _digest(bundle.encode()) if bundle else None
 
 
 def _digest(bundle: bytes) -> str:

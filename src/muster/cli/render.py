@@ -34,13 +34,21 @@ output_option = click.option(
 )
 
 
-def _delivered(text: str, output: Path | None, *, dry_run: bool, mode: int) -> None:
+def _refuse_both(as_json: bool, output: Path | None) -> None:
+    if as_json and output is not None:
+        raise click.UsageError("--json shows and --output writes: use one of them")
+
+
+def _delivered(text: str, output: Path | None, *, dry_run: bool, mode: int, makes_directory: bool = False) -> None:
     """Show the text, write it, or say what writing would change."""
+    from muster.kernel.errors import Unavailable
     from muster.kernel.files import write_atomically
 
     if output is None:
         click.echo(text, nl=False)
     elif dry_run:
+        if not makes_directory and not output.parent.is_dir():
+            raise Unavailable(f"Writing {output} would fail: {output.parent} is no directory")
         same = output.exists() and output.read_text("utf-8", "replace") == text
         click.echo(f"Would write {output}: {'nothing would change' if same else f'{len(text)} bytes'}")
     else:
@@ -54,7 +62,11 @@ def _delivered(text: str, output: Path | None, *, dry_run: bool, mode: int) -> N
 @run_option
 @balancer_option
 @output_option
-@click.option("--check", is_flag=True, help="Ask haproxy -c what it thinks of it.")
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Ask haproxy -c what it thinks of it, and count the descriptors it may open from here.",
+)
 @dry_run_option
 @json_option
 def haproxy(
@@ -70,26 +82,41 @@ def haproxy(
     """Render HAProxy's configuration for one balancer; --json shows the model of services and servers instead."""
     from muster.app.settings import loaded
     from muster.balancer.haproxy import binary as binaries
+    from muster.balancer.haproxy import descriptors
+    from muster.balancer.haproxy.layout import Layout
     from muster.balancer.haproxy.render import RuntimePaths, rendered
     from muster.balancer.model import modelled
 
+    _refuse_both(as_json, output)
     cluster = loaded(cluster_path)
-    if as_json:
-        print_json(modelled(cluster).as_json())
+    model = modelled(cluster)
+    if as_json and not check:
+        print_json(model.as_json())
         return
     paths = RuntimePaths(run_path.absolute(), (pki_directory(cluster_path, pki_path) / "balancer").absolute())
 
     async def made() -> str:
         binary = await binaries.probed(binaries.found())
         which = cluster.balancer(balancer)
-        text = rendered(
-            modelled(cluster), which=which, runtime=paths, version=binary.version, dual_stack=binaries.has_ipv6()
-        )
+        text = rendered(model, which=which, runtime=paths, version=binary.version, dual_stack=binaries.has_ipv6())
         if check:
+            # haproxy -c calls valid what then dies for want of descriptors.
+            layout = Layout.of(text)
+            complaint = descriptors.complaint(
+                layout.maxconn,
+                listeners=len(layout.listeners),
+                servers=len(layout.servers),
+                limit=descriptors.limit(),
+            )
+            if complaint is not None:
+                raise complaint
             await binaries.checked_text(binary, text)
         return text
 
     text = asyncio.run(made())
+    if as_json:
+        print_json(model.as_json())
+        return
     _delivered(text, output, dry_run=dry_run, mode=0o600)
 
 
@@ -97,13 +124,20 @@ def haproxy(
 @cluster_option
 @output_option
 @dry_run_option
-def puppet_conf(cluster_path: Path, output: Path | None, dry_run: bool) -> None:
+@json_option
+def puppet_conf(cluster_path: Path, output: Path | None, dry_run: bool, as_json: bool) -> None:
     """Render the lines of puppet.conf for agents: the cluster's name as server and CA, and the CA's port."""
     from muster.app.settings import loaded
     from muster.balancer.model import modelled
     from muster.balancer.puppet_conf import rendered
 
-    _delivered(rendered(modelled(loaded(cluster_path))), output, dry_run=dry_run, mode=0o644)
+    _refuse_both(as_json, output)
+    text = rendered(modelled(loaded(cluster_path)))
+    if as_json:
+        _section, *lines = text.splitlines()
+        print_json({"main": dict(line.split(" = ", 1) for line in lines), "configuration": text})
+        return
+    _delivered(text, output, dry_run=dry_run, mode=0o644)
 
 
 @render.command()
@@ -134,6 +168,7 @@ def keepalived(
     from muster.balancer.haproxy.render import RuntimePaths
     from muster.balancer.keepalived import CHECK_SCRIPT, CHECK_SCRIPT_PATH, CheckPaths, rendered
 
+    _refuse_both(as_json, output)
     cluster = loaded(cluster_path)
     at = script_path.absolute() if script_path is not None else CHECK_SCRIPT_PATH
     if script and not as_json:
@@ -179,6 +214,7 @@ def nginx(
     from muster.balancer.model import modelled
     from muster.balancer.nginx import NginxPaths, checked, lacks, rendered
 
+    _refuse_both(as_json, output)
     cluster = loaded(cluster_path)
     which = cluster.balancer(balancer)
     balancing, paths, dual_stack = modelled(cluster), NginxPaths(run_path.absolute()), has_ipv6()
@@ -237,7 +273,8 @@ def _written(files: Mapping[str, Any], directory: Path, *, dry_run: bool) -> Non
     # Endpoints first and listeners last: nothing names a file that is not there yet.
     order = {"clusters.json": 1, "bootstrap.json": 2, "listeners.json": 3}
     for name in sorted(files, key=lambda n: (order.get(n, 0), n)):
-        _delivered(json.dumps(files[name], indent=2) + "\n", directory / name, dry_run=dry_run, mode=0o644)
+        text = json.dumps(files[name], indent=2) + "\n"
+        _delivered(text, directory / name, dry_run=dry_run, mode=0o644, makes_directory=True)
 
 
 @render.command()

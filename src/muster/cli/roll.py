@@ -11,9 +11,11 @@ import click
 
 from muster.cli import NOT_DONE
 from muster.cli.options import (
+    Seconds,
     cluster_option,
     dry_run_option,
     json_option,
+    one_line,
     pki_directory,
     pki_option,
     print_json,
@@ -28,15 +30,15 @@ _DOCUMENT = "roll"
 @pki_option
 @run_option
 @click.option("--member", "only", multiple=True, help="Only these members. [default: all]")
-@click.option("--min-ready", type=click.IntRange(0, 200), default=1, show_default=True, help="Per service.")
 @click.option(
-    "--wait", "wait_s", type=click.FloatRange(1, 86400), default=60.0, show_default=True, help="For drain and ready."
+    "--min-ready",
+    type=click.IntRange(0, 200),
+    help="Ready members each service keeps; 0: none, and the only signer may go. [default: the cluster file's]",
 )
-@click.option(
-    "--timeout", "timeout_s", type=click.FloatRange(1, 86400), default=900.0, show_default=True, help="Of COMMAND."
-)
+@click.option("--wait", "wait_s", type=Seconds(1, 86400), default=60.0, show_default=True, help="For drain and ready.")
+@click.option("--timeout", "timeout_s", type=Seconds(1, 86400), default=900.0, show_default=True, help="Of COMMAND.")
 @click.option("--resume", is_flag=True, help="Go on with the roll that stopped, beginning with the member that is out.")
-@click.option("--forget", is_flag=True, help="Forget the roll that stopped; its member stays drained.")
+@click.option("--forget", is_flag=True, help="Forget the roll that stopped; its member stays as it is.")
 @dry_run_option
 @json_option
 @click.argument("command", nargs=-1, metavar="-- COMMAND [ARGS]...")
@@ -45,7 +47,7 @@ def roll(
     pki_path: Path | None,
     run_path: Path,
     only: tuple[str, ...],
-    min_ready: int,
+    min_ready: int | None,
     wait_s: float,
     timeout_s: float,
     resume: bool,
@@ -56,16 +58,18 @@ def roll(
 ) -> int:
     """Drain a member, run COMMAND here, wait until the member is ready again; then the next one.
 
-    {member} and {address} in COMMAND become the member's, e.g. ssh {member} apt-get -y upgrade. It stops at the first
-    failure with that member drained; --resume goes on from there, from any host that reaches the store. --wait is for each
-    drain and each return, --timeout for COMMAND, and --min-ready is how many ready members a service keeps.
+    {member} and {address} in COMMAND become the member's, e.g. ssh {member} apt-get -y upgrade. COMMAND has your
+    environment, and what it says is shown as it comes. It stops at the first failure and leaves that member as it is;
+    --resume goes on from there, from any host that reaches the store. --wait is for each drain and each return, --timeout
+    for COMMAND. A roll that would leave a service fewer than --min-ready members begins with nobody.
     """
     if sum((bool(command), resume, forget)) != 1:
         raise click.UsageError("Give a COMMAND after --, or --resume, or --forget")
     rolling = _Rolling(
         cluster_path, pki_directory(cluster_path, pki_path), run_path, only, min_ready, wait_s, timeout_s, as_json
     )
-    result = asyncio.run(rolling.forget() if forget else rolling.carried_out(command, resume=resume, dry_run=dry_run))
+    work = rolling.forget(dry_run=dry_run) if forget else rolling.carried_out(command, resume=resume, dry_run=dry_run)
+    result = asyncio.run(work)
     if as_json:
         print_json(result)
     else:
@@ -79,18 +83,23 @@ class _Rolling:
     pki: Path
     run: Path
     only: tuple[str, ...]
-    min_ready: int
+    min_ready: int | None
     wait_s: float
     timeout_s: float
     quiet: bool
 
-    async def forget(self) -> dict[str, Any]:
+    async def forget(self, *, dry_run: bool) -> dict[str, Any]:
         from muster.app.settings import cluster_store, loaded
         from muster.cli.drain import who
         from muster.store.documents import Documents
 
         async with cluster_store(loaded(self.cluster_path)) as store:
-            there_was = await Documents(store).forget(_DOCUMENT, by=who())
+            kept = Documents(store)
+            if dry_run:
+                at = await kept.read(_DOCUMENT)
+                text = f"Would forget the roll that {_standing(at)}" if at.version else "There is no roll."
+                return {"done": True, "dry_run": True, "sentence": text}
+            there_was = await kept.forget(_DOCUMENT, by=who())
         return {"done": True, "sentence": "Forgotten." if there_was else "There was no roll."}
 
     async def carried_out(self, command: tuple[str, ...], *, resume: bool, dry_run: bool) -> dict[str, Any]:
@@ -111,14 +120,8 @@ class _Rolling:
                     raise NotFound("There is no roll to resume")
                 going = Roll.from_json(at.content)
             else:
-                if at.version and not dry_run:
-                    stopped = Roll.from_json(at.content)
-                    where = (
-                        f"{stopped.out}: {stopped.failure}"
-                        if stopped.failure
-                        else f"{stopped.out or 'between members'}"
-                    )
-                    raise Conflict(f"A roll by {at.changed_by} stands at {where}; --resume or --forget it first")
+                if at.version:
+                    raise Conflict(f"A roll {_standing(at)}; --resume or --forget it first")
                 chosen = [cluster.member(m) for m in self.only] or list(cluster.members)
                 if not cluster.balancers and (ruby := [str(m.name) for m in chosen if m.kind != "muster"]):
                     raise Unsupported(
@@ -130,23 +133,64 @@ class _Rolling:
                 m: arguments(going.command, member=m, address=addresses[cluster.member(m).name])
                 for m in going.remaining
             }
+            await self._possible(cluster, going)
             if dry_run:
                 return self._planned(going, commands)
             for name, words in commands.items():
                 going = going.begun(name)
                 at = await kept.replace(at, going.as_json(), by=who())
                 try:
-                    await self._one(name, words)
+                    await self._one(name, words, self._least(cluster))
                 except MusterError as e:
-                    await kept.replace(at, going.failed(name, str(e)).as_json(), by=who())
+                    going = going.failed(name, str(e))
+                    await kept.replace(at, going.as_json(), by=who())
                     text = (
-                        f"Stopped at {name}: {e}. It stays drained; mend it, then muster roll --resume (or --forget)."
+                        f"Stopped at {name}: {e}. {await self._left(store, name)}; mend it, then muster roll --resume "
+                        "(or --forget)."
                     )
-                    return {"done": False, "sentence": text, "roll": going.failed(name, str(e)).as_json()}
+                    return {"done": False, "sentence": text, "roll": going.as_json()}
                 going = going.finished(name)
                 at = await kept.replace(at, going.as_json(), by=who())
             await kept.replace(at, None, by=who())
             return {"done": True, "sentence": f"Rolled over {len(going.done)} members.", "roll": going.as_json()}
+
+    def _least(self, cluster: Any) -> int:
+        """Return how many ready members a service keeps: the steward holds what the cluster file says in any case."""
+        return 0 if self.min_ready == 0 else max(cluster.min_ready, self.min_ready or 0)
+
+    async def _possible(self, cluster: Any, going: Any) -> None:
+        """Refuse a roll that would be refused on its way."""
+        from muster.balancer.model import modelled
+        from muster.balancer.survey import surveyed
+        from muster.cli.credentials import asking_context
+        from muster.cluster.rolling import shortages
+        from muster.kernel.errors import Conflict
+
+        if self.min_ready == 0:
+            return
+        remedy = "nothing was changed (--min-ready 0 does it)"
+        if cluster.signer in going.remaining:
+            raise Conflict(
+                f"{cluster.signer} is the only signer: while it is out no Puppet certificate can be signed; {remedy}"
+            )
+        answers = await surveyed(modelled(cluster), context=asking_context(self.pki))
+        names = [m.name.lower() for m in cluster.members]
+        serves = {n: frozenset(a.service for a in answers if a.member == n) for n in names}
+        ready = {n: frozenset(a.service for a in answers if a.member == n and a.standing == "ready") for n in names}
+        least = self._least(cluster)
+        short = shortages(going, ready, serves, least)
+        if short:
+            few = "no ready member" if least == 1 else f"fewer than {least} ready members"
+            each = "; ".join(f"without {name} for {', '.join(services)}" for name, services in short.items())
+            raise Conflict(f"There would be {few} {each}; {remedy}")
+
+    async def _left(self, store: Any, name: str) -> str:
+        from muster.cluster.life import Lives
+        from muster.cluster.rolling import left
+        from muster.cluster.roster import Roster
+
+        life, wish = (await Lives(store).all()).get(name), (await Roster(store).wishes()).get(name)
+        return left(life.state if life else "joining", wish.target if wish else "ready")
 
     def _planned(self, going: Any, commands: dict[str, list[str]]) -> dict[str, Any]:
         import shlex
@@ -159,22 +203,22 @@ class _Rolling:
         listed = "\n".join(f"  {n}. {s}" for n, s in enumerate(steps, 1))
         return {"done": True, "dry_run": True, "steps": steps, "sentence": f"Would:\n{listed}", "roll": going.as_json()}
 
-    async def _one(self, name: str, words: list[str]) -> None:
+    async def _one(self, name: str, words: list[str], least: int) -> None:
+        import shlex
+
         from muster.cli.drain import Change
         from muster.kernel.errors import Unavailable
-        from muster.kernel.process import run
+        from muster.kernel.process import follow
 
         self._say(f"{name}: draining")
         await self._wished(Change(
             self.cluster_path, self.pki, self.run, name, "drain", "muster roll", self.wait_s,
-            self.min_ready == 0, False, self.min_ready, self._say,
+            self.min_ready == 0, False, least, self._say,
         ))  # fmt: skip
-        self._say(f"{name}: running {' '.join(words)}")
-        said = await run(words, timeout_s=self.timeout_s)
-        for line in (said.stdout + said.stderr).splitlines():
-            self._say(f"{name} | {line}")
-        if said.status != 0:
-            raise Unavailable(f"{words[0]} ended with {said.status}")
+        self._say(f"{name}: running {shlex.join(words)}")
+        status = await follow(words, timeout_s=self.timeout_s, heard=lambda line: self._say(f"{name} | {line}"))
+        if status != 0:
+            raise Unavailable(f"{words[0]} ended with {status}")
         self._say(f"{name}: waiting until it is ready")
         await self._wished(Change(self.cluster_path, self.pki, self.run, name, "ready", "", self.wait_s, True, False))
         await self._answering(name)
@@ -211,3 +255,12 @@ class _Rolling:
 
     def _say(self, sentence: str) -> None:
         click.echo(sentence, err=self.quiet)
+
+
+def _standing(at: Any) -> str:
+    """Return in a clause by whom the stored roll is, and where it stands."""
+    from muster.cluster.rolling import Roll
+
+    stopped = Roll.from_json(at.content)
+    where = f"{stopped.out}: {stopped.failure}" if stopped.failure else stopped.out or "between members"
+    return one_line(f"by {at.changed_by} stands at {where}")

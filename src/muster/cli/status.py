@@ -9,7 +9,15 @@ from typing import Any
 import click
 
 from muster.cli import WRONG
-from muster.cli.options import cluster_option, json_option, pki_directory, pki_option, print_json, run_option
+from muster.cli.options import (
+    cluster_option,
+    json_option,
+    one_line,
+    pki_directory,
+    pki_option,
+    print_json,
+    run_option,
+)
 
 _MARKS = {"ready": "[green]ready[/]", "draining": "[yellow]draining[/]", "unready": "[red]unready[/]"}
 
@@ -19,12 +27,14 @@ _MARKS = {"ready": "[green]ready[/]", "draining": "[yellow]draining[/]", "unread
 @pki_option
 @run_option
 @json_option
-@click.option("--watch", is_flag=True, help="Show it again every second until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Show it again every second until Ctrl-C; for people, so without --json.")
 def status(cluster_path: Path, pki_path: Path | None, run_path: Path, as_json: bool, watch: bool) -> int:
     """Show which member is ready for which service, and why not; exit 1 when one is not ready or does not report.
 
     Asks every member as the balancer does, the store for what members last said, and, on a balancer's host, HAProxy.
     """
+    if watch and as_json:
+        raise click.UsageError("--watch is for people; programs ask with --json as often as they like")
     pki = pki_directory(cluster_path, pki_path)
     if watch:
         return _watched(cluster_path, pki, run_path)
@@ -117,9 +127,27 @@ async def collected(cluster_path: Path, pki: Path, run: Path) -> dict[str, Any]:
         ],
         "store": {"ok": store_says is None, "trouble": store_says},
         "steward": steward,
-        "balancers": [{"name": b.name, "address": b.address, "said": balancers.get(b.name)} for b in cluster.balancers],
+        "balancers": [
+            {
+                "name": b.name,
+                "address": b.address,
+                "said": balancers.get(b.name),
+                "unchecked": _unchecked(balancers.get(b.name), lives),
+            }
+            for b in cluster.balancers
+        ],
         "balancer": await _balancer(run),
     }
+
+
+def _unchecked(said: dict[str, Any] | None, lives: dict[str, Any]) -> list[str]:
+    """Return the services that a balancer sends to everybody because every check of them fails there."""
+    from muster.cluster.life import OUT
+    from muster.cluster.view import unchecked
+
+    if said is None or said["silent"] or said["blind"]:
+        return []
+    return list(unchecked(said["opinions"], [name for name, life in lives.items() if life["state"] in OUT]))
 
 
 def _sentence(kind: str, said: dict[str, Any] | None, life: dict[str, Any] | None, store_says: str | None) -> str:
@@ -172,7 +200,6 @@ async def _balancer(run: Path) -> dict[str, Any] | None:
 def shown(found: dict[str, Any]) -> list[Any]:
     """Return what a person sees: tables and sentences for rich."""
     from rich.table import Table
-    from rich.text import Text
 
     names = [m["name"].split(".")[0] for m in found["members"]]
     table = Table(title=f"{found['cluster']} at {found['address']}", title_justify="left")
@@ -191,27 +218,34 @@ def shown(found: dict[str, Any]) -> list[Any]:
             who = f"{answer['member'].split('.')[0]} {service['name']}"
             if answer["reason"]:
                 reasons.append(
-                    Text(f"{who}: {answer['reason']}", style="red" if answer["state"] != "draining" else "yellow")
+                    _line(f"{who}: {answer['reason']}", style="red" if answer["state"] != "draining" else "yellow")
                 )
     notes = {(a["member"], n) for s in found["services"] for a in s["members"] for n in a["notes"]}
-    reasons += [Text(f"{member.split('.')[0]}: {note}", style="yellow") for member, note in sorted(notes)]
-    lines = [Text(f"{m['name']}: {m['sentence']}") for m in found["members"]]
+    reasons += [_line(f"{member.split('.')[0]}: {note}", style="yellow") for member, note in sorted(notes)]
+    lines = [_line(f"{m['name']}: {m['sentence']}") for m in found["members"]]
     if found["steward"]["sentence"]:
-        lines.append(Text(found["steward"]["sentence"]))
-    lines += [Text(_of_balancer(b), style="red" if _is_silent(b) else "") for b in found["balancers"]]
+        lines.append(_line(found["steward"]["sentence"]))
+    lines += [_line(_of_balancer(b), style="red" if _is_alarming(b) else "") for b in found["balancers"]]
     if found["store"]["trouble"]:
-        lines.append(Text(found["store"]["trouble"], style="red"))
+        lines.append(_line(found["store"]["trouble"], style="red"))
     balancer = found["balancer"]
     if balancer is None:
-        lines.append(Text("No balancer runs on this host (no runtime socket).", style="dim"))
+        lines.append(_line("No balancer runs on this host (no runtime socket).", style="dim"))
     elif balancer["trouble"]:
-        lines.append(Text(balancer["trouble"], style="red"))
+        lines.append(_line(balancer["trouble"], style="red"))
     else:
         out = [s for s in balancer["servers"] if not s["status"].startswith(("UP", "no check"))]
         total = sum(s["sessions"] for s in balancer["servers"])
         said = ", ".join(f"{s['backend']}/{s['server'].split('.')[0]} {s['status']} {s['check']}" for s in out)
-        lines.append(Text(f"Balancer: {total} connections; " + (f"out: {said}" if out else "every server is up")))
+        lines.append(_line(f"Balancer: {total} connections; " + (f"out: {said}" if out else "every server is up")))
     return [table, *reasons, *lines]
+
+
+def _line(text: str, style: str = "") -> Any:
+    """Reasons and notes come from members, whatever they are, and from the store, whoever wrote there."""
+    from rich.text import Text
+
+    return Text(one_line(text), style=style)
 
 
 def _cell(answer: dict[str, Any] | None) -> str:
@@ -220,8 +254,9 @@ def _cell(answer: dict[str, Any] | None) -> str:
     return _MARKS.get(answer["state"], "[red]unreachable[/]")
 
 
-def _is_silent(balancer: dict[str, Any]) -> bool:
-    return balancer["said"] is None or balancer["said"]["silent"]
+def _is_alarming(balancer: dict[str, Any]) -> bool:
+    said = balancer["said"]
+    return said is None or said["silent"] or said["blind"] or bool(balancer["unchecked"])
 
 
 def _of_balancer(balancer: dict[str, Any]) -> str:
@@ -230,9 +265,13 @@ def _of_balancer(balancer: dict[str, Any]) -> str:
         return f"Balancer {balancer['name']} never reported."
     if said["silent"]:
         return f"Balancer {balancer['name']} is silent for {said['age_s']:.0f} s."
+    if said["blind"]:
+        return f"Balancer {balancer['name']} sees nothing: {said['trouble']}."
     open_now = sum(said["sessions"].values())
     ended = sum(t["connections"] for t in said["totals"].values())
     trouble = f"; {said['trouble']}" if said["trouble"] else ""
     generation = said["generation"][:12]
     text = f"Balancer {balancer['name']}: {said['engine']}, generation {generation}, {open_now} connections, "
-    return f"{text}{ended} ended so far{trouble}."
+    failing = ", ".join(balancer["unchecked"])
+    unchecked = f"; every check of {failing} fails, so it serves unchecked" if failing else ""
+    return f"{text}{ended} ended so far{unchecked}{trouble}."

@@ -5,18 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from muster.cli.options import dry_run_option
+from muster.kernel.errors import Misconfigured
+from muster.kernel.names import shown
+from muster.kernel.secrets import Secret
 
 DEFAULT_DIRECTORY = Path(".muster")
+_SERVICES = ("smartproxy", "anaconda", "metrics", "puppetca")
+_SERVICE_AND_PORT = re.compile(rf"({'|'.join(_SERVICES)})=([0-9]{{1,5}})")
 
 _directory_option = click.option(
     "--dir",
@@ -29,6 +36,34 @@ _directory_option = click.option(
 )
 
 
+def _ports(_: click.Context, __: click.Parameter, given: Sequence[str]) -> dict[str, int]:
+    """Read SERVICE=PORT, each service and each port once."""
+    found: dict[str, int] = {}
+    for text in given:
+        named = _SERVICE_AND_PORT.fullmatch(text)
+        if named is None or not 0 < int(named[2]) < 65536:
+            raise click.BadParameter(f"{shown(text)} is not SERVICE=PORT with one of {', '.join(_SERVICES)}")
+        service, port = named[1], int(named[2])
+        if service in found:
+            raise click.BadParameter(f"{service} is given twice")
+        if port in found.values():
+            raise click.BadParameter(f"{port} is given to two services")
+        found[service] = port
+    return found
+
+
+def _store_url(_: click.Context, __: click.Parameter, given: str | None) -> str | None:
+    """Refuse what the members would refuse; never repeats it, because it may hold a password."""
+    from muster.store.place import Place
+
+    if given is not None:
+        try:
+            Place.parsed(Secret(given))
+        except Misconfigured as e:
+            raise click.BadParameter(str(e)) from e
+    return given
+
+
 @click.command()
 @_directory_option
 @click.option("--members", type=click.IntRange(1, 20), default=3, show_default=True)
@@ -36,12 +71,16 @@ _directory_option = click.option(
     "--port",
     "ports",
     multiple=True,
+    callback=_ports,
     metavar="SERVICE=PORT",
-    help="Fix a port: smartproxy, anaconda, metrics, puppetca.",
+    help=f"Fix a port: {', '.join(_SERVICES)} (with --puppet-ca).",
 )
-@click.option("--store", "store_url", help="Store URL. [default: SQLite in the directory]")
+@click.option("--store", "store_url", callback=_store_url, help="Store URL. [default: SQLite in the directory]")
 @click.option(
-    "--features", "features_file", type=click.Path(exists=True, path_type=Path), help="YAML: features section."
+    "--features",
+    "features_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="YAML: features section.",
 )
 @click.option("--puppet-ca", is_flag=True, help="The members are a Puppet CA, too.")
 @click.option("--detach", is_flag=True, help="Return when it is ready and leave it running; muster down stops it.")
@@ -50,7 +89,7 @@ _directory_option = click.option(
 def up(
     directory: Path,
     members: int,
-    ports: tuple[str, ...],
+    ports: dict[str, int],
     store_url: str | None,
     features_file: Path | None,
     puppet_ca: bool,
@@ -59,19 +98,19 @@ def up(
     dry_run: bool,
 ) -> None:
     """Run a local cluster: CA, store, members and a real HAProxy on loopback. Ctrl-C stops it."""
-    import yaml
-
     from muster.cli import local
 
-    features = yaml.safe_load(features_file.read_text()) if features_file else None
+    if "puppetca" in ports and not puppet_ca:
+        raise click.UsageError("--port puppetca=... belongs to --puppet-ca")
     plan = local.planned(
         directory,
         members=members,
-        ports=_ports(ports),
-        features=features,
+        ports=ports,
+        features=_features(features_file) if features_file else None,
         store_url=store_url,
         puppet_ca=puppet_ca,
     )
+    _refuse_unusable(plan)
     if dry_run:
         local.refuse_second(directory)
         click.echo("Would run a local cluster:")
@@ -109,26 +148,48 @@ def down(directory: Path, dry_run: bool) -> None:
     click.echo("Stopped.")
 
 
-def _ports(given: tuple[str, ...]) -> dict[str, int]:
-    out: dict[str, int] = {}
-    for text in given:
-        name, _, port = text.partition("=")
-        if (
-            name not in ("smartproxy", "anaconda", "metrics", "puppetca")
-            or not port.isdigit()
-            or not 0 < int(port) < 65536
-        ):
-            raise click.BadParameter(
-                f"{text!r} is not SERVICE=PORT with one of smartproxy, anaconda, metrics, puppetca"
-            )
-        out[name] = int(port)
-    return out
+def _features(file: Path) -> dict[str, Any]:
+    """Return the ``features`` section that a file holds.
+
+    Raises:
+        InvalidSettings: it holds something else; with the lines the problems have in that file.
+    """
+    from muster import features
+    from muster.kernel.settings import Document, InvalidSettings, Problem, read
+
+    found = read(file)
+    if not isinstance(found.content, dict):
+        raise InvalidSettings(str(file), [*found.problems, Problem(1, "", "is not a mapping of features")])
+    section = "features"
+    whole = Document(str(file), {section: found.content}, {(section, *at): line for at, line in found.lines.items()})
+    if problems := [*found.problems, *features.problems(whole)]:
+        raise InvalidSettings(str(file), problems)
+    return found.content
+
+
+def _refuse_unusable(plan: Any) -> None:
+    """Refuse what the members would refuse when they start, dry run or not.
+
+    Raises:
+        InvalidSettings: the cluster file that would be written has problems.
+        UsageError: two services would have one port.
+    """
+    import yaml
+
+    from muster.cli.members import checked
+
+    by_port: dict[int, str] = {}
+    for service, port in plan.ports.items():
+        if port in by_port:
+            raise click.UsageError(f"{by_port[port]} and {service} would both have port {port}; fix both with --port")
+        by_port[port] = service
+    checked(plan.cluster_file, yaml.safe_dump(plan.document(), sort_keys=False))
 
 
 def _detached(
     directory: Path,
     members: int,
-    ports: tuple[str, ...],
+    ports: dict[str, int],
     store_url: str | None,
     features_file: Path | None,
     *,
@@ -140,8 +201,8 @@ def _detached(
 
     local.refuse_second(directory)
     arguments = [sys.executable, "-m", "muster", "up", "--plain", "--dir", str(directory), "--members", str(members)]
-    for port in ports:
-        arguments += ["--port", port]
+    for service, port in ports.items():
+        arguments += ["--port", f"{service}={port}"]
     if store_url:
         arguments += ["--store", store_url]
     if features_file:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from muster.cluster.file import ClusterFile, Member
+from muster.cluster.life import Life, Lives, in_maintenance
 from muster.cluster.roster import Roster, Seen
-from muster.kernel.errors import Misconfigured, Unavailable
+from muster.kernel.errors import Misconfigured, MusterError, Unavailable
 from muster.kernel.findings import Check, Finding
 from muster.store.engine import Store
+
+# The answer decides who is asked at all, so everybody waits for it.
+_LIVES_WITHIN_S = 5.0
 
 Resolve = Callable[[str], Awaitable[frozenset[str]]]
 
@@ -25,6 +29,32 @@ async def resolved(name: str) -> frozenset[str]:
     """
     found = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_STREAM)
     return frozenset(str(f[4][0]) for f in found)
+
+
+async def known_lives(store: Callable[[], AbstractAsyncContextManager[Store]]) -> dict[str, Life] | None:
+    """Return the members' lives, None when the store does not say: its own check names why."""
+    try:
+        async with asyncio.timeout(_LIVES_WITHIN_S), store() as opened:
+            return await Lives(opened).all()
+    except (MusterError, TimeoutError):
+        return None
+
+
+def resting(cluster: ClusterFile, lives: Mapping[str, Life]) -> list[Finding]:
+    """Return who is in maintenance, who wants that and why; nothing else is said about these members."""
+    out = in_maintenance(lives)
+    return [
+        Finding(
+            "MEMBER-MAINTENANCE",
+            name,
+            f"{name} is in maintenance: {lives[name].reason or 'nobody said why'}",
+            "Somebody asked for it. Balancers do not check it, and nothing else is said about it here.",
+            f"muster ready {name} when the work is done.",
+            "warning",
+        )
+        for m in cluster.members
+        if (name := str(m.name)) in lives and name.lower() in out
+    ]
 
 
 def checks(

@@ -1,14 +1,16 @@
 """What becomes of members: a pure function from the view to commands, and one sentence about it.
 
 Invariants, cited by number in the tests:
-    1. No decision leaves a service with fewer ready members than ``min_ready``, unless the wish was forced. A member that
-       is not ready for a service takes nothing from it.
+    1. No decision leaves a service with fewer ready members than ``min_ready``, unless the wish was forced. Ready is who
+       says so itself and whose check fails at no live balancer. A member that is not ready for a service takes nothing
+       from it; one of which nobody knows counts for nothing, and takes what it may serve.
     2. The only signer of Puppet certificates leaves only by a forced wish, and the sentence says what that stops.
     3. A member is admitted only when each live balancer's checks have spoken about all its services, it is ready for one
        at least, and it does not lag.
     4. Each command carries the version it was decided on, and a member takes one step per beat.
     5. When nobody is ready, nobody is held out: a new cluster, or one that lost everybody, admits who comes.
-    6. A member is drained only when no live balancer has a connection to it.
+    6. A member is drained only when no live balancer has a connection to it, and no silent one had any when it was last
+       heard. What nobody counts is waited for, unless the wish was forced.
     7. What the cluster file no longer lists, and neither reports nor stands in any balancer, is removed; it comes back
        through joining.
     8. Whoever decides, however often and from wherever it was interrupted, comes to the same end: every command follows
@@ -23,7 +25,8 @@ from dataclasses import dataclass, field
 from muster.cluster.life import State
 from muster.cluster.view import MemberView, View
 
-# Without a balancer nobody counts connections; a member that has said for so long that it drains has seen its clients go.
+# So long a drain takes to reach everybody: a beat to write it, one to read it, one to tell HAProxy. Balancers that are
+# silent (roster.SILENT_AFTER_S) by then are not waited for, as far as they had no connection left.
 _SETTLED_S = 3.0
 _UNHEARD = "it has not heard of it yet"
 
@@ -64,8 +67,8 @@ def decided(view: View) -> Decision:
     held: dict[str, str] = {}
     waiting: dict[str, str] = {}
     # Those who leave in this very beat count as gone for those who are decided after them (invariant 1).
-    serving = {m.name: m.ready for m in view.members if _serves(m)}
-    founding = not serving
+    serving = {m.name: m for m in view.members if _stands(m)}
+    founding = not any(m.ready or _is_believed(m, view) for m in serving.values())
     for member in view.members:
         step = _step(member, view, serving, founding, held, waiting)
         if step is None:
@@ -74,18 +77,24 @@ def decided(view: View) -> Decision:
         if step.state == "draining":
             serving.pop(member.name, None)
         elif step.state == "ready":
-            serving[member.name] = member.ready
+            serving[member.name] = member
     return Decision(tuple(commands), held, waiting, _sentence(view, commands, held, waiting))
 
 
-def _serves(member: MemberView) -> bool:
-    return member.listed and member.life is not None and member.life.state == "ready" and bool(member.ready)
+def _stands(member: MemberView) -> bool:
+    return member.listed and member.life is not None and member.life.state == "ready"
+
+
+def _is_believed(member: MemberView, view: View) -> bool:
+    """Whether it may serve for all that is known; that a balancer sends it clients unchecked does not speak for it."""
+    unchecked = {service for services in view.unchecked.values() for service in services}
+    return bool(member.doubts.keys() - unchecked)
 
 
 def _step(
     member: MemberView,
     view: View,
-    serving: Mapping[str, frozenset[str]],
+    serving: Mapping[str, MemberView],
     founding: bool,
     held: dict[str, str],
     waiting: dict[str, str],
@@ -100,6 +109,9 @@ def _step(
                 return _become(member, "ready", "nobody else is ready")
             return _become(member, "joining", "it is new in the cluster file")
         case "joining":
+            if wanted != "ready":
+                # Also one that never came up, and never will.
+                return _become(member, "draining", member.wish.as_reason())
             if member.kind == "muster" and not (member.reports and member.state != "starting"):
                 waiting[member.name] = "it does not report yet"
                 return None
@@ -111,15 +123,15 @@ def _step(
         case "ready":
             if wanted == "ready":
                 return None
-            why = _kept(member, view, serving)
-            if why:
-                held[member.name] = why
+            why, unknown = _kept(member, view, serving)
+            if why or unknown:
+                (held if why else waiting)[member.name] = why or unknown
                 return None
             return _become(member, "draining", member.wish.as_reason())
         case "draining":
             if wanted == "ready":
                 return _become(member, "warming", "it is wanted back")
-            return _emptied(member, waiting)
+            return _emptied(member, view, waiting)
         case "drained":
             if wanted == "ready":
                 return _become(member, "warming", "it is wanted back")
@@ -175,33 +187,43 @@ def _admitted(member: MemberView, view: View, founding: bool, waiting: dict[str,
     return _become(member, "ready", "its checks have passed" if member.opinions else "it is ready")
 
 
-def _kept(member: MemberView, view: View, serving: Mapping[str, frozenset[str]]) -> str:
-    """Return why a member may not leave, or nothing."""
+def _kept(member: MemberView, view: View, serving: Mapping[str, MemberView]) -> tuple[str, str]:
+    """Return why a member may not leave, and what has to be known before it may; one of them, or neither."""
     if member.wish.forced:
-        return ""
+        return "", ""
     if member.is_signer:
-        return "it is the only signer, so no Puppet certificate could be signed without it"
-    others = [ready for name, ready in serving.items() if name != member.name]
-    short = {s: n for s in sorted(member.ready) if (n := sum(s in ready for ready in others)) < view.min_ready}
-    if not short:
-        return ""
-    listed = ", ".join(f"{service} {count}" for service, count in short.items())
-    return f"without it too few members would be ready ({listed}; {view.min_ready} must be)"
+        return "it is the only signer, so no Puppet certificate could be signed without it", ""
+    others = [m for name, m in serving.items() if name != member.name]
+    counts = {s: sum(s in m.serves for m in others) for s in sorted(member.takes)}
+    short = {s: count for s, count in counts.items() if count < view.min_ready}
+    few = {s: n for s, n in short.items() if n + sum(s in m.doubts for m in others) < view.min_ready}
+    if few:
+        listed = ", ".join(f"{service} {count}" for service, count in few.items())
+        return f"without it too few members would be ready ({listed}; {view.min_ready} must be)", ""
+    reasons = dict.fromkeys(m.doubts[s] for s in short for m in (member, *others) if s in m.doubts)
+    return "", f"nobody knows who would serve without it ({'; '.join(reasons)})" if reasons else ""
 
 
-def _emptied(member: MemberView, waiting: dict[str, str]) -> Become | None:
+def _emptied(member: MemberView, view: View, waiting: dict[str, str]) -> Become | None:
     silent = not member.reports
+    age_s = member.life.age_s if member.life else 0.0
     if member.kind == "muster" and not silent and member.state not in ("draining", "stopping"):
         waiting[member.name] = _UNHEARD
-        return None
-    if member.sessions:
+    elif member.sessions:
         waiting[member.name] = f"{member.sessions} connections left"
-        return None
-    age_s = member.life.age_s if member.life else 0.0
-    if member.sessions is None and age_s < _SETTLED_S:
+    elif member.uncounted and not (member.wish.forced and age_s >= _SETTLED_S):
+        listed = "; ".join(member.uncounted.values())
+        waiting[member.name] = f"{listed}; only a forced wish does not wait for that"
+    elif member.sessions is None and age_s < _SETTLED_S:
         waiting[member.name] = "no balancer reports, so its clients get some time"
-        return None
-    return _become(member, "drained", member.wish.as_reason())
+    elif view.blind and age_s < _SETTLED_S:
+        waiting[member.name] = f"{', '.join(view.blind.values())}, so its clients get some time"
+    elif member.kind == "foreman" and age_s < _SETTLED_S:
+        # It says nothing itself, and what was counted may be from before a balancer heard of it.
+        waiting[member.name] = "balancers get some time to hear of it"
+    else:
+        return _become(member, "drained", member.wish.as_reason())
+    return None
 
 
 def _become(member: MemberView, state: State, reason: str) -> Become:
@@ -229,14 +251,22 @@ def _sentence(view: View, commands: list[Become], held: Mapping[str, str], waiti
 def _parts(view: View, commands: list[Become], held: Mapping[str, str], waiting: Mapping[str, str]) -> Iterator[str]:
     by_name = {m.name: m for m in view.members}
     for command in commands:
+        left = by_name[command.member].uncounted.values()
+        if command.state == "drained" and left:
+            yield f"{command.member} is drained by force, whoever it serves: {'; '.join(left)}."
+            continue
         stops = command.state == "draining" and by_name[command.member].is_signer
         also = "; no Puppet certificate can be signed until it is back" if stops else ""
         yield f"{_SAID[command.state].format(member=command.member, reason=command.reason)}{also}."
     for name, why in held.items():
         yield f"Not draining {name}: {why}."
     for name, why in waiting.items():
-        life = by_name[name].life
-        if life is not None:
-            yield f"{name} is {life.state}: {why}."
+        member = by_name[name]
+        if _stands(member):
+            yield f"Not draining {name} yet: {why}."
+        elif member.life is not None:
+            yield f"{name} is {member.life.state}: {why}."
+    for balancer, services in view.unchecked.items():
+        yield f"Every check of {', '.join(services)} fails at {balancer}: it serves unchecked."
     if view.absent:
         yield f"Of balancer {', '.join(sorted(view.absent))} nothing is known."

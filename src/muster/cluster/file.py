@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
 
 from muster.kernel.errors import Rejected
 from muster.kernel.names import FQDN, host_or_address
@@ -55,6 +55,10 @@ def _with_prefix(value: str) -> str:
 Host = Annotated[str, AfterValidator(_host)]
 AddressWithPrefix = Annotated[str, AfterValidator(_with_prefix)]
 Interface = Annotated[str, StringConstraints(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,14}\z")]
+RequestPath = Annotated[
+    str, StringConstraints(pattern=r"\A/[A-Za-z0-9/._~%-]{0,200}(?:\?[A-Za-z0-9=&._~%-]{1,100})?\z")
+]
+AnswerText = Annotated[str, StringConstraints(pattern=r"\A[ -&(-\[\]-~]{0,200}\z")]
 Slug = Annotated[str, StringConstraints(pattern=r"\A[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\z")]
 
 
@@ -140,6 +144,31 @@ class VirtualAddress(Settings):
         return ipaddress.ip_interface(self.address).version
 
 
+class ServiceCheck(Settings):
+    """What the program behind a service is asked, and what counts as its answer.
+
+    By balancers on members of kind ``foreman``, and by members of kind ``muster`` on their own host for ports they do not
+    listen on themselves. What is absent is as the profile has it; with a ``path`` that is only ``over`` and ``timeout_s``.
+    """
+
+    path: RequestPath | None = None
+    """What is asked for with ``GET``. Where the profile has none either, a finished TLS handshake is enough."""
+    over: Literal["plain", "tls", "verified", "mutual"] | None = None
+    """``plain``; ``tls``: whoever answers is believed; ``verified``: its certificate must carry the cluster's name and come
+    from the CA; ``mutual``: ours is shown, too."""
+    status: Annotated[int, Field(ge=100, le=599)] | None = None
+    """Status of a good answer; 200 when nobody says another."""
+    holds: AnswerText | None = None
+    """Text that must stand in the answer, in its first 16 kB."""
+    lacks: AnswerText | None = None
+    """Text that must not."""
+    timeout_s: Annotated[float, Field(ge=0.1, le=60)] | None = None
+    """How long the answer may take."""
+    ca_file: Path | None = None
+    """Who issued the program's certificate, when it is not the cluster's CA: a file on every balancer's host. Makes ``tls``
+    ``verified``."""
+
+
 class ServiceOverride(Settings):
     """A change to a service of the profile, or a service the profile lacks (then both ports are required)."""
 
@@ -157,6 +186,8 @@ class ServiceOverride(Settings):
     """Every member, or the signer only."""
     maxconn_per_member: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """Connections one member gets at once; the rest wait at the balancer."""
+    check: Literal["tcp"] | ServiceCheck | None = None
+    """What the program is asked, when not what the profile says. ``tcp``: nothing, its port has to take a connection."""
 
 
 class Edge(Settings):
@@ -187,8 +218,8 @@ class Edge(Settings):
 class Log(Settings):
     """What is logged, and how much of it ``/logs`` keeps."""
 
-    level: Literal["DEBUG", "INFO", "WARN", "ERROR", "FATAL", "UNKNOWN"] = "INFO"
-    """Least level that is kept."""
+    level: Literal["DEBUG", "INFO", "WARN", "ERROR", "FATAL"] = "INFO"
+    """Least level that is kept. Ruby's UNKNOWN is none: nothing is logged at it, so nothing would be kept."""
     buffer: Annotated[int, Field(ge=2, le=100_000)] = 2000
     """Records in the main ring (Ruby: ``log_buffer``)."""
     buffer_errors: Annotated[int, Field(ge=0, le=100_000)] = 1000
@@ -327,8 +358,10 @@ class ClusterFile(Settings):
     """Who signs Puppet certificates: ``any`` member, or one member's name."""
     min_ready: Annotated[int, Field(ge=0, le=200)] = 1
     """How many ready members each service keeps while others are drained or taken out."""
-    disks: tuple[Disk, ...] = ()
-    """Directories of every member whose file systems are watched."""
+    disks: tuple[Disk, ...] | None = None
+    """Directories of every member whose file systems are watched. Absent: that of a SQLite store, which ``smartproxy`` needs
+    (and ``puppetca``, when the members are the Puppet CA), and where a member keeps its certificates and what it writes
+    itself, which only shows (and ``puppetca`` needs); 32 MiB must be free. Empty: none."""
     expected_differences: tuple[ExpectedDifference, ...] = ()
     """Fields in which members may differ."""
     edge: Edge = Edge()
@@ -424,6 +457,7 @@ def problems(document: Document) -> list[Problem]:
         if name in seen:
             found.append(document.problem(("balancers", index, "name"), f"{name} stands twice"))
         seen.add(name)
+    found += _of_smartproxy(document, content, [m for _, m in members])
     found += _virtual_address_problems(document, content)
     found += _of_expected_differences(document, content, names)
     store = content.get("store")
@@ -435,6 +469,21 @@ def problems(document: Document) -> list[Problem]:
             document.problem(where, "SQLite serves members of one host; members on several need postgresql://")
         )
     return found
+
+
+def _of_smartproxy(document: Document, content: dict[str, Any], members: list[dict[str, Any]]) -> Iterator[Problem]:
+    """A Muster member listens on this service's port whether balancers offer it or not; a Ruby one has its own settings."""
+    services = content.get("services")
+    override = services.get("smartproxy") if isinstance(services, dict) else None
+    if not isinstance(override, dict) or not any(m.get("kind", "muster") == "muster" for m in members):
+        return
+    try:
+        offered = ServiceOverride(enabled=override.get("enabled", True)).enabled
+    except ValidationError:
+        return
+    if not offered:
+        sentence = "members of kind muster cannot serve without this service; only a cluster of kind foreman can"
+        yield document.problem(("services", "smartproxy", "enabled"), sentence)
 
 
 def _virtual_address_problems(document: Document, content: dict[str, Any]) -> Iterator[Problem]:

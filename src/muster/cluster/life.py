@@ -12,6 +12,7 @@ changes to is decided in ``decide.py``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -52,6 +53,11 @@ class Life:
 
     def as_json(self) -> dict[str, Any]:
         return {**asdict(self), "age_s": round(self.age_s, 3)}
+
+
+def in_maintenance(lives: Mapping[str, Life]) -> frozenset[str]:
+    """Return the members nobody asks after, lower case."""
+    return frozenset(name.lower() for name, life in lives.items() if life.state == "maintenance")
 
 
 async def lives_in(uow: Unit) -> dict[str, Life]:

@@ -40,6 +40,13 @@ class Observation:
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
+    def count(self, member: str) -> int | None:
+        """Return the connections it has to a member (lower case), None when it does not know."""
+        if self.blind:
+            return None
+        # A balancer of an older Muster does not say that it is blind: in trouble, what is missing was not counted.
+        return self.sessions.get(member, None if self.trouble else 0)
+
 
 @dataclass(frozen=True)
 class Observed:

@@ -26,6 +26,7 @@ PRESENTED = "presented"
 _RUNNING = "running"
 _DISABLED = "disabled"
 _CERTIFICATE = "certificate."
+_NO_FEATURES = frozenset({"certificate", "muster"})
 _OWN = "(its own name)"
 _BRIEF = 64
 _SOON = (timedelta(days=1), timedelta(days=7), timedelta(days=30))
@@ -105,6 +106,17 @@ def of_wire(version: Mapping[str, Any], features: Mapping[str, Any], listed: Col
             told["capabilities"] = sorted(str(c) for c in entry["capabilities"])
         facts[name] = {**told, "state": state, "listed": name in listed, "version": modules.get(name, ABSENT)}
     return facts
+
+
+def openly(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the facts less what only trusted hosts are told: of a feature its state, version and that it is listed."""
+    told = {"state", "listed", "version"}
+    return {
+        name: {k: v for k, v in entry.items() if k in told}
+        if isinstance(entry, Mapping) and name not in _NO_FEATURES
+        else entry
+        for name, entry in facts.items()
+    }
 
 
 def of_certificate(facts: CertificateFacts, own_names: Collection[str], now: datetime) -> dict[str, Any]:

@@ -4,11 +4,12 @@ Invariants:
     1. At most one member is out at a time: the next one starts only when the one before is done.
     2. A member that failed stays out, and the roll stops there.
     3. A resumed roll begins with the member that was out; what is done is never done again.
+    4. A roll that could not take every member out in its turn without leaving a service short takes none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
@@ -70,6 +71,35 @@ class Roll:
     def from_json(cls, content: dict[str, Any]) -> Self:
         lists = {k: tuple(content.get(k, ())) for k in ("command", "members", "done")}
         return cls(**lists, out=content.get("out", ""), failure=content.get("failure", ""))
+
+
+def shortages(
+    going: Roll, ready: Mapping[str, frozenset[str]], serves: Mapping[str, frozenset[str]], min_ready: int
+) -> dict[str, list[str]]:
+    """Return by member the services that would have fewer than ``min_ready`` ready members while it is out.
+
+    Who was out before is back by then, ready for all it serves: the roll goes on no earlier. A member that is not ready for
+    a service takes nothing from it. Both mappings are services by member in lower case, and ``serves`` has every member.
+    """
+    now = {name: ready.get(name, frozenset()) for name in serves}
+    short = {}
+    for member in going.remaining:
+        name = member.lower()
+        mine = now.pop(name)
+        few = [s for s in sorted(mine) if sum(s in services for services in now.values()) < min_ready]
+        if few:
+            short[member] = few
+        now[name] = serves[name]
+    return short
+
+
+def left(state: str, target: str) -> str:
+    """Return how a roll that stops leaves a member which stands on this step of its life and is wished to that one."""
+    if (state, target) == ("drained", "drain"):
+        return "It stays drained"
+    if (state, target) == ("ready", "ready"):
+        return "It is not drained"
+    return f"It is {state}, and wished to be {'drained' if target == 'drain' else target}"
 
 
 def arguments(command: Sequence[str], *, member: str, address: str) -> list[str]:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 from muster.authority import checks as authority_room
 from muster.balancer import checks as balancer
-from muster.balancer.model import Balancing, signs_itself
+from muster.balancer.model import Balancing, modelled, signs_itself
 from muster.cluster import checks as cluster_room
 from muster.cluster.checks import Resolve
 from muster.cluster.file import ClusterFile, Member
+from muster.cluster.life import Life, in_maintenance
 from muster.doctor import clocks, signer
 from muster.features.dns import checks as dns
 from muster.features.dns.settings import DNSSettings
@@ -45,6 +47,7 @@ class Patient:
         resolve: finds the addresses of a name.
         left: says how much a disk has left.
         limit: says how many descriptors a process may open.
+        lives: where members stand; None: the store does not say. Those in maintenance are not looked at.
     """
 
     cluster: ClusterFile
@@ -58,33 +61,67 @@ class Patient:
     resolve: Resolve = cluster_room.resolved
     left: Callable[[Path], Space] = store_room.space
     limit: Callable[[int | None], int] = balancer.limit_of
+    lives: Mapping[str, Life] | None = None
 
     def checks(self) -> list[Check]:
         """Return all checks, each independent of the others."""
         return [
             Check("own files", self._own_files),
-            *cluster_room.checks(self.cluster, self.store, self.resolve),
+            Check("maintenance", self._resting),
+            *cluster_room.checks(self._cluster, self.store, self.resolve),
             *pki_room.checks(self.pki, self._names(), self.clock.now()),
             *store_room.checks(
                 self.store, directories=(self.run, self.pki, *self.writes_to), clock=self.clock, left=self.left
             ),
-            *balancer.checks(self.balancing, self._context),
-            *balancer.Here(self.cluster, self.balancing, self.run, self.pki, self.clock.now(), self.limit).checks(),
+            *balancer.checks(self._balancing, self._context),
+            *self._of_balancer(),
             *self._of_features(),
             Check("features", self._features),
             Check("clocks", self._clocks),
             *self._of_signing(),
         ]
 
+    @property
+    def _cluster(self) -> ClusterFile:
+        """The cluster less the members in maintenance: those may be off, upgraded or half installed."""
+        out = in_maintenance(self.lives or {})
+        left = tuple(m for m in self.cluster.members if str(m.name).lower() not in out)
+        return self.cluster.model_copy(update={"members": left})
+
+    @property
+    def _balancing(self) -> Balancing:
+        """As :attr:`_cluster`; not modelled anew, because a signer in maintenance still is the signer."""
+        out = in_maintenance(self.lives or {})
+        services = (
+            replace(s, servers=tuple(v for v in s.servers if v.name not in out)) for s in self.balancing.services
+        )
+        return replace(self.balancing, services=tuple(services))
+
+    async def _resting(self) -> Sequence[Finding]:
+        return cluster_room.resting(self.cluster, self.lives or {})
+
+    def _of_balancer(self) -> list[Check]:
+        gone = [name for name, life in (self.lives or {}).items() if life.state == "removed"]
+        # Balancers forget who is removed before the cluster file does.
+        left = self.cluster.without(gone)
+        balancing = self.balancing
+        if len(left.members) < len(self.cluster.members):
+            with contextlib.suppress(Misconfigured):
+                balancing = modelled(left)
+        return balancer.Here(left, balancing, self.run, self.pki, self.clock.now(), self.limit, self.lives).checks()
+
     def _of_signing(self) -> list[Check]:
         if self.cluster.authority is None or not signs_itself(self.cluster):
-            return signer.checks(self.cluster, self.balancing, self._context)
+            return signer.checks(self._cluster, self._balancing)
         # Members that sign out of one ledger cannot have different CAs; what they can lack, the matrix shows.
-        return authority_room.checks(self.cluster.authority, self.pki / "puppet-ca", self.store, self.clock)
+        return [
+            *authority_room.checks(self.cluster.authority, self.pki / "puppet-ca", self.store, self.clock),
+            *signer.beside(self._cluster, self._balancing),
+        ]
 
     def _names(self) -> dict[str, list[str]]:
         own = [str(n) for n in self.cluster.names]
-        return {str(m.name): [str(m.name), *own] for m in self.cluster.members if m.kind == "muster"}
+        return {str(m.name): [str(m.name), *own] for m in self._cluster.members if m.kind == "muster"}
 
     def _of_features(self) -> list[Check]:
         given = self.cluster.features.get("dns")
@@ -144,7 +181,7 @@ class Patient:
         service, context = self.balancing.service("smartproxy"), self._context()
         if service is None or context is None:
             return {}
-        members = self.cluster.members
+        members = self._cluster.members
         answers = await asyncio.gather(*(ask(m, service.member_port, context) for m in members))
         return {str(m.name): a for m, a in zip(members, answers, strict=True) if a is not None}
 

@@ -1,4 +1,4 @@
-"""Every service on every member, directly under the cluster's name, through the balancer, and from outside.
+"""Every service on every member, directly under the cluster's name, through each balancer, and from outside.
 
 This is the table an administrator makes by hand with ``/etc/hosts`` entries (first seed document, "Help! Something doesn't
 work!"): point a client at one member after another, then at the balancer.
@@ -7,12 +7,14 @@ work!"): point a client at one member after another, then at the balancer.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from muster.balancer.model import Balancing, Service
+from muster.cluster.file import ClusterFile
 from muster.doctor.checks import unusable
 from muster.foreman import smart_proxy
 from muster.kernel.errors import MusterError
@@ -23,8 +25,80 @@ from muster.pki.context import client_context
 from muster.pki.verify import verify_port
 
 THROUGH_BALANCER = "balancer"
+AT_THE_ADDRESS = "address"
 FROM_OUTSIDE = "outside"
 _PUPPETCA = "puppetca"
+
+
+@dataclass(frozen=True)
+class Entrance:
+    """A place where clients reach the services.
+
+    Attributes:
+        path: the word for it in cells.
+        words: the same in a sentence: *through the balancer*.
+    """
+
+    path: str
+    host: str
+    words: str
+
+    def as_json(self) -> dict[str, Any]:
+        return {"path": self.path, "host": self.host, "words": self.words}
+
+
+def entrances(cluster: ClusterFile, balancer_host: str | None = None, outside: str | None = None) -> list[Entrance]:
+    """Return where to ask: each balancer at an address of its own, the address they share, and outside. No host twice.
+
+    The first is always ``balancer``: where the first balancer listens, when that is one address, else the cluster's
+    address. ``balancer_host`` is asked instead of what the file says; ``outside`` is where clients of another network reach
+    the balancer: in front of an address translation or a firewall.
+    """
+    found = [Entrance(THROUGH_BALANCER, balancer_host, "through the balancer")] if balancer_host else _of_file(cluster)
+    if outside:
+        found.append(Entrance(FROM_OUTSIDE, outside, "from outside"))
+    return found
+
+
+def _of_file(cluster: ClusterFile) -> list[Entrance]:
+    if not cluster.balancers:
+        return []
+    address, first = str(cluster.address), cluster.balancers[0]
+    target = first.bind if first.bind != "*" else address
+    if len(cluster.balancers) == 1:
+        return [Entrance(THROUGH_BALANCER, target, "through the balancer")]
+    virtual = cluster.virtual_address.address.partition("/")[0] if cluster.virtual_address else ""
+    # These lead to one of the balancers, whichever it is; a dead one shows only at an address of its own.
+    shared = {address, virtual}
+    found = [Entrance(THROUGH_BALANCER, target, "at the address" if target in shared else f"through {first.name}")]
+    for balancer in cluster.balancers:
+        own = balancer.bind if balancer.bind != "*" else balancer.address
+        if own not in shared:
+            found.append(Entrance(f"{THROUGH_BALANCER} {balancer.name}", own, f"through {balancer.name}"))
+    if virtual and target not in shared:
+        found.append(Entrance(AT_THE_ADDRESS, address, "at the address"))
+    distinct: dict[str, Entrance] = {}
+    for entrance in found:
+        distinct.setdefault(entrance.host, entrance)
+    return list(distinct.values())
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """One path to one port; ``words`` say it in a sentence."""
+
+    path: str
+    host: str
+    port: int
+    words: str
+
+    @property
+    def place(self) -> str:
+        return f"{self.host} port {self.port}"
+
+    @property
+    def url(self) -> str:
+        return f"{in_url(self.host)}:{self.port}"
 
 
 @dataclass(frozen=True)
@@ -32,7 +106,8 @@ class Cell:
     """One service over one path.
 
     Attributes:
-        path: a member's name for the direct path, ``balancer`` or ``outside``.
+        path: a member's name for the direct path, or an entrance's.
+        ok: whether nothing is wrong; also of a member that is not asked, because it is in maintenance.
         words: what answered, or why nothing useful did.
     """
 
@@ -42,9 +117,17 @@ class Cell:
     ok: bool
     words: str
     findings: tuple[Finding, ...] = ()
+    asked: bool = True
 
     def as_json(self) -> dict[str, Any]:
-        return {"service": self.service, "path": self.path, "place": self.place, "ok": self.ok, "words": self.words}
+        return {
+            "service": self.service,
+            "path": self.path,
+            "place": self.place,
+            "asked": self.asked,
+            "ok": self.ok,
+            "words": self.words,
+        }
 
 
 @dataclass(frozen=True)
@@ -54,6 +137,7 @@ class Prober:
     Attributes:
         certificate: client certificate to show (with its key), None to show none.
         puppet_ca: bundle of the Puppet CA that members are; None: service ``puppetca`` is somebody else's.
+        resting: members in maintenance, lower case: they are not asked.
     """
 
     balancing: Balancing
@@ -63,43 +147,39 @@ class Prober:
     now: datetime
     timeout_s: float = 5.0
     puppet_ca: Path | None = None
+    resting: frozenset[str] = frozenset()
 
-    async def cells(self, balancer_host: str | None, outside: str | None = None) -> list[Cell]:
-        """Return a cell per service and path, services in the model's order; members, then balancer, then outside.
-
-        ``outside`` is where clients of another network reach the balancer: in front of an address translation or a
-        firewall.
-        """
-        entrances = [(p, h) for p, h in ((THROUGH_BALANCER, balancer_host), (FROM_OUTSIDE, outside)) if h]
+    async def cells(self, ways_in: Sequence[Entrance]) -> list[Cell]:
+        """Return a cell per service and path, services in the model's order; members, then the entrances."""
         wanted = [
-            (s, *way)
+            (s, way)
             for s in self.balancing.services
             for way in (
-                *((v.name, v.address, v.port) for v in s.servers),
-                *((path, host, s.listen_port) for path, host in entrances),
+                *(_Way(v.name, v.address, v.port, f"on {v.name}") for v in s.servers),
+                *(_Way(e.path, e.host, s.listen_port, e.words) for e in ways_in),
             )
         ]
-        return list(await asyncio.gather(*(self._cell(*one) for one in wanted)))
+        return list(await asyncio.gather(*(self._cell(service, way) for service, way in wanted)))
 
-    async def _cell(self, service: Service, path: str, host: str, port: int) -> Cell:
-        place = f"{host} port {port}"
+    async def _cell(self, service: Service, way: _Way) -> Cell:
+        if way.path in self.resting:
+            return Cell(service.name, way.path, way.place, True, "maintenance", asked=False)
         if service.traffic == "plain":
-            return await self._plain(service, path, host, port)
+            return await self._plain(service, way)
         try:
-            return await self._tls(service, path, host, port)
+            return await self._tls(service, way)
         except MusterError as e:
             # One of our own files is no use; it is so for every cell.
-            return Cell(service.name, path, place, False, str(e), (unusable(self.ca_file.parent, e),))
+            return Cell(service.name, way.path, way.place, False, str(e), (unusable(self.ca_file.parent, e),))
 
-    async def _tls(self, service: Service, path: str, host: str, port: int) -> Cell:
-        place = f"{host} port {port}"
+    async def _tls(self, service: Service, way: _Way) -> Cell:
         ca_file, certificate, key = self.ca_file, self.certificate, self.key
         if service.name == _PUPPETCA and self.puppet_ca is not None:
             # Its certificates are Puppet's, and agents ask it before they have any.
             ca_file, certificate, key = self.puppet_ca, None, None
         complaints = await verify_port(
-            host,
-            port,
+            way.host,
+            way.port,
             server_name=self.balancing.address,
             ca_file=ca_file,
             certificate=certificate,
@@ -107,76 +187,76 @@ class Prober:
             now=self.now,
             timeout_s=self.timeout_s,
         )
-        about = f"{service.name} on {path}"
+        about = f"{service.name} on {way.path}"
         findings = tuple(of_complaint(c, about) for c in complaints)
         errors = [f for f in findings if f.severity == "error"]
         if errors:
-            return Cell(service.name, path, place, False, errors[0].sentence, findings)
+            return Cell(service.name, way.path, way.place, False, errors[0].sentence, findings)
         if service.name == _PUPPETCA and self.puppet_ca is not None:
-            return await self._signing(service, path, host, port, findings)
+            return await self._signing(service, way, findings)
         if service.name != "smartproxy":
-            return Cell(service.name, path, place, True, "TLS answers with the right names", findings)
-        return await self._smart_proxy(service, path, host, port, findings)
+            return Cell(service.name, way.path, way.place, True, "TLS answers with the right names", findings)
+        return await self._smart_proxy(service, way, findings)
 
-    async def _signing(self, service: Service, path: str, host: str, port: int, findings: tuple[Finding, ...]) -> Cell:
-        place = f"{host} port {port}"
+    async def _signing(self, service: Service, way: _Way, findings: tuple[Finding, ...]) -> Cell:
         assert self.puppet_ca is not None  # noqa: S101 - the caller's condition
         try:
             async with smart_proxy.opened(
-                f"https://{in_url(host)}:{port}",
+                f"https://{way.url}",
                 context=client_context(self.puppet_ca),
                 server_name=self.balancing.address,
                 timeout_s=self.timeout_s,
             ) as authority:
                 answer = await authority.ask("GET", "/status/v1/simple/ca")
         except MusterError as e:
-            return Cell(service.name, path, place, False, str(e), (*findings, _not_serving(service, path, str(e))))
+            return Cell(
+                service.name, way.path, way.place, False, str(e), (*findings, _not_serving(service, way, str(e)))
+            )
         if answer.status != 200:
             why = f"the Puppet CA says {answer.text[:80]} ({answer.status})"
-            return Cell(service.name, path, place, False, why, (*findings, _not_serving(service, path, why)))
-        return Cell(service.name, path, place, True, "signs", findings)
+            return Cell(service.name, way.path, way.place, False, why, (*findings, _not_serving(service, way, why)))
+        return Cell(service.name, way.path, way.place, True, "signs", findings)
 
-    async def _smart_proxy(
-        self, service: Service, path: str, host: str, port: int, findings: tuple[Finding, ...]
-    ) -> Cell:
-        place = f"{host} port {port}"
+    async def _smart_proxy(self, service: Service, way: _Way, findings: tuple[Finding, ...]) -> Cell:
         context = client_context(self.ca_file, self.certificate, self.key)
-        url = f"https://{in_url(host)}:{port}"
+        url = f"https://{way.url}"
         try:
             async with smart_proxy.opened(
                 url, context=context, server_name=self.balancing.address, timeout_s=self.timeout_s
             ) as proxy:
                 version = (await proxy.call("GET", "/version")).json()
         except MusterError as e:
-            return Cell(service.name, path, place, False, str(e), (*findings, _not_serving(service, path, str(e))))
+            return Cell(
+                service.name, way.path, way.place, False, str(e), (*findings, _not_serving(service, way, str(e)))
+            )
         count = len(version.get("modules", {}))
         words = f"version {version.get('version')}, {count} feature{'s' if count != 1 else ''}"
-        return Cell(service.name, path, place, True, words, findings)
+        return Cell(service.name, way.path, way.place, True, words, findings)
 
-    async def _plain(self, service: Service, path: str, host: str, port: int) -> Cell:
-        place = f"{host} port {port}"
+    async def _plain(self, service: Service, way: _Way) -> Cell:
         try:
             async with smart_proxy.opened(
-                f"http://{in_url(host)}:{port}",
+                f"http://{way.url}",
                 context=None,
                 server_name=None,
                 timeout_s=self.timeout_s,
             ) as proxy:
                 answer = await proxy.ask("GET", "/features" if service.name == "anaconda" else "/")
         except MusterError as e:
-            return Cell(service.name, path, place, False, str(e), (_not_serving(service, path, str(e)),))
+            return Cell(service.name, way.path, way.place, False, str(e), (_not_serving(service, way, str(e)),))
         if answer.status >= 500:
             why = f"answers {answer.status}"
-            return Cell(service.name, path, place, False, why, (_not_serving(service, path, f"{place} {why}"),))
-        return Cell(service.name, path, place, True, f"HTTP answers {answer.status}")
+            return Cell(
+                service.name, way.path, way.place, False, why, (_not_serving(service, way, f"{way.place} {why}"),)
+            )
+        return Cell(service.name, way.path, way.place, True, f"HTTP answers {answer.status}")
 
 
-def _not_serving(service: Service, path: str, why: str) -> Finding:
-    where = {THROUGH_BALANCER: "through the balancer", FROM_OUTSIDE: "from outside"}.get(path, f"on {path}")
+def _not_serving(service: Service, way: _Way, why: str) -> Finding:
     return Finding(
         "SERVICE-DOWN",
-        f"{service.name} on {path}",
-        f"Service {service.name} does not work {where}: {why}",
+        f"{service.name} on {way.path}",
+        f"Service {service.name} does not work {way.words}: {why}",
         "Nothing serves the port, or what serves it is not what the profile expects there.",
         "Start the program that serves it, or disable the service in the cluster file (services: enabled: false).",
     )

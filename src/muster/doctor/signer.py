@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from muster.balancer.model import Balancing, Server, Service
+from muster.balancer.model import Balancing, Server, Service, signs_itself
 from muster.cluster.file import ClusterFile
 from muster.foreman import smart_proxy
+from muster.foreman.smart_proxy import Answer
 from muster.kernel.errors import MusterError
 from muster.kernel.findings import Check, Finding
 from muster.kernel.names import in_url
@@ -18,8 +20,17 @@ _TIMEOUT_S = 3.0
 _CA_CERTIFICATE = "/puppet-ca/v1/certificate/ca"
 
 
-def checks(cluster: ClusterFile, balancing: Balancing, context: Callable[[], ssl.SSLContext | None]) -> list[Check]:
-    """Return the checks of service puppetca; none when the balancer does not offer it."""
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a member's puppetserver listens."""
+
+    member: str
+    address: str
+    port: int
+
+
+def checks(cluster: ClusterFile, balancing: Balancing) -> list[Check]:
+    """Return the checks of service puppetca where members are no Puppet CA themselves; none when it is not offered."""
     service = balancing.service("puppetca")
     if service is None:
         return []
@@ -29,12 +40,34 @@ def checks(cluster: ClusterFile, balancing: Balancing, context: Callable[[], ssl
         return down(service, {s.name: w for s, w in zip(service.servers, why, strict=True) if w})
 
     async def one() -> Sequence[Finding]:
-        tls = context()
-        asked = await asyncio.gather(*(_ca(s, balancing.address, tls) for s in service.servers)) if tls else []
-        cas = {s.name: ca for s, ca in zip(service.servers, asked, strict=True) if ca} if tls else {}
-        return [*many(cluster, service), *different(cas)]
+        said = await asyncio.gather(*(_ca(s.address, s.port) for s in service.servers))
+        cas = {s.name: ca for s, ca in zip(service.servers, said, strict=True) if ca}
+        return [*many(service), *different(cas)]
 
-    return [Check("signer", reachable), Check("one Puppet CA", one)]
+    return [Check("signer", reachable), Check("one Puppet CA", one), *beside(cluster, balancing)]
+
+
+def beside(cluster: ClusterFile, balancing: Balancing) -> list[Check]:
+    """Return the check that nobody else's puppetserver is a Puppet CA beside the one that signs; none where any may."""
+    places = elsewhere(cluster, balancing)
+
+    async def others() -> Sequence[Finding]:
+        said = await asyncio.gather(*(_ca(p.address, p.port) for p in places))
+        return second(cluster, [p for p, ca in zip(places, said, strict=True) if ca])
+
+    return [Check("no second Puppet CA", others)] if places else []
+
+
+def elsewhere(cluster: ClusterFile, balancing: Balancing) -> list[Place]:
+    """Return where puppetservers listen that must be no Puppet CA, as far as the cluster file says."""
+    ours = signs_itself(cluster)
+    if cluster.signer == "any" and not ours:
+        return []
+    services = [balancing.service(n) for n in (("puppet",) if ours else ("puppetca", "puppet"))]
+    own = cluster.authority.port if ours and cluster.authority else None
+    ports = sorted({s.member_port for s in services if s is not None} - {own})
+    members = [m for m in cluster.members if m.name != cluster.signer]
+    return [Place(str(m.name), m.address, port) for m in members for port in ports if port is not None]
 
 
 def down(service: Service, refusals: Mapping[str, str]) -> list[Finding]:
@@ -54,21 +87,20 @@ def down(service: Service, refusals: Mapping[str, str]) -> list[Finding]:
     ]
 
 
-def many(cluster: ClusterFile, service: Service) -> list[Finding]:
-    """Return what it means that the service goes to several servers that cannot share a CA."""
-    ruby = {str(m.name).lower() for m in cluster.members if m.kind == "foreman"}
-    alone = [s.name for s in service.servers if s.name in ruby]
-    if len(service.servers) < 2 or not alone:
+def many(service: Service) -> list[Finding]:
+    """Return what it means that the service goes to several servers: a puppetserver shares its CA with no other."""
+    if len(service.servers) < 2:
         return []
+    names = [s.name for s in service.servers]
     return [
         Finding(
             "SIGNER-MANY",
             service.name,
-            f"Service {service.name} goes to {len(service.servers)} servers, and {', '.join(alone)} "
-            f"{'has' if len(alone) == 1 else 'have'} a Puppet CA of their own",
-            "signer: any lets every member sign; a Ruby Smart Proxy's CA is not shared. A host's request and its "
-            "certificate are then of different CAs.",
-            "Name one member in the cluster file: signer: NAME.",
+            f"Service {service.name} goes to {', '.join(names[:-1])} and {names[-1]}, and each has a Puppet CA of its own",
+            "destinations: all or signer: any lets every member's puppetserver sign. A host's request and its "
+            "certificate are then of different CAs, or two hosts get the same serial.",
+            f"Name one member in the cluster file (signer: NAME) and take destinations away from services: {service.name}:, "
+            "or let members be one CA: authority: {}.",
         )
     ]
 
@@ -89,6 +121,43 @@ def different(cas: Mapping[str, str]) -> list[Finding]:
     ]
 
 
+def second(cluster: ClusterFile, places: Sequence[Place]) -> list[Finding]:
+    """Return what it means that these puppetservers are a Puppet CA, too."""
+    who = "the members' own" if signs_itself(cluster) else f"the signer {cluster.signer}"
+    return [
+        Finding(
+            "SIGNER-SECOND",
+            f"puppetca on {p.member}",
+            f"The puppetserver of {p.member} answers as a Puppet CA on {p.address} port {p.port}, beside {who}",
+            "Its CA service is enabled. On a copy of the same CA it gives serials a second time, and what it revokes nobody "
+            "learns; with a CA of its own it signs hosts that all others refuse.",
+            "Disable its CA service (puppetserver's services.d/ca.cfg: certificate-authority-disabled-service), restart it.",
+        )
+        for p in places
+    ]
+
+
+async def asked(host: str, port: int, *, timeout_s: float = _TIMEOUT_S) -> Answer:
+    """Ask whoever listens there for its Puppet CA.
+
+    Its certificate is not verified, because it may be any Puppet CA's: what it says is compared, never used.
+
+    Raises:
+        MusterError: there was no answer.
+    """
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    async with smart_proxy.opened(f"https://{in_url(host)}:{port}", context=context, timeout_s=timeout_s) as proxy:
+        return await proxy.ask("GET", _CA_CERTIFICATE)
+
+
+def bundle_in(answer: Answer) -> str | None:
+    """Return the CA bundle that somebody hands out, without its line ends; None when this is none."""
+    is_pem = answer.status == 200 and "BEGIN CERTIFICATE" in answer.text
+    return "".join(answer.text.split()) if is_pem else None
+
+
 async def _refusal(server: Server) -> str | None:
     try:
         async with asyncio.timeout(_TIMEOUT_S):
@@ -101,12 +170,9 @@ async def _refusal(server: Server) -> str | None:
     return None
 
 
-async def _ca(server: Server, address: str, context: ssl.SSLContext) -> str | None:
-    url = f"https://{in_url(server.address)}:{server.port}"
+async def _ca(host: str, port: int) -> str | None:
     try:
-        async with smart_proxy.opened(url, context=context, server_name=address, timeout_s=_TIMEOUT_S) as proxy:
-            answer = await proxy.ask("GET", _CA_CERTIFICATE)
+        bundle = bundle_in(await asked(host, port))
     except MusterError:
         return None
-    is_pem = answer.status == 200 and "BEGIN CERTIFICATE" in answer.text
-    return hashlib.sha256(answer.text.strip().encode()).hexdigest() if is_pem else None
+    return hashlib.sha256(bundle.encode()).hexdigest() if bundle else None

@@ -24,8 +24,8 @@ _TAIL_LEVEL = 3  # ERROR, as Ruby's logger counts
 class OtherMembers(Protocol):
     """Where the other members' records are found."""
 
-    async def records(self, since: float) -> Sequence[LogRecord]:
-        """Return the records of all other members from the timestamp on, ascending.
+    async def records(self, since: float) -> tuple[Sequence[LogRecord], str]:
+        """Return the records of all other members from the timestamp on, ascending, and in words which are missing.
 
         Raises:
             Unavailable: the store did not answer.
@@ -43,10 +43,10 @@ class Timeline:
         """Return one ascending time line, each record saying its member, and why it is incomplete, if it is."""
         mine = [r._replace(member=self.rings.member) for r in self.rings.records(timestamp)]
         try:
-            theirs = await self.others.records(timestamp)
+            theirs, missing = await self.others.records(timestamp)
         except Unavailable as e:
             return sorted(mine, key=lambda r: r.timestamp), f"records of the other members are missing: {e}"
-        return list(merged(mine, theirs)), None
+        return list(merged(mine, theirs)), missing or None
 
 
 async def logs(timeline: Timeline, request: Request) -> Reply:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.metrics_core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from muster.edge.replies import Reply, reply
 from muster.edge.request import Request
 from muster.edge.routes import Access, Mount, Route
+from muster.kernel.log import LogRings
+from muster.pki.complaints import ALARM_DAYS, alarms
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
@@ -41,6 +46,14 @@ class EdgeMetrics:
             ("days",),
             registry=registry,
         )
+        self.ends = Gauge(
+            "muster_expiry_timestamp_seconds", "When something ends that clients or checks depend on", ("what",),
+            registry=registry,
+        )  # fmt: skip
+        self.alarm = Gauge(
+            "muster_expiry_alarm", "1 when it ends within so many days", ("what", "days"), registry=registry
+        )
+        self._ending: frozenset[str] = frozenset()
         self.store_up = Gauge("muster_store_up", "1 when the store answered last", registry=registry)
         self.ready = Gauge("muster_service_ready", "1 when the service is ready here", ("service",), registry=registry)
         self.unready = Gauge(
@@ -58,6 +71,20 @@ class EdgeMetrics:
             child = self._children[key] = self._seconds.labels(method, route, str(status))
         child.observe(seconds)
 
+    def show_ends(self, ends: Mapping[str, datetime], now: datetime) -> None:
+        """Show when things end and how near that is. What is no longer known of is gone."""
+        # Not cleared and set anew: a scrape in between would silence an alarm.
+        for what in self._ending - ends.keys():
+            self.ends.remove(what)
+            for days in ALARM_DAYS:
+                self.alarm.remove(what, str(days))
+        self._ending = frozenset(ends)
+        for what, end in ends.items():
+            self.ends.labels(what).set(end.timestamp())
+            sounding = alarms(end, now)
+            for days in ALARM_DAYS:
+                self.alarm.labels(what, str(days)).set(days in sounding)
+
     def judge(self, verdicts: Mapping[str, str]) -> None:
         """Show by service why it is not ready, or that it is: an empty reason. Reasons that ended are gone."""
         self.unready.clear()
@@ -65,6 +92,10 @@ class EdgeMetrics:
             self.ready.labels(service).set(not reason)
             if reason:
                 self.unready.labels(service, reason).set(1)
+
+    def follow(self, rings: LogRings) -> None:
+        """Count the log records that are not shared with the other members."""
+        self.registry.register(_Unshared(rings))
 
     def on_scrape(self, refresh: Callable[[], None]) -> None:
         """Call this before every exposition."""
@@ -75,6 +106,20 @@ class EdgeMetrics:
     async def exposition(self) -> bytes:
         self._refresh()
         return await asyncio.to_thread(generate_latest, self.registry)
+
+
+class _Unshared(Collector):
+    """The rings count for themselves, under their own lock; here it is read."""
+
+    def __init__(self, rings: LogRings) -> None:
+        self._rings = rings
+
+    def collect(self) -> Iterable[CounterMetricFamily]:
+        yield CounterMetricFamily(
+            "muster_log_records_unshared",
+            "Log records the other members never get, because there were too many",
+            self._rings.dropped_unshared,
+        )
 
 
 async def metrics(counted: EdgeMetrics, _: Request) -> Reply:

@@ -8,6 +8,7 @@ registration puts tokens there (protocol reference §2.3 shows the Ruby proxy lo
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sys
 import threading
 from collections import deque
@@ -36,9 +37,13 @@ with _as_if_absent("rich"):
     import structlog
 
 LEVELS = ("DEBUG", "INFO", "WARN", "ERROR", "FATAL", "UNKNOWN")
+# UNKNOWN is a level that Foreman's page of logs knows and a Ruby proxy may report. Nothing is logged at it here, so it is no
+# threshold: it would keep nothing at all.
+Threshold = Literal["DEBUG", "INFO", "WARN", "ERROR", "FATAL"]
 _RANK = {name: rank for rank, name in enumerate(LEVELS)}
 _FROM_METHOD = {"warning": "WARN", "exception": "ERROR", "critical": "FATAL"}
 TAIL_RANK = _RANK["ERROR"]
+_WARN_RANK = _RANK["WARN"]
 
 _MESSAGE_LIMIT = 8192
 
@@ -99,7 +104,9 @@ class LogRings:
     def __post_init__(self) -> None:
         self._main: deque[LogRecord | _Unworded] = deque()
         self._tail: deque[LogRecord | _Unworded] = deque(maxlen=self.tail_size)
-        self._unshared: deque[LogRecord | _Unworded] = deque(maxlen=self.size)
+        self._unshared: deque[LogRecord | _Unworded] = deque()
+        # Warnings and worse that fell out of it unshared: between two beats there may be more records than fit.
+        self._unshared_tail: deque[LogRecord | _Unworded] = deque(maxlen=self.tail_size)
         self._lock = threading.Lock()
         self.dropped_unshared = 0
 
@@ -123,9 +130,16 @@ class LogRings:
                 fallen = self._main.popleft()
                 if _RANK.get(fallen[1], TAIL_RANK) >= TAIL_RANK:
                     self._tail.append(fallen)
-            if len(self._unshared) == self._unshared.maxlen:
-                self.dropped_unshared += 1
             self._unshared.append(record)
+            if len(self._unshared) > self.size:
+                self._drop_unshared()
+
+    def _drop_unshared(self) -> None:
+        fallen = self._unshared.popleft()
+        if _RANK.get(fallen[1], TAIL_RANK) < _WARN_RANK or len(self._unshared_tail) == self.tail_size:
+            self.dropped_unshared += 1
+        if _RANK.get(fallen[1], TAIL_RANK) >= _WARN_RANK:
+            self._unshared_tail.append(fallen)
 
     def records(self, since: float = 0.0) -> list[LogRecord]:
         """Return tail, then main, each ascending, from the timestamp on."""
@@ -136,15 +150,17 @@ class LogRings:
     def take_unshared(self, limit: int) -> list[LogRecord]:
         """Remove and return up to ``limit`` of the oldest records that were not yet shared with the other members."""
         with self._lock:
-            taken = [self._unshared.popleft() for _ in range(min(limit, len(self._unshared)))]
+            rings = (self._unshared_tail, self._unshared)
+            kept = (ring.popleft() for ring in rings for _ in range(len(ring)))
+            taken = list(itertools.islice(kept, limit))
         return [_worded(r) for r in taken]
 
     def put_back_unshared(self, records: list[LogRecord]) -> None:
-        """Return records whose sharing failed; those that no longer fit are dropped, oldest first."""
+        """Return records whose sharing failed; those that no longer fit are dropped, oldest first, warnings last."""
         with self._lock:
-            room = (self._unshared.maxlen or 0) - len(self._unshared)
-            self.dropped_unshared += max(0, len(records) - room)
-            self._unshared.extendleft(reversed(records[-room:] if room else []))
+            self._unshared.extendleft(reversed(records))
+            while len(self._unshared) > self.size:
+                self._drop_unshared()
 
 
 def _worded(record: LogRecord | _Unworded) -> LogRecord:
@@ -198,7 +214,7 @@ def _with_request_id(_: Any, __: str, event: MutableMapping[str, Any]) -> Mutabl
 def configure(
     *,
     rings: LogRings | None = None,
-    level: str = "INFO",
+    level: Threshold = "INFO",
     form: Literal["json", "text"] = "text",
     stream: TextIO | None = None,
     member: str | None = None,

@@ -1,22 +1,33 @@
-"""The only way a tool is run: argument list, timeout, clean environment, no shell."""
+"""The only way a tool is run: argument list, timeout, clean environment, no shell.
+
+A command that somebody gave us to run for them is no tool of ours: :func:`follow`.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import codecs
 import contextlib
 import ctypes
+import io
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 from muster.kernel.errors import Misconfigured, Unavailable
 
 _PR_SET_PDEATHSIG = 1
 _KEPT = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
+_LONGEST_LINE = 1 << 16
+_LOOK_EVERY_S = 0.5
+# What the pipe and our own buffers can hold when a command ends.
+_LEFT_BEHIND_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -51,21 +62,81 @@ async def run(
         Unavailable: it did not finish in time; its whole process group was killed.
     """
     command = [str(a) for a in arguments]
+    given = subprocess.DEVNULL if stdin is None else subprocess.PIPE
+    pipes = {"stdin": given, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    async with _running(command, timeout_s, env=clean_environment(environment), cwd=directory, **pipes) as process:
+        out, err = await process.communicate(stdin)
+    return Finished(process.returncode or 0, _text(out), _text(err))
+
+
+async def follow(arguments: Sequence[str], *, timeout_s: float, heard: Callable[[str], None]) -> int:
+    """Run somebody's own command to its end, pass on each line of its output as it comes, and return its status.
+
+    It sees every variable of theirs: without their agent's socket or their ticket, ``ssh`` would log in nowhere. What it
+    prints as output and as errors is one stream. A line longer than 64 Ki characters comes in pieces.
+
+    Raises:
+        Misconfigured, Unavailable: as :func:`run`.
+    """
+    async with (
+        _pipe() as (output, into),
+        _running(list(arguments), timeout_s, env=None, stdin=subprocess.DEVNULL, stdout=into, stderr=into) as process,
+    ):
+        into.close()
+        await _passed_on(process, output, heard)
+        return await process.wait()
+
+
+async def _passed_on(process: Process, output: asyncio.StreamReader, heard: Callable[[str], None]) -> None:
+    """Pass lines on until the output ends, or the process did and only its children in the background hold the pipe."""
+    # A progress bar ends its lines with CR alone.
+    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")("replace"), translate=True)
+    pending, chunk, left_bytes = "", b".", _LEFT_BEHIND_BYTES
+    while chunk and left_bytes > 0:
+        try:
+            async with asyncio.timeout(_LOOK_EVERY_S):
+                chunk = await output.read(_LONGEST_LINE)
+        except TimeoutError:
+            if process.returncode is None:
+                continue
+            chunk = b""
+        if process.returncode is not None:
+            left_bytes -= len(chunk)
+        *lines, pending = (pending + decoder.decode(chunk, final=not chunk)).split("\n")
+        for line in lines:
+            heard(line)
+        if len(pending) >= _LONGEST_LINE:
+            heard(pending)
+            pending = ""
+    if pending:
+        heard(pending)
+
+
+@contextlib.asynccontextmanager
+async def _pipe() -> AsyncIterator[tuple[asyncio.StreamReader, IO[bytes]]]:
+    """Hold a pipe: its end to read from here, and the one to give away."""
+    # One of asyncio's own would stay open, past the loop's end, for as long as anybody holds its other end.
+    out, into = os.pipe()
+    with os.fdopen(into, "wb", buffering=0) as writing, os.fdopen(out, "rb", buffering=0) as reading:
+        reader = asyncio.StreamReader()
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), reading)
+        try:
+            yield reader, writing
+        finally:
+            transport.close()
+
+
+@contextlib.asynccontextmanager
+async def _running(command: list[str], timeout_s: float, **how: Any) -> AsyncIterator[Process]:
+    """Hold a process running in a session of its own, of which nothing is left when the block ends before it."""
     try:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=clean_environment(environment),
-            cwd=directory,
-            start_new_session=True,
-        )
+        process = await asyncio.create_subprocess_exec(*command, **how, start_new_session=True)
     except OSError as e:
         raise Misconfigured(f"Running {command[0]} failed: {e.strerror or e}") from e
     try:
         async with asyncio.timeout(timeout_s):
-            out, err = await process.communicate(stdin)
+            yield process
     except TimeoutError:
         raise Unavailable(f"{command[0]} did not finish within {timeout_s:g} s and was killed") from None
     finally:
@@ -73,7 +144,6 @@ async def run(
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
-    return Finished(process.returncode or 0, _text(out), _text(err))
 
 
 def end_with_parent() -> None:

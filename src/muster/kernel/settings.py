@@ -2,7 +2,8 @@
 
 The loader keeps the line of every key, so that a pydantic error location can be said as ``cluster.yaml:12``. Unknown keys
 are errors that name the nearest known key. YAML is read as version 1.1, as Ruby reads the files administrators already
-have (``reference/stack.md`` §3), and never constructs anything but plain values.
+have (``reference/stack.md`` §3), and never constructs anything but plain values. What would cost a small file more than
+linear time is refused before it is built: deep nesting, aliases within aliases, numbers of thousands of digits.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -19,10 +20,16 @@ from pydantic_core import ErrorDetails
 
 from muster.kernel.errors import Misconfigured
 from muster.kernel.files import read_bounded
+from muster.kernel.names import shown
 
 Location = tuple[str | int, ...]
 
-_MOST_KEYS = 50_000
+_MOST_VALUES = 50_000
+# libyaml composes by recursion in C, where too deep is no exception but the end of the process.
+_DEEPEST = 100
+# YAML 1.1 reads 1:30:00 to base 60, in quadratic time; no setting needs a number of more characters.
+_LONGEST_NUMBER = 100
+_SHOWN_WHERE, _SHOWN_SENTENCE = 200, 1000
 
 
 class Settings(BaseModel):
@@ -50,8 +57,9 @@ class Problem:
     sentence: str
 
     def __str__(self) -> str:
-        place = f"line {self.line}: " if self.line else ""
-        return f"{place}{self.where}: {self.sentence}" if self.where else f"{place}{self.sentence}"
+        # Keys come from the file as they are, and a double-quoted one may hold anything.
+        place, sentence = f"line {self.line}: " if self.line else "", shown(self.sentence, _SHOWN_SENTENCE)
+        return f"{place}{shown(self.where, _SHOWN_WHERE)}: {sentence}" if self.where else f"{place}{sentence}"
 
     def as_json(self) -> dict[str, Any]:
         return {"line": self.line, "where": self.where, "sentence": self.sentence}
@@ -70,12 +78,17 @@ class InvalidSettings(Misconfigured):
 
 @dataclass(frozen=True)
 class Document:
-    """A parsed YAML file that remembers where its keys stand."""
+    """A parsed YAML file that remembers where its keys stand.
+
+    Attributes:
+        problems: what is wrong with the text itself: keys that stand twice, of which ``content`` has the last.
+    """
 
     path: str
     content: Any
     lines: Mapping[Location, int]
     above: Location = ()
+    problems: tuple[Problem, ...] = ()
 
     def line_of(self, location: Location) -> int:
         """Return the line of the key, or of its nearest ancestor that stands in the file."""
@@ -88,22 +101,26 @@ class Document:
         return Problem(self.line_of(location), dotted((*self.above, *location)), sentence)
 
     def below(self, location: Location, content: Any) -> Document:
-        """Return the part of the document under a key, still knowing its lines."""
+        """Return the part of the document under a key, still knowing its lines; the whole speaks of the text's problems."""
         return Document(self.path, content, self.lines, (*self.above, *location))
 
     def parsed(self, model: type[M]) -> M:
         """Return the content as the model.
 
         Raises:
-            InvalidSettings: with every problem, not just the first.
+            InvalidSettings: with every problem, those of the text included, not just the first.
         """
         try:
-            return model.model_validate(self.content)
+            found = model.model_validate(self.content)
         except ValidationError as e:
-            found = e.errors()
+            errors = e.errors()
             # A list whose items are wrong also counts as too short: only the deepest problem is the cause.
-            causes = [d for d in found if not any(_is_above(d["loc"], other["loc"]) for other in found)]
-            raise InvalidSettings(self.path, _joined([self._problem(model, d) for d in causes])) from None
+            causes = [d for d in errors if not any(_is_above(d["loc"], other["loc"]) for other in errors)]
+            listed = _joined([self._problem(model, d) for d in causes])
+            raise InvalidSettings(self.path, [*self.problems, *listed]) from None
+        if self.problems:
+            raise InvalidSettings(self.path, self.problems)
+        return found
 
     def _problem(self, model: type[BaseModel], details: ErrorDetails) -> Problem:
         # pydantic adds the names of union members to locations; only parts that stand in the file, or its end, are shown.
@@ -161,48 +178,126 @@ def read(path: Path) -> Document:
 
     Raises:
         Misconfigured: the file cannot be read.
-        InvalidSettings: it is not YAML, or a key stands twice.
+        InvalidSettings: it is not YAML, or nothing that settings are made of.
     """
     return parse(read_bounded(path, what="settings file", limit_bytes=1 << 20), str(path))
 
 
 def parse(text: str | bytes, path: str = "settings") -> Document:
-    """As :func:`read`, for text already in memory."""
+    """As :func:`read`, for text already in memory. A key that stands twice is a problem that ``parsed`` reports."""
+    survey = _Survey(path)
     try:
-        node = yaml.compose(text, Loader=yaml.CSafeLoader)
-        if node is None:
-            return Document(path, {}, {(): 1})
-        lines: dict[Location, int] = {}
-        problems: list[Problem] = []
-        _note_lines(node, (), lines, problems)
-        if problems:
-            raise InvalidSettings(path, problems)
-        content = yaml.load(text, Loader=yaml.CSafeLoader)
+        if (line := _too_deep(text)) is not None:
+            raise InvalidSettings(path, [Problem(line, "", f"more than {_DEEPEST} levels deep")])
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return Document(path, {}, {(): 1})
+            survey.note(node, (), survey.lines)
+            if survey.unusable:
+                raise InvalidSettings(path, [*survey.twice, *survey.unusable])
+            return Document(path, loader.construct_document(node), survey.lines, problems=tuple(survey.twice))
+        finally:
+            loader.dispose()
     except yaml.MarkedYAMLError as e:
         line = e.problem_mark.line + 1 if e.problem_mark else 0
-        raise InvalidSettings(path, [Problem(line, "", f"not YAML: {e.problem or e}")]) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as e:
-        raise InvalidSettings(path, [Problem(0, "", f"not YAML: {e}")]) from None
-    return Document(path, content, lines)
+        raise InvalidSettings(path, [*survey.twice, Problem(line, "", f"not YAML: {e.problem or e}")]) from None
+    except (yaml.YAMLError, ValueError) as e:
+        raise InvalidSettings(path, [*survey.twice, Problem(0, "", f"not YAML: {e}")]) from None
 
 
-def _note_lines(node: yaml.Node, at: Location, lines: dict[Location, int], problems: list[Problem]) -> None:
-    if len(lines) > _MOST_KEYS:
-        # Aliases within aliases multiply; a handful of lines could otherwise fill the memory.
-        raise ValueError(f"more than {_MOST_KEYS} keys, aliases counted")
-    lines.setdefault(at, node.start_mark.line + 1)
-    if isinstance(node, yaml.MappingNode):
+def _too_deep(text: str | bytes) -> int | None:
+    """Return the line where the text nests too deeply; reads no further, because libyaml takes quadratic time for it."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > _DEEPEST:
+                return event.start_mark.line + 1 if event.start_mark else 0
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+    return None
+
+
+class _Loader(yaml.CSafeLoader):
+    """Says the line of a value that its tag does not fit, where PyYAML raises whatever it stumbled on."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as e:
+            kind = node.tag.rpartition(":")[2]
+            raise yaml.constructor.ConstructorError(None, None, f"a value that is no {kind}", node.start_mark) from e
+
+
+class _Survey:
+    """Where everything stands in a document, and what of it is no setting.
+
+    Attributes:
+        lines: by place; of a key that stands twice, those of the last.
+        unusable: what must not be constructed.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.lines: dict[Location, int] = {}
+        self.twice: list[Problem] = []
+        self.unusable: list[Problem] = []
+        self._path = path
+        self._values = 0
+        self._told: set[int] = set()
+
+    def note(self, node: yaml.Node, at: Location, lines: dict[Location, int]) -> None:
+        """Note the node and all below it, aliases followed.
+
+        Raises:
+            InvalidSettings: there is more of it than settings ever are.
+        """
+        # Aliases within aliases multiply; a handful of lines could otherwise fill the memory, or lead back to themselves.
+        self._values += 1
+        if self._values > _MOST_VALUES:
+            self._refuse(node, f"more than {_MOST_VALUES} values, aliases counted")
+        if len(at) > _DEEPEST:
+            self._refuse(node, f"more than {_DEEPEST} levels deep, aliases followed")
+        lines.setdefault(at, node.start_mark.line + 1)
+        if isinstance(node, yaml.MappingNode):
+            self._note_keys(node, at, lines)
+        elif isinstance(node, yaml.SequenceNode):
+            for index, value in enumerate(node.value):
+                self.note(value, (*at, index), lines)
+        else:
+            self._look_at(node, at)
+
+    def _note_keys(self, node: yaml.MappingNode, at: Location, lines: dict[Location, int]) -> None:
+        last = {str(key.value): index for index, (key, _) in enumerate(node.value) if isinstance(key, yaml.ScalarNode)}
         seen: set[str] = set()
-        for key, value in node.value:
+        for index, (key, value) in enumerate(node.value):
+            if not isinstance(key, yaml.ScalarNode):
+                self._tell(self.unusable, key, at, "has a key that is no text")
+                continue
             name = str(key.value)
+            place = (*at, name)
             if name in seen:
-                problems.append(Problem(key.start_mark.line + 1, dotted((*at, name)), "stands twice"))
+                self._tell(self.twice, key, place, "stands twice")
             seen.add(name)
-            lines[(*at, name)] = key.start_mark.line + 1
-            _note_lines(value, (*at, name), lines, problems)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            _note_lines(value, (*at, index), lines, problems)
+            self._look_at(key, place)
+            # What a later key of that name hides is looked through, too, and must not leave its lines to the later one.
+            known = lines if last[name] == index else {}
+            known[place] = key.start_mark.line + 1
+            self.note(value, place, known)
+
+    def _look_at(self, scalar: yaml.Node, at: Location) -> None:
+        if scalar.tag.endswith((":int", ":float")) and len(scalar.value) > _LONGEST_NUMBER:
+            self._tell(self.unusable, scalar, at, f"is a number of more than {_LONGEST_NUMBER} characters")
+
+    def _tell(self, problems: list[Problem], node: yaml.Node, at: Location, sentence: str) -> None:
+        # Once, however many aliases lead here.
+        if node.start_mark.index not in self._told:
+            self._told.add(node.start_mark.index)
+            problems.append(Problem(node.start_mark.line + 1, dotted(at), sentence))
+
+    def _refuse(self, node: yaml.Node, sentence: str) -> NoReturn:
+        raise InvalidSettings(self._path, [*self.twice, Problem(node.start_mark.line + 1, "", sentence)])
 
 
 def _known_keys(model: type[BaseModel], location: Location) -> list[str]:

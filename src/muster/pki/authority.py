@@ -31,6 +31,8 @@ CLOCK_SKEW = timedelta(minutes=5)
 COMMON_NAME = "Muster cluster CA"
 
 _MAX_ORGANIZATION = 64
+# A century; the dates of X.509 and of Python end in the year 9999.
+_MAX_DAYS = 36_500
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,9 @@ class ClusterCA:
         key_kind: KeyKind = "ec-p256",
         overwrite: bool = False,
         common_name: str = COMMON_NAME,
+        dry: bool = False,
     ) -> Self:
-        """Make a new self-signed CA and write it.
+        """Make a new self-signed CA and write it; ``dry`` refuses the same and writes nothing.
 
         Raises:
             Conflict: a CA lies there and ``overwrite`` is false; nothing was changed.
@@ -65,12 +68,12 @@ class ClusterCA:
         """
         if not cluster_name.isprintable() or not 0 < len(cluster_name) <= _MAX_ORGANIZATION:
             raise Rejected(f"A CA for {shown(cluster_name)!r} cannot be named: 1 to 64 printable characters are needed")
-        if not 1 <= valid_days <= 36500:
-            raise Rejected(f"A CA cannot be valid for {valid_days} days; 1 to 36500 are possible")
+        _check_days("A CA", valid_days)
         _refuse_overwrite(directory, overwrite)
         key = new_key(key_kind)
         ca = cls(directory, (_self_signed(cluster_name, common_name, key, now, valid_days),), key)
-        ca._write()
+        if not dry:
+            ca._write()
         return ca
 
     @classmethod
@@ -82,8 +85,11 @@ class ClusterCA:
         *,
         now: datetime | None = None,
         overwrite: bool = False,
+        dry: bool = False,
     ) -> Self:
         """Write a CA the site already has: its certificate, followed by its issuers when it is an intermediate.
+
+        ``dry`` refuses the same and writes nothing.
 
         Raises:
             Conflict: a CA lies there and ``overwrite`` is false; nothing was changed.
@@ -97,7 +103,8 @@ class ClusterCA:
         _check_authority(given[0], now or SystemClock().now())
         ca = cls(directory, _chain(given), key)
         _refuse_overwrite(directory, overwrite)
-        ca._write()
+        if not dry:
+            ca._write()
         return ca
 
     @classmethod
@@ -132,11 +139,9 @@ class ClusterCA:
         The certificate never outlives the CA: its end is cut to the CA's.
 
         Raises:
-            Rejected: the CA is expired or not yet valid at ``now``, or the validity is not positive.
+            Rejected: as :meth:`refuse_unless_able`.
         """
-        _check_authority(self.certificate, now)
-        if valid_days < 1:
-            raise Rejected(f"A certificate cannot be valid for {valid_days} days")
+        self.refuse_unless_able(now=now, valid_days=valid_days)
         key = new_key(request.key_kind)
         certificate = self._signed(request, key, now, valid_days)
         intermediates = pem_text(c for c in issuers(self.certificates) if not pems.self_issued(c))
@@ -148,6 +153,15 @@ class ClusterCA:
             key_pem=_key_pem(key),
             chain_pem=self.chain_pem,
         )
+
+    def refuse_unless_able(self, *, now: datetime, valid_days: int = 825) -> None:
+        """Refuse what :meth:`issue` would refuse.
+
+        Raises:
+            Rejected: the CA is expired or not yet valid at ``now``, or the validity is none that a certificate has.
+        """
+        _check_authority(self.certificate, now)
+        _check_days("A certificate", valid_days)
 
     def _signed(self, request: BundleRequest, key: PrivateKey, now: datetime, valid_days: int) -> x509.Certificate:
         usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
@@ -256,6 +270,11 @@ def _usage(
 
 def _digest(key: PrivateKey) -> hashes.SHA256 | None:
     return None if isinstance(key, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey) else hashes.SHA256()
+
+
+def _check_days(what: str, days: int) -> None:
+    if not 1 <= days <= _MAX_DAYS:
+        raise Rejected(f"{what} cannot be valid for {days} days; 1 to {_MAX_DAYS} are possible")
 
 
 def _check_pair(certificate: x509.Certificate, key: PrivateKey, key_name: str, certificate_name: str) -> None:

@@ -148,8 +148,7 @@ def write(bundle: Bundle, directory: Path) -> BundlePaths:
         Unavailable: the disk refused; the old bundle still stands.
     """
     at = paths(directory, bundle.kind, bundle.name)
-    if at.directory.exists() and not at.directory.is_symlink():
-        raise Conflict(f"{at.directory} was not made by Muster (it is no link to a version); move it away first")
+    refuse_unless_ours(at)
     versions = at.directory.with_name(f".{at.directory.name}")
     version = versions / f"{bundle.serial:040x}"
     make_directory(at.directory.parent)
@@ -166,6 +165,16 @@ def write(bundle: Bundle, directory: Path) -> BundlePaths:
     _point(at.directory, version)
     _forget(versions, keep={version.name, previous})
     return at
+
+
+def refuse_unless_ours(at: BundlePaths) -> None:
+    """Refuse to replace what :func:`write` did not make.
+
+    Raises:
+        Conflict: something else lies there.
+    """
+    if at.directory.exists() and not at.directory.is_symlink():
+        raise Conflict(f"{at.directory} was not made by Muster (it is no link to a version); move it away first")
 
 
 def _current(link: Path) -> str:

@@ -12,11 +12,11 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from cryptography import x509
 
@@ -25,7 +25,7 @@ from muster.kernel.errors import Conflict, Misconfigured, NotFound, Rejected, Un
 from muster.kernel.files import make_directory, read_bounded, write_atomically
 from muster.pki import pem as pems
 from muster.pki.authority import ClusterCA, ca_paths, issuers, pem_text, set_aside
-from muster.pki.bundles import BundlePaths, BundleRequest, certificate_facts, present, write
+from muster.pki.bundles import BundlePaths, BundleRequest, certificate_facts, present, refuse_unless_ours, write
 from muster.pki.facts import CertificateFacts
 from muster.pki.rotation import (
     STEPS,
@@ -48,18 +48,21 @@ from muster.pki.rotation import (
 Requested = Callable[[BundlePaths, CertificateFacts | None], BundleRequest]
 
 
+class Maker(Protocol):
+    """How the new CA comes into being."""
+
+    def __call__(self, directory: Path, common_name: str, *, dry: bool) -> ClusterCA:
+        """Write the new CA into a directory; ``dry`` refuses the same and writes nothing."""
+
+
 @dataclass(frozen=True)
 class Workshop:
-    """What carrying out needs beside the directory.
-
-    Attributes:
-        make: writes the new CA into a directory, under a common name.
-    """
+    """What carrying out needs beside the directory."""
 
     directory: Path
     clock: Clock
     valid_days: int
-    make: Callable[[Path, str], ClusterCA]
+    make: Maker
 
 
 def viewed(directory: Path, now: datetime, requested: Requested) -> View:
@@ -119,6 +122,27 @@ def alone(directory: Path) -> Iterator[None]:
         os.close(fd)
 
 
+def refuse_unless_able(commands: Sequence[Command], workshop: Workshop) -> None:
+    """Refuse what one of these commands would be refused with, while none is carried out.
+
+    Raises:
+        MusterError: as :func:`carry_out`; nothing was changed.
+    """
+    directory = workshop.directory
+    promoted = any(isinstance(c, Promote) for c in commands)
+    issuing: ClusterCA | None = None
+    for command in commands:
+        match command:
+            case Begin():
+                ClusterCA.open(directory)
+            case MakeCA():
+                workshop.make(_new(directory), command.common_name, dry=True)
+            case Reissue():
+                issuing = issuing or ClusterCA.open(_new(directory) if promoted else directory)
+                issuing.refuse_unless_able(now=workshop.clock.now(), valid_days=workshop.valid_days)
+                refuse_unless_ours(command.held.at)
+
+
 def carry_out(command: Command, workshop: Workshop) -> None:
     """Do one command.
 
@@ -136,7 +160,7 @@ def carry_out(command: Command, workshop: Workshop) -> None:
         case MakeCA():
             # A key without its certificate is what an interruption leaves; nobody has seen that CA yet.
             shutil.rmtree(_new(directory), ignore_errors=True)
-            workshop.make(_new(directory), command.common_name)
+            workshop.make(_new(directory), command.common_name, dry=False)
         case Trust():
             trusted = command.certificates or _both(directory, command.file)
             write_atomically(command.file.parent.resolve() / command.file.name, pem_text(trusted))

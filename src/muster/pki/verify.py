@@ -15,9 +15,9 @@ from typing import Any
 
 from cryptography import x509
 
-from muster.kernel.errors import Misconfigured
+from muster.kernel.errors import Misconfigured, Rejected
 from muster.kernel.files import read_bounded
-from muster.kernel.names import shown
+from muster.kernel.names import host_or_address, shown
 from muster.pki import pem as pems
 from muster.pki.bundles import BundlePaths
 from muster.pki.complaints import Complaint, complaints
@@ -94,7 +94,13 @@ async def verify_port(
 
     Raises:
         Misconfigured: one of our own files cannot be used.
+        Rejected: the host, the port or the name is none.
     """
+    # Checked here, because resolver and TLS library raise UnicodeError for a label that is too long, or empty.
+    for name in (host, server_name):
+        host_or_address(name)
+    if not 0 < port < 65536:
+        raise Rejected(f"{port} is no port; there are 1 to 65535")
     at = _Port(host, port, server_name, ca_file, certificate, key, timeout_s)
     trusted = pems.certificates(read_bounded(ca_file, what="CA file"), f"The CA file {ca_file}")
     careful = client_context(ca_file, certificate, key)

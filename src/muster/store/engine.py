@@ -300,6 +300,8 @@ def _engine(place: Place, *, connect_timeout_s: float, statement_timeout_s: floa
         event.listen(engine.sync_engine, "do_connect", _private_file(place))
         event.listen(engine.sync_engine, "connect", _tuned_sqlite)
         event.listen(engine.sync_engine, "begin", _begin_of_sqlite)
+    else:
+        event.listen(engine.sync_engine, "connect", _made_durable)
     return engine
 
 
@@ -349,6 +351,24 @@ async def _made_write_ahead(connection: Any) -> None:
         else:
             return
         await asyncio.sleep(_SWITCH_PAUSE_S)
+
+
+def _made_durable(connection: Any, _record: Any) -> None:
+    """Have the server acknowledge no commit of this session before it is on disk, whatever its own default is.
+
+    Not among the connection's options: those would also lower a stronger default, such as ``remote_apply``. Set even
+    where it is ``on`` already, for the server's configuration may be read again under an open session.
+    """
+    cursor = connection.cursor()
+    try:
+        cursor.execute(
+            "SELECT set_config('synchronous_commit', CASE WHEN now IN ('off', 'local', 'remote_write') THEN 'on' ELSE now"
+            " END, false) FROM current_setting('synchronous_commit') AS now"
+        )
+    finally:
+        cursor.close()
+    # The setting would go with the transaction the driver began for it.
+    connection.commit()
 
 
 def _begin_of_sqlite(connection: Connection) -> None:

@@ -27,6 +27,7 @@ GOOD: dict[str, Any] = {
         {"id": 1, "name": "proxy01.example.com", "address": "127.0.0.11"},
         {"id": 2, "name": "old.example.com", "address": "127.0.0.12", "kind": "foreman"},
     ],
+    "signer": "old.example.com",
     "features": {name: {"provider": "memory"} for name in ("dns", "puppet", "puppetca")},
 }
 
@@ -51,6 +52,14 @@ def test_a_good_file_is_a_cluster_without_findings(tmp_path: Path) -> None:
     assert cluster == loaded(written(tmp_path))
 
 
+def test_members_that_would_sign_out_of_several_cas_make_no_cluster(tmp_path: Path) -> None:
+    cluster, found = checked(written(tmp_path, signer="any"))
+    assert cluster is None
+    assert [(p.where, "signer: NAME" in p.sentence) for p in found] == [("signer", True)]
+    with pytest.raises(InvalidSettings, match="each a Puppet CA of its own"):
+        loaded(written(tmp_path, signer="any"))
+
+
 def test_the_findings_of_every_room_come_together_in_order_of_lines(tmp_path: Path) -> None:
     path = tmp_path / "cluster.yaml"
     path.write_text("""\
@@ -61,6 +70,7 @@ store: {url: "sqlite:///muster.db"}
 members:
   - {id: 1, name: a.example.com, address: 127.0.0.1}
   - {id: 1, name: b.example.com, address: 127.0.0.2}
+signer: b.example.com
 services:
   smartproxi: {enabled: false}
 features:
@@ -72,15 +82,15 @@ features:
     assert [(p.line, p.where) for p in found] == [
         (2, "cluster"),
         (7, "members[1].id"),
-        (9, "services.smartproxi"),
-        (11, "features.dnss"),
-        (12, "features.dns.ttl_s"),
+        (10, "services.smartproxi"),
+        (12, "features.dnss"),
+        (13, "features.dns.ttl_s"),
     ]
     with pytest.raises(InvalidSettings, match="has 5 problems"):
         loaded(path)
 
 
-@pytest.mark.parametrize("text", ["a: [", "a: 1\na: 2\n"])
+@pytest.mark.parametrize("text", ["a: [", "\0"])
 def test_a_file_that_cannot_be_parsed_has_findings_too(tmp_path: Path, text: str) -> None:
     path = tmp_path / "cluster.yaml"
     path.write_text(text)

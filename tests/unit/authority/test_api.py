@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -9,17 +9,21 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
+from sqlalchemy import insert, select
 
-from muster.authority import api, profile
-from muster.authority.authority import PuppetCA
+from muster.authority import api, csr, own, profile
+from muster.authority.authority import PuppetCA, entry_of
+from muster.authority.ledger import Ledger, certificate_row, serial_text
 from muster.authority.profile import Issuer
 from muster.cluster.file import Authority
 from muster.edge.routes import Access, Mount
 from muster.kernel.clock import FakeClock
 from muster.kernel.errors import Rejected, Unavailable
 from muster.store.engine import Store
+from muster.store.tables import certificates, revocations
 from tests.servers import puppetca
 from tests.servers.puppetca import ADMINISTRATOR, Answer, asked
 
@@ -188,6 +192,47 @@ async def test_with_infra_hosts_agents_get_the_short_list(store: Store, home: Pa
         assert puppetca.revoked_in((await ca.lists(whole=True)).pem) == set(serials.values())
 
 
+async def test_infra_hosts_switched_on_later_have_their_list_from_the_start(store: Store, home: Path) -> None:
+    await puppetca.begin(store, home)
+    serials = {}
+    async with puppetca.member(store, home, Authority(autosign=("all",), requests_per_minute=0)) as ca:
+        for name in ("infra.example.net", "other.example.net", "many.example.net"):
+            _, der = await enrolled(ca, name)
+            serials[name] = x509.load_der_x509_certificate(der).serial_number
+        await ca.clean(list(serials), actor="test")
+    async with puppetca.member(store, home, Authority(infra_hosts=("infra.example.net",))) as ca:
+        # No short list was ever made: the whole one says at least as much.
+        assert puppetca.revoked_in((await asked(ca, "GET", CRL)).body) == set(serials.values())
+        await ca.keep_up()
+        answer = await asked(ca, "GET", CRL)
+        assert puppetca.revoked_in(answer.body) == {serials["infra.example.net"]}
+        assert puppetca.number_in(answer.body) == 2
+        await ca.keep_up()
+        assert (await ca.lists()).number == 2
+    # As they are, they are not made anew by the next start.
+    async with puppetca.member(store, home, Authority(infra_hosts=("infra.example.net",))) as ca:
+        await ca.keep_up()
+        assert (await ca.lists()).number == 2
+    both = ("infra.example.net", "other.example.net")
+    async with puppetca.member(store, home, Authority(infra_hosts=both)) as ca:
+        await ca.keep_up()
+        assert puppetca.revoked_in((await ca.lists()).pem) == {serials[n] for n in both}
+
+
+async def test_members_that_know_different_infra_hosts_do_not_take_turns(store: Store, home: Path) -> None:
+    await puppetca.begin(store, home)
+    old, new = (Authority(autosign=("all",), infra_hosts=(n,), requests_per_minute=0) for n in ("b.net", "a.net"))
+    async with puppetca.member(store, home, old) as before, puppetca.member(store, home, new) as after:
+        await enrolled(before, "a.net")
+        await before.revoke("a.net", actor="test")
+        for _ in range(3):
+            for ca in (before, after):
+                await ca.keep_up()
+        # The one that started with the new hosts made it once.
+        assert (await after.lists()).number == 2
+        assert len(puppetca.revoked_in((await after.lists()).pem)) == 1
+
+
 # ------------------------------------------------------------------ who may what
 
 OPEN = [("GET", "certificate/ca"), ("GET", "certificate_revocation_list/ca"), ("GET", "certificate_request/x")]
@@ -326,10 +371,90 @@ async def test_a_host_renews_with_the_key_it_has(open_ca: PuppetCA) -> None:
     assert new.public_key() == host.key.public_key()
     assert new.serial_number != x509.load_der_x509_certificate(der).serial_number
     assert (await asked(open_ca, "GET", f"{V1}/certificate/a.example.net")).body == answer.body
-    # The old one stays valid, and cannot be renewed a second time.
+    # The old one stays valid, and whoever lost the answer gets the same again.
     again = await asked(open_ca, "POST", f"{V1}/certificate_renewal", by=der)
-    assert (again.status, "replaced" in again.body) == (403, True)
+    assert (again.status, again.body) == (200, answer.body)
     assert (await asked(open_ca, "GET", f"{V1}/expirations", by=der)).status == 200
+
+
+async def test_an_answer_that_was_lost_until_its_certificate_ended_is_given_anew(store: Store, home: Path) -> None:
+    await puppetca.begin(store, home)
+    clock = FakeClock(datetime.now(UTC))
+    settings = Authority(autosign=("all",), allow_auto_renewal=True, auto_renewal_ttl_days=10, requests_per_minute=0)
+    async with puppetca.member(store, home, settings, clock=clock) as ca:
+        _, der = await enrolled(ca, "a.example.net")
+        lost = await ca.renew(der)
+        clock.advance(timedelta(days=9).total_seconds())
+        assert await ca.renew(der) == lost
+        clock.advance(timedelta(days=2).total_seconds())
+        given = await ca.renew(der)
+        assert given != lost
+        assert x509.load_pem_x509_certificate(given.encode()).not_valid_after_utc > clock.now()
+        assert await ca.certificate("a.example.net") == given
+
+
+async def test_a_certificate_replaced_for_another_key_is_not_given_to_the_old_ones_holder(open_ca: PuppetCA) -> None:
+    _, der = await enrolled(open_ca, "a.example.net")
+    await own.host_files(open_ca, "a.example.net", ["a.example.net"])
+    answer = await asked(open_ca, "POST", f"{V1}/certificate_renewal", by=der)
+    assert (answer.status, "replaced" in answer.body) == (403, True)
+
+
+async def test_a_renewal_that_was_revoked_is_not_given_again(open_ca: PuppetCA, store: Store) -> None:
+    _, der = await enrolled(open_ca, "a.example.net")
+    await open_ca.renew(der)
+    # Its own revocation alone, as an import may bring it; revoking the name revokes both.
+    live = x509.load_pem_x509_certificate((await open_ca.certificate("a.example.net")).encode())
+    async with store.write() as uow:
+        row = {"serial": serial_text(live.serial_number), "certname": "a.example.net", "revoked_at": 0.0}
+        await uow.connection.execute(insert(revocations).values(**row))
+    assert (await asked(open_ca, "POST", f"{V1}/certificate_renewal", by=der)).status == 403
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (lambda: rsa.generate_private_key(65537, 1024), "RSA keys must have 2048"),  # noqa: S505 - as puppetserver takes it
+        (lambda: ec.generate_private_key(ec.SECP224R1()), "Curve secp224r1 is not accepted"),
+        ("*.example.net", "a wildcard among its names"),
+        (x509.RFC822Name("root@example.net"), "names other than DNS and IP: RFC822Name"),
+    ],
+    ids=["rsa-1024", "p-224", "wildcard", "e-mail"],
+)
+async def test_what_would_not_be_signed_is_not_renewed_and_that_is_written_down_once(
+    open_ca: PuppetCA, store: Store, made: Any, said: str
+) -> None:
+    """Such certificates come by import: puppetserver signs them."""
+    key = made() if callable(made) else ec.generate_private_key(ec.SECP256R1())
+    extra = [] if callable(made) else [x509.DNSName(made) if isinstance(made, str) else made]
+    der = await imported(store, "a.example.net", key, extra)
+    for _ in range(2):
+        answer = await asked(open_ca, "POST", f"{V1}/certificate_renewal", by=der)
+        assert (answer.status, answer.content_type) == (400, "text/plain;charset=utf-8")
+        assert said in answer.body
+    with pytest.raises(Rejected, match="Clean it, and let the host ask anew"):
+        await open_ca.renew_name("a.example.net", actor="test")
+    async with store.read() as uow:
+        live = select(certificates.c.serial).where(certificates.c.certname == "a.example.net")
+        assert len((await uow.connection.execute(live)).all()) == 1
+    history = await Ledger(store, "test").history("a.example.net", most=10)
+    assert [(h["event"], h["actor"]) for h in history] == [("renewal refused", "a.example.net")]
+
+
+async def imported(store: Store, name: str, key: Any, extra: list[x509.GeneralName]) -> bytes:
+    """Put a certificate into the ledger that no request would get; return it, DER."""
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
+    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name), *extra]), critical=False)
+    request = csr.as_der(builder.sign(key, hashes.SHA256()))
+    new = puppetca.new_ca()
+    signed = profile.signed_leaf(
+        request, new.issuer, new.key, serial=profile.random_serial(), now=datetime.now(UTC), ttl=timedelta(days=9)
+    )
+    async with store.write() as uow:
+        row = certificate_row(entry_of(signed), "importer")
+        await uow.connection.execute(insert(certificates).values(**row, issued_at=0.0))
+    return signed.public_bytes(Encoding.DER)
 
 
 async def test_renewal_that_is_off_is_not_found_which_agents_take_silently(ca: PuppetCA) -> None:
@@ -382,6 +507,46 @@ async def test_no_more_requests_wait_than_the_limit_says(store: Store, home: Pat
 
 
 # ------------------------------------------------------------------ the rest
+
+
+@pytest.mark.parametrize("ttl_s", [0, -1, -86_400, -86_401, -200_000, -100 * 365 * 86_400])
+async def test_a_time_to_live_below_zero_is_given_as_by_a_puppetserver(ca: PuppetCA, ttl_s: int) -> None:
+    await ca.submit("a.example.net", puppetca.agent("a.example.net").csr, source="192.0.2.1")
+    body = json.dumps({"desired_state": "signed", "cert_ttl": ttl_s}).encode()
+    signed = await asked(ca, "PUT", f"{V1}/certificate_status/a.example.net", by=admin(), body=body)
+    assert (signed.status, signed.body) == (204, "")
+    made = x509.load_pem_x509_certificate((await ca.certificate("a.example.net")).encode())
+    assert made.not_valid_before_utc <= made.not_valid_after_utc <= datetime.now(UTC)
+
+
+@pytest.mark.parametrize("name", ["\ud800", "a\udfff.example.net", "a\0.example.net"])
+async def test_what_can_be_no_name_is_refused_before_the_ledger_is_asked(
+    open_ca: PuppetCA, store: Store, name: str
+) -> None:
+    await open_ca.submit("a.example.net", puppetca.agent("a.example.net").csr, source="192.0.2.1")
+    body = json.dumps({"certnames": ["a.example.net", name]}).encode()
+    clean = await asked(open_ca, "PUT", f"{V1}/clean", by=admin(), body=body)
+    assert (clean.status, clean.body) == (400, "'certnames' must be a list of names.")
+    assert (await asked(open_ca, "POST", f"{V1}/sign", by=admin(), body=body)).status == 422
+    calls: list[Callable[[], Awaitable[object]]] = [
+        lambda: open_ca.clean(["a.example.net", name], actor="test"),
+        lambda: open_ca.sign_all(["a.example.net", name], actor="test"),
+        lambda: open_ca.certificate(name),
+        lambda: open_ca.request(name),
+        lambda: open_ca.status(name),
+        *(
+            lambda do=do: do(name, actor="test")
+            for do in (open_ca.sign, open_ca.revoke, open_ca.remove, open_ca.reject, open_ca.renew_name)
+        ),
+        lambda: Ledger(store, "test").history(name, most=1),
+    ]
+    for call in calls:
+        with pytest.raises(Rejected, match=r"(ud800|udfff|x00).* is no certname"):
+            await call()
+    # Nothing was done to the name beside it.
+    status = await open_ca.status("a.example.net")
+    assert status is not None
+    assert status.state == "signed"
 
 
 async def test_names_known_by_nobody_are_404_and_clean_says_which(ca: PuppetCA) -> None:
@@ -438,6 +603,25 @@ async def test_a_list_is_pushed_to_a_puppetserver_keeping_its_mode(store: Store,
         # A directory that is not there is logged, and nothing fails.
         await ca.keep_up()
         assert not absent.exists()
+
+
+@pytest.mark.parametrize("days", [1, 10, 30, 1825])
+async def test_a_list_of_any_life_is_renewed_in_its_last_fifth_or_month_and_not_before(
+    store: Store, home: Path, days: int
+) -> None:
+    settings = Authority(crl_ttl_days=days, requests_per_minute=0)
+    await puppetca.begin(store, home, settings=settings)
+    clock = FakeClock(datetime.now(UTC))
+    ahead_s = min(30.0, days / 5) * 86_400
+    async with puppetca.member(store, home, settings, clock=clock) as ca:
+        await ca.keep_up()
+        clock.advance(days * 86_400 - ahead_s - 600)
+        await ca.keep_up()
+        assert (await ca.lists()).number == 0
+        clock.advance(1200)
+        await ca.keep_up()
+        await ca.keep_up()
+        assert (await ca.lists()).number == 1
 
 
 async def test_a_list_is_renewed_before_it_ends_and_its_number_grows(store: Store, home: Path) -> None:

@@ -9,7 +9,7 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,9 +21,12 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, padding,
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
 
 from muster.authority import csr, custody, profile, signer
+from muster.authority.founding import Founding, founded, refuse_unless_new
 from muster.authority.profile import CAKey
+from muster.authority.remote import held
+from muster.authority.signer import Askers
 from muster.cluster.file import Authority, AuthorityKey
-from muster.kernel.errors import Misconfigured, Unavailable, Unsupported
+from muster.kernel.errors import Conflict, Misconfigured, Unavailable, Unsupported
 from muster.kernel.secrets import Secret
 from muster.store.engine import opened
 from tests.servers import available, puppetca
@@ -131,6 +134,57 @@ async def test_a_member_with_another_key_does_not_open(tmp_path: Path) -> None:
         with pytest.raises(Misconfigured, match="CA's key"):
             async with puppetca.member(store, tmp_path / "third"):
                 pass
+
+
+def test_a_key_is_written_under_its_passphrase_and_exported_without(tmp_path: Path) -> None:
+    ca = puppetca.new_ca()
+    given = put(tmp_path / "given.pem", puppetca.key_pem(ca.key), 0o640)
+    secret = put(tmp_path / "secret", b"open sesame\n")
+    settings = AuthorityKey(file=tmp_path / "keys" / "key.pem", passphrase_file=secret)
+    with custody.adopted(settings, ca.issuer, tmp_path / "absent", given) as adopted, adopted.in_place():
+        pass
+    assert settings.file is not None
+    assert b"BEGIN ENCRYPTED PRIVATE KEY" in settings.file.read_bytes()
+    assert settings.file.stat().st_mode & 0o777 == 0o600
+    with custody.opened(settings, ca.issuer, tmp_path / "absent") as key:
+        everything_signed(ca, key)
+    plain = custody.exported(settings, ca.issuer, tmp_path / "absent")
+    assert plain is not None
+    assert custody.in_file(put(tmp_path / "plain.pem", plain))
+    for content, said in ((b"\n", "is empty"), (b"x" * 1500, "cannot be used")):
+        with pytest.raises(Misconfigured, match=said):
+            custody.encoded(ca.key, put(secret, content))
+
+
+def test_a_key_that_came_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    ca = puppetca.new_ca()
+    given = put(tmp_path / "given.pem", puppetca.key_pem(ca.key))
+    file = tmp_path / "key.pem"
+    with custody.adopted(AuthorityKey(file=file), ca.issuer, file, given) as adopted:
+        put(file, b"another one's")
+        with pytest.raises(Conflict, match="exists by now"), adopted.in_place():
+            pytest.fail("the ledger was written")
+    assert file.read_bytes() == b"another one's"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["given.pem", "key.pem"]
+
+
+def test_a_key_goes_again_when_another_ca_was_first(tmp_path: Path) -> None:
+    ca = puppetca.new_ca()
+    given = put(tmp_path / "given.pem", puppetca.key_pem(ca.key))
+    file = tmp_path / "key.pem"
+
+    def race(lost: Exception) -> None:
+        with custody.adopted(AuthorityKey(file=file), ca.issuer, file, given) as adopted, adopted.in_place():
+            assert file.exists()
+            raise lost
+
+    with pytest.raises(Conflict):
+        race(Conflict("another one was first"))
+    assert not file.exists()
+    # What a silent store did is unknown: the CA may be there, and this its only key.
+    with pytest.raises(Unavailable):
+        race(Unavailable("no answer"))
+    assert file.exists()
 
 
 # ------------------------------------------------------------------ the signer
@@ -258,6 +312,167 @@ async def test_who_is_neither_its_owner_nor_root_gets_nothing_from_a_signer() ->
         shutil.rmtree(directory)
 
 
+@pytest.fixture
+def reachable() -> Iterator[Path]:
+    """Yield a directory that every account may enter."""
+    with tempfile.TemporaryDirectory(prefix="muster-signer-") as directory:
+        Path(directory).chmod(0o755)
+        yield Path(directory)
+
+
+async def asked_as(path: Path, user: int, group: int, *further: int) -> subprocess.CompletedProcess[bytes]:
+    """Ask for the public key as another account; the first byte of an answer is behind its length."""
+    code = (
+        "import socket,sys; s=socket.socket(socket.AF_UNIX); s.settimeout(5); s.connect(sys.argv[1]);"
+        "s.sendall(b'\\0\\0\\0\\1p'); sys.stdout.buffer.write(s.recv(99)[4:5])"
+    )
+    command = ["/usr/bin/env", "python3", "-c", code, str(path)]
+    return await asyncio.to_thread(
+        subprocess.run, command, user=user, group=group, extra_groups=further, cwd="/", capture_output=True, timeout=20,
+        check=False,
+    )  # fmt: skip
+
+
+NOBODY, DAEMON, THIRD = 65534, 1, 2
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+async def test_an_account_that_is_let_asks_and_its_neighbours_do_not(reachable: Path) -> None:
+    path = reachable / "socket"
+    async with signer.serving(path, puppetca.new_ca().key, Askers(frozenset({NOBODY}), None, NOBODY)):
+        found = path.stat()
+        assert (found.st_mode & 0o777, found.st_gid) == (0o660, NOBODY)
+        assert (await asked_as(path, NOBODY, NOBODY)).stdout == b"+"
+        # In the socket's group, so it connects; but it is not the account.
+        neighbour = await asked_as(path, DAEMON, NOBODY)
+        assert (neighbour.stdout, b"PermissionError" in neighbour.stderr) == (b"", False)
+        assert b"PermissionError" in (await asked_as(path, DAEMON, DAEMON)).stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+async def test_a_groups_members_ask_whichever_of_their_groups_it_is(reachable: Path) -> None:
+    path = reachable / "socket"
+    async with signer.serving(path, puppetca.new_ca().key, Askers(frozenset(), DAEMON, DAEMON)):
+        assert (await asked_as(path, NOBODY, DAEMON)).stdout == b"+"
+        assert (await asked_as(path, NOBODY, NOBODY, THIRD, DAEMON)).stdout == b"+"
+        assert b"PermissionError" in (await asked_as(path, NOBODY, NOBODY, THIRD)).stderr
+        # Even where the file's mode lets everybody in, the kernel says who asks.
+        path.chmod(0o666)
+        assert (await asked_as(path, NOBODY, NOBODY, THIRD)).stdout == b""
+
+
+@pytest.mark.parametrize(
+    ("users", "group", "said"),
+    [
+        (["no-such-account"], None, "There is no account no-such-account on this host"),
+        (["\udcff"], None, r"There is no account \\udcff"),
+        ([], "no-such-group", "There is no group no-such-group"),
+        (["daemon"], "nogroup", "daemon is not in the group nogroup, so it could not reach the socket"),
+        (["daemon", "nobody"], None, "daemon, nobody have no group in common"),
+    ],
+)
+def test_accounts_that_could_not_ask_are_named_at_the_start(users: Sequence[str], group: str | None, said: str) -> None:
+    with pytest.raises(Misconfigured, match=said):
+        Askers.named(users, group)
+
+
+def test_an_accounts_own_group_gets_the_socket() -> None:
+    assert Askers.named(["nobody"], None) == Askers(frozenset({NOBODY}), None, NOBODY)
+    assert Askers.named([], "daemon") == Askers(frozenset(), DAEMON, DAEMON)
+    assert Askers.named([], None) == Askers()
+
+
+@pytest.mark.parametrize("what", ["file", "directory", "link"])
+async def test_what_is_no_socket_is_left_alone(place: Path, what: str) -> None:
+    path, precious = place / "socket", place / "precious"
+    precious.write_text("mine")
+    if what == "file":
+        path.write_text("mine")
+    elif what == "directory":
+        path.mkdir()
+    else:
+        path.symlink_to(precious)
+    before = path.lstat()
+    with pytest.raises(Conflict, match="is there and is no socket; nothing was changed"):
+        async with signer.serving(path, puppetca.new_ca().key):
+            pass
+    assert (path.lstat().st_ino, path.lstat().st_mode) == (before.st_ino, before.st_mode)
+    assert precious.read_text() == "mine"
+
+
+async def test_a_second_signer_does_not_take_the_firsts_socket(place: Path) -> None:
+    ca, path = puppetca.new_ca(), place / "socket"
+    async with signer.serving(path, ca.key):
+        with pytest.raises(Conflict, match="Another process answers on"):
+            async with signer.serving(path, puppetca.new_ca("Puppet CA: other").key):
+                pass
+        await asyncio.to_thread(sign_over, path, ca)
+    assert not path.exists()
+
+
+async def test_a_socket_nobody_answers_on_any_more_is_used_again(place: Path) -> None:
+    ca, path = puppetca.new_ca(), place / "socket"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+        dead.listen()
+    assert path.is_socket()
+    async with signer.serving(path, ca.key):
+        await asyncio.to_thread(sign_over, path, ca)
+    assert not path.exists()
+
+
+async def test_a_signer_removes_no_socket_but_its_own(place: Path) -> None:
+    path = place / "socket"
+    async with signer.serving(path, puppetca.new_ca().key):
+        path.unlink()
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(str(path))
+    assert path.is_socket()
+
+
+def test_of_signers_that_start_at_once_over_a_dead_socket_one_serves(place: Path) -> None:
+    key_file = put(place / "key.pem", puppetca.key_pem(puppetca.new_ca().key))
+    path = place / "socket"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    command = [sys.executable, "-m", "muster", "ca", "signer", "--socket", str(path), "--key", str(key_file)]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(3)]
+    try:
+        said = []
+        for process in started:
+            assert process.stdout is not None
+            said.append(process.stdout.readline())
+        assert sorted(line[:11] for line in said) == [b"", b"", b"Signing for"]
+        sign_over(path, puppetca.new_ca())
+    finally:
+        for process in started:
+            process.terminate()
+        errors = [process.communicate(timeout=20)[1] for process in started]
+    assert sorted(p.returncode for p in started) == [0, 4, 4]
+    assert sum(b"Another process answers on" in e for e in errors) == 2
+
+
+async def test_whoever_says_our_public_key_and_signs_with_another_is_no_signer(place: Path) -> None:
+    ca, other, path = puppetca.new_ca(), puppetca.new_ca("Puppet CA: other").key, place / "socket"
+    assert isinstance(other, ec.EllipticCurvePrivateKey)
+    liar = held(ca.key.public_key(), lambda data: other.sign(data, ec.ECDSA(hashes.SHA256())))
+    async with signer.serving(path, liar):
+        with pytest.raises(Misconfigured, match=r"does not sign as Puppet CA: test does"):
+            await asyncio.to_thread(sign_over, path, ca)
+
+
+class _Nobody(Askers):
+    def include(self, peer: socket.socket) -> bool:
+        return False
+
+
+async def test_a_signer_that_does_not_let_us_ask_says_what_to_change(place: Path) -> None:
+    path = place / "socket"
+    async with signer.serving(path, puppetca.new_ca().key, _Nobody()):
+        with pytest.raises(Misconfigured, match=r"did not answer.*--allow-user and --allow-group say"):
+            await asyncio.to_thread(sign_over, path, puppetca.new_ca())
+
+
 def test_the_signer_of_the_command_line_is_a_process_of_its_own(place: Path) -> None:
     ca = puppetca.new_ca()
     key_file = put(place / "key.pem", puppetca.key_pem(ca.key))
@@ -356,6 +571,38 @@ def test_each_way_a_token_can_be_wrong_is_a_sentence(hsm: HSM, tmp_path: Path) -
     ):
         with pytest.raises(Misconfigured, match=said), custody.opened(settings, ca.issuer, tmp_path):
             pass
+
+
+@pytest.mark.parametrize("kind", ["rsa", "ec"])
+def test_a_new_ca_is_signed_by_the_key_on_a_token(hsm: HSM, tmp_path: Path, kind: str) -> None:
+    async def run() -> None:
+        settings = Authority(key=hsm.settings(kind), requests_per_minute=0)
+        founding = Founding("Puppet CA: token", "rsa-4096", 30, tmp_path / "ca_key.pem")
+        async with opened(Secret(f"sqlite:///{tmp_path}/store.db")) as store:
+            await founded(store, settings, founding, member="here")
+            async with puppetca.member(store, tmp_path / "home", settings) as member:
+                certificate = member.issuer.certificate
+                certificate.verify_directly_issued_by(certificate)
+                assert profile.belongs(puppetca.new_ca("Puppet CA: kinds", kind).key, certificate)
+                await member.submit("a.example.net", puppetca.agent("a.example.net").csr, source="192.0.2.1")
+                await member.sign("a.example.net", actor="test")
+        assert not (tmp_path / "ca_key.pem").exists()
+
+    asyncio.run(run())
+
+
+def test_a_token_that_cannot_be_used_makes_no_ca(hsm: HSM, tmp_path: Path) -> None:
+    async def run(settings: AuthorityKey, said: str) -> None:
+        founding = Founding("Puppet CA: token", "rsa-4096", 30, tmp_path / "ca_key.pem")
+        async with opened(Secret(f"sqlite:///{tmp_path}/store.db")) as store:
+            for make in (refuse_unless_new(store, Authority(key=settings), founding),
+                         founded(store, Authority(key=settings), founding, member="here")):  # fmt: skip
+                with pytest.raises(Misconfigured, match=said):
+                    await make
+
+    asyncio.run(run(hsm.settings("absent"), "There is no public key absent on the token muster"))
+    asyncio.run(run(hsm.settings("ec", label="absent"), "cannot be read"))
+    asyncio.run(run(hsm.settings("ec", module=tmp_path / "absent.so"), "cannot be read"))
 
 
 def test_another_cas_key_on_a_token_is_refused(hsm: HSM) -> None:

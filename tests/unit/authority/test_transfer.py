@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import subprocess
@@ -8,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.x509.oid import ExtensionOID
 from sqlalchemy import select
 
 from muster.authority import csr, profile, transfer
@@ -17,6 +21,7 @@ from muster.authority.authority import crls_in
 from muster.authority.ledger import Ledger
 from muster.authority.profile import Issuer
 from muster.authority.transfer import Found
+from muster.cluster.file import Authority
 from muster.kernel.errors import Conflict, Misconfigured
 from muster.kernel.secrets import Secret
 from muster.store.engine import Store, opened
@@ -233,7 +238,9 @@ def test_an_inventory_that_contradicts_itself_is_named(cadir: Path) -> None:
 async def test_without_a_list_nothing_is_revoked_and_that_is_wrong(store: Store, cadir: Path, home: Path) -> None:
     (cadir / "ca_crl.pem").unlink()
     found = read(cadir)
-    assert found.problems == ["ca_crl.pem is missing: revocations are not known"]
+    assert found.problems[0] == "ca_crl.pem is missing: revocations are not known"
+    assert "lacks the revocation list of Puppet Root CA" in found.problems[1]
+    assert len(found.problems) == 2
     await puppetca.take_over(store, home, cadir)
     published = await Ledger(store, "test").published()
     assert puppetca.revoked_in(published.own_pem) == set()
@@ -245,9 +252,190 @@ def test_without_inventory_or_requests_or_signed_the_rest_is_read(cadir: Path) -
     found = read(cadir)
     assert found.problems == []
     assert "inventory.txt is missing" in found.notes[0]
+    assert found.notes[1] == "requests is missing: nobody waits"
     assert (len(found.live), len(found.gone), len(found.pending)) == (9, 0, 0)
+
+
+@pytest.mark.parametrize("name", ["signed", "requests"])
+def test_a_directory_that_is_a_file_is_wrong(cadir: Path, name: str) -> None:
+    shutil.rmtree(cadir / name)
+    (cadir / name).write_text("")
+    (problem,) = read(cadir).problems
+    assert problem.startswith(f"{name} is no directory")
+
+
+def test_without_its_certificates_a_directory_is_wrong(cadir: Path) -> None:
     shutil.rmtree(cadir / "signed")
-    assert read(cadir).live == {}
+    found = read(cadir)
+    assert found.problems == ["signed is missing: what was issued is known from the inventory alone"]
+    assert (found.live, len(found.gone)) == ({}, 11)
+
+
+# ------------------------------------------------------------------ the ancestors' lists
+
+
+def parts(cadir: Path) -> tuple[str, str]:
+    """Return the sample's own list and the root's."""
+    own, root = (profile.pem_of(c) for c in crls_in((cadir / "ca_crl.pem").read_text()))
+    return own, root
+
+
+def root_list(cadir: Path, *, number: int, ends: timedelta, key: rsa.RSAPrivateKey | None = None) -> str:
+    """Return a list in the root's name, by its own key unless another one is given."""
+    chain = Issuer.read((cadir / "ca_crt.pem").read_text()).chain
+    root = Issuer.read(profile.pem_of(chain[1]))
+    signs = key or load_pem_private_key((cadir / "root_key.pem").read_bytes(), None)
+    assert isinstance(signs, rsa.RSAPrivateKey)
+    start = NOW - timedelta(days=900)
+    return profile.pem_of(profile.signed_list(root, signs, [], number=number, now=start, ttl=NOW + ends - start))
+
+
+def test_a_missing_list_of_the_root_is_wrong(cadir: Path) -> None:
+    own, _ = parts(cadir)
+    (cadir / "ca_crl.pem").write_text(own)
+    (problem,) = read(cadir).problems
+    assert problem.startswith("ca_crl.pem lacks the revocation list of Puppet Root CA")
+    assert "certificate_revocation = chain" in problem
+
+
+def test_a_list_of_the_root_that_it_did_not_sign_is_left_out(cadir: Path) -> None:
+    own, _ = parts(cadir)
+    forged = root_list(cadir, number=9, ends=timedelta(days=9), key=sample_key())
+    (cadir / "ca_crl.pem").write_text(own + forged)
+    found = read(cadir)
+    assert "is not signed by it; left out" in found.problems[0]
+    assert "lacks the revocation list" in found.problems[1]
+    assert found.ancestors_pem == ""
+
+
+def test_of_several_lists_of_the_root_the_newest_is_taken(cadir: Path) -> None:
+    own, root = parts(cadir)
+    newer = root_list(cadir, number=7, ends=timedelta(days=9))
+    (cadir / "ca_crl.pem").write_text(own + newer + root)
+    found = read(cadir)
+    assert (found.problems, found.ancestors_pem) == ([], newer)
+
+
+def test_a_list_of_the_root_that_has_ended_is_noted(cadir: Path) -> None:
+    own, _ = parts(cadir)
+    (cadir / "ca_crl.pem").write_text(own + root_list(cadir, number=7, ends=timedelta(days=-1)))
+    found = read(cadir)
+    assert found.problems == []
+    assert "agents refuse every certificate until they get a newer one" in found.notes[0]
+
+
+def test_a_file_with_the_roots_list_alone_lacks_ours(cadir: Path) -> None:
+    _, root = parts(cadir)
+    (cadir / "ca_crl.pem").write_text(root)
+    (problem,) = read(cadir).problems
+    assert problem == "ca_crl.pem holds no list of Puppet CA: proxy01.example.net: revocations are not known"
+
+
+def test_a_list_that_is_cut_off_is_refused(cadir: Path) -> None:
+    text = (cadir / "ca_crl.pem").read_text()
+    (cadir / "ca_crl.pem").write_text(text[:-60])
+    with pytest.raises(Misconfigured, match="cannot be decoded: it is cut off"):
+        read(cadir)
+
+
+# ------------------------------------------------------------------ bytes that are hardly certificates
+
+
+def with_extension_twice(name: str) -> bytes:
+    """Return a certificate of the sample's CA that says one extension twice; signed, so that only its content is wrong."""
+    issuer = Issuer.read((SAMPLE / "ca_crt.pem").read_text())
+    first, second = x509.ObjectIdentifier("1.3.6.1.4.1.34380.1.1.1"), x509.ObjectIdentifier("1.3.6.1.4.1.34380.1.1.2")
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]))
+        .issuer_name(issuer.certificate.subject)
+        .public_key(sample_key().public_key())
+        .serial_number(77)
+        .not_valid_before(NOW)
+        .not_valid_after(NOW + timedelta(days=1))
+        .add_extension(x509.UnrecognizedExtension(first, b"\x0c\x01a"), critical=False)
+        .add_extension(x509.UnrecognizedExtension(second, b"\x0c\x01a"), critical=False)
+        .sign(sample_key(), hashes.SHA256())
+    )
+    old = made.tbs_certificate_bytes
+    at = old.rindex(b"\x01\x01\x02\x04")
+    tbs = old[: at + 2] + b"\x01" + old[at + 3 :]
+    signature = sample_key().sign(tbs, padding.PKCS1v15(), hashes.SHA256())
+    whole = made.public_bytes(Encoding.DER).replace(old, tbs).replace(made.signature, signature)
+    body = base64.encodebytes(whole).decode()
+    return f"-----BEGIN CERTIFICATE-----\n{body}-----END CERTIFICATE-----\n".encode()
+
+
+def test_a_signed_certificate_with_a_repeated_extension_is_left_out(cadir: Path) -> None:
+    (cadir / "signed" / "twice.example.net.pem").write_bytes(with_extension_twice("twice.example.net"))
+    found = read(cadir)
+    assert found.problems == ["signed/twice.example.net.pem has an extension twice; left out"]
+    assert len(found.live) == 9
+
+
+def test_a_signed_certificate_with_an_undecodable_name_is_left_out(cadir: Path) -> None:
+    issuer = Issuer.read((SAMPLE / "ca_crt.pem").read_text())
+    # The kind of an X.400 address, which the library knows by number alone.
+    names = x509.UnrecognizedExtension(ExtensionOID.SUBJECT_ALTERNATIVE_NAME, b"\x30\x02\xa3\x00")
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "odd.example.net")]))
+        .issuer_name(issuer.certificate.subject)
+        .public_key(sample_key().public_key())
+        .serial_number(78)
+        .not_valid_before(NOW)
+        .not_valid_after(NOW + timedelta(days=1))
+        .add_extension(names, critical=False)
+        .sign(sample_key(), hashes.SHA256())
+    )
+    (cadir / "signed" / "odd.example.net.pem").write_bytes(made.public_bytes(Encoding.PEM))
+    (problem,) = read(cadir).problems
+    assert problem == "signed/odd.example.net.pem is no certificate of Puppet CA: proxy01.example.net; left out"
+
+
+def test_file_names_are_shown_so_that_they_can_be_printed(cadir: Path) -> None:
+    for place in ("signed", "requests"):
+        (cadir / place / "\udcff\x1b[2J.pem").write_bytes(b"junk")
+    for problem in read(cadir).problems:
+        assert problem.isprintable()
+        problem.encode()
+
+
+# ------------------------------------------------------------------ hosts that all agents must know
+
+
+async def test_infra_hosts_have_their_short_list_from_the_first_moment(store: Store, cadir: Path, home: Path) -> None:
+    (cadir / "infra_inventory.txt").write_text("twice01.example.net\n\nrevoked01.example.net\n")
+    found = read(cadir)
+    assert found.infra == ("twice01.example.net", "revoked01.example.net")
+    assert found.summary()["infra_hosts"] == list(found.infra)
+    assert found.key is not None
+    puppetca.put_key(home, (cadir / "ca_key.pem").read_bytes())
+    await transfer.take_over(
+        store, found, member="here", key=found.key, crl_ttl_days=1825, infra_hosts=("revoked01.example.net",)
+    )
+    serial = next(e.serial for e in found.live.values() if e.certname == "revoked01.example.net")
+    settings = Authority(infra_hosts=("revoked01.example.net",), requests_per_minute=0)
+    async with puppetca.member(store, home, settings) as ca:
+        short = await ca.lists()
+        assert puppetca.revoked_in(short.pem) == {serial}
+        assert (puppetca.number_in(short.pem), len(crls_in(short.pem))) == (3, 2)
+        assert puppetca.revoked_in((await ca.lists(whole=True)).pem) == {5, 0xB, 0xC}
+
+
+async def test_infra_hosts_are_exported_with_their_serials(
+    store: Store, cadir: Path, home: Path, tmp_path: Path
+) -> None:
+    await puppetca.take_over(store, home, cadir)
+    hosts = ("agent01.example.net", "absent.example.net", "agent02.example.net")
+    await transfer.write_directory(store, tmp_path / "out", key_pem=None, infra_hosts=hosts)
+    assert (tmp_path / "out" / "infra_inventory.txt").read_text() == "".join(f"{h}\n" for h in hosts)
+    found = read(cadir)
+    serials = {e.certname: e.serial for e in found.live.values()}
+    lines = (tmp_path / "out" / "infra_serials").read_text().splitlines()
+    # In decimal: puppetserver reads them so.
+    assert sorted(map(int, lines)) == sorted(serials[h] for h in hosts if h in serials)
+    assert read(tmp_path / "out").infra == hosts
 
 
 def test_another_cas_key_is_refused(cadir: Path) -> None:
@@ -308,6 +496,15 @@ def test_a_junk_counter_is_refused(cadir: Path, content: str, said: str) -> None
     (cadir / "serial").write_text(content)
     with pytest.raises(Misconfigured, match=said):
         read(cadir)
+
+
+@pytest.mark.parametrize("text", ["F" * 20, "80000000", "7FFFFFFF0"])
+def test_a_counter_that_puppetserver_could_not_read_is_refused(cadir: Path, text: str) -> None:
+    (cadir / "serial").write_text(text)
+    with pytest.raises(Misconfigured, match=f"serial holds {text}, and a puppetserver counts to 7FFFFFFF"):
+        read(cadir)
+    (cadir / "serial").write_text("7FFFFFFF")
+    assert read(cadir).counter == 0x7FFF_FFFF
 
 
 def test_a_directory_that_is_none_says_which_file_it_lacks(tmp_path: Path) -> None:
@@ -378,7 +575,7 @@ async def test_the_exported_directory_is_a_puppetservers(store: Store, cadir: Pa
     assert theirs <= lines
     assert [line.rpartition("=")[2] for line in lines - theirs] == ["admin.example.net"]
     modes = {name: oct((out / name).stat().st_mode & 0o777) for name in ("ca_key.pem", "serial", "signed")}
-    assert modes == {"ca_key.pem": "0o640", "serial": "0o644", "signed": "0o750"}
+    assert modes == {"ca_key.pem": "0o600", "serial": "0o644", "signed": "0o750"}
 
 
 async def test_random_serials_do_not_reach_the_counter(store: Store, cadir: Path, home: Path, tmp_path: Path) -> None:

@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 
 from muster.balancer.model import Balancing, Service, modelled, muster_services, problems, signs_itself
-from muster.balancer.profiles import CURRENT, SEED
+from muster.balancer.profiles import CURRENT, KNOWN, SEED
 from muster.cluster.file import ClusterFile
 from muster.kernel.errors import Misconfigured
-from muster.kernel.settings import Document, parse
+from muster.kernel.settings import Document, Problem, parse
 
 HEAD = """\
 schema: 1
@@ -38,6 +38,11 @@ def document(rest: str = "") -> Document:
 
 def model(rest: str = "") -> Balancing:
     return modelled(document(rest).parsed(ClusterFile))
+
+
+def said(rest: str) -> list[Problem]:
+    """Return what is wrong beside the signer, which the head does not name."""
+    return problems(document(f"{rest}signer: proxy02.test\n"))
 
 
 def service(rest: str, name: str) -> Service:
@@ -144,8 +149,92 @@ def test_ruby_members_are_asked_what_they_can_answer_and_never_get_a_proxy_heade
     for rest in ("", "edge: {proxy_protocol: required}\n"):
         theirs = {s.name: s.servers[1] for s in model(rest).services}
         assert (theirs["smartproxy"].question.kind, theirs["smartproxy"].question.uri) == ("alive", "/version")
+        assert theirs["smartproxy"].question.over == "mutual"
         assert {theirs[n].question.kind for n in theirs if n != "smartproxy"} == {"connect"}
         assert not any(s.proxied or s.question.proxied for s in theirs.values())
+
+
+def asked(rest: str = "") -> dict[str, tuple[int, str, str]]:
+    """Port, URI and how it is asked, of the Ruby member's programs."""
+    found = {s.name: s.servers[-1].question for s in model(rest).services if s.name != "smartproxy"}
+    return {n: (q.port, q.proof.uri, q.over) for n, q in found.items()}
+
+
+def test_a_program_behind_a_port_is_asked_and_not_only_connected_to() -> None:
+    seed = asked("profile: seed\nservices:\n  mqtt: {listen_port: 1883, member_port: 1883}\n")
+    assert seed == {
+        "http": (443, "/pulp/api/v3/status/", "verified"),
+        "https": (443, "/pulp/api/v3/status/", "verified"),
+        "anaconda": (8000, "/version", "plain"),
+        "rhsm": (8443, "", "verified"),
+        "amqp": (5647, "", "plain"),
+        "puppet": (8140, "/status/v1/simple", "tls"),
+        "puppetca": (8140, "/status/v1/simple/ca", "tls"),
+        "docker": (5000, "", "verified"),
+        "mqtt": (1883, "", "mutual"),
+    }
+    assert asked() == {n: q for n, q in seed.items() if n in asked()}
+    assert service("", "puppet").servers[1].question.proof.holds == "running"
+    # Pulp says 200 without its database.
+    assert "false" in service("", "https").servers[1].question.proof.lacks
+
+
+def test_our_members_ask_the_same_of_the_programs_beside_them_and_nothing_of_themselves() -> None:
+    for s in model("authority: {}\n").services:
+        ours, theirs = s.servers[0], s.servers[-1]
+        assert (ours.beside is None) is (s.name in ("smartproxy", "anaconda", "puppetca"))
+        assert ours.beside in (None, theirs.question)
+        assert theirs.beside is None or theirs is ours
+
+
+def test_port_80_is_asked_itself_where_443_is_not_offered_or_says_nothing_more() -> None:
+    for override in (
+        "https: {enabled: false}",
+        "https: {check: tcp}",
+        "http: {check: tcp}",
+        "https: {destinations: signer}",
+    ):
+        assert asked(f"signer: Proxy01.test\nservices:\n  {override}\n")["http"] == (80, "", "plain")
+    assert asked("services:\n  https: {member_port: 444}\n")["http"][0] == 444
+    assert asked("services:\n  http: {check: {path: /pub/}}\n")["http"] == (80, "/pub/", "plain")
+
+
+@pytest.mark.parametrize(
+    ("check", "wanted"),
+    [
+        ("tcp", ("", "plain", 200, "", 1.0, None)),
+        ("{ca_file: /etc/ca.pem}", ("/status/v1/simple", "verified", 200, "running", 3.0, "/etc/ca.pem")),
+        ("{timeout_s: 9}", ("/status/v1/simple", "tls", 200, "running", 9.0, None)),
+        ("{path: /x, status: 204}", ("/x", "tls", 204, "", 3.0, None)),
+        ("{path: /x, over: mutual, holds: fine}", ("/x", "mutual", 200, "fine", 3.0, None)),
+        ("{path: /x, over: plain, ca_file: /etc/ca.pem}", ("/x", "plain", 200, "", 3.0, "/etc/ca.pem")),
+    ],
+)
+def test_the_cluster_file_says_what_a_program_is_asked(check: str, wanted: tuple[object, ...]) -> None:
+    proof = service(f"services:\n  puppet: {{check: {check}}}\n", "puppet").servers[1].question.proof
+    assert (proof.uri, proof.over, proof.status, proof.holds, proof.timeout_s, proof.ca_file) == wanted
+
+
+def test_a_ruby_proxy_may_be_asked_something_else() -> None:
+    question = service("services:\n  smartproxy: {check: {path: /features}}\n", "smartproxy").servers[1].question
+    assert (question.kind, question.proof.uri, question.over) == ("connect", "/features", "mutual")
+
+
+def test_a_new_services_program_is_asked_over_what_its_clients_speak() -> None:
+    def added(traffic: str, check: str) -> tuple[str, str]:
+        new = f"services:\n  new: {{listen_port: 7000, member_port: 7000, traffic: {traffic}, check: {check}}}\n"
+        question = service(new, "new").servers[1].question
+        return question.proof.uri, question.over
+
+    assert added("tls", "{path: /ping}") == ("/ping", "tls")
+    assert added("plain", "{path: /ping}") == ("/ping", "plain")
+    assert added("tls", "{over: tls}") == ("", "tls")
+
+
+def test_an_expected_answer_to_nothing_is_a_problem() -> None:
+    new = "services:\n  new: {listen_port: 7000, member_port: 7000, check: {holds: fine}}\n  puppet: {check: {holds: x}}\n"
+    (found,) = (p for p in problems(document(f"signer: Proxy01.test\n{new}")) if p.where != "signer")
+    assert (found.where, "path" in found.sentence) == ("services.new.check.holds", True)
 
 
 def test_our_members_get_a_proxy_header_only_where_they_listen_themselves() -> None:
@@ -176,6 +265,22 @@ def test_overrides_change_disable_and_add() -> None:
     assert amqp.traffic == "tls-tunnel"
 
 
+@pytest.mark.parametrize("profile", ["seed", "current"])
+def test_a_known_service_beside_the_profile_keeps_its_traffic_unless_another_is_given(profile: str) -> None:
+    def added(name: str, more: str = "") -> Service:
+        ports = f"listen_port: 18{len(name)}3, member_port: 18{len(name)}4"
+        return service(f"profile: {profile}\nservices:\n  {name}: {{{ports}{more}}}\n", name)
+
+    for name, row in KNOWN.items():
+        found = added(name)
+        assert (found.label, found.traffic) == (row.label, row.traffic)
+        assert (found.timeouts.tunnel_s is None) == (name not in ("mqtt", "amqp"))
+    assert added("mqtt").balance == "leastconn"
+    assert added("mqtt", ", traffic: tls, balance: source").timeouts.tunnel_s is None
+    assert added("mqtt", ", traffic: tls, balance: source").balance == "source"
+    assert (added("syslog").traffic, added("syslog", ", traffic: tls-tunnel").timeouts.tunnel_s) == ("tls", 21600.0)
+
+
 def test_checks_slow_down_as_the_cluster_grows_but_not_beyond_five_seconds() -> None:
     def every_s(count: int) -> float:
         members = "".join(f"- {{id: {n}, name: m{n}.test, address: 10.1.0.{n}}}\n" for n in range(20, 20 + count))
@@ -187,36 +292,67 @@ def test_checks_slow_down_as_the_cluster_grows_but_not_beyond_five_seconds() -> 
 
 
 def test_an_unknown_service_is_named_with_its_line_and_the_nearest_known() -> None:
-    (found,) = problems(document("services:\n  htps: {balance: leastconn}\n"))
+    (found,) = said("services:\n  htps: {balance: leastconn}\n")
     assert (found.line, "'https'" in found.sentence, "listen_port" in found.sentence) == (9, True, True)
 
 
 def test_a_new_service_with_both_ports_is_no_problem() -> None:
-    assert problems(document("services:\n  mqtt: {listen_port: 1883, member_port: 1883}\n")) == []
-    assert len(problems(document("services:\n  mqtt: {listen_port: 1883}\n"))) == 1
+    assert said("services:\n  mqtt: {listen_port: 1883, member_port: 1883}\n") == []
+    assert len(said("services:\n  mqtt: {listen_port: 1883}\n")) == 1
 
 
 @pytest.mark.parametrize("second", ["puppet: {listen_port: 443}", "mqtt: {listen_port: 443, member_port: 1883}"])
 def test_two_services_on_one_port_are_said_where_it_was_written(second: str) -> None:
-    (found,) = problems(document(f"services:\n  {second}\n"))
+    (found,) = said(f"services:\n  {second}\n")
     assert found.line == 9
     assert "https" in found.sentence
     assert "443" in found.sentence
 
 
 def test_a_disabled_service_holds_no_port() -> None:
-    assert problems(document("services:\n  https: {enabled: false}\n  puppet: {listen_port: 443}\n")) == []
+    assert said("services:\n  https: {enabled: false}\n  puppet: {listen_port: 443}\n") == []
 
 
 def test_the_metrics_port_must_be_free() -> None:
-    (found,) = problems(document("balancers:\n- {address: 10.0.0.9, bind: 10.0.0.9, metrics_port: 8140}\n"))
+    (found,) = said("balancers:\n- {address: 10.0.0.9, bind: 10.0.0.9, metrics_port: 8140}\n")
     assert (found.line, found.where, "puppet" in found.sentence) == (9, "balancers[0].metrics_port", True)
 
 
 def test_a_balancer_may_not_take_its_members_ports() -> None:
-    (found,) = problems(document('balancers:\n- {address: 10.0.0.1, bind: "*"}\n'))
+    (found,) = said('balancers:\n- {address: 10.0.0.1, bind: "*"}\n')
     assert "Proxy01.test" in found.sentence
-    assert problems(document('balancers:\n- {address: 10.0.0.9, bind: "*"}\n')) == []
+    assert said('balancers:\n- {address: 10.0.0.9, bind: "*"}\n') == []
+
+
+SIGNERS = "puppetca would lead to 2 members, each a Puppet CA of its own; name the one that signs (signer: NAME)"
+
+
+@pytest.mark.parametrize("rest", ["", "signer: any\n", "profile: seed\n", "services:\n  puppetca: {balance: random}\n"])
+def test_several_members_that_would_each_sign_out_of_a_ca_of_their_own_are_said(rest: str) -> None:
+    (found,) = problems(document(rest))
+    assert found.where == "signer"
+    assert found.line == (8 if rest.startswith("signer") else 1)
+    assert found.sentence.startswith(SIGNERS)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "signer: proxy02.test\n",
+        "signer: proxy02.test\nservices:\n  puppetca: {destinations: all}\n",
+        "authority: {}\n",
+        "authority: {}\nsigner: any\n",
+        "services:\n  puppetca: {enabled: false}\n",
+    ],
+)
+def test_one_ca_or_none_is_no_problem(rest: str) -> None:
+    assert problems(document(rest)) == []
+
+
+def test_a_single_member_is_the_signer() -> None:
+    alone = HEAD[: HEAD.rindex("- {id: 12")]
+    assert problems(parse(alone)) == []
+    assert len(problems(parse(f"{alone}- {{id: 12, name: proxy02.test, address: 10.0.0.2}}\n"))) == 1
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from muster.balancer.haproxy.layout import Layout
 from muster.balancer.haproxy.render import RuntimePaths, generation, is_untouched, rendered
 from muster.balancer.haproxy.version import HAProxyVersion
 from muster.balancer.model import modelled
-from muster.cluster.file import Balancer, ClusterFile
+from muster.cluster.file import Balancer, ClusterFile, ServiceCheck
 from muster.kernel.errors import Misconfigured, Rejected, Unsupported
 from tests.unit.balancer.test_model import document
 
@@ -87,6 +88,104 @@ def test_both_sides_of_a_track_stop_softly_alike() -> None:
             for name in (probe, probe.partition("_")[0]):
                 head = next(x for x in it.splitlines() if x.startswith(f"backend {name} from "))
                 assert "http-check disable-on-404" in section(it, head)
+
+
+RUBIES = "signer: Proxy01.test\nservices:\n  mqtt: {listen_port: 1883, member_port: 1883}\n"
+
+
+def rubies(rest: str = RUBIES) -> str:
+    of = document(rest).parsed(ClusterFile)
+    members = tuple(m.model_copy(update={"kind": "foreman"}) for m in of.members)
+    which = Balancer(address="10.0.0.9")
+    return rendered(modelled(of.model_copy(update={"members": members})), which=which, runtime=PATHS, version=NEW)
+
+
+def test_a_ruby_members_programs_are_asked_and_not_only_connected_to() -> None:
+    it = rubies()
+    puppet, https = section(it, "backend puppet from tcp_base"), section(it, "backend https from tcp_base")
+    assert "http-check send meth GET uri /status/v1/simple ver HTTP/1.1 hdr host cluster.test" in puppet
+    assert [x for x in puppet if x.startswith(("timeout", "option"))] == ["timeout check 3s", "option httpchk"]
+    assert [x for x in puppet if "expect" in x] == [
+        "http-check expect status 200",
+        "http-check expect string 'running'",
+    ]
+    wanted = """http-check expect ! string '"database_connection":{"connected":false}'"""
+    assert "http-check send meth GET uri /pulp/api/v3/status/ ver HTTP/1.1 hdr host cluster.test" in https
+    assert wanted in https
+    http = servers(it, "backend http from tcp_base")[0]
+    assert (
+        " check port 443 check-ssl check-sni cluster.test verify required ca-file /etc/muster/pki/ca.pem inter" in http
+    )
+    assert " check inter " in servers(it, "backend anaconda from tcp_base")[0]
+
+
+def test_whose_certificate_is_not_known_is_not_verified_and_ours_is_shown_only_where_it_is_wanted() -> None:
+    def line(of: str, head: str) -> str:
+        return servers(of, head)[0]
+
+    it = rubies()
+    assert " check-ssl check-sni cluster.test verify none inter" in line(it, "backend puppet from tcp_base")
+    assert " verify required ca-file /etc/muster/pki/ca.pem inter" in line(it, "backend https from tcp_base")
+    for head in ("backend smartproxy from tcp_base", "backend mqtt from tcp_long"):
+        assert " verify required ca-file /etc/muster/pki/ca.pem crt /etc/muster/pki/check.pem inter" in line(it, head)
+    known = rubies("signer: Proxy01.test\nservices:\n  puppet: {check: {ca_file: /etc/puppet/ca.pem}}\n")
+    assert " verify required ca-file /etc/puppet/ca.pem inter" in line(known, "backend puppet from tcp_base")
+
+
+def test_a_handshake_is_enough_where_there_is_no_path() -> None:
+    assert "option httpchk" not in section(rubies(), "backend mqtt from tcp_long")
+
+
+def test_404_drains_members_of_ours_only() -> None:
+    it = rubies()
+    assert "disable-on-404" not in it
+    assert "http-check disable-on-404" in section(text("signer: Proxy01.test\n"), "backend puppetca from tcp_base")
+
+
+def test_a_mixed_services_programs_are_asked_in_a_backend_of_their_own() -> None:
+    it = text()
+    assert "track puppet_connect_probe/proxy02.test" in servers(it, "backend puppet from tcp_base")[1]
+    probe = section(it, "backend puppet_connect_probe from tcp_base")
+    assert "http-check send meth GET uri /status/v1/simple ver HTTP/1.1 hdr host cluster.test" in probe
+    assert "timeout check 3s" not in section(it, "backend puppet from tcp_base")
+
+
+@pytest.mark.parametrize("bad", ["/x y", "/x\nserver evil 1.2.3.4:1", "/x'", '/"', "/${HOME}", "/#", "x"])
+def test_no_path_can_break_a_line(bad: str) -> None:
+    from dataclasses import replace
+
+    good = modelled(document().parsed(ClusterFile))
+    first = next(s for s in good.services if s.name == "puppet")
+    asked = first.servers[1].question
+    for proof in (replace(asked.proof, uri=bad), replace(asked.proof, ca_file=f"/etc/{bad} ", over="verified")):
+        server = replace(first.servers[1], question=replace(asked, proof=proof))
+        with pytest.raises(Rejected):
+            rendered(
+                replace(good, services=(replace(first, servers=(server,)),)),
+                which=Balancer(address="10.0.0.9"),
+                runtime=PATHS,
+                version=NEW,
+            )
+
+
+@pytest.mark.parametrize("bad", ["it's", "a\nb", "\\", "\x07"])
+def test_no_text_of_an_answer_can_end_its_quotes(bad: str) -> None:
+    from dataclasses import replace
+
+    good = modelled(document().parsed(ClusterFile))
+    first = next(s for s in good.services if s.name == "puppet")
+    asked = first.servers[1].question
+    for proof in (replace(asked.proof, holds=bad), replace(asked.proof, lacks=bad)):
+        server = replace(first.servers[1], question=replace(asked, proof=proof))
+        with pytest.raises(Rejected):
+            rendered(
+                replace(good, services=(replace(first, servers=(server,)),)),
+                which=Balancer(address="10.0.0.9"),
+                runtime=PATHS,
+                version=NEW,
+            )
+    with pytest.raises(ValidationError):
+        ServiceCheck(path="/", holds=bad)
 
 
 def test_every_service_falls_back_to_unchecked_servers() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from muster.balancer.haproxy.sockets import ServerState
 from muster.balancer.model import Balancing, modelled
-from muster.balancer.steering import Held, Order, Place, Steering, Verb, observation, opinion, orders
+from muster.balancer.steering import Held, Order, Place, Steering, Verb, held_out, observation, opinion, orders
 from muster.cluster.file import ClusterFile
 from muster.cluster.life import OUT, STATES, Life, State
 from muster.cluster.observations import Observation, Opinion
@@ -202,6 +202,8 @@ def test_what_is_held_out_is_remembered_over_a_restart(tmp_path: Path) -> None:
     assert file.stat().st_mode & 0o777 == 0o600
     Steering(tmp_path).gate([("puppet", "p1.test")])
     assert [row[0] for row in json.loads(file.read_text())] == ["puppet", "smartproxy", "smartproxy_panic"]
+    assert held_out(tmp_path) == {PLACE, ("smartproxy_panic", "p1.test"), ("puppet", "p1.test")}
+    assert held_out(tmp_path / "elsewhere") == frozenset()
 
 
 @pytest.mark.parametrize("content", ["", "{", "7", "[1]", '["abc"]', '[["a", "b"]]', '[["a", "b", "kept"]]', "{}"])

@@ -22,7 +22,24 @@ def test_every_service_stands_with_ports_members_and_what_to_ask() -> None:
     ours, theirs = puppetca.members
     assert (puppetca.listen_port, ours.port, ours.check, ours.check_port) == (8141, 8140, "HTTPS GET", 9090)
     assert ours.path == "/health/ready?service=puppetca"
-    assert (theirs.check, theirs.check_port, theirs.path) == ("TCP connect", 8140, "")
+    assert (theirs.check, theirs.check_port, theirs.path) == ("HTTPS GET", 8140, "/status/v1/simple/ca")
+    assert (theirs.expects, theirs.verified, theirs.client_certificate) == ("status 200 with running", False, False)
+    assert puppetca.beside == "HTTPS GET port 8140/status/v1/simple/ca, status 200 with running"
+
+
+def test_how_each_program_is_asked_is_said() -> None:
+    it = table("profile: seed\nservices:\n  puppet: {check: {ca_file: /etc/puppet/ca.pem}}\n  https: {check: tcp}\n")
+    said = {s.name: lines(replace(it, services=(s,)))[-7:] for s in it.services}
+    wanted = {
+        "http": "TCP connect 10.0.0.2:80 ",
+        "anaconda": "HTTP GET 10.0.0.2:8000/version ",
+        "rhsm": "TLS handshake 10.0.0.2:8443 ",
+        "amqp": "TCP connect 10.0.0.2:5647 ",
+        "puppet": "HTTPS GET 10.0.0.2:8140/status/v1/simple, status 200 with running, certificate of /etc/puppet/ca.pem ",
+        "puppetca": "HTTPS GET 10.0.0.2:8140/status/v1/simple/ca, status 200 with running, any certificate ",
+    }
+    for name, words in wanted.items():
+        assert any(words in line for line in said[name]), said[name]
 
 
 def test_checks_need_a_header_only_where_members_refuse_without() -> None:

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+from muster.balancer.haproxy import descriptors
 from muster.cli import muster
+from muster.kernel.errors import Misconfigured, Unavailable
 
 CLUSTER = """\
 schema: 1
@@ -21,6 +24,7 @@ balancers:
 - {name: lb1, address: 10.0.0.8}
 - {name: lb2, address: 10.0.0.9}
 virtual_address: {address: 10.0.0.10/24, interface: eth0}
+signer: proxy01.test
 """
 
 
@@ -79,6 +83,40 @@ def test_envoys_files_are_written_into_one_directory_that_they_name(file: Path, 
     assert again.stdout.count("nothing would change") == len(list(directory.iterdir()))
 
 
+def test_the_lines_of_puppet_conf_are_for_people_and_programs(file: Path, tmp_path: Path) -> None:
+    shown = rendered(file, "puppet-conf")
+    said = json.loads(rendered(file, "puppet-conf", "--json").stdout)
+    assert said["configuration"] == shown.stdout
+    assert said["main"] == {"server": "cluster.test", "ca_server": "cluster.test", "ca_port": "8141"}
+    assert rendered(file, "puppet-conf", "--json", "--output", tmp_path / "out").exit_code == 2
+
+
 def test_the_table_is_for_people_and_programs(file: Path) -> None:
     assert "smartproxy: port 9090" in rendered(file, "table").stdout
     assert json.loads(rendered(file, "table", "--json").stdout)["address"] == "cluster.test"
+
+
+def test_a_check_counts_the_descriptors_that_haproxy_itself_does_not(
+    file: Path, needs: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs("haproxy")
+    file.write_text(CLUSTER.replace("{name: lb1,", "{name: lb1, maxconn: 1000000,"))
+    monkeypatch.setattr(descriptors, "limit", lambda: 4096)
+    for further in ((), ("--json",), ("--dry-run",)):
+        said = rendered(file, "haproxy", "--balancer", "lb1", "--check", *further)
+        assert isinstance(said.exception, Misconfigured)
+        assert "file descriptors (2 x maxconn 1000000" in str(said.exception)
+        assert said.output == ""
+    assert rendered(file, "haproxy", "--balancer", "lb1").exit_code == 0
+
+
+@pytest.mark.parametrize("engine", ["haproxy", "keepalived", "nginx"])
+def test_json_is_shown_and_never_pretends_to_be_written(file: Path, tmp_path: Path, engine: str) -> None:
+    said = rendered(file, engine, "--balancer", "lb1", "--json", "--output", tmp_path / "out")
+    assert (said.exit_code, (tmp_path / "out").exists()) == (2, False)
+
+
+def test_a_dry_run_refuses_a_place_where_nothing_can_be_written(file: Path, tmp_path: Path) -> None:
+    for further in ((), ("--dry-run",)):
+        said = rendered(file, "keepalived", "--balancer", "lb1", "--output", tmp_path / "none" / "x.conf", *further)
+        assert isinstance(said.exception, Unavailable)

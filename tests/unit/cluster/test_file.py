@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 
-from muster.cluster.file import ClusterFile, load, problems
+from muster.cluster.file import ClusterFile, Log, load, problems
 from muster.kernel.errors import Misconfigured, Rejected
+from muster.kernel.log import configure
 from muster.kernel.secrets import Secret
 from muster.kernel.settings import InvalidSettings, Problem, parse
 
@@ -157,6 +160,7 @@ ADDED: list[tuple[str, str, str]] = [
     ("edge: {idle_timeout_s: .inf}", "edge.idle_timeout_s", ""),
     ("edge: {proxy_protocol: maybe}", "edge.proxy_protocol", "'accepted', 'required' or 'off'"),
     ("log: {level: LOUD}", "log.level", "Input should be 'DEBUG'"),
+    ("log: {level: UNKNOWN}", "log.level", "Input should be 'DEBUG', 'INFO', 'WARN', 'ERROR' or 'FATAL'"),
     ("log: {buffer: 1}", "log.buffer", "greater than or equal to 2"),
 ]
 
@@ -284,6 +288,31 @@ def test_an_expected_difference_needs_a_field_and_a_reason(given: str, where: st
     assert [p.where for p in schema_problems(SMALL + f"expected_differences: [{given}]\n")] == [where]
 
 
+@pytest.mark.parametrize("off", ["false", "no", '"off"'])
+def test_muster_members_cannot_serve_without_the_service_smartproxy(off: str) -> None:
+    rest = f"services:\n  smartproxy:\n    enabled: {off}\n"
+    assert said(problems(parse(with_members(ONE, TWO, rest=rest)))) == [
+        (
+            10,
+            "services.smartproxy.enabled",
+            "members of kind muster cannot serve without this service; only a cluster of kind foreman can",
+        )
+    ]
+    ruby = [m.replace("}", ", kind: foreman}") for m in (ONE, TWO)]
+    assert problems(parse(with_members(*ruby, rest=rest))) == []
+    assert len(problems(parse(with_members(ruby[0], TWO, rest=rest)))) == 1
+    for fine in ("enabled: true", "enabled: maybe", "listen_port: 9443"):
+        assert problems(parse(with_members(ONE, rest=f"services: {{smartproxy: {{{fine}}}}}\n"))) == []
+
+
+def test_every_level_a_file_may_name_is_one_that_a_member_can_log_from() -> None:
+    try:
+        for level in get_args(Log.model_fields["level"].annotation):
+            configure(level=level, stream=io.StringIO())
+    finally:
+        configure(level="ERROR")
+
+
 def test_sqlite_serves_one_host_only() -> None:
     apart = ONE.replace("127.0.0.11", "192.0.2.11"), TWO.replace("127.0.0.12", "192.0.2.12")
     assert said(problems(parse(with_members(*apart)))) == [
@@ -301,6 +330,9 @@ def test_sqlite_serves_one_host_only() -> None:
         "members: [{id: null}]\nbalancers: 7\nstore: x\nsigner: [a]\n",
         "balancers: [null, null, x]\n",
         "address: null\nstore: {url: null}\n",
+        "services: 5\n",
+        "members: [{id: 1}]\nservices: {smartproxy: 5}\n",
+        "members: [{id: 1}]\nservices: {smartproxy: {enabled: [5]}}\n",
         "{}",
     ],
 )

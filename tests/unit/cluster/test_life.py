@@ -1,11 +1,25 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 from sqlalchemy import update
 
-from muster.cluster.life import LEAVING, OUT, STATES, Life, Lives, State, changed, life_of, lives_in
+from muster.cluster import checks
+from muster.cluster.life import (
+    LEAVING,
+    OUT,
+    STATES,
+    Life,
+    Lives,
+    State,
+    changed,
+    in_maintenance,
+    life_of,
+    lives_in,
+)
 from muster.cluster.roster import Told, Wish
 from muster.kernel.errors import Conflict, Unavailable
 from muster.store.engine import Store
@@ -88,6 +102,32 @@ async def test_the_store_takes_no_state_that_is_none(store: Store) -> None:
 def test_a_life_is_shown_with_a_short_age() -> None:
     shown = Life("drained", "new memory", 4, 1.23456).as_json()
     assert shown == {"state": "drained", "reason": "new memory", "version": 4, "age_s": 1.235}
+
+
+def test_in_maintenance_is_who_nobody_asks_after_whatever_its_case() -> None:
+    lives = {"P1.test": Life("maintenance"), "p2.test": Life("drained"), "p3.test": Life("removed")}
+    assert in_maintenance(lives) == {"p1.test"}
+
+
+async def test_a_store_that_does_not_say_who_is_in_maintenance_holds_nobody_up(
+    store: Store, dead_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @asynccontextmanager
+    async def opened(which: Store) -> AsyncIterator[Store]:
+        yield which
+
+    @asynccontextmanager
+    async def hung() -> AsyncIterator[Store]:
+        await asyncio.Event().wait()
+        yield store
+
+    await live(store, "maintenance", expected=0)
+    known = await checks.known_lives(lambda: opened(store))
+    assert known is not None
+    assert known[NAME].state == "maintenance"
+    assert await checks.known_lives(lambda: opened(dead_store)) is None
+    monkeypatch.setattr(checks, "_LIVES_WITHIN_S", 0.05)
+    assert await checks.known_lives(hung) is None
 
 
 def test_who_leaves_gets_nothing_new_and_who_comes_does_not_get_it_yet() -> None:

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from muster.balancer.survey import Answer, short_of
-from muster.cluster.rolling import Roll, arguments
+from muster.cluster.rolling import Roll, arguments, left, shortages
 from muster.kernel.errors import Rejected
 
 FRESH = Roll(("true",), ("a", "b", "c"))
@@ -48,6 +48,44 @@ def test_a_roll_cut_at_every_step_and_resumed_elsewhere_visits_each_member_once(
                     going = Roll.from_json(json.loads(json.dumps(going.as_json())))
                     break
         assert visited == ["a", "b", "c"]
+
+
+WEB_AND_CA = frozenset({"web", "ca"})
+SERVES = {"a": WEB_AND_CA, "b": WEB_AND_CA, "c": frozenset({"web"})}
+
+
+def test_invariant_4_each_member_is_taken_out_in_turn_and_services_left_short_are_named() -> None:
+    assert shortages(FRESH, SERVES, SERVES, 1) == {}
+    assert shortages(FRESH, SERVES, SERVES, 2) == {"a": ["ca"], "b": ["ca"]}
+    assert shortages(FRESH, SERVES, SERVES, 3) == {"a": ["ca", "web"], "b": ["ca", "web"], "c": ["web"]}
+    assert shortages(FRESH, SERVES, SERVES, 0) == {}
+
+
+def test_a_member_that_is_rolled_is_back_for_the_next_ones_and_one_that_is_away_takes_nothing() -> None:
+    without_a = {**SERVES, "a": frozenset()}
+    assert shortages(FRESH, without_a, SERVES, 1) == {}
+    assert shortages(Roll(("true",), ("b", "a")), without_a, SERVES, 1) == {"b": ["ca"]}
+    resumed = FRESH.begun("a").failed("a", "exit 1")
+    assert shortages(resumed, without_a, SERVES, 1) == {}
+
+
+def test_members_that_are_not_rolled_count_and_names_are_compared_without_case() -> None:
+    assert shortages(Roll(("true",), ("A",)), {"a": WEB_AND_CA}, {"a": WEB_AND_CA}, 1) == {"A": ["ca", "web"]}
+    assert shortages(Roll(("true",), ("A",)), SERVES, SERVES, 1) == {}
+
+
+@pytest.mark.parametrize(
+    ("state", "target", "said"),
+    [
+        ("drained", "drain", "It stays drained"),
+        ("ready", "ready", "It is not drained"),
+        ("joining", "drain", "It is joining, and wished to be drained"),
+        ("draining", "drain", "It is draining, and wished to be drained"),
+        ("warming", "ready", "It is warming, and wished to be ready"),
+    ],
+)
+def test_a_roll_that_stops_says_where_its_member_is_left(state: str, target: str, said: str) -> None:
+    assert left(state, target) == said
 
 
 def test_placeholders_become_the_members_and_no_shell_sees_them() -> None:

@@ -79,6 +79,13 @@ def test_a_member_that_never_reported_or_is_silent_says_nothing_of_itself(cluste
     assert (member(it, P2).reports, member(it, P2).state, member(it, P2).ready) == (False, "", frozenset())
 
 
+def test_a_balancer_that_is_blind_has_no_opinion(cluster: ClusterFile) -> None:
+    rows = blind((Observation("lb1", opinions={"proxy01.test": UP}, blind=True), 0.0))
+    it = of(cluster, observed=rows)
+    assert member(it, P1).opinions == {"lb1": {}}
+    assert it.balancers == {"lb1"}
+
+
 def test_a_silent_balancer_and_one_of_another_cluster_have_no_say(cluster: ClusterFile) -> None:
     rows = (
         observed("lb1", {"proxy01.test": {"smartproxy": "up"}}, {"proxy01.test": 3})
@@ -94,6 +101,132 @@ def test_connections_are_summed_over_balancers_and_unknown_when_none_reports(clu
     rows = observed("lb1", {}, {"proxy01.test": 3}) | observed("lb2", {}, {"proxy01.test": 5, "proxy02.test": 1})
     assert [m.sessions for m in of(cluster, observed=rows).members] == [8, 1, 0]
     assert [m.sessions for m in of(cluster).members] == [None, None, None]
+
+
+def counts(it: View, name: str) -> tuple[int | None, list[str]]:
+    return member(it, name).sessions, list(member(it, name).uncounted.values())
+
+
+def test_a_balancer_in_trouble_has_not_counted_what_it_does_not_name(cluster: ClusterFile) -> None:
+    rows = observed("lb1", {}, {"proxy01.test": 3})
+    for troubled in (
+        Observation("lb2", trouble="no answer", blind=True),
+        # As a balancer of an older Muster says it.
+        Observation("lb2", trouble="no answer"),
+        Observation("lb2", sessions={"proxy01.test": 0}, trouble="no answer", blind=True),
+    ):
+        it = of(cluster, observed=rows | {"lb2": Observed(troubled, 0.0)})
+        why = "lb2 does not know how many connections it has (no answer)"
+        assert (counts(it, P1), counts(it, P2)) == ((3, [why]), (0, [why]))
+    alone = of(cluster, observed={"lb2": Observed(Observation("lb2", trouble="no answer", blind=True), 0.0)})
+    assert counts(alone, P1) == (None, [why])
+    # A refused file is trouble, too, and HAProxy was asked all the same.
+    refused = Observation("lb2", opinions={}, sessions={"proxy01.test": 1}, trouble="line 3: unknown key")
+    assert counts(of(cluster, observed={"lb2": Observed(refused, 0.0)}), P1) == (1, [])
+
+
+def test_of_a_silent_balancer_its_last_count_is_remembered_and_none_is_none(cluster: ClusterFile) -> None:
+    late = SILENT_AFTER_S + 0.1
+    it = of(cluster, observed=observed("lb1", {}, {"proxy01.test": 30, "proxy02.test": 0}, late))
+    assert counts(it, P1) == (None, ["lb1 is silent, and had 30 connections when it was last heard"])
+    assert counts(it, P2) == counts(it, RUBY) == (None, [])
+    troubled = Observed(Observation("lb1", trouble="no answer", blind=True), late)
+    why = "lb1 is silent, and did not know how many connections it had (no answer)"
+    assert counts(of(cluster, observed={"lb1": troubled}), P1) == (None, [why])
+
+
+ONE = {"smartproxy": "ready"}
+UP: Mapping[str, Opinion] = {"smartproxy": "up"}
+DOWN: Mapping[str, Opinion] = {"smartproxy": "down"}
+UNKNOWN: Mapping[str, Opinion] = {"smartproxy": "unknown"}
+
+
+@pytest.mark.parametrize("name", [P1, RUBY])
+@pytest.mark.parametrize(
+    ("at", "serves", "takes", "doubt"),
+    [
+        ((UP, UP), True, True, ""),
+        ((UP, DOWN), False, True, ""),
+        ((UNKNOWN, DOWN), False, True, ""),
+        ((DOWN, DOWN), False, False, ""),
+        ((UP, UNKNOWN), False, True, "no check of {} has ended at lb2"),
+        # A balancer that does not know a member sends it nobody.
+        ((UP, {}), False, True, ""),
+        (({}, {}), False, False, ""),
+    ],
+)
+def test_who_says_it_is_ready_serves_as_far_as_no_balancers_check_says_otherwise(
+    cluster: ClusterFile,
+    name: str,
+    at: tuple[Mapping[str, Opinion], Mapping[str, Opinion]],
+    serves: bool,
+    takes: bool,
+    doubt: str,
+) -> None:
+    # Somebody else is up, so no balancer serves unchecked.
+    rows = {
+        b: Observed(Observation(b, opinions={name.lower(): o, P2: UP} if o else {P2: UP}), 0.0)
+        for b, o in zip(("lb1", "lb2"), at, strict=True)
+    }
+    one = member(of(cluster, seen=seen(report(P1, **ONE)), observed=rows), name)
+    assert (bool(one.serves), bool(one.takes)) == (serves, takes)
+    assert one.doubts == ({"smartproxy": doubt.format(name)} if doubt else {})
+
+
+def test_a_silent_member_that_its_balancers_find_up_is_in_doubt(cluster: ClusterFile) -> None:
+    late = seen(report(P1, **ONE), age_s=60.0)
+    for at, why in (
+        (UP, f"{P1} is silent, and its checks pass at lb1"),
+        (UNKNOWN, f"{P1} is silent, and no check of it has ended at lb1"),
+        (DOWN, ""),
+    ):
+        one = member(of(cluster, seen=late, observed=observed("lb1", {"proxy01.test": at})), P1)
+        doubts = {"smartproxy": why} if why else {}
+        assert (one.serves, one.takes, one.doubts) == (frozenset(), frozenset(doubts), doubts)
+
+
+def blind(*told: tuple[Observation, float]) -> dict[str, Observed]:
+    return {o.name: Observed(o, age_s) for o, age_s in told}
+
+
+def test_while_no_balancer_says_what_its_checks_find_everybody_is_in_doubt(cluster: ClusterFile) -> None:
+    late = SILENT_AFTER_S + 0.1
+    past = Observation("lb1", opinions={"ruby.test": UP, P2: DOWN})
+    rows = blind((past, late), (Observation("lb2", trouble="no answer", blind=True), 0.0))
+    it = of(cluster, seen=seen(report(P1, **ONE), report(P2, **ONE)), observed=rows)
+    assert it.blind == {"lb1": "lb1 is silent", "lb2": "lb2: no answer"}
+    assert member(it, P1).doubts == member(it, RUBY).doubts == {"smartproxy": "lb1 is silent, lb2: no answer"}
+    # Who is silent itself may serve what it last said, or what was last not seen to fail.
+    it = of(cluster, seen=seen(report(P1, **ONE), age_s=late), observed=rows)
+    assert member(it, P1).doubts == {"smartproxy": f"{P1} is silent, lb1 is silent, lb2: no answer"}
+    assert member(it, P2).takes == frozenset()
+    # Of a Ruby member nothing else is known; it may serve anything.
+    it = of(cluster, observed=blind((Observation("lb1", trouble="no answer"), 0.0)))
+    assert member(it, RUBY).doubts == {"any service": "lb1: no answer, lb2 never reported"}
+    assert member(it, P1).doubts == {}
+
+
+def test_where_no_balancer_ever_spoke_a_members_word_is_all_there_is(cluster: ClusterFile) -> None:
+    it = of(cluster, seen=seen(report(P1, **ONE)) | seen(report(P2, **ONE), age_s=60.0))
+    assert (member(it, P1).serves, member(it, P1).doubts, it.blind) == (frozenset({"smartproxy"}), {}, {})
+    assert (member(it, P2).serves, member(it, P2).doubts) == (frozenset(), {"smartproxy": f"{P2} is silent"})
+
+
+def test_a_service_whose_every_check_fails_is_served_unchecked_and_nobody_knows_by_whom(cluster: ClusterFile) -> None:
+    rows = observed("lb1", {"proxy01.test": DOWN, P2: DOWN, "ruby.test": DOWN})
+    said = seen(report(P1, **ONE)) | seen(report(P2, **ONE), age_s=60.0)
+    it = of(cluster, seen=said, observed=rows)
+    assert it.unchecked == {"lb1": ("smartproxy",)}
+    why = {"smartproxy": "every check of smartproxy fails at lb1, which serves unchecked"}
+    assert member(it, P1).doubts == member(it, RUBY).doubts == why
+    # Neither it nor a check says that this one lives.
+    assert member(it, P2).takes == frozenset()
+    # Whoever is held out does not count, in whatever words its check ends.
+    out = {P2: Life("drained"), RUBY: Life("warming")}
+    rows = observed("lb1", {"proxy01.test": DOWN, P2: UP, "ruby.test": DOWN})
+    assert of(cluster, observed=rows).unchecked == {}
+    assert of(cluster, observed=rows, lives=out).unchecked == {"lb1": ("smartproxy",)}
+    assert of(cluster, observed=rows, lives=out | {P1: Life("draining")}).unchecked == {}
 
 
 def test_a_member_is_ready_for_what_its_balancers_offer_and_says_why_not_for_the_rest(cluster: ClusterFile) -> None:

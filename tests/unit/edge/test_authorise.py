@@ -2,6 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -153,28 +158,173 @@ async def test_the_cluster_may_ask_with_a_certificate_or_from_this_host(
     assert await refused(gate, by, scheme=scheme, access=Access.CLUSTER) == text
 
 
-async def test_a_resolver_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+@dataclass
+class Resolver:
+    """The machine's resolver: it cannot be an argument, and must not ask the network here.
+
+    Attributes:
+        asked: every question that reached it, in order.
+        silent: hold answers back while set.
+    """
+
+    asked: list[str] = field(default_factory=list)
+    failure: Exception | None = None
+    silent: bool = False
+    speak: threading.Event = field(default_factory=threading.Event)
+
+    def gethostbyaddr(self, address: str) -> tuple[str, list[str], list[str]]:
+        self._answered(address)
+        return (f"host-{address}", [], [address])
+
+    def getaddrinfo(self, name: str, *_: object) -> list[tuple[Any, ...]]:
+        self._answered(name)
+        return [(2, 1, 6, "", (CLIENT, 0)), (10, 1, 6, "", ("::1", 0, 0, 0))]
+
+    def _answered(self, what: str) -> None:
+        self.asked.append(what)
+        if self.silent:
+            self.speak.wait(30)
+        if self.failure is not None:
+            raise self.failure
+
+
+@pytest.fixture
+def resolver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Resolver]:
+    found = Resolver()
+    monkeypatch.setattr(socket, "gethostbyaddr", found.gethostbyaddr)
+    monkeypatch.setattr(socket, "getaddrinfo", found.getaddrinfo)
+    yield found
+    found.speak.set()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+async def test_the_resolvers_answers_become_names_and_addresses(resolver: Resolver) -> None:
+    names = SystemNames()
+    assert await names.reverse(CLIENT) == f"host-{CLIENT}"
+    assert await names.forward("a.example.com") == [CLIENT, "::1"]
+    assert resolver.asked == [CLIENT, "a.example.com"]
+
+
+async def test_a_resolver_that_does_not_answer_is_given_up_and_not_waited_for_again(resolver: Resolver) -> None:
+    resolver.silent = True
     names = SystemNames(timeout_s=0.01)
-    loop = asyncio.get_running_loop()
-    # The resolver is a C function in a thread: it cannot be replaced by an argument, and must not ask the network here.
-    monkeypatch.setattr(loop, "run_in_executor", lambda *_: asyncio.Event().wait(), raising=False)
-    with pytest.raises(OSError, match=r"the resolver did not answer within 0\.01 s"):
-        await names.reverse(CLIENT)
+    for _ in range(2):
+        with pytest.raises(OSError, match=r"the resolver did not answer within 0\.01 s"):
+            await names.reverse(CLIENT)
+    assert resolver.asked == [CLIENT]
 
 
-async def test_the_resolvers_answers_become_names_and_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket, "gethostbyaddr", lambda a: ("a.example.com", [], [a]))
-    monkeypatch.setattr(
-        socket, "getaddrinfo", lambda *_: [(2, 1, 6, "", (CLIENT, 0)), (10, 1, 6, "", ("::1", 0, 0, 0))]
-    )
-    assert await SystemNames().reverse(CLIENT) == "a.example.com"
-    assert await SystemNames().forward("a.example.com") == [CLIENT, "::1"]
-
-
-async def test_a_name_the_resolver_cannot_even_read_is_an_oserror(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unreadable(*_: object) -> None:
-        raise UnicodeError("label too long")
-
-    monkeypatch.setattr(socket, "getaddrinfo", unreadable)
+async def test_a_name_the_resolver_cannot_even_read_is_an_oserror(resolver: Resolver) -> None:
+    resolver.failure = UnicodeError("label too long")
     with pytest.raises(OSError, match="not a host name: label too long"):
         await SystemNames().forward("a" * 70)
+
+
+async def test_what_the_resolver_says_is_said_in_its_own_words(resolver: Resolver) -> None:
+    resolver.failure = socket.herror(1, "Unknown host")
+    names = SystemNames()
+    for _ in range(2):
+        text = await refused(Gate(TRUSTED, names=names), NO_CERTIFICATE, scheme="http")
+        assert text == f"unable to resolve hostname for ip address {CLIENT}\n\nUnknown host"
+    assert resolver.asked == [CLIENT]
+
+
+async def test_while_the_resolver_is_silent_other_threads_go_on(resolver: Resolver) -> None:
+    resolver.silent = True
+    # Metrics and looks at disks use the loop's own threads: one would be enough for them.
+    with ThreadPoolExecutor(1) as own:
+        asyncio.get_running_loop().set_default_executor(own)
+        names = SystemNames(timeout_s=0.05)
+        lost = await asyncio.gather(*(names.reverse(f"192.0.2.{n}") for n in range(100)), return_exceptions=True)
+        assert {type(e) for e in lost} == {OSError}
+        try:
+            async with asyncio.timeout(5):
+                assert await asyncio.to_thread(lambda: "done") == "done"
+        finally:
+            resolver.speak.set()
+    assert len(resolver.asked) == names.threads
+
+
+async def test_one_question_at_a_time_is_asked_once_for_all_who_ask_it(resolver: Resolver) -> None:
+    resolver.silent = True
+    names = SystemNames()
+    first, *others = [asyncio.create_task(names.reverse(CLIENT)) for _ in range(10)]
+    await until(lambda: bool(resolver.asked))
+    first.cancel()
+    resolver.speak.set()
+    assert set(await asyncio.gather(*others)) == {f"host-{CLIENT}"}
+    assert first.cancelled()
+    assert resolver.asked == [CLIENT]
+
+
+async def test_an_answer_holds_for_a_while_and_a_reverse_one_is_no_forward_one(resolver: Resolver) -> None:
+    names = SystemNames(kept_s=60)
+    for _ in range(3):
+        await names.reverse(CLIENT)
+    assert await names.forward(CLIENT) == [CLIENT, "::1"]
+    assert resolver.asked == [CLIENT, CLIENT]
+    forgetful = SystemNames(kept_s=0)
+    for _ in range(3):
+        await forgetful.reverse(CLIENT)
+    assert len(resolver.asked) == 5
+
+
+async def test_of_many_answers_the_newest_are_kept(resolver: Resolver) -> None:
+    names = SystemNames(kept_s=60, kept=3)
+    for address in ("a", "b", "c", "d", "d", "b", "a"):
+        await names.reverse(address)
+    assert resolver.asked == ["a", "b", "c", "d", "a"]
+
+
+async def test_a_lookup_for_which_there_is_no_room_fails_like_any_other(resolver: Resolver) -> None:
+    resolver.silent = True
+    names = SystemNames(threads=1, waiting=1)
+    held = [asyncio.create_task(names.reverse(address)) for address in ("192.0.2.1", "192.0.2.2")]
+    await until(lambda: bool(resolver.asked))
+    text = await refused(Gate(TRUSTED, names=names), NO_CERTIFICATE, scheme="http")
+    assert text == f"unable to resolve hostname for ip address {CLIENT}\n\ntoo many lookups wait for the resolver"
+    resolver.speak.set()
+    assert await asyncio.gather(*held) == ["host-192.0.2.1", "host-192.0.2.2"]
+    assert await names.reverse(CLIENT) == f"host-{CLIENT}"
+
+
+async def test_a_lookup_nobody_waits_for_any_more_is_not_begun(resolver: Resolver) -> None:
+    resolver.silent = True
+    names = SystemNames(timeout_s=0.01, threads=1)
+    for address in ("192.0.2.1", "192.0.2.2"):
+        with pytest.raises(OSError, match="did not answer"):
+            await names.reverse(address)
+    resolver.speak.set()
+    await until(lambda: not names._under_way)
+    assert resolver.asked == ["192.0.2.1"]
+    assert await names.reverse("192.0.2.1") == "host-192.0.2.1"
+
+
+async def test_a_bug_is_raised_remembered_by_nobody_and_holds_no_thread(resolver: Resolver) -> None:
+    resolver.failure = ZeroDivisionError()
+    names = SystemNames(threads=1)
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError):
+            await names.reverse(CLIENT)
+    resolver.failure = None
+    assert await names.reverse(CLIENT) == f"host-{CLIENT}"
+
+
+async def test_a_machine_without_another_thread_fails_the_lookup_only(
+    resolver: Resolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    names = SystemNames()
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", none_left)
+        with pytest.raises(OSError, match="can't start new thread"):
+            await names.reverse(CLIENT)
+    assert await names.reverse(CLIENT) == f"host-{CLIENT}"
+    assert resolver.asked == [CLIENT]

@@ -22,13 +22,14 @@ class Others:
 
     found: Sequence[LogRecord] = ()
     failure: Unavailable | None = None
+    missing: str = ""
     asked: list[float] = field(default_factory=list)
 
-    async def records(self, since: float) -> Sequence[LogRecord]:
+    async def records(self, since: float) -> tuple[Sequence[LogRecord], str]:
         self.asked.append(since)
         if self.failure is not None:
             raise self.failure
-        return [r for r in self.found if r.timestamp >= since]
+        return [r for r in self.found if r.timestamp >= since], self.missing
 
 
 def filled_rings() -> LogRings:
@@ -82,6 +83,13 @@ async def test_without_the_store_the_members_own_records_remain_and_the_answer_s
     shown = await asked(Others(failure=Unavailable("the store did not answer")))
     assert [r["timestamp"] for r in shown["logs"]] == [1.0, 3.0, 5.0]
     assert shown["info"]["incomplete"] == "records of the other members are missing: the store did not answer"
+
+
+async def test_records_the_others_did_not_share_are_said_to_be_missing() -> None:
+    shown = await asked(Others([LogRecord(4.0, "INFO", "four")], missing="7 records of proxy02 were not shared"))
+    assert [r["timestamp"] for r in shown["logs"]] == [1.0, 3.0, 4.0, 5.0]
+    assert list(shown["info"])[-1] == "incomplete"
+    assert shown["info"]["incomplete"] == "7 records of proxy02 were not shared"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from muster.edge import metrics
 from muster.edge.metrics import EdgeMetrics
 from muster.edge.routes import Access
+from muster.kernel.log import LogRecord, LogRings
 from tests.unit.edge.calls import request
 
 
@@ -33,6 +34,15 @@ async def test_what_changes_between_scrapes_is_refreshed_before_each() -> None:
     counted.on_scrape(lambda: counted.store_up.inc())
     assert (await exposed(counted))["muster_store_up[]"] == 1
     assert (await exposed(counted))["muster_store_up[]"] == 2
+
+
+async def test_log_records_that_were_not_shared_are_counted() -> None:
+    counted, rings = EdgeMetrics(CollectorRegistry()), LogRings(size=2)
+    counted.follow(rings)
+    assert (await exposed(counted))["muster_log_records_unshared_total[]"] == 0
+    for n in range(5):
+        rings.add(LogRecord(float(n), "INFO", "said"))
+    assert (await exposed(counted))["muster_log_records_unshared_total[]"] == 3
 
 
 async def test_the_answer_is_labelled_as_prometheus_expects() -> None:

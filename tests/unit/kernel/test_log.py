@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import io
 import json
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from muster.kernel import log
-from muster.kernel.log import LEVELS, LogRecord, LogRings, merged
+from muster.kernel.log import LEVELS, LogRecord, LogRings, Threshold, merged
 
 
 def record(n: float, level: str = "INFO") -> LogRecord:
@@ -43,6 +44,20 @@ def test_records_from_a_timestamp_on_include_it() -> None:
         rings.add(record(n, "ERROR"))
     assert stamps(rings.records(2.0)) == [2, 3, 4]
     assert rings.records(99) == []
+
+
+def test_warnings_that_fall_out_unshared_are_shared_first_all_the_same() -> None:
+    rings = LogRings(size=3, tail_size=2)
+    for n, level in enumerate(["ERROR", "INFO", "WARN", "FATAL", *["INFO"] * 5]):
+        rings.add(record(n, level))
+    # 0 had to make room for 3; 1, 4 and 5 were talk.
+    assert rings.dropped_unshared == 4
+    taken = rings.take_unshared(4)
+    assert stamps(taken) == [2, 3, 6, 7]
+    rings.add(record(9))
+    rings.put_back_unshared(taken)
+    assert stamps(rings.take_unshared(10)) == [2, 3, 7, 8, 9]
+    assert rings.dropped_unshared == 5
 
 
 def test_unshared_records_are_taken_oldest_first_and_only_once() -> None:
@@ -109,8 +124,8 @@ def test_a_record_reaches_the_rings_with_the_protocols_level(method: str, level:
     assert "zone=example.com" in made.message
 
 
-@pytest.mark.parametrize("level", LEVELS[:5])
-def test_records_below_the_configured_level_are_nowhere(level: str) -> None:
+@pytest.mark.parametrize("level", get_args(Threshold))
+def test_records_below_the_configured_level_are_nowhere(level: Threshold) -> None:
     rings, stream = LogRings(), io.StringIO()
     log.configure(rings=rings, level=level, stream=stream, form="json")
     for method in ("debug", "info", "warning", "error", "critical"):

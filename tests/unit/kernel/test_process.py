@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 
 from muster.kernel.errors import Misconfigured, Unavailable
-from muster.kernel.process import clean_environment, run
+from muster.kernel.process import clean_environment, follow, run
 
 
 async def test_a_tool_runs_to_its_end_and_its_status_is_returned() -> None:
@@ -73,3 +75,65 @@ async def test_output_that_is_not_utf_8_is_replaced_and_too_much_is_cut() -> Non
     )
     assert done.stdout.startswith("\N{REPLACEMENT CHARACTER}aaa")
     assert len(done.stdout) == 1 << 20
+
+
+async def test_somebody_s_own_command_is_heard_while_it_runs_and_its_status_is_returned(tmp_path: Path) -> None:
+    answered = tmp_path / "answered"
+    said: list[str] = []
+
+    def hear(line: str) -> None:
+        said.append(line)
+        # It goes on only when it was heard.
+        answered.touch()
+
+    script = 'echo early; until test -e "$0"; do sleep 0.01; done; echo late >&2; exit 3'
+    assert await follow(["sh", "-c", script, str(answered)], timeout_s=30, heard=hear) == 3
+    assert said == ["early", "late"]
+
+
+async def test_somebody_s_own_command_sees_all_their_variables_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = {
+        "SSH_AUTH_SOCK": "/run/user/0/agent",
+        "KRB5CCNAME": "KCM:0",
+        "LC_ALL": "de_DE.UTF-8",
+        "PYTHONSTARTUP": "x",
+    }
+    for name, value in theirs.items():
+        monkeypatch.setenv(name, value)
+    said: list[str] = []
+    assert await follow(["env"], timeout_s=30, heard=said.append) == 0
+    assert {f"{name}={value}" for name, value in theirs.items()} <= set(said)
+
+
+async def test_lines_may_end_in_any_way_and_be_of_any_length_and_bytes() -> None:
+    said: list[str] = []
+    program = (
+        "import sys; w = sys.stdout.buffer.write;"
+        "w(b'one\\r\\n\\n10 %\\r20 %\\r\\xc3\\xa4\\xff\\n'); w(b'a' * 200_000 + b'\\nend')"
+    )
+    assert await follow([sys.executable, "-c", program], timeout_s=30, heard=said.append) == 0
+    assert said[:5] == ["one", "", "10 %", "20 %", "ä\N{REPLACEMENT CHARACTER}"]
+    assert "".join(said[5:-1]) == "a" * 200_000
+    assert max(map(len, said)) < 1 << 18
+    assert said[-1] == "end"
+
+
+@pytest.mark.parametrize("left_behind", ["sleep 60", "yes"])
+async def test_what_a_command_leaves_in_the_background_is_not_waited_for(left_behind: str, tmp_path: Path) -> None:
+    said: list[str] = []
+    script = f'echo started; {left_behind} & echo $! > "$0"'
+    number = tmp_path / "pid"
+    try:
+        assert await follow(["sh", "-c", script, str(number)], timeout_s=30, heard=said.append) == 0
+    finally:
+        # Who went on writing has died of that by now.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(number.read_text()), signal.SIGKILL)
+    assert "started" in said
+
+
+async def test_somebody_s_own_command_that_takes_too_long_or_is_not_there_ends_as_a_tool_does() -> None:
+    with pytest.raises(Unavailable, match=r"sh did not finish within 0.2 s and was killed"):
+        await follow(["sh", "-c", "sleep 60; true"], timeout_s=0.2, heard=print)
+    with pytest.raises(Misconfigured, match="Running /nonexistent failed: No such file or directory"):
+        await follow(["/nonexistent"], timeout_s=5, heard=print)

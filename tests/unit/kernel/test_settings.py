@@ -84,12 +84,41 @@ def test_a_value_that_is_none_of_several_kinds_is_one_problem_of_its_key() -> No
 
 
 def test_a_key_that_stands_twice_is_a_problem_wherever_it_stands() -> None:
-    with pytest.raises(InvalidSettings) as raised:
-        parse("cluster: a\nhosts:\n  - name: a\n    name: b\ncluster: b\n")
-    assert [str(p) for p in raised.value.problems] == [
+    found = problems("cluster: a\nhosts:\n  - name: a\n    name: b\ncluster: b\n")
+    assert [str(p) for p in found] == [
         "line 4: hosts[0].name: stands twice",
         "line 5: cluster: stands twice",
     ]
+
+
+def test_a_key_that_stands_twice_hides_no_other_problem_and_the_last_one_counts() -> None:
+    text = """\
+cluster: a
+hosts:
+  - {nmae: b, nmae: c}
+cluster: 5
+hosts:
+  -
+    nam: e
+  - {name: e, name: f}
+"""
+    assert [(p.line, p.where, p.sentence) for p in problems(text)] == [
+        (3, "hosts[0].nmae", "stands twice"),
+        (4, "cluster", "stands twice"),
+        (4, "cluster", "Input should be a valid string"),
+        (5, "hosts", "stands twice"),
+        (7, "hosts[0].name", "is required"),
+        (7, "hosts[0].nam", "unknown key 'nam'; did you mean 'name'?"),
+        (8, "hosts[1].name", "stands twice"),
+    ]
+    with pytest.raises(InvalidSettings, match="stands twice"):
+        parse("a: 1\na: 2\nb: 2026-13-01\n")
+
+
+def test_a_part_of_a_document_does_not_repeat_what_stands_twice_in_the_whole() -> None:
+    document = parse("cluster: a\ncluster: b\nweb: {number: 1}\n")
+    assert [p.where for p in document.problems] == ["cluster"]
+    assert document.below(("web",), {"number": 1}).parsed(Port) == Port(number=1)
 
 
 def test_the_message_counts_and_lists_the_problems() -> None:
@@ -114,10 +143,61 @@ def test_what_is_not_yaml_is_said_with_its_line(text: str, line: int) -> None:
     assert raised.value.problems[0].sentence.startswith("not YAML: ")
 
 
-@pytest.mark.parametrize("text", [b"a: \xff\xfe", b"a: \x00", "a: &a [*a]\n", "[" * 5000])
+@pytest.mark.parametrize("text", [b"a: \xff\xfe", b"a: \x00", "a: \ud800"])
 def test_garbage_is_a_problem_of_the_whole_file_and_never_a_crash(text: str | bytes) -> None:
     with pytest.raises(InvalidSettings, match="not YAML"):
         parse(text)
+
+
+# libyaml's composer ends the process by SIGSEGV here, and its scanner alone would take a minute.
+@pytest.mark.parametrize("opening", ["[", "{a: ", "- ", "? "])
+def test_a_file_that_nests_too_deeply_is_refused_with_its_line_before_it_is_composed(opening: str) -> None:
+    with pytest.raises(InvalidSettings) as raised:
+        parse("a: 1\nb:\n  " + opening * 200_000)
+    assert [str(p) for p in raised.value.problems] == ["line 3: more than 100 levels deep"]
+
+
+def test_a_hundred_levels_are_not_too_deep() -> None:
+    assert parse("[" * 100 + "]" * 100).content
+
+
+BOMB = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 20))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("a0: &a0 x\n" + BOMB, "more than 50000 values, aliases counted"),
+        ("a0: &a0 {k: v}\n" + BOMB.replace("[", "{<<: [").replace("]", "]}"), "more than 50000 values"),
+        ("a0: &a0 x\n" + BOMB + "? *a19\n: 1\n", "more than 50000 values"),
+        ("? [&a0 x, " + BOMB.replace("\n", ", ").replace("a1: &", "&") + "]\n: 1\n", "has a key that is no text"),
+        ("x: &x {" + "k: 1, " * 20_000 + "}\ny: [" + "*x, " * 20_000 + "]\n", "more than 50000 values"),
+        ("a: &a [*a]\n", "more than 100 levels deep, aliases followed"),
+        (
+            "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1, 5000)),
+            "levels deep, aliases followed",
+        ),
+        ("a: " + "1:" * 300_000 + "1\n", "a: is a number of more than 100 characters"),
+        ("1" * 500 + ": a\n", "is a number of more than 100 characters"),
+        ("a: " + "1:" * 60_000 + "1.5\n", "a: is a number of more than 100 characters"),
+    ],
+)
+def test_a_small_file_cannot_take_much_time_or_memory(text: str, sentence: str) -> None:
+    with pytest.raises(InvalidSettings, match=sentence):
+        parse(text)
+
+
+@pytest.mark.parametrize("value", ["!!timestamp x", "!!bool x", "!!int ''", "!!float ''", "!!int x", "2026-13-01"])
+def test_a_value_that_its_tag_does_not_fit_is_said_with_its_line(value: str) -> None:
+    with pytest.raises(InvalidSettings) as raised:
+        parse(f"a: 1\nb: {value}\n")
+    (found,) = raised.value.problems
+    assert (found.line, found.sentence[:29]) == (2, "not YAML: a value that is no ")
+
+
+def test_a_key_cannot_speak_to_the_terminal() -> None:
+    (found, *_) = problems('cluster: x\nhosts: [{name: a}]\n"\\e[31m": 1\n')
+    assert str(found).isprintable()
 
 
 @pytest.mark.parametrize(

@@ -192,3 +192,32 @@ def test_client_bundles_are_for_clients_only(tmp_path: Path) -> None:
     usage = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     assert list(usage) == [ExtendedKeyUsageOID.CLIENT_AUTH]
     assert 0 < leaf.serial_number.bit_length() <= 159
+
+
+@pytest.mark.parametrize("days", [-1, 0, 36_501, 9_999_999])
+def test_nothing_is_valid_for_no_day_or_longer_than_a_century(tmp_path: Path, days: int) -> None:
+    with pytest.raises(Rejected, match="1 to 36500 are possible"):
+        ClusterCA.create(tmp_path / "ca", "demo", now=NOW, valid_days=days)
+    assert not (tmp_path / "ca").exists()
+    ca = ClusterCA.create(tmp_path, "demo", now=NOW)
+    with pytest.raises(Rejected, match="1 to 36500 are possible"):
+        ca.issue(MEMBER, now=NOW, valid_days=days)
+    with pytest.raises(Rejected, match="1 to 36500 are possible"):
+        ca.refuse_unless_able(now=NOW, valid_days=days)
+
+
+def test_a_dry_creation_or_adoption_refuses_the_same_and_writes_nothing(tmp_path: Path) -> None:
+    (certificate, key), no_ca = foreign_ca(), foreign_ca(ca=False)
+    there, absent = tmp_path / "there", tmp_path / "absent"
+    ClusterCA.create(there, "demo", now=NOW)
+    before = {p: p.read_bytes() for p in there.iterdir()}
+    with pytest.raises(Conflict):
+        ClusterCA.create(there, "demo", now=NOW, dry=True)
+    with pytest.raises(Conflict):
+        ClusterCA.adopt(there, pem(certificate), key_pem(key), now=NOW, dry=True)
+    with pytest.raises(Rejected):
+        ClusterCA.adopt(absent, pem(no_ca[0]), key_pem(no_ca[1]), now=NOW, dry=True)
+    assert ClusterCA.create(absent, "demo", now=NOW, dry=True).certificate
+    assert ClusterCA.adopt(there, pem(certificate), key_pem(key), now=NOW, overwrite=True, dry=True).certificate
+    assert {p: p.read_bytes() for p in there.iterdir()} == before
+    assert not absent.exists()

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import stat
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from muster.kernel.clock import FakeClock
-from muster.kernel.errors import Conflict, Misconfigured, NotFound
+from muster.kernel.errors import Conflict, Misconfigured, NotFound, Rejected
 from muster.kernel.files import write_atomically
 from muster.pki import carry_out as acting
 from muster.pki import pem as pems
 from muster.pki.authority import ClusterCA, pem_text
 from muster.pki.bundles import BundlePaths, BundleRequest, certificate_facts, kind_of_key, present, write
-from muster.pki.carry_out import Workshop, alone, carry_out, viewed
+from muster.pki.carry_out import Workshop, alone, carry_out, refuse_unless_able, viewed
 from muster.pki.context import client_context, server_context
 from muster.pki.facts import CertificateFacts
-from muster.pki.rotation import STEPS, Reissue, Step, View, decided, expiring, next_step
+from muster.pki.rotation import STEPS, Begin, Reissue, Step, View, decided, expiring, next_step
 from muster.pki.verify import verify_files
 
 NOW = datetime.now(UTC)
@@ -37,8 +38,8 @@ def requested(at: BundlePaths, facts: CertificateFacts | None) -> BundleRequest:
 
 
 def workshop(directory: Path) -> Workshop:
-    def make(where: Path, name: str) -> ClusterCA:
-        return ClusterCA.create(where, "demo", now=NOW, common_name=name)
+    def make(directory: Path, common_name: str, *, dry: bool) -> ClusterCA:
+        return ClusterCA.create(directory, "demo", now=NOW, common_name=common_name, dry=dry)
 
     return Workshop(directory, FakeClock(NOW), 100, make)
 
@@ -220,3 +221,39 @@ def test_of_two_at_work_one_is_refused(pki: Path, tmp_path: Path) -> None:
         pass
     with pytest.raises(NotFound, match="muster certs init"), alone(tmp_path / "nowhere"):
         pass
+
+
+def test_what_would_be_refused_half_way_is_refused_before_anything_is_done(pki: Path) -> None:
+    for step in STEPS[:2]:
+        before = {p: p.read_bytes() for p in pki.rglob("*") if p.is_file()}
+        commands = decided(seen(pki), step).commands
+        refuse_unless_able(commands, workshop(pki))
+        assert {p: p.read_bytes() for p in pki.rglob("*") if p.is_file()} == before
+        late = replace(workshop(pki), clock=FakeClock(NOW + timedelta(days=9_000)))
+        if any(isinstance(c, Reissue) for c in commands):
+            with pytest.raises(Rejected, match="expired on"):
+                refuse_unless_able(commands, late)
+            with pytest.raises(Rejected, match="1 to 36500"):
+                refuse_unless_able(commands, replace(workshop(pki), valid_days=0))
+        do(pki, step)
+
+
+def test_a_directory_made_by_hand_stops_a_reissue_before_it_begins(pki: Path) -> None:
+    at = seen(pki).bundles[0].at
+    real = at.directory.resolve()
+    at.directory.unlink()
+    real.rename(at.directory)
+    commands = [Reissue(b) for b in seen(pki).bundles]
+    with pytest.raises(Conflict, match="was not made by Muster"):
+        refuse_unless_able(commands, workshop(pki))
+
+
+def test_a_new_ca_that_cannot_be_made_stops_the_step_before_it_begins(pki: Path) -> None:
+    def make(directory: Path, common_name: str, *, dry: bool) -> ClusterCA:
+        return ClusterCA.create(directory, "demo", now=NOW, common_name=common_name, valid_days=0, dry=dry)
+
+    with pytest.raises(Rejected, match="1 to 36500"):
+        refuse_unless_able(decided(seen(pki)).commands, replace(workshop(pki), make=make))
+    (pki / "ca.key").write_bytes(b"")
+    with pytest.raises(Misconfigured):
+        refuse_unless_able([Begin()], workshop(pki))

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from muster.balancer.haproxy.journal import FORMAT, socket_path
 from muster.balancer.haproxy.version import HAProxyVersion
-from muster.balancer.model import SHORT, TUNNEL, Balancing, Server, Service, Timeouts
+from muster.balancer.model import SHORT, TUNNEL, Balancing, Question, Server, Service, Timeouts
 from muster.balancer.words import address, ip, is_name, matching, path, target, word
 from muster.cluster.file import Balancer
 from muster.kernel.errors import Misconfigured
@@ -29,7 +29,9 @@ METRICS = "balancer_metrics"
 JOURNAL = "journal"
 RESOLVERS = "system"
 
-_URI = re.compile(r"/[a-z/]{1,100}(?:\?service=[a-z0-9-]{1,63})?\Z")
+_URI = re.compile(r"/[A-Za-z0-9/._~%-]{0,200}(?:\?[A-Za-z0-9=&._~%-]{1,100})?\Z")
+# Between single quotes HAProxy reads everything as it stands, except another one.
+_TEXT = re.compile(r"[ -&(-\[\]-~]{1,200}\Z")
 _GENERATION = re.compile(r"^# generation ([0-9a-f]{64})$", re.MULTILINE)
 # A unix socket's address holds 108 bytes, and HAProxy binds a temporary name with a suffix first.
 _SOCKET_PATH_LIMIT = 90
@@ -220,8 +222,10 @@ class _Page:
         yield f"backend {name} from {_defaults(service)}"
         yield from _balance(service)
         yield from self._request(inline)
-        # Both sides of ``track`` must have it, or HAProxy refuses to start.
-        yield "  http-check disable-on-404"
+        # Only a member of ours drains with 404; from another program it means that what is asked for is not there. Where
+        # they are mixed both sides of ``track`` must have the line, or HAProxy refuses to start.
+        if any(server.question.kind == "ready" for server in service.servers):
+            yield "  http-check disable-on-404"
         for server in service.servers:
             probe = asked.elsewhere.get(server)
             how = self._checked(service, server) if probe is None else f"track {name}_{probe}/{word(server.name)}"
@@ -240,11 +244,21 @@ class _Page:
             yield f"  server {word(server.name)} {where}{header} check{self._asking(service, server)}"
 
     def _request(self, server: Server | None) -> Iterator[str]:
-        if server is None or server.question.kind == "connect":
+        if server is None:
+            return
+        question, proof = server.question, server.question.proof
+        if proof.timeout_s > SHORT.check_s:
+            yield f"  timeout check {_ms(proof.timeout_s)}"
+        uri = proof.uri if question.kind == "connect" else question.uri
+        if not uri:
             return
         yield "  option httpchk"
-        yield f"  http-check send meth GET uri {_uri(server.question.uri)} ver HTTP/1.1 hdr host {self._name()}"
-        yield "  http-check expect status 200"
+        yield f"  http-check send meth GET uri {_uri(uri)} ver HTTP/1.1 hdr host {self._name()}"
+        yield f"  http-check expect status {proof.status:d}"
+        if proof.holds:
+            yield f"  http-check expect string {_quoted(proof.holds)}"
+        if proof.lacks:
+            yield f"  http-check expect ! string {_quoted(proof.lacks)}"
 
     def _checked(self, service: Service, server: Server) -> str:
         question = server.question
@@ -257,14 +271,20 @@ class _Page:
 
     def _asking(self, service: Service, server: Server) -> str:
         check = service.check
-        tls = (
-            f" check-ssl check-sni {self._name()} verify required ca-file {path(self.runtime.ca)}"
-            f" crt {path(self.runtime.check)}"
-            if server.question.kind != "connect"
-            else ""
-        )
         rhythm = f"inter {_ms(check.every_s)} fastinter {_ms(check.doubting_s)} downinter {_ms(check.down_s)}"
+        tls = self._tls(server.question)
         return f"{tls} {rhythm} fall {check.fall:d} rise {check.rise:d} slowstart {_ms(check.recovery_s)}"
+
+    def _tls(self, question: Question) -> str:
+        if question.over == "plain":
+            return ""
+        begins = f" check-ssl check-sni {self._name()}"
+        if question.over == "tls":
+            return f"{begins} verify none"
+        other = question.proof.ca_file
+        trusted = path(Path(other) if other is not None else self.runtime.ca)
+        shown = f" crt {path(self.runtime.check)}" if question.over == "mutual" else ""
+        return f"{begins} verify required ca-file {trusted}{shown}"
 
     def _panic(self, service: Service) -> Iterator[str]:
         """The unchecked twin: when every check fails, the checks are the likelier liars."""
@@ -361,3 +381,7 @@ def _is_other_loopback(host: str) -> bool:
 
 def _uri(text: str) -> str:
     return matching(_URI, text, "check URI")
+
+
+def _quoted(text: str) -> str:
+    return f"'{matching(_TEXT, text, 'text of an answer')}'"

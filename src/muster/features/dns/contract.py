@@ -83,7 +83,7 @@ class DNSProvider(Protocol):
         """Make the record exist; success when it exists already.
 
         For SRV other values under the name stay beside it. For the other types a name has one value, and a CNAME stands
-        alone (RFC 1034 §3.6.2).
+        alone (RFC 1034 §3.6.2): beside data of any type, the SOA of a zone's apex included, it is a conflict.
 
         Raises:
             Conflict: the name holds another value; nothing was changed.

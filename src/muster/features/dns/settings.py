@@ -14,7 +14,18 @@ from muster.kernel.secrets import Secret
 from muster.kernel.settings import Settings
 
 KeyName = Annotated[str, StringConstraints(pattern=r"\A[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9])?\.?\z")]
-Algorithm = Literal["hmac-md5", "hmac-sha1", "hmac-sha224", "hmac-sha256", "hmac-sha384", "hmac-sha512"]
+# BIND's words, for a key in the settings and in a file alike.
+Algorithm = Literal[
+    "hmac-md5",
+    "hmac-sha1",
+    "hmac-sha224",
+    "hmac-sha256",
+    "hmac-sha256-128",
+    "hmac-sha384",
+    "hmac-sha384-192",
+    "hmac-sha512",
+    "hmac-sha512-256",
+]
 
 
 class NSUpdateSettings(Settings):

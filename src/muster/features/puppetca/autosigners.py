@@ -2,22 +2,57 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from muster.authority import csr
-from muster.authority.autosign import Autosign
-from muster.kernel.errors import NotFound, Rejected, Unsupported
+from muster.authority.autosign import Autosign, matches
+from muster.features.puppetca.autosign_file import AutosignFile
+from muster.features.puppetca.contract import Autosigner
+from muster.features.puppetca.settings import PuppetCASettings
+from muster.kernel.clock import Clock, SystemClock
+from muster.kernel.errors import Misconfigured, MusterError, NotFound, Rejected
+from muster.kernel.log import logger
+
+_log = logger("features")
+
+_FOLLOW_S = 2.0
+
+
+@asynccontextmanager
+async def opened(settings: PuppetCASettings, autosign: Autosign) -> AsyncIterator[Autosigner]:
+    """Yield the autosigner the settings name; its file, if it has one, follows the list meanwhile."""
+    if settings.autosigner == "tokens":
+        yield Tokens(autosign, settings.token_ttl_min)
+        return
+    names = Hostnames(autosign, AutosignFile(settings.autosign_file) if settings.autosign_file else None)
+    async with names.following():
+        yield names
 
 
 class Hostnames:
-    """By name: what is on the list is signed, whoever asks (Ruby: ``puppetca_hostname_whitelisting``)."""
+    """By name: what is on the list is signed, whoever asks (Ruby: ``puppetca_hostname_whitelisting``).
 
-    def __init__(self, autosign: Autosign) -> None:
+    A puppetserver learns the list by asking (``muster-autosign``), or from a file that :meth:`following` keeps.
+    """
+
+    def __init__(self, autosign: Autosign, file: AutosignFile | None = None, clock: Clock | None = None) -> None:
         self._autosign = autosign
+        self._file = file
+        self._clock = clock or SystemClock()
+        self._turn = asyncio.Lock()
+
+    async def reached(self) -> None:
+        if self._file is not None and self._file.trouble:
+            raise Misconfigured(self._file.trouble)
 
     async def entries(self) -> list[str]:
         return await self._autosign.hosts()
 
     async def allow(self, certname: str, ttl_min: int | None) -> str | None:  # noqa: ARG002 - names do not end
         await self._autosign.add_host(certname, by="Foreman")
+        await self.follow()
         return None
 
     async def forbid(self, certname: str) -> None:
@@ -25,9 +60,52 @@ class Hostnames:
             await self._autosign.remove_host(certname)
         except NotFound as e:
             raise NotFound(f"Attempt to remove nonexistent client autosign for {certname}") from e
+        await self.follow()
 
-    async def permits(self, csr: bytes) -> bool:  # noqa: ARG002 - the protocol's word for it
-        raise Unsupported("Provider only supports trivial autosigning")
+    async def permits(self, csr_pem: bytes) -> bool:
+        try:
+            request = csr.read(csr_pem)
+            # ``*`` lets every host through, not what is none.
+            csr.refuse_subject(request, request.name)
+        except Rejected:
+            return False
+        return matches(request.name, await self._autosign.hosts())
+
+    async def follow(self) -> None:
+        """Bring the file to what the list says now.
+
+        Raises:
+            Unavailable: the store did not answer.
+        """
+        if self._file is None:
+            return
+        # One after another: an older list must not replace a newer one.
+        async with self._turn:
+            await self._file.hold(await self._autosign.hosts())
+
+    @asynccontextmanager
+    async def following(self) -> AsyncIterator[None]:
+        """Hold the file at what any member was told, for the length of the block."""
+        if self._file is None:
+            yield
+            return
+        task = asyncio.create_task(self._follow(), name="autosign file")
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                await self.follow()
+            except MusterError as e:
+                # The store says its own trouble; the file keeps the last list.
+                _log.debug("The autosign file was not compared with the list", why=str(e))
+            except Exception:  # noqa: BLE001 - boundary: a bug met once must not end the following
+                _log.exception("The autosign file could not follow the list")
+            await self._clock.sleep(_FOLLOW_S)
 
 
 class Tokens:
@@ -36,6 +114,9 @@ class Tokens:
     def __init__(self, autosign: Autosign, ttl_min: int) -> None:
         self._autosign = autosign
         self._ttl_min = ttl_min
+
+    async def reached(self) -> None:
+        return
 
     async def entries(self) -> list[str]:
         return await self._autosign.tokens()

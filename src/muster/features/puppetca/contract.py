@@ -77,6 +77,14 @@ class Autosigner(Protocol):
     """Who says which requests are signed without an administrator."""
 
     @query
+    async def reached(self) -> None:
+        """Return when whoever signs on this host hears of it.
+
+        Raises:
+            Misconfigured: its file cannot be written; the sentence says why.
+        """
+
+    @query
     async def entries(self) -> list[str]:
         """Return the names that may be signed."""
 
@@ -96,10 +104,11 @@ class Autosigner(Protocol):
             NotFound: it was not let, where that matters to Foreman (``hostnames``).
         """
 
-    @query
-    async def permits(self, csr: bytes) -> bool:
-        """Whether a request may be signed now.
+    @change(repeatable=False)
+    async def permits(self, csr_pem: bytes) -> bool:
+        """Whether a request may be signed now; a token that it brings is used up by the yes.
 
         Raises:
-            Unsupported: this autosigner decides by name alone, and somebody else does.
+            Unavailable: the store did not answer; whether the token is used up is unknown, so it is not asked again: the
+                second answer would be no.
         """

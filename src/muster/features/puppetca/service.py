@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,7 +12,7 @@ from typing import Any
 from muster.edge.feature import Surroundings, said
 from muster.features.puppetca.contract import Autosigner, CAProvider, Certificate
 from muster.features.puppetca.settings import PuppetCASettings
-from muster.kernel.errors import Misconfigured, MusterError, NotFound, Rejected, Unsupported
+from muster.kernel.errors import Misconfigured, MusterError, NotFound, Rejected
 from muster.kernel.names import shown
 from muster.policy.chain import chained
 
@@ -24,14 +24,27 @@ _LONGEST_TTL_MIN = 525_600
 
 @dataclass(frozen=True)
 class PuppetCAFeature:
-    """The feature's service."""
+    """The feature's service.
+
+    Attributes:
+        unheeded: says why the CA passes over what the autosigner lets be signed; empty when it does not.
+    """
 
     ca: CAProvider
     autosigner: Autosigner
+    unheeded: Callable[[], str] = str
 
     async def reached(self) -> None:
-        """Return when the CA answers."""
+        """Return when the CA answers, and signs whom the autosigner lets.
+
+        Raises:
+            Unavailable: it does not answer.
+            Misconfigured: what Foreman lets be signed has no effect.
+        """
         await self.ca.reached()
+        if why := self.unheeded():
+            raise Misconfigured(why)
+        await self.autosigner.reached()
 
     async def certificates(self) -> dict[str, dict[str, Any]]:
         """Return what Foreman shows, by certname."""
@@ -81,8 +94,6 @@ class PuppetCAFeature:
         """Whether a request may be signed now."""
         try:
             return await self.autosigner.permits(csr)
-        except Unsupported:
-            raise
         except MusterError as e:
             raise said("Failed to validate CSR", e) from e
 
@@ -134,16 +145,25 @@ async def opened(settings: PuppetCASettings, around: Surroundings) -> AsyncItera
     """
     from muster.authority.autosign import Autosign
     from muster.cluster.file import Authority
-    from muster.features.puppetca import providers
-    from muster.features.puppetca.autosigners import Hostnames, Tokens
+    from muster.features.puppetca import autosigners, providers
 
     if around.store is None:
         raise Misconfigured("The Puppet CA feature needs the cluster's store")
     autosign = Autosign(around.store, Authority())
-    own: Autosigner = (
-        Tokens(autosign, settings.token_ttl_min) if settings.autosigner == "tokens" else Hostnames(autosign)
-    )
     policies = settings.policies.built(around.operations, f"puppetca/{settings.provider}")
-    async with providers.opened(settings, around) as provider:
+    async with providers.opened(settings, around) as provider, autosigners.opened(settings, autosign) as own:
         ca = chained(CAProvider, provider, policies)  # type: ignore[type-abstract]
-        yield PuppetCAFeature(ca, chained(Autosigner, own, policies))  # type: ignore[type-abstract]
+        autosigner = chained(Autosigner, own, policies)  # type: ignore[type-abstract]
+        yield PuppetCAFeature(ca, autosigner, lambda: _unheeded(settings, around))
+
+
+def _unheeded(settings: PuppetCASettings, around: Surroundings) -> str:
+    # Asked each time: the CA opens after the features, and its settings are known with it.
+    ca = around.authority() if settings.provider == "authority" and around.authority is not None else None
+    # A program that decides may ask us: muster-autosign does.
+    if ca is None or {settings.autosigner, "all", "policy"} & set(ca.settings.autosign):
+        return ""
+    return (
+        f"Hosts that Foreman lets be signed wait for an administrator: autosigner is {settings.autosigner}, and "
+        f"authority.autosign [{', '.join(ca.settings.autosign)}] does not name it"
+    )

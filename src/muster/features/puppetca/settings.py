@@ -37,7 +37,11 @@ class PuppetCASettings(ProvidedFeatureSettings):
     """Which CA: the cluster's own (``authority:`` in this file), a puppetserver, or one in memory for trying out."""
     autosigner: Literal["hostnames", "tokens"] = "hostnames"
     """How hosts that Foreman builds are signed: by their names, or by a token each. Both are in the store; ``authority:
-    autosign`` must name the same way. For a puppetserver, its ``autosign`` setting runs ``muster-autosign``."""
+    autosign`` must name the same way. For a puppetserver, its ``autosign`` setting runs ``muster-autosign``, or, with
+    ``hostnames``, names ``autosign_file``."""
+    autosign_file: Path | None = None
+    """Of ``hostnames`` with a puppetserver: its ``autosign.conf`` (Ruby: ``autosignfile``). Every member keeps the list in
+    it on its own host, in a part of its own; other lines stay. Mode and owner are kept."""
     token_ttl_min: Annotated[int, Field(ge=1, le=525_600)] = 360
     """How long a token is good when Foreman does not say (Ruby: ``token_ttl``)."""
     puppetserver: PuppetserverSettings | None = None
@@ -47,4 +51,14 @@ class PuppetCASettings(ProvidedFeatureSettings):
     def _provider_has_settings(self) -> Self:
         if self.enabled and self.provider == "puppetserver" and self.puppetserver is None:
             raise ValueError("provider puppetserver needs puppetserver.url, certificate, key and ca")
+        return self
+
+    @model_validator(mode="after")
+    def _file_is_read(self) -> Self:
+        if self.autosign_file is None:
+            return self
+        if self.autosigner != "hostnames":
+            raise ValueError(f"autosign_file holds names, and autosigner is {self.autosigner}")
+        if self.provider == "authority":
+            raise ValueError("autosign_file is for a puppetserver; the cluster's own CA asks the store")
         return self

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from muster.authority.autosign import Autosign
 from muster.cluster.file import Authority
@@ -16,12 +17,16 @@ from muster.edge.replies import error_reply, not_found
 from muster.edge.routes import Access, RouteTable
 from muster.features.puppetca.api import MOUNT
 from muster.features.puppetca.autosigners import Hostnames, Tokens
-from muster.features.puppetca.contract import Certificate
+from muster.features.puppetca.contract import Autosigner, Certificate
 from muster.features.puppetca.providers.memory import MemoryCA
 from muster.features.puppetca.service import PuppetCAFeature, as_foreman_sees
 from muster.kernel.errors import MusterError, Unavailable
 from muster.kernel.secrets import Secret
+from muster.policy.chain import chained
+from muster.policy.metered import OperationMetrics
+from muster.policy.settings import PolicySettings
 from muster.store.engine import opened
+from tests.servers import puppetca
 from tests.unit.edge.calls import request
 from tests.wire import golden
 
@@ -104,7 +109,59 @@ async def test_the_list_of_names_is_kept_shown_and_emptied(feature: Feature) -> 
         404,
         f"Attempt to remove nonexistent client autosign for {NAME}",
     )
-    assert await feature.call("POST", "/validate", b"x") == (501, "Provider only supports trivial autosigning")
+
+
+@pytest.mark.parametrize(
+    ("entry", "name", "signed"),
+    [
+        (NAME, NAME, True),
+        (NAME, f"sub.{NAME}", False),
+        (NAME, NAME.removesuffix("m"), False),
+        ("*.example.com", NAME, True),
+        ("*.example.com", f"a.b.{NAME}", True),
+        ("*.example.com", "example.com", True),
+        ("*.example.com", "webexample.com", False),
+        ("*", NAME, True),
+        ("*", "UPPER.example.com", False),
+        ("*", "*.example.com", False),
+    ],
+)
+async def test_whoever_asks_hears_whether_a_name_is_on_the_list(
+    feature: Feature, entry: str, name: str, signed: bool
+) -> None:
+    request = puppetca.agent(name).csr
+    assert await feature.call("POST", "/validate", request) == (404, "")
+    assert await feature.call("POST", f"/autosign/{entry}") == (200, "")
+    for _ in range(2):
+        assert await feature.call("POST", "/validate", request) == (200 if signed else 404, "")
+    assert await feature.call("DELETE", f"/autosign/{entry}") == (200, "")
+    assert await feature.call("POST", "/validate", request) == (404, "")
+
+
+async def test_a_token_is_a_yes_once_and_for_its_own_name_only(feature: Feature) -> None:
+    feature.with_tokens()
+    token = json.loads((await feature.call("POST", f"/autosign/{NAME}"))[1])["generated_token"]
+    assert await feature.call("POST", "/validate", puppetca.agent("other.example.com", challenge=token).csr) == (
+        404,
+        "",
+    )
+    request = puppetca.agent(NAME, challenge=token).csr
+    assert await feature.call("POST", "/validate", request) == (200, "")
+    assert await feature.call("POST", "/validate", request) == (404, "")
+
+
+async def test_a_yes_that_was_lost_on_its_way_is_no_no(feature: Feature) -> None:
+    class Lossy(Tokens):
+        async def permits(self, csr_pem: bytes) -> bool:
+            assert await super().permits(csr_pem)
+            raise Unavailable("the answer to the commit was lost")
+
+    policies = PolicySettings().built(OperationMetrics(CollectorRegistry()), "puppetca/test")
+    lossy = chained(Autosigner, Lossy(feature.autosign, 360), policies)  # type: ignore[type-abstract]
+    feature.service = PuppetCAFeature(feature.ca, lossy)
+    token = json.loads((await feature.call("POST", f"/autosign/{NAME}"))[1])["generated_token"]
+    answer = await feature.call("POST", "/validate", puppetca.agent(NAME, challenge=token).csr)
+    assert answer == (503, "Failed to validate CSR: the answer to the commit was lost")
 
 
 @pytest.mark.parametrize("ttl", ["", "?token_ttl=5", "?token_ttl=0", "?token_ttl=soon", "?token_ttl=99999999"])
@@ -119,9 +176,13 @@ async def test_a_token_is_given_and_withdrawn_whatever_time_is_asked_for(feature
     assert await feature.call("GET", "/autosign") == (200, "[]")
 
 
-@pytest.mark.parametrize("body", [b"", b"junk"])
-async def test_what_is_no_request_is_not_validated(feature: Feature, body: bytes) -> None:
-    feature.with_tokens()
+@pytest.mark.parametrize("body", [b"", b"junk", b"x" * 70_000])
+@pytest.mark.parametrize("way", ["hostnames", "tokens"])
+async def test_what_is_no_request_is_not_validated(feature: Feature, way: str, body: bytes) -> None:
+    if way == "tokens":
+        feature.with_tokens()
+    else:
+        assert await feature.call("POST", "/autosign/*") == (200, "")
     assert await feature.call("POST", "/validate", body) == (404, "")
 
 
@@ -148,6 +209,7 @@ _DIFFERENT = {
     707: "A call without a name is one about a certificate called autosign; our CA's words stand without the Ruby class's.",
     711: "The CA's words stand without the Ruby class's.",
     712: "The CA's words stand without the Ruby class's.",
+    718: "The list is asked, so that muster-autosign serves names, too.",
     721: "A CA that fails is 503: trying again may help.",
     722: "A blank is refused here; there a CA is asked and answers a page.",
     723: "A slash is decoded before routing (protocol reference §2.1): no such route either way; the text is the edge's.",

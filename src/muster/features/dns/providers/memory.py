@@ -31,6 +31,8 @@ class MemoryDNS:
     async def add(self, record: Record) -> None:
         self._may_fail()
         self._check_zone(record.name)
+        if record.type is RecordType.CNAME and record.name.lower() in self._zones:
+            raise Conflict(f"{record.name} is a zone's apex and holds SOA and NS records")
         held = self._records.setdefault(FQDN(record.name), {})
         values = held.setdefault(record.type, set())
         if record.data in values:

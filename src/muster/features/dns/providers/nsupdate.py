@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import dns.asyncbackend
 import dns.asyncquery
@@ -32,7 +32,7 @@ import dns.tsig
 import dns.update
 
 from muster.features.dns.contract import SRV, Data, Record, RecordType
-from muster.features.dns.settings import NSUpdateSettings
+from muster.features.dns.settings import Algorithm, NSUpdateSettings
 from muster.kernel.errors import Conflict, Misconfigured, MusterError, NotFound, Rejected, Unavailable
 from muster.kernel.files import read_bounded
 from muster.kernel.names import FQDN, ServiceName
@@ -45,6 +45,8 @@ _KEY_FILE = re.compile(
 )
 # Only where a word may begin: a secret in base64 may hold two slashes.
 _COMMENT = re.compile(r"(?m)(?:^|(?<=[\s;{}]))(?:#|//).*$")
+# What a signed zone has beside a CNAME (RFC 4035 §2.5).
+_BESIDE_A_CNAME = frozenset({dns.rdatatype.CNAME, dns.rdatatype.RRSIG, dns.rdatatype.NSEC})
 # A racing writer may remove what our prerequisite saw before we look; then the question is open again.
 _ROUNDS = 4
 _REFUSALS = {
@@ -149,13 +151,23 @@ class NSUpdateDNS:
             held = ", ".join(sorted(map(str, same_type)))
             raise Conflict(f"{record.name} holds {record.type.value} {held} on {self.place}")
         if record.type is RecordType.CNAME:
-            for other in RecordType:
-                if other is not RecordType.CNAME and await self.lookup(record.name, other):
-                    raise Conflict(f"{record.name} holds {other.value} records, and a CNAME stands alone")
+            if others := await self._others(record.name):
+                raise Conflict(f"{record.name} holds {others} on {self.place}, and a CNAME stands alone")
             return False
         if await self.lookup(record.name, RecordType.CNAME):
             raise Conflict(f"{record.name} is a CNAME, which stands alone")
         return False
+
+    async def _others(self, name: FQDN | ServiceName) -> str:
+        """Return in words what a name holds beside a CNAME, of whatever type; empty when it is nothing."""
+        owner = _absolute(name)
+        # ANY, because the prerequisite counts every type: TXT, MX, the SOA and NS of a zone's apex.
+        answer = await self._ask(_question(owner, "ANY"), f"looking up {name} ANY")
+        if answer.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
+            # A server need not answer ANY (RFC 8482). That the name is in use it has said already.
+            return "records of a type that cannot be asked for"
+        found = {r.rdtype for r in answer.answer if r.name == owner} - _BESIDE_A_CNAME
+        return f"{', '.join(sorted(map(dns.rdatatype.to_text, found)))} records" if found else ""
 
     async def _zone(self, owner: dns.name.Name, doing: str) -> dns.name.Name:
         """Return the zone of the name on this very server: the owner of the SOA it answers with.
@@ -286,7 +298,8 @@ def key_from(settings: NSUpdateSettings) -> dns.tsig.Key | None:
     """Return the TSIG key the settings name, or None for unsigned updates.
 
     Raises:
-        Misconfigured: the key file cannot be read or is not in BIND's form. The secret never stands in the message.
+        Misconfigured: the key file cannot be read, is not in BIND's form or names an algorithm nobody has. The secret never
+            stands in the message.
     """
     if settings.key_file is not None:
         text = read_bounded(settings.key_file, what="DNS key file", limit_bytes=64 << 10).decode("utf-8", "replace")
@@ -295,7 +308,11 @@ def key_from(settings: NSUpdateSettings) -> dns.tsig.Key | None:
             raise Misconfigured(
                 f"DNS key file {settings.key_file} is not of the form key NAME {{ algorithm hmac-...; secret ...; }};"
             )
-        return _key(found["name"], found["secret"], found["algorithm"].lower(), str(settings.key_file))
+        algorithm = found["algorithm"].lower()
+        if algorithm not in get_args(Algorithm):
+            known = ", ".join(get_args(Algorithm))
+            raise Misconfigured(f"DNS key file {settings.key_file} has algorithm {algorithm}, which is none of {known}")
+        return _key(found["name"], found["secret"], algorithm, str(settings.key_file))
     if settings.key_name is not None and settings.key_secret is not None:
         return _key(settings.key_name, settings.key_secret.reveal(), settings.key_algorithm, "the settings")
     return None
@@ -303,11 +320,22 @@ def key_from(settings: NSUpdateSettings) -> dns.tsig.Key | None:
 
 def _key(name: str, secret: str, algorithm: str, where: str) -> dns.tsig.Key:
     try:
-        return dns.tsig.Key(
-            name, secret, dns.name.from_text("hmac-md5.sig-alg.reg.int" if algorithm == "hmac-md5" else algorithm)
-        )
-    except (ValueError, dns.exception.DNSException) as e:
+        key = dns.tsig.Key(name, secret, dns.name.from_text(_on_the_wire(algorithm)))
+        # Only now, and not at the first update, a machine says that it has no MD5 (FIPS 140).
+        dns.tsig.get_context(key)  # type: ignore[no-untyped-call]
+        return key
+    except (ValueError, NotImplementedError, dns.exception.DNSException) as e:
         raise Misconfigured(f"DNS key {name} from {where} cannot be used: {type(e).__name__}") from e
+
+
+def _on_the_wire(algorithm: str) -> str:
+    """Return the name an algorithm of BIND's configuration has in messages."""
+    if algorithm == "hmac-md5":
+        return "hmac-md5.sig-alg.reg.int"
+    # BIND's hmac-sha256-128 is hmac-sha256 of which it also takes the first 128 bits. It knows no algorithm by the
+    # longer name, which dnspython would send.
+    stem, _, bits = algorithm.rpartition("-")
+    return stem if bits.isdecimal() else algorithm
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from muster.authority.authority import PuppetCA
 from muster.features.puppetca.contract import Certificate
 from muster.features.puppetca.service import as_foreman_sees
-from muster.kernel.errors import Unavailable
+from muster.kernel.errors import NotFound, Unavailable
 
 
 class OwnCA:
@@ -30,9 +30,16 @@ class OwnCA:
 
     async def clean(self, certname: str) -> None:
         ca = self._open()
-        missing = await ca.clean([certname], actor="Foreman")
-        if missing and await ca.status(certname) is not None:
-            await ca.remove(certname, actor="Foreman")
+        # A request may be signed between two looks; its certificate must be revoked, not only removed: so it is the
+        # request alone that goes, and where that is gone already, the next look meets the certificate.
+        while await ca.clean([certname], actor="Foreman"):
+            try:
+                await ca.reject(certname, actor="Foreman")
+            except NotFound:
+                if await ca.status(certname) is None:
+                    return
+            else:
+                return
 
     def _open(self) -> PuppetCA:
         found = self._authority()

@@ -1,0 +1,135 @@
+"""A puppetserver's ``autosign.conf`` on this host, in which the cluster's list has a part of its own.
+
+Source: reference/puppet-ca.md §4: one entry a line, ``#`` begins a comment, an executable file is a program.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from muster.kernel.errors import Misconfigured, MusterError, Unavailable
+from muster.kernel.files import fingerprint, read_bounded, write_atomically
+from muster.kernel.log import logger
+
+_log = logger("features")
+
+BEGIN = "# Muster's names; what is changed between these two lines is undone"
+END = "# The end of Muster's names"
+_LIMIT_BYTES = 4 << 20
+_ANY_EXECUTES, _GROUP_READS, _OTHERS_READ = 0o111, 0o040, 0o004
+
+
+class AutosignFile:
+    """One host's file.
+
+    Attributes:
+        trouble: why it does not say what the list says; empty when it does.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._held: tuple[object, ...] | None = None
+        self.trouble = ""
+
+    async def hold(self, names: Sequence[str]) -> None:
+        """Make the file say these names in its part; when it does already, that costs a look.
+
+        Raises nothing: the list was changed for every member, and this host may not be the one that signs. A failure is
+        :attr:`trouble`, logged once, and the next call tries again.
+
+        Concurrency: one call at a time.
+        """
+        try:
+            if self._held != self._look(names):
+                await asyncio.to_thread(_hold, self._path, names)
+                self._held = self._look(names)
+        except MusterError as e:
+            if str(e) != self.trouble:
+                _log.error("A puppetserver's autosign list is stale", file=str(self._path), why=str(e))
+            self.trouble = str(e)
+        else:
+            self.trouble = ""
+
+    def _look(self, names: Sequence[str]) -> tuple[object, ...]:
+        return (tuple(names), *fingerprint(self._path))
+
+
+def merged(content: str, names: Sequence[str]) -> str:
+    """Return a file's content with these names in our part, which comes last where there is none yet; pure.
+
+    Raises:
+        Misconfigured: where our part begins or ends cannot be said.
+    """
+    lines = content.split("\n")
+    bounds = [n for n, line in enumerate(lines) if line.strip() in (BEGIN, END)]
+    ours = [BEGIN, *names, END]
+    if not bounds:
+        if not names:
+            return content
+        rest = content if not content or content.endswith("\n") else f"{content}\n"
+        return rest + "".join(f"{line}\n" for line in ours)
+    if [lines[n].strip() for n in bounds] != [BEGIN, END]:
+        raise Misconfigured(
+            f"not exactly one line {BEGIN!r} and after it one line {END!r}: which names are Muster's cannot be said"
+        )
+    first, last = bounds
+    return "\n".join([*lines[:first], *ours, *lines[last + 1 :]])
+
+
+def _hold(path: Path, names: Sequence[str]) -> None:
+    try:
+        before = path.stat()
+    except FileNotFoundError:
+        before = None
+    except OSError as e:
+        raise Unavailable(f"Reading the autosign list {path} failed: {e.strerror or e}") from e
+    if before is not None and before.st_mode & _ANY_EXECUTES:
+        raise Misconfigured(f"{path} is executable: puppetserver runs it as a program and reads no names from it")
+    # Bytes that are no UTF-8 are somebody else's, too, and stay what they are.
+    content = "" if before is None else _read(path)
+    try:
+        wanted = merged(content, names)
+    except Misconfigured as e:
+        raise Misconfigured(f"{path} has {e}") from e
+    if wanted != content:
+        _replace(path, wanted.encode("utf-8", "surrogateescape"), before)
+
+
+def _read(path: Path) -> str:
+    return read_bounded(path, what="the autosign list", limit_bytes=_LIMIT_BYTES).decode("utf-8", "surrogateescape")
+
+
+def _replace(path: Path, content: bytes, before: os.stat_result | None) -> None:
+    """Replace the file in one step, mode and owner kept: puppetserver runs as another user, and reads at any moment."""
+    if before is None:
+        write_atomically(path, content)
+        return
+    beside = path.with_name(f".{path.name}.muster.{os.getpid()}")
+    try:
+        write_atomically(beside, content, mode=before.st_mode & 0o777)
+        _give(beside, before)
+        beside.replace(path)
+    except OSError as e:
+        beside.unlink(missing_ok=True)
+        raise Unavailable(
+            f"Replacing {path} for its readers failed: {e.strerror or e}; the old file is untouched"
+        ) from e
+
+
+def _give(beside: Path, before: os.stat_result) -> None:
+    now = beside.stat()
+    if (now.st_uid, now.st_gid) == (before.st_uid, before.st_gid):
+        return
+    try:
+        os.chown(beside, before.st_uid, before.st_gid)
+    except PermissionError:
+        # An ordinary account keeps the group at best; that is enough where the group, or everybody, may read.
+        with contextlib.suppress(PermissionError):
+            os.chown(beside, -1, before.st_gid)
+        same_group = beside.stat().st_gid == before.st_gid
+        if not (before.st_mode & _OTHERS_READ or (same_group and before.st_mode & _GROUP_READS)):
+            raise

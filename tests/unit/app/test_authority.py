@@ -1,0 +1,258 @@
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import structlog
+from cryptography import x509
+from prometheus_client import CollectorRegistry
+
+from muster.app.authority import AuthorityProcess
+from muster.authority import own, signer
+from muster.cluster.file import Authority, AuthorityKey, Edge
+from muster.edge.authorise import Gate
+from muster.edge.feature import Features
+from muster.kernel.log import LogRings
+from muster.kernel.secrets import Secret
+from muster.store.engine import Store, opened
+from tests.servers import puppetca
+
+pytestmark = pytest.mark.anyio
+
+MEMBER = "proxy01.example.net"
+
+
+@dataclass
+class Ports:
+    """A server that listens on nothing, and remembers what it was to show."""
+
+    shown: list[str] = field(default_factory=list)
+
+    def listen(self, name: str, *_: object) -> None:
+        self.shown.append(name)
+
+    def present(self, _context: object, *, name: str) -> None:
+        self.shown.append(name)
+
+
+def member(store: Store, names: Any = ("puppet.example.net",)) -> Any:
+    """Return what an authority knows of its member."""
+    return SimpleNamespace(
+        store=store,
+        member=SimpleNamespace(name=MEMBER),
+        cluster=SimpleNamespace(names=names, edge=Edge()),
+        balancing=SimpleNamespace(service=lambda _: SimpleNamespace(member_port=0)),
+        server=Ports(),
+        gate=Gate(None),
+        features=Features({}),
+        rings=LogRings(10, 5, MEMBER),
+        metrics=SimpleNamespace(registry=CollectorRegistry()),
+        health=SimpleNamespace(draining=""),
+        access_log=None,
+        listens_on="127.0.0.1",
+    )
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    async with opened(Secret(f"sqlite:///{tmp_path}/store.db")) as store:
+        yield store
+
+
+@pytest.fixture
+async def home(store: Store, tmp_path: Path) -> Path:
+    """Return where the key of a CA lies that was begun, and nothing else."""
+    await puppetca.begin(store, tmp_path / "pki")
+    return tmp_path / "pki"
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    yield
+    structlog.reset_defaults()
+
+
+def serial_shown(state: Path) -> int:
+    return x509.load_pem_x509_certificate((state / "members" / MEMBER / "cert.pem").read_bytes()).serial_number
+
+
+async def test_what_a_member_writes_is_in_its_state_and_nothing_beside_the_key(
+    store: Store, home: Path, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    process = AuthorityProcess(Authority(), home, state)
+    await process.kept(member(store))
+    assert process.trouble == ""
+    assert [p.name for p in home.iterdir()] == ["ca_key.pem"]
+    assert {p.name for p in state.iterdir()} == {"ca_crt.pem", "lists.json", "members"}
+    await process.close()
+
+
+async def test_a_disk_that_refuses_is_trouble_in_one_sentence_and_stops_nothing(
+    store: Store, home: Path, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    state.write_text("a file where a directory is wanted")
+    process, host = AuthorityProcess(Authority(), home, state), member(store)
+    await process.kept(host)
+    assert process.ca is not None
+    assert not process.is_open
+    assert process.trouble.startswith(f"Making directory {state}/members/{MEMBER} failed: ")
+    assert "\n" not in process.trouble
+    state.unlink()
+    await process.kept(host, thoroughly=False)
+    assert (process.trouble, process.is_open) == ("", True)
+    # What could not be kept before is kept now.
+    assert (state / "lists.json").exists()
+    await process.close()
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (
+            OSError(28, "No space left on device", "/var/lib/muster"),
+            "Using /var/lib/muster failed: No space left on device",
+        ),
+        (OSError("the library's own words"), "Using a file failed: the library's own words"),
+        (ZeroDivisionError("division by zero"), "A defect of Muster: ZeroDivisionError: division by zero"),
+    ],
+)
+async def test_whatever_goes_wrong_is_trouble_and_never_an_exception(
+    store: Store, home: Path, raised: Exception, said: str
+) -> None:
+    class Names:
+        def __iter__(self) -> Iterator[str]:
+            raise raised
+
+    process, host = AuthorityProcess(Authority(), home, home), member(store, Names())
+    await process.kept(host)
+    assert process.trouble == said
+    host.cluster.names = ()
+    await process.kept(host)
+    assert process.trouble == ""
+    await process.close()
+
+
+async def test_a_certificate_revoked_by_anyone_is_replaced_with_the_next_beat(
+    store: Store, home: Path, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    process, host = AuthorityProcess(Authority(requests_per_minute=0), home, state), member(store)
+    await process.kept(host)
+    before = serial_shown(state)
+    async with puppetca.member(store, home) as other:
+        await other.revoke(own.certname(MEMBER), actor="test")
+    await process.kept(host, thoroughly=False)
+    assert serial_shown(state) != before
+    assert host.server.shown == ["puppetca", "puppetca"]
+    await process.kept(host, thoroughly=False)
+    assert len(host.server.shown) == 2
+    await process.close()
+
+
+async def test_a_member_started_without_the_store_shows_its_certificate_and_serves_its_list(
+    home: Path, tmp_path: Path
+) -> None:
+    directory = tmp_path / "disk"
+    directory.mkdir()
+    url = Secret(f"sqlite:///{directory}/store.db")
+    async with opened(url) as store:
+        await puppetca.begin(store, home)
+        process = AuthorityProcess(Authority(), home, tmp_path / "state")
+        await process.kept(member(store))
+        assert process.ca is not None
+        lists = await process.ca.lists()
+        await process.close()
+    directory.rename(tmp_path / "away")
+    async with opened(url, statement_timeout_s=1) as store:
+        process = AuthorityProcess(Authority(), home, tmp_path / "state")
+        await process.kept(member(store))
+        assert process.is_open
+        assert "The store (sqlite" in process.trouble
+        assert process.ca is not None
+        assert await process.ca.lists() == lists
+        await process.close()
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """Yield a directory whose path is short enough for a socket, whatever pytest's is."""
+    with tempfile.TemporaryDirectory(prefix="muster-signer-") as directory:
+        yield Path(directory)
+
+
+def behind(path: Path) -> Authority:
+    return Authority(key=AuthorityKey(kind="signer", socket=path))
+
+
+async def beats(process: AuthorityProcess, host: Any, count: int) -> None:
+    for _ in range(count):
+        await process.kept(host, thoroughly=False)
+
+
+async def test_a_signer_that_goes_is_noticed_within_a_few_beats_and_so_is_its_return(
+    store: Store, home: Path, tmp_path: Path, place: Path
+) -> None:
+    new, host = puppetca.new_ca(), member(store)
+    process = AuthorityProcess(behind(place / "socket"), home, tmp_path / "state")
+    async with signer.serving(place / "socket", new.key):
+        await beats(process, host, 6)
+        assert (process.trouble, process.is_open) == ("", True)
+    await beats(process, host, 5)
+    assert process.trouble.startswith(f"The signer at {place}/socket did not answer")
+    async with signer.serving(place / "socket", new.key):
+        await beats(process, host, 1)
+        assert process.trouble == ""
+    async with signer.serving(place / "socket", puppetca.new_ca("Puppet CA: other").key):
+        await beats(process, host, 5)
+        assert "does not sign as Puppet CA: test does" in process.trouble
+    await process.close()
+
+
+async def test_a_signer_that_hangs_holds_up_no_beat_for_long_and_is_asked_once(
+    store: Store, home: Path, tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("muster.authority.authority._PROOF_LIMIT_S", 0.1)
+    new, host, path = puppetca.new_ca(), member(store), place / "socket"
+    process = AuthorityProcess(behind(path), home, tmp_path / "state")
+    async with signer.serving(path, new.key):
+        await beats(process, host, 1)
+    asked: list[asyncio.StreamWriter] = []
+    # It listens and never answers.
+    server = await asyncio.start_unix_server(lambda _, writer: asked.append(writer), str(path))
+    try:
+        await beats(process, host, 12)
+        assert process.trouble == "The CA's key (signer) has not signed within 0.1 s"
+        assert len(asked) == 1
+    finally:
+        server.close()
+        for writer in asked:
+            writer.close()
+        await process.close()
+
+
+async def test_a_key_in_a_file_is_not_tried(store: Store, home: Path, tmp_path: Path) -> None:
+    """It is in this process: nothing can have gone."""
+    process, host = AuthorityProcess(Authority(), home, tmp_path / "state"), member(store)
+    await beats(process, host, 1)
+    assert process.ca is not None
+    signatures = 0
+    real = process.ca._key
+
+    class Counted:
+        def __getattr__(self, name: str) -> Any:
+            nonlocal signatures
+            signatures += name == "sign"
+            return getattr(real, name)
+
+    process.ca._key = cast(Any, Counted())
+    await beats(process, host, 10)
+    assert signatures == 0
+    await process.close()

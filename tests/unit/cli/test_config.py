@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from muster.cli import INVALID_SETTINGS, muster
+
+CLUSTER = """\
+schema: 1
+cluster: demo
+address: proxy.test
+store: {url: "sqlite:////var/muster.db"}
+members: [{id: 1, name: proxy01.test, address: 127.0.0.11}]
+"""
+
+
+def checked(tmp_path: Path, text: str) -> tuple[int, list[tuple[int, str]]]:
+    file = tmp_path / "cluster.yaml"
+    file.write_text(text)
+    said = CliRunner().invoke(muster, ["config", "check", str(file), "--json"], standalone_mode=False)
+    assert said.exception is None, said.exception
+    content: Any = json.loads(said.output)
+    assert content["valid"] is (said.return_value == 0)
+    return said.return_value, [(p["line"], p["where"]) for p in content["problems"]]
+
+
+OFF = "services: {puppetca: {enabled: false}, puppet: {enabled: false}"
+
+
+@pytest.mark.parametrize(
+    ("added", "where"),
+    [
+        (f"{OFF}}}\nlog: {{level: UNKNOWN}}\n", (7, "log.level")),
+        (f"{OFF},\n  smartproxy: {{enabled: false}}}}\n", (7, "services.smartproxy.enabled")),
+    ],
+)
+def test_a_file_that_cannot_serve_is_not_valid(tmp_path: Path, added: str, where: tuple[int, str]) -> None:
+    assert checked(tmp_path, CLUSTER + added) == (INVALID_SETTINGS, [where])
+    assert checked(tmp_path, CLUSTER + f"{OFF}}}\n") == (0, [])
+
+
+def test_a_key_that_stands_twice_hides_no_other_problem(tmp_path: Path) -> None:
+    text = CLUSTER + f"cluster: other\n{OFF}}}\nlog: {{level: LOUD}}\nfeatures: {{nds: {{}}}}\nsigner: nobody.test\n"
+    code, found = checked(tmp_path, text)
+    assert code == INVALID_SETTINGS
+    assert found == [(6, "cluster"), (8, "log.level"), (9, "features.nds"), (10, "signer")]

@@ -1,0 +1,115 @@
+"""Which entrances are asked, by what the cluster file says of its balancers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from muster.cli.doctor import shown
+from muster.cluster.file import ClusterFile
+from muster.doctor.matrix import entrances
+
+ADDRESS = "cluster.test"
+ONE, TWO, VIRTUAL = "192.0.2.8", "192.0.2.9", "192.0.2.10"
+
+
+def cluster(*binds: str, virtual: bool = False) -> ClusterFile:
+    content: dict[str, Any] = {
+        "schema": 1,
+        "cluster": "demo",
+        "address": ADDRESS,
+        "store": {"url": "sqlite:////nowhere/x.db"},
+        "members": [{"id": 1, "name": "proxy01.test", "address": "192.0.2.1"}],
+        "balancers": [{"name": f"lb{i}", "address": f"192.0.2.{7 + i}", "bind": b} for i, b in enumerate(binds, 1)],
+    }
+    if virtual:
+        content["virtual_address"] = {"address": f"{VIRTUAL}/24", "interface": "eth0"}
+    return ClusterFile.model_validate(content)
+
+
+def asked(of: ClusterFile, **given: str) -> list[tuple[str, str, str]]:
+    return [(e.path, e.host, e.words) for e in entrances(of, **given)]
+
+
+@pytest.mark.parametrize(("bind", "host"), [(ONE, ONE), ("*", ADDRESS)])
+def test_one_balancer_is_asked_where_it_listens_or_else_at_the_address(bind: str, host: str) -> None:
+    assert asked(cluster(bind)) == [("balancer", host, "through the balancer")]
+
+
+def test_without_a_balancer_nobody_is_asked_but_outside() -> None:
+    assert asked(cluster()) == []
+    assert asked(cluster(), outside="203.0.113.1") == [("outside", "203.0.113.1", "from outside")]
+
+
+@pytest.mark.parametrize(
+    ("of", "expected"),
+    [
+        (cluster(ONE, TWO), [("balancer", ONE, "through lb1"), ("balancer lb2", TWO, "through lb2")]),
+        (
+            cluster(ONE, TWO, virtual=True),
+            [
+                ("balancer", ONE, "through lb1"),
+                ("balancer lb2", TWO, "through lb2"),
+                ("address", ADDRESS, "at the address"),
+            ],
+        ),
+        (
+            cluster("*", "*", virtual=True),
+            [
+                ("balancer", ADDRESS, "at the address"),
+                ("balancer lb1", ONE, "through lb1"),
+                ("balancer lb2", TWO, "through lb2"),
+            ],
+        ),
+        (
+            cluster("*", TWO),
+            [
+                ("balancer", ADDRESS, "at the address"),
+                ("balancer lb1", ONE, "through lb1"),
+                ("balancer lb2", TWO, "through lb2"),
+            ],
+        ),
+        # Both bind the address that moves: nothing leads to the one that does not have it.
+        (cluster(VIRTUAL, VIRTUAL, virtual=True), [("balancer", VIRTUAL, "at the address")]),
+    ],
+    ids=["two", "two and an address", "every address", "mixed", "the virtual address alone"],
+)
+def test_each_of_several_balancers_is_asked_and_so_is_the_address_they_share(
+    of: ClusterFile, expected: list[tuple[str, str, str]]
+) -> None:
+    assert asked(of) == expected
+
+
+def test_a_balancer_that_is_named_is_asked_instead() -> None:
+    assert asked(cluster(ONE, TWO, virtual=True), balancer_host="203.0.113.9", outside="203.0.113.1") == [
+        ("balancer", "203.0.113.9", "through the balancer"),
+        ("outside", "203.0.113.1", "from outside"),
+    ]
+
+
+def test_each_entrance_has_a_column() -> None:
+    ways_in = entrances(cluster(ONE, TWO), outside="203.0.113.1")
+    cells = [
+        {"service": "smartproxy", "path": e.path, "ok": e.path != "balancer lb2", "words": f"by {e.path}"}
+        for e in ways_in
+    ]
+    found = {
+        "cluster": "demo",
+        "address": ADDRESS,
+        "members": ["proxy01.test"],
+        "healthy": False,
+        "services": [{"name": "smartproxy", "listen_port": 9090}],
+        "entrances": [e.as_json() for e in ways_in],
+        "cells": cells,
+        "findings": [],
+    }
+    table = shown(found)[0]
+    assert [c.header for c in table.columns] == [
+        "service",
+        "proxy01 direct",
+        "through lb1",
+        "through lb2",
+        "from outside, 203.0.113.1",
+    ]
+    assert [str(next(iter(c.cells))) for c in table.columns][2:] == ["ok by balancer", "fails", "ok by outside"]
