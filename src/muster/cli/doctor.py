@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,10 @@ from muster.cli.options import (
     print_json,
     run_option,
 )
+
+
+# Where systemd's unit lets a member keep what it writes itself.
+_STATE = Path("/var/lib/muster")
 
 
 @click.command()
@@ -57,6 +62,13 @@ def doctor(
     return 0 if found["healthy"] else WRONG
 
 
+def _puppet_ca(pki: Path) -> Path | None:
+    """Return the bundle that a member of this host keeps: in its state directory, else among the certificates."""
+    places = [*([Path(state)] if (state := os.environ.get("MUSTER_STATE")) else []), pki, _STATE]
+    found = (place / "puppet-ca" / "ca_crt.pem" for place in places)
+    return next((f for f in found if os.access(f, os.R_OK)), None)
+
+
 async def examination(
     cluster_path: Path,
     pki: Path,
@@ -85,7 +97,7 @@ async def examination(
     clock = SystemClock()
     lives = await known_lives(lambda: _store(cluster))
     certificate, key = client_bundle(pki, cluster.foreman.trusted_hosts or (), client)
-    puppet_ca = pki / "puppet-ca" / "ca_crt.pem" if signs_itself(cluster) else None
+    puppet_ca = _puppet_ca(pki) if signs_itself(cluster) else None
     prober = Prober(
         balancing,
         pki / "ca.pem",
@@ -93,7 +105,7 @@ async def examination(
         key,
         clock.now(),
         # A host that is no member has no copy; then only TLS of its own CA can be looked at.
-        puppet_ca=puppet_ca if puppet_ca is not None and puppet_ca.exists() else None,
+        puppet_ca=puppet_ca,
         resting=in_maintenance(lives or {}),
     )
     ways_in = entrances(cluster, balancer_host, outside)
