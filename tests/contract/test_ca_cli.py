@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from muster.authority.profile import belongs
 from muster.cli import NOT_DONE, WRONG, muster
@@ -472,6 +474,27 @@ def test_a_request_that_may_not_be_signed_is_foreseen(host: Host, cadir: Path) -
     for name in ("pend-san.example.net", "pend-auth.example.net", "pend-badsig.example.net", "pend-oid.example.net"):
         foreseen, real = (host.run("sign", name, *more, code=NOT_DONE) for more in (("--dry-run",), ()))
         assert (foreseen.stdout, foreseen.stderr) == ("", real.stderr)
+
+
+def test_a_certificate_that_would_not_be_signed_today_is_foreseen(host: Host, cadir: Path) -> None:
+    issuer = x509.load_pem_x509_certificates((cadir / "ca_crt.pem").read_bytes())[0]
+    key = load_pem_private_key((cadir / "ca_key.pem").read_bytes(), None)
+    assert isinstance(key, rsa.RSAPrivateKey)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "weak.example.net")]))
+        .issuer_name(issuer.subject)
+        .public_key(ec.generate_private_key(ec.SECP224R1()).public_key())
+        .serial_number(99)
+        .not_valid_before(datetime.now(UTC))
+        .not_valid_after(datetime.now(UTC) + timedelta(days=9))
+        .sign(key, hashes.SHA256())
+    )
+    (cadir / "signed" / "weak.example.net.pem").write_bytes(made.public_bytes(Encoding.PEM))
+    host.run("import", str(cadir))
+    foreseen, real = (host.run("renew", "weak.example.net", *more, code=NOT_DONE) for more in (("--dry-run",), ()))
+    assert (foreseen.stdout, foreseen.stderr) == ("", real.stderr)
+    assert "is not issued anew" in real.stderr
 
 
 @pytest.mark.parametrize("name", ["\udcff", "a\x00b", "a\nb", "ä.example.net", "../a", "", "x" * 256])

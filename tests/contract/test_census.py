@@ -14,13 +14,16 @@ from typing import Any
 
 import pytest
 import yaml
+from prometheus_client import CollectorRegistry
 
 from muster.app.settings import cluster_store, loaded
 from muster.balancer.census import Census, Parity
 from muster.balancer.model import modelled
+from muster.balancer.rounds import DriftMetrics, Rounds
 from muster.cluster.roster import Roster
 from muster.cluster.statements import Statements
-from muster.kernel.errors import Misconfigured
+from muster.kernel.clock import FakeClock
+from muster.kernel.errors import Misconfigured, Unavailable
 from muster.kernel.files import write_atomically
 from muster.pki import bundles
 from muster.pki.bundles import BundleRequest
@@ -283,3 +286,119 @@ async def test_a_member_without_a_registration_url_is_the_drift_that_sends_hosts
         ruby.running(other, bundles.write(bundle, pair.ours.pki), pair.ours.ca),
     ):
         assert await pair.drifted() == {"registration.settings.registration_url": {RUBY: url, other_name: None}}
+
+
+# The census now and then.
+
+
+def openly(pair: Pair) -> Census:
+    """The census as a member takes it: with its own certificate, which Ruby proxies do not trust."""
+    own = bundles.paths(pair.ours.pki, "member", pair.ours.name)
+    cluster = loaded(pair.ours.cluster_file)
+    now = datetime.now(UTC)
+    return Census(cluster, modelled(cluster), pair.ours.ca, own.certificate, own.key, now, openly=True)
+
+
+async def test_who_is_not_trusted_compares_what_anybody_is_told_and_says_so(pair: Pair) -> None:
+    pair.ruby.features["dns"] = feature(use_provider="dns_nsupdate")
+    async with cluster_store(loaded(pair.ours.cluster_file)) as store:
+        found = await openly(pair).parity(store)
+        assert (found.unasked, found.drifts) == ({}, ())
+        (note,) = found.notes
+        assert "Settings and capabilities of features were not compared" in note
+        assert RUBY in note
+        pair.ruby.version = "3.12.0"
+        pair.ruby.features["templates"] = feature()
+        found = await openly(pair).parity(store)
+    assert [d.field for d in found.drifts] == ["dns.version", "logs.version", "templates.state", "version"]
+    assert found.of(RUBY) == ("dns.version", "logs.version", "templates.state", "version")
+
+
+class Always:
+    """Chance that always takes the lower number."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return a
+
+
+def exposed(registry: CollectorRegistry) -> dict[str, float]:
+    samples = (s for family in registry.collect() for s in family.samples)
+    return {f"{s.name}{s.labels.get('member', '')}": s.value for s in samples}
+
+
+async def test_one_process_takes_the_census_and_another_one_after_it(pair: Pair) -> None:
+    pair.ruby.version = "3.12.0"
+    clock = FakeClock()
+    async with cluster_store(loaded(pair.ours.cluster_file)) as store:
+        first, second = (
+            Rounds(store, n, lambda: openly(pair), clock=clock, chance=Always(), every_s=100) for n in ("a", "b")
+        )
+        assert (await first.beat(), first.last) == (False, None), "not at once"
+        clock.advance(10)
+        assert (await first.beat(), await second.beat()) == (True, True)
+        assert first.last is not None
+        assert (first.last.of(RUBY), second.last) == (("dns.version", "logs.version", "version"), None)
+        assert not await first.beat(), "not again before it is due"
+        clock.advance(80)
+        assert (await second.beat(), second.last) == (True, None), "the first one keeps it"
+        await first.resign()
+        clock.advance(80)
+        assert await second.beat()
+        assert second.last is not None
+        assert (await first.beat(), first.last) == (True, None)
+
+
+async def test_drifts_of_ruby_members_and_of_live_chains_are_a_metric_of_whoever_takes_the_census(pair: Pair) -> None:
+    registry = CollectorRegistry()
+    shown = DriftMetrics(registry)
+    assert exposed(registry) == {"muster_census_timestamp_seconds": 0}
+    pair.ruby.version = "3.12.0"
+    at = datetime.now(UTC)
+    async with cluster_store(loaded(pair.ours.cluster_file)) as store:
+        shown.show(await openly(pair).parity(store), at)
+        assert exposed(registry) == {
+            f"muster_census_drift{pair.ours.name}": 3,
+            f"muster_census_drift{RUBY}": 3,
+            f"muster_census_unasked{pair.ours.name}": 0,
+            f"muster_census_unasked{RUBY}": 0,
+            "muster_census_timestamp_seconds": at.timestamp(),
+        }
+        pair.ours.stop()
+        shown.show(await openly(pair).parity(store), at)
+        pair.ours.start()
+    assert exposed(registry)[f"muster_census_unasked{pair.ours.name}"] == 1
+    shown.show(None, at)
+    assert exposed(registry) == {"muster_census_timestamp_seconds": 0}
+
+
+async def test_a_chain_no_client_would_believe_counts(tmp_path: Path) -> None:
+    pair = prepared(tmp_path)
+    pair.ours.start()
+    try:
+        with ruby.running(pair.ruby, pair.present("other.example.com"), pair.ours.ca):
+            async with cluster_store(loaded(pair.ours.cluster_file)) as store:
+                found = await openly(pair).parity(store)
+    finally:
+        pair.ours.stop()
+    assert set(found.of(RUBY)) == {"certificate.smartproxy.chain", "certificate.smartproxy.names"}
+    assert set(found.unasked) == {RUBY}
+
+
+async def test_without_the_store_nobody_knows_who_takes_the_census(pair: Pair, tmp_path: Path) -> None:
+    pair.declare(store={"url": f"sqlite:///{tmp_path}/missing/muster.db"})
+    clock = FakeClock()
+    async with cluster_store(loaded(pair.ours.cluster_file)) as store:
+        rounds = Rounds(store, "a", lambda: openly(pair), clock=clock, chance=Always(), every_s=100)
+        clock.advance(10)
+        with pytest.raises(Unavailable):
+            await rounds.beat()
+
+
+async def test_a_member_takes_the_census_and_exports_it(pair: Pair) -> None:
+    pair.ruby.version = "3.12.0"
+    pair.ours.process.rounds._due = 0.0
+    line = f'muster_census_drift{{member="{RUBY}"}} 3.0'
+    limit = time.monotonic() + PATIENCE_S
+    while line not in (text := pair.ours.ask("GET", "/metrics").text):
+        assert time.monotonic() < limit, text
+        await asyncio.sleep(0.05)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,9 +18,12 @@ import yaml
 from muster.balancer.haproxy import binary as binaries
 from muster.balancer.haproxy.engine import HAProxyEngine
 from muster.balancer.haproxy.render import RuntimePaths, rendered
-from muster.balancer.model import modelled
+from muster.balancer.model import Question, modelled
+from muster.balancer.profiles import KNOWN
+from muster.balancer.programs import Asker
 from muster.cluster.file import ClusterFile
 from muster.kernel.settings import parse
+from tests.servers import puppetserver
 from tests.servers.haproxy import CLUSTER_NAME, Pki, executables, free_ports
 from tests.servers.program import Mood, Program, running
 
@@ -263,3 +268,36 @@ async def test_a_ruby_member_is_added_without_a_reload(
             await it.engine.runtime.ready(service, THIRD)
         ready = {"https": "UP", "smartproxy": "UP", "puppet": "DOWN"}
         await it.until(THIRD, **{s: ready.get(s, "DRAIN") for s in (*BODIES, "http") if s != "mqtt"})
+
+
+@pytest.mark.parametrize("executable", ["debian"], indirect=True)
+async def test_a_real_puppetserver_is_proven_and_one_that_stands_still_is_not(
+    executable: Path, tmp_path: Path, pki: Pki, needs: Callable[[str], None]
+) -> None:
+    needs("puppetserver")
+    listen, other = free_ports(LB, 2)
+    with puppetserver.running(tmp_path / "server", certname=FIRST, address=MEMBERS[FIRST]) as server:
+        content = {
+            "schema": 1, "cluster": "rubies", "address": CLUSTER_NAME, "store": {"url": "sqlite:////nowhere/x.db"},
+            "members": [{"id": 1, "name": FIRST, "address": server.address, "kind": "foreman"}],
+            "balancers": [{"name": "lb", "address": LB, "bind": LB}], "signer": FIRST,
+            "services": {
+                **{s: {"enabled": False} for s in ("http", "https", "anaconda", "smartproxy")},
+                "puppet": {"listen_port": listen, "member_port": server.port},
+                "puppetca": {"listen_port": other, "member_port": server.port},
+            },
+        }  # fmt: skip
+        async with HAProxyEngine(RuntimePaths(tmp_path / "run", pki.directory), binary=executable) as engine:
+            it = Site(engine, executable, {}, {}, {})
+            await it.apply(parse(yaml.safe_dump(content)).parsed(ClusterFile))
+            await it.until(FIRST)
+            asker = Asker(CLUSTER_NAME, pki.directory / "check.pem", pki.directory / "check.pem")
+            asked = [Question("connect", server.port, proof=KNOWN[s].proof) for s in ("puppet", "puppetca")]
+            assert [await asker.unproven(server.address, q) for q in asked] == ["", ""]
+            os.kill(server.pid, signal.SIGSTOP)
+            try:
+                await it.until(FIRST, puppet="DOWN", puppetca="DOWN")
+                assert "no answer within 3 s" in await asker.unproven(server.address, asked[0])
+            finally:
+                os.kill(server.pid, signal.SIGCONT)
+            await it.until(FIRST)

@@ -181,7 +181,9 @@ async def test_a_balancer_that_starts_on_a_file_it_cannot_use_serves_the_last_go
     assert (await local.ask("/version")).status == 200
 
     said = local.log("balancer")[since:]
-    assert ("the one in force last is" if spoilt != "descriptors" else "The configuration of the last run stays") in said
+    assert (
+        "the one in force last is" if spoilt != "descriptors" else "The configuration of the last run stays"
+    ) in said
     states = await local.servers()
     assert all(s.takes_traffic for s in states.values()), states
 

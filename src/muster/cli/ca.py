@@ -639,8 +639,10 @@ async def _each(authority: Any, names: Any, verb: str, do: Callable[[str], Await
 
 async def _foreseen(authority: Any, verb: str, name: str) -> None:
     """Refuse what the real run would, in its words; changes nothing."""
+    from cryptography import x509
+
     from muster.authority import csr
-    from muster.kernel.errors import Conflict, NotFound
+    from muster.kernel.errors import Conflict, NotFound, Rejected
 
     known = await authority.status(name)
     match verb, known.state if known else "none":
@@ -650,6 +652,13 @@ async def _foreseen(authority: Any, verb: str, name: str) -> None:
             raise NotFound(f"Could not find certificate {name}")
         case "renew", "revoked":
             raise Conflict(f"The certificate of {name} is revoked")
+        case "renew", _:
+            try:
+                csr.refuse_renewal(x509.load_pem_x509_certificate(known.pem.encode()))
+            except Rejected as e:
+                raise Rejected(
+                    f"The certificate of {name} is not issued anew: {e}. Clean it, and let the host ask anew"
+                ) from e
         case "sign" | "revoke", "none":
             raise NotFound("Invalid certificate subject.")
         case "sign", "signed" | "revoked":

@@ -22,7 +22,6 @@ from muster.cli.options import (
     run_option,
 )
 
-
 # Where systemd's unit lets a member keep what it writes itself.
 _STATE = Path("/var/lib/muster")
 

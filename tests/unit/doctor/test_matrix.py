@@ -91,7 +91,13 @@ def test_a_balancer_that_is_named_is_asked_instead() -> None:
 def test_each_entrance_has_a_column() -> None:
     ways_in = entrances(cluster(ONE, TWO), outside="203.0.113.1")
     cells = [
-        {"service": "smartproxy", "path": e.path, "ok": e.path != "balancer lb2", "words": f"by {e.path}"}
+        {
+            "service": "smartproxy",
+            "path": e.path,
+            "ok": e.path != "balancer lb2",
+            "asked": True,
+            "words": f"by {e.path}",
+        }
         for e in ways_in
     ]
     found = {

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -53,3 +55,19 @@ async def test_the_answer_is_labelled_as_prometheus_expects() -> None:
 
 def test_metrics_are_for_the_cluster_only() -> None:
     assert metrics.MOUNT.access is Access.CLUSTER
+
+
+async def test_what_ends_is_shown_with_its_alarms_and_goes_when_it_is_no_longer_known() -> None:
+    counted = EdgeMetrics(CollectorRegistry())
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    soon, later = now + timedelta(days=6), now + timedelta(days=400)
+    counted.show_ends({"member": later, "balancer-check": soon}, now)
+    shown = await exposed(counted)
+    assert shown["muster_expiry_timestamp_seconds[('what', 'balancer-check')]"] == soon.timestamp()
+    alarms = {k: v for k, v in shown.items() if k.startswith("muster_expiry_alarm")}
+    assert {k for k, v in alarms.items() if v} == {
+        f"muster_expiry_alarm[('days', '{d}'), ('what', 'balancer-check')]" for d in (30, 7)
+    }
+    assert len(alarms) == 6
+    counted.show_ends({"member": later}, now)
+    assert not [k for k in await exposed(counted) if "balancer-check" in k]
