@@ -40,7 +40,7 @@ services:
   anaconda: {{enabled: false}}
   puppet: {{enabled: false}}
   puppetca: {{enabled: false}}
-  https: {{listen_port: {listen}, member_port: {port}, traffic: {traffic}, balance: source}}
+  https: {{listen_port: {listen}, member_port: {port}, traffic: {traffic}, balance: source, check: tcp}}
   smartproxy: {{listen_port: {other}, member_port: {port}}}
 """
 

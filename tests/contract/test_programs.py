@@ -12,7 +12,7 @@ import pytest
 
 from muster.balancer.model import Question
 from muster.balancer.profiles import KNOWN, Proof
-from muster.balancer.programs import Asker
+from muster.balancer.programs import Asker, believing
 from tests.servers.haproxy import CLUSTER_NAME, Pki, free_ports
 from tests.servers.program import Mood, Program, running
 
@@ -44,7 +44,7 @@ async def program(pki: Pki | None) -> AsyncIterator[Program]:
 
 
 async def why(it: Program, proof: Proof, pki: Pki) -> str:
-    asker = Asker(CLUSTER_NAME, pki.directory / "check.pem", pki.directory / "check.pem")
+    asker = Asker(CLUSTER_NAME, believing(pki.directory / "check.pem", pki.directory / "check.pem"))
     return await asker.unproven(it.address, Question("connect", it.port, proof=proof))
 
 

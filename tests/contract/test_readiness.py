@@ -160,25 +160,23 @@ def full(monkeypatch: pytest.MonkeyPatch, directory: Path, left: int) -> None:
     monkeypatch.setattr(app.os, "statvfs", told)  # type: ignore[attr-defined]
 
 
-def test_without_a_word_about_disks_the_stores_is_watched_and_an_empty_list_ends_that(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_empty_list_of_disks_ends_that_a_member_watches_its_own(tmp_path: Path) -> None:
     own = member.made(tmp_path)
-    full(monkeypatch, tmp_path, 31 << 20)
-    with started(own):
-        assert until(own, "smartproxy", bool) == f"disk {tmp_path}: 31 MiB left, 32 MiB are needed"
-        assert own.tell(own.process.health.verdict, "anaconda").status == 200
     declare(own, disks=[])
     with started(own):
         assert own.process.disks == ()
 
 
-def test_a_full_disk_of_the_member_itself_only_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("whose", ["the member's", "the store's"])
+def test_without_a_word_about_disks_a_full_one_shows(
+    whose: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     own = member.made(tmp_path)
     with started(own):
-        full(monkeypatch, own.pki, 1 << 20)
+        directory = own.pki if whose == "the member's" else tmp_path
+        full(monkeypatch, directory, 1 << 20)
         limit = time.monotonic() + PATIENCE_S
-        sentence = f"disk {own.pki}: 1 MiB left, 32 MiB are needed"
+        sentence = f"disk {directory}: 1 MiB left, 32 MiB are needed"
         while sentence not in (said := own.tell(own.process.health.verdict, "smartproxy")).notes:
             assert time.monotonic() < limit, said
             time.sleep(0.02)

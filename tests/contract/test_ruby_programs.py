@@ -20,7 +20,7 @@ from muster.balancer.haproxy.engine import HAProxyEngine
 from muster.balancer.haproxy.render import RuntimePaths, rendered
 from muster.balancer.model import Question, modelled
 from muster.balancer.profiles import KNOWN
-from muster.balancer.programs import Asker
+from muster.balancer.programs import Asker, believing
 from muster.cluster.file import ClusterFile
 from muster.kernel.settings import parse
 from tests.servers import puppetserver
@@ -291,7 +291,7 @@ async def test_a_real_puppetserver_is_proven_and_one_that_stands_still_is_not(
             it = Site(engine, executable, {}, {}, {})
             await it.apply(parse(yaml.safe_dump(content)).parsed(ClusterFile))
             await it.until(FIRST)
-            asker = Asker(CLUSTER_NAME, pki.directory / "check.pem", pki.directory / "check.pem")
+            asker = Asker(CLUSTER_NAME, believing(pki.directory / "check.pem", pki.directory / "check.pem"))
             asked = [Question("connect", server.port, proof=KNOWN[s].proof) for s in ("puppet", "puppetca")]
             assert [await asker.unproven(server.address, q) for q in asked] == ["", ""]
             os.kill(server.pid, signal.SIGSTOP)

@@ -52,7 +52,7 @@ services:
   puppet: {{{{enabled: false}}}}
   puppetca: {{{{enabled: false}}}}
   smartproxy: {{{{enabled: false}}}}
-  mqtt: {{{{listen_port: {_PORT}, member_port: {_PORT}, traffic: tls-tunnel}}}}
+  mqtt: {{{{listen_port: {_PORT}, member_port: {_PORT}, traffic: tls-tunnel, check: tcp}}}}
 """
 
 # What the product waits for takes minutes; the test keeps the mechanism and shortens the times.

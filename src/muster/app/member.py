@@ -27,7 +27,7 @@ from muster import features as rooms
 from muster.app.resolution import Resolved
 from muster.app.settings import cluster_store, loaded
 from muster.balancer.model import Balancing, Question, modelled, signs_itself
-from muster.balancer.programs import Asker
+from muster.balancer.programs import Asker, believing
 from muster.balancer.rounds import DriftMetrics, Rounds
 from muster.cluster.file import SCHEMA_VERSION, ClusterFile, Disk, Member
 from muster.cluster.parity import compared, of_certificate, of_muster, of_wire
@@ -384,7 +384,7 @@ class MemberProcess:
 
     async def watch_programs(self) -> None:
         """Each beat: do the programs answer that serve other ports on this host? One that hangs holds no other up."""
-        asker = Asker(str(self.cluster.address), self.bundle.certificate, self.bundle.key)
+        asker = Asker(str(self.cluster.address), believing(self.bundle.certificate, self.bundle.key))
         async with asyncio.TaskGroup() as group:
             for service, question in self.beside.items():
                 group.create_task(self._watch_program(asker, service, question))
@@ -529,12 +529,12 @@ def _watched(cluster: ClusterFile, options: MemberOptions) -> tuple[Disk, ...]:
     if cluster.disks is not None:
         return cluster.disks
     signing = ("puppetca",) if signs_itself(cluster) else ()
-    # Features write to the store; what is only read (certificates) serves on from a full disk.
+    # Without a store smartproxy answers most calls as ever, and members of one SQLite file would all leave at once; the
+    # Puppet CA can do nothing.
     found = [Disk(path=options.state or options.pki, services=signing, min_free_bytes=_LEAST_ROOM_BYTES)]
     file = Place.parsed(cluster.store.url).file
     if file is not None:
-        services = ("smartproxy", *signing)
-        found.insert(0, Disk(path=file.parent, services=services, min_free_bytes=_LEAST_ROOM_BYTES))
+        found.insert(0, Disk(path=file.parent, services=signing, min_free_bytes=_LEAST_ROOM_BYTES))
     return tuple(found)
 
 

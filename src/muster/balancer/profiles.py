@@ -69,8 +69,8 @@ class Row:
 
 
 # Apache's certificate and the Smart Proxy's are of one issuer, with the same names (``reference/deployment.md`` §2.1, §2.2).
-# Pulp answers 200 without its database, too, and says so in the body (§6). That this is absent is asked for, and not that
-# the opposite is there: HAProxy reads 16 kB, and a long list of workers would push it out of sight.
+# Without its database Pulp answers 500 (3.123), or 200 and says so in the body. That this is absent is asked for, and not
+# that the opposite is there: HAProxy reads 16 kB, and a long list of workers would push it out of sight.
 _PULP = Proof("/pulp/api/v3/status/", "verified", lacks='"database_connection":{"connected":false}', timeout_s=3.0)
 # Puppet's CA is a PKI of its own (§3.3), which balancers do not know; anybody may ask for its state
 # (``reference/puppet-ca.md`` §1.5). ``server`` would be narrower, but before version 7 it is called ``master``.

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from muster.balancer.model import Question
-from muster.balancer.profiles import Proof
+from muster.balancer.profiles import Over, Proof
 from muster.kernel.names import in_url, shown
 
 _HEAD_LIMIT_BYTES = 16 << 10
@@ -27,12 +28,11 @@ class Asker:
 
     Attributes:
         name: the cluster's, as SNI and Host: the program may serve several names.
-        certificate, key: shown where the proof is ``mutual``.
+        context: returns how TLS begins, asked anew each time, so that it can follow files.
     """
 
     name: str
-    certificate: Path
-    key: Path
+    context: Callable[[Over], ssl.SSLContext]
 
     async def unproven(self, host: str, question: Question) -> str:
         """Return why the program on the port gave no proof, empty when it gave it; never raises for the program's sake."""
@@ -50,7 +50,8 @@ class Asker:
             return f"{what} failed: {os.strerror(e.errno) if e.errno and e.errno > 0 else e.strerror or e}"
 
     async def _asked(self, host: str, question: Question, what: str) -> str:
-        context = self._context(question.proof)
+        over = question.over
+        context = None if over == "plain" else self.context(over)
         name = self.name if context is not None else None
         reader, writer = await asyncio.open_connection(
             host, question.port, ssl=context, server_hostname=name, limit=_HEAD_LIMIT_BYTES
@@ -87,15 +88,19 @@ class Asker:
             return f"was answered {status} with {shown(proof.lacks)}"
         return ""
 
-    def _context(self, proof: Proof) -> ssl.SSLContext | None:
-        if proof.over == "plain":
-            return None
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        if proof.over == "mutual":
-            context.load_cert_chain(self.certificate, self.key)
-        return context
+
+def believing(certificate: Path, key: Path) -> Callable[[Over], ssl.SSLContext]:
+    """Return a beginning of TLS that believes whoever answers, and shows the certificate where one is wanted."""
+
+    def context(over: Over) -> ssl.SSLContext:
+        made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        made.check_hostname = False
+        made.verify_mode = ssl.CERT_NONE
+        if over == "mutual":
+            made.load_cert_chain(certificate, key)
+        return made
+
+    return context
 
 
 def _spoken(host: str, question: Question) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
+from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag, ValidationError, model_validator
 
 from muster.kernel.errors import Rejected
 from muster.kernel.names import FQDN, host_or_address
@@ -169,6 +169,13 @@ class ServiceCheck(Settings):
     ``verified``."""
 
 
+# Told apart by their shape, so that a wrong key is complained of once and not as no ``tcp``, too.
+AskedOrNot = Annotated[
+    Annotated[Literal["tcp"], Tag("tcp")] | Annotated[ServiceCheck, Tag("asked")],
+    Discriminator(lambda value: "tcp" if isinstance(value, str) else "asked"),
+]
+
+
 class ServiceOverride(Settings):
     """A change to a service of the profile, or a service the profile lacks (then both ports are required)."""
 
@@ -186,7 +193,7 @@ class ServiceOverride(Settings):
     """Every member, or the signer only."""
     maxconn_per_member: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """Connections one member gets at once; the rest wait at the balancer."""
-    check: Literal["tcp"] | ServiceCheck | None = None
+    check: AskedOrNot | None = None
     """What the program is asked, when not what the profile says. ``tcp``: nothing, its port has to take a connection."""
 
 
@@ -359,9 +366,9 @@ class ClusterFile(Settings):
     min_ready: Annotated[int, Field(ge=0, le=200)] = 1
     """How many ready members each service keeps while others are drained or taken out."""
     disks: tuple[Disk, ...] | None = None
-    """Directories of every member whose file systems are watched. Absent: that of a SQLite store, which ``smartproxy`` needs
-    (and ``puppetca``, when the members are the Puppet CA), and where a member keeps its certificates and what it writes
-    itself, which only shows (and ``puppetca`` needs); 32 MiB must be free. Empty: none."""
+    """Directories of every member whose file systems are watched. Absent: that of a SQLite store, and where a
+    member keeps its certificates and what it writes itself; less than 32 MiB there shows, and takes ``puppetca`` out
+    when the members are the Puppet CA. Empty: none."""
     expected_differences: tuple[ExpectedDifference, ...] = ()
     """Fields in which members may differ."""
     edge: Edge = Edge()

@@ -175,7 +175,7 @@ def test_a_program_behind_a_port_is_asked_and_not_only_connected_to() -> None:
     }
     assert asked() == {n: q for n, q in seed.items() if n in asked()}
     assert service("", "puppet").servers[1].question.proof.holds == "running"
-    # Pulp says 200 without its database.
+    # Pulp may say 200 without its database.
     assert "false" in service("", "https").servers[1].question.proof.lacks
 
 

@@ -16,6 +16,7 @@ from muster.cluster.parity import (
     of_certificate,
     of_muster,
     of_wire,
+    openly,
     spoken,
     unneeded,
 )
@@ -291,6 +292,17 @@ def test_what_a_proxy_says_of_itself_can_neither_break_the_comparison_nor_reach_
     found = compared({P1: told(), P2: odd, P3: {**told(), "evil": "\x1b[2J"}})
     assert any("\\x1b" in d.field for d in compared({P1: of_wire(VERSION, {"\x1b": DNS}, []), P2: told()}))
     assert "\x1b" not in "".join(d.field + d.sentence for d in found) + spoken(["\x1b[2J"])
+
+
+def test_what_only_trusted_hosts_are_told_can_be_left_out_and_the_rest_is_as_it_was() -> None:
+    facts = {**told(), "certificate": {"smartproxy": {"names": ["a"]}}, "muster": {"schema": "1"}}
+    left = openly(facts)
+    assert left["dns"] == {"state": "running", "listed": True, "version": "3.11.0"}
+    assert {n: left[n] for n in ("version", "certificate", "muster")} == {
+        n: facts[n] for n in ("version", "certificate", "muster")
+    }
+    assert compared({P1: told(), P2: told(dns=provider("dns_memory"))}) != []
+    assert compared({P1: openly(told()), P2: openly(told(dns=provider("dns_memory")))}) == []
 
 
 def test_a_drift_says_everything_as_json() -> None:
