@@ -10,7 +10,6 @@ import asyncio
 import base64
 import contextlib
 import json
-import os
 import re
 import time
 from collections import OrderedDict
@@ -34,7 +33,7 @@ from muster.authority.profile import CAKey, Issuer
 from muster.cluster.file import Authority as Settings
 from muster.kernel.clock import Clock, SystemClock
 from muster.kernel.errors import Conflict, Denied, Misconfigured, MusterError, NotFound, Rejected, Unavailable
-from muster.kernel.files import write_atomically
+from muster.kernel.files import replace_for_readers
 from muster.kernel.log import logger
 from muster.store.engine import Store
 
@@ -533,7 +532,7 @@ class PuppetCA:
                 if self._pushed.get(path) == now:
                     continue
                 try:
-                    await asyncio.to_thread(_replaced, path, lists.pem)
+                    await asyncio.to_thread(replace_for_readers, path, lists.pem)
                 except MusterError as e:
                     if self._unpushed.get(path) != str(e):
                         _log.error("A puppetserver's revocation list is stale", file=str(path), why=str(e))
@@ -790,24 +789,3 @@ def _issuer_key(one: x509.CertificateRevocationList) -> bytes:
 
 def _same(one: x509.CertificateRevocationList, other: x509.CertificateRevocationList) -> bool:
     return one.public_bytes(Encoding.DER) == other.public_bytes(Encoding.DER)
-
-
-def _replaced(path: Path, pem: str) -> None:
-    """Replace a puppetserver's list, with the owner and mode it had: that server runs as another user."""
-    try:
-        before = path.stat()
-    except OSError:
-        before = None
-    mode = before.st_mode & 0o777 if before else 0o644
-    is_root = os.geteuid() == 0
-    keeps_group = is_root or before is None or before.st_gid in (os.getegid(), *os.getgroups())
-    if not keeps_group and not mode & 0o004:
-        raise Unavailable(
-            f"Writing {path} would take it from its group, of which this account is no member; nothing was done"
-        )
-    write_atomically(path, pem, mode=mode)
-    if before is not None and keeps_group:
-        try:
-            os.chown(path, before.st_uid if is_root else -1, before.st_gid)
-        except OSError as e:
-            raise Unavailable(f"Keeping the group of {path} failed: {e.strerror or e}") from e

@@ -7,8 +7,6 @@ to sign (reference/puppet-ca.md §7.7). How a key comes into custody, when a CA 
 from __future__ import annotations
 
 import contextlib
-import os
-import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 from muster.authority.profile import CAKey, Issuer, belongs
 from muster.cluster.file import AuthorityKey
 from muster.kernel.errors import Conflict, Misconfigured, Unavailable
-from muster.kernel.files import make_directory, read_bounded, write_atomically
+from muster.kernel.files import make_directory, read_bounded, write_new
 
 _LIMIT_BYTES = 64 << 10
 
@@ -83,33 +81,14 @@ class Adopted:
         """
         if self.file is not None:
             make_directory(self.file.parent, mode=0o700)
-            _added(self.file, self.pem)
+            if not write_new(self.file, self.pem, mode=0o600):
+                raise Conflict(f"{self.file} exists by now; nothing was changed")
         try:
             yield
         except Conflict:
             if self.file is not None:
                 self.file.unlink(missing_ok=True)
             raise
-
-
-def _added(path: Path, pem: bytes) -> None:
-    """Write a new key; of two who make a CA here at once, neither replaces the other's."""
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    write_atomically(beside, pem, mode=0o600)
-    try:
-        # Not renamed: that would replace.
-        os.link(beside, path)
-    except FileExistsError:
-        raise Conflict(f"{path} exists by now; nothing was changed") from None
-    except OSError as e:
-        raise Unavailable(f"Writing {path} failed: {e.strerror or e}") from e
-    finally:
-        beside.unlink(missing_ok=True)
-    fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 @contextlib.contextmanager

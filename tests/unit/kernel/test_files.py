@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from muster.kernel.errors import Misconfigured, Unavailable
-from muster.kernel.files import make_directory, read_bounded, write_atomically
+from muster.kernel.files import make_directory, read_bounded, replace_for_readers, write_atomically, write_new
 
 
 def mode(path: Path) -> int:
@@ -84,3 +84,26 @@ def test_a_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
         read_bounded(tmp_path / "f", what="key file", limit_bytes=4)
     with pytest.raises(Misconfigured, match=r"Reading key file .*/g failed: No such file or directory"):
         read_bounded(tmp_path / "g", what="key file")
+
+
+def test_a_new_file_is_written_once_and_never_over_another(tmp_path: Path) -> None:
+    path = tmp_path / "key.pem"
+    assert write_new(path, "first", mode=0o600)
+    assert not write_new(path, "second")
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("first", 0o600)
+    assert [p.name for p in tmp_path.iterdir()] == ["key.pem"]
+    with pytest.raises(Unavailable, match="No such file or directory"):
+        write_new(tmp_path / "absent" / "key.pem", "x")
+
+
+def test_a_file_for_other_readers_keeps_mode_and_owner(tmp_path: Path) -> None:
+    path = tmp_path / "crl.pem"
+    replace_for_readers(path, "new")
+    assert path.stat().st_mode & 0o777 == 0o644
+    path.chmod(0o640)
+    owner = (12_345, 23_456) if os.geteuid() == 0 else (os.geteuid(), path.stat().st_gid)
+    os.chown(path, *owner)
+    replace_for_readers(path, b"newer")
+    found = path.stat()
+    assert (path.read_text(), found.st_mode & 0o777, found.st_uid, found.st_gid) == ("newer", 0o640, *owner)
+    assert [p.name for p in tmp_path.iterdir()] == ["crl.pem"]

@@ -6,13 +6,11 @@ Source: reference/puppet-ca.md §4: one entry a line, ``#`` begins a comment, an
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from muster.kernel.errors import Misconfigured, MusterError, Unavailable
-from muster.kernel.files import fingerprint, read_bounded, write_atomically
+from muster.kernel.files import fingerprint, read_bounded, replace_for_readers
 from muster.kernel.log import logger
 
 _log = logger("features")
@@ -20,7 +18,7 @@ _log = logger("features")
 BEGIN = "# Muster's names; what is changed between these two lines is undone"
 END = "# The end of Muster's names"
 _LIMIT_BYTES = 4 << 20
-_ANY_EXECUTES, _GROUP_READS, _OTHERS_READ = 0o111, 0o040, 0o004
+_ANY_EXECUTES = 0o111
 
 
 class AutosignFile:
@@ -96,40 +94,8 @@ def _hold(path: Path, names: Sequence[str]) -> None:
     except Misconfigured as e:
         raise Misconfigured(f"{path} has {e}") from e
     if wanted != content:
-        _replace(path, wanted.encode("utf-8", "surrogateescape"), before)
+        replace_for_readers(path, wanted.encode("utf-8", "surrogateescape"))
 
 
 def _read(path: Path) -> str:
     return read_bounded(path, what="the autosign list", limit_bytes=_LIMIT_BYTES).decode("utf-8", "surrogateescape")
-
-
-def _replace(path: Path, content: bytes, before: os.stat_result | None) -> None:
-    """Replace the file in one step, mode and owner kept: puppetserver runs as another user, and reads at any moment."""
-    if before is None:
-        write_atomically(path, content)
-        return
-    beside = path.with_name(f".{path.name}.muster.{os.getpid()}")
-    try:
-        write_atomically(beside, content, mode=before.st_mode & 0o777)
-        _give(beside, before)
-        beside.replace(path)
-    except OSError as e:
-        beside.unlink(missing_ok=True)
-        raise Unavailable(
-            f"Replacing {path} for its readers failed: {e.strerror or e}; the old file is untouched"
-        ) from e
-
-
-def _give(beside: Path, before: os.stat_result) -> None:
-    now = beside.stat()
-    if (now.st_uid, now.st_gid) == (before.st_uid, before.st_gid):
-        return
-    try:
-        os.chown(beside, before.st_uid, before.st_gid)
-    except PermissionError:
-        # An ordinary account keeps the group at best; that is enough where the group, or everybody, may read.
-        with contextlib.suppress(PermissionError):
-            os.chown(beside, -1, before.st_gid)
-        same_group = beside.stat().st_gid == before.st_gid
-        if not (before.st_mode & _OTHERS_READ or (same_group and before.st_mode & _GROUP_READS)):
-            raise
