@@ -165,7 +165,7 @@ class PuppetCA:
         request = csr.read(body)
         try:
             csr.refuse_subject(request, name)
-            self._judge(request)
+            self.judge(request)
         except Rejected:
             # Its own name comes before that is compared with the one it was sent under (golden cn-taken).
             await self._refuse_known(request.name)
@@ -199,7 +199,7 @@ class PuppetCA:
         request = csr.read(known.pem.encode())
         try:
             csr.refuse_subject(request, name)
-            self._judge(request)
+            self.judge(request)
         except Rejected as e:
             raise Conflict(str(e)) from e
         ttl = timedelta(seconds=ttl_s) if ttl_s is not None else self._ttl(request)
@@ -321,13 +321,10 @@ class PuppetCA:
 
     async def _renewed(self, old: x509.Certificate, ttl: timedelta, *, actor: str) -> str:
         try:
-            csr.refuse_renewal(old)
-        except Rejected as e:
-            name = profile.common_name(old.subject)
-            await self._ledger.refused(name, old.serial_number, actor=actor)
-            raise Rejected(
-                f"The certificate of {name} is not issued anew: {e}. Clean it, and let the host ask anew"
-            ) from e
+            self.judge_renewal(old)
+        except Rejected:
+            await self._ledger.refused(profile.common_name(old.subject), old.serial_number, actor=actor)
+            raise
         serial = profile.random_serial()
         now = self._now()
         new = await asyncio.to_thread(
@@ -564,7 +561,26 @@ class PuppetCA:
             return True
         return any(e.oid == PP_CLI_AUTH and e.value.public_bytes() == _CLI_AUTH for e in certificate.extensions)
 
-    def _judge(self, request: CertificateRequest) -> None:
+    def judge_renewal(self, certificate: x509.Certificate) -> None:
+        """Refuse to issue a certificate anew that would not be signed today.
+
+        Raises:
+            Rejected: its key or its names.
+        """
+        try:
+            csr.refuse_renewal(certificate)
+        except Rejected as e:
+            name = profile.common_name(certificate.subject)
+            raise Rejected(
+                f"The certificate of {name} is not issued anew: {e}. Clean it, and let the host ask anew"
+            ) from e
+
+    def judge(self, request: CertificateRequest) -> None:
+        """Refuse a request for what the settings do not allow.
+
+        Raises:
+            Rejected: as :func:`csr.refuse_content`.
+        """
         csr.refuse_content(
             request,
             allow_alternatives=self.settings.allow_subject_alt_names,

@@ -192,6 +192,17 @@ def proven(key: CAKey, issuer: Issuer, where: str) -> CAKey:
     Raises:
         Misconfigured: it does not, or did not answer.
     """
+    if not signs_as(key, issuer):
+        raise Misconfigured(f"The CA's key {where} does not sign as {issuer.common_name} does")
+    return key
+
+
+def signs_as(key: CAKey, issuer: Issuer) -> bool:
+    """Whether a key, whoever holds it, signs as the issuer's does.
+
+    Raises:
+        Misconfigured: it did not answer.
+    """
     challenge = b"muster: is this the key of our CA?"
     public: Any = issuer.certificate.public_key()
     try:
@@ -202,10 +213,10 @@ def proven(key: CAKey, issuer: Issuer, where: str) -> CAKey:
             algorithm = ec.ECDSA(hashes.SHA256())
             public.verify(key.sign(challenge, algorithm), challenge, algorithm)
     except InvalidSignature:
-        raise Misconfigured(f"The CA's key {where} does not sign as {issuer.common_name} does") from None
+        return False
     except Unavailable as e:
         raise Misconfigured(str(e)) from e
-    return key
+    return True
 
 
 def _first_line(path: Path) -> bytes:

@@ -16,7 +16,6 @@ from typing import Any, Literal, get_args
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from muster.authority import custody, profile
 from muster.authority.authority import PuppetCA
@@ -27,8 +26,7 @@ from muster.authority.profile import Issuer, PublicKey
 from muster.cluster.file import Authority as Settings
 from muster.cluster.file import AuthorityKey
 from muster.kernel.clock import SystemClock
-from muster.kernel.errors import Conflict, Misconfigured
-from muster.kernel.files import read_bounded
+from muster.kernel.errors import Conflict
 from muster.store.engine import Store
 
 Kind = Literal["rsa-4096", "rsa-3072", "rsa-2048", "ec-p256", "ec-p384"]
@@ -57,8 +55,7 @@ async def refuse_unless_new(store: Store, settings: Settings, founding: Founding
         Conflict: there is; nothing was changed.
         Misconfigured: the signer, the token or the passphrase cannot be used.
     """
-    if await Ledger(store, "").chain() is not None:
-        raise Conflict("The store holds a Puppet CA already; nothing was changed")
+    await Ledger(store, "").refuse_unless_empty()
     if settings.key.kind != "file":
         with contextlib.ExitStack() as stack:
             await asyncio.to_thread(stack.enter_context, _held(settings.key, founding.key_file))
@@ -112,7 +109,9 @@ def _held(settings: AuthorityKey, default: Path) -> Iterator[Adopted]:
         assert settings.socket is not None  # noqa: S101 - the settings' own validator
         public = signer.public_key(settings.socket)
     else:
-        public = _on_token(settings)
+        from muster.authority import token
+
+        public = token.public_key(settings)
     with custody.opened(settings, _around(public), default) as key:
         yield Adopted(key)
 
@@ -128,37 +127,6 @@ def _around(public: PublicKey) -> Issuer:
         .sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
     )
     return Issuer.read(profile.pem_of(certificate))
-
-
-def _on_token(settings: AuthorityKey) -> PublicKey:
-    """Return the public half of a token's key.
-
-    Raises:
-        Misconfigured: the library, the token, the PIN or the public key is not there.
-    """
-    try:
-        import pkcs11
-        from pkcs11.util.ec import encode_ec_public_key
-        from pkcs11.util.rsa import encode_rsa_public_key
-    except ImportError as e:
-        raise Misconfigured("A key on a token needs: pip install muster[pkcs11]") from e
-    assert settings.module and settings.pin_file  # noqa: S101, PT018 - the settings' own validator
-    pin = read_bounded(settings.pin_file, what="PIN file", limit_bytes=256).decode("utf-8", "replace").strip()
-    where = f"{settings.key_label} on the token {settings.token_label}"
-    try:
-        token = pkcs11.lib(str(settings.module)).get_token(token_label=settings.token_label)
-        with token.open(user_pin=pin) as session:
-            found: Any = session.get_key(object_class=pkcs11.ObjectClass.PUBLIC_KEY, label=settings.key_label)
-            is_ec = found.key_type == pkcs11.KeyType.EC
-            public = load_der_public_key(encode_ec_public_key(found) if is_ec else encode_rsa_public_key(found))
-    except pkcs11.NoSuchKey:
-        raise Misconfigured(f"There is no public key {where}; put it there beside the private one") from None
-    except Exception as e:
-        # boundary: the library's exceptions say little and share no useful parent
-        raise Misconfigured(f"The public key {where} cannot be read: {type(e).__name__} {e}") from e
-    if not isinstance(public, rsa.RSAPublicKey | ec.EllipticCurvePublicKey):
-        raise Misconfigured(f"The key {where} is neither RSA nor EC")
-    return public
 
 
 def _made(kind: Kind) -> Any:

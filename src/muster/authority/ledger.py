@@ -60,6 +60,12 @@ def refuse_unwritable(*certnames: str) -> None:
             raise Rejected(f"{shown(name)} is no certname")
 
 
+async def refuse_unless_empty(uow: Unit) -> None:
+    """As :meth:`Ledger.refuse_unless_empty`, within the unit that begins a ledger."""
+    if (await uow.connection.execute(select(authorities.c.id).where(authorities.c.id == AUTHORITY))).first():
+        raise Conflict("The store holds a Puppet CA already; nothing was changed")
+
+
 def serial_text(serial: int) -> str:
     """Return a serial as the ledger's key: SQL integers are too small for it."""
     return f"{serial:0{_SERIAL_DIGITS}X}"
@@ -146,6 +152,15 @@ class Ledger:
             query = select(authorities.c.chain_pem).where(authorities.c.id == AUTHORITY)
             return (await uow.connection.execute(query)).scalar_one_or_none()
 
+    async def refuse_unless_empty(self) -> None:
+        """Refuse where there is a CA: nothing may be written, not even a key, before that is known.
+
+        Raises:
+            Conflict: there is one.
+        """
+        async with self._store.read() as uow:
+            await refuse_unless_empty(uow)
+
     async def create(self, chain_pem: str, *, build: Builder, ancestors_pem: str = "") -> None:
         """Begin an empty ledger.
 
@@ -153,9 +168,7 @@ class Ledger:
             Conflict: there is a CA already; nothing was changed.
         """
         async with self._store.write() as uow:
-            taken = select(authorities.c.id).where(authorities.c.id == AUTHORITY)
-            if (await uow.connection.execute(taken)).first():
-                raise Conflict("The store holds a Puppet CA already; nothing was changed")
+            await refuse_unless_empty(uow)
             values = {"id": AUTHORITY, "chain_pem": chain_pem, "created_at": store_now()}
             await uow.connection.execute(insert(authorities).values(**values))
             own, infra, next_update = await asyncio.to_thread(build, (), 0)

@@ -20,9 +20,6 @@ from muster.authority.authority import PuppetCA
 from muster.kernel.errors import MusterError, Rejected, Unavailable
 from muster.kernel.files import make_directory, read_bounded, write_atomically
 
-# Of a common name: X.520's limit, above which the library refuses to make one.
-_LONGEST_NAME = 64
-
 
 @dataclass(frozen=True)
 class OwnFiles:
@@ -47,7 +44,9 @@ def certname(member: str) -> str:
     """Return the name it is issued to: not the host's own, which belongs to the host's Puppet agent."""
     name = f"puppetca.{member}".lower()
     # A cut one could be another member's, too. Nobody checks it: the member's names stand among the alternatives.
-    return name if len(name) <= _LONGEST_NAME else f"puppetca.{hashlib.sha256(name.encode()).hexdigest()[:40]}"
+    return (
+        name if len(name) <= profile.COMMON_NAME_LIMIT else f"puppetca.{hashlib.sha256(name.encode()).hexdigest()[:40]}"
+    )
 
 
 async def ensured(ca: PuppetCA, files: OwnFiles, *, member: str, names: Sequence[str]) -> bool:
@@ -84,9 +83,9 @@ async def host_files(ca: PuppetCA, name: str, names: Sequence[str]) -> HostFiles
         Rejected: the name is longer than a common name may be; nothing was issued.
         Unavailable: the store did not answer; nothing was issued.
     """
-    if len(name) > _LONGEST_NAME:
+    if len(name) > profile.COMMON_NAME_LIMIT:
         raise Rejected(
-            f"{name} has {len(name)} characters; a certificate can be made for names of {_LONGEST_NAME} at most"
+            f"{name} has {len(name)} characters; a certificate can be made for names of {profile.COMMON_NAME_LIMIT} at most"
         )
     key = await asyncio.to_thread(ec.generate_private_key, ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])

@@ -32,7 +32,8 @@ _LIST_BACKDATED = timedelta(minutes=10)
 _FIRST = datetime(1950, 1, 1, tzinfo=UTC)
 _LAST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 _LONGEST_AHEAD = timedelta(days=30)
-_COMMON_NAME_LIMIT = 64
+# X.520's; above it the library refuses to make one.
+COMMON_NAME_LIMIT = 64
 _COMMENT_DER = bytes([0x16, len(COMMENT)]) + COMMENT
 
 
@@ -144,7 +145,7 @@ def _leaf(
     ttl: timedelta,
 ) -> x509.Certificate:
     # A longer common name can only be taken over as it came: making one anew is refused (X.520's limit).
-    subject = attribute if len(name) > _COMMON_NAME_LIMIT else x509.NameAttribute(NameOID.COMMON_NAME, name)
+    subject = attribute if len(name) > COMMON_NAME_LIMIT else x509.NameAttribute(NameOID.COMMON_NAME, name)
     names = list(alternatives.names)
     if name not in alternatives.dns:
         names.append(x509.DNSName(name))

@@ -12,11 +12,12 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from muster.authority import custody
-from muster.authority.profile import CAKey, Issuer
+from muster.authority.profile import CAKey, Issuer, PublicKey
 from muster.authority.remote import held
 from muster.cluster.file import AuthorityKey
 from muster.kernel.errors import Misconfigured, Unavailable
@@ -37,33 +38,66 @@ def found(settings: AuthorityKey, issuer: Issuer) -> Iterator[CAKey]:
     try:
         # The public half is the certificate's; whether the token holds the other one, a signature tells.
         key = held(issuer.certificate.public_key(), holder.sign)
-        _prove(key, issuer, settings)
-        yield key
+        if not custody.signs_as(key, issuer):
+            raise Misconfigured(f"The CA's key {settings.key_label} on token {settings.token_label} is another CA's")
+        yield custody.checked(key, issuer, str(settings.key_label))
     finally:
         holder.close()
 
 
-def _prove(key: CAKey, issuer: Issuer, settings: AuthorityKey) -> None:
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.asymmetric import padding, rsa
+def public_key(settings: AuthorityKey) -> PublicKey:
+    """Return the public half of the key, which must lie on the token beside it.
 
-    challenge = b"muster: does this token hold the key of our CA?"
-    public: Any = issuer.certificate.public_key()
+    Raises:
+        Misconfigured: the library, the token, the PIN or the public key is not there.
+    """
     try:
-        if isinstance(key, rsa.RSAPrivateKey):
-            scheme = padding.PKCS1v15()
-            public.verify(key.sign(challenge, scheme, hashes.SHA256()), challenge, scheme, hashes.SHA256())
-        elif isinstance(key, ec.EllipticCurvePrivateKey):
-            algorithm = ec.ECDSA(hashes.SHA256())
-            public.verify(key.sign(challenge, algorithm), challenge, algorithm)
-    except InvalidSignature:
+        import pkcs11
+        from pkcs11.util.ec import encode_ec_public_key
+        from pkcs11.util.rsa import encode_rsa_public_key
+    except ImportError as e:
+        raise Misconfigured("A key on a token needs: pip install muster[pkcs11]") from e
+    where = f"{settings.key_label} on the token {settings.token_label}"
+    try:
+        with _opened(settings) as session:
+            found: Any = session.get_key(object_class=pkcs11.ObjectClass.PUBLIC_KEY, label=settings.key_label)
+            is_ec = found.key_type == pkcs11.KeyType.EC
+            public = load_der_public_key(encode_ec_public_key(found) if is_ec else encode_rsa_public_key(found))
+    except pkcs11.NoSuchKey:
+        raise Misconfigured(f"There is no public key {where}; put it there beside the private one") from None
+    except Misconfigured:
+        raise
+    except Exception as e:
+        # boundary: the library's exceptions say little and share no useful parent
+        raise Misconfigured(f"The public key {where} cannot be read: {type(e).__name__} {e}") from e
+    if not isinstance(public, rsa.RSAPublicKey | ec.EllipticCurvePublicKey):
+        raise Misconfigured(f"The key {where} is neither RSA nor EC")
+    return public
+
+
+def _opened(settings: AuthorityKey) -> Any:
+    """Open a session with the token.
+
+    Raises:
+        Misconfigured: it refused this PIN before.
+        Exception: whatever the library raises.
+    """
+    import pkcs11
+
+    assert settings.module and settings.pin_file  # noqa: S101, PT018 - the settings' own validator
+    pin = read_bounded(settings.pin_file, what="PIN file", limit_bytes=256).decode("utf-8", "replace").strip()
+    refused = (str(settings.module), str(settings.token_label), hashlib.sha256(pin.encode()).digest())
+    if refused in _REFUSED:
         raise Misconfigured(
-            f"The CA's key {settings.key_label} on token {settings.token_label} is another CA's"
-        ) from None
-    except Unavailable as e:
-        raise Misconfigured(str(e)) from e
-    custody.checked(key, issuer, str(settings.key_label))
+            f"The token {settings.token_label} refused the PIN in {settings.pin_file}; it is not tried again until it "
+            "changes, or the token would lock itself"
+        )
+    token = pkcs11.lib(str(settings.module)).get_token(token_label=settings.token_label)
+    try:
+        return token.open(user_pin=pin)
+    except pkcs11.PinIncorrect:
+        _REFUSED.add(refused)
+        raise
 
 
 class _Holder:
@@ -118,22 +152,8 @@ class _Holder:
     def _open(self) -> None:
         import pkcs11
 
-        settings = self._settings
-        assert settings.module and settings.pin_file  # noqa: S101, PT018 - the settings' own validator
-        pin = read_bounded(settings.pin_file, what="PIN file", limit_bytes=256).decode("utf-8", "replace").strip()
-        refused = (str(settings.module), str(settings.token_label), hashlib.sha256(pin.encode()).digest())
-        if refused in _REFUSED:
-            raise Misconfigured(
-                f"The token {settings.token_label} refused the PIN in {settings.pin_file}; it is not tried again until it "
-                "changes, or the token would lock itself"
-            )
-        token = pkcs11.lib(str(settings.module)).get_token(token_label=settings.token_label)
-        try:
-            self._session = token.open(user_pin=pin)
-        except pkcs11.PinIncorrect:
-            _REFUSED.add(refused)
-            raise
-        self._key = self._session.get_key(object_class=pkcs11.ObjectClass.PRIVATE_KEY, label=settings.key_label)
+        self._session = _opened(self._settings)
+        self._key = self._session.get_key(object_class=pkcs11.ObjectClass.PRIVATE_KEY, label=self._settings.key_label)
 
     def _forget(self) -> None:
         session, self._session, self._key = self._session, None, None

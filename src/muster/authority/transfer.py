@@ -19,7 +19,7 @@ from sqlalchemy import insert, select
 from muster.authority import csr, custody, profile
 from muster.authority.authority import crls_in, entry_of, pending_of
 from muster.authority.csr import CertificateRequest
-from muster.authority.ledger import AUTHORITY, Entry, Ledger, certificate_row, serial_text
+from muster.authority.ledger import AUTHORITY, Entry, Ledger, certificate_row, refuse_unless_empty, serial_text
 from muster.authority.profile import CAKey, Issuer
 from muster.kernel.errors import Conflict, Misconfigured, MusterError, Rejected
 from muster.kernel.files import make_directory, read_bounded, write_atomically
@@ -337,16 +337,6 @@ def _read_infra(path: Path, found: Found) -> None:
     found.infra = tuple(dict.fromkeys(name for line in lines if (name := line.strip())))
 
 
-async def refuse_unless_empty(store: Store) -> None:
-    """Refuse where there is a CA already: nothing may be written, not even a key, before that is known.
-
-    Raises:
-        Conflict: there is; nothing was changed.
-    """
-    if await Ledger(store, "").chain() is not None:
-        raise Conflict("The store holds a Puppet CA already; nothing was changed")
-
-
 async def take_over(
     store: Store,
     found: Found,
@@ -382,8 +372,7 @@ async def take_over(
     assert own.next_update_utc is not None  # noqa: S101 - one without was made anew
     short = profile.pem_of(made([e for e in entries if names.get(e[0]) in infra_hosts])) if infra_hosts else ""
     async with store.write(limit_s=_IMPORT_LIMIT_S) as uow:
-        if (await uow.connection.execute(select(authorities.c.id).where(authorities.c.id == AUTHORITY))).first():
-            raise Conflict("The store holds a Puppet CA already; nothing was changed")
+        await refuse_unless_empty(uow)
         await uow.connection.execute(
             insert(authorities).values(
                 id=AUTHORITY, chain_pem=found.issuer.chain_pem, next_serial=found.counter, created_at=store_now()

@@ -31,7 +31,6 @@ _KINDS = ("rsa-4096", "rsa-3072", "rsa-2048", "ec-p256", "ec-p384")
 _STATES = ("requested", "signed", "revoked")
 # What Puppet takes as a certname, old ones included.
 _NAME = re.compile(r"[ -.0-~]{1,255}\Z")
-_LONGEST_COMMON_NAME = 64
 _PUPPETSERVER_PORT = 8140
 
 
@@ -61,12 +60,17 @@ class _Place:
     def home(self) -> Path:
         return self.pki / "puppet-ca"
 
+    @functools.cached_property
+    def cluster(self) -> Any:
+        from muster.app.settings import loaded
+
+        return loaded(self.cluster_path)
+
     @property
     def settings(self) -> Any:
-        from muster.app.settings import loaded
         from muster.kernel.errors import Misconfigured
 
-        found = loaded(self.cluster_path).authority
+        found = self.cluster.authority
         if found is None:
             raise Misconfigured(f"{self.cluster_path} has no authority: section; add one (authority: {{}} will do)")
         return found
@@ -79,9 +83,7 @@ class _Place:
     @property
     def elsewhere(self) -> str:
         """The one member whose puppetserver signs; empty when the members do."""
-        from muster.app.settings import loaded
-
-        signer = loaded(self.cluster_path).signer
+        signer = self.cluster.signer
         return "" if signer == "any" else str(signer)
 
     def signing(self, there: str) -> Any:
@@ -91,11 +93,10 @@ class _Place:
             Conflict: a change would stand in a ledger that nobody serves: a revocation above all would be lost.
             Misconfigured: there is no CA in the cluster file.
         """
-        from muster.app.settings import loaded
         from muster.balancer.model import signs_itself
         from muster.kernel.errors import Conflict
 
-        if self.elsewhere and not signs_itself(loaded(self.cluster_path)):
+        if self.elsewhere and not signs_itself(self.cluster):
             raise Conflict(
                 f"{self.elsewhere} signs Puppet certificates (signer: in {self.cluster_path}), and nobody would see a "
                 f"change in the members' own ledger; nothing was changed. {there.format(signer=self.elsewhere)}"
@@ -109,11 +110,11 @@ class _Place:
 
     @asynccontextmanager
     async def store(self) -> AsyncIterator[Any]:
-        from muster.app.settings import cluster_store, loaded
+        from muster.app.settings import cluster_store
         from muster.kernel import log
 
         log.configure(level="ERROR")
-        async with cluster_store(loaded(self.cluster_path)) as store:
+        async with cluster_store(self.cluster) as store:
             yield store
 
     @asynccontextmanager
@@ -161,19 +162,19 @@ async def init(place: _Place, common_name: str | None, kind: str | None, days: i
     A key in a file is made; a signer or a token has its key already, and signs the CA's certificate with it. RSA is what
     every agent takes; EC keys need agents of version 6 or later.
     """
-    from muster.app.settings import loaded
     from muster.authority import custody
     from muster.authority.founding import Founding, founded, refuse_unless_new
+    from muster.authority.profile import COMMON_NAME_LIMIT
 
     settings = place.signing("Set signer: any first.")
     holds = custody.holder(settings.key, place.key_file)
     in_file = settings.key.kind == "file"
     if kind and not in_file:
         raise click.UsageError(f"--key is for a key that is made in a file; {holds} has its key already")
-    name = common_name or f"Puppet CA: {loaded(place.cluster_path).address}"
-    if len(name) > _LONGEST_COMMON_NAME or not name.isprintable():
+    name = common_name or f"Puppet CA: {place.cluster.address}"
+    if len(name) > COMMON_NAME_LIMIT or not name.isprintable():
         raise click.UsageError(
-            f"--common-name must be at most {_LONGEST_COMMON_NAME} characters that can be shown; {len(name)} are given"
+            f"--common-name must be at most {COMMON_NAME_LIMIT} characters that can be shown; {len(name)} are given"
         )
     founding = Founding(name, kind or "rsa-4096", days, settings.key.file or place.key_file)  # type: ignore[arg-type]
     async with place.store() as store:
@@ -219,6 +220,7 @@ async def import_(
     from datetime import UTC, datetime
 
     from muster.authority import custody, transfer
+    from muster.authority.ledger import Ledger
     from muster.kernel.errors import MusterError
     from muster.kernel.names import shown
 
@@ -236,7 +238,7 @@ async def import_(
         return _told({**summary, "done": False, "sentence": sentence}, as_json, found, code)
     async with place.store() as store, AsyncExitStack() as stack:
         try:
-            await transfer.refuse_unless_empty(store)
+            await Ledger(store, "").refuse_unless_empty()
             if not although_it_answers:
                 await _refuse_while_it_answers(found.issuer, asked)
             given = directory / "ca_key.pem" if found.key is not None else None
@@ -273,10 +275,9 @@ def _asked_first(place: _Place, url: str | None) -> list[tuple[str, int]]:
     """Return where the puppetserver whose CA is taken over may still listen, as far as anybody said."""
     from urllib.parse import urlsplit
 
-    from muster.app.settings import loaded
     from muster.balancer.model import modelled
 
-    cluster = loaded(place.cluster_path)
+    cluster = place.cluster
     puppet = modelled(cluster).service("puppet")
     ports = {_PUPPETSERVER_PORT, *({puppet.member_port} if puppet else ())}
     found = [(host, port) for host in ("127.0.0.1", *(m.address for m in cluster.members)) for port in sorted(ports)]
@@ -546,12 +547,11 @@ async def issue_member(place: _Place, member: str, output: Path, dry_run: bool) 
 
     It replaces an earlier one under that name, which stays valid until it is revoked or ends.
     """
-    from muster.app.settings import loaded
     from muster.authority.own import host_files
     from muster.kernel.errors import Conflict
     from muster.kernel.files import make_directory, write_atomically
 
-    cluster = loaded(place.cluster_path)
+    cluster = place.cluster
     name = str(cluster.member(member).name).lower()
     names = [name, *(str(n).lower() for n in cluster.names)]
     certificate, key, bundle, lists = (
@@ -642,7 +642,7 @@ async def _foreseen(authority: Any, verb: str, name: str) -> None:
     from cryptography import x509
 
     from muster.authority import csr
-    from muster.kernel.errors import Conflict, NotFound, Rejected
+    from muster.kernel.errors import Conflict, NotFound
 
     known = await authority.status(name)
     match verb, known.state if known else "none":
@@ -653,12 +653,7 @@ async def _foreseen(authority: Any, verb: str, name: str) -> None:
         case "renew", "revoked":
             raise Conflict(f"The certificate of {name} is revoked")
         case "renew", _:
-            try:
-                csr.refuse_renewal(x509.load_pem_x509_certificate(known.pem.encode()))
-            except Rejected as e:
-                raise Rejected(
-                    f"The certificate of {name} is not issued anew: {e}. Clean it, and let the host ask anew"
-                ) from e
+            authority.judge_renewal(x509.load_pem_x509_certificate(known.pem.encode()))
         case "sign" | "revoke", "none":
             raise NotFound("Invalid certificate subject.")
         case "sign", "signed" | "revoked":
@@ -670,11 +665,7 @@ async def _foreseen(authority: Any, verb: str, name: str) -> None:
         case "sign", _:
             request = csr.read(known.pem.encode())
             csr.refuse_subject(request, name)
-            csr.refuse_content(
-                request,
-                allow_alternatives=authority.settings.allow_subject_alt_names,
-                allow_authorisations=authority.settings.allow_authorization_extensions,
-            )
+            authority.judge(request)
 
 
 def _told(result: dict[str, Any], as_json: bool, found: Any, code: int) -> int:
