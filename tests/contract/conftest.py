@@ -1,4 +1,4 @@
-"""The stores that contract tests run on: each test has a fresh SQLite file and a fresh PostgreSQL database."""
+"""The stores and HAProxies that contract tests run on; each test has a fresh SQLite file and a fresh PostgreSQL database."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from muster.kernel.secrets import Secret
 from muster.store.engine import Store, opened
 from tests.servers import postgresql
+from tests.servers.haproxy import executables
 from tests.servers.postgresql import PostgreSQL
 
 
@@ -32,3 +33,13 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 async def store(url: str) -> AsyncIterator[Store]:
     async with opened(Secret(url)) as store:
         yield store
+
+
+@pytest.fixture(params=["debian", "wheel"])
+def executable(request: pytest.FixtureRequest, needs: Callable[[str], None]) -> Path:
+    """An HAProxy: tests that have it run on both releases there are here."""
+    needs("haproxy")
+    path = executables()[request.param]
+    if path is None:
+        pytest.skip(f"no HAProxy of {request.param}")
+    return path

@@ -26,7 +26,7 @@ from muster.cluster.life import Life, State
 from muster.cluster.observations import Observation
 from muster.kernel.errors import Misconfigured, NotFound, Rejected, Unavailable
 from muster.kernel.settings import parse
-from tests.servers.haproxy import Pki, TestMember, call, executables, free_ports, member
+from tests.servers.haproxy import Pki, TestMember, call, free_ports, member
 
 pytestmark = pytest.mark.anyio
 
@@ -47,15 +47,6 @@ edge: {{proxy_protocol: "{proxy}", connections_per_address: 100}}
 services:
 {services}
 """
-
-
-@pytest.fixture(params=["debian", "wheel"])
-def executable(request: pytest.FixtureRequest, needs: Callable[[str], None]) -> Path:
-    needs("haproxy")
-    path = executables()[request.param]
-    if path is None:
-        pytest.skip(f"no HAProxy of {request.param}")
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from muster.balancer.programs import Asker, believing
 from muster.cluster.file import ClusterFile
 from muster.kernel.settings import parse
 from tests.servers import puppetserver
-from tests.servers.haproxy import CLUSTER_NAME, Pki, executables, free_ports
+from tests.servers.haproxy import CLUSTER_NAME, Pki, free_ports
 from tests.servers.program import Mood, Program, running
 
 pytestmark = pytest.mark.anyio
@@ -42,15 +42,6 @@ BODIES = {
     "smartproxy": "{}",
     "mqtt": "",
 }
-
-
-@pytest.fixture(params=["debian", "wheel"])
-def executable(request: pytest.FixtureRequest, needs: Callable[[str], None]) -> Path:
-    needs("haproxy")
-    path = executables()[request.param]
-    if path is None:
-        pytest.skip(f"no HAProxy of {request.param}")
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -138,8 +138,9 @@ class MemberProcess:
         # Nobody gets clients of a program that has not answered yet.
         self._programs = {s: f"the program on port {q.port} was not asked yet" for s, q in self.beside.items()}
         self.health.down = dict(self._programs)
-        holder = f"member {self.member.name} {os.getpid()}.{time.time_ns()}"
-        self.rounds = Rounds(self.store, holder, self.census, clock=SystemClock(), chance=system_chance())
+        # Name and start: a member that starts again must not take its dead predecessor's role for its own.
+        self.holder = f"member {self.member.name} {os.getpid()}.{time.time_ns()}"
+        self.rounds = Rounds(self.store, self.holder, self.census, clock=SystemClock(), chance=system_chance())
         self.census_metrics = DriftMetrics(self.metrics.registry)
 
     @property
@@ -416,8 +417,7 @@ class MemberProcess:
     async def watch_store(self) -> None:
         """Each beat: tell the store about this member, do what is wished, share log records. The store may be down."""
         roster = Roster(self.store)
-        # Name and start: a member that starts again must not take its dead predecessor's role for its own.
-        steward = Steward(self.store, f"member {self.member.name} {os.getpid()}.{time.time_ns()}")
+        steward = Steward(self.store, self.holder)
         first = True
         for beat in itertools.count():
             try:

@@ -171,11 +171,7 @@ class Here:
         ]
 
     def _descriptors(self, text: str, pid: int | None) -> list[Finding]:
-        layout = Layout.of(text)
-        limit = self.limit(pid)
-        complaint = descriptors.complaint(
-            layout.maxconn, listeners=len(layout.listeners), servers=len(layout.servers), limit=limit
-        )
+        complaint = descriptors.complaint_of(Layout.of(text), self.limit(pid))
         if complaint is None:
             return []
         return [

@@ -82,6 +82,11 @@ class Question:
         """How the asking connection begins."""
         return self.proof.over if self.kind == "connect" else "mutual"
 
+    @property
+    def path(self) -> str:
+        """What is asked for with ``GET``; empty: nothing."""
+        return self.proof.uri if self.kind == "connect" else self.uri
+
 
 @dataclass(frozen=True, slots=True)
 class Server:

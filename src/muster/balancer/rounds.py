@@ -129,7 +129,10 @@ class DriftMetrics:
             self._drift.remove(member)
             self._unasked.remove(member)
         self._members = frozenset(facts)
-        self._at.set(at.timestamp() if found is not None else 0)
+        if found is None:
+            self._at.set(0)
+            return
+        self._at.set(at.timestamp())
         for member in facts:
-            self._drift.labels(member).set(len(found.of(member)) if found is not None else 0)
-            self._unasked.labels(member).set(found is not None and member in found.unasked)
+            self._drift.labels(member).set(len(found.of(member)))
+            self._unasked.labels(member).set(member in found.unasked)

@@ -153,17 +153,13 @@ def _service(cluster: ClusterFile, service: Service) -> ServiceRow:
 
 
 def _how(asked: Question) -> str:
-    if _path(asked):
+    if asked.path:
         return "HTTP GET" if asked.over == "plain" else "HTTPS GET"
     return "TCP connect" if asked.over == "plain" else "TLS handshake"
 
 
-def _path(asked: Question) -> str:
-    return asked.proof.uri if asked.kind == "connect" else asked.uri
-
-
 def _expects(asked: Question) -> str:
-    if not _path(asked):
+    if not asked.path:
         return ""
     proof = asked.proof
     text = [f"with {proof.holds}"] if proof.holds else []
@@ -174,7 +170,7 @@ def _expects(asked: Question) -> str:
 def _program(asked: Question) -> str:
     """Return what a member asks beside itself; whose certificate it gets there it does not mind."""
     expects = _expects(asked)
-    return f"{_how(asked)} port {asked.port}{_path(asked)}{', ' if expects else ''}{expects}"
+    return f"{_how(asked)} port {asked.port}{asked.path}{', ' if expects else ''}{expects}"
 
 
 def _member(cluster: ClusterFile, service: Service, server: Server) -> MemberRow:
@@ -187,7 +183,7 @@ def _member(cluster: ClusterFile, service: Service, server: Server) -> MemberRow
         port=server.port,
         check=_how(asked),
         check_port=asked.port,
-        path=_path(asked),
+        path=asked.path,
         expects=_expects(asked),
         timeout_s=service.timeouts.check_s if asked.kind != "connect" else asked.proof.timeout_s,
         verified=asked.over in ("verified", "mutual"),

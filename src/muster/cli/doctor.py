@@ -15,6 +15,7 @@ from muster.cli.options import (
     Host,
     cluster_option,
     json_option,
+    line,
     one_line,
     pki_directory,
     pki_option,
@@ -184,10 +185,10 @@ def shown(found: dict[str, Any]) -> list[Any]:
     for finding in found["findings"]:
         style = "red" if finding["severity"] == "error" else "yellow"
         # A finding may quote a member, a server or a file.
-        parts.append(Text(one_line(f"{finding['code']}: {finding['sentence']}"), style=style))
+        parts.append(line(f"{finding['code']}: {finding['sentence']}", style))
         for label in ("cause", "remedy"):
             if finding[label]:
-                parts.append(Text(one_line(f"    {label}: {finding[label]}")))
+                parts.append(line(f"    {label}: {finding[label]}"))
     count = sum(f["severity"] == "error" for f in found["findings"])
     parts.append(Text("Healthy." if found["healthy"] else f"{count} error{'s' if count != 1 else ''}.", style="bold"))
     return parts
@@ -199,6 +200,6 @@ def _cell(cell: dict[str, Any] | None) -> Any:
     if cell is None:
         return Text("–", style="dim")
     if not cell["asked"]:
-        return Text(one_line(cell["words"]), style="yellow")
+        return line(cell["words"], "yellow")
     # What answered said so itself; brackets in it are no markup.
     return Text.assemble(("ok", "green"), f" {one_line(cell['words'])}") if cell["ok"] else Text("fails", style="red")

@@ -130,6 +130,13 @@ def print_json(content: Any) -> None:
     click.echo("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))
 
 
+def line(said: object, style: str = "") -> Any:
+    """Return a line for a rich console, without markup and as :func:`one_line`."""
+    from rich.text import Text
+
+    return Text(one_line(said), style=style)
+
+
 def one_line(said: object) -> str:
     """Return what somebody else said (a member, the store, another administrator) as it may stand on a terminal."""
     return shown(said, _LONGEST_LINE)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from muster.cli import NOT_DONE, WRONG
-from muster.cli.options import cluster_option, json_option, one_line, pki_directory, pki_option, print_json
+from muster.cli.options import cluster_option, json_option, line, pki_directory, pki_option, print_json
 
 # A table of more members is wider than a screen; the sentences below it say the same.
 _WIDEST_TABLE = 8
@@ -99,21 +99,14 @@ def shown(found: dict[str, Any]) -> list[Any]:
     count = sum(bool(d["differing"]) for d in found["drifts"])
     fits = len(found["members"]) <= _WIDEST_TABLE
     parts: list[Any] = [_table(found)] if found["drifts"] and fits else []
-    parts += [_line(d["sentence"], "red" if d["differing"] else "dim") for d in found["drifts"]]
-    parts += [_line(f"Not asked: {member}: {why}", "red") for member, why in found["unasked"].items()]
-    parts += [_line(note, "yellow") for note in found["notes"]]
-    parts += [_line(f"Declared and not found: {e['field']} ({e['reason']})", "yellow") for e in found["unneeded"]]
+    parts += [line(d["sentence"], "red" if d["differing"] else "dim") for d in found["drifts"]]
+    parts += [line(f"Not asked: {member}: {why}", "red") for member, why in found["unasked"].items()]
+    parts += [line(note, "yellow") for note in found["notes"]]
+    parts += [line(f"Declared and not found: {e['field']} ({e['reason']})", "yellow") for e in found["unneeded"]]
     asked = len(found["members"]) - len(found["unasked"])
     where = f"in {found['fields']} fields of {asked} member{'s' if asked != 1 else ''}"
     verdict = "No drift" if not count else f"{count} field{'s' if count != 1 else ''} drifted"
-    return [*parts, _line(f"{verdict} {where}.", "bold")]
-
-
-def _line(text: str, style: str) -> Any:
-    """Members said what differs, and why they could not be asked."""
-    from rich.text import Text
-
-    return Text(one_line(text), style=style)
+    return [*parts, line(f"{verdict} {where}.", "bold")]
 
 
 def _table(found: dict[str, Any]) -> Any:

@@ -101,13 +101,7 @@ def haproxy(
         text = rendered(model, which=which, runtime=paths, version=binary.version, dual_stack=binaries.has_ipv6())
         if check:
             # haproxy -c calls valid what then dies for want of descriptors.
-            layout = Layout.of(text)
-            complaint = descriptors.complaint(
-                layout.maxconn,
-                listeners=len(layout.listeners),
-                servers=len(layout.servers),
-                limit=descriptors.limit(),
-            )
+            complaint = descriptors.complaint_of(Layout.of(text), descriptors.limit())
             if complaint is not None:
                 raise complaint
             await binaries.checked_text(binary, text)

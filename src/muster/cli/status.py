@@ -12,7 +12,7 @@ from muster.cli import WRONG
 from muster.cli.options import (
     cluster_option,
     json_option,
-    one_line,
+    line,
     pki_directory,
     pki_option,
     print_json,
@@ -218,34 +218,27 @@ def shown(found: dict[str, Any]) -> list[Any]:
             who = f"{answer['member'].split('.')[0]} {service['name']}"
             if answer["reason"]:
                 reasons.append(
-                    _line(f"{who}: {answer['reason']}", style="red" if answer["state"] != "draining" else "yellow")
+                    line(f"{who}: {answer['reason']}", style="red" if answer["state"] != "draining" else "yellow")
                 )
     notes = {(a["member"], n) for s in found["services"] for a in s["members"] for n in a["notes"]}
-    reasons += [_line(f"{member.split('.')[0]}: {note}", style="yellow") for member, note in sorted(notes)]
-    lines = [_line(f"{m['name']}: {m['sentence']}") for m in found["members"]]
+    reasons += [line(f"{member.split('.')[0]}: {note}", style="yellow") for member, note in sorted(notes)]
+    lines = [line(f"{m['name']}: {m['sentence']}") for m in found["members"]]
     if found["steward"]["sentence"]:
-        lines.append(_line(found["steward"]["sentence"]))
-    lines += [_line(_of_balancer(b), style="red" if _is_alarming(b) else "") for b in found["balancers"]]
+        lines.append(line(found["steward"]["sentence"]))
+    lines += [line(_of_balancer(b), style="red" if _is_alarming(b) else "") for b in found["balancers"]]
     if found["store"]["trouble"]:
-        lines.append(_line(found["store"]["trouble"], style="red"))
+        lines.append(line(found["store"]["trouble"], style="red"))
     balancer = found["balancer"]
     if balancer is None:
-        lines.append(_line("No balancer runs on this host (no runtime socket).", style="dim"))
+        lines.append(line("No balancer runs on this host (no runtime socket).", style="dim"))
     elif balancer["trouble"]:
-        lines.append(_line(balancer["trouble"], style="red"))
+        lines.append(line(balancer["trouble"], style="red"))
     else:
         out = [s for s in balancer["servers"] if not s["status"].startswith(("UP", "no check"))]
         total = sum(s["sessions"] for s in balancer["servers"])
         said = ", ".join(f"{s['backend']}/{s['server'].split('.')[0]} {s['status']} {s['check']}" for s in out)
-        lines.append(_line(f"Balancer: {total} connections; " + (f"out: {said}" if out else "every server is up")))
+        lines.append(line(f"Balancer: {total} connections; " + (f"out: {said}" if out else "every server is up")))
     return [table, *reasons, *lines]
-
-
-def _line(text: str, style: str = "") -> Any:
-    """Reasons and notes come from members, whatever they are, and from the store, whoever wrote there."""
-    from rich.text import Text
-
-    return Text(one_line(text), style=style)
 
 
 def _cell(answer: dict[str, Any] | None) -> str:

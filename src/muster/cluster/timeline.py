@@ -18,7 +18,7 @@ from sqlalchemy import and_, delete, insert, or_, select
 from sqlalchemy.sql import ColumnElement, Select
 
 from muster.kernel.errors import Unavailable
-from muster.kernel.log import LEVELS, TAIL_RANK, LogRecord, LogRings
+from muster.kernel.log import LEVELS, TAIL_RANK, WARN_RANK, LogRecord, LogRings
 from muster.store.engine import Store, Unit
 from muster.store.tables import log_records
 
@@ -26,8 +26,7 @@ from muster.store.tables import log_records
 _PER_BEAT = 1000
 _PER_STATEMENT = 250
 _TRIM_EVERY = 30
-_WARN_RANK = LEVELS.index("WARN")
-_USUAL = LEVELS[:_WARN_RANK]
+_USUAL = LEVELS[:WARN_RANK]
 _ERRORS = LEVELS[TAIL_RANK:]
 _UNSHARED = "{} older log records of this member were too many to be shared; only its own /logs may still have them"
 _UNSHARED_COUNT = re.compile(re.escape(_UNSHARED).replace(r"\{\}", "([0-9]{1,15})") + r"\Z")
@@ -133,7 +132,7 @@ class Timeline:
 
 
 def _is_usual(record: LogRecord) -> bool:
-    return record.rank < _WARN_RANK
+    return record.rank < WARN_RANK
 
 
 def _put_back(rings: LogRings, records: Iterable[LogRecord]) -> None:

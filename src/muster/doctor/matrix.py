@@ -209,12 +209,10 @@ class Prober:
             ) as authority:
                 answer = await authority.ask("GET", "/status/v1/simple/ca")
         except MusterError as e:
-            return Cell(
-                service.name, way.path, way.place, False, str(e), (*findings, _not_serving(service, way, str(e)))
-            )
+            return _failing(service, way, str(e), findings)
         if answer.status != 200:
             why = f"the Puppet CA says {answer.text[:80]} ({answer.status})"
-            return Cell(service.name, way.path, way.place, False, why, (*findings, _not_serving(service, way, why)))
+            return _failing(service, way, why, findings)
         return Cell(service.name, way.path, way.place, True, "signs", findings)
 
     async def _smart_proxy(self, service: Service, way: _Way, findings: tuple[Finding, ...]) -> Cell:
@@ -226,9 +224,7 @@ class Prober:
             ) as proxy:
                 version = (await proxy.call("GET", "/version")).json()
         except MusterError as e:
-            return Cell(
-                service.name, way.path, way.place, False, str(e), (*findings, _not_serving(service, way, str(e)))
-            )
+            return _failing(service, way, str(e), findings)
         count = len(version.get("modules", {}))
         words = f"version {version.get('version')}, {count} feature{'s' if count != 1 else ''}"
         return Cell(service.name, way.path, way.place, True, words, findings)
@@ -243,13 +239,17 @@ class Prober:
             ) as proxy:
                 answer = await proxy.ask("GET", "/features" if service.name == "anaconda" else "/")
         except MusterError as e:
-            return Cell(service.name, way.path, way.place, False, str(e), (_not_serving(service, way, str(e)),))
+            return _failing(service, way, str(e))
         if answer.status >= 500:
             why = f"answers {answer.status}"
             return Cell(
                 service.name, way.path, way.place, False, why, (_not_serving(service, way, f"{way.place} {why}"),)
             )
         return Cell(service.name, way.path, way.place, True, f"HTTP answers {answer.status}")
+
+
+def _failing(service: Service, way: _Way, why: str, findings: tuple[Finding, ...] = ()) -> Cell:
+    return Cell(service.name, way.path, way.place, False, why, (*findings, _not_serving(service, way, why)))
 
 
 def _not_serving(service: Service, way: _Way, why: str) -> Finding:

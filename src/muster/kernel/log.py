@@ -43,7 +43,7 @@ Threshold = Literal["DEBUG", "INFO", "WARN", "ERROR", "FATAL"]
 _RANK = {name: rank for rank, name in enumerate(LEVELS)}
 _FROM_METHOD = {"warning": "WARN", "exception": "ERROR", "critical": "FATAL"}
 TAIL_RANK = _RANK["ERROR"]
-_WARN_RANK = _RANK["WARN"]
+WARN_RANK = _RANK["WARN"]
 
 _MESSAGE_LIMIT = 8192
 
@@ -136,9 +136,9 @@ class LogRings:
 
     def _drop_unshared(self) -> None:
         fallen = self._unshared.popleft()
-        if _RANK.get(fallen[1], TAIL_RANK) < _WARN_RANK or len(self._unshared_tail) == self.tail_size:
+        if _RANK.get(fallen[1], TAIL_RANK) < WARN_RANK or len(self._unshared_tail) == self.tail_size:
             self.dropped_unshared += 1
-        if _RANK.get(fallen[1], TAIL_RANK) >= _WARN_RANK:
+        if _RANK.get(fallen[1], TAIL_RANK) >= WARN_RANK:
             self._unshared_tail.append(fallen)
 
     def records(self, since: float = 0.0) -> list[LogRecord]:

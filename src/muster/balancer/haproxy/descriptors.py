@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import resource
 
+from muster.balancer.haproxy.layout import Layout
 from muster.balancer.model import Balancing
 from muster.kernel.errors import Misconfigured
 
@@ -31,6 +32,11 @@ def limit() -> int:
     """Return how many descriptors a child of this process may open: HAProxy raises its soft limit to the hard one."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     return hard if hard != resource.RLIM_INFINITY else 1 << 30
+
+
+def complaint_of(layout: Layout, limit: int) -> Misconfigured | None:
+    """As :func:`complaint`, for a rendered configuration."""
+    return complaint(layout.maxconn, listeners=len(layout.listeners), servers=len(layout.servers), limit=limit)
 
 
 def complaint(maxconn: int | None, *, listeners: int, servers: int, limit: int) -> Misconfigured | None:

@@ -271,10 +271,7 @@ class HAProxyEngine:
 
     async def _vetted(self, text: str, ticket: int) -> None:
         layout = Layout.of(text)
-        limit = self._descriptor_limit or descriptors.limit()
-        complaint = descriptors.complaint(
-            layout.maxconn, listeners=len(layout.listeners), servers=len(layout.servers), limit=limit
-        )
+        complaint = descriptors.complaint_of(layout, self._descriptor_limit or descriptors.limit())
         if complaint is not None:
             raise complaint
         self._refuse_taken(layout)

@@ -246,10 +246,9 @@ class _Page:
     def _request(self, server: Server | None) -> Iterator[str]:
         if server is None:
             return
-        question, proof = server.question, server.question.proof
+        uri, proof = server.question.path, server.question.proof
         if proof.timeout_s > SHORT.check_s:
             yield f"  timeout check {_ms(proof.timeout_s)}"
-        uri = proof.uri if question.kind == "connect" else question.uri
         if not uri:
             return
         yield "  option httpchk"
