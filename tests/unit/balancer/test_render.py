@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from muster.balancer.haproxy.layout import Layout
 from muster.balancer.haproxy.render import RuntimePaths, generation, is_untouched, rendered
 from muster.balancer.haproxy.version import HAProxyVersion
 from muster.balancer.model import modelled
+from muster.balancer.profiles import Proof
 from muster.cluster.file import Balancer, ClusterFile, ServiceCheck
 from muster.kernel.errors import Misconfigured, Rejected, Unsupported
 from tests.unit.balancer.test_model import document
@@ -152,12 +155,15 @@ def test_a_mixed_services_programs_are_asked_in_a_backend_of_their_own() -> None
 
 @pytest.mark.parametrize("bad", ["/x y", "/x\nserver evil 1.2.3.4:1", "/x'", '/"', "/${HOME}", "/#", "x"])
 def test_no_path_can_break_a_line(bad: str) -> None:
-    from dataclasses import replace
+    refuses_to_ask(lambda proof: [replace(proof, uri=bad), replace(proof, ca_file=f"/etc/{bad} ", over="verified")])
 
+
+def refuses_to_ask(changed: Callable[[Proof], list[Proof]]) -> None:
+    """Each of these proofs of a program, given past the settings, is refused when it is rendered."""
     good = modelled(document().parsed(ClusterFile))
     first = next(s for s in good.services if s.name == "puppet")
     asked = first.servers[1].question
-    for proof in (replace(asked.proof, uri=bad), replace(asked.proof, ca_file=f"/etc/{bad} ", over="verified")):
+    for proof in changed(asked.proof):
         server = replace(first.servers[1], question=replace(asked, proof=proof))
         with pytest.raises(Rejected):
             rendered(
@@ -170,20 +176,7 @@ def test_no_path_can_break_a_line(bad: str) -> None:
 
 @pytest.mark.parametrize("bad", ["it's", "a\nb", "\\", "\x07"])
 def test_no_text_of_an_answer_can_end_its_quotes(bad: str) -> None:
-    from dataclasses import replace
-
-    good = modelled(document().parsed(ClusterFile))
-    first = next(s for s in good.services if s.name == "puppet")
-    asked = first.servers[1].question
-    for proof in (replace(asked.proof, holds=bad), replace(asked.proof, lacks=bad)):
-        server = replace(first.servers[1], question=replace(asked, proof=proof))
-        with pytest.raises(Rejected):
-            rendered(
-                replace(good, services=(replace(first, servers=(server,)),)),
-                which=Balancer(address="10.0.0.9"),
-                runtime=PATHS,
-                version=NEW,
-            )
+    refuses_to_ask(lambda proof: [replace(proof, holds=bad), replace(proof, lacks=bad)])
     with pytest.raises(ValidationError):
         ServiceCheck(path="/", holds=bad)
 
@@ -252,8 +245,6 @@ def test_a_path_too_long_for_a_socket_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["proxy01.test\n server evil 1.2.3.4:1", "a b", "x#y", 'x"y', "", "${HOME}"])
 def test_hostile_member_names_do_not_get_past_the_cluster_file_or_the_renderer(name: str) -> None:
-    from dataclasses import replace
-
     good = modelled(document().parsed(ClusterFile))
     bad_server = replace(good.services[0].servers[0], name=name)
     bad = replace(good, services=(replace(good.services[0], servers=(bad_server,)),))
