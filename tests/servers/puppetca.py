@@ -179,6 +179,42 @@ def agent(
     return Agent(name, key, builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM))
 
 
+# Of no meaning to anybody, and refused by number where only known extensions are signed.
+UNKNOWN, UNKNOWN_NEXT = x509.ObjectIdentifier("1.2.3.4.5"), x509.ObjectIdentifier("1.2.3.4.6")
+
+
+def said_twice(tbs: bytes) -> bytes:
+    """Return what is to be signed with ``UNKNOWN_NEXT`` renamed ``UNKNOWN``; no library writes an extension twice."""
+    assert tbs.count(b"\x06\x04\x2a\x03\x04\x06") == 1
+    return tbs.replace(b"\x06\x04\x2a\x03\x04\x06", b"\x06\x04\x2a\x03\x04\x05")
+
+
+def request_with_extension_twice(name: str) -> bytes:
+    """Return a PEM request that says ``UNKNOWN`` twice; signed, so that only its content is wrong."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    value = b"\x0c\x01a"
+    made = (
+        x509.CertificateSigningRequestBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+        .add_extension(x509.UnrecognizedExtension(UNKNOWN, value), critical=False)
+        .add_extension(x509.UnrecognizedExtension(UNKNOWN_NEXT, value), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    tbs = said_twice(made.tbs_certrequest_bytes)
+    # The signature is the last of three parts and may change its length, which the outer length counts.
+    algorithm = b"\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x02"
+    signature = key.sign(tbs, ec.ECDSA(hashes.SHA256()))
+    content = tbs + algorithm + b"\x03" + _der_length(len(signature) + 1) + b"\0" + signature
+    return csr.of_der(b"\x30" + _der_length(len(content)) + content).pem.encode()
+
+
+def _der_length(size: int) -> bytes:
+    if size < 0x80:
+        return bytes([size])
+    size_bytes = size.to_bytes((size.bit_length() + 7) // 8, "big")
+    return bytes([0x80 | len(size_bytes)]) + size_bytes
+
+
 def certificate_of(new: NewCA, name: str, *, cli_auth: bytes | None = None, ttl_s: int = 86_400) -> bytes:
     """Return a certificate the CA signed beside its ledger, DER; ``cli_auth`` is the raw value of pp_cli_auth."""
     extra = ((AUTHORISED.dotted_string, cli_auth),) if cli_auth is not None else ()

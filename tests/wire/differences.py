@@ -27,8 +27,6 @@ class Difference:
     effects: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-_STATIC = {"static.example.com A": ("static.example.com. 300 IN A 192.168.120.200",)}
-
 _VERSION = Difference(
     200,
     '{"version":"3.11.0","modules":{"dns":"3.11.0","logs":"3.11.0"}}',
@@ -50,11 +48,6 @@ def _bad_uri(shown: str) -> Difference:
     return Difference(
         400, f"bad URI {shown}", "One line of text instead of a page: nobody reads it (§23, error bodies)."
     )
-
-
-def _refused_name(shown: str, effects: Mapping[str, tuple[str, ...]] = {}) -> Difference:
-    reason = "The whole name is validated, not one line of it: command injection is refused (§21, §23, baseline 2)."
-    return Difference(400, f"Invalid DNS name {shown}", reason, effects)
 
 
 def _invalid_address(value: str) -> Difference:
@@ -107,11 +100,6 @@ DIFFERENCES: dict[tuple[str, int], Difference] = {
         "Requested url was not found",
         "Paths of 3 kB are read: the 2083 byte limit of the Ruby proxy's server is a known weakness (§2.1, §21).",
     ),
-    ("auth", 71): Difference(
-        403,
-        "Untrusted client evil.example.com attempted to access /features. Check :trusted_hosts: in settings.yml",
-        "The common name is parsed, not searched as text: a CN= inside an OU is not believed (baseline 4).",
-    ),
     ("logs", 108): Difference(
         503,
         "Feature dhcp is not configured on this member",
@@ -138,12 +126,6 @@ DIFFERENCES: dict[tuple[str, int], Difference] = {
         "A label of 64 characters is no DNS name; the Ruby proxy said 200 and no record came to be (§23, hardening).",
         {f"{'a' * 63}.example.com A": ()},
     ),
-    ("dns", 179): _refused_name("host.example.com\\nupdate delete static.example.com A"),
-    ("dns", 180): _refused_name(
-        "ok.example.com. 300 A 192.0.2.1\\nupdate delete static.example.com A\\nsend\\nupdate a… (98 characters)",
-        {**_STATIC, "ok.example.com A": (), "ok2.example.com A": ()},
-    ),
-    ("dns", 181): _refused_name("good.example.com\\n!!", {**_STATIC, "good.example.com A": ()}),
     ("dns", 190): _not_one_text("fqdn", "list"),
     ("dns", 191): _not_one_text("fqdn", "dict"),
     ("dns", 192): _not_one_text("type", "list"),

@@ -61,6 +61,5 @@ def certificates(member: Member) -> Mapping[str, Path]:
         "foreman-rogue": certificate(rogue, path("rogue"), _PLAIN),
         "other": certificate(ours, path("other"), _named((_CN, "other.example.com"))),
         "evilcn": certificate(ours, path("evilcn"), _named((_CN, f"{TRUSTED}.evil.test"))),
-        "evilou": certificate(ours, path("evilou"), _named((_OU, f"CN={TRUSTED}"), (_CN, "evil.example.com"))),
         "sanonly": certificate(ours, path("sanonly"), _named((_O, "Lab")), dns_names=[TRUSTED]),
     }

@@ -37,12 +37,7 @@ STORED = (
     "block its name (§2.3 no. 3, §7.6)."
 )
 FOLLOWS = "Nothing was stored, so there is nothing to sign, show, list or delete (§2.3 no. 3, §7.6)."
-REPEATED = (
-    "A repeated extension is refused before it is stored: there, anybody's one request makes every list answer 500 (csr, "
-    "ext-pp-twice)."
-)
 WEAK = "RSA below 2048 bits and curves TLS does not offer are refused; puppetserver checks no key (§0 no. 6, §7.6)."
-KINDS = "Alternative names other than DNS and IP are refused; puppetserver does not count and copies them (§0 no. 6)."
 RESERVED = "A certificate named ca could never be fetched, because certificate/ca is the bundle (csr, cn-ca)."
 GARBAGE = "What cannot be decoded is the client's mistake: 400 and one sentence, no crash text (§0 no. 6, §7.6)."
 REVOKED = (
@@ -90,10 +85,6 @@ def _foreign(numbers: str) -> str:
     return f"Found extensions that are not permitted: {numbers}"
 
 
-def _kinds(short: str, kinds: str) -> str:
-    return f"CSR '{_name(short)}' contains alternative names other than DNS and IP: {kinds}"
-
-
 def _forbidden(path: str, method: str = "get") -> Difference:
     text = f"Forbidden request: {path} (method :{method}). Please see the server logs for details."
     return Difference(403, text, REVOKED, None)
@@ -132,7 +123,6 @@ def _merged(parts: Iterable[dict[str, Difference]]) -> dict[str, Difference]:
 
 _WWW = "DNS:www.example.net"
 _BAD_SIGNATURE = "CSR contains a public key that does not correspond to the signing key"
-_TWICE = "The request has extension 1.3.6.1.4.1.34380.1.1.13 twice"
 _SMALL = "RSA keys must have 2048 to 16384 bits; this one has 1024"
 _CURVE = "Curve secp256k1 is not accepted; P-256, P-384 and P-521 are"
 _CA = "The certname ca is reserved: its certificate could not be fetched"
@@ -220,24 +210,11 @@ DIFFERENCES: dict[str, Difference] = _merged(
         *(_refused_by_hand(at, said, STORED) for at, _, said in _STORED.values()),
         *(_not_left_behind(at, short) for short, (_, at, _) in _STORED.items()),
         {"auto-199": Difference(400, _extra("san-extra-dns", _WWW), STORED)},
-        _refused_by_hand(465, _TWICE, REPEATED),
-        {"auto-120": Difference(400, _TWICE, REPEATED)},
-        _not_left_behind(121, "ext-pp-twice"),
-        {
-            "stock-562": Difference(200, "", REPEATED, _JSON, names=_FLAWED),
-            "stock-563": Difference(404, "Resource not found.", FOLLOWS, ";charset=UTF-8"),
-        },
-        # Keys, names and kinds of names that puppetserver signs.
+        # Keys and names that puppetserver signs.
         _refused_by_hand(335, _SMALL, WEAK),
         _not_autosigned(8, "rsa1024", _SMALL, WEAK),
         _refused_by_hand(344, _CURVE, WEAK),
         _not_autosigned(14, "ec-secp256k1", _CURVE, WEAK),
-        _refused_by_hand(392, _kinds("san-email", "RFC822Name"), KINDS),
-        _not_autosigned(46, "san-email", _kinds("san-email", "RFC822Name"), KINDS),
-        _refused_by_hand(395, _kinds("san-email-only", "RFC822Name"), KINDS),
-        _not_autosigned(48, "san-email-only", _kinds("san-email-only", "RFC822Name"), KINDS),
-        _refused_by_hand(398, _kinds("san-uri", "UniformResourceIdentifier"), KINDS),
-        _not_autosigned(50, "san-uri", _kinds("san-uri", "UniformResourceIdentifier"), KINDS),
         _refused_by_hand(436, _CA, RESERVED),
         {"auto-098": Difference(400, _CA, RESERVED)},
         # Garbage.

@@ -1,9 +1,7 @@
 r"""Names that come from outside, parsed once into types that cannot hold anything dangerous.
 
-Every parser looks at the whole string, in linear time, and refuses control characters. The Ruby proxy anchors its
-patterns to *lines*, so ``good.example.com\nupdate delete …`` passes there, and its name pattern backtracks
-exponentially (protocol reference §21); neither can happen here: length is checked first, labels are split, never matched
-by a pattern with nested repetition.
+Every parser looks at the whole string, in linear time, and refuses control characters: length is checked first, labels
+are split, never matched by a pattern with nested repetition. That is stricter than the Ruby proxy (protocol reference §23).
 """
 
 from __future__ import annotations

@@ -197,8 +197,10 @@ def test_files_under_another_name_are_left_out(cadir: Path) -> None:
 
 
 def test_a_request_with_a_repeated_extension_or_no_subject_is_left_out(cadir: Path) -> None:
-    for name in ("ext-pp-twice", "cn-empty-subject"):
-        shutil.copy(puppetca.RECORDED / "csr" / f"{name}.pem", cadir / "requests" / f"{name}.example.net.pem")
+    twice = puppetca.request_with_extension_twice("twice.example.net")
+    (cadir / "requests" / "twice.example.net.pem").write_bytes(twice)
+    nameless = puppetca.RECORDED / "csr" / "cn-empty-subject.pem"
+    shutil.copy(nameless, cadir / "requests" / "cn-empty-subject.example.net.pem")
     undecodable = csr.read(puppetca.agent("u.example.net").csr).der.replace(
         b"\x0c\x0du.ex", b"\x0c\x0d\xff\xff\xff\xff"
     )
@@ -344,7 +346,6 @@ def test_a_list_that_is_cut_off_is_refused(cadir: Path) -> None:
 def with_extension_twice(name: str) -> bytes:
     """Return a certificate of the sample's CA that says one extension twice; signed, so that only its content is wrong."""
     issuer = Issuer.read((SAMPLE / "ca_crt.pem").read_text())
-    first, second = x509.ObjectIdentifier("1.3.6.1.4.1.34380.1.1.1"), x509.ObjectIdentifier("1.3.6.1.4.1.34380.1.1.2")
     made = (
         x509.CertificateBuilder()
         .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]))
@@ -353,13 +354,12 @@ def with_extension_twice(name: str) -> bytes:
         .serial_number(77)
         .not_valid_before(NOW)
         .not_valid_after(NOW + timedelta(days=1))
-        .add_extension(x509.UnrecognizedExtension(first, b"\x0c\x01a"), critical=False)
-        .add_extension(x509.UnrecognizedExtension(second, b"\x0c\x01a"), critical=False)
+        .add_extension(x509.UnrecognizedExtension(puppetca.UNKNOWN, b"\x0c\x01a"), critical=False)
+        .add_extension(x509.UnrecognizedExtension(puppetca.UNKNOWN_NEXT, b"\x0c\x01a"), critical=False)
         .sign(sample_key(), hashes.SHA256())
     )
     old = made.tbs_certificate_bytes
-    at = old.rindex(b"\x01\x01\x02\x04")
-    tbs = old[: at + 2] + b"\x01" + old[at + 3 :]
+    tbs = puppetca.said_twice(old)
     signature = sample_key().sign(tbs, padding.PKCS1v15(), hashes.SHA256())
     whole = made.public_bytes(Encoding.DER).replace(old, tbs).replace(made.signature, signature)
     body = base64.encodebytes(whole).decode()

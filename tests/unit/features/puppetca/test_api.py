@@ -203,7 +203,6 @@ def test_states_are_told_in_foremans_words(status: dict[str, Any], state: str) -
 # Where the Ruby proxy's answer is not ours, and why.
 _DIFFERENT = {
     694: "The list is in the store, not in a file that may be missing: nothing to remove is 404.",
-    699: "A name with a line end is refused; there it becomes two names.",
     700: "A comment is no name.",
     701: "So the list has neither, and the one that was put there by hand in the recording is missing.",
     707: "A call without a name is one about a certificate called autosign; our CA's words stand without the Ruby class's.",
