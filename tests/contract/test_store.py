@@ -7,6 +7,7 @@ import contextlib
 import os
 import sqlite3
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -659,6 +660,68 @@ async def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     async with opened(Secret(f"sqlite:///{tmp_path}/store.db")) as store:
         with pytest.raises(Unavailable, match="damaged"):
             await store.ping()
+
+
+def _locks_on(file: Path) -> list[str]:
+    """Return what the kernel says of this process' locks on a file: its POSIX locks, one line each."""
+    inode = f":{file.stat().st_ino}"
+    lines = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    return [" ".join(f) for f in lines if f[4] == str(os.getpid()) and f[5].endswith(inode)]
+
+
+async def _grow_the_pool(store: Store, connections: int) -> None:
+    """Have that many units open at one moment, so that each has a connection of its own."""
+    everybody = asyncio.Barrier(connections)
+
+    async def unit() -> None:
+        async with store.read() as uow:
+            await uow.now()
+            await everybody.wait()
+
+    await asyncio.gather(*(unit() for _ in range(connections)))
+
+
+async def test_a_growing_pool_keeps_the_locks_on_the_sqlite_file(tmp_path: Path) -> None:
+    file = tmp_path / "store.db"
+    async with opened(Secret(f"sqlite:///{file}")) as store:
+        await write_records(store, "one")
+        assert _locks_on(file)
+        for connections in (2, 5, 10):
+            await _grow_the_pool(store, connections)
+            assert _locks_on(file), f"none with {connections} connections"
+    assert not _locks_on(file)
+
+
+_COME_AND_GO = """
+import sqlite3, sys
+for _ in range(20):
+    connection = sqlite3.connect(sys.argv[1], timeout=10)
+    connection.execute("SELECT count(*) FROM log_records").fetchone()
+    connection.close()
+"""
+
+
+async def test_processes_that_come_and_go_take_no_file_away(tmp_path: Path) -> None:
+    """The last connection to close takes the write-ahead log away, so who is still there must be seen to be."""
+    file = tmp_path / "store.db"
+    async with opened(Secret(f"sqlite:///{file}")) as store:
+        await write_records(store, "first")
+        await _grow_the_pool(store, 5)
+        log = file.with_name("store.db-wal").stat().st_ino
+        others = [
+            await asyncio.create_subprocess_exec(sys.executable, "-c", _COME_AND_GO, str(file)) for _ in range(2)
+        ]
+        written = 1
+        while any(p.returncode is None for p in others):
+            await asyncio.gather(*(write_records(store, f"{written}-{n}") for n in range(5)))
+            written += 5
+        assert [await p.wait() for p in others] == [0, 0]
+        assert written > 5
+        assert file.with_name("store.db-wal").stat().st_ino == log
+        assert await count(store) == written
+    with contextlib.closing(sqlite3.connect(file)) as plain:
+        assert plain.execute("SELECT count(*) FROM log_records").fetchone() == (written,)
+        assert plain.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
 async def test_the_sqlite_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, event, select
@@ -297,7 +298,7 @@ def _engine(place: Place, *, connect_timeout_s: float, statement_timeout_s: floa
         hide_parameters=True,
     )
     if place.file is not None:
-        event.listen(engine.sync_engine, "do_connect", _private_file(place))
+        event.listen(engine.sync_engine, "do_connect", _private_file(place.file))
         event.listen(engine.sync_engine, "connect", _tuned_sqlite)
         event.listen(engine.sync_engine, "begin", _begin_of_sqlite)
     else:
@@ -312,11 +313,13 @@ def _writer_and_reader(dialect: Dialect, engine: AsyncEngine) -> tuple[AsyncEngi
     return engine, engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
 
-def _private_file(place: Place) -> Any:
+def _private_file(file: Path) -> Any:
     def before_connecting(*_: Any) -> None:
-        # SQLite would make it readable for all; its side files take the mode over from it.
+        # SQLite would make it readable for all; its side files take the mode over from it. Exclusively, so that a file
+        # that exists is never opened here: closing any descriptor of it drops every lock SQLite holds on it in this
+        # process (POSIX), and the next process to close it takes the write-ahead log away under us.
         with contextlib.suppress(OSError):
-            os.close(os.open(str(place.file), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+            os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
 
     return before_connecting
 
