@@ -29,6 +29,7 @@ from muster.edge.replies import json_reply
 from muster.edge.request import Receive
 from muster.edge.server import Server
 from muster.pki.context import server_context
+from muster.pki.trust import Trust
 from muster.version import PROTOCOL_VERSION
 
 _HSTS = (b"strict-transport-security", b"max-age=31536000")
@@ -73,13 +74,14 @@ class Uvicorn(Server):
         port: int,
         context: ssl.SSLContext | None = None,
         application: Application | None = None,
+        trust: Trust | None = None,
     ) -> Listener:
         config = Config(
             cast(Any, application or self.application), http=Plain, lifespan="off", log_config=None, access_log=False
         )
         config.load()
         make: Any = partial(Plain, config, self._state, {})
-        listener = Listener(name, bound(address, port), self.limits, make, self.metrics, context)
+        listener = Listener(name, bound(address, port), self.limits, make, self.metrics, context, trust)
         listener.start()
         self._listeners.append(listener)
         return listener

@@ -189,12 +189,15 @@ def routes_page() -> str:
                 [
                     (
                         Access.TRUSTED.value,
-                        "a host in `foreman.trusted_hosts`: by its client certificate over HTTPS, by its name in DNS over "
-                        "HTTP. Without that setting: any client certificate the CA verifies, and everybody over HTTP",
+                        "a host in `foreman.trusted_hosts`: by its client certificate over HTTPS; over HTTP, where the "
+                        "feature is open to it, by its name in DNS. Without that setting: the host of `foreman.url`, "
+                        "members and balancers; without that, too, holders of a certificate of the cluster's own CA; "
+                        "nobody over HTTP",
                     ),
                     (
                         Access.CLUSTER.value,
-                        "any client certificate the CA verifies; over HTTP a client on the member's own host",
+                        "holders of a certificate of the cluster's own CA, and trusted hosts; over HTTP a client on the "
+                        "member's own host",
                     ),
                     (Access.OPEN.value, "everybody"),
                 ],

@@ -23,7 +23,7 @@ from muster.cluster.file import Edge as Limits
 from muster.edge import health
 from muster.edge import server as edge_server
 from muster.edge.application import Application, Mounted
-from muster.edge.authorise import Gate
+from muster.edge.authorise import Callers, Gate
 from muster.edge.feature import Features
 from muster.edge.health import Health
 from muster.edge.metrics import EdgeMetrics
@@ -95,7 +95,7 @@ class Listening:
 
 def application(mounts: list[Mounted], *, foreman: bool) -> Application:
     return Application(
-        gate=Gate(None),
+        gate=Gate(Callers()),
         features=Features({}),
         mounts=mounts,
         limits=Limits(),

@@ -107,7 +107,7 @@ def other_member(named: BindServer, tmp_path_factory: pytest.TempPathFactory) ->
     with member.running(
         tmp_path_factory.mktemp("member"),
         features={"dns": {"nsupdate": settings, "policies": {}}},
-        trusted_hosts=[TRUSTED, CALLER],
+        foreman={"trusted_hosts": [TRUSTED, CALLER]},
     ) as running:
         yield running
 

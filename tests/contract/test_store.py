@@ -708,9 +708,7 @@ async def test_processes_that_come_and_go_take_no_file_away(tmp_path: Path) -> N
         await write_records(store, "first")
         await _grow_the_pool(store, 5)
         log = file.with_name("store.db-wal").stat().st_ino
-        others = [
-            await asyncio.create_subprocess_exec(sys.executable, "-c", _COME_AND_GO, str(file)) for _ in range(2)
-        ]
+        others = [await asyncio.create_subprocess_exec(sys.executable, "-c", _COME_AND_GO, str(file)) for _ in range(2)]
         written = 1
         while any(p.returncode is None for p in others):
             await asyncio.gather(*(write_records(store, f"{written}-{n}") for n in range(5)))

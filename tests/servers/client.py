@@ -49,6 +49,7 @@ class Connection:
         source: str | None = None,
         first: bytes = b"",
         timeout_s: float = PATIENCE_S,
+        session: ssl.SSLSession | None = None,
     ) -> None:
         """Connect; ``first`` is sent in the clear before TLS, as a balancer sends its PROXY header."""
         self.socket: socket.socket = socket.create_connection(place, timeout_s, (source, 0) if source else None)
@@ -56,7 +57,9 @@ class Connection:
             if first:
                 self.socket.sendall(first)
             if tls is not None:
-                self.socket = tls.wrap_socket(self.socket, server_hostname=server_name or place.address)
+                self.socket = tls.wrap_socket(
+                    self.socket, server_hostname=server_name or place.address, session=session
+                )
         except BaseException:
             self.socket.close()
             raise

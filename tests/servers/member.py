@@ -187,9 +187,10 @@ def made(
     features: Mapping[str, Any] | None = None,
     edge: Mapping[str, Any] | None = None,
     balancers: Sequence[str] = (),
-    trusted_hosts: Sequence[str] = (TRUSTED,),
+    foreman: Mapping[str, Any] | None = None,
     names: Names | None = None,
     key_kind: KeyKind = "ec-p256",
+    **sections: Any,
 ) -> Member:
     """Return a member that is not started: CA, bundle and cluster file are written."""
     number = next(_numbers)
@@ -203,7 +204,7 @@ def made(
         "cluster": "wire",
         "address": CLUSTER_ADDRESS,
         "store": {"url": f"sqlite:///{directory / 'store.db'}"},
-        "foreman": {"trusted_hosts": list(trusted_hosts)},
+        "foreman": {"trusted_hosts": [TRUSTED]} if foreman is None else dict(foreman),
         "members": [{"id": number, "name": member.name, "address": address}],
         "balancers": [{"name": f"lb{i}", "address": a} for i, a in enumerate(balancers)],
         "services": {
@@ -213,6 +214,7 @@ def made(
         },
         "features": dict(features or {}),
         "edge": {"drain_s": 0.2, "stop_timeout_s": 5, **(edge or {})},
+        **sections,
     }
     write_atomically(member.cluster_file, yaml.safe_dump(content))
     bundles.write(member.issue(), member.pki)

@@ -17,8 +17,9 @@ from tests.servers.client import Place
 
 
 def feature(state: str = "running", **settings: Any) -> dict[str, Any]:
+    """As the packages of the Ruby proxy have it: over HTTPS only."""
     on = state == "running"
-    return {"http_enabled": on, "https_enabled": on, "settings": settings, "state": state, "capabilities": []}
+    return {"http_enabled": False, "https_enabled": on, "settings": settings, "state": state, "capabilities": []}
 
 
 @dataclass

@@ -38,7 +38,8 @@ def proxy(lab: BindServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     nsupdate = {"server": lab.address, "port": lab.port, "key_file": str(lab.key_file)}
     with member.running(
         tmp_path_factory.mktemp("proxy"),
-        features={"dns": {"nsupdate": nsupdate}},
+        # The recorded proxy had every module on both listeners.
+        features={"dns": {"enabled": True, "nsupdate": nsupdate}, "logs": {"enabled": True}},
         names=identities.NAMES,
         # The recorded handshakes were with an RSA key.
         key_kind="rsa-2048",

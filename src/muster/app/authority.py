@@ -13,8 +13,10 @@ from muster.authority import api, own
 from muster.authority.authority import PuppetCA
 from muster.authority.authority import opened as authority_opened
 from muster.authority.own import OwnFiles
+from muster.authority.revocations import Revocations
 from muster.cluster.file import Authority
 from muster.edge.application import Application, Mounted
+from muster.edge.authorise import Gate
 from muster.kernel import log
 from muster.kernel.errors import MusterError
 from muster.pki.context import server_context
@@ -47,10 +49,12 @@ class AuthorityProcess:
     Attributes:
         ca: None until it could be opened.
         trouble: why it could not, or could not be kept up to date; empty when all is well.
+        revocations: which of its certificates are revoked; answers also while the CA is not open.
     """
 
-    def __init__(self, settings: Authority, home: Path, state: Path) -> None:
+    def __init__(self, settings: Authority, home: Path, state: Path, revocations: Revocations) -> None:
         """``home`` is where its key is by default; ``state`` is where it keeps what it writes itself."""
+        self.revocations = revocations
         self.ca: PuppetCA | None = None
         self.trouble = "it is not open yet"
         self._settings = settings
@@ -72,6 +76,7 @@ class AuthorityProcess:
         """
         try:
             ca = await self._kept(process, thoroughly=thoroughly or bool(self.trouble) or not self._listens)
+            self.revocations.heard()
         except MusterError as e:
             self._in_trouble(str(e))
         except OSError as e:
@@ -135,7 +140,8 @@ class AuthorityProcess:
         if service is None:
             return
         application = Application(
-            gate=process.gate,
+            # Whoever is verified here shows a certificate of this very CA, which is asked for its revocation below.
+            gate=Gate(process.gate.callers),
             features=process.features,
             mounts=[Mounted(api.MOUNT, ca)],
             limits=process.cluster.edge,

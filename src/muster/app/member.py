@@ -37,7 +37,7 @@ from muster.cluster.steward import Steward
 from muster.cluster.timeline import Timeline as SharedTimeline
 from muster.edge import health, logs, metrics, root
 from muster.edge.application import Application, Mounted
-from muster.edge.authorise import Gate, Names, SystemNames
+from muster.edge.authorise import Callers, Gate, Names, SystemNames
 from muster.edge.feature import Feature, Features, FeatureSettings, ProvidedFeatureSettings, Served, State, Surroundings
 from muster.edge.health import Health
 from muster.edge.metrics import EdgeMetrics
@@ -54,6 +54,7 @@ from muster.pki.bundles import paths as bundle_paths
 from muster.pki.complaints import ALARM_DAYS, alarms
 from muster.pki.context import server_context
 from muster.pki.facts import CertificateFacts
+from muster.pki.trust import RevocationLists, Trust
 from muster.policy.metered import OperationMetrics
 from muster.store.engine import Store
 from muster.store.place import Place
@@ -131,6 +132,7 @@ class MemberProcess:
     _short: dict[str, str] = field(default_factory=dict)
     _looks: dict[Path, asyncio.Task[str]] = field(default_factory=dict)
     _ends: dict[str, datetime] = field(default_factory=dict)
+    _lists_seen: tuple[object, ...] = ()
 
     def __post_init__(self) -> None:
         self.listed = self.cluster
@@ -169,15 +171,48 @@ class MemberProcess:
         self._presented = fingerprint
         try:
             context = server_context(self.bundle.certificate, self.bundle.key, self.ca_files)
+            self.trust_files()
             facts = certificate_facts(self.bundle)
         except MusterError as e:
             _log.error("New certificate refused; the old one keeps serving", why=str(e))
             self.rings.failed_modules["certificate"] = str(e)
             return
-        self.server.present(context)
+        self.server.present(context, self.gate.trust)
         self._note_certificate()
         self.rings.failed_modules.pop("certificate", None)
         _log.info("Certificate presented", names=", ".join(facts.names), expires=facts.not_after.isoformat())
+
+    def trust_files(self) -> None:
+        """Judge clients by the CAs that the files name now.
+
+        Raises:
+            Misconfigured: one is absent or no PEM; the CAs from before count on.
+        """
+        own, *others = self.ca_files
+        trust = Trust.read(own, others)
+        # The same CAs are the same trust, also by identity: nobody who was taken under it is looked at again.
+        if trust != self.gate.trust:
+            self.gate.trust = trust
+
+    async def follow_lists(self) -> None:
+        """Take a changed revocation list of Foreman's CA; one that cannot be used is refused and the old one counts."""
+        path = self.cluster.foreman.crl_file
+        trust = self.gate.trust
+        if path is None or trust is None:
+            return
+        found = (*fingerprint(path), trust)
+        if found == self._lists_seen:
+            return
+        self._lists_seen = found
+        try:
+            # A list of many revocations takes its time to read.
+            self.gate.lists = await asyncio.to_thread(RevocationLists.read, path, trust)
+        except MusterError as e:
+            _log.error("New revocation list refused; the old one counts", why=str(e))
+            self.rings.failed_modules["revocation list"] = str(e)
+            return
+        self.rings.failed_modules.pop("revocation list", None)
+        _log.info("Revocation list read", file=str(path), revoked=sum(map(len, self.gate.lists.serials.values())))
 
     def _note_certificate(self) -> None:
         facts = self._presented_facts = certificate_facts(self.bundle)
@@ -236,6 +271,13 @@ class MemberProcess:
         refused = self.rings.failed_modules.get("certificate")
         if refused:
             found.append(f"a new certificate was refused: {refused}")
+        if listed := self.rings.failed_modules.get("revocation list"):
+            found.append(f"a new revocation list was refused: {listed}")
+        ends = self.gate.lists.ends
+        if ends is not None and ends <= datetime.now(UTC):
+            found.append(f"the revocation list {self.cluster.foreman.crl_file} ended on {ends:%Y-%m-%d %H:%M} UTC")
+        if self.authority is not None and self.authority.revocations.note:
+            found.append(self.authority.revocations.note)
         return found
 
     def drain(self, reason: str) -> None:
@@ -340,8 +382,7 @@ class MemberProcess:
         # It brings an HTTP client with it, which only the one member needs that takes the census.
         from muster.balancer.census import Census
 
-        trusted = self.cluster.foreman.trusted_hosts or ()
-        clients = (bundle_paths(self.options.pki, "client", name) for name in trusted)
+        clients = (bundle_paths(self.options.pki, "client", name) for name in self.cluster.trusted_names)
         shown = next((c for c in clients if c.certificate.exists()), self.bundle)
         # Members that came or went are known without a restart.
         cluster = self.cluster.model_copy(update={"members": self.listed.members})
@@ -369,6 +410,7 @@ class MemberProcess:
         """Each beat: certificates on disk, room on disks, readiness as metrics."""
         for beat in itertools.count():
             self.reload_certificates(only_if_changed=True)
+            await self.follow_lists()
             if beat % _BEATS_PER_LOOK_AT_ENDS == 0:
                 self.look_at_ends()
             self.sound_alarms()
@@ -614,11 +656,13 @@ async def member_opened(
     counted.follow(rings)
     served = Features()
     own_health = Health(str(member.name), frozenset(s.name for s in balancing.services))
-    gate = Gate(_trusted(cluster), cluster.foreman.forward_verify, names or SystemNames())
+    gate = Gate(Callers.of(cluster), cluster.foreman.forward_verify, names or SystemNames())
     async with contextlib.AsyncExitStack() as stack:
         store = await stack.enter_async_context(cluster_store(cluster))
         shared = SharedTimeline(store, str(member.name), cluster.log.buffer)
-        authority = _authority_of(cluster, options)
+        authority = _authority_of(cluster, options, store, str(member.name))
+        if authority is not None:
+            gate.revoked = authority.revocations.is_revoked
         around = Surroundings(
             str(member.name), OperationMetrics(registry), bundle.certificate, bundle.key, bundle.ca, store,
             (lambda: authority.ca) if authority else None,
@@ -656,6 +700,9 @@ async def member_opened(
         own_health.reasons.append(process.certificate_reasons)
         own_health.notes.append(process.notes)
         _listen(process)
+        await process.follow_lists()
+        if refused := rings.failed_modules.get("revocation list"):
+            raise Misconfigured(refused)
         beats = [
             process.watch_locally, process.watch_programs, process.watch_balancers, process.watch_providers,
             process.watch_store, process.watch_parity,
@@ -668,19 +715,16 @@ async def member_opened(
         yield process
 
 
-def _authority_of(cluster: ClusterFile, options: MemberOptions) -> AuthorityProcess | None:
+def _authority_of(cluster: ClusterFile, options: MemberOptions, store: Store, member: str) -> AuthorityProcess | None:
     if cluster.authority is None or not signs_itself(cluster):
         return None
     # Members that are no Puppet CA do not pay for it.
     from muster.app.authority import AuthorityProcess
+    from muster.authority.revocations import Revocations
 
     state = (options.state or options.pki) / "puppet-ca"
-    return AuthorityProcess(cluster.authority, options.pki / "puppet-ca", state)
-
-
-def _trusted(cluster: ClusterFile) -> frozenset[str] | None:
-    hosts = cluster.foreman.trusted_hosts
-    return None if hosts is None else frozenset(h.lower() for h in hosts)
+    revocations = Revocations(store, member, state, kept_s=cluster.foreman.revocations_kept_s)
+    return AuthorityProcess(cluster.authority, options.pki / "puppet-ca", state, revocations)
 
 
 async def _features_opened(
@@ -723,7 +767,8 @@ def _listen(process: MemberProcess) -> None:
     smartproxy = process.balancing.service("smartproxy")
     if smartproxy is None:
         raise Misconfigured("Service smartproxy is disabled; a member of kind muster cannot serve without it")
-    process.server.listen("https", address, smartproxy.member_port, context)
+    process.trust_files()
+    process.server.listen("https", address, smartproxy.member_port, context, trust=process.gate.trust)
     process._presented = process._files_on_disk()
     process._note_certificate()
     plain = process.balancing.service("anaconda")

@@ -21,6 +21,8 @@ from muster.store.engine import opened as store_opened
 def checked(path: Path) -> tuple[ClusterFile | None, list[Problem]]:
     """Read a cluster file and return it, None when it cannot be used, with every room's findings in order of lines.
 
+    Of a file that can be used, these are warnings.
+
     Raises:
         Misconfigured: the file cannot be read.
     """
@@ -29,7 +31,10 @@ def checked(path: Path) -> tuple[ClusterFile | None, list[Problem]]:
     except InvalidSettings as e:
         return None, list(e.problems)
     found, cluster = _problems(document)
-    return (None if found else cluster), sorted(found, key=lambda p: p.line)
+    if found or cluster is None:
+        return None, sorted(found, key=lambda p: p.line)
+    said = [w for room in (cluster_file.warnings, rooms.warnings) for w in room(document, cluster)]
+    return cluster, sorted(said, key=lambda p: p.line)
 
 
 def loaded(path: Path) -> ClusterFile:

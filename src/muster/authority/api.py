@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 from urllib.parse import parse_qs
 
+from muster.authority import profile
 from muster.authority.authority import PuppetCA, ttl_of
 from muster.authority.certnames import ROUTABLE
 from muster.authority.ledger import refuse_unwritable
@@ -24,6 +25,7 @@ from muster.edge.request import Request
 from muster.edge.routes import Mount
 from muster.kernel.errors import Conflict, Denied, Misconfigured, NotFound, Rejected, Unavailable
 from muster.kernel.log import logger
+from muster.kernel.names import shown
 
 _log = logger("authority")
 
@@ -390,7 +392,9 @@ _PLAIN: dict[tuple[str, str], Call] = {
 
 
 def _actor(request: Request) -> str:
-    return request.peer.name or request.peer.address
+    certificate = request.peer.parsed
+    # A certname may hold underscores, which no host name does.
+    return shown(profile.common_name(certificate.subject)) if certificate is not None else request.peer.address
 
 
 def _media(request: Request) -> bytes | None:

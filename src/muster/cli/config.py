@@ -20,7 +20,7 @@ def config() -> None:
 @json_option
 @click.argument("file", required=False, type=click.Path(dir_okay=False, path_type=Path))
 def check(cluster_path: Path, as_json: bool, file: Path | None) -> int:
-    """Print every problem of the cluster file with its line; exit 3 when there is one."""
+    """Print every problem of the cluster file with its line; exit 3 when there is one. Warnings do not count."""
     from muster.app.settings import checked
 
     path = file or cluster_path

@@ -79,12 +79,12 @@ async def examination(
     outside: str | None = None,
 ) -> dict[str, Any]:
     """Return everything ``muster doctor`` shows, as one JSON object."""
-    from muster.app.settings import loaded
+    from muster.app.settings import checked, loaded
     from muster.balancer.model import modelled, signs_itself
     from muster.cli.credentials import asking_context, client_bundle
     from muster.cluster.checks import known_lives
     from muster.cluster.life import in_maintenance
-    from muster.doctor.checks import Patient
+    from muster.doctor.checks import Patient, of_settings
     from muster.doctor.examine import examined, in_order
     from muster.doctor.matrix import THROUGH_BALANCER, Prober, entrances
     from muster.kernel import log
@@ -96,7 +96,7 @@ async def examination(
     balancing = modelled(cluster)
     clock = SystemClock()
     lives = await known_lives(lambda: _store(cluster))
-    certificate, key = client_bundle(pki, cluster.foreman.trusted_hosts or (), client)
+    certificate, key = client_bundle(pki, cluster.trusted_names, client)
     puppet_ca = _puppet_ca(pki) if signs_itself(cluster) else None
     prober = Prober(
         balancing,
@@ -121,7 +121,8 @@ async def examination(
         lives=lives,
     )
     cells, findings = await asyncio.gather(prober.cells(ways_in), examined(patient.checks()))
-    findings = in_order([*(f for c in cells for f in c.findings), *findings])
+    settings = of_settings(cluster_path, checked(cluster_path)[1])
+    findings = in_order([*(f for c in cells for f in c.findings), *findings, *settings])
     return {
         "cluster": cluster.cluster,
         "address": cluster.address,

@@ -76,7 +76,7 @@ async def examination(
     # What would be logged stands in the answer; unconfigured, it would also stand between its lines.
     log.configure(level="ERROR")
     cluster = loaded(cluster_path)
-    certificate, key = pair or client_bundle(pki, cluster.foreman.trusted_hosts or (), client)
+    certificate, key = pair or client_bundle(pki, cluster.trusted_names, client)
     census = Census(cluster, modelled(cluster), pki / "ca.pem", certificate, key, SystemClock().now())
     async with cluster_store(cluster) as store:
         found = await census.parity(store)

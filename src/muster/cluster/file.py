@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag, ValidationError, model_validator
 
@@ -83,9 +84,18 @@ class Foreman(Settings):
     )
     """Foreman's own URL."""
     trusted_hosts: tuple[FQDN, ...] | None = None
-    """Names that may use protected routes. Absent: any client certificate the CA verifies. Empty: nobody."""
+    """Names that may use protected routes, with a certificate of any trusted CA, and over plain HTTP where a feature is
+    open to it. Absent: the host of ``url``, and members and balancers with certificates of the cluster's own CA; without
+    ``url`` whoever has a certificate of that CA; nobody over plain HTTP. Empty: nobody at all."""
     ca_file: Path | None = None
-    """CA that issued Foreman's client certificate, when it is not the cluster CA; trusted beside it."""
+    """CA that issued Foreman's client certificate, when it is not the cluster CA; trusted beside it. Where it is the Puppet
+    CA, every managed host has such a certificate: only ``trusted_hosts`` and ``url`` tell Foreman from them."""
+    crl_file: Path | None = None
+    """Revocation lists of the CAs in ``ca_file``, PEM; followed when it changes. Not needed for the Puppet CA that the
+    members are: its ledger is asked."""
+    revocations_kept_s: Annotated[float, Field(ge=0, le=86_400)] = 600.0
+    """How long after the store's last answer the last known revocations of the cluster's own Puppet CA count; later,
+    protected calls with its certificates are 503."""
     forward_verify: bool = True
     """Whether a name found for a plain HTTP client must resolve back to its address."""
 
@@ -208,6 +218,8 @@ class Edge(Settings):
     """From the end of the headers to the end of the body."""
     idle_timeout_s: Seconds = 30.0
     """How long a kept-alive connection may stay silent."""
+    connection_age_s: Annotated[float, Field(gt=0, le=86_400)] = 3600.0
+    """How long a connection may be kept alive at all; the first reply after that closes it."""
     connections_per_address: Annotated[int, Field(ge=1)] = 256
     """Connections one client address may hold; balancers are exempt, the clients behind them are not."""
     connections: Annotated[int, Field(ge=1)] = 4096
@@ -418,6 +430,17 @@ class ClusterFile(Settings):
         """The names clients may use: the address and the aliases."""
         return (self.address, *self.aliases)
 
+    @property
+    def trusted_names(self) -> tuple[FQDN, ...]:
+        """The hosts that may use protected routes: ``trusted_hosts``, or Foreman's own where nobody wrote that down."""
+        if self.foreman.trusted_hosts is not None:
+            return self.foreman.trusted_hosts
+        host = urlsplit(self.foreman.url or "").hostname or ""
+        try:
+            return (FQDN.parse(host_or_address(host)),) if host and not _ip(host) else ()
+        except Rejected:
+            return ()
+
 
 def load(path: Path) -> tuple[ClusterFile, Document]:
     """Read and validate a cluster file as far as this room can.
@@ -474,6 +497,20 @@ def problems(document: Document) -> list[Problem]:
         where: Location = ("store", "url")
         found.append(
             document.problem(where, "SQLite serves members of one host; members on several need postgresql://")
+        )
+    return found
+
+
+def warnings(document: Document, cluster: ClusterFile) -> list[Problem]:
+    """Return what is valid and does probably not what was meant."""
+    found: list[Problem] = []
+    if cluster.foreman.ca_file is not None and cluster.foreman.trusted_hosts is None and not cluster.trusted_names:
+        found.append(
+            document.warning(
+                ("foreman", "ca_file"),
+                "nobody may use protected routes with a certificate of this CA: neither trusted_hosts nor the host name in "
+                "url says which of its certificates is Foreman's",
+            )
         )
     return found
 

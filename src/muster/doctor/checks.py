@@ -26,12 +26,28 @@ from muster.kernel.clock import Clock
 from muster.kernel.errors import Misconfigured, MusterError
 from muster.kernel.findings import Check, Finding
 from muster.kernel.names import in_url
+from muster.kernel.settings import Problem
 from muster.pki import checks as pki_room
 from muster.store import checks as store_room
 from muster.store.checks import Space
 from muster.store.engine import Store
 
 T = TypeVar("T")
+
+
+def of_settings(path: Path, warnings: Sequence[Problem]) -> list[Finding]:
+    """Return what ``muster config check`` warns of."""
+    return [
+        Finding(
+            "SETTINGS-WARNING",
+            f"{path} line {w.line}",
+            f"{w.where}: {w.sentence}",
+            "The cluster file is valid, but this setting does probably not what was meant.",
+            "Correct it, on every host; muster config check says the same.",
+            "warning",
+        )
+        for w in warnings
+    ]
 
 
 @dataclass(frozen=True)

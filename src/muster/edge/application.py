@@ -23,7 +23,7 @@ from muster.edge.replies import JSON, TEXT, Header, Reply, error_reply, not_foun
 from muster.edge.request import ClientGone, Receive, Request, TooLarge, TooSlow
 from muster.edge.routes import Access, Mount, Route, RouteTable
 from muster.kernel import log
-from muster.kernel.errors import MusterError, Unavailable
+from muster.kernel.errors import Denied, MusterError, Unavailable
 from muster.kernel.log import LogRings
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -172,6 +172,7 @@ class Application:
         """Return the reply and the route's template for metrics."""
         template = _UNROUTED
         try:
+            self._judge(request)
             raw_path: bytes = scope["raw_path"]
             if scope["query_string"]:
                 paths.check_query(scope["query_string"])
@@ -199,12 +200,24 @@ class Application:
             return error_reply(e, accept=request.accept), template
         except MusterError as e:
             level = _log.error if e.status >= 500 else _log.warning
-            level(str(e), status=e.status, error=type(e).__name__)
+            # A refusal's text names the path inside its mount, as Foreman knows it; an operator asks for the whole one.
+            called = f" ({request.method} {_shown(scope['path'])})" if isinstance(e, Denied) else ""
+            level(f"{e}{called}", status=e.status, error=type(e).__name__)
             return error_reply(e, accept=request.accept), template
         except Exception:  # noqa: BLE001 - boundary: a bug in one call must not take the member down
             _log.exception(f"Bug while answering {request.method} {_shown(scope['path'])}")
             text = f"Internal error; the log of this member has it under request id {request.request_id}"
             return text_reply(500, text, accept=request.accept), template
+
+    def _judge(self, request: Request) -> None:
+        request.closing = time.monotonic() > request.peer.until
+        if request.peer.certificate is not None:
+            try:
+                self._gate.judge(request.peer)
+            except Denied:
+                # The next handshake asks anew, and refuses or takes what the client has by then.
+                request.closing = True
+                raise
 
     def _absent(self, feature: str, request: Request) -> str:
         return self._features.why_absent(feature, request.scheme) or f"Feature {feature} is not mounted on this member"
@@ -230,7 +243,7 @@ class Application:
         headers = answer.headers
         if request.over_tls:
             headers = [*headers, _HSTS]
-        if self.draining or request.unread:
+        if self.draining or request.closing or request.unread:
             headers = [*headers, _CLOSE]
         return headers
 

@@ -8,14 +8,21 @@ import ipaddress
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from datetime import UTC, datetime
+from typing import Any, Protocol, Self
 
-from muster.edge.request import Request
+from cryptography import x509
+
+from muster.cluster.file import ClusterFile
+from muster.edge.request import Peer, Request
 from muster.edge.routes import Access
+from muster.kernel.clock import Clock, SystemClock
 from muster.kernel.errors import Denied
 from muster.kernel.names import shown
+from muster.pki.facts import distinguished
+from muster.pki.trust import RevocationLists, Trust, described
 
 
 class Names(Protocol):
@@ -156,39 +163,126 @@ def _resolve(lookup: _Lookup, loop: asyncio.AbstractEventLoop, answered: Callabl
         loop.call_soon_threadsafe(answered, lookup, answer)
 
 
+@dataclass(frozen=True)
+class Callers:
+    """Who may use protected routes, by lower-case names.
+
+    Attributes:
+        trusted: count with a certificate of whichever CA is trusted.
+        own: count with a certificate of the cluster's own CA; None: every name does.
+        over_http: whether ``trusted`` counts over plain HTTP, too, by the address' name.
+    """
+
+    trusted: frozenset[str] = frozenset()
+    own: frozenset[str] | None = None
+    over_http: bool = False
+
+    @classmethod
+    def of(cls, cluster: ClusterFile) -> Self:
+        """Return who may by a cluster file.
+
+        ``trusted_hosts`` is the whole list where an administrator wrote one. Where nobody did, Foreman's host counts, and
+        members and balancers with what the cluster's CA gave them; without Foreman's URL every certificate of that CA.
+        """
+        names = frozenset(n.lower() for n in cluster.trusted_names)
+        if cluster.foreman.trusted_hosts is not None:
+            return cls(names, frozenset(), over_http=True)
+        if not names:
+            return cls()
+        us = (*(str(m.name) for m in cluster.members), *(b.name for b in cluster.balancers))
+        return cls(names, frozenset(name.lower() for name in us))
+
+
 @dataclass
 class Gate:
     """Decides each call; refusals are :class:`Denied` with the Ruby proxy's text.
 
     Attributes:
-        trusted_hosts: lower-case names; None skips the check, an empty set refuses everybody.
+        trust: the CAs whose certificates count now; None: whatever the handshake took.
+        lists: revocation lists of other CAs than the cluster's Puppet CA.
+        revoked: asks whether the cluster's Puppet CA revoked a certificate, on whichever member; None: there is none.
     """
 
-    trusted_hosts: frozenset[str] | None
+    callers: Callers
     forward_verify: bool = True
     names: Names = field(default_factory=SystemNames)
+    trust: Trust | None = None
+    lists: RevocationLists = field(default_factory=RevocationLists)
+    revoked: Callable[[x509.Certificate], Awaitable[bool]] | None = None
+    clock: Clock = field(default_factory=SystemClock)
+
+    def judge(self, peer: Peer) -> None:
+        """Return when the certificate of a connection, if it has one, counts still.
+
+        Asked at every call: a handshake would refuse it, but connections are kept and sessions resumed.
+
+        Raises:
+            Denied: it ended, or its CA is trusted no longer.
+        """
+        certificate = peer.parsed
+        if certificate is None:
+            return
+        issuer = None
+        if self.trust is not None:
+            standing, issuer = peer.issued_under(self.trust)
+            # What came through an intermediate that the client sent is known by the handshake alone.
+            if standing == "unknown" and peer.trust is not self.trust:
+                raise Denied(f"The CA of the client certificate {described(certificate)} is trusted no longer")
+        now = self.clock.now().astimezone(UTC)
+        for one in (certificate, issuer):
+            if one is not None and not one.not_valid_before_utc <= now <= one.not_valid_after_utc:
+                raise Denied(f"{_outlived(one, now)}; the client certificate is {described(certificate)}")
 
     async def admit(self, access: Access, request: Request) -> None:
         """Return when the caller may call.
 
         Raises:
             Denied: with the reason.
+            Unavailable: whether the certificate is revoked could not be asked.
         """
+        if access is Access.OPEN:
+            return
         if access is Access.TRUSTED:
-            if self.trusted_hosts is not None:
-                await self._check_trusted(request, self.trusted_hosts)
-            if request.over_tls and request.peer.certificate is None:
-                raise Denied("No client SSL certificate supplied")
-        elif access is Access.CLUSTER:
+            await self._check_trusted(request)
+        else:
             self._check_cluster(request)
+        certificate = request.peer.parsed if request.over_tls else None
+        if certificate is not None and (
+            self.lists.revoke(certificate) or (self.revoked is not None and await self.revoked(certificate))
+        ):
+            raise Denied(f"The client certificate {described(certificate)} is revoked")
 
-    async def _check_trusted(self, request: Request, trusted: frozenset[str]) -> None:
-        name = _certified_name(request) if request.over_tls else await self._resolved_name(request.peer.address)
-        if name.lower() not in trusted:
+    async def _check_trusted(self, request: Request) -> None:
+        callers = self.callers
+        if request.over_tls:
+            if callers.own is None and request.peer.certificate is None:
+                raise Denied("No client SSL certificate supplied")
+            # Where every name counts, a certificate without one does, too.
+            known = self._is_own(request.peer) and callers.own is None
+            name = "" if known else _certified_name(request).lower()
+            known = known or name in callers.trusted or self._is_one_of_us(request.peer, name)
+        elif callers.over_http:
+            name = (await self._resolved_name(request.peer.address)).lower()
+            known = name in callers.trusted
+        else:
             raise Denied(
-                f"Untrusted client {name.lower()} attempted to access {shown(request.path)}. "
+                "Only clients with a certificate may ask this: foreman.trusted_hosts in the cluster file names nobody who "
+                "may do so over plain HTTP"
+            )
+        if not known:
+            # The root of a mount is the empty path there, unless a slash was sent.
+            is_root = request.path == "/" and not request.raw_path.endswith(b"/")
+            raise Denied(
+                f"Untrusted client {name} attempted to access {'' if is_root else shown(request.path)}. "
                 "Check :trusted_hosts: in settings.yml"
             )
+
+    def _is_one_of_us(self, peer: Peer, name: str) -> bool:
+        own = self.callers.own
+        return (own is None or name in own) and self._is_own(peer)
+
+    def _is_own(self, peer: Peer) -> bool:
+        return self.trust is None or peer.issued_under(self.trust)[0] == "own"
 
     async def _resolved_name(self, address: str) -> str:
         # A scoped IPv6 address has no PTR record; the Ruby proxy compares it as it is.
@@ -213,6 +307,11 @@ class Gate:
         if request.over_tls:
             if request.peer.certificate is None:
                 raise Denied("No client SSL certificate supplied")
+            # Every managed host has a certificate of some trusted CA.
+            if not self._is_own(request.peer) and request.peer.name not in self.callers.trusted:
+                raise Denied(
+                    "Only hosts in foreman.trusted_hosts, and holders of a certificate of the cluster's own CA, may ask this"
+                )
         elif not ipaddress.ip_address(request.peer.address.partition("%")[0]).is_loopback:
             raise Denied("Only clients on this host may ask this without TLS")
 
@@ -224,6 +323,13 @@ def _certified_name(request: Request) -> str:
     if not name:
         raise Denied("could not read CN from the client certificate")
     return name
+
+
+def _outlived(one: x509.Certificate, now: datetime) -> str:
+    name = distinguished(one.subject)
+    if now > one.not_valid_after_utc:
+        return f"The certificate of {name} ended on {one.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
+    return f"The certificate of {name} is valid only from {one.not_valid_before_utc:%Y-%m-%d %H:%M} UTC on"
 
 
 def _same_address(one: str, other: str) -> bool:

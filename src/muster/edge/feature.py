@@ -72,8 +72,9 @@ FOREMAN_PREFIXES: Mapping[str, str] = {
 class FeatureSettings(Settings):
     """What every feature's settings have."""
 
-    enabled: Literal["http", "https"] | bool = True
-    """``true``: both listeners; ``https`` or ``http``: that one only; ``false``: off."""
+    enabled: Literal["http", "https"] | bool = "https"
+    """``https`` or ``http``: that listener only; ``true``: both; ``false``: off. Over plain HTTP nobody shows a certificate:
+    protected calls are taken there only from hosts that ``foreman.trusted_hosts`` names, by their address' name."""
 
 
 class ProvidedFeatureSettings(FeatureSettings):

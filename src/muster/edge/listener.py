@@ -23,6 +23,7 @@ from muster.edge.protocol import MemberProtocol
 from muster.kernel import log
 from muster.kernel.errors import Misconfigured, Rejected
 from muster.kernel.names import unmapped
+from muster.pki.trust import Trust
 
 _log = log.logger("edge")
 _ACCEPTS_PER_WAKE = 64
@@ -60,6 +61,7 @@ class Listener:
     Attributes:
         name: ``https`` or ``http``.
         context: the TLS context new connections get; None serves plain HTTP.
+        trust: the CAs that context verifies clients against.
         balancers: addresses that may send a PROXY header.
     """
 
@@ -69,6 +71,7 @@ class Listener:
     make_protocol: Callable[[], MemberProtocol]
     metrics: EdgeMetrics
     context: ssl.SSLContext | None = None
+    trust: Trust | None = None
     balancers: frozenset[str] = frozenset()
     open: int = 0
     _by_address: collections.Counter[str] = field(default_factory=collections.Counter)
@@ -151,6 +154,7 @@ class Listener:
                 await self._loop.connect_accepted_socket(lambda: protocol, connection)
             else:
                 accepted.set(connection)
+                protocol.trust = self.trust
                 await self._loop.connect_accepted_socket(
                     lambda: protocol,
                     connection,

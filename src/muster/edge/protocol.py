@@ -8,6 +8,7 @@ connection that :meth:`MemberProtocol.expired` compares, so that a call costs no
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -18,6 +19,7 @@ from uvicorn.server import ServerState
 
 from muster.edge.request import Peer
 from muster.kernel.names import unmapped
+from muster.pki.trust import Trust
 
 HEADER_LIMIT_BYTES = 64 * 1024
 _FOREVER = float("inf")
@@ -30,6 +32,7 @@ class Deadlines:
 
     header_s: float
     idle_s: float
+    age_s: float = _FOREVER
 
 
 class _OneWrite:
@@ -85,6 +88,7 @@ class MemberProtocol(HttpToolsProtocol):
         self.deadline = _FOREVER
         self.on_lost: Callable[[], None] | None = None
         self.origin: tuple[str, int] | None = None
+        self.trust: Trust | None = None
         self._in_headers = False
         self._header_bytes = 0
 
@@ -96,7 +100,13 @@ class MemberProtocol(HttpToolsProtocol):
         if self.origin is not None:
             self.client = self.origin
         tls = transport.get_extra_info("ssl_object")
-        peer = Peer(self.client[0] if self.client else "-", tls.getpeercert(True) if tls else None, balancer)
+        peer = Peer(
+            self.client[0] if self.client else "-",
+            tls.getpeercert(True) if tls else None,
+            balancer,
+            self.trust,
+            time.monotonic() + self.deadlines.age_s,
+        )
         self.app_state = {"peer": peer}
         self.deadline = self.loop.time() + self.deadlines.header_s
 

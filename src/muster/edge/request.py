@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from cryptography import x509
+
 from muster.edge import params as parameters
 from muster.edge.paths import check_query
 from muster.kernel.errors import MusterError, Rejected
 from muster.pki.facts import common_name
+from muster.pki.trust import Standing, Trust
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
@@ -47,11 +50,15 @@ class Peer:
         address: the client's IP address: the PROXY header's when a balancer sent one.
         certificate: the verified client certificate, DER; None over HTTP or when the client sent none.
         balancer: the balancer's address when the connection came through one.
+        trust: the CAs that were trusted when the handshake was made.
+        until: when the connection gets too old, by the monotonic clock; the first reply after that closes it.
     """
 
     address: str
     certificate: bytes | None = None
     balancer: str | None = None
+    trust: Trust | None = None
+    until: float = float("inf")
 
     @cached_property
     def name(self) -> str | None:
@@ -59,11 +66,27 @@ class Peer:
         found = common_name(self.certificate) if self.certificate else None
         return found.lower() if found else None
 
+    @cached_property
+    def parsed(self) -> x509.Certificate | None:
+        """The certificate, None without one; TLS has read it before."""
+        return x509.load_der_x509_certificate(self.certificate) if self.certificate else None
+
+    def issued_under(self, trust: Trust) -> tuple[Standing, x509.Certificate | None]:
+        """Return who of these CAs issued the certificate; found once per connection and set of CAs."""
+        kept: tuple[Trust, tuple[Standing, x509.Certificate | None]] | None = self.__dict__.get("_issued")
+        if kept is None or kept[0] is not trust:
+            found: tuple[Standing, x509.Certificate | None] = (
+                trust.issuer(self.parsed) if self.parsed is not None else ("unknown", None)
+            )
+            kept = self.__dict__["_issued"] = (trust, found)
+        return kept[1]
+
 
 class Request:
     """One call.
 
-    ``path`` is relative to the mount and cleaned; ``arguments`` are the path's parameters.
+    ``path`` is relative to the mount and cleaned; ``arguments`` are the path's parameters; ``closing``: the reply is the
+    last of its connection.
     """
 
     __slots__ = (
@@ -74,6 +97,7 @@ class Request:
         "arguments",
         "body_limit_bytes",
         "body_timeout_s",
+        "closing",
         "headers",
         "method",
         "path",
@@ -104,6 +128,7 @@ class Request:
         self.request_id = request_id
         self.headers = headers
         self.arguments: dict[str, str] = {}
+        self.closing = False
         self.body_limit_bytes = body_limit_bytes
         self.body_timeout_s = body_timeout_s
 

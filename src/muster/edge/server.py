@@ -20,6 +20,7 @@ from muster.edge.listener import Listener, bound
 from muster.edge.metrics import EdgeMetrics
 from muster.edge.protocol import Deadlines, MemberProtocol
 from muster.kernel import log
+from muster.pki.trust import Trust
 
 _log = log.logger("edge")
 _SWEEP_S = 0.5
@@ -50,13 +51,14 @@ class Server:
         port: int,
         context: ssl.SSLContext | None = None,
         application: Application | None = None,
+        trust: Trust | None = None,
     ) -> Listener:
         """Start accepting on one address; TLS when a context is given; another application when one is.
 
         Raises:
             Misconfigured: the address or port cannot be had.
         """
-        deadlines = Deadlines(self.limits.header_timeout_s, self.limits.idle_timeout_s)
+        deadlines = Deadlines(self.limits.header_timeout_s, self.limits.idle_timeout_s, self.limits.connection_age_s)
         config = self._config
         if application is not None:
             config = _configured(application)
@@ -65,7 +67,7 @@ class Server:
         sock = bound(address, port)
         if context is not None:
             context.sslobject_class = TellingSSLObject
-        listener = Listener(name, sock, self.limits, make, self.metrics, context, self._balancers)
+        listener = Listener(name, sock, self.limits, make, self.metrics, context, trust, self._balancers)
         listener.start()
         self._listeners.append(listener)
         _log.info("Listening", listener=name, address=address, port=listener.port)
@@ -75,12 +77,15 @@ class Server:
     def listeners(self) -> Sequence[Listener]:
         return self._listeners
 
-    def present(self, context: ssl.SSLContext, *, name: str = "https") -> None:
-        """Give every new connection of the listener of that name this context; those in progress keep theirs."""
+    def present(self, context: ssl.SSLContext, trust: Trust | None = None, *, name: str = "https") -> None:
+        """Give every new connection of the listener of that name this context; those in progress keep theirs.
+
+        ``trust`` is the CAs it verifies clients against: what was taken under others is judged again, call by call.
+        """
         context.sslobject_class = TellingSSLObject
         for listener in self._listeners:
             if listener.name == name and listener.context is not None:
-                listener.context = context
+                listener.context, listener.trust = context, trust
 
     def drain(self, draining: bool) -> None:
         """Let every reply close its connection, or no longer; those that wait for a request wait ``_PARTING_S`` at most."""

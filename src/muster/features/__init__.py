@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from pydantic import ValidationError
 
+from muster.cluster.file import ClusterFile
 from muster.edge.feature import Feature, FeatureSettings
 from muster.features.dns.manifest import FEATURE as DNS
 from muster.features.puppet.manifest import FEATURE as PUPPET
@@ -22,6 +23,21 @@ _OF_THE_EDGE = {"logs": FeatureSettings}
 def settings_models() -> dict[str, type[FeatureSettings]]:
     """Return the settings model of every feature a cluster file may name."""
     return {name: f.settings for name, f in FEATURES.items()} | dict(_OF_THE_EDGE)
+
+
+def warnings(document: Document, cluster: ClusterFile) -> list[Problem]:
+    """Return what is valid in the ``features`` of a cluster file and does probably not what was meant."""
+    if cluster.foreman.trusted_hosts is not None:
+        return []
+    return [
+        document.warning(
+            ("features", name, "enabled"),
+            f"opens {name} to plain HTTP, where calls count only from hosts that foreman.trusted_hosts names; it is absent, "
+            "so protected calls are 403 there",
+        )
+        for name, given in cluster.features.items()
+        if given.get("enabled") in (True, "http")
+    ]
 
 
 def problems(document: Document) -> list[Problem]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
@@ -12,11 +11,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
-from muster.kernel.errors import Misconfigured
-from muster.kernel.names import shown
+from muster.kernel.errors import Misconfigured, Rejected
+from muster.kernel.names import FQDN, shown
 from muster.pki import pem as pems
-
-_END_OF_NAME = re.compile(r"[\s/,]")
 
 
 @dataclass(frozen=True)
@@ -92,7 +89,7 @@ class CertificateFacts:
 
 
 def common_name(der: bytes) -> str | None:
-    """Return the first common name of the subject up to white space, ``/`` or ``,``; None when that leaves nothing.
+    """Return the first common name of the subject; None when it is not wholly a host name, without a trailing dot.
 
     A certificate that cannot be read has no name: the caller then trusts nobody.
 
@@ -102,7 +99,11 @@ def common_name(der: bytes) -> str | None:
         value = _first_common_name(x509.load_der_x509_certificate(der).subject)
     except ValueError:
         return None
-    return (_END_OF_NAME.split(value, maxsplit=1)[0] or None) if value else None
+    try:
+        # Cut to what is one, it would be another's name.
+        return value if value is not None and FQDN.parse(value) == value else None
+    except Rejected:
+        return None
 
 
 def distinguished(name: x509.Name) -> str:

@@ -15,8 +15,9 @@ from prometheus_client import CollectorRegistry
 
 from muster.app.authority import AuthorityProcess
 from muster.authority import own, signer
+from muster.authority.revocations import Revocations
 from muster.cluster.file import Authority, AuthorityKey, Edge
-from muster.edge.authorise import Gate
+from muster.edge.authorise import Callers, Gate
 from muster.edge.feature import Features
 from muster.kernel.log import LogRings
 from muster.kernel.secrets import Secret
@@ -37,7 +38,7 @@ class Ports:
     def listen(self, name: str, *_: object) -> None:
         self.shown.append(name)
 
-    def present(self, _context: object, *, name: str) -> None:
+    def present(self, _context: object, _trust: object = None, *, name: str) -> None:
         self.shown.append(name)
 
 
@@ -49,7 +50,7 @@ def member(store: Store, names: Any = ("puppet.example.net",)) -> Any:
         cluster=SimpleNamespace(names=names, edge=Edge()),
         balancing=SimpleNamespace(service=lambda _: SimpleNamespace(member_port=0)),
         server=Ports(),
-        gate=Gate(None),
+        gate=Gate(Callers()),
         features=Features({}),
         rings=LogRings(10, 5, MEMBER),
         metrics=SimpleNamespace(registry=CollectorRegistry()),
@@ -57,6 +58,10 @@ def member(store: Store, names: Any = ("puppet.example.net",)) -> Any:
         access_log=None,
         listens_on="127.0.0.1",
     )
+
+
+def opening(store: Store, settings: Authority, home: Path, state: Path) -> AuthorityProcess:
+    return AuthorityProcess(settings, home, state, Revocations(store, MEMBER, state, kept_s=600))
 
 
 @pytest.fixture
@@ -86,7 +91,7 @@ async def test_what_a_member_writes_is_in_its_state_and_nothing_beside_the_key(
     store: Store, home: Path, tmp_path: Path
 ) -> None:
     state = tmp_path / "state"
-    process = AuthorityProcess(Authority(), home, state)
+    process = opening(store, Authority(), home, state)
     await process.kept(member(store))
     assert process.trouble == ""
     assert [p.name for p in home.iterdir()] == ["ca_key.pem"]
@@ -99,7 +104,7 @@ async def test_a_disk_that_refuses_is_trouble_in_one_sentence_and_stops_nothing(
 ) -> None:
     state = tmp_path / "state"
     state.write_text("a file where a directory is wanted")
-    process, host = AuthorityProcess(Authority(), home, state), member(store)
+    process, host = opening(store, Authority(), home, state), member(store)
     await process.kept(host)
     assert process.ca is not None
     assert not process.is_open
@@ -131,7 +136,7 @@ async def test_whatever_goes_wrong_is_trouble_and_never_an_exception(
         def __iter__(self) -> Iterator[str]:
             raise raised
 
-    process, host = AuthorityProcess(Authority(), home, home), member(store, Names())
+    process, host = opening(store, Authority(), home, home), member(store, Names())
     await process.kept(host)
     assert process.trouble == said
     host.cluster.names = ()
@@ -144,7 +149,7 @@ async def test_a_certificate_revoked_by_anyone_is_replaced_with_the_next_beat(
     store: Store, home: Path, tmp_path: Path
 ) -> None:
     state = tmp_path / "state"
-    process, host = AuthorityProcess(Authority(requests_per_minute=0), home, state), member(store)
+    process, host = opening(store, Authority(requests_per_minute=0), home, state), member(store)
     await process.kept(host)
     before = serial_shown(state)
     async with puppetca.member(store, home) as other:
@@ -165,14 +170,14 @@ async def test_a_member_started_without_the_store_shows_its_certificate_and_serv
     url = Secret(f"sqlite:///{directory}/store.db")
     async with opened(url) as store:
         await puppetca.begin(store, home)
-        process = AuthorityProcess(Authority(), home, tmp_path / "state")
+        process = opening(store, Authority(), home, tmp_path / "state")
         await process.kept(member(store))
         assert process.ca is not None
         lists = await process.ca.lists()
         await process.close()
     directory.rename(tmp_path / "away")
     async with opened(url, statement_timeout_s=1) as store:
-        process = AuthorityProcess(Authority(), home, tmp_path / "state")
+        process = opening(store, Authority(), home, tmp_path / "state")
         await process.kept(member(store))
         assert process.is_open
         assert "The store (sqlite" in process.trouble
@@ -201,7 +206,7 @@ async def test_a_signer_that_goes_is_noticed_within_a_few_beats_and_so_is_its_re
     store: Store, home: Path, tmp_path: Path, place: Path
 ) -> None:
     new, host = puppetca.new_ca(), member(store)
-    process = AuthorityProcess(behind(place / "socket"), home, tmp_path / "state")
+    process = opening(store, behind(place / "socket"), home, tmp_path / "state")
     async with signer.serving(place / "socket", new.key):
         await beats(process, host, 6)
         assert (process.trouble, process.is_open) == ("", True)
@@ -221,7 +226,7 @@ async def test_a_signer_that_hangs_holds_up_no_beat_for_long_and_is_asked_once(
 ) -> None:
     monkeypatch.setattr("muster.authority.authority._PROOF_LIMIT_S", 0.1)
     new, host, path = puppetca.new_ca(), member(store), place / "socket"
-    process = AuthorityProcess(behind(path), home, tmp_path / "state")
+    process = opening(store, behind(path), home, tmp_path / "state")
     async with signer.serving(path, new.key):
         await beats(process, host, 1)
     asked: list[asyncio.StreamWriter] = []
@@ -240,7 +245,7 @@ async def test_a_signer_that_hangs_holds_up_no_beat_for_long_and_is_asked_once(
 
 async def test_a_key_in_a_file_is_not_tried(store: Store, home: Path, tmp_path: Path) -> None:
     """It is in this process: nothing can have gone."""
-    process, host = AuthorityProcess(Authority(), home, tmp_path / "state"), member(store)
+    process, host = opening(store, Authority(), home, tmp_path / "state"), member(store)
     await beats(process, host, 1)
     assert process.ca is not None
     signatures = 0

@@ -48,3 +48,24 @@ def test_a_key_that_stands_twice_hides_no_other_problem(tmp_path: Path) -> None:
     code, found = checked(tmp_path, text)
     assert code == INVALID_SETTINGS
     assert found == [(6, "cluster"), (8, "log.level"), (9, "features.nds"), (10, "signer")]
+
+
+@pytest.mark.parametrize(
+    ("added", "where"),
+    [
+        ("foreman: {ca_file: /x.pem}\n", [(6, "foreman.ca_file")]),
+        ("foreman: {ca_file: /x.pem, url: 'https://192.0.2.1'}\n", [(6, "foreman.ca_file")]),
+        ("foreman: {ca_file: /x.pem, url: 'https://foreman.test'}\n", []),
+        ("foreman: {ca_file: /x.pem, trusted_hosts: []}\n", []),
+        ("features: {dns: {enabled: true, provider: memory}}\n", [(6, "features.dns.enabled")]),
+        ("features: {dns: {enabled: http, provider: memory}}\n", [(6, "features.dns.enabled")]),
+        ("features: {dns: {enabled: https, provider: memory}, logs: {enabled: false}}\n", []),
+        ("features: {dns: {enabled: true, provider: memory}}\nforeman: {trusted_hosts: [foreman.test]}\n", []),
+    ],
+)
+def test_what_is_valid_and_leaves_callers_out_is_a_warning(
+    added: str, where: list[tuple[int, str]], tmp_path: Path
+) -> None:
+    code, found = checked(tmp_path, f"{CLUSTER}{OFF}}}\n".replace("services:", "services:") + added)
+    assert code == 0
+    assert [(line - 1, place) for line, place in found] == where

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from muster.cluster.file import Edge as Limits
 from muster.edge import health, root
 from muster.edge.application import Application, Mounted, unprotected
-from muster.edge.authorise import Gate
+from muster.edge.authorise import Callers, Gate
 from muster.edge.feature import FOREMAN_PREFIXES, Features, State
 from muster.edge.health import Health
 from muster.edge.metrics import EdgeMetrics
@@ -32,7 +32,7 @@ class Edge:
     """An application with features in every state, and the one way to call it."""
 
     rings: LogRings
-    trusted: frozenset[str] | None = frozenset({FOREMAN})
+    callers: Callers = Callers(frozenset({FOREMAN}), frozenset(), over_http=True)  # noqa: RUF009 - frozen
     access_lines: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -56,7 +56,7 @@ class Edge:
         self.registry = CollectorRegistry()
         self.mounts = mounts
         self.application = Application(
-            gate=Gate(self.trusted, names=FakeNames({CLIENT: FOREMAN}, {FOREMAN: [CLIENT]})),
+            gate=Gate(self.callers, names=FakeNames({CLIENT: FOREMAN}, {FOREMAN: [CLIENT]})),
             features=self.features,
             mounts=mounts,
             limits=Limits(body_limit_bytes=1024),
@@ -189,10 +189,17 @@ async def test_a_stranger_learns_403_before_404(edge: Edge) -> None:
 
 
 async def test_a_refusal_names_the_path_inside_the_mount(edge: Edge) -> None:
-    answer = await edge.get("/dns", by=peer("other.example.com"))
-    assert answer.text == (
-        "Untrusted client other.example.com attempted to access /. Check :trusted_hosts: in settings.yml"
-    )
+    for path, inside in (("/dns", ""), ("/dns/", "/"), ("/dns/a.example.com", "/a.example.com")):
+        answer = await edge.get(path, by=peer("other.example.com"))
+        assert answer.text == (
+            f"Untrusted client other.example.com attempted to access {inside}. Check :trusted_hosts: in settings.yml"
+        )
+
+
+async def test_the_log_of_a_refusal_names_the_whole_path(edge: Edge, rings: LogRings) -> None:
+    await edge.get("/dns/a.example.com", by=peer("other.example.com"))
+    (said,) = [r.message for r in rings.records() if r.level == "WARN"]
+    assert "Check :trusted_hosts: in settings.yml (GET /dns/a.example.com)" in said
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "DELETE"])
@@ -434,7 +441,7 @@ def test_the_unprotected_routes_are_listed_with_their_prefixes(edge: Edge) -> No
 async def test_without_an_access_log_calls_are_answered_all_the_same(rings: LogRings) -> None:
     edge = Edge(rings)
     quiet = Application(
-        gate=Gate(None),
+        gate=Gate(Callers()),
         features=edge.features,
         mounts=edge.mounts,
         limits=Limits(),

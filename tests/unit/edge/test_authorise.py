@@ -6,17 +6,26 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
-from muster.edge.authorise import Gate, SystemNames
+from muster.cluster.file import ClusterFile
+from muster.edge.authorise import Callers, Gate, SystemNames
 from muster.edge.request import Peer
 from muster.edge.routes import Access
+from muster.kernel.clock import FakeClock
 from muster.kernel.errors import Denied
+from muster.kernel.settings import parse
+from muster.pki.trust import RevocationLists, Trust
+from tests.servers.certificates import CA
 from tests.unit.edge.calls import CLIENT, FOREMAN, FakeNames, peer, request
 
-TRUSTED = frozenset({FOREMAN})
+TRUSTED = Callers(frozenset({FOREMAN}), frozenset(), over_http=True)
+NOBODY = Callers(frozenset(), frozenset(), over_http=True)
 KNOWN = FakeNames({CLIENT: FOREMAN}, {FOREMAN: [CLIENT]})
 NO_CERTIFICATE = Peer(CLIENT)
 
@@ -41,7 +50,8 @@ def untrusted(name: str, path: str = "/features") -> str:
     [
         (peer(FOREMAN), None),
         (peer("FOREMAN.Example.Com"), None),
-        (peer("foreman.example.com/emailAddress=x"), None),
+        (peer("foreman.example.com/emailAddress=x"), "could not read CN from the client certificate"),
+        (peer("foreman.example.com."), "could not read CN from the client certificate"),
         (NO_CERTIFICATE, "could not read client cert from environment"),
         (peer(None), "could not read CN from the client certificate"),
         (peer("/"), "could not read CN from the client certificate"),
@@ -94,7 +104,8 @@ async def test_without_forward_verification_the_reverse_name_is_believed() -> No
 async def test_a_scoped_address_has_no_name_and_is_compared_as_it_is() -> None:
     names = FakeNames()
     by = Peer("fe80::1%eth0")
-    assert await refused(Gate(frozenset({"fe80::1%eth0"}), names=names), by, scheme="http") is None
+    scoped = Callers(frozenset({by.address}), frozenset(), over_http=True)
+    assert await refused(Gate(scoped, names=names), by, scheme="http") is None
     assert await refused(Gate(TRUSTED, names=names), by, scheme="http") == untrusted("fe80::1%eth0")
     assert names.asked == []
 
@@ -105,22 +116,32 @@ async def test_addresses_match_by_value_however_they_are_written() -> None:
     assert await refused(Gate(TRUSTED, names=names), by, scheme="http") is None
 
 
-async def test_without_a_list_any_certificate_is_enough_over_tls_and_nothing_is_needed_over_http() -> None:
-    gate = Gate(None, names=FakeNames())
+async def test_without_a_list_a_certificate_is_enough_over_tls_and_nothing_is_over_http() -> None:
+    gate = Gate(Callers(), names=KNOWN)
     assert await refused(gate, peer("anybody.example.com")) is None
     assert await refused(gate, peer(None)) is None
     assert await refused(gate, NO_CERTIFICATE) == "No client SSL certificate supplied"
-    assert await refused(gate, NO_CERTIFICATE, scheme="http") is None
+    # Whatever its address is called: an administrator who wants that says so.
+    assert await refused(gate, NO_CERTIFICATE, scheme="http") == (
+        "Only clients with a certificate may ask this: foreman.trusted_hosts in the cluster file names nobody who may do "
+        "so over plain HTTP"
+    )
 
 
 async def test_an_empty_list_refuses_everybody() -> None:
-    gate = Gate(frozenset(), names=KNOWN)
+    gate = Gate(NOBODY, names=KNOWN)
     assert await refused(gate, peer(FOREMAN)) == untrusted(FOREMAN)
     assert await refused(gate, NO_CERTIFICATE, scheme="http") == untrusted(FOREMAN)
 
 
 async def test_the_path_in_a_refusal_is_relative_to_the_mount() -> None:
-    assert await refused(Gate(frozenset(), names=KNOWN), peer(FOREMAN), path="/") == untrusted(FOREMAN, "/")
+    assert await refused(Gate(NOBODY, names=KNOWN), peer(FOREMAN), path="/") == untrusted(FOREMAN, "/")
+    root = request("GET", "/puppet/ca")
+    root.path = "/"
+    root.peer = peer(FOREMAN)
+    with pytest.raises(Denied) as refusal:
+        await Gate(NOBODY, names=KNOWN).admit(Access.TRUSTED, root)
+    assert str(refusal.value) == untrusted(FOREMAN, "")
 
 
 async def test_a_header_is_no_certificate_and_no_address() -> None:
@@ -135,7 +156,7 @@ async def test_a_header_is_no_certificate_and_no_address() -> None:
 @pytest.mark.parametrize("scheme", ["http", "https"])
 async def test_an_open_route_asks_nothing(scheme: str) -> None:
     names = FakeNames()
-    assert await refused(Gate(frozenset(), names=names), NO_CERTIFICATE, scheme=scheme, access=Access.OPEN) is None
+    assert await refused(Gate(NOBODY, names=names), NO_CERTIFICATE, scheme=scheme, access=Access.OPEN) is None
     assert names.asked == []
 
 
@@ -154,7 +175,7 @@ async def test_an_open_route_asks_nothing(scheme: str) -> None:
 async def test_the_cluster_may_ask_with_a_certificate_or_from_this_host(
     by: Peer, scheme: str, text: str | None
 ) -> None:
-    gate = Gate(frozenset(), names=FakeNames())
+    gate = Gate(NOBODY, names=FakeNames())
     assert await refused(gate, by, scheme=scheme, access=Access.CLUSTER) == text
 
 
@@ -328,3 +349,127 @@ async def test_a_machine_without_another_thread_fails_the_lookup_only(
             await names.reverse(CLIENT)
     assert await names.reverse(CLIENT) == f"host-{CLIENT}"
     assert resolver.asked == [CLIENT]
+
+
+# ------------------------------------------------------------------ judged at every call
+
+
+OURS, THEIRS = CA("ours"), CA("theirs")
+TRUST = Trust((OURS.certificate,), (THEIRS.certificate,))
+
+
+def shown_by(ca: CA, name: str, *, under: Trust | None = TRUST, serial: int | None = None) -> Peer:
+    return Peer(CLIENT, ca.issue(name, serial=serial).public_bytes(Encoding.DER), trust=under)
+
+
+def cluster(foreman: str, balancer: str = "lb") -> ClusterFile:
+    return parse(
+        "schema: 1\ncluster: demo\naddress: proxy.example.com\nstore: {url: 'sqlite:////nowhere/x.db'}\n"
+        f"foreman: {{{foreman}}}\nmembers:\n- {{id: 1, name: Proxy01.example.com, address: 127.0.0.1}}\n"
+        f"balancers:\n- {{name: {balancer}, address: 127.0.0.2}}\n"
+    ).parsed(ClusterFile)
+
+
+URL = f"url: https://{FOREMAN}:8443/x"
+
+
+@pytest.mark.parametrize(
+    ("foreman", "admitted"),
+    [
+        # Nothing said: the cluster's own CA, whose certificates an administrator gave out one by one.
+        ("", {"ours/anybody.example.com", f"ours/{FOREMAN}", "ours/proxy01.example.com"}),
+        # Foreman's URL names Foreman; of the cluster's own, members count.
+        (URL, {f"ours/{FOREMAN}", f"theirs/{FOREMAN}", "ours/proxy01.example.com"}),
+        ("url: 'https://192.0.2.1'", {"ours/anybody.example.com", f"ours/{FOREMAN}", "ours/proxy01.example.com"}),
+        # A list is the whole list.
+        (f"trusted_hosts: [{FOREMAN}], {URL}", {f"ours/{FOREMAN}", f"theirs/{FOREMAN}"}),
+        (f"trusted_hosts: [anybody.example.com], {URL}", {"ours/anybody.example.com", "theirs/anybody.example.com"}),
+        ("trusted_hosts: []", set()),
+    ],
+)
+async def test_who_counts_where_nobody_or_somebody_said_so(foreman: str, admitted: set[str]) -> None:
+    gate = Gate(Callers.of(cluster(foreman)), names=KNOWN, trust=TRUST)
+    found = {
+        f"{which}/{name}"
+        for which, ca in (("ours", OURS), ("theirs", THEIRS))
+        for name in ("anybody.example.com", FOREMAN, "proxy01.example.com")
+        if await refused(gate, shown_by(ca, name)) is None
+    }
+    assert found == admitted
+
+
+@pytest.mark.parametrize("foreman", ["", URL])
+async def test_a_name_that_nobody_wrote_down_counts_for_nothing_over_http(foreman: str) -> None:
+    gate = Gate(Callers.of(cluster(foreman)), names=KNOWN, trust=TRUST)
+    assert "Only clients with a certificate may ask this" in (await refused(gate, NO_CERTIFICATE, scheme="http") or "")
+    named = Gate(Callers.of(cluster(f"trusted_hosts: [{FOREMAN}]")), names=KNOWN, trust=TRUST)
+    assert await refused(named, NO_CERTIFICATE, scheme="http") is None
+
+
+async def test_the_cluster_answers_its_own_and_trusted_hosts_and_no_managed_host() -> None:
+    gate = Gate(Callers.of(cluster(URL)), names=KNOWN, trust=TRUST)
+    assert await refused(gate, shown_by(OURS, "prometheus.example.com"), access=Access.CLUSTER) is None
+    assert await refused(gate, shown_by(THEIRS, FOREMAN), access=Access.CLUSTER) is None
+    text = await refused(gate, shown_by(THEIRS, "agent.example.com"), access=Access.CLUSTER)
+    assert text is not None
+    assert text.startswith("Only hosts in foreman.trusted_hosts")
+
+
+def judged(gate: Gate, by: Peer) -> str | None:
+    try:
+        gate.judge(by)
+    except Denied as e:
+        return str(e)
+    return None
+
+
+def test_a_certificate_that_ended_counts_no_longer_on_a_connection_from_before() -> None:
+    clock = FakeClock(at=datetime.now(UTC))
+    gate, by = Gate(Callers(), trust=TRUST, clock=clock), shown_by(THEIRS, FOREMAN)
+    assert judged(gate, by) is None
+    clock.advance(2 * 86400)
+    assert (judged(gate, by) or "").startswith("The certificate of CN=foreman.example.com ended on ")
+    clock.advance(-9 * 86400)
+    assert "is valid only from" in (judged(gate, by) or "")
+    assert judged(gate, NO_CERTIFICATE) is None
+
+
+def test_a_ca_that_was_removed_is_trusted_no_longer() -> None:
+    gate, by, other = Gate(Callers(), trust=TRUST), shown_by(THEIRS, FOREMAN), shown_by(OURS, FOREMAN)
+    assert judged(gate, by) is None
+    gate.trust = Trust((OURS.certificate,))
+    assert "is trusted no longer" in (judged(gate, by) or "")
+    assert judged(gate, other) is None
+    gate.trust = TRUST
+    assert judged(gate, by) is None
+
+
+def test_what_came_through_an_intermediate_counts_until_the_cas_change() -> None:
+    """The client sent the intermediate along: the handshake knew it, and nobody here does."""
+    strangers = CA("intermediate")
+    gate, by = Gate(Callers(), trust=TRUST), shown_by(strangers, FOREMAN)
+    assert judged(gate, by) is None
+    gate.trust = Trust((OURS.certificate,))
+    assert "is trusted no longer" in (judged(gate, by) or "")
+    assert judged(gate, shown_by(strangers, FOREMAN, under=gate.trust)) is None
+
+
+async def test_a_revoked_certificate_is_refused_on_protected_calls() -> None:
+    asked: list[int] = []
+
+    async def revoked(certificate: x509.Certificate) -> bool:
+        asked.append(certificate.serial_number)
+        return certificate.serial_number == 77
+
+    gate = Gate(TRUSTED, names=KNOWN, trust=TRUST, revoked=revoked)
+    gate.lists = RevocationLists({THEIRS.name.public_bytes(): frozenset({55})})
+    for serial, reason in ((77, "is revoked"), (55, "is revoked"), (66, None)):
+        text = await refused(gate, shown_by(THEIRS, FOREMAN, serial=serial))
+        assert (text is None) if reason is None else (reason in (text or ""))
+    text = await refused(gate, shown_by(THEIRS, FOREMAN, serial=77), access=Access.CLUSTER)
+    assert "is revoked" in (text or "")
+    # The store is asked for nobody who would be refused anyway, nor for an open route.
+    assert asked == [77, 66, 77]
+    assert await refused(gate, shown_by(THEIRS, "agent.example.com", serial=77)) == untrusted("agent.example.com")
+    assert await refused(gate, shown_by(THEIRS, FOREMAN, serial=77), access=Access.OPEN) is None
+    assert asked == [77, 66, 77]

@@ -44,15 +44,19 @@ def test_only_a_common_name_counts() -> None:
     ("value", "name"),
     [
         ("foreman.example.com", "foreman.example.com"),
-        ("foreman.example.com/evil", "foreman.example.com"),
-        ("foreman.example.com,O=x", "foreman.example.com"),
-        ("foreman.example.com evil", "foreman.example.com"),
-        ("foreman.example.com\nevil", "foreman.example.com"),
+        ("Foreman.example.com", "Foreman.example.com"),
+        ("foreman", "foreman"),
+        ("foreman.example.com/x", None),
+        ("foreman.example.com,O=x", None),
+        ("foreman.example.com x", None),
+        ("foreman.example.com\nx", None),
+        ("foreman.example.com.", None),
         ("/foreman.example.com", None),
         (" foreman.example.com", None),
+        ("The Foreman", None),
     ],
 )
-def test_the_common_name_ends_at_white_space_slash_or_comma(value: str, name: str | None) -> None:
+def test_a_common_name_is_wholly_a_host_name_or_none(value: str, name: str | None) -> None:
     assert common_name(der((CN, value))) == name
 
 

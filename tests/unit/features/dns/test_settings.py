@@ -10,7 +10,7 @@ from muster.features.dns.settings import DNSSettings
 
 def test_the_defaults_are_the_ruby_proxys() -> None:
     settings = DNSSettings()
-    assert (settings.provider, settings.ttl_s, settings.enabled) == ("nsupdate", 86400, True)
+    assert (settings.provider, settings.ttl_s, settings.enabled) == ("nsupdate", 86400, "https")
     assert (settings.nsupdate.server, settings.nsupdate.port, settings.nsupdate.key_file) == ("localhost", 53, None)
     assert settings.smart_proxy is None
 

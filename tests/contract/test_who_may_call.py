@@ -1,0 +1,256 @@
+"""Who may call what, asked of a real member: by default, by certificate, and when certificates stop counting."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+
+from muster.cluster.file import Authority
+from muster.cluster.parity import compared
+from muster.kernel.secrets import Secret
+from muster.store.engine import opened
+from tests.contract.test_edge import until
+from tests.servers import member as members
+from tests.servers import puppetca
+from tests.servers.certificates import CA
+from tests.servers.client import Answer, Connection, ask, request, tls_client
+from tests.servers.member import TRUSTED, FixedNames, Member
+
+MEMORY = {"provider": "memory", "memory": {"zones": ["example.com"]}}
+URL = f"https://{TRUSTED}"
+CREATE = b"fqdn=a.example.com&value=192.0.2.7&type=A"
+PROTECTED = (
+    ("POST", "/dns/", CREATE),
+    ("DELETE", "/dns/a.example.com/A", b""),
+    ("GET", "/logs/", b""),
+    ("GET", "/v2/features", b""),
+)
+# Every address of this host has the trusted host's name: what follows is refused all the same.
+NAMES = FixedNames({f"127.0.0.{n}": TRUSTED for n in range(1, 9)}, {TRUSTED: [f"127.0.0.{n}" for n in range(1, 9)]})
+
+
+@pytest.fixture
+def theirs(tmp_path: Path) -> CA:
+    """Another CA than the cluster's, such as the Puppet CA, whose certificate lies in ``theirs.pem``."""
+    ca = CA("theirs")
+    (tmp_path / "theirs.pem").write_bytes(ca.pem)
+    return ca
+
+
+def called(member: Member, client: Path | None, method: str = "GET", path: str = "/v2/features") -> Answer:
+    return ask(member.https, method, path, tls=tls_client(member.ca, client))
+
+
+def written(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+def notes(member: Member) -> list[str]:
+    found = json.loads(ask(member.https, "GET", "/health/ready?service=smartproxy", tls=member.tls()).body)
+    return list(found.get("notes", []))
+
+
+# ------------------------------------------------------------------ by default
+
+
+@pytest.mark.parametrize("foreman", [{}, {"url": URL}, {"trusted_hosts": []}], ids=["nothing", "url", "nobody"])
+def test_by_default_nobody_changes_anything_without_a_certificate(foreman: dict[str, object], tmp_path: Path) -> None:
+    with members.running(tmp_path, features={"dns": MEMORY}, foreman=foreman, names=NAMES) as member:
+        for method, path, body in PROTECTED:
+            plain = ask(member.http, method, path, body=body)
+            assert (plain.status, path) in {(403, path), (503, path)}
+            assert ask(member.https, method, path, tls=member.tls(), body=body).status == 403
+        assert "served over https only" in ask(member.http, "POST", "/dns/", body=CREATE).text
+        # What a balancer, a monitoring and a Foreman that only looks ask is answered.
+        for path in ("/version", "/features", "/health/ready?service=smartproxy"):
+            assert ask(member.http, "GET", path).status == 200
+
+
+def test_a_feature_that_was_opened_to_http_still_asks_for_a_caller_with_a_name(tmp_path: Path) -> None:
+    dns = {**MEMORY, "enabled": True}
+    with members.running(tmp_path / "a", features={"dns": dns}, foreman={"url": URL}, names=NAMES) as member:
+        answer = ask(member.http, "POST", "/dns/", body=CREATE)
+        assert answer.status == 403
+        assert "names nobody who may do so over plain HTTP" in answer.text
+    with members.running(tmp_path / "b", features={"dns": dns}, names=NAMES) as member:
+        assert ask(member.http, "POST", "/dns/", body=CREATE, source="127.0.0.2").status == 200
+        assert ask(member.http, "POST", "/dns/", body=CREATE, source="127.0.0.99").status == 403
+
+
+def test_of_a_ca_that_gives_every_host_a_certificate_only_foreman_counts(tmp_path: Path, theirs: CA) -> None:
+    foreman = {"url": URL, "ca_file": str(tmp_path / "theirs.pem")}
+    agent, host = (written(tmp_path / f"{n}.pem", theirs.bundle(n)) for n in ("agent.example.com", TRUSTED))
+    with members.running(tmp_path, features={"dns": MEMORY}, foreman=foreman) as member:
+        for method, path, body in PROTECTED:
+            assert ask(member.https, method, path, tls=tls_client(member.ca, agent), body=body).status == 403
+            assert ask(member.https, method, path, tls=tls_client(member.ca, host), body=body).status == 200
+        assert called(member, agent, path="/metrics").status == 403
+        assert called(member, host, path="/metrics").status == 200
+        assert called(member, member.client("prometheus.example.com"), path="/metrics").status == 200
+        # A member itself, so that members can be compared; not whoever else the cluster's CA knows.
+        assert called(member, member.client(member.name)).status == 200
+        assert called(member, member.client("prometheus.example.com")).status == 403
+
+
+def test_an_older_member_beside_differs_in_what_it_answers_over_plain_http_alone(tmp_path: Path) -> None:
+    # An older member had every feature on both listeners where nobody said otherwise.
+    older = {"dns": {**MEMORY, "enabled": True}, "logs": {"enabled": True}}
+    with (
+        members.running(tmp_path / "older", features=older) as old,
+        members.running(tmp_path / "newer", features={"dns": MEMORY}) as new,
+    ):
+        facts = {kind: json.loads(called(m, m.client()).body) for kind, m in (("old", old), ("new", new))}
+        assert [d.field for d in compared(facts, ())] == ["dns.http_enabled", "logs.http_enabled"]
+        for member in (old, new):
+            assert ask(member.https, "POST", "/dns/", tls=member.tls(TRUSTED), body=CREATE).status == 200
+
+
+# ------------------------------------------------------------------ certificates that stop counting
+
+
+class Kept:
+    """A connection that stays open, and asks again."""
+
+    def __init__(self, member: Member, client: Path) -> None:
+        self._connection = Connection(member.https, tls=tls_client(member.ca, client))
+
+    def __enter__(self) -> Kept:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def ask(self, path: str = "/v2/features") -> Answer:
+        self._connection.send(request("GET", path))
+        return self._connection.answer()
+
+
+@pytest.fixture
+def proxy(tmp_path: Path, theirs: CA) -> Iterator[Member]:
+    """A member that trusts Foreman by a certificate of the other CA, whose revocation list it follows."""
+    (tmp_path / "crl.pem").write_bytes(theirs.list(1))
+    foreman = {
+        "trusted_hosts": [TRUSTED],
+        "ca_file": str(tmp_path / "theirs.pem"),
+        "crl_file": str(tmp_path / "crl.pem"),
+    }
+    with members.running(tmp_path, foreman=foreman) as member:
+        yield member
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_certificate_ends_on_kept_connections_and_resumed_sessions(
+    version: ssl.TLSVersion, proxy: Member, tmp_path: Path, theirs: CA
+) -> None:
+    end = (datetime.now(UTC) + timedelta(seconds=4)).replace(microsecond=0)
+    client = written(tmp_path / "short.pem", theirs.bundle(TRUSTED, ends=end))
+    tls = tls_client(proxy.ca, client)
+    tls.minimum_version = tls.maximum_version = version
+    with Connection(proxy.https, tls=tls) as first, Kept(proxy, client) as kept:
+        first.send(request("GET", "/v2/features"))
+        assert first.answer().status == 200
+        assert kept.ask().status == 200
+        session = first.socket.session  # type: ignore[attr-defined]
+        time.sleep(max(0.0, (end - datetime.now(UTC)).total_seconds()) + 1.1)
+        refused = kept.ask()
+        assert refused.status == 403
+        assert refused.text.startswith(f"The certificate of CN={TRUSTED} ended on ")
+        assert refused.headers["connection"] == "close"
+        with Connection(proxy.https, tls=tls, session=session) as resumed:
+            assert resumed.socket.session_reused  # type: ignore[attr-defined]
+            resumed.send(request("GET", "/v2/features"))
+            assert resumed.answer().status == 403
+
+
+def test_a_removed_ca_is_trusted_no_longer_on_kept_connections(proxy: Member, tmp_path: Path, theirs: CA) -> None:
+    client = written(tmp_path / "foreman.pem", theirs.bundle(TRUSTED))
+    with Kept(proxy, client) as kept, Kept(proxy, proxy.client()) as ours:
+        assert kept.ask().status == ours.ask().status == 200
+        (tmp_path / "crl.pem").write_bytes(theirs.list(1) + CA("next").list(1))
+        (tmp_path / "theirs.pem").write_bytes(CA("next").pem)
+        until("the CA is trusted no longer", lambda: "trusted no longer" in _text_of(proxy, kept))
+        assert ours.ask().status == 200
+
+
+def _text_of(proxy: Member, kept: Kept) -> str:
+    try:
+        return kept.ask().text
+    except OSError:
+        # Closed with the refusal, which an earlier look has seen.
+        return ""
+
+
+def test_a_revocation_list_of_another_ca_is_followed(proxy: Member, tmp_path: Path, theirs: CA) -> None:
+    client = written(tmp_path / "foreman.pem", theirs.bundle(TRUSTED, serial=77))
+    with Kept(proxy, client) as kept:
+        assert kept.ask().status == 200
+        (tmp_path / "crl.pem").write_bytes(b"garbage")
+        until("the note", lambda: any("a new revocation list was refused" in n for n in notes(proxy)))
+        assert kept.ask().status == 200
+        ended = datetime.now(UTC) - timedelta(hours=1)
+        (tmp_path / "crl.pem").write_bytes(theirs.list(77, ends=ended))
+        until("the revocation", lambda: kept.ask().status == 403)
+        assert "is revoked" in kept.ask().text
+        # Not on open routes: whoever has no certificate may ask them, too.
+        assert kept.ask("/version").status == 200
+        assert any(f"the revocation list {tmp_path / 'crl.pem'} ended on" in n for n in notes(proxy))
+
+
+def test_a_member_does_not_start_on_a_revocation_list_it_cannot_read(tmp_path: Path, theirs: CA) -> None:
+    foreman = {"ca_file": str(tmp_path / "theirs.pem"), "crl_file": str(tmp_path / "absent.pem")}
+    with pytest.raises(Exception, match=r"absent\.pem"), members.running(tmp_path, foreman=foreman):
+        pass
+
+
+def test_a_connection_has_a_greatest_age(tmp_path: Path) -> None:
+    with members.running(tmp_path, edge={"connection_age_s": 1.0}) as member, Kept(member, member.client()) as kept:
+        assert "connection" not in kept.ask().headers
+        time.sleep(1.1)
+        last = kept.ask()
+        assert (last.status, last.headers["connection"]) == (200, "close")
+
+
+# ------------------------------------------------------------------ the Puppet CA that the members are
+
+
+def test_who_the_puppet_ca_revoked_is_refused_on_every_port_at_once(tmp_path: Path) -> None:
+    home = tmp_path / "pki" / "puppet-ca"
+    store = Secret(f"sqlite:///{tmp_path}/store.db")
+    chain = tmp_path / "puppet-ca.pem"
+
+    async def begun() -> tuple[bytes, bytes]:
+        async with opened(store) as opening:
+            await puppetca.begin(opening, home)
+            async with puppetca.member(opening, home, Authority(autosign=("all",))) as ca:
+                host = puppetca.agent(TRUSTED)
+                assert await ca.submit(TRUSTED, host.csr, source="192.0.2.9")
+                chain.write_text(ca.chain_pem)
+                key = host.key.private_bytes(
+                    serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+                )
+                return (await ca.certificate(TRUSTED)).encode(), key
+
+    async def revoke() -> None:
+        async with opened(store) as opening, puppetca.member(opening, home, Authority()) as ca:
+            await ca.revoke(TRUSTED, actor="test")
+
+    certificate, key = asyncio.run(begun())
+    client = written(tmp_path / "foreman.pem", certificate + key)
+    foreman = {"trusted_hosts": [TRUSTED], "ca_file": str(chain)}
+    with members.running(tmp_path, foreman=foreman, authority={}) as member, Kept(member, client) as kept:
+        assert kept.ask().status == 200
+        asyncio.run(revoke())
+        answer = kept.ask()
+        assert answer.status == 403
+        assert "is revoked" in answer.text
+        assert called(member, client).status == 403
+        assert called(member, client, path="/metrics").status == 403
