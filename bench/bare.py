@@ -23,6 +23,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from muster.cluster.file import Edge as Limits
 from muster.edge.application import Application, Scope, Send
+from muster.edge.budget import Budget
 from muster.edge.listener import Listener, bound
 from muster.edge.metrics import EdgeMetrics
 from muster.edge.replies import json_reply
@@ -39,6 +40,7 @@ class Bare:
     """Answers everything with the same bytes."""
 
     draining = False
+    budget = Budget(Limits().memory_bytes)
 
     def __init__(self, modules: list[str]) -> None:
         answer = json_reply({"version": PROTOCOL_VERSION, "modules": dict.fromkeys(modules, PROTOCOL_VERSION)})

@@ -149,6 +149,7 @@ class AuthorityProcess:
             metrics=process.metrics,
             access_log=process.access_log,
             foreman=False,
+            budget=process.application.budget,
         )
         process.server.listen(LISTENER, process.listens_on, service.member_port, context, application)
         application.draining = bool(process.health.draining)

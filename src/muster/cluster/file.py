@@ -216,16 +216,22 @@ class Edge(Settings):
     """From a request's first byte, or the handshake, to the end of its headers."""
     body_timeout_s: Seconds = 60.0
     """From the end of the headers to the end of the body."""
+    write_timeout_s: Seconds = 30.0
+    """How long a client may take no byte of its reply before its connection is closed."""
     idle_timeout_s: Seconds = 30.0
     """How long a kept-alive connection may stay silent."""
     connection_age_s: Annotated[float, Field(gt=0, le=86_400)] = 3600.0
     """How long a connection may be kept alive at all; the first reply after that closes it."""
     connections_per_address: Annotated[int, Field(ge=1)] = 256
-    """Connections one client address may hold; balancers are exempt, the clients behind them are not."""
+    """Connections one client address may hold, an IPv6 network of 64 bits counting as one; balancers are exempt, the
+    clients behind them are not."""
     connections: Annotated[int, Field(ge=1)] = 4096
-    """Connections in all."""
+    """Connections in all, on each listener; 64 more are kept for balancers and this host."""
     body_limit_bytes: Annotated[int, Field(ge=1024, le=1 << 30)] = 1 << 20
     """Largest request body."""
+    memory_bytes: Annotated[int, Field(ge=4 << 20, le=16 << 30)] = 32 << 20
+    """What bodies, waiting requests and unsent replies may hold in memory, all connections together; beyond it calls are
+    503."""
     proxy_protocol: Literal["accepted", "required", "off"] = "accepted"
     """Whether balancers' connections may, must or must not start with a PROXY v2 header. Others never may."""
     drain_s: Annotated[float, Field(ge=0, le=3600)] = 5.0

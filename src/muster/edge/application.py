@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from muster.cluster.file import Edge as Limits
 from muster.edge import paths
 from muster.edge.authorise import Gate
+from muster.edge.budget import Budget
 from muster.edge.feature import FOREMAN_PREFIXES, Features
 from muster.edge.metrics import EdgeMetrics
 from muster.edge.replies import JSON, TEXT, Header, Reply, error_reply, not_found, reply, text_reply
@@ -36,6 +37,8 @@ _QUIET_PREFIXES = ("/health/", "/metrics/")
 _STARTED = "Started %s %s"
 _FINISHED = "Finished %s %s with %d (%.2f ms)"
 _ACCESS = _FINISHED + " client=%s request_id=%s"
+# What is sent at once of a long reply.
+_PIECE_BYTES = 64 << 10
 _CLOSE: Header = (b"connection", b"close")
 _HSTS: Header = (b"strict-transport-security", b"max-age=31536000")
 
@@ -92,6 +95,7 @@ class Application:
         metrics: EdgeMetrics,
         access_log: Callable[[str], None] | None = None,
         foreman: bool = True,
+        budget: Budget | None = None,
     ) -> None:
         self.draining = False
         # Whether Foreman's prefixes answer 503 where nothing is mounted; elsewhere than on its own listeners they do not.
@@ -99,6 +103,7 @@ class Application:
         self._gate = gate
         self._features = features
         self._limits = limits
+        self.budget = budget or Budget(limits.memory_bytes)
         self._rings = rings
         self._metrics = metrics
         self._access_log = access_log
@@ -150,15 +155,26 @@ class Application:
             headers=headers,
             body_limit_bytes=self._limits.body_limit_bytes,
             body_timeout_s=self._limits.body_timeout_s,
+            budget=self.budget,
         )
         try:
             answer, route = await self._answered(request, scope)
             if request.unread:
                 await request.discard()
+            if len(answer.body) > _PIECE_BYTES:
+                answer = self._afforded(request, answer)
             start = {"type": "http.response.start", "status": answer.status, "headers": self._headers(request, answer)}
             await send(start)
-            await send({"type": "http.response.body", "body": answer.body})
+            at = 0
+            # Each piece waits until the client has taken most of those before it.
+            while len(answer.body) - at > _PIECE_BYTES:
+                await send(
+                    {"type": "http.response.body", "body": answer.body[at : at + _PIECE_BYTES], "more_body": True}
+                )
+                at += _PIECE_BYTES
+            await send({"type": "http.response.body", "body": answer.body[at:]})
         finally:
+            request.release()
             log.request_id.reset(token)
         seconds = time.perf_counter() - started
         self._metrics.observe(request.method if route is not _UNROUTED else "(any)", route, answer.status, seconds)
@@ -208,6 +224,14 @@ class Application:
             _log.exception(f"Bug while answering {request.method} {_shown(scope['path'])}")
             text = f"Internal error; the log of this member has it under request id {request.request_id}"
             return text_reply(500, text, accept=request.accept), template
+
+    def _afforded(self, request: Request, answer: Reply) -> Reply:
+        """Return a long reply, counted until it is sent, or the one there is room for."""
+        try:
+            request.hold(len(answer.body))
+        except Unavailable as e:
+            return error_reply(e, accept=request.accept)
+        return answer
 
     def _judge(self, request: Request) -> None:
         request.closing = time.monotonic() > request.peer.until

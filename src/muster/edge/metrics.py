@@ -37,6 +37,9 @@ class EdgeMetrics:
         self.refused = Counter(
             "muster_connections_refused", "Connections closed before a request", ("listener", "why"), registry=registry
         )
+        self.held = Gauge(
+            "muster_edge_held_bytes", "What bodies, waiting requests and unsent replies hold", registry=registry
+        )
         self.certificate_expiry = Gauge(
             "muster_certificate_expiry_timestamp_seconds", "When this member's certificate expires", registry=registry
         )

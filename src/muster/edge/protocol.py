@@ -1,8 +1,12 @@
-"""One connection's HTTP/1.1: uvicorn's parser and reply cycle, with the deadlines uvicorn lacks.
+"""One connection's HTTP/1.1: uvicorn's parser and reply cycle, with the bounds uvicorn lacks.
 
 Public seams only (``reference/stack.md`` §1): the protocol class and its callbacks. uvicorn never closes a connection that
 sends headers slowly or nothing at all; here every phase before a whole request has a deadline, kept as one number per
 connection that :meth:`MemberProtocol.expired` compares, so that a call costs no timer.
+
+Bytes are bounded, too. A request is parsed when the reply before it has been given: what arrives earlier waits unparsed,
+reading pauses, and the member's budget counts it. Of a message everything counts that is not body: headers, trailers and
+how chunks are framed. A client that takes no byte of its reply for ``write_s`` is closed.
 """
 
 from __future__ import annotations
@@ -14,16 +18,30 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from muster.edge.budget import Budget
 from muster.edge.request import Peer
 from muster.kernel.names import unmapped
 from muster.pki.trust import Trust
 
 HEADER_LIMIT_BYTES = 64 * 1024
+# Each is an object or three in memory, however short.
+HEADER_LIMIT = 128
+# Of a request's body that nobody has asked for yet; then reading pauses.
+_BODY_AHEAD_BYTES = 16 * 1024
+# What is parsed before it is looked whether more may be.
+_PIECE_BYTES = 16 * 1024
+# A chunk's length in hexadecimal, and its line ends.
+_CHUNK_FRAME_BYTES = 20
+# Requests whose ends stand in no form that can be told before they are parsed may come this many at once.
+_PIPELINE_LIMIT = 4
+_WRITE_AHEAD_BYTES = 64 * 1024
 _FOREVER = float("inf")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_END_OF_HEADERS = b"\r\n\r\n"
 
 
 @dataclass(frozen=True)
@@ -33,6 +51,7 @@ class Deadlines:
     header_s: float
     idle_s: float
     age_s: float = _FOREVER
+    write_s: float = _FOREVER
 
 
 class _OneWrite:
@@ -50,9 +69,12 @@ class _OneWrite:
         self._started = False
 
     def write(self, data: bytes) -> None:
-        if self._headers:
-            self._transport.writelines((self._headers, data))
+        # Whoever has gone away gets nothing; uvloop would raise for one that it has closed already.
+        if self._transport.is_closing():
             self._headers = b""
+        elif self._headers:
+            headers, self._headers = self._headers, b""
+            self._transport.writelines((headers, data))
         elif self._started or data == _CONTINUE:
             self._transport.write(data)
         else:
@@ -67,8 +89,21 @@ class _OneWrite:
         return self._transport.is_closing()
 
 
+class _Flow(FlowControl):
+    """Reading and writing paused and resumed; whoever resumes reading also lets in what arrived before the pause."""
+
+    def __init__(self, transport: asyncio.Transport, resumed: Callable[[], None]) -> None:
+        super().__init__(transport)
+        self._resumed = resumed
+
+    def resume_reading(self) -> None:
+        if self.read_paused:
+            super().resume_reading()
+            self._resumed()
+
+
 class MemberProtocol(HttpToolsProtocol):
-    """A connection that knows its peer and does not wait for ever.
+    """A connection that knows its peer, does not wait for ever, and holds a bounded number of bytes.
 
     Attributes:
         deadline: loop time after which the connection is closed if nothing better has happened.
@@ -82,6 +117,7 @@ class MemberProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         deadlines: Deadlines,
+        budget: Budget | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.deadlines = deadlines
@@ -89,11 +125,22 @@ class MemberProtocol(HttpToolsProtocol):
         self.on_lost: Callable[[], None] | None = None
         self.origin: tuple[str, int] | None = None
         self.trust: Trust | None = None
+        self._budget = budget
         self._in_headers = False
-        self._header_bytes = 0
+        self._in_body = False
+        # Of the message that is parsed: what was fed that is not body, less what its chunks' frames may take.
+        self._beside_body_bytes = 0
+        # What arrived and may not be parsed yet.
+        self._unfed = b""
+        self._unfed_counted = 0
+        self._feeding = False
+        # How much was unsent when that last became less, and when.
+        self._unsent = (0, _FOREVER)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.flow = _Flow(transport, self._feed_soon)
+        transport.set_write_buffer_limits(_WRITE_AHEAD_BYTES)
         if self.client is not None:
             self.client = (unmapped(self.client[0]), self.client[1])
         balancer = self.client[0] if self.origin and self.client else None
@@ -112,6 +159,9 @@ class MemberProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        # Nobody waits for these replies any more.
+        self.pipeline.clear()
+        self._hold_back(b"")
         # Cleared before the call: a closure kept on a dead protocol is a reference cycle, and cost 60 MB per
         # 10,000 connections when it was measured.
         on_lost, self.on_lost = self.on_lost, None
@@ -119,14 +169,86 @@ class MemberProtocol(HttpToolsProtocol):
             on_lost()
 
     def data_received(self, data: bytes) -> None:
-        self._header_bytes += len(data)
-        super().data_received(data)
-        if self._in_headers:
-            if self._header_bytes > HEADER_LIMIT_BYTES:
-                self._refuse_long_headers()
-        elif self.deadline == _FOREVER and (self.cycle is None or self.cycle.response_complete):
+        if self._unfed or self._feeding:
+            self._hold_back(self._unfed + data)
+        else:
+            self._feed(data)
+
+    def _feed(self, data: bytes) -> None:
+        """Parse as much as may be parsed now, and keep the rest."""
+        self._feeding = True
+        at, size = 0, len(data)
+        while at < size and not self.transport.is_closing():
+            # A pause is the application's, which has not taken the body yet, or this one's, until a reply was given.
+            if self.flow.read_paused or self._owes_a_reply():
+                self.flow.pause_reading()
+                break
+            end = self._piece_end(data, at, size)
+            piece = data if end - at == size else data[at:end]
+            at = end
+            self._beside_body_bytes += len(piece)
+            super().data_received(piece)
+            if self.parser is None or self._is_refused():
+                break
+        self._feeding = False
+        rest = b"" if self.transport.is_closing() or self.parser is None else data[at:] + self._unfed
+        if rest or self._unfed:
+            self._hold_back(rest)
+        if self._in_headers or self.transport.is_closing():
+            return
+        if self.deadline == _FOREVER and (self.cycle is None or self.cycle.response_complete):
             # Bytes that start no request, such as lone line ends, must not stop the clock.
             self.deadline = self.loop.time() + self.deadlines.header_s
+
+    def _owes_a_reply(self) -> bool:
+        cycle = self.cycle
+        return cycle is not None and not cycle.response_complete and not self._in_body
+
+    def _piece_end(self, data: bytes, at: int, size: int) -> int:
+        """Return where to stop and look: behind the headers, which end most requests, or after some bytes."""
+        end = min(at + _PIECE_BYTES, size)
+        if not self._in_body:
+            found = data.find(_END_OF_HEADERS, at, end)
+            if found >= 0:
+                return found + len(_END_OF_HEADERS)
+        return end
+
+    def _is_refused(self) -> bool:
+        """Close the connection of a message that is beyond all measure."""
+        if len(self.pipeline) > _PIPELINE_LIMIT:
+            self.transport.abort()
+            return True
+        # Trailers are headers, too.
+        if self._beside_body_bytes <= HEADER_LIMIT_BYTES and len(self.headers or ()) <= HEADER_LIMIT:
+            return False
+        if self._in_headers:
+            self._refuse_long_headers()
+        else:
+            self.transport.abort()
+        return True
+
+    def _hold_back(self, data: bytes) -> None:
+        """Keep bytes that may not be parsed yet, as far as the member's budget goes; then the connection ends."""
+        self._unfed = data
+        if self._budget is None:
+            return
+        more, self._unfed_counted = len(data) - self._unfed_counted, len(data)
+        if more < 0:
+            self._budget.give(-more)
+        elif not self._budget.take(more):
+            self._unfed_counted -= more
+            self.transport.abort()
+
+    def _feed_soon(self) -> None:
+        if self._unfed:
+            # Not from within: whoever resumes reading is in the middle of a reply, or of the parser.
+            self.loop.call_soon(self._feed_rest)
+
+    def _feed_rest(self) -> None:
+        if self._unfed and not self._feeding and self.parser is not None:
+            data = self._unfed
+            self._hold_back(b"")
+            self._feed(data)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -134,24 +256,54 @@ class MemberProtocol(HttpToolsProtocol):
         self.deadline = self.loop.time() + self.deadlines.header_s
 
     def on_headers_complete(self) -> None:
-        self._in_headers = False
-        self._header_bytes = 0
+        self._in_headers, self._in_body = False, True
         self.deadline = _FOREVER
         super().on_headers_complete()
         # The reply to HEAD has no body that its headers could wait for.
         if self.scope["method"] != "HEAD":
             self.cycle.transport = cast(asyncio.Transport, _OneWrite(self.transport))
 
+    def on_chunk_header(self) -> None:
+        self._beside_body_bytes -= _CHUNK_FRAME_BYTES
+
+    def on_body(self, body: bytes) -> None:
+        self._beside_body_bytes -= len(body)
+        super().on_body(body)
+        if len(self.cycle.body) > _BODY_AHEAD_BYTES:
+            self.flow.pause_reading()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._in_body = False
+        self._beside_body_bytes = 0
+
     def on_response_complete(self) -> None:
         super().on_response_complete()
         # The sweep does what uvicorn's timer would, at no cost per call.
         self._unset_keepalive_if_required()
         if not self.pipeline:
-            self._header_bytes = 0
             self.deadline = self.loop.time() + self.deadlines.idle_s
 
     def expired(self, now: float) -> bool:
         return now > self.deadline
+
+    def stalled(self, now: float) -> bool:
+        """Whether the client has taken nothing of what waits for it, for as long as that is borne; asked now and then."""
+        waiting = self.transport.get_write_buffer_size()
+        if not waiting and not self.flow.write_paused:
+            self._unsent = (0, _FOREVER)
+            return False
+        before, since = self._unsent
+        if since == _FOREVER or waiting < before:
+            self._unsent = (waiting, now)
+            return False
+        self._unsent = (waiting, since)
+        return now - since > self.deadlines.write_s
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether something waits for the client to take it, so that a close would wait, too."""
+        return self.transport.get_write_buffer_size() > 0
 
     def part_by(self, latest: float) -> None:
         """Do not wait longer than that for a request; one that runs is not hurried."""

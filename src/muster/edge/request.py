@@ -12,8 +12,9 @@ from typing import Any
 from cryptography import x509
 
 from muster.edge import params as parameters
+from muster.edge.budget import Budget
 from muster.edge.paths import check_query
-from muster.kernel.errors import MusterError, Rejected
+from muster.kernel.errors import MusterError, Rejected, Unavailable
 from muster.pki.facts import common_name
 from muster.pki.trust import Standing, Trust
 
@@ -92,11 +93,13 @@ class Request:
     __slots__ = (
         "_body",
         "_complete",
+        "_held",
         "_receive",
         "_scope",
         "arguments",
         "body_limit_bytes",
         "body_timeout_s",
+        "budget",
         "closing",
         "headers",
         "method",
@@ -116,6 +119,7 @@ class Request:
         headers: dict[bytes, bytes],
         body_limit_bytes: int,
         body_timeout_s: float,
+        budget: Budget | None = None,
     ) -> None:
         self._scope = scope
         self._receive = receive
@@ -129,6 +133,8 @@ class Request:
         self.headers = headers
         self.arguments: dict[str, str] = {}
         self.closing = False
+        self.budget = budget
+        self._held = 0
         self.body_limit_bytes = body_limit_bytes
         self.body_timeout_s = body_timeout_s
 
@@ -187,6 +193,7 @@ class Request:
             self._complete = not message.get("more_body", False)
             if size > self.body_limit_bytes:
                 raise TooLarge(f"the body is larger than {self.body_limit_bytes} bytes")
+            self.hold(len(chunk))
             chunks.append(chunk)
         return b"".join(chunks)
 
@@ -225,6 +232,26 @@ class Request:
                 raise Rejected(f"Invalid parameter {name}: one text is expected, not a {type(value).__name__}")
             out[name] = value
         return out
+
+    def hold(self, size: int) -> None:
+        """Count so many bytes against the member's budget until :meth:`release`.
+
+        Raises:
+            Unavailable: unfinished calls hold too much.
+        """
+        if self.budget is not None and size:
+            if not self.budget.take(size):
+                raise Unavailable(
+                    f"Calls under way hold {self.budget.held_bytes >> 20} of {self.budget.limit_bytes >> 20} MiB "
+                    "(edge.memory_bytes); try again"
+                )
+            self._held += size
+
+    def release(self) -> None:
+        """Count what this call held no longer."""
+        if self.budget is not None and self._held:
+            self.budget.give(self._held)
+            self._held = 0
 
     async def discard(self) -> None:
         """Let the rest of a body nobody read arrive, within bounds: closing before it has, resets the reply away."""

@@ -58,12 +58,19 @@ class Server:
         Raises:
             Misconfigured: the address or port cannot be had.
         """
-        deadlines = Deadlines(self.limits.header_timeout_s, self.limits.idle_timeout_s, self.limits.connection_age_s)
+        deadlines = Deadlines(
+            self.limits.header_timeout_s,
+            self.limits.idle_timeout_s,
+            self.limits.connection_age_s,
+            self.limits.write_timeout_s,
+        )
         config = self._config
         if application is not None:
             config = _configured(application)
             self._applications.append(application)
-        make: Any = partial(MemberProtocol, config, self._state, {}, deadlines=deadlines)
+        make: Any = partial(
+            MemberProtocol, config, self._state, {}, deadlines=deadlines, budget=self.application.budget
+        )
         sock = bound(address, port)
         if context is not None:
             context.sslobject_class = TellingSSLObject
@@ -136,12 +143,19 @@ class Server:
             self.tick()
             now = loop.time()
             for connection in list(self._state.connections):
-                if isinstance(connection, MemberProtocol) and connection.expired(now):
-                    # An idle connection is closed politely; one that is still sending its headers gets no more time.
-                    if connection.cycle is not None and connection.cycle.response_complete:
+                if not isinstance(connection, MemberProtocol):
+                    continue
+                if connection.stalled(now):
+                    connection.transport.abort()
+                elif connection.expired(now):
+                    # An idle connection is closed politely; one that is still sending its headers, or takes nothing of
+                    # its reply, gets no more time.
+                    idle = connection.cycle is not None and connection.cycle.response_complete
+                    if idle and not connection.has_unsent:
                         connection.transport.close()
                     else:
                         connection.transport.abort()
+            self.metrics.held.set(self.application.budget.held_bytes)
             for listener in self._listeners:
                 self.metrics.connections.labels(listener.name).set(listener.open)
             await asyncio.sleep(_SWEEP_S)

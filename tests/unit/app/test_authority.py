@@ -53,6 +53,7 @@ def member(store: Store, names: Any = ("puppet.example.net",)) -> Any:
         gate=Gate(Callers()),
         features=Features({}),
         rings=LogRings(10, 5, MEMBER),
+        application=SimpleNamespace(budget=None),
         metrics=SimpleNamespace(registry=CollectorRegistry()),
         health=SimpleNamespace(draining=""),
         access_log=None,
