@@ -497,6 +497,51 @@ def test_all_together_hold_their_number_and_no_more(own_limits: Member) -> None:
         until("a place for another", lambda: not _is_refused(own_limits.http, source="127.0.5.100"))
 
 
+def test_balancers_and_this_host_have_places_of_their_own(own_limits: Member) -> None:
+    everybody = own_limits.process.cluster.edge.connections
+    with contextlib.ExitStack() as stack:
+        for i in range(5):
+            _held(stack, own_limits.http, PER_ADDRESS, source=f"127.0.5.{i + 1}")
+        assert own_limits.process.server.listeners[1].open == everybody
+        assert _is_refused(own_limits.http, source="127.0.5.100")
+        assert ask(own_limits.http, "GET", "/version", source=BALANCER).status == 200
+        assert ask(own_limits.http, "GET", "/version", source="127.0.0.1").status == 200
+
+
+def test_unfinished_handshakes_make_room_for_who_comes(own_limits: Member) -> None:
+    everybody, tls = own_limits.process.cluster.edge.connections, own_limits.tls()
+    listener = own_limits.process.server.listeners[0]
+    with contextlib.ExitStack() as stack:
+        # They say nothing at all; the deadline for that is longer than this test.
+        silent = [
+            stack.enter_context(Connection(own_limits.https, source=f"127.0.5.{i // PER_ADDRESS + 1}"))
+            for i in range(everybody)
+        ]
+        until("all of them", lambda: listener.open == everybody)
+        for _ in range(3):
+            assert ask(own_limits.https, "GET", "/version", tls=tls, source="127.0.5.100").status == 200
+        ended = 0
+        for one in silent:
+            one.socket.settimeout(0.05)
+            with contextlib.suppress(TimeoutError):
+                ended += one.socket.recv(1) == b""
+        assert 1 <= ended <= 3
+    until("every connection's end", lambda: listener.open == 0)
+    assert not listener._by_address
+
+
+def test_a_network_of_ipv6_counts_as_one_client(own_limits: Member) -> None:
+    greedy = [{"source": BALANCER, "first": proxy_header(f"2001:db8::{n:x}")} for n in range(1, PER_ADDRESS + 2)]
+    with contextlib.ExitStack() as stack:
+        for one in greedy[:PER_ADDRESS]:
+            _held(stack, own_limits.http, 1, **one)
+        assert _is_refused(own_limits.http, **greedy[-1])
+        assert (
+            ask(own_limits.http, "GET", "/version", source=BALANCER, first=proxy_header("2001:db8:0:1::1")).status
+            == 200
+        )
+
+
 def test_no_connection_is_forgotten_in_the_count(own_limits: Member) -> None:
     for i in range(30):
         with contextlib.suppress(OSError), Connection(own_limits.https, source=f"127.0.6.{i + 1}") as odd:

@@ -74,6 +74,7 @@ async def balance(options: BalancerOptions) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping)
+    log.follow_loop(loop)
     look = asyncio.Event()
 
     def looking() -> None:

@@ -819,6 +819,7 @@ async def serve(options: MemberOptions) -> None:
         signals = [signal.SIGTERM, signal.SIGINT]
         for number in signals:
             loop.add_signal_handler(number, stop.set)
+        log.follow_loop(loop)
         loop.add_signal_handler(signal.SIGHUP, process.reload_certificates)
         _notify("READY=1")
         await stop.wait()

@@ -1,9 +1,9 @@
 """The members' log records, shared through the store, so that ``/logs`` of any member tells one story.
 
 Sharing is bounded: a member writes at most ``_PER_BEAT`` records a beat, warnings and worse before the rest, and keeps in
-the store what its rings keep: its newest ``buffer`` records and its newest errors. Under a load that makes more, records
-stay on the member that made them, those that matter least first. A record in their place says how many, and every reader
-of the time line is told.
+the store what its rings keep: its newest ``buffer`` records, and its newest warnings and errors. Under a load that makes
+more, records stay on the member that made them, those that matter least first. A record in their place says how many, and
+every reader of the time line is told.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ _PER_BEAT = 1000
 _PER_STATEMENT = 250
 _TRIM_EVERY = 30
 _USUAL = LEVELS[:WARN_RANK]
+_WARNINGS = LEVELS[WARN_RANK:TAIL_RANK]
 _ERRORS = LEVELS[TAIL_RANK:]
 _UNSHARED = "{} older log records of this member were too many to be shared; only its own /logs may still have them"
 _UNSHARED_COUNT = re.compile(re.escape(_UNSHARED).replace(r"\{\}", "([0-9]{1,15})") + r"\Z")
@@ -97,12 +98,15 @@ class Timeline:
 
     async def _trim(self, uow: Unit, errors: int) -> None:
         mine = log_records.c.member == self.member
-        is_error = log_records.c.level.in_(_ERRORS)
         newest = select(log_records.c.id).order_by(log_records.c.id.desc()).limit(1)
         # Where there are fewer, these are NULL, and nothing is at or before that.
         last = newest.where(mine).offset(self.buffer).scalar_subquery()
-        last_error = newest.where(mine, is_error).offset(errors).scalar_subquery()
-        superfluous = or_(~is_error, log_records.c.id <= last_error)
+        kept = [log_records.c.level.in_(levels) for levels in (_WARNINGS, _ERRORS)]
+        lasts = [newest.where(mine, those).offset(errors).scalar_subquery() for those in kept]
+        superfluous = or_(
+            log_records.c.level.in_(_USUAL),
+            *(and_(those, log_records.c.id <= oldest) for those, oldest in zip(kept, lasts, strict=True)),
+        )
         await uow.connection.execute(delete(log_records).where(and_(mine, log_records.c.id <= last, superfluous)))
 
     async def records(self, since: float) -> tuple[Sequence[LogRecord], str]:

@@ -26,6 +26,7 @@ from muster.edge.routes import Access, Mount, Route, RouteTable
 from muster.kernel import log
 from muster.kernel.errors import Denied, MusterError, Unavailable
 from muster.kernel.log import LogRings
+from muster.kernel.names import source_of
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Scope = MutableMapping[str, Any]
@@ -107,6 +108,7 @@ class Application:
         self._rings = rings
         self._metrics = metrics
         self._access_log = access_log
+        self._refusals = log.Seldom()
         self._ids = map("{:08x}".format, itertools.count(int.from_bytes(os.urandom(3), "big") << 8))
         self._root: Mounted | None = None
         self._by_first_segment: dict[str, list[tuple[str, Mounted | str]]] = {}
@@ -217,8 +219,14 @@ class Application:
         except MusterError as e:
             level = _log.error if e.status >= 500 else _log.warning
             # A refusal's text names the path inside its mount, as Foreman knows it; an operator asks for the whole one.
-            called = f" ({request.method} {_shown(scope['path'])})" if isinstance(e, Denied) else ""
-            level(f"{e}{called}", status=e.status, error=type(e).__name__)
+            called = ""
+            held: int | None = 0
+            if isinstance(e, Denied):
+                called = f" ({request.method} {_shown(scope['path'])})"
+                # Anybody may be refused as often as he likes; it must not push anything else out of the log.
+                held = self._refusals.held_back(source_of(request.peer.address))
+            if held is not None:
+                level(f"{e}{called}{log.and_more(held)}", status=e.status, error=type(e).__name__)
             return error_reply(e, accept=request.accept), template
         except Exception:  # noqa: BLE001 - boundary: a bug in one call must not take the member down
             _log.exception(f"Bug while answering {request.method} {_shown(scope['path'])}")

@@ -22,13 +22,16 @@ from muster.edge.metrics import EdgeMetrics
 from muster.edge.protocol import MemberProtocol
 from muster.kernel import log
 from muster.kernel.errors import Misconfigured, Rejected
-from muster.kernel.names import unmapped
+from muster.kernel.names import source_of, unmapped
 from muster.pki.trust import Trust
 
 _log = log.logger("edge")
 _ACCEPTS_PER_WAKE = 64
 _PAUSE_WITHOUT_DESCRIPTORS_S = 0.2
 _SHUTDOWN_TIMEOUT_S = 3.0
+# Of the connections beyond those that clients may have: balancers must be able to ask, and an operator on this host.
+_RESERVE = 64
+_THIS_HOST = ("127.0.0.1", "::1")
 
 
 def bound(address: str, port: int) -> socket.socket:
@@ -75,7 +78,8 @@ class Listener:
     balancers: frozenset[str] = frozenset()
     open: int = 0
     _by_address: collections.Counter[str] = field(default_factory=collections.Counter)
-    _handshakes: set[asyncio.Task[None]] = field(default_factory=set)
+    # In the order in which they came; those of clients may be ended for who comes after them.
+    _handshakes: dict[asyncio.Task[None], bool] = field(default_factory=dict)
     _said_at: float = 0.0
     _unsaid: int = 0
     _accepting: bool = False
@@ -97,7 +101,7 @@ class Listener:
             self._accepting = False
         self.sock.close()
         if self._handshakes:
-            await asyncio.wait(self._handshakes, timeout=self.limits.handshake_timeout_s)
+            await asyncio.wait(list(self._handshakes), timeout=self.limits.handshake_timeout_s)
 
     def _resume(self) -> None:
         if self.sock.fileno() >= 0:
@@ -122,11 +126,12 @@ class Listener:
 
     def _admit(self, connection: socket.socket, address: str) -> None:
         is_balancer = address in self.balancers
-        if self.open >= self.limits.connections:
+        kept_for = is_balancer or address in _THIS_HOST
+        if self.open >= self.limits.connections + (_RESERVE if kept_for else 0) and not self._make_room():
             connection.close()
             self._refuse("too many connections in all", address)
             return
-        if not is_balancer and self._by_address[address] >= self.limits.connections_per_address:
+        if not is_balancer and self._by_address[source_of(address)] >= self.limits.connections_per_address:
             connection.close()
             self._refuse("too many connections of one address", address)
             return
@@ -134,29 +139,50 @@ class Listener:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.open += 1
         task = self._loop.create_task(self._serve(connection, address, is_balancer), name=f"handshake {address}")
-        self._handshakes.add(task)
-        task.add_done_callback(self._handshakes.discard)
+        self._handshakes[task] = not kept_for
+
+        def ended(task: asyncio.Task[None]) -> None:
+            del self._handshakes[task]
+            if task.cancelled():
+                # Before its first step, so that nothing of it has run.
+                connection.close()
+                self._lost("")
+
+        task.add_done_callback(ended)
+
+    def _make_room(self) -> bool:
+        """End the oldest handshake that is not finished; whether there was one. Who means it needs milliseconds."""
+        oldest = next((task for task, may_end in self._handshakes.items() if may_end), None)
+        if oldest is None:
+            return False
+        # Its place is free once it has ended, which is in this turn of the loop; until then it is nobody's to end again.
+        self._handshakes[oldest] = False
+        oldest.cancel()
+        return True
 
     async def _serve(self, connection: socket.socket, address: str, is_balancer: bool) -> None:
         counted = ""
+        protocol: MemberProtocol | None = None
         try:
             async with asyncio.timeout(self.limits.handshake_timeout_s):
                 origin = await self._origin(connection) if is_balancer else None
             address = origin.address if origin else address
-            if (origin or not is_balancer) and self._by_address[address] >= self.limits.connections_per_address:
+            source = source_of(address)
+            if (origin or not is_balancer) and self._by_address[source] >= self.limits.connections_per_address:
                 raise Rejected("too many connections of one address")
             protocol = self.make_protocol()
             protocol.origin = (origin.address, origin.port) if origin else None
-            self._by_address[address] += 1
-            counted = address
+            self._by_address[source] += 1
+            counted = source
             protocol.on_lost = lambda: self._lost(counted)
+            made = protocol
             if self.context is None:
-                await self._loop.connect_accepted_socket(lambda: protocol, connection)
+                await self._loop.connect_accepted_socket(lambda: made, connection)
             else:
                 accepted.set(connection)
                 protocol.trust = self.trust
                 await self._loop.connect_accepted_socket(
-                    lambda: protocol,
+                    lambda: made,
                     connection,
                     ssl=self.context,
                     ssl_handshake_timeout=self.limits.handshake_timeout_s,
@@ -167,6 +193,13 @@ class Listener:
             connection.close()
             self._lost(counted)
             self._refuse(_why(e), address)
+        except asyncio.CancelledError:
+            if protocol is not None and protocol.transport is not None:
+                # It finished in this very moment, and counts from now on as the protocol says.
+                return
+            connection.close()
+            self._lost(counted)
+            self._refuse("an unfinished handshake made room", address)
 
     async def _origin(self, connection: socket.socket) -> proxy_protocol.Origin | None:
         mode = self.limits.proxy_protocol

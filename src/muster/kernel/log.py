@@ -1,22 +1,28 @@
 """Structured logs, and the two rings that Foreman reads.
 
 One configuration (:func:`configure`) sends every record to standard error, as JSON lines or for people, and into
-:class:`LogRings`. Secrets hide themselves (:mod:`muster.kernel.secrets`); query strings are never logged, because
-registration puts tokens there (protocol reference §2.3 shows the Ruby proxy logging them).
+:class:`LogRings`; what libraries log takes the same way, in measure (:class:`Seldom`). Secrets hide themselves
+(:mod:`muster.kernel.secrets`); query strings are never logged, because registration puts tokens there (protocol reference
+§2.3 shows the Ruby proxy logging them).
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import sys
 import threading
+import time
 from collections import deque
-from collections.abc import Iterable, Iterator, MutableMapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, MutableMapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TextIO
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 @contextlib.contextmanager
@@ -88,12 +94,13 @@ _Unworded = tuple[float, str, str, tuple[object, ...], str | None]
 
 @dataclass
 class LogRings:
-    """The newest records, and the errors that fell out of them.
+    """The newest records, and the errors and warnings that fell out of them.
 
     ``main`` keeps the newest ``size`` records; an ERROR or worse that falls off moves to ``tail``, which keeps the newest
-    ``tail_size``. Thread-safe.
+    ``tail_size``. Warnings move to a ring of their own of that size: neither much talk pushes them out, nor do they push
+    errors out. Thread-safe.
 
-    Source: protocol reference §6.
+    Source: protocol reference §6, which knows no ring for warnings.
     """
 
     size: int = 2000
@@ -104,6 +111,7 @@ class LogRings:
     def __post_init__(self) -> None:
         self._main: deque[LogRecord | _Unworded] = deque()
         self._tail: deque[LogRecord | _Unworded] = deque(maxlen=self.tail_size)
+        self._warned: deque[LogRecord | _Unworded] = deque(maxlen=self.tail_size)
         self._unshared: deque[LogRecord | _Unworded] = deque()
         # Warnings and worse that fell out of it unshared: between two beats there may be more records than fit.
         self._unshared_tail: deque[LogRecord | _Unworded] = deque(maxlen=self.tail_size)
@@ -128,8 +136,9 @@ class LogRings:
             self._main.append(record)
             if len(self._main) > self.size:
                 fallen = self._main.popleft()
-                if _RANK.get(fallen[1], TAIL_RANK) >= TAIL_RANK:
-                    self._tail.append(fallen)
+                rank = _RANK.get(fallen[1], TAIL_RANK)
+                if rank >= WARN_RANK:
+                    (self._tail if rank >= TAIL_RANK else self._warned).append(fallen)
             self._unshared.append(record)
             if len(self._unshared) > self.size:
                 self._drop_unshared()
@@ -142,9 +151,11 @@ class LogRings:
             self._unshared_tail.append(fallen)
 
     def records(self, since: float = 0.0) -> list[LogRecord]:
-        """Return tail, then main, each ascending, from the timestamp on."""
+        """Return what fell out of main, then main, each ascending, from the timestamp on."""
         with self._lock:
-            kept = [r for ring in (self._tail, self._main) for r in ring if r[0] >= since]
+            fallen = [r for ring in (self._tail, self._warned) for r in ring if r[0] >= since]
+            main = [r for r in self._main if r[0] >= since]
+        kept = [*sorted(fallen, key=lambda r: r[0]), *main]
         return [_worded(r) for r in kept]
 
     def take_unshared(self, limit: int) -> list[LogRecord]:
@@ -237,12 +248,86 @@ def configure(
         processors.append(structlog.processors.JSONRenderer())
     else:
         processors.append(structlog.dev.ConsoleRenderer(colors=sink.isatty(), pad_event_to=0))
+    _follow_libraries()
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(method),
         logger_factory=structlog.WriteLoggerFactory(file=sink),  # type: ignore[arg-type]
         cache_logger_on_first_use=False,
     )
+
+
+class Seldom:
+    """Lets a few events of a kind through in a while and counts the others, for what somebody outside can cause at will.
+
+    Attributes:
+        most: how many of a kind within ``within_s``.
+        kinds: how many kinds are remembered; the longest unseen is forgotten first.
+    """
+
+    def __init__(
+        self, most: int = 10, within_s: float = 60.0, kinds: int = 1024, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._most, self._within_s, self._kinds, self._now = most, within_s, kinds, now
+        # Since when, how many, and how many of them were held back.
+        self._seen: dict[Hashable, tuple[float, int, int]] = {}
+
+    def held_back(self, kind: Hashable) -> int | None:
+        """Count one event. None: it is one too many. Otherwise how many of its kind were, since the last let through."""
+        now = self._now()
+        since, count, held = self._seen.pop(kind, (now, 0, 0))
+        if now - since > self._within_s:
+            since, count = now, 0
+        too_many = count >= self._most
+        self._seen[kind] = (since, count + 1, held + 1 if too_many else 0)
+        while len(self._seen) > self._kinds:
+            del self._seen[next(iter(self._seen))]
+        return None if too_many else held
+
+
+def and_more(held: int) -> str:
+    """Return what is said behind a record's sentence of those that were held back before it."""
+    return f" ({held} more like it)" if held else ""
+
+
+class _OfLibraries(logging.Handler):
+    """Brings what libraries log into our form, our rings and our measure."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._seldom = Seldom()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # By template: what a client sends may stand in the words.
+        held = self._seldom.held_back((record.name, record.levelno, str(record.msg)[:100]))
+        if held is None:
+            return
+        level = {"CRITICAL": "critical", "ERROR": "error"}.get(record.levelname, "warning")
+        said = _clean(record.getMessage()) + and_more(held)
+        getattr(structlog.get_logger(room=record.name), level)(said, exc_info=record.exc_info or None)
+
+
+_libraries = _OfLibraries()
+
+
+def _follow_libraries() -> None:
+    root = logging.getLogger()
+    if _libraries not in root.handlers:
+        root.addHandler(_libraries)
+
+
+def follow_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Log what goes wrong in a loop's callbacks and forgotten tasks, in measure."""
+    seldom = Seldom()
+
+    def failed(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        message = str(context.get("message") or "An exception in the event loop")
+        held = seldom.held_back((message, type(error)))
+        if held is not None:
+            logger("loop").error(f"{message}{and_more(held)}", exc_info=error)
+
+    loop.set_exception_handler(failed)
 
 
 class _Unbreakable:

@@ -144,6 +144,20 @@ def ip_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     raise Rejected(f"Invalid IP address {shown(text)}")
 
 
+def source_of(address: str) -> str:
+    """Return what an address counts as where clients are counted: itself, or the 64 bits of its IPv6 network.
+
+    Whoever has one IPv6 address has as many as he likes of that network. A text that is no address counts as itself.
+    """
+    if ":" not in address:
+        return address
+    try:
+        whole = int(ipaddress.IPv6Address(address.partition("%")[0]))
+    except ValueError:
+        return address
+    return f"{ipaddress.IPv6Address(whole >> 64 << 64)}/64"
+
+
 def in_url(host: str) -> str:
     """Return a host name or address as a URL writes it: IPv6 in brackets."""
     return f"[{host}]" if ":" in host else host

@@ -45,6 +45,17 @@ def test_one_line_and_one_twin_for_puppetca_when_the_signer_has_a_name() -> None
     assert len(servers(it, "backend puppetca_panic from tcp_base")) == 1
 
 
+def test_clients_are_counted_by_address_or_ipv6_network_and_no_service_takes_all() -> None:
+    for name in ("smartproxy", "anaconda"):
+        lines = section(text(maxconn=4000), f"frontend {name}_in from tcp_base")
+        assert "maxconn 3000" in lines
+        assert "tcp-request connection reject if { src,ipmask(32,64),table_conn_cur(source_guard) ge 256 }" in lines
+        assert "tcp-request connection track-sc0 src,ipmask(32,64) table source_guard" in lines
+    off = ", ".join(f"{s}: {{enabled: false}}" for s in ("http", "https", "puppet", "puppetca", "anaconda"))
+    alone = section(text(f"services: {{{off}}}\n", maxconn=4000), "frontend smartproxy_in from tcp_base")
+    assert "maxconn 4000" in alone
+
+
 def test_source_is_never_rendered_without_a_consistent_hash() -> None:
     lines = [line.strip() for line in text("profile: seed\n").splitlines()]
     after = [lines[n + 1] for n, line in enumerate(lines) if line == "balance source"]

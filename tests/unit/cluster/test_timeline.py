@@ -197,13 +197,13 @@ async def test_a_busy_member_trims_as_soon_as_it_shared_as_many_as_are_kept(stor
     assert (await rows(store, "proxy01"))[-1] == 49
 
 
-async def test_errors_are_kept_beside_the_newest_records_as_in_the_rings(store: Store) -> None:
+async def test_errors_and_warnings_are_kept_beside_the_newest_records_as_in_the_rings(store: Store) -> None:
     rings = LogRings(size=4, tail_size=2)
     mine = timeline(store, buffer=4)
     for n, level in enumerate(["ERROR", "WARN", "FATAL", "UNKNOWN", *["INFO"] * 8]):
         rings.add(record(n, level))
         await mine.share(rings)
-    assert await rows(store, "proxy01") == [2, 3, 8, 9, 10, 11]
+    assert await rows(store, "proxy01") == [1, 2, 3, 8, 9, 10, 11]
     assert [r.timestamp for r in rings.records()] == [2, 3, 8, 9, 10, 11]
 
 

@@ -458,3 +458,15 @@ async def test_log_lines_of_a_bug_are_whole_json(edge: Edge) -> None:
     await edge.get("/dns/bug", headers={"X-Request-Id": "deadbeef"})
     (line,) = stream.getvalue().splitlines()
     assert json.loads(line)["request_id"] == "deadbeef"
+
+
+async def test_a_flood_of_refused_calls_pushes_no_other_warning_out(edge: Edge, rings: LogRings) -> None:
+    log.logger("test").warning("The disk is nearly full")
+    for n in range(1500):
+        await edge.get("/dns/a", by=peer("other.example.com", address=f"2001:db8::{n % 50 + 1:x}"))
+    await edge.get("/dns/a", by=peer("third.example.com", address="192.0.2.77"))
+    said = [r.message for r in rings.records() if r.level == "WARN"]
+    assert said[0].startswith("The disk is nearly full")
+    # A network of IPv6 counts as one client, and who comes once is heard.
+    assert len(said) <= 12
+    assert "third.example.com" in said[-1]

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import asyncio
 import io
 import json
+import logging
 from typing import get_args
 
 import pytest
@@ -29,13 +31,16 @@ def test_the_newest_records_are_kept_and_errors_that_fall_out_move_to_the_tail()
 
 
 @given(st.lists(st.sampled_from(LEVELS), max_size=40), st.integers(1, 8), st.integers(0, 5))
-def test_main_and_tail_hold_exactly_what_the_protocol_says(levels: list[str], size: int, tail_size: int) -> None:
+def test_main_and_tail_are_the_protocols_and_warnings_have_a_ring(levels: list[str], size: int, tail_size: int) -> None:
     rings = LogRings(size=size, tail_size=tail_size)
     made = [record(n, level) for n, level in enumerate(levels)]
     for r in made:
         rings.add(r)
-    fallen = [r for r in made[: max(0, len(made) - size)] if r.level in ("ERROR", "FATAL", "UNKNOWN")]
-    assert rings.records() == fallen[len(fallen) - min(tail_size, len(fallen)) :] + made[-size:]
+    out = made[: max(0, len(made) - size)]
+    errors = [r for r in out if r.level in ("ERROR", "FATAL", "UNKNOWN")]
+    warnings = [r for r in out if r.level == "WARN"]
+    fallen = [r for kept in (errors, warnings) for r in kept[len(kept) - min(tail_size, len(kept)) :]]
+    assert rings.records() == sorted(fallen, key=lambda r: r.timestamp) + made[-size:]
 
 
 def test_records_from_a_timestamp_on_include_it() -> None:
@@ -202,3 +207,66 @@ def test_a_reader_that_went_away_does_not_stop_who_logs() -> None:
     log.configure(rings=rings, stream=Gone())
     log.logger("test").info("Still here")
     assert [r.message for r in rings.records()] == ["Still here room=test"]
+
+
+def test_warnings_outlive_much_talk_and_push_no_error_out() -> None:
+    rings = LogRings(size=4, tail_size=3)
+    rings.add(record(0.0, "ERROR"))
+    for n in range(1, 6):
+        rings.add(record(float(n), "WARN"))
+    for n in range(6, 30):
+        rings.add(record(float(n), "INFO"))
+    assert [(r.timestamp, r.level) for r in rings.records()] == [
+        (0.0, "ERROR"), (3.0, "WARN"), (4.0, "WARN"), (5.0, "WARN"),
+        (26.0, "INFO"), (27.0, "INFO"), (28.0, "INFO"), (29.0, "INFO"),
+    ]  # fmt: skip
+
+
+def test_what_can_be_caused_at_will_is_logged_seldom_and_counted() -> None:
+    now = [0.0]
+    seldom = log.Seldom(most=3, within_s=60.0, kinds=2, now=lambda: now[0])
+    assert [seldom.held_back("a") for _ in range(6)] == [0, 0, 0, None, None, None]
+    assert seldom.held_back("b") == 0
+    now[0] = 61.0
+    assert [seldom.held_back("a") for _ in range(2)] == [3, 0]
+    assert log.and_more(3) == " (3 more like it)"
+    assert log.and_more(0) == ""
+    # Who asks under ever new names is forgotten, and takes no memory.
+    for n in range(100):
+        assert seldom.held_back(f"c{n}") == 0
+    assert len(seldom._seen) == 2
+
+
+def test_what_libraries_log_takes_our_form_in_measure() -> None:
+    rings, stream = LogRings(100, 10), io.StringIO()
+    log.configure(rings=rings, form="json", stream=stream)
+    for n in range(50):
+        logging.getLogger("some.library").warning("Found invalid character %s", n)
+    try:
+        raise OSError("gone")
+    except OSError:
+        logging.getLogger("some.library").exception("It broke")
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert len(lines) == 11
+    assert lines[0]["event"] == "Found invalid character 0"
+    assert (lines[0]["room"], lines[0]["level"]) == ("some.library", "warning")
+    assert "OSError: gone" in lines[-1]["exception"]
+    assert [r.level for r in rings.records()] == ["WARN"] * 10 + ["ERROR"]
+
+
+async def test_what_goes_wrong_in_the_loop_takes_our_form_in_measure() -> None:
+    stream = io.StringIO()
+    log.configure(form="json", stream=stream)
+    loop = asyncio.get_running_loop()
+    before = loop.get_exception_handler()
+    log.follow_loop(loop)
+    try:
+        for _ in range(30):
+            loop.call_soon(lambda: 1 / 0)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    finally:
+        loop.set_exception_handler(before)
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert len(lines) == 10
+    assert all("ZeroDivisionError" in line["exception"] for line in lines)

@@ -36,6 +36,8 @@ _GENERATION = re.compile(r"^# generation ([0-9a-f]{64})$", re.MULTILINE)
 # A unix socket's address holds 108 bytes, and HAProxy binds a temporary name with a suffix first.
 _SOCKET_PATH_LIMIT = 90
 _OLD_WORKERS = 20
+# As members count: an IPv6 client has as many addresses as it likes of its network.
+_SOURCE = "src,ipmask(32,64)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,8 +208,10 @@ class _Page:
         limit = self.balancing.connections_per_source
         yield f"frontend {name}_in from {_defaults(service)}"
         yield f"  bind {self._bind(service.listen_port)}{_dead_peer(service)}"
-        yield f"  tcp-request connection reject if {{ src_conn_cur({GUARD}) ge {limit:d} }}"
-        yield f"  tcp-request connection track-sc0 src table {GUARD}"
+        # Clients of one service alone, however many, leave room for those of the others.
+        yield f"  maxconn {_share(self.which.maxconn, len(self.balancing.services)):d}"
+        yield f"  tcp-request connection reject if {{ {_SOURCE},table_conn_cur({GUARD}) ge {limit:d} }}"
+        yield f"  tcp-request connection track-sc0 {_SOURCE} table {GUARD}"
         if service.traffic != "plain":
             yield f"  tcp-request inspect-delay {_ms(timeouts.hello_s)}"
             yield "  tcp-request content accept if { req.ssl_hello_type 1 }"
@@ -359,6 +363,11 @@ def _balance(service: Service) -> Iterator[str]:
     if service.balance == "source":
         # The default map moves half of the other clients when a member leaves, and never redispatches.
         yield "  hash-type consistent"
+
+
+def _share(maxconn: int, services: int) -> int:
+    """Return how many of a balancer's connections one of its services may have."""
+    return maxconn if services < 2 else maxconn * 3 // 4
 
 
 def _defaults(service: Service) -> str:
