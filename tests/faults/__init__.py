@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from tests.faults import balancer, certificates, clients, members, store
+from tests.faults import attack, balancer, certificates, clients, members, store
 from tests.faults.fault import Fault
 
 # What a test can wait for; the matrix says 60 s, and the chaos run takes them.
@@ -79,4 +79,19 @@ def faults(*, store_away_s: float = _STORE_AWAY_S) -> tuple[Fault, ...]:
             certificates.member_certificate_dated,
         ),
         Fault(21, "edited-configuration", "detected, shown, repaired on request", balancer.drifted),
+        Fault(
+            22,
+            "hostile-connections",
+            "256 of one address cost a member < 64 MiB; others' p99 ≤ 1.5 times",
+            attack.hostile_connections,
+            group="attack",
+        ),
+        Fault(23, "refused-calls", "warnings outlive them; others unaffected", attack.refused_calls, group="attack"),
+        Fault(
+            24,
+            "another-process-on-sqlite",
+            "no file taken away, nothing lost",
+            attack.another_process,
+            group="attack",
+        ),
     )

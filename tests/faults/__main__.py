@@ -159,6 +159,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=1, help="[%(default)s]")
     parser.add_argument("--seed", type=int, help="repeats a run; absent: a new one, which is printed")
     parser.add_argument("--row", type=int, nargs="+", choices=[f.row for f in faults()], help="only these")
+    parser.add_argument("--group", choices=sorted({f.group for f in faults()}), help="only the rows of this group")
     parser.add_argument(
         "--store-away",
         type=float,
@@ -170,7 +171,11 @@ def main() -> int:
     asked = parser.parse_args()
     seed = asked.seed if asked.seed is not None else random.SystemRandom().randrange(1_000_000)
     say(f"seed {seed}")
-    chosen = [f for f in faults(store_away_s=asked.store_away) if not asked.row or f.row in asked.row]
+    chosen = [
+        f
+        for f in faults(store_away_s=asked.store_away)
+        if (not asked.row or f.row in asked.row) and asked.group in (None, f.group)
+    ]
     rows = able(chosen)
     found = asyncio.run(rounds(rows, asked.rounds, seed))
     say("\n" + "\n".join(table(rows, found)))

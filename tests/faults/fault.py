@@ -114,6 +114,7 @@ class Fault:
         inflicted: do it to the running cluster, or to one of its own, and leave the cluster to recover by itself. Whom it
             hits, and when, comes from the random numbers alone.
         needs: what the machine must have, in the words of :func:`missing`.
+        group: ``fault``, or ``attack`` where somebody means it.
     """
 
     row: int
@@ -121,6 +122,7 @@ class Fault:
     promise: str
     inflicted: Inflicted
     needs: tuple[str, ...] = ()
+    group: str = "fault"
 
     @property
     def id(self) -> str:

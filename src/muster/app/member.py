@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import ipaddress
 import itertools
 import json
@@ -65,6 +66,9 @@ if TYPE_CHECKING:
     from muster.balancer.census import Census
 
 _log = log.logger("app")
+
+# What mallopt calls them.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
 _BEAT_S = 1.0
 _LAST_BEAT_S = 2.0
@@ -845,12 +849,24 @@ def _notify(state: str) -> None:
         s.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
 
 
+def _give_memory_back() -> None:
+    """Have glibc return what large buffers took, so that connections that are gone cost nothing.
+
+    By default its threshold for that grows with the first large buffer that is freed, such as a TLS connection's.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for parameter, value in ((_M_ARENA_MAX, 2), (_M_MMAP_THRESHOLD, 64 << 10), (_M_TRIM_THRESHOLD, 128 << 10)):
+            mallopt(parameter, value)
+
+
 def run_member(options: MemberOptions) -> None:
     """Run :func:`serve` on the fastest loop this machine has."""
     factory = None
     if sys.platform == "linux":
         import uvloop
 
+        _give_memory_back()
         factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(serve(options))

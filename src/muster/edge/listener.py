@@ -27,6 +27,7 @@ from muster.pki.trust import Trust
 
 _log = log.logger("edge")
 _ACCEPTS_PER_WAKE = 64
+_RECEIVE_BYTES = 32 << 10
 _PAUSE_WITHOUT_DESCRIPTORS_S = 0.2
 _SHUTDOWN_TIMEOUT_S = 3.0
 # Of the connections beyond those that clients may have: balancers must be able to ask, and an operator on this host.
@@ -46,6 +47,8 @@ def bound(address: str, port: int) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Taken over by every connection. The kernel would let it grow to megabytes, and so much is read at once.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if address == "*" else 1)
         sock.bind((host, port))

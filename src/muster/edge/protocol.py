@@ -38,7 +38,10 @@ _PIECE_BYTES = 16 * 1024
 _CHUNK_FRAME_BYTES = 20
 # Requests whose ends stand in no form that can be told before they are parsed may come this many at once.
 _PIPELINE_LIMIT = 4
-_WRITE_AHEAD_BYTES = 64 * 1024
+# Whoever sends requests without waiting for replies lets others go first; no client of a Smart Proxy does that.
+_PIPELINE_PAUSE_S = 0.01
+_READ_AHEAD_BYTES = 16 * 1024
+_WRITE_AHEAD_BYTES = 32 * 1024
 _FOREVER = float("inf")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _END_OF_HEADERS = b"\r\n\r\n"
@@ -141,6 +144,9 @@ class MemberProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self.flow = _Flow(transport, self._feed_soon)
         transport.set_write_buffer_limits(_WRITE_AHEAD_BYTES)
+        # What TLS keeps undecrypted while reading is paused; a plain transport keeps nothing.
+        if hasattr(transport, "set_read_buffer_limits"):
+            transport.set_read_buffer_limits(_READ_AHEAD_BYTES)
         if self.client is not None:
             self.client = (unmapped(self.client[0]), self.client[1])
         balancer = self.client[0] if self.origin and self.client else None
@@ -240,9 +246,11 @@ class MemberProtocol(HttpToolsProtocol):
             self.transport.abort()
 
     def _feed_soon(self) -> None:
-        if self._unfed:
-            # Not from within: whoever resumes reading is in the middle of a reply, or of the parser.
+        # Not from within: whoever resumes reading is in the middle of a reply, or of the parser.
+        if self._unfed and self._in_body:
             self.loop.call_soon(self._feed_rest)
+        elif self._unfed:
+            self.loop.call_later(_PIPELINE_PAUSE_S, self._feed_rest)
 
     def _feed_rest(self) -> None:
         if self._unfed and not self._feeding and self.parser is not None:
@@ -254,6 +262,11 @@ class MemberProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._in_headers = True
         self.deadline = self.loop.time() + self.deadlines.header_s
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # One more than may be, which refuses the message; those after it are not kept.
+        if len(self.headers) <= HEADER_LIMIT:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._in_headers, self._in_body = False, True

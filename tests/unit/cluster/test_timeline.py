@@ -204,7 +204,7 @@ async def test_errors_and_warnings_are_kept_beside_the_newest_records_as_in_the_
         rings.add(record(n, level))
         await mine.share(rings)
     assert await rows(store, "proxy01") == [1, 2, 3, 8, 9, 10, 11]
-    assert [r.timestamp for r in rings.records()] == [2, 3, 8, 9, 10, 11]
+    assert [r.timestamp for r in rings.records()] == [1, 2, 3, 8, 9, 10, 11]
 
 
 async def test_a_member_with_nothing_to_say_still_trims_and_keeps_what_fits(store: Store) -> None:
