@@ -190,6 +190,7 @@ def made(
     trusted_hosts: Sequence[str] = (TRUSTED,),
     names: Names | None = None,
     key_kind: KeyKind = "ec-p256",
+    version: str | None = None,
 ) -> Member:
     """Return a member that is not started: CA, bundle and cluster file are written."""
     number = next(_numbers)
@@ -203,7 +204,7 @@ def made(
         "cluster": "wire",
         "address": CLUSTER_ADDRESS,
         "store": {"url": f"sqlite:///{directory / 'store.db'}"},
-        "foreman": {"trusted_hosts": list(trusted_hosts)},
+        "foreman": {"trusted_hosts": list(trusted_hosts), **({"version": version} if version else {})},
         "members": [{"id": number, "name": member.name, "address": address}],
         "balancers": [{"name": f"lb{i}", "address": a} for i, a in enumerate(balancers)],
         "services": {
