@@ -47,16 +47,6 @@ _REFUSALS = {
     dns.rcode.FORMERR: "does not understand the update (FORMERR)",
     dns.rcode.NOTIMP: "does not support dynamic updates (NOTIMP)",
 }
-# What an answer says of records, so that it must be the server's own; refusals a server may give before it knows our key.
-_BELIEVED = frozenset(
-    {
-        dns.rcode.NOERROR,
-        dns.rcode.NXDOMAIN,
-        dns.rcode.YXDOMAIN,
-        dns.rcode.YXRRSET,
-        dns.rcode.NXRRSET,
-    }
-)
 
 
 @dataclass
@@ -266,7 +256,7 @@ class NSUpdateDNS:
         try:
             answer = await dns.asyncquery.tcp(message, self.server, sock=connection)
             # BIND signs refusals of a signed update too; an unsigned success would be somebody else's.
-            if message.keyring and not answer.had_tsig and answer.rcode() in _BELIEVED:
+            if message.keyring and not answer.had_tsig and answer.rcode() == dns.rcode.NOERROR:
                 raise dns.tsig.BadSignature("it carries no TSIG")  # type: ignore[no-untyped-call]
         except BaseException:
             # What is still in flight on it would answer the next question.

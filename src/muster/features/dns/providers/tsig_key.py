@@ -1,7 +1,8 @@
 """The TSIG key the settings name, read from a file as BIND reads one.
 
 A file holds one ``key NAME { algorithm WORD; secret TEXT; };``: the two clauses in any order, each text bare or quoted,
-comments of all three kinds between any two words, blanks and line ends inside a quoted secret.
+comments of all three kinds between any two words, blanks and line ends inside a quoted secret. Two things BIND does not take
+are taken: a bare text with slashes, and a missing last semicolon.
 """
 
 from __future__ import annotations
