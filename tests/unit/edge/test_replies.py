@@ -72,6 +72,7 @@ def test_every_reply_says_what_server_it_comes_from_and_forbids_guessing(kind: b
         ("application/json", JSON),
         ("application/json;version=2", JSON),
         ("application/*", JSON),
+        ("garbage", JSON),
         ("text/html, application/json;q=0.1", JSON),
         ("text/html,*/*;q=0.8", JSON),
         ("text/html", HTML),
