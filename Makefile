@@ -8,7 +8,7 @@ export UV_COMPILE_BYTECODE := 1
 # Debian's servers for demo and tests; each can be absent, and then what needs it says so.
 DEMO_PACKAGES := bind9
 TEST_PACKAGES := bind9 dnsutils haproxy postgresql openssl curl keepalived nginx-light libnginx-mod-stream \
-  faketime iproute2 iptables puppet-agent puppetserver softhsm2
+  faketime iproute2 iptables pdns-server pdns-backend-sqlite3 puppet-agent puppetserver softhsm2
 # Tests mostly wait for servers. Those of one file stay together, since they share a cluster.
 WORKERS ?= 2
 BENCH_PACKAGES := $(TEST_PACKAGES) wrk apache2-utils

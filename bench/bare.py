@@ -22,6 +22,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from muster.cluster.file import Edge as Limits
+from muster.cluster.file import Foreman
 from muster.edge.application import Application, Scope, Send
 from muster.edge.budget import Budget
 from muster.edge.listener import Listener, bound
@@ -31,7 +32,6 @@ from muster.edge.request import Receive
 from muster.edge.server import Server
 from muster.pki.context import server_context
 from muster.pki.trust import Trust
-from muster.version import PROTOCOL_VERSION
 
 _HSTS = (b"strict-transport-security", b"max-age=31536000")
 
@@ -43,7 +43,8 @@ class Bare:
     budget = Budget(Limits().memory_bytes)
 
     def __init__(self, modules: list[str]) -> None:
-        answer = json_reply({"version": PROTOCOL_VERSION, "modules": dict.fromkeys(modules, PROTOCOL_VERSION)})
+        version = Foreman().told_version
+        answer = json_reply({"version": version, "modules": dict.fromkeys(modules, version)})
         self.body = {"type": "http.response.body", "body": answer.body}
         start = {"type": "http.response.start", "status": answer.status}
         self.start = {"http": {**start, "headers": answer.headers}}

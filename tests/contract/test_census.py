@@ -20,6 +20,7 @@ from muster.app.settings import cluster_store, loaded
 from muster.balancer.census import Census, Parity
 from muster.balancer.model import modelled
 from muster.balancer.rounds import DriftMetrics, Rounds
+from muster.cluster.file import Foreman
 from muster.cluster.roster import Roster
 from muster.cluster.statements import Statements
 from muster.kernel.clock import FakeClock
@@ -35,6 +36,7 @@ from tests.servers.ruby import RubyProxy, feature
 
 pytestmark = pytest.mark.anyio
 
+TOLD = Foreman().told_version
 RUBY = "old.example.com"
 RUBY_ADDRESS = "127.0.2.9"
 
@@ -123,10 +125,10 @@ async def test_providers_versions_and_features_are_compared_across_kinds(pair: P
     ours = pair.ours.name
     assert await pair.drifted() == {
         "dns.settings.use_provider": {ours: "dns_memory", RUBY: "dns_nsupdate"},
-        "dns.version": {ours: "3.11.0", RUBY: "3.12.0"},
-        "logs.version": {ours: "3.11.0", RUBY: "3.12.0"},
+        "dns.version": {ours: TOLD, RUBY: "3.12.0"},
+        "logs.version": {ours: TOLD, RUBY: "3.12.0"},
         "templates.state": {ours: "disabled", RUBY: "running"},
-        "version": {ours: "3.11.0", RUBY: "3.12.0"},
+        "version": {ours: TOLD, RUBY: "3.12.0"},
     }
     said = pair.cli("--certificate", str(pair.ours.client()))
     assert said.code == 1, said

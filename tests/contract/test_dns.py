@@ -25,7 +25,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from muster.edge.feature import Surroundings
-from muster.features.dns.contract import SRV, Data, DNSProvider, Record, RecordType
+from muster.features.dns.contract import SRV, Data, DNSProvider, NoZone, Record, RecordType
 from muster.features.dns.providers import nsupdate, smart_proxy
 from muster.features.dns.providers.memory import MemoryDNS
 from muster.features.dns.settings import Algorithm, NSUpdateSettings, SmartProxySettings
@@ -33,12 +33,16 @@ from muster.kernel.errors import Conflict, Misconfigured, MusterError, NotFound,
 from muster.kernel.names import FQDN, ServiceName
 from muster.kernel.secrets import Secret
 from muster.policy.metered import OperationMetrics
-from tests.servers import bind, member
+from tests.servers import bind, member, powerdns
 from tests.servers.bind import BindServer, Zone
 from tests.servers.member import CLUSTER_ADDRESS, TRUSTED, Member
+from tests.servers.powerdns import PowerDNSServer
 
+Server = BindServer | PowerDNSServer
 CALLER = "proxy00.example.com"
-PROVIDERS = ("nsupdate", "memory", "smart_proxy")
+# The way to keep records, and where it is not plain BIND, the server it keeps them on.
+PROVIDERS = ("nsupdate", "nsupdate-views", "nsupdate-powerdns", "memory", "smart_proxy")
+ON_REAL_SERVERS = [p for p in PROVIDERS if p != "memory"]
 ALGORITHMS = get_args(Algorithm)
 KEYS = {"muster-test": "hmac-sha256", **{f"with-{a}": a for a in ALGORITHMS}}
 ZONES = (
@@ -102,6 +106,22 @@ def named(needs: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture(scope="module")
+def viewed(needs: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[BindServer]:
+    """A BIND that shows the zones to its key, and to everybody else one of them, with other records."""
+    needs("bind")
+    outside = (Zone("example.com", ("static IN A 192.0.2.99",)),)
+    with bind.running(tmp_path_factory.mktemp("views"), zones=ZONES, others=outside) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def powerdns_server(needs: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[PowerDNSServer]:
+    needs("powerdns")
+    with powerdns.running(tmp_path_factory.mktemp("powerdns"), zones=ZONES) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
 def other_member(named: BindServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Member]:
     settings = {"server": named.address, "port": named.port, "key_file": str(named.key_file)}
     with member.running(
@@ -114,16 +134,20 @@ def other_member(named: BindServer, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(params=PROVIDERS)
 async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
-    opened = {"nsupdate": _nsupdate, "memory": _memory, "smart_proxy": _smart_proxy}[request.param]
-    async with opened(request) as found:
+    kind, _, server = request.param.partition("-")
+    if kind == "nsupdate":
+        fixture = {"": "named", "views": "viewed", "powerdns": "powerdns_server"}[server]
+        opened = _nsupdate(request.getfixturevalue(fixture))
+    else:
+        opened = {"memory": _memory, "smart_proxy": _smart_proxy}[kind](request)
+    async with opened as found:
         yield found
 
 
 @contextlib.asynccontextmanager
-async def _nsupdate(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
-    server: BindServer = request.getfixturevalue("named")
+async def _nsupdate(server: Server) -> AsyncIterator[Subject]:
     async with nsupdate.opened(_to(server, key_file=server.key_file), 300) as provider:
-        yield Subject("nsupdate", provider, _in_bind(server), server.stop, server.start)
+        yield Subject("nsupdate", provider, _on(server), server.stop, server.start)
 
 
 @contextlib.asynccontextmanager
@@ -144,10 +168,10 @@ async def _smart_proxy(request: pytest.FixtureRequest) -> AsyncIterator[Subject]
     server: BindServer = request.getfixturevalue("named")
     other: Member = request.getfixturevalue("other_member")
     async with smart_proxy.opened(_to_member(other), _around(other)) as provider:
-        yield Subject("smart_proxy", provider, _in_bind(server), other.stop, other.start, False, False)
+        yield Subject("smart_proxy", provider, _on(server), other.stop, other.start, False, False)
 
 
-def _to(server: BindServer, **settings: Any) -> NSUpdateSettings:
+def _to(server: Server, **settings: Any) -> NSUpdateSettings:
     return NSUpdateSettings(server=server.address, port=server.port, timeout_s=3, **settings)
 
 
@@ -161,7 +185,7 @@ def _around(other: Member) -> Surroundings:
     return Surroundings(CALLER, OperationMetrics(CollectorRegistry()), mine.certificate, mine.key, mine.ca)
 
 
-def _in_bind(server: BindServer) -> Callable[[FQDN | ServiceName, RecordType], Any]:
+def _on(server: Server) -> Callable[[FQDN | ServiceName, RecordType], Any]:
     async def values(name: FQDN | ServiceName, kind: RecordType) -> set[Data]:
         return {_parsed(kind, line) for line in await asyncio.to_thread(server.dig, name, kind.value)}
 
@@ -298,7 +322,7 @@ async def test_a_cname_is_refused_at_a_zones_apex(subject: Subject) -> None:
 
 
 # Memory holds nothing but what Foreman manages.
-@pytest.mark.parametrize("subject", ["nsupdate", "smart_proxy"], indirect=True)
+@pytest.mark.parametrize("subject", ON_REAL_SERVERS, indirect=True)
 @pytest.mark.parametrize(("label", "type_name"), [("text", "TXT"), ("mail", "MX")])
 async def test_a_cname_is_refused_beside_what_foreman_does_not_manage(
     subject: Subject, label: str, type_name: str
@@ -309,6 +333,19 @@ async def test_a_cname_is_refused_beside_what_foreman_does_not_manage(
     assert await subject.is_empty(name, RecordType.CNAME)
     await subject.provider.add(a(name))
     await subject.provider.remove(name, RecordType.A)
+
+
+# A server that follows an alias into another zone of its own answers with that zone's SOA: PowerDNS does.
+@pytest.mark.parametrize("target", ["host.readonly.test", "host.child.example.com", "missing.readonly.test"])
+async def test_an_alias_into_another_zone_is_kept_in_its_own(subject: Subject, target: str) -> None:
+    record = alias(fresh(), target)
+    for _ in range(2):
+        await subject.provider.add(record)
+    with pytest.raises(Conflict):
+        await subject.provider.add(a(record.name))
+    assert await subject.holds(record)
+    await subject.provider.remove(record.name, RecordType.CNAME)
+    assert await subject.is_empty(record.name, RecordType.CNAME)
 
 
 async def test_other_records_are_refused_beside_a_cname(subject: Subject) -> None:
@@ -342,6 +379,21 @@ async def test_names_compare_without_case(subject: Subject) -> None:
 async def test_a_name_outside_every_zone_is_rejected(subject: Subject) -> None:
     with pytest.raises(Rejected, match=r"serves no zone for host\.nozone\.test"):
         await subject.provider.add(a("host.nozone.test"))
+
+
+@pytest.mark.parametrize("subject", ON_REAL_SERVERS, indirect=True)
+async def test_removing_where_even_the_zone_is_gone_is_told_apart(subject: Subject) -> None:
+    # The zone gone.readonly.test is no more, and the one above it, which nobody may change, answers in its place.
+    with pytest.raises(NoZone, match=r"no zone for a\.gone\.readonly\.test any more") as raised:
+        await subject.provider.remove(FQDN.parse("a.gone.readonly.test"), RecordType.A)
+    assert raised.value.status == 404
+    # There the zone is, and the server does not let us: that must not pass for done.
+    for name in ("nosuch.readonly.test", "host.readonly.test"):
+        with pytest.raises(Rejected, match="REFUSED"):
+            await subject.provider.remove(FQDN.parse(name), RecordType.A)
+    # A refusal may be another view, or a server that has not loaded its zones.
+    with pytest.raises(Rejected, match=r"serves no zone for a\.nozone\.test"):
+        await subject.provider.remove(FQDN.parse("a.nozone.test"), RecordType.A)
 
 
 async def test_what_is_looked_up_is_what_the_server_holds(subject: Subject) -> None:
@@ -511,21 +563,91 @@ async def test_something_that_is_no_dns_server_is_named(reply: bytes) -> None:
     assert f"127.0.0.1#{port}" in str(error)
 
 
-@pytest.mark.parametrize("rcode", [dns.rcode.REFUSED, dns.rcode.NOTIMP])
-async def test_where_a_server_does_not_answer_any_its_no_is_a_conflict_all_the_same(rcode: dns.rcode.Rcode) -> None:
-    asked: list[str] = []
+Answered = Callable[[dns.message.Message], dns.message.Message]
 
-    async def answered(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+
+@contextlib.asynccontextmanager
+async def scripted(answered: Answered) -> AsyncIterator[int]:
+    """Yield the port of a DNS server over TCP that answers as it is told."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError):
             while True:
                 wire = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
-                reply = _without_any(dns.message.from_wire(wire), rcode, asked).to_wire()
+                reply = answered(dns.message.from_wire(wire, keyring=False)).to_wire()
                 writer.write(len(reply).to_bytes(2, "big") + reply)
         writer.close()
 
-    server = await asyncio.start_server(answered, "127.0.0.1", 0)
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
     async with server:
-        settings = NSUpdateSettings(server="127.0.0.1", port=server.sockets[0].getsockname()[1], timeout_s=2)
+        yield server.sockets[0].getsockname()[1]
+
+
+def _denying(rcode: dns.rcode.Rcode, to_updates: dns.rcode.Rcode) -> Answered:
+    """Answer questions so, with the SOA of a zone further up, and updates otherwise."""
+
+    def answered(question: dns.message.Message) -> dns.message.Message:
+        reply = dns.message.Message(question.id)
+        reply.flags = dns.flags.QR | dns.flags.AA
+        reply.set_opcode(question.opcode())
+        reply.question = question.question
+        reply.set_rcode(to_updates if question.opcode() == dns.opcode.UPDATE else rcode)
+        if reply.rcode() in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
+            soa = "ns.test. root.test. 1 3600 600 86400 300"
+            reply.authority.append(dns.rrset.from_text("test.", 300, "IN", "SOA", soa))
+        return reply
+
+    return answered
+
+
+@pytest.mark.parametrize(
+    ("to_questions", "to_updates", "error"),
+    [
+        (dns.rcode.REFUSED, dns.rcode.REFUSED, Rejected),
+        (dns.rcode.SERVFAIL, dns.rcode.REFUSED, Unavailable),
+        # A server that is no primary answers questions, too, and learns late.
+        (dns.rcode.NXDOMAIN, dns.rcode.NOTAUTH, Rejected),
+        (dns.rcode.NXDOMAIN, dns.rcode.NOTIMP, Rejected),
+        (dns.rcode.NXDOMAIN, dns.rcode.SERVFAIL, Unavailable),
+        # The name is there, with records of another type or names below it.
+        (dns.rcode.NOERROR, dns.rcode.REFUSED, Rejected),
+        (dns.rcode.NXDOMAIN, dns.rcode.REFUSED, NoZone),
+    ],
+)
+async def test_only_a_denial_with_authority_makes_a_removal_done(
+    to_questions: dns.rcode.Rcode, to_updates: dns.rcode.Rcode, error: type[MusterError]
+) -> None:
+    async with scripted(_denying(to_questions, to_updates)) as port:
+        settings = NSUpdateSettings(server="127.0.0.1", port=port, timeout_s=2)
+        async with updater(settings) as provider:
+            with pytest.raises(MusterError) as raised:
+                await provider.remove(FQDN.parse("a.gone.test"), RecordType.A)
+    assert type(raised.value) is error
+
+
+@pytest.mark.parametrize("rcode", [dns.rcode.NOERROR, dns.rcode.NXDOMAIN])
+async def test_an_unsigned_answer_to_a_signed_question_is_not_believed(rcode: dns.rcode.Rcode) -> None:
+    async with scripted(_denying(rcode, dns.rcode.REFUSED)) as port:
+        key = {"key_name": "k", "key_secret": WRONG}
+        settings = NSUpdateSettings.model_validate({"server": "127.0.0.1", "port": port, "timeout_s": 2, **key})
+        async with updater(settings) as provider:
+            for asking in (provider.lookup, provider.remove):
+                with pytest.raises(Unavailable, match=r"something that is no answer .* requires a TSIG"):
+                    await asking(FQDN.parse("a.gone.test"), RecordType.A)
+
+
+async def test_a_soa_that_is_not_above_the_name_is_no_zone_for_it() -> None:
+    async with scripted(_denying(dns.rcode.NXDOMAIN, dns.rcode.REFUSED)) as port:
+        error = await _failure(NSUpdateSettings(server="127.0.0.1", port=port, timeout_s=2))
+    assert isinstance(error, Rejected)
+    assert "names no zone that never" in str(error)
+
+
+@pytest.mark.parametrize("rcode", [dns.rcode.REFUSED, dns.rcode.NOTIMP])
+async def test_where_a_server_does_not_answer_any_its_no_is_a_conflict_all_the_same(rcode: dns.rcode.Rcode) -> None:
+    asked: list[str] = []
+    async with scripted(lambda question: _without_any(question, rcode, asked)) as port:
+        settings = NSUpdateSettings(server="127.0.0.1", port=port, timeout_s=2)
         error = await _failure(settings, alias(FQDN.parse("held.example.com")))
     assert isinstance(error, Conflict)
     assert "holds records of a type that cannot be asked for" in str(error)
@@ -569,7 +691,26 @@ async def test_more_calls_than_connections_wait_their_turn(named: BindServer) ->
             assert await provider.lookup(record.name, RecordType.A) == {record.data}
 
 
-# What only another Smart Proxy has: certificates and names.
+# What only another Smart Proxy has: certificates and names, and features that it may lack.
+
+
+@pytest.mark.parametrize("status", [404, 503])
+async def test_another_proxy_without_dns_has_removed_nothing(status: int, other_member: Member) -> None:
+    said = {404: b"Requested url was not found", 503: b"Feature dns is not configured on this member"}[status]
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 %d No\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (status, len(said), said))
+        writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    async with server:
+        settings = SmartProxySettings(url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        async with smart_proxy.opened(settings, _around(other_member)) as provider:
+            with pytest.raises(Unavailable):
+                await provider.remove(FQDN.parse("a.example.com"), RecordType.A)
+            with pytest.raises(Unavailable):
+                await provider.add(a("a.example.com"))
 
 
 async def test_another_proxy_that_does_not_trust_us_is_an_error_with_its_words(other_member: Member) -> None:

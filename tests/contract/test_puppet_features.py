@@ -104,7 +104,8 @@ PARAMS: dict[str, Any] = {
     "req": None,
     "port": "80",
     "workers": 4,
-    "ssl": False,
+    # As the Ruby proxy tells it: a literal false counts as none there, and its source does.
+    "ssl": "false",
     "mods": ["ssl", "php"],
     "options": {"a": 1},
     "none": "undef",
@@ -355,8 +356,12 @@ def test_environments_are_told_in_the_servers_order_with_their_paths(site: Site,
 
 @pytest.mark.parametrize("name", ["missing", "MISSING_2", "no-such"])
 @pytest.mark.parametrize("end", ["", "/classes", "/classes_and_errors"])
-def test_an_environment_that_is_not_there_is_404(foreman: Member, name: str, end: str) -> None:
+def test_an_environment_that_is_not_there_is_404(site: Site, foreman: Member, name: str, end: str) -> None:
     expected = (404, f"Could not find environment '{name}'")
+    if name == "no-such" and end:
+        # What could be no environment's name is told in the server's own words, and by the Ruby proxy's status.
+        status, words = site.ask("GET", f"/puppet/v3/environment_classes?environment={name}")
+        expected = (406, f"Failed to show puppet classes: {status} {words.decode()}")
     assert told(foreman, "GET", f"/puppet/environments/{name}{end}") == expected
 
 
@@ -390,7 +395,15 @@ def test_a_manifest_that_does_not_parse_is_told_with_the_servers_words(site: Sit
     }
     assert described["req"] == {"name": "req", "type": "String"}
     _, upstream = site.ask("GET", "/puppet/v3/environment_classes?environment=production")
-    assert files == json.loads(upstream)["files"]
+    # Variables stand in braces, as the Ruby proxy tells them here, too.
+    expected = json.loads(upstream)["files"]
+    for parameter in (p for f in expected for c in f.get("classes", ()) for p in c["params"]):
+        for key in ("default_literal", "default_source"):
+            value = parameter.get(key)
+            if isinstance(value, str) and re.match(r"\$[^{]", value):
+                parameter[key] = f"${{{value[1:]}}}"
+    assert files == expected
+    assert described["user"]["default_source"] == "${apache::params::user}"
 
 
 def test_what_was_told_once_is_asked_for_by_its_etag(site: Site, foreman: Member) -> None:

@@ -21,6 +21,7 @@ def missing(name: str) -> str | None:
         "namespaces": _namespaces,
         "nginx": _nginx,
         "postgresql": _postgresql,
+        "powerdns": _powerdns,
         "puppet": _puppet,
         "puppetserver": _puppetserver,
         "softhsm": _softhsm,
@@ -71,6 +72,13 @@ def _namespaces() -> str | None:
     if tried.returncode != 0 or not sbin("ip"):
         return "this machine lets nobody make network namespaces, or has no ip (Debian package iproute2)"
     return None
+
+
+def _powerdns() -> str | None:
+    from tests.servers.powerdns import SCHEMA
+
+    found = sbin("pdns_server") and shutil.which("pdnsutil") and SCHEMA.exists()
+    return None if found else "no PowerDNS on this machine (Debian packages pdns-server, pdns-backend-sqlite3)"
 
 
 def _puppet() -> str | None:

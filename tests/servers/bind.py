@@ -13,6 +13,8 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from muster.cli.demo import bind as demo
 from muster.cli.demo.bind import Bind, Zone
+from muster.features.dns.providers.tsig_key import key_from
+from muster.features.dns.settings import NSUpdateSettings
 
 __all__ = ["BindServer", "Zone", "running"]
 
@@ -20,11 +22,12 @@ __all__ = ["BindServer", "Zone", "running"]
 class BindServer:
     """A running ``named``. Use :func:`running`."""
 
-    def __init__(self, bind: Bind, portal: BlockingPortal) -> None:
+    def __init__(self, bind: Bind, portal: BlockingPortal, *, asks_with_key: bool = False) -> None:
         self._bind = bind
         self._portal = portal
         self.address, self.port = bind.address, bind.port
         self.key_file = bind.key_file
+        self._key = key_from(NSUpdateSettings(key_file=bind.key_file)) if asks_with_key else None
 
     def key(self, name: str) -> Path:
         """Return the file of a key that is not the first."""
@@ -40,6 +43,8 @@ class BindServer:
         """Return the records the server itself has, one text each, sorted; aliases are not followed."""
         question = dns.message.make_query(name, kind)
         question.flags = 0
+        if self._key is not None:
+            question.use_tsig(self._key)
         answer = dns.query.tcp(question, self.address, timeout=5, port=self.port)
         return sorted(f"{r.name} {r.ttl} IN {kind} {d}" for r in answer.answer if r.rdtype.name == kind for d in r)
 
@@ -58,11 +63,15 @@ def running(
     *,
     zones: Sequence[Zone],
     keys: Mapping[str, str] | None = None,
+    others: Sequence[Zone] | None = None,
 ) -> Iterator[BindServer]:
-    """Yield a BIND that is primary for the zones; every key (name to algorithm) may change them."""
+    """Yield a BIND that is primary for the zones; every key (name to algorithm) may change them.
+
+    With ``others`` it shows the zones to whoever brings a key, and to everybody else those others.
+    """
     given = {"muster-test": "hmac-sha256"} if keys is None else keys
     with (
         start_blocking_portal(name="bind") as portal,
-        portal.wrap_async_context_manager(demo.running(directory, zones=zones, keys=given)) as bind,
+        portal.wrap_async_context_manager(demo.running(directory, zones=zones, keys=given, others=others)) as bind,
     ):
-        yield BindServer(bind, portal)
+        yield BindServer(bind, portal, asks_with_key=others is not None)

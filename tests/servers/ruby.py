@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from muster.cluster.file import Foreman
 from muster.pki.bundles import BundlePaths
 from tests.servers.client import Place
 
@@ -34,7 +35,7 @@ class RubyProxy:
 
     place: Place
     trusted: str
-    version: str = "3.11.0"
+    version: str = Foreman().told_version
     features: dict[str, dict[str, Any]] = field(default_factory=dict)
     raw: dict[str, tuple[int, str]] = field(default_factory=dict)
     server_names: set[str | None] = field(default_factory=set)

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import bind, member
+from tests.servers import bind, member, puppet_api
 from tests.servers.bind import BindServer
-from tests.servers.member import Member
+from tests.servers.member import TRUSTED, Member
+from tests.servers.puppet_api import PuppetAPI, Said
 from tests.wire import golden, identities
 
 
@@ -34,12 +35,31 @@ def lab(
 
 # Not for the session: the member runs in this process, and tests of other rooms set up logging for themselves.
 @pytest.fixture(scope="module")
-def proxy(lab: BindServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Member]:
+def puppet(recordings: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PuppetAPI]:
+    """The lab's Puppet server: what it has is what the recorded answers and questions show."""
+    with puppet_api.running(tmp_path_factory.mktemp("puppet"), client=TRUSTED) as api:
+        for name, told in golden.certificates().items():
+            api.certificates[name] = told
+        api.issued = golden.issued()
+        api.module_paths, api.manifests = golden.environments()
+        api.failures["/puppet/v3/environment_classes?environment=broken"] = Said(500, "puppet exploded")
+        yield api
+
+
+@pytest.fixture(scope="module")
+def proxy(lab: BindServer, puppet: PuppetAPI, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Member]:
     nsupdate = {"server": lab.address, "port": lab.port, "key_file": str(lab.key_file)}
     with member.running(
         tmp_path_factory.mktemp("proxy"),
         # The recorded proxy had every module on both listeners.
-        features={"dns": {"enabled": True, "nsupdate": nsupdate}, "logs": {"enabled": True}},
+        features={
+            "dns": {"enabled": True, "nsupdate": nsupdate},
+            "puppetca": {"enabled": True, "provider": "puppetserver", "puppetserver": puppet.settings},
+            "puppet": {"enabled": True, "puppetserver": puppet.settings},
+            "logs": {"enabled": True},
+        },
+        # The Ruby proxy of the recordings is a 3.11.
+        foreman={"trusted_hosts": [TRUSTED], "version": "3.11"},
         names=identities.NAMES,
         # The recorded handshakes were with an RSA key.
         key_kind="rsa-2048",

@@ -5,11 +5,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+from muster.features import settings_models
 
 BIND = "<BIND>"
 """Stands for the DNS server's ``ADDRESS#PORT``."""
+PUPPETSERVER = "<PUPPETSERVER>"
+"""Stands for the Puppet server's URL."""
+RECORDED_PUPPETSERVER = "https://localhost:18140"
 
 
 @dataclass(frozen=True)
@@ -17,30 +24,56 @@ class Difference:
     """Our answer in place of the recorded one.
 
     Attributes:
-        body: the whole body; None: it holds something that changes from run to run and is tested elsewhere.
+        body: the whole body, or the rule that makes it of the recorded one; None: it holds something that changes from run
+            to run and is tested elsewhere.
+        tries: how often each call to the Puppet server is made, where it is not once.
         effects: our DNS records after the call, by ``NAME TYPE``; what is not named is as recorded.
     """
 
     status: int
-    body: str | None
+    body: str | Callable[[str], str] | None
     reason: str
     effects: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    tries: int = 1
+
+    def expected(self, recorded: str) -> str | None:
+        """Return the body we are to answer with."""
+        return self.body(recorded) if callable(self.body) else self.body
+
+
+# The Ruby proxy of the recordings ran every module; of each answer that names them, those that we have are ours to give.
+OURS = frozenset(settings_models())
+
+
+def _ours(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in found.items() if name in OURS}
+
+
+def _written(content: Any) -> str:
+    return json.dumps(content, separators=(",", ":"), ensure_ascii=False)
+
+
+def _version(recorded: str) -> str:
+    """The recorded version in the form of a release, with the modules we have, in the recorded order."""
+    found = json.loads(recorded)
+    return _written({"version": found["version"].removesuffix("-develop"), "modules": _ours(found["modules"])})
+
+
+def _features(recorded: str) -> str:
+    return _written([name for name in json.loads(recorded) if name in OURS])
+
+
+def _v2_features(recorded: str) -> str:
+    """The recorded entries of what we have, in the recorded order, with this run's Puppet server."""
+    return _written(_ours(json.loads(recorded))).replace(RECORDED_PUPPETSERVER, PUPPETSERVER)
 
 
 _VERSION = Difference(
-    200,
-    '{"version":"3.11.0","modules":{"dns":"3.11.0","logs":"3.11.0"}}',
-    "Only dns and logs run here, in load order, and a stable protocol version is said (§5, §23: a plausible version).",
+    200, _version, "Only what we have runs here, and a release says its version (§5, §23: plausible)."
 )
-_FEATURES = Difference(200, '["dns","logs"]', "Only dns and logs run here; sorted as recorded (§5).")
+_FEATURES = Difference(200, _features, "Only what we have runs here; sorted as recorded (§5).")
 _V2_FEATURES = Difference(
-    200,
-    '{"dns":{"http_enabled":true,"https_enabled":true,"settings":{"use_provider":"dns_nsupdate"},"state":"running",'
-    '"capabilities":[]},"puppet":{"http_enabled":false,"https_enabled":false,"settings":{"puppet_url":null,'
-    '"use_provider":null},"state":"disabled","capabilities":[]},"puppetca":{"http_enabled":false,'
-    '"https_enabled":false,"settings":{"use_provider":null},"state":"disabled","capabilities":[]},'
-    '"logs":{"http_enabled":true,"https_enabled":true,"settings":{},"state":"running","capabilities":[]}}',
-    "Only dns and logs run here; keys, their order and the entries themselves are as recorded (§5).",
+    200, _v2_features, "Only what we have is named; entries, keys and their order as recorded (§5)."
 )
 
 
@@ -69,6 +102,14 @@ def _no_zone(doing: str, name: str) -> Difference:
         400,
         f"{BIND} serves no zone for {name} (REFUSED); {doing} not done",
         "Success for nothing done becomes an error (§21, baseline 1: a zone the server lacks).",
+    )
+
+
+def _list_of(*names: str) -> Difference:
+    return Difference(
+        200,
+        _written(names),
+        "The list is in the store: what was refused, and what was written into the Ruby proxy's file by hand, is not on it.",
     )
 
 
@@ -130,6 +171,12 @@ DIFFERENCES: dict[tuple[str, int], Difference] = {
     ("dns", 191): _not_one_text("fqdn", "dict"),
     ("dns", 192): _not_one_text("type", "list"),
     ("dns", 193): _not_one_text("value", "list"),
+    ("dns", 196): Difference(
+        415,
+        "A multipart form is not understood here; send it urlencoded, as Foreman does",
+        "Foreman never sends multipart forms, and a parser that nobody needs is only a risk (§2.1, hardening).",
+        {"gm.example.com A": ()},
+    ),
     ("dns", 197): _no_zone("adding a.nozone.test A 192.168.120.63", "a.nozone.test"),
     ("dns", 198): Difference(
         400,
@@ -138,4 +185,30 @@ DIFFERENCES: dict[tuple[str, int], Difference] = {
         "One sentence that says who refused what instead of a tool's output (§23, error bodies).",
         {"new.readonly.test A": (), "host.readonly.test A": ("host.readonly.test. 300 IN A 10.9.9.9",)},
     ),
+    ("puppetca", 694): Difference(
+        404,
+        "Attempt to remove nonexistent client autosign for a.example.com",
+        "The list is in the store, not in a file that may be missing: nothing to remove is 404 (§12).",
+    ),
+    ("puppetca", 700): Difference(
+        406,
+        "Failed to enable autosign for #comment: #comment is no certname, nor * or *.DOMAIN",
+        "A comment is no name; we are stricter (§23, hardening).",
+    ),
+    ("puppetca", 701): _list_of("a.example.com", "b.example.com", "*.example.com"),
+    ("puppetca", 718): Difference(
+        404, "", "The list is asked, so that muster-autosign serves names, too; what is no request is not signed."
+    ),
+    ("puppetca", 721): Difference(
+        503,
+        lambda recorded: recorded,
+        "A CA that fails is 503: trying again may help. The words are as recorded.",
+        tries=3,
+    ),
+    ("puppetca", 722): Difference(
+        406,
+        "Failed to sign certificate(s) for a b: a b is no certname",
+        "A blank is refused here; there a CA is asked, and answers with a page (§23, hardening).",
+    ),
+    ("puppetca", 724): _list_of("a.example.com", "*.example.com"),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Any
 from urllib.parse import quote
 
 from tests.servers.bind import Zone
+from tests.servers.puppet_api import Asked
 
-FILES = ("root", "auth", "logs", "dns")
+FILES = ("root", "auth", "logs", "dns", "puppetca", "puppet")
 _BOUNDARY = "------------------------7f0d3b2a9c"
 
 
@@ -76,9 +78,18 @@ class Exchange:
         given = self.line.get("effects") or []
         found = []
         for one in [given] if isinstance(given, dict) else given:
+            if "dig" not in one:
+                # A file of the Ruby proxy's, which we do not keep.
+                continue
             name, kind = one["dig"].split()
             found.append(Effect(name, kind, tuple(one["answer"])))
         return tuple(found)
+
+    @property
+    def upstream(self) -> tuple[Asked, ...] | None:
+        """Return what the proxy asked of the Puppet server meanwhile; None: it is not recorded."""
+        given = self.line.get("upstream")
+        return None if given is None else tuple(Asked.of(u["method"], u["path"], u["body"]) for u in given)
 
     def raw(self, path: str | None = None) -> bytes:
         """Return the request as curl sent it, its path untouched."""
@@ -100,6 +111,8 @@ class Exchange:
         form, multipart = self.line.get("form"), self.line.get("multipart")
         if multipart is not None:
             return _multipart(multipart), f"multipart/form-data; boundary={_BOUNDARY}"
+        if self.line.get("data") is not None:
+            return str(self.line["data"]).encode(), self.line["content_type_sent"]
         if self.line.get("json") is not None:
             return json.dumps(self.line["json"]).encode(), "application/json"
         if form is None:
@@ -116,6 +129,47 @@ def _multipart(fields: Mapping[str, str]) -> bytes:
 def exchanges() -> list[Exchange]:
     """Return every exchange this member is to answer, in the order in which they are played."""
     return [Exchange(name, line) for name in FILES for line in lines(name)]
+
+
+_STATES = {"pending": "requested", "valid": "signed", "revoked": "revoked"}
+
+
+def certificates() -> dict[str, dict[str, Any]]:
+    """Return what the lab's Puppet CA knew before the first call, from the first list; ends that have passed count there."""
+    found = json.loads(_recorded("puppetca", "/puppet/ca")["body"])
+    known = {}
+    for name, shown in found.items():
+        has_ended = (shown["not_after"] or "9") < "2026"
+        told = {"state": "signed" if has_ended else _STATES[shown["state"]], **shown_by_the_ca(shown)}
+        known[name] = told
+    return known
+
+
+def shown_by_the_ca(shown: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a list's entry in the CA's own keys, less its state."""
+    told = {"fingerprint": shown["fingerprint"], "serial_number": shown["serial"]}
+    told |= {key: shown[key] for key in ("not_before", "not_after")}
+    return {key: value for key, value in told.items() if value is not None}
+
+
+def issued() -> dict[str, Any]:
+    """Return what the lab's CA says of any certificate: they all had one serial and the same two dates."""
+    found = json.loads(_recorded("puppetca", "/puppet/ca")["body"])
+    return shown_by_the_ca(next(shown for shown in found.values() if shown["state"] == "valid"))
+
+
+def environments() -> tuple[dict[str, list[str]], dict[str, list[dict[str, Any]]]]:
+    """Return module paths and manifests of the lab's environments; the one that has classes stands for both."""
+    names = json.loads(_recorded("puppet", "/puppet/environments")["body"])
+    paths = json.loads(_recorded("puppet", "/puppet/environments/production")["body"])["paths"]
+    told = _recorded("puppet", "/puppet/environments/production/classes_and_errors")["body"]
+    # There the Ruby proxy has put braces around a variable's name already; Puppet servers have none.
+    manifests = json.loads(re.sub(r"\$\{([^}]*)\}", r"$\1", told))
+    return dict.fromkeys(names, paths), dict.fromkeys(names, manifests)
+
+
+def _recorded(name: str, path: str) -> dict[str, Any]:
+    return next(line for line in lines(name) if line["path"] == path)
 
 
 def zones() -> Sequence[Zone]:

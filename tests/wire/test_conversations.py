@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +16,9 @@ import pytest
 from tests.servers.bind import BindServer
 from tests.servers.client import Answer, Connection, Place, tls_client
 from tests.servers.member import Member
+from tests.servers.puppet_api import Asked, PuppetAPI, Said
 from tests.wire import golden
-from tests.wire.differences import BIND, DIFFERENCES
+from tests.wire.differences import BIND, DIFFERENCES, PUPPETSERVER
 from tests.wire.golden import Effect, Exchange
 
 EXCHANGES = golden.exchanges()
@@ -26,26 +28,44 @@ _RECORDED_MOMENT = re.compile(r"(?<=from_timestamp=)1795\d{6}\.\d+")
 
 @dataclass(frozen=True)
 class Played:
-    """What came back; status 0: the connection failed."""
+    """What came back, and what was asked of the Puppet server meanwhile; status 0: the connection failed."""
 
     status: int
     body: str
     effects: tuple[Effect, ...]
     headers: Mapping[str, str]
+    upstream: tuple[Asked, ...]
 
 
 @pytest.fixture(scope="module")
-def played(proxy: Member, lab: BindServer, clients: Mapping[str, Path]) -> dict[tuple[str, int], Played]:
+def played(
+    proxy: Member, lab: BindServer, puppet: PuppetAPI, clients: Mapping[str, Path]
+) -> dict[tuple[str, int], Played]:
     _wait_for_store(proxy)
     found: dict[tuple[str, int], Played] = {}
     begun: dict[str, float] = {}
     for exchange in EXCHANGES:
         moment = begun.setdefault(exchange.file, time.time())
         path = _RECORDED_MOMENT.sub(str(moment), exchange.line["path"])
-        answer = _played(exchange, path, proxy, clients)
+        puppet.asked.clear()
+        with _meanwhile(exchange, puppet):
+            answer = _played(exchange, path, proxy, clients)
+        upstream = tuple(puppet.asked)
         effects = tuple(Effect(e.name, e.type, tuple(lab.dig(e.name, e.type))) for e in _effects(exchange))
-        found[exchange.key] = Played(answer.status, answer.text, effects, answer.headers)
+        found[exchange.key] = Played(answer.status, answer.text, effects, answer.headers, upstream)
     return found
+
+
+@contextlib.contextmanager
+def _meanwhile(exchange: Exchange, puppet: PuppetAPI) -> Iterator[None]:
+    """Hold the lab in the state that an exchange's note tells of."""
+    if exchange.line["note"] != "Puppet CA answers 500":
+        yield
+        return
+    path = "/puppet-ca/v1/certificate_statuses/foreman"
+    puppet.failures[path] = Said(500, "CA is broken")
+    yield
+    del puppet.failures[path]
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +105,8 @@ def _effects(exchange: Exchange) -> tuple[Effect, ...]:
 
 def _expected(exchange: Exchange) -> tuple[int, str | None, tuple[Effect, ...]]:
     line, difference = exchange.line, DIFFERENCES.get(exchange.key)
-    status, body = (difference.status, difference.body) if difference else (line["status"], line["body"])
+    recorded = line["status"], line["body"]
+    status, body = (difference.status, difference.expected(line["body"])) if difference else recorded
     ours = difference.effects if difference else {}
     effects = tuple(Effect(e.name, e.type, ours.get(f"{e.name} {e.type}", e.answer)) for e in _effects(exchange))
     return status, body, effects
@@ -100,16 +121,25 @@ def _comparable(exchange: Exchange, body: str) -> str:
 
 @pytest.mark.parametrize("exchange", EXCHANGES, ids=lambda e: e.id)
 def test_the_answer_is_the_recorded_one(
-    exchange: Exchange, played: dict[tuple[str, int], Played], bind_place: str
+    exchange: Exchange, played: dict[tuple[str, int], Played], bind_place: str, puppet: PuppetAPI
 ) -> None:
     ours = played[exchange.key]
     status, body, effects = _expected(exchange)
-    body = body and body.replace(BIND, bind_place)
+    body = body and body.replace(BIND, bind_place).replace(PUPPETSERVER, puppet.url)
     assert (ours.status, _comparable(exchange, ours.body)) == (
         status,
         _comparable(exchange, ours.body if body is None else body),
     ), exchange.line["note"]
     assert ours.effects == effects, exchange.line["note"]
+
+
+@pytest.mark.parametrize("exchange", [e for e in EXCHANGES if e.upstream is not None], ids=lambda e: e.id)
+def test_the_puppet_server_is_asked_what_it_was_asked_then(
+    exchange: Exchange, played: dict[tuple[str, int], Played]
+) -> None:
+    tries = DIFFERENCES[exchange.key].tries if exchange.key in DIFFERENCES else 1
+    expected = [one for one in exchange.upstream or () for _ in range(tries)]
+    assert list(played[exchange.key].upstream) == expected, exchange.line["note"]
 
 
 def _has_recorded_type(exchange: Exchange) -> bool:
@@ -145,7 +175,7 @@ def test_every_difference_says_why() -> None:
 
 def test_all_files_were_played(recordings: None) -> None:
     assert {e.file for e in EXCHANGES} == set(golden.FILES)
-    assert len(EXCHANGES) == 174
+    assert len(EXCHANGES) == 221
 
 
 def test_a_request_id_is_never_echoed(played: dict[tuple[str, int], Played]) -> None:

@@ -59,7 +59,7 @@ from muster.pki.trust import RevocationLists, Trust
 from muster.policy.metered import OperationMetrics
 from muster.store.engine import Store
 from muster.store.place import Place
-from muster.version import PROTOCOL_VERSION, VERSION
+from muster.version import VERSION
 
 if TYPE_CHECKING:
     from muster.app.authority import AuthorityProcess
@@ -337,7 +337,8 @@ class MemberProcess:
     def facts(self) -> dict[str, Any]:
         """Return what this member is made of, field for field what :mod:`muster.balancer.census` hears on the wire."""
         running = self.features.running()
-        version = {"version": PROTOCOL_VERSION, "modules": dict.fromkeys(running, PROTOCOL_VERSION)}
+        told = self.features.version
+        version = {"version": told, "modules": dict.fromkeys(running, told)}
         features = {name: s.as_json() for name, s in self.features.served.items()}
         own = (str(self.member.name), self.member.address)
         # Not from the disk: what lies there may have been refused.
@@ -658,7 +659,7 @@ async def member_opened(
         collector(registry=registry)
     counted = EdgeMetrics(registry)
     counted.follow(rings)
-    served = Features()
+    served = Features(version=cluster.foreman.told_version)
     own_health = Health(str(member.name), frozenset(s.name for s in balancing.services))
     gate = Gate(Callers.of(cluster), cluster.foreman.forward_verify, names or SystemNames())
     async with contextlib.AsyncExitStack() as stack:

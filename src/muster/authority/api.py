@@ -20,7 +20,7 @@ from muster.authority.authority import PuppetCA, ttl_of
 from muster.authority.certnames import ROUTABLE
 from muster.authority.ledger import refuse_unwritable
 from muster.edge import paths
-from muster.edge.replies import SERVER_HEADER, Header, Reply
+from muster.edge.replies import RETRY_AFTER, SERVER_HEADER, Header, Reply
 from muster.edge.request import Request
 from muster.edge.routes import Mount
 from muster.kernel.errors import Conflict, Denied, Misconfigured, NotFound, Rejected, Unavailable
@@ -473,7 +473,8 @@ def _nothing(content_type: bytes) -> Reply:
 def _reply(status: int, text: str, content_type: bytes, *extra: Header) -> Reply:
     body = text.encode("utf-8", "replace")
     length = (b"content-length", b"%d" % len(body))
-    return Reply(status, body, [(b"content-type", content_type), length, SERVER_HEADER, *extra])
+    later = (RETRY_AFTER,) if status == 503 else ()
+    return Reply(status, body, [(b"content-type", content_type), length, SERVER_HEADER, *later, *extra])
 
 
 def _bare(status: int, text: str) -> Reply:

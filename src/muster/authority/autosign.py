@@ -20,6 +20,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from muster.authority.certnames import refuse_unless_hostname
 from muster.authority.csr import CertificateRequest
+from muster.authority.ledger import refuse_unwritable
 from muster.cluster.file import Authority as Settings
 from muster.kernel.errors import Conflict, MusterError, NotFound, Rejected
 from muster.kernel.files import read_bounded
@@ -77,10 +78,10 @@ class Autosign:
         return None
 
     async def hosts(self) -> list[str]:
-        """Return the names on Foreman's list, in order."""
+        """Return the names on Foreman's list, in the order in which they came to it."""
+        query = select(autosign_hosts.c.certname).order_by(autosign_hosts.c.added_at, autosign_hosts.c.certname)
         async with self._store.read() as uow:
-            rows = await uow.connection.execute(select(autosign_hosts.c.certname).order_by(autosign_hosts.c.certname))
-            return list(rows.scalars())
+            return list((await uow.connection.execute(query)).scalars())
 
     async def add_host(self, certname: str, *, by: str) -> None:
         """Put a name, ``*`` or ``*.example.net`` on the list; it may be there already.
@@ -99,7 +100,9 @@ class Autosign:
 
         Raises:
             NotFound: it is not on it.
+            Rejected: no list could hold it.
         """
+        refuse_unwritable(certname)
         async with self._store.write() as uow:
             gone = delete(autosign_hosts).where(autosign_hosts.c.certname == certname)
             if (await uow.connection.execute(gone)).rowcount == 0:
@@ -131,7 +134,9 @@ class Autosign:
 
         Raises:
             NotFound: it has none that could still be used.
+            Rejected: none could be for such a name.
         """
+        refuse_unwritable(certname)
         async with self._store.write() as uow:
             gone = delete(autosign_tokens).where(
                 autosign_tokens.c.certname == certname, autosign_tokens.c.used_at.is_(None)

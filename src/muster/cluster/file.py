@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from muster.kernel.errors import Rejected
 from muster.kernel.names import FQDN, host_or_address
@@ -53,7 +62,21 @@ def _with_prefix(value: str) -> str:
     return str(address)
 
 
+def _quoted(value: Any) -> Any:
+    if isinstance(value, int | float):
+        # YAML has read 3.10 as the number 3.1 already.
+        raise ValueError('is a number; write it in quotes: "3.10"')  # noqa: TRY004 - what pydantic takes for a finding
+    return value
+
+
+def _foreman_version(value: str) -> str:
+    if not re.match(r"(?:0|[1-9][0-9]{0,3})(?:\.(?:0|[1-9][0-9]{0,3})){1,2}\Z", value):
+        raise ValueError("is no version of Foreman: MAJOR.MINOR or MAJOR.MINOR.PATCH, as in 5.0 or 5.0.1")
+    return value
+
+
 Host = Annotated[str, AfterValidator(_host)]
+ForemanVersion = Annotated[str, BeforeValidator(_quoted), AfterValidator(_foreman_version)]
 AddressWithPrefix = Annotated[str, AfterValidator(_with_prefix)]
 Interface = Annotated[str, StringConstraints(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,14}\z")]
 RequestPath = Annotated[
@@ -83,6 +106,9 @@ class Foreman(Settings):
         None
     )
     """Foreman's own URL."""
+    version: ForemanVersion = "5.0"
+    """Foreman's version, in quotes: ``"3.14"``; members say it is theirs (``/version``). Up to 5.0.0 Foreman warns of
+    Smart Proxies of another major version, of an earlier minor one, and of those more than one ahead."""
     trusted_hosts: tuple[FQDN, ...] | None = None
     """Names that may use protected routes, with a certificate of any trusted CA, and over plain HTTP where a feature is
     open to it. Absent: the host of ``url``, and members and balancers with certificates of the cluster's own CA; without
@@ -98,6 +124,11 @@ class Foreman(Settings):
     protected calls with its certificates are 503."""
     forward_verify: bool = True
     """Whether a name found for a plain HTTP client must resolve back to its address."""
+
+    @property
+    def told_version(self) -> str:
+        """The version in the form Foreman parses, ``x.y.z``."""
+        return self.version if self.version.count(".") == 2 else f"{self.version}.0"
 
 
 class Member(Settings):

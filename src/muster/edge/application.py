@@ -1,7 +1,8 @@
 """The ASGI application: one call from its first byte to its reply.
 
 A call's journey: request id → path → mount → is the feature here (503) → may the caller (403) → which route (404) → the
-feature's endpoint → reply, log, metrics. Everything a call may be refused for is decided before a feature sees it.
+feature's endpoint → may this page read the reply (403) → reply, log, metrics. Everything a call may be refused for is
+decided before a feature sees it; what a page of another site may not read is withheld whatever it says.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from muster.edge.routes import Access, Mount, Route, RouteTable
 from muster.kernel import log
 from muster.kernel.errors import Denied, MusterError, Unavailable
 from muster.kernel.log import LogRings
-from muster.kernel.names import source_of
+from muster.kernel.names import refuse_unless_text, source_of
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Scope = MutableMapping[str, Any]
@@ -111,7 +112,7 @@ class Application:
         self._refusals = log.Seldom()
         self._ids = map("{:08x}".format, itertools.count(int.from_bytes(os.urandom(3), "big") << 8))
         self._root: Mounted | None = None
-        self._by_first_segment: dict[str, list[tuple[str, Mounted | str]]] = {}
+        self._by_first_segment: dict[bytes, list[tuple[bytes, Mounted | str]]] = {}
         self._ways: dict[tuple[str, bytes], _Way] = {}
         self.mount(mounts)
 
@@ -125,9 +126,10 @@ class Application:
                 by_prefix[mounted.mount.prefix] = mounted
             else:
                 self._root = mounted
-        table: dict[str, list[tuple[str, Mounted | str]]] = {}
+        table: dict[bytes, list[tuple[bytes, Mounted | str]]] = {}
         for prefix in sorted(by_prefix, key=len, reverse=True):
-            table.setdefault(prefix.split("/")[1], []).append((prefix, by_prefix[prefix]))
+            written = prefix.encode()
+            table.setdefault(written.split(b"/")[1], []).append((written, by_prefix[prefix]))
         self._by_first_segment = table
         # Routes without parameters are asked most; their way is found once, by the same rules as everybody else's.
         plain = [
@@ -161,6 +163,7 @@ class Application:
         )
         try:
             answer, route = await self._answered(request, scope)
+            answer = _guarded(request, answer)
             if request.unread:
                 await request.discard()
             if len(answer.body) > _PIECE_BYTES:
@@ -207,13 +210,15 @@ class Application:
                 await self._gate.admit(access, request)
             if found is None:
                 if mounted.mount.unrouted is not None:
-                    return self._guarded(request, await mounted.mount.unrouted(mounted.service, request)), template
+                    return await mounted.mount.unrouted(mounted.service, request), template
                 return not_found(), template
             route, arguments = found
+            template = mounted.mount.prefix + route.path
+            for name, value in arguments.items():
+                refuse_unless_text(value, f"the path's {name}")
             if arguments:
                 request.arguments = arguments
-            template = mounted.mount.prefix + route.path
-            return self._guarded(request, await route.endpoint(mounted.service, request)), template
+            return await route.endpoint(mounted.service, request), template
         except (TooLarge, TooSlow, ClientGone) as e:
             return error_reply(e, accept=request.accept), template
         except MusterError as e:
@@ -255,21 +260,16 @@ class Application:
         return self._features.why_absent(feature, request.scheme) or f"Feature {feature} is not mounted on this member"
 
     def _way(self, method: str, raw_path: bytes) -> _Way:
-        mounted, path = self._mounted(paths.decoded(raw_path))
+        paths.refuse_unless_path(raw_path)
+        mounted, rest = self._mounted(paths.sent(raw_path))
+        path = paths.inside(rest)
         return _Way(mounted, path, None if isinstance(mounted, str) else mounted.table.find(method, path))
 
-    def _mounted(self, path: str) -> tuple[Mounted | str, str]:
-        for prefix, mounted in self._by_first_segment.get(path.split("/", 2)[1], ()):
-            if path == prefix or path.startswith(prefix + "/"):
-                return mounted, paths.cleaned(path[len(prefix) :])
-        return self._root or "root", paths.cleaned(path)
-
-    def _guarded(self, request: Request, answer: Reply) -> Reply:
-        """Refuse JSON to a page of another site (protocol reference §2.2, JsonCsrf)."""
-        referer = request.header(b"referer")
-        if referer and answer.headers[0][1] is JSON and _foreign(referer, request.header(b"host")):
-            return reply(403, b"Forbidden", TEXT)
-        return answer
+    def _mounted(self, path: bytes) -> tuple[Mounted | str, bytes]:
+        for prefix, mounted in self._by_first_segment.get(path.split(b"/", 2)[1], ()):
+            if path == prefix or path.startswith(prefix + b"/"):
+                return mounted, path[len(prefix) :]
+        return self._root or "root", path
 
     def _headers(self, request: Request, answer: Reply) -> list[Header]:
         headers = answer.headers
@@ -278,6 +278,14 @@ class Application:
         if self.draining or request.closing or request.unread:
             headers = [*headers, _CLOSE]
         return headers
+
+
+def _guarded(request: Request, answer: Reply) -> Reply:
+    """Refuse JSON to a page of another site (protocol reference §2.2, JsonCsrf)."""
+    referer = request.header(b"referer")
+    if referer and answer.headers[0][1] is JSON and _foreign(referer, request.header(b"host")):
+        return reply(403, b"Forbidden", TEXT)
+    return answer
 
 
 def _foreign(referer: str, host: str | None) -> bool:

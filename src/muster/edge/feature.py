@@ -9,6 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
 
+from muster.cluster.file import Foreman
 from muster.edge.routes import Mount
 from muster.kernel.errors import Misconfigured, MusterError, NotAcceptable, Unavailable
 from muster.kernel.settings import Settings
@@ -162,9 +163,14 @@ class Served:
 
 @dataclass
 class Features:
-    """The features of this member, in load order."""
+    """The features of this member, in load order.
+
+    Attributes:
+        version: the Smart Proxy version this member says it is, ``x.y.z``.
+    """
 
     served: dict[str, Served] = field(default_factory=dict)
+    version: str = Foreman().told_version
 
     def running(self) -> list[str]:
         return [name for name, s in self.served.items() if s.answers]

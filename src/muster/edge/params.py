@@ -6,13 +6,12 @@ arrive as they were meant: a bare key is ``None``.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Mapping
 from typing import TypeVar, Union, cast
-from urllib.parse import unquote_plus
+from urllib.parse import unquote_to_bytes
 
 from muster.kernel.errors import Rejected
-from muster.kernel.names import shown
+from muster.kernel.names import refuse_unless_text, shown
 
 Value = Union[str, None, list["Value"], dict[str, "Value"]]  # noqa: UP007 - recursive, so its parts are texts
 Params = dict[str, Value]
@@ -24,43 +23,21 @@ MAX_DEPTH = 32
 
 
 def from_query(raw: bytes) -> Params:
-    """Parse a query string or urlencoded body.
+    """Parse a query string, whose pairs stand between ``&`` or ``;``.
 
     Raises:
-        Rejected: conflicting nesting (``a=1&a[b]=2``), too many parameters or too deep.
+        Rejected: conflicting nesting (``a=1&a[b]=2``), too many parameters or too deep, or a text that is no UTF-8.
+    """
+    return _nested(_pairs(raw.replace(b";", b"&")))
+
+
+def from_form(raw: bytes) -> Params:
+    """Parse a urlencoded body, whose pairs stand between ``&`` only: a ``;`` belongs to a value (Rack 2.2.22).
+
+    Raises:
+        Rejected: as for :func:`from_query`.
     """
     return _nested(_pairs(raw))
-
-
-def from_multipart(body: bytes, content_type: str) -> Params:
-    """Parse a multipart form; files become their content, as text.
-
-    Raises:
-        Rejected: not a well-formed multipart body.
-    """
-    # Only multipart bodies need the library, and Foreman never sends one.
-    from python_multipart import parse_form
-    from python_multipart.exceptions import FormParserError
-
-    pairs: list[tuple[str, str | None]] = []
-
-    def text(raw: bytes | None) -> str:
-        return (raw or b"").decode("utf-8", "surrogateescape")
-
-    def take_field(field: object) -> None:
-        pairs.append((text(field.field_name), text(field.value)))  # type: ignore[attr-defined]
-
-    def take_file(file: object) -> None:
-        content = file.file_object  # type: ignore[attr-defined]
-        content.seek(0)
-        pairs.append((text(file.field_name), text(content.read())))  # type: ignore[attr-defined]
-
-    headers = {"Content-Type": content_type.encode("latin-1"), "Content-Length": str(len(body)).encode()}
-    try:
-        parse_form(headers, io.BytesIO(body), take_field, take_file)
-    except (FormParserError, ValueError) as e:
-        raise Rejected(f"Invalid multipart body: {e}") from e
-    return _nested(pairs)
 
 
 def merged(*sources: Mapping[str, Value]) -> Params:
@@ -74,17 +51,20 @@ def merged(*sources: Mapping[str, Value]) -> Params:
 def _pairs(raw: bytes) -> Iterable[tuple[str, str | None]]:
     if not raw:
         return
-    parts = raw.replace(b";", b"&").split(b"&") if b";" in raw and b"&" not in raw else raw.split(b"&")
+    parts = raw.split(b"&")
     if len(parts) > MAX_PARAMETERS:
         raise Rejected(f"Invalid query parameters: more than {MAX_PARAMETERS}")
     for part in parts:
-        if part:
-            key, has_value, value = part.partition(b"=")
+        # Blanks after a separator belong to it.
+        if given := part.lstrip(b" "):
+            key, has_value, value = given.partition(b"=")
             yield _text(key), _text(value) if has_value else None
 
 
 def _text(raw: bytes) -> str:
-    return unquote_plus(raw.decode("utf-8", "surrogateescape"), "utf-8", "surrogateescape")
+    text = unquote_to_bytes(raw.replace(b"+", b" ")).decode("utf-8", "surrogateescape")
+    refuse_unless_text(text, "a parameter")
+    return text
 
 
 def _nested(pairs: Iterable[tuple[str, str | None]]) -> Params:

@@ -10,7 +10,7 @@ import json
 from typing import Any, NamedTuple
 
 from muster.kernel.errors import MusterError
-from muster.version import PROTOCOL_VERSION, VERSION
+from muster.version import VERSION
 
 Header = tuple[bytes, bytes]
 
@@ -20,7 +20,9 @@ TEXT = b"text/plain"
 
 NOT_FOUND_TEXT = "Requested url was not found"
 
-SERVER_HEADER: Header = (b"server", f"foreman-proxy/{PROTOCOL_VERSION} muster/{VERSION}".encode())
+# No version of the Smart Proxy: that one is a setting, /version tells it, and nobody reads it here (reference §23).
+SERVER_HEADER: Header = (b"server", f"foreman-proxy muster/{VERSION}".encode())
+RETRY_AFTER: Header = (b"retry-after", b"5")
 _NOSNIFF: Header = (b"x-content-type-options", b"nosniff")
 # json.dumps with any option of its own builds a new encoder for each call, which costs more than the encoding.
 _encoded = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
@@ -37,6 +39,9 @@ class Reply(NamedTuple):
 
 def reply(status: int, body: bytes, content_type: bytes, *extra: Header) -> Reply:
     headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), _NOSNIFF, SERVER_HEADER, *extra]
+    if status == 503:
+        # Clients that can wait do so only when they are told how long.
+        headers.append(RETRY_AFTER)
     if content_type is HTML:
         headers.extend(_HTML_HEADERS)
     return Reply(status, body, headers)
@@ -47,24 +52,24 @@ def json_reply(content: Any, status: int = 200) -> Reply:
     return reply(status, _encoded(content).encode("utf-8", "replace"), JSON)
 
 
-def empty_reply() -> Reply:
-    """Return success with nothing to say."""
-    return reply(200, b"", HTML)
+def empty_reply(content_type: bytes = HTML) -> Reply:
+    """Return success with nothing to say; a feature whose answers are all JSON labels this one so, too."""
+    return reply(200, b"", content_type)
 
 
-def text_reply(status: int, text: str, *, accept: str | None, extra: tuple[Header, ...] = ()) -> Reply:
+def text_reply(status: int, text: str, *, accept: str | None) -> Reply:
     """Return an error text, labelled JSON when the client admits JSON: Foreman's clients see what Ruby sends them."""
     body = text.encode("utf-8", "replace")
-    return reply(status, body, JSON if admits_json(accept) else HTML, *extra)
+    return reply(status, body, JSON if admits_json(accept) else HTML)
 
 
 def admits_json(accept: str | None) -> bool:
-    return not accept or "json" in accept or "*/*" in accept or "application/*" in accept
+    # A header without any media type counts as none.
+    return not accept or "/" not in accept or "json" in accept or "*/*" in accept or "application/*" in accept
 
 
 def error_reply(error: MusterError, *, accept: str | None) -> Reply:
-    extra: tuple[Header, ...] = ((b"retry-after", b"5"),) if error.status == 503 else ()
-    return text_reply(error.status, str(error), accept=accept, extra=extra)
+    return text_reply(error.status, str(error), accept=accept)
 
 
 def not_found() -> Reply:

@@ -31,6 +31,12 @@ class TooLarge(MusterError):
     status = 413
 
 
+class NotUnderstood(MusterError):
+    """The body is of a kind that nothing here reads."""
+
+    status = 415
+
+
 class TooSlow(MusterError):
     """The request's body did not arrive in time."""
 
@@ -201,6 +207,10 @@ class Request:
         """Return query, form body and path parameters as one; the body wins over the query, the path over both.
 
         JSON and other bodies are ignored, as in the Ruby proxy (protocol reference §2.1).
+
+        Raises:
+            Rejected: they are malformed, or no UTF-8.
+            NotUnderstood: the body is a multipart form.
         """
         query = self.query() if self._scope["query_string"] else {}
         return parameters.merged(query, await self._form(), self.arguments)
@@ -213,9 +223,9 @@ class Request:
         if kind == "application/x-www-form-urlencoded":
             raw = await self.body()
             check_query(raw)
-            return parameters.from_query(raw)
+            return parameters.from_form(raw)
         if kind == "multipart/form-data":
-            return parameters.from_multipart(await self.body(), content_type)
+            raise NotUnderstood("A multipart form is not understood here; send it urlencoded, as Foreman does")
         return {}
 
     async def text_params(self, *names: str) -> dict[str, str | None]:

@@ -8,7 +8,6 @@ from muster.edge.feature import Features
 from muster.edge.replies import Reply, json_reply
 from muster.edge.request import Request
 from muster.edge.routes import Access, Mount, Route
-from muster.version import PROTOCOL_VERSION
 
 
 async def features(served: Features, _: Request) -> Reply:
@@ -16,13 +15,13 @@ async def features(served: Features, _: Request) -> Reply:
 
 
 async def version(served: Features, _: Request) -> Reply:
-    return _version(tuple(served.running()))
+    return _version(served.version, tuple(served.running()))
 
 
 # Foreman and every monitoring asks it; it changes only when a feature starts or stops.
 @lru_cache(maxsize=8)
-def _version(running: tuple[str, ...]) -> Reply:
-    return json_reply({"version": PROTOCOL_VERSION, "modules": dict.fromkeys(running, PROTOCOL_VERSION)})
+def _version(version: str, running: tuple[str, ...]) -> Reply:
+    return json_reply({"version": version, "modules": dict.fromkeys(running, version)})
 
 
 async def features_v2(served: Features, _: Request) -> Reply:

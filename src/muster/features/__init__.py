@@ -14,7 +14,8 @@ from muster.features.puppet.manifest import FEATURE as PUPPET
 from muster.features.puppetca.manifest import FEATURE as PUPPETCA
 from muster.kernel.settings import Document, InvalidSettings, Problem
 
-FEATURES: Mapping[str, Feature] = {f.name: f for f in (DNS, PUPPET, PUPPETCA)}
+# The order is the Ruby proxy's, in which answers name them (protocol reference §4).
+FEATURES: Mapping[str, Feature] = {f.name: f for f in (DNS, PUPPETCA, PUPPET)}
 
 # Served by the edge itself; it may still be switched off in the cluster file.
 _OF_THE_EDGE = {"logs": FeatureSettings}

@@ -126,10 +126,15 @@ class SmartProxy:
     async def call(self, method: str, path: str, form: Mapping[str, str] | None = None) -> Answer:
         """As :meth:`ask`, and turn every refusal into the error it stands for, with the other proxy's words."""
         answer = await self.ask(method, path, form)
-        if answer.status < 300:
-            return answer
+        refuse_unless_done(self.url, method, path, answer)
+        return answer
+
+
+def refuse_unless_done(url: str, method: str, path: str, answer: Answer) -> None:
+    """Turn a refusal into the error it stands for, with the other proxy's words."""
+    if answer.status >= 300:
         kind = _BY_STATUS.get(answer.status, Unavailable if answer.status in (408, 429, 502, 503, 504) else Rejected)
-        raise kind(f"{self.url} answered {answer.status} to {method} {path}: {shown(answer.text.strip())}")
+        raise kind(f"{url} answered {answer.status} to {method} {path}: {shown(answer.text.strip())}")
 
 
 def _is_of_tls(error: OSError) -> bool:

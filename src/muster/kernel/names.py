@@ -35,6 +35,21 @@ def shown(value: object, limit: int = _SHOWN_LENGTH) -> str:
     )
 
 
+def refuse_unless_text(text: str, what: str) -> None:
+    """Refuse a text from outside that is no UTF-8: bytes that were none, or half a character as JSON can bring it.
+
+    Every text of a call passes here before a feature sees it: no store, file or header could hold such a one, and an
+    encoder would fail on it deep inside.
+
+    Raises:
+        Rejected: naming what it is, without showing it: tokens travel in parameters.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise Rejected(f"{what} is not valid UTF-8") from None
+
+
 class _Parsed(str):
     """A string that exists only in its validated, normalised form."""
 

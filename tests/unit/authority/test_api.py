@@ -644,3 +644,35 @@ def test_the_mount_answers_everything_itself() -> None:
     assert api.MOUNT.access is Access.OPEN
     assert api.MOUNT.unrouted is api.answered
     assert Mount("", ()).unrouted is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"desired_state":"\\ud800"}',
+        b'{"desired_state":"signed","cert_ttl":"\\udfff"}',
+        b'{"desired_state":"signed","cert_ttl":["\\ud800"]}',
+        b'{"desired_state":"\xff"}',
+        b'"\\ud800"',
+    ],
+)
+async def test_a_wish_that_is_no_text_is_refused_and_no_bug(open_ca: PuppetCA, body: bytes) -> None:
+    await enrolled(open_ca, "a.example.net")
+    answer = await asked(open_ca, "PUT", f"{V1}/certificate_status/a.example.net", by=admin(), body=body)
+    assert answer.status == 400
+
+
+@pytest.mark.parametrize(
+    "path", ["/status/v1/simple", "/status/v1/simple/ca", "/status/v1/services", "/status/v1/services/ca"]
+)
+async def test_a_ca_that_cannot_answer_says_when_to_ask_again(
+    open_ca: PuppetCA, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    assert "retry-after" not in (await asked(open_ca, "GET", path)).headers
+
+    async def down() -> None:
+        raise Unavailable("the store did not answer")
+
+    monkeypatch.setattr(open_ca, "reached", down)
+    answer = await asked(open_ca, "GET", path)
+    assert (answer.status, answer.headers["retry-after"]) == (503, "5")

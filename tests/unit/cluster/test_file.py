@@ -145,6 +145,13 @@ ADDED: list[tuple[str, str, str]] = [
     ("aliases: [a b]", "aliases[0]", "Invalid DNS name"),
     ("foreman: {url: 'ftp://x'}", "foreman.url", "String should match pattern"),
     ('foreman: {url: "https://x\\nInjected: 1"}', "foreman.url", "String should match pattern"),
+    ("foreman: {version: 5.0}", "foreman.version", 'write it in quotes: "3.10"'),
+    ("foreman: {version: 5}", "foreman.version", "write it in quotes"),
+    ("foreman: {version: '5'}", "foreman.version", "MAJOR.MINOR or MAJOR.MINOR.PATCH"),
+    ("foreman: {version: 3.11.0-develop}", "foreman.version", "MAJOR.MINOR or MAJOR.MINOR.PATCH"),
+    ("foreman: {version: '3.011'}", "foreman.version", "MAJOR.MINOR or MAJOR.MINOR.PATCH"),
+    ("foreman: {version: 1.2.3.4}", "foreman.version", "MAJOR.MINOR or MAJOR.MINOR.PATCH"),
+    ('foreman: {version: "5.0\\n"}', "foreman.version", "MAJOR.MINOR or MAJOR.MINOR.PATCH"),
     ("foreman: {trusted_hosts: ['*.example.com']}", "foreman.trusted_hosts[0]", "Invalid DNS name"),
     ("foreman: {trusted_host: []}", "foreman.trusted_host", "did you mean 'trusted_hosts'?"),
     ("balancers: [{address: 'a b'}]", "balancers[0].address", "Invalid DNS name"),
@@ -184,6 +191,14 @@ def test_a_wrong_addition_is_said_with_its_line(added: str, where: str, sentence
     (found, *_) = [p for p in schema_problems(SMALL + added + "\n") if p.where.startswith(where)]
     assert found.line == 7
     assert sentence in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [("", "5.0.0"), ("version: '3.10'", "3.10.0"), ("version: '3.14.2'", "3.14.2"), ("version: 4.1.0", "4.1.0")],
+)
+def test_foremans_version_is_told_in_the_form_it_parses(given: str, told: str) -> None:
+    assert parsed(SMALL + f"foreman: {{{given}}}\n").foreman.told_version == told
 
 
 @pytest.mark.parametrize("address", ["127.0.0.256", "192.0.2", "192.0.2.1.5", "10"])

@@ -113,10 +113,35 @@ async def test_a_call_reaches_its_features_endpoint_with_service_and_path_parame
     assert "connection" not in answer.headers
 
 
-@pytest.mark.parametrize("path", ["/dns", "/dns/", "//dns//", "/dns/.", "/%64ns/"])
+@pytest.mark.parametrize("path", ["/dns", "/dns/", "//dns//", "/dns/.", "/dns/%2e", "/dns/%2F"])
 async def test_a_mount_answers_with_and_without_its_slash(edge: Edge, path: str) -> None:
     assert (await edge.get(path)).json == {"service": "the dns service"}
     assert (await edge.call("POST", path)).status == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/dns%2F", "/%64ns/", "/dns%2Fhello%2Fx", "%2Fdns/", "/x%2F..%2Fdns/", "/v2%2Ffeatures"]
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_prefix_is_compared_as_it_was_sent(edge: Edge, method: str, path: str) -> None:
+    answer = await edge.call(method, path)
+    assert (answer.status, answer.text) == (404, "Requested url was not found")
+
+
+@pytest.mark.parametrize("escaped", ["%ff", "%ED%A0%80", "a%C0%AF"])
+async def test_a_text_that_is_not_utf_8_never_reaches_a_feature(edge: Edge, escaped: str) -> None:
+    answer = await edge.get(f"/dns/hello/{escaped}")
+    assert (answer.status, answer.text) == (400, "the path's name is not valid UTF-8")
+    for target, body in ((f"/dns/?a={escaped}", b""), ("/dns/", f"a={escaped}".encode())):
+        answer = await edge.call("POST", target, body=body)
+        assert (answer.status, answer.text) == (400, "a parameter is not valid UTF-8")
+    assert (await edge.call("POST", "/dns/", body=b"a=\xff")).status == 400
+    assert (await edge.get("/dns/hello/%C3%A9")).json["name"] == "é"
+    assert (await edge.get("/dns/hello/é".encode())).json["name"] == "é"
+
+
+async def test_a_stranger_is_refused_before_his_text_is_looked_at(edge: Edge) -> None:
+    assert (await edge.get("/dns/hello/%ff", by=NOBODY)).status == 403
 
 
 async def test_plain_http_has_no_strict_transport_security(edge: Edge) -> None:
@@ -316,6 +341,22 @@ async def test_json_is_refused_to_a_page_of_another_site(
     if status == 403:
         assert (answer.text, answer.content_type) == ("Forbidden", "text/plain")
     assert (await edge.call("POST", "/dns/", headers=headers)).status == 200
+    # Refused and unrouted calls, too (recorded: auth-104 and 105 of the Ruby proxy).
+    for path, usual in (
+        ("/nonexistent", 404),
+        ("/dns/conflict", 409),
+        ("/dns/bug", 500),
+        ("/dhcp/", 503),
+        ("/%zz", 400),
+    ):
+        answer = await edge.get(path, headers=headers)
+        assert answer.status == (usual if status == 200 else 403)
+        shown = await edge.get(path, headers={**headers, "accept": "text/html"})
+        # What is no JSON no page of another site could read anyway.
+        assert shown.status == (403 if status == 403 and path == "/nonexistent" else usual)
+    assert (await edge.get("/dns/", headers=headers, by=NOBODY)).text == (
+        "Forbidden" if status == 403 else "could not read client cert from environment"
+    )
 
 
 async def test_a_call_is_logged_at_its_start_and_end_with_8_characters_of_its_id(edge: Edge) -> None:
@@ -395,6 +436,8 @@ async def test_a_refusal_is_logged_as_one_printable_line_too(edge: Edge) -> None
 async def test_health_questions_fill_no_log(edge: Edge) -> None:
     for path in ("/health/live", "/health/ready?service=smartproxy"):
         assert (await edge.get(path, by=NOBODY)).status == 200
+    unready = await edge.get("/health/ready?service=nosuch", by=NOBODY)
+    assert (unready.status, unready.headers["retry-after"]) == (503, "5")
     assert edge.rings.records() == []
     assert edge.access_lines == []
 

@@ -11,7 +11,7 @@ from muster.edge import logs
 from muster.edge.feature import FeatureSettings
 from muster.edge.logs import Timeline
 from muster.edge.routes import Access
-from muster.kernel.errors import Unavailable
+from muster.kernel.errors import Rejected, Unavailable
 from muster.kernel.log import LogRecord, LogRings
 from tests.unit.edge.calls import request
 
@@ -115,7 +115,6 @@ async def test_records_the_others_did_not_share_are_said_to_be_missing() -> None
         ("?from_timestamp=99999999999999999999", 99999999999999999999.0),
         ("?from_timestamp=nan", 0.0),
         ("?from_timestamp=inf", 0.0),
-        ("?from_timestamp=%FF", 0.0),
     ],
 )
 async def test_the_timestamp_is_read_as_ruby_reads_a_number(query: str, since: float) -> None:
@@ -123,6 +122,11 @@ async def test_the_timestamp_is_read_as_ruby_reads_a_number(query: str, since: f
     shown = await asked(others, query)
     assert others.asked == [since]
     assert [r["timestamp"] for r in shown["logs"]] == [t for t in (1.0, 3.0, 5.0) if t >= since]
+
+
+async def test_a_timestamp_that_is_not_utf_8_is_refused_as_every_such_text() -> None:
+    with pytest.raises(Rejected, match="not valid UTF-8"):
+        await asked(Others(), "?from_timestamp=%FF")
 
 
 @pytest.mark.parametrize(("text", "since"), [("1e3", 1000.0), ("1.5e9", 1.5e9), ("1_000", 1000.0), (".5", 0.5)])

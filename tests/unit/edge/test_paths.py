@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muster.edge.paths import check_query, cleaned, decoded
+from muster.edge.paths import check_query, cleaned, decoded, inside, sent
 from muster.kernel.errors import Rejected
 
 
@@ -24,6 +24,7 @@ from muster.kernel.errors import Rejected
         (b"/dns/a+b", "/dns/a+b"),
         (b"/dhcp/192.0.2.0/aa:bb", "/dhcp/192.0.2.0/aa:bb"),
         (b"/%C3%A9", "/é"),
+        ("/é".encode(), "/é"),
         (b"/%ff", "/\udcff"),
         (b"/%00", "/\x00"),
         (b"/%0A", "/\n"),
@@ -33,8 +34,30 @@ from muster.kernel.errors import Rejected
         (b"/a/%2e%2e/b", "/a/../b"),
     ],
 )
-def test_the_whole_path_is_decoded_before_anything_is_chosen(raw: bytes, path: str) -> None:
+def test_a_path_is_decoded_whole(raw: bytes, path: str) -> None:
     assert decoded(raw) == path
+
+
+@pytest.mark.parametrize(
+    ("raw", "as_sent"),
+    [
+        (b"", b"/"),
+        (b"dns", b"/dns"),
+        (b"//dns///a", b"/dns/a"),
+        (b"/dns%2F%2F", b"/dns%2F%2F"),
+        (b"/%64ns/", b"/%64ns/"),
+    ],
+)
+def test_prefixes_are_compared_with_the_path_as_it_was_sent(raw: bytes, as_sent: bytes) -> None:
+    assert sent(raw) == as_sent
+
+
+@pytest.mark.parametrize(
+    ("rest", "path"),
+    [(b"", "/"), (b"/", "/"), (b"/a%2Fb", "/a/b"), (b"/a/%2e%2e/b", "/b"), (b"/%2F/", "/"), (b"/a/", "/a/")],
+)
+def test_what_follows_the_prefix_is_decoded_and_cleaned(rest: bytes, path: str) -> None:
+    assert inside(rest) == path
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def test_success_with_nothing_to_say_is_empty_html() -> None:
 def test_every_reply_says_what_server_it_comes_from_and_forbids_guessing(kind: bytes) -> None:
     answer = reply(200, b"x", kind)
     assert header(answer, b"x-content-type-options") == b"nosniff"
-    assert (header(answer, b"server") or b"").startswith(b"foreman-proxy/3.")
+    assert (header(answer, b"server") or b"").startswith(b"foreman-proxy muster/")
     assert (header(answer, b"x-frame-options") is not None) == (kind == HTML)
 
 
@@ -72,6 +72,7 @@ def test_every_reply_says_what_server_it_comes_from_and_forbids_guessing(kind: b
         ("application/json", JSON),
         ("application/json;version=2", JSON),
         ("application/*", JSON),
+        ("garbage", JSON),
         ("text/html, application/json;q=0.1", JSON),
         ("text/html,*/*;q=0.8", JSON),
         ("text/html", HTML),

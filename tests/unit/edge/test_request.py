@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from muster.edge.request import ClientGone, Peer, Request, TooLarge, TooSlow
+from muster.edge.request import ClientGone, NotUnderstood, Peer, Request, TooLarge, TooSlow
 from muster.kernel.errors import Rejected
 from tests.unit.edge.calls import certificate, peer, request, scope
 
@@ -43,10 +43,18 @@ async def test_the_body_of_a_get_holds_no_parameters(method: str) -> None:
     assert await request(method, "/?a=1", headers=FORM, body=[b"b=2"]).params() == {"a": "1"}
 
 
-async def test_a_multipart_form_is_read_too() -> None:
+@pytest.mark.parametrize("content_type", ["Multipart/Form-Data; boundary=X", "multipart/form-data"])
+async def test_a_multipart_form_is_refused(content_type: str) -> None:
     body = b'--X\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n--X--\r\n'
-    call = request("PUT", "/", headers={"Content-Type": "Multipart/Form-Data; boundary=X"}, body=[body])
-    assert await call.params() == {"a": "1"}
+    call = request("PUT", "/", headers={"Content-Type": content_type}, body=[body])
+    with pytest.raises(NotUnderstood, match="send it urlencoded") as raised:
+        await call.params()
+    assert raised.value.status == 415
+
+
+async def test_a_semicolon_in_a_body_belongs_to_the_value() -> None:
+    call = request("POST", "/?a=1;b=2", headers=FORM, body=[b"fqdn=x;y"])
+    assert await call.params() == {"a": "1", "b": "2", "fqdn": "x;y"}
 
 
 async def test_texts_are_given_by_name_and_absent_or_bare_ones_are_none() -> None:

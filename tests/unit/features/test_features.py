@@ -64,3 +64,7 @@ def test_a_rule_between_settings_of_a_feature_has_the_features_line() -> None:
     assert said("features:\n  dns:\n    provider: smart_proxy\n") == [
         (2, "features.dns", "provider smart_proxy needs smart_proxy.url")
     ]
+
+
+def test_features_stand_in_the_order_in_which_the_ruby_proxy_loads_them() -> None:
+    assert list(features.FEATURES) == ["dns", "puppetca", "puppet"]

@@ -127,8 +127,11 @@ async def running(
     port: int | None = None,
     zones: Sequence[Zone] = tuple(Zone(z) for z in ZONES),
     keys: Mapping[str, str] = {KEY_NAME: "hmac-sha256"},
+    others: Sequence[Zone] | None = None,
 ) -> AsyncIterator[Bind]:
     """Yield a BIND that is primary for the zones; every key in ``keys`` (name to algorithm) may change them.
+
+    With ``others`` it has two views: the zones for whoever brings a key, and those others for everybody else.
 
     Raises:
         Misconfigured: there is no ``named`` on this machine.
@@ -140,7 +143,7 @@ async def running(
     make_directory(directory)
     found = unconfined(found, directory) if _apparmor_is_on() else found
     bind = Bind(address, port or free_port(address), directory, directory / "key.conf", found)
-    _write(bind, zones, keys)
+    _write(bind, zones, keys, others)
     await bind.start()
     try:
         yield bind
@@ -148,7 +151,7 @@ async def running(
         await bind.stop()
 
 
-def _write(bind: Bind, zones: Sequence[Zone], keys: Mapping[str, str]) -> None:
+def _write(bind: Bind, zones: Sequence[Zone], keys: Mapping[str, str], others: Sequence[Zone] | None) -> None:
     declared = []
     for number, (name, algorithm) in enumerate(keys.items()):
         secret = base64.b64encode(secrets.token_bytes(32)).decode()
@@ -157,14 +160,12 @@ def _write(bind: Bind, zones: Sequence[Zone], keys: Mapping[str, str]) -> None:
         write_atomically(path, text, mode=0o600)
         declared.append(text)
     granted = " ".join(f'key "{k}";' for k in keys) or "none;"
-    blocks = []
-    for zone in zones:
-        path = bind.directory / f"{zone.name}.db"
-        soa = f"@ IN SOA ns.{zone.name}. root.{zone.name}. 1 3600 600 86400 300"
-        write_atomically(path, "\n".join(["$TTL 300", soa, "@ IN NS ns.invalid.", *zone.lines]) + "\n")
-        policy = granted if zone.updatable else "none;"
-        blocks.append(f'zone "{zone.name}" {{ type primary; file "{path}"; allow-update {{ {policy} }}; }};')
     here = bind.directory
+    blocks = _declared(here, "", zones, granted)
+    if others is not None:
+        inside = ['view "keyed" {', f"match-clients {{ {granted} }};", *blocks, "};"]
+        outside = ['view "other" {', "match-clients { any; };", *_declared(here, "other-", others, "none;"), "};"]
+        blocks = [*inside, *outside]
     options = [
         f'directory "{here}"; pid-file "{here}/named.pid"; session-keyfile "{here}/session.key";',
         f"listen-on port {bind.port} {{ {bind.address}; }}; listen-on-v6 {{ none; }};",
@@ -174,3 +175,15 @@ def _write(bind: Bind, zones: Sequence[Zone], keys: Mapping[str, str]) -> None:
     ]
     text = "\n".join([*declared, "options {", *options, "};", "controls { };", *blocks]) + "\n"
     write_atomically(here / "named.conf", text, mode=0o600)
+
+
+def _declared(directory: Path, prefix: str, zones: Sequence[Zone], granted: str) -> list[str]:
+    """Write the zones' files and return their lines of the configuration."""
+    lines = []
+    for zone in zones:
+        path = directory / f"{prefix}{zone.name}.db"
+        soa = f"@ IN SOA ns.{zone.name}. root.{zone.name}. 1 3600 600 86400 300"
+        write_atomically(path, "\n".join(["$TTL 300", soa, "@ IN NS ns.invalid.", *zone.lines]) + "\n")
+        policy = granted if zone.updatable else "none;"
+        lines.append(f'zone "{zone.name}" {{ type primary; file "{path}"; allow-update {{ {policy} }}; }};')
+    return lines

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from muster.kernel.errors import NotFound
 from muster.kernel.names import FQDN, ServiceName
 from muster.policy.marks import change, query
 
@@ -50,6 +51,14 @@ class Record:
 
     def __str__(self) -> str:
         return f"{self.name} {self.type.value} {self.data}"
+
+
+class NoZone(NotFound):
+    """There is no record by that name, and no zone for one: what would be removed is gone for certain.
+
+    Not success like the removal of nothing, for somebody may look for the zone; not a refusal either, since Foreman must be
+    able to delete the host: it takes 404 on a delete for done.
+    """
 
 
 class DNSProvider(Protocol):
@@ -98,5 +107,7 @@ class DNSProvider(Protocol):
 
         Raises:
             NotFound: there was none, where the provider can tell (``smart_proxy`` cannot: it succeeds).
+            NoZone: there was none, and the zone it would be in is gone; only where the server says so with authority. A
+                server that refuses to answer may have another view, or not know its zones yet: that is Rejected.
             Rejected, Misconfigured, Unavailable: as for ``add``.
         """

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 
 from muster.edge.feature import Surroundings
 from muster.features.dns import providers
-from muster.features.dns.contract import SRV, Data, DNSProvider, Record, RecordType
+from muster.features.dns.contract import SRV, Data, DNSProvider, NoZone, Record, RecordType
 from muster.features.dns.settings import DNSSettings
 from muster.kernel.errors import Conflict, NotFound, Rejected
 from muster.kernel.names import FQDN, ServiceName, shown
 from muster.policy.chain import chained
 
+# Of what Ruby splits at, line ends are left out: they are refused everywhere.
+_BLANKS = re.compile(r"[ \t]+")
 _REVERSE = (".in-addr.arpa", ".ip6.arpa")
 # Ruby's Integer(): decimal, 0x hexadecimal, 0b binary, 0 or 0o octal.
 _INTEGER = re.compile(r"(?:0[xX][0-9A-Fa-f]{1,8}|0[bB][01]{1,32}|0[oO]?[0-7]{0,11}|[1-9][0-9]{0,9})\Z")
@@ -51,13 +53,19 @@ class DNS:
             raise Conflict(text + verb) from e
 
     async def delete(self, name: str, type_name: str | None) -> None:
-        """Make a name have no record of a type; nothing there is success (protocol reference §23)."""
+        """Make a name have no record of a type; nothing there is success (protocol reference §23).
+
+        Raises:
+            NoZone: for certain there is not even a zone for it; Foreman takes its 404 for done (§19.2).
+        """
         kind = _type_to_delete(name, type_name)
         owner = (
             ServiceName.parse(name) if kind is RecordType.SRV else _reverse(name) if kind is RecordType.PTR else None
         )
         try:
             await self.provider.remove(owner or FQDN.parse(name), kind)
+        except NoZone:
+            raise
         except NotFound:
             return
 
@@ -90,11 +98,13 @@ def _data(kind: RecordType, value: str) -> Data:
 
 
 def _address(value: str, version: int) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """Parse as Ruby's IPAddr does: a prefix is accepted and masks."""
+    """Parse as Ruby's IPAddr does: a prefix is accepted and masks, and IPv6 may stand in brackets."""
     if len(value) > 100 or "%" in value:
         raise Rejected(f"invalid address: {shown(value)}")
+    bare, slash, prefix = value.partition("/")
+    in_brackets = version == 6 and bare.startswith("[") and bare.endswith("]") and ":" in bare
     try:
-        found = ipaddress.ip_interface(value).network.network_address
+        found = ipaddress.ip_interface(bare[1:-1] + slash + prefix if in_brackets else value).network.network_address
     except ValueError:
         reason = "invalid address: " if _looks_like_address(value, version) else "address family mismatch"
         raise Rejected(reason + (shown(value) if reason.endswith(" ") else "")) from None
@@ -118,7 +128,7 @@ def _reverse(value: str) -> FQDN:
 
 
 def _srv(value: str) -> SRV:
-    parts = value.split(" ") if len(value) <= 300 else []
+    parts = [p for p in _BLANKS.split(value) if p] if len(value) <= 300 else []
     try:
         priority, weight, port = (_integer(p) for p in parts[:3])
         target = FQDN.parse(parts[3])

@@ -13,7 +13,7 @@ from muster.kernel.names import FQDN
 from muster.kernel.secrets import Secret
 from muster.kernel.settings import Settings
 
-KeyName = Annotated[str, StringConstraints(pattern=r"\A[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9])?\.?\z")]
+KeyName = Annotated[str, StringConstraints(pattern=r"\A[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,252}[A-Za-z0-9])?\.?\z")]
 # BIND's words, for a key in the settings and in a file alike.
 Algorithm = Literal[
     "hmac-md5",

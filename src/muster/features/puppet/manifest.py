@@ -12,8 +12,9 @@ from muster.features.puppet.settings import PuppetSettings
 
 def _exposed(settings: PuppetSettings | None) -> dict[str, Any]:
     if settings is None:
-        return {"puppet_url": None, "use_provider": None}
-    url = settings.puppetserver.url if settings.puppetserver else None
+        # Its URL is a setting of the provider, and a feature that is off has none.
+        return {"use_provider": None}
+    url = settings.puppetserver.url if settings.provider == "puppetserver" and settings.puppetserver else None
     return {"puppet_url": url, "use_provider": ["puppet_proxy_puppet_api"]}
 
 

@@ -12,11 +12,12 @@ from typing import Any
 from muster.edge.feature import Surroundings, said
 from muster.features.puppet.contract import PuppetProvider
 from muster.features.puppet.settings import PuppetSettings
-from muster.kernel.errors import MusterError, NotFound, Unavailable
+from muster.kernel.errors import MusterError, NotFound, Rejected, Unavailable
 from muster.kernel.names import shown
 from muster.policy.chain import chained
 
 _NAME = re.compile(r"[A-Za-z0-9_]{1,200}\Z")
+_DEFAULTS = ("default_literal", "default_source")
 _TOO_LONG = "Puppet is taking too long to respond, please try again later."
 
 
@@ -58,8 +59,8 @@ class Puppet:
         return [
             {c["name"]: _class(c)}
             for file in await self.classes_and_errors(environment)
-            for c in file.get("classes", ())
-            if isinstance(c, dict) and isinstance(c.get("name"), str)
+            for c in _classes(file)
+            if isinstance(c.get("name"), str)
         ]
 
     async def classes_and_errors(self, environment: str) -> list[dict[str, Any]]:
@@ -67,14 +68,17 @@ class Puppet:
 
         Raises:
             NotFound: in Foreman's words.
+            NotAcceptable: it is no name of an environment. Not NotFound, which Foreman takes for an environment without
+                classes.
             Unavailable: the server takes longer than a call may wait; it goes on, and the next call has the answer.
         """
-        if not _NAME.match(environment):
-            raise _unknown(environment)
         try:
+            if not _NAME.match(environment):
+                # The server's own words; it need not be asked.
+                raise Rejected(f"400 The environment must be purely alphanumeric, not '{shown(environment)}'")
             async with asyncio.timeout(self._wait_s):
                 # Whoever gives up must not end the question others wait for.
-                return await asyncio.shield(self._asked(environment))
+                return [_told(file) for file in await asyncio.shield(self._asked(environment))]
         except TimeoutError:
             raise Unavailable(_TOO_LONG) from None
         except NotFound as e:
@@ -106,10 +110,30 @@ class Puppet:
             await asyncio.gather(*running, return_exceptions=True)
 
 
+def _classes(file: dict[str, Any]) -> list[dict[str, Any]]:
+    given = file.get("classes")
+    return [c for c in given if isinstance(c, dict)] if isinstance(given, list) else []
+
+
+def _parameters(found: dict[str, Any]) -> list[dict[str, Any]]:
+    given = found.get("params")
+    return [p for p in given if isinstance(p, dict)] if isinstance(given, list) else []
+
+
+def _told(file: dict[str, Any]) -> dict[str, Any]:
+    """Return a manifest with defaults that name a variable as Foreman shows them; the given one is kept as it is."""
+    if not any(_interpolated(p.get(k)) != p.get(k) for c in _classes(file) for p in _parameters(c) for k in _DEFAULTS):
+        return file
+    classes = [
+        {**c, "params": [{k: _interpolated(v) if k in _DEFAULTS else v for k, v in p.items()} for p in _parameters(c)]}
+        for c in _classes(file)
+    ]
+    return {**file, "classes": classes}
+
+
 def _class(found: dict[str, Any]) -> dict[str, Any]:
     module, separator, name = found["name"].partition("::")
-    given = found.get("params")
-    params = {p["name"]: _default(p) for p in given if isinstance(p, dict) and "name" in p} if given else {}
+    params = {p["name"]: _default(p) for p in _parameters(found) if "name" in p}
     return {
         "name": name if separator else found["name"],
         "module": module if separator else None,
@@ -118,9 +142,10 @@ def _class(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _default(parameter: dict[str, Any]) -> Any:
-    if "default_literal" in parameter:
-        return _interpolated(parameter["default_literal"])
-    return _interpolated(parameter.get("default_source"))
+    # A literal false falls through to its source, the text "false": so it does in Ruby, and members of both kinds must say
+    # the same, or every such parameter would change with each import.
+    literal = parameter.get("default_literal")
+    return parameter.get("default_source") if literal is None or literal is False else literal
 
 
 def _interpolated(value: Any) -> Any:

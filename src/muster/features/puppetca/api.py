@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from muster.edge.replies import Reply, empty_reply, json_reply
+from muster.edge.replies import JSON, Reply, empty_reply, json_reply
 from muster.edge.request import Request
 from muster.edge.routes import Access, Mount, Route
 from muster.features.puppetca.service import PuppetCAFeature
@@ -20,29 +20,29 @@ async def entries(feature: PuppetCAFeature, _request: Request) -> Reply:
 async def allow(feature: PuppetCAFeature, request: Request) -> Reply:
     given = await request.text_params("token_ttl")
     token = await feature.allow(request.arguments["certname"], given["token_ttl"])
-    return empty_reply() if token is None else json_reply({"generated_token": token})
+    return empty_reply(JSON) if token is None else json_reply({"generated_token": token})
 
 
 async def forbid(feature: PuppetCAFeature, request: Request) -> Reply:
     await feature.forbid(request.arguments["certname"])
-    return empty_reply()
+    return empty_reply(JSON)
 
 
 async def validate(feature: PuppetCAFeature, request: Request) -> Reply:
     if not await feature.permits(await request.body()):
         # 404 is the "no" of this call.
         raise NotFound("")
-    return empty_reply()
+    return empty_reply(JSON)
 
 
 async def sign(feature: PuppetCAFeature, request: Request) -> Reply:
     await feature.sign(request.arguments["certname"])
-    return empty_reply()
+    return empty_reply(JSON)
 
 
 async def clean(feature: PuppetCAFeature, request: Request) -> Reply:
     await feature.clean(request.arguments["certname"])
-    return empty_reply()
+    return empty_reply(JSON)
 
 
 MOUNT = Mount(

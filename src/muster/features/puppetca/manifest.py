@@ -15,7 +15,9 @@ _AUTOSIGNERS = {"hostnames": "puppetca_hostname_whitelisting", "tokens": "puppet
 def _exposed(settings: PuppetCASettings | None) -> dict[str, Any]:
     if settings is None:
         return {"use_provider": None}
-    return {"use_provider": [_AUTOSIGNERS[settings.autosigner], "puppetca_http_api"]}
+    # Foreman writes its host into new hosts as their ca_server; told none, the proxy's own host.
+    url = settings.puppetserver.url if settings.provider == "puppetserver" and settings.puppetserver else None
+    return {"puppet_url": url, "use_provider": [_AUTOSIGNERS[settings.autosigner], "puppetca_http_api"]}
 
 
 FEATURE = Feature(

@@ -18,6 +18,7 @@ from muster.policy.chain import chained
 
 _CERTNAME = re.compile(r"[A-Za-z0-9_.-]{1,253}\Z")
 _STATES = {"signed": "valid", "requested": "pending"}
+_LEADING_NUMBER = re.compile(r"\s*\+?([0-9](?:_?[0-9]){0,19})")
 _MOMENT = "%Y-%m-%dT%H:%M:%SUTC"
 _LONGEST_TTL_MIN = 525_600
 
@@ -130,10 +131,9 @@ def _checked(certname: str) -> str:
 
 
 def _minutes(text: str | None) -> int | None:
-    """Return a time to live; what is no positive number means the default, as in the Ruby proxy."""
-    if text is None or not re.match(r"[0-9]{1,7}\Z", text.strip()):
-        return None
-    return min(int(text), _LONGEST_TTL_MIN) or None
+    """Return a time to live as Ruby's ``to_i`` reads it: a leading number counts. None means the default."""
+    found = _LEADING_NUMBER.match(text) if text else None
+    return min(int(found[1]), _LONGEST_TTL_MIN) or None if found else None
 
 
 @asynccontextmanager

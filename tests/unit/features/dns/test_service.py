@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from muster.edge.feature import Surroundings
-from muster.features.dns.contract import SRV, Data, DNSProvider, RecordType
+from muster.features.dns.contract import SRV, Data, DNSProvider, NoZone, RecordType
 from muster.features.dns.providers.memory import MemoryDNS
 from muster.features.dns.service import DNS, opened, requested
 from muster.features.dns.settings import DNSSettings
@@ -55,6 +55,8 @@ GOOD: list[tuple[str, str, str, str, RecordType, Data]] = [
     ("a.example.com", "192.168.120.77/255.255.0.0", "A", "a.example.com", RecordType.A, v4("192.168.0.0")),
     ("a.example.com", "2001:0DB8:0000::0053", "AAAA", "a.example.com", RecordType.AAAA, v6("2001:db8::53")),
     ("a.example.com", "2001:db8::53/64", "aaaa", "a.example.com", RecordType.AAAA, v6("2001:db8::")),
+    ("a.example.com", "[2001:db8::53]", "AAAA", "a.example.com", RecordType.AAAA, v6("2001:db8::53")),
+    ("a.example.com", "[2001:db8::53]/64", "AAAA", "a.example.com", RecordType.AAAA, v6("2001:db8::")),
     ("a.example.com", "b.example.com.", "CNAME", "a.example.com", RecordType.CNAME, FQDN("b.example.com")),
     ("a.example.com", REVERSE, "PTR", REVERSE, RecordType.PTR, FQDN("a.example.com")),
     ("a.example.com.", REVERSE + ".", "ptr", REVERSE, RecordType.PTR, FQDN("a.example.com")),
@@ -70,6 +72,9 @@ GOOD: list[tuple[str, str, str, str, RecordType, Data]] = [
         RecordType.SRV,
         SRV(3, 15, 65535, FQDN("b.example.com")),
     ),
+    # Ruby splits at runs of white space (run); line ends are refused here as everywhere.
+    (SERVICE, "1  2 3 b.example.com", "SRV", SERVICE, RecordType.SRV, SRV(1, 2, 3, FQDN("b.example.com"))),
+    (SERVICE, " 1 2 3\tb.example.com \t", "SRV", SERVICE, RecordType.SRV, SRV(1, 2, 3, FQDN("b.example.com"))),
     (SERVICE, "65535 00 010 b.example.com", "SRV", SERVICE, RecordType.SRV, SRV(65535, 0, 8, FQDN("b.example.com"))),
 ]
 
@@ -121,6 +126,8 @@ BAD: list[tuple[str, str, str, str]] = [
     ("a.example.com", "192.0.2.1%eth0", "A", "invalid address: 192.0.2.1%eth0"),
     ("a.example.com", "192.168.120.1", "AAAA", "invalid address: 192.168.120.1"),
     ("a.example.com", "nonsense", "AAAA", "invalid address: nonsense"),
+    ("a.example.com", "[192.0.2.1]", "AAAA", "invalid address: [192.0.2.1]"),
+    ("a.example.com", "[2001:db8::1", "AAAA", "invalid address: [2001:db8::1"),
     ("a.example.com", "fe80::1%eth0", "AAAA", "invalid address: fe80::1%eth0"),
     ("a.example.com", "2001:db8::1\n", "AAAA", "invalid address: 2001:db8::1\\n"),
     ("a.example.com", "bad_target!", "CNAME", "Invalid DNS name bad_target!"),
@@ -137,8 +144,7 @@ BAD_SRV = [
     "10 60 5060",
     "10 60 5060 a b",
     "10 60 5060 ",
-    "10 60  5060 a.example.com",
-    "10 60 5060\ta.example.com",
+    "10 60\n5060 a.example.com",
     "a 60 5060 sip.example.com",
     "10 60 0 sip.example.com",
     "10 60 65536 sip.example.com",
@@ -291,6 +297,14 @@ async def test_a_malformed_delete_is_rejected(dns: DNS, name: str, type_name: st
     with pytest.raises(Rejected) as raised:
         await dns.delete(name, type_name)
     assert str(raised.value) == text
+
+
+async def test_a_delete_where_even_the_zone_is_gone_says_404_which_foreman_takes_for_done() -> None:
+    dns = DNS(MemoryDNS((FQDN("example.com"),)))
+    with pytest.raises(NoZone) as raised:
+        await dns.delete("a.nozone.test", "A")
+    assert raised.value.status == 404
+    await dns.delete("a.example.com", "A")
 
 
 @pytest.mark.parametrize("error", [Unavailable("down"), Rejected("no zone")], ids=["down", "refused"])

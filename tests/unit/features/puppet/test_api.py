@@ -1,4 +1,4 @@
-"""Foreman's calls for environments and classes, the recorded ones included."""
+"""Foreman's calls for environments and classes; the recorded ones are played in ``tests/wire``."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from muster.edge.routes import Access, RouteTable
 from muster.features.puppet.api import MOUNT
 from muster.features.puppet.providers.memory import MemoryPuppet
 from muster.features.puppet.service import Puppet
-from muster.kernel.errors import MusterError, Rejected, Unavailable
+from muster.kernel.errors import MusterError, NotAcceptable, Rejected, Unavailable
 from tests.unit.edge.calls import request
-from tests.wire import golden
 
 TABLE = RouteTable(MOUNT.routes)
 FILES: list[dict[str, Any]] = [
@@ -102,10 +101,59 @@ async def test_a_question_that_still_runs_ends_with_the_feature() -> None:
 @pytest.mark.parametrize("name", ["a b", "../x", "a\nb", "é", "x" * 300])
 async def test_a_name_that_is_none_is_never_asked_for(name: str) -> None:
     service, memory = made()
-    with pytest.raises(MusterError) as raised:
-        await service.classes(name)
-    assert raised.value.status == 404
+    for calling in (service.classes, service.classes_and_errors):
+        with pytest.raises(
+            NotAcceptable, match="Failed to show puppet classes: 400 The environment must be purely alpha"
+        ):
+            await calling(name)
     assert memory.asked == 0
+    # Foreman takes a 404 for an environment without classes, and would forget those it has.
+    assert (await call(service, "GET", "/environments/bad-name!/classes")) == (
+        406,
+        "Failed to show puppet classes: 400 The environment must be purely alphanumeric, not 'bad-name!'",
+    )
+
+
+@pytest.mark.parametrize(
+    ("parameter", "default"),
+    [
+        ({"default_literal": False, "default_source": "false"}, "false"),
+        ({"default_literal": True, "default_source": "true"}, True),
+        ({"default_literal": 0, "default_source": "0"}, 0),
+        ({"default_literal": "", "default_source": "''"}, ""),
+        ({"default_literal": None, "default_source": "undef"}, "undef"),
+        ({"default_literal": False}, None),
+        ({"default_source": "$x"}, "${x}"),
+        ({"default_literal": "$x"}, "${x}"),
+        ({"default_source": "${x}"}, "${x}"),
+        ({}, None),
+    ],
+)
+async def test_a_default_is_told_as_the_ruby_proxy_tells_it(parameter: dict[str, Any], default: object) -> None:
+    service, memory = made()
+    memory.known["production"] = [{"path": "/p.pp", "classes": [{"name": "p", "params": [{"name": "x", **parameter}]}]}]
+    (found,) = await service.classes("production")
+    assert found["p"]["params"] == {"x": default}
+
+
+async def test_the_legacy_form_shows_variables_as_foreman_does_and_leaves_what_was_parsed_alone() -> None:
+    service, memory = made()
+    given = json.dumps(FILES)
+    told = await service.classes_and_errors("production")
+    assert json.dumps(told) == given.replace('"$foo::bar"', '"${foo::bar}"')
+    assert json.dumps(memory.known["production"]) == given
+
+
+async def test_a_manifest_of_another_form_is_passed_on_and_has_no_classes() -> None:
+    service, memory = made()
+    odd: list[dict[str, Any]] = [
+        {"path": "/a.pp", "classes": {"name": "a"}},
+        {"path": "/b.pp", "classes": ["b", {"name": 1}]},
+        {"path": "/c.pp", "classes": [{"name": "c", "params": "x"}, {"name": "d", "params": ["x", {}]}]},
+    ]
+    memory.known["production"] = odd
+    assert await service.classes_and_errors("production") == odd
+    assert [list(c) for c in await service.classes("production")] == [["c"], ["d"]]
 
 
 async def test_a_server_that_does_not_answer_is_503_and_one_that_refuses_406() -> None:
@@ -117,27 +165,3 @@ async def test_a_server_that_does_not_answer_is_503_and_one_that_refuses_406() -
         406,
         "Failed to show puppet classes: 500 puppet exploded",
     )
-
-
-async def test_recorded_calls_are_answered_as_recorded() -> None:
-    if golden.missing() is not None:
-        pytest.skip(f"no recordings: {golden.missing()}")
-    service, memory = made()
-    told_files = [{**f, "classes": _interpolated(f["classes"])} if "classes" in f else f for f in FILES]
-    for record in golden.lines("puppet"):
-        memory.known = {"production": FILES, "dev_test": []}
-        memory.failure = Rejected("500 puppet exploded") if "broken" in record["path"] else None
-        status, said = await call(service, record["method"], record["path"].removeprefix("/puppet") or "/")
-        assert (record["seq"], status) == (record["seq"], record["status"])
-        if record["seq"] == 744:
-            # The Ruby proxy rewrites what the server said also where it passes it on; Foreman reads either.
-            assert json.loads(record["body"]) == told_files
-            assert json.loads(said) == FILES
-        elif (record["body"] or "").startswith(("[", "{")):
-            assert json.loads(said) == json.loads(record["body"])
-        else:
-            assert (record["seq"], said) == (record["seq"], record["body"] or "")
-
-
-def _interpolated(classes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return json.loads(json.dumps(classes).replace('"$foo::bar"', '"${foo::bar}"'))  # type: ignore[no-any-return]

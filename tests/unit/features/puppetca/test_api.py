@@ -1,4 +1,4 @@
-"""Foreman's calls, and the recorded ones of the Ruby proxy, played to the feature."""
+"""Foreman's calls; the recorded ones of the Ruby proxy are played in ``tests/wire``."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from muster.edge.replies import error_reply, not_found
 from muster.edge.routes import Access, RouteTable
 from muster.features.puppetca.api import MOUNT
 from muster.features.puppetca.autosigners import Hostnames, Tokens
-from muster.features.puppetca.contract import Autosigner, Certificate
+from muster.features.puppetca.contract import Autosigner
 from muster.features.puppetca.providers.memory import MemoryCA
-from muster.features.puppetca.service import PuppetCAFeature, as_foreman_sees
-from muster.kernel.errors import MusterError, Unavailable
+from muster.features.puppetca.service import PuppetCAFeature, _minutes, as_foreman_sees
+from muster.kernel.errors import MusterError, NotAcceptable, Unavailable
 from muster.kernel.secrets import Secret
 from muster.policy.chain import chained
 from muster.policy.metered import OperationMetrics
@@ -28,7 +28,6 @@ from muster.policy.settings import PolicySettings
 from muster.store.engine import opened
 from tests.servers import puppetca
 from tests.unit.edge.calls import request
-from tests.wire import golden
 
 TABLE = RouteTable(MOUNT.routes)
 NAME = "web01.example.com"
@@ -103,7 +102,7 @@ async def test_a_ca_that_does_not_answer_is_503_and_says_what_was_tried(feature:
 async def test_the_list_of_names_is_kept_shown_and_emptied(feature: Feature) -> None:
     for name in (NAME, NAME, "*.example.com"):
         assert await feature.call("POST", f"/autosign/{name}?token_ttl=60") == (200, "")
-    assert await feature.call("GET", "/autosign") == (200, f'["*.example.com","{NAME}"]')
+    assert await feature.call("GET", "/autosign") == (200, f'["{NAME}","*.example.com"]')
     assert await feature.call("DELETE", f"/autosign/{NAME}") == (200, "")
     assert await feature.call("DELETE", f"/autosign/{NAME}") == (
         404,
@@ -164,6 +163,36 @@ async def test_a_yes_that_was_lost_on_its_way_is_no_no(feature: Feature) -> None
     assert answer == (503, "Failed to validate CSR: the answer to the commit was lost")
 
 
+@pytest.mark.parametrize("name", ["a\x00b", "a\ud800"])
+@pytest.mark.parametrize("way", ["hostnames", "tokens"])
+async def test_to_withdraw_what_no_list_could_hold_is_an_error_and_no_bug(
+    feature: Feature, way: str, name: str
+) -> None:
+    if way == "tokens":
+        feature.with_tokens()
+    with pytest.raises(NotAcceptable, match="Failed to remove autosign for a") as raised:
+        await feature.service.forbid(name)
+    assert str(raised.value).isprintable()
+
+
+MINUTES = {
+    **dict.fromkeys((None, "", "soon", "0", "-5"), None),
+    "60": 60,
+    " 60": 60,
+    "+7": 7,
+    "5abc": 5,
+    "1.5": 1,
+    "1_0": 10,
+    "9" * 12: 525_600,
+    "9" * 30: 525_600,
+}
+
+
+@pytest.mark.parametrize(("text", "minutes"), MINUTES.items())
+def test_a_time_to_live_is_read_as_ruby_reads_a_number(text: str | None, minutes: int | None) -> None:
+    assert _minutes(text) == minutes
+
+
 @pytest.mark.parametrize("ttl", ["", "?token_ttl=5", "?token_ttl=0", "?token_ttl=soon", "?token_ttl=99999999"])
 async def test_a_token_is_given_and_withdrawn_whatever_time_is_asked_for(feature: Feature, ttl: str) -> None:
     feature.with_tokens()
@@ -198,44 +227,3 @@ async def test_what_is_no_request_is_not_validated(feature: Feature, way: str, b
 )
 def test_states_are_told_in_foremans_words(status: dict[str, Any], state: str) -> None:
     assert as_foreman_sees({"name": NAME, **status}, datetime(2026, 1, 1, tzinfo=UTC)).state == state
-
-
-# Where the Ruby proxy's answer is not ours, and why.
-_DIFFERENT = {
-    694: "The list is in the store, not in a file that may be missing: nothing to remove is 404.",
-    700: "A comment is no name.",
-    701: "So the list has neither, and the one that was put there by hand in the recording is missing.",
-    707: "A call without a name is one about a certificate called autosign; our CA's words stand without the Ruby class's.",
-    711: "The CA's words stand without the Ruby class's.",
-    712: "The CA's words stand without the Ruby class's.",
-    718: "The list is asked, so that muster-autosign serves names, too.",
-    721: "A CA that fails is 503: trying again may help.",
-    722: "A blank is refused here; there a CA is asked and answers a page.",
-    723: "A slash is decoded before routing (protocol reference §2.1): no such route either way; the text is the edge's.",
-    724: "As 701.",
-    725: "Who may call is decided by the edge, not here; tests/wire has it.",
-}
-
-
-async def test_recorded_calls_are_answered_as_recorded(feature: Feature) -> None:
-    if golden.missing() is not None:
-        pytest.skip(f"no recordings: {golden.missing()}")
-    colons = ":".join(["AB", "CD"] * 16)
-    dates = ("2024-01-01T00:00:00UTC", "2099-01-01T00:00:00UTC")
-    for name, state in (("agent2", "valid"), ("agent3", "revoked"), ("expired", "revoked"), ("puppet", "valid")):
-        full = f"{name}.example.com"
-        ends = "2021-01-01T00:00:00UTC" if name == "expired" else dates[1]
-        feature.ca._found[full] = Certificate(full, state, colons, 7, dates[0], ends)
-    pending = Certificate("agent1.example.com", "pending", colons, None, None, None)
-    feature.ca._found = {"agent1.example.com": pending, **feature.ca._found}
-    for record in golden.lines("puppetca"):
-        if record["seq"] in _DIFFERENT:
-            continue
-        body = b"x" if record["data"] else b""
-        status, said = await feature.call(record["method"], record["path"].removeprefix("/puppet/ca") or "/", body)
-        told = record["body"] or ""
-        assert (record["seq"], status) == (record["seq"], record["status"])
-        if told.startswith("{"):
-            assert json.loads(said) == json.loads(told)
-        else:
-            assert (record["seq"], said) == (record["seq"], told)

@@ -42,7 +42,7 @@ async def test_the_member_that_is_asked_has_written_before_it_answers(store: Sto
     assert await names.allow(NAME, None) is None
     assert said(path) == [NAME]
     await names.allow("*.example.net", None)
-    assert said(path) == ["*.example.net", NAME]
+    assert said(path) == [NAME, "*.example.net"]
     await names.forbid(NAME)
     assert said(path) == ["*.example.net"]
     with pytest.raises(NotFound):

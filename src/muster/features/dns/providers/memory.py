@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from muster.features.dns.contract import Data, Record, RecordType
+from muster.features.dns.contract import Data, NoZone, Record, RecordType
 from muster.kernel.errors import Conflict, MusterError, NotFound, Rejected
 from muster.kernel.names import FQDN, ServiceName
 
@@ -44,7 +44,10 @@ class MemoryDNS:
 
     async def remove(self, name: FQDN | ServiceName, type: RecordType) -> None:
         self._may_fail()
-        self._check_zone(name)
+        try:
+            self._check_zone(name)
+        except Rejected as e:
+            raise NoZone(str(e)) from e
         if not self._records.get(FQDN(name), {}).pop(type, None):
             raise NotFound(f"{name} has no {type.value} record")
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import re
 import socket
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any
 
 import dns.asyncbackend
 import dns.asyncquery
@@ -31,20 +30,12 @@ import dns.rrset
 import dns.tsig
 import dns.update
 
-from muster.features.dns.contract import SRV, Data, Record, RecordType
-from muster.features.dns.settings import Algorithm, NSUpdateSettings
+from muster.features.dns.contract import SRV, Data, NoZone, Record, RecordType
+from muster.features.dns.providers.tsig_key import key_from
+from muster.features.dns.settings import NSUpdateSettings
 from muster.kernel.errors import Conflict, Misconfigured, MusterError, NotFound, Rejected, Unavailable
-from muster.kernel.files import read_bounded
 from muster.kernel.names import FQDN, ServiceName
 
-_KEY_FILE = re.compile(
-    r'\s*key\s+"?(?P<name>[A-Za-z0-9._-]{1,254})"?\s*\{\s*'
-    r'algorithm\s+"?(?P<algorithm>hmac-[a-z0-9-]{2,20})"?\s*;\s*'
-    r'secret\s+"?(?P<secret>[A-Za-z0-9+/=]{4,1024})"?\s*;\s*\}\s*;?\s*\Z',
-    re.IGNORECASE,
-)
-# Only where a word may begin: a secret in base64 may hold two slashes.
-_COMMENT = re.compile(r"(?m)(?:^|(?<=[\s;{}]))(?:#|//).*$")
 # What a signed zone has beside a CNAME (RFC 4035 §2.5).
 _BESIDE_A_CNAME = frozenset({dns.rdatatype.CNAME, dns.rdatatype.RRSIG, dns.rdatatype.NSEC})
 # A racing writer may remove what our prerequisite saw before we look; then the question is open again.
@@ -83,15 +74,16 @@ class NSUpdateDNS:
 
     async def lookup(self, name: FQDN | ServiceName, type: RecordType) -> frozenset[Data]:
         owner = _absolute(name)
-        answer = await self._ask(_question(owner, type.value), f"looking up {name} {type.value}")
+        answer = await self._ask(self._question(owner, type.value), f"looking up {name} {type.value}")
         if answer.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
             raise self._refused(answer, f"looking up {name} {type.value}", str(name))
         found = answer.get_rrset(answer.answer, owner, dns.rdataclass.IN, dns.rdatatype.from_text(type.value))
         return frozenset(_data(type, r) for r in found or ())
 
     async def reached(self) -> None:
-        # Any answer will do, a refusal too: the server is there and speaks DNS.
-        await self._ask(_question(dns.name.root, "SOA"), "asking whether it is there")
+        # Any answer will do, a refusal too: the server is there and speaks DNS. Unsigned: a server that knows no such key
+        # is there, too, and says so with the first change.
+        await self._ask(_unsigned(dns.name.root, "SOA"), "asking whether it is there")
 
     async def add(self, record: Record) -> None:
         owner = _absolute(record.name)
@@ -105,7 +97,10 @@ class NSUpdateDNS:
                 raise self._refused(answer, doing, zone.to_text())
             if await self._settles(record):
                 return
-        raise Unavailable(f"{self.place}: {doing} lost against other writers {_ROUNDS} times; try again")
+        raise Unavailable(
+            f"{self.place} said {_ROUNDS} times that something is in the way of {doing}, and each time, asked what, that "
+            "there is nothing: other writers, or another view than the one that takes our updates; try again"
+        )
 
     async def remove(self, name: FQDN | ServiceName, type: RecordType) -> None:
         owner = _absolute(name)
@@ -117,6 +112,9 @@ class NSUpdateDNS:
         answer = await self._ask(update, doing)
         if answer.rcode() in (dns.rcode.NXRRSET, dns.rcode.NXDOMAIN):
             raise NotFound(f"{name} has no {type.value} record on {self.place}")
+        if answer.rcode() == dns.rcode.REFUSED and await self._is_gone(owner, doing):
+            above = zone.to_text(omit_final_dot=True) or "."
+            raise NoZone(f"{self.place} has no zone for {name} any more: {above} has neither it nor the name above it")
         if answer.rcode() != dns.rcode.NOERROR:
             raise self._refused(answer, doing, zone.to_text())
 
@@ -131,6 +129,13 @@ class NSUpdateDNS:
                 update.absent(owner, record.type.value)
         update.add(owner, self.ttl_s, record.type.value, _text(record.data))
         return update
+
+    def _question(self, owner: dns.name.Name, type_name: str) -> dns.message.QueryMessage:
+        """Return a question that carries the key of the updates: a server may show another view to those without."""
+        question = _unsigned(owner, type_name)
+        if self.key is not None:
+            question.use_tsig(self.key)
+        return question
 
     def _update(self, zone: dns.name.Name) -> dns.update.UpdateMessage:
         update = dns.update.UpdateMessage(zone)
@@ -162,31 +167,49 @@ class NSUpdateDNS:
         """Return in words what a name holds beside a CNAME, of whatever type; empty when it is nothing."""
         owner = _absolute(name)
         # ANY, because the prerequisite counts every type: TXT, MX, the SOA and NS of a zone's apex.
-        answer = await self._ask(_question(owner, "ANY"), f"looking up {name} ANY")
+        answer = await self._ask(self._question(owner, "ANY"), f"looking up {name} ANY")
         if answer.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
             # A server need not answer ANY (RFC 8482). That the name is in use it has said already.
             return "records of a type that cannot be asked for"
         found = {r.rdtype for r in answer.answer if r.name == owner} - _BESIDE_A_CNAME
         return f"{', '.join(sorted(map(dns.rdatatype.to_text, found)))} records" if found else ""
 
+    async def _is_gone(self, owner: dns.name.Name, doing: str) -> bool:
+        """Whether the server denies with authority that the name exists, and that the one above it does.
+
+        So it is where a zone was taken away and one further up, which nobody may change, answers in its place: BIND's own
+        empty zones do. Where only the name is missing its zone is still there, and that we may not change it is the news.
+        """
+        for name in (owner, owner.parent()):
+            answer = await self._ask(self._question(name, "SOA"), doing)
+            # Of an alias it would be the target that is missing.
+            if answer.rcode() != dns.rcode.NXDOMAIN or not answer.flags & dns.flags.AA or answer.answer:
+                return False
+        return True
+
     async def _zone(self, owner: dns.name.Name, doing: str) -> dns.name.Name:
         """Return the zone of the name on this very server: the owner of the SOA it answers with.
 
         Asked each time: a cached zone would send the apex of a later child zone to its parent, which accepts the record
-        and never serves it.
+        and never serves it. Only an SOA of the name or of one above it counts, for an update's zone encloses its names
+        (RFC 2136 §3.1): an alias answers with itself, and with its target's SOA where the server follows it.
         """
-        answer = await self._ask(_question(owner, "SOA"), doing)
-        if answer.rcode() in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN) and answer.flags & dns.flags.AA:
+        asked = owner
+        while True:
+            answer = await self._ask(self._question(asked, "SOA"), doing)
+            code = answer.rcode()
+            if code == dns.rcode.SERVFAIL:
+                raise self._refused(answer, doing, asked.to_text())
+            if code not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN) or not answer.flags & dns.flags.AA:
+                name = owner.to_text(omit_final_dot=True)
+                raise Rejected(f"{self.place} serves no zone for {name} ({dns.rcode.to_text(code)}); {doing} not done")
             for rrset in (*answer.answer, *answer.authority):
-                if rrset.rdtype == dns.rdatatype.SOA:
+                if rrset.rdtype == dns.rdatatype.SOA and owner.is_subdomain(rrset.name):
                     return rrset.name
-            # A name that is a CNAME answers the SOA question with it; the zone is the parent's.
-            if answer.answer and owner.labels and len(owner) > 2:
-                return await self._zone(owner.parent(), doing)
-        name = owner.to_text(omit_final_dot=True)
-        raise Rejected(
-            f"{self.place} serves no zone for {name} ({dns.rcode.to_text(answer.rcode())}); {doing} not done"
-        )
+            if asked == dns.name.root:
+                name = owner.to_text(omit_final_dot=True)
+                raise Rejected(f"{self.place} names no zone that {name} is in; {doing} not done")
+            asked = asked.parent()
 
     def _refused(self, answer: dns.message.Message, doing: str, zone: str) -> MusterError:
         code = answer.rcode()
@@ -258,7 +281,7 @@ class NSUpdateDNS:
             await self._idle.pop().close()
 
 
-def _question(owner: dns.name.Name, type_name: str) -> dns.message.QueryMessage:
+def _unsigned(owner: dns.name.Name, type_name: str) -> dns.message.QueryMessage:
     question = dns.message.make_query(owner, type_name)
     # The server is to say what it has itself, not what it can find out.
     question.flags &= ~dns.flags.RD
@@ -292,50 +315,6 @@ def _reason(error: Exception) -> str:
     if isinstance(error, EOFError):
         return "it closed the connection"
     return str(getattr(error, "strerror", None) or error)
-
-
-def key_from(settings: NSUpdateSettings) -> dns.tsig.Key | None:
-    """Return the TSIG key the settings name, or None for unsigned updates.
-
-    Raises:
-        Misconfigured: the key file cannot be read, is not in BIND's form or names an algorithm nobody has. The secret never
-            stands in the message.
-    """
-    if settings.key_file is not None:
-        text = read_bounded(settings.key_file, what="DNS key file", limit_bytes=64 << 10).decode("utf-8", "replace")
-        found = _KEY_FILE.match(_COMMENT.sub("", text))
-        if found is None:
-            raise Misconfigured(
-                f"DNS key file {settings.key_file} is not of the form key NAME {{ algorithm hmac-...; secret ...; }};"
-            )
-        algorithm = found["algorithm"].lower()
-        if algorithm not in get_args(Algorithm):
-            known = ", ".join(get_args(Algorithm))
-            raise Misconfigured(f"DNS key file {settings.key_file} has algorithm {algorithm}, which is none of {known}")
-        return _key(found["name"], found["secret"], algorithm, str(settings.key_file))
-    if settings.key_name is not None and settings.key_secret is not None:
-        return _key(settings.key_name, settings.key_secret.reveal(), settings.key_algorithm, "the settings")
-    return None
-
-
-def _key(name: str, secret: str, algorithm: str, where: str) -> dns.tsig.Key:
-    try:
-        key = dns.tsig.Key(name, secret, dns.name.from_text(_on_the_wire(algorithm)))
-        # Only now, and not at the first update, a machine says that it has no MD5 (FIPS 140).
-        dns.tsig.get_context(key)  # type: ignore[no-untyped-call]
-        return key
-    except (ValueError, NotImplementedError, dns.exception.DNSException) as e:
-        raise Misconfigured(f"DNS key {name} from {where} cannot be used: {type(e).__name__}") from e
-
-
-def _on_the_wire(algorithm: str) -> str:
-    """Return the name an algorithm of BIND's configuration has in messages."""
-    if algorithm == "hmac-md5":
-        return "hmac-md5.sig-alg.reg.int"
-    # BIND's hmac-sha256-128 is hmac-sha256 of which it also takes the first 128 bits. It knows no algorithm by the
-    # longer name, which dnspython would send.
-    stem, _, bits = algorithm.rpartition("-")
-    return stem if bits.isdecimal() else algorithm
 
 
 @asynccontextmanager

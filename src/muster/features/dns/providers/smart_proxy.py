@@ -7,11 +7,12 @@ from contextlib import asynccontextmanager
 from urllib.parse import quote
 
 from muster.edge.feature import Surroundings
-from muster.features.dns.contract import Data, Record, RecordType
+from muster.edge.replies import NOT_FOUND_TEXT
+from muster.features.dns.contract import Data, NoZone, Record, RecordType
 from muster.features.dns.settings import SmartProxySettings
 from muster.foreman import smart_proxy as other
-from muster.kernel.errors import Unsupported
-from muster.kernel.names import FQDN, ServiceName
+from muster.kernel.errors import NotFound, Unavailable, Unsupported
+from muster.kernel.names import FQDN, ServiceName, shown
 from muster.pki.context import RenewedContext
 
 
@@ -30,10 +31,24 @@ class SmartProxyDNS:
     async def add(self, record: Record) -> None:
         # A PTR's owner travels as the value and its data as the name (protocol reference §7.1).
         fqdn, value = (record.data, record.name) if record.type is RecordType.PTR else (record.name, record.data)
-        await self._proxy.call("POST", "/dns/", {"fqdn": str(fqdn), "value": str(value), "type": record.type.value})
+        form = {"fqdn": str(fqdn), "value": str(value), "type": record.type.value}
+        try:
+            await self._proxy.call("POST", "/dns/", form)
+        except NotFound as e:
+            raise self._without_dns() from e
 
     async def remove(self, name: FQDN | ServiceName, type: RecordType) -> None:
-        await self._proxy.call("DELETE", f"/dns/{quote(name, safe='')}/{type.value}")
+        path = f"/dns/{quote(name, safe='')}/{type.value}"
+        answer = await self._proxy.ask("DELETE", path)
+        if answer.status == 404:
+            # A Ruby proxy without the feature says so in the words of an unknown route; the record may well be there.
+            if answer.text.strip() == NOT_FOUND_TEXT:
+                raise self._without_dns()
+            raise NoZone(f"{self._proxy.url} answered 404 to DELETE {path}: {shown(answer.text.strip())}")
+        other.refuse_unless_done(self._proxy.url, "DELETE", path, answer)
+
+    def _without_dns(self) -> Unavailable:
+        return Unavailable(f"{self._proxy.url} does not serve the feature dns; nothing was changed there")
 
 
 @asynccontextmanager

@@ -28,8 +28,9 @@ class PuppetserverCA:
 
     async def list(self) -> list[Certificate]:
         answer = await self._ask("GET", "/puppet-ca/v1/certificate_statuses/foreman")
-        found = answer.json()
-        if answer.status != 200 or not isinstance(found, list):
+        # The status first: what a server says of its failure is seldom JSON.
+        found = answer.json() if answer.status == 200 else None
+        if not isinstance(found, list):
             raise Unavailable(f"Failed to query Puppet CA search v1 API: {answer.status} {shown(answer.text, 200)}")
         now = datetime.now(UTC)
         return [as_foreman_sees(s, now) for s in found if isinstance(s, dict)]

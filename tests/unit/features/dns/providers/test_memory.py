@@ -4,7 +4,7 @@ import ipaddress
 
 import pytest
 
-from muster.features.dns.contract import SRV, Data, Record, RecordType
+from muster.features.dns.contract import SRV, Data, NoZone, Record, RecordType
 from muster.features.dns.providers.memory import MemoryDNS
 from muster.kernel.errors import Conflict, NotFound, Rejected, Unavailable
 from muster.kernel.names import FQDN, ServiceName
@@ -99,7 +99,7 @@ async def test_only_names_of_its_zones_are_served() -> None:
     for name in ("a.example.net", "badexample.com"):
         with pytest.raises(Rejected, match=f"memory serves no zone for {name}"):
             await dns.add(address(1, name))
-        with pytest.raises(Rejected):
+        with pytest.raises(NoZone, match=f"memory serves no zone for {name}"):
             await dns.remove(FQDN.parse(name), RecordType.A)
 
 

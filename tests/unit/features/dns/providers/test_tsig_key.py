@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muster.features.dns.providers.nsupdate import key_from
+from muster.features.dns.providers.tsig_key import key_from
 from muster.features.dns.settings import Algorithm, NSUpdateSettings
 from muster.kernel.errors import Misconfigured
 from muster.kernel.secrets import Secret
