@@ -20,6 +20,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from muster.authority.certnames import refuse_unless_hostname
 from muster.authority.csr import CertificateRequest
+from muster.authority.ledger import refuse_unwritable
 from muster.cluster.file import Authority as Settings
 from muster.kernel.errors import Conflict, MusterError, NotFound, Rejected
 from muster.kernel.files import read_bounded
@@ -99,7 +100,9 @@ class Autosign:
 
         Raises:
             NotFound: it is not on it.
+            Rejected: no list could hold it.
         """
+        refuse_unwritable(certname)
         async with self._store.write() as uow:
             gone = delete(autosign_hosts).where(autosign_hosts.c.certname == certname)
             if (await uow.connection.execute(gone)).rowcount == 0:
@@ -131,7 +134,9 @@ class Autosign:
 
         Raises:
             NotFound: it has none that could still be used.
+            Rejected: no name could be this.
         """
+        refuse_unwritable(certname)
         async with self._store.write() as uow:
             gone = delete(autosign_tokens).where(
                 autosign_tokens.c.certname == certname, autosign_tokens.c.used_at.is_(None)

@@ -146,7 +146,8 @@ def _leaf(
 ) -> x509.Certificate:
     # A longer common name can only be taken over as it came: making one anew is refused (X.520's limit).
     subject = attribute if len(name) > COMMON_NAME_LIMIT else x509.NameAttribute(NameOID.COMMON_NAME, name)
-    names = list(alternatives.names)
+    # puppetserver writes addresses before names, whatever order was asked for (golden csr san-ip).
+    names = sorted(alternatives.names, key=lambda n: not isinstance(n, x509.IPAddress))
     if name not in alternatives.dns:
         names.append(x509.DNSName(name))
     ending = _ending(now, ttl)

@@ -36,8 +36,11 @@ _IMPORT_LIMIT_S = 600.0
 CRL_LIMIT_BYTES = 256 << 20
 _INVENTORY_LIMIT_BYTES = 512 << 20
 _INVENTORY_LINE = re.compile(
-    r"0x([0-9A-Fa-f]{1,40})\s+(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)UTC\s+(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)UTC\s+/CN=(\S{1,255})\s*\Z"
+    r"0x([0-9A-Fa-f]{1,40})\s+(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:UTC|GMT)"
+    r"\s+(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:UTC|GMT)\s+(/\S.{1,1000})\Z"
 )
+# A subject as OpenSSL prints it in one line: a value may hold a slash, so an attribute begins where its type follows one.
+_COMMON_NAME = re.compile(r"/CN=((?:[^/]|/(?![A-Za-z][A-Za-z0-9.]{0,40}=)){1,255})(?:/|\Z)")
 # puppetserver reads the file with a signed parse of 32 bits.
 LARGEST_COUNTER = 0x7FFF_FFFF
 _BEGIN_CRL = "-----BEGIN X509 CRL-----"
@@ -285,13 +288,16 @@ def _read_inventory(path: Path, found: Found) -> None:
     )
     names: dict[int, str] = {}
     for number, line in enumerate(lines, 1):
-        if not line.strip():
+        # The Ruby CAs began the file with two lines of comment.
+        if not line.strip() or line.startswith("#"):
             continue
-        match = _INVENTORY_LINE.match(line)
-        if match is None:
+        match = _INVENTORY_LINE.match(line.rstrip())
+        named = match and _COMMON_NAME.search(match[4])
+        if not match or not named:
             found.problems.append(f"inventory.txt line {number} is none; passed over")
             continue
-        serial, name = int(match[1], 16), match[4]
+        # The CA's own row names it with blanks (Puppet CA: NAME); of further attributes only the first name counts.
+        serial, name = int(match[1], 16), named[1]
         try:
             before, after = (datetime.fromisoformat(match[n]).replace(tzinfo=UTC) for n in (2, 3))
         except ValueError:

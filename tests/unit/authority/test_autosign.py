@@ -121,6 +121,15 @@ async def test_what_is_no_entry_is_refused(store: Store, entry: str) -> None:
         await Autosign(store, Authority()).add_host(entry, by="foreman")
 
 
+@pytest.mark.parametrize("name", ["a\udcff", "a\ud800", "a\0b"])
+async def test_what_no_database_holds_is_neither_taken_off_the_list_nor_loses_a_token(store: Store, name: str) -> None:
+    autosign = Autosign(store, Authority())
+    with pytest.raises(Rejected, match="is no certname"):
+        await autosign.remove_host(name)
+    with pytest.raises(Rejected, match="is no certname"):
+        await autosign.withdraw_token(name)
+
+
 async def test_a_file_of_names_is_read_each_time_and_counts_as_empty_when_it_is_gone(
     store: Store, tmp_path: Path
 ) -> None:

@@ -217,7 +217,9 @@ def test_a_request_with_a_repeated_extension_or_no_subject_is_left_out(cadir: Pa
         "0xZZ 2026-11-21T07:05:17UTC 2041-11-18T07:05:19UTC /CN=x.example.net",
         "0x0099 2026-99-99T07:05:17UTC 2041-11-18T07:05:19UTC /CN=x.example.net",
         "0x0099 2026-11-21T07:05:17UTC /CN=x.example.net",
-        "0x0099 2026-11-21T07:05:17UTC 2041-11-18T07:05:19UTC /CN=x y",
+        "0x0099 2026-11-21T07:05:17UTC 2041-11-18T07:05:19UTC x.example.net",
+        "0x0099 2026-11-21T07:05:17UTC 2041-11-18T07:05:19UTC /CN=",
+        "0x0099 2026-11-21T07:05:17UTC 2041-11-18T07:05:19UTC /OU=x.example.net",
         "\x00\x01",
     ],
 )
@@ -228,6 +230,35 @@ def test_a_junk_line_in_the_inventory_is_passed_over_and_named(cadir: Path, line
     (problem,) = found.problems
     assert problem.startswith("inventory.txt line 12")
     assert len(found.gone) == 3
+
+
+@pytest.mark.parametrize(
+    ("subject", "name"),
+    [
+        # A puppetserver that made its CA at its first start writes that CA's own row, too (7.9.5).
+        ("/CN=Puppet CA: puppet01.example.net", "Puppet CA: puppet01.example.net"),
+        ("/CN=a.example.net/OU=b", "a.example.net"),
+        ("/O=Example Inc./CN=a.example.net/OU=b", "a.example.net"),
+        ("/CN=a/b c/1.2.3", "a/b c/1.2.3"),
+        ("/CN=x y  ", "x y"),
+    ],
+)
+def test_a_row_that_puppets_own_programs_wrote_is_taken(cadir: Path, subject: str, name: str) -> None:
+    line = f"0x0099 2026-11-21T07:05:17UTC 2041-11-18T07:05:19UTC {subject}\n"
+    comment = "# Inventory of signed certificates\n# SERIAL NOT_BEFORE NOT_AFTER SUBJECT\n"
+    before = (cadir / "inventory.txt").read_text()
+    (cadir / "inventory.txt").write_text(comment + before + line)
+    found = read(cadir)
+    assert (found.problems, found.gone[0x99].name, len(found.gone)) == ([], name, 4)
+
+
+async def test_the_row_of_the_ca_itself_comes_back_with_an_export(store: Store, cadir: Path, tmp_path: Path) -> None:
+    line = "0x0099 2026-11-21T07:05:17UTC 2041-11-18T07:05:19UTC /CN=Puppet CA: puppet01.example.net\n"
+    with (cadir / "inventory.txt").open("a") as f:
+        f.write(line)
+    await puppetca.take_over(store, tmp_path / "home", cadir)
+    await transfer.write_directory(store, tmp_path / "out", key_pem=None)
+    assert line in (tmp_path / "out" / "inventory.txt").read_text()
 
 
 def test_an_inventory_that_contradicts_itself_is_named(cadir: Path) -> None:
