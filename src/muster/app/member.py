@@ -230,6 +230,8 @@ class MemberProcess:
         if self.store.trouble:
             found.append(self.store.trouble)
         found += self._disk_notes
+        if self.authority is not None:
+            found += self.authority.notes
         left = self._expires_at - time.time()
         if self._expires_at and 0 < left < _EXPIRY_NOTICE_S:
             found.append(f"the certificate expires in {int(left // 86400)} days")
@@ -621,7 +623,7 @@ async def member_opened(
         authority = _authority_of(cluster, options)
         around = Surroundings(
             str(member.name), OperationMetrics(registry), bundle.certificate, bundle.key, bundle.ca, store,
-            (lambda: authority.ca) if authority else None,
+            (lambda: authority.ca) if authority else None, cluster,
         )  # fmt: skip
         mounts = await _features_opened(stack, cluster, served, logs.Timeline(rings, shared), around)
         mounts += [
@@ -673,9 +675,10 @@ def _authority_of(cluster: ClusterFile, options: MemberOptions) -> AuthorityProc
         return None
     # Members that are no Puppet CA do not pay for it.
     from muster.app.authority import AuthorityProcess
+    from muster.authority.reserved import Reserved
 
     state = (options.state or options.pki) / "puppet-ca"
-    return AuthorityProcess(cluster.authority, options.pki / "puppet-ca", state)
+    return AuthorityProcess(cluster.authority, options.pki / "puppet-ca", state, Reserved.of(cluster))
 
 
 def _trusted(cluster: ClusterFile) -> frozenset[str] | None:

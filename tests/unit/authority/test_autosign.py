@@ -121,7 +121,7 @@ async def test_what_is_no_entry_is_refused(store: Store, entry: str) -> None:
         await Autosign(store, Authority()).add_host(entry, by="foreman")
 
 
-@pytest.mark.parametrize("name", ["a\udcff", "a\ud800", "a\0b"])
+@pytest.mark.parametrize("name", ["a\udcff", "a\0b"])
 async def test_what_no_database_holds_is_neither_taken_off_the_list_nor_loses_a_token(store: Store, name: str) -> None:
     autosign = Autosign(store, Authority())
     with pytest.raises(Rejected, match="is no certname"):
@@ -329,5 +329,5 @@ async def test_one_yes_is_enough_and_a_token_is_not_used_for_a_name_on_the_list(
     assert await autosign.leave(asking("other.example.net")) is None
     assert (await autosign.leave(asking(challenge=token))) != Leave("autosign hostnames")
     await autosign.add_host(NODE, by="foreman")
-    assert await autosign.leave(asking(challenge=token)) == Leave("autosign hostnames")
+    assert await autosign.leave(asking(challenge=token)) == Leave("autosign hostnames", named=True)
     assert await autosign.tokens() == [NODE]

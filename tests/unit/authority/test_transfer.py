@@ -17,9 +17,8 @@ from cryptography.x509.oid import ExtensionOID
 from sqlalchemy import select
 
 from muster.authority import csr, profile, transfer
-from muster.authority.authority import crls_in
 from muster.authority.ledger import Ledger
-from muster.authority.profile import Issuer
+from muster.authority.profile import Issuer, crls_in
 from muster.authority.transfer import Found
 from muster.cluster.file import Authority
 from muster.kernel.errors import Conflict, Misconfigured
@@ -357,6 +356,16 @@ def test_a_list_of_the_root_that_has_ended_is_noted(cadir: Path) -> None:
     assert "agents refuse every certificate until they get a newer one" in found.notes[0]
 
 
+@pytest.mark.parametrize(("days", "noted"), [(3, True), (27, True), (29, False), (400, False)])
+def test_a_list_of_the_root_that_ends_soon_is_noted(cadir: Path, days: int, noted: bool) -> None:
+    own, _ = parts(cadir)
+    (cadir / "ca_crl.pem").write_text(own + root_list(cadir, number=7, ends=timedelta(days=days)))
+    found = read(cadir)
+    assert found.problems == []
+    said = [n for n in found.notes if n.startswith("The revocation list of Puppet Root CA")]
+    assert ["from then on unless they get a newer one" in n for n in said] == [True] * noted
+
+
 def test_a_file_with_the_roots_list_alone_lacks_ours(cadir: Path) -> None:
     _, root = parts(cadir)
     (cadir / "ca_crl.pem").write_text(root)
@@ -547,6 +556,16 @@ def test_a_ca_that_has_ended_is_said(cadir: Path) -> None:
     later = datetime(2042, 1, 1, tzinfo=UTC)
     found = transfer.read_directory(cadir, now=later)
     assert found.problems == ["Puppet CA: proxy01.example.net expired on 2041-11-18"]
+
+
+def test_an_ancestor_that_has_ended_is_said(cadir: Path) -> None:
+    chain = Issuer.read((cadir / "ca_crt.pem").read_text()).chain
+    root_key = load_pem_private_key((cadir / "root_key.pem").read_bytes(), None)
+    assert isinstance(root_key, rsa.RSAPrivateKey)
+    name = profile.common_name(chain[1].subject)
+    ended = profile.self_signed(name, root_key, now=NOW - timedelta(days=10), ttl=timedelta(days=9))
+    (cadir / "ca_crt.pem").write_text(profile.pem_of(chain[0]) + profile.pem_of(ended))
+    assert f"{name} expired on {NOW - timedelta(days=1):%Y-%m-%d}" in read(cadir).problems
 
 
 def test_progress_is_told(cadir: Path) -> None:
