@@ -310,6 +310,39 @@ async def test_a_certificate_that_is_issued_for_a_name_ends_its_request(url: str
         assert [json.loads(s)["state"] for s in await members.first.statuses()] == ["signed"]
 
 
+async def test_of_a_squatter_and_the_host_with_the_token_the_host_wins_on_every_member(
+    url: str, tmp_path: Path
+) -> None:
+    settings = Authority(autosign=("tokens",), requests_per_minute=0)
+    async with members_of(url, tmp_path, settings) as members:
+        for round_ in range(8):
+            name = f"n{round_}.example.net"
+            token = await members.first.autosign.give_token(name, ttl_s=60)
+            host = puppetca.agent(name, challenge=token)
+            squatter = puppetca.agent(name)
+            await asyncio.gather(
+                attempted(members.first.submit(name, squatter.csr, source="192.0.2.66")),
+                attempted(members.second.submit(name, host.csr, source="192.0.2.1")),
+            )
+            made = x509.load_pem_x509_certificate((await members.first.certificate(name)).encode())
+            assert made.public_key() == host.key.public_key()
+            assert await members.first.statuses("requested") == []
+
+
+async def test_requests_that_waited_too_long_are_thrown_away_once_by_two_members(url: str, tmp_path: Path) -> None:
+    settings = Authority(requests_per_minute=0, pending_days=0.000_001)
+    async with members_of(url, tmp_path, settings) as members:
+        names = [f"n{n}.example.net" for n in range(20)]
+        for name in names:
+            await members.first.submit(name, puppetca.agent(name).csr, source="192.0.2.1")
+        await asyncio.sleep(0.1)
+        await asyncio.gather(*(m.keep_up() for m in members.both))
+        assert await members.first.statuses() == []
+        for name in names:
+            history = await Ledger(members.first._ledger._store, "test").history(name, most=10)
+            assert [e["event"] for e in history] == ["expired", "requested"]
+
+
 async def test_names_many_at_once_on_both_members_wait_in_one_order(members: Members) -> None:
     names = [f"n{n:02}.example.net" for n in range(30)]
     outcomes = await asyncio.gather(

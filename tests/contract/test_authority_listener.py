@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 from muster.authority import api, csr, own, profile
 from muster.authority.authority import PuppetCA
 from muster.authority.own import OwnFiles
-from muster.cluster.file import Authority
+from muster.cluster.file import Authority, own_certname
 from muster.cluster.file import Edge as Limits
 from muster.edge import health
 from muster.edge import server as edge_server
@@ -224,7 +224,7 @@ async def test_a_members_certificate_is_made_anew_for_another_name_and_when_a_fi
 
     assert not await again(CLUSTER)
     assert await again(CLUSTER, "alias.example.net")
-    assert names() == {MEMBER, CLUSTER, "alias.example.net", own.certname(MEMBER)}
+    assert names() == {MEMBER, CLUSTER, "alias.example.net", own_certname(MEMBER)}
     # Fewer names are still served by the one with more.
     assert not await again(CLUSTER)
     files.key.write_bytes(puppetca.key_pem(puppetca.new_ca("Puppet CA: other").key))

@@ -12,7 +12,11 @@ from prometheus_client import CollectorRegistry, Gauge
 from muster.authority import api, own
 from muster.authority.authority import PuppetCA
 from muster.authority.authority import opened as authority_opened
+from muster.authority.checks import MANY
+from muster.authority.ledger import Published
 from muster.authority.own import OwnFiles
+from muster.authority.profile import Issuer, common_name, crls_in
+from muster.authority.reserved import Reserved
 from muster.authority.revocations import Revocations
 from muster.cluster.file import Authority
 from muster.edge.application import Application, Mounted
@@ -41,6 +45,30 @@ class _Metrics:
         self.list_number = Gauge(
             "muster_puppet_ca_crl_number", "Number of the revocation list this member serves", registry=registry
         )
+        self.ancestors_end = Gauge(
+            "muster_puppet_ca_ancestor_expiry_timestamp_seconds",
+            "When the certificate or the revocation list of a CA above the Puppet CA ends",
+            ("what", "ca"),
+            registry=registry,
+        )
+        self.waiting = Gauge(
+            "muster_puppet_ca_requests_waiting",
+            "Certificate requests that wait for an administrator",
+            registry=registry,
+        )
+        self.waiting_limit = Gauge(
+            "muster_puppet_ca_requests_waiting_limit", "How many certificate requests may wait", registry=registry
+        )
+
+    def show_ancestors(self, issuer: Issuer, lists_pem: str) -> None:
+        """Set when each ancestor's certificate and list end; those that are gone are forgotten."""
+        self.ancestors_end.clear()
+        for certificate in issuer.chain[1:]:
+            name = common_name(certificate.subject)
+            self.ancestors_end.labels("certificate", name).set(certificate.not_valid_after_utc.timestamp())
+        for one in crls_in(lists_pem):
+            if one.next_update_utc is not None:
+                self.ancestors_end.labels("list", common_name(one.issuer)).set(one.next_update_utc.timestamp())
 
 
 class AuthorityProcess:
@@ -52,22 +80,42 @@ class AuthorityProcess:
         revocations: which of its certificates are revoked; answers also while the CA is not open.
     """
 
-    def __init__(self, settings: Authority, home: Path, state: Path, revocations: Revocations) -> None:
-        """``home`` is where its key is by default; ``state`` is where it keeps what it writes itself."""
+    def __init__(
+        self,
+        settings: Authority,
+        home: Path,
+        state: Path,
+        revocations: Revocations,
+        reserved: Reserved | None = None,
+    ) -> None:
+        """``home`` is where its key is by default; ``state`` is where it keeps what it writes itself.
+
+        ``reserved`` are the cluster's names; without them those that the settings alone name.
+        """
         self.revocations = revocations
         self.ca: PuppetCA | None = None
         self.trouble = "it is not open yet"
         self._settings = settings
         self._home = home
         self._state = state
+        self._reserved = reserved
         self._beats = itertools.count()
         self._stack = contextlib.AsyncExitStack()
         self._listens = False
         self._metrics: _Metrics | None = None
+        self._shown: Published | None = None
 
     @property
     def is_open(self) -> bool:
         return self._listens
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is wrong but keeps nobody from being signed."""
+        limit = self._settings.pending_limit
+        if self.ca is None or self.ca.waiting < MANY * limit:
+            return ()
+        return (f"{self.ca.waiting} certificate requests wait for an administrator, and {limit} may",)
 
     async def kept(self, process: MemberProcess, *, thoroughly: bool = True) -> None:
         """Open what is not open, follow the list, now and then try the key, and, thoroughly, renew what ends soon.
@@ -93,7 +141,14 @@ class AuthorityProcess:
         if self.ca is None:
             name = str(process.member.name)
             self.ca = await self._stack.enter_async_context(
-                authority_opened(process.store, self._settings, member=name, home=self._home, state=self._state)
+                authority_opened(
+                    process.store,
+                    self._settings,
+                    member=name,
+                    home=self._home,
+                    state=self._state,
+                    reserved=self._reserved,
+                )
             )
         ca, before = self.ca, self.ca.list_now
         if thoroughly:
@@ -121,6 +176,11 @@ class AuthorityProcess:
         if ca.list_now is not None:
             self._metrics.list_ends.set(ca.list_now.next_update)
             self._metrics.list_number.set(ca.list_now.number)
+            if ca.list_now is not self._shown:
+                self._metrics.show_ancestors(ca.issuer, ca.list_now.ancestors_pem)
+                self._shown = ca.list_now
+        self._metrics.waiting.set(ca.waiting)
+        self._metrics.waiting_limit.set(ca.settings.pending_limit)
 
     async def close(self) -> None:
         await self._stack.aclose()

@@ -269,6 +269,8 @@ class MemberProcess:
         if self.store.trouble:
             found.append(self.store.trouble)
         found += self._disk_notes
+        if self.authority is not None:
+            found += self.authority.notes
         left = self._expires_at - time.time()
         if self._expires_at and 0 < left < _EXPIRY_NOTICE_S:
             found.append(f"the certificate expires in {int(left // 86400)} days")
@@ -670,7 +672,7 @@ async def member_opened(
             gate.revoked = authority.revocations.is_revoked
         around = Surroundings(
             str(member.name), OperationMetrics(registry), bundle.certificate, bundle.key, bundle.ca, store,
-            (lambda: authority.ca) if authority else None,
+            (lambda: authority.ca) if authority else None, cluster,
         )  # fmt: skip
         mounts = await _features_opened(stack, cluster, served, logs.Timeline(rings, shared), around)
         mounts += [
@@ -725,11 +727,12 @@ def _authority_of(cluster: ClusterFile, options: MemberOptions, store: Store, me
         return None
     # Members that are no Puppet CA do not pay for it.
     from muster.app.authority import AuthorityProcess
+    from muster.authority.reserved import Reserved
     from muster.authority.revocations import Revocations
 
     state = (options.state or options.pki) / "puppet-ca"
     revocations = Revocations(store, member, state, kept_s=cluster.foreman.revocations_kept_s)
-    return AuthorityProcess(cluster.authority, options.pki / "puppet-ca", state, revocations)
+    return AuthorityProcess(cluster.authority, options.pki / "puppet-ca", state, revocations, Reserved.of(cluster))
 
 
 async def _features_opened(

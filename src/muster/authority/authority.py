@@ -7,12 +7,8 @@ but what never changes and what is looked at anew.
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import json
-import re
-import time
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -29,7 +25,9 @@ from muster.authority.certnames import PP_CLI_AUTH
 from muster.authority.copies import Copies
 from muster.authority.csr import CertificateRequest
 from muster.authority.ledger import Entry, Known, Ledger, Pending, Published, Revoked, refuse_unwritable
-from muster.authority.profile import CAKey, Issuer
+from muster.authority.profile import CAKey, Issuer, crls_in
+from muster.authority.reserved import Reserved
+from muster.authority.sources import Rates, source_of
 from muster.cluster.file import Authority as Settings
 from muster.kernel.clock import Clock, SystemClock
 from muster.kernel.errors import Conflict, Denied, Misconfigured, MusterError, NotFound, Rejected, Unavailable
@@ -40,13 +38,9 @@ from muster.store.engine import Store
 _log = logger("authority")
 
 _PROOF_LIMIT_S = 5.0
-_WINDOW_S = 60.0
-_SOURCES = 10_000
 _LONGEST_TTL_S = 100 * 366 * 86400
 # Exactly this: a UTF8String that says true (reference/puppet-ca.md §7.6).
 _CLI_AUTH = b"\x0c\x04true"
-# One class for base64 and blanks: two that overlap would look at every split of them (a body of blanks takes hours).
-_BEGIN_CRL = re.compile(r"-----BEGIN X509 CRL-----([A-Za-z0-9+/=\s]{1,20000000}?)-----END X509 CRL-----")
 
 
 @dataclass(frozen=True)
@@ -75,6 +69,9 @@ class Lists:
 class PuppetCA:
     """One member's hand on the cluster's CA. Use :func:`opened`.
 
+    Attributes:
+        waiting: how many requests waited for an administrator when :meth:`keep_up` looked last.
+
     Concurrency: any number of calls at once, of any number of members. Signing runs in threads.
     """
 
@@ -91,6 +88,7 @@ class PuppetCA:
         self.issuer = issuer
         self.settings = settings
         self.autosign = autosign
+        self.waiting = 0
         self._ledger = ledger
         self._key = key
         self._clock = clock
@@ -161,7 +159,8 @@ class PuppetCA:
             Rejected: it is no request, has no right to the name, or asks for what is not signed; nothing was kept.
             Unavailable: too many requests of one client, or the store did not answer.
         """
-        self._rates.count(source)
+        origin = source_of(source)
+        self._rates.count(origin)
         request = csr.read(body)
         try:
             csr.refuse_subject(request, name)
@@ -170,14 +169,16 @@ class PuppetCA:
             # Its own name comes before that is compared with the one it was sent under (golden cn-taken).
             await self._refuse_known(request.name)
             raise
-        if "policy" in self.settings.autosign:
+        leave = await self.autosign.leave_given(request)
+        if leave is None and "policy" in self.settings.autosign:
             # Before the program is asked; otherwise whoever writes it down notices, which saves a look at the store.
             await self._refuse_known(request.name)
-        leave = await self.autosign.leave(request)
+            leave = await self.autosign.leave_asked(request)
         if leave is None:
-            pending = Pending(name, request.pem, request.sha256, _json(profile.status_of_request(request)), source)
+            limit, per_source = self.settings.pending_limit, self.settings.pending_per_source
             try:
-                await self._ledger.submit(pending, limit=self.settings.pending_limit)
+                pending = pending_of(request, source=origin)
+                await self._ledger.submit(pending, limit=limit, per_source=per_source, actor=source)
             except Conflict as e:
                 await self._raise_already(name, e)
             return False
@@ -446,11 +447,16 @@ class PuppetCA:
     async def keep_up(self) -> None:
         """Renew a list that ends soon or was made for other infra hosts, and see the one in force; called now and then.
 
+        Requests that have waited for too long are thrown away, and the others counted.
+
         Raises:
             Unavailable: the store did not answer.
         """
         soon = self._now() + profile.ahead(timedelta(days=self.settings.crl_ttl_days))
         outdated = None if self._infra_is_ours else self._is_outdated
+        if expired := await self._ledger.expire(older_s=self.settings.pending_days * 86_400):
+            _log.info("Certificate requests that nobody looked at were thrown away", count=expired)
+        self.waiting = await self._ledger.waiting()
         if await self._ledger.republish(build=self.build, before=soon.timestamp(), outdated=outdated):
             _log.info("The revocation list was renewed")
         self._infra_is_ours = True
@@ -611,6 +617,8 @@ class PuppetCA:
                 actor=actor,
                 token=leave.token if leave else None,
                 request_sha256=request.sha256 if pending else None,
+                # Whoever asked for the name first must not keep it from the host that it was given to.
+                own_request_sha256=request.sha256 if leave is not None and leave.named else None,
             )
         except Conflict as e:
             await self._raise_already(request.name, e)
@@ -670,11 +678,12 @@ async def opened(
     home: Path,
     state: Path | None = None,
     clock: Clock | None = None,
+    reserved: Reserved | None = None,
 ) -> AsyncIterator[PuppetCA]:
     """Hold the CA open.
 
     ``home`` is where its key is by default; ``state`` is where its bundle and last lists are kept for times without the
-    store, without it also ``home``.
+    store, without it also ``home``. ``reserved`` are the cluster's names, which autosigning does not give away.
 
     Raises:
         Misconfigured: there is no CA yet, or its key is missing or another one's.
@@ -696,7 +705,9 @@ async def opened(
         held = custody.opened(settings.key, issuer, home / "ca_key.pem")
         # In a thread: a signer process or a token may take long to answer.
         key = await asyncio.to_thread(stack.enter_context, held)
-        ca = PuppetCA(ledger, settings, issuer, key, Autosign(store, settings), clock or SystemClock(), copies)
+        ca = PuppetCA(
+            ledger, settings, issuer, key, Autosign(store, settings, reserved), clock or SystemClock(), copies
+        )
         try:
             await ca.lists()
         except Unavailable:
@@ -705,41 +716,6 @@ async def opened(
             yield ca
         finally:
             await ca.close()
-
-
-class Rates:
-    """How many requests each client address made within the last minute; old addresses are forgotten."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._counts: OrderedDict[str, tuple[float, int]] = OrderedDict()
-
-    def count(self, source: str) -> None:
-        """Count one.
-
-        Raises:
-            Unavailable: it is one too many.
-        """
-        if not self._limit:
-            return
-        now = time.monotonic()
-        since, count = self._counts.pop(source, (now, 0))
-        if now - since > _WINDOW_S:
-            since, count = now, 0
-        self._counts[source] = since, count + 1
-        if len(self._counts) > _SOURCES:
-            self._counts.popitem(last=False)
-        if count >= self._limit:
-            raise Unavailable(f"{source} sent {self._limit} certificate requests within a minute; try again later")
-
-
-def crls_in(pem: str) -> list[x509.CertificateRevocationList]:
-    """Return the lists in a text of PEM blocks.
-
-    Raises:
-        ValueError: one cannot be decoded.
-    """
-    return [x509.load_der_x509_crl(base64.b64decode(found.group(1))) for found in _BEGIN_CRL.finditer(pem)]
 
 
 def ttl_of(seconds: int) -> int:

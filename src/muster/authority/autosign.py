@@ -1,5 +1,7 @@
 """Who is signed without an administrator: everybody, names on a list, bearers of a token, or whom a program lets through.
 
+The cluster's reserved names are not given away by any of them (:mod:`muster.authority.reserved`).
+
 Source: reference/puppet-ca.md §4. Lists and tokens are in the store, so that what Foreman told one member holds on all.
 """
 
@@ -21,6 +23,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from muster.authority.certnames import refuse_unless_hostname
 from muster.authority.csr import CertificateRequest
 from muster.authority.ledger import refuse_unwritable
+from muster.authority.reserved import Reserved
 from muster.cluster.file import Authority as Settings
 from muster.kernel.errors import Conflict, MusterError, NotFound, Rejected
 from muster.kernel.files import read_bounded
@@ -37,6 +40,7 @@ _ALGORITHM = "RS512"
 _ID_BYTES = 24
 _KEY_DOCUMENT = "autosign/key"
 _LIST_LIMIT_BYTES = 4 << 20
+_BY_NAME = "autosign hostnames"
 
 
 @dataclass(frozen=True)
@@ -46,18 +50,22 @@ class Leave:
     Attributes:
         why: who lets it through.
         token: the token it brought, to be used up with the certificate.
+        named: exactly its name was let through, by an entry or a token: whoever asked for that name before it must give way.
     """
 
     why: str
     token: str | None = None
+    named: bool = False
 
 
 class Autosign:
     """The cluster's rules of autosigning."""
 
-    def __init__(self, store: Store, settings: Settings) -> None:
+    def __init__(self, store: Store, settings: Settings, reserved: Reserved | None = None) -> None:
+        """``reserved`` are the cluster's names; without them those that the settings alone name."""
         self._store = store
         self._settings = settings
+        self._reserved = reserved if reserved is not None else Reserved.of_settings(settings)
         self._key: rsa.RSAPrivateKey | None = None
 
     async def leave(self, request: CertificateRequest) -> Leave | None:
@@ -66,16 +74,60 @@ class Autosign:
         Raises:
             Unavailable: the store did not answer.
         """
+        return await self.leave_given(request) or await self.leave_asked(request)
+
+    async def leave_given(self, request: CertificateRequest) -> Leave | None:
+        """As :meth:`leave`, by what is known here; no program is asked. An entry or a token of its own name comes first.
+
+        Raises:
+            Unavailable: the store did not answer.
+        """
+        found: Leave | None = None
         for way in self._settings.autosign:
-            if way == "all":
-                return Leave("autosign all")
-            if way == "hostnames" and await self._is_listed(request.name):
-                return Leave("autosign hostnames")
-            if way == "tokens" and (token := await self._token(request)) is not None:
-                return Leave("autosign token", token)
-            if way == "policy" and await self._is_let_through(request):
-                return Leave("autosign policy")
+            leave = await self._given(way, request)
+            if leave is not None and leave.named:
+                found = leave
+                break
+            found = found or leave
+        return None if found is None or self._withholds(request, found) else found
+
+    async def leave_asked(self, request: CertificateRequest) -> Leave | None:
+        """As :meth:`leave`, by what the program says; it is not asked about reserved names."""
+        leave = Leave("autosign policy")
+        if "policy" not in self._settings.autosign or self._withholds(request, leave):
+            return None
+        return leave if await self._is_let_through(request) else None
+
+    async def lists(self, request: CertificateRequest) -> bool:
+        """Whether Foreman's list lets a request through, for a puppetserver that asks.
+
+        Raises:
+            Unavailable: the store did not answer.
+        """
+        leave = await self._listed(request.name)
+        return leave is not None and not self._withholds(request, leave)
+
+    def given_away(self, entry: str) -> str:
+        """Return a reserved name that an entry would sign where somebody else reads it; empty when it signs none."""
+        return self._reserved.given_away(entry)
+
+    async def _given(self, way: str, request: CertificateRequest) -> Leave | None:
+        if way == "all":
+            return Leave("autosign all")
+        if way == "hostnames":
+            listed = await self._listed(request.name)
+            if listed is not None and listed.named:
+                return listed
+            return await self._listed_in_file(request.name) or listed
+        if way == "tokens" and (token := await self._token(request)) is not None:
+            return Leave("autosign token", token, named=True)
         return None
+
+    def _withholds(self, request: CertificateRequest, leave: Leave) -> bool:
+        why = self._reserved.withheld(request, named=leave.named)
+        if why:
+            _log.info("A request waits although it was let through", name=shown(request.name), by=leave.why, why=why)
+        return bool(why)
 
     async def hosts(self) -> list[str]:
         """Return the names on Foreman's list, in the order in which they came to it."""
@@ -158,7 +210,7 @@ class Autosign:
         For a puppetserver that asks: whoever asks signs, so of two who ask at once one hears no.
         """
         identity = await self._token(request)
-        if identity is None:
+        if identity is None or self._withholds(request, Leave("autosign token", identity, named=True)):
             return False
         used = (
             update(autosign_tokens)
@@ -210,13 +262,18 @@ class Autosign:
             self._key = key
         return self._key
 
-    async def _is_listed(self, certname: str) -> bool:
+    async def _listed(self, certname: str) -> Leave | None:
         async with self._store.read() as uow:
             query = select(autosign_hosts.c.certname).where(autosign_hosts.c.certname.in_(_entries(certname)))
-            if (await uow.connection.execute(query)).first() is not None:
-                return True
+            found = set((await uow.connection.execute(query)).scalars())
+        return Leave(_BY_NAME, named=certname in found) if found else None
+
+    async def _listed_in_file(self, certname: str) -> Leave | None:
         path = self._settings.hostnames_file
-        return path is not None and matches(certname, await asyncio.to_thread(_lines, path))
+        if path is None:
+            return None
+        lines = await asyncio.to_thread(_lines, path)
+        return Leave(_BY_NAME, named=certname in map(str.strip, lines)) if matches(certname, lines) else None
 
     async def _is_let_through(self, request: CertificateRequest) -> bool:
         program = self._settings.policy_executable

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from muster.authority import custody
 from muster.authority.ledger import Ledger
-from muster.authority.profile import Issuer, ahead
+from muster.authority.profile import Issuer, ahead, common_name, crls_in, is_late
 from muster.cluster.file import Authority
 from muster.kernel.clock import Clock
 from muster.kernel.errors import Misconfigured, Unavailable
@@ -17,7 +17,8 @@ from muster.kernel.findings import Check, Finding
 from muster.store.engine import Store
 
 _CA_SOON_S = 180 * 86400
-_MANY = 0.8
+# Of the requests that may wait; from here on somebody should look.
+MANY = 0.8
 
 
 def checks(
@@ -33,17 +34,21 @@ def checks(
                 if chain is None:
                     return [_none()]
                 published = await kept.published()
-                waiting = len(await kept.statuses("requested"))
+                waiting = await kept.waiting()
+                known = {name: await kept.known(name) for name in settings.administrators}
         except (Unavailable, Misconfigured):
             # The store's own check names it.
             return []
-        now = clock.now().timestamp()
+        moment = clock.now().astimezone(UTC)
+        now = moment.timestamp()
         issuer = Issuer.read(chain)
         return [
             *_of_key(settings, issuer, home),
             *_ending(issuer, now),
             *_of_list(published.next_update, now, timedelta(days=settings.crl_ttl_days)),
+            *_of_ancestors(published.ancestors_pem, moment),
             *_of_requests(waiting, settings.pending_limit),
+            *_of_administrators([n for n, k in known.items() if k is None or k.state == "requested"]),
         ]
 
     return [Check("Puppet CA", ledger)]
@@ -86,11 +91,17 @@ def _ending(issuer: Issuer, now: float) -> list[Finding]:
         if left_s > _CA_SOON_S:
             continue
         ends = datetime.fromtimestamp(now + left_s, UTC)
+        name = common_name(certificate.subject)
+        whose = (
+            "The Puppet CA's certificate"
+            if certificate is issuer.certificate
+            else f"The certificate of {name}, above the Puppet CA,"
+        )
         found.append(
             Finding(
                 "CA-EXPIRES-SOON" if left_s > 0 else "CA-EXPIRED",
-                issuer.common_name,
-                f"The Puppet CA's certificate {'ends' if left_s > 0 else 'ended'} on {ends:%Y-%m-%d}",
+                name,
+                f"{whose} {'ends' if left_s > 0 else 'ended'} on {ends:%Y-%m-%d}",
                 "Agents before version 8 never fetch a new one by themselves.",
                 "Plan new certificates for every host: a new CA, then muster ca clean and a new request of each.",
                 "warning" if left_s > 0 else "error",
@@ -117,15 +128,54 @@ def _of_list(next_update: float, now: float, ttl: timedelta) -> list[Finding]:
     ]
 
 
+def _of_ancestors(pem: str, now: datetime) -> list[Finding]:
+    found = []
+    for one in crls_in(pem):
+        ends = one.next_update_utc
+        if ends is None or not is_late(one, now):
+            continue
+        ended = ends <= now
+        name = common_name(one.issuer)
+        found.append(
+            Finding(
+                "CA-ANCESTOR-LIST-ENDS",
+                name,
+                f"The revocation list of {name}, above the Puppet CA, {'ended' if ended else 'ends'} on {ends:%Y-%m-%d}",
+                "Members cannot renew it, they have not its key. Agents check the whole chain, and refuse every certificate "
+                f"{'until' if ended else 'from then on unless'} they get a newer one.",
+                "Have its key's holder sign a newer list, and give it to any member: PUT /puppet-ca/v1/"
+                "certificate_revocation_list with an administrator's certificate.",
+                "error" if ended else "warning",
+            )
+        )
+    return found
+
+
+def _of_administrators(lacking: Sequence[str]) -> list[Finding]:
+    return [
+        Finding(
+            "CA-ADMINISTRATOR",
+            name,
+            f"{name} may administer the Puppet CA (authority.administrators) and has no certificate",
+            "Its name alone gives the power: whoever is given a certificate of it signs and revokes. Nothing signs its "
+            "request unasked, an administrator might.",
+            f"Have the host ask, compare the fingerprint, muster ca sign {name}; or take it from authority.administrators.",
+            "warning",
+        )
+        for name in lacking
+    ]
+
+
 def _of_requests(waiting: int, limit: int) -> list[Finding]:
-    if waiting < _MANY * limit:
+    if waiting < MANY * limit:
         return []
     return [
         Finding(
             "CA-REQUESTS",
             "requests",
             f"{waiting} certificate requests wait for an administrator; {limit} may",
-            "Anybody who reaches the port may ask; nobody looks at what is asked.",
+            "Anybody who reaches the port may ask; nobody looks at what is asked. Each is thrown away after "
+            "authority.pending_days.",
             "muster ca list --state requested; sign or reject them, or raise authority.pending_limit.",
             "warning",
         )

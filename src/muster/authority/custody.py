@@ -29,6 +29,9 @@ from muster.cluster.file import AuthorityKey
 from muster.kernel.errors import Conflict, Misconfigured, Unavailable
 from muster.kernel.files import make_directory, read_bounded, write_new
 
+PROOF = b"muster: is this the key of our CA?"
+"""What a key signs to show that it is there; it is the beginning of no certificate and no list."""
+
 _LIMIT_BYTES = 64 << 10
 
 
@@ -203,15 +206,14 @@ def signs_as(key: CAKey, issuer: Issuer) -> bool:
     Raises:
         Misconfigured: it did not answer.
     """
-    challenge = b"muster: is this the key of our CA?"
     public: Any = issuer.certificate.public_key()
     try:
         if isinstance(key, rsa.RSAPrivateKey):
             scheme = padding.PKCS1v15()
-            public.verify(key.sign(challenge, scheme, hashes.SHA256()), challenge, scheme, hashes.SHA256())
+            public.verify(key.sign(PROOF, scheme, hashes.SHA256()), PROOF, scheme, hashes.SHA256())
         elif isinstance(key, ec.EllipticCurvePrivateKey):
             algorithm = ec.ECDSA(hashes.SHA256())
-            public.verify(key.sign(challenge, algorithm), challenge, algorithm)
+            public.verify(key.sign(PROOF, algorithm), PROOF, algorithm)
     except InvalidSignature:
         return False
     except Unavailable as e:

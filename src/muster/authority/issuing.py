@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +51,8 @@ class Issue:
         told: its columns in the audit, less the time.
         token: to be used up with it.
         request_sha256: the waiting request it was made from; None when it was made from one that never waited.
+        own_request_sha256: the request it was made from where that takes the place of any that waits under its name; None:
+            it has to give way to that.
     """
 
     certname: str
@@ -58,6 +60,12 @@ class Issue:
     told: dict[str, Any]
     token: str | None
     request_sha256: str | None
+    own_request_sha256: str | None = None
+
+    def supersedes(self, waiting: Any) -> bool:
+        """Whether it takes the place of somebody else's request, rather than serving it."""
+        own = self.own_request_sha256
+        return own is not None and waiting is not None and waiting.flaw is None and waiting.sha256 != own
 
 
 @dataclass(frozen=True)
@@ -136,11 +144,13 @@ class Issuing:
 
     async def _committed(self, some: Sequence[Issue]) -> list[Conflict | None]:
         async with self._store.write() as uow:
-            refusals = await _judged(uow, some)
+            waiting = await _waiting(uow, some)
+            refusals = await _judged(uow, some, waiting)
+            told = {i.certname: _told(i, waiting.get(i.certname)) for i in some}
             taken = [i for i, refusal in zip(some, refusals, strict=True) if refusal is None]
             if taken:
                 await uow.connection.execute(_CERTIFICATES, [i.row for i in taken])
-                await uow.connection.execute(_AUDIT, [i.told for i in taken])
+                await uow.connection.execute(_AUDIT, [t for i in taken for t in told[i.certname]])
         return refusals
 
 
@@ -160,11 +170,22 @@ async def took_turn(uow: Unit, certnames: Iterable[str]) -> None:
     await uow.connection.execute(_TURN, {"keys": keys})
 
 
-async def _judged(uow: Unit, some: Sequence[Issue]) -> list[Conflict | None]:
-    """Say for each why it may not be written; remove the requests and use the tokens of the others."""
+async def _waiting(uow: Unit, some: Sequence[Issue]) -> dict[str, Any]:
+    """Take the names' turns; return what waits under them."""
     await took_turn(uow, [i.certname for i in some])
     names = {"names": [i.certname for i in some]}
-    waiting = {r.certname: r for r in await uow.connection.execute(_WAITING, names)}
+    return {r.certname: r for r in await uow.connection.execute(_WAITING, names)}
+
+
+def _told(one: Issue, waiting: Any) -> list[dict[str, Any]]:
+    """Return the rows of the audit: a request that has to give way is said first."""
+    gave_way = {**one.told, "event": "superseded", "serial": None}
+    return [gave_way, one.told] if one.supersedes(waiting) else [one.told]
+
+
+async def _judged(uow: Unit, some: Sequence[Issue], waiting: Mapping[str, Any]) -> list[Conflict | None]:
+    """Say for each why it may not be written; remove the requests and use the tokens of the others."""
+    names = {"names": [i.certname for i in some]}
     live = set((await uow.connection.execute(_LIVE, names)).scalars())
     refusals = [await _refusal(uow, i, waiting.get(i.certname), i.certname in live) for i in some]
     served = [
@@ -179,7 +200,7 @@ async def _refusal(uow: Unit, one: Issue, waiting: Any, has_certificate: bool) -
     if one.request_sha256 is not None:
         if waiting is None or waiting.sha256 != one.request_sha256:
             return Conflict(f"The request of {one.certname} changed while it was signed")
-    elif waiting is not None and waiting.flaw is None:
+    elif waiting is not None and waiting.flaw is None and one.own_request_sha256 is None:
         return Conflict(f"{one.certname} has a certificate request")
     if has_certificate:
         return Conflict(f"{one.certname} has a certificate")

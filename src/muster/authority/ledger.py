@@ -211,16 +211,26 @@ class Ledger:
                 out += [f'{{"state":"{"revoked" if r.revoked else "signed"}",{r.status[1:]}' for r in rows]
         return out
 
-    async def submit(self, pending: Pending, *, limit: int) -> None:
-        """Keep a request for an administrator.
+    async def submit(self, pending: Pending, *, limit: int, per_source: int = 0, actor: str = "") -> None:
+        """Keep a request for an administrator; ``per_source`` is how many may wait of its source, 0: any number.
+
+        ``actor`` is who asked, for the audit, where that says more than the source.
 
         Raises:
             Conflict: the name has a certificate or a request, or too many requests wait; nothing was changed.
         """
+        counted = select(func.count()).select_from(requests)
         async with self._store.write() as uow:
-            waiting = (await uow.connection.execute(select(func.count()).select_from(requests))).scalar_one()
+            waiting = (await uow.connection.execute(counted)).scalar_one()
             if waiting >= limit:
                 raise Conflict(f"{waiting} certificate requests wait for an administrator already; no more are taken")
+            if per_source:
+                own = counted.where(requests.c.source == pending.source)
+                if (count := (await uow.connection.execute(own)).scalar_one()) >= per_source:
+                    raise Conflict(
+                        f"{count} certificate requests of {pending.source} wait for an administrator already; no more are "
+                        "taken from there (authority.pending_per_source)"
+                    )
             await took_turn(uow, [pending.certname])
             await uow.connection.execute(
                 delete(requests).where(requests.c.certname == pending.certname, requests.c.flaw.is_not(None))
@@ -229,15 +239,42 @@ class Ledger:
             # Looked at now: a certificate of the name may have been issued while this waited for its turn.
             if await _certificate(uow, pending.certname):
                 raise Conflict(f"{pending.certname} has a certificate by now")
-            await self.record(uow, "requested", pending.certname, actor=pending.source)
+            await self.record(uow, "requested", pending.certname, actor=actor or pending.source)
+
+    async def waiting(self) -> int:
+        """Return how many requests wait."""
+        async with self._store.read() as uow:
+            return (await uow.connection.execute(select(func.count()).select_from(requests))).scalar_one()
+
+    async def expire(self, *, older_s: float) -> int:
+        """Throw away the requests that have waited longer; return how many, each is in the audit."""
+        late = requests.c.submitted_at < store_now() - older_s
+        async with self._store.read() as uow:
+            # Nearly always none: only then is anybody kept from writing.
+            if (await uow.connection.execute(select(requests.c.certname).where(late).limit(1))).first() is None:
+                return 0
+        async with self._store.write() as uow:
+            gone = await uow.connection.execute(delete(requests).where(late).returning(requests.c.certname))
+            names = list(gone.scalars())
+            if names:
+                about = [(name, None) for name in sorted(names)]
+                await self._record_all(uow, "expired", about, "", await uow.now())
+        return len(names)
 
     async def issue(
-        self, entry: Entry, *, actor: str, token: str | None = None, request_sha256: str | None = None
+        self,
+        entry: Entry,
+        *,
+        actor: str,
+        token: str | None = None,
+        request_sha256: str | None = None,
+        own_request_sha256: str | None = None,
     ) -> None:
         """Write a certificate down; the request of its name goes.
 
         A ``token`` is used up in the same transaction; ``request_sha256`` is the request it was made from, which must still
-        be the one that waits; without it none may wait but one with a flaw.
+        be the one that waits; without it none may wait but one with a flaw. With ``own_request_sha256``, the request it was
+        made from, another one that waits gives way, and the audit says so.
 
         Raises:
             Conflict: the name has a live certificate or a request, the token was used, or the request changed; nothing
@@ -245,7 +282,7 @@ class Ledger:
         """
         row = certificate_row(entry, self._member)
         told = self._told("signed", entry.certname, entry.serial, actor)
-        await self._issuing.issue(Issue(entry.certname, row, told, token, request_sha256))
+        await self._issuing.issue(Issue(entry.certname, row, told, token, request_sha256, own_request_sha256))
 
     async def renew(self, entry: Entry, old_serial: int, *, actor: str) -> None:
         """Write a certificate down in place of the live one, which stays valid.

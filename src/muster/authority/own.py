@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -17,6 +16,7 @@ from cryptography.x509.oid import NameOID
 
 from muster.authority import csr, profile
 from muster.authority.authority import PuppetCA
+from muster.cluster.file import own_certname
 from muster.kernel.errors import MusterError, Rejected, Unavailable
 from muster.kernel.files import make_directory, read_bounded, write_atomically
 
@@ -40,15 +40,6 @@ class OwnFiles:
         return self.directory / "ca.pem"
 
 
-def certname(member: str) -> str:
-    """Return the name it is issued to: not the host's own, which belongs to the host's Puppet agent."""
-    name = f"puppetca.{member}".lower()
-    # A cut one could be another member's, too. Nobody checks it: the member's names stand among the alternatives.
-    return (
-        name if len(name) <= profile.COMMON_NAME_LIMIT else f"puppetca.{hashlib.sha256(name.encode()).hexdigest()[:40]}"
-    )
-
-
 async def ensured(ca: PuppetCA, files: OwnFiles, *, member: str, names: Sequence[str]) -> bool:
     """Make the files hold a certificate for these names that neither ends soon nor is revoked; whether a new one was issued.
 
@@ -59,7 +50,7 @@ async def ensured(ca: PuppetCA, files: OwnFiles, *, member: str, names: Sequence
     present = _serving(ca, files, wanted, datetime.now(UTC))
     if present is not None and not await _is_revoked(ca, present):
         return False
-    made = await host_files(ca, certname(member), wanted)
+    made = await host_files(ca, own_certname(member), wanted)
     make_directory(files.directory, mode=0o700)
     # The key first: a certificate without its key would be served by nobody, the other way round is made anew.
     write_atomically(files.key, made.key_pem, mode=0o600)

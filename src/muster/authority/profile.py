@@ -5,7 +5,9 @@ Source: reference/puppet-ca.md §2.1, §2.5. Nothing here keeps state or reads a
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import re
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -32,8 +34,12 @@ _LIST_BACKDATED = timedelta(minutes=10)
 _FIRST = datetime(1950, 1, 1, tzinfo=UTC)
 _LAST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 _LONGEST_AHEAD = timedelta(days=30)
+# An ancestor's list comes by hand, from a key that lies in a safe; one that is short-lived comes by a programme.
+_BROUGHT_AHEAD = (timedelta(days=4), timedelta(days=28))
 # X.520's; above it the library refuses to make one.
 COMMON_NAME_LIMIT = 64
+# One class for base64 and blanks: two that overlap would look at every split of them (a body of blanks takes hours).
+_BEGIN_CRL = re.compile(r"-----BEGIN X509 CRL-----([A-Za-z0-9+/=\s]{1,20000000}?)-----END X509 CRL-----")
 _COMMENT_DER = bytes([0x16, len(COMMENT)]) + COMMENT
 
 
@@ -146,7 +152,8 @@ def _leaf(
 ) -> x509.Certificate:
     # A longer common name can only be taken over as it came: making one anew is refused (X.520's limit).
     subject = attribute if len(name) > COMMON_NAME_LIMIT else x509.NameAttribute(NameOID.COMMON_NAME, name)
-    names = list(alternatives.names)
+    # puppetserver writes addresses before names, whatever order was asked for (golden csr san-ip).
+    names = sorted(alternatives.names, key=lambda n: not isinstance(n, x509.IPAddress))
     if name not in alternatives.dns:
         names.append(x509.DNSName(name))
     ending = _ending(now, ttl)
@@ -280,6 +287,17 @@ def ahead(ttl: timedelta) -> timedelta:
     return min(_LONGEST_AHEAD, ttl / 5)
 
 
+def is_late(one: x509.CertificateRevocationList, now: datetime) -> bool:
+    """Whether somebody should have brought a newer list of this ancestor by now: it ends within four weeks.
+
+    A list that lives for less than four months ends soon within its last quarter, but not later than four days before.
+    """
+    if one.next_update_utc is None:
+        return False
+    least, most = _BROUGHT_AHEAD
+    return one.next_update_utc - now <= max(least, min(most, (one.next_update_utc - one.last_update_utc) / 4))
+
+
 def belongs(key: CAKey, certificate: x509.Certificate) -> bool:
     """Whether the private key is the certificate's."""
     return _spki(key.public_key()) == _spki(certificate.public_key())
@@ -288,6 +306,15 @@ def belongs(key: CAKey, certificate: x509.Certificate) -> bool:
 def same_key(one: x509.Certificate, other: x509.Certificate) -> bool:
     """Whether two certificates are for the same key."""
     return _spki(one.public_key()) == _spki(other.public_key())
+
+
+def crls_in(pem: str) -> list[x509.CertificateRevocationList]:
+    """Return the lists in a text of PEM blocks.
+
+    Raises:
+        ValueError: one cannot be decoded.
+    """
+    return [x509.load_der_x509_crl(base64.b64decode(found.group(1))) for found in _BEGIN_CRL.finditer(pem)]
 
 
 def list_number(one: x509.CertificateRevocationList) -> int | None:

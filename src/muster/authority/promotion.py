@@ -16,8 +16,8 @@ from pathlib import Path
 from cryptography import x509
 
 from muster.authority import profile
-from muster.authority.authority import crls_in
 from muster.authority.ledger import Revoked
+from muster.authority.profile import crls_in
 from muster.authority.transfer import (
     CRL_LIMIT_BYTES,
     LARGEST_COUNTER,

@@ -1,8 +1,9 @@
 """The signer process: it alone reads the CA's key, and signs what those ask for whom it was told to let.
 
-A member that is broken into can have things signed while it runs, but cannot take the key away. One message asks, one
-answers, each with its length in four bytes in front. Who asks is what the kernel says: root, the signer's own account, and
-the accounts and the group it was told.
+A member that is broken into can have hosts' certificates and lists signed while it runs, but neither takes the key away
+nor gets another CA (:mod:`muster.authority.signable`); each signature is a line of the log. One message asks, one answers,
+each with its length in four bytes in front. Who asks is what the kernel says: root, the signer's own account, and the
+accounts and the group it was told.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from muster.authority import custody
 from muster.authority.profile import CAKey, Issuer, PublicKey
 from muster.authority.remote import held
-from muster.kernel.errors import Conflict, Misconfigured, Unavailable
+from muster.authority.signable import Rules, judged
+from muster.kernel.clock import Clock, SystemClock
+from muster.kernel.errors import Conflict, Misconfigured, Rejected, Unavailable
 from muster.kernel.log import logger
 from muster.kernel.names import shown
 
@@ -39,7 +42,8 @@ _LENGTH = struct.Struct("!I")
 _LIMIT_BYTES = 48 << 20
 _TIMEOUT_S = 30.0
 _PUBLIC, _SIGN = b"p", b"s"
-_GOOD, _BAD = b"+", b"-"
+# Members of 0.1.0's first builds take whatever is not good for a signer that did not answer.
+_GOOD, _BAD, _REFUSED = b"+", b"-", b"!"
 _PROBE_S = 2.0
 _CREDENTIALS = struct.Struct("iII")
 # Linux 4.13; Python does not name it, and gives it room for 256 groups at most.
@@ -85,10 +89,16 @@ class Askers:
 
     def include(self, peer: socket.socket) -> bool:
         """Whether the process at the other end of a connection may ask, by the kernel's word."""
-        _pid, uid, gid = _CREDENTIALS.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+        _pid, uid, gid = _credentials(peer)
         if uid in (0, os.geteuid()) or uid in self.users:
             return True
         return self.group is not None and (gid == self.group or self.group in _further_groups(peer))
+
+
+def _credentials(peer: socket.socket) -> tuple[int, int, int]:
+    """Return process, account and group of the process at the other end, by the kernel's word."""
+    pid, uid, gid = _CREDENTIALS.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    return pid, uid, gid
 
 
 def _account(name: str) -> pwd.struct_passwd:
@@ -153,6 +163,8 @@ def _asked(path: Path, message: bytes) -> bytes:
         ) from e
     except OSError as e:
         raise Unavailable(f"The signer at {path} did not answer: {e}") from e
+    if answer[:1] == _REFUSED:
+        raise Misconfigured(f"The signer at {path} does not sign this: {answer[1:1000].decode('utf-8', 'replace')}")
     if answer[:1] != _GOOD:
         raise Unavailable(f"The signer at {path} refused: {answer[1:200].decode('utf-8', 'replace')}")
     return answer[1:]
@@ -171,7 +183,9 @@ def _whole(s: socket.socket, size: int) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def serving(path: Path, key: CAKey, askers: Askers = Askers()) -> AsyncIterator[None]:
+async def serving(
+    path: Path, key: CAKey, askers: Askers = Askers(), rules: Rules | None = None, clock: Clock | None = None
+) -> AsyncIterator[None]:
     """Answer on a socket for the length of the block; its mode is 0660 for the askers' group, else 0600.
 
     Raises:
@@ -182,7 +196,8 @@ async def serving(path: Path, key: CAKey, askers: Askers = Askers()) -> AsyncIte
         raise Misconfigured("A signer holds RSA and EC keys only")
     with _listening(path, askers.socket_group) as listener:
         # Not by its path: asyncio removes whatever socket stands there, also one that another signer answers on.
-        server = await asyncio.start_unix_server(lambda r, w: _served(r, w, key, askers), sock=listener)
+        signing = _Signing(key, rules or Rules(), clock or SystemClock())
+        server = await asyncio.start_unix_server(lambda r, w: _served(r, w, signing, askers), sock=listener)
         async with server:
             yield
 
@@ -263,19 +278,20 @@ def _removed(path: Path, made: os.stat_result) -> None:
 async def _served(
     reader: asyncio.StreamReader,
     writer: asyncio.StreamWriter,
-    key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey,
+    signing: _Signing,
     askers: Askers,
 ) -> None:
     try:
         async with asyncio.timeout(_TIMEOUT_S):
-            if not askers.include(writer.get_extra_info("socket")):
+            peer = writer.get_extra_info("socket")
+            if not askers.include(peer):
                 _log.warning("Somebody who may not asked the signer")
                 return
             (size,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
             if not 1 <= size <= _LIMIT_BYTES:
                 return
             message = await reader.readexactly(size)
-            answer = await asyncio.to_thread(_answer, message, key)
+            answer = await asyncio.to_thread(signing.answer, message, account=_credentials(peer)[1])
             writer.write(_LENGTH.pack(len(answer)) + answer)
             await writer.drain()
     except (TimeoutError, asyncio.IncompleteReadError, OSError):
@@ -284,12 +300,30 @@ async def _served(
         writer.close()
 
 
-def _answer(message: bytes, key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> bytes:
-    kind, data = message[:1], message[1:]
-    if kind == _PUBLIC:
-        return _GOOD + key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    if kind != _SIGN:
-        return _BAD + b"no such question"
-    if isinstance(key, rsa.RSAPrivateKey):
-        return _GOOD + key.sign(data, padding.PKCS1v15(), hashes.SHA256())
-    return _GOOD + key.sign(data, ec.ECDSA(hashes.SHA256()))
+@dataclass(frozen=True)
+class _Signing:
+    """The key, and what it is used for."""
+
+    key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+    rules: Rules
+    clock: Clock
+
+    def answer(self, message: bytes, *, account: int) -> bytes:
+        kind, data = message[:1], message[1:]
+        public = self.key.public_key()
+        if kind == _PUBLIC:
+            return _GOOD + public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        if kind != _SIGN:
+            return _BAD + b"no such question"
+        try:
+            what = judged(data, public, self.rules, self.clock.now())
+        except Rejected as e:
+            _log.warning("Not signed", why=str(e), account=account)
+            return _REFUSED + str(e).encode("utf-8", "replace")
+        if isinstance(self.key, rsa.RSAPrivateKey):
+            signature = self.key.sign(data, padding.PKCS1v15(), hashes.SHA256())
+        else:
+            signature = self.key.sign(data, ec.ECDSA(hashes.SHA256()))
+        if what is not None:
+            _log.info("Signed", what=what, account=account)
+        return _GOOD + signature

@@ -17,10 +17,10 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from sqlalchemy import insert, select
 
 from muster.authority import csr, custody, profile
-from muster.authority.authority import crls_in, entry_of, pending_of
+from muster.authority.authority import entry_of, pending_of
 from muster.authority.csr import CertificateRequest
 from muster.authority.ledger import AUTHORITY, Entry, Ledger, certificate_row, refuse_unless_empty, serial_text
-from muster.authority.profile import CAKey, Issuer
+from muster.authority.profile import CAKey, Issuer, crls_in
 from muster.kernel.errors import Conflict, Misconfigured, MusterError, Rejected
 from muster.kernel.files import make_directory, read_bounded, write_atomically
 from muster.kernel.names import shown
@@ -36,8 +36,11 @@ _IMPORT_LIMIT_S = 600.0
 CRL_LIMIT_BYTES = 256 << 20
 _INVENTORY_LIMIT_BYTES = 512 << 20
 _INVENTORY_LINE = re.compile(
-    r"0x([0-9A-Fa-f]{1,40})\s+(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)UTC\s+(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)UTC\s+/CN=(\S{1,255})\s*\Z"
+    r"0x([0-9A-Fa-f]{1,40})\s+(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:UTC|GMT)"
+    r"\s+(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:UTC|GMT)\s+(/\S.{1,1000})\Z"
 )
+# A subject as OpenSSL prints it in one line: a value may hold a slash, so an attribute begins where its type follows one.
+_COMMON_NAME = re.compile(r"/CN=((?:[^/]|/(?![A-Za-z][A-Za-z0-9.]{0,40}=)){1,255})(?:/|\Z)")
 # puppetserver reads the file with a signed parse of 32 bits.
 LARGEST_COUNTER = 0x7FFF_FFFF
 _BEGIN_CRL = "-----BEGIN X509 CRL-----"
@@ -137,8 +140,10 @@ def read_directory(directory: Path, *, now: datetime, progress: Progress = lambd
     _read_inventory(directory / "inventory.txt", found)
     _read_requests(directory / "requests", found)
     _read_infra(directory / "infra_inventory.txt", found)
-    if issuer.certificate.not_valid_after_utc <= now:
-        found.problems.append(f"{issuer.common_name} expired on {issuer.certificate.not_valid_after_utc:%Y-%m-%d}")
+    ended = next((c for c in issuer.chain if c.not_valid_after_utc <= now), None)
+    if ended is not None:
+        name = profile.common_name(ended.subject)
+        found.problems.append(f"{name} expired on {ended.not_valid_after_utc:%Y-%m-%d}")
     if own is not None and own.next_update_utc is not None and own.next_update_utc <= now:
         found.notes.append("The revocation list has ended; it is made anew")
     return found
@@ -210,10 +215,12 @@ def _take_ancestors(lists: list[x509.CertificateRevocationList], found: Found, n
             )
             continue
         newest = max(signed, key=lambda c: profile.list_number(c) or 0)
-        if newest.next_update_utc is not None and newest.next_update_utc <= now:
+        ends = newest.next_update_utc
+        if ends is not None and profile.is_late(newest, now):
+            verb, when = ("ended", "until") if ends <= now else ("ends", "from then on unless")
             found.notes.append(
-                f"The revocation list of {name} ended on {newest.next_update_utc:%Y-%m-%d}: agents refuse every certificate "
-                "until they get a newer one (PUT certificate_revocation_list)"
+                f"The revocation list of {name} {verb} on {ends:%Y-%m-%d}: agents refuse every certificate {when} they get "
+                "a newer one (PUT certificate_revocation_list)"
             )
         out.append(profile.pem_of(newest))
     found.ancestors_pem = "".join(out)
@@ -285,13 +292,16 @@ def _read_inventory(path: Path, found: Found) -> None:
     )
     names: dict[int, str] = {}
     for number, line in enumerate(lines, 1):
-        if not line.strip():
+        # The Ruby CAs began the file with two lines of comment.
+        if not line.strip() or line.startswith("#"):
             continue
-        match = _INVENTORY_LINE.match(line)
-        if match is None:
+        match = _INVENTORY_LINE.match(line.rstrip())
+        named = match and _COMMON_NAME.search(match[4])
+        if not match or not named:
             found.problems.append(f"inventory.txt line {number} is none; passed over")
             continue
-        serial, name = int(match[1], 16), match[4]
+        # The CA's own row names it with blanks (Puppet CA: NAME); of further attributes only the first name counts.
+        serial, name = int(match[1], 16), named[1]
         try:
             before, after = (datetime.fromisoformat(match[n]).replace(tzinfo=UTC) for n in (2, 3))
         except ValueError:

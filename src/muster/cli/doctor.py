@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,28 @@ def doctor(
     return 0 if found["healthy"] else WRONG
 
 
-def _puppet_ca(pki: Path) -> Path | None:
+async def _puppet_ca(cluster: Any, pki: Path, directory: Path) -> Path | None:
+    """Return a file with the bundle of the Puppet CA that members are, written into the directory; None: nobody knows it.
+
+    The store has it, and every host opens that; a member keeps a copy for times without.
+    """
+    from muster.authority.ledger import Ledger
+    from muster.kernel.errors import MusterError
+
+    try:
+        async with _store(cluster) as store:
+            chain = await Ledger(store, "doctor").chain()
+    except MusterError:
+        # The store's own check names it.
+        return _kept(pki)
+    if chain is None:
+        return None
+    bundle = directory / "puppet-ca.pem"
+    bundle.write_bytes(chain.encode())
+    return bundle
+
+
+def _kept(pki: Path) -> Path | None:
     """Return the bundle that a member of this host keeps: in its state directory, else among the certificates."""
     places = [*([Path(state)] if (state := os.environ.get("MUSTER_STATE")) else []), pki, _STATE]
     found = (place / "puppet-ca" / "ca_crt.pem" for place in places)
@@ -79,6 +101,19 @@ async def examination(
     outside: str | None = None,
 ) -> dict[str, Any]:
     """Return everything ``muster doctor`` shows, as one JSON object."""
+    with tempfile.TemporaryDirectory(prefix="muster-doctor-") as scratch:
+        return await _examined(cluster_path, pki, balancer_host, client, run, outside, Path(scratch))
+
+
+async def _examined(
+    cluster_path: Path,
+    pki: Path,
+    balancer_host: str | None,
+    client: str | None,
+    run: Path,
+    outside: str | None,
+    scratch: Path,
+) -> dict[str, Any]:
     from muster.app.settings import checked, loaded
     from muster.balancer.model import modelled, signs_itself
     from muster.cli.credentials import asking_context, client_bundle
@@ -97,15 +132,16 @@ async def examination(
     clock = SystemClock()
     lives = await known_lives(lambda: _store(cluster))
     certificate, key = client_bundle(pki, cluster.trusted_names, client)
-    puppet_ca = _puppet_ca(pki) if signs_itself(cluster) else None
+    itself = signs_itself(cluster)
+    puppet_ca = await _puppet_ca(cluster, pki, scratch) if itself else None
     prober = Prober(
         balancing,
         pki / "ca.pem",
         certificate,
         key,
         clock.now(),
-        # A host that is no member has no copy; then only TLS of its own CA can be looked at.
         puppet_ca=puppet_ca,
+        lacks_bundle=itself and puppet_ca is None,
         resting=in_maintenance(lives or {}),
     )
     ways_in = entrances(cluster, balancer_host, outside)

@@ -8,6 +8,7 @@ all of them at once.
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import re
 from collections.abc import Iterable, Iterator
@@ -333,6 +334,20 @@ class AuthorityKey(Settings):
         return self
 
 
+OWN_CERTNAME_PREFIX = "puppetca."
+# X.520's; a longer common name cannot be made.
+_LONGEST_CERTNAME = 64
+
+
+def own_certname(member: str) -> str:
+    """Return the name a member's Puppet CA issues its own certificate to: not the host's, which its Puppet agent has."""
+    name = f"{OWN_CERTNAME_PREFIX}{member}".lower()
+    if len(name) <= _LONGEST_CERTNAME:
+        return name
+    # A cut one could be another member's, too. Nobody checks it: the member's names stand among the alternatives.
+    return f"{OWN_CERTNAME_PREFIX}{hashlib.sha256(name.encode()).hexdigest()[:40]}"
+
+
 class Authority(Settings):
     """The Puppet CA that every member of kind ``muster`` is. Absent: members are none."""
 
@@ -342,7 +357,9 @@ class Authority(Settings):
     """Who holds the private key."""
     autosign: tuple[Literal["all", "hostnames", "tokens", "policy"], ...] = ()
     """Who is signed without an administrator: everybody; names on Foreman's list or in ``hostnames_file``; who brings a
-    token of Foreman's; whom ``policy_executable`` lets through. One yes is enough. Empty: nobody."""
+    token of Foreman's; whom ``policy_executable`` lets through. One yes is enough. Empty: nobody. Whatever it says, names
+    of ``administrators``, the cluster's address and aliases wait for an administrator; members, ``infra_hosts`` and
+    trusted hosts need a token or an entry of exactly their name."""
     hostnames_file: Path | None = None
     """Further names for ``hostnames``, one a line, as in puppetserver's ``autosign.conf``."""
     policy_executable: Path | None = None
@@ -356,7 +373,8 @@ class Authority(Settings):
     allow_auto_renewal: bool = False
     """Whether agents (8 and later) may renew their certificates themselves."""
     administrators: tuple[Annotated[str, StringConstraints(pattern=r"\A[a-z0-9_.-]{1,253}\z")], ...] = ()
-    """Certnames that may sign, revoke and list beside holders of ``pp_cli_auth``."""
+    """Certnames that may sign, revoke and list beside holders of ``pp_cli_auth``. No request of these names is signed
+    unasked."""
     cert_ttl_days: Annotated[int, Field(ge=1, le=18_250)] = 1825
     """How long certificates are valid."""
     auto_renewal_ttl_days: Annotated[int, Field(ge=1, le=18_250)] = 90
@@ -369,8 +387,13 @@ class Authority(Settings):
     """When not empty, agents get a list of these names' revocations only: for fleets whose whole list is large."""
     pending_limit: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     """How many requests may wait for an administrator."""
+    pending_per_source: Annotated[int, Field(ge=0, le=1_000_000)] = 200
+    """How many of them may come from one client: an IPv4 address, or the /64 of an IPv6 one; 0: any number. Hosts behind
+    one NAT are one client."""
+    pending_days: Annotated[float, Field(gt=0, le=3650)] = 7.0
+    """How long one waits; then it is thrown away, and a host that still wants it asks anew by itself."""
     requests_per_minute: Annotated[int, Field(ge=0, le=1_000_000)] = 600
-    """Certificate requests one client address may make of one member; 0: any number."""
+    """Certificate requests one client (an IPv4 address, the /64 of an IPv6 one) may make of one member; 0: any number."""
     push_crl: tuple[Path, ...] = ()
     """Files that get the revocation list whenever it changes: a co-located puppetserver's ``ssl/crl.pem``."""
 

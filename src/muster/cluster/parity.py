@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import Any
 
-from muster.cluster.file import ClusterFile, ExpectedDifference
+from muster.cluster.file import ClusterFile, ExpectedDifference, own_certname
 from muster.kernel.names import shown
 from muster.pki.facts import CertificateFacts
 
@@ -125,6 +125,8 @@ def of_certificate(facts: CertificateFacts, own_names: Collection[str], now: dat
     Members are renewed one after another, so the end of the certificate counts by how near it is, not by the second.
     """
     own = {n.lower().removesuffix(".") for n in own_names}
+    # What its Puppet CA issues to itself bears a name made from the member's.
+    own |= {own_certname(n) for n in own}
 
     def levelled(name: str) -> str:
         return _OWN if name.lower() in own else name

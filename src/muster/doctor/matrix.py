@@ -137,6 +137,7 @@ class Prober:
     Attributes:
         certificate: client certificate to show (with its key), None to show none.
         puppet_ca: bundle of the Puppet CA that members are; None: service ``puppetca`` is somebody else's.
+        lacks_bundle: members are the Puppet CA, and neither the store nor this host knows its bundle: it is not asked.
         resting: members in maintenance, lower case: they are not asked.
     """
 
@@ -148,6 +149,7 @@ class Prober:
     timeout_s: float = 5.0
     puppet_ca: Path | None = None
     resting: frozenset[str] = frozenset()
+    lacks_bundle: bool = False
 
     async def cells(self, ways_in: Sequence[Entrance]) -> list[Cell]:
         """Return a cell per service and path, services in the model's order; members, then the entrances."""
@@ -166,6 +168,9 @@ class Prober:
             return Cell(service.name, way.path, way.place, True, "maintenance", asked=False)
         if service.traffic == "plain":
             return await self._plain(service, way)
+        if service.name == _PUPPETCA and self.lacks_bundle:
+            # Verified by another CA's, a healthy one would be condemned; why there is none is a finding of its own.
+            return Cell(service.name, way.path, way.place, True, "not asked: its bundle is unknown here", asked=False)
         try:
             return await self._tls(service, way)
         except MusterError as e:

@@ -9,7 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
 
-from muster.cluster.file import Foreman
+from muster.cluster.file import ClusterFile, Foreman
 from muster.edge.routes import Mount
 from muster.kernel.errors import Misconfigured, MusterError, NotAcceptable, Unavailable
 from muster.kernel.settings import Settings
@@ -95,6 +95,7 @@ class Surroundings:
         certificate, key, ca: this member's own TLS files, for calls to other servers.
         store: the cluster's store; None in tests that need none.
         authority: returns this member's Puppet CA, None while it is not open; None: members are no CA.
+        cluster: the cluster file; None in tests that need none.
     """
 
     member: str
@@ -104,6 +105,7 @@ class Surroundings:
     ca: Path
     store: Store | None = None
     authority: Callable[[], Any] | None = None
+    cluster: ClusterFile | None = None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, inspect, text
 
-KNOWN = ("0001", "0002", "0003")
+KNOWN = ("0001", "0002", "0003", "0004")
 """Every revision this version of Muster knows, oldest first; the test of the migrations holds it to the scripts."""
 
 HEAD = KNOWN[-1]

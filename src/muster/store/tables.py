@@ -186,8 +186,13 @@ requests = Table(
     Column("submitted_at", Double, nullable=False),
     Column("source", Text, nullable=False, server_default=""),
     Column("flaw", Text),
+    Index(None, "source"),
+    Index(None, "submitted_at"),
 )
-"""Certificate requests that wait. ``flaw`` says why one could not be signed (only imported ones have it)."""
+"""Certificate requests that wait. ``flaw`` says why one could not be signed (only imported ones have it).
+
+``source`` is what its client counts as: an IPv4 address, the /64 of an IPv6 one; members of schema 0003 write the address.
+"""
 
 revocations = Table(
     "revocations",

@@ -14,9 +14,10 @@ from cryptography import x509
 from prometheus_client import CollectorRegistry
 
 from muster.app.authority import AuthorityProcess
-from muster.authority import own, signer
+from muster.app.member import _authority_of
+from muster.authority import signer
 from muster.authority.revocations import Revocations
-from muster.cluster.file import Authority, AuthorityKey, Edge
+from muster.cluster.file import Authority, AuthorityKey, ClusterFile, Edge, own_certname
 from muster.edge.authorise import Callers, Gate
 from muster.edge.feature import Features
 from muster.kernel.log import LogRings
@@ -154,7 +155,7 @@ async def test_a_certificate_revoked_by_anyone_is_replaced_with_the_next_beat(
     await process.kept(host)
     before = serial_shown(state)
     async with puppetca.member(store, home) as other:
-        await other.revoke(own.certname(MEMBER), actor="test")
+        await other.revoke(own_certname(MEMBER), actor="test")
     await process.kept(host, thoroughly=False)
     assert serial_shown(state) != before
     assert host.server.shown == ["puppetca", "puppetca"]
@@ -261,4 +262,68 @@ async def test_a_key_in_a_file_is_not_tried(store: Store, home: Path, tmp_path: 
     process.ca._key = cast(Any, Counted())
     await beats(process, host, 10)
     assert signatures == 0
+    await process.close()
+
+
+async def test_requests_that_wait_are_counted_and_noted_before_they_are_too_many(
+    store: Store, home: Path, tmp_path: Path
+) -> None:
+    settings = Authority(pending_limit=5, requests_per_minute=0)
+    process, host = opening(store, settings, home, tmp_path / "state"), member(store)
+
+    def shown() -> tuple[float | None, float | None]:
+        value = host.metrics.registry.get_sample_value
+        return value("muster_puppet_ca_requests_waiting"), value("muster_puppet_ca_requests_waiting_limit")
+
+    async with puppetca.member(store, home) as other:
+        for n in range(4):
+            await process.kept(host)
+            assert (process.notes, shown()) == ((), (n, 5))
+            await other.submit(f"n{n}.example.net", puppetca.agent(f"n{n}.example.net").csr, source="192.0.2.1")
+        await process.kept(host)
+        assert process.notes == ("4 certificate requests wait for an administrator, and 5 may",)
+        assert (process.trouble, shown()) == ("", (4, 5))
+    await process.close()
+
+
+async def test_the_ends_of_ancestors_are_shown(store: Store, tmp_path: Path) -> None:
+    puppetca.need_recordings()
+    await puppetca.take_over(store, tmp_path / "pki")
+    process, host = opening(store, Authority(), tmp_path / "pki", tmp_path / "state"), member(store)
+    await process.kept(host)
+    assert process.ca is not None
+    root = process.ca.issuer.chain[1]
+    ends = {
+        what: host.metrics.registry.get_sample_value(
+            "muster_puppet_ca_ancestor_expiry_timestamp_seconds",
+            {"what": what, "ca": root.subject.rfc4514_string().removeprefix("CN=")},
+        )
+        for what in ("certificate", "list")
+    }
+    assert ends["certificate"] == root.not_valid_after_utc.timestamp()
+    assert ends["list"] is not None
+    await process.close()
+
+
+async def test_a_clusters_names_are_reserved_at_its_members_ca(store: Store, home: Path, tmp_path: Path) -> None:
+    """The way from the cluster file to the CA: what the CA's own settings do not name is reserved, too."""
+    cluster = ClusterFile.model_validate(
+        {
+            "schema": 1,
+            "cluster": "test",
+            "address": "smartproxy.example.net",
+            "store": {"url": "postgresql://db/muster"},
+            "members": [{"name": MEMBER, "id": 1, "address": "127.0.0.1"}],
+            "authority": {"autosign": ["all"]},
+        }
+    )
+    options = cast("Any", SimpleNamespace(pki=tmp_path / "pki", state=tmp_path / "state"))
+    process = _authority_of(cluster, options, store, MEMBER)
+    assert process is not None
+    (tmp_path / "pki" / "puppet-ca").mkdir()
+    (home / "ca_key.pem").rename(tmp_path / "pki" / "puppet-ca" / "ca_key.pem")
+    await process.kept(member(store))
+    assert process.ca is not None
+    for name, signed in (("web01.example.net", True), ("smartproxy.example.net", False), (MEMBER, False)):
+        assert await process.ca.submit(name, puppetca.agent(name).csr, source="192.0.2.1") is signed
     await process.close()

@@ -121,6 +121,15 @@ async def test_what_is_no_entry_is_refused(store: Store, entry: str) -> None:
         await Autosign(store, Authority()).add_host(entry, by="foreman")
 
 
+@pytest.mark.parametrize("name", ["a\udcff", "a\0b"])
+async def test_what_no_database_holds_is_neither_taken_off_the_list_nor_loses_a_token(store: Store, name: str) -> None:
+    autosign = Autosign(store, Authority())
+    with pytest.raises(Rejected, match="is no certname"):
+        await autosign.remove_host(name)
+    with pytest.raises(Rejected, match="is no certname"):
+        await autosign.withdraw_token(name)
+
+
 async def test_a_file_of_names_is_read_each_time_and_counts_as_empty_when_it_is_gone(
     store: Store, tmp_path: Path
 ) -> None:
@@ -320,5 +329,5 @@ async def test_one_yes_is_enough_and_a_token_is_not_used_for_a_name_on_the_list(
     assert await autosign.leave(asking("other.example.net")) is None
     assert (await autosign.leave(asking(challenge=token))) != Leave("autosign hostnames")
     await autosign.add_host(NODE, by="foreman")
-    assert await autosign.leave(asking(challenge=token)) == Leave("autosign hostnames")
+    assert await autosign.leave(asking(challenge=token)) == Leave("autosign hostnames", named=True)
     assert await autosign.tokens() == [NODE]

@@ -19,8 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from muster.authority import csr, profile
-from muster.authority.authority import crls_in, entry_of, pending_of
+from muster.authority.authority import entry_of, pending_of
 from muster.authority.csr import CertificateRequest
+from muster.authority.profile import crls_in
 from muster.kernel.errors import Rejected
 from tests.servers import puppetca
 

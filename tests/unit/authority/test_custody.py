@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, padding, rsa
@@ -24,8 +25,10 @@ from muster.authority import csr, custody, profile, signer
 from muster.authority.founding import Founding, founded, refuse_unless_new
 from muster.authority.profile import CAKey
 from muster.authority.remote import held
+from muster.authority.signable import Rules
 from muster.authority.signer import Askers
 from muster.cluster.file import Authority, AuthorityKey
+from muster.kernel import log
 from muster.kernel.errors import Conflict, Misconfigured, Unavailable, Unsupported
 from muster.kernel.secrets import Secret
 from muster.store.engine import opened
@@ -235,6 +238,43 @@ async def test_a_signer_signs_and_keeps_the_key(place: Path, kind: str) -> None:
 
         await asyncio.to_thread(take)
     assert not path.exists()
+
+
+async def test_a_signer_refuses_with_a_sentence_and_says_in_its_log_what_it_signed(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ca, path = puppetca.new_ca(), place / "socket"
+    log.configure()
+    request = csr.read(puppetca.agent("a.example.net").csr)
+    administrator = x509.load_der_x509_certificate(
+        puppetca.certificate_of(ca, "admin.example.net", cli_auth=puppetca.ADMINISTRATOR)
+    )
+
+    def ask() -> None:
+        with custody.opened(AuthorityKey(kind="signer", socket=path), ca.issuer, path) as key:
+
+            def leaf(days: int) -> None:
+                profile.signed_leaf(request, ca.issuer, key, serial=7, now=NOW, ttl=timedelta(days=days))
+
+            leaf(90)
+            with pytest.raises(Misconfigured, match=r"does not sign this: .* more than 90 days \(--longest-days\)"):
+                leaf(365)
+            # An import may have brought it; issued anew it would be an administrator's for years.
+            with pytest.raises(Misconfigured, match="pp_cli_auth"):
+                profile.renewed_leaf(administrator, ca.issuer, key, serial=8, now=NOW, ttl=timedelta(days=9))
+            profile.signed_list(ca.issuer, key, [], number=3, now=NOW, ttl=timedelta(days=9))
+
+    try:
+        async with signer.serving(path, ca.key, rules=Rules(ca.issuer.certificate, timedelta(days=90))):
+            await asyncio.to_thread(ask)
+    finally:
+        structlog.reset_defaults()
+    lines = [line for line in capsys.readouterr().err.splitlines() if "igned" in line]
+    assert [("Not signed" in line, f"account={os.geteuid()}" in line) for line in lines] == [
+        (False, True), (True, True), (True, True), (False, True)
+    ]  # fmt: skip
+    assert "certificate of a.example.net, serial 7, until" in lines[0]
+    assert "revocation list 3" in lines[3]
 
 
 async def test_a_signer_of_another_ca_is_refused(place: Path) -> None:
@@ -488,6 +528,36 @@ def test_the_signer_of_the_command_line_is_a_process_of_its_own(place: Path) -> 
             process.wait(20)
     assert process.returncode == 0
     assert not path.exists()
+
+
+def test_the_signer_of_the_command_line_knows_its_ca_by_the_file_beside_its_key(place: Path) -> None:
+    ca, other = puppetca.new_ca(), puppetca.new_ca("Puppet CA: other")
+    key_file = put(place / "key.pem", puppetca.key_pem(ca.key))
+    (place / "other.pem").write_text(other.issuer.chain_pem)
+    socket_path = place / "socket"
+    command = [sys.executable, "-m", "muster", "ca", "signer", "--socket", str(socket_path), "--key", str(key_file)]
+    refused = subprocess.run([*command, "--ca", str(place / "other.pem")], capture_output=True, text=True, timeout=60)
+    assert refused.returncode != 0
+    assert "does not belong to Puppet CA: other" in refused.stderr
+    (place / "ca_crt.pem").write_text(ca.issuer.chain_pem)
+
+    def foreign() -> None:
+        request = csr.read(puppetca.agent("a.example.net").csr)
+        with custody.opened(AuthorityKey(kind="signer", socket=socket_path), ca.issuer, socket_path) as key:
+            profile.signed_leaf(request, other.issuer, key, serial=7, now=NOW, ttl=timedelta(days=1))
+
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        try:
+            assert process.stdout.readline() == f"Signing for {socket_path}, as Puppet CA: test\n"
+            sign_over(socket_path, ca)
+            with pytest.raises(Misconfigured, match="in the name of another issuer: CN=Puppet CA: other"):
+                foreign()
+        finally:
+            process.terminate()
+            process.wait(20)
+        assert process.stderr.read().count("Signed") == 3
 
 
 # ------------------------------------------------------------------ tokens

@@ -11,7 +11,7 @@ from cryptography.x509.oid import NameOID
 from muster.authority import own
 from muster.authority.authority import PuppetCA
 from muster.authority.own import OwnFiles
-from muster.cluster.file import Authority
+from muster.cluster.file import Authority, own_certname
 from muster.kernel.errors import Rejected
 from muster.kernel.secrets import Secret
 from muster.store.engine import Store, opened
@@ -42,7 +42,7 @@ def shown(files: OwnFiles) -> x509.Certificate:
 async def test_a_revoked_certificate_is_replaced_and_the_new_one_kept(ca: PuppetCA, files: OwnFiles) -> None:
     assert await own.ensured(ca, files, member=MEMBER, names=NAMES)
     before = shown(files).serial_number
-    await ca.revoke(own.certname(MEMBER), actor="test")
+    await ca.revoke(own_certname(MEMBER), actor="test")
     assert await own.ensured(ca, files, member=MEMBER, names=NAMES)
     assert shown(files).serial_number != before
     assert not await ca.is_revoked(shown(files).serial_number, leniently=False)
@@ -51,7 +51,7 @@ async def test_a_revoked_certificate_is_replaced_and_the_new_one_kept(ca: Puppet
 
 async def test_a_cleaned_certificate_is_replaced_too(ca: PuppetCA, files: OwnFiles) -> None:
     assert await own.ensured(ca, files, member=MEMBER, names=NAMES)
-    assert await ca.clean([own.certname(MEMBER)], actor="test") == []
+    assert await ca.clean([own_certname(MEMBER)], actor="test") == []
     assert await own.ensured(ca, files, member=MEMBER, names=NAMES)
 
 
@@ -104,11 +104,11 @@ async def test_a_name_too_long_for_a_certificate_is_refused_and_never_cut(ca: Pu
 async def test_members_with_long_names_have_certnames_of_their_own(ca: PuppetCA, tmp_path: Path) -> None:
     label = "a" * 55
     first, second = f"{label}.example.net", f"{label}.example.org"
-    assert own.certname(MEMBER) == f"puppetca.{MEMBER}"
-    assert own.certname(first) != own.certname(second)
+    assert own_certname(MEMBER) == f"puppetca.{MEMBER}"
+    assert own_certname(first) != own_certname(second)
     for name in (first, second):
         assert await own.ensured(ca, OwnFiles(tmp_path / name), member=name, names=NAMES)
-        status = await ca.status(own.certname(name))
+        status = await ca.status(own_certname(name))
         assert status is not None
         assert status.state == "signed"
     assert not await own.ensured(ca, OwnFiles(tmp_path / first), member=first, names=NAMES)

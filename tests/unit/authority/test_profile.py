@@ -107,6 +107,22 @@ def test_the_subject_is_the_name_alone_and_the_name_always_stands_among_the_name
     assert alternatives.shown == ("IP:192.0.2.1", "DNS:www.example.net", "DNS:a.example.net")
 
 
+@pytest.mark.parametrize(
+    ("recorded", "written"),
+    [
+        ("san-ip", ["192.0.2.10", "san-ip.example.net"]),
+        ("san-ipv6", ["2001:db8::10", "san-ipv6.example.net"]),
+        ("san-ip-only", ["192.0.2.11", "san-ip-only.example.net"]),
+        ("san-extra-dns", ["san-extra-dns.example.net", "www.example.net"]),
+    ],
+)
+def test_addresses_stand_before_names_as_recorded(sample: NewCA, recorded: str, written: list[str]) -> None:
+    request = csr.read((puppetca.RECORDED / "csr" / f"{recorded}.pem").read_bytes())
+    made = profile.signed_leaf(request, sample.issuer, sample.key, serial=1, now=NOW, ttl=YEARS)
+    names = made.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert [str(n.value) for n in names] == written
+
+
 def test_a_renewed_leaf_keeps_key_names_and_puppets_extensions_and_nothing_else() -> None:
     ca = puppetca.new_ca()
     names = (x509.DNSName("www.example.net"), x509.IPAddress(ip_address("192.0.2.1")))

@@ -17,9 +17,8 @@ from cryptography.x509.oid import ExtensionOID
 from sqlalchemy import select
 
 from muster.authority import csr, profile, transfer
-from muster.authority.authority import crls_in
 from muster.authority.ledger import Ledger
-from muster.authority.profile import Issuer
+from muster.authority.profile import Issuer, crls_in
 from muster.authority.transfer import Found
 from muster.cluster.file import Authority
 from muster.kernel.errors import Conflict, Misconfigured
@@ -217,7 +216,9 @@ def test_a_request_with_a_repeated_extension_or_no_subject_is_left_out(cadir: Pa
         "0xZZ 2026-11-21T07:05:17UTC 2041-11-18T07:05:19UTC /CN=x.example.net",
         "0x0099 2026-99-99T07:05:17UTC 2041-11-18T07:05:19UTC /CN=x.example.net",
         "0x0099 2026-11-21T07:05:17UTC /CN=x.example.net",
-        "0x0099 2026-11-21T07:05:17UTC 2041-11-18T07:05:19UTC /CN=x y",
+        "0x0099 2026-11-21T07:05:17UTC 2041-11-18T07:05:19UTC x.example.net",
+        "0x0099 2026-11-21T07:05:17UTC 2041-11-18T07:05:19UTC /CN=",
+        "0x0099 2026-11-21T07:05:17UTC 2041-11-18T07:05:19UTC /OU=x.example.net",
         "\x00\x01",
     ],
 )
@@ -228,6 +229,35 @@ def test_a_junk_line_in_the_inventory_is_passed_over_and_named(cadir: Path, line
     (problem,) = found.problems
     assert problem.startswith("inventory.txt line 12")
     assert len(found.gone) == 3
+
+
+@pytest.mark.parametrize(
+    ("subject", "name"),
+    [
+        # A puppetserver that made its CA at its first start writes that CA's own row, too (7.9.5).
+        ("/CN=Puppet CA: puppet01.example.net", "Puppet CA: puppet01.example.net"),
+        ("/CN=a.example.net/OU=b", "a.example.net"),
+        ("/O=Example Inc./CN=a.example.net/OU=b", "a.example.net"),
+        ("/CN=a/b c/1.2.3", "a/b c/1.2.3"),
+        ("/CN=x y  ", "x y"),
+    ],
+)
+def test_a_row_that_puppets_own_programs_wrote_is_taken(cadir: Path, subject: str, name: str) -> None:
+    line = f"0x0099 2026-11-21T07:05:17UTC 2041-11-18T07:05:19UTC {subject}\n"
+    comment = "# Inventory of signed certificates\n# SERIAL NOT_BEFORE NOT_AFTER SUBJECT\n"
+    before = (cadir / "inventory.txt").read_text()
+    (cadir / "inventory.txt").write_text(comment + before + line)
+    found = read(cadir)
+    assert (found.problems, found.gone[0x99].name, len(found.gone)) == ([], name, 4)
+
+
+async def test_the_row_of_the_ca_itself_comes_back_with_an_export(store: Store, cadir: Path, tmp_path: Path) -> None:
+    line = "0x0099 2026-11-21T07:05:17UTC 2041-11-18T07:05:19UTC /CN=Puppet CA: puppet01.example.net\n"
+    with (cadir / "inventory.txt").open("a") as f:
+        f.write(line)
+    await puppetca.take_over(store, tmp_path / "home", cadir)
+    await transfer.write_directory(store, tmp_path / "out", key_pem=None)
+    assert line in (tmp_path / "out" / "inventory.txt").read_text()
 
 
 def test_an_inventory_that_contradicts_itself_is_named(cadir: Path) -> None:
@@ -324,6 +354,16 @@ def test_a_list_of_the_root_that_has_ended_is_noted(cadir: Path) -> None:
     found = read(cadir)
     assert found.problems == []
     assert "agents refuse every certificate until they get a newer one" in found.notes[0]
+
+
+@pytest.mark.parametrize(("days", "noted"), [(3, True), (27, True), (29, False), (400, False)])
+def test_a_list_of_the_root_that_ends_soon_is_noted(cadir: Path, days: int, noted: bool) -> None:
+    own, _ = parts(cadir)
+    (cadir / "ca_crl.pem").write_text(own + root_list(cadir, number=7, ends=timedelta(days=days)))
+    found = read(cadir)
+    assert found.problems == []
+    said = [n for n in found.notes if n.startswith("The revocation list of Puppet Root CA")]
+    assert ["from then on unless they get a newer one" in n for n in said] == [True] * noted
 
 
 def test_a_file_with_the_roots_list_alone_lacks_ours(cadir: Path) -> None:
@@ -516,6 +556,16 @@ def test_a_ca_that_has_ended_is_said(cadir: Path) -> None:
     later = datetime(2042, 1, 1, tzinfo=UTC)
     found = transfer.read_directory(cadir, now=later)
     assert found.problems == ["Puppet CA: proxy01.example.net expired on 2041-11-18"]
+
+
+def test_an_ancestor_that_has_ended_is_said(cadir: Path) -> None:
+    chain = Issuer.read((cadir / "ca_crt.pem").read_text()).chain
+    root_key = load_pem_private_key((cadir / "root_key.pem").read_bytes(), None)
+    assert isinstance(root_key, rsa.RSAPrivateKey)
+    name = profile.common_name(chain[1].subject)
+    ended = profile.self_signed(name, root_key, now=NOW - timedelta(days=10), ttl=timedelta(days=9))
+    (cadir / "ca_crt.pem").write_text(profile.pem_of(chain[0]) + profile.pem_of(ended))
+    assert f"{name} expired on {NOW - timedelta(days=1):%Y-%m-%d}" in read(cadir).problems
 
 
 def test_progress_is_told(cadir: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from muster.cluster.file import ClusterFile, ExpectedDifference
+from muster.cluster.file import ClusterFile, ExpectedDifference, own_certname
 from muster.cluster.parity import (
     ABSENT,
     Drift,
@@ -208,6 +208,21 @@ def test_certificates_that_differ_only_in_the_members_own_names_are_alike() -> N
     later = replace(other, not_after=NOW + timedelta(days=89))
     assert of_certificate(later, (f"{P2}.", "192.0.2.12"), NOW) == mine
     assert "proxy.example.com" in mine["names"]
+
+
+@pytest.mark.parametrize("domain", ["example.com", f"{'long.' * 12}example.com"])
+def test_certificates_that_the_members_puppet_cas_issue_to_themselves_are_alike(domain: str) -> None:
+    def facts(member: str) -> dict[str, Any]:
+        own = own_certname(member)
+        shown = replace(CERTIFICATE, subject_cn=own, names=(member, "proxy.example.com", own))
+        return of_certificate(shown, (member,), NOW)
+
+    first, second = f"proxy01.{domain}", f"proxy02.{domain}"
+    assert facts(first) == facts(second)
+    assert facts(first)["names"] == ["(its own name)", "proxy.example.com"]
+    # Another member's is a drift, whoever it is issued to.
+    shown = replace(CERTIFICATE, subject_cn=own_certname(second), names=(first, "proxy.example.com"))
+    assert of_certificate(shown, (first,), NOW)["subject"] == own_certname(second)
 
 
 @pytest.mark.parametrize(

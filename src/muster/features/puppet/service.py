@@ -12,22 +12,31 @@ from typing import Any
 from muster.edge.feature import Surroundings, said
 from muster.features.puppet.contract import PuppetProvider
 from muster.features.puppet.settings import PuppetSettings
+from muster.kernel.clock import Clock, SystemClock
 from muster.kernel.errors import MusterError, NotFound, Rejected, Unavailable
 from muster.kernel.names import shown
 from muster.policy.chain import chained
 
 _NAME = re.compile(r"[A-Za-z0-9_]{1,200}\Z")
 _DEFAULTS = ("default_literal", "default_source")
+# Whoever was told to try again later does; by then an older answer would hide what was changed meanwhile.
+_LATE_S = 300.0
 _TOO_LONG = "Puppet is taking too long to respond, please try again later."
 
 
 class Puppet:
-    """The feature's service. Calls for one environment's classes share one question to the server."""
+    """The feature's service. Calls for one environment's classes share one question to the server.
 
-    def __init__(self, provider: PuppetProvider, *, wait_s: float) -> None:
+    An answer that came after somebody had given up is kept for a while, and the next call has it.
+    """
+
+    def __init__(self, provider: PuppetProvider, *, wait_s: float, clock: Clock | None = None) -> None:
         self._provider = provider
         self._wait_s = wait_s
+        self._clock = clock or SystemClock()
         self._asking: dict[str, asyncio.Task[list[dict[str, Any]]]] = {}
+        self._given_up: set[str] = set()
+        self._late: dict[str, tuple[float, list[dict[str, Any]]]] = {}
 
     async def reached(self) -> None:
         """Return when the server answers."""
@@ -72,6 +81,8 @@ class Puppet:
                 classes.
             Unavailable: the server takes longer than a call may wait; it goes on, and the next call has the answer.
         """
+        if (late := self._came_late(environment)) is not None:
+            return [_told(file) for file in late]
         try:
             if not _NAME.match(environment):
                 # The server's own words; it need not be asked.
@@ -80,6 +91,7 @@ class Puppet:
                 # Whoever gives up must not end the question others wait for.
                 return [_told(file) for file in await asyncio.shield(self._asked(environment))]
         except TimeoutError:
+            self._given_up.add(environment)
             raise Unavailable(_TOO_LONG) from None
         except NotFound as e:
             raise _unknown(environment) from e
@@ -97,9 +109,18 @@ class Puppet:
     def _asked_and_done(self, environment: str, task: asyncio.Task[list[dict[str, Any]]]) -> None:
         if self._asking.get(environment) is task:
             del self._asking[environment]
+        given_up = environment in self._given_up
+        self._given_up.discard(environment)
         # A question nobody waits for any more may fail unheard.
-        if not task.cancelled():
-            task.exception()
+        if not task.cancelled() and task.exception() is None and given_up:
+            self._late[environment] = self._clock.monotonic() + _LATE_S, task.result()
+
+    def _came_late(self, environment: str) -> list[dict[str, Any]] | None:
+        """Return, once, what came after somebody had given up; what is too old by now is forgotten."""
+        now = self._clock.monotonic()
+        # All of them: an answer may be large, and nobody may ever ask for it again.
+        self._late = {e: kept for e, kept in self._late.items() if kept[0] > now}
+        return self._late.pop(environment, (0.0, None))[1]
 
     async def close(self) -> None:
         """End the questions that still run."""

@@ -36,7 +36,8 @@ class PuppetSettings(ProvidedFeatureSettings):
     puppetserver: PuppetserverSettings | None = None
     """Settings of provider ``puppetserver``."""
     api_timeout_s: Annotated[float, Field(gt=0, le=300)] = 30.0
-    """How long a call waits for classes (Ruby: ``api_timeout``); the server goes on, and the next call has them."""
+    """How long a call waits for classes (Ruby: ``api_timeout``); the server goes on, and the next call has them
+    for five minutes."""
     classes_timeout_s: Seconds = 300.0
     """How long the server may take to parse an environment."""
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from muster.authority import csr
-from muster.authority.autosign import Autosign, matches
+from muster.authority.autosign import Autosign
 from muster.features.puppetca.autosign_file import AutosignFile
 from muster.features.puppetca.contract import Autosigner
 from muster.features.puppetca.settings import PuppetCASettings
@@ -42,6 +42,7 @@ class Hostnames:
         self._file = file
         self._clock = clock or SystemClock()
         self._turn = asyncio.Lock()
+        self._withheld: dict[str, str] = {}
 
     async def reached(self) -> None:
         if self._file is not None and self._file.trouble:
@@ -51,6 +52,11 @@ class Hostnames:
         return await self._autosign.hosts()
 
     async def allow(self, certname: str, ttl_min: int | None) -> str | None:  # noqa: ARG002 - names do not end
+        if self._file is not None and "*" in certname and (given := self._autosign.given_away(certname)):
+            raise Rejected(
+                f"{certname} would have the puppetserver sign {given}, a name of the cluster's own; let hosts be signed by "
+                "their names, or have it ask: autosign = muster-autosign"
+            )
         await self._autosign.add_host(certname, by="Foreman")
         await self.follow()
         return None
@@ -69,7 +75,7 @@ class Hostnames:
             csr.refuse_subject(request, request.name)
         except Rejected:
             return False
-        return matches(request.name, await self._autosign.hosts())
+        return await self._autosign.lists(request)
 
     async def follow(self) -> None:
         """Bring the file to what the list says now.
@@ -81,7 +87,14 @@ class Hostnames:
             return
         # One after another: an older list must not replace a newer one.
         async with self._turn:
-            await self._file.hold(await self._autosign.hosts())
+            hosts = await self._autosign.hosts()
+            # The file knows no exceptions: an entry that would sign a reserved name cannot stand there.
+            withheld = {h: name for h in hosts if (name := self._autosign.given_away(h))}
+            if withheld != self._withheld:
+                self._withheld = withheld
+                for entry, name in withheld.items():
+                    _log.warning("An autosign entry is kept from the puppetserver's file", entry=entry, would_sign=name)
+            await self._file.hold([h for h in hosts if h not in withheld])
 
     @asynccontextmanager
     async def following(self) -> AsyncIterator[None]:

@@ -57,14 +57,16 @@ class PuppetCAFeature:
     async def sign(self, certname: str) -> None:
         """Sign a pending request."""
         try:
-            await self.ca.sign(_checked(certname))
+            await self.ca.sign(_checked(certname).lower())
         except MusterError as e:
             raise said(f"Failed to sign certificate(s) for {shown(certname)}", e) from e
 
     async def clean(self, certname: str) -> None:
         """Revoke and remove; nothing there is success."""
         try:
-            await self.ca.clean(_checked(certname))
+            # Certnames are lower case, whoever types a host's name; an import may have brought one that is not.
+            for name in dict.fromkeys((_checked(certname).lower(), certname)):
+                await self.ca.clean(name)
         except MusterError as e:
             raise said(f"Failed to remove certificate(s) for {shown(certname)}", e) from e
 
@@ -144,12 +146,13 @@ async def opened(settings: PuppetCASettings, around: Surroundings) -> AsyncItera
         Misconfigured: its settings cannot work.
     """
     from muster.authority.autosign import Autosign
+    from muster.authority.reserved import Reserved
     from muster.cluster.file import Authority
     from muster.features.puppetca import autosigners, providers
 
     if around.store is None:
         raise Misconfigured("The Puppet CA feature needs the cluster's store")
-    autosign = Autosign(around.store, Authority())
+    autosign = Autosign(around.store, Authority(), Reserved.of(around.cluster) if around.cluster else None)
     policies = settings.policies.built(around.operations, f"puppetca/{settings.provider}")
     async with providers.opened(settings, around) as provider, autosigners.opened(settings, autosign) as own:
         ca = chained(CAProvider, provider, policies)  # type: ignore[type-abstract]

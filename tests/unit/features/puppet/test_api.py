@@ -13,6 +13,7 @@ from muster.edge.routes import Access, RouteTable
 from muster.features.puppet.api import MOUNT
 from muster.features.puppet.providers.memory import MemoryPuppet
 from muster.features.puppet.service import Puppet
+from muster.kernel.clock import FakeClock
 from muster.kernel.errors import MusterError, NotAcceptable, Rejected, Unavailable
 from tests.unit.edge.calls import request
 
@@ -88,6 +89,55 @@ async def test_who_waits_too_long_is_told_so_and_the_next_has_the_answer() -> No
     memory.slow.set()
     assert (await call(service, "GET", "/environments/production/classes"))[0] == 200
     assert memory.asked == 1
+
+
+async def test_an_answer_that_came_late_is_given_to_the_next_call_once() -> None:
+    service, memory = made(wait_s=0.01)
+    memory.slow = asyncio.Event()
+    path = "/environments/production/classes"
+    assert (await call(service, "GET", path))[0] == 503
+    memory.slow.set()
+    # It comes while nobody asks, and the server answers no second question in time.
+    await asyncio.gather(*(t for t in asyncio.all_tasks() if t.get_name() == "classes of production"))
+    memory.slow = asyncio.Event()
+    assert (await call(service, "GET", path))[0] == 200
+    assert memory.asked == 1
+    assert (await call(service, "GET", path))[0] == 503
+    await service.close()
+
+
+async def test_an_answer_that_came_late_is_there_for_the_next_also_when_somebody_had_waited_for_it() -> None:
+    service, memory = made(wait_s=0.01)
+    memory.slow = asyncio.Event()
+    path = "/environments/production/classes"
+    assert (await call(service, "GET", path))[0] == 503
+    patient = service._asked("production")
+    memory.slow.set()
+    await patient
+    memory.slow = asyncio.Event()
+    assert (await call(service, "GET", path))[0] == 200
+    assert memory.asked == 1
+
+
+async def test_an_answer_that_came_late_does_not_outlive_what_it_says() -> None:
+    memory, clock = MemoryPuppet(), FakeClock()
+    memory.known = {"production": FILES}
+    service = Puppet(memory, wait_s=0.01, clock=clock)
+    memory.slow = asyncio.Event()
+    path = "/environments/production/classes"
+    assert (await call(service, "GET", path))[0] == 503
+    memory.slow.set()
+    await asyncio.gather(*(t for t in asyncio.all_tasks() if t.get_name() == "classes of production"))
+    clock.advance(301)
+    assert (await call(service, "GET", path))[0] == 200
+    assert memory.asked == 2
+
+
+async def test_an_answer_in_time_is_not_kept() -> None:
+    service, memory = made()
+    for asked in (1, 2):
+        assert (await call(service, "GET", "/environments/production/classes"))[0] == 200
+        assert memory.asked == asked
 
 
 async def test_a_question_that_still_runs_ends_with_the_feature() -> None:

@@ -81,6 +81,29 @@ async def test_a_request_is_signed_once_and_cleaned_as_often_as_asked(feature: F
     assert json.loads((await feature.call("GET", "/"))[1]) == {}
 
 
+async def test_a_name_typed_in_upper_case_is_the_hosts(feature: Feature) -> None:
+    feature.ca.request(NAME)
+    assert await feature.call("POST", f"/{NAME.upper()}") == (200, "")
+    assert json.loads((await feature.call("GET", "/"))[1])[NAME]["state"] == "valid"
+    assert await feature.call("DELETE", f"/{NAME.title()}") == (200, "")
+    assert json.loads((await feature.call("GET", "/"))[1]) == {}
+
+
+async def test_a_certificate_that_an_import_brought_in_upper_case_is_cleaned_by_its_name(feature: Feature) -> None:
+    feature.ca.request(NAME.upper())
+    assert await feature.call("DELETE", f"/{NAME.upper()}") == (200, "")
+    assert json.loads((await feature.call("GET", "/"))[1]) == {}
+
+
+@pytest.mark.parametrize("tokens", [False, True])
+async def test_a_name_no_database_holds_is_refused_where_an_entry_is_taken_away(feature: Feature, tokens: bool) -> None:
+    if tokens:
+        feature.with_tokens()
+    with pytest.raises(MusterError, match="is no certname") as refused:
+        await feature.service.forbid("a\udcff")
+    assert refused.value.status == 406
+
+
 @pytest.mark.parametrize("name", ["a%20b", "bad%0Aname", "%23comment", "a;b", "x" * 300])
 async def test_a_name_that_is_none_reaches_no_ca_and_no_list(feature: Feature, name: str) -> None:
     from urllib.parse import unquote

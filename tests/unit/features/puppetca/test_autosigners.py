@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from muster.authority.autosign import Autosign
-from muster.cluster.file import Authority
+from muster.authority.reserved import Reserved
+from muster.cluster.file import Authority, ClusterFile
 from muster.features.puppetca import autosigners
 from muster.features.puppetca.autosign_file import BEGIN, END, AutosignFile
 from muster.features.puppetca.autosigners import Hostnames, Tokens
@@ -16,6 +17,7 @@ from muster.kernel.clock import FakeClock
 from muster.kernel.errors import Misconfigured, NotFound, Rejected, Unavailable
 from muster.kernel.secrets import Secret
 from muster.store.engine import Store, opened
+from tests.servers import puppetca
 
 NAME = "web01.example.com"
 
@@ -51,6 +53,58 @@ async def test_the_member_that_is_asked_has_written_before_it_answers(store: Sto
         await names.allow("web01 # x", None)
     assert said(path) == ["*.example.net"]
     await names.reached()
+
+
+CLUSTER = ClusterFile.model_validate(
+    {
+        "schema": 1,
+        "cluster": "test",
+        "address": "smartproxy.example.com",
+        "store": {"url": "postgresql://db/muster"},
+        "members": [{"name": "proxy01.example.com", "id": 1, "address": "192.0.2.11"}],
+        "foreman": {"trusted_hosts": ["foreman.example.com"]},
+        "authority": {"administrators": ["admin.example.com"], "infra_hosts": ["puppet.example.com"]},
+    }
+)
+
+
+async def test_a_puppetservers_file_gives_no_reserved_name_away(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "autosign.conf"
+    autosign = Autosign(store, Authority(), Reserved.of(CLUSTER))
+    # Put on the list by a member that did not know, or for another host's muster-autosign.
+    for entry in ("*.example.com", "*", "admin.example.com", "smartproxy.example.com", "puppetca.proxy01.example.com"):
+        await autosign.add_host(entry, by="test")
+    names = Hostnames(autosign, AutosignFile(path))
+    for entry in ("proxy01.example.com", "foreman.example.com", "puppet.example.com", "*.web.example.com", NAME):
+        await names.allow(entry, None)
+    assert said(path) == ["proxy01.example.com", "foreman.example.com", "puppet.example.com", "*.web.example.com", NAME]
+    with pytest.raises(Rejected, match=r"would have the puppetserver sign admin\.example\.com.*muster-autosign"):
+        await names.allow("*.example.com", None)
+    # Foreman builds a host of that name: its call is no failure, and an administrator signs.
+    await names.allow("smartproxy.example.com", None)
+    assert "smartproxy.example.com" not in said(path)
+
+
+async def test_a_puppetserver_that_asks_is_told_no_for_reserved_names(store: Store) -> None:
+    autosign = Autosign(store, Authority(), Reserved.of(CLUSTER))
+    names, tokens = Hostnames(autosign), Tokens(autosign, 60)
+    await names.allow("*", None)
+
+    async def both(name: str) -> tuple[bool, bool]:
+        token = await tokens.allow(name, None)
+        return (
+            await names.permits(puppetca.agent(name).csr),
+            await tokens.permits(puppetca.agent(name, challenge=token).csr),
+        )
+
+    assert await both(NAME) == (True, True)
+    for name in ("admin.example.com", "smartproxy.example.com", "puppetca.x.example.com"):
+        await names.allow(name, None)
+        assert await both(name) == (False, False)
+    for name in ("proxy01.example.com", "foreman.example.com", "puppet.example.com"):
+        assert await both(name) == (False, True)
+        await names.allow(name, None)
+        assert await both(name) == (True, True)
 
 
 async def test_every_member_follows_what_one_was_told(store: Store, tmp_path: Path) -> None:

@@ -1,0 +1,85 @@
+"""Where the doctor has the Puppet CA's bundle from: whoever asks from a host that is no member has no copy."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from muster.authority.ledger import Ledger
+from muster.balancer.model import modelled
+from muster.cli.doctor import _puppet_ca
+from muster.cluster.file import ClusterFile
+from muster.doctor.matrix import Entrance, Prober
+from muster.kernel.secrets import Secret
+from muster.store.engine import opened
+from tests.servers import puppetca
+
+pytestmark = pytest.mark.anyio
+
+
+def cluster(store: Path) -> ClusterFile:
+    return ClusterFile.model_validate(
+        {
+            "schema": 1,
+            "cluster": "test",
+            "address": "cluster.test",
+            "store": {"url": f"sqlite:///{store}"},
+            "members": [{"id": 1, "name": "proxy01.test", "address": "127.0.0.1"}],
+            "authority": {},
+        }
+    )
+
+
+@pytest.fixture
+def pki(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("MUSTER_STATE", raising=False)
+    monkeypatch.setattr("muster.cli.doctor._STATE", tmp_path / "no-state")
+    (tmp_path / "pki").mkdir()
+    return tmp_path / "pki"
+
+
+def copied(pki: Path, text: str) -> Path:
+    (pki / "puppet-ca").mkdir()
+    (pki / "puppet-ca" / "ca_crt.pem").write_text(text)
+    return pki / "puppet-ca" / "ca_crt.pem"
+
+
+async def test_the_store_has_the_bundle_whatever_lies_on_this_host(tmp_path: Path, pki: Path) -> None:
+    file = tmp_path / "store.db"
+    async with opened(Secret(f"sqlite:///{file}")) as store:
+        new = await puppetca.begin(store, tmp_path / "key")
+        for _ in range(2):
+            found = await _puppet_ca(cluster(file), pki, tmp_path)
+            assert found is not None
+            assert found.read_text() == new.issuer.chain_pem
+            if not (pki / "puppet-ca").exists():
+                copied(pki, puppetca.new_ca("Puppet CA: former").issuer.chain_pem)
+
+
+async def test_without_the_store_a_members_copy_counts(tmp_path: Path, pki: Path) -> None:
+    absent = cluster(tmp_path / "absent.db")
+    assert await _puppet_ca(absent, pki, tmp_path) is None
+    copy = copied(pki, "a bundle")
+    assert await _puppet_ca(absent, pki, tmp_path) == copy
+
+
+async def test_a_store_without_a_ca_has_no_bundle(tmp_path: Path, pki: Path) -> None:
+    file = tmp_path / "store.db"
+    async with opened(Secret(f"sqlite:///{file}")) as store:
+        assert await Ledger(store, "test").chain() is None
+        copied(pki, "a bundle of a CA that is no more")
+        assert await _puppet_ca(cluster(file), pki, tmp_path) is None
+
+
+async def test_a_puppet_ca_whose_bundle_nobody_knows_is_not_condemned(tmp_path: Path) -> None:
+    balancing = modelled(cluster(tmp_path / "absent.db"))
+    prober = Prober(balancing, tmp_path / "ca.pem", None, None, datetime.now(UTC), timeout_s=0.2, lacks_bundle=True)
+    cells = await prober.cells([Entrance("balancer", "127.0.0.1", "through the balancer")])
+    found = [c for c in cells if c.service == "puppetca"]
+    assert [(c.path, c.ok, c.asked, c.findings) for c in found] == [
+        ("proxy01.test", True, False, ()),
+        ("balancer", True, False, ()),
+    ]
+    assert {c.words for c in found} == {"not asked: its bundle is unknown here"}
