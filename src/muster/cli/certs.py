@@ -50,6 +50,7 @@ from muster.pki.carry_out import Workshop, alone, carry_out, refuse_unless_able,
 from muster.pki.complaints import ALARM_DAYS, Complaint
 from muster.pki.facts import CertificateFacts
 from muster.pki.rotation import SETTLE, STEPS, Decision, Held, Reissue, Step, View, decided, expiring
+from muster.pki.trust import verify_trust_file
 from muster.pki.verify import verify_files, verify_key_file, verify_port
 
 BALANCER = "balancer"
@@ -569,9 +570,12 @@ def _of_everything(place: _Place, reader: Account | None) -> list[Complaint]:
         # A member that has no bundle yet is the commonest finding, and no directory shows it.
         expected = [paths(place.pki, "member", m.name) for m in place.cluster.members]
         bundles = [b for b in expected if b.directory not in known] + bundles
+        if place.cluster.foreman.ca_file is not None:
+            found += verify_trust_file(place.cluster.foreman.ca_file)
     for at in bundles:
         found += _of_bundle(place, at, reader)
-    return found
+    # Every bundle has its copy of the same CA file beside it; what is wrong with the file itself is said once.
+    return list(dict.fromkeys(found))
 
 
 def _of_bundle(place: _Place, at: BundlePaths, reader: Account | None) -> list[Complaint]:

@@ -23,6 +23,7 @@ from muster.pki.bundles import BundlePaths
 from muster.pki.complaints import Complaint, complaints
 from muster.pki.context import client_context
 from muster.pki.facts import distinguished
+from muster.pki.trust import verify_trust_file
 
 __all__ = ["Complaint", "verify_files", "verify_port"]
 
@@ -157,6 +158,7 @@ def verify_files(
         found.append(_other_ca(at, ca_file))
     elif extra := [c for c in beside if c not in trusted]:
         found.append(_more_trusted(at, ca_file, extra))
+    found += [c for path in dict.fromkeys((at.ca, ca_file)) for c in verify_trust_file(path)]
     fit = at.kind == "member" if serves is None else serves
     return [*found, *complaints(chain, where=str(at.certificate), names=names, trusted=trusted, now=now, serves=fit)]
 
