@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, event, select
+from sqlalchemy import Connection, ExceptionContext, event, select
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -41,6 +41,9 @@ _SWITCH_PAUSE_S = 0.01
 # psycopg answers a cancellation by asking the server to stop the statement, for up to ten seconds when that server is
 # hung. A second cancellation this long after the first makes it drop the connection instead.
 _CANCELLING_LIMIT_S = 0.5
+
+# SQLSTATE read_only_sql_transaction.
+_READ_ONLY = "25006"
 
 
 @dataclass(frozen=True)
@@ -263,7 +266,7 @@ async def opened(
     Args:
         url: ``sqlite:///PATH`` or ``postgresql://USER@HOST:PORT/DATABASE``.
         password: of the PostgreSQL user; wins over one in the URL.
-        connect_timeout_s: with ``statement_timeout_s`` added, the deadline of a whole unit.
+        connect_timeout_s: per host; with ``statement_timeout_s`` added, the deadline of a whole unit.
         statement_timeout_s: of one statement; also how long a writer waits for another's lock.
         migrate: whether the first unit may make or upgrade the schema.
         clock: says when trouble began.
@@ -272,12 +275,13 @@ async def opened(
         Misconfigured: the URL is of no kind we know.
     """
     place = Place.parsed(url, password)
+    limit_s = place.connect_limit_s(connect_timeout_s) + statement_timeout_s
     try:
         engine = _engine(place, connect_timeout_s=connect_timeout_s, statement_timeout_s=statement_timeout_s)
     except ImportError as e:
         raise Misconfigured(f"The store ({place.shown}) cannot be opened: {e}") from e
     try:
-        yield Store(place, engine, limit_s=connect_timeout_s + statement_timeout_s, migrate=migrate, clock=clock)
+        yield Store(place, engine, limit_s=limit_s, migrate=migrate, clock=clock)
     finally:
         await engine.dispose()
 
@@ -302,6 +306,9 @@ def _engine(place: Place, *, connect_timeout_s: float, statement_timeout_s: floa
         event.listen(engine.sync_engine, "begin", _begin_of_sqlite)
     else:
         event.listen(engine.sync_engine, "connect", _made_durable)
+        event.listen(engine.sync_engine, "checkout", _left_to_the_server)
+        if place.hosts:
+            event.listen(engine.sync_engine, "handle_error", _taken_elsewhere)
     return engine
 
 
@@ -369,6 +376,20 @@ def _made_durable(connection: Any, _record: Any) -> None:
         cursor.close()
     # The setting would go with the transaction the driver began for it.
     connection.commit()
+
+
+def _left_to_the_server(connection: Any, *_: Any) -> None:
+    """Let a write begin as the server's settings have it, so that ``default_transaction_read_only`` fences it.
+
+    After a read SQLAlchemy sets the session's mode back to ``READ WRITE``, in so many words, which would override them.
+    """
+    connection.set_read_only(None)
+
+
+def _taken_elsewhere(context: ExceptionContext) -> None:
+    """Ask all hosts anew after a server refused a write: the one that takes them is another one by now."""
+    if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY:
+        context.is_disconnect = True
 
 
 def _begin_of_sqlite(connection: Connection) -> None:
