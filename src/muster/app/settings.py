@@ -16,6 +16,7 @@ from muster.kernel.secrets import Secret
 from muster.kernel.settings import Document, InvalidSettings, Problem, read
 from muster.store.engine import Store
 from muster.store.engine import opened as store_opened
+from muster.store.place import Place, unverified
 
 
 def checked(path: Path) -> tuple[ClusterFile | None, list[Problem]]:
@@ -59,6 +60,20 @@ def _problems(document: Document) -> tuple[list[Problem], ClusterFile | None]:
         except (Misconfigured, Rejected) as e:
             found.append(Problem(0, "services", str(e)))
     return found, cluster
+
+
+def warnings(path: Path, cluster: ClusterFile) -> list[Problem]:
+    """Return what of a file that can be used is probably not meant, or not safe, in order of lines."""
+    document = read(path)
+    found: list[Problem] = []
+    with contextlib.suppress(Misconfigured):
+        # A URL that cannot be read is the store's to refuse.
+        found += [document.problem(("store", "url"), unverified(h)) for h in Place.parsed(cluster.store.url).unverified]
+    puppetca = cluster.services.get("puppetca")
+    if cluster.authority is not None and puppetca is not None and not puppetca.enabled:
+        sentence = "is disabled, though authority: makes the members a Puppet CA; no balancer offers it"
+        found.append(document.problem(("services", "puppetca", "enabled"), sentence))
+    return sorted(found, key=lambda p: p.line)
 
 
 def store_password(cluster: ClusterFile) -> Secret | None:

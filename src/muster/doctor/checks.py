@@ -73,7 +73,11 @@ class Patient:
                 self.pki, self._names(), self.clock.now(), (ca,) if (ca := self.cluster.foreman.ca_file) else ()
             ),
             *store_room.checks(
-                self.store, directories=(self.run, self.pki, *self.writes_to), clock=self.clock, left=self.left
+                self.store,
+                directories=(self.run, self.pki, *self.writes_to),
+                clock=self.clock,
+                left=self.left,
+                url=self.cluster.store.url,
             ),
             *balancer.checks(self._balancing, self._context),
             *self._of_balancer(),
