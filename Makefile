@@ -13,10 +13,10 @@ TEST_PACKAGES := bind9 dnsutils haproxy postgresql openssl curl keepalived nginx
 WORKERS ?= 2
 BENCH_PACKAGES := $(TEST_PACKAGES) wrk apache2-utils
 
-.PHONY: help demo test chaos check fix bench docs setup packages-demo packages-test packages-bench clean
+.PHONY: help demo test chaos check fix bench docs requirements setup packages-demo packages-test packages-bench clean
 
 help: ## Print this list.
-	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: setup packages-demo ## Run a three-member cluster behind real HAProxy and examine it (CHECK=1: stop after the check).
 	@$(RUN)/muster demo $(if $(CHECK),--check)
@@ -28,11 +28,12 @@ test: setup packages-test ## Check everything and run all tests (MUSTER_NO_SKIPS
 chaos: setup packages-test ## Run the fault matrix for ROUNDS rounds with random seeds and print the table.
 	@$(RUN)/python -m tests.faults --rounds $(or $(ROUNDS),1) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-check: setup ## Lint, types, import floors, generated documents.
+check: setup ## Lint, types, import floors, generated documents and requirements.
 	@$(RUN)/ruff check . && $(RUN)/ruff format --check --quiet .
 	@$(RUN)/mypy
 	@$(RUN)/lint-imports --no-logo 2>/dev/null | grep -E "KEPT|BROKEN|->" ; test $${PIPESTATUS[0]} -eq 0
 	@$(RUN)/python docs/generate.py --check
+	@scripts/requirements --check
 
 fix: setup ## Format and mend what can be mended by machine.
 	@$(RUN)/ruff check --fix --quiet . ; $(RUN)/ruff format --quiet .
@@ -43,6 +44,9 @@ bench: setup packages-bench ## Measure against named peers and print ratios.
 docs: setup ## Generate docs/reference from the code.
 	@$(RUN)/python docs/generate.py
 
+requirements: setup ## Export packaging/requirements*.txt, with hashes, from uv.lock.
+	@scripts/requirements
+
 setup: .venv/.synced
 
 .venv/.synced: uv.lock pyproject.toml | $(UV)
@@ -50,9 +54,10 @@ setup: .venv/.synced
 	@touch $@
 
 # uv has a venv of its own: `uv sync` removes from .venv everything that is not in the lock, itself included.
-$(UV):
+$(UV): scripts/uv.txt
 	@python3 -c 'import ensurepip, venv' 2>/dev/null || scripts/packages python3-venv
-	@python3 -m venv .uv && .uv/bin/pip install --quiet uv
+	@python3 -m venv .uv && .uv/bin/pip install --quiet --require-hashes -r scripts/uv.txt
+	@touch $@
 
 packages-demo:
 	@scripts/packages $(DEMO_PACKAGES)

@@ -224,6 +224,114 @@ async def test_a_drain_survives_a_reload(executable: Path, tmp_path: Path, pki: 
         await it.until(lambda s: s["proxy01.test"].status == "UP")
 
 
+# What a state file holds beside what the configuration cannot say.
+_PLANNED_COLUMNS = (
+    *("srv_addr", "srv_port", "srv_fqdn", "srvrecord", "srv_use_ssl"),
+    *("srv_check_port", "srv_check_addr", "srv_agent_addr", "srv_agent_port"),
+)
+
+
+async def restored(it: Site) -> dict[str, dict[str, str]]:
+    """The rows of HAProxy's own table about the service's servers."""
+    text = await it.engine.runtime.state_file_content()
+    head, *lines = [line.split() for line in text.splitlines()[1:] if line]
+    found = [dict(zip(head[1:], line, strict=True)) for line in lines]
+    return {row["srv_name"]: row for row in found if row["be_name"] == "smartproxy"}
+
+
+async def planned(it: Site) -> dict[str, list[str]]:
+    return {name: [row[c] for c in _PLANNED_COLUMNS] for name, row in (await restored(it)).items()}
+
+
+@pytest.mark.parametrize(
+    "tampering",
+    ["addr 127.0.0.77", "check-addr 127.0.0.77 port {closed}", "check-port {closed}", "ssl on"],
+)
+async def test_a_reload_brings_back_what_the_configuration_says(
+    executable: Path, tmp_path: Path, pki: Pki, tampering: str
+) -> None:
+    async with site(executable, tmp_path, pki) as it:
+        (closed,) = free_ports("127.0.0.1", 1)
+        before = await planned(it)
+        said = await it.engine.runtime.ask(f"set server smartproxy/proxy01.test {tampering.format(closed=closed)}")
+        assert await planned(it) != before, said
+        await it.engine.apply(it.text + "# changed\n")
+        assert await planned(it) == before
+        await it.until(lambda s: all(x.status == "UP" and x.check == "L7OK" for x in s.values()))
+
+
+async def test_the_port_of_checks_is_the_configurations_and_a_drain_outlives_its_change(
+    executable: Path, tmp_path: Path, pki: Pki
+) -> None:
+    async with site(executable, tmp_path, pki) as it:
+        (closed,) = free_ports("127.0.0.1", 1)
+        await it.engine.runtime.drain("smartproxy", "proxy01.test")
+        old = it.text.replace(" check check-ssl", f" check port {closed} check-ssl")
+        assert old != it.text
+        await it.engine.apply(old)
+        await it.until(lambda s: all(x.check == "L4CON" for x in s.values()))
+        member_port = it.members[0].port
+        await it.engine.apply(old.replace(f"port {closed}", f"port {member_port}"))
+        await it.until(lambda s: (s["proxy01.test"].status, s["proxy02.test"].status) == ("DRAIN", "UP"))
+        assert {row["srv_check_port"] for row in (await restored(it)).values()} == {str(member_port)}
+
+
+async def test_a_check_somebody_switched_off_is_on_again_after_a_reload(
+    executable: Path, tmp_path: Path, pki: Pki
+) -> None:
+    async with site(executable, tmp_path, pki) as it:
+        await it.engine.runtime.ask("disable health smartproxy/proxy01.test")
+        await it.until(lambda s: s["proxy01.test"].status == "no check")
+        await it.engine.apply(it.text + "# changed\n")
+        await it.until(lambda s: s["proxy01.test"].status == "UP")
+
+
+async def test_a_weight_that_goes_and_returns_is_the_planned_one_after_a_reload(
+    executable: Path, tmp_path: Path, pki: Pki
+) -> None:
+    async with site(executable, tmp_path, pki) as it:
+        await it.engine.apply(it.text.replace("weight 100", "weight 50"))
+        assert {s.weight for s in (await it.states()).values()} == {50}
+        await it.engine.apply(it.text, anew=True)
+        assert {s.weight for s in (await it.states()).values()} == {100}
+
+
+async def test_a_server_that_came_to_track_another_is_up_when_that_one_is(
+    executable: Path, tmp_path: Path, pki: Pki
+) -> None:
+    async with site(executable, tmp_path, pki) as it:
+        (closed,) = free_ports("127.0.0.1", 1)
+        await it.engine.apply(it.text.replace(" check check-ssl", f" check port {closed} check-ssl"))
+        await it.until(lambda s: all(x.status == "DOWN" for x in s.values()))
+        port = it.members[0].port
+        tracking = re.sub(r"(server (proxy0\d)\.test \S+ id \d weight 100) check .*", r"\1 track probe/\2", it.text)
+        probe = "".join(f"  server proxy0{n} 127.0.0.1{n}:{port} check inter 200ms\n" for n in (1, 2))
+        await it.engine.apply(f"{tracking}backend probe from tcp_base\n  http-check disable-on-404\n{probe}")
+        await it.until(lambda s: all(x.status.startswith("UP") for x in s.values()))
+
+
+@pytest.mark.parametrize("is_resumed", [True, False], ids=["resumed", "without-a-configuration"])
+async def test_what_an_earlier_run_left_in_the_state_file_loses_too(
+    executable: Path, tmp_path: Path, pki: Pki, is_resumed: bool
+) -> None:
+    async with site(executable, tmp_path, pki) as it:
+        (closed,) = free_ports("127.0.0.1", 1)
+        paths = it.engine.paths
+        await it.engine.runtime.drain("smartproxy", "proxy02.test")
+        await it.engine.runtime.ask(f"set server smartproxy/proxy01.test check-port {closed}")
+        left = await it.engine.runtime.state_file_content()
+        await it.engine.__aexit__(None, None, None)
+        # As an earlier version left it.
+        paths.state.write_text(left)
+        if not is_resumed:
+            paths.config.unlink()
+        async with HAProxyEngine(paths, binary=executable, min_interval_s=0.0) as engine:
+            it.engine = engine
+            await engine.apply(it.text)
+            await it.until(lambda s: all(x.check == "L7OK" for x in s.values()))
+            assert (await it.states())["proxy02.test"].status.startswith("DRAIN")
+
+
 async def test_the_same_text_is_reloaded_only_when_a_file_it_names_is_new(
     executable: Path, tmp_path: Path, pki: Pki
 ) -> None:

@@ -658,6 +658,15 @@ async def test_store_settings_that_cannot_be_used(world: World) -> None:
     assert "password file" in named(await examined(here), "STORE-SETTINGS").sentence
 
 
+async def test_a_store_across_the_network_that_is_not_verified_is_a_warning() -> None:
+    from muster.store.checks import of_way
+
+    found = named(of_way(Secret("postgresql://u@db.example.net/d?sslmode=require")), "STORE-UNVERIFIED")
+    assert (found.severity, found.place) == ("warning", "db.example.net")
+    for url in ("postgresql://u@db.example.net/d?sslmode=verify-full", "postgresql://u@127.0.0.1/d", "sqlite:////x.db"):
+        assert of_way(Secret(url)) == []
+
+
 # Puppet's CA.
 
 

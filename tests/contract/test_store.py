@@ -299,6 +299,66 @@ async def test_an_open_session_stays_durable_when_the_server_is_set_to_less(post
             tell(postgresql_server, "ALTER SYSTEM RESET synchronous_commit", "SELECT pg_reload_conf()")
 
 
+async def test_a_fence_on_the_server_holds_for_sessions_that_are_open_and_for_new_ones(
+    postgresql_server: PostgreSQL,
+) -> None:
+    url = Secret(postgresql_server.fresh_database())
+    async with opened(url) as store, opened(url) as late:
+        await write_records(store, "before")
+        assert await count(store) == 1
+        tell(postgresql_server, "ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()")
+        try:
+            async with asyncio.timeout(60):
+                while tell(postgresql_server, "SHOW default_transaction_read_only") != "on":
+                    await asyncio.sleep(0.05)
+            for one in (store, late):
+                for _ in range(2):
+                    with pytest.raises(Unavailable, match=r"read-only .*default_transaction_read_only"):
+                        await write_records(one, "past the fence")
+                    assert await count(one) == 1
+        finally:
+            tell(
+                postgresql_server,
+                "SET default_transaction_read_only = off",
+                "ALTER SYSTEM RESET default_transaction_read_only",
+                "SELECT pg_reload_conf()",
+            )
+
+        async def open_again() -> None:
+            await write_records(store, "after")
+
+        await until_it_works(open_again)
+        assert await count(late) == 2
+
+
+async def test_with_verify_full_the_database_is_who_its_certificate_says(needs: Callable[[str], None]) -> None:
+    needs("postgresql")
+    with postgresql.running() as server:
+        key, certificate = server.directory / "server.key", server.directory / "server.crt"
+        command = (
+            "openssl req -x509 -newkey rsa:2048 -nodes -days 825 -subj /CN=db -addext subjectAltName=DNS:localhost"
+        )
+        subprocess.run(
+            [*command.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True, timeout=60
+        )
+        server.stop()
+        for file in (key, certificate):
+            server.give(file)
+        server.start(ssl="on", ssl_cert_file=str(certificate), ssl_key_file=str(key))
+        plain = server.fresh_database()
+        verified = f"{plain.replace('127.0.0.1', 'localhost')}?sslmode=verify-full&sslrootcert={certificate}"
+        async with opened(Secret(verified)) as store, store.write() as uow:
+            query = text("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
+            assert await uow.connection.scalar(query) is True
+        for other in (
+            verified.replace("localhost", "127.0.0.1"),
+            verified.partition("&")[0] + "&sslrootcert=/dev/null",
+        ):
+            async with opened(Secret(other)) as store:
+                with pytest.raises(Unavailable, match="certificate"):
+                    await store.ping()
+
+
 async def test_several_members_may_make_the_schema_at_once(url: str) -> None:
     async with contextlib.AsyncExitStack() as stack:
         stores = [await stack.enter_async_context(opened(Secret(url))) for _ in range(6)]

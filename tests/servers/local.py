@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bench.load import Operation, Target, keep_alive, new_connections, summary, tls_context
+from sqlalchemy.engine import make_url
 
 from muster.balancer.haproxy.sockets import MasterSocket, RuntimeSocket, ServerState
 from muster.cli.local import ADDRESS, DOMAIN, FOREMAN, recorded
@@ -174,12 +175,23 @@ def running(
     # Short: HAProxy's sockets are below it, and a socket's path has little room.
     home = directory or Path(tempfile.mkdtemp(prefix="muster-e2e-"))
     try:
-        given = [*(["--store", store_url] if store_url else []), *options]
+        given = [*(_store_options(home, store_url) if store_url else []), *options]
         with _up(home, members, given, more_ports) as local:
             yield local
     finally:
         if directory is None and not os.environ.get("MUSTER_E2E_KEEP"):
             shutil.rmtree(home, ignore_errors=True)
+
+
+def _store_options(home: Path, url: str) -> list[str]:
+    """The options for a store's URL; a password in it goes into a file, since arguments are everybody's to read."""
+    password = make_url(url).password
+    if password is None:
+        return ["--store", url]
+    file = home / "store.password"
+    file.write_text(f"{password}\n")
+    file.chmod(0o600)
+    return ["--store", url.replace(f":{password}@", "@"), "--store-password-file", str(file)]
 
 
 @contextlib.contextmanager

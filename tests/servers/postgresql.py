@@ -37,6 +37,17 @@ class PostgreSQL:
         self._numbers = itertools.count(1)
         self.port = _free_port()
 
+    def create_standby_of(self, primary: PostgreSQL) -> None:
+        """Copy a running server whole; started, this one follows it until it is promoted."""
+        if self._user is not None and self._group is not None:
+            shutil.chown(self.directory, self._user, self._group)
+        self._run("pg_basebackup", f"--pgdata={self.directory / 'data'}", "--write-recovery-conf", "--no-sync",
+                  "--checkpoint=fast", f"--dbname={primary.url('postgres')}", password=PASSWORD)  # fmt: skip
+
+    def promote(self) -> None:
+        """Return when the standby takes writes."""
+        self._run("pg_ctl", "promote", f"--pgdata={self.directory / 'data'}", "--wait")
+
     def create(self) -> None:
         """Make the empty cluster of databases."""
         password_file = self.directory / "password"
@@ -44,33 +55,19 @@ class PostgreSQL:
         if self._user is not None and self._group is not None:
             for path in (self.directory, password_file):
                 shutil.chown(path, self._user, self._group)
-        subprocess.run(
-            [
-                self._binaries / "initdb",
-                f"--pgdata={self.directory / 'data'}",
-                f"--username={_USER}",
-                f"--pwfile={password_file}",
-                "--auth=scram-sha-256",
-                "--encoding=UTF8",
-                "--locale=C",
-                "--no-sync",
-            ],
-            check=True,
-            capture_output=True,
-            timeout=_START_LIMIT_S,
-            user=self._user,
-            group=self._group,
-        )
+        self._run("initdb", f"--pgdata={self.directory / 'data'}", f"--username={_USER}", f"--pwfile={password_file}",
+                  "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync")  # fmt: skip
 
-    def start(self) -> None:
-        """Return when the server has answered a query."""
-        settings = {
+    def start(self, **more: str) -> None:
+        """Return when the server has answered a query; ``more`` are settings of this run."""
+        settings: dict[str, object] = {
             "port": self.port,
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": self.directory,
             "fsync": "off",
             "max_connections": 100,
             "shared_buffers": "16MB",
+            **more,
         }
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -101,6 +98,20 @@ class PostgreSQL:
             process.send_signal(signal.SIGQUIT)
             process.wait(30)
 
+    def give(self, file: Path) -> None:
+        """Let the server's account, and nobody else, read a file."""
+        file.chmod(0o600)
+        if self._user is not None and self._group is not None:
+            shutil.chown(file, self._user, self._group)
+
+    def kill(self) -> None:
+        """End the server as a crash does: nothing is written any more, nobody is told."""
+        process, self._process = self._process, None
+        if process is not None:
+            # The postmaster's children end with SIGQUIT; one killed alone would leave them.
+            process.send_signal(signal.SIGQUIT)
+            process.wait(30)
+
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """Hold every process of the server still: connections stay open and nobody answers."""
@@ -128,6 +139,20 @@ class PostgreSQL:
     def url(self, database: str, password: str = PASSWORD) -> str:
         return f"postgresql://{_USER}:{password}@127.0.0.1:{self.port}/{database}"
 
+    def _run(self, program: str, *arguments: str, password: str = "") -> None:
+        try:
+            subprocess.run(
+                [self._binaries / program, *arguments],
+                check=True,
+                capture_output=True,
+                timeout=_START_LIMIT_S,
+                env={**os.environ, "PGPASSWORD": password} if password else None,
+                user=self._user,
+                group=self._group,
+            )
+        except subprocess.CalledProcessError as e:
+            raise RuntimeError(f"{program} failed: {e.stderr.decode(errors='replace')[-2000:]}") from e
+
     def _wait_until_it_answers(self, process: subprocess.Popen[bytes]) -> None:
         limit = time.monotonic() + _START_LIMIT_S
         while True:
@@ -145,14 +170,38 @@ class PostgreSQL:
 @contextlib.contextmanager
 def running() -> Iterator[PostgreSQL]:
     """Hold a server running; ask ``needs("postgresql")`` first."""
+    with _housed() as server:
+        server.create()
+        server.start()
+        yield server
+
+
+@contextlib.contextmanager
+def replicated() -> Iterator[tuple[PostgreSQL, PostgreSQL]]:
+    """Hold a primary and its standby running; the primary acknowledges what the standby has on disk."""
+    with _housed() as primary, _housed() as standby:
+        primary.create()
+        primary.start()
+        standby.create_standby_of(primary)
+        standby.start()
+        with psycopg.connect(primary.url("postgres"), autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+            connection.execute("SELECT pg_reload_conf()")
+            limit = time.monotonic() + _START_LIMIT_S
+            while not connection.execute("SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'").fetchone():
+                assert time.monotonic() < limit, "the standby does not follow"
+                time.sleep(0.05)
+        yield primary, standby
+
+
+@contextlib.contextmanager
+def _housed() -> Iterator[PostgreSQL]:
     binaries = available.postgresql_binaries()
     assert binaries is not None
     # Not pytest's directory: that belongs to root alone, and PostgreSQL refuses to run as root.
     directory = Path(tempfile.mkdtemp(prefix="muster-pg-"))
     server = PostgreSQL(directory, binaries)
     try:
-        server.create()
-        server.start()
         yield server
     finally:
         server.stop()

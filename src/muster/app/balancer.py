@@ -17,7 +17,7 @@ from muster.balancer.haproxy.engine import HAProxyEngine
 from muster.balancer.haproxy.journal import Journal
 from muster.balancer.haproxy.render import RuntimePaths, rendered
 from muster.balancer.model import Balancing, modelled
-from muster.balancer.steering import Steering
+from muster.balancer.steering import Steering, note_refusal
 from muster.cluster.file import Balancer, ClusterFile
 from muster.cluster.life import Life, Lives, lives_in
 from muster.cluster.observations import Observation, told
@@ -180,6 +180,8 @@ class BalancerProcess:
                 self._remember_file()
         except MusterError as e:
             if self.engine.pid is None:
+                # Nobody tells the store about a balancer that did not start.
+                self._note(str(e))
                 raise
             _log.critical("The configuration of the last run stays in force", why=str(e))
             refused = refused or str(e)
@@ -189,6 +191,7 @@ class BalancerProcess:
                 self.which = self.cluster.balancer(self.options.name)
         if refused:
             self._refused = _Refused(refused, False, _FIRST_WAIT_S, time.monotonic() + _FIRST_WAIT_S)
+        self._note(refused)
 
     async def close(self) -> None:
         if self._following is not None:
@@ -257,7 +260,7 @@ class BalancerProcess:
     async def _beat_in_store(self, seen: Observation) -> None:
         try:
             async with self.store.write() as uow:
-                await told(uow, seen)
+                await told(uow, replace(seen, refused=self._refused.why if self._refused is not None else ""))
                 lives = await lives_in(uow)
             self._lives = lives
             await self.steward.beat(self.cluster)
@@ -290,6 +293,12 @@ class BalancerProcess:
             self._refused = _Refused(str(e), anew, wait_s, time.monotonic() + wait_s)
         else:
             self._refused = None
+        self._note(self._refused.why if self._refused is not None else "")
+
+    def _note(self, why: str) -> None:
+        """Keep on this host what the doctor must know also while the store is down, or this process."""
+        with contextlib.suppress(MusterError, OSError):
+            note_refusal(self.options.run, self.which.name, why)
 
     def _trouble(self) -> str:
         if self._refused is not None:

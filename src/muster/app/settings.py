@@ -16,12 +16,11 @@ from muster.kernel.secrets import Secret
 from muster.kernel.settings import Document, InvalidSettings, Problem, read
 from muster.store.engine import Store
 from muster.store.engine import opened as store_opened
+from muster.store.place import Place, unverified
 
 
 def checked(path: Path) -> tuple[ClusterFile | None, list[Problem]]:
     """Read a cluster file and return it, None when it cannot be used, with every room's findings in order of lines.
-
-    Of a file that can be used, these are warnings.
 
     Raises:
         Misconfigured: the file cannot be read.
@@ -31,10 +30,7 @@ def checked(path: Path) -> tuple[ClusterFile | None, list[Problem]]:
     except InvalidSettings as e:
         return None, list(e.problems)
     found, cluster = _problems(document)
-    if found or cluster is None:
-        return None, sorted(found, key=lambda p: p.line)
-    said = [w for room in (cluster_file.warnings, rooms.warnings) for w in room(document, cluster)]
-    return cluster, sorted(said, key=lambda p: p.line)
+    return (None if found else cluster), sorted(found, key=lambda p: p.line)
 
 
 def loaded(path: Path) -> ClusterFile:
@@ -64,6 +60,27 @@ def _problems(document: Document) -> tuple[list[Problem], ClusterFile | None]:
         except (Misconfigured, Rejected) as e:
             found.append(Problem(0, "services", str(e)))
     return found, cluster
+
+
+def warnings(path: Path, cluster: ClusterFile) -> list[Problem]:
+    """Return what of a file that can be used is probably not meant, or not safe, in order of lines."""
+    found = doubts(path, cluster)
+    document = read(path)
+    with contextlib.suppress(Misconfigured):
+        # A URL that cannot be read is the store's to refuse.
+        found += [document.problem(("store", "url"), unverified(h)) for h in Place.parsed(cluster.store.url).unverified]
+    return sorted(found, key=lambda p: p.line)
+
+
+def doubts(path: Path, cluster: ClusterFile) -> list[Problem]:
+    """As :func:`warnings`, less what other checks of the doctor find out about this host and the store."""
+    document = read(path)
+    found = [w for room in (cluster_file.warnings, rooms.warnings) for w in room(document, cluster)]
+    puppetca = cluster.services.get("puppetca")
+    if cluster.authority is not None and puppetca is not None and not puppetca.enabled:
+        sentence = "is disabled, though authority: makes the members a Puppet CA; no balancer offers it"
+        found.append(document.problem(("services", "puppetca", "enabled"), sentence))
+    return sorted(found, key=lambda p: p.line)
 
 
 def store_password(cluster: ClusterFile) -> Secret | None:

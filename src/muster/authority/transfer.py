@@ -22,7 +22,7 @@ from muster.authority.csr import CertificateRequest
 from muster.authority.ledger import AUTHORITY, Entry, Ledger, certificate_row, refuse_unless_empty, serial_text
 from muster.authority.profile import CAKey, Issuer, crls_in
 from muster.kernel.errors import Conflict, Misconfigured, MusterError, Rejected
-from muster.kernel.files import make_directory, read_bounded, write_atomically
+from muster.kernel.files import give_to_owner, make_directory, read_bounded, write_atomically
 from muster.kernel.names import shown
 from muster.store.engine import Store
 from muster.store.tables import authorities, certificates, crls, requests, revocations, store_now
@@ -518,11 +518,15 @@ async def write_directory(
     live = [r for r in issued if r.state == "live" and r.pem]
     for done, row in enumerate(live, 1):
         # Not synced one by one: the directory is new, and whoever loses power writes it again.
-        (directory / "signed" / f"{row.certname}.pem").write_text(row.pem)
+        file = directory / "signed" / f"{row.certname}.pem"
+        file.write_text(row.pem)
+        give_to_owner(file)
         if done % _BATCH == 0 or done == len(live):
             progress("certificates written", done, len(live))
     for one in waiting:
-        (directory / "requests" / f"{one.certname}.pem").write_text(one.pem)
+        file = directory / "requests" / f"{one.certname}.pem"
+        file.write_text(one.pem)
+        give_to_owner(file)
     return {"certificates": len(live), "requests": len(waiting), "revocations": count}
 
 

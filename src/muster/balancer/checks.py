@@ -15,12 +15,13 @@ from muster.balancer.haproxy.render import RuntimePaths, generation, is_untouche
 from muster.balancer.haproxy.sockets import MasterSocket, RuntimeSocket, ServerState
 from muster.balancer.haproxy.version import HAProxyVersion
 from muster.balancer.model import Balancing
-from muster.balancer.steering import Place, held_out
+from muster.balancer.steering import Place, held_out, noted_refusal
 from muster.balancer.survey import Answer, surveyed
+from muster.cluster.checks import of_refusal
 from muster.cluster.file import Balancer, ClusterFile
 from muster.cluster.life import Life, in_maintenance
 from muster.kernel.errors import Misconfigured, Unavailable
-from muster.kernel.files import read_bounded
+from muster.kernel.files import Account, read_bounded
 from muster.kernel.findings import Check, Finding
 from muster.pki.bundles import paths as bundle_paths
 from muster.pki.checks import of_complaint
@@ -81,7 +82,12 @@ class Here:
             Check("haproxy.cfg", self._configuration),
             Check("HAProxy", self._process),
             Check("check certificate", self._bundle),
+            Check("refused configuration", self._refusal),
         ]
+
+    async def _refusal(self) -> Sequence[Finding]:
+        noted = noted_refusal(self.run)
+        return [of_refusal(*noted)] if noted is not None else []
 
     def _text(self) -> str | None:
         try:
@@ -226,7 +232,9 @@ class Here:
         ca = self.pki / "ca.pem"
         if not ca.exists() or not (bundle.certificate.exists() or self._seen()):
             return []
-        complaints = verify_files(bundle, ca, (), self.now, serves=False)
+        # The configuration is its account's who reads the bundle.
+        reader = Account.owner_of(self.paths.config)
+        complaints = verify_files(bundle, ca, (), self.now, serves=False, reader=reader)
         return [
             Finding(
                 "BALANCER-CHECK-EXPIRED",

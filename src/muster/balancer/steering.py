@@ -32,6 +32,7 @@ Place = tuple[str, str]
 
 _PANIC = "_panic"
 _HELD = "held.json"
+_REFUSAL = "refused.json"
 _HALF_UP = re.compile(r"(?:UP|DRAIN) [0-9]+/[0-9]+")
 
 
@@ -115,6 +116,27 @@ def observation(
             if found:
                 opinions.setdefault(server.name, {})[service.name] = said[0] if said else "unknown"
     return Observation(name, engine, generation, opinions, dict(sessions), trouble, totals)
+
+
+def note_refusal(run: Path, balancer: str, why: str) -> None:
+    """Leave beside HAProxy's files why what the balancer shall do is not in force; nothing, when ``why`` is empty.
+
+    Raises:
+        Unavailable: the disk refused.
+    """
+    if why:
+        write_atomically(run / _REFUSAL, json.dumps({"balancer": balancer, "why": why}), mode=0o600)
+    else:
+        (run / _REFUSAL).unlink(missing_ok=True)
+
+
+def noted_refusal(run: Path) -> tuple[str, str] | None:
+    """Return what :func:`note_refusal` left: the balancer, and why; None: nothing that can be read."""
+    try:
+        found = json.loads((run / _REFUSAL).read_bytes())
+        return str(found["balancer"]), str(found["why"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
 
 
 class Steering:

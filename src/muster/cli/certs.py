@@ -32,7 +32,7 @@ from muster.cli.options import (
 from muster.cluster.file import ClusterFile, Member, load
 from muster.kernel.clock import SystemClock
 from muster.kernel.errors import Conflict, Misconfigured, MusterError, NotFound, Rejected
-from muster.kernel.files import read_bounded
+from muster.kernel.files import Account, read_bounded
 from muster.kernel.names import ip_address, shown
 from muster.pki.authority import ClusterCA, ca_paths
 from muster.pki.bundles import (
@@ -50,6 +50,7 @@ from muster.pki.carry_out import Workshop, alone, carry_out, refuse_unless_able,
 from muster.pki.complaints import ALARM_DAYS, Complaint
 from muster.pki.facts import CertificateFacts
 from muster.pki.rotation import SETTLE, STEPS, Decision, Held, Reissue, Step, View, decided, expiring
+from muster.pki.trust_files import verify_trust_file
 from muster.pki.verify import verify_files, verify_key_file, verify_port
 
 BALANCER = "balancer"
@@ -295,6 +296,9 @@ def show(place: _Place, file: Path | None, as_json: bool) -> None:
 @click.option(
     "--timeout", "timeout_s", type=Seconds(0.1, 3600), default=5.0, show_default=True, help="To wait for the port."
 )
+@click.option(
+    "--user", metavar="ACCOUNT", help="Who must be able to read the files.  [default: the owner of the PKI directory]"
+)
 @json_option
 @_placed
 def verify(
@@ -304,12 +308,16 @@ def verify(
     name: str | None,
     client: str | None,
     timeout_s: float,
+    user: str | None,
     as_json: bool,
 ) -> None:
     """Say what is wrong with a live port, a member's files, or all files; exit 1 when something is."""
     if not place.ca_file.exists():
         raise NotFound(f"There is no CA in {place.pki}; make one with: muster certs init")
     live = _live(target) if target else None
+    if live is not None and user is not None:
+        raise click.UsageError("--user speaks of files, not of a live port")
+    reader = Account.named(user) if user is not None else None
     if live is None and (name or client) and port is None:
         raise click.UsageError("--name and --client speak of a live port: give HOST:PORT, or MEMBER with --port")
     if port is not None and (live or target is None):
@@ -319,11 +327,11 @@ def verify(
         found = _of_port(place, host, live_port, name or host, client, timeout_s)
     elif target is not None:
         member = place.cluster.member(target)
-        found = _of_bundle(place, paths(place.pki, "member", member.name))
+        found = _of_bundle(place, paths(place.pki, "member", member.name), reader)
         if port is not None:
             found += _of_port(place, member.address, port, name or member.name, client, timeout_s)
     else:
-        found = _of_everything(place)
+        found = _of_everything(place, reader)
     _print_complaints(found, as_json)
     if found:
         raise click.exceptions.Exit(WRONG)
@@ -553,7 +561,7 @@ def _address(place: _Place, host: str) -> str:
     return host
 
 
-def _of_everything(place: _Place) -> list[Complaint]:
+def _of_everything(place: _Place, reader: Account | None) -> list[Complaint]:
     key = ca_paths(place.pki)[1]
     found = verify_key_file(key)
     bundles = present(place.pki)
@@ -562,13 +570,16 @@ def _of_everything(place: _Place) -> list[Complaint]:
         # A member that has no bundle yet is the commonest finding, and no directory shows it.
         expected = [paths(place.pki, "member", m.name) for m in place.cluster.members]
         bundles = [b for b in expected if b.directory not in known] + bundles
+        if place.cluster.foreman.ca_file is not None:
+            found += verify_trust_file(place.cluster.foreman.ca_file)
     for at in bundles:
-        found += _of_bundle(place, at)
-    return found
+        found += _of_bundle(place, at, reader)
+    # Every bundle has its copy of the same CA file beside it; what is wrong with the file itself is said once.
+    return list(dict.fromkeys(found))
 
 
-def _of_bundle(place: _Place, at: BundlePaths) -> list[Complaint]:
-    return verify_files(at, place.ca_file, _names(place, at), place.now)
+def _of_bundle(place: _Place, at: BundlePaths, reader: Account | None) -> list[Complaint]:
+    return verify_files(at, place.ca_file, _names(place, at), place.now, reader=reader)
 
 
 def _names(place: _Place, at: BundlePaths) -> Sequence[str]:

@@ -20,16 +20,26 @@ def config() -> None:
 @json_option
 @click.argument("file", required=False, type=click.Path(dir_okay=False, path_type=Path))
 def check(cluster_path: Path, as_json: bool, file: Path | None) -> int:
-    """Print every problem of the cluster file with its line; exit 3 when there is one. Warnings do not count."""
-    from muster.app.settings import checked
+    """Print every problem of the cluster file with its line; exit 3 when there is one. Warnings leave it valid."""
+    from muster.app.settings import checked, warnings
 
     path = file or cluster_path
     cluster, problems = checked(path)
+    doubts = warnings(path, cluster) if cluster is not None else []
     if as_json:
-        print_json({"file": str(path), "valid": cluster is not None, "problems": [p.as_json() for p in problems]})
+        print_json(
+            {
+                "file": str(path),
+                "valid": cluster is not None,
+                "problems": [p.as_json() for p in problems],
+                "warnings": [d.as_json() for d in doubts],
+            }
+        )
     else:
         for problem in problems:
             click.echo(f"{path}: {problem}")
+        for doubt in doubts:
+            click.echo(f"{path}: warning: {doubt}")
         if cluster is not None:
             click.echo(f"{path}: valid; {len(cluster.members)} members, profile {cluster.profile}")
         else:

@@ -114,7 +114,7 @@ async def _examined(
     outside: str | None,
     scratch: Path,
 ) -> dict[str, Any]:
-    from muster.app.settings import checked, loaded
+    from muster.app.settings import doubts, loaded
     from muster.balancer.model import modelled, signs_itself
     from muster.cli.credentials import asking_context, client_bundle
     from muster.cluster.checks import known_lives
@@ -157,7 +157,7 @@ async def _examined(
         lives=lives,
     )
     cells, findings = await asyncio.gather(prober.cells(ways_in), examined(patient.checks()))
-    settings = of_settings(cluster_path, checked(cluster_path)[1])
+    settings = of_settings(cluster_path, doubts(cluster_path, cluster))
     findings = in_order([*(f for c in cells for f in c.findings), *findings, *settings])
     return {
         "cluster": cluster.cluster,

@@ -53,6 +53,7 @@ class Plan:
     Attributes:
         features: the ``features`` section of its cluster file.
         ports: listen port by service; members listen on the same numbers on their own addresses.
+        store_password_file: where the password of the store's user stands; None: the store needs none.
         puppet_ca: whether the members are a Puppet CA, too, with an EC key for speed.
     """
 
@@ -62,6 +63,7 @@ class Plan:
     features: Mapping[str, Any]
     store_url: str
     puppet_ca: bool = False
+    store_password_file: Path | None = None
 
     @property
     def cluster_file(self) -> Path:
@@ -87,6 +89,7 @@ class Plan:
         ports = {s: {"listen_port": self.ports[s], "member_port": self.ports[s]} for s in ("smartproxy", "anaconda")}
         off: dict[str, Any] = {s: {"enabled": False} for s in ("http", "https", "puppet", "puppetca")}
         features, more = dict(self.features), {}
+        password = self.store_password_file
         if self.puppet_ca:
             off["puppetca"] = {"listen_port": self.ports["puppetca"], "balance": "random"}
             more["authority"] = {
@@ -99,7 +102,7 @@ class Plan:
             "schema": 1,
             "cluster": "local",
             "address": ADDRESS,
-            "store": {"url": self.store_url},
+            "store": {"url": self.store_url} | ({"password_file": str(password)} if password else {}),
             "foreman": {"trusted_hosts": [FOREMAN]},
             "members": [{"id": i + 1, "name": n, "address": self.member_address(i)} for i, n in enumerate(self.names)],
             "balancers": [
@@ -149,6 +152,7 @@ def planned(
     ports: Mapping[str, int] | None = None,
     features: Mapping[str, Any] | None = None,
     store_url: str | None = None,
+    store_password_file: Path | None = None,
     puppet_ca: bool = False,
 ) -> Plan:
     """Return a plan with ports that are free now; given ports are taken as they are."""
@@ -160,7 +164,9 @@ def planned(
         given = (ports or {}).get(name)
         chosen[name] = given or _free(addresses, preferred, set(chosen.values()))
     features = features if features is not None else {"dns": {"provider": "memory"}}
-    return Plan(directory, members, chosen, features, store_url or f"sqlite:///{directory / 'store.db'}", puppet_ca)
+    url = store_url or f"sqlite:///{directory / 'store.db'}"
+    password_file = store_password_file.absolute() if store_password_file is not None else None
+    return Plan(directory, members, chosen, features, url, puppet_ca, password_file)
 
 
 def _free(addresses: Sequence[str], preferred: int, taken: set[int]) -> int:

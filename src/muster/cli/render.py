@@ -262,8 +262,10 @@ def envoy(
 
 
 def _written(files: Mapping[str, Any], directory: Path, *, dry_run: bool) -> None:
+    from muster.kernel.files import make_directory
+
     if not dry_run:
-        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        make_directory(directory)
     # Endpoints first and listeners last: nothing names a file that is not there yet.
     order = {"clusters.json": 1, "bootstrap.json": 2, "listeners.json": 3}
     for name in sorted(files, key=lambda n: (order.get(n, 0), n)):

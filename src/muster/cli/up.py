@@ -53,14 +53,19 @@ def _ports(_: click.Context, __: click.Parameter, given: Sequence[str]) -> dict[
 
 
 def _store_url(_: click.Context, __: click.Parameter, given: str | None) -> str | None:
-    """Refuse what the members would refuse; never repeats it, because it may hold a password."""
+    """Refuse what the members would refuse, and a password; never repeats it, because it may hold one."""
     from muster.store.place import Place
 
     if given is not None:
         try:
-            Place.parsed(Secret(given))
+            place = Place.parsed(Secret(given))
         except Misconfigured as e:
             raise click.BadParameter(str(e)) from e
+        if place.password is not None:
+            raise click.BadParameter(
+                "it holds a password, which every account of this host can read in the list of processes; put the password "
+                "into a file of mode 0600 and name that with --store-password-file"
+            )
     return given
 
 
@@ -77,6 +82,12 @@ def _store_url(_: click.Context, __: click.Parameter, given: str | None) -> str 
 )
 @click.option("--store", "store_url", callback=_store_url, help="Store URL. [default: SQLite in the directory]")
 @click.option(
+    "--store-password-file",
+    "store_password_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File whose first line is the password of the --store URL's user.",
+)
+@click.option(
     "--features",
     "features_file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -91,6 +102,7 @@ def up(
     members: int,
     ports: dict[str, int],
     store_url: str | None,
+    store_password_file: Path | None,
     features_file: Path | None,
     puppet_ca: bool,
     detach: bool,
@@ -102,12 +114,15 @@ def up(
 
     if "puppetca" in ports and not puppet_ca:
         raise click.UsageError("--port puppetca=... belongs to --puppet-ca")
+    if store_password_file is not None and store_url is None:
+        raise click.UsageError("--store-password-file belongs to --store")
     plan = local.planned(
         directory,
         members=members,
         ports=ports,
         features=_features(features_file) if features_file else None,
         store_url=store_url,
+        store_password_file=store_password_file,
         puppet_ca=puppet_ca,
     )
     _refuse_unusable(plan)
@@ -118,7 +133,14 @@ def up(
             click.echo(f"  {line}")
         return
     if detach:
-        _detached(directory, members, ports, store_url, features_file, puppet_ca=puppet_ca)
+        _detached(
+            directory,
+            members,
+            ports,
+            _store_options(store_url, store_password_file),
+            features_file,
+            puppet_ca=puppet_ca,
+        )
         return
     with local.only_one(directory):
         local.prepare(plan)
@@ -186,11 +208,16 @@ def _refuse_unusable(plan: Any) -> None:
     checked(plan.cluster_file, yaml.safe_dump(plan.document(), sort_keys=False))
 
 
+def _store_options(url: str | None, password_file: Path | None) -> list[str]:
+    file = ["--store-password-file", str(password_file)] if password_file is not None else []
+    return ["--store", url, *file] if url else []
+
+
 def _detached(
     directory: Path,
     members: int,
     ports: dict[str, int],
-    store_url: str | None,
+    store: Sequence[str],
     features_file: Path | None,
     *,
     puppet_ca: bool,
@@ -203,8 +230,7 @@ def _detached(
     arguments = [sys.executable, "-m", "muster", "up", "--plain", "--dir", str(directory), "--members", str(members)]
     for service, port in ports.items():
         arguments += ["--port", f"{service}={port}"]
-    if store_url:
-        arguments += ["--store", store_url]
+    arguments += store
     if features_file:
         arguments += ["--features", str(features_file)]
     if puppet_ca:

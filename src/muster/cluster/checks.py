@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager
 
 from muster.cluster.file import ClusterFile, Member
 from muster.cluster.life import Life, Lives, in_maintenance
+from muster.cluster.observations import Observations
 from muster.cluster.roster import Roster, Seen
 from muster.kernel.errors import Misconfigured, MusterError, Unavailable
 from muster.kernel.findings import Check, Finding
@@ -57,6 +58,19 @@ def resting(cluster: ClusterFile, lives: Mapping[str, Life]) -> list[Finding]:
     ]
 
 
+def of_refusal(balancer: str, why: str) -> Finding:
+    """Return what it means that a balancer did not put its configuration in force."""
+    return Finding(
+        "BALANCER-REFUSED",
+        balancer,
+        f"Balancer {balancer} did not put its configuration in force: {why}",
+        "HAProxy, or Muster before it, refused what follows from the cluster file and the files it names. An earlier "
+        "configuration serves at best, and a restart may end even that.",
+        "Mend what the sentence names (for a file that cannot be opened: muster certs verify). The balancer tries again by "
+        "itself, at once with: systemctl reload muster-balancer.",
+    )
+
+
 def checks(
     cluster: ClusterFile, store: Callable[[], AbstractAsyncContextManager[Store]], resolve: Resolve = resolved
 ) -> list[Check]:
@@ -74,10 +88,16 @@ def checks(
         try:
             async with store() as opened:
                 seen = await Roster(opened).seen()
+                observed = await Observations(opened).all()
         except (Unavailable, Misconfigured):
             # The store's own check names it.
             return []
-        return [*_silent(cluster, seen), *_versions(cluster, seen)]
+        refused = [
+            of_refusal(name, o.observation.refused)
+            for name, o in observed.items()
+            if o.observation.refused and not o.silent
+        ]
+        return [*_silent(cluster, seen), *_versions(cluster, seen), *refused]
 
     return [Check("address", addresses), Check("member names", members), Check("reports", reports)]
 

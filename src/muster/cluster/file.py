@@ -566,7 +566,7 @@ def warnings(document: Document, cluster: ClusterFile) -> list[Problem]:
     found: list[Problem] = []
     if cluster.foreman.ca_file is not None and cluster.foreman.trusted_hosts is None and not cluster.trusted_names:
         found.append(
-            document.warning(
+            document.problem(
                 ("foreman", "ca_file"),
                 "nobody may use protected routes with a certificate of this CA: neither trusted_hosts nor the host name in "
                 "url says which of its certificates is Foreman's",

@@ -26,6 +26,7 @@ class Observation:
         trouble: why the balancer could not do what it should; empty when it could.
         totals: connections, failures and bytes by member since the balancer was first started.
         blind: whether HAProxy did not answer, so that opinions and sessions are not known rather than none.
+        refused: why what follows from the cluster file and the files it names is not in force; empty when it is.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Observation:
     trouble: str = ""
     totals: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     blind: bool = False
+    refused: str = ""
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)

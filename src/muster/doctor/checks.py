@@ -85,9 +85,15 @@ class Patient:
             Check("own files", self._own_files),
             Check("maintenance", self._resting),
             *cluster_room.checks(self._cluster, self.store, self.resolve),
-            *pki_room.checks(self.pki, self._names(), self.clock.now()),
+            *pki_room.checks(
+                self.pki, self._names(), self.clock.now(), (ca,) if (ca := self.cluster.foreman.ca_file) else ()
+            ),
             *store_room.checks(
-                self.store, directories=(self.run, self.pki, *self.writes_to), clock=self.clock, left=self.left
+                self.store,
+                directories=(self.run, self.pki, *self.writes_to),
+                clock=self.clock,
+                left=self.left,
+                url=self.cluster.store.url,
             ),
             *balancer.checks(self._balancing, self._context),
             *self._of_balancer(),

@@ -31,7 +31,7 @@ def warnings(document: Document, cluster: ClusterFile) -> list[Problem]:
     if cluster.foreman.trusted_hosts is not None:
         return []
     return [
-        document.warning(
+        document.problem(
             ("features", name, "enabled"),
             f"opens {name} to plain HTTP, where calls count only from hosts that foreman.trusted_hosts names; it is absent, "
             "so protected calls are 403 there",

@@ -1,29 +1,40 @@
-"""Files that are either the old or the new, never half of one."""
+"""Files that are either the old or the new, never half of one, and that whom they are for can read.
+
+What root writes belongs to whoever owned what was there before, else to the owner of the directory: administrators run
+commands as root, and what reads the files runs under an account of its own.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import secrets
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from muster.kernel.errors import Misconfigured, Unavailable
+from muster.kernel.errors import Misconfigured, Rejected, Unavailable
+from muster.kernel.names import shown
 
 _GROUP_READS, _OTHERS_READ = 0o040, 0o004
+_READ, _ENTER = 0o4, 0o1
+# What a user's or a group's number can be.
+_IDS = 1 << 32
 
 
-def write_atomically(path: Path, content: bytes | str, *, mode: int = 0o644) -> None:
+def write_atomically(path: Path, content: bytes | str, *, mode: int = 0o644, like: Path | None = None) -> None:
     """Replace the file's content in one step and make it survive a power cut.
 
     The content is written beside the target with the final mode already set (a key is never readable for a moment),
-    synced, renamed over it, and the directory is synced.
+    synced, renamed over it, and the directory is synced. Written by root it gets owner and group of ``like``, by default of
+    what it replaces, else of the directory.
 
     Raises:
         Unavailable: the disk refused (full, read-only, no directory); the old file is untouched.
     """
     try:
-        with _written_beside(path, content, mode) as beside:
+        with _written_beside(path, content, mode, like=like) as beside:
             beside.replace(path)
     except OSError as e:
         raise Unavailable(f"Writing {path} failed: {e.strerror or e}; the old file is untouched") from e
@@ -75,8 +86,10 @@ def replace_for_readers(path: Path, content: bytes | str) -> None:
         ) from e
 
 
-def make_directory(path: Path, *, mode: int = 0o755) -> None:
+def make_directory(path: Path, *, mode: int = 0o755, like: Path | None = None) -> None:
     """Make the directory and its parents exist; a new one gets exactly the mode.
+
+    Made by root, a new one gets owner and group of ``like``, by default of the directory it is in.
 
     Raises:
         Unavailable: the disk refused.
@@ -84,11 +97,106 @@ def make_directory(path: Path, *, mode: int = 0o755) -> None:
     if path.is_dir():
         return
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        for parent in reversed(path.parents):
+            if not parent.exists():
+                parent.mkdir(exist_ok=True)
+                give_to_owner(parent, like=like)
         path.mkdir(mode=mode, exist_ok=True)
-        path.chmod(mode)
+        give_to_owner(path, like=like, mode=mode)
     except OSError as e:
         raise Unavailable(f"Making directory {path} failed: {e.strerror or e}") from e
+
+
+def give_to_owner(made: Path, *, like: Path | None = None, mode: int | None = None) -> None:
+    """Give what root just made to the owner and group of ``like``, by default of the directory it is in.
+
+    Raises:
+        OSError: there is no such file or directory, or a link by now.
+    """
+    # By descriptor: whoever owns the directory could have put a link to something else in its place.
+    fd = os.open(made, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if mode is not None:
+            os.fchmod(fd, mode)
+        _chown(fd, _owner(like, made.parent))
+    finally:
+        os.close(fd)
+
+
+def make_private(path: Path) -> None:
+    """Make an empty file, mode 0600, where there is none; root's goes to the directory's owner.
+
+    One that exists is not even opened.
+
+    Raises:
+        OSError: it exists, or the disk refused.
+    """
+    fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    try:
+        _chown(fd, _owner(None, path.parent))
+    finally:
+        os.close(fd)
+
+
+@dataclass(frozen=True)
+class Account:
+    """Who reads files.
+
+    Attributes:
+        gids: every group it is in.
+    """
+
+    name: str
+    uid: int
+    gids: frozenset[int]
+
+    @classmethod
+    def named(cls, name: str) -> Account:
+        """Return the account of a name or a number.
+
+        Raises:
+            Rejected: this host has none of that name.
+        """
+        try:
+            known = pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
+        except (KeyError, OverflowError, ValueError):
+            if name.isdecimal() and int(name) < _IDS:
+                return cls(name, int(name), frozenset())
+            raise Rejected(f"This host has no account {shown(name)}") from None
+        groups = os.getgrouplist(known.pw_name, known.pw_gid)
+        return cls(known.pw_name, known.pw_uid, frozenset(groups))
+
+    @classmethod
+    def owner_of(cls, path: Path) -> Account | None:
+        """Return who owns a file or directory, None when that cannot be seen."""
+        try:
+            found = path.stat()
+        except OSError:
+            return None
+        account = cls.named(str(found.st_uid))
+        return cls(account.name, account.uid, account.gids | {found.st_gid})
+
+    def refused_by(self, path: Path) -> Path | None:
+        """Return the file, or the directory above it, that keeps the account from reading the file; None: nothing does.
+
+        Modes decide; where access control lists say more, nothing is known, and so nothing does.
+        """
+        if self.uid == 0:
+            return None
+        real = path.resolve()
+        for one in (*reversed(real.parents), real):
+            try:
+                found = one.stat()
+            except OSError:
+                return None
+            wanted = _READ if one == real else _ENTER
+            if not self._may(found, wanted) and not _has_acl(one):
+                return one
+        return None
+
+    def _may(self, found: os.stat_result, wanted: int) -> bool:
+        shift = 6 if found.st_uid == self.uid else 3 if found.st_gid in self.gids else 0
+        return bool(found.st_mode >> shift & wanted)
 
 
 def fingerprint(*paths: Path) -> tuple[object, ...]:
@@ -120,7 +228,7 @@ def read_bounded(path: Path, *, what: str, limit_bytes: int = 4 << 20) -> bytes:
 
 
 @contextlib.contextmanager
-def _written_beside(path: Path, content: bytes | str, mode: int) -> Iterator[Path]:
+def _written_beside(path: Path, content: bytes | str, mode: int, *, like: Path | None = None) -> Iterator[Path]:
     """Hold the content, synced, in a file beside the target; the block puts it there, and then the directory is synced.
 
     Raises:
@@ -133,6 +241,7 @@ def _written_beside(path: Path, content: bytes | str, mode: int) -> Iterator[Pat
         try:
             # The umask may have taken bits away; the mode asked for is the mode promised.
             os.fchmod(fd, mode)
+            _chown(fd, _owner(path if like is None else like, path.parent))
             with open(fd, "wb", closefd=False) as f:
                 f.write(content)
                 f.flush()
@@ -145,6 +254,33 @@ def _written_beside(path: Path, content: bytes | str, mode: int) -> Iterator[Pat
         with contextlib.suppress(OSError):
             beside.unlink()
         raise
+
+
+def _owner(like: Path | None, directory: Path) -> tuple[int, int] | None:
+    """Return owner and group of ``like`` when it is there, else of the directory; None: ours, nobody else's."""
+    if os.geteuid() != 0:
+        return None
+    found = None
+    if like is not None:
+        with contextlib.suppress(OSError):
+            # A link is replaced, not followed: whoever may put one here must not choose another file's owner.
+            found = like.lstat()
+    found = found or directory.stat()
+    return found.st_uid, found.st_gid
+
+
+def _chown(fd: int, owner: tuple[int, int] | None) -> None:
+    if owner is not None:
+        # Root of a container or of a network file system may not; the doctor says who cannot read it then.
+        with contextlib.suppress(PermissionError):
+            os.fchown(fd, *owner)
+
+
+def _has_acl(path: Path) -> bool:
+    try:
+        return any(name.startswith("system.posix_acl") for name in os.listxattr(path))
+    except OSError:
+        return False
 
 
 def _give(beside: Path, before: os.stat_result) -> None:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NoReturn, TypeVar
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -50,24 +50,19 @@ class Problem:
     Attributes:
         line: 1-based, 0 when the file as a whole is meant.
         where: dotted path of the key.
-        severity: an ``error`` makes the file unusable; a ``warning`` does probably not what was meant.
     """
 
     line: int
     where: str
     sentence: str
-    severity: Literal["error", "warning"] = "error"
 
     def __str__(self) -> str:
         # Keys come from the file as they are, and a double-quoted one may hold anything.
         place, sentence = f"line {self.line}: " if self.line else "", shown(self.sentence, _SHOWN_SENTENCE)
-        kind = "warning: " if self.severity == "warning" else ""
-        return (
-            f"{place}{kind}{shown(self.where, _SHOWN_WHERE)}: {sentence}" if self.where else f"{place}{kind}{sentence}"
-        )
+        return f"{place}{shown(self.where, _SHOWN_WHERE)}: {sentence}" if self.where else f"{place}{sentence}"
 
     def as_json(self) -> dict[str, Any]:
-        return {"line": self.line, "where": self.where, "sentence": self.sentence, "severity": self.severity}
+        return {"line": self.line, "where": self.where, "sentence": self.sentence}
 
 
 class InvalidSettings(Misconfigured):
@@ -104,9 +99,6 @@ class Document:
 
     def problem(self, location: Location, sentence: str) -> Problem:
         return Problem(self.line_of(location), dotted((*self.above, *location)), sentence)
-
-    def warning(self, location: Location, sentence: str) -> Problem:
-        return replace(self.problem(location, sentence), severity="warning")
 
     def below(self, location: Location, content: Any) -> Document:
         """Return the part of the document under a key, still knowing its lines; the whole speaks of the text's problems."""

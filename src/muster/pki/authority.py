@@ -346,8 +346,8 @@ def set_aside(directory: Path) -> None:
         return
     old_pem = read_bounded(certificate, what="CA certificate")
     tag = pems.certificates(old_pem, str(certificate))[0].fingerprint(hashes.SHA256()).hex()[:12]
-    write_atomically(certificate.with_name(f"ca-{tag}.pem"), old_pem, mode=0o644)
-    write_atomically(key.with_name(f"ca-{tag}.key"), read_bounded(key, what="CA key"), mode=0o600)
+    write_atomically(certificate.with_name(f"ca-{tag}.pem"), old_pem, mode=0o644, like=certificate)
+    write_atomically(key.with_name(f"ca-{tag}.key"), read_bounded(key, what="CA key"), mode=0o600, like=key)
 
 
 def _seconds(moment: datetime) -> datetime:

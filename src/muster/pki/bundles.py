@@ -143,6 +143,8 @@ def kind_of_key(facts: CertificateFacts) -> KeyKind:
 def write(bundle: Bundle, directory: Path) -> BundlePaths:
     """Make the bundle the one that lies at :func:`paths`; the previous version stays beside it, older ones go.
 
+    Written by root it belongs to whom the previous version belongs to, else to the owner of the directory.
+
     Raises:
         Conflict: something not made by this function lies there; nothing was changed.
         Unavailable: the disk refused; the old bundle still stands.
@@ -152,15 +154,16 @@ def write(bundle: Bundle, directory: Path) -> BundlePaths:
     versions = at.directory.with_name(f".{at.directory.name}")
     version = versions / f"{bundle.serial:040x}"
     make_directory(at.directory.parent)
-    make_directory(versions)
-    make_directory(version)
+    like = _owned_like(at, directory)
+    make_directory(versions, like=like)
+    make_directory(version, like=like)
     key = bundle.key_pem.reveal()
     if bundle.kind == "balancer":
-        write_atomically(version / "check.pem", bundle.certificate_pem + key, mode=0o600)
+        write_atomically(version / "check.pem", bundle.certificate_pem + key, mode=0o600, like=like)
     else:
-        write_atomically(version / "key.pem", key, mode=0o600)
-        write_atomically(version / "cert.pem", bundle.certificate_pem)
-    write_atomically(version / "ca.pem", bundle.chain_pem)
+        write_atomically(version / "key.pem", key, mode=0o600, like=like)
+        write_atomically(version / "cert.pem", bundle.certificate_pem, like=like)
+    write_atomically(version / "ca.pem", bundle.chain_pem, like=like)
     previous = _current(at.directory)
     _point(at.directory, version)
     _forget(versions, keep={version.name, previous})
@@ -175,6 +178,13 @@ def refuse_unless_ours(at: BundlePaths) -> None:
     """
     if at.directory.exists() and not at.directory.is_symlink():
         raise Conflict(f"{at.directory} was not made by Muster (it is no link to a version); move it away first")
+
+
+def _owned_like(at: BundlePaths, directory: Path) -> Path:
+    """Return whose owner a new version gets; a service's key that is root's among another account's files is a slip."""
+    if at.key.exists() and (at.kind == "client" or at.key.stat().st_uid != 0):
+        return at.key
+    return directory
 
 
 def _current(link: Path) -> str:

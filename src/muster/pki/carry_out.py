@@ -155,7 +155,8 @@ def carry_out(command: Command, workshop: Workshop) -> None:
             # Opened first: a CA that cannot issue here must not be found out half-way.
             ClusterCA.open(directory)
             set_aside(directory)
-            make_directory(_old(directory).parent, mode=0o700)
+            # A CA's key that is root's alone stays so; its successor is made in there.
+            make_directory(_old(directory).parent, mode=0o700, like=ca_paths(directory)[1])
             write_atomically(_old(directory), read_bounded(ca_paths(directory)[0], what="CA certificate"))
         case MakeCA():
             # A key without its certificate is what an interruption leaves; nobody has seen that CA yet.

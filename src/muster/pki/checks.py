@@ -9,6 +9,7 @@ from pathlib import Path
 from muster.kernel.findings import Check, Finding
 from muster.pki.bundles import paths
 from muster.pki.complaints import Complaint
+from muster.pki.trust_files import verify_trust_file
 from muster.pki.verify import verify_files
 
 
@@ -18,8 +19,11 @@ def of_complaint(complaint: Complaint, place: str) -> Finding:
     return Finding(c.code, place, c.sentence, c.cause, c.remedy, c.severity)
 
 
-def checks(pki: Path, members: Mapping[str, Sequence[str]], now: datetime) -> list[Check]:
-    """Return the checks of one PKI directory; ``members`` has the names each member's certificate must carry."""
+def checks(pki: Path, members: Mapping[str, Sequence[str]], now: datetime, trusted: Sequence[Path] = ()) -> list[Check]:
+    """Return the checks of one PKI directory; ``members`` has the names each member's certificate must carry.
+
+    ``trusted`` are files of further CAs; those that are not on this host are passed over.
+    """
 
     async def files() -> Sequence[Finding]:
         found: list[Finding] = []
@@ -34,4 +38,7 @@ def checks(pki: Path, members: Mapping[str, Sequence[str]], now: datetime) -> li
                 found += [of_complaint(c, member) for c in complaints]
         return found
 
-    return [Check("certificate files", files)]
+    async def trust() -> Sequence[Finding]:
+        return [of_complaint(c, str(path)) for path in trusted for c in verify_trust_file(path)]
+
+    return [Check("certificate files", files), Check("trusted CAs", trust)]

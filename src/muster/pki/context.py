@@ -15,6 +15,7 @@ from muster.kernel.errors import Misconfigured
 from muster.kernel.files import fingerprint, read_bounded
 from muster.pki import pem as pems
 from muster.pki.facts import distinguished
+from muster.pki.trust_files import verify_trust_file
 
 _log = structlog.get_logger(__name__)
 
@@ -39,6 +40,7 @@ def server_context(
         raise Misconfigured(f"The listener with {certificate} has no CA to verify clients against")
     for path in ca_files:
         _trust(context, path)
+        _warn_of_blocks(path)
     context.verify_mode = ssl.CERT_OPTIONAL
     return context
 
@@ -72,6 +74,7 @@ class RenewedContext:
         self._files = (ca, certificate, key)
         self._seen = self._on_disk()
         self._context = client_context(ca, certificate, key)
+        _warn_of_blocks(ca)
 
     def __call__(self) -> ssl.SSLContext:
         now = self._on_disk()
@@ -79,6 +82,7 @@ class RenewedContext:
             self._seen = now
             try:
                 self._context = client_context(*self._files)
+                _warn_of_blocks(self._files[0])
             except Misconfigured as e:
                 _log.error("New certificate for calls to others refused; the old one goes on", why=str(e))
         return self._context
@@ -117,6 +121,12 @@ def _trust(context: ssl.SSLContext, path: Path) -> None:
         context.load_verify_locations(cadata=pem.decode("ascii", "ignore"))
     except (ssl.SSLError, ValueError) as e:
         raise Misconfigured(f"The CA file {path} cannot be used: {_reason(e)}") from e
+
+
+def _warn_of_blocks(path: Path) -> None:
+    # Not where a command builds a context: it says so in its own words.
+    for complaint in verify_trust_file(path):
+        _log.warning(f"{complaint.sentence}. {complaint.remedy}")
 
 
 def _warn_of_dates(certificate: x509.Certificate, path: Path, now: datetime) -> None:

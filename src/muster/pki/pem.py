@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from cryptography import x509
@@ -10,12 +13,58 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from muster.kernel.errors import Misconfigured
+from muster.kernel.names import shown
 
 PrivateKey: TypeAlias = (
     rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
 )
 
 MAX_PEM_BYTES = 1 << 20
+
+_BEGIN = re.compile(rb"^-----BEGIN ([^\r\n-]{1,64})-----", re.MULTILINE)
+# What OpenSSL takes for a plain certificate where one is asked for.
+_PLAIN = frozenset({"CERTIFICATE", "X509 CERTIFICATE"})
+_NAMED_BLOCKS = 5
+
+
+@dataclass(frozen=True)
+class Block:
+    """One block of a PEM text.
+
+    Attributes:
+        number: its place among all blocks, from 1.
+        line: where it begins, from 1.
+        label: what its first line says it is, as it stands there.
+    """
+
+    number: int
+    line: int
+    label: str
+
+    def __str__(self) -> str:
+        return f"block {self.number} (line {self.line}, {shown(self.label)})"
+
+
+def passed_over(pem: bytes) -> list[Block]:
+    """Return the blocks that a reader of certificates skips without a word, in order."""
+    return [block for block, _ in _blocks(pem) if block.label not in _PLAIN]
+
+
+def listed(blocks: Sequence[Block]) -> str:
+    """Return the blocks in words, of many the first few."""
+    more = f" and {len(blocks) - _NAMED_BLOCKS} more" if len(blocks) > _NAMED_BLOCKS else ""
+    return ", ".join(str(b) for b in blocks[:_NAMED_BLOCKS]) + more
+
+
+def _blocks(pem: bytes) -> Iterator[tuple[Block, bytes]]:
+    """Yield every block with its text, which ends where the next one begins."""
+    found = list(_BEGIN.finditer(pem))
+    line, counted = 1, 0
+    for number, match in enumerate(found, 1):
+        line += pem.count(b"\n", counted, match.start())
+        counted = match.start()
+        end = found[number].start() if number < len(found) else len(pem)
+        yield Block(number, line, match[1].decode("ascii", "replace")), pem[match.start() : end]
 
 
 def certificates(pem: bytes, where: str) -> list[x509.Certificate]:
@@ -25,15 +74,33 @@ def certificates(pem: bytes, where: str) -> list[x509.Certificate]:
         Misconfigured: there is none, or one cannot be read.
     """
     if b"-----BEGIN CERTIFICATE-----" not in pem:
-        raise Misconfigured(f"{where} is not a PEM certificate: it holds no line BEGIN CERTIFICATE")
+        others = passed_over(pem)
+        instead = f"; it holds {listed(others)}" if others else ""
+        raise Misconfigured(f"{where} is not a PEM certificate: it holds no line BEGIN CERTIFICATE{instead}")
     try:
-        found = x509.load_pem_x509_certificates(pem)
-        for certificate in found:
-            # Extensions are read lazily; a certificate we could not judge later is refused now.
-            _ = certificate.extensions, certificate.subject, certificate.issuer, certificate.public_key()
+        return _read(pem)
     except (ValueError, TypeError, UnsupportedAlgorithm) as e:
-        raise Misconfigured(f"{where} holds a certificate that cannot be read: {e}") from e
+        block = _unreadable(pem)
+        which = f", {block}; remove it, or copy it again" if block is not None else ""
+        raise Misconfigured(f"{where} holds a certificate that cannot be read{which}: {e}") from e
+
+
+def _read(pem: bytes) -> list[x509.Certificate]:
+    found = x509.load_pem_x509_certificates(pem)
+    for certificate in found:
+        # Extensions are read lazily; a certificate we could not judge later is refused now.
+        _ = certificate.extensions, certificate.subject, certificate.issuer, certificate.public_key()
     return found
+
+
+def _unreadable(pem: bytes) -> Block | None:
+    for block, text in _blocks(pem):
+        if block.label in _PLAIN:
+            try:
+                _read(text)
+            except (ValueError, TypeError, UnsupportedAlgorithm):
+                return block
+    return None
 
 
 def private_key(pem: bytes, where: str) -> PrivateKey:

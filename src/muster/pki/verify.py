@@ -16,13 +16,14 @@ from typing import Any
 from cryptography import x509
 
 from muster.kernel.errors import Misconfigured, Rejected
-from muster.kernel.files import read_bounded
+from muster.kernel.files import Account, read_bounded
 from muster.kernel.names import host_or_address, shown
 from muster.pki import pem as pems
 from muster.pki.bundles import BundlePaths
 from muster.pki.complaints import Complaint, complaints
 from muster.pki.context import client_context
 from muster.pki.facts import distinguished
+from muster.pki.trust_files import verify_trust_file
 
 __all__ = ["Complaint", "verify_files", "verify_port"]
 
@@ -125,30 +126,39 @@ async def verify_port(
 
 
 def verify_files(
-    at: BundlePaths, ca_file: Path, names: Iterable[str], now: datetime, *, serves: bool | None = None
+    at: BundlePaths,
+    ca_file: Path,
+    names: Iterable[str],
+    now: datetime,
+    *,
+    serves: bool | None = None,
+    reader: Account | None = None,
 ) -> list[Complaint]:
     """Return what is wrong with a bundle on disk; empty when nothing.
 
     ``ca_file`` is the cluster's CA, which must have issued the certificate and lie beside it; the certificate must carry
-    ``names`` and, unless ``serves`` says otherwise, fit a server when it is a member's.
+    ``names`` and, unless ``serves`` says otherwise, fit a server when it is a member's. ``reader`` must be able to read all
+    of it; by default the owner of the CA's directory, of whom client bundles are no concern.
     """
     missing = [p for p in dict.fromkeys((at.certificate, at.key, at.ca)) if not p.exists()]
     if missing:
         return [_missing(p, at) for p in missing]
-    found = [*_of_mode(at.key)]
+    found = [*_of_mode(at.key), *_of_reader(at, ca_file, reader)]
     try:
         chain = pems.certificates(read_bounded(at.certificate, what="certificate"), str(at.certificate))
         key = pems.private_key(read_bounded(at.key, what="private key"), str(at.key))
         trusted = pems.certificates(read_bounded(ca_file, what="CA file"), f"The CA file {ca_file}")
         beside = pems.certificates(read_bounded(at.ca, what="CA file"), f"The CA file {at.ca}")
     except Misconfigured as e:
-        return [*found, _unreadable(str(e))]
+        # What the reader may not read this account may not read either, and that is no damage.
+        return found if any(c.code == "FILE-READER" for c in found) else [*found, _unreadable(str(e))]
     if not pems.matches(chain[0], key):
         found.append(_mismatch(at))
     if not set(trusted) <= set(beside):
         found.append(_other_ca(at, ca_file))
     elif extra := [c for c in beside if c not in trusted]:
         found.append(_more_trusted(at, ca_file, extra))
+    found += [c for path in dict.fromkeys((at.ca, ca_file)) for c in verify_trust_file(path)]
     fit = at.kind == "member" if serves is None else serves
     return [*found, *complaints(chain, where=str(at.certificate), names=names, trusted=trusted, now=now, serves=fit)]
 
@@ -426,7 +436,7 @@ def _unverified(at: _Port, verdict: str) -> Complaint:
 
 
 def _of_mode(key: Path) -> Iterator[Complaint]:
-    mode = stat.S_IMODE(key.stat().st_mode)
+    mode = _mode(key)
     if mode & 0o077:
         yield Complaint(
             "FILE-MODE",
@@ -434,6 +444,32 @@ def _of_mode(key: Path) -> Iterator[Complaint]:
             "It was copied without its mode.",
             f"chmod 0600 {key}; when others had an account here, issue it again.",
         )
+
+
+def _of_reader(at: BundlePaths, ca_file: Path, reader: Account | None) -> Iterator[Complaint]:
+    if reader is None:
+        reader = Account.owner_of(ca_file.parent) if at.kind != "client" else None
+    if reader is None:
+        return
+    stops = {path: reader.refused_by(path) for path in (at.certificate, at.key, at.ca, ca_file)}
+    for stop in dict.fromkeys(s for s in stops.values() if s is not None):
+        path = next(p for p, s in stops.items() if s == stop)
+        owner = Account.owner_of(stop)
+        whose = f"{stop} belongs to {owner.name if owner else 'another account'}, mode {_mode(stop):04o}"
+        inside = stop.is_relative_to(ca_file.parent.resolve())
+        yield Complaint(
+            "FILE-READER",
+            f"{reader.name} cannot read {path}: {whose}",
+            f"Members and balancers run as {reader.name} and will not start with it; another account, often root, wrote "
+            "or copied it.",
+            f"chown {'-R ' if stop.is_dir() else ''}{reader.name}: {stop}"
+            if inside
+            else f"Let {reader.name} enter {stop}, or move the certificates and name their directory with --pki.",
+        )
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
 
 
 def _missing(path: Path, at: BundlePaths) -> Complaint:

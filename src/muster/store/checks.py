@@ -11,7 +11,9 @@ from pathlib import Path
 from muster.kernel.clock import Clock
 from muster.kernel.errors import Misconfigured, Unavailable
 from muster.kernel.findings import Check, Finding
+from muster.kernel.secrets import Secret
 from muster.store.engine import Store
+from muster.store.place import Place, unverified
 
 Opened = Callable[[], AbstractAsyncContextManager[Store]]
 
@@ -39,17 +41,25 @@ def space(directory: Path) -> Space:
 
 
 def checks(
-    opened: Opened, *, directories: Iterable[Path], clock: Clock, left: Callable[[Path], Space] = space
+    opened: Opened,
+    *,
+    directories: Iterable[Path],
+    clock: Clock,
+    left: Callable[[Path], Space] = space,
+    url: Secret | None = None,
 ) -> list[Check]:
     """Return the checks of the store and of the directories this host writes to; ``left`` says what a disk has."""
 
     async def store() -> Sequence[Finding]:
         return await _of_store(opened, clock)
 
+    async def way() -> Sequence[Finding]:
+        return of_way(url) if url is not None else []
+
     async def disks() -> Sequence[Finding]:
         return [f for d in dict.fromkeys(directories) if d.is_dir() for f in of_space(d, left(d))]
 
-    return [Check("store", store), Check("disks", disks)]
+    return [Check("store", store), Check("way to the store", way), Check("disks", disks)]
 
 
 async def _of_store(opened: Opened, clock: Clock) -> Sequence[Finding]:
@@ -78,6 +88,27 @@ async def _of_store(opened: Opened, clock: Clock) -> Sequence[Finding]:
             )
         ]
     return of_clock(theirs - clock.now().timestamp())
+
+
+def of_way(url: Secret) -> list[Finding]:
+    """Return which hosts of the store's URL could be anybody; empty when each is verified, or on this machine."""
+    try:
+        hosts = Place.parsed(url).unverified
+    except Misconfigured:
+        # The store's own check names it.
+        return []
+    return [
+        Finding(
+            "STORE-UNVERIFIED",
+            host,
+            f"The store's host {unverified(host)}",
+            "The URL says no sslmode=verify-full: libpq then takes any certificate, or none and no encryption.",
+            "Give PostgreSQL a certificate with that name, put its CA on every host, and add "
+            "?sslmode=verify-full&sslrootcert=FILE to store.url; docs/admin/first-cluster.md has the commands.",
+            "warning",
+        )
+        for host in hosts
+    ]
 
 
 def of_clock(ahead_s: float) -> list[Finding]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -18,13 +17,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, event, select
+from sqlalchemy import Connection, ExceptionContext, event, select
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from muster.kernel.clock import Clock, SystemClock
 from muster.kernel.errors import Conflict, Misconfigured, MusterError, Rejected, Unavailable
+from muster.kernel.files import make_private
 from muster.kernel.log import logger
 from muster.kernel.secrets import Secret
 from muster.store import schema
@@ -42,6 +42,9 @@ _SWITCH_PAUSE_S = 0.01
 # psycopg answers a cancellation by asking the server to stop the statement, for up to ten seconds when that server is
 # hung. A second cancellation this long after the first makes it drop the connection instead.
 _CANCELLING_LIMIT_S = 0.5
+
+# SQLSTATE read_only_sql_transaction.
+_READ_ONLY = "25006"
 
 
 @dataclass(frozen=True)
@@ -264,7 +267,7 @@ async def opened(
     Args:
         url: ``sqlite:///PATH`` or ``postgresql://USER@HOST:PORT/DATABASE``.
         password: of the PostgreSQL user; wins over one in the URL.
-        connect_timeout_s: with ``statement_timeout_s`` added, the deadline of a whole unit.
+        connect_timeout_s: per host; with ``statement_timeout_s`` added, the deadline of a whole unit.
         statement_timeout_s: of one statement; also how long a writer waits for another's lock.
         migrate: whether the first unit may make or upgrade the schema.
         clock: says when trouble began.
@@ -273,12 +276,13 @@ async def opened(
         Misconfigured: the URL is of no kind we know.
     """
     place = Place.parsed(url, password)
+    limit_s = place.connect_limit_s(connect_timeout_s) + statement_timeout_s
     try:
         engine = _engine(place, connect_timeout_s=connect_timeout_s, statement_timeout_s=statement_timeout_s)
     except ImportError as e:
         raise Misconfigured(f"The store ({place.shown}) cannot be opened: {e}") from e
     try:
-        yield Store(place, engine, limit_s=connect_timeout_s + statement_timeout_s, migrate=migrate, clock=clock)
+        yield Store(place, engine, limit_s=limit_s, migrate=migrate, clock=clock)
     finally:
         await engine.dispose()
 
@@ -303,6 +307,9 @@ def _engine(place: Place, *, connect_timeout_s: float, statement_timeout_s: floa
         event.listen(engine.sync_engine, "begin", _begin_of_sqlite)
     else:
         event.listen(engine.sync_engine, "connect", _made_durable)
+        event.listen(engine.sync_engine, "checkout", _left_to_the_server)
+        if place.hosts:
+            event.listen(engine.sync_engine, "handle_error", _taken_elsewhere)
     return engine
 
 
@@ -319,7 +326,7 @@ def _private_file(file: Path) -> Any:
         # that exists is never opened here: closing any descriptor of it drops every lock SQLite holds on it in this
         # process (POSIX), and the next process to close it takes the write-ahead log away under us.
         with contextlib.suppress(OSError):
-            os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+            make_private(file)
 
     return before_connecting
 
@@ -372,6 +379,20 @@ def _made_durable(connection: Any, _record: Any) -> None:
         cursor.close()
     # The setting would go with the transaction the driver began for it.
     connection.commit()
+
+
+def _left_to_the_server(connection: Any, *_: Any) -> None:
+    """Let a write begin as the server's settings have it, so that ``default_transaction_read_only`` fences it.
+
+    After a read SQLAlchemy sets the session's mode back to ``READ WRITE``, in so many words, which would override them.
+    """
+    connection.set_read_only(None)
+
+
+def _taken_elsewhere(context: ExceptionContext) -> None:
+    """Ask all hosts anew after a server refused a write: the one that takes them is another one by now."""
+    if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY:
+        context.is_disconnect = True
 
 
 def _begin_of_sqlite(connection: Connection) -> None:

@@ -22,7 +22,7 @@ _OF_SQLSTATE = {
     "57014": "a statement took longer than the store's statement_timeout_s",
     "25P03": "the transaction stood idle for too long",
     "53100": "the disk is full",
-    "25006": "it is read-only",
+    "25006": "it is read-only (a standby, or fenced by default_transaction_read_only)",
     "53300": "it has too many connections",
     "55P03": "the database was locked for too long",
     "40P01": "another writer was in the way",
@@ -91,6 +91,8 @@ def _of_postgresql(error: psycopg.Error) -> str:
     if error.sqlstate in _OF_SQLSTATE:
         return _OF_SQLSTATE[error.sqlstate]
     text = str(error)
+    if "session is read-only" in text or "session is not read-only" in text or "server is in hot standby" in text:
+        return "no host takes writes: each that answers is a standby, or fenced by default_transaction_read_only"
     if "Connection refused" in text or ("No such file or directory" in text and "socket" in text):
         return "connection refused"
     if isinstance(error, psycopg.errors.ConnectionTimeout):

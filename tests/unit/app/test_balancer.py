@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -15,14 +16,19 @@ import yaml
 from muster.app import balancer as app
 from muster.app.balancer import BalancerOptions, BalancerProcess
 from muster.app.settings import loaded
+from muster.balancer.checks import Here
 from muster.balancer.haproxy.binary import Binary
 from muster.balancer.haproxy.engine import HAProxyEngine
 from muster.balancer.haproxy.journal import Journal
 from muster.balancer.haproxy.render import RuntimePaths
 from muster.balancer.haproxy.version import HAProxyVersion
+from muster.balancer.model import modelled
+from muster.balancer.steering import noted_refusal
+from muster.cluster import checks as cluster_room
 from muster.cluster.file import ClusterFile
 from muster.cluster.observations import Observation
-from muster.kernel.errors import Misconfigured, MusterError, Unavailable
+from muster.doctor.examine import examined
+from muster.kernel.errors import Misconfigured, MusterError, Rejected, Unavailable
 from muster.kernel.secrets import Secret
 from muster.store.engine import Store, opened
 
@@ -137,6 +143,59 @@ def changed(process: BalancerProcess, weight: int) -> None:
     content = yaml.safe_load(file.read_text())
     content["members"][0]["weight"] = weight
     file.write_text(yaml.safe_dump(content))
+
+
+async def refusals(process: BalancerProcess) -> list[tuple[str, str]]:
+    """What the doctor says of it, on this host and from any other one."""
+    options, cluster = process.options, process.cluster
+
+    async def unknown(name: str) -> frozenset[str]:
+        raise OSError(name)
+
+    here = Here(cluster, modelled(cluster), options.run, options.pki, datetime.now(UTC), lambda _: 100_000)
+
+    @contextlib.asynccontextmanager
+    async def store() -> AsyncIterator[Store]:
+        yield process.store
+
+    found = await examined([*here.checks(), *cluster_room.checks(cluster, store, unknown)])
+    return [(f.code, f.sentence) for f in found if f.code == "BALANCER-REFUSED"]
+
+
+async def test_what_is_refused_is_a_finding_of_the_doctor_until_it_is_in_force(
+    process: BalancerProcess, engine: Engine, clock: Clock
+) -> None:
+    assert await refusals(process) == []
+    said = "HAProxy refuses haproxy.cfg: cannot open the file '/etc/muster/pki/balancer/check.pem'"
+    # The text is the one in force; a file that it names is another one.
+    engine.errors = [Rejected(said)]
+    process.paths.check.parent.mkdir(parents=True)
+    process.paths.check.write_text("new")
+    await process.beat()
+    noted = [("BALANCER-REFUSED", f"Balancer lb did not put its configuration in force: {said}")]
+    assert await refusals(process) == noted
+    await process._beat_in_store(await process._steered())
+    # Here the file says so, elsewhere the store; the doctor says it once.
+    assert await refusals(process) == noted
+    (process.options.run / "refused.json").unlink()
+    assert await refusals(process) == noted
+    clock.now += 5.0
+    await process.beat()
+    await process._beat_in_store(await process._steered())
+    assert await refusals(process) == []
+
+
+async def test_why_a_balancer_did_not_start_is_left_for_the_doctor(
+    tmp_path: Path, engine: Engine, clock: Clock
+) -> None:
+    engine.errors = [Rejected("cannot open the file check.pem")]
+    async with opened(Secret(f"sqlite:///{tmp_path}/muster.db")) as store:
+        with pytest.raises(Rejected):
+            async with running(written(tmp_path), engine, store):
+                pass
+        assert noted_refusal(tmp_path / "run") == ("lb", "cannot open the file check.pem")
+        async with running(written(tmp_path), engine, store):
+            assert noted_refusal(tmp_path / "run") is None
 
 
 async def test_what_was_refused_is_tried_again_more_and_more_rarely(

@@ -86,6 +86,57 @@ def test_the_state_of_a_server_that_moved_is_forgotten() -> None:
     ]
 
 
+def rows(text: str) -> dict[str, dict[str, str]]:
+    head, *lines = text.splitlines()[1:]
+    return {row["srv_name"]: row for row in (dict(zip(head.split()[1:], x.split(), strict=True)) for x in lines)}
+
+
+FULL = (
+    "1\n# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_iweight"
+    " srv_time_since_last_change srv_check_status srv_check_result srv_check_health srv_check_state srv_agent_state"
+    " bk_f_forced_id srv_f_forced_id srv_fqdn srv_port srvrecord srv_use_ssl srv_check_port srv_check_addr srv_agent_addr"
+    " srv_agent_port\n"
+    "3 web 1 checked.test 10.0.0.1 0 8 50 100 7 6 3 4 2 2 0 1 other.lan 443 _x._tcp.lan 1 39090 10.0.0.9 10.0.0.8 5555\n"
+    "3 web 2 tracking.test 10.0.0.2 0 1 100 100 7 6 3 4 0 0 0 1 - 443 - 0 0 - - 0\n"
+    "3 web 3 named.test 10.0.0.3 3 0 100 100 7 6 3 4 6 0 0 1 named.lan 443 - 0 0 - - 0\n"
+)
+
+PLANNED = (
+    "backend web from x\n  server checked.test 10.0.0.1:443 id 1 weight 100 check port 39190\n"
+    "  server tracking.test 10.0.0.2:443 id 2 weight 100 track probe/tracking.test\n"
+    "  server named.test named.lan:443 id 3 weight 100 ssl check resolvers system\n"
+)
+
+
+def test_a_kept_state_says_nothing_that_the_configuration_says() -> None:
+    found = rows(kept_state(FULL, Layout.of(PLANNED)))
+    checked, tracking, named = found["checked.test"], found["tracking.test"], found["named.test"]
+    neutral = {"srv_check_port": "0", "srv_check_addr": "-", "srv_agent_addr": "-", "srv_agent_port": "0"}
+    assert checked.items() >= (neutral | {"srvrecord": "-", "srv_use_ssl": "0", "srv_fqdn": "-"}).items()
+    # Who is checked is the plan's, too: "disable health" and "disable agent" are not kept.
+    assert (checked["srv_check_state"], checked["srv_agent_state"]) == ("6", "6")
+    assert (checked["srv_op_state"], checked["srv_admin_state"], checked["srv_uweight"]) == ("0", "8", "50")
+    # Nothing brings up a server that is not checked itself.
+    assert (tracking["srv_op_state"], tracking["srv_admin_state"], tracking["srv_check_state"]) == ("2", "1", "0")
+    assert (named["srv_fqdn"], named["srv_addr"], named["srv_use_ssl"]) == ("named.lan", "10.0.0.3", "1")
+    assert (named["srv_op_state"], named["srv_check_state"]) == ("3", "6")
+
+
+@pytest.mark.parametrize(
+    ("in_force", "uweight"),
+    [
+        # What somebody set on the socket stays while the plan's weight stays.
+        (100, "50"),
+        # HAProxy was told 50 at run time, when that was planned; now the plan is 100 again.
+        (50, "100"),
+    ],
+)
+def test_a_weight_is_kept_when_somebody_set_it_and_not_when_an_earlier_plan_did(in_force: int, uweight: str) -> None:
+    before = Layout.of(PLANNED.replace("weight 100", f"weight {in_force}"))
+    kept = rows(kept_state(FULL, Layout.of(PLANNED), before))["checked.test"]
+    assert (kept["srv_uweight"], kept["srv_iweight"]) == (uweight, "100")
+
+
 def test_only_what_people_set_counts_as_steering() -> None:
     assert steered(STATE) == steered(STATE.replace(" 2 8 100", " 0 8 100"))
     assert steered(STATE) != steered(STATE.replace(" 2 8 100", " 2 0 100"))

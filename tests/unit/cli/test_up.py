@@ -68,6 +68,45 @@ def test_a_store_that_members_could_not_open_is_wrong_usage_and_its_password_is_
 
 
 @pytest.mark.parametrize(
+    "url",
+    ["postgresql://u:geheim@h/d", "postgresql://u:geheim@h1,h2:5433/d", "postgresql://u@h/d?password=geheim"],
+)
+def test_a_password_among_the_arguments_is_wrong_usage_that_names_the_way(tmp_path: Path, url: str) -> None:
+    result = up(tmp_path, "--store", url)
+    assert (result.exit_code, "geheim" in result.output) == (2, False)
+    assert "--store-password-file" in result.output
+
+
+def test_a_detached_cluster_is_started_with_the_file_of_the_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "password"
+    file.write_text("geheim\n")
+    started: list[str] = []
+
+    def popen(arguments: list[str], **_: object) -> None:
+        started.extend(arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("muster.cli.up.subprocess.Popen", popen)
+    url = "postgresql://u@h/d"
+    words = ["up", "--detach", "--dir", str(tmp_path / "c"), "--store", url, "--store-password-file", str(file)]
+    CliRunner().invoke(muster, words)
+    assert started[started.index("--store") :][:4] == ["--store", url, "--store-password-file", str(file)]
+    assert "geheim" not in " ".join(started)
+
+
+def test_the_file_of_the_password_belongs_to_a_store_and_goes_into_the_cluster_file(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("geheim\n")
+    assert up(tmp_path, "--store-password-file", file).exit_code == 2
+    assert up(tmp_path, "--store", "postgresql://u@h/d", "--store-password-file", tmp_path / "none").exit_code == 2
+    assert up(tmp_path, "--store", "postgresql://u@h/d", "--store-password-file", file).exit_code == 0
+    plan = local.planned(tmp_path / "c", store_url="postgresql://u@h/d", store_password_file=file)
+    assert plan.document()["store"] == {"url": "postgresql://u@h/d", "password_file": str(file)}
+
+
+@pytest.mark.parametrize(
     ("text", "problem"),
     [
         ("a: [1\nb: 2\n", "line 2: not YAML"),

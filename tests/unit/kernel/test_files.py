@@ -2,13 +2,22 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from muster.kernel.errors import Misconfigured, Unavailable
-from muster.kernel.files import make_directory, read_bounded, replace_for_readers, write_atomically, write_new
+from muster.kernel.errors import Misconfigured, Rejected, Unavailable
+from muster.kernel.files import (
+    Account,
+    give_to_owner,
+    make_directory,
+    read_bounded,
+    replace_for_readers,
+    write_atomically,
+    write_new,
+)
 
 
 def mode(path: Path) -> int:
@@ -107,3 +116,83 @@ def test_a_file_for_other_readers_keeps_mode_and_owner(tmp_path: Path) -> None:
     found = path.stat()
     assert (path.read_text(), found.st_mode & 0o777, found.st_uid, found.st_gid) == ("newer", 0o640, *owner)
     assert [p.name for p in tmp_path.iterdir()] == ["crl.pem"]
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another account")
+SERVICE = (12_345, 23_456)
+
+
+def owner(path: Path) -> tuple[int, int]:
+    found = path.lstat()
+    return found.st_uid, found.st_gid
+
+
+@needs_root
+def test_what_root_writes_belongs_to_the_owner_of_the_directory_or_of_what_was_there(tmp_path: Path) -> None:
+    os.chown(tmp_path, *SERVICE)
+    write_atomically(tmp_path / "key.pem", "x", mode=0o600)
+    assert write_new(tmp_path / "new.pem", "x", mode=0o600)
+    make_directory(tmp_path / "a" / "b", mode=0o700)
+    write_atomically(tmp_path / "a" / "b" / "key.pem", "x", mode=0o600)
+    for path in tmp_path.rglob("*"):
+        assert owner(path) == SERVICE, path
+    kept = (34_567, 45_678)
+    os.chown(tmp_path / "key.pem", *kept)
+    write_atomically(tmp_path / "key.pem", "y", mode=0o600)
+    assert owner(tmp_path / "key.pem") == kept
+    write_atomically(tmp_path / "other.pem", "y", mode=0o600, like=tmp_path / "key.pem")
+    assert owner(tmp_path / "other.pem") == kept
+
+
+@needs_root
+def test_a_link_chooses_no_owner_for_what_replaces_it(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.write_text("x")
+    os.chown(theirs, 34_567, 45_678)
+    (tmp_path / "key.pem").symlink_to(theirs)
+    os.chown(tmp_path / "key.pem", *SERVICE, follow_symlinks=False)
+    write_atomically(tmp_path / "key.pem", "y")
+    assert (owner(tmp_path / "key.pem"), theirs.read_text(), owner(theirs)) == (SERVICE, "x", (34_567, 45_678))
+    (tmp_path / "link").symlink_to(theirs)
+    with pytest.raises(OSError, match="symbolic links"):
+        give_to_owner(tmp_path / "link")
+    assert owner(theirs) == (34_567, 45_678)
+
+
+@needs_root
+def test_who_cannot_read_a_file_is_known_before_it_is_tried(tmp_path: Path) -> None:
+    # pytest's own directories are closed to others.
+    with tempfile.TemporaryDirectory() as open_to_all:
+        home = Path(open_to_all)
+        home.chmod(0o755)
+        key = home / "inner" / "key.pem"
+        make_directory(key.parent, mode=0o750)
+        write_atomically(key, "x", mode=0o600)
+        service = Account.named(str(SERVICE[0]))
+        root = Account.owner_of(key)
+        assert root is not None
+        assert root.refused_by(key) is None
+        assert service.refused_by(key) == key.parent.resolve()
+        key.parent.chmod(0o751)
+        assert service.refused_by(key) == key.resolve()
+        os.chown(key, 0, SERVICE[1])
+        key.chmod(0o640)
+        assert service.refused_by(key) == key.resolve()
+        assert Account(service.name, service.uid, frozenset({SERVICE[1]})).refused_by(key) is None
+        os.chown(key, *SERVICE)
+        assert service.refused_by(key) is None
+        # The owner's bits count for the owner, whatever others may.
+        key.chmod(0o044)
+        assert service.refused_by(key) == key.resolve()
+        assert service.refused_by(home / "absent") is None
+
+
+def test_an_account_is_named_or_numbered(tmp_path: Path) -> None:
+    own = Account.owner_of(tmp_path)
+    assert own is not None
+    assert own.uid == Account.named(str(own.uid)).uid
+    assert Account.named("4000000000").uid == 4_000_000_000
+    for name in ("no such account", "", "-1", "4294967296", "9" * 40, "\0", "²"):
+        with pytest.raises(Rejected):
+            Account.named(name)
+    assert Account.owner_of(tmp_path / "absent") is None

@@ -55,10 +55,10 @@ def test_a_reissue_that_dies_anywhere_leaves_the_old_pair(
     # A power cut has no seam: the last step that still happens is chosen here.
     real = write_atomically
 
-    def dying(path: Path, content: bytes | str, *, mode: int = 0o644) -> None:
+    def dying(path: Path, content: bytes | str, *, mode: int = 0o644, like: Path | None = None) -> None:
         if path.name == dies_at:
             raise KeyboardInterrupt
-        real(path, content, mode=mode)
+        real(path, content, mode=mode, like=like)
 
     def dying_link(link: Path, version: Path) -> None:
         raise KeyboardInterrupt

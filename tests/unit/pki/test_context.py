@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ssl
+import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from muster.pki import pem as pems
 from muster.pki.authority import ClusterCA
 from muster.pki.bundles import BundlePaths, BundleRequest, write
 from muster.pki.context import RenewedContext, client_context, server_context
+from muster.pki.trust_files import verify_trust_file
 
 NOW = datetime.now(UTC)
 
@@ -134,3 +136,40 @@ def test_a_renewed_context_follows_its_files_and_outlives_garbage(ca: ClusterCA,
     assert renewed() is second
     write(ca.issue(BundleRequest("member", member.name), now=datetime.now(UTC)), ca.directory)
     assert renewed() not in (first, second)
+
+
+def trusted_form(certificate: Path, *how: str) -> str:
+    """The certificate as OpenSSL writes one with the uses it is trusted, or rejected, for."""
+    command = ["openssl", "x509", "-in", str(certificate), "-trustout", *how]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout
+
+
+@pytest.mark.parametrize(
+    "how", [("-addtrust", "clientAuth"), ("-addreject", "clientAuth")], ids=["trusted", "rejected"]
+)
+def test_a_ca_that_only_openssl_s_own_form_has_is_named_and_not_trusted(
+    ca: ClusterCA, member: BundlePaths, tmp_path: Path, how: tuple[str, str]
+) -> None:
+    site = ClusterCA.create(tmp_path / "site", "site", now=NOW)
+    foreman = write(site.issue(BundleRequest("client", "foreman.example.com"), now=NOW), tmp_path / "site")
+    file = tmp_path / "foreman-ca.pem"
+    file.write_text(f"{ca.chain_pem}Foreman's:\n{trusted_form(site.directory / 'ca.pem', *how)}")
+    line = ca.chain_pem.count("\n") + 2
+    with capture_logs() as logs:
+        server = server_context(member.certificate, member.key, [member.ca, file])
+    (said,) = [record["event"] for record in logs]
+    assert f"{file} holds what is not used: block 2 (line {line}, TRUSTED CERTIFICATE)" in said
+    assert "openssl x509 -in" in said
+    with pytest.raises(ssl.SSLCertVerificationError):
+        shaken(server, client_context(ca.directory / "ca.pem", foreman.certificate, foreman.key), "p1.example.com")
+    assert [(c.code, c.severity) for c in verify_trust_file(file)] == [("FILE-PASSED-OVER", "error")]
+
+
+def test_a_client_that_follows_its_files_names_what_it_passes_over(ca: ClusterCA, tmp_path: Path) -> None:
+    file = tmp_path / "puppet-ca.pem"
+    file.write_text(ca.chain_pem)
+    renewed = RenewedContext(file)
+    with capture_logs() as logs:
+        file.write_text(f"{ca.chain_pem}-----BEGIN PKCS7-----\nAAAA\n-----END PKCS7-----\n")
+        renewed()
+    assert ["PKCS7" in record["event"] for record in logs] == [True]

@@ -19,6 +19,14 @@ from muster.store.place import Place
         "sqlite:///file:x?uri=true",
         "sqlite+pysqlite:////tmp/x",
         "postgresql://u:hunter2@h:port/d",
+        "postgresql://u:hunter2@h1,h2:port/d",
+        "postgresql://u:hunter2@h1,h2:0/d",
+        "postgresql://u:hunter2@h1,h2:65536/d",
+        "postgresql://u:hunter2@h1,/d",
+        "postgresql://u:hunter2@,/d",
+        "postgresql://u:hunter2@h1,h2 h3/d",
+        "postgresql://u:hunter2@h1,[::1/d",
+        "postgresql://u:hunter2@h1,h2",
     ],
 )
 def test_a_url_of_another_kind_is_misconfigured_and_not_repeated(url: str) -> None:
@@ -56,3 +64,55 @@ def test_the_urls_own_connection_arguments_are_left_to_it() -> None:
     assert "application_name" not in arguments
     assert arguments["options"].startswith("-c geqo=off -c statement_timeout=500 ")
     assert arguments["tcp_user_timeout"] == 2500
+
+
+def test_several_hosts_are_read_shown_and_asked_in_their_order() -> None:
+    place = Place.parsed(Secret("postgresql://u:p@h1,h2:5433,[2001:db8::1]:5432/db?target_session_attrs=read-write"))
+    assert place.hosts == (("h1", 5432), ("h2", 5433), ("2001:db8::1", 5432))
+    assert place.shown == "postgresql u@h1,h2:5433,[2001:db8::1]/db"
+    arguments = place.connect_arguments(connect_timeout_s=2.0, statement_timeout_s=5.0)
+    assert (arguments["host"], arguments["port"]) == ("h1,h2,2001:db8::1", "5432,5433,5432")
+    # A unit has time to find out that all but the last are gone.
+    assert place.connect_limit_s(2.0) == 6.0
+    assert arguments["tcp_user_timeout"] == 11_000
+    assert (place.password, place.url.database, place.url.query["target_session_attrs"]) == ("p", "db", "read-write")
+    assert Place.parsed(Secret("postgresql://u@h/db")).connect_limit_s(2.0) == 2.0
+
+
+@pytest.mark.parametrize(
+    ("url", "hosts"),
+    [
+        ("postgresql://u:p,w@h/d", "h"),
+        ("postgresql://u:p,w@h1,h2/d", "h1,h2"),
+        ("postgresql://h1,h2/d", "h1,h2"),
+        ("postgresql://u@h/d?application_name=a,b", "h"),
+        ("postgresql://u@/d?host=h1,h2", "h1,h2"),
+    ],
+)
+def test_a_comma_elsewhere_names_no_second_host(url: str, hosts: str) -> None:
+    assert Place.parsed(Secret(url)).shown.rpartition("@")[2].removeprefix("postgresql ") == f"{hosts}/d"
+
+
+@pytest.mark.parametrize(
+    ("url", "unverified"),
+    [
+        ("postgresql://u@db.example.net/d", ("db.example.net",)),
+        ("postgresql://u@192.0.2.5:5433/d?sslmode=require", ("192.0.2.5",)),
+        ("postgresql://u@db.example.net/d?sslmode=verify-ca", ("db.example.net",)),
+        ("postgresql://u@h1,127.0.0.1,h2/d", ("h1", "h2")),
+        ("postgresql://u@/d?host=h1:5432&host=h2", ("h1:5432", "h2")),
+        ("postgresql://u@localhost/d?hostaddr=192.0.2.5", ("192.0.2.5",)),
+        ("postgresql://u@127.evil.example/d", ("127.evil.example",)),
+        ("postgresql://u@db.example.net/d?sslmode=verify-full", ()),
+        ("postgresql://u@h1,h2/d?sslmode=verify-full&sslrootcert=/etc/muster/db-ca.pem", ()),
+        ("postgresql://u@localhost/d", ()),
+        ("postgresql://u@127.0.0.9:5433/d", ()),
+        ("postgresql://u@[::1]/d", ()),
+        ("postgresql:///d", ()),
+        ("postgresql://u@/d?host=/run/postgresql", ()),
+        ("postgresql://u@/d?host=127.0.0.1:5433&host=localhost", ()),
+        ("sqlite:////var/lib/muster/store.db", ()),
+    ],
+)
+def test_who_could_be_somebody_else_is_named(url: str, unverified: tuple[str, ...]) -> None:
+    assert Place.parsed(Secret(url)).unverified == unverified

@@ -29,7 +29,14 @@ def test_a_failure_that_says_nothing_is_named_by_its_kind() -> None:
     ("error", "said"),
     [
         (psycopg.errors.DiskFull("x"), "the disk is full"),
-        (psycopg.errors.ReadOnlySqlTransaction("x"), "it is read-only"),
+        (
+            psycopg.errors.ReadOnlySqlTransaction("x"),
+            "it is read-only (a standby, or fenced by default_transaction_read_only)",
+        ),
+        (
+            psycopg.OperationalError("connection failed: session is read-only\nMultiple connection attempts failed."),
+            "no host takes writes: each that answers is a standby, or fenced by default_transaction_read_only",
+        ),
         (psycopg.errors.AdminShutdown("x"), "it is shutting down"),
         (psycopg.errors.DeadlockDetected("x"), "another writer was in the way"),
         (psycopg.OperationalError("connection failed: port 1 failed: Connection refused"), "connection refused"),

@@ -68,14 +68,15 @@ def reweighed(before: str, after: str) -> Mapping[tuple[str, str], int]:
         if was == now:
             continue
         words, backend = now.split(), _backend(new, number)
-        weight = _weight(words)
+        weight = weight_of(words)
         if words[0] != "server" or not backend or weight is None or _less_weight(words) != _less_weight(was.split()):
             return {}
         found[backend, words[1]] = weight
     return found
 
 
-def _weight(words: Sequence[str]) -> int | None:
+def weight_of(words: Sequence[str]) -> int | None:
+    """Return the weight that a server's line names, None when it names none."""
     at = words.index("weight") + 1 if "weight" in words else len(words)
     return int(words[at]) if at < len(words) and words[at].isdigit() else None
 

@@ -143,8 +143,9 @@ class HAProxyEngine:
             self._remembering.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._remembering
-        with contextlib.suppress(MusterError):
-            await self._save_state(Layout.of(self._good or ""))
+        if self._good is not None:
+            with contextlib.suppress(MusterError):
+                await self._save_state(Layout.of(self._good))
         await self._stack.aclose()
 
     async def apply(self, text: str, *, anew: bool = False) -> None:
@@ -199,8 +200,7 @@ class HAProxyEngine:
 
     async def _replaced(self, text: str, layout: Layout) -> None:
         newcomers = self._new_in_known_backends(layout)
-        if self._good is not None:
-            await self._save_state(layout, newcomers)
+        await self._save_state(layout, newcomers)
         write_atomically(self.paths.config, text, mode=0o600)
         try:
             if self._supervisor is None:
@@ -420,6 +420,9 @@ class HAProxyEngine:
             self.last_error = str(e)
             log.critical("The configuration of the last run is not used", reason=str(e))
             return
+        with contextlib.suppress(MusterError):
+            # Another version may have left more in it than may be restored.
+            await self._save_state(Layout.of(text))
         supervisor = await self._supervised()
         self._good = text
         try:
@@ -445,23 +448,34 @@ class HAProxyEngine:
             await self._clock.sleep(_REMEMBER_EVERY_S)
             if self._good is None or self._turn.locked():
                 continue
-            try:
-                state = await self.runtime.state_file_content()
-                if steered(state) != known:
-                    write_atomically(self.paths.state, kept_state(state, Layout.of(self._good)), mode=0o600)
-                    known = steered(state)
-            except MusterError as e:
-                log.debug("Server states were not saved", reason=str(e))
+            async with self._turn:
+                # An apply that came meanwhile saved the state for another configuration.
+                in_force = Layout.of(self._good)
+                try:
+                    state = await self.runtime.state_file_content()
+                    if steered(state) != known:
+                        write_atomically(self.paths.state, kept_state(state, in_force, in_force), mode=0o600)
+                        known = steered(state)
+                except MusterError as e:
+                    log.debug("Server states were not saved", reason=str(e))
 
     async def _save_state(self, layout: Layout, newcomers: Iterable[tuple[str, str]] = ()) -> None:
-        try:
-            state = await self.runtime.state_file_content()
-        except Unavailable as e:
-            # A dead HAProxy's state is the one remembered last.
-            log.warning("Server states were not saved", reason=str(e))
-            return
-        kept = kept_state(state, layout)
+        """Keep for a configuration what it does not say itself, of the HAProxy that runs, else of the one before it."""
+        kept: str | None = None
+        if self._good is not None:
+            try:
+                kept = kept_state(await self.runtime.state_file_content(), layout, Layout.of(self._good))
+            except Unavailable as e:
+                log.warning("Server states were not saved; those remembered last are used", reason=str(e))
+        if kept is None:
+            kept = kept_state(self._remembered(), layout)
         write_atomically(self.paths.state, gated_state(kept, layout, sorted(newcomers)), mode=0o600)
+
+    def _remembered(self) -> str:
+        try:
+            return self.paths.state.read_text("utf-8", "replace")
+        except OSError:
+            return ""
 
     async def _processes(self) -> list[Process]:
         try:

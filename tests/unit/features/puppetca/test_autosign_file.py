@@ -93,13 +93,15 @@ async def test_an_ordinary_account_replaces_what_its_readers_can_still_read(
             raise PermissionError(1, "Operation not permitted")
         change(path, user, group)
 
+    group = os.getegid()
     monkeypatch.setattr(os, "chown", as_an_ordinary_account)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
     file = AutosignFile(path)
     await file.hold(NAMES)
     refused = f"Replacing {path} for its readers failed: Operation not permitted; the old file is untouched"
     assert file.trouble == ("" if written else refused)
     assert path.read_text() == "hand.example.org\n" + (OURS if written else "")
-    assert path.stat().st_gid == (23_456 if in_group or not written else os.getegid())
+    assert path.stat().st_gid == (23_456 if in_group or not written else group)
     assert (path.stat().st_mode & 0o777, [p.name for p in tmp_path.iterdir()]) == (mode, [path.name])
 
 
