@@ -23,7 +23,7 @@ from muster.foreman import smart_proxy
 from muster.foreman.smart_proxy import SmartProxy
 from muster.kernel.errors import Denied, Misconfigured, MusterError, NotFound, Unavailable
 from muster.kernel.names import in_url, shown
-from muster.pki.context import client_context
+from muster.pki.context import Credentials
 from muster.pki.facts import CertificateFacts
 from muster.pki.verify import verify_port
 from muster.store.engine import Store
@@ -102,10 +102,11 @@ class Census:
         Raises:
             Misconfigured: one of our own files cannot be used, or the cluster has no service smartproxy.
         """
-        context = client_context(self.ca_file, self.certificate, self.key)
+        shown = Credentials(self.ca_file, self.certificate, self.key, self.cluster.foreman.ca_file)
+        contexts = {"muster": shown.ours(), "foreman": shown.rubys()}
         members = self.cluster.members
         asked, (told, notes) = await asyncio.gather(
-            asyncio.gather(*(self._of_member(m, context) for m in members)), self._statements(store)
+            asyncio.gather(*(self._of_member(m, contexts[m.kind]) for m in members)), self._statements(store)
         )
         silent = [str(m.name) for m, said in zip(members, asked, strict=True) if said.openly]
         if silent:
@@ -167,6 +168,7 @@ class Census:
         return {s.name: f for s, f in zip(services, found, strict=True)}
 
     async def _certificate(self, member: Member, port: int) -> dict[str, Any]:
+        site = self.cluster.foreman.ca_file
         complaints = await verify_port(
             member.address,
             port,
@@ -176,6 +178,7 @@ class Census:
             key=self.key,
             now=self.now,
             timeout_s=self.timeout_s,
+            also=(site,) if member.kind == "foreman" and site is not None else (),
         )
         codes = sorted({c.code for c in complaints if c.severity == "error"})
         leaf = await self._presented(member.address, port)

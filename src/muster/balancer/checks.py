@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,7 +15,7 @@ from muster.balancer.haproxy.sockets import MasterSocket, RuntimeSocket, ServerS
 from muster.balancer.haproxy.version import HAProxyVersion
 from muster.balancer.model import Balancing
 from muster.balancer.steering import Place, held_out
-from muster.balancer.survey import Answer, surveyed
+from muster.balancer.survey import ONLY_THE_PORT, Answer, surveyed
 from muster.cluster.file import Balancer, ClusterFile
 from muster.cluster.life import Life, in_maintenance
 from muster.kernel.errors import Misconfigured, Unavailable
@@ -24,6 +23,7 @@ from muster.kernel.files import read_bounded
 from muster.kernel.findings import Check, Finding
 from muster.pki.bundles import paths as bundle_paths
 from muster.pki.checks import of_complaint
+from muster.pki.context import Credentials
 from muster.pki.verify import verify_files
 
 _HEAD = re.compile(r"\A# Rendered by Muster \S+ for balancer (?P<name>\S+) of cluster \S+, (?P<haproxy>HAProxy [\d.]+)")
@@ -242,15 +242,18 @@ class Here:
         ]
 
 
-def checks(balancing: Balancing, context: Callable[[], ssl.SSLContext | None]) -> list[Check]:
-    """Return the checks of what members say; ``context`` is what to ask them with, None when there is nothing."""
+def checks(
+    balancing: Balancing, credentials: Callable[[], Credentials | None], lives: Mapping[str, Life] | None = None
+) -> list[Check]:
+    """Return the checks of what members say; ``credentials`` is what to ask them with, None when there is nothing."""
 
     async def readiness() -> Sequence[Finding]:
-        tls = context()
-        if tls is None:
+        shown = credentials()
+        if shown is None:
             return []
-        answers = await surveyed(balancing, context=tls)
-        return [*_of_answers(answers), *_nowhere(balancing, answers)]
+        leaving = frozenset(name.lower() for name, life in (lives or {}).items() if life.is_leaving)
+        answers = await surveyed(balancing, shown)
+        return [*_of_answers(answers, leaving), *_nowhere(balancing, answers, leaving)]
 
     return [Check("readiness", readiness)]
 
@@ -267,15 +270,16 @@ def limit_of(pid: int | None) -> int:
     return descriptors.limit()
 
 
-def _of_answers(answers: Sequence[Answer]) -> Iterator[Finding]:
+def _of_answers(answers: Sequence[Answer], leaving: frozenset[str]) -> Iterator[Finding]:
     for answer in answers:
-        if answer.standing == "draining":
+        # Of who was told to leave the cluster's own check speaks, once.
+        if answer.standing == "draining" and answer.member not in leaving:
             yield Finding(
                 "MEMBER-DRAINING",
                 answer.member,
                 f"{answer.member} drains {answer.service}: {answer.reason}",
-                "Somebody asked for it.",
-                f"muster ready {answer.member}",
+                "Its process is being stopped, or was told to leave when the store answered last.",
+                f"When it is to serve: start it again, or muster ready {answer.member}",
                 "warning",
             )
         elif answer.standing == "unready":
@@ -286,7 +290,7 @@ def _of_answers(answers: Sequence[Answer]) -> Iterator[Finding]:
                 "The member says so itself.",
                 "Mend what the sentence names; the balancer readmits it by itself.",
             )
-    for member, note in sorted({(a.member, n) for a in answers for n in a.notes if n != "only the port was tried"}):
+    for member, note in sorted({(a.member, n) for a in answers for n in a.notes if not n.startswith(ONLY_THE_PORT)}):
         yield Finding(
             "MEMBER-NOTE",
             member,
@@ -297,9 +301,10 @@ def _of_answers(answers: Sequence[Answer]) -> Iterator[Finding]:
         )
 
 
-def _nowhere(balancing: Balancing, answers: Sequence[Answer]) -> Iterator[Finding]:
+def _nowhere(balancing: Balancing, answers: Sequence[Answer], leaving: frozenset[str]) -> Iterator[Finding]:
+    ready = {a.service for a in answers if a.standing == "ready" and a.member not in leaving}
     for service in balancing.services:
-        if service.servers and not any(a.service == service.name and a.standing == "ready" for a in answers):
+        if service.servers and service.name not in ready:
             yield Finding(
                 "SERVICE-NOWHERE",
                 service.name,

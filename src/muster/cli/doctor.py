@@ -81,7 +81,7 @@ async def examination(
     """Return everything ``muster doctor`` shows, as one JSON object."""
     from muster.app.settings import loaded
     from muster.balancer.model import modelled, signs_itself
-    from muster.cli.credentials import asking_context, client_bundle
+    from muster.cli.credentials import client_bundle, credentials
     from muster.cluster.checks import known_lives
     from muster.cluster.life import in_maintenance
     from muster.doctor.checks import Patient
@@ -107,6 +107,8 @@ async def examination(
         # A host that is no member has no copy; then only TLS of its own CA can be looked at.
         puppet_ca=puppet_ca,
         resting=in_maintenance(lives or {}),
+        site_ca_file=cluster.foreman.ca_file,
+        ruby=frozenset(str(m.name).lower() for m in cluster.members if m.kind == "foreman"),
     )
     ways_in = entrances(cluster, balancer_host, outside)
     patient = Patient(
@@ -115,7 +117,7 @@ async def examination(
         pki,
         run,
         lambda: _store(cluster),
-        lambda: asking_context(pki),
+        credentials(pki, cluster),
         clock,
         (file.parent,) if (file := _store_file(cluster)) else (),
         lives=lives,

@@ -200,7 +200,7 @@ class Change:
         """Refuse what would leave too few ready, before anybody is asked; the steward looks once more."""
         from muster.balancer.model import modelled
         from muster.balancer.survey import short_of, surveyed
-        from muster.cli.credentials import asking_context
+        from muster.cli.credentials import credentials
         from muster.kernel.errors import Conflict
 
         if self.wanted == "ready" or self.force:
@@ -211,7 +211,7 @@ class Change:
                 "(--force does it)"
             )
         least = cluster.min_ready if self.min_ready is None else self.min_ready
-        short = short_of(await surveyed(modelled(cluster), context=asking_context(self.pki)), member.name, least)
+        short = short_of(await surveyed(modelled(cluster), credentials(self.pki, cluster)), member.name, least)
         if short:
             few = "no ready member" if least == 1 else f"fewer than {least} ready members"
             planned = "; ".join(self.steps(str(member.name), member.kind))

@@ -162,7 +162,7 @@ class _Rolling:
         """Refuse a roll that would be refused on its way."""
         from muster.balancer.model import modelled
         from muster.balancer.survey import surveyed
-        from muster.cli.credentials import asking_context
+        from muster.cli.credentials import credentials
         from muster.cluster.rolling import shortages
         from muster.kernel.errors import Conflict
 
@@ -173,7 +173,7 @@ class _Rolling:
             raise Conflict(
                 f"{cluster.signer} is the only signer: while it is out no Puppet certificate can be signed; {remedy}"
             )
-        answers = await surveyed(modelled(cluster), context=asking_context(self.pki))
+        answers = await surveyed(modelled(cluster), credentials(self.pki, cluster))
         names = [m.name.lower() for m in cluster.members]
         serves = {n: frozenset(a.service for a in answers if a.member == n) for n in names}
         ready = {n: frozenset(a.service for a in answers if a.member == n and a.standing == "ready") for n in names}
@@ -236,15 +236,16 @@ class _Rolling:
         from muster.app.settings import loaded
         from muster.balancer.model import modelled
         from muster.balancer.survey import surveyed
-        from muster.cli.credentials import asking_context
+        from muster.cli.credentials import credentials
         from muster.kernel.errors import Unavailable
 
-        balancing, context = modelled(loaded(self.cluster_path)), asking_context(self.pki)
+        cluster = loaded(self.cluster_path)
+        balancing, shown = modelled(cluster), credentials(self.pki, cluster)
         why = ""
         try:
             async with asyncio.timeout(self.wait_s):
                 while True:
-                    answers = await surveyed(balancing, context=context)
+                    answers = await surveyed(balancing, shown)
                     unready = [a for a in answers if a.member == name.lower() and a.standing != "ready"]
                     if not unready:
                         return

@@ -286,7 +286,8 @@ async def _live(cluster: Any, stop: asyncio.Event) -> None:
         while not stop.is_set():
             found = await collected(plan.cluster_file, plan.pki, plan.run)
             sayings = [Text(s, style="dim") for s in cluster.sayings[-5:]]
-            view.update(Group(*shown(found), *sayings, Text("Ctrl-C stops it.", style="dim")), refresh=True)
+            end = Text("Ctrl-C stops it.", style="dim")
+            view.update(Group(*shown(found, view.console.width), *sayings, end), refresh=True)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
                     await stop.wait()

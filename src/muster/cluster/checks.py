@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from muster.cluster.file import ClusterFile, Member
-from muster.cluster.life import Life, Lives, in_maintenance
+from muster.cluster.life import Life, Lives, spoken
 from muster.cluster.roster import Roster, Seen
 from muster.kernel.errors import Misconfigured, MusterError, Unavailable
 from muster.kernel.findings import Check, Finding
@@ -41,19 +41,20 @@ async def known_lives(store: Callable[[], AbstractAsyncContextManager[Store]]) -
 
 
 def resting(cluster: ClusterFile, lives: Mapping[str, Life]) -> list[Finding]:
-    """Return who is in maintenance, who wants that and why; nothing else is said about these members."""
-    out = in_maintenance(lives)
+    """Return who is out because somebody wants it, who that is and why; of members in maintenance nothing else is said."""
     return [
         Finding(
-            "MEMBER-MAINTENANCE",
-            name,
-            f"{name} is in maintenance: {lives[name].reason or 'nobody said why'}",
-            "Somebody asked for it. Balancers do not check it, and nothing else is said about it here.",
-            f"muster ready {name} when the work is done.",
+            "MEMBER-MAINTENANCE" if life.state == "maintenance" else "MEMBER-DRAINING",
+            str(m.name),
+            f"{m.name} is {spoken(life.state, life.reason)}",
+            "Somebody asked for it. Balancers do not check it, and nothing else is said about it here."
+            if life.state == "maintenance"
+            else "Somebody asked for it. Balancers send it nothing new.",
+            f"muster ready {m.name} when the work is done.",
             "warning",
         )
         for m in cluster.members
-        if (name := str(m.name)) in lives and name.lower() in out
+        if (life := lives.get(str(m.name))) is not None and life.is_leaving
     ]
 
 

@@ -27,6 +27,7 @@ from muster.kernel.errors import Misconfigured, MusterError
 from muster.kernel.findings import Check, Finding
 from muster.kernel.names import in_url
 from muster.pki import checks as pki_room
+from muster.pki.context import Credentials
 from muster.store import checks as store_room
 from muster.store.checks import Space
 from muster.store.engine import Store
@@ -43,7 +44,7 @@ class Patient:
         run: directory of HAProxy's configuration and sockets, on a balancer's host.
         writes_to: further directories of this host whose disk must not be full.
         store: opens the store; fails when its settings cannot be used.
-        context: makes the TLS context members are asked with; fails when our own files cannot be used.
+        credentials: what members are asked with.
         resolve: finds the addresses of a name.
         left: says how much a disk has left.
         limit: says how many descriptors a process may open.
@@ -55,7 +56,7 @@ class Patient:
     pki: Path
     run: Path
     store: Callable[[], AbstractAsyncContextManager[Store]]
-    context: Callable[[], ssl.SSLContext]
+    credentials: Credentials
     clock: Clock
     writes_to: tuple[Path, ...] = ()
     resolve: Resolve = cluster_room.resolved
@@ -73,7 +74,7 @@ class Patient:
             *store_room.checks(
                 self.store, directories=(self.run, self.pki, *self.writes_to), clock=self.clock, left=self.left
             ),
-            *balancer.checks(self._balancing, self._context),
+            *balancer.checks(self._balancing, self._usable, self.lives),
             *self._of_balancer(),
             *self._of_features(),
             Check("features", self._features),
@@ -130,19 +131,25 @@ class Patient:
             return []
         return dns.checks(settings, (self.cluster.address, *(m.name for m in self.cluster.members)), self._context)
 
-    def _context(self) -> ssl.SSLContext | None:
+    def _usable(self) -> Credentials | None:
         """Return what members are asked with; None when our own files are no use, which one check says for all."""
+        return self.credentials if self._unusable() is None else None
+
+    def _unusable(self) -> Misconfigured | None:
         try:
-            return self.context()
-        except Misconfigured:
-            return None
+            self.credentials.ours()
+            self.credentials.rubys()
+        except Misconfigured as e:
+            return e
+        return None
+
+    def _context(self) -> ssl.SSLContext | None:
+        usable = self._usable()
+        return usable.ours() if usable is not None else None
 
     async def _own_files(self) -> Sequence[Finding]:
-        try:
-            self.context()
-        except Misconfigured as e:
-            return [unusable(self.pki, e)]
-        return []
+        why = self._unusable()
+        return [unusable(self.pki, why)] if why is not None else []
 
     async def _features(self) -> Sequence[Finding]:
         """Compare the features of the members: Foreman sees one proxy, so they must be the same."""
@@ -178,11 +185,12 @@ class Patient:
 
     async def _asked(self, ask: Callable[[Member, int, ssl.SSLContext], Awaitable[T | None]]) -> dict[str, T]:
         """Ask every member on its Smart Proxy port and return the answers there were, by member."""
-        service, context = self.balancing.service("smartproxy"), self._context()
-        if service is None or context is None:
+        service, usable = self.balancing.service("smartproxy"), self._usable()
+        if service is None or usable is None:
             return {}
+        contexts = {"muster": usable.ours(), "foreman": usable.rubys()}
         members = self._cluster.members
-        answers = await asyncio.gather(*(ask(m, service.member_port, context) for m in members))
+        answers = await asyncio.gather(*(ask(m, service.member_port, contexts[m.kind]) for m in members))
         return {str(m.name): a for m, a in zip(members, answers, strict=True) if a is not None}
 
 

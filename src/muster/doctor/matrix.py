@@ -138,6 +138,8 @@ class Prober:
         certificate: client certificate to show (with its key), None to show none.
         puppet_ca: bundle of the Puppet CA that members are; None: service ``puppetca`` is somebody else's.
         resting: members in maintenance, lower case: they are not asked.
+        site_ca_file: who else may have issued the certificates of Ruby members.
+        ruby: these, lower case. A balancer may lead to any member.
     """
 
     balancing: Balancing
@@ -148,6 +150,16 @@ class Prober:
     timeout_s: float = 5.0
     puppet_ca: Path | None = None
     resting: frozenset[str] = frozenset()
+    site_ca_file: Path | None = None
+    ruby: frozenset[str] = frozenset()
+
+    def _also(self, way: _Way) -> tuple[Path, ...]:
+        """Return the CA files that count beside the cluster's for who answers there."""
+        is_ruby = way.path in self.ruby or (bool(self.ruby) and not self._is_member(way.path))
+        return (self.site_ca_file,) if self.site_ca_file is not None and is_ruby else ()
+
+    def _is_member(self, path: str) -> bool:
+        return any(v.name == path for s in self.balancing.services for v in s.servers)
 
     async def cells(self, ways_in: Sequence[Entrance]) -> list[Cell]:
         """Return a cell per service and path, services in the model's order; members, then the entrances."""
@@ -173,10 +185,10 @@ class Prober:
             return Cell(service.name, way.path, way.place, False, str(e), (unusable(self.ca_file.parent, e),))
 
     async def _tls(self, service: Service, way: _Way) -> Cell:
-        ca_file, certificate, key = self.ca_file, self.certificate, self.key
+        ca_file, certificate, key, also = self.ca_file, self.certificate, self.key, self._also(way)
         if service.name == _PUPPETCA and self.puppet_ca is not None:
             # Its certificates are Puppet's, and agents ask it before they have any.
-            ca_file, certificate, key = self.puppet_ca, None, None
+            ca_file, certificate, key, also = self.puppet_ca, None, None, ()
         complaints = await verify_port(
             way.host,
             way.port,
@@ -186,6 +198,7 @@ class Prober:
             key=key,
             now=self.now,
             timeout_s=self.timeout_s,
+            also=also,
         )
         about = f"{service.name} on {way.path}"
         findings = tuple(of_complaint(c, about) for c in complaints)
@@ -216,7 +229,7 @@ class Prober:
         return Cell(service.name, way.path, way.place, True, "signs", findings)
 
     async def _smart_proxy(self, service: Service, way: _Way, findings: tuple[Finding, ...]) -> Cell:
-        context = client_context(self.ca_file, self.certificate, self.key)
+        context = client_context(self.ca_file, self.certificate, self.key, also=self._also(way))
         url = f"https://{way.url}"
         try:
             async with smart_proxy.opened(

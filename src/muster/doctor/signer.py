@@ -15,6 +15,7 @@ from muster.foreman.smart_proxy import Answer
 from muster.kernel.errors import MusterError
 from muster.kernel.findings import Check, Finding
 from muster.kernel.names import in_url
+from muster.kernel.reasons import spoken
 
 _TIMEOUT_S = 3.0
 _CA_CERTIFICATE = "/puppet-ca/v1/certificate/ca"
@@ -165,7 +166,7 @@ async def _refusal(server: Server) -> str | None:
     except TimeoutError:
         return f"{server.address} port {server.port}: no answer within {_TIMEOUT_S:g} s"
     except OSError as e:
-        return f"{server.address} port {server.port}: {e.strerror or e}"
+        return f"{server.address} port {server.port}: {spoken(e)}"
     writer.close()
     return None
 

@@ -22,6 +22,7 @@ from muster.kernel.errors import (
     Unsupported,
 )
 from muster.kernel.names import shown
+from muster.kernel.reasons import spoken
 
 _BY_STATUS: Mapping[int, type[MusterError]] = {
     400: Rejected,
@@ -105,15 +106,15 @@ class SmartProxy:
                 raw = await self._whole(response, target)
                 return Answer(response.status, raw.decode("utf-8", "replace"), response.headers.get("ETag"))
         except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError) as e:
-            raise Misconfigured(f"{target} failed in TLS: {e}") from e
+            raise Misconfigured(f"{target} failed in TLS: {spoken(e)}") from e
         except (ssl.SSLError, aiohttp.ClientOSError) as e:
             if _is_of_tls(e):
-                raise Misconfigured(f"{target} failed in TLS: {e}") from e
-            raise Unavailable(f"{target} failed: {e.strerror or e}") from e
+                raise Misconfigured(f"{target} failed in TLS: {spoken(e)}") from e
+            raise Unavailable(f"{target} failed: {spoken(e)}") from e
         except TimeoutError:
             raise Unavailable(f"{target} got no answer in time") from None
         except (aiohttp.ClientError, OSError) as e:
-            raise Unavailable(f"{target} failed: {e or type(e).__name__}") from e
+            raise Unavailable(f"{target} failed: {spoken(e)}") from e
 
     async def _whole(self, response: aiohttp.ClientResponse, target: str) -> bytes:
         out = bytearray()

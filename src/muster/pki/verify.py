@@ -18,6 +18,7 @@ from cryptography import x509
 from muster.kernel.errors import Misconfigured, Rejected
 from muster.kernel.files import read_bounded
 from muster.kernel.names import host_or_address, shown
+from muster.kernel.reasons import spoken
 from muster.pki import pem as pems
 from muster.pki.bundles import BundlePaths
 from muster.pki.complaints import Complaint, complaints
@@ -83,6 +84,7 @@ async def verify_port(
     key: Path | None = None,
     now: datetime,
     timeout_s: float = 5.0,
+    also: Sequence[Path] = (),
 ) -> list[Complaint]:
     """Return what a client of the cluster would have against the port; empty when nothing.
 
@@ -91,6 +93,7 @@ async def verify_port(
 
     ``server_name`` is the host name or IP address its certificate must carry. ``certificate`` is ours, shown when asked
     for; it also holds the key when ``key`` is None. ``timeout_s`` counts for each connection and for the first answer.
+    ``also`` are further CA files whose certificates are good.
 
     Raises:
         Misconfigured: one of our own files cannot be used.
@@ -102,8 +105,9 @@ async def verify_port(
     if not 0 < port < 65536:
         raise Rejected(f"{port} is no port; there are 1 to 65535")
     at = _Port(host, port, server_name, ca_file, certificate, key, timeout_s)
-    trusted = pems.certificates(read_bounded(ca_file, what="CA file"), f"The CA file {ca_file}")
-    careful = client_context(ca_file, certificate, key)
+    files = (ca_file, *also)
+    trusted = [c for f in files for c in pems.certificates(read_bounded(f, what="CA file"), f"The CA file {f}")]
+    careful = client_context(ca_file, certificate, key, also=also)
     # The names are checked by us, on all of them at once: OpenSSL's message names only the one that was expected.
     careful.check_hostname = False
     verdict: str | None = None
@@ -356,7 +360,7 @@ def _of_connect(at: _Port, error: OSError) -> Complaint:
         )
     return Complaint(
         "TLS-UNREACHABLE",
-        f"Connecting to {at} failed: {error.strerror or error}",
+        f"Connecting to {at} failed: {spoken(error)}",
         "There is no route to the host, or a firewall refuses.",
         "Try the same from the host itself, then look at routes and firewalls between.",
     )
@@ -381,10 +385,10 @@ def _silent(at: _Port) -> Complaint:
 
 
 def _not_tls(at: _Port, answer: bytes) -> Complaint:
-    spoken = "plain HTTP" if answer.startswith(b"HTTP/") else f"something else ({shown(answer.decode('latin-1'))})"
+    what = "plain HTTP" if answer.startswith(b"HTTP/") else f"something else ({shown(answer.decode('latin-1'))})"
     return Complaint(
         "TLS-NOT-TLS",
-        f"{at} speaks {spoken}, not TLS",
+        f"{at} speaks {what}, not TLS",
         "It is the port of another service, or TLS is switched off there.",
         "Compare the port with the service's settings.",
     )

@@ -36,6 +36,7 @@ from muster.features.dns.settings import Algorithm, NSUpdateSettings
 from muster.kernel.errors import Conflict, Misconfigured, MusterError, NotFound, Rejected, Unavailable
 from muster.kernel.files import read_bounded
 from muster.kernel.names import FQDN, ServiceName
+from muster.kernel.reasons import spoken
 
 _KEY_FILE = re.compile(
     r'\s*key\s+"?(?P<name>[A-Za-z0-9._-]{1,254})"?\s*\{\s*'
@@ -291,7 +292,7 @@ def _name(name: dns.name.Name) -> FQDN:
 def _reason(error: Exception) -> str:
     if isinstance(error, EOFError):
         return "it closed the connection"
-    return str(getattr(error, "strerror", None) or error)
+    return spoken(error)
 
 
 def key_from(settings: NSUpdateSettings) -> dns.tsig.Key | None:
