@@ -120,6 +120,8 @@ class Machine:
             return self.ready[0], json.dumps(self.ready[1])
         if path == "/features":
             return self.features_status, json.dumps(list(self.features))
+        if path.startswith("/status/v1/simple"):
+            return 200, "running"
         if path.startswith("/puppet-ca/"):
             return (200, self.puppet_ca) if self.puppet_ca else (404, "no such page")
         return self.version_status, json.dumps({"version": self.version, "modules": dict.fromkeys(self.features, "")})

@@ -253,7 +253,7 @@ def checks(
             return []
         leaving = frozenset(name.lower() for name, life in (lives or {}).items() if life.is_leaving)
         answers = await surveyed(balancing, shown)
-        return [*_of_answers(answers, leaving), *_nowhere(balancing, answers, leaving)]
+        return [*_of_answers(answers), *_nowhere(balancing, answers, leaving)]
 
     return [Check("readiness", readiness)]
 
@@ -270,16 +270,15 @@ def limit_of(pid: int | None) -> int:
     return descriptors.limit()
 
 
-def _of_answers(answers: Sequence[Answer], leaving: frozenset[str]) -> Iterator[Finding]:
+def _of_answers(answers: Sequence[Answer]) -> Iterator[Finding]:
     for answer in answers:
-        # Of who was told to leave the cluster's own check speaks, once.
-        if answer.standing == "draining" and answer.member not in leaving:
+        if answer.standing == "draining":
             yield Finding(
                 "MEMBER-DRAINING",
                 answer.member,
                 f"{answer.member} drains {answer.service}: {answer.reason}",
-                "Its process is being stopped, or was told to leave when the store answered last.",
-                f"When it is to serve: start it again, or muster ready {answer.member}",
+                "Somebody asked for it, or its process is being stopped.",
+                f"muster ready {answer.member} when the work is done.",
                 "warning",
             )
         elif answer.standing == "unready":

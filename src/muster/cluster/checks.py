@@ -17,6 +17,8 @@ from muster.store.engine import Store
 
 # The answer decides who is asked at all, so everybody waits for it.
 _LIVES_WITHIN_S = 5.0
+_DRAINED = ("draining", "drained")
+_NOTHING_NEW = "Balancers send it nothing new."
 
 Resolve = Callable[[str], Awaitable[frozenset[str]]]
 
@@ -41,21 +43,28 @@ async def known_lives(store: Callable[[], AbstractAsyncContextManager[Store]]) -
 
 
 def resting(cluster: ClusterFile, lives: Mapping[str, Life]) -> list[Finding]:
-    """Return who is out because somebody wants it, who that is and why; of members in maintenance nothing else is said."""
-    return [
-        Finding(
-            "MEMBER-MAINTENANCE" if life.state == "maintenance" else "MEMBER-DRAINING",
-            str(m.name),
-            f"{m.name} is {spoken(life.state, life.reason)}",
-            "Somebody asked for it. Balancers do not check it, and nothing else is said about it here."
-            if life.state == "maintenance"
-            else "Somebody asked for it. Balancers send it nothing new.",
-            f"muster ready {m.name} when the work is done.",
-            "warning",
+    """Return who is out because somebody wants it, who that is and why; of members in maintenance nothing else is said.
+
+    A member of ours that is drained says so itself; a Ruby one does not know.
+    """
+    found = []
+    for member in cluster.members:
+        life = lives.get(str(member.name))
+        if life is None or not (life.state == "maintenance" or (member.kind == "foreman" and life.state in _DRAINED)):
+            continue
+        rests = life.state == "maintenance"
+        found.append(
+            Finding(
+                "MEMBER-MAINTENANCE" if rests else "MEMBER-DRAINING",
+                str(member.name),
+                f"{member.name} is {spoken(life.state, life.reason)}",
+                "Somebody asked for it. "
+                + ("Balancers do not check it, and nothing else is said about it here." if rests else _NOTHING_NEW),
+                f"muster ready {member.name} when the work is done.",
+                "warning",
+            )
         )
-        for m in cluster.members
-        if (life := lives.get(str(m.name))) is not None and life.is_leaving
-    ]
+    return found
 
 
 def checks(
