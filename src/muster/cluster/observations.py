@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ class Observation:
         trouble: why the balancer could not do what it should; empty when it could.
         totals: connections, failures and bytes by member since the balancer was first started.
         blind: whether HAProxy did not answer, so that opinions and sessions are not known rather than none.
+        held: members (lower case) that it lets no new client reach for some service; None: it does not say.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Observation:
     trouble: str = ""
     totals: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     blind: bool = False
+    held: Sequence[str] | None = None
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
