@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
+
+from pydantic import BaseModel
 
 from muster import features as rooms
 from muster.balancer.model import modelled
@@ -13,7 +16,7 @@ from muster.cluster.file import ClusterFile
 from muster.kernel.errors import Misconfigured, Rejected
 from muster.kernel.files import read_bounded
 from muster.kernel.secrets import Secret
-from muster.kernel.settings import Document, InvalidSettings, Problem, read
+from muster.kernel.settings import Document, InvalidSettings, Location, Problem, read
 from muster.store.engine import Store
 from muster.store.engine import opened as store_opened
 
@@ -25,7 +28,7 @@ def checked(path: Path) -> tuple[ClusterFile | None, list[Problem]]:
         Misconfigured: the file cannot be read.
     """
     try:
-        document = read(path)
+        document = cluster_file.read_present(path)
     except InvalidSettings as e:
         return None, list(e.problems)
     found, cluster = _problems(document)
@@ -42,6 +45,59 @@ def loaded(path: Path) -> ClusterFile:
     if cluster is None:
         raise InvalidSettings(str(path), found)
     return cluster
+
+
+def warnings(path: Path, cluster: ClusterFile) -> list[Problem]:
+    """Return what a valid cluster file may not mean, and which files it names that are not on this host.
+
+    Raises:
+        Misconfigured: the file cannot be read.
+    """
+    document = read(path)
+    found = [
+        document.problem(
+            where, f"{file} is not on this host; members and balancers that need it do not start without it"
+        )
+        for where, file in named_files(cluster)
+        if _is_absent(file)
+    ]
+    if cluster.authority is not None and modelled(cluster).service("puppetca") is None:
+        sentence = (
+            "makes the members a Puppet CA, but puppetca is disabled, so balancers lead nobody to it; take enabled: false "
+            "away from services: puppetca:"
+        )
+        found.append(document.problem(("authority",), sentence))
+    return sorted(found, key=lambda p: p.line)
+
+
+def named_files(cluster: ClusterFile) -> Iterator[tuple[Location, Path]]:
+    """Return the files that a cluster's settings name, features' own settings included, and where they stand."""
+    yield from _files_in(cluster, ())
+    models = rooms.settings_models()
+    for name, given in cluster.features.items():
+        if name in models:
+            yield from _files_in(models[name].model_validate(given), ("features", name))
+
+
+def _files_in(settings: BaseModel, above: Location) -> Iterator[tuple[Location, Path]]:
+    for name in type(settings).model_fields:
+        value, here = getattr(settings, name), (*above, name)
+        parts = enumerate(value) if isinstance(value, tuple) else value.items() if isinstance(value, dict) else ()
+        if isinstance(value, BaseModel):
+            yield from _files_in(value, here)
+        elif isinstance(value, Path) and (name.endswith("file") or name in ("policy_executable", "module")):
+            yield here, value
+        for key, part in parts:
+            if isinstance(part, BaseModel):
+                yield from _files_in(part, (*here, key))
+
+
+def _is_absent(file: Path) -> bool:
+    try:
+        return not file.exists()
+    except OSError:
+        # Not ours to see.
+        return False
 
 
 def _problems(document: Document) -> tuple[list[Problem], ClusterFile | None]:

@@ -133,6 +133,8 @@ class Document:
             return self.problem(location, f"unknown key {unknown!r}; {hint}")
         if details["type"] == "missing":
             return self.problem(location, "is required")
+        if details["type"] in ("model_type", "model_attributes_type"):
+            return self.problem(location, "is not a mapping of settings")
         return self.problem(location, details["msg"].removeprefix("Value error, "))
 
     def _in_file(self, location: Location) -> Location:
