@@ -99,7 +99,8 @@ def understood(cluster: Any) -> dict[str, Any]:
         }
         for name in names
     }
-    content["store"]["url"] = Place.parsed(cluster.store.url).url.render_as_string(hide_password=True)
+    place = Place.parsed(cluster.store.url)
+    content["store"]["url"] = place.url.set(drivername=place.dialect).render_as_string(hide_password=True)
     return content
 
 

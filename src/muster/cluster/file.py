@@ -440,8 +440,8 @@ def read_present(path: Path) -> Document:
     """
     if not path.parent.is_dir() or not path.exists():
         raise Misconfigured(
-            f"There is no cluster file {path} (No such file or directory); name another with --cluster or MUSTER_CLUSTER, write a first one with "
-            "muster config init, or try a local cluster with muster up"
+            f"There is no cluster file {path} (No such file or directory); name another with --cluster or MUSTER_CLUSTER, "
+            "write a first one with muster config init, or try a local cluster with muster up"
         )
     return read(path)
 

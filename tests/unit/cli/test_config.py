@@ -111,7 +111,7 @@ def test_what_is_understood_has_the_profile_s_services_and_the_store_s_place_wit
     file.write_text(CLUSTER.replace("sqlite:////var/muster.db", url) + f"{OFF}}}\n")
     told = CliRunner().invoke(muster, ["config", "show", "--json", "--cluster", str(file)], standalone_mode=False)
     content = json.loads(told.output)
-    assert content["store"]["url"] == "postgresql+psycopg://muster:***@db.test/muster".replace("+psycopg", "")
+    assert content["store"]["url"] == "postgresql://muster:***@db.test/muster"
     services = content["services"]
     assert list(services) == ["http", "https", "anaconda", "smartproxy", "puppetca", "puppet"]
     assert {k: services["smartproxy"][k] for k in ("enabled", "listen_port", "member_port", "balance")} == {
