@@ -17,7 +17,17 @@ from typing import Any
 
 from muster.balancer.model import Balancing
 from muster.cluster.file import ClusterFile, ExpectedDifference, Member
-from muster.cluster.parity import PRESENTED, Drift, compared, fields_of, of_certificate, of_wire, openly, unneeded
+from muster.cluster.parity import (
+    PRESENTED,
+    Drift,
+    compared,
+    fields_of,
+    of_another_file,
+    of_certificate,
+    of_wire,
+    openly,
+    unneeded,
+)
 from muster.cluster.statements import Statements
 from muster.foreman import smart_proxy
 from muster.foreman.smart_proxy import SmartProxy
@@ -27,6 +37,7 @@ from muster.pki.context import Credentials
 from muster.pki.facts import CertificateFacts
 from muster.pki.verify import verify_port
 from muster.store.engine import Store
+from muster.version import VERSION
 
 _CLOSE_S = 1.0
 _MUSTER = "muster"
@@ -122,6 +133,11 @@ class Census:
                 unasked[name] = said.why
             else:
                 facts[name] = {**facts[name], **_of_statements(told.get(name, {}))}
+        behind = of_another_file(self.cluster, told, VERSION)
+        if behind:
+            notes.append(
+                f"{', '.join(behind)}: another cluster file than the one read here; restart them when it is copied"
+            )
         expected = self.cluster.expected_differences
         drifts = compared(facts, expected)
         # A member that was not asked might have shown the difference.

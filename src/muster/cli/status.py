@@ -79,10 +79,13 @@ async def collected(cluster_path: Path, pki: Path, run: Path) -> dict[str, Any]:
     from muster.cli.credentials import credentials
     from muster.cluster.life import Lives
     from muster.cluster.observations import Observations
+    from muster.cluster.parity import of_another_file
     from muster.cluster.roster import Roster
+    from muster.cluster.statements import Statements
     from muster.cluster.steward import is_there, minutes
     from muster.kernel import log
     from muster.kernel.errors import MusterError
+    from muster.version import VERSION
 
     # What would be logged stands in the answer; unconfigured, it would also stand between its lines.
     log.configure(level="ERROR")
@@ -95,6 +98,7 @@ async def collected(cluster_path: Path, pki: Path, run: Path) -> dict[str, Any]:
     balancers: dict[str, Any] = {}
     steward: dict[str, Any] = {"sentence": "", "by": "", "decides": False}
     waiting: dict[str, str] = {}
+    behind: list[str] = []
     try:
         async with cluster_store(cluster) as store:
             seen = {name: s.as_json() for name, s in (await Roster(store).seen()).items()}
@@ -103,6 +107,7 @@ async def collected(cluster_path: Path, pki: Path, run: Path) -> dict[str, Any]:
             said = await minutes(store)
             steward = {"sentence": said.sentence, "by": said.by, "decides": await is_there(store)}
             waiting = dict(said.waiting)
+            behind = of_another_file(cluster, await Statements(store).told(), VERSION)
     except MusterError as e:
         store_says = str(e)
     asked = {str(m.name): [a.as_json() for a in answers if a.member == str(m.name).lower()] for m in cluster.members}
@@ -121,6 +126,7 @@ async def collected(cluster_path: Path, pki: Path, run: Path) -> dict[str, Any]:
                 "life": life,
                 "stands": knows.stands,
                 "as_wished": knows.is_as_wished,
+                "has_this_file": name not in behind,
                 "sentence": knows.sentence,
             }
         )
@@ -305,6 +311,9 @@ def shown(found: dict[str, Any], width: int = 80) -> list[Any]:
     lines += [line(_of_balancer(b), style="red" if _is_alarming(b) else "") for b in found["balancers"]]
     if found["store"]["trouble"]:
         lines.append(line(found["store"]["trouble"], style="red"))
+    if behind := [m["name"] for m in members if not m.get("has_this_file", True)]:
+        text = f"{', '.join(behind)}: another cluster file than this host's; copy it there and restart"
+        lines.append(line(text, style="yellow"))
     nowhere = ", ".join(found.get("nowhere", ()))
     if nowhere:
         lines.append(line(f"No member is ready for {nowhere}.", style="red"))

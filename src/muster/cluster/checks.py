@@ -10,10 +10,13 @@ from contextlib import AbstractAsyncContextManager
 
 from muster.cluster.file import ClusterFile, Member
 from muster.cluster.life import Life, Lives, spoken
+from muster.cluster.parity import of_another_file
 from muster.cluster.roster import Roster, Seen
+from muster.cluster.statements import Statements
 from muster.kernel.errors import Misconfigured, MusterError, Unavailable
 from muster.kernel.findings import Check, Finding
 from muster.store.engine import Store
+from muster.version import VERSION
 
 # The answer decides who is asked at all, so everybody waits for it.
 _LIVES_WITHIN_S = 5.0
@@ -68,9 +71,15 @@ def resting(cluster: ClusterFile, lives: Mapping[str, Life]) -> list[Finding]:
 
 
 def checks(
-    cluster: ClusterFile, store: Callable[[], AbstractAsyncContextManager[Store]], resolve: Resolve = resolved
+    cluster: ClusterFile,
+    store: Callable[[], AbstractAsyncContextManager[Store]],
+    resolve: Resolve = resolved,
+    whole: ClusterFile | None = None,
 ) -> list[Check]:
-    """Return the checks of a cluster's names and of its members' reports."""
+    """Return the checks of a cluster's names and of its members' reports.
+
+    ``whole`` is the cluster file with the members that are not looked at, None when there are none.
+    """
 
     async def addresses() -> Sequence[Finding]:
         found = await asyncio.gather(*(_of_name(cluster, str(n), resolve) for n in cluster.names))
@@ -84,10 +93,11 @@ def checks(
         try:
             async with store() as opened:
                 seen = await Roster(opened).seen()
+                told = await Statements(opened).told()
         except (Unavailable, Misconfigured):
             # The store's own check names it.
             return []
-        return [*_silent(cluster, seen), *_versions(cluster, seen)]
+        return [*_silent(cluster, seen), *_versions(cluster, seen), *other_file(cluster, whole or cluster, told)]
 
     return [Check("address", addresses), Check("member names", members), Check("reports", reports)]
 
@@ -185,6 +195,25 @@ def _silent(cluster: ClusterFile, seen: dict[str, Seen]) -> list[Finding]:
                 )
             )
     return found
+
+
+def other_file(cluster: ClusterFile, whole: ClusterFile, told: Mapping[str, Mapping[str, object]]) -> list[Finding]:
+    """Return who of the cluster runs with another cluster file than the one read here."""
+    looked_at = {str(m.name) for m in cluster.members}
+    names = [name for name in of_another_file(whole, told, VERSION) if name in looked_at]
+    if not names:
+        return []
+    return [
+        Finding(
+            "MEMBER-FILE",
+            ", ".join(names),
+            f"{', '.join(names)} {'runs' if len(names) == 1 else 'run'} with another cluster file than this host's",
+            "The file was changed and not copied there, or copied and not yet read: who comes and goes a member learns at "
+            "once, every other setting when it starts.",
+            "Copy the file to every member; then muster roll -- ssh {member} systemctl restart muster",
+            "warning",
+        )
+    ]
 
 
 def _versions(cluster: ClusterFile, seen: dict[str, Seen]) -> list[Finding]:

@@ -69,7 +69,7 @@ class Patient:
         return [
             Check("own files", self._own_files),
             Check("maintenance", self._resting),
-            *cluster_room.checks(self._cluster, self.store, self.resolve),
+            *cluster_room.checks(self._cluster, self.store, self.resolve, self.cluster),
             *pki_room.checks(self.pki, self._names(), self.clock.now()),
             *store_room.checks(
                 self.store, directories=(self.run, self.pki, *self.writes_to), clock=self.clock, left=self.left
