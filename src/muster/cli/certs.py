@@ -98,6 +98,7 @@ def _placed(command: Callable[..., None]) -> Callable[..., None]:
     return cluster_option(pki_option(with_place))
 
 
+_FILE = click.Path(path_type=Path, dir_okay=False)
 _key_kind = click.option(
     "--key", "key_kind", type=click.Choice(get_args(KeyKind)), default="ec-p256", show_default=True
 )
@@ -106,27 +107,35 @@ _key_kind = click.option(
 @certs.command()
 @click.option("--ca-cert", type=click.Path(path_type=Path), help="Adopt this CA; its issuers up to the root follow it.")
 @click.option("--ca-key", type=click.Path(path_type=Path), help="The key of that CA.")
+@click.option("--ca-passphrase-file", type=_FILE, help="File whose first line opens --ca-key; the key stays encrypted.")
 @click.option("--days", type=Days(), default=3650, show_default=True, help="How long a new CA is valid.")
 @click.option("--replace", is_flag=True, help="Replace the CA that is there; a copy is kept.")
 @_key_kind
+@json_option
 @dry_run_option
 @_placed
 def init(
     place: _Place,
     ca_cert: Path | None,
     ca_key: Path | None,
+    ca_passphrase_file: Path | None,
     days: int,
     replace: bool,
     key_kind: KeyKind,
     dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Make the cluster's CA, or adopt one the site has."""
     if (ca_cert is None) != (ca_key is None):
         raise click.UsageError("--ca-cert and --ca-key belong together")
+    if ca_passphrase_file is not None and ca_key is None:
+        raise click.UsageError("--ca-passphrase-file opens --ca-key")
     certificate, key = ca_paths(place.pki)
     if ca_cert is not None and ca_key is not None:
         pem, key_pem = read_bounded(ca_cert, what="CA certificate"), read_bounded(ca_key, what="CA key")
-        ca = ClusterCA.adopt(place.pki, pem, key_pem, now=place.now, overwrite=replace, dry=dry_run)
+        ca = ClusterCA.adopt(
+            place.pki, pem, key_pem, now=place.now, overwrite=replace, dry=dry_run, passphrase_file=ca_passphrase_file
+        )
         source = f"adopting {ca_cert}"
     else:
         name = place.cluster.cluster
@@ -134,10 +143,14 @@ def init(
             place.pki, name, now=place.now, valid_days=days, key_kind=key_kind, overwrite=replace, dry=dry_run
         )
         source = f"a new CA for cluster {name}, {days} days"
+    facts = CertificateFacts.of(ca.certificate)
+    if as_json:
+        written = {"certificate": str(certificate), "key": str(key)}
+        print_json({"dry_run": dry_run, "source": source, **written, "ca": facts.as_json()})
+        return
     if dry_run:
         click.echo(f"Would write {certificate} and {key} (0600): {source}")
         return
-    facts = CertificateFacts.of(ca.certificate)
     click.echo(f"Wrote {certificate} and {key} (0600); valid until {facts.not_after:%Y-%m-%d}")
 
 
@@ -149,6 +162,7 @@ def init(
 @click.option("--days", type=Days(), default=825, show_default=True, help="How long the certificates are valid.")
 @click.option("--drop-names", is_flag=True, help="Forget names that only the present certificate has.")
 @_key_kind
+@json_option
 @dry_run_option
 @_placed
 def issue(
@@ -161,6 +175,7 @@ def issue(
     drop_names: bool,
     key_kind: KeyKind,
     dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Issue a bundle with a new key: for MEMBERS by name, for clients, for the balancer."""
     if not (members or every or clients or balancer):
@@ -175,15 +190,30 @@ def issue(
     placed = [(request, paths(place.pki, request.kind, request.common_name)) for request in requests]
     for _, at in placed:
         refuse_unless_ours(at)
+    issued = []
     for request, at in placed:
         wanted = request if drop_names else _keeping(request, at)
-        names = ", ".join((*wanted.dns_names, *wanted.addresses))
-        if dry_run:
-            click.echo(f"Would write {at.directory}: {names}")
-            continue
-        bundle = ca.issue(wanted, now=place.now, valid_days=days)
-        write(bundle, place.pki)
-        click.echo(f"Wrote {at.directory}: {names}; until {certificate_facts(at).not_after:%Y-%m-%d}")
+        if not dry_run:
+            write(ca.issue(wanted, now=place.now, valid_days=days), place.pki)
+        until = None if dry_run else certificate_facts(at).not_after
+        issued.append((wanted, at, until))
+        if not as_json:
+            names = ", ".join((*wanted.dns_names, *wanted.addresses))
+            ends = f"; until {until:%Y-%m-%d}" if until else ""
+            click.echo(f"{'Would write' if dry_run else 'Wrote'} {at.directory}: {names}{ends}")
+    if as_json:
+        rows = [
+            {
+                "kind": w.kind,
+                "name": w.common_name,
+                "directory": str(at.directory),
+                "names": list(w.dns_names),
+                "addresses": list(w.addresses),
+                **({"not_after": until.isoformat()} if until else {}),
+            }
+            for w, at, until in issued
+        ]
+        print_json({"dry_run": dry_run, "issued": rows})
 
 
 @certs.command()
@@ -200,6 +230,7 @@ def issue(
 @click.option("--step", type=click.Choice(STEPS), help="With --ca: do this step and no other.")
 @click.option("--ca-cert", type=click.Path(path_type=Path), help="With --ca: adopt this as the new CA.")
 @click.option("--ca-key", type=click.Path(path_type=Path), help="The key of that CA.")
+@click.option("--ca-passphrase-file", type=_FILE, help="File whose first line opens --ca-key; the key stays encrypted.")
 @click.option("--ca-days", type=Days(), default=3650, show_default=True, help="How long a new CA is valid.")
 @click.option("--days", type=Days(), default=825, show_default=True, help="How long the certificates are valid.")
 @click.option(
@@ -222,6 +253,7 @@ def rotate(
     step: Step | None,
     ca_cert: Path | None,
     ca_key: Path | None,
+    ca_passphrase_file: Path | None,
     ca_days: int,
     days: int,
     settle_s: float,
@@ -245,7 +277,9 @@ def rotate(
         # Only an interruption can have left something there, and nobody has seen that CA.
         if ca_cert is not None and ca_key is not None:
             pem, key_pem = read_bounded(ca_cert, what="CA certificate"), read_bounded(ca_key, what="CA key")
-            return ClusterCA.adopt(directory, pem, key_pem, now=place.now, overwrite=True, dry=dry)
+            return ClusterCA.adopt(
+                directory, pem, key_pem, now=place.now, overwrite=True, dry=dry, passphrase_file=ca_passphrase_file
+            )
         name = place.cluster.cluster
         return ClusterCA.create(
             directory, name, now=place.now, valid_days=ca_days, common_name=common_name, overwrite=True, dry=dry
