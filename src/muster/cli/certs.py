@@ -50,7 +50,7 @@ from muster.pki.carry_out import Workshop, alone, carry_out, refuse_unless_able,
 from muster.pki.complaints import ALARM_DAYS, Complaint
 from muster.pki.facts import CertificateFacts
 from muster.pki.rotation import SETTLE, STEPS, Decision, Held, Reissue, Step, View, decided, expiring
-from muster.pki.verify import verify_files, verify_key_file, verify_port
+from muster.pki.verify import imported, verify_files, verify_key_file, verify_port
 
 BALANCER = "balancer"
 
@@ -214,6 +214,56 @@ def issue(
             for w, at, until in issued
         ]
         print_json({"dry_run": dry_run, "issued": rows})
+
+
+@certs.command(name="import")
+@click.argument("member", required=False)
+@click.option("--client", help="The bundle of a client: Foreman, an administrator.")
+@click.option("--balancer", is_flag=True, help="What the balancer shows in its checks.")
+@click.option(
+    "--cert", "certificate", type=_FILE, required=True, help="The certificate; its intermediate CAs follow it."
+)
+@click.option("--cert-key", "key", type=_FILE, required=True, help="Its key, without a passphrase.")
+@json_option
+@dry_run_option
+@_placed
+def import_(
+    place: _Place,
+    member: str | None,
+    client: str | None,
+    balancer: bool,
+    certificate: Path,
+    key: Path,
+    as_json: bool,
+    dry_run: bool,
+) -> None:
+    """Take over a bundle of MEMBER, a client or the balancer that was made elsewhere, such as by Foreman's installer.
+
+    It must be good for what it is imported as: names, dates, purpose, and an issuer that its users trust: the cluster's
+    CA, or foreman.ca_file for clients and Ruby members.
+    """
+    if sum((member is not None, client is not None, balancer)) != 1:
+        raise click.UsageError("Give one of MEMBER, --client and --balancer")
+    if member is not None:
+        request = BundleRequest("member", place.cluster.member(member).name)
+    else:
+        request = BundleRequest("client", client) if client is not None else BundleRequest("balancer", BALANCER)
+    at = paths(place.pki, request.kind, request.common_name)
+    refuse_unless_ours(at)
+    also = _also(place, request.kind, request.common_name)
+    bundle = imported(request, certificate, key, place.ca_file, names=_names(place, at), also=also, now=place.now)
+    if not dry_run:
+        write(bundle, place.pki)
+    facts = CertificateFacts.from_pem(bundle.certificate_pem.encode(), str(certificate))
+    if as_json:
+        told = {"kind": request.kind, "name": request.common_name, "directory": str(at.directory)}
+        print_json({"dry_run": dry_run, **told, "certificate": facts.as_json()})
+        return
+    carried = ", ".join(shown(n) for n in (*facts.names, *facts.addresses))
+    click.echo(
+        f"{'Would write' if dry_run else 'Wrote'} {at.directory}: {carried}; until {facts.not_after:%Y-%m-%d}, issued by "
+        f"{shown(facts.issuer)}"
+    )
 
 
 @certs.command()
@@ -574,8 +624,19 @@ def _of_port(place: _Place, host: str, port: int, name: str, client: str | None,
             key=own.key if own else None,
             now=place.now,
             timeout_s=timeout_s,
+            also=_also_of(place, host),
         )
     )
+
+
+def _also_of(place: _Place, host: str) -> tuple[Path, ...]:
+    """Return who else may have issued the certificate that a host shows: of a Ruby member, and of a balancer before one."""
+    if not place.cluster_file.exists() or place.cluster.foreman.ca_file is None:
+        return ()
+    members = place.cluster.members
+    here = next((m for m in members if host in (str(m.name), m.address)), None)
+    is_ruby = here.kind == "foreman" if here is not None else any(m.kind == "foreman" for m in members)
+    return (place.cluster.foreman.ca_file,) if is_ruby else ()
 
 
 def _address(place: _Place, host: str) -> str:
@@ -594,7 +655,8 @@ def _of_everything(place: _Place) -> list[Complaint]:
     known = {b.directory for b in bundles}
     if place.cluster_file.exists():
         # A member that has no bundle yet is the commonest finding, and no directory shows it.
-        expected = [paths(place.pki, "member", m.name) for m in place.cluster.members]
+        # A Ruby one may have what its installer gave it.
+        expected = [paths(place.pki, "member", m.name) for m in place.cluster.members if m.kind == "muster"]
         bundles = [b for b in expected if b.directory not in known] + bundles
     for at in bundles:
         found += _of_bundle(place, at)
@@ -602,7 +664,16 @@ def _of_everything(place: _Place) -> list[Complaint]:
 
 
 def _of_bundle(place: _Place, at: BundlePaths) -> list[Complaint]:
-    return verify_files(at, place.ca_file, _names(place, at), place.now)
+    return verify_files(at, place.ca_file, _names(place, at), place.now, also=_also(place, at.kind, at.name))
+
+
+def _also(place: _Place, kind: str, name: str) -> tuple[Path, ...]:
+    """Return who may have issued a bundle beside the cluster's CA: of Foreman and of Ruby members it may be the site's."""
+    site = place.cluster.foreman.ca_file if place.cluster_file.exists() else None
+    if site is None or kind == "balancer":
+        return ()
+    is_ours = kind == "member" and any(m.name == name and m.kind == "muster" for m in place.cluster.members)
+    return () if is_ours else (site,)
 
 
 def _names(place: _Place, at: BundlePaths) -> Sequence[str]:
@@ -610,8 +681,10 @@ def _names(place: _Place, at: BundlePaths) -> Sequence[str]:
         for member in place.cluster.members:
             if member.name == at.name:
                 request = member_request(place.cluster, member)
-                return (*request.dns_names, *request.addresses)
-    return (at.name,)
+                # Everybody asks for the cluster's name; an installer of Foreman's writes no addresses.
+                return (*request.dns_names, *(request.addresses if member.kind == "muster" else ()))
+    # The balancer's name is nobody's business: its checks are known by their issuer.
+    return (at.name,) if at.kind != "balancer" else ()
 
 
 def _facts_of(path: Path) -> CertificateFacts | dict[str, str]:

@@ -12,7 +12,6 @@ from typing import Self
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from muster.kernel.clock import SystemClock
@@ -159,8 +158,8 @@ class ClusterCA:
             kind=request.kind,
             name=request.common_name,
             serial=certificate.serial_number,
-            certificate_pem=_pem(certificate) + intermediates,
-            key_pem=_key_pem(key),
+            certificate_pem=pems.text([certificate]) + intermediates,
+            key_pem=pems.key_text(key),
             chain_pem=self.chain_pem,
         )
 
@@ -211,7 +210,7 @@ class ClusterCA:
         certificate, key = ca_paths(self.directory)
         set_aside(self.directory)
         if self._encrypted is None:
-            write_atomically(key, _key_pem(self._key).reveal(), mode=0o600)
+            write_atomically(key, pems.key_text(self._key).reveal(), mode=0o600)
             passphrase_link(self.directory).unlink(missing_ok=True)
         else:
             pem, passphrase_file = self._encrypted
@@ -395,7 +394,7 @@ def issuers(certificates: Sequence[x509.Certificate]) -> tuple[x509.Certificate,
 
 def pem_text(certificates: Iterable[x509.Certificate]) -> str:
     """Return certificates as one PEM text, in their order."""
-    return "".join(_pem(c) for c in certificates)
+    return pems.text(certificates)
 
 
 def _refuse_overwrite(directory: Path, overwrite: bool) -> None:
@@ -424,11 +423,3 @@ def set_aside(directory: Path) -> None:
 
 def _seconds(moment: datetime) -> datetime:
     return moment.replace(microsecond=0)
-
-
-def _pem(certificate: x509.Certificate) -> str:
-    return certificate.public_bytes(Encoding.PEM).decode()
-
-
-def _key_pem(key: PrivateKey) -> Secret:
-    return Secret(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode())

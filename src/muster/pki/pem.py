@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TypeAlias
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
 
 from muster.kernel.errors import Misconfigured
 from muster.kernel.secrets import Secret
@@ -64,6 +71,16 @@ def private_key(pem: bytes, where: str, passphrase: Secret | None = None) -> Pri
 def is_encrypted(pem: bytes) -> bool:
     """Whether a PEM private key needs a passphrase, in OpenSSL's old form or in PKCS #8."""
     return b"ENCRYPTED PRIVATE KEY-----" in pem or b"Proc-Type: 4,ENCRYPTED" in pem
+
+
+def text(certificates: Iterable[x509.Certificate]) -> str:
+    """Return certificates as one PEM text, in their order."""
+    return "".join(c.public_bytes(Encoding.PEM).decode() for c in certificates)
+
+
+def key_text(key: PrivateKey) -> Secret:
+    """Return a private key in PEM (PKCS #8), without a passphrase."""
+    return Secret(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode())
 
 
 def same_key(one: x509.Certificate, other: x509.Certificate) -> bool:

@@ -20,7 +20,7 @@ from muster.kernel.files import read_bounded
 from muster.kernel.names import host_or_address, shown
 from muster.kernel.reasons import spoken
 from muster.pki import pem as pems
-from muster.pki.bundles import BundlePaths
+from muster.pki.bundles import Bundle, BundlePaths, BundleRequest
 from muster.pki.complaints import Complaint, complaints
 from muster.pki.context import client_context
 from muster.pki.facts import distinguished
@@ -129,12 +129,19 @@ async def verify_port(
 
 
 def verify_files(
-    at: BundlePaths, ca_file: Path, names: Iterable[str], now: datetime, *, serves: bool | None = None
+    at: BundlePaths,
+    ca_file: Path,
+    names: Iterable[str],
+    now: datetime,
+    *,
+    serves: bool | None = None,
+    also: Sequence[Path] = (),
 ) -> list[Complaint]:
     """Return what is wrong with a bundle on disk; empty when nothing.
 
     ``ca_file`` is the cluster's CA, which must have issued the certificate and lie beside it; the certificate must carry
-    ``names`` and, unless ``serves`` says otherwise, fit a server when it is a member's.
+    ``names`` and, unless ``serves`` says otherwise, fit a server when it is a member's. ``also`` are CA files that may have
+    issued it instead.
     """
     missing = [p for p in dict.fromkeys((at.certificate, at.key, at.ca)) if not p.exists()]
     if missing:
@@ -145,6 +152,7 @@ def verify_files(
         key = pems.private_key(read_bounded(at.key, what="private key"), str(at.key))
         trusted = pems.certificates(read_bounded(ca_file, what="CA file"), f"The CA file {ca_file}")
         beside = pems.certificates(read_bounded(at.ca, what="CA file"), f"The CA file {at.ca}")
+        more = [c for f in also for c in pems.certificates(read_bounded(f, what="CA file"), f"The CA file {f}")]
     except Misconfigured as e:
         return [*found, _unreadable(str(e))]
     if not pems.matches(chain[0], key):
@@ -154,7 +162,49 @@ def verify_files(
     elif extra := [c for c in beside if c not in trusted]:
         found.append(_more_trusted(at, ca_file, extra))
     fit = at.kind == "member" if serves is None else serves
-    return [*found, *complaints(chain, where=str(at.certificate), names=names, trusted=trusted, now=now, serves=fit)]
+    issuers = [*trusted, *more]
+    return [*found, *complaints(chain, where=str(at.certificate), names=names, trusted=issuers, now=now, serves=fit)]
+
+
+def imported(
+    request: BundleRequest,
+    certificate: Path,
+    key: Path,
+    ca_file: Path,
+    *,
+    names: Iterable[str],
+    also: Sequence[Path] = (),
+    now: datetime,
+) -> Bundle:
+    """Return a bundle made of files that somebody else issued; nothing is written.
+
+    ``names`` must stand in the certificate; ``also`` are CA files that may have issued it beside the cluster's, which is
+    what its owner trusts either way.
+
+    Raises:
+        Misconfigured: a file cannot be read, or the key belongs to another certificate.
+        Rejected: the certificate is no good for what it is imported as; with every complaint.
+    """
+    chain = pems.certificates(read_bounded(certificate, what="certificate"), str(certificate))
+    secret = pems.private_key(read_bounded(key, what="private key"), str(key))
+    if not pems.matches(chain[0], secret):
+        raise Misconfigured(f"The key {key} does not belong to the certificate {certificate}")
+    own = pems.certificates(read_bounded(ca_file, what="CA file"), f"The CA file {ca_file}")
+    more = [c for f in also for c in pems.certificates(read_bounded(f, what="CA file"), f"The CA file {f}")]
+    serves = request.kind == "member"
+    found = complaints(chain, where=str(certificate), names=names, trusted=[*own, *more], now=now, serves=serves)
+    wrong = [c.sentence for c in found if c.severity == "error"]
+    if wrong:
+        raise Rejected(f"It was not imported: {'; '.join(wrong)}")
+    intermediates = [c for c in chain[1:] if not pems.self_issued(c)]
+    return Bundle(
+        kind=request.kind,
+        name=request.common_name,
+        serial=chain[0].serial_number,
+        certificate_pem=pems.text([chain[0], *intermediates]),
+        key_pem=pems.key_text(secret),
+        chain_pem=pems.text(own),
+    )
 
 
 def verify_key_file(path: Path) -> list[Complaint]:
