@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
@@ -17,8 +18,9 @@ from muster.kernel.errors import Misconfigured, Rejected
 from muster.kernel.files import read_bounded
 from muster.kernel.secrets import Secret
 from muster.kernel.settings import Document, InvalidSettings, Location, Problem, read
-from muster.store.engine import Store
-from muster.store.engine import opened as store_opened
+
+if TYPE_CHECKING:
+    from muster.store.engine import Store
 
 
 def checked(path: Path) -> tuple[ClusterFile | None, list[Problem]]:
@@ -134,6 +136,8 @@ def store_password(cluster: ClusterFile) -> Secret | None:
 
 def cluster_store(cluster: ClusterFile) -> contextlib.AbstractAsyncContextManager[Store]:
     """Open the cluster's store; it may be down, then its units say so."""
+    from muster.store.engine import opened as store_opened
+
     return store_opened(
         cluster.store.url,
         password=store_password(cluster),

@@ -29,8 +29,8 @@ from muster.cluster.parity import (
     unneeded,
 )
 from muster.cluster.statements import Statements
-from muster.foreman import smart_proxy
-from muster.foreman.smart_proxy import SmartProxy
+from muster.foreman import questions
+from muster.foreman.questions import Questions
 from muster.kernel.errors import Denied, Misconfigured, MusterError, NotFound, Unavailable
 from muster.kernel.names import in_url, shown
 from muster.pki.context import Credentials
@@ -159,11 +159,11 @@ class Census:
         if service is None:
             raise Misconfigured("Service smartproxy is disabled, so there is nothing that members could be asked")
         url = f"https://{in_url(member.address)}:{service.member_port}"
-        async with smart_proxy.opened(
+        async with questions.opened(
             url, context=context, server_name=self.balancing.address, timeout_s=self.timeout_s
         ) as proxy:
-            version = _mapping(proxy, "/version", (await proxy.call("GET", "/version")).json())
-            listed = (await proxy.call("GET", "/features")).json()
+            version = _mapping(proxy, "/version", (await proxy.call("/version")).json())
+            listed = (await proxy.call("/features")).json()
             if not isinstance(listed, list):
                 raise Unavailable(f"{url} answers /features with no list: {shown(listed)}")
             names = [str(name) for name in listed]
@@ -241,11 +241,11 @@ class Census:
         return told, [f"{sentence}: nothing fresh stands in the store"]
 
 
-async def _features(proxy: SmartProxy) -> dict[str, Any]:
+async def _features(proxy: Questions) -> dict[str, Any]:
     """Return the answer to ``/v2/features``; empty when the proxy is older than that."""
     path = "/v2/features"
     try:
-        answer = _mapping(proxy, path, (await proxy.call("GET", path)).json())
+        answer = _mapping(proxy, path, (await proxy.call(path)).json())
     except NotFound:
         return {}
     except Denied as e:
@@ -255,7 +255,7 @@ async def _features(proxy: SmartProxy) -> dict[str, Any]:
     return answer
 
 
-def _mapping(proxy: SmartProxy, path: str, said: Any) -> dict[str, Any]:
+def _mapping(proxy: Questions, path: str, said: Any) -> dict[str, Any]:
     if not isinstance(said, dict):
         raise Unavailable(f"{proxy.url} answers {path} with no mapping: {shown(said)}")
     return said

@@ -17,8 +17,8 @@ from typing import Any, Literal
 from muster.balancer.model import Balancing, Question, Server, Service
 from muster.balancer.profiles import CONNECTION, Over
 from muster.balancer.programs import Asker, believing
-from muster.foreman import smart_proxy
-from muster.foreman.smart_proxy import SmartProxy
+from muster.foreman import questions
+from muster.foreman.questions import Questions
 from muster.kernel.errors import Misconfigured, MusterError, Unavailable
 from muster.kernel.names import in_url
 from muster.kernel.reasons import spoken
@@ -115,7 +115,7 @@ class _Asking:
 async def _of_member(asking: _Asking, pairs: list[tuple[Service, Server]]) -> list[Answer]:
     answers = []
     async with contextlib.AsyncExitStack() as stack:
-        proxies: dict[str, SmartProxy] = {}
+        proxies: dict[str, Questions] = {}
         silent: dict[str, tuple[Question, Answer]] = {}
         for service, server in pairs:
             if server.question.kind == "connect":
@@ -124,14 +124,12 @@ async def _of_member(asking: _Asking, pairs: list[tuple[Service, Server]]) -> li
             url = f"https://{in_url(server.address)}:{server.question.port}"
             if url not in proxies:
                 context = asking.contexts[server.question.kind]
-                opened = smart_proxy.opened(
-                    url, context=context, server_name=asking.address, timeout_s=asking.timeout_s
-                )
+                opened = questions.opened(url, context=context, server_name=asking.address, timeout_s=asking.timeout_s)
                 proxies[url] = await stack.enter_async_context(opened)
             # A port that did not answer one question is not waited for with each of the others.
             if url in silent:
-                question, before = silent[url]
-                reason = before.reason.replace(question.uri, server.question.uri)
+                asked, before = silent[url]
+                reason = before.reason.replace(asked.uri, server.question.uri)
                 answer = replace(before, service=service.name, reason=reason)
             else:
                 answer = await _asked(service, server, proxies[url])
@@ -141,9 +139,9 @@ async def _of_member(asking: _Asking, pairs: list[tuple[Service, Server]]) -> li
     return answers
 
 
-async def _asked(service: Service, server: Server, proxy: SmartProxy) -> Answer:
+async def _asked(service: Service, server: Server, proxy: Questions) -> Answer:
     try:
-        answer = await proxy.ask("GET", server.question.uri)
+        answer = await proxy.ask(server.question.uri)
         if server.question.kind == "alive":
             good = answer.status == 200
             reason = "" if good else f"answered {answer.status}"

@@ -17,6 +17,7 @@ from click.types import StringParamType
 
 from muster.cli import NOT_DONE, WRONG
 from muster.cli.options import (
+    Commands,
     cluster_option,
     dry_run_option,
     json_option,
@@ -127,7 +128,7 @@ class _Place:
             yield ca
 
 
-@click.group()
+@click.group(cls=Commands)
 def ca() -> None:
     """The Puppet CA: certificates of Puppet agents, signed by any member."""
 

@@ -19,6 +19,7 @@ import click
 
 from muster.cli import WRONG
 from muster.cli.options import (
+    Commands,
     Days,
     Host,
     Seconds,
@@ -82,7 +83,7 @@ class _Place:
         return ca_paths(self.pki)[0]
 
 
-@click.group()
+@click.group(cls=Commands)
 def certs() -> None:
     """The cluster's own TLS certificates."""
 

@@ -9,11 +9,11 @@ from typing import Any
 import click
 
 from muster.cli import INVALID_SETTINGS
-from muster.cli.options import Host, cluster_option, dry_run_option, json_option, print_json
+from muster.cli.options import Commands, Host, cluster_option, dry_run_option, json_option, print_json
 from muster.kernel.names import shown as shown_name
 
 
-@click.group()
+@click.group(cls=Commands)
 def config() -> None:
     """Write, check and show the cluster file."""
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from muster.authority import checks as authority_room
 from muster.balancer import checks as balancer
 from muster.balancer.model import Balancing, modelled, signs_itself
 from muster.cluster import checks as cluster_room
@@ -19,9 +18,7 @@ from muster.cluster.checks import Resolve
 from muster.cluster.file import ClusterFile, Member
 from muster.cluster.life import Life, in_maintenance
 from muster.doctor import clocks, signer
-from muster.features.dns import checks as dns
-from muster.features.dns.settings import DNSSettings
-from muster.foreman import smart_proxy
+from muster.foreman import questions
 from muster.kernel.clock import Clock
 from muster.kernel.errors import Misconfigured, MusterError
 from muster.kernel.findings import Check, Finding
@@ -114,6 +111,8 @@ class Patient:
     def _of_signing(self) -> list[Check]:
         if self.cluster.authority is None or not signs_itself(self.cluster):
             return signer.checks(self._cluster, self._balancing)
+        from muster.authority import checks as authority_room
+
         # Members that sign out of one ledger cannot have different CAs; what they can lack, the matrix shows.
         return [
             *authority_room.checks(self.cluster.authority, self.pki / "puppet-ca", self.store, self.clock),
@@ -126,8 +125,14 @@ class Patient:
 
     def _of_features(self) -> list[Check]:
         given = self.cluster.features.get("dns")
-        settings = DNSSettings.model_validate(given or {})
-        if given is None or not settings.enabled:
+        if given is None:
+            return []
+        # Imported where there is something to ask: a DNS library takes its time.
+        from muster.features.dns import checks as dns
+        from muster.features.dns.settings import DNSSettings
+
+        settings = DNSSettings.model_validate(given)
+        if not settings.enabled:
             return []
         return dns.checks(settings, (self.cluster.address, *(m.name for m in self.cluster.members)), self._context)
 
@@ -170,10 +175,10 @@ class Patient:
     async def _features_of(self, member: Member, port: int, context: ssl.SSLContext) -> set[str] | None:
         url = f"https://{in_url(member.address)}:{port}"
         try:
-            async with smart_proxy.opened(
+            async with questions.opened(
                 url, context=context, server_name=self.balancing.address, timeout_s=3.0
             ) as proxy:
-                return set((await proxy.call("GET", "/features")).json())
+                return set((await proxy.call("/features")).json())
         except MusterError:
             return None
 

@@ -16,7 +16,7 @@ from typing import Any
 from muster.balancer.model import Balancing, Service
 from muster.cluster.file import ClusterFile
 from muster.doctor.checks import unusable
-from muster.foreman import smart_proxy
+from muster.foreman import questions
 from muster.kernel.errors import MusterError
 from muster.kernel.findings import Finding
 from muster.kernel.names import in_url
@@ -214,13 +214,13 @@ class Prober:
     async def _signing(self, service: Service, way: _Way, findings: tuple[Finding, ...]) -> Cell:
         assert self.puppet_ca is not None  # noqa: S101 - the caller's condition
         try:
-            async with smart_proxy.opened(
+            async with questions.opened(
                 f"https://{way.url}",
                 context=client_context(self.puppet_ca),
                 server_name=self.balancing.address,
                 timeout_s=self.timeout_s,
             ) as authority:
-                answer = await authority.ask("GET", "/status/v1/simple/ca")
+                answer = await authority.ask("/status/v1/simple/ca")
         except MusterError as e:
             return _failing(service, way, str(e), findings)
         if answer.status != 200:
@@ -232,10 +232,10 @@ class Prober:
         context = client_context(self.ca_file, self.certificate, self.key, also=self._also(way))
         url = f"https://{way.url}"
         try:
-            async with smart_proxy.opened(
+            async with questions.opened(
                 url, context=context, server_name=self.balancing.address, timeout_s=self.timeout_s
             ) as proxy:
-                version = (await proxy.call("GET", "/version")).json()
+                version = (await proxy.call("/version")).json()
         except MusterError as e:
             return _failing(service, way, str(e), findings)
         count = len(version.get("modules", {}))
@@ -244,13 +244,13 @@ class Prober:
 
     async def _plain(self, service: Service, way: _Way) -> Cell:
         try:
-            async with smart_proxy.opened(
+            async with questions.opened(
                 f"http://{way.url}",
                 context=None,
                 server_name=None,
                 timeout_s=self.timeout_s,
             ) as proxy:
-                answer = await proxy.ask("GET", "/features" if service.name == "anaconda" else "/")
+                answer = await proxy.ask("/features" if service.name == "anaconda" else "/")
         except MusterError as e:
             return _failing(service, way, str(e))
         if answer.status >= 500:

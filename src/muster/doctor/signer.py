@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from muster.balancer.model import Balancing, Server, Service, signs_itself
 from muster.cluster.file import ClusterFile
-from muster.foreman import smart_proxy
-from muster.foreman.smart_proxy import Answer
+from muster.foreman import questions
+from muster.foreman.answers import Answer
 from muster.kernel.errors import MusterError
 from muster.kernel.findings import Check, Finding
 from muster.kernel.names import in_url
@@ -149,8 +149,8 @@ async def asked(host: str, port: int, *, timeout_s: float = _TIMEOUT_S) -> Answe
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    async with smart_proxy.opened(f"https://{in_url(host)}:{port}", context=context, timeout_s=timeout_s) as proxy:
-        return await proxy.ask("GET", _CA_CERTIFICATE)
+    async with questions.opened(f"https://{in_url(host)}:{port}", context=context, timeout_s=timeout_s) as proxy:
+        return await proxy.ask(_CA_CERTIFICATE)
 
 
 def bundle_in(answer: Answer) -> str | None:

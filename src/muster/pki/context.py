@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-import structlog
 from cryptography import x509
 
 from muster.kernel.clock import SystemClock
 from muster.kernel.errors import Misconfigured
 from muster.kernel.files import fingerprint, read_bounded
+from muster.kernel.log import logger
 from muster.pki import pem as pems
 from muster.pki.facts import distinguished
 
-_log = structlog.get_logger(__name__)
+_log = logger("pki")
 
 
 def server_context(
