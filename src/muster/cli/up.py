@@ -236,12 +236,19 @@ async def _foreground(plan: Any, *, live: bool) -> None:
     try:
         async with local.running(plan) as cluster:
             greeting = greeted(cluster)
-            ready.write_text(greeting)
+            announce(ready, greeting)
             click.echo(greeting, nl=False)
             await (_live(cluster, stop) if live else _spoken(cluster, stop))
             click.echo("Stopping: members drain, then the balancer ends.")
     finally:
         ready.unlink(missing_ok=True)
+
+
+def announce(ready: Path, greeting: str) -> None:
+    """Let whoever started this in the background know: the file is there with all of its text, or not at all."""
+    from muster.kernel.files import write_atomically
+
+    write_atomically(ready, greeting, mode=0o600)
 
 
 def greeted(cluster: Any) -> str:
