@@ -345,7 +345,8 @@ def rotate(
             _rotate_ca(place, view, decision, workshop, look=not no_look, dry_run=dry_run, as_json=as_json)
         else:
             chosen = expiring(view.bundles, place.now, None if every else timedelta(days=within_days))
-            _renew(view, chosen, workshop, dry_run=dry_run, as_json=as_json)
+            soon = "" if every else f" within {within_days} days"
+            _renew(view, chosen, workshop, soon, dry_run=dry_run, as_json=as_json)
 
 
 @certs.command()
@@ -456,7 +457,7 @@ def _requested(place: _Place, at: BundlePaths, facts: CertificateFacts | None) -
     return request.keeping(facts) if facts else request
 
 
-def _renew(view: View, chosen: Sequence[Held], workshop: Workshop, *, dry_run: bool, as_json: bool) -> None:
+def _renew(view: View, chosen: Sequence[Held], workshop: Workshop, soon: str, *, dry_run: bool, as_json: bool) -> None:
     commands = [Reissue(held) for held in chosen]
     refuse_unless_able(commands, workshop)
     if not dry_run:
@@ -473,10 +474,10 @@ def _renew(view: View, chosen: Sequence[Held], workshop: Workshop, *, dry_run: b
         until = "" if dry_run else f"; until {certificate_facts(held.at).not_after:%Y-%m-%d}"
         click.echo(f"{'Would write' if dry_run else 'Wrote'} {held.at.directory}: {names}{until}")
     if not chosen:
-        click.echo("No certificate ends so soon.")
+        click.echo(f"No certificate ends{soon}." if soon else "There is no certificate of this CA.")
     if left:
         click.echo(f"Left alone, another CA issued them: {', '.join(left)}")
-    _print_copies(copies)
+    _print_copies(copies, dry_run=dry_run)
     ca_end = view.old[0].not_valid_after_utc
     if ca_end - view.now <= timedelta(days=max(ALARM_DAYS)):
         click.echo(f"The CA itself ends on {ca_end:%Y-%m-%d}, and with it all of them: muster certs rotate --ca")
@@ -523,14 +524,14 @@ def _rotate_ca(
             }
         )
         return
-    _print_copies(copies)
+    _print_copies(copies, dry_run=dry_run)
     if following:
         say(f"Then: muster certs rotate --ca --step {following[0]}")
 
 
 def _standing(view: View) -> str:
     if not view.begun:
-        return f"CA {CertificateFacts.of(view.top[0]).subject_cn} is not being replaced."
+        return f"CA {CertificateFacts.of(view.top[0]).subject_cn} is not being replaced so far."
     new = f" by {shown(CertificateFacts.of(view.new[0]).subject_cn)}" if view.new else ""
     done = ", ".join(s for s in STEPS if s in view.done) or "nothing"
     return f"CA {shown(CertificateFacts.of(view.old[0]).subject_cn)} is being replaced{new}; done: {done}."
@@ -556,9 +557,11 @@ def _copies(place: _Place, view: View, step: Step) -> list[_Copy]:
     ]
 
 
-def _print_copies(copies: Sequence[_Copy]) -> None:
+def _print_copies(copies: Sequence[_Copy], *, dry_run: bool) -> None:
     if copies:
-        click.echo("Copy what belongs to other hosts, now:")
+        click.echo(
+            f"{'Then would have to reach other hosts:' if dry_run else 'Copy what belongs to other hosts, now:'}"
+        )
     for copy in copies:
         click.echo(f"  {copy.owner}: {copy.path}")
 

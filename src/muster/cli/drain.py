@@ -116,12 +116,13 @@ async def ready(change: Change) -> Result:
 
 def reported(result: Result, as_json: bool) -> int:
     """Print what came of a change and return the exit code."""
+    follows = result.pop("steps_follow", False)
     if as_json:
         print_json(result)
     else:
-        for number, step in enumerate(result.get("steps", ()), 1):
-            click.echo(f"  {number}. {one_line(step)}")
-        click.echo(one_line(result["sentence"]))
+        steps = [f"  {number}. {step}" for number, step in enumerate(result.get("steps", ()), 1)]
+        for text in [result["sentence"], *steps] if follows else [*steps, result["sentence"]]:
+            click.echo(one_line(text))
     return 0 if result["done"] else NOT_DONE
 
 

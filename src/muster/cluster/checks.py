@@ -210,7 +210,7 @@ def other_file(cluster: ClusterFile, whole: ClusterFile, told: Mapping[str, Mapp
             f"{', '.join(names)} {'runs' if len(names) == 1 else 'run'} with another cluster file than this host's",
             "The file was changed and not copied there, or copied and not yet read: who comes and goes a member learns at "
             "once, every other setting when it starts.",
-            "Copy the file to every member; then muster roll -- ssh {member} systemctl restart muster",
+            "Copy the file to every member; then muster roll -- ssh {member} systemctl restart muster-member",
             "warning",
         )
     ]

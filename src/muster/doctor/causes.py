@@ -58,8 +58,8 @@ def dead(members: Sequence[str], entrances: Sequence[Entrance], cells: Sequence[
                 ", ".join(silent),
                 f"None of the {len(silent)} members answers on any port",
                 "The cluster was not started, or this host does not reach the members' network.",
-                "On each member's host: systemctl start muster, or muster serve --member NAME; when they run, look at the "
-                "network from here.",
+                "On each member's host: systemctl start muster-member, or muster serve --member NAME; when they run, look at "
+                "the network from here.",
             )
         ]
     else:
@@ -69,7 +69,7 @@ def dead(members: Sequence[str], entrances: Sequence[Entrance], cells: Sequence[
                 member,
                 f"{member} answers on none of its ports",
                 "The member is stopped, its host is off, or a firewall lies between.",
-                f"On that host: systemctl status muster, or muster serve --member {member}; when it is meant: "
+                f"On that host: systemctl status muster-member, or muster serve --member {member}; when it is meant: "
                 f"muster maintenance {member}",
             )
             for member in silent

@@ -159,3 +159,25 @@ def test_ready_waits_for_balancers_that_hold_the_member_out() -> None:
     assert held(["proxy01.test"]) == "lb has not let it in yet"
     # An older balancer does not say; one that is silent will not.
     assert (held([]), held(None), held(["proxy01.test"], 60), _shut(cluster, {}, "proxy01.test")) == ("", "", "", "")
+
+
+def test_an_added_member_s_needs_are_listed_whole(file: Path) -> None:
+    text = file.read_text().replace('store.db"', f'store.db", password_file: {file.parent}/store.password')
+    text = text.replace("puppetca: {enabled: false}", "puppetca: {listen_port: 8141}")
+    file.write_text(f"{text}authority: {{}}\nfeatures: {{dns: {{nsupdate: {{key_file: {file.parent}/dns.key}}}}}}\n")
+    (file.parent / "store.password").write_text("word")
+    said = run(file, "add", "proxy03.test", "--address", "127.0.0.13", "--dry-run").output
+    pki = file.parent / "pki"
+    for needed in (
+        file, file.parent / "store.password", file.parent / "dns.key", pki / "ca.pem", f"{pki}/members/proxy03.test/",
+        pki / "puppet-ca" / "ca_key.pem", "chown -R muster:", "systemctl enable --now muster-member", f"never {pki}/ca.key",
+    ):  # fmt: skip
+        assert str(needed) in said
+    ruby = run(file, "add", "rb1.test", "--address", "127.0.0.14", "--kind", "foreman", "--dry-run").output
+    assert "a certificate with the names rb1.test and proxy.test" in ruby
+    assert "muster certs import rb1.test" in ruby
+
+
+def test_what_is_left_to_do_comes_after_it_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    reported({"done": True, "steps": ["copy"], "sentence": "What is left to do:", "steps_follow": True}, False)
+    assert capsys.readouterr().out == "What is left to do:\n  1. copy\n"
