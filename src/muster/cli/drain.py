@@ -284,7 +284,9 @@ class Change:
             progress = f"{name} is {spoken(state)}{': ' + waiting if waiting else ''}"
             if waited_s > self.wait_s:
                 return self._result(name, False, f"{progress} after {self.wait_s:g} s; the wish stands.")
-            if progress != told:
+            # That it is ready before it is drained says nothing yet.
+            begins = state == "ready" and self.wanted != "ready" and not waiting
+            if progress != told and not begins:
                 self.say(progress)
                 told = progress
             await asyncio.sleep(0.2)

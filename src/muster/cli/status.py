@@ -362,6 +362,8 @@ def _reasons(found: dict[str, Any]) -> list[Any]:
     """Return why members are not ready, once each: what the sentence about a member says is not said again."""
     by_name = {m["name"].lower(): m for m in found["members"]}
     said: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    every = [a for s in found["services"] for a in s["members"]]
+    silent = {a["member"] for a in every} - {a["member"] for a in every if a["state"] != "unreachable"}
     for service in found["services"]:
         for answer in service["members"]:
             member = by_name.get(answer["member"], {})
@@ -371,7 +373,7 @@ def _reasons(found: dict[str, Any]) -> list[Any]:
             if answer["state"] == "draining" and (member.get("life") or {}).get("state") in _LEAVING:
                 continue
             # A member that is down is down for all services alike.
-            why = "" if stands == "unreachable" else answer["reason"]
+            why = "" if answer["member"] in silent else answer["reason"]
             said.setdefault((answer["member"], why), []).append(answer)
     reasons = []
     for (member, _), answers in said.items():

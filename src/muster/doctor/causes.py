@@ -58,8 +58,8 @@ def dead(members: Sequence[str], entrances: Sequence[Entrance], cells: Sequence[
                 ", ".join(silent),
                 f"None of the {len(silent)} members answers on any port",
                 "The cluster was not started, or this host does not reach the members' network.",
-                "On each member's host: systemctl start muster-member, or muster serve --member NAME; when they run, look at "
-                "the network from here.",
+                "On each member's host: systemctl start muster-member, or muster serve --member NAME; when they run, look "
+                "at the network from here.",
             )
         ]
     else:
