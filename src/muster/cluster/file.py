@@ -86,7 +86,8 @@ class Foreman(Settings):
     trusted_hosts: tuple[FQDN, ...] | None = None
     """Names that may use protected routes. Absent: any client certificate the CA verifies. Empty: nobody."""
     ca_file: Path | None = None
-    """CA that issued Foreman's client certificate, when it is not the cluster CA; trusted beside it."""
+    """CA that issued Foreman's client certificate, when it is not the cluster CA; trusted beside it. Certificates of Ruby
+    members may be of it, too: a file on every balancer's host then."""
     forward_verify: bool = True
     """Whether a name found for a plain HTTP client must resolve back to its address."""
 
