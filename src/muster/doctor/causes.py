@@ -47,8 +47,13 @@ class Cause:
         return any(f.severity == "error" for f in (self.finding, *self.alike))
 
 
-def dead(members: Sequence[str], entrances: Sequence[Entrance], cells: Sequence[Cell]) -> list[Finding]:
-    """Return a finding for each member and entrance where nothing answers at all; one for all when no member does."""
+def dead(
+    members: Sequence[str], entrances: Sequence[Entrance], cells: Sequence[Cell], *, is_here_down: bool = False
+) -> list[Finding]:
+    """Return a finding for each member and entrance where nothing answers at all; one for all when no member does.
+
+    ``is_here_down``: this host's own HAProxy is known not to answer, which says it of the first entrance.
+    """
     silent = [m for m in members if _is_dead(m.lower(), cells)]
     asked = [m for m in members if any(c.path == m.lower() and c.asked for c in cells)]
     if len(silent) > 1 and silent == asked:
@@ -83,7 +88,7 @@ def dead(members: Sequence[str], entrances: Sequence[Entrance], cells: Sequence[
                 "The balancer does not run, listens elsewhere, or a firewall lies between.",
                 "On the balancer's host: systemctl status muster-balancer; compare its addresses with: ss -ltnp",
             )
-            for entrance in entrances
+            for entrance in entrances[1 if is_here_down else 0 :]
             if _is_dead(entrance.path, cells)
         ]
     return found
@@ -148,8 +153,6 @@ def _root(
             or next((f for f in by_code.get("ENTRANCE-DOWN", ()) if f.place == entrance.host), None)
             or next((f for f in by_code.get("SERVICE-NOWHERE", ()) if f.place == service), None)
         )
-    if finding.code == "ENTRANCE-DOWN":
-        return first("BALANCER-DOWN") if entrances and finding.place == entrances[0].host else None
     if finding.code == "SERVICE-NOWHERE":
         return _why_nowhere(finding.place, by_code, members)
     return None
