@@ -130,10 +130,8 @@ async def examination(
     cells, findings = await asyncio.gather(prober.cells(ways_in), examined(patient.checks()))
     names = [str(m.name) for m in cluster.members]
     is_here_down = any(f.code == "BALANCER-DOWN" for f in findings)
-    findings = [
-        *dead(names, ways_in, cells, is_here_down=is_here_down),
-        *in_order([*(f for c in cells for f in c.findings), *findings]),
-    ]
+    gone = dead(names, ways_in, cells, is_here_down=is_here_down)
+    findings = [*gone, *in_order([*(f for c in cells for f in c.findings), *findings])]
     causes = grouped(findings, names, ways_in)
     return {
         "cluster": cluster.cluster,
