@@ -30,7 +30,7 @@ from muster.cluster.file import ClusterFile
 from muster.edge import health, logs, metrics, root
 from muster.edge.feature import FOREMAN_PREFIXES
 from muster.edge.routes import Access, Mount
-from muster.features import FEATURES, settings_models
+from muster.features import manifests, settings_models
 from muster.kernel.errors import MusterError
 from muster.kernel.log import LogRecord, LogRings
 from muster.kernel.names import FQDN
@@ -217,7 +217,7 @@ class _Nobody:
 
 
 def _mounts() -> list[tuple[str, Mount]]:
-    features = [*FEATURES.values(), logs.feature(logs.Timeline(LogRings(), _Nobody()))]
+    features = [*manifests().values(), logs.feature(logs.Timeline(LogRings(), _Nobody()))]
     found = [("–", m) for m in (root.ROOT, root.V2, health.MOUNT, metrics.MOUNT)]
     return found + [(f.name, m) for f in features for m in f.mounts]
 

@@ -474,7 +474,7 @@ def test_invariant_1_while_nobody_knows_who_serves_a_drain_waits_unless_it_is_no
     }
     assert decision.sentence == (
         "Not draining p1 yet: nobody knows who would serve without it (p2 is silent, and its checks pass at b1). "
-        "2 of 2 members are ready."
+        "p2 is silent. 1 of 2 members are ready."
     )
     assert steps(of("p1", wish=wished("drain", forced=True)), lost) == {"p1": "draining"}
     assert steps(of("p1", wish=DRAIN), lost, of("p3")) == {"p1": "draining"}
@@ -501,7 +501,7 @@ def test_invariant_2_the_only_signer_leaves_by_a_forced_wish_and_the_sentence_sa
     ("what", "why"),
     [
         ({"lags": "one version behind"}, "one version behind"),
-        ({"state": "draining"}, "it has not heard of it yet"),
+        ({"state": "draining"}, "it was not told yet that it is wanted back"),
         ({"opinions": {"b1": {**UP, "puppetca": "unknown"}}}, "no check has ended yet: puppetca at b1"),
         ({"opinions": {}}, "no check has ended yet: b1"),
         ({"opinions": {"b1": {}}}, "no check has ended yet: b1"),
@@ -578,7 +578,7 @@ def test_invariant_5_when_nobody_is_ready_who_comes_is_admitted_unchecked() -> N
     ("what", "why"),
     [
         ({"sessions": 3}, "3 connections left"),
-        ({"state": "ready"}, "it has not heard of it yet"),
+        ({"state": "ready"}, "it was not told yet"),
         (
             {"sessions": None, "life": Life("draining", version=3, age_s=2.9)},
             "no balancer reports, so its clients get some time",
@@ -703,6 +703,33 @@ def test_the_sentence_says_where_every_check_fails() -> None:
         "Every check of puppetca, smartproxy fails at b1: it serves unchecked. "
         "Every check of puppetca fails at b2: it serves unchecked. 1 of 1 members are ready."
     )
+
+
+def test_the_sentence_counts_only_members_that_serve_and_names_the_others() -> None:
+    lost = of(
+        "p1", reports=False, state="", ready=frozenset(), takes=ALL, doubts=dict.fromkeys(SERVICES, "p1 is silent")
+    )
+    down = {"b1": dict.fromkeys(SERVICES, "down")}
+    dead = of("p2", kind="foreman", ready=frozenset(), opinions=down)
+    unfit = of("p3", ready=frozenset(), opinions=down)
+    stopping = of("p4", state="stopping")
+    unknown = of("p5", kind="foreman", ready=frozenset(), opinions={})
+    assert decided(viewed(lost, dead, unfit, stopping, of("p6"), unknown)).sentence == (
+        "p1 is silent. p2 fails every check. p3 is ready for nothing. p4 says that it is stopping. "
+        "2 of 6 members are ready."
+    )
+    assert "drained" not in decided(viewed(of("p1", "drained", wish=DRAIN), of("p2"))).sentence
+
+
+def test_a_steward_that_does_not_know_a_member_says_so() -> None:
+    new = of("p9", None, listed=False)
+    decision = decided(viewed(of("p1"), new))
+    assert (decision.commands, decision.waiting) == ((), {"p9": "the cluster file of the steward does not list it"})
+    assert decision.sentence == (
+        "p9 is not admitted: the cluster file of the steward does not list it. 1 of 1 members are ready."
+    )
+    wished_for = decided(viewed(of("p1"), replace(new, reports=False)))
+    assert (wished_for.waiting, wished_for.sentence) == (decision.waiting, "1 of 1 members are ready.")
 
 
 def test_the_sentence_of_an_admission_says_what_it_rests_on() -> None:

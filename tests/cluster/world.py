@@ -217,7 +217,8 @@ class World:
             wishes=self.wishes,
             observed={n: Observed(o, self.now - at) for n, (o, at) in self.observed.items()},
         )
-        return replace(it, members=tuple(replace(m, lags=self.members[m.name].lags) for m in it.members))
+        lags = {name: member.lags for name, member in self.members.items()}
+        return replace(it, members=tuple(replace(m, lags=lags.get(m.name, "")) for m in it.members))
 
     def change(self, step: Become, *, epoch: int) -> None:
         """Compare and set, fenced.

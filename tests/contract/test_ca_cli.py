@@ -418,7 +418,9 @@ def test_each_name_is_done_by_itself_and_the_exit_code_says_when_one_was_not(beg
     assert begun.names("signed") == []
     said = begun.run("sign", "nobody.example.net", "a.example.net", code=NOT_DONE)
     assert said.stdout == "a.example.net: signed\n"
-    assert "nobody.example.net: Invalid certificate subject." in said.stderr
+    assert "nobody.example.net: there is no certificate and no request of that name" in said.stderr
+    told = json.loads(begun.run("sign", "nobody.example.net", "--json", code=NOT_DONE).stdout)
+    assert [(r["name"], r["done"]) for r in told["results"]] == [("nobody.example.net", False)]
     assert begun.run("reject", "b.example.net").stdout == "b.example.net: rejected\n"
     begun.run("sign", "--all", "--ttl-days", "7")
     (c,) = [x for x in begun.json("list") if x["name"] == "c.example.net"]

@@ -20,6 +20,7 @@ from muster.app.settings import cluster_store, loaded
 from muster.balancer.census import Census, Parity
 from muster.balancer.model import modelled
 from muster.balancer.rounds import DriftMetrics, Rounds
+from muster.balancer.survey import surveyed
 from muster.cluster.file import Foreman
 from muster.cluster.roster import Roster
 from muster.cluster.statements import Statements
@@ -27,7 +28,9 @@ from muster.kernel.clock import FakeClock
 from muster.kernel.errors import Misconfigured, Unavailable
 from muster.kernel.files import write_atomically
 from muster.pki import bundles
+from muster.pki.authority import ClusterCA
 from muster.pki.bundles import BundleRequest
+from muster.pki.context import Credentials
 from tests.servers import member, ruby
 from tests.servers.client import PATIENCE_S, Place
 from tests.servers.local import Said, muster
@@ -407,3 +410,30 @@ async def test_a_member_takes_the_census_and_exports_it(pair: Pair) -> None:
     while line not in (text := pair.ours.ask("GET", "/metrics").text):
         assert time.monotonic() < limit, text
         await asyncio.sleep(0.05)
+
+
+async def test_a_ruby_member_of_the_site_s_ca_is_verified_by_foreman_s_ca_file(pair: Pair, tmp_path: Path) -> None:
+    site = ClusterCA.create(tmp_path / "site", "site", now=datetime.now(UTC))
+    names = BundleRequest("member", RUBY, (CLUSTER_ADDRESS,))
+    theirs = bundles.write(site.issue(names, now=datetime.now(UTC)), tmp_path / "site")
+    alone = RubyProxy(Place("127.0.2.10", pair.ours.https.port), TRUSTED)
+    alone.features = pair.ruby.features
+    members = yaml.safe_load(pair.ours.cluster_file.read_text())["members"]
+    members[-1]["address"] = "127.0.2.10"
+    pair.declare(members=members)
+    with ruby.running(alone, theirs, pair.ours.ca):
+        refused = await pair.parity()
+        pair.declare(foreman={"trusted_hosts": [TRUSTED], "ca_file": str(tmp_path / "site" / "ca.pem")})
+        found = await pair.parity()
+        cluster = loaded(pair.ours.cluster_file)
+        shown = Credentials(pair.ours.ca, pair.ours.client(), None, cluster.foreman.ca_file)
+        answers = await surveyed(modelled(cluster), shown)
+        strict = await surveyed(modelled(cluster), replace(shown, site_ca_file=None))
+    # In words, not in Python's.
+    assert "the certificate is not accepted: unable to get local issuer certificate" in refused.unasked[RUBY]
+    assert "SSLCert" not in refused.unasked[RUBY]
+    assert found.unasked == {}
+    assert found.facts[RUBY]["certificate"]["smartproxy"]["chain"] == "verified"
+    said = [(a.member, a.standing) for a in answers if a.service == "smartproxy"]
+    assert said == [(pair.ours.name.lower(), "ready"), (RUBY, "ready")]
+    assert [a.standing for a in strict if a.service == "smartproxy"] == ["ready", "unreachable"]

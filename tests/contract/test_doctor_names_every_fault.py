@@ -54,7 +54,7 @@ from muster.kernel.secrets import Secret
 from muster.kernel.settings import parse
 from muster.pki.authority import ClusterCA
 from muster.pki.bundles import BundlePaths, BundleRequest, paths, write
-from muster.pki.context import client_context, server_context
+from muster.pki.context import Credentials, server_context
 from muster.store.engine import Store
 from muster.store.engine import opened as store_opened
 from tests.servers import bind
@@ -120,6 +120,8 @@ class Machine:
             return self.ready[0], json.dumps(self.ready[1])
         if path == "/features":
             return self.features_status, json.dumps(list(self.features))
+        if path.startswith("/status/v1/simple"):
+            return 200, "running"
         if path.startswith("/puppet-ca/"):
             return (200, self.puppet_ca) if self.puppet_ca else (404, "no such page")
         return self.version_status, json.dumps({"version": self.version, "modules": dict.fromkeys(self.features, "")})
@@ -228,7 +230,7 @@ class World:
             self.pki,
             self.runtime.run,
             store,
-            lambda: client_context(self.pki / "ca.pem", self.client.certificate, self.client.key),
+            Credentials(self.pki / "ca.pem", self.client.certificate, self.client.key, cluster.foreman.ca_file),
             self.clock,
             (self.directory,),
             self._resolved,
@@ -509,7 +511,7 @@ async def test_of_a_member_in_maintenance_only_that_is_said_and_by_whom(world: W
     paths(world.pki, "member", SECOND).key.unlink()
     (found,) = await world.examined()
     assert (found.code, found.place, found.severity) == ("MEMBER-MAINTENANCE", SECOND, "warning")
-    assert found.sentence == f"{SECOND} is in maintenance: put into maintenance by ada: a new disk"
+    assert found.sentence == f"{SECOND} is in maintenance, by ada: a new disk"
     assert (found.cause != "", found.remedy) == (True, f"muster ready {SECOND} when the work is done.")
     assert [(c.path, c.ok, c.asked, c.words) for c in world.cells if c.path == SECOND] == [
         (SECOND, True, False, "maintenance")

@@ -228,7 +228,7 @@ def test_only_what_ends_soon_is_issued_again_and_keeps_its_names(cluster: Path) 
     assert [i["name"] for i in issued] == ["proxy01.example.com"]
     assert run(cluster, "verify").exit_code == 0
     assert {k: sorted(v) for k, v in shown(cluster).items()} == {k: sorted(v) for k, v in before.items()}
-    assert "No certificate ends so soon" in run(cluster, "rotate").output
+    assert "No certificate ends within 30 days." in run(cluster, "rotate").output
     assert len(json.loads(run(cluster, "rotate", "--all", "--json").output)["issued"]) == 3
 
 

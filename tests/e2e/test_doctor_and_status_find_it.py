@@ -68,11 +68,13 @@ async def test_a_stopped_member_is_named_and_the_service_goes_on(local: Local) -
     errors = [f for f in found if f["severity"] == "error"]
     assert {f["place"].rpartition(" ")[2] for f in errors} == {name}, errors
     assert {f["code"] for f in errors} >= {"MEMBER-SILENT"}
+    # One cause, and everything else follows from it.
+    assert (errors[0]["code"], {f["because"] for f in errors[1:]}) == ("MEMBER-DOWN", {"MEMBER-DOWN"})
     assert all(f["remedy"] for f in errors)
     assert {p for (_, p), c in cells.items() if not c["ok"]} == {name}
     assert cells["smartproxy", "balancer"]["ok"]
     assert status.code == 1
-    assert "proxy03 smartproxy: GET https://127.0.0.13" in status.out
+    assert "proxy03 anaconda, smartproxy: GET http" in status.out
     assert f"{name}: silent for" in status.out
 
 

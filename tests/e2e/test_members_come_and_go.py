@@ -180,7 +180,7 @@ async def test_a_member_in_maintenance_is_asked_nothing_and_comes_back_without_a
         await until(rests, "every backend has it in maintenance")
         assert (await lives(local))[name] == "maintenance"
         status = await local.cli("status")
-        assert "put into maintenance by" in status.out
+        assert f"{name}: in maintenance, by " in status.out
         assert "new disk" in status.out
         quiet_until = time.monotonic()
         again = await local.cli("ready", "proxy02")

@@ -55,10 +55,12 @@ async def test_a_drain_loses_no_call_and_says_its_reason_everywhere(local: Local
 
         status = await local.cli("status", "--json")
         text = await local.cli("status")
+        doctor = await local.cli("doctor", "--json")
         balancer = (await local.servers())[name]
         quiet_until = time.monotonic()
 
         again = await local.cli("ready", "proxy02")
+        admitted = [(await local.servers(s))[name].status for s in ("smartproxy", "anaconda")]
         assert again.code == 0, again
 
         async def answers_again() -> bool:
@@ -69,12 +71,17 @@ async def test_a_drain_loses_no_call_and_says_its_reason_everywhere(local: Local
     shown("drain and ready, kept", seen.kept)
     assert [o for o in seen.new + seen.kept if not o.ok or o.resent] == []
     assert by_member([o for o in seen.new if quiet_since < o.start and o.end < quiet_until])[name] == 0
-    assert status.code == 1
+    # Planned: everything serves, and the two commands that monitoring asks agree about it.
+    assert (status.code, doctor.code) == (0, 0), doctor
+    assert [m["stands"] for m in status.json["members"]] == ["ready", "drained", "ready"]
+    # Whoever is told that it is ready may send clients.
+    assert admitted == ["UP", "UP"]
     answer = next(
         a for s in status.json["services"] if s["name"] == "smartproxy" for a in s["members"] if a["member"] == name
     )
     assert (answer["state"], answer["reason"]) == ("draining", "drained by root: new memory")
-    assert "proxy02 smartproxy: drained by root: new memory" in text.out
+    assert f"{name}: drained, by root: new memory\n" in text.out
+    assert text.out.count("new memory") == 1
     assert balancer.status.startswith(("NOLB", "DRAIN"))
 
 

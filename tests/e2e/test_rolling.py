@@ -131,6 +131,37 @@ async def test_the_command_has_the_administrator_s_environment_and_is_heard_whil
     assert json.loads(out)["done"]
 
 
+async def test_a_roll_leaves_alone_who_is_out_because_somebody_wants_it(local: Local, tmp_path: Path) -> None:
+    rests, diary = local.names[2], tmp_path / "diary"
+    assert (await local.cli("maintenance", rests, "--reason", "host is off")).code == 0
+    try:
+        planned, named, status, doctor = await asyncio.gather(
+            local.cli("roll", "--dry-run", "--", "true"),
+            local.cli("roll", "--member", "proxy03", "--", "true"),
+            local.cli("status", "--json"),
+            local.cli("doctor", "--json"),
+        )
+        # What is put into maintenance while the command runs elsewhere is not brought back by it either.
+        second = f"{sys.executable} -m muster maintenance proxy02 --force --wait 30"
+        script = f"echo {{member}} >> {diary}; test {{member}} != {local.names[1]} || {second}"
+        rolled = await local.cli("roll", "--", "sh", "-c", script)
+        lives = {m["name"]: m["life"] for m in (await local.cli("status", "--json")).json["members"]}
+    finally:
+        for name in (rests, local.names[1]):
+            assert (await local.cli("ready", name)).code == 0
+    why = "put into maintenance by root: host is off"
+    assert f"leave {rests} alone" in planned.out
+    assert f"{rests}: left alone, {why}" in planned.out
+    assert (named.code, f"{rests} is {why}; a roll would take it back" in named.err) == (4, True), named
+    assert (status.code, doctor.code) == (0, 0), (status, doctor)
+    assert (rolled.code, diary.read_text().splitlines()) == (0, local.names[:2]), rolled
+    assert f"Rolled over 2 members. Left alone: {rests}." in rolled.out
+    assert f"{local.names[1]}: meanwhile put into maintenance by root; it is left as it is" in rolled.out
+    assert (lives[rests]["state"], lives[rests]["reason"]) == ("maintenance", why)
+    assert lives[local.names[1]]["state"] in ("drained", "maintenance")
+    await until(local.is_steady, "every member is ready again")
+
+
 async def test_a_roll_is_planned_before_it_is_done(local: Local) -> None:
     said = await local.cli("roll", "--dry-run", "--member", "proxy03", "--", "echo", "{member}")
     assert said.code == 0

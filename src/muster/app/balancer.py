@@ -24,7 +24,7 @@ from muster.cluster.observations import Observation, told
 from muster.cluster.steward import Steward
 from muster.kernel import log
 from muster.kernel.errors import MusterError, Unavailable
-from muster.kernel.files import fingerprint, make_directory, write_atomically
+from muster.kernel.files import fingerprint, make_directory, read_bounded, write_atomically
 from muster.store.engine import Store
 
 _log = log.logger("app")
@@ -322,6 +322,7 @@ class BalancerProcess:
         return modelled(self.cluster.without(self._removed))
 
     def _rendered(self, cluster: ClusterFile, which: Balancer) -> str:
+        self._join_issuers(cluster)
         return rendered(
             modelled(cluster.without(self._removed)),
             which=which,
@@ -330,5 +331,24 @@ class BalancerProcess:
             dual_stack=binaries.has_ipv6(),
         )
 
+    def _join_issuers(self, cluster: ClusterFile) -> None:
+        """Write the one file of those who may have issued Ruby members' certificates: HAProxy takes no two.
+
+        Raises:
+            Misconfigured: one of them cannot be read.
+        """
+        site = cluster.foreman.ca_file
+        if site is None or all(m.kind == "muster" for m in cluster.members):
+            return
+        parts = [read_bounded(f, what="CA file").strip() + b"\n" for f in (self.paths.ca, site)]
+        if not self.paths.site_ca.exists() or self.paths.site_ca.read_bytes() != b"".join(parts):
+            write_atomically(self.paths.site_ca, b"".join(parts), mode=0o644)
+
     def _files_on_disk(self) -> tuple[object, ...]:
-        return (fingerprint(self.options.cluster_file), fingerprint(self.paths.check), fingerprint(self.paths.ca))
+        site = self.cluster.foreman.ca_file
+        return (
+            fingerprint(self.options.cluster_file),
+            fingerprint(self.paths.check),
+            fingerprint(self.paths.ca),
+            fingerprint(site) if site is not None else (),
+        )

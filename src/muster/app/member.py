@@ -744,7 +744,7 @@ async def _features_opened(
 ) -> list[Mounted]:
     """Open every feature; one that cannot be opened is listed as failed with its reason and stops nothing else."""
     mounts: list[Mounted] = []
-    manifests: dict[str, Feature] = {**rooms.FEATURES, "logs": logs.feature(timeline)}
+    manifests: dict[str, Feature] = {**rooms.manifests(), "logs": logs.feature(timeline)}
     for name, feature in manifests.items():
         given = cluster.features.get(name)
         # Ruby's default: logs is on until it is switched off, everything else is off until it is named.

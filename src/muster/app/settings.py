@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel
 
 from muster import features as rooms
 from muster.balancer.model import modelled
@@ -13,10 +17,10 @@ from muster.cluster.file import ClusterFile
 from muster.kernel.errors import Misconfigured, Rejected
 from muster.kernel.files import read_bounded
 from muster.kernel.secrets import Secret
-from muster.kernel.settings import Document, InvalidSettings, Problem, read
-from muster.store.engine import Store
-from muster.store.engine import opened as store_opened
-from muster.store.place import Place, unverified
+from muster.kernel.settings import Document, InvalidSettings, Location, Problem, read
+
+if TYPE_CHECKING:
+    from muster.store.engine import Store
 
 
 def checked(path: Path) -> tuple[ClusterFile | None, list[Problem]]:
@@ -26,7 +30,7 @@ def checked(path: Path) -> tuple[ClusterFile | None, list[Problem]]:
         Misconfigured: the file cannot be read.
     """
     try:
-        document = read(path)
+        document = cluster_file.read_present(path)
     except InvalidSettings as e:
         return None, list(e.problems)
     found, cluster = _problems(document)
@@ -43,6 +47,72 @@ def loaded(path: Path) -> ClusterFile:
     if cluster is None:
         raise InvalidSettings(str(path), found)
     return cluster
+
+
+def warnings(path: Path, cluster: ClusterFile) -> list[Problem]:
+    """Return what of a valid file is probably not meant or not safe, and which files it names that are not on this host.
+
+    Raises:
+        Misconfigured: the file cannot be read.
+    """
+    # It brings the database's library with it, which most commands never need.
+    from muster.store.place import Place, unverified
+
+    document = read(path)
+    found = [
+        document.problem(
+            where, f"{file} is not on this host; members and balancers that need it do not start without it"
+        )
+        for where, file in named_files(cluster)
+        if _is_absent(file)
+    ]
+    with contextlib.suppress(Misconfigured):
+        # A URL that cannot be read is the store's to refuse.
+        found += [document.problem(("store", "url"), unverified(h)) for h in Place.parsed(cluster.store.url).unverified]
+    return sorted([*found, *doubts(path, cluster)], key=lambda p: p.line)
+
+
+def doubts(path: Path, cluster: ClusterFile) -> list[Problem]:
+    """As :func:`warnings`, less what other checks of the doctor find out about this host and the store."""
+    document = read(path)
+    found = [w for room in (cluster_file.warnings, rooms.warnings) for w in room(document, cluster)]
+    if cluster.authority is not None and modelled(cluster).service("puppetca") is None:
+        sentence = (
+            "makes the members a Puppet CA, but puppetca is disabled, so balancers lead nobody to it; take enabled: false "
+            "away from services: puppetca:"
+        )
+        found.append(document.problem(("authority",), sentence))
+    return sorted(found, key=lambda p: p.line)
+
+
+def named_files(cluster: ClusterFile) -> Iterator[tuple[Location, Path]]:
+    """Return the files that a cluster's settings name, features' own settings included, and where they stand."""
+    yield from _files_in(cluster, ())
+    models = rooms.settings_models()
+    for name, given in cluster.features.items():
+        if name in models:
+            yield from _files_in(models[name].model_validate(given), ("features", name))
+
+
+def _files_in(settings: BaseModel, above: Location) -> Iterator[tuple[Location, Path]]:
+    for name in type(settings).model_fields:
+        value, here = getattr(settings, name), (*above, name)
+        parts = enumerate(value) if isinstance(value, tuple) else value.items() if isinstance(value, dict) else ()
+        if isinstance(value, BaseModel):
+            yield from _files_in(value, here)
+        elif isinstance(value, Path) and (name.endswith("file") or name in ("policy_executable", "module")):
+            yield here, value
+        for key, part in parts:
+            if isinstance(part, BaseModel):
+                yield from _files_in(part, (*here, key))
+
+
+def _is_absent(file: Path) -> bool:
+    try:
+        return not file.exists()
+    except OSError:
+        # Not ours to see.
+        return False
 
 
 def _problems(document: Document) -> tuple[list[Problem], ClusterFile | None]:
@@ -62,27 +132,6 @@ def _problems(document: Document) -> tuple[list[Problem], ClusterFile | None]:
     return found, cluster
 
 
-def warnings(path: Path, cluster: ClusterFile) -> list[Problem]:
-    """Return what of a file that can be used is probably not meant, or not safe, in order of lines."""
-    found = doubts(path, cluster)
-    document = read(path)
-    with contextlib.suppress(Misconfigured):
-        # A URL that cannot be read is the store's to refuse.
-        found += [document.problem(("store", "url"), unverified(h)) for h in Place.parsed(cluster.store.url).unverified]
-    return sorted(found, key=lambda p: p.line)
-
-
-def doubts(path: Path, cluster: ClusterFile) -> list[Problem]:
-    """As :func:`warnings`, less what other checks of the doctor find out about this host and the store."""
-    document = read(path)
-    found = [w for room in (cluster_file.warnings, rooms.warnings) for w in room(document, cluster)]
-    puppetca = cluster.services.get("puppetca")
-    if cluster.authority is not None and puppetca is not None and not puppetca.enabled:
-        sentence = "is disabled, though authority: makes the members a Puppet CA; no balancer offers it"
-        found.append(document.problem(("services", "puppetca", "enabled"), sentence))
-    return sorted(found, key=lambda p: p.line)
-
-
 def store_password(cluster: ClusterFile) -> Secret | None:
     """Return the first line of the store's password file, if the cluster has one.
 
@@ -100,6 +149,8 @@ def store_password(cluster: ClusterFile) -> Secret | None:
 
 def cluster_store(cluster: ClusterFile) -> contextlib.AbstractAsyncContextManager[Store]:
     """Open the cluster's store; it may be down, then its units say so."""
+    from muster.store.engine import opened as store_opened
+
     return store_opened(
         cluster.store.url,
         password=store_password(cluster),

@@ -17,16 +17,27 @@ from typing import Any
 
 from muster.balancer.model import Balancing
 from muster.cluster.file import ClusterFile, ExpectedDifference, Member
-from muster.cluster.parity import PRESENTED, Drift, compared, fields_of, of_certificate, of_wire, openly, unneeded
+from muster.cluster.parity import (
+    PRESENTED,
+    Drift,
+    compared,
+    fields_of,
+    of_another_file,
+    of_certificate,
+    of_wire,
+    openly,
+    unneeded,
+)
 from muster.cluster.statements import Statements
-from muster.foreman import smart_proxy
-from muster.foreman.smart_proxy import SmartProxy
+from muster.foreman import questions
+from muster.foreman.questions import Questions
 from muster.kernel.errors import Denied, Misconfigured, MusterError, NotFound, Unavailable
 from muster.kernel.names import in_url, shown
-from muster.pki.context import client_context
+from muster.pki.context import Credentials
 from muster.pki.facts import CertificateFacts
 from muster.pki.verify import verify_port
 from muster.store.engine import Store
+from muster.version import VERSION
 
 _CLOSE_S = 1.0
 _MUSTER = "muster"
@@ -102,10 +113,11 @@ class Census:
         Raises:
             Misconfigured: one of our own files cannot be used, or the cluster has no service smartproxy.
         """
-        context = client_context(self.ca_file, self.certificate, self.key)
+        shown = Credentials(self.ca_file, self.certificate, self.key, self.cluster.foreman.ca_file)
+        contexts = {"muster": shown.ours(), "foreman": shown.rubys()}
         members = self.cluster.members
         asked, (told, notes) = await asyncio.gather(
-            asyncio.gather(*(self._of_member(m, context) for m in members)), self._statements(store)
+            asyncio.gather(*(self._of_member(m, contexts[m.kind]) for m in members)), self._statements(store)
         )
         silent = [str(m.name) for m, said in zip(members, asked, strict=True) if said.openly]
         if silent:
@@ -121,6 +133,11 @@ class Census:
                 unasked[name] = said.why
             else:
                 facts[name] = {**facts[name], **_of_statements(told.get(name, {}))}
+        behind = of_another_file(self.cluster, told, VERSION)
+        if behind:
+            notes.append(
+                f"{', '.join(behind)}: another cluster file than the one read here; restart them when it is copied"
+            )
         expected = self.cluster.expected_differences
         drifts = compared(facts, expected)
         # A member that was not asked might have shown the difference.
@@ -142,11 +159,11 @@ class Census:
         if service is None:
             raise Misconfigured("Service smartproxy is disabled, so there is nothing that members could be asked")
         url = f"https://{in_url(member.address)}:{service.member_port}"
-        async with smart_proxy.opened(
+        async with questions.opened(
             url, context=context, server_name=self.balancing.address, timeout_s=self.timeout_s
         ) as proxy:
-            version = _mapping(proxy, "/version", (await proxy.call("GET", "/version")).json())
-            listed = (await proxy.call("GET", "/features")).json()
+            version = _mapping(proxy, "/version", (await proxy.call("/version")).json())
+            listed = (await proxy.call("/features")).json()
             if not isinstance(listed, list):
                 raise Unavailable(f"{url} answers /features with no list: {shown(listed)}")
             names = [str(name) for name in listed]
@@ -167,6 +184,7 @@ class Census:
         return {s.name: f for s, f in zip(services, found, strict=True)}
 
     async def _certificate(self, member: Member, port: int) -> dict[str, Any]:
+        site = self.cluster.foreman.ca_file
         complaints = await verify_port(
             member.address,
             port,
@@ -176,6 +194,7 @@ class Census:
             key=self.key,
             now=self.now,
             timeout_s=self.timeout_s,
+            also=(site,) if member.kind == "foreman" and site is not None else (),
         )
         codes = sorted({c.code for c in complaints if c.severity == "error"})
         leaf = await self._presented(member.address, port)
@@ -222,11 +241,11 @@ class Census:
         return told, [f"{sentence}: nothing fresh stands in the store"]
 
 
-async def _features(proxy: SmartProxy) -> dict[str, Any]:
+async def _features(proxy: Questions) -> dict[str, Any]:
     """Return the answer to ``/v2/features``; empty when the proxy is older than that."""
     path = "/v2/features"
     try:
-        answer = _mapping(proxy, path, (await proxy.call("GET", path)).json())
+        answer = _mapping(proxy, path, (await proxy.call(path)).json())
     except NotFound:
         return {}
     except Denied as e:
@@ -236,7 +255,7 @@ async def _features(proxy: SmartProxy) -> dict[str, Any]:
     return answer
 
 
-def _mapping(proxy: SmartProxy, path: str, said: Any) -> dict[str, Any]:
+def _mapping(proxy: Questions, path: str, said: Any) -> dict[str, Any]:
     if not isinstance(said, dict):
         raise Unavailable(f"{proxy.url} answers {path} with no mapping: {shown(said)}")
     return said

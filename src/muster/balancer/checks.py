@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,7 +15,7 @@ from muster.balancer.haproxy.sockets import MasterSocket, RuntimeSocket, ServerS
 from muster.balancer.haproxy.version import HAProxyVersion
 from muster.balancer.model import Balancing
 from muster.balancer.steering import Place, held_out, noted_refusal
-from muster.balancer.survey import Answer, surveyed
+from muster.balancer.survey import ONLY_THE_PORT, Answer, surveyed
 from muster.cluster.checks import of_refusal
 from muster.cluster.file import Balancer, ClusterFile
 from muster.cluster.life import Life, in_maintenance
@@ -25,6 +24,7 @@ from muster.kernel.files import Account, read_bounded
 from muster.kernel.findings import Check, Finding
 from muster.pki.bundles import paths as bundle_paths
 from muster.pki.checks import of_complaint
+from muster.pki.context import Credentials
 from muster.pki.verify import verify_files
 
 _HEAD = re.compile(r"\A# Rendered by Muster \S+ for balancer (?P<name>\S+) of cluster \S+, (?P<haproxy>HAProxy [\d.]+)")
@@ -250,15 +250,18 @@ class Here:
         ]
 
 
-def checks(balancing: Balancing, context: Callable[[], ssl.SSLContext | None]) -> list[Check]:
-    """Return the checks of what members say; ``context`` is what to ask them with, None when there is nothing."""
+def checks(
+    balancing: Balancing, credentials: Callable[[], Credentials | None], lives: Mapping[str, Life] | None = None
+) -> list[Check]:
+    """Return the checks of what members say; ``credentials`` is what to ask them with, None when there is nothing."""
 
     async def readiness() -> Sequence[Finding]:
-        tls = context()
-        if tls is None:
+        shown = credentials()
+        if shown is None:
             return []
-        answers = await surveyed(balancing, context=tls)
-        return [*_of_answers(answers), *_nowhere(balancing, answers)]
+        leaving = frozenset(name.lower() for name, life in (lives or {}).items() if life.is_leaving)
+        answers = await surveyed(balancing, shown)
+        return [*_of_answers(answers), *_nowhere(balancing, answers, leaving)]
 
     return [Check("readiness", readiness)]
 
@@ -282,8 +285,8 @@ def _of_answers(answers: Sequence[Answer]) -> Iterator[Finding]:
                 "MEMBER-DRAINING",
                 answer.member,
                 f"{answer.member} drains {answer.service}: {answer.reason}",
-                "Somebody asked for it.",
-                f"muster ready {answer.member}",
+                "Somebody asked for it, or its process is being stopped.",
+                f"muster ready {answer.member} when the work is done.",
                 "warning",
             )
         elif answer.standing == "unready":
@@ -294,7 +297,7 @@ def _of_answers(answers: Sequence[Answer]) -> Iterator[Finding]:
                 "The member says so itself.",
                 "Mend what the sentence names; the balancer readmits it by itself.",
             )
-    for member, note in sorted({(a.member, n) for a in answers for n in a.notes if n != "only the port was tried"}):
+    for member, note in sorted({(a.member, n) for a in answers for n in a.notes if not n.startswith(ONLY_THE_PORT)}):
         yield Finding(
             "MEMBER-NOTE",
             member,
@@ -305,9 +308,10 @@ def _of_answers(answers: Sequence[Answer]) -> Iterator[Finding]:
         )
 
 
-def _nowhere(balancing: Balancing, answers: Sequence[Answer]) -> Iterator[Finding]:
+def _nowhere(balancing: Balancing, answers: Sequence[Answer], leaving: frozenset[str]) -> Iterator[Finding]:
+    ready = {a.service for a in answers if a.standing == "ready" and a.member not in leaving}
     for service in balancing.services:
-        if service.servers and not any(a.service == service.name and a.standing == "ready" for a in answers):
+        if service.servers and service.name not in ready:
             yield Finding(
                 "SERVICE-NOWHERE",
                 service.name,

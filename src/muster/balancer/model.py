@@ -69,6 +69,7 @@ class Question:
             ``connect``: the port takes a connection, and the program behind it gives its proof.
         proxied: the asking connection starts with a PROXY v2 header.
         proof: of ``connect``.
+        site: the answer's certificate may also be of ``foreman.ca_file``, as Ruby members' often is.
     """
 
     kind: Literal["ready", "alive", "connect"]
@@ -76,6 +77,7 @@ class Question:
     uri: str = ""
     proxied: bool = False
     proof: Proof = CONNECTION
+    site: bool = False
 
     @property
     def over(self) -> Over:
@@ -322,9 +324,10 @@ def _question(cluster: ClusterFile, row: Row, member: Member, asked: Question) -
         proxy = cluster.edge.proxy_protocol
         proxied = proxy == "required" or (proxy == "accepted" and row.name in muster_services(cluster))
         return Question("ready", _own_port(cluster), f"/health/ready?service={row.name}", proxied)
+    site = cluster.foreman.ca_file is not None and asked.proof.ca_file is None
     if row.name == _SMARTPROXY and asked.proof == KNOWN[_SMARTPROXY].proof:
-        return Question("alive", row.member_port, asked.proof.uri)
-    return asked
+        return Question("alive", row.member_port, asked.proof.uri, site=site)
+    return replace(asked, site=site)
 
 
 def _own_port(cluster: ClusterFile) -> int:

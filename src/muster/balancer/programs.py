@@ -7,7 +7,6 @@ looked at with the cluster's name, from outside (:mod:`muster.pki.verify`).
 from __future__ import annotations
 
 import asyncio
-import os
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from muster.balancer.model import Question
 from muster.balancer.profiles import Over, Proof
 from muster.kernel.names import in_url, shown
+from muster.kernel.reasons import spoken
 
 _HEAD_LIMIT_BYTES = 16 << 10
 _ANSWER_LIMIT_BYTES = 256 << 10
@@ -37,17 +37,16 @@ class Asker:
     async def unproven(self, host: str, question: Question) -> str:
         """Return why the program on the port gave no proof, empty when it gave it; never raises for the program's sake."""
         proof = question.proof
-        what = _spoken(host, question)
+        what = _named(host, question)
         try:
             async with asyncio.timeout(proof.timeout_s):
                 return await self._asked(host, question, what)
         except TimeoutError:
             return f"{what} got no answer within {proof.timeout_s:g} s"
         except ssl.SSLError as e:
-            return f"{what} failed in TLS: {e.reason or e}"
+            return f"{what} failed in TLS: {spoken(e)}"
         except OSError as e:
-            # Loops differ in what they call a refusal; the operating system has one word for it.
-            return f"{what} failed: {os.strerror(e.errno) if e.errno and e.errno > 0 else e.strerror or e}"
+            return f"{what} failed: {spoken(e)}"
 
     async def _asked(self, host: str, question: Question, what: str) -> str:
         over = question.over
@@ -89,21 +88,21 @@ class Asker:
         return ""
 
 
-def believing(certificate: Path, key: Path) -> Callable[[Over], ssl.SSLContext]:
+def believing(certificate: Path | None = None, key: Path | None = None) -> Callable[[Over], ssl.SSLContext]:
     """Return a beginning of TLS that believes whoever answers, and shows the certificate where one is wanted."""
 
     def context(over: Over) -> ssl.SSLContext:
         made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         made.check_hostname = False
         made.verify_mode = ssl.CERT_NONE
-        if over == "mutual":
+        if over == "mutual" and certificate is not None:
             made.load_cert_chain(certificate, key)
         return made
 
     return context
 
 
-def _spoken(host: str, question: Question) -> str:
+def _named(host: str, question: Question) -> str:
     proof = question.proof
     where = f"{in_url(host)}:{question.port}"
     if proof.uri:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -176,7 +176,7 @@ class Steering:
         for order in orders(steered, folded, self._held):
             await self._carry_out(order, folded)
         self._forget({(s.backend, s.server) for s in steered})
-        return observation(
+        seen = observation(
             name,
             balancing,
             states,
@@ -186,6 +186,8 @@ class Steering:
             trouble=trouble,
             totals=summed(totals),
         )
+        # After the orders: who was let in this very moment is held no more.
+        return replace(seen, held=sorted({server for _, server in self._held}))
 
     async def _carry_out(self, order: Order, lives: Mapping[str, Life] | None) -> None:
         try:

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 import click
 
-from muster.cli.options import one_line
+from muster.cli.options import Commands, one_line
 from muster.kernel.errors import MusterError
 from muster.kernel.settings import InvalidSettings
 from muster.version import VERSION
@@ -28,31 +28,44 @@ INTERRUPTED = 130
 # What a device says of a write; such an error names no file.
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
 
-# Command → module, in the order of --help: try out, run, look, change, derive.
-_COMMANDS: Mapping[str, str] = {
-    "demo": "demo",
-    "up": "up",
-    "down": "up",
-    "serve": "serve",
-    "balance": "balance",
-    "status": "status",
-    "doctor": "doctor",
-    "parity": "parity",
-    "explain": "explain",
-    "drain": "drain",
-    "ready": "drain",
-    "maintenance": "drain",
-    "add": "members",
-    "remove": "members",
-    "roll": "roll",
-    "config": "config",
-    "certs": "certs",
-    "ca": "ca",
-    "render": "render",
+# Command → module and the first sentence of its help, in the order of --help: try out, run, look, change, derive. Help that
+# had to import every command would be the slowest of all.
+_COMMANDS: Mapping[str, tuple[str, str]] = {
+    "demo": ("demo", "Run three members behind a real HAProxy, create DNS records through them, examine everything."),
+    "up": ("up", "Run a local cluster: CA, store, members and a real HAProxy on loopback."),
+    "down": ("up", "Stop the local cluster that muster up runs."),
+    "serve": ("serve", "Run one member."),
+    "balance": ("balance", "Run the balancer: HAProxy with the configuration that follows from the cluster file."),
+    "status": ("status", "Show which member is ready for which service, and why not; exit 1 when something needs you."),
+    "doctor": ("doctor", "Examine the cluster; exit 1 when something is wrong."),
+    "parity": ("parity", "Compare the members field by field; exit 1 when they drifted apart."),
+    "explain": (
+        "explain",
+        "Say what became of the finished connections of CLIENT (an address), or of one CONNECTION (ADDRESS:PORT).",
+    ),
+    "drain": ("drain", "Let MEMBER finish what it has and get nothing new; wait until its connections are gone."),
+    "ready": (
+        "drain",
+        "Let MEMBER take clients again, once every balancer's checks of it have passed; wait until it is ready.",
+    ),
+    "maintenance": (
+        "drain",
+        "Drain MEMBER, then stop asking after it: balancers check it no more and nothing complains of it.",
+    ),
+    "add": (
+        "members",
+        "Write MEMBER into the cluster file and issue its certificate; balancers take it in once its checks pass.",
+    ),
+    "remove": ("members", "Drain MEMBER, let balancers forget it, and take it out of the cluster file."),
+    "roll": ("roll", "Drain a member, run COMMAND here, wait until the member is ready again; then the next one."),
+    "config": ("config", "Write, check and show the cluster file."),
+    "certs": ("certs", "The cluster's own TLS certificates."),
+    "ca": ("ca", "The Puppet CA: certificates of Puppet agents, signed by any member."),
+    "render": ("render", "Show or write the configuration of other programs."),
 }
 
 
-class _Commands(click.Group):
+class _Commands(Commands):
     """Imports a command's module when it is asked for: start-up is what a person waits for most often."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
@@ -61,9 +74,12 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
         if name not in _COMMANDS:
             return None
-        module = importlib.import_module(f"muster.cli.{_COMMANDS[name]}")
+        module = importlib.import_module(f"muster.cli.{_COMMANDS[name][0]}")
         command: click.Command = getattr(module, name)
         return command
+
+    def told(self, ctx: click.Context) -> list[tuple[str, str]]:  # noqa: ARG002
+        return [(name, sentence) for name, (_, sentence) in _COMMANDS.items()]
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -17,6 +17,7 @@ from click.types import StringParamType
 
 from muster.cli import NOT_DONE, WRONG
 from muster.cli.options import (
+    Commands,
     cluster_option,
     dry_run_option,
     json_option,
@@ -127,7 +128,7 @@ class _Place:
             yield ca
 
 
-@click.group()
+@click.group(cls=Commands)
 def ca() -> None:
     """The Puppet CA: certificates of Puppet agents, signed by any member."""
 
@@ -155,8 +156,11 @@ async def _awaited(work: Awaitable[int | None]) -> int | None:
 @click.option("--key", "kind", type=click.Choice(_KINDS), help="Of a key in a file. [default: rsa-4096]")
 @click.option("--days", type=click.IntRange(1, 36_500), default=5475, show_default=True, help="How long it is valid.")
 @dry_run_option
+@json_option
 @_placed
-async def init(place: _Place, common_name: str | None, kind: str | None, days: int, dry_run: bool) -> int:
+async def init(
+    place: _Place, common_name: str | None, kind: str | None, days: int, dry_run: bool, as_json: bool
+) -> int:
     """Make a new, self-signed CA: its key where authority.key says, everything else in the store.
 
     A key in a file is made; a signer or a token has its key already, and signs the CA's certificate with it. RSA is what
@@ -180,14 +184,19 @@ async def init(place: _Place, common_name: str | None, kind: str | None, days: i
     async with place.store() as store:
         if dry_run:
             await refuse_unless_new(store, settings, founding)
-            what = f"{founding.kind}, {days} days, its key in" if in_file else f"{days} days, with the key of"
-            click.echo(f"Would make {name}, {what} {holds}.")
-            return 0
-        await founded(store, settings, founding, member=_here())
-    if in_file:
-        click.echo(f"Made {name}; its key is in {holds}. {_copied(settings.key)}")
+        else:
+            await founded(store, settings, founding, member=_here())
+    if dry_run:
+        what = f"{founding.kind}, {days} days, its key in" if in_file else f"{days} days, with the key of"
+        sentence = f"Would make {name}, {what} {holds}."
+    elif in_file:
+        sentence = f"Made {name}; its key is in {holds}. {_copied(settings.key)}"
     else:
-        click.echo(f"Made {name} with the key of {holds}. Every member needs one that holds this key.")
+        sentence = f"Made {name} with the key of {holds}. Every member needs one that holds this key."
+    if as_json:
+        print_json({"common_name": name, "key": holds, "days": days, "dry_run": dry_run, "sentence": sentence})
+    else:
+        click.echo(sentence)
     return 0
 
 
@@ -448,8 +457,11 @@ async def show(place: _Place, certname: str, as_json: bool) -> int:
 @click.option("--all", "every", is_flag=True, help="Every request that waits.")
 @click.option("--ttl-days", type=click.IntRange(1, 18_250), help="How long. [default: authority.cert_ttl_days]")
 @dry_run_option
+@json_option
 @_placed
-async def sign(place: _Place, certnames: tuple[str, ...], every: bool, ttl_days: int | None, dry_run: bool) -> int:
+async def sign(
+    place: _Place, certnames: tuple[str, ...], every: bool, ttl_days: int | None, dry_run: bool, as_json: bool
+) -> int:
     """Sign the requests of CERTNAMES."""
     import json
 
@@ -459,15 +471,16 @@ async def sign(place: _Place, certnames: tuple[str, ...], every: bool, ttl_days:
         names = [json.loads(s)["name"] for s in await authority.statuses("requested")] if every else certnames
         ttl_s = ttl_days * 86_400 if ttl_days else None
         do = None if dry_run else lambda n: authority.sign(n, actor=_actor(), ttl_s=ttl_s)
-        return await _each(authority, names, "sign", do)
+        return await _each(authority, names, "sign", do, as_json=as_json)
 
 
 @ca.command()
 @click.argument("certnames", nargs=-1, required=True, type=_Certname())
 @click.option("--ttl-days", type=click.IntRange(1, 18_250), help="How long. [default: authority.cert_ttl_days]")
 @dry_run_option
+@json_option
 @_placed
-async def renew(place: _Place, certnames: tuple[str, ...], ttl_days: int | None, dry_run: bool) -> int:
+async def renew(place: _Place, certnames: tuple[str, ...], ttl_days: int | None, dry_run: bool, as_json: bool) -> int:
     """Issue the certificates of CERTNAMES anew, for the keys they have; the old ones stay valid until they end.
 
     Hosts fetch theirs with puppet ssl download_cert. Agents of version 8 renew by themselves (allow_auto_renewal).
@@ -475,44 +488,49 @@ async def renew(place: _Place, certnames: tuple[str, ...], ttl_days: int | None,
     ttl_s = ttl_days * 86_400 if ttl_days else None
     async with place.opened("There: clean the host's certificate, and let it ask anew.") as authority:
         do = None if dry_run else lambda n: authority.renew_name(n, actor=_actor(), ttl_s=ttl_s)
-        return await _each(authority, certnames, "renew", do)
+        return await _each(authority, certnames, "renew", do, as_json=as_json)
 
 
 @ca.command()
 @click.argument("certnames", nargs=-1, required=True, type=_Certname())
 @dry_run_option
+@json_option
 @_placed
-async def reject(place: _Place, certnames: tuple[str, ...], dry_run: bool) -> int:
+async def reject(place: _Place, certnames: tuple[str, ...], dry_run: bool, as_json: bool) -> int:
     """Throw the requests of CERTNAMES away."""
     async with place.opened("On {signer}: remove requests/NAME.pem from its CA directory, or in Foreman.") as authority:
         do = None if dry_run else lambda n: authority.reject(n, actor=_actor())
-        return await _each(authority, certnames, "reject", do)
+        return await _each(authority, certnames, "reject", do, as_json=as_json)
 
 
 @ca.command()
 @click.argument("certnames", nargs=-1, required=True, type=_Certname())
 @dry_run_option
+@json_option
 @_placed
-async def revoke(place: _Place, certnames: tuple[str, ...], dry_run: bool) -> int:
+async def revoke(place: _Place, certnames: tuple[str, ...], dry_run: bool, as_json: bool) -> int:
     """Revoke the certificates of CERTNAMES; every member refuses them from now on."""
     async with place.opened("On {signer}: puppetserver ca revoke --certname NAME") as authority:
         do = None if dry_run else lambda n: authority.revoke(n, actor=_actor())
-        return await _each(authority, certnames, "revoke", do)
+        return await _each(authority, certnames, "revoke", do, as_json=as_json)
 
 
 @ca.command()
 @click.argument("certnames", nargs=-1, required=True, type=_Certname())
 @dry_run_option
+@json_option
 @_placed
-async def clean(place: _Place, certnames: tuple[str, ...], dry_run: bool) -> int:
+async def clean(place: _Place, certnames: tuple[str, ...], dry_run: bool, as_json: bool) -> int:
     """Revoke and forget the certificates of CERTNAMES, so that the hosts can ask anew."""
     async with place.opened("On {signer}: puppetserver ca clean --certname NAME") as authority:
         if dry_run:
-            return await _each(authority, certnames, "clean", None)
+            return await _each(authority, certnames, "clean", None, as_json=as_json)
         missing = await authority.clean(certnames, actor=_actor())
-    for name in certnames:
-        click.echo(f"{name}: {'has no certificate' if name in missing else 'cleaned'}", err=name in missing)
-    return NOT_DONE if missing else 0
+    results = [
+        {"name": n, "done": n not in missing, "sentence": "has no certificate" if n in missing else "cleaned"}
+        for n in certnames
+    ]
+    return _each_told(results, "clean", dry_run=False, as_json=as_json)
 
 
 @ca.command()
@@ -541,8 +559,9 @@ async def audit(place: _Place, most: int, certname: str | None, as_json: bool) -
 @click.argument("member")
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="Where the files go.")
 @dry_run_option
+@json_option
 @_placed
-async def issue_member(place: _Place, member: str, output: Path, dry_run: bool) -> int:
+async def issue_member(place: _Place, member: str, output: Path, dry_run: bool, as_json: bool) -> int:
     """Issue MEMBER's Puppet host certificate with the cluster's names, for its agent and its puppetserver.
 
     It replaces an earlier one under that name, which stays valid until it is revoked or ends.
@@ -564,7 +583,11 @@ async def issue_member(place: _Place, member: str, output: Path, dry_run: bool) 
         "On {signer}: puppetserver ca generate --certname NAME --subject-alt-names NAMES"
     ) as authority:
         if dry_run:
-            click.echo(f"Would issue {name} with {', '.join(names)} into {output}.")
+            sentence = f"Would issue {name} with {', '.join(names)} into {output}."
+            if as_json:
+                print_json({"name": name, "names": names, "files": [], "dry_run": True, "sentence": sentence})
+            else:
+                click.echo(sentence)
             return 0
         made = await host_files(authority, name, names)
         crl = (await authority.lists()).pem
@@ -574,11 +597,17 @@ async def issue_member(place: _Place, member: str, output: Path, dry_run: bool) 
     ):  # fmt: skip
         make_directory(file.parent, mode=0o750)
         write_atomically(file, content, mode=mode)
-        click.echo(f"Wrote {file}")
-    click.echo(
+        if not as_json:
+            click.echo(f"Wrote {file}")
+    sentence = (
         "Copy them below the host's ssldir (puppet config print ssldir), then there: chown -R puppet:puppet SSLDIR; "
         "restorecon -R SSLDIR where SELinux is on."
     )
+    if as_json:
+        files = [str(f) for f in (key, certificate, bundle, lists)]
+        print_json({"name": name, "names": names, "files": files, "dry_run": False, "sentence": sentence})
+    else:
+        click.echo(sentence)
     return 0
 
 
@@ -668,24 +697,48 @@ def _signers_issuer(ca_path: Path | None, key_path: Path, key: Any) -> Any:
     return issuer
 
 
-async def _each(authority: Any, names: Any, verb: str, do: Callable[[str], Awaitable[None]] | None) -> int:
+async def _each(
+    authority: Any, names: Any, verb: str, do: Callable[[str], Awaitable[None]] | None, *, as_json: bool
+) -> int:
     """Do it to each name by itself, or say whether it would be done; one that fails stops no other."""
     from muster.kernel.errors import MusterError
 
-    failed = 0
+    results: list[dict[str, Any]] = []
     done = {"sign": "signed", "renew": "renewed", "reject": "rejected", "revoke": "revoked"}
     for name in dict.fromkeys(names):
         try:
             if do is None:
                 await _foreseen(authority, verb, name)
-                click.echo(f"Would {verb} {name}.")
+                sentence = f"Would {verb} {name}."
             else:
                 await do(name)
-                click.echo(f"{name}: {done[verb]}")
+                sentence = done[verb]
+            results.append({"name": name, "done": True, "sentence": sentence})
         except MusterError as e:
-            click.echo(f"{name}: {e}", err=True)
-            failed += 1
-    return NOT_DONE if failed else 0
+            results.append({"name": name, "done": False, "sentence": _plainly(str(e), verb)})
+    return _each_told(results, verb, dry_run=do is None, as_json=as_json)
+
+
+# The CA's own words are Puppet's, for agents and Foreman; these are for whoever gives the command.
+_PLAINLY = {
+    "Invalid certificate subject.": "there is no certificate and no request of that name",
+    "without a certificate request": "it has no certificate request: it is signed already, or was revoked",
+}
+
+
+def _plainly(said: str, verb: str) -> str:
+    return next((words for part, words in _PLAINLY.items() if part in said and verb in ("sign", "revoke")), said)
+
+
+def _each_told(results: list[dict[str, Any]], verb: str, *, dry_run: bool, as_json: bool) -> int:
+    """Print what came of each name and return the exit code."""
+    if as_json:
+        print_json({"wanted": verb, "dry_run": dry_run, "results": results})
+    else:
+        for r in results:
+            would = dry_run and r["done"]
+            click.echo(r["sentence"] if would else f"{r['name']}: {r['sentence']}", err=not r["done"])
+    return 0 if all(r["done"] for r in results) else NOT_DONE
 
 
 async def _foreseen(authority: Any, verb: str, name: str) -> None:

@@ -19,6 +19,7 @@ import click
 
 from muster.cli import WRONG
 from muster.cli.options import (
+    Commands,
     Days,
     Host,
     Seconds,
@@ -51,7 +52,7 @@ from muster.pki.complaints import ALARM_DAYS, Complaint
 from muster.pki.facts import CertificateFacts
 from muster.pki.rotation import SETTLE, STEPS, Decision, Held, Reissue, Step, View, decided, expiring
 from muster.pki.trust_files import verify_trust_file
-from muster.pki.verify import verify_files, verify_key_file, verify_port
+from muster.pki.verify import imported, verify_files, verify_key_file, verify_port
 
 BALANCER = "balancer"
 
@@ -83,7 +84,7 @@ class _Place:
         return ca_paths(self.pki)[0]
 
 
-@click.group()
+@click.group(cls=Commands)
 def certs() -> None:
     """The cluster's own TLS certificates."""
 
@@ -99,6 +100,7 @@ def _placed(command: Callable[..., None]) -> Callable[..., None]:
     return cluster_option(pki_option(with_place))
 
 
+_FILE = click.Path(path_type=Path, dir_okay=False)
 _key_kind = click.option(
     "--key", "key_kind", type=click.Choice(get_args(KeyKind)), default="ec-p256", show_default=True
 )
@@ -107,27 +109,35 @@ _key_kind = click.option(
 @certs.command()
 @click.option("--ca-cert", type=click.Path(path_type=Path), help="Adopt this CA; its issuers up to the root follow it.")
 @click.option("--ca-key", type=click.Path(path_type=Path), help="The key of that CA.")
+@click.option("--ca-passphrase-file", type=_FILE, help="File whose first line opens --ca-key; the key stays encrypted.")
 @click.option("--days", type=Days(), default=3650, show_default=True, help="How long a new CA is valid.")
 @click.option("--replace", is_flag=True, help="Replace the CA that is there; a copy is kept.")
 @_key_kind
+@json_option
 @dry_run_option
 @_placed
 def init(
     place: _Place,
     ca_cert: Path | None,
     ca_key: Path | None,
+    ca_passphrase_file: Path | None,
     days: int,
     replace: bool,
     key_kind: KeyKind,
     dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Make the cluster's CA, or adopt one the site has."""
     if (ca_cert is None) != (ca_key is None):
         raise click.UsageError("--ca-cert and --ca-key belong together")
+    if ca_passphrase_file is not None and ca_key is None:
+        raise click.UsageError("--ca-passphrase-file opens --ca-key")
     certificate, key = ca_paths(place.pki)
     if ca_cert is not None and ca_key is not None:
         pem, key_pem = read_bounded(ca_cert, what="CA certificate"), read_bounded(ca_key, what="CA key")
-        ca = ClusterCA.adopt(place.pki, pem, key_pem, now=place.now, overwrite=replace, dry=dry_run)
+        ca = ClusterCA.adopt(
+            place.pki, pem, key_pem, now=place.now, overwrite=replace, dry=dry_run, passphrase_file=ca_passphrase_file
+        )
         source = f"adopting {ca_cert}"
     else:
         name = place.cluster.cluster
@@ -135,10 +145,14 @@ def init(
             place.pki, name, now=place.now, valid_days=days, key_kind=key_kind, overwrite=replace, dry=dry_run
         )
         source = f"a new CA for cluster {name}, {days} days"
+    facts = CertificateFacts.of(ca.certificate)
+    if as_json:
+        written = {"certificate": str(certificate), "key": str(key)}
+        print_json({"dry_run": dry_run, "source": source, **written, "ca": facts.as_json()})
+        return
     if dry_run:
         click.echo(f"Would write {certificate} and {key} (0600): {source}")
         return
-    facts = CertificateFacts.of(ca.certificate)
     click.echo(f"Wrote {certificate} and {key} (0600); valid until {facts.not_after:%Y-%m-%d}")
 
 
@@ -150,6 +164,7 @@ def init(
 @click.option("--days", type=Days(), default=825, show_default=True, help="How long the certificates are valid.")
 @click.option("--drop-names", is_flag=True, help="Forget names that only the present certificate has.")
 @_key_kind
+@json_option
 @dry_run_option
 @_placed
 def issue(
@@ -162,6 +177,7 @@ def issue(
     drop_names: bool,
     key_kind: KeyKind,
     dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Issue a bundle with a new key: for MEMBERS by name, for clients, for the balancer."""
     if not (members or every or clients or balancer):
@@ -176,15 +192,80 @@ def issue(
     placed = [(request, paths(place.pki, request.kind, request.common_name)) for request in requests]
     for _, at in placed:
         refuse_unless_ours(at)
+    issued = []
     for request, at in placed:
         wanted = request if drop_names else _keeping(request, at)
-        names = ", ".join((*wanted.dns_names, *wanted.addresses))
-        if dry_run:
-            click.echo(f"Would write {at.directory}: {names}")
-            continue
-        bundle = ca.issue(wanted, now=place.now, valid_days=days)
+        if not dry_run:
+            write(ca.issue(wanted, now=place.now, valid_days=days), place.pki)
+        until = None if dry_run else certificate_facts(at).not_after
+        issued.append((wanted, at, until))
+        if not as_json:
+            names = ", ".join((*wanted.dns_names, *wanted.addresses))
+            ends = f"; until {until:%Y-%m-%d}" if until else ""
+            click.echo(f"{'Would write' if dry_run else 'Wrote'} {at.directory}: {names}{ends}")
+    if as_json:
+        rows = [
+            {
+                "kind": w.kind,
+                "name": w.common_name,
+                "directory": str(at.directory),
+                "names": list(w.dns_names),
+                "addresses": list(w.addresses),
+                **({"not_after": until.isoformat()} if until else {}),
+            }
+            for w, at, until in issued
+        ]
+        print_json({"dry_run": dry_run, "issued": rows})
+
+
+@certs.command(name="import")
+@click.argument("member", required=False)
+@click.option("--client", help="The bundle of a client: Foreman, an administrator.")
+@click.option("--balancer", is_flag=True, help="What the balancer shows in its checks.")
+@click.option(
+    "--cert", "certificate", type=_FILE, required=True, help="The certificate; its intermediate CAs follow it."
+)
+@click.option("--cert-key", "key", type=_FILE, required=True, help="Its key, without a passphrase.")
+@json_option
+@dry_run_option
+@_placed
+def import_(
+    place: _Place,
+    member: str | None,
+    client: str | None,
+    balancer: bool,
+    certificate: Path,
+    key: Path,
+    as_json: bool,
+    dry_run: bool,
+) -> None:
+    """Take over a bundle of MEMBER, a client or the balancer that was made elsewhere, such as by Foreman's installer.
+
+    It must be good for what it is imported as: names, dates, purpose, and an issuer that its users trust: the cluster's
+    CA, or foreman.ca_file for clients and Ruby members.
+    """
+    if sum((member is not None, client is not None, balancer)) != 1:
+        raise click.UsageError("Give one of MEMBER, --client and --balancer")
+    if member is not None:
+        request = BundleRequest("member", place.cluster.member(member).name)
+    else:
+        request = BundleRequest("client", client) if client is not None else BundleRequest("balancer", BALANCER)
+    at = paths(place.pki, request.kind, request.common_name)
+    refuse_unless_ours(at)
+    also = _also(place, request.kind, request.common_name)
+    bundle = imported(request, certificate, key, place.ca_file, names=_names(place, at), also=also, now=place.now)
+    if not dry_run:
         write(bundle, place.pki)
-        click.echo(f"Wrote {at.directory}: {names}; until {certificate_facts(at).not_after:%Y-%m-%d}")
+    facts = CertificateFacts.from_pem(bundle.certificate_pem.encode(), str(certificate))
+    if as_json:
+        told = {"kind": request.kind, "name": request.common_name, "directory": str(at.directory)}
+        print_json({"dry_run": dry_run, **told, "certificate": facts.as_json()})
+        return
+    carried = ", ".join(shown(n) for n in (*facts.names, *facts.addresses))
+    click.echo(
+        f"{'Would write' if dry_run else 'Wrote'} {at.directory}: {carried}; until {facts.not_after:%Y-%m-%d}, issued by "
+        f"{shown(facts.issuer)}"
+    )
 
 
 @certs.command()
@@ -201,6 +282,7 @@ def issue(
 @click.option("--step", type=click.Choice(STEPS), help="With --ca: do this step and no other.")
 @click.option("--ca-cert", type=click.Path(path_type=Path), help="With --ca: adopt this as the new CA.")
 @click.option("--ca-key", type=click.Path(path_type=Path), help="The key of that CA.")
+@click.option("--ca-passphrase-file", type=_FILE, help="File whose first line opens --ca-key; the key stays encrypted.")
 @click.option("--ca-days", type=Days(), default=3650, show_default=True, help="How long a new CA is valid.")
 @click.option("--days", type=Days(), default=825, show_default=True, help="How long the certificates are valid.")
 @click.option(
@@ -223,6 +305,7 @@ def rotate(
     step: Step | None,
     ca_cert: Path | None,
     ca_key: Path | None,
+    ca_passphrase_file: Path | None,
     ca_days: int,
     days: int,
     settle_s: float,
@@ -246,7 +329,9 @@ def rotate(
         # Only an interruption can have left something there, and nobody has seen that CA.
         if ca_cert is not None and ca_key is not None:
             pem, key_pem = read_bounded(ca_cert, what="CA certificate"), read_bounded(ca_key, what="CA key")
-            return ClusterCA.adopt(directory, pem, key_pem, now=place.now, overwrite=True, dry=dry)
+            return ClusterCA.adopt(
+                directory, pem, key_pem, now=place.now, overwrite=True, dry=dry, passphrase_file=ca_passphrase_file
+            )
         name = place.cluster.cluster
         return ClusterCA.create(
             directory, name, now=place.now, valid_days=ca_days, common_name=common_name, overwrite=True, dry=dry
@@ -261,7 +346,8 @@ def rotate(
             _rotate_ca(place, view, decision, workshop, look=not no_look, dry_run=dry_run, as_json=as_json)
         else:
             chosen = expiring(view.bundles, place.now, None if every else timedelta(days=within_days))
-            _renew(view, chosen, workshop, dry_run=dry_run, as_json=as_json)
+            soon = "" if every else f" within {within_days} days"
+            _renew(view, chosen, workshop, soon, dry_run=dry_run, as_json=as_json)
 
 
 @certs.command()
@@ -379,7 +465,7 @@ def _requested(place: _Place, at: BundlePaths, facts: CertificateFacts | None) -
     return request.keeping(facts) if facts else request
 
 
-def _renew(view: View, chosen: Sequence[Held], workshop: Workshop, *, dry_run: bool, as_json: bool) -> None:
+def _renew(view: View, chosen: Sequence[Held], workshop: Workshop, soon: str, *, dry_run: bool, as_json: bool) -> None:
     commands = [Reissue(held) for held in chosen]
     refuse_unless_able(commands, workshop)
     if not dry_run:
@@ -396,10 +482,10 @@ def _renew(view: View, chosen: Sequence[Held], workshop: Workshop, *, dry_run: b
         until = "" if dry_run else f"; until {certificate_facts(held.at).not_after:%Y-%m-%d}"
         click.echo(f"{'Would write' if dry_run else 'Wrote'} {held.at.directory}: {names}{until}")
     if not chosen:
-        click.echo("No certificate ends so soon.")
+        click.echo(f"No certificate ends{soon}." if soon else "There is no certificate of this CA.")
     if left:
         click.echo(f"Left alone, another CA issued them: {', '.join(left)}")
-    _print_copies(copies)
+    _print_copies(copies, dry_run=dry_run)
     ca_end = view.old[0].not_valid_after_utc
     if ca_end - view.now <= timedelta(days=max(ALARM_DAYS)):
         click.echo(f"The CA itself ends on {ca_end:%Y-%m-%d}, and with it all of them: muster certs rotate --ca")
@@ -446,14 +532,14 @@ def _rotate_ca(
             }
         )
         return
-    _print_copies(copies)
+    _print_copies(copies, dry_run=dry_run)
     if following:
         say(f"Then: muster certs rotate --ca --step {following[0]}")
 
 
 def _standing(view: View) -> str:
     if not view.begun:
-        return f"CA {CertificateFacts.of(view.top[0]).subject_cn} is not being replaced."
+        return f"CA {CertificateFacts.of(view.top[0]).subject_cn} is not being replaced so far."
     new = f" by {shown(CertificateFacts.of(view.new[0]).subject_cn)}" if view.new else ""
     done = ", ".join(s for s in STEPS if s in view.done) or "nothing"
     return f"CA {shown(CertificateFacts.of(view.old[0]).subject_cn)} is being replaced{new}; done: {done}."
@@ -479,9 +565,11 @@ def _copies(place: _Place, view: View, step: Step) -> list[_Copy]:
     ]
 
 
-def _print_copies(copies: Sequence[_Copy]) -> None:
+def _print_copies(copies: Sequence[_Copy], *, dry_run: bool) -> None:
     if copies:
-        click.echo("Copy what belongs to other hosts, now:")
+        click.echo(
+            f"{'Then would have to reach other hosts:' if dry_run else 'Copy what belongs to other hosts, now:'}"
+        )
     for copy in copies:
         click.echo(f"  {copy.owner}: {copy.path}")
 
@@ -548,8 +636,19 @@ def _of_port(place: _Place, host: str, port: int, name: str, client: str | None,
             key=own.key if own else None,
             now=place.now,
             timeout_s=timeout_s,
+            also=_also_of(place, host),
         )
     )
+
+
+def _also_of(place: _Place, host: str) -> tuple[Path, ...]:
+    """Return who else may have issued the certificate that a host shows: of a Ruby member, and of a balancer before one."""
+    if not place.cluster_file.exists() or place.cluster.foreman.ca_file is None:
+        return ()
+    members = place.cluster.members
+    here = next((m for m in members if host in (str(m.name), m.address)), None)
+    is_ruby = here.kind == "foreman" if here is not None else any(m.kind == "foreman" for m in members)
+    return (place.cluster.foreman.ca_file,) if is_ruby else ()
 
 
 def _address(place: _Place, host: str) -> str:
@@ -568,7 +667,8 @@ def _of_everything(place: _Place, reader: Account | None) -> list[Complaint]:
     known = {b.directory for b in bundles}
     if place.cluster_file.exists():
         # A member that has no bundle yet is the commonest finding, and no directory shows it.
-        expected = [paths(place.pki, "member", m.name) for m in place.cluster.members]
+        # A Ruby one may have what its installer gave it.
+        expected = [paths(place.pki, "member", m.name) for m in place.cluster.members if m.kind == "muster"]
         bundles = [b for b in expected if b.directory not in known] + bundles
         if place.cluster.foreman.ca_file is not None:
             found += verify_trust_file(place.cluster.foreman.ca_file)
@@ -579,7 +679,17 @@ def _of_everything(place: _Place, reader: Account | None) -> list[Complaint]:
 
 
 def _of_bundle(place: _Place, at: BundlePaths, reader: Account | None) -> list[Complaint]:
-    return verify_files(at, place.ca_file, _names(place, at), place.now, reader=reader)
+    also = _also(place, at.kind, at.name)
+    return verify_files(at, place.ca_file, _names(place, at), place.now, reader=reader, also=also)
+
+
+def _also(place: _Place, kind: str, name: str) -> tuple[Path, ...]:
+    """Return who may have issued a bundle beside the cluster's CA: of Foreman and of Ruby members it may be the site's."""
+    site = place.cluster.foreman.ca_file if place.cluster_file.exists() else None
+    if site is None or kind == "balancer":
+        return ()
+    is_ours = kind == "member" and any(m.name == name and m.kind == "muster" for m in place.cluster.members)
+    return () if is_ours else (site,)
 
 
 def _names(place: _Place, at: BundlePaths) -> Sequence[str]:
@@ -587,8 +697,10 @@ def _names(place: _Place, at: BundlePaths) -> Sequence[str]:
         for member in place.cluster.members:
             if member.name == at.name:
                 request = member_request(place.cluster, member)
-                return (*request.dns_names, *request.addresses)
-    return (at.name,)
+                # Everybody asks for the cluster's name; an installer of Foreman's writes no addresses.
+                return (*request.dns_names, *(request.addresses if member.kind == "muster" else ()))
+    # The balancer's name is nobody's business: its checks are known by their issuer.
+    return (at.name,) if at.kind != "balancer" else ()
 
 
 def _facts_of(path: Path) -> CertificateFacts | dict[str, str]:

@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Any
 
 
-def asking_context(pki: Path) -> Any:
-    """Return the TLS context for questions to members: our CA, and the balancer's check certificate when it is here."""
+def credentials(pki: Path, cluster: Any) -> Any:
+    """Return those for questions to members: our CA, and the balancer's check certificate when it is here."""
     from muster.pki.bundles import paths
-    from muster.pki.context import client_context
+    from muster.pki.context import Credentials
 
     bundle = paths(pki, "balancer", "balancer")
-    if bundle.certificate.exists():
-        return client_context(pki / "ca.pem", bundle.certificate)
-    return client_context(pki / "ca.pem")
+    certificate = bundle.certificate if bundle.certificate.exists() else None
+    return Credentials(pki / "ca.pem", certificate, site_ca_file=cluster.foreman.ca_file)
 
 
 def client_bundle(pki: Path, trusted: Any, client: str | None) -> tuple[Path | None, Path | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,10 @@ def doctor(
     outside: str | None,
     client: str | None,
 ) -> int:
-    """Examine the cluster; exit 1 when something is wrong. Changes nothing."""
+    """Examine the cluster; exit 1 when something is wrong. Changes nothing.
+
+    What has one cause is said once, first causes first; --json has every single finding.
+    """
     pki = pki_directory(cluster_path, pki_path)
     found = asyncio.run(examination(cluster_path, pki, balancer_host, client, run=run_path, outside=outside))
     if as_json:
@@ -58,7 +62,7 @@ def doctor(
         from rich.console import Console
 
         console = Console()
-        for part in shown(found):
+        for part in shown(found, console.width):
             console.print(part)
     return 0 if found["healthy"] else WRONG
 
@@ -116,9 +120,10 @@ async def _examined(
 ) -> dict[str, Any]:
     from muster.app.settings import doubts, loaded
     from muster.balancer.model import modelled, signs_itself
-    from muster.cli.credentials import asking_context, client_bundle
+    from muster.cli.credentials import client_bundle, credentials
     from muster.cluster.checks import known_lives
     from muster.cluster.life import in_maintenance
+    from muster.doctor.causes import dead, grouped
     from muster.doctor.checks import Patient, of_settings
     from muster.doctor.examine import examined, in_order
     from muster.doctor.matrix import THROUGH_BALANCER, Prober, entrances
@@ -143,6 +148,8 @@ async def _examined(
         puppet_ca=puppet_ca,
         lacks_bundle=itself and puppet_ca is None,
         resting=in_maintenance(lives or {}),
+        site_ca_file=cluster.foreman.ca_file,
+        ruby=frozenset(str(m.name).lower() for m in cluster.members if m.kind == "foreman"),
     )
     ways_in = entrances(cluster, balancer_host, outside)
     patient = Patient(
@@ -151,14 +158,18 @@ async def _examined(
         pki,
         run,
         lambda: _store(cluster),
-        lambda: asking_context(pki),
+        credentials(pki, cluster),
         clock,
         (file.parent,) if (file := _store_file(cluster)) else (),
         lives=lives,
     )
     cells, findings = await asyncio.gather(prober.cells(ways_in), examined(patient.checks()))
     settings = of_settings(cluster_path, doubts(cluster_path, cluster))
-    findings = in_order([*(f for c in cells for f in c.findings), *findings, *settings])
+    names = [str(m.name) for m in cluster.members]
+    is_here_down = any(f.code == "BALANCER-DOWN" for f in findings)
+    gone = dead(names, ways_in, cells, is_here_down=is_here_down)
+    findings = [*gone, *in_order([*(f for c in cells for f in c.findings), *findings, *settings])]
+    causes = grouped(findings, names, ways_in)
     return {
         "cluster": cluster.cluster,
         "address": cluster.address,
@@ -169,7 +180,10 @@ async def _examined(
         "healthy": all(c.ok for c in cells) and not any(f.severity == "error" for f in findings),
         "services": [{"name": s.name, "listen_port": s.listen_port} for s in balancing.services],
         "cells": [c.as_json() for c in cells],
-        "findings": [f.as_json() for f in findings],
+        "causes": [{"code": c.finding.code, "place": c.finding.place, "findings": len(c.findings)} for c in causes],
+        "findings": [
+            {**f.as_json(), "because": c.finding.code if f in c.follows else None} for c in causes for f in c.findings
+        ],
     }
 
 
@@ -202,33 +216,103 @@ def _store_file(cluster: Any) -> Path | None:
         return None
 
 
-def shown(found: dict[str, Any]) -> list[Any]:
-    """Return what a person sees: the table, then findings with cause and remedy."""
-    from rich.table import Table
+def shown(found: dict[str, Any], width: int = 200) -> list[Any]:
+    """Return what a person sees: the table for a terminal of that width, then findings with cause and remedy."""
     from rich.text import Text
+
+    fits = _SERVICE_COLUMN + _PATH_COLUMN * len(_paths(found)) <= width
+    parts: list[Any] = [_table(found) if fits else _by_path(found)]
+    causes = _causes(found)
+    for first, alike, follows in causes:
+        style = "red" if "error" in (f["severity"] for f in (first, *alike)) else "yellow"
+        # A finding may quote a member, a server or a file.
+        parts.append(line(f"{first['code']}: {first['sentence']}", style))
+        for label in ("cause", "remedy"):
+            if first[label]:
+                parts.append(line(f"    {label}: {first[label]}"))
+        if alike:
+            parts.append(line(f"    the same of: {_listed([f['place'] for f in alike])}"))
+        if follows:
+            codes = Counter(f["code"] for f in follows)
+            told = [code + (f" ({count})" if count > 1 else "") for code, count in codes.items()]
+            parts.append(line(f"    from it follows: {_listed(told)}", "dim"))
+    errors = [c for c in causes if "error" in (f["severity"] for f in (c[0], *c[1]))]
+    count = sum(f["severity"] == "error" for f in found["findings"])
+    said = f"{_counted(count, 'error')}" + (f" of {_counted(len(errors), 'cause')}" if len(errors) < count else "")
+    parts.append(Text("Healthy." if found["healthy"] else f"{said}.", style="bold"))
+    return parts
+
+
+_MOST_LISTED = 8
+# Cells wrap between words; narrower than that they would be cut within one.
+_SERVICE_COLUMN, _PATH_COLUMN = 20, 13
+
+
+def _head(name: str) -> str:
+    return name.split(".")[0]
+
+
+def _paths(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return every path a service is asked over, and what it is called."""
+    direct = [(m.lower(), f"{_head(m)} direct") for m in found["members"]]
+    return [
+        *direct,
+        *((e["path"], e["words"] + (f", {e['host']}" if e["path"] == "outside" else "")) for e in found["entrances"]),
+    ]
+
+
+def _table(found: dict[str, Any]) -> Any:
+    from rich.table import Table
 
     table = Table(title=f"{found['cluster']} at {found['address']}", title_justify="left")
     table.add_column("service")
-    for name in found["members"]:
-        table.add_column(f"{name.split('.')[0]} direct")
-    for entrance in found["entrances"]:
-        table.add_column(entrance["words"] + (f", {entrance['host']}" if entrance["path"] == "outside" else ""))
+    for _, words in _paths(found):
+        table.add_column(words)
     by_place = {(c["service"], c["path"]): c for c in found["cells"]}
     for service in found["services"]:
-        paths = [*(m.lower() for m in found["members"]), *(e["path"] for e in found["entrances"])]
-        row = [_cell(by_place.get((service["name"], path))) for path in paths]
+        row = [_cell(by_place.get((service["name"], path))) for path, _ in _paths(found)]
         table.add_row(f"{service['name']} {service['listen_port']}", *row)
-    parts: list[Any] = [table]
-    for finding in found["findings"]:
-        style = "red" if finding["severity"] == "error" else "yellow"
-        # A finding may quote a member, a server or a file.
-        parts.append(line(f"{finding['code']}: {finding['sentence']}", style))
-        for label in ("cause", "remedy"):
-            if finding[label]:
-                parts.append(line(f"    {label}: {finding[label]}"))
-    count = sum(f["severity"] == "error" for f in found["findings"])
-    parts.append(Text("Healthy." if found["healthy"] else f"{count} error{'s' if count != 1 else ''}.", style="bold"))
-    return parts
+    return table
+
+
+def _by_path(found: dict[str, Any]) -> Any:
+    """Return the table with a row per path, for more of them than stand beside each other."""
+    from rich.table import Table
+
+    table = Table(title=f"{found['cluster']} at {found['address']}", title_justify="left")
+    table.add_column("path")
+    table.add_column("services", overflow="fold")
+    for path, words in _paths(found):
+        cells = [c for c in found["cells"] if c["path"] == path]
+        fails = [c["service"] for c in cells if c["asked"] and not c["ok"]]
+        if not any(c["asked"] for c in cells):
+            table.add_row(words, line(cells[0]["words"], "yellow") if cells else line("–", "dim"))
+        elif not fails:
+            table.add_row(words, line(f"all {len(cells)} ok", "green"))
+        else:
+            what = f"all {len(fails)}" if len(fails) == len(cells) else ", ".join(fails)
+            table.add_row(words, line(f"{what} fail{'s' if len(fails) == 1 else ''}", "red"))
+    return table
+
+
+def _causes(found: dict[str, Any]) -> list[tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]]:
+    """Return each cause's finding, the same of other places, and what follows from them; in the order they stand in."""
+    findings, out = list(found["findings"]), []
+    for cause in found.get("causes") or [{"findings": 1}] * len(findings):
+        mine, findings = findings[: cause["findings"]], findings[cause["findings"] :]
+        follows = [f for f in mine if f.get("because")]
+        first, *alike = [f for f in mine if not f.get("because")]
+        out.append((first, alike, follows))
+    return out
+
+
+def _listed(words: list[str]) -> str:
+    more = len(words) - _MOST_LISTED
+    return ", ".join(words[:_MOST_LISTED]) + (f" and {more} more (--json has all)" if more > 0 else "")
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count} {word}{'s' if count != 1 else ''}"
 
 
 def _cell(cell: dict[str, Any] | None) -> Any:

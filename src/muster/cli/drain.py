@@ -6,7 +6,7 @@ import asyncio
 import functools
 import getpass
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -116,12 +116,13 @@ async def ready(change: Change) -> Result:
 
 def reported(result: Result, as_json: bool) -> int:
     """Print what came of a change and return the exit code."""
+    follows = result.pop("steps_follow", False)
     if as_json:
         print_json(result)
     else:
-        for number, step in enumerate(result.get("steps", ()), 1):
-            click.echo(f"  {number}. {one_line(step)}")
-        click.echo(one_line(result["sentence"]))
+        steps = [f"  {number}. {step}" for number, step in enumerate(result.get("steps", ()), 1)]
+        for text in [result["sentence"], *steps] if follows else [*steps, result["sentence"]]:
+            click.echo(one_line(text))
     return 0 if result["done"] else NOT_DONE
 
 
@@ -140,6 +141,7 @@ class Change:
     Attributes:
         min_ready: None: the cluster file's.
         say: hears of progress.
+        over: the version of the wish that it replaces; None: of whichever stands.
     """
 
     cluster_path: Path
@@ -153,6 +155,7 @@ class Change:
     dry: bool
     min_ready: int | None = None
     say: Callable[[str], None] = field(default=_silently)
+    over: int | None = None
 
     async def carried_out(self) -> Result:
         from muster.app.settings import cluster_store, loaded
@@ -171,18 +174,19 @@ class Change:
             name = str(member.name)
             before = (await Roster(store).wishes()).get(name)
             if self.dry:
-                now = before.target if before else "ready"
+                waits = await self._foreseen(store, cluster, name)
+                now = _standing(before.target if before else "ready")
                 text = f"Nothing was changed; {name} is wished to be {now} now."
-                return {**self._result(name, True, text), "steps": self.steps(name, member.kind)}
+                return {**self._result(name, True, text), "steps": [*waits, *self.steps(name, member.kind)]}
             wish = await Roster(store).wish(
                 name,
                 self.wanted,
                 reason=self.reason,
                 by=who(),
-                expected=before.version if before else None,
+                expected=self.over if self.over is not None else before.version if before else None,
                 forced=self.force and self.wanted != "ready",
             )
-            return await self._awaited(store, name, wish, before)
+            return await self._awaited(store, cluster, name, wish, before)
 
     def steps(self, name: str, kind: str = "muster") -> list[str]:
         """Return what would happen, in order."""
@@ -200,7 +204,7 @@ class Change:
         """Refuse what would leave too few ready, before anybody is asked; the steward looks once more."""
         from muster.balancer.model import modelled
         from muster.balancer.survey import short_of, surveyed
-        from muster.cli.credentials import asking_context
+        from muster.cli.credentials import credentials
         from muster.kernel.errors import Conflict
 
         if self.wanted == "ready" or self.force:
@@ -211,7 +215,7 @@ class Change:
                 "(--force does it)"
             )
         least = cluster.min_ready if self.min_ready is None else self.min_ready
-        short = short_of(await surveyed(modelled(cluster), context=asking_context(self.pki)), member.name, least)
+        short = short_of(await surveyed(modelled(cluster), credentials(self.pki, cluster)), member.name, least)
         if short:
             few = "no ready member" if least == 1 else f"fewer than {least} ready members"
             planned = "; ".join(self.steps(str(member.name), member.kind))
@@ -220,8 +224,36 @@ class Change:
                 f"(--force does it). Planned was: {planned}"
             )
 
-    async def _awaited(self, store: Any, name: str, wish: Any, before: Any) -> Result:
-        from muster.cluster.life import Lives
+    async def _foreseen(self, store: Any, cluster: Any, name: str) -> list[str]:
+        """Return what a steward would wait for first.
+
+        Raises:
+            Conflict: it would not carry the wish out.
+        """
+        from dataclasses import replace
+
+        from muster.cluster.decide import decided
+        from muster.cluster.roster import Wish
+        from muster.cluster.view import view
+        from muster.kernel.errors import Conflict
+
+        if self.wanted == "ready":
+            return []
+        goal = self.wanted if self.wanted in ("maintenance", "removed") else None
+        wish = Wish("drain", self.reason, who(), 1, goal, self.force)
+        now = await view(store, cluster)
+        # Only this wish is looked at: what others wait for is theirs.
+        members = tuple(replace(m, wish=wish) if m.name == name else m for m in now.members)
+        decision = decided(replace(now, members=members))
+        if why := decision.held.get(name):
+            raise Conflict(
+                f"{name} would not be {_standing(self.wanted)}: {why}; nothing was changed (--force does it)"
+            )
+        return [f"wait, because {why}"] if (why := decision.waiting.get(name)) else []
+
+    async def _awaited(self, store: Any, cluster: Any, name: str, wish: Any, before: Any) -> Result:
+        from muster.cluster.life import Lives, spoken
+        from muster.cluster.observations import Observations
         from muster.cluster.roster import Roster
         from muster.cluster.steward import minutes
         from muster.kernel.errors import Conflict
@@ -232,7 +264,8 @@ class Change:
             life = (await Lives(store).all()).get(name)
             said = await minutes(store)
             state = life.state if life else "joining"
-            if state == _DONE[self.wanted]:
+            shut = _shut(cluster, await Observations(store).all(), name) if state == self.wanted == "ready" else ""
+            if state == _DONE[self.wanted] and not shut:
                 # Who is forced may have been given up with connections that nobody counts.
                 left = "; no balancer has a connection to it" if self.wanted == "drain" and not self.force else ""
                 return self._result(name, True, f"{name} is {_standing(self.wanted)}{left}.")
@@ -247,18 +280,29 @@ class Change:
             if not said.by and waited_s > _NOBODY_DECIDES_S:
                 text = f"No member and no balancer reports to the store, so nobody decides; the wish for {name} stands."
                 return self._result(name, False, text)
-            waiting = said.waiting.get(name, "")
+            waiting = shut or said.waiting.get(name, "")
+            progress = f"{name} is {spoken(state)}{': ' + waiting if waiting else ''}"
             if waited_s > self.wait_s:
-                text = f"{name} is {state}{': ' + waiting if waiting else ''} after {self.wait_s:g} s; the wish stands."
-                return self._result(name, False, text)
-            progress = f"{name} is {state}{': ' + waiting if waiting else ''}"
-            if progress != told:
+                return self._result(name, False, f"{progress} after {self.wait_s:g} s; the wish stands.")
+            # That it is ready before it is drained says nothing yet.
+            begins = state == "ready" and self.wanted != "ready" and not waiting
+            if progress != told and not begins:
                 self.say(progress)
                 told = progress
             await asyncio.sleep(0.2)
 
     def _result(self, name: str, done: bool, sentence: str) -> Result:
         return {"member": name, "wanted": self.wanted, "dry_run": self.dry, "done": done, "sentence": sentence}
+
+
+def _shut(cluster: Any, told: Mapping[str, Any], name: str) -> str:
+    """Return which live balancers have not heard yet that an admitted member takes clients; empty when all have."""
+    late = [
+        b.name
+        for b in cluster.balancers
+        if (o := told.get(b.name)) is not None and not o.silent and name.lower() in (o.observation.held or ())
+    ]
+    return f"{', '.join(late)} has not let it in yet" if late else ""
 
 
 def _standing(target: Target) -> str:

@@ -99,10 +99,7 @@ async def _added(
         checked(path, text)
         certificate = _certificate(path, pki, text, name, dry=dry) if kind == "muster" else ""
         steps = [f"write {name} (id {number}, {address}) into {path}", *([certificate] if certificate else [])]
-        starting = (
-            f"on {name}: muster serve --member {name}" if kind == "muster" else f"start the Ruby Smart Proxy on {name}"
-        )
-        steps += [f"copy {path} to every other host of the cluster", starting]
+        steps += [f"copy {path} to every other host of the cluster", *_needs(path, pki, text, name, kind)]
         result = {"member": name, "id": number, "dry_run": dry, "done": True, "steps": steps, "notes": notes}
         if dry:
             return {**result, "sentence": "Nothing was changed."}
@@ -119,6 +116,35 @@ async def _added(
             return {**result, "done": False, "sentence": f"{sentence} {e}"}
         return {**result, "done": waited["done"], "sentence": waited["sentence"]}
     return {**result, "sentence": sentence}
+
+
+def _needs(path: Path, pki: Path, text: str, name: str, kind: str) -> list[str]:
+    """Return what has to be on a new member's host, and done there."""
+    from muster.app.settings import named_files
+    from muster.balancer.model import signs_itself
+    from muster.cluster.file import ClusterFile
+    from muster.kernel.settings import parse
+    from muster.pki.bundles import paths
+
+    cluster = parse(text, str(path)).parsed(ClusterFile)
+    at = paths(pki, "member", name)
+    if kind != "muster":
+        issuer = f"{pki / 'ca.pem'} or {cluster.foreman.ca_file}" if cluster.foreman.ca_file else f"{pki / 'ca.pem'}"
+        return [
+            f"on {name}: give its Smart Proxy a certificate with the names {name} and {cluster.address}, of an issuer in "
+            f"{issuer} (muster certs issue {name}, or muster certs import {name} for one made elsewhere)",
+            f"on {name}: start the Ruby Smart Proxy",
+        ]
+    # What a member reads besides: its own features' files and the CA's, not those that only balancers check with.
+    files = [str(f) for where, f in named_files(cluster) if where[0] in ("store", "foreman", "features", "authority")]
+    if cluster.authority is not None and signs_itself(cluster) and cluster.authority.key.kind == "file":
+        files += [] if cluster.authority.key.file else [str(pki / "puppet-ca" / "ca_key.pem")]
+    wanted = [str(path), str(pki / "ca.pem"), f"{at.directory}/", *dict.fromkeys(files)]
+    return [
+        f"on {name}: install Muster; copy there, in the same places: {', '.join(wanted)} (never {pki / 'ca.key'})",
+        f"on {name}: chown -R muster: {path.parent}, and keys 0600",
+        f"on {name}: systemctl enable --now muster-member (or muster serve --member {name})",
+    ]
 
 
 def checked(path: Path, text: str) -> None:
@@ -161,7 +187,7 @@ def _certificate(path: Path, pki: Path, text: str, name: str, *, dry: bool) -> s
     refuse_unless_ours(at)
     if not dry:
         write(ca.issue(request, now=now), pki)
-    return f"issue its certificate: {at.directory} (copy it to the member)"
+    return f"issue its certificate: {at.directory}"
 
 
 async def _removed(change: Change) -> dict[str, Any]:
@@ -185,4 +211,5 @@ async def _removed(change: Change) -> dict[str, Any]:
         return result
     # Read again: waiting took a while, and somebody may have changed the file.
     write_atomically(path, without_member(path.read_text("utf-8"), name), mode=path.stat().st_mode & 0o777)
-    return {**result, "steps": steps[1:], "sentence": f"{name} is removed and no longer in {path}. What is left to do:"}
+    sentence = f"{name} is removed and no longer in {path}. What is left to do:"
+    return {**result, "steps": steps[1:], "sentence": sentence, "steps_follow": True}

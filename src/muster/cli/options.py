@@ -26,6 +26,26 @@ _LONGEST_REASON = 200
 _LONGEST_LINE = 10_000
 
 
+class Commands(click.Group):
+    """A group whose help has the first sentence of every command, whole: click cuts it at the width of the screen."""
+
+    def told(self, ctx: click.Context) -> list[tuple[str, str]]:
+        """Return what the list of commands says: name and sentence, in order."""
+        found = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
+        return [(name, first_sentence(c.help or "")) for name, c in found if c is not None and not c.hidden]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if rows := self.told(ctx):
+            with formatter.section("Commands"):
+                formatter.write_dl(rows)
+
+
+def first_sentence(text: str) -> str:
+    """Return the first sentence of a help text."""
+    paragraph = " ".join(text.split("\n\n")[0].split())
+    return re.split(r"(?<=\.) ", paragraph)[0]
+
+
 class Days(click.IntRange):
     """A number of days, as 30 or 30d."""
 

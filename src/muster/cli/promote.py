@@ -351,6 +351,7 @@ async def _unfenced(host: str, port: int, *, may_be_silent: bool) -> str | None:
 async def _unfenced_at(address: str, port: int, *, may_be_silent: bool) -> str | None:
     from muster.doctor.signer import asked
     from muster.kernel.errors import MusterError
+    from muster.kernel.reasons import spoken
 
     where = f"on {address} port {port}; stop its puppetserver and disable its CA service"
     try:
@@ -359,7 +360,7 @@ async def _unfenced_at(address: str, port: int, *, may_be_silent: bool) -> str |
     except ConnectionRefusedError:
         return None
     except OSError as e:
-        return None if may_be_silent else _silent(f"{address} port {port}: {e.strerror or f'nothing in {_ASK_S:g} s'}")
+        return None if may_be_silent else _silent(f"{address} port {port}: {spoken(e)}")
     writer.close()
     try:
         answer = await asked(address, port, timeout_s=_ASK_S)

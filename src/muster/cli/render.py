@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from muster.cli.options import (
+    Commands,
     cluster_option,
     dry_run_option,
     json_option,
@@ -21,7 +22,7 @@ from muster.cli.options import (
 )
 
 
-@click.group()
+@click.group(cls=Commands)
 def render() -> None:
     """Show or write the configuration of other programs."""
 

@@ -61,7 +61,8 @@ def roll(
     {member} and {address} in COMMAND become the member's, e.g. ssh {member} apt-get -y upgrade. COMMAND has your
     environment, and what it says is shown as it comes. It stops at the first failure and leaves that member as it is;
     --resume goes on from there, from any host that reaches the store. --wait is for each drain and each return, --timeout
-    for COMMAND. A roll that would leave a service fewer than --min-ready members begins with nobody.
+    for COMMAND. A roll that would leave a service fewer than --min-ready members begins with nobody. A member that is in
+    maintenance or drained already is left alone.
     """
     if sum((bool(command), resume, forget)) != 1:
         raise click.UsageError("Give a COMMAND after --, or --resume, or --forget")
@@ -75,6 +76,10 @@ def roll(
     else:
         click.echo(result["sentence"])
     return 0 if result["done"] else NOT_DONE
+
+
+class Outdone(Exception):
+    """Somebody wished something else of the member that is out."""
 
 
 @dataclass(frozen=True)
@@ -128,19 +133,30 @@ class _Rolling:
                         f"{', '.join(ruby)}: only a balancer drains a Ruby Smart Proxy, and there is none"
                     )
                 going = Roll(command, tuple(str(m.name) for m in chosen))
+            named = frozenset() if resume else frozenset(str(cluster.member(m).name) for m in self.only)
+            going = await self._spared(store, going, named)
             addresses = {str(m.name): m.address for m in cluster.members}
             commands = {
                 m: arguments(going.command, member=m, address=addresses[cluster.member(m).name])
                 for m in going.remaining
             }
-            await self._possible(cluster, going)
+            await self._possible(cluster, store, going)
             if dry_run:
                 return self._planned(going, commands)
             for name, words in commands.items():
+                going = await self._spared(store, going)
+                if name in going.passed:
+                    continue
                 going = going.begun(name)
                 at = await kept.replace(at, going.as_json(), by=who())
                 try:
-                    await self._one(name, words, self._least(cluster))
+                    await self._one(store, name, words, self._least(cluster))
+                except Outdone as e:
+                    # Somebody decided otherwise while the command ran, and has the last word.
+                    going = going.finished(name)
+                    self._say(f"{name}: {e}; it is left as it is")
+                    at = await kept.replace(at, going.as_json(), by=who())
+                    continue
                 except MusterError as e:
                     going = going.failed(name, str(e))
                     await kept.replace(at, going.as_json(), by=who())
@@ -151,18 +167,42 @@ class _Rolling:
                     return {"done": False, "sentence": text, "roll": going.as_json()}
                 going = going.finished(name)
                 at = await kept.replace(at, going.as_json(), by=who())
-            await kept.replace(at, None, by=who())
-            return {"done": True, "sentence": f"Rolled over {len(going.done)} members.", "roll": going.as_json()}
+            if at.version:
+                await kept.replace(at, None, by=who())
+            alone = f" Left alone: {', '.join(going.passed)}." if going.passed else ""
+            text = f"Rolled over {len(going.done)} members.{alone}"
+            return {"done": True, "sentence": text, "roll": going.as_json()}
+
+    async def _spared(self, store: Any, going: Any, named: frozenset[str] = frozenset()) -> Any:
+        """Return the roll without the members that somebody wants out by now.
+
+        Raises:
+            Conflict: one of them was asked for by name.
+        """
+        from muster.cluster.rolling import wanted_out
+        from muster.cluster.roster import Roster
+        from muster.kernel.errors import Conflict
+
+        out = wanted_out(going, await Roster(store).wishes())
+        if asked := sorted(named & out.keys()):
+            raise Conflict(
+                f"{asked[0]} is {out[asked[0]]}; a roll would take it back into service. Say muster ready {asked[0]} first, "
+                "or run the command there yourself; nothing was changed"
+            )
+        for member, why in out.items():
+            self._say(f"{member}: left alone, {why}")
+        return going.left_alone(*out)
 
     def _least(self, cluster: Any) -> int:
         """Return how many ready members a service keeps: the steward holds what the cluster file says in any case."""
         return 0 if self.min_ready == 0 else max(cluster.min_ready, self.min_ready or 0)
 
-    async def _possible(self, cluster: Any, going: Any) -> None:
+    async def _possible(self, cluster: Any, store: Any, going: Any) -> None:
         """Refuse a roll that would be refused on its way."""
         from muster.balancer.model import modelled
         from muster.balancer.survey import surveyed
-        from muster.cli.credentials import asking_context
+        from muster.cli.credentials import credentials
+        from muster.cluster.life import LEAVING, Lives
         from muster.cluster.rolling import shortages
         from muster.kernel.errors import Conflict
 
@@ -173,10 +213,15 @@ class _Rolling:
             raise Conflict(
                 f"{cluster.signer} is the only signer: while it is out no Puppet certificate can be signed; {remedy}"
             )
-        answers = await surveyed(modelled(cluster), context=asking_context(self.pki))
+        answers = await surveyed(modelled(cluster), credentials(self.pki, cluster))
         names = [m.name.lower() for m in cluster.members]
         serves = {n: frozenset(a.service for a in answers if a.member == n) for n in names}
-        ready = {n: frozenset(a.service for a in answers if a.member == n and a.standing == "ready") for n in names}
+        # A Ruby member that is drained does not know of it and answers as ever.
+        leaving = {n.lower() for n, life in (await Lives(store).all()).items() if life.state in LEAVING}
+        ready = {
+            n: frozenset(a.service for a in answers if a.member == n and a.standing == "ready" and n not in leaving)
+            for n in names
+        }
         least = self._least(cluster)
         short = shortages(going, ready, serves, least)
         if short:
@@ -200,27 +245,38 @@ class _Rolling:
             for name, words in commands.items()
             for step in (f"drain {name}", f"run {shlex.join(words)}", f"wait until {name} is ready")
         ]
+        steps += [f"leave {name} alone: somebody wants it out" for name in going.passed]
         listed = "\n".join(f"  {n}. {s}" for n, s in enumerate(steps, 1))
         return {"done": True, "dry_run": True, "steps": steps, "sentence": f"Would:\n{listed}", "roll": going.as_json()}
 
-    async def _one(self, name: str, words: list[str], least: int) -> None:
+    async def _one(self, store: Any, name: str, words: list[str], least: int) -> None:
         import shlex
 
         from muster.cli.drain import Change
+        from muster.cluster.rolling import REASON
+        from muster.cluster.roster import Roster
         from muster.kernel.errors import Unavailable
         from muster.kernel.process import follow
 
-        self._say(f"{name}: draining")
+        self._say(f"{name}: to be drained")
         await self._wished(Change(
-            self.cluster_path, self.pki, self.run, name, "drain", "muster roll", self.wait_s,
+            self.cluster_path, self.pki, self.run, name, "drain", REASON, self.wait_s,
             self.min_ready == 0, False, least, self._say,
         ))  # fmt: skip
+        drained = (await Roster(store).wishes())[name]
         self._say(f"{name}: running {shlex.join(words)}")
         status = await follow(words, timeout_s=self.timeout_s, heard=lambda line: self._say(f"{name} | {line}"))
         if status != 0:
             raise Unavailable(f"{words[0]} ended with {status}")
         self._say(f"{name}: waiting until it is ready")
-        await self._wished(Change(self.cluster_path, self.pki, self.run, name, "ready", "", self.wait_s, True, False))
+        wish = (await Roster(store).wishes())[name]
+        if (wish.version, wish.reason) != (drained.version, REASON):
+            raise Outdone(f"meanwhile {wish.as_reason()}")
+        await self._wished(
+            Change(
+                self.cluster_path, self.pki, self.run, name, "ready", "", self.wait_s, True, False, over=wish.version
+            )
+        )
         await self._answering(name)
         self._say(f"{name}: ready")
 
@@ -236,15 +292,16 @@ class _Rolling:
         from muster.app.settings import loaded
         from muster.balancer.model import modelled
         from muster.balancer.survey import surveyed
-        from muster.cli.credentials import asking_context
+        from muster.cli.credentials import credentials
         from muster.kernel.errors import Unavailable
 
-        balancing, context = modelled(loaded(self.cluster_path)), asking_context(self.pki)
+        cluster = loaded(self.cluster_path)
+        balancing, shown = modelled(cluster), credentials(self.pki, cluster)
         why = ""
         try:
             async with asyncio.timeout(self.wait_s):
                 while True:
-                    answers = await surveyed(balancing, context=context)
+                    answers = await surveyed(balancing, shown)
                     unready = [a for a in answers if a.member == name.lower() and a.standing != "ready"]
                     if not unready:
                         return

@@ -262,12 +262,19 @@ async def _foreground(plan: Any, *, live: bool) -> None:
     try:
         async with local.running(plan) as cluster:
             greeting = greeted(cluster)
-            ready.write_text(greeting)
+            announce(ready, greeting)
             click.echo(greeting, nl=False)
             await (_live(cluster, stop) if live else _spoken(cluster, stop))
             click.echo("Stopping: members drain, then the balancer ends.")
     finally:
         ready.unlink(missing_ok=True)
+
+
+def announce(ready: Path, greeting: str) -> None:
+    """Let whoever started this in the background know: the file is there with all of its text, or not at all."""
+    from muster.kernel.files import write_atomically
+
+    write_atomically(ready, greeting, mode=0o600)
 
 
 def greeted(cluster: Any) -> str:
@@ -312,7 +319,8 @@ async def _live(cluster: Any, stop: asyncio.Event) -> None:
         while not stop.is_set():
             found = await collected(plan.cluster_file, plan.pki, plan.run)
             sayings = [Text(s, style="dim") for s in cluster.sayings[-5:]]
-            view.update(Group(*shown(found), *sayings, Text("Ctrl-C stops it.", style="dim")), refresh=True)
+            end = Text("Ctrl-C stops it.", style="dim")
+            view.update(Group(*shown(found, view.console.width), *sayings, end), refresh=True)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
                     await stop.wait()

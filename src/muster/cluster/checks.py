@@ -9,15 +9,20 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from muster.cluster.file import ClusterFile, Member
-from muster.cluster.life import Life, Lives, in_maintenance
+from muster.cluster.life import Life, Lives, spoken
 from muster.cluster.observations import Observations
+from muster.cluster.parity import of_another_file
 from muster.cluster.roster import Roster, Seen
+from muster.cluster.statements import Statements
 from muster.kernel.errors import Misconfigured, MusterError, Unavailable
 from muster.kernel.findings import Check, Finding
 from muster.store.engine import Store
+from muster.version import VERSION
 
 # The answer decides who is asked at all, so everybody waits for it.
 _LIVES_WITHIN_S = 5.0
+_DRAINED = ("draining", "drained")
+_NOTHING_NEW = "Balancers send it nothing new."
 
 Resolve = Callable[[str], Awaitable[frozenset[str]]]
 
@@ -42,20 +47,28 @@ async def known_lives(store: Callable[[], AbstractAsyncContextManager[Store]]) -
 
 
 def resting(cluster: ClusterFile, lives: Mapping[str, Life]) -> list[Finding]:
-    """Return who is in maintenance, who wants that and why; nothing else is said about these members."""
-    out = in_maintenance(lives)
-    return [
-        Finding(
-            "MEMBER-MAINTENANCE",
-            name,
-            f"{name} is in maintenance: {lives[name].reason or 'nobody said why'}",
-            "Somebody asked for it. Balancers do not check it, and nothing else is said about it here.",
-            f"muster ready {name} when the work is done.",
-            "warning",
+    """Return who is out because somebody wants it, who that is and why; of members in maintenance nothing else is said.
+
+    A member of ours that is drained says so itself; a Ruby one does not know.
+    """
+    found = []
+    for member in cluster.members:
+        life = lives.get(str(member.name))
+        if life is None or not (life.state == "maintenance" or (member.kind == "foreman" and life.state in _DRAINED)):
+            continue
+        rests = life.state == "maintenance"
+        found.append(
+            Finding(
+                "MEMBER-MAINTENANCE" if rests else "MEMBER-DRAINING",
+                str(member.name),
+                f"{member.name} is {spoken(life.state, life.reason)}",
+                "Somebody asked for it. "
+                + ("Balancers do not check it, and nothing else is said about it here." if rests else _NOTHING_NEW),
+                f"muster ready {member.name} when the work is done.",
+                "warning",
+            )
         )
-        for m in cluster.members
-        if (name := str(m.name)) in lives and name.lower() in out
-    ]
+    return found
 
 
 def of_refusal(balancer: str, why: str) -> Finding:
@@ -72,9 +85,15 @@ def of_refusal(balancer: str, why: str) -> Finding:
 
 
 def checks(
-    cluster: ClusterFile, store: Callable[[], AbstractAsyncContextManager[Store]], resolve: Resolve = resolved
+    cluster: ClusterFile,
+    store: Callable[[], AbstractAsyncContextManager[Store]],
+    resolve: Resolve = resolved,
+    whole: ClusterFile | None = None,
 ) -> list[Check]:
-    """Return the checks of a cluster's names and of its members' reports."""
+    """Return the checks of a cluster's names and of its members' reports.
+
+    ``whole`` is the cluster file with the members that are not looked at, None when there are none.
+    """
 
     async def addresses() -> Sequence[Finding]:
         found = await asyncio.gather(*(_of_name(cluster, str(n), resolve) for n in cluster.names))
@@ -89,6 +108,7 @@ def checks(
             async with store() as opened:
                 seen = await Roster(opened).seen()
                 observed = await Observations(opened).all()
+                told = await Statements(opened).told()
         except (Unavailable, Misconfigured):
             # The store's own check names it.
             return []
@@ -97,7 +117,8 @@ def checks(
             for name, o in observed.items()
             if o.observation.refused and not o.silent
         ]
-        return [*_silent(cluster, seen), *_versions(cluster, seen), *refused]
+        strangers = other_file(cluster, whole or cluster, told)
+        return [*_silent(cluster, seen), *_versions(cluster, seen), *refused, *strangers]
 
     return [Check("address", addresses), Check("member names", members), Check("reports", reports)]
 
@@ -195,6 +216,25 @@ def _silent(cluster: ClusterFile, seen: dict[str, Seen]) -> list[Finding]:
                 )
             )
     return found
+
+
+def other_file(cluster: ClusterFile, whole: ClusterFile, told: Mapping[str, Mapping[str, object]]) -> list[Finding]:
+    """Return who of the cluster runs with another cluster file than the one read here."""
+    looked_at = {str(m.name) for m in cluster.members}
+    names = [name for name in of_another_file(whole, told, VERSION) if name in looked_at]
+    if not names:
+        return []
+    return [
+        Finding(
+            "MEMBER-FILE",
+            ", ".join(names),
+            f"{', '.join(names)} {'runs' if len(names) == 1 else 'run'} with another cluster file than this host's",
+            "The file was changed and not copied there, or copied and not yet read: who comes and goes a member learns at "
+            "once, every other setting when it starts.",
+            "Copy the file to every member; then muster roll -- ssh {member} systemctl restart muster-member",
+            "warning",
+        )
+    ]
 
 
 def _versions(cluster: ClusterFile, seen: dict[str, Seen]) -> list[Finding]:

@@ -22,13 +22,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from muster.cluster.life import State
+from muster.cluster.life import State, spoken
 from muster.cluster.view import MemberView, View
 
 # So long a drain takes to reach everybody: a beat to write it, one to read it, one to tell HAProxy. Balancers that are
 # silent (roster.SILENT_AFTER_S) by then are not waited for, as far as they had no connection left.
 _SETTLED_S = 3.0
-_UNHEARD = "it has not heard of it yet"
+_UNLISTED = "the cluster file of the steward does not list it"
+_UNHEARD = "it was not told yet"
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def _step(
     match state:
         case None:
             if founding and wanted == "ready" and not member.lags:
-                return _become(member, "ready", "nobody else is ready")
+                return _become(member, "ready", "nobody else was ready")
             return _become(member, "joining", "it is new in the cluster file")
         case "joining":
             if wanted != "ready":
@@ -150,11 +151,14 @@ def _step(
 
 
 def _unlisted(member: MemberView, waiting: dict[str, str]) -> Become | None:
-    if member.life is None or member.life.state == "removed":
+    if member.life is None:
+        waiting[member.name] = _UNLISTED
+        return None
+    if member.life.state == "removed":
         return None
     if member.reports or any(member.opinions.values()):
         # Hosts get a new cluster file one after another: this steward's may be the older one.
-        waiting[member.name] = "it serves, and the cluster file of the steward does not list it"
+        waiting[member.name] = f"it serves, and {_UNLISTED}"
         return None
     return _become(member, "removed", "the cluster file no longer lists it")
 
@@ -164,9 +168,9 @@ def _admitted(member: MemberView, view: View, founding: bool, waiting: dict[str,
         waiting[member.name] = member.lags
         return None
     if founding:
-        return _become(member, "ready", "nobody else is ready")
+        return _become(member, "ready", "nobody else was ready")
     if member.state == "draining":
-        waiting[member.name] = _UNHEARD
+        waiting[member.name] = "it was not told yet that it is wanted back"
         return None
     silent = sorted(
         f"{service} at {balancer}"
@@ -244,8 +248,26 @@ _SAID: Mapping[State, str] = {
 def _sentence(view: View, commands: list[Become], held: Mapping[str, str], waiting: Mapping[str, str]) -> str:
     listed = [m for m in view.members if m.listed]
     became = {c.member: c.state for c in commands}
-    ready = sum(became.get(m.name, m.life.state if m.life else None) == "ready" for m in listed)
-    return " ".join([*_parts(view, commands, held, waiting), f"{ready} of {len(listed)} members are ready."])
+    stand = [m for m in listed if became.get(m.name, m.life.state if m.life else None) == "ready"]
+    absent = {m.name: why for m in stand if (why := _absence(m))}
+    return " ".join(
+        [
+            *_parts(view, commands, held, waiting),
+            *(f"{name} {why}." for name, why in absent.items()),
+            f"{len(stand) - len(absent)} of {len(listed)} members are ready.",
+        ]
+    )
+
+
+def _absence(member: MemberView) -> str:
+    """Return what keeps a member that was admitted from serving anything; empty when nothing is known to."""
+    if member.kind == "muster" and not member.reports:
+        return "is silent"
+    if member.kind == "muster" and member.state in ("draining", "stopping"):
+        return f"says that it is {member.state}"
+    if not member.takes and (member.kind == "muster" or any(member.opinions.values())):
+        return "is ready for nothing" if member.kind == "muster" else "fails every check"
+    return ""
 
 
 def _parts(view: View, commands: list[Become], held: Mapping[str, str], waiting: Mapping[str, str]) -> Iterator[str]:
@@ -265,7 +287,10 @@ def _parts(view: View, commands: list[Become], held: Mapping[str, str], waiting:
         if _stands(member):
             yield f"Not draining {name} yet: {why}."
         elif member.life is not None:
-            yield f"{name} is {member.life.state}: {why}."
+            yield f"{name} is {spoken(member.life.state)}: {why}."
+        elif member.reports:
+            # Who is only wished for may be one that never came to be.
+            yield f"{name} is not admitted: {why}."
     for balancer, services in view.unchecked.items():
         yield f"Every check of {', '.join(services)} fails at {balancer}: it serves unchecked."
     if view.absent:

@@ -27,7 +27,7 @@ from pydantic import (
     model_validator,
 )
 
-from muster.kernel.errors import Rejected
+from muster.kernel.errors import Misconfigured, Rejected
 from muster.kernel.names import FQDN, host_or_address
 from muster.kernel.secrets import Secret
 from muster.kernel.settings import Document, Location, Problem, Settings, read
@@ -91,7 +91,8 @@ class Store(Settings):
     """Where the cluster keeps its shared state."""
 
     url: Annotated[Secret, AfterValidator(_store_url)]
-    """``sqlite:///PATH`` (members on one host) or ``postgresql://USER@HOST/DATABASE``."""
+    """``sqlite:///PATH`` (members on one host, or Ruby members only and one balancer) or
+    ``postgresql://USER@HOST/DATABASE``."""
     password_file: Path | None = None
     """File whose first line is the PostgreSQL password; keeps it out of the cluster file."""
     connect_timeout_s: Seconds = 2.0
@@ -116,7 +117,8 @@ class Foreman(Settings):
     ``url`` whoever has a certificate of that CA; nobody over plain HTTP. Empty: nobody at all."""
     ca_file: Path | None = None
     """CA that issued Foreman's client certificate, when it is not the cluster CA; trusted beside it. Where it is the Puppet
-    CA, every managed host has such a certificate: only ``trusted_hosts`` and ``url`` tell Foreman from them."""
+    CA, every managed host has such a certificate: only ``trusted_hosts`` and ``url`` tell Foreman from them. Certificates
+    of Ruby members may be of it, too: a file on every balancer's host then."""
     crl_file: Path | None = None
     """Revocation lists of the CAs in ``ca_file``, PEM; followed when it changes. Not needed for the Puppet CA that the
     members are: its ledger is asked."""
@@ -509,8 +511,23 @@ def load(path: Path) -> tuple[ClusterFile, Document]:
         InvalidSettings: with every problem this room finds.
         Misconfigured: the file cannot be read.
     """
-    document = read(path)
+    document = read_present(path)
     return document.parsed(ClusterFile), document
+
+
+def read_present(path: Path) -> Document:
+    """Read a cluster file; where there is none, say how to come by one.
+
+    Raises:
+        InvalidSettings: it is no YAML.
+        Misconfigured: it cannot be read.
+    """
+    if not path.parent.is_dir() or not path.exists():
+        raise Misconfigured(
+            f"There is no cluster file {path} (No such file or directory); name another with --cluster or MUSTER_CLUSTER, "
+            "write a first one with muster config init, or try a local cluster with muster up"
+        )
+    return read(path)
 
 
 def problems(document: Document) -> list[Problem]:
@@ -550,15 +567,26 @@ def problems(document: Document) -> list[Problem]:
     found += _of_smartproxy(document, content, [m for _, m in members])
     found += _virtual_address_problems(document, content)
     found += _of_expected_differences(document, content, names)
+    return [*found, *_of_store(document, content, [m for _, m in members])]
+
+
+def _of_store(document: Document, content: dict[str, Any], members: list[dict[str, Any]]) -> Iterator[Problem]:
+    """Several hosts cannot share a file. Members of kind foreman never touch the store: then only balancers do."""
     store = content.get("store")
     url = str(store.get("url", "")) if isinstance(store, dict) else ""
-    hosts = {str(m.get("address")) for _, m in members if not str(m.get("address", "")).startswith("127.")}
-    if url.startswith("sqlite:") and len(hosts) > 1:
-        where: Location = ("store", "url")
-        found.append(
-            document.problem(where, "SQLite serves members of one host; members on several need postgresql://")
-        )
-    return found
+    if not url.startswith("sqlite:"):
+        return
+    where: Location = ("store", "url")
+    ours = [m for m in members if m.get("kind", "muster") == "muster"]
+    if len(_hosts(ours)) > 1:
+        yield document.problem(where, "SQLite serves members of one host; members on several need postgresql://")
+    balancers = [b for _, b in _sequence(content.get("balancers")) if isinstance(b, dict)]
+    if not ours and len(_hosts(balancers)) > 1:
+        yield document.problem(where, "SQLite serves one balancer; several need postgresql://")
+
+
+def _hosts(entries: list[dict[str, Any]]) -> set[str]:
+    return {str(e.get("address")) for e in entries if not str(e.get("address", "")).startswith("127.")}
 
 
 def warnings(document: Document, cluster: ClusterFile) -> list[Problem]:

@@ -32,6 +32,10 @@ LEAVING: frozenset[State] = frozenset({"draining", "drained", "maintenance", "re
 OUT: frozenset[State] = LEAVING | {"joining", "warming"}
 
 
+# How a wish's reason begins (``roster.Wish.as_reason``).
+_WISHED = ("drained ", "put into maintenance ", "removed ")
+
+
 @dataclass(frozen=True)
 class Life:
     """Where a member stands.
@@ -53,6 +57,16 @@ class Life:
 
     def as_json(self) -> dict[str, Any]:
         return {**asdict(self), "age_s": round(self.age_s, 3)}
+
+
+def spoken(state: State, reason: str = "") -> str:
+    """Return where a member stands and why, as a clause that follows *is*."""
+    word = "in maintenance" if state == "maintenance" else state
+    if state == "ready" or not reason:
+        return word
+    # Who wanted it: the verb of the wish only repeats where it stands.
+    verb = next((v for v in _WISHED if reason.startswith(v)), "")
+    return f"{word}, {reason.removeprefix(verb)}" if verb else f"{word}: {reason}"
 
 
 def in_maintenance(lives: Mapping[str, Life]) -> frozenset[str]:

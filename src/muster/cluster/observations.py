@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -27,6 +27,7 @@ class Observation:
         totals: connections, failures and bytes by member since the balancer was first started.
         blind: whether HAProxy did not answer, so that opinions and sessions are not known rather than none.
         refused: why what follows from the cluster file and the files it names is not in force; empty when it is.
+        held: members (lower case) that it lets no new client reach for some service; None: it does not say.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Observation:
     totals: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     blind: bool = False
     refused: str = ""
+    held: Sequence[str] | None = None
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -150,6 +150,18 @@ def of_muster(version: str, schema: int, cluster: ClusterFile) -> dict[str, Any]
     return {"version": version, "schema": str(schema), "cluster_file": digest(meant)}
 
 
+def of_another_file(cluster: ClusterFile, told: Mapping[str, Mapping[str, Any]], version: str) -> list[str]:
+    """Return the members that run with another cluster file than this one, by what they told of themselves, flat.
+
+    Only of members of this ``version``: another one may find other words for the same file.
+    """
+    ours = of_muster(version, 0, cluster)["cluster_file"]
+    theirs = {
+        m: facts.get("muster.cluster_file") for m, facts in told.items() if facts.get("muster.version") == version
+    }
+    return [name for m in cluster.members if (theirs.get(name := str(m.name)) or ours) != ours]
+
+
 def brief(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return the facts flat, a long value as its digest: equal values stay equal and a row in the store stays small."""
     return {field: value if len(_canonical(value)) <= _BRIEF else digest(value) for field, value in _flattened(facts)}

@@ -5,6 +5,7 @@ Invariants:
     2. A member that failed stays out, and the roll stops there.
     3. A resumed roll begins with the member that was out; what is done is never done again.
     4. A roll that could not take every member out in its turn without leaving a service short takes none.
+    5. Who is out because somebody else wants it is left alone, before, between and after.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
+from muster.cluster.roster import Wish
 from muster.kernel.errors import Rejected
 from muster.kernel.names import shown
 
@@ -26,6 +28,7 @@ class Roll:
     Attributes:
         members: names, in order.
         done: those it is finished on.
+        passed: those it left alone, because somebody wanted them out.
         out: the member that is out now, or that failed.
         failure: why the roll stopped; empty while it goes on.
     """
@@ -35,11 +38,12 @@ class Roll:
     done: tuple[str, ...] = ()
     out: str = ""
     failure: str = ""
+    passed: tuple[str, ...] = ()
 
     @property
     def remaining(self) -> tuple[str, ...]:
         """The members still to come, the one that is out first."""
-        left = tuple(m for m in self.members if m not in self.done)
+        left = tuple(m for m in self.members if m not in self.done and m not in self.passed)
         return (self.out, *(m for m in left if m != self.out)) if self.out in left else left
 
     @property
@@ -61,6 +65,11 @@ class Roll:
     def finished(self, member: str) -> Roll:
         return replace(self, done=(*self.done, member), out="", failure="")
 
+    def left_alone(self, *members: str) -> Roll:
+        """Return the roll without these; they are not come back to."""
+        out = "" if self.out in members else self.out
+        return replace(self, passed=(*self.passed, *members), out=out, failure=self.failure if out else "")
+
     def failed(self, member: str, why: str) -> Roll:
         return replace(self, out=member, failure=why)
 
@@ -69,8 +78,22 @@ class Roll:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Self:
-        lists = {k: tuple(content.get(k, ())) for k in ("command", "members", "done")}
+        lists = {k: tuple(content.get(k, ())) for k in ("command", "members", "done", "passed")}
         return cls(**lists, out=content.get("out", ""), failure=content.get("failure", ""))
+
+
+REASON = "muster roll"
+
+
+def wanted_out(going: Roll, wishes: Mapping[str, Wish]) -> dict[str, str]:
+    """Return by member, of those still to come, why it shall be out; what the roll itself wished does not count."""
+    out = {}
+    for member in going.remaining:
+        wish = wishes.get(member, Wish())
+        own = member == going.out and wish.target == "drain" and wish.reason == REASON
+        if wish.target != "ready" and not own:
+            out[member] = wish.as_reason()
+    return out
 
 
 def shortages(

@@ -148,3 +148,12 @@ async def minutes(store: Store) -> Minutes:
     found: Any = (await Documents(store).read(_MINUTES)).content or {}
     held, waiting = dict(found.get("held") or {}), dict(found.get("waiting") or {})
     return Minutes(str(found.get("sentence", "")), str(found.get("by", "")), held, waiting)
+
+
+async def is_there(store: Store) -> bool:
+    """Whether somebody is steward now; else the minutes are what the last one said.
+
+    Raises:
+        Unavailable: the store did not answer.
+    """
+    return await Leases(store).held(ROLE) is not None

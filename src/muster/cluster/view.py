@@ -108,8 +108,10 @@ def viewed(
     live = {name: o for name, o in told.items() if not o.silent}
     sight = _Sight.of(told, lives, known)
     listed = {str(m.name): m.kind for m in cluster.members}
-    # A row nobody lists any more still says that its balancers must not bring the member back.
-    names = [*listed, *sorted(lives.keys() - listed.keys())]
+    # A row nobody lists any more still says that its balancers must not bring the member back. Who reports or is wished
+    # for without one stands in a newer cluster file than this.
+    fresh = {name for name, said in seen.items() if not said.silent}
+    names = [*listed, *sorted((lives.keys() | fresh | wishes.keys()) - listed.keys())]
     members = []
     for name in names:
         said = seen.get(name)

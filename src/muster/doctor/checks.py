@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from muster.authority import checks as authority_room
 from muster.balancer import checks as balancer
 from muster.balancer.model import Balancing, modelled, signs_itself
 from muster.cluster import checks as cluster_room
@@ -19,15 +18,14 @@ from muster.cluster.checks import Resolve
 from muster.cluster.file import ClusterFile, Member
 from muster.cluster.life import Life, in_maintenance
 from muster.doctor import clocks, signer
-from muster.features.dns import checks as dns
-from muster.features.dns.settings import DNSSettings
-from muster.foreman import smart_proxy
+from muster.foreman import questions
 from muster.kernel.clock import Clock
 from muster.kernel.errors import Misconfigured, MusterError
 from muster.kernel.findings import Check, Finding
 from muster.kernel.names import in_url
 from muster.kernel.settings import Problem
 from muster.pki import checks as pki_room
+from muster.pki.context import Credentials
 from muster.store import checks as store_room
 from muster.store.checks import Space
 from muster.store.engine import Store
@@ -59,7 +57,7 @@ class Patient:
         run: directory of HAProxy's configuration and sockets, on a balancer's host.
         writes_to: further directories of this host whose disk must not be full.
         store: opens the store; fails when its settings cannot be used.
-        context: makes the TLS context members are asked with; fails when our own files cannot be used.
+        credentials: what members are asked with.
         resolve: finds the addresses of a name.
         left: says how much a disk has left.
         limit: says how many descriptors a process may open.
@@ -71,7 +69,7 @@ class Patient:
     pki: Path
     run: Path
     store: Callable[[], AbstractAsyncContextManager[Store]]
-    context: Callable[[], ssl.SSLContext]
+    credentials: Credentials
     clock: Clock
     writes_to: tuple[Path, ...] = ()
     resolve: Resolve = cluster_room.resolved
@@ -84,7 +82,7 @@ class Patient:
         return [
             Check("own files", self._own_files),
             Check("maintenance", self._resting),
-            *cluster_room.checks(self._cluster, self.store, self.resolve),
+            *cluster_room.checks(self._cluster, self.store, self.resolve, self.cluster),
             *pki_room.checks(
                 self.pki, self._names(), self.clock.now(), (ca,) if (ca := self.cluster.foreman.ca_file) else ()
             ),
@@ -95,7 +93,7 @@ class Patient:
                 left=self.left,
                 url=self.cluster.store.url,
             ),
-            *balancer.checks(self._balancing, self._context),
+            *balancer.checks(self._balancing, self._usable, self.lives),
             *self._of_balancer(),
             *self._of_features(),
             Check("features", self._features),
@@ -135,6 +133,8 @@ class Patient:
     def _of_signing(self) -> list[Check]:
         if self.cluster.authority is None or not signs_itself(self.cluster):
             return signer.checks(self._cluster, self._balancing)
+        from muster.authority import checks as authority_room
+
         # Members that sign out of one ledger cannot have different CAs; what they can lack, the matrix shows.
         return [
             *authority_room.checks(self.cluster.authority, self.pki / "puppet-ca", self.store, self.clock),
@@ -147,24 +147,36 @@ class Patient:
 
     def _of_features(self) -> list[Check]:
         given = self.cluster.features.get("dns")
-        settings = DNSSettings.model_validate(given or {})
-        if given is None or not settings.enabled:
+        if given is None:
+            return []
+        # Imported where there is something to ask: a DNS library takes its time.
+        from muster.features.dns import checks as dns
+        from muster.features.dns.settings import DNSSettings
+
+        settings = DNSSettings.model_validate(given)
+        if not settings.enabled:
             return []
         return dns.checks(settings, (self.cluster.address, *(m.name for m in self.cluster.members)), self._context)
 
-    def _context(self) -> ssl.SSLContext | None:
+    def _usable(self) -> Credentials | None:
         """Return what members are asked with; None when our own files are no use, which one check says for all."""
+        return self.credentials if self._unusable() is None else None
+
+    def _unusable(self) -> Misconfigured | None:
         try:
-            return self.context()
-        except Misconfigured:
-            return None
+            self.credentials.ours()
+            self.credentials.rubys()
+        except Misconfigured as e:
+            return e
+        return None
+
+    def _context(self) -> ssl.SSLContext | None:
+        usable = self._usable()
+        return usable.ours() if usable is not None else None
 
     async def _own_files(self) -> Sequence[Finding]:
-        try:
-            self.context()
-        except Misconfigured as e:
-            return [unusable(self.pki, e)]
-        return []
+        why = self._unusable()
+        return [unusable(self.pki, why)] if why is not None else []
 
     async def _features(self) -> Sequence[Finding]:
         """Compare the features of the members: Foreman sees one proxy, so they must be the same."""
@@ -185,10 +197,10 @@ class Patient:
     async def _features_of(self, member: Member, port: int, context: ssl.SSLContext) -> set[str] | None:
         url = f"https://{in_url(member.address)}:{port}"
         try:
-            async with smart_proxy.opened(
+            async with questions.opened(
                 url, context=context, server_name=self.balancing.address, timeout_s=3.0
             ) as proxy:
-                return set((await proxy.call("GET", "/features")).json())
+                return set((await proxy.call("/features")).json())
         except MusterError:
             return None
 
@@ -200,11 +212,12 @@ class Patient:
 
     async def _asked(self, ask: Callable[[Member, int, ssl.SSLContext], Awaitable[T | None]]) -> dict[str, T]:
         """Ask every member on its Smart Proxy port and return the answers there were, by member."""
-        service, context = self.balancing.service("smartproxy"), self._context()
-        if service is None or context is None:
+        service, usable = self.balancing.service("smartproxy"), self._usable()
+        if service is None or usable is None:
             return {}
+        contexts = {"muster": usable.ours(), "foreman": usable.rubys()}
         members = self._cluster.members
-        answers = await asyncio.gather(*(ask(m, service.member_port, context) for m in members))
+        answers = await asyncio.gather(*(ask(m, service.member_port, contexts[m.kind]) for m in members))
         return {str(m.name): a for m, a in zip(members, answers, strict=True) if a is not None}
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from muster.balancer.model import Balancing, Service
 from muster.cluster.file import ClusterFile
 from muster.doctor.checks import unusable
-from muster.foreman import smart_proxy
+from muster.foreman import questions
 from muster.kernel.errors import MusterError
 from muster.kernel.findings import Finding
 from muster.kernel.names import in_url
@@ -139,6 +139,8 @@ class Prober:
         puppet_ca: bundle of the Puppet CA that members are; None: service ``puppetca`` is somebody else's.
         lacks_bundle: members are the Puppet CA, and neither the store nor this host knows its bundle: it is not asked.
         resting: members in maintenance, lower case: they are not asked.
+        site_ca_file: who else may have issued the certificates of Ruby members.
+        ruby: these, lower case. A balancer may lead to any member.
     """
 
     balancing: Balancing
@@ -150,6 +152,16 @@ class Prober:
     puppet_ca: Path | None = None
     resting: frozenset[str] = frozenset()
     lacks_bundle: bool = False
+    site_ca_file: Path | None = None
+    ruby: frozenset[str] = frozenset()
+
+    def _also(self, way: _Way) -> tuple[Path, ...]:
+        """Return the CA files that count beside the cluster's for who answers there."""
+        is_ruby = way.path in self.ruby or (bool(self.ruby) and not self._is_member(way.path))
+        return (self.site_ca_file,) if self.site_ca_file is not None and is_ruby else ()
+
+    def _is_member(self, path: str) -> bool:
+        return any(v.name == path for s in self.balancing.services for v in s.servers)
 
     async def cells(self, ways_in: Sequence[Entrance]) -> list[Cell]:
         """Return a cell per service and path, services in the model's order; members, then the entrances."""
@@ -178,10 +190,10 @@ class Prober:
             return Cell(service.name, way.path, way.place, False, str(e), (unusable(self.ca_file.parent, e),))
 
     async def _tls(self, service: Service, way: _Way) -> Cell:
-        ca_file, certificate, key = self.ca_file, self.certificate, self.key
+        ca_file, certificate, key, also = self.ca_file, self.certificate, self.key, self._also(way)
         if service.name == _PUPPETCA and self.puppet_ca is not None:
             # Its certificates are Puppet's, and agents ask it before they have any.
-            ca_file, certificate, key = self.puppet_ca, None, None
+            ca_file, certificate, key, also = self.puppet_ca, None, None, ()
         complaints = await verify_port(
             way.host,
             way.port,
@@ -191,6 +203,7 @@ class Prober:
             key=key,
             now=self.now,
             timeout_s=self.timeout_s,
+            also=also,
         )
         about = f"{service.name} on {way.path}"
         findings = tuple(of_complaint(c, about) for c in complaints)
@@ -206,13 +219,13 @@ class Prober:
     async def _signing(self, service: Service, way: _Way, findings: tuple[Finding, ...]) -> Cell:
         assert self.puppet_ca is not None  # noqa: S101 - the caller's condition
         try:
-            async with smart_proxy.opened(
+            async with questions.opened(
                 f"https://{way.url}",
                 context=client_context(self.puppet_ca),
                 server_name=self.balancing.address,
                 timeout_s=self.timeout_s,
             ) as authority:
-                answer = await authority.ask("GET", "/status/v1/simple/ca")
+                answer = await authority.ask("/status/v1/simple/ca")
         except MusterError as e:
             return _failing(service, way, str(e), findings)
         if answer.status != 200:
@@ -221,13 +234,13 @@ class Prober:
         return Cell(service.name, way.path, way.place, True, "signs", findings)
 
     async def _smart_proxy(self, service: Service, way: _Way, findings: tuple[Finding, ...]) -> Cell:
-        context = client_context(self.ca_file, self.certificate, self.key)
+        context = client_context(self.ca_file, self.certificate, self.key, also=self._also(way))
         url = f"https://{way.url}"
         try:
-            async with smart_proxy.opened(
+            async with questions.opened(
                 url, context=context, server_name=self.balancing.address, timeout_s=self.timeout_s
             ) as proxy:
-                version = (await proxy.call("GET", "/version")).json()
+                version = (await proxy.call("/version")).json()
         except MusterError as e:
             return _failing(service, way, str(e), findings)
         count = len(version.get("modules", {}))
@@ -236,13 +249,13 @@ class Prober:
 
     async def _plain(self, service: Service, way: _Way) -> Cell:
         try:
-            async with smart_proxy.opened(
+            async with questions.opened(
                 f"http://{way.url}",
                 context=None,
                 server_name=None,
                 timeout_s=self.timeout_s,
             ) as proxy:
-                answer = await proxy.ask("GET", "/features" if service.name == "anaconda" else "/")
+                answer = await proxy.ask("/features" if service.name == "anaconda" else "/")
         except MusterError as e:
             return _failing(service, way, str(e))
         if answer.status >= 500:

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 from muster.balancer.model import Balancing, Server, Service, signs_itself
 from muster.cluster.file import ClusterFile
-from muster.foreman import smart_proxy
-from muster.foreman.smart_proxy import Answer
+from muster.foreman import questions
+from muster.foreman.answers import Answer
 from muster.kernel.errors import MusterError
 from muster.kernel.findings import Check, Finding
 from muster.kernel.names import in_url
+from muster.kernel.reasons import spoken
 
 _TIMEOUT_S = 3.0
 _CA_CERTIFICATE = "/puppet-ca/v1/certificate/ca"
@@ -148,8 +149,8 @@ async def asked(host: str, port: int, *, timeout_s: float = _TIMEOUT_S) -> Answe
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    async with smart_proxy.opened(f"https://{in_url(host)}:{port}", context=context, timeout_s=timeout_s) as proxy:
-        return await proxy.ask("GET", _CA_CERTIFICATE)
+    async with questions.opened(f"https://{in_url(host)}:{port}", context=context, timeout_s=timeout_s) as proxy:
+        return await proxy.ask(_CA_CERTIFICATE)
 
 
 def bundle_in(answer: Answer) -> str | None:
@@ -165,7 +166,7 @@ async def _refusal(server: Server) -> str | None:
     except TimeoutError:
         return f"{server.address} port {server.port}: no answer within {_TIMEOUT_S:g} s"
     except OSError as e:
-        return f"{server.address} port {server.port}: {e.strerror or e}"
+        return f"{server.address} port {server.port}: {spoken(e)}"
     writer.close()
     return None
 

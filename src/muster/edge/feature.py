@@ -7,15 +7,19 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from muster.cluster.file import ClusterFile, Foreman
-from muster.edge.routes import Mount
+from muster.cluster.file import Foreman
 from muster.kernel.errors import Misconfigured, MusterError, NotAcceptable, Unavailable
 from muster.kernel.settings import Settings
-from muster.policy.metered import OperationMetrics
 from muster.policy.settings import PolicySettings
-from muster.store.engine import Store
+
+if TYPE_CHECKING:
+    # Settings of features stand below this; whoever reads a cluster file needs nothing of what serves them.
+    from muster.cluster.file import ClusterFile
+    from muster.edge.routes import Mount
+    from muster.policy.metered import OperationMetrics
+    from muster.store.engine import Store
 
 
 class State(Enum):

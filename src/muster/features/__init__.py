@@ -4,26 +4,42 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from muster.cluster.file import ClusterFile
-from muster.edge.feature import Feature, FeatureSettings
-from muster.features.dns.manifest import FEATURE as DNS
-from muster.features.puppet.manifest import FEATURE as PUPPET
-from muster.features.puppetca.manifest import FEATURE as PUPPETCA
+from muster.edge.feature import FeatureSettings
+from muster.features.dns.settings import DNSSettings
+from muster.features.puppet.settings import PuppetSettings
+from muster.features.puppetca.settings import PuppetCASettings
 from muster.kernel.settings import Document, InvalidSettings, Problem
 
-# The order is the Ruby proxy's, in which answers name them (protocol reference §4).
-FEATURES: Mapping[str, Feature] = {f.name: f for f in (DNS, PUPPETCA, PUPPET)}
+if TYPE_CHECKING:
+    from muster.cluster.file import ClusterFile
+    from muster.edge.feature import Feature
 
-# Served by the edge itself; it may still be switched off in the cluster file.
-_OF_THE_EDGE = {"logs": FeatureSettings}
+# By name; logs are served by the edge itself, and may still be switched off in the cluster file.
+_SETTINGS: Mapping[str, type[FeatureSettings]] = {
+    "dns": DNSSettings,
+    "puppet": PuppetSettings,
+    "puppetca": PuppetCASettings,
+    "logs": FeatureSettings,
+}
+
+
+def manifests() -> Mapping[str, Feature]:
+    """Return the features by name. What serves them is imported here: reading a cluster file needs none of it."""
+    from muster.features.dns.manifest import FEATURE as DNS
+    from muster.features.puppet.manifest import FEATURE as PUPPET
+    from muster.features.puppetca.manifest import FEATURE as PUPPETCA
+
+    # The order is the Ruby proxy's, in which answers name them (protocol reference §4).
+    return {f.name: f for f in (DNS, PUPPETCA, PUPPET)}
 
 
 def settings_models() -> dict[str, type[FeatureSettings]]:
     """Return the settings model of every feature a cluster file may name."""
-    return {name: f.settings for name, f in FEATURES.items()} | dict(_OF_THE_EDGE)
+    return dict(_SETTINGS)
 
 
 def warnings(document: Document, cluster: ClusterFile) -> list[Problem]:

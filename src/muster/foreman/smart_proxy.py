@@ -2,55 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 
-from muster.kernel.errors import (
-    Conflict,
-    Denied,
-    Misconfigured,
-    MusterError,
-    NotFound,
-    Rejected,
-    Unavailable,
-    Unsupported,
-)
-from muster.kernel.names import shown
+from muster.foreman.answers import Answer
+from muster.kernel.errors import Misconfigured, Unavailable
+from muster.kernel.reasons import spoken
 
-_BY_STATUS: Mapping[int, type[MusterError]] = {
-    400: Rejected,
-    403: Denied,
-    404: NotFound,
-    409: Conflict,
-    501: Unsupported,
-}
 _BODY_LIMIT_BYTES = 4 << 20
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the other proxy said: status and body as text, and what it named that version of the body."""
-
-    status: int
-    text: str
-    etag: str | None = None
-
-    def json(self) -> Any:
-        """Return the body as JSON.
-
-        Raises:
-            Unavailable: it is not JSON, so what answered is no Smart Proxy.
-        """
-        try:
-            return json.loads(self.text)
-        except ValueError as e:
-            raise Unavailable(f"the answer is not JSON: {shown(self.text)}") from e
 
 
 class SmartProxy:
@@ -105,15 +68,15 @@ class SmartProxy:
                 raw = await self._whole(response, target)
                 return Answer(response.status, raw.decode("utf-8", "replace"), response.headers.get("ETag"))
         except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError) as e:
-            raise Misconfigured(f"{target} failed in TLS: {e}") from e
+            raise Misconfigured(f"{target} failed in TLS: {spoken(e)}") from e
         except (ssl.SSLError, aiohttp.ClientOSError) as e:
             if _is_of_tls(e):
-                raise Misconfigured(f"{target} failed in TLS: {e}") from e
-            raise Unavailable(f"{target} failed: {e.strerror or e}") from e
+                raise Misconfigured(f"{target} failed in TLS: {spoken(e)}") from e
+            raise Unavailable(f"{target} failed: {spoken(e)}") from e
         except TimeoutError:
             raise Unavailable(f"{target} got no answer in time") from None
         except (aiohttp.ClientError, OSError) as e:
-            raise Unavailable(f"{target} failed: {e or type(e).__name__}") from e
+            raise Unavailable(f"{target} failed: {spoken(e)}") from e
 
     async def _whole(self, response: aiohttp.ClientResponse, target: str) -> bytes:
         out = bytearray()
@@ -125,16 +88,7 @@ class SmartProxy:
 
     async def call(self, method: str, path: str, form: Mapping[str, str] | None = None) -> Answer:
         """As :meth:`ask`, and turn every refusal into the error it stands for, with the other proxy's words."""
-        answer = await self.ask(method, path, form)
-        refuse_unless_done(self.url, method, path, answer)
-        return answer
-
-
-def refuse_unless_done(url: str, method: str, path: str, answer: Answer) -> None:
-    """Turn a refusal into the error it stands for, with the other proxy's words."""
-    if answer.status >= 300:
-        kind = _BY_STATUS.get(answer.status, Unavailable if answer.status in (408, 429, 502, 503, 504) else Rejected)
-        raise kind(f"{url} answered {answer.status} to {method} {path}: {shown(answer.text.strip())}")
+        return (await self.ask(method, path, form)).accepted(self.url, method, path)
 
 
 def _is_of_tls(error: OSError) -> bool:

@@ -80,11 +80,18 @@ async def follow(arguments: Sequence[str], *, timeout_s: float, heard: Callable[
     """
     async with (
         _pipe() as (output, into),
-        _running(list(arguments), timeout_s, env=None, stdin=subprocess.DEVNULL, stdout=into, stderr=into) as process,
+        _running(
+            list(arguments), timeout_s, env=_theirs(), stdin=subprocess.DEVNULL, stdout=into, stderr=into
+        ) as process,
     ):
         into.close()
         await _passed_on(process, output, heard)
         return await process.wait()
+
+
+def _theirs() -> dict[str, str]:
+    """Return this process's environment without what Muster put there for itself."""
+    return {k: v for k, v in os.environ.items() if k != "PYDANTIC_DISABLE_PLUGINS"}
 
 
 async def _passed_on(process: Process, output: asyncio.StreamReader, heard: Callable[[str], None]) -> None:

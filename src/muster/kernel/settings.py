@@ -9,6 +9,7 @@ linear time is refused before it is built: deep nesting, aliases within aliases,
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,9 @@ from pydantic_core import ErrorDetails
 from muster.kernel.errors import Misconfigured
 from muster.kernel.files import read_bounded
 from muster.kernel.names import shown
+
+# Looking for plugins of pydantic reads the metadata of every installed package, before the first model is made.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 Location = tuple[str | int, ...]
 
@@ -133,6 +137,8 @@ class Document:
             return self.problem(location, f"unknown key {unknown!r}; {hint}")
         if details["type"] == "missing":
             return self.problem(location, "is required")
+        if details["type"] in ("model_type", "model_attributes_type"):
+            return self.problem(location, "is not a mapping of settings")
         return self.problem(location, details["msg"].removeprefix("Value error, "))
 
     def _in_file(self, location: Location) -> Location:

@@ -12,11 +12,10 @@ from typing import Self
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from muster.kernel.clock import SystemClock
-from muster.kernel.errors import Conflict, Misconfigured, NotFound, Rejected
+from muster.kernel.errors import Conflict, Misconfigured, NotFound, Rejected, Unavailable
 from muster.kernel.files import make_directory, read_bounded, write_atomically
 from muster.kernel.names import shown
 from muster.kernel.secrets import Secret
@@ -39,12 +38,15 @@ _MAX_DAYS = 36_500
 class ClusterCA:
     """The CA in one directory: ``ca.pem`` (0644, issuing CA first, then its issuers) and ``ca.key`` (0600).
 
+    A key that was adopted encrypted stays so; ``ca.passphrase`` leads to the file whose first line opens it.
+
     While the CA is being replaced, ``ca.pem`` ends with the other CA's certificates: trusted, but not used to issue.
     """
 
     directory: Path
     certificates: tuple[x509.Certificate, ...]
     _key: PrivateKey = field(repr=False)
+    _encrypted: tuple[bytes, Path] | None = field(default=None, repr=False)
 
     @classmethod
     def create(
@@ -86,10 +88,12 @@ class ClusterCA:
         now: datetime | None = None,
         overwrite: bool = False,
         dry: bool = False,
+        passphrase_file: Path | None = None,
     ) -> Self:
         """Write a CA the site already has: its certificate, followed by its issuers when it is an intermediate.
 
-        ``dry`` refuses the same and writes nothing.
+        An encrypted key stays encrypted; ``passphrase_file`` is remembered, what stands in it is not. ``dry`` refuses the
+        same and writes nothing.
 
         Raises:
             Conflict: a CA lies there and ``overwrite`` is false; nothing was changed.
@@ -98,10 +102,15 @@ class ClusterCA:
             Unavailable: the disk refused.
         """
         given = pems.certificates(certificate_pem, "The CA certificate")
-        key = pems.private_key(key_pem, "The CA key")
+        if pems.is_encrypted(key_pem) and passphrase_file is None:
+            raise Misconfigured(
+                "The CA key is encrypted with a passphrase; name the file whose first line opens it (--ca-passphrase-file)"
+            )
+        key = pems.private_key(key_pem, "The CA key", _passphrase(passphrase_file) if passphrase_file else None)
         _check_pair(given[0], key, "The CA key", "the CA certificate")
         _check_authority(given[0], now or SystemClock().now())
-        ca = cls(directory, _chain(given), key)
+        encrypted = (key_pem, passphrase_file.absolute()) if passphrase_file and pems.is_encrypted(key_pem) else None
+        ca = cls(directory, _chain(given), key, encrypted)
         _refuse_overwrite(directory, overwrite)
         if not dry:
             ca._write()
@@ -119,7 +128,7 @@ class ClusterCA:
         if not certificate.exists():
             raise NotFound(f"There is no CA in {directory}; make one with: muster certs init")
         found = pems.certificates(read_bounded(certificate, what="CA certificate"), str(certificate))
-        key = pems.private_key(read_bounded(key_path, what="CA key"), str(key_path))
+        key = ca_key(directory)
         _check_pair(found[0], key, str(key_path), str(certificate))
         return cls(directory, tuple(found), key)
 
@@ -149,8 +158,8 @@ class ClusterCA:
             kind=request.kind,
             name=request.common_name,
             serial=certificate.serial_number,
-            certificate_pem=_pem(certificate) + intermediates,
-            key_pem=_key_pem(key),
+            certificate_pem=pems.text([certificate]) + intermediates,
+            key_pem=pems.key_text(key),
             chain_pem=self.chain_pem,
         )
 
@@ -200,13 +209,71 @@ class ClusterCA:
         make_directory(self.directory)
         certificate, key = ca_paths(self.directory)
         set_aside(self.directory)
-        write_atomically(key, _key_pem(self._key).reveal(), mode=0o600)
+        if self._encrypted is None:
+            write_atomically(key, pems.key_text(self._key).reveal(), mode=0o600)
+            passphrase_link(self.directory).unlink(missing_ok=True)
+        else:
+            pem, passphrase_file = self._encrypted
+            write_atomically(key, pem, mode=0o600)
+            link_passphrase(self.directory, passphrase_file)
         write_atomically(certificate, self.chain_pem, mode=0o644)
 
 
 def ca_paths(directory: Path) -> tuple[Path, Path]:
     """Return where the CA's certificate and key lie."""
     return directory / "ca.pem", directory / "ca.key"
+
+
+def passphrase_link(directory: Path) -> Path:
+    """Return where it is said which file opens the CA's key; the passphrase itself stays in the administrator's file."""
+    return directory / "ca.passphrase"
+
+
+def link_passphrase(directory: Path, file: Path) -> None:
+    """Remember which file opens the CA's key.
+
+    Raises:
+        Unavailable: the disk refused.
+    """
+    link = passphrase_link(directory)
+    try:
+        link.unlink(missing_ok=True)
+        link.symlink_to(file)
+    except OSError as e:
+        raise Unavailable(f"Pointing {link} at {file} failed: {e.strerror or e}") from e
+
+
+def ca_key(directory: Path) -> PrivateKey:
+    """Return the CA's key, opened with its passphrase where it needs one.
+
+    Raises:
+        Misconfigured: it cannot be read or opened.
+    """
+    path = ca_paths(directory)[1]
+    pem = read_bounded(path, what="CA key")
+    if not pems.is_encrypted(pem):
+        return pems.private_key(pem, str(path))
+    # While a new CA takes over, its key may lie here already and its passphrase not yet.
+    links = [passphrase_link(directory), passphrase_link(directory / "rotation" / "new")]
+    there = [link for link in links if link.exists()]
+    if not there:
+        raise Misconfigured(
+            f"{path} is encrypted, and {links[0]} leads to no passphrase; make it a link to the file whose first line is "
+            f"the passphrase: ln -s FILE {links[0]}"
+        )
+    for link in there[:-1]:
+        try:
+            return pems.private_key(pem, str(path), _passphrase(link))
+        except Misconfigured:
+            continue
+    return pems.private_key(pem, str(path), _passphrase(there[-1]))
+
+
+def _passphrase(file: Path) -> Secret:
+    lines = read_bounded(file, what="the CA key's passphrase file", limit_bytes=4096).splitlines()
+    if not lines or not lines[0].strip():
+        raise Misconfigured(f"The CA key's passphrase file {file} is empty")
+    return Secret(lines[0].strip().decode("utf-8", "replace"))
 
 
 def new_key(kind: KeyKind) -> PrivateKey:
@@ -327,7 +394,7 @@ def issuers(certificates: Sequence[x509.Certificate]) -> tuple[x509.Certificate,
 
 def pem_text(certificates: Iterable[x509.Certificate]) -> str:
     """Return certificates as one PEM text, in their order."""
-    return "".join(_pem(c) for c in certificates)
+    return pems.text(certificates)
 
 
 def _refuse_overwrite(directory: Path, overwrite: bool) -> None:
@@ -348,15 +415,11 @@ def set_aside(directory: Path) -> None:
     tag = pems.certificates(old_pem, str(certificate))[0].fingerprint(hashes.SHA256()).hex()[:12]
     write_atomically(certificate.with_name(f"ca-{tag}.pem"), old_pem, mode=0o644, like=certificate)
     write_atomically(key.with_name(f"ca-{tag}.key"), read_bounded(key, what="CA key"), mode=0o600, like=key)
+    if passphrase_link(directory).is_symlink():
+        aside = directory / f"ca-{tag}.passphrase"
+        aside.unlink(missing_ok=True)
+        aside.symlink_to(passphrase_link(directory).readlink())
 
 
 def _seconds(moment: datetime) -> datetime:
     return moment.replace(microsecond=0)
-
-
-def _pem(certificate: x509.Certificate) -> str:
-    return certificate.public_bytes(Encoding.PEM).decode()
-
-
-def _key_pem(key: PrivateKey) -> Secret:
-    return Secret(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode())

@@ -24,7 +24,16 @@ from muster.kernel.clock import Clock
 from muster.kernel.errors import Conflict, Misconfigured, NotFound, Rejected, Unavailable
 from muster.kernel.files import make_directory, read_bounded, write_atomically
 from muster.pki import pem as pems
-from muster.pki.authority import ClusterCA, ca_paths, issuers, pem_text, set_aside
+from muster.pki.authority import (
+    ClusterCA,
+    ca_key,
+    ca_paths,
+    issuers,
+    link_passphrase,
+    passphrase_link,
+    pem_text,
+    set_aside,
+)
 from muster.pki.bundles import BundlePaths, BundleRequest, certificate_facts, present, refuse_unless_ours, write
 from muster.pki.facts import CertificateFacts
 from muster.pki.rotation import (
@@ -73,7 +82,7 @@ def viewed(directory: Path, now: datetime, requested: Requested) -> View:
         Misconfigured: a file of the CA cannot be read.
         Conflict: what is under way does not belong to the CA that is there.
     """
-    certificate, key = ca_paths(directory)
+    certificate = ca_paths(directory)[0]
     if not certificate.exists():
         raise NotFound(f"There is no CA in {directory}; make one with: muster certs init")
     top = _certificates(certificate)
@@ -94,7 +103,7 @@ def viewed(directory: Path, now: datetime, requested: Requested) -> View:
         old=issuers(old),
         new=issuers(new) if new else (),
         top=top,
-        signing=_signing(top, key, old, new),
+        signing=_signing(top, directory, old, new),
         bundles=tuple(_held(at, old, new, requested) for at in present(directory)),
         done=_done(directory),
     )
@@ -168,6 +177,10 @@ def carry_out(command: Command, workshop: Workshop) -> None:
         case Promote():
             certificate, key = ca_paths(directory)
             write_atomically(key, read_bounded(ca_paths(_new(directory))[1], what="CA key"), mode=0o600)
+            if passphrase_link(_new(directory)).is_symlink():
+                link_passphrase(directory, passphrase_link(_new(directory)).readlink())
+            else:
+                passphrase_link(directory).unlink(missing_ok=True)
             write_atomically(certificate, pem_text(command.certificates))
         case Reissue():
             ca = ClusterCA.open(directory)
@@ -225,8 +238,8 @@ def _readable(path: Path) -> Chain:
         return ()
 
 
-def _signing(top: Chain, key_file: Path, old: Chain, new: Chain) -> Literal["old", "new"] | None:
-    key = pems.private_key(read_bounded(key_file, what="CA key"), str(key_file))
+def _signing(top: Chain, directory: Path, old: Chain, new: Chain) -> Literal["old", "new"] | None:
+    key = ca_key(directory)
     if not pems.matches(top[0], key):
         return None
     return "new" if new and top[0] == new[0] and top[0] != old[0] else "old"

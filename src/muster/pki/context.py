@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-import structlog
 from cryptography import x509
 
 from muster.kernel.clock import SystemClock
 from muster.kernel.errors import Misconfigured
 from muster.kernel.files import fingerprint, read_bounded
+from muster.kernel.log import logger
 from muster.pki import pem as pems
 from muster.pki.facts import distinguished
 from muster.pki.trust_files import verify_trust_file
 
-_log = structlog.get_logger(__name__)
+_log = logger("pki")
 
 
 def server_context(
@@ -45,10 +46,12 @@ def server_context(
     return context
 
 
-def client_context(ca: Path, certificate: Path | None = None, key: Path | None = None) -> ssl.SSLContext:
+def client_context(
+    ca: Path, certificate: Path | None = None, key: Path | None = None, *, also: Sequence[Path] = ()
+) -> ssl.SSLContext:
     """Return a context that trusts the CA file alone, checks names, and shows a certificate when given one.
 
-    A certificate without a key path is a file that holds both.
+    A certificate without a key path is a file that holds both. ``also`` are further CA files to trust.
 
     Raises:
         Misconfigured: as :func:`server_context`.
@@ -56,12 +59,51 @@ def client_context(ca: Path, certificate: Path | None = None, key: Path | None =
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.hostname_checks_common_name = False
-    _trust(context, ca)
+    for file in (ca, *also):
+        _trust(context, file)
     if certificate is not None:
         _load_pair(context, certificate, key or certificate)
     elif key is not None:
         raise Misconfigured(f"The key {key} was given without its certificate")
     return context
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """Whom questions to members believe, and what they show.
+
+    Attributes:
+        ca_file: the cluster's CA.
+        certificate: what is shown; None: nothing. ``key`` None: it is in the same file.
+        site_ca_file: who issued the certificates of Ruby members when the cluster's CA did not; believed of them alone.
+    """
+
+    ca_file: Path
+    certificate: Path | None = None
+    key: Path | None = None
+    site_ca_file: Path | None = None
+
+    def ours(self) -> ssl.SSLContext:
+        """Return the context for a member of kind ``muster``.
+
+        Raises:
+            Misconfigured: a file cannot be used.
+        """
+        return client_context(self.ca_file, self.certificate, self.key)
+
+    def rubys(self, ca_file: Path | None = None) -> ssl.SSLContext:
+        """Return the context for a Ruby member, ``ca_file``: of the issuer that a check names, and no other.
+
+        Raises:
+            Misconfigured: a file cannot be used.
+        """
+        if ca_file is not None:
+            return client_context(ca_file, self.certificate, self.key)
+        return client_context(self.ca_file, self.certificate, self.key, also=self.also(is_ruby=True))
+
+    def also(self, *, is_ruby: bool) -> tuple[Path, ...]:
+        """Return the CA files that count beside the cluster's."""
+        return (self.site_ca_file,) if is_ruby and self.site_ca_file is not None else ()
 
 
 class RenewedContext:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
 
 from muster.kernel.errors import Misconfigured
 from muster.kernel.names import shown
+from muster.kernel.secrets import Secret
 
 PrivateKey: TypeAlias = (
     rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
@@ -103,8 +110,8 @@ def _unreadable(pem: bytes) -> Block | None:
     return None
 
 
-def private_key(pem: bytes, where: str) -> PrivateKey:
-    """Return the private key of a PEM text, which may also hold certificates.
+def private_key(pem: bytes, where: str, passphrase: Secret | None = None) -> PrivateKey:
+    """Return the private key of a PEM text, which may also hold certificates; ``passphrase`` opens an encrypted one.
 
     Raises:
         Misconfigured: there is none, it is encrypted, or of a kind that cannot sign.
@@ -112,17 +119,34 @@ def private_key(pem: bytes, where: str) -> PrivateKey:
     if b"PRIVATE KEY-----" not in pem:
         raise Misconfigured(f"{where} is not a PEM private key: it holds no line BEGIN PRIVATE KEY")
     try:
-        key = load_pem_private_key(pem[_key_start(pem) :], password=None)
+        word = passphrase.reveal().encode() if passphrase is not None and is_encrypted(pem) else None
+        key = load_pem_private_key(pem[_key_start(pem) :], password=word)
     except TypeError as e:
         raise Misconfigured(f"{where} is encrypted with a passphrase; a service needs it without one, mode 0600") from e
     except (ValueError, UnsupportedAlgorithm) as e:
         # The library's text may quote what it parsed; nothing of a key file is repeated.
-        raise Misconfigured(f"{where} holds a private key that cannot be read") from e
+        also = ", or its passphrase is another" if passphrase is not None and is_encrypted(pem) else ""
+        raise Misconfigured(f"{where} holds a private key that cannot be read{also}") from e
     if not isinstance(
         key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
     ):
         raise Misconfigured(f"{where} holds a key of a kind that TLS cannot use; RSA and EC keys can be used")
     return key
+
+
+def is_encrypted(pem: bytes) -> bool:
+    """Whether a PEM private key needs a passphrase, in OpenSSL's old form or in PKCS #8."""
+    return b"ENCRYPTED PRIVATE KEY-----" in pem or b"Proc-Type: 4,ENCRYPTED" in pem
+
+
+def text(certificates: Iterable[x509.Certificate]) -> str:
+    """Return certificates as one PEM text, in their order."""
+    return "".join(c.public_bytes(Encoding.PEM).decode() for c in certificates)
+
+
+def key_text(key: PrivateKey) -> Secret:
+    """Return a private key in PEM (PKCS #8), without a passphrase."""
+    return Secret(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode())
 
 
 def same_key(one: x509.Certificate, other: x509.Certificate) -> bool:

@@ -18,8 +18,9 @@ from cryptography import x509
 from muster.kernel.errors import Misconfigured, Rejected
 from muster.kernel.files import Account, read_bounded
 from muster.kernel.names import host_or_address, shown
+from muster.kernel.reasons import spoken
 from muster.pki import pem as pems
-from muster.pki.bundles import BundlePaths
+from muster.pki.bundles import Bundle, BundlePaths, BundleRequest
 from muster.pki.complaints import Complaint, complaints
 from muster.pki.context import client_context
 from muster.pki.facts import distinguished
@@ -84,6 +85,7 @@ async def verify_port(
     key: Path | None = None,
     now: datetime,
     timeout_s: float = 5.0,
+    also: Sequence[Path] = (),
 ) -> list[Complaint]:
     """Return what a client of the cluster would have against the port; empty when nothing.
 
@@ -92,6 +94,7 @@ async def verify_port(
 
     ``server_name`` is the host name or IP address its certificate must carry. ``certificate`` is ours, shown when asked
     for; it also holds the key when ``key`` is None. ``timeout_s`` counts for each connection and for the first answer.
+    ``also`` are further CA files whose certificates are good.
 
     Raises:
         Misconfigured: one of our own files cannot be used.
@@ -103,8 +106,9 @@ async def verify_port(
     if not 0 < port < 65536:
         raise Rejected(f"{port} is no port; there are 1 to 65535")
     at = _Port(host, port, server_name, ca_file, certificate, key, timeout_s)
-    trusted = pems.certificates(read_bounded(ca_file, what="CA file"), f"The CA file {ca_file}")
-    careful = client_context(ca_file, certificate, key)
+    files = (ca_file, *also)
+    trusted = [c for f in files for c in pems.certificates(read_bounded(f, what="CA file"), f"The CA file {f}")]
+    careful = client_context(ca_file, certificate, key, also=also)
     # The names are checked by us, on all of them at once: OpenSSL's message names only the one that was expected.
     careful.check_hostname = False
     verdict: str | None = None
@@ -133,12 +137,14 @@ def verify_files(
     *,
     serves: bool | None = None,
     reader: Account | None = None,
+    also: Sequence[Path] = (),
 ) -> list[Complaint]:
     """Return what is wrong with a bundle on disk; empty when nothing.
 
     ``ca_file`` is the cluster's CA, which must have issued the certificate and lie beside it; the certificate must carry
     ``names`` and, unless ``serves`` says otherwise, fit a server when it is a member's. ``reader`` must be able to read all
-    of it; by default the owner of the CA's directory, of whom client bundles are no concern.
+    of it; by default the owner of the CA's directory, of whom client bundles are no concern. ``also`` are CA files that
+    may have issued it instead.
     """
     missing = [p for p in dict.fromkeys((at.certificate, at.key, at.ca)) if not p.exists()]
     if missing:
@@ -149,6 +155,7 @@ def verify_files(
         key = pems.private_key(read_bounded(at.key, what="private key"), str(at.key))
         trusted = pems.certificates(read_bounded(ca_file, what="CA file"), f"The CA file {ca_file}")
         beside = pems.certificates(read_bounded(at.ca, what="CA file"), f"The CA file {at.ca}")
+        more = [c for f in also for c in pems.certificates(read_bounded(f, what="CA file"), f"The CA file {f}")]
     except Misconfigured as e:
         # What the reader may not read this account may not read either, and that is no damage.
         return found if any(c.code == "FILE-READER" for c in found) else [*found, _unreadable(str(e))]
@@ -160,7 +167,49 @@ def verify_files(
         found.append(_more_trusted(at, ca_file, extra))
     found += [c for path in dict.fromkeys((at.ca, ca_file)) for c in verify_trust_file(path)]
     fit = at.kind == "member" if serves is None else serves
-    return [*found, *complaints(chain, where=str(at.certificate), names=names, trusted=trusted, now=now, serves=fit)]
+    issuers = [*trusted, *more]
+    return [*found, *complaints(chain, where=str(at.certificate), names=names, trusted=issuers, now=now, serves=fit)]
+
+
+def imported(
+    request: BundleRequest,
+    certificate: Path,
+    key: Path,
+    ca_file: Path,
+    *,
+    names: Iterable[str],
+    also: Sequence[Path] = (),
+    now: datetime,
+) -> Bundle:
+    """Return a bundle made of files that somebody else issued; nothing is written.
+
+    ``names`` must stand in the certificate; ``also`` are CA files that may have issued it beside the cluster's, which is
+    what its owner trusts either way.
+
+    Raises:
+        Misconfigured: a file cannot be read, or the key belongs to another certificate.
+        Rejected: the certificate is no good for what it is imported as; with every complaint.
+    """
+    chain = pems.certificates(read_bounded(certificate, what="certificate"), str(certificate))
+    secret = pems.private_key(read_bounded(key, what="private key"), str(key))
+    if not pems.matches(chain[0], secret):
+        raise Misconfigured(f"The key {key} does not belong to the certificate {certificate}")
+    own = pems.certificates(read_bounded(ca_file, what="CA file"), f"The CA file {ca_file}")
+    more = [c for f in also for c in pems.certificates(read_bounded(f, what="CA file"), f"The CA file {f}")]
+    serves = request.kind == "member"
+    found = complaints(chain, where=str(certificate), names=names, trusted=[*own, *more], now=now, serves=serves)
+    wrong = [c.sentence for c in found if c.severity == "error"]
+    if wrong:
+        raise Rejected(f"It was not imported: {'; '.join(wrong)}")
+    intermediates = [c for c in chain[1:] if not pems.self_issued(c)]
+    return Bundle(
+        kind=request.kind,
+        name=request.common_name,
+        serial=chain[0].serial_number,
+        certificate_pem=pems.text([chain[0], *intermediates]),
+        key_pem=pems.key_text(secret),
+        chain_pem=pems.text(own),
+    )
 
 
 def verify_key_file(path: Path) -> list[Complaint]:
@@ -366,7 +415,7 @@ def _of_connect(at: _Port, error: OSError) -> Complaint:
         )
     return Complaint(
         "TLS-UNREACHABLE",
-        f"Connecting to {at} failed: {error.strerror or error}",
+        f"Connecting to {at} failed: {spoken(error)}",
         "There is no route to the host, or a firewall refuses.",
         "Try the same from the host itself, then look at routes and firewalls between.",
     )
@@ -391,10 +440,10 @@ def _silent(at: _Port) -> Complaint:
 
 
 def _not_tls(at: _Port, answer: bytes) -> Complaint:
-    spoken = "plain HTTP" if answer.startswith(b"HTTP/") else f"something else ({shown(answer.decode('latin-1'))})"
+    what = "plain HTTP" if answer.startswith(b"HTTP/") else f"something else ({shown(answer.decode('latin-1'))})"
     return Complaint(
         "TLS-NOT-TLS",
-        f"{at} speaks {spoken}, not TLS",
+        f"{at} speaks {what}, not TLS",
         "It is the port of another service, or TLS is switched off there.",
         "Compare the port with the service's settings.",
     )

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from muster.kernel.settings import Settings
-from muster.policy.chain import Policy
-from muster.policy.deadline import Deadline
-from muster.policy.metered import Metered, OperationMetrics
-from muster.policy.retry import Retry, RetryBudget
+
+if TYPE_CHECKING:
+    from muster.policy.chain import Policy
+    from muster.policy.metered import OperationMetrics
 
 
 class RetrySettings(Settings):
@@ -36,5 +36,10 @@ class PolicySettings(Settings):
 
     def built(self, metrics: OperationMetrics, provider: str) -> list[Policy]:
         """Return the policies these settings ask for."""
+        # Imported here: reading settings needs nothing of what they lead to.
+        from muster.policy.deadline import Deadline
+        from muster.policy.metered import Metered
+        from muster.policy.retry import Retry, RetryBudget
+
         retry = Retry(self.retry.attempts, self.retry.base_s, self.retry.cap_s, RetryBudget(self.retry.budget_ratio))
         return [Metered(metrics, provider), Deadline(self.deadline_s), retry]

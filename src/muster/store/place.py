@@ -14,6 +14,7 @@ from sqlalchemy.exc import ArgumentError
 
 from muster.kernel.errors import Misconfigured
 from muster.kernel.secrets import Secret
+from muster.store.sqlite_driver import connected
 
 Dialect = Literal["sqlite", "postgresql"]
 
@@ -109,7 +110,7 @@ class Place:
     def connect_arguments(self, *, connect_timeout_s: float, statement_timeout_s: float) -> dict[str, Any]:
         """Return the driver's arguments; what the URL's query says itself is left to it."""
         if self.dialect == "sqlite":
-            return {"timeout": statement_timeout_s}
+            return {"timeout": statement_timeout_s, "async_creator_fn": connected}
         limit_ms = math.ceil((self.connect_limit_s(connect_timeout_s) + statement_timeout_s) * 1000)
         given = self.url.query.get("options", "")
         limits = (

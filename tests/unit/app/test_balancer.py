@@ -341,3 +341,27 @@ async def test_a_first_configuration_that_is_refused_does_not_end_a_haproxy_that
             assert process.cluster.members[0].weight == 100, "only what HAProxy has can be steered"
             await process.beat(asked=True)
             assert (process._trouble(), process.cluster.members[0].weight) == ("", 50)
+
+
+async def test_who_may_have_issued_a_ruby_member_s_certificate_stands_in_one_file_that_follows_both(
+    tmp_path: Path, engine: Engine, clock: Clock
+) -> None:
+    options = written(tmp_path)
+    content = yaml.safe_load(options.cluster_file.read_text())
+    content["members"][0]["kind"] = "foreman"
+    content["foreman"] = {"ca_file": str(tmp_path / "site.pem")}
+    options.cluster_file.write_text(yaml.safe_dump(content))
+    ours = tmp_path / "pki" / "balancer" / "ca.pem"
+    ours.parent.mkdir(parents=True)
+    ours.write_text("ours\n")
+    (tmp_path / "site.pem").write_text("site\n")
+    joined = tmp_path / "run" / "site-ca.pem"
+    async with (
+        opened(Secret(f"sqlite:///{tmp_path}/muster.db")) as store,
+        running(options, engine, store) as process,
+    ):
+        assert joined.read_text() == "ours\nsite\n"
+        (tmp_path / "site.pem").write_text("another site")
+        await process._followed()
+        # HAProxy reads the file anew, though the configuration names the same one.
+        assert (joined.read_text(), engine.applied[-1]) == ("ours\nanother site\n", True)

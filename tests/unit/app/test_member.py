@@ -14,7 +14,7 @@ from muster.app.member import AccessLog, MemberOptions, member_opened
 from muster.app.settings import checked, loaded, store_password
 from muster.edge.application import Mounted, unprotected
 from muster.edge.routes import Access
-from muster.features import FEATURES
+from muster.features import manifests
 from muster.kernel.errors import Misconfigured
 from muster.kernel.settings import InvalidSettings
 
@@ -148,7 +148,7 @@ async def product_mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Seq
 async def test_exactly_these_routes_are_unprotected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mounts = await product_mounts(tmp_path, monkeypatch)
     # A feature that is not mounted could hide an open route from this list.
-    assert {m.feature for m in mounts if m.feature} == {*FEATURES, "logs"}
+    assert {m.feature for m in mounts if m.feature} == {*manifests(), "logs"}
     assert unprotected(mounts) == [
         ("GET", "/features"),
         ("GET", "/health/live"),

@@ -133,6 +133,17 @@ def test_a_ruby_members_programs_are_asked_and_not_only_connected_to() -> None:
     assert " check inter " in servers(it, "backend anaconda from tcp_base")[0]
 
 
+def test_ruby_members_may_have_certificates_of_the_site_s_ca_and_ours_may_not() -> None:
+    site = RUBIES + "foreman: {ca_file: /etc/site-ca.pem}\n"
+    assert " verify required ca-file /run/muster/site-ca.pem crt" in rubies(site)
+    assert "/etc/muster/pki/ca.pem" not in rubies(site)
+    both = text("foreman: {ca_file: /etc/site-ca.pem}\n").splitlines()
+    trusting = [x for x in both if "/health/ready" in x or "ca-file" in x]
+    assert {x.split(" ca-file ")[1].split()[0] for x in trusting if " ca-file " in x} == {
+        "/etc/muster/pki/ca.pem", "/run/muster/site-ca.pem",
+    }  # fmt: skip
+
+
 def test_whose_certificate_is_not_known_is_not_verified_and_ours_is_shown_only_where_it_is_wanted() -> None:
     def line(of: str, head: str) -> str:
         return servers(of, head)[0]

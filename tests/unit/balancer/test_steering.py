@@ -275,6 +275,15 @@ async def test_no_order_opens_a_server_for_a_moment_on_its_way_from_maintenance_
     assert words.orders == [f"set server smartproxy/p1.test state {s}" for s in states]
 
 
+async def test_a_balancer_says_whom_it_holds_out_until_it_has_let_them_in(tmp_path: Path) -> None:
+    async with spoken_to(tmp_path, ("p1.test", "UP", "L7OK"), ("p2.test", "UP", "L7OK")) as (words, steering):
+        assert (await beat(steering, p1="draining", p2="ready")).held == ["p1.test"]
+        words.shown[0] = ("p1.test", "DRAIN", "L7OK")
+        assert (await beat(steering, p1="warming", p2="ready")).held == ["p1.test"]
+        assert (await beat(steering, p1="ready", p2="ready")).held == []
+        assert words.orders[-1] == "set server smartproxy/p1.test state ready"
+
+
 async def test_connections_of_old_workers_count(tmp_path: Path) -> None:
     async with spoken_to(tmp_path, ("p1.test", "UP", "L7OK"), ("p2.test", "DOWN", "L4CON")) as (_, steering):
         seen = await beat(steering)

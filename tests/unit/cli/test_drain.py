@@ -10,11 +10,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from muster.cli import muster
-from muster.cli.drain import reported, who
-from muster.cluster.roster import Roster
+from muster.cli.drain import _shut, reported, who
+from muster.cluster.file import ClusterFile
+from muster.cluster.life import changed
+from muster.cluster.observations import Observation, Observed, Opinion, told
+from muster.cluster.roster import Report, Roster
 from muster.kernel.errors import Conflict, MusterError, Rejected
 from muster.kernel.secrets import Secret
-from muster.kernel.settings import InvalidSettings
+from muster.kernel.settings import InvalidSettings, parse
 from muster.pki.authority import ClusterCA
 from muster.store.engine import opened
 
@@ -119,3 +122,62 @@ def test_a_member_is_added_with_a_dot_at_its_end_and_without(file: Path) -> None
     assert (file.parent / "pki" / "members" / "proxy03.test" / "cert.pem").exists()
     assert "name: proxy03.test," in file.read_text()
     assert wrong_usage("add", "proxy04.test", "--address", "a..b")
+
+
+def test_a_dry_run_refuses_what_the_steward_would_refuse(file: Path) -> None:
+    text = file.read_text().replace("address: 127.0.0.12}", "address: 127.0.0.12, kind: foreman}")
+    file.write_text(text + "balancers: [{name: lb, address: 127.0.0.9, bind: 127.0.0.9}]\n")
+    opinions: dict[str, dict[str, Opinion]] = {
+        "proxy01.test": {"smartproxy": "up"}, "proxy02.test": {"smartproxy": "down"},
+    }  # fmt: skip
+
+    async def prepare() -> None:
+        async with opened(Secret(f"sqlite:///{file.parent / 'store.db'}")) as store:
+            ready = {"smartproxy": {"state": "ready", "reason": ""}}
+            said = Report("proxy01.test", 1, "1", "1", "h", 1, "ready", "", {}, ready, {})
+            await Roster(store).beat(said, first=True)
+            async with store.write() as uow:
+                await told(uow, Observation("lb", "HAProxy", opinions=opinions))
+                for name in opinions:
+                    await changed(uow, name, "ready", reason="", expected=0)
+
+    asyncio.run(prepare())
+    why = "without it too few members would be ready (smartproxy 0; 1 must be)"
+    with pytest.raises(Conflict) as raised:
+        run(file, "drain", "proxy01", "--dry-run")
+    assert str(raised.value).startswith(f"proxy01.test would not be drained: {why}; nothing was changed")
+    assert "wait until no balancer" in run(file, "drain", "proxy01", "--dry-run", "--force").output
+    assert "wait until no balancer" in run(file, "drain", "proxy02", "--dry-run").output
+
+
+def test_ready_waits_for_balancers_that_hold_the_member_out() -> None:
+    cluster = parse(CLUSTER.format(store="/x") + "balancers: [{name: lb, address: 127.0.0.9}]\n").parsed(ClusterFile)
+
+    def held(held: list[str] | None, age_s: float = 0.0) -> str:
+        return _shut(cluster, {"lb": Observed(Observation("lb", held=held), age_s)}, "Proxy01.test")
+
+    assert held(["proxy01.test"]) == "lb has not let it in yet"
+    # An older balancer does not say; one that is silent will not.
+    assert (held([]), held(None), held(["proxy01.test"], 60), _shut(cluster, {}, "proxy01.test")) == ("", "", "", "")
+
+
+def test_an_added_member_s_needs_are_listed_whole(file: Path) -> None:
+    text = file.read_text().replace('store.db"', f'store.db", password_file: {file.parent}/store.password')
+    text = text.replace("puppetca: {enabled: false}", "puppetca: {listen_port: 8141}")
+    file.write_text(f"{text}authority: {{}}\nfeatures: {{dns: {{nsupdate: {{key_file: {file.parent}/dns.key}}}}}}\n")
+    (file.parent / "store.password").write_text("word")
+    said = run(file, "add", "proxy03.test", "--address", "127.0.0.13", "--dry-run").output
+    pki = file.parent / "pki"
+    for needed in (
+        file, file.parent / "store.password", file.parent / "dns.key", pki / "ca.pem", f"{pki}/members/proxy03.test/",
+        pki / "puppet-ca" / "ca_key.pem", "chown -R muster:", "systemctl enable --now muster-member", f"never {pki}/ca.key",
+    ):  # fmt: skip
+        assert str(needed) in said
+    ruby = run(file, "add", "rb1.test", "--address", "127.0.0.14", "--kind", "foreman", "--dry-run").output
+    assert "a certificate with the names rb1.test and proxy.test" in ruby
+    assert "muster certs import rb1.test" in ruby
+
+
+def test_what_is_left_to_do_comes_after_it_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    reported({"done": True, "steps": ["copy"], "sentence": "What is left to do:", "steps_follow": True}, False)
+    assert capsys.readouterr().out == "What is left to do:\n  1. copy\n"

@@ -126,3 +126,144 @@ def test_a_balancer_that_serves_unchecked_says_so() -> None:
 def test_a_balancer_whose_haproxy_does_not_answer_says_nothing_of_connections() -> None:
     said = of_balancer({}, blind=True, trouble="no answer", opinions={"p1.test": {"smartproxy": "down"}})
     assert said == ("Balancer lb1 sees nothing: no answer.", True)
+
+
+def member(name: str, **more: Any) -> dict[str, Any]:
+    given = {"name": f"{name}.test", "stands": "ready", "sentence": "ready", "life": {"state": "ready", "reason": ""}}
+    return {**given, **more}
+
+
+def answered(name: str, service: str, state: str = "ready", reason: str = "") -> dict[str, Any]:
+    return {"service": service, "member": f"{name}.test", "state": state, "reason": reason, "notes": []}
+
+
+def found_of(*members: dict[str, Any], answers: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+    names = dict.fromkeys(a["service"] for a in answers)
+    services = [
+        {"name": n, "listen_port": 1, "balance": "random", "members": [a for a in answers if a["service"] == n]}
+        for n in names
+    ]
+    return {
+        "cluster": "demo", "address": "proxy.test", "members": list(members), "services": services, "nowhere": [],
+        "store": {"ok": True, "trouble": None}, "steward": {"sentence": "", "by": "", "decides": True},
+        "balancers": [], "balancer": None, **more,
+    }  # fmt: skip
+
+
+def knows(kind: str = "muster", /, **more: Any) -> status.Known:
+    given = {
+        "kind": kind,
+        "said": {"state": "ready", "reason": "", "silent": False, "age_s": 0.4} if kind == "muster" else None,
+        "life": {"state": "ready", "reason": "nobody else was ready"},
+        "answers": [answered("p", "anaconda"), answered("p", "smartproxy")],
+    }
+    return status.Known(**{**given, **more})
+
+
+DEAD = [answered("p", s, "unreachable", "refused") for s in ("anaconda", "smartproxy")]
+SILENT = {"state": "ready", "reason": "", "silent": True, "age_s": 32.4}
+DRAINED = {"state": "drained", "reason": "drained by root: kernel update"}
+RESTING = {"state": "maintenance", "reason": "put into maintenance by root: host is off"}
+LEAVES = {"state": "draining", "reason": "drained by root: kernel update", "silent": False, "age_s": 0.1}
+LEAVING = [answered("p", "smartproxy", "draining", "drained by root: kernel update")]
+
+
+@pytest.mark.parametrize(
+    ("known", "stands", "as_wished", "sentence"),
+    [
+        (knows(), "ready", True, "ready"),
+        (knows(said=SILENT, answers=DEAD), "unreachable", False, "silent for 32 s"),
+        (knows(said=SILENT), "silent", False, "silent for 32 s, though it answers: ready"),
+        (knows(said=None, answers=DEAD), "unreachable", False, "never reported"),
+        (knows("foreman", answers=DEAD), "unreachable", False, "it does not answer"),
+        (knows("foreman", life=None), "ready", True, "ready"),
+        (knows("foreman", life=DRAINED), "drained", True, "drained, by root: kernel update"),
+        (knows("foreman", life=DRAINED, answers=DEAD), "drained", False,
+         "drained, by root: kernel update; it does not answer"),
+        (knows(life=DRAINED, said=LEAVES, answers=LEAVING), "drained", True, "drained, by root: kernel update"),
+        (knows(life=DRAINED), "drained", True, "drained, by root: kernel update; it still says ready"),
+        (knows(life=RESTING, said=SILENT, answers=DEAD), "maintenance", True,
+         "in maintenance, by root: host is off; silent for 32 s"),
+        (knows(life={"state": "warming", "reason": "it came up"}, waiting="no check has ended yet: x"), "warming", True,
+         "warming: it came up (no check has ended yet: x)"),
+        (knows(life=None, waiting="the cluster file of the steward does not list it"), "ready", True,
+         "nobody decided about it: the cluster file of the steward does not list it"),
+        (knows(store_answers=False, answers=DEAD), "unreachable", False,
+         "it does not answer; where it stands is unknown, the store did not answer"),
+        (knows(answers=[answered("p", "anaconda"), answered("p", "smartproxy", "unready", "no key")]), "unready", False,
+         "not ready for smartproxy"),
+    ],
+)  # fmt: skip
+def test_a_member_is_said_to_stand_in_one_place(
+    known: status.Known, stands: str, as_wished: bool, sentence: str
+) -> None:
+    assert (known.stands, known.is_as_wished, known.sentence) == (stands, as_wished, sentence)
+
+
+def test_the_table_shows_what_was_decided_about_a_member_and_what_goes_against_it() -> None:
+    members = [
+        member("p1", life=RESTING, stands="maintenance"),
+        member("p2", life=DRAINED, stands="drained"),
+        member("p3", life=DRAINED, stands="drained"),
+    ]
+    answers = [
+        answered("p1", "smartproxy", "unreachable", "refused"), answered("p2", "smartproxy"),
+        answered("p3", "smartproxy", "unreachable", "refused"),
+    ]  # fmt: skip
+    said = printed(status.shown(found_of(*members, answers=answers), 400))
+    row = next(r for r in said.splitlines() if "smartproxy" in r)
+    assert [c.strip() for c in row.strip("│ ").split("│")][3:] == ["maintenance", "drained", "drained, unreachable"]
+    assert ("p1 smartproxy: refused" in said, "p3 smartproxy: refused" in said) == (False, True)
+
+
+def test_a_member_that_is_down_is_complained_of_once_and_by_no_other_service() -> None:
+    services = ("anaconda", "http", "smartproxy")
+    down = [answered("p1", s, "unreachable", f"GET https://127.0.0.1/{s} failed") for s in services]
+    said = printed(status.shown(found_of(member("p1", stands="unreachable"), answers=down), 400))
+    assert said.count("GET https") == 1
+    assert "p1, 3 services: GET https://127.0.0.1/anaconda failed" in said
+
+
+def test_twelve_members_are_readable_at_80_columns() -> None:
+    names = [f"proxy{n:02d}" for n in range(1, 13)]
+    services = ("http", "https", "anaconda", "puppet", "puppetca", "smartproxy")
+    answers = [
+        answered(n, s, "unready" if (n, s) == ("proxy07", "puppet") else "ready") for n in names for s in services
+    ]
+    found = found_of(*(member(n) for n in names), answers=answers)
+    found["members"][6]["stands"] = "unready"
+    out = io.StringIO()
+    console = Console(file=out, width=80, force_terminal=False)
+    for part in status.shown(found, 80):
+        console.print(part)
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "…" not in out.getvalue()
+    assert any("proxy07" in r and "unready" in r and "puppet unready, 5 ready" in r for r in lines)
+    assert any("proxy12" in r and "all 6 ready" in r for r in lines)
+
+
+def test_who_is_steward_is_said_and_that_nobody_is() -> None:
+    steward = {"sentence": "3 of 3 members are ready.", "by": "member p3.test 123.456", "decides": True}
+    (said,) = status._of_steward(steward)
+    assert said.plain == "Steward (member p3.test): 3 of 3 members are ready."
+    (said,) = status._of_steward({**steward, "decides": False})
+    assert said.plain.startswith(
+        "Nobody decides now: no member and no balancer reports. member p3.test said last: 3 of"
+    )
+
+
+def test_haproxy_s_words_are_put_into_ours() -> None:
+    servers = [
+        {"backend": "puppet", "server": "p1.test", "status": s, "check": c, "sessions": 0}
+        for s, c in (("UP", "L7OK"), ("NOLB", "L7OKC"), ("DRAIN (agent)", "L7OK"), ("DOWN", "L4CON"), ("MAINT", ""))
+    ]
+    said, _ = status._here({"trouble": None, "servers": servers})
+    assert said == (
+        "HAProxy on this host: 0 connections; out: puppet/p1 takes nothing new, puppet/p1 is drained, "
+        "puppet/p1 is down (L4CON), puppet/p1 is in maintenance"
+    )
+
+
+def test_a_stopped_balancer_is_called_stopped() -> None:
+    assert of_balancer({}, engine="", generation="") == ("Balancer lb1 is stopped.", True)

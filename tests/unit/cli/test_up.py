@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from muster.cli import local, muster
+from muster.cli.up import announce
 from muster.kernel.errors import MusterError
 from muster.kernel.settings import InvalidSettings
 
@@ -140,3 +141,12 @@ def test_a_plan_that_members_would_refuse_is_not_called_possible(
     monkeypatch.setattr(local, "ADDRESS", "not a name")
     with pytest.raises(InvalidSettings, match="Invalid DNS name"):
         up(tmp_path)
+
+
+def test_who_waits_for_a_cluster_in_the_background_never_reads_half_a_greeting(tmp_path: Path) -> None:
+    # Written in place, the file would be there and empty for a moment: exit status 0, and nothing said.
+    ready = tmp_path / "ready"
+    ready.write_text("")
+    with ready.open() as waiting:
+        announce(ready, "The cluster runs\n")
+        assert (waiting.read(), ready.read_text()) == ("", "The cluster runs\n")

@@ -343,6 +343,21 @@ def test_sqlite_serves_one_host_only() -> None:
     assert problems(parse(with_members(*apart).replace("sqlite:///var/muster.db", "postgresql://u@h/d"))) == []
 
 
+def test_ruby_members_never_touch_the_store_so_sqlite_serves_one_balancer() -> None:
+    apart = (
+        ONE.replace("127.0.0.11", "192.0.2.11").replace("}", ", kind: foreman}"),
+        TWO.replace("127.0.0.12", "192.0.2.12").replace("}", ", kind: foreman}"),
+    )
+    one, two = "- {name: lb1, address: 192.0.2.1}", "- {name: lb2, address: 192.0.2.2}"
+    assert problems(parse(f"{with_members(*apart)}\nbalancers:\n{one}\n")) == []
+    assert said(problems(parse(f"{with_members(*apart)}\nbalancers:\n{one}\n{two}\n"))) == [
+        (4, "store.url", "SQLite serves one balancer; several need postgresql://")
+    ]
+    assert (
+        problems(parse(f"{with_members(ONE.replace('127.0.0.11', '192.0.2.3'), apart[1])}\nbalancers:\n{one}\n")) == []
+    )
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -19,6 +19,7 @@ from muster.cluster.life import (
     in_maintenance,
     life_of,
     lives_in,
+    spoken,
 )
 from muster.cluster.roster import Told, Wish
 from muster.kernel.errors import Conflict, Unavailable
@@ -163,3 +164,18 @@ def test_before_anything_is_decided_the_wish_itself_is_obeyed() -> None:
 )
 def test_a_wish_says_where_the_member_shall_end_and_who_wants_it(wish: Wish, target: str, reason: str) -> None:
     assert (wish.target, wish.as_reason()) == (target, reason)
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "said"),
+    [
+        ("ready", "nobody else was ready", "ready"),
+        ("drained", "drained by root: kernel update", "drained, by root: kernel update"),
+        ("draining", "drained by root", "draining, by root"),
+        ("maintenance", "put into maintenance by ada: a new disk", "in maintenance, by ada: a new disk"),
+        ("warming", "it came up", "warming: it came up"),
+        ("joining", "", "joining"),
+    ],
+)
+def test_where_a_member_stands_is_said_once(state: State, reason: str, said: str) -> None:
+    assert spoken(state, reason) == said

@@ -13,6 +13,7 @@ from muster.cluster.parity import (
     brief,
     compared,
     fields_of,
+    of_another_file,
     of_certificate,
     of_muster,
     of_wire,
@@ -20,6 +21,7 @@ from muster.cluster.parity import (
     spoken,
     unneeded,
 )
+from muster.kernel.settings import parse
 from muster.pki.facts import CertificateFacts
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
@@ -331,3 +333,28 @@ def test_a_drift_says_everything_as_json() -> None:
         "expected": {P2: "its own zone"},
         "sentence": drift.sentence,
     }
+
+
+def test_members_with_another_cluster_file_than_ours_are_named() -> None:
+    cluster = parse(FILE).parsed(ClusterFile)
+    ours = of_muster("1.0", 3, cluster)
+    changed = of_muster("1.0", 3, cluster.model_copy(update={"min_ready": 0}))
+    told = {
+        "p1.test": brief({"muster": ours}), "p2.test": brief({"muster": changed}),
+        "p3.test": brief({"muster": {**changed, "version": "0.9"}}), "gone.test": brief({"muster": changed}),
+    }  # fmt: skip
+    assert of_another_file(cluster, told, "1.0") == ["p2.test"]
+    assert of_another_file(cluster, {"p4.test": {}}, "1.0") == []
+
+
+FILE = """
+schema: 1
+cluster: demo
+address: cluster.test
+store: {url: sqlite:////nowhere/x.db}
+members:
+- {id: 1, name: p1.test, address: 127.0.0.11}
+- {id: 2, name: p2.test, address: 127.0.0.12}
+- {id: 3, name: p3.test, address: 127.0.0.13}
+- {id: 4, name: p4.test, address: 127.0.0.14}
+"""

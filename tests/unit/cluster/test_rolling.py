@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from muster.balancer.survey import Answer, short_of
-from muster.cluster.rolling import Roll, arguments, left, shortages
+from muster.cluster.rolling import REASON, Roll, arguments, left, shortages, wanted_out
+from muster.cluster.roster import Wish
 from muster.kernel.errors import Rejected
 
 FRESH = Roll(("true",), ("a", "b", "c"))
@@ -107,3 +109,19 @@ def test_services_that_would_be_short_of_ready_members_are_named() -> None:
     assert short_of(answers, "p1", min_ready=2) == ["web", "ca"]
     assert short_of(answers, "p2") == []
     assert short_of(answers, "p1", min_ready=0) == []
+
+
+def test_who_is_out_because_somebody_wants_it_is_left_alone_and_not_come_back_to() -> None:
+    going = Roll(("true",), ("p1", "p2", "p3"), done=("p1",), out="p2", failure="sh ended with 1")
+    resting = Wish("drain", "host is off", "ada", 3, "maintenance")
+    assert wanted_out(going, {"p3": resting}) == {"p3": "put into maintenance by ada: host is off"}
+    own = Wish("drain", REASON, "ada", 4)
+    assert wanted_out(going, {"p2": own, "p3": Wish("ready", "", "ada", 5)}) == {}
+    # Another roll's, or somebody else's: it is not the one that this roll has out.
+    assert wanted_out(going, {"p3": own, "p2": replace(own, reason="kernel")}) == {
+        "p2": "drained by ada: kernel", "p3": "drained by ada: muster roll",
+    }  # fmt: skip
+    spared = going.left_alone("p2")
+    assert (spared.remaining, spared.out, spared.failure, spared.passed) == (("p3",), "", "", ("p2",))
+    assert Roll.from_json(spared.as_json()) == spared
+    assert going.left_alone().out == "p2"

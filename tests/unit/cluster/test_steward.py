@@ -65,7 +65,7 @@ class Paused(Steward):
 async def test_one_of_two_decides_and_the_other_says_nothing(store: Store, cluster: ClusterFile) -> None:
     one, other = Steward(store, "one"), Steward(store, "other")
     await reported(store, "p1.test", "p2.test")
-    assert "Admitting p1.test: nobody else is ready" in str(await one.beat(cluster))
+    assert "Admitting p1.test: nobody else was ready" in str(await one.beat(cluster))
     assert await other.beat(cluster) is None
     assert (one.decides, other.decides) == (True, False)
     assert await states(store) == {"p1.test": "ready", "p2.test": "ready"}

@@ -285,3 +285,11 @@ async def test_without_the_store_there_is_no_view(cluster: ClusterFile, dead_sto
         await view(dead_store, cluster)
     with pytest.raises(Unavailable):
         await Observations(dead_store).all()
+
+
+def test_who_reports_or_is_wished_for_and_is_not_listed_is_seen_as_unlisted(cluster: ClusterFile) -> None:
+    it = of(cluster, seen=seen(report("new.test")), wishes={"ruby9.test": Wish("drain", "", "anna", 1)})
+    assert [(m.name, m.listed, m.reports) for m in it.members[3:]] == [
+        ("new.test", False, True), ("ruby9.test", False, False),
+    ]  # fmt: skip
+    assert len(of(cluster, seen=seen(report("gone.test"), age_s=SILENT_AFTER_S + 1)).members) == 3

@@ -13,8 +13,8 @@ def said(text: str) -> list[tuple[int, str, str]]:
 
 
 def test_every_feature_is_listed_by_its_name_under_foremans_prefixes() -> None:
-    assert features.FEATURES
-    for name, feature in features.FEATURES.items():
+    assert features.manifests()
+    for name, feature in features.manifests().items():
         assert feature.name == name
         assert feature.mounts
         assert all(FOREMAN_PREFIXES[m.prefix] == name for m in feature.mounts)
@@ -22,7 +22,7 @@ def test_every_feature_is_listed_by_its_name_under_foremans_prefixes() -> None:
 
 def test_every_route_of_a_feature_whose_clients_are_not_hosts_is_protected() -> None:
     for_hosts = {"httpboot", "templates", "registration"}
-    for name, feature in features.FEATURES.items():
+    for name, feature in features.manifests().items():
         kinds = {r.access for m in feature.mounts for r in m.routes}
         assert kinds == {Access.OPEN if name in for_hosts else Access.TRUSTED}
 
@@ -67,4 +67,4 @@ def test_a_rule_between_settings_of_a_feature_has_the_features_line() -> None:
 
 
 def test_features_stand_in_the_order_in_which_the_ruby_proxy_loads_them() -> None:
-    assert list(features.FEATURES) == ["dns", "puppetca", "puppet"]
+    assert list(features.manifests()) == ["dns", "puppetca", "puppet"]

@@ -221,3 +221,42 @@ def test_a_dry_creation_or_adoption_refuses_the_same_and_writes_nothing(tmp_path
     assert ClusterCA.adopt(there, pem(certificate), key_pem(key), now=NOW, overwrite=True, dry=True).certificate
     assert {p: p.read_bytes() for p in there.iterdir()} == before
     assert not absent.exists()
+
+
+@pytest.mark.parametrize("old_form", [False, True])
+def test_an_encrypted_key_of_a_site_stays_encrypted_and_opens_with_the_file_that_was_named(
+    tmp_path: Path, old_form: bool
+) -> None:
+    certificate, key = foreign_ca()
+    form = PrivateFormat.TraditionalOpenSSL if old_form else PrivateFormat.PKCS8
+    encrypted = key.private_bytes(Encoding.PEM, form, BestAvailableEncryption(b"open sesame"))
+    word, home = tmp_path / "word", tmp_path / "pki"
+    with pytest.raises(Misconfigured, match="--ca-passphrase-file"):
+        ClusterCA.adopt(home, pem(certificate), encrypted)
+    word.write_text("wrong\n")
+    with pytest.raises(Misconfigured, match="or its passphrase is another"):
+        ClusterCA.adopt(home, pem(certificate), encrypted, passphrase_file=word)
+    assert not home.exists()
+    word.write_text("open sesame\n")
+    ClusterCA.adopt(home, pem(certificate), encrypted, passphrase_file=word, dry=True)
+    assert not home.exists()
+    ClusterCA.adopt(home, pem(certificate), encrypted, passphrase_file=word)
+    assert (home / "ca.key").read_bytes() == encrypted
+    assert "sesame" not in "".join(p.read_text() for p in home.iterdir() if not p.is_symlink())
+    at = write(ClusterCA.open(home).issue(MEMBER, now=NOW), home)
+    assert openssl("verify", "-CAfile", str(home / "ca.pem"), str(at.certificate)).returncode == 0
+    word.unlink()
+    with pytest.raises(Misconfigured, match="ln -s FILE"):
+        ClusterCA.open(home)
+
+
+def test_a_replaced_ca_s_passphrase_goes_with_its_key(tmp_path: Path) -> None:
+    certificate, key = foreign_ca()
+    word, home = tmp_path / "word", tmp_path / "pki"
+    word.write_text("open sesame")
+    encrypted = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"open sesame"))
+    ClusterCA.adopt(home, pem(certificate), encrypted, passphrase_file=word)
+    ClusterCA.create(home, "demo", now=NOW, overwrite=True)
+    assert not (home / "ca.passphrase").is_symlink()
+    assert [p.readlink() for p in home.glob("ca-*.passphrase")] == [word]
+    ClusterCA.open(home)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
 from muster.kernel.clock import FakeClock
 from muster.kernel.errors import Conflict, Misconfigured, NotFound, Rejected
@@ -257,3 +258,31 @@ def test_a_new_ca_that_cannot_be_made_stops_the_step_before_it_begins(pki: Path)
     (pki / "ca.key").write_bytes(b"")
     with pytest.raises(Misconfigured):
         refuse_unless_able([Begin()], workshop(pki))
+
+
+def test_a_ca_with_an_encrypted_key_replaces_and_is_replaced_whenever_it_is_interrupted(pki: Path) -> None:
+    word = pki.parent / "words"
+    word.write_text("open sesame")
+
+    def encrypted(directory: Path, common_name: str, *, dry: bool) -> ClusterCA:
+        made = ClusterCA.create(
+            pki.parent / f"site-{pki.name}", "demo", now=NOW, common_name=common_name, overwrite=True
+        )
+        key = pems.private_key((made.directory / "ca.key").read_bytes(), "key")
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"open sesame"))
+        return ClusterCA.adopt(directory, made.chain_pem.encode(), pem, overwrite=True, dry=dry, passphrase_file=word)
+
+    for make in (encrypted, workshop(pki).make):
+        shop = replace(workshop(pki), make=make)
+        for step in STEPS:
+            # One command at a time, each decided anew, as after a cut.
+            while (commands := decided(seen(pki), step).commands) and not (
+                len(commands) == 1 and step in seen(pki).done
+            ):
+                carry_out(commands[0], shop)
+                if not seen(pki).begun:
+                    break
+        assert not seen(pki).begun
+        assert wrong(pki) == []
+        assert pems.is_encrypted((pki / "ca.key").read_bytes()) == (make is encrypted)
+        assert (pki / "ca.passphrase").is_symlink() == (make is encrypted)

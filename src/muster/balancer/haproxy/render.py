@@ -76,6 +76,11 @@ class RuntimePaths:
         return socket_path(self.run)
 
     @property
+    def site_ca(self) -> Path:
+        """Who may have issued Ruby members' certificates: the cluster's CA and ``foreman.ca_file``, in one file."""
+        return self.run / "site-ca.pem"
+
+    @property
     def ca(self) -> Path:
         return self.pki / "ca.pem"
 
@@ -285,7 +290,8 @@ class _Page:
         if question.over == "tls":
             return f"{begins} verify none"
         other = question.proof.ca_file
-        trusted = path(Path(other) if other is not None else self.runtime.ca)
+        ours = self.runtime.site_ca if question.site else self.runtime.ca
+        trusted = path(Path(other) if other is not None else ours)
         shown = f" crt {path(self.runtime.check)}" if question.over == "mutual" else ""
         return f"{begins} verify required ca-file {trusted}{shown}"
 

@@ -35,6 +35,7 @@ from muster.features.dns.providers.tsig_key import key_from
 from muster.features.dns.settings import NSUpdateSettings
 from muster.kernel.errors import Conflict, Misconfigured, MusterError, NotFound, Rejected, Unavailable
 from muster.kernel.names import FQDN, ServiceName
+from muster.kernel.reasons import spoken
 
 # What a signed zone has beside a CNAME (RFC 4035 §2.5).
 _BESIDE_A_CNAME = frozenset({dns.rdatatype.CNAME, dns.rdatatype.RRSIG, dns.rdatatype.NSEC})
@@ -314,7 +315,7 @@ def _name(name: dns.name.Name) -> FQDN:
 def _reason(error: Exception) -> str:
     if isinstance(error, EOFError):
         return "it closed the connection"
-    return str(getattr(error, "strerror", None) or error)
+    return spoken(error)
 
 
 @asynccontextmanager

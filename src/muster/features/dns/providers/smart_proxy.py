@@ -45,7 +45,7 @@ class SmartProxyDNS:
             if answer.text.strip() == NOT_FOUND_TEXT:
                 raise self._without_dns()
             raise NoZone(f"{self._proxy.url} answered 404 to DELETE {path}: {shown(answer.text.strip())}")
-        other.refuse_unless_done(self._proxy.url, "DELETE", path, answer)
+        answer.accepted(self._proxy.url, "DELETE", path)
 
     def _without_dns(self) -> Unavailable:
         return Unavailable(f"{self._proxy.url} does not serve the feature dns; nothing was changed there")

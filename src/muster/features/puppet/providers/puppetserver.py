@@ -10,7 +10,7 @@ from urllib.parse import quote
 from muster.features.puppet.contract import Environment
 from muster.features.puppet.settings import PuppetserverSettings
 from muster.foreman import smart_proxy as http
-from muster.foreman.smart_proxy import Answer
+from muster.foreman.answers import Answer
 from muster.kernel.errors import Misconfigured, NotFound, Rejected
 from muster.kernel.names import shown
 from muster.pki.context import RenewedContext

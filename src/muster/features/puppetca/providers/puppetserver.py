@@ -12,7 +12,7 @@ from muster.features.puppetca.contract import Certificate
 from muster.features.puppetca.service import as_foreman_sees
 from muster.features.puppetca.settings import PuppetserverSettings
 from muster.foreman import smart_proxy as http
-from muster.foreman.smart_proxy import Answer
+from muster.foreman.answers import Answer
 from muster.kernel.errors import Conflict, Misconfigured, NotFound, Unavailable
 from muster.kernel.names import shown
 from muster.pki.context import RenewedContext

@@ -1,0 +1,213 @@
+"""Questions to any Smart Proxy, ours or the Ruby one: ``GET`` over mutual TLS, and nothing that changes anything.
+
+Commands ask every member and end; a whole HTTP client would take longer to load than all answers take to come
+(:mod:`muster.foreman.smart_proxy` has one, for those who stay and who change things).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+from muster.foreman.answers import Answer
+from muster.kernel.errors import Misconfigured, Rejected, Unavailable
+from muster.kernel.names import shown
+from muster.kernel.reasons import spoken
+
+_HEAD_LIMIT_BYTES = 64 << 10
+_BODY_LIMIT_BYTES = 4 << 20
+_END_OF_HEAD = b"\r\n\r\n"
+_LONGEST_SIZE_LINE = 18
+_CLOSE_S = 1.0
+
+
+class Questions:
+    """One other Smart Proxy, asked one question after another on a connection that is kept. Use :func:`opened`."""
+
+    def __init__(
+        self,
+        url: str,
+        context: ssl.SSLContext | None,
+        server_name: str | None,
+        timeout_s: float,
+        connect_timeout_s: float,
+    ) -> None:
+        self.url = url.rstrip("/")
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise Rejected(f"{shown(url)} is no URL of a Smart Proxy")
+        self._host = parts.hostname
+        self._port = parts.port or (443 if parts.scheme == "https" else 80)
+        self._context = (context or ssl.create_default_context()) if parts.scheme == "https" else None
+        self._server_name = server_name
+        self._named = server_name or parts.netloc.rpartition("@")[2]
+        self._timeout_s = timeout_s
+        self._connect_timeout_s = connect_timeout_s
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def ask(self, path: str) -> Answer:
+        """Ask for a path and return the answer, whatever its status.
+
+        Raises:
+            Unavailable: no answer.
+            Misconfigured: TLS refused; the sentence has the library's words.
+        """
+        target = f"GET {self.url}{path}"
+        if not path.startswith("/") or not path.isascii() or not path.isprintable() or " " in path:
+            raise Rejected(f"{shown(path)} is no path")
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await self._asked(path, target)
+        except TimeoutError as e:
+            await self.close()
+            if e.errno is not None:
+                raise Unavailable(f"{target} failed: {spoken(e)}") from e
+            raise Unavailable(f"{target} got no answer in time") from None
+        except ssl.SSLError as e:
+            await self.close()
+            raise Misconfigured(f"{target} failed in TLS: {spoken(e)}") from e
+        except OSError as e:
+            await self.close()
+            raise Unavailable(f"{target} failed: {spoken(e)}") from e
+        except BaseException:
+            await self.close()
+            raise
+
+    async def call(self, path: str) -> Answer:
+        """As :meth:`ask`, and turn every refusal into the error it stands for, with the other proxy's words."""
+        return (await self.ask(path)).accepted(self.url, "GET", path)
+
+    async def close(self) -> None:
+        streams, self._streams = self._streams, None
+        if streams is None:
+            return
+        streams[1].close()
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(_CLOSE_S):
+                await streams[1].wait_closed()
+
+    async def _asked(self, path: str, target: str) -> Answer:
+        is_kept = self._streams is not None
+        try:
+            return await self._exchanged(path, target)
+        except (asyncio.IncompleteReadError, ConnectionError) as e:
+            begun = isinstance(e, asyncio.IncompleteReadError) and bool(e.partial)
+            if not is_kept or begun:
+                raise _cut(e, target) from e
+        # A kept connection may have been closed at the other end since; a question may be asked twice.
+        await self.close()
+        try:
+            return await self._exchanged(path, target)
+        except (asyncio.IncompleteReadError, ConnectionError) as e:
+            raise _cut(e, target) from e
+
+    async def _exchanged(self, path: str, target: str) -> Answer:
+        reader, writer = await self._connected()
+        # Bodies are read as they come: nothing here unpacks them.
+        asked = f"GET {path} HTTP/1.1\r\nHost: {self._named}\r\nAccept: application/json\r\n"
+        writer.write(f"{asked}Accept-Encoding: identity\r\n\r\n".encode())
+        await writer.drain()
+        try:
+            head = await reader.readuntil(_END_OF_HEAD)
+        except asyncio.LimitOverrunError as e:
+            raise Unavailable(f"{target} was answered with too long a head") from e
+        status, headers, stays = _headed(head, target)
+        body = b"" if status in (204, 304) else await _body(reader, headers, target)
+        if not stays or ("content-length" not in headers and "transfer-encoding" not in headers):
+            await self.close()
+        return Answer(status, body.decode("utf-8", "replace"), headers.get("etag"))
+
+    async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if self._streams is None:
+            async with asyncio.timeout(min(self._timeout_s, self._connect_timeout_s)):
+                self._streams = await asyncio.open_connection(
+                    self._host,
+                    self._port,
+                    ssl=self._context,
+                    server_hostname=(self._server_name or self._host) if self._context is not None else None,
+                    limit=_HEAD_LIMIT_BYTES,
+                )
+        return self._streams
+
+
+@asynccontextmanager
+async def opened(
+    url: str,
+    *,
+    context: ssl.SSLContext | None,
+    server_name: str | None = None,
+    timeout_s: float = 10.0,
+    connect_timeout_s: float = 2.0,
+) -> AsyncIterator[Questions]:
+    """Yield what asks the proxy at ``url``.
+
+    ``server_name`` is the name its certificate must carry when it is not the URL's host; ``context`` None trusts the CAs of
+    the system. ``timeout_s`` counts for each question, ``connect_timeout_s`` for the connection it may need.
+    """
+    questions = Questions(url, context, server_name, timeout_s, connect_timeout_s)
+    try:
+        yield questions
+    finally:
+        await questions.close()
+
+
+def _cut(error: asyncio.IncompleteReadError | ConnectionError, target: str) -> Unavailable:
+    why = spoken(error) if isinstance(error, OSError) else "the connection was closed before the answer was whole"
+    return Unavailable(f"{target} failed: {why}")
+
+
+def _headed(head: bytes, target: str) -> tuple[int, dict[str, str], bool]:
+    """Return status, headers in lower case, and whether the connection stays."""
+    first, *lines = head.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
+    version, _, rest = first.partition(" ")
+    if version not in ("HTTP/1.1", "HTTP/1.0") or not rest[:3].isdigit() or rest[3:4] not in ("", " "):
+        raise Unavailable(f"{target} was answered with no HTTP: {shown(first)}")
+    headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    stays = headers.get("connection", "" if version == "HTTP/1.1" else "close").lower() != "close"
+    return int(rest[:3]), headers, stays
+
+
+async def _body(reader: asyncio.StreamReader, headers: Mapping[str, str], target: str) -> bytes:
+    if "chunked" in headers.get("transfer-encoding", "").lower():
+        return await _chunks(reader, target)
+    length = headers.get("content-length")
+    if length is not None:
+        return await reader.readexactly(_size(length, 10, target))
+    out = bytearray()
+    while chunk := await reader.read(64 << 10):
+        out += chunk
+        _refuse_too_much(len(out), target)
+    return bytes(out)
+
+
+async def _chunks(reader: asyncio.StreamReader, target: str) -> bytes:
+    out = bytearray()
+    while True:
+        line = (await reader.readuntil(b"\r\n"))[:-2].split(b";")[0].decode("latin-1").strip()
+        size = _size(line, 16, target)
+        _refuse_too_much(len(out) + size, target)
+        if size == 0:
+            # Fields may follow; the last line is empty.
+            while await reader.readuntil(b"\r\n") != b"\r\n":
+                pass
+            return bytes(out)
+        out += await reader.readexactly(size)
+        await reader.readexactly(2)
+
+
+def _size(text: str, base: int, target: str) -> int:
+    digits = "0123456789abcdef"[:base]
+    if not text or len(text) > _LONGEST_SIZE_LINE or any(c not in digits for c in text.lower()):
+        raise Unavailable(f"{target} was answered with no HTTP: {shown(text)} is no length")
+    size = int(text, base)
+    _refuse_too_much(size, target)
+    return size
+
+
+def _refuse_too_much(size: int, target: str) -> None:
+    if size > _BODY_LIMIT_BYTES:
+        raise Unavailable(f"{target} was answered with more than {_BODY_LIMIT_BYTES} bytes")

@@ -1,0 +1,87 @@
+"""Start-up is what people wait for most often: commands load nothing they do not use."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from click import Context
+
+from muster.cli import _COMMANDS, muster
+from muster.cli.options import first_sentence
+from muster.cluster.roster import Roster
+from muster.kernel.secrets import Secret
+from muster.pki.authority import ClusterCA
+from muster.store.engine import opened
+
+CLUSTER = """\
+schema: 1
+cluster: demo
+address: proxy.test
+store: {{url: "sqlite:///{store}"}}
+members: [{{id: 1, name: proxy01.test, address: 127.0.0.11}}]
+services: {{puppetca: {{enabled: false}}, puppet: {{enabled: false}}, smartproxy: {{member_port: 1}}}}
+"""
+_RUN = """\
+import json, sys
+from muster.cli import main
+sys.argv = ["muster", *sys.argv[1:]]
+try:
+    main()
+finally:
+    print(json.dumps(sorted(sys.modules)), file=sys.stderr)
+"""
+# Servers, clients and drivers that a command which asks once has no use for; what serves; what only people look at.
+NEVER = (
+    "aiohttp", "alembic", "attr", "dns", "httptools", "prometheus_client", "psycopg", "pygments", "rich",
+    "uvicorn", "muster.app.member", "muster.app.balancer", "muster.authority.api", "muster.edge.application",
+    "muster.edge.routes", "muster.features.dns.api", "muster.features.dns.manifest", "muster.features.puppetca.api",
+    "muster.policy.metered",
+)  # fmt: skip
+# What takes longest of all: the store's library, certificates, schemas.
+HELP_NEVER = (*NEVER, "asyncio", "cryptography", "muster.cluster", "muster.pki", "muster.store", "sqlalchemy")
+
+
+def loaded_by(*arguments: str) -> tuple[int, set[str]]:
+    done = subprocess.run(
+        [sys.executable, "-c", _RUN, *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
+    modules = done.stderr.strip().splitlines()[-1]
+    return done.returncode, set(json.loads(modules))
+
+
+@pytest.mark.parametrize("command", ["status", "doctor", "parity"])
+def test_who_asks_once_loads_no_server_and_no_great_client(command: str, tmp_path: Path) -> None:
+    file = tmp_path / "cluster.yaml"
+    file.write_text(CLUSTER.format(store=tmp_path / "store.db"))
+    ClusterCA.create(tmp_path / "pki", "demo", now=datetime.now(UTC))
+
+    async def prepare() -> None:
+        async with opened(Secret(f"sqlite:///{tmp_path / 'store.db'}")) as store:
+            await Roster(store).seen()
+
+    # Whoever comes first makes the schema, and loads what that takes.
+    asyncio.run(prepare())
+    where = ["--cluster", str(file), *(["--run", str(tmp_path)] if command != "parity" else [])]
+    code, loaded = loaded_by(command, "--json", *where)
+    # Nobody answers: it has come to the end of its work.
+    assert code in (1, 4)
+    assert loaded & set(NEVER) == set()
+
+
+def test_help_loads_no_command() -> None:
+    code, loaded = loaded_by("--help")
+    assert code == 0
+    assert loaded & set(HELP_NEVER) == set()
+    assert {m for m in loaded if m.startswith("muster.cli.")} == {"muster.cli.options"}
+
+
+def test_the_list_of_commands_says_what_the_commands_say() -> None:
+    context = Context(muster)
+    found = {name: muster.get_command(context, name) for name in _COMMANDS}
+    assert {n: s for n, (_, s) in _COMMANDS.items()} == {n: first_sentence(c.help or "") for n, c in found.items() if c}

@@ -1,0 +1,120 @@
+"""Questions over the wire: whatever frames an answer, and whatever is none, ends in an answer or in one sentence."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from muster.foreman.questions import Questions, opened
+from muster.kernel.errors import Denied, Rejected, Unavailable
+
+pytestmark = pytest.mark.anyio
+
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+@asynccontextmanager
+async def answering(*answers: bytes, keeps: bool = True) -> AsyncIterator[tuple[Questions, list[bytes]]]:
+    """Yield questions to a server that gives these answers in turn; ``keeps``: on one connection, else each on its own."""
+    left, heard = list(answers), []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while left:
+            try:
+                heard.append(await reader.readuntil(b"\r\n\r\n"))
+            except asyncio.IncompleteReadError:
+                break
+            writer.write(left.pop(0))
+            await writer.drain()
+            if not keeps:
+                break
+        writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    try:
+        async with opened(f"http://127.0.0.1:{port}", context=None, server_name="proxy.test", timeout_s=5) as questions:
+            yield questions, heard
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        OK + b"Content-Length: 4\r\n\r\nbody",
+        OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\nbo\r\n2;x=y\r\ndy\r\n0\r\nSum: 1\r\n\r\n",
+        OK + b"content-length:4\r\nConnection: close\r\n\r\nbody",
+    ],
+)
+async def test_an_answer_is_read_however_it_is_framed_and_the_connection_kept_where_it_may(answer: bytes) -> None:
+    async with answering(answer, OK + b"Content-Length: 2\r\nETag: x\r\n\r\n{}") as (questions, heard):
+        assert (await questions.ask("/features")).text == "body"
+        second = await questions.call("/version")
+    assert (second.json(), second.etag, len(heard)) == ({}, "x", 2)
+    assert heard[0].startswith(b"GET /features HTTP/1.1\r\nHost: proxy.test\r\n")
+
+
+async def test_an_answer_without_a_length_ends_with_the_connection() -> None:
+    async with answering(b"HTTP/1.0 404 Not Found\r\n\r\nnowhere", keeps=False) as (questions, _):
+        answer = await questions.ask("/x")
+    assert (answer.status, answer.text) == (404, "nowhere")
+
+
+async def test_a_kept_connection_that_was_closed_meanwhile_is_opened_again() -> None:
+    one = OK + b"Content-Length: 1\r\n\r\n"
+    async with answering(one + b"1", one + b"2", keeps=False) as (questions, _):
+        assert [(await questions.ask("/x")).text for _ in range(2)] == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (b"SSH-2.0-OpenSSH_9\r\n\r\n", "was answered with no HTTP: SSH-2.0-OpenSSH_9"),
+        (OK + b"Content-Length: 9\r\n\r\nbody", "closed before the answer was whole"),
+        (OK + b"Content-Length: -1\r\n\r\n", "-1 is no length"),
+        (OK + b"Content-Length: 99999999\r\n\r\n", "more than 4194304 bytes"),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", "zz is no length"),
+        (OK + b"X: " + b"x" * 70_000 + b"\r\n\r\n", "too long a head"),
+        (b"", "closed before the answer was whole"),
+    ],
+)
+async def test_what_is_no_answer_is_said_in_one_sentence(answer: bytes, why: str) -> None:
+    async with answering(answer, keeps=False) as (questions, _):
+        with pytest.raises(Unavailable) as raised:
+            await questions.ask("/x")
+    assert (why in str(raised.value), str(raised.value).startswith("GET http://127.0.0.1:")) == (True, True), (
+        raised.value
+    )
+
+
+async def test_who_is_not_there_and_who_says_nothing_is_unavailable_in_words() -> None:
+    async with opened("http://127.0.0.1:1", context=None) as questions:
+        with pytest.raises(Unavailable, match=r"GET http://127\.0\.0\.1:1/x failed: Connection refused\Z"):
+            await questions.ask("/x")
+
+    async def nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(nothing, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with opened(f"http://127.0.0.1:{port}", context=None, timeout_s=0.1) as questions:
+            with pytest.raises(Unavailable, match="got no answer in time"):
+                await questions.ask("/x")
+
+
+async def test_refusals_are_the_errors_they_stand_for() -> None:
+    async with answering(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno") as (questions, _):
+        with pytest.raises(Denied, match="answered 403 to GET /x: no"):
+            await questions.call("/x")
+
+
+@pytest.mark.parametrize("path", ["x", "/a b", "/a\r\nX: y", "/é"])
+async def test_a_path_that_would_be_more_than_one_is_refused(path: str) -> None:
+    async with opened("http://127.0.0.1:1", context=None) as questions:
+        with pytest.raises(Rejected, match="is no path"):
+            await questions.ask(path)
