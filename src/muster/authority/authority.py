@@ -27,12 +27,13 @@ from muster.authority.csr import CertificateRequest
 from muster.authority.ledger import Entry, Known, Ledger, Pending, Published, Revoked, refuse_unwritable
 from muster.authority.profile import CAKey, Issuer, crls_in
 from muster.authority.reserved import Reserved
-from muster.authority.sources import Rates, source_of
+from muster.authority.sources import Rates
 from muster.cluster.file import Authority as Settings
 from muster.kernel.clock import Clock, SystemClock
 from muster.kernel.errors import Conflict, Denied, Misconfigured, MusterError, NotFound, Rejected, Unavailable
 from muster.kernel.files import replace_for_readers
 from muster.kernel.log import logger
+from muster.kernel.names import source_of
 from muster.store.engine import Store
 
 _log = logger("authority")

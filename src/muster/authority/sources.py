@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import time
 from collections import OrderedDict
 
@@ -10,21 +9,6 @@ from muster.kernel.errors import Unavailable
 
 _WINDOW_S = 60.0
 _SOURCES = 10_000
-# What one customer or one network is given; a host changes its own address within it as it likes (RFC 4862, RFC 8981).
-_IPV6_BITS = 64
-
-
-def source_of(address: str) -> str:
-    """Return what one client counts as: an IPv4 address whole, an IPv6 address by its /64; anything else as it is."""
-    try:
-        found = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(found, ipaddress.IPv4Address):
-        return str(found)
-    if found.ipv4_mapped is not None:
-        return str(found.ipv4_mapped)
-    return str(ipaddress.ip_network((found, _IPV6_BITS), strict=False))
 
 
 class Rates:

@@ -162,15 +162,18 @@ def ip_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
 def source_of(address: str) -> str:
     """Return what an address counts as where clients are counted: itself, or the 64 bits of its IPv6 network.
 
-    Whoever has one IPv6 address has as many as he likes of that network. A text that is no address counts as itself.
+    That is what one customer or one network is given, and a host changes its own address within it as it likes (RFC 4862,
+    RFC 8981). A text that is no address counts as itself.
     """
     if ":" not in address:
         return address
     try:
-        whole = int(ipaddress.IPv6Address(address.partition("%")[0]))
+        found = ipaddress.IPv6Address(address.partition("%")[0])
     except ValueError:
         return address
-    return f"{ipaddress.IPv6Address(whole >> 64 << 64)}/64"
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return f"{ipaddress.IPv6Address(int(found) >> 64 << 64)}/64"
 
 
 def in_url(host: str) -> str:

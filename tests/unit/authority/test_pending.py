@@ -12,9 +12,9 @@ from sqlalchemy import select, update
 from muster.authority import csr
 from muster.authority.authority import PuppetCA
 from muster.authority.ledger import Ledger
-from muster.authority.sources import source_of
 from muster.cluster.file import Authority
 from muster.kernel.errors import Rejected, Unavailable
+from muster.kernel.names import source_of
 from muster.store.engine import Store
 from muster.store.tables import requests
 from tests.servers import puppetca
