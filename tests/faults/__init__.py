@@ -94,4 +94,18 @@ def faults(*, store_away_s: float = _STORE_AWAY_S) -> tuple[Fault, ...]:
             attack.another_process,
             group="attack",
         ),
+        Fault(
+            25,
+            "certificate-request-flood",
+            "one source fills its own share; others get in and are signed",
+            attack.request_floods,
+            group="attack",
+        ),
+        Fault(
+            26,
+            "squatted-names",
+            "who has an entry gets the name; reserved names are given to nobody",
+            attack.squatted_names,
+            group="attack",
+        ),
     )

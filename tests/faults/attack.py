@@ -17,8 +17,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from bench.load import Operation
+from cryptography.hazmat.primitives.asymmetric import ec
 
+from muster.cli.local import ADDRESS, PUPPET_ADMIN
+from tests.faults import enrolling
 from tests.faults.fault import NOISE, Outcome, p99_ms
+from tests.servers import local as clusters
 from tests.servers.local import Load, Local, load, until
 
 _ROUNDS = 3
@@ -28,7 +32,9 @@ _MOST_MIB = 64.0
 _MOST_TIMES = 1.5
 _REFUSED = 1500
 _COMMANDS = 3
-_SOURCE = "127.0.0.200"
+_SOURCE, _OTHER_SOURCE = "127.0.0.200", "127.0.0.201"
+_REQUESTS = 300
+_PER_SOURCE = 200
 
 
 def rss_mib(pid: int) -> float:
@@ -221,4 +227,81 @@ async def another_process(local: Local, chance: random.Random) -> Outcome:
     # A balancer that is started anew refuses connections for a moment; that is row 12's matter.
     outcome.measured["asked_meanwhile"] = len(seen.new) + len(seen.kept)
     await until(local.is_steady, "every member is ready and up again")
+    return outcome
+
+
+@asynccontextmanager
+async def signing() -> AsyncIterator[Local]:
+    """Hold a cluster of its own whose members are a Puppet CA."""
+    with contextlib.ExitStack() as stack:
+        opening = clusters.running(members=2, options=["--puppet-ca"], more_ports=("puppetca",))
+        local = await asyncio.to_thread(stack.enter_context, opening)
+        await until(local.is_steady, "every member is ready and up")
+        yield local
+
+
+async def request_floods(_: Local, chance: random.Random) -> Outcome:
+    """More certificate requests than one source may let wait: other hosts get in all the same, and are signed."""
+    outcome = Outcome()
+    async with signing() as local:
+        name = chance.choice(local.names)
+        pid, host = local.pid_of(name), local.target(member=name).host
+        assert pid is not None
+        memory: list[float] = []
+        quiet: list[tuple[float, float]] = []
+        loud: list[tuple[float, float]] = []
+        async with load(local, before_s=2.0) as seen:
+            before = rss_mib(pid)
+            async with watched(pid, memory):
+                begin = time.monotonic()
+                await asyncio.sleep(_ROUND_S)
+                quiet.append((begin, time.monotonic()))
+                begin = time.monotonic()
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable, "-m", "tests.faults.enrolling", host, str(local.ports["puppetca"]),
+                    "--source", _SOURCE, "--requests", str(_REQUESTS), stdout=asyncio.subprocess.PIPE,
+                )  # fmt: skip
+                out, _ = await process.communicate()
+                loud.append((begin, time.monotonic()))
+        taken = json.loads(out)
+        outcome.measured |= {
+            "requests": _REQUESTS, "taken": taken.get("200", 0), "cost_mib": round(max(memory) - before, 1),
+        }  # fmt: skip
+        outcome.promise(0 < taken.get("200", 0) <= _PER_SOURCE, f"{taken} of one source, {_PER_SOURCE} may wait")
+        outcome.promise(set(taken) <= {"200", "400", "503"}, f"answered {taken}")
+        listed = "listed.muster.test"
+        await local.ask(f"/puppet/ca/autosign/{listed}", name, method="POST")
+        with enrolling.Enrolment(host, local.ports["puppetca"], _OTHER_SOURCE) as other:
+            key = ec.generate_private_key(ec.SECP256R1())
+            outcome.promise(other.ask("late.muster.test", key) == 200, "another host's request was refused")
+            outcome.promise(other.ask(listed, key) == 200, "a listed host's request was refused")
+            outcome.promise(other.certificate(listed) is not None, "a listed host was not signed")
+        judge_others(outcome, seen, quiet, loud)
+    return outcome
+
+
+async def squatted_names(_: Local, chance: random.Random) -> Outcome:
+    """Somebody is first with a host's name, and asks for the cluster's own names while a wildcard stands in the list."""
+    outcome = Outcome()
+    async with signing() as local:
+        name = chance.choice(local.names)
+        host, port = local.target(member=name).host, local.ports["puppetca"]
+        mine, theirs = (ec.generate_private_key(ec.SECP256R1()) for _number in range(2))
+        with (
+            enrolling.Enrolment(host, port, _SOURCE) as squatter,
+            enrolling.Enrolment(host, port, _OTHER_SOURCE) as owner,
+        ):
+            outcome.promise(squatter.ask("web01.muster.test", theirs) == 200, "the squatter was refused")
+            await local.ask("/puppet/ca/autosign/web01.muster.test", name, method="POST")
+            outcome.promise(owner.ask("web01.muster.test", mine) == 200, "the host with an entry was refused")
+            signed = owner.certificate("web01.muster.test")
+            ours = signed is not None and signed.public_key() == mine.public_key()
+            outcome.promise(ours, "the host with an entry did not get its certificate")
+            await local.ask("/puppet/ca/autosign/*.muster.test", name, method="POST")
+            outcome.promise(squatter.ask("web02.muster.test", theirs) == 200, "a host below the wildcard was refused")
+            outcome.promise(squatter.certificate("web02.muster.test") is not None, "the wildcard signs nobody")
+            for reserved in (PUPPET_ADMIN, ADDRESS, *local.names):
+                squatter.ask(reserved, theirs)
+                outcome.promise(squatter.certificate(reserved) is None, f"{reserved} was given away")
+        outcome.measured["reserved_names"] = 2 + len(local.names)
     return outcome
