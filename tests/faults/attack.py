@@ -261,7 +261,7 @@ async def request_floods(_: Local, chance: random.Random) -> Outcome:
                     sys.executable, "-m", "tests.faults.enrolling", host, str(local.ports["puppetca"]),
                     "--source", _SOURCE, "--requests", str(_REQUESTS), stdout=asyncio.subprocess.PIPE,
                 )  # fmt: skip
-                out, _ = await process.communicate()
+                out = (await process.communicate())[0]
                 loud.append((begin, time.monotonic()))
         taken = json.loads(out)
         outcome.measured |= {
