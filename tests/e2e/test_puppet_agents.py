@@ -143,27 +143,8 @@ def address_of(local: Local, member: str) -> str:
 
 
 async def administrator(local: Local) -> Bearer:
-    """Return a host that may sign and revoke, as ``authority.administrators`` lets it."""
-    admin = Bearer(PUPPET_ADMIN, local.directory / "administrator" / "ssl")
-    if not admin.certificate.exists():
-        new = puppetca.agent(admin.name)
-        request = f"certificate_request/{admin.name}"
-        answer = await asyncio.to_thread(asked, local, request, method="PUT", csr=new.csr.decode())
-        assert answer[0] == 200, answer
-        # Whoever has this name rules the CA: Foreman's list does not get it signed, this does.
-        signed = await local.cli("ca", "sign", admin.name)
-        assert signed.code == 0, signed
-        certificate = await asyncio.to_thread(asked, local, f"certificate/{admin.name}")
-        content = {
-            admin.key: puppetca.key_pem(new.key),
-            admin.ssl / "certs" / "ca.pem": (local.pki / "puppet-ca" / "ca_crt.pem").read_bytes(),
-            admin.ssl / "crl.pem": asked(local, "certificate_revocation_list/ca")[1].encode(),
-            admin.certificate: certificate[1].encode(),
-        }
-        for path, text in content.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(text)
-    return admin
+    """Return the host that may sign and revoke, with what `muster up` gave it."""
+    return Bearer(PUPPET_ADMIN, local.directory / "administrator" / "ssl")
 
 
 async def revoke(local: Local, name: str, *, member: str | None = None) -> int:

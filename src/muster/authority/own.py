@@ -86,6 +86,29 @@ async def host_files(ca: PuppetCA, name: str, names: Sequence[str]) -> HostFiles
     return HostFiles(pem, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
 
+def key_place(ssldir: Path, name: str) -> Path:
+    """Return where Puppet looks for a host's key."""
+    return ssldir / "private_keys" / f"{name}.pem"
+
+
+def lay_out(ssldir: Path, name: str, made: HostFiles, *, bundle: str, lists: str) -> list[Path]:
+    """Write a host's files where Puppet looks for them; return their paths, the key's first.
+
+    Raises:
+        Unavailable: the disk refused.
+    """
+    files: dict[Path, tuple[bytes | str, int]] = {
+        key_place(ssldir, name): (made.key_pem, 0o600),
+        ssldir / "certs" / f"{name}.pem": (made.certificate_pem, 0o644),
+        ssldir / "certs" / "ca.pem": (bundle, 0o644),
+        ssldir / "crl.pem": (lists, 0o644),
+    }
+    for file, (content, mode) in files.items():
+        make_directory(file.parent, mode=0o750)
+        write_atomically(file, content, mode=mode)
+    return list(files)
+
+
 def _intermediates(ca: PuppetCA) -> str:
     return "".join(profile.pem_of(c) for c in ca.issuer.chain if c.subject != c.issuer)
 

@@ -566,18 +566,13 @@ async def issue_member(place: _Place, member: str, output: Path, dry_run: bool, 
 
     It replaces an earlier one under that name, which stays valid until it is revoked or ends.
     """
-    from muster.authority.own import host_files
+    from muster.authority.own import host_files, key_place, lay_out
     from muster.kernel.errors import Conflict
-    from muster.kernel.files import make_directory, write_atomically
 
     cluster = place.cluster
     name = str(cluster.member(member).name).lower()
     names = [name, *(str(n).lower() for n in cluster.names)]
-    certificate, key, bundle, lists = (
-        output / "certs" / f"{name}.pem", output / "private_keys" / f"{name}.pem", output / "certs" / "ca.pem",
-        output / "crl.pem",
-    )  # fmt: skip
-    if key.exists():
+    if (key := key_place(output, name)).exists():
         raise Conflict(f"{key} exists; nothing was changed")
     async with place.opened(
         "On {signer}: puppetserver ca generate --certname NAME --subject-alt-names NAMES"
@@ -591,21 +586,17 @@ async def issue_member(place: _Place, member: str, output: Path, dry_run: bool, 
             return 0
         made = await host_files(authority, name, names)
         crl = (await authority.lists()).pem
-    for file, content, mode in (
-        (key, made.key_pem, 0o600), (certificate, made.certificate_pem, 0o644), (bundle, authority.chain_pem, 0o644),
-        (lists, crl, 0o644),
-    ):  # fmt: skip
-        make_directory(file.parent, mode=0o750)
-        write_atomically(file, content, mode=mode)
-        if not as_json:
+    files = lay_out(output, name, made, bundle=authority.chain_pem, lists=crl)
+    if not as_json:
+        for file in files:
             click.echo(f"Wrote {file}")
     sentence = (
         "Copy them below the host's ssldir (puppet config print ssldir), then there: chown -R puppet:puppet SSLDIR; "
         "restorecon -R SSLDIR where SELinux is on."
     )
     if as_json:
-        files = [str(f) for f in (key, certificate, bundle, lists)]
-        print_json({"name": name, "names": names, "files": files, "dry_run": False, "sentence": sentence})
+        written = [str(f) for f in files]
+        print_json({"name": name, "names": names, "files": written, "dry_run": False, "sentence": sentence})
     else:
         click.echo(sentence)
     return 0

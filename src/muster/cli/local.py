@@ -78,6 +78,11 @@ class Plan:
         return run_directory(self.directory)
 
     @property
+    def administrator(self) -> Path:
+        """The ``ssldir`` of the host that may sign and revoke."""
+        return self.directory / "administrator" / "ssl"
+
+    @property
     def names(self) -> list[str]:
         return [f"proxy{n:02d}.{DOMAIN}" for n in range(1, self.members + 1)]
 
@@ -317,10 +322,12 @@ async def running(plan: Plan) -> AsyncIterator[LocalCluster]:
 
 
 async def _founded(plan: Plan) -> None:
-    """Make the Puppet CA, unless an earlier run did."""
+    """Make the Puppet CA and its administrator's certificate, unless an earlier run did."""
     from muster.app.settings import cluster_store, loaded
+    from muster.authority.authority import opened
     from muster.authority.founding import Founding, founded
     from muster.authority.ledger import Ledger
+    from muster.authority.own import host_files, key_place, lay_out
 
     settings = loaded(plan.cluster_file)
     if settings.authority is None:
@@ -330,6 +337,10 @@ async def _founded(plan: Plan) -> None:
         if await Ledger(store, "local").chain() is None:
             founding = Founding(f"Puppet CA: {ADDRESS}", "ec-p256", 3650, key_file)
             await founded(store, settings.authority, founding, member="local")
+        if not key_place(plan.administrator, PUPPET_ADMIN).exists():
+            async with opened(store, settings.authority, member="local", home=key_file.parent) as ca:
+                made = await host_files(ca, PUPPET_ADMIN, [PUPPET_ADMIN])
+                lay_out(plan.administrator, PUPPET_ADMIN, made, bundle=ca.chain_pem, lists=(await ca.lists()).pem)
 
 
 async def _ready(cluster: LocalCluster) -> None:

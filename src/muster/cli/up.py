@@ -279,6 +279,8 @@ def announce(ready: Path, greeting: str) -> None:
 
 def greeted(cluster: Any) -> str:
     """Return how to talk to the cluster."""
+    from muster.cli.local import PUPPET_ADMIN
+
     plan = cluster.plan
     bundle = plan.pki / "clients" / "foreman.muster.test"
     port = plan.ports["smartproxy"]
@@ -287,6 +289,7 @@ def greeted(cluster: Any) -> str:
         puppet = (
             f"  puppet ssl bootstrap --ca_server smartproxy.muster.test --ca_port {plan.ports['puppetca']} \\\n"
             "       --certname NAME   (smartproxy.muster.test must lead to 127.0.0.1); then: muster ca list\n"
+            f"  {plan.administrator} has the certificate of {PUPPET_ADMIN}, the CA's administrator\n"
         )
     return (
         f"The cluster runs: {len(cluster.members)} members behind HAProxy at {cluster.url}\n"
