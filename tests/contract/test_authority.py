@@ -232,7 +232,8 @@ async def test_the_key_for_tokens_is_made_once_whoever_begins(url: str, tmp_path
 async def test_foremans_list_given_by_two_at_once_holds_both(members: Members) -> None:
     names = [f"n{n:02}.example.net" for n in range(10)]
     await asyncio.gather(*(ca.autosign.add_host(name, by="foreman") for name in names for ca in members.both))
-    assert await members.second.autosign.hosts() == names
+    # In the order in which they came, which two at once decide anew each time.
+    assert sorted(await members.second.autosign.hosts()) == names
 
 
 async def test_an_authority_is_begun_once(url: str, tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ async def test_a_stopped_postgresql_stops_heartbeats_and_nothing_else(server: Po
 
                 said = await local.cli("status")
                 assert said.code == 1
-                assert "unknown: the store did not answer" in said.out
+                assert "where it stands is unknown, the store did not answer" in said.out
                 status: dict[str, Any] = (await local.cli("status", "--json")).json
                 assert not status["store"]["ok"]
                 assert "connection refused" in status["store"]["trouble"]

@@ -222,7 +222,8 @@ async def host_died(_: Local, chance: random.Random) -> Outcome:
             await served(time.monotonic())
             await asyncio.sleep(1.0)
     outcome.operations, outcome.fault_at = sorted(seen, key=lambda o: o.due), cut_at
-    of_kill = [o for o in seen if o.due < cut_at]
+    # What was under way when the link went down belongs to that.
+    of_kill = [o for o in seen if o.end < cut_at]
     outcome.promise_within("moved_after_kill_s", summary(of_kill).recovery_s(killed_at), 1.5)
     outcome.promise_within("moved_after_link_down_s", outcome.recovery_s, 3.5)
     return outcome
