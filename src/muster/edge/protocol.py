@@ -93,16 +93,35 @@ class _OneWrite:
 
 
 class _Flow(FlowControl):
-    """Reading and writing paused and resumed; whoever resumes reading also lets in what arrived before the pause."""
+    """Reading and writing paused and resumed; what arrived before a pause is let in before more is read."""
 
-    def __init__(self, transport: asyncio.Transport, resumed: Callable[[], None]) -> None:
+    def __init__(self, transport: asyncio.Transport, let_in: Callable[[], bool]) -> None:
+        """``let_in`` says whether something waits, and sees to it that it is let in soon."""
         super().__init__(transport)
-        self._resumed = resumed
+        self._let_in = let_in
+        # Reading may go on, and the transport still does not.
+        self._is_behind = False
+
+    def pause_reading(self) -> None:
+        if self._is_behind:
+            self._is_behind, self.read_paused = False, True
+        else:
+            super().pause_reading()
 
     def resume_reading(self) -> None:
-        if self.read_paused:
+        if not self.read_paused:
+            return
+        if self._let_in():
+            # Who sends faster than he is answered would else be read, and held in memory, without end.
+            self._is_behind, self.read_paused = True, False
+        else:
             super().resume_reading()
-            self._resumed()
+
+    def read_on(self) -> None:
+        """Have the transport read again, when reading may go on: nothing waits any more."""
+        if self._is_behind:
+            self._is_behind = False
+            self._transport.resume_reading()
 
 
 class MemberProtocol(HttpToolsProtocol):
@@ -111,6 +130,8 @@ class MemberProtocol(HttpToolsProtocol):
     Attributes:
         deadline: loop time after which the connection is closed if nothing better has happened.
     """
+
+    flow: _Flow
 
     def __init__(
         self,
@@ -200,6 +221,8 @@ class MemberProtocol(HttpToolsProtocol):
         rest = b"" if self.transport.is_closing() or self.parser is None else data[at:] + self._unfed
         if rest or self._unfed:
             self._hold_back(rest)
+        if not self._unfed and not self.transport.is_closing():
+            self.flow.read_on()
         if self._in_headers or self.transport.is_closing():
             return
         if self.deadline == _FOREVER and (self.cycle is None or self.cycle.response_complete):
@@ -245,12 +268,13 @@ class MemberProtocol(HttpToolsProtocol):
             self._unfed_counted -= more
             self.transport.abort()
 
-    def _feed_soon(self) -> None:
+    def _feed_soon(self) -> bool:
         # Not from within: whoever resumes reading is in the middle of a reply, or of the parser.
         if self._unfed and self._in_body:
             self.loop.call_soon(self._feed_rest)
         elif self._unfed:
             self.loop.call_later(_PIPELINE_PAUSE_S, self._feed_rest)
+        return bool(self._unfed)
 
     def _feed_rest(self) -> None:
         if self._unfed and not self._feeding and self.parser is not None:

@@ -142,6 +142,21 @@ async def test_a_request_waits_unparsed_until_the_reply_before_it_is_given(opene
     assert len(line.desk.asked) == 100
 
 
+async def test_nothing_more_is_read_while_something_waits(opened: Opened) -> None:
+    line = opened()
+    line.send(GET * 3)
+    await line.settle()
+    for given in (1, 2):
+        line.desk.may.release()
+        await line.settle()
+        # The reply is given, and the next request not parsed yet.
+        assert (line.wire.replies, len(line.desk.asked), line.wire.paused) == (given, given, True)
+        async with asyncio.timeout(10):
+            while len(line.desk.asked) == given:
+                await asyncio.sleep(0.005)
+    assert (line.budget.held_bytes, line.wire.paused) == (0, False)
+
+
 async def test_what_one_connection_may_let_wait_is_the_members_to_say(opened: Opened) -> None:
     line = opened(budget=1000)
     line.send(GET * 100)
