@@ -154,6 +154,7 @@ class MemberProtocol(HttpToolsProtocol):
         self._in_body = False
         # Of the message that is parsed: what was fed that is not body, less what its chunks' frames may take.
         self._beside_body_bytes = 0
+        self._trailers = 0
         # What arrived and may not be parsed yet.
         self._unfed = b""
         self._unfed_counted = 0
@@ -247,8 +248,7 @@ class MemberProtocol(HttpToolsProtocol):
         if len(self.pipeline) > _PIPELINE_LIMIT:
             self.transport.abort()
             return True
-        # Trailers are headers, too.
-        if self._beside_body_bytes <= HEADER_LIMIT_BYTES and len(self.headers or ()) <= HEADER_LIMIT:
+        if self._beside_body_bytes <= HEADER_LIMIT_BYTES and len(self.headers or ()) + self._trailers <= HEADER_LIMIT:
             return False
         if self._in_headers:
             self._refuse_long_headers()
@@ -288,8 +288,11 @@ class MemberProtocol(HttpToolsProtocol):
         self.deadline = self.loop.time() + self.deadlines.header_s
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_body:
+            # A trailer. Whether it came before the application began must not tell whether it counts as a header.
+            self._trailers += 1
         # One more than may be, which refuses the message; those after it are not kept.
-        if len(self.headers) <= HEADER_LIMIT:
+        elif len(self.headers) <= HEADER_LIMIT:
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -301,7 +304,8 @@ class MemberProtocol(HttpToolsProtocol):
             self.cycle.transport = cast(asyncio.Transport, _OneWrite(self.transport))
 
     def on_chunk_header(self) -> None:
-        self._beside_body_bytes -= _CHUNK_FRAME_BYTES
+        # What one frame does not take of it, nothing else may.
+        self._beside_body_bytes = max(0, self._beside_body_bytes - _CHUNK_FRAME_BYTES)
 
     def on_body(self, body: bytes) -> None:
         self._beside_body_bytes -= len(body)
@@ -312,7 +316,7 @@ class MemberProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self._in_body = False
-        self._beside_body_bytes = 0
+        self._beside_body_bytes = self._trailers = 0
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

@@ -236,6 +236,26 @@ async def test_what_stands_beside_a_body_counts_too(opened: Opened, more: bytes)
     assert line.wire.ended == "aborted"
 
 
+async def test_small_chunks_earn_no_room_for_what_stands_beside_them(opened: Opened) -> None:
+    line = opened(reads=True)
+    line.send(b"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+    for _ in range(30):
+        line.send(b"1\r\nx\r\n" * 1000)
+        await line.settle()
+    line.send(b"0\r\nX-Long: " + b"x" * 90_000)
+    assert line.wire.ended == "aborted"
+
+
+async def test_a_trailer_is_no_header(opened: Opened) -> None:
+    line = opened(reads=True)
+    line.send(
+        b"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nX-Late: y\r\nHost: z\r\n\r\n"
+    )
+    await line.settle()
+    assert line.desk.asked == ["/a"]
+    assert line.protocol.cycle.scope["headers"] == [(b"host", b"x"), (b"transfer-encoding", b"chunked")]
+
+
 async def test_small_chunks_are_no_offence(opened: Opened) -> None:
     line = opened(reads=True)
     line.desk.may.release()
