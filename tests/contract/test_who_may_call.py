@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import ssl
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives import serialization
 from muster.cluster.file import Authority
 from muster.cluster.parity import compared
 from muster.kernel.secrets import Secret
+from muster.pki.trust import RevocationLists, Trust
 from muster.store.engine import opened
 from tests.contract.test_edge import until
 from tests.servers import member as members
@@ -209,6 +211,25 @@ def test_a_member_does_not_start_on_a_revocation_list_it_cannot_read(tmp_path: P
     foreman = {"ca_file": str(tmp_path / "theirs.pem"), "crl_file": str(tmp_path / "absent.pem")}
     with pytest.raises(Exception, match=r"absent\.pem"), members.running(tmp_path, foreman=foreman):
         pass
+
+
+def test_nobody_is_let_in_before_the_revocation_list_is_read(
+    tmp_path: Path, theirs: CA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "crl.pem").write_bytes(theirs.list(1))
+    foreman = {"ca_file": str(tmp_path / "theirs.pem"), "crl_file": str(tmp_path / "crl.pem"), "url": URL}
+    member, listened = members.made(tmp_path, foreman=foreman), []
+    read = RevocationLists.read
+
+    def reading(path: Path, trust: Trust) -> RevocationLists:
+        with socket.socket() as s:
+            listened.append(s.connect_ex((member.https.address, member.https.port)) == 0)
+        return read(path, trust)
+
+    monkeypatch.setattr(RevocationLists, "read", reading)
+    member.start()
+    member.stop()
+    assert listened == [False]
 
 
 def test_a_connection_has_a_greatest_age(tmp_path: Path) -> None:
