@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import serialization
 
 from muster.cluster.file import Authority
 from muster.cluster.parity import compared
+from muster.kernel.files import write_atomically
 from muster.kernel.secrets import Secret
 from muster.pki.trust import RevocationLists, Trust
 from muster.store.engine import opened
@@ -101,6 +102,22 @@ def test_of_a_ca_that_gives_every_host_a_certificate_only_foreman_counts(tmp_pat
         # A member itself, so that members can be compared; not whoever else the cluster's CA knows.
         assert called(member, member.client(member.name)).status == 200
         assert called(member, member.client("prometheus.example.com")).status == 403
+
+
+def test_of_a_ca_above_the_clusters_nobody_counts_as_one_of_us(tmp_path: Path, theirs: CA) -> None:
+    member = members.made(tmp_path, features={"dns": MEMORY}, foreman={})
+    agent = written(tmp_path / "agent.pem", theirs.bundle("agent.example.com"))
+    # As an adopted CA's file is: the CA, then who issued it.
+    below = CA("below")
+    below.certificate = theirs.issue("below", key=below.key)
+    write_atomically(member.pki / "members" / member.name / "ca.pem", member.ca.read_bytes() + below.pem + theirs.pem)
+    member.start()
+    try:
+        for path in ("/v2/features", "/metrics"):
+            assert called(member, agent, path=path).status == 403
+            assert called(member, member.client("somebody.example.com"), path=path).status == 200
+    finally:
+        member.stop()
 
 
 def test_an_older_member_beside_differs_in_what_it_answers_over_plain_http_alone(tmp_path: Path) -> None:

@@ -45,6 +45,19 @@ def test_the_same_files_read_again_are_the_same_trust(ours: CA, theirs: CA, tmp_
     assert first != Trust.read(own)
 
 
+def test_what_a_ca_above_ours_issues_is_not_ours(ours: CA, theirs: CA, tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    adopted = CA("adopted")
+    adopted.certificate = ours.issue("adopted", key=adopted.key)
+    for chain in ((adopted, ours), (adopted, ours, theirs), (theirs, adopted, ours)):
+        file.write_bytes(b"".join(ca.pem for ca in chain))
+        trust = Trust.read(file)
+        assert trust.issuer(adopted.issue("a.test")) == ("own", adopted.certificate)
+        assert trust.issuer(ours.issue("a.test")) == ("other", ours.certificate)
+    # As it may be while it is replaced.
+    assert trust.issuer(theirs.issue("a.test"))[0] == "own"
+
+
 def test_each_list_in_a_file_speaks_for_its_own_ca(ours: CA, theirs: CA, tmp_path: Path) -> None:
     trust, file = Trust((ours.certificate,), (theirs.certificate,)), tmp_path / "crl.pem"
     file.write_bytes(b"some words\n" + theirs.list(5, 6) + ours.list(7))
