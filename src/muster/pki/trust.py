@@ -65,7 +65,7 @@ class RevocationLists:
         ends: when the first of them ends; None: none does.
     """
 
-    serials: Mapping[bytes, frozenset[int]] = field(default_factory=dict, repr=False)
+    serials: Mapping[x509.Name, frozenset[int]] = field(default_factory=dict, repr=False)
     ends: datetime | None = None
 
     @classmethod
@@ -79,13 +79,13 @@ class RevocationLists:
         """
         text = read_bounded(path, what="revocation list", limit_bytes=_MAX_LIST_BYTES)
         authorities = (*trust.own, *trust.others)
-        serials: dict[bytes, frozenset[int]] = {}
+        # By the name itself, which is equal however it is encoded: a list may encode it otherwise than certificates do.
+        serials: dict[x509.Name, frozenset[int]] = {}
         ends: list[datetime] = []
         for one in _lists(text, path):
             if not any(_is_list_of(one, ca) for ca in authorities):
                 continue
-            issuer = one.issuer.public_bytes()
-            serials[issuer] = serials.get(issuer, frozenset()) | {r.serial_number for r in one}
+            serials[one.issuer] = serials.get(one.issuer, frozenset()) | {r.serial_number for r in one}
             if one.next_update_utc is not None:
                 ends.append(one.next_update_utc)
         if not serials:
@@ -94,7 +94,7 @@ class RevocationLists:
 
     def revoke(self, certificate: x509.Certificate) -> bool:
         """Whether one of the lists names a certificate."""
-        return certificate.serial_number in self.serials.get(certificate.issuer.public_bytes(), ())
+        return certificate.serial_number in self.serials.get(certificate.issuer, ())
 
 
 def _is_below(one: x509.Certificate, other: x509.Certificate) -> bool:
