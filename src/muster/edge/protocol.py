@@ -45,6 +45,9 @@ _WRITE_AHEAD_BYTES = 32 * 1024
 _FOREVER = float("inf")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _END_OF_HEADERS = b"\r\n\r\n"
+_TAIL_BYTES = len(_END_OF_HEADERS) - 1
+_CONTENT_LENGTH = b"content-length"
+_CONTENT_LENGTH_SIZE = len(_CONTENT_LENGTH)
 
 
 @dataclass(frozen=True)
@@ -155,6 +158,9 @@ class MemberProtocol(HttpToolsProtocol):
         # Of the message that is parsed: what was fed that is not body, less what its chunks' frames may take.
         self._beside_body_bytes = 0
         self._trailers = 0
+        # The last bytes of headers that are not whole; of a body, how much is still to come where its length was said.
+        self._tail = b""
+        self._body_left: int | None = None
         # What arrived and may not be parsed yet.
         self._unfed = b""
         self._unfed_counted = 0
@@ -216,6 +222,7 @@ class MemberProtocol(HttpToolsProtocol):
             at = end
             self._beside_body_bytes += len(piece)
             super().data_received(piece)
+            self._tail = b"" if self._in_body else (self._tail + piece[-_TAIL_BYTES:])[-_TAIL_BYTES:]
             if self.parser is None or self._is_refused():
                 break
         self._feeding = False
@@ -235,13 +242,20 @@ class MemberProtocol(HttpToolsProtocol):
         return cycle is not None and not cycle.response_complete and not self._in_body
 
     def _piece_end(self, data: bytes, at: int, size: int) -> int:
-        """Return where to stop and look: behind the headers, which end most requests, or after some bytes."""
+        """Return where to stop and look: behind the headers, behind a body of known length, or after some bytes.
+
+        What follows a whole request is not parsed before its reply: the parser's own refusal would go ahead of that.
+        """
         end = min(at + _PIECE_BYTES, size)
-        if not self._in_body:
-            found = data.find(_END_OF_HEADERS, at, end)
+        if self._in_body:
+            return end if self._body_left is None else min(end, at + max(1, self._body_left))
+        if self._tail:
+            # The end may have come in two pieces.
+            found = (self._tail + data[at : at + _TAIL_BYTES]).find(_END_OF_HEADERS)
             if found >= 0:
-                return found + len(_END_OF_HEADERS)
-        return end
+                return at + found + len(_END_OF_HEADERS) - len(self._tail)
+        found = data.find(_END_OF_HEADERS, at, end)
+        return end if found < 0 else found + len(_END_OF_HEADERS)
 
     def _is_refused(self) -> bool:
         """Close the connection of a message that is beyond all measure."""
@@ -294,6 +308,8 @@ class MemberProtocol(HttpToolsProtocol):
         # One more than may be, which refuses the message; those after it are not kept.
         elif len(self.headers) <= HEADER_LIMIT:
             super().on_header(name, value)
+            if len(name) == _CONTENT_LENGTH_SIZE and self.headers[-1][0] == _CONTENT_LENGTH and value.isdigit():
+                self._body_left = int(value)
 
     def on_headers_complete(self) -> None:
         self._in_headers, self._in_body = False, True
@@ -309,6 +325,8 @@ class MemberProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._beside_body_bytes -= len(body)
+        if self._body_left is not None:
+            self._body_left -= len(body)
         super().on_body(body)
         if len(self.cycle.body) > _BODY_AHEAD_BYTES:
             self.flow.pause_reading()
@@ -316,6 +334,7 @@ class MemberProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self._in_body = False
+        self._body_left = None
         self._beside_body_bytes = self._trailers = 0
 
     def on_response_complete(self) -> None:

@@ -142,6 +142,22 @@ async def test_a_request_waits_unparsed_until_the_reply_before_it_is_given(opene
     assert len(line.desk.asked) == 100
 
 
+@pytest.mark.parametrize("cut", [len(GET) - n for n in range(4)])
+async def test_what_follows_a_request_is_refused_behind_its_reply(opened: Opened, cut: int) -> None:
+    for asked in (GET, b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"):
+        line, sent = opened(), asked + b"nonsense\r\n\r\n"
+        line.send(sent[:cut])
+        line.send(sent[cut:])
+        await line.settle()
+        assert (line.desk.asked, line.wire.written, line.wire.ended) == (["/a"], [], "")
+        line.desk.may.release()
+        async with asyncio.timeout(10):
+            while not line.wire.ended:
+                await asyncio.sleep(0.005)
+        said = b"".join(line.wire.written)
+        assert 0 <= said.find(b" 200 OK") < said.find(b" 400 Bad Request")
+
+
 async def test_nothing_more_is_read_while_something_waits(opened: Opened) -> None:
     line = opened()
     line.send(GET * 3)
