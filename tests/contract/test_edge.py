@@ -508,6 +508,28 @@ def test_balancers_and_this_host_have_places_of_their_own(own_limits: Member) ->
         assert ask(own_limits.http, "GET", "/version", source="127.0.0.1").status == 200
 
 
+def test_clients_behind_a_balancer_take_none_of_its_places(own_limits: Member) -> None:
+    everybody, tls = own_limits.process.cluster.edge.connections, own_limits.tls()
+    listener = own_limits.process.server.listeners[0]
+    with contextlib.ExitStack() as stack:
+        for i in range(5):
+            behind = proxy_header(f"203.0.113.{i + 1}")
+            _held(stack, own_limits.http, PER_ADDRESS, source=BALANCER, first=behind)
+        assert _is_refused(own_limits.http, source=BALANCER, first=proxy_header("203.0.113.100"))
+        assert ask(own_limits.http, "GET", "/version", source=BALANCER).status == 200
+    with contextlib.ExitStack() as stack:
+        for i in range(everybody):
+            silent = stack.enter_context(Connection(own_limits.https, source=BALANCER))
+            silent.send(proxy_header(f"203.0.113.{i // PER_ADDRESS + 1}"))
+        until("all of them", lambda: listener.open == everybody)
+        until("their names", lambda: listener._by_address.total() == everybody)
+        behind = proxy_header("203.0.113.100")
+        assert ask(own_limits.https, "GET", "/version", tls=tls, source=BALANCER, first=behind).status == 200
+        assert listener.open <= everybody
+    until("every connection's end", lambda: listener.open == 0)
+    assert not listener._by_address
+
+
 def test_unfinished_handshakes_make_room_for_who_comes(own_limits: Member) -> None:
     everybody, tls = own_limits.process.cluster.edge.connections, own_limits.tls()
     listener = own_limits.process.server.listeners[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import ssl
 import time
 from collections.abc import Iterator
@@ -15,7 +16,9 @@ from cryptography.hazmat.primitives import serialization
 
 from muster.cluster.file import Authority
 from muster.cluster.parity import compared
+from muster.kernel.files import write_atomically
 from muster.kernel.secrets import Secret
+from muster.pki.trust import RevocationLists, Trust
 from muster.store.engine import opened
 from tests.contract.test_edge import until
 from tests.servers import member as members
@@ -99,6 +102,22 @@ def test_of_a_ca_that_gives_every_host_a_certificate_only_foreman_counts(tmp_pat
         # A member itself, so that members can be compared; not whoever else the cluster's CA knows.
         assert called(member, member.client(member.name)).status == 200
         assert called(member, member.client("prometheus.example.com")).status == 403
+
+
+def test_of_a_ca_above_the_clusters_nobody_counts_as_one_of_us(tmp_path: Path, theirs: CA) -> None:
+    member = members.made(tmp_path, features={"dns": MEMORY}, foreman={})
+    agent = written(tmp_path / "agent.pem", theirs.bundle("agent.example.com"))
+    # As an adopted CA's file is: the CA, then who issued it.
+    below = CA("below")
+    below.certificate = theirs.issue("below", key=below.key)
+    write_atomically(member.pki / "members" / member.name / "ca.pem", member.ca.read_bytes() + below.pem + theirs.pem)
+    member.start()
+    try:
+        for path in ("/v2/features", "/metrics"):
+            assert called(member, agent, path=path).status == 403
+            assert called(member, member.client("somebody.example.com"), path=path).status == 200
+    finally:
+        member.stop()
 
 
 def test_an_older_member_beside_differs_in_what_it_answers_over_plain_http_alone(tmp_path: Path) -> None:
@@ -209,6 +228,25 @@ def test_a_member_does_not_start_on_a_revocation_list_it_cannot_read(tmp_path: P
     foreman = {"ca_file": str(tmp_path / "theirs.pem"), "crl_file": str(tmp_path / "absent.pem")}
     with pytest.raises(Exception, match=r"absent\.pem"), members.running(tmp_path, foreman=foreman):
         pass
+
+
+def test_nobody_is_let_in_before_the_revocation_list_is_read(
+    tmp_path: Path, theirs: CA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "crl.pem").write_bytes(theirs.list(1))
+    foreman = {"ca_file": str(tmp_path / "theirs.pem"), "crl_file": str(tmp_path / "crl.pem"), "url": URL}
+    member, listened = members.made(tmp_path, foreman=foreman), []
+    read = RevocationLists.read
+
+    def reading(path: Path, trust: Trust) -> RevocationLists:
+        with socket.socket() as s:
+            listened.append(s.connect_ex((member.https.address, member.https.port)) == 0)
+        return read(path, trust)
+
+    monkeypatch.setattr(RevocationLists, "read", reading)
+    member.start()
+    member.stop()
+    assert listened == [False]
 
 
 def test_a_connection_has_a_greatest_age(tmp_path: Path) -> None:

@@ -706,10 +706,12 @@ async def member_opened(
             await authority.kept(process)
         own_health.reasons.append(process.certificate_reasons)
         own_health.notes.append(process.notes)
-        _listen(process)
+        # Before anybody can ask: until the list is read, it would revoke nobody.
+        process.trust_files()
         await process.follow_lists()
         if refused := rings.failed_modules.get("revocation list"):
             raise Misconfigured(refused)
+        _listen(process)
         beats = [
             process.watch_locally, process.watch_programs, process.watch_balancers, process.watch_providers,
             process.watch_store, process.watch_parity,
@@ -775,7 +777,6 @@ def _listen(process: MemberProcess) -> None:
     smartproxy = process.balancing.service("smartproxy")
     if smartproxy is None:
         raise Misconfigured("Service smartproxy is disabled; a member of kind muster cannot serve without it")
-    process.trust_files()
     process.server.listen("https", address, smartproxy.member_port, context, trust=process.gate.trust)
     process._presented = process._files_on_disk()
     process._note_certificate()

@@ -31,6 +31,7 @@ class Reserved:
         """Return those of a cluster file."""
         own = cls.of_settings(cluster.authority or Authority())
         members = (str(m.name) for m in cluster.members)
+        # Where nobody wrote down whom the cluster trusts, that is Foreman's host, by the same rule as at the edge.
         trusted = (str(h) for h in cluster.trusted_names)
         return cls(
             own.never | _levelled(str(n) for n in cluster.names),

@@ -99,8 +99,7 @@ def understood(cluster: Any) -> dict[str, Any]:
         }
         for name in names
     }
-    place = Place.parsed(cluster.store.url)
-    content["store"]["url"] = place.url.set(drivername=place.dialect).render_as_string(hide_password=True)
+    content["store"]["url"] = Place.parsed(cluster.store.url).shown_url
     return content
 
 
@@ -156,6 +155,8 @@ def init(
     from muster.cli.members import checked
     from muster.kernel.errors import Conflict
     from muster.kernel.files import write_atomically
+    from muster.kernel.secrets import Secret
+    from muster.store.place import Place
 
     if not (members or rubies):
         raise click.UsageError("Name at least one --member or --ruby")
@@ -170,7 +171,8 @@ def init(
     ]
     if not dry_run:
         # Muster's account reads it, whoever writes it; a password in the URL is for nobody else.
-        write_atomically(cluster_path, text, mode=0o600 if store_url and "@" in store_url else 0o644)
+        private = store_url is not None and Place.parsed(Secret(store_url)).holds_secret
+        write_atomically(cluster_path, text, mode=0o600 if private else 0o644)
     if as_json:
         print_json({"file": str(cluster_path), "dry_run": dry_run, "content": text, "next": following})
         return

@@ -61,7 +61,7 @@ def _store_url(_: click.Context, __: click.Parameter, given: str | None) -> str 
             place = Place.parsed(Secret(given))
         except Misconfigured as e:
             raise click.BadParameter(str(e)) from e
-        if place.password is not None:
+        if place.holds_secret:
             raise click.BadParameter(
                 "it holds a password, which every account of this host can read in the list of processes; put the password "
                 "into a file of mode 0600 and name that with --store-password-file"

@@ -192,6 +192,7 @@ class Application:
     async def _answered(self, request: Request, scope: Scope) -> tuple[Reply, str]:
         """Return the reply and the route's template for metrics."""
         template = _UNROUTED
+        admitted = False
         try:
             self._judge(request)
             raw_path: bytes = scope["raw_path"]
@@ -208,6 +209,7 @@ class Application:
             access = found[0].access if found else mounted.mount.access
             if access is not Access.OPEN:
                 await self._gate.admit(access, request)
+                admitted = True
             if found is None:
                 if mounted.mount.unrouted is not None:
                     return await mounted.mount.unrouted(mounted.service, request), template
@@ -224,12 +226,11 @@ class Application:
         except MusterError as e:
             level = _log.error if e.status >= 500 else _log.warning
             # A refusal's text names the path inside its mount, as Foreman knows it; an operator asks for the whole one.
-            called = ""
+            called = f" ({request.method} {_shown(scope['path'])})" if isinstance(e, Denied) else ""
             held: int | None = 0
-            if isinstance(e, Denied):
-                called = f" ({request.method} {_shown(scope['path'])})"
+            if not admitted:
                 # Anybody may be refused as often as he likes; it must not push anything else out of the log.
-                held = self._refusals.held_back(source_of(request.peer.address))
+                held = self._refusals.held_back((source_of(request.peer.address), type(e)))
             if held is not None:
                 level(f"{e}{called}{log.and_more(held)}", status=e.status, error=type(e).__name__)
             return error_reply(e, accept=request.accept), template

@@ -153,6 +153,20 @@ class Listener:
 
         task.add_done_callback(ended)
 
+    def _enter_as_client(self) -> None:
+        """Have the connection of this task count as a client's.
+
+        Raises:
+            Rejected: clients have all the places they may have, and no handshake of theirs makes room.
+        """
+        if self.open > self.limits.connections and not self._make_room():
+            raise Rejected("too many connections in all")
+        task = asyncio.current_task()
+        if task in self._handshakes:
+            # The last of them, as if it had come only now.
+            del self._handshakes[task]
+            self._handshakes[task] = True
+
     def _make_room(self) -> bool:
         """End the oldest handshake that is not finished; whether there was one. Who means it needs milliseconds."""
         oldest = next((task for task, may_end in self._handshakes.items() if may_end), None)
@@ -169,7 +183,10 @@ class Listener:
         try:
             async with asyncio.timeout(self.limits.handshake_timeout_s):
                 origin = await self._origin(connection) if is_balancer else None
-            address = origin.address if origin else address
+            if origin is not None:
+                # From here on it is a client's: the balancer's own places are for what it asks itself.
+                address = origin.address
+                self._enter_as_client()
             source = source_of(address)
             if (origin or not is_balancer) and self._by_address[source] >= self.limits.connections_per_address:
                 raise Rejected("too many connections of one address")

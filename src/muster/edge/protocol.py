@@ -45,6 +45,9 @@ _WRITE_AHEAD_BYTES = 32 * 1024
 _FOREVER = float("inf")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _END_OF_HEADERS = b"\r\n\r\n"
+_TAIL_BYTES = len(_END_OF_HEADERS) - 1
+_CONTENT_LENGTH = b"content-length"
+_CONTENT_LENGTH_SIZE = len(_CONTENT_LENGTH)
 
 
 @dataclass(frozen=True)
@@ -93,16 +96,35 @@ class _OneWrite:
 
 
 class _Flow(FlowControl):
-    """Reading and writing paused and resumed; whoever resumes reading also lets in what arrived before the pause."""
+    """Reading and writing paused and resumed; what arrived before a pause is let in before more is read."""
 
-    def __init__(self, transport: asyncio.Transport, resumed: Callable[[], None]) -> None:
+    def __init__(self, transport: asyncio.Transport, let_in: Callable[[], bool]) -> None:
+        """``let_in`` says whether something waits, and sees to it that it is let in soon."""
         super().__init__(transport)
-        self._resumed = resumed
+        self._let_in = let_in
+        # Reading may go on, and the transport still does not.
+        self._is_behind = False
+
+    def pause_reading(self) -> None:
+        if self._is_behind:
+            self._is_behind, self.read_paused = False, True
+        else:
+            super().pause_reading()
 
     def resume_reading(self) -> None:
-        if self.read_paused:
+        if not self.read_paused:
+            return
+        if self._let_in():
+            # Who sends faster than he is answered would else be read, and held in memory, without end.
+            self._is_behind, self.read_paused = True, False
+        else:
             super().resume_reading()
-            self._resumed()
+
+    def read_on(self) -> None:
+        """Have the transport read again, when reading may go on: nothing waits any more."""
+        if self._is_behind:
+            self._is_behind = False
+            self._transport.resume_reading()
 
 
 class MemberProtocol(HttpToolsProtocol):
@@ -111,6 +133,8 @@ class MemberProtocol(HttpToolsProtocol):
     Attributes:
         deadline: loop time after which the connection is closed if nothing better has happened.
     """
+
+    flow: _Flow
 
     def __init__(
         self,
@@ -133,6 +157,10 @@ class MemberProtocol(HttpToolsProtocol):
         self._in_body = False
         # Of the message that is parsed: what was fed that is not body, less what its chunks' frames may take.
         self._beside_body_bytes = 0
+        self._trailers = 0
+        # The last bytes of headers that are not whole; of a body, how much is still to come where its length was said.
+        self._tail = b""
+        self._body_left: int | None = None
         # What arrived and may not be parsed yet.
         self._unfed = b""
         self._unfed_counted = 0
@@ -194,12 +222,15 @@ class MemberProtocol(HttpToolsProtocol):
             at = end
             self._beside_body_bytes += len(piece)
             super().data_received(piece)
+            self._tail = b"" if self._in_body else (self._tail + piece[-_TAIL_BYTES:])[-_TAIL_BYTES:]
             if self.parser is None or self._is_refused():
                 break
         self._feeding = False
         rest = b"" if self.transport.is_closing() or self.parser is None else data[at:] + self._unfed
         if rest or self._unfed:
             self._hold_back(rest)
+        if not self._unfed and not self.transport.is_closing():
+            self.flow.read_on()
         if self._in_headers or self.transport.is_closing():
             return
         if self.deadline == _FOREVER and (self.cycle is None or self.cycle.response_complete):
@@ -211,21 +242,27 @@ class MemberProtocol(HttpToolsProtocol):
         return cycle is not None and not cycle.response_complete and not self._in_body
 
     def _piece_end(self, data: bytes, at: int, size: int) -> int:
-        """Return where to stop and look: behind the headers, which end most requests, or after some bytes."""
+        """Return where to stop and look: behind the headers, behind a body of known length, or after some bytes.
+
+        What follows a whole request is not parsed before its reply: the parser's own refusal would go ahead of that.
+        """
         end = min(at + _PIECE_BYTES, size)
-        if not self._in_body:
-            found = data.find(_END_OF_HEADERS, at, end)
+        if self._in_body:
+            return end if self._body_left is None else min(end, at + max(1, self._body_left))
+        if self._tail:
+            # The end may have come in two pieces.
+            found = (self._tail + data[at : at + _TAIL_BYTES]).find(_END_OF_HEADERS)
             if found >= 0:
-                return found + len(_END_OF_HEADERS)
-        return end
+                return at + found + len(_END_OF_HEADERS) - len(self._tail)
+        found = data.find(_END_OF_HEADERS, at, end)
+        return end if found < 0 else found + len(_END_OF_HEADERS)
 
     def _is_refused(self) -> bool:
         """Close the connection of a message that is beyond all measure."""
         if len(self.pipeline) > _PIPELINE_LIMIT:
             self.transport.abort()
             return True
-        # Trailers are headers, too.
-        if self._beside_body_bytes <= HEADER_LIMIT_BYTES and len(self.headers or ()) <= HEADER_LIMIT:
+        if self._beside_body_bytes <= HEADER_LIMIT_BYTES and len(self.headers or ()) + self._trailers <= HEADER_LIMIT:
             return False
         if self._in_headers:
             self._refuse_long_headers()
@@ -245,12 +282,13 @@ class MemberProtocol(HttpToolsProtocol):
             self._unfed_counted -= more
             self.transport.abort()
 
-    def _feed_soon(self) -> None:
+    def _feed_soon(self) -> bool:
         # Not from within: whoever resumes reading is in the middle of a reply, or of the parser.
         if self._unfed and self._in_body:
             self.loop.call_soon(self._feed_rest)
         elif self._unfed:
             self.loop.call_later(_PIPELINE_PAUSE_S, self._feed_rest)
+        return bool(self._unfed)
 
     def _feed_rest(self) -> None:
         if self._unfed and not self._feeding and self.parser is not None:
@@ -264,9 +302,14 @@ class MemberProtocol(HttpToolsProtocol):
         self.deadline = self.loop.time() + self.deadlines.header_s
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_body:
+            # A trailer. Whether it came before the application began must not tell whether it counts as a header.
+            self._trailers += 1
         # One more than may be, which refuses the message; those after it are not kept.
-        if len(self.headers) <= HEADER_LIMIT:
+        elif len(self.headers) <= HEADER_LIMIT:
             super().on_header(name, value)
+            if len(name) == _CONTENT_LENGTH_SIZE and self.headers[-1][0] == _CONTENT_LENGTH and value.isdigit():
+                self._body_left = int(value)
 
     def on_headers_complete(self) -> None:
         self._in_headers, self._in_body = False, True
@@ -277,10 +320,13 @@ class MemberProtocol(HttpToolsProtocol):
             self.cycle.transport = cast(asyncio.Transport, _OneWrite(self.transport))
 
     def on_chunk_header(self) -> None:
-        self._beside_body_bytes -= _CHUNK_FRAME_BYTES
+        # What one frame does not take of it, nothing else may.
+        self._beside_body_bytes = max(0, self._beside_body_bytes - _CHUNK_FRAME_BYTES)
 
     def on_body(self, body: bytes) -> None:
         self._beside_body_bytes -= len(body)
+        if self._body_left is not None:
+            self._body_left -= len(body)
         super().on_body(body)
         if len(self.cycle.body) > _BODY_AHEAD_BYTES:
             self.flow.pause_reading()
@@ -288,7 +334,8 @@ class MemberProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self._in_body = False
-        self._beside_body_bytes = 0
+        self._body_left = None
+        self._beside_body_bytes = self._trailers = 0
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

@@ -77,8 +77,7 @@ def replace_for_readers(path: Path, content: bytes | str) -> None:
         write_atomically(path, content)
         return
     try:
-        with _written_beside(path, content, before.st_mode & 0o777) as beside:
-            _give(beside, before)
+        with _written_beside(path, content, before.st_mode & 0o777, readers=before) as beside:
             beside.replace(path)
     except OSError as e:
         raise Unavailable(
@@ -228,8 +227,12 @@ def read_bounded(path: Path, *, what: str, limit_bytes: int = 4 << 20) -> bytes:
 
 
 @contextlib.contextmanager
-def _written_beside(path: Path, content: bytes | str, mode: int, *, like: Path | None = None) -> Iterator[Path]:
+def _written_beside(
+    path: Path, content: bytes | str, mode: int, *, like: Path | None = None, readers: os.stat_result | None = None
+) -> Iterator[Path]:
     """Hold the content, synced, in a file beside the target; the block puts it there, and then the directory is synced.
+
+    ``readers``: a file whose owner and group it gets.
 
     Raises:
         OSError: the disk refused, or the block did; the file beside is gone.
@@ -241,7 +244,10 @@ def _written_beside(path: Path, content: bytes | str, mode: int, *, like: Path |
         try:
             # The umask may have taken bits away; the mode asked for is the mode promised.
             os.fchmod(fd, mode)
-            _chown(fd, _owner(path if like is None else like, path.parent))
+            if readers is not None:
+                _give(fd, readers)
+            else:
+                _chown(fd, _owner(path if like is None else like, path.parent))
             with open(fd, "wb", closefd=False) as f:
                 f.write(content)
                 f.flush()
@@ -283,16 +289,17 @@ def _has_acl(path: Path) -> bool:
         return False
 
 
-def _give(beside: Path, before: os.stat_result) -> None:
-    now = beside.stat()
+def _give(fd: int, before: os.stat_result) -> None:
+    # By descriptor: whoever owns the directory could have put a link to something else in the file's place.
+    now = os.fstat(fd)
     if (now.st_uid, now.st_gid) == (before.st_uid, before.st_gid):
         return
     try:
-        os.chown(beside, before.st_uid, before.st_gid)
+        os.fchown(fd, before.st_uid, before.st_gid)
     except PermissionError:
         with contextlib.suppress(PermissionError):
-            os.chown(beside, -1, before.st_gid)
-        same_group = beside.stat().st_gid == before.st_gid
+            os.fchown(fd, -1, before.st_gid)
+        same_group = os.fstat(fd).st_gid == before.st_gid
         if not (before.st_mode & _OTHERS_READ or (same_group and before.st_mode & _GROUP_READS)):
             raise
 

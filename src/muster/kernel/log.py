@@ -52,6 +52,8 @@ TAIL_RANK = _RANK["ERROR"]
 WARN_RANK = _RANK["WARN"]
 
 _MESSAGE_LIMIT = 8192
+# Of a traceback the end is kept, which says what it was: its sentence may repeat what a client sent.
+_BACKTRACE_LIMIT = 16_384
 
 # The id of the request now served, set by the edge; every record made meanwhile carries it.
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
@@ -204,7 +206,7 @@ class _IntoRings:
                 timestamp=datetime.now(UTC).timestamp(),
                 level=level,
                 message=_clean(f"{event.get('event', '')} {details}".strip()),
-                backtrace=event.get("exception"),
+                backtrace=_end_of(event.get("exception")),
                 request_id=rid[:8] if rid else None,
             )
         )
@@ -213,6 +215,10 @@ class _IntoRings:
 
 def _clean(message: str) -> str:
     return message.encode("utf-8", "replace").decode("utf-8")[:_MESSAGE_LIMIT]
+
+
+def _end_of(backtrace: str | None) -> str | None:
+    return backtrace and backtrace[-_BACKTRACE_LIMIT:].encode("utf-8", "replace").decode("utf-8")
 
 
 def _with_request_id(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -303,7 +309,10 @@ class _OfLibraries(logging.Handler):
         if held is None:
             return
         level = {"CRITICAL": "critical", "ERROR": "error"}.get(record.levelname, "warning")
-        said = _clean(record.getMessage()) + and_more(held)
+        try:
+            said = _clean(record.getMessage()) + and_more(held)
+        except Exception as e:  # noqa: BLE001 - boundary: a library's slip in its words must not stop what it does
+            said = f"{_clean(str(record.msg))}, of which the values cannot be said ({type(e).__name__}){and_more(held)}"
         getattr(structlog.get_logger(room=record.name), level)(said, exc_info=record.exc_info or None)
 
 

@@ -28,7 +28,7 @@ class Trust:
 
     Attributes:
         own: certificates of the cluster's own CA; two while it is replaced.
-        others: of the CAs trusted beside it.
+        others: of the CAs trusted beside it, those above it included: what they issue is not the cluster's.
 
     Equality is that of the certificates: the same files read again are the same trust.
     """
@@ -38,12 +38,15 @@ class Trust:
 
     @classmethod
     def read(cls, own: Path, others: Sequence[Path] = ()) -> Self:
-        """Return what the files say.
+        """Return what the files say; in ``own`` a CA that was adopted is followed by its issuers.
 
         Raises:
             Misconfigured: one is absent or no PEM.
         """
-        return cls(_certificates(own), tuple(c for path in others for c in _certificates(path)))
+        chain = _certificates(own)
+        above = [c for at, c in enumerate(chain) if any(_is_below(one, c) for one in chain[:at])]
+        ours = tuple(c for c in chain if c not in above)
+        return cls(ours, (*above, *(c for path in others for c in _certificates(path))))
 
     def issuer(self, certificate: x509.Certificate) -> tuple[Standing, x509.Certificate | None]:
         """Return who signed a certificate directly; a name is not believed without the signature."""
@@ -62,7 +65,7 @@ class RevocationLists:
         ends: when the first of them ends; None: none does.
     """
 
-    serials: Mapping[bytes, frozenset[int]] = field(default_factory=dict, repr=False)
+    serials: Mapping[x509.Name, frozenset[int]] = field(default_factory=dict, repr=False)
     ends: datetime | None = None
 
     @classmethod
@@ -76,13 +79,13 @@ class RevocationLists:
         """
         text = read_bounded(path, what="revocation list", limit_bytes=_MAX_LIST_BYTES)
         authorities = (*trust.own, *trust.others)
-        serials: dict[bytes, frozenset[int]] = {}
+        # By the name itself, which is equal however it is encoded: a list may encode it otherwise than certificates do.
+        serials: dict[x509.Name, frozenset[int]] = {}
         ends: list[datetime] = []
         for one in _lists(text, path):
             if not any(_is_list_of(one, ca) for ca in authorities):
                 continue
-            issuer = one.issuer.public_bytes()
-            serials[issuer] = serials.get(issuer, frozenset()) | {r.serial_number for r in one}
+            serials[one.issuer] = serials.get(one.issuer, frozenset()) | {r.serial_number for r in one}
             if one.next_update_utc is not None:
                 ends.append(one.next_update_utc)
         if not serials:
@@ -91,7 +94,11 @@ class RevocationLists:
 
     def revoke(self, certificate: x509.Certificate) -> bool:
         """Whether one of the lists names a certificate."""
-        return certificate.serial_number in self.serials.get(certificate.issuer.public_bytes(), ())
+        return certificate.serial_number in self.serials.get(certificate.issuer, ())
+
+
+def _is_below(one: x509.Certificate, other: x509.Certificate) -> bool:
+    return one.subject != one.issuer and pems.signed_by(one, other)
 
 
 def _certificates(path: Path) -> tuple[x509.Certificate, ...]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import unquote_plus
 
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -21,6 +22,8 @@ Dialect = Literal["sqlite", "postgresql"]
 _DEFAULT_PORT = 5432
 # What SQLAlchemy takes for user and password, then hosts with a comma between them, which it does not know.
 _SEVERAL_HOSTS = re.compile(r"(postgresql://(?:[^:/@]*(?::[^@]*)?@)?)([^/?@]*,[^/?@]*)((?:[/?].*)?)", re.DOTALL)
+# As SQLAlchemy reads it: up to the last thing that could be the end of a password.
+_GIVEN_PASSWORD = re.compile(r"\A([a-z]+://[^:/]*:)[^@]*@")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::([0-9]{1,5}))?")
 
 
@@ -32,6 +35,7 @@ class Place:
         shown: how messages name it, e.g. ``postgresql muster@db:5432/muster``.
         file: the SQLite file; None for PostgreSQL.
         hosts: host and port of each server of several; empty for one, which stands in ``url``.
+        shown_url: the URL as it was given, less its passwords.
     """
 
     dialect: Dialect
@@ -39,6 +43,7 @@ class Place:
     file: Path | None
     url: URL = field(repr=False)
     hosts: tuple[tuple[str, int], ...] = ()
+    shown_url: str = ""
 
     @classmethod
     def parsed(cls, url: Secret, password: Secret | None = None) -> Place:
@@ -57,9 +62,9 @@ class Place:
         except (ArgumentError, ValueError):
             raise Misconfigured("The store's URL cannot be read: it is no URL") from None
         if read.drivername == "sqlite":
-            return cls._of_sqlite(read)
+            return replace(cls._of_sqlite(read), shown_url=text)
         if read.drivername == "postgresql":
-            return cls._of_postgresql(read, hosts, password)
+            return replace(cls._of_postgresql(read, hosts, password), shown_url=_hidden(text))
         raise Misconfigured("The store's URL is neither sqlite:///PATH nor postgresql://USER@HOST/DATABASE")
 
     @classmethod
@@ -107,6 +112,11 @@ class Place:
         named = self.url.query.get("password")
         return self.url.password or (named if isinstance(named, str) else None)
 
+    @property
+    def holds_secret(self) -> bool:
+        """Whether its URL holds a password: the server's, or that of a key."""
+        return self.password is not None or any(map(_is_secret, self.url.query))
+
     def connect_arguments(self, *, connect_timeout_s: float, statement_timeout_s: float) -> dict[str, Any]:
         """Return the driver's arguments; what the URL's query says itself is left to it."""
         if self.dialect == "sqlite":
@@ -140,6 +150,16 @@ def unverified(host: str) -> str:
         f"{host} is not verified: whoever is on the way to it may be taken for the database, and reads and changes what "
         "members share, the Puppet CA's ledger among it; add ?sslmode=verify-full&sslrootcert=FILE"
     )
+
+
+def _hidden(text: str) -> str:
+    start, mark, query = _GIVEN_PASSWORD.sub(r"\1***@", text).partition("?")
+    pairs = (pair.partition("=") for pair in query.split("&"))
+    return start + mark + "&".join(n + is_ + ("***" if _is_secret(unquote_plus(n)) else v) for n, is_, v in pairs)
+
+
+def _is_secret(parameter: str) -> bool:
+    return parameter.lower() in ("password", "sslpassword")
 
 
 def _hosts(text: str) -> tuple[tuple[str, int], ...]:

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from muster.authority import csr
 from muster.authority.autosign import Autosign
 from muster.authority.reserved import Reserved
-from muster.cluster.file import Authority, ClusterFile
+from muster.cluster.file import Authority, ClusterFile, Foreman
 from muster.store.engine import Store
 from tests.servers import puppetca
 
@@ -154,3 +154,13 @@ async def test_a_reserved_name_is_signed_by_an_administrator(store: Store, home:
         await ca.sign("admin.example.net", actor="test")
         made = x509.load_pem_x509_certificate((await ca.certificate("admin.example.net")).encode())
         assert ca.holds_authority(made.public_bytes(Encoding.DER))
+
+
+async def test_foremans_host_is_reserved_where_its_url_alone_names_it(store: Store) -> None:
+    found = cluster(autosign=["hostnames"]).model_copy(update={"foreman": Foreman(url="https://Foreman.example.net")})
+    assert found.authority is not None
+    rules = Autosign(store, found.authority, Reserved.of(found))
+    await rules.add_host("*.example.net", by="test")
+    assert not await signs(rules, "foreman.example.net")
+    await rules.add_host("foreman.example.net", by="test")
+    assert await signs(rules, "foreman.example.net")

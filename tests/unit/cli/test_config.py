@@ -211,3 +211,20 @@ def test_a_name_that_would_change_the_file_is_refused(tmp_path: Path, name: str)
     said = first(tmp_path / "cluster.yaml", "--name", name, "--member", "proxy01.test=192.0.2.11")
     assert isinstance(said.exception, InvalidSettings)
     assert not (tmp_path / "cluster.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "mode"),
+    [
+        ("postgresql://muster:hunter2@db.test/muster", 0o600),
+        ("postgresql://db.test/muster?user=muster&password=hunter2", 0o600),
+        ("postgresql://muster@db.test/muster", 0o644),
+    ],
+)
+def test_a_first_cluster_file_with_a_password_is_for_its_owner_alone(tmp_path: Path, url: str, mode: int) -> None:
+    file = tmp_path / "cluster.yaml"
+    assert first(file, "--member", "proxy01.test=192.0.2.11", "--store", url).exit_code == 0
+    assert file.stat().st_mode & 0o777 == mode
+    told = CliRunner().invoke(muster, ["config", "show", "--cluster", str(file)])
+    assert "hunter2" not in told.output
+    assert url.replace("hunter2", "***") in told.output

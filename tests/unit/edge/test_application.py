@@ -513,3 +513,13 @@ async def test_a_flood_of_refused_calls_pushes_no_other_warning_out(edge: Edge, 
     # A network of IPv6 counts as one client, and who comes once is heard.
     assert len(said) <= 12
     assert "third.example.com" in said[-1]
+
+
+@pytest.mark.parametrize(("path", "status"), [("/bmc/x", 503), ("/nothing%zz", 400)], ids=["no feature", "no path"])
+async def test_whoever_was_not_let_in_pushes_nothing_out(path: str, status: int, edge: Edge, rings: LogRings) -> None:
+    log.logger("test").error("The store is gone")
+    for _ in range(1500):
+        assert (await edge.get(path)).status == status
+    said = [r.message for r in rings.records() if r.level in ("WARN", "ERROR")]
+    assert said[0].startswith("The store is gone")
+    assert len(said) <= 11

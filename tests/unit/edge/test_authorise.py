@@ -462,7 +462,7 @@ async def test_a_revoked_certificate_is_refused_on_protected_calls() -> None:
         return certificate.serial_number == 77
 
     gate = Gate(TRUSTED, names=KNOWN, trust=TRUST, revoked=revoked)
-    gate.lists = RevocationLists({THEIRS.name.public_bytes(): frozenset({55})})
+    gate.lists = RevocationLists({THEIRS.name: frozenset({55})})
     for serial, reason in ((77, "is revoked"), (55, "is revoked"), (66, None)):
         text = await refused(gate, shown_by(THEIRS, FOREMAN, serial=serial))
         assert (text is None) if reason is None else (reason in (text or ""))

@@ -142,6 +142,37 @@ async def test_a_request_waits_unparsed_until_the_reply_before_it_is_given(opene
     assert len(line.desk.asked) == 100
 
 
+@pytest.mark.parametrize("cut", [len(GET) - n for n in range(4)])
+async def test_what_follows_a_request_is_refused_behind_its_reply(opened: Opened, cut: int) -> None:
+    for asked in (GET, b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"):
+        line, sent = opened(), asked + b"nonsense\r\n\r\n"
+        line.send(sent[:cut])
+        line.send(sent[cut:])
+        await line.settle()
+        assert (line.desk.asked, line.wire.written, line.wire.ended) == (["/a"], [], "")
+        line.desk.may.release()
+        async with asyncio.timeout(10):
+            while not line.wire.ended:
+                await asyncio.sleep(0.005)
+        said = b"".join(line.wire.written)
+        assert 0 <= said.find(b" 200 OK") < said.find(b" 400 Bad Request")
+
+
+async def test_nothing_more_is_read_while_something_waits(opened: Opened) -> None:
+    line = opened()
+    line.send(GET * 3)
+    await line.settle()
+    for given in (1, 2):
+        line.desk.may.release()
+        await line.settle()
+        # The reply is given, and the next request not parsed yet.
+        assert (line.wire.replies, len(line.desk.asked), line.wire.paused) == (given, given, True)
+        async with asyncio.timeout(10):
+            while len(line.desk.asked) == given:
+                await asyncio.sleep(0.005)
+    assert (line.budget.held_bytes, line.wire.paused) == (0, False)
+
+
 async def test_what_one_connection_may_let_wait_is_the_members_to_say(opened: Opened) -> None:
     line = opened(budget=1000)
     line.send(GET * 100)
@@ -219,6 +250,26 @@ async def test_what_stands_beside_a_body_counts_too(opened: Opened, more: bytes)
     line = opened(reads=True)
     line.send(b"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + more)
     assert line.wire.ended == "aborted"
+
+
+async def test_small_chunks_earn_no_room_for_what_stands_beside_them(opened: Opened) -> None:
+    line = opened(reads=True)
+    line.send(b"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+    for _ in range(30):
+        line.send(b"1\r\nx\r\n" * 1000)
+        await line.settle()
+    line.send(b"0\r\nX-Long: " + b"x" * 90_000)
+    assert line.wire.ended == "aborted"
+
+
+async def test_a_trailer_is_no_header(opened: Opened) -> None:
+    line = opened(reads=True)
+    line.send(
+        b"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nX-Late: y\r\nHost: z\r\n\r\n"
+    )
+    await line.settle()
+    assert line.desk.asked == ["/a"]
+    assert line.protocol.cycle.scope["headers"] == [(b"host", b"x"), (b"transfer-encoding", b"chunked")]
 
 
 async def test_small_chunks_are_no_offence(opened: Opened) -> None:

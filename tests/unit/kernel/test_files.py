@@ -122,6 +122,35 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give fi
 SERVICE = (12_345, 23_456)
 
 
+@needs_root
+def test_a_file_for_readers_is_given_away_itself_and_not_what_stands_in_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory, other = tmp_path / "ssl", tmp_path / "other"
+    directory.mkdir()
+    other.write_text("root's")
+    before = owner(other)
+    path = directory / "crl.pem"
+    path.write_text("old")
+    os.chown(path, *SERVICE)
+    # The group is another one only behind the link, so that it is not what the new file has from the start.
+    (tmp_path / "link").write_text("")
+    os.chown(tmp_path / "link", SERVICE[0], SERVICE[1] + 1)
+    path.unlink()
+    path.symlink_to(tmp_path / "link")
+    sync = os.fsync
+
+    def swapped(fd: int) -> None:
+        sync(fd)
+        for beside in directory.glob(".crl.pem.*"):
+            beside.unlink()
+            beside.symlink_to(other)
+
+    monkeypatch.setattr(os, "fsync", swapped)
+    replace_for_readers(path, "new")
+    assert owner(other) == before
+
+
 def owner(path: Path) -> tuple[int, int]:
     found = path.lstat()
     return found.st_uid, found.st_gid

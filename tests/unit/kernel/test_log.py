@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import logging
+from collections.abc import Iterator
 from typing import get_args
 
 import pytest
@@ -270,3 +271,30 @@ async def test_what_goes_wrong_in_the_loop_takes_our_form_in_measure() -> None:
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert len(lines) == 10
     assert all("ZeroDivisionError" in line["exception"] for line in lines)
+
+
+def test_a_record_has_a_greatest_length_with_its_backtrace(kept: log.LogRings) -> None:
+    try:
+        raise ValueError("x" * 100_000 + " the end\udc80")
+    except ValueError:
+        log.logger("test").exception("It broke")
+    (record,) = kept.records()
+    assert record.backtrace is not None
+    assert len(record.backtrace) <= 16_384
+    assert record.backtrace.endswith(" the end?")
+
+
+def test_a_library_that_slips_in_its_words_is_heard_and_goes_on(kept: log.LogRings) -> None:
+    # Not by its logger: pytest's own handlers raise.
+    slip = logging.LogRecord("some.library", logging.WARNING, __file__, 1, "%d of %d", ("one",), None)
+    log._libraries.emit(slip)
+    (record,) = kept.records()
+    assert record.message.startswith("%d of %d, of which the values cannot be said (TypeError)")
+
+
+@pytest.fixture
+def kept() -> Iterator[log.LogRings]:
+    rings = log.LogRings()
+    log.configure(rings=rings, stream=io.StringIO())
+    yield rings
+    log.configure(level="ERROR")

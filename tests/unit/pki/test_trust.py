@@ -4,7 +4,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.name import NameAttribute, _ASN1Type
+from cryptography.x509.oid import NameOID
 
 from muster.kernel.errors import Misconfigured
 from muster.pki.trust import RevocationLists, Trust
@@ -45,6 +48,19 @@ def test_the_same_files_read_again_are_the_same_trust(ours: CA, theirs: CA, tmp_
     assert first != Trust.read(own)
 
 
+def test_what_a_ca_above_ours_issues_is_not_ours(ours: CA, theirs: CA, tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    adopted = CA("adopted")
+    adopted.certificate = ours.issue("adopted", key=adopted.key)
+    for chain in ((adopted, ours), (adopted, ours, theirs), (theirs, adopted, ours)):
+        file.write_bytes(b"".join(ca.pem for ca in chain))
+        trust = Trust.read(file)
+        assert trust.issuer(adopted.issue("a.test")) == ("own", adopted.certificate)
+        assert trust.issuer(ours.issue("a.test")) == ("other", ours.certificate)
+    # As it may be while it is replaced.
+    assert trust.issuer(theirs.issue("a.test"))[0] == "own"
+
+
 def test_each_list_in_a_file_speaks_for_its_own_ca(ours: CA, theirs: CA, tmp_path: Path) -> None:
     trust, file = Trust((ours.certificate,), (theirs.certificate,)), tmp_path / "crl.pem"
     file.write_bytes(b"some words\n" + theirs.list(5, 6) + ours.list(7))
@@ -53,6 +69,19 @@ def test_each_list_in_a_file_speaks_for_its_own_ca(ours: CA, theirs: CA, tmp_pat
     assert lists.revoke(ours.issue("a.test", serial=7))
     assert not lists.revoke(ours.issue("a.test", serial=5))
     assert not lists.revoke(theirs.issue("a.test", serial=8))
+
+
+def test_a_list_counts_however_it_writes_its_issuers_name(ours: CA, tmp_path: Path) -> None:
+    file = tmp_path / "crl.pem"
+    # The same name to X.509, in another string type: programs that copy a name may write it anew.
+    printable = NameAttribute(NameOID.COMMON_NAME, "ours", _ASN1Type.PrintableString)
+    issuer = CA("ours")
+    issuer.key, issuer.name = ours.key, x509.Name([printable])
+    assert issuer.name.public_bytes() != ours.name.public_bytes()
+    file.write_bytes(issuer.list(5))
+    lists = RevocationLists.read(file, Trust((ours.certificate,)))
+    assert lists.revoke(ours.issue("a.test", serial=5))
+    assert not lists.revoke(ours.issue("a.test", serial=6))
 
 
 def test_a_list_that_ended_still_revokes_and_says_when_it_ended(ours: CA, tmp_path: Path) -> None:

@@ -43,6 +43,29 @@ def test_a_place_shows_where_it_is_but_no_password() -> None:
     assert place.password == "hunter2"
 
 
+@pytest.mark.parametrize(
+    ("url", "shown", "secret"),
+    [
+        ("postgresql://u:hunter2@h/d", "postgresql://u:***@h/d", True),
+        ("postgresql://u:hunter2?hunter2@h/d", "postgresql://u:***@h/d", True),
+        (
+            "postgresql://u:hunter2@h1,h2:5433/d?sslmode=require",
+            "postgresql://u:***@h1,h2:5433/d?sslmode=require",
+            True,
+        ),
+        ("postgresql://h/d?user=u&password=hunter2", "postgresql://h/d?user=u&password=***", True),
+        ("postgresql://h/d?pass%77ord=hunter2&user=u", "postgresql://h/d?pass%77ord=***&user=u", True),
+        ("postgresql://u@h/d?sslpassword=hunter2", "postgresql://u@h/d?sslpassword=***", True),
+        ("postgresql://u@h:5433/d?sslmode=verify-full", "postgresql://u@h:5433/d?sslmode=verify-full", False),
+        ("sqlite:////var/lib/x.db", "sqlite:////var/lib/x.db", False),
+    ],
+)
+def test_a_url_is_shown_whole_less_its_passwords(url: str, shown: str, secret: bool) -> None:
+    place = Place.parsed(Secret(url))
+    assert (place.shown_url, place.holds_secret) == (shown, secret)
+    assert "hunter2" not in repr(place)
+
+
 def test_a_place_on_a_socket_shows_its_directory() -> None:
     assert Place.parsed(Secret("postgresql://u@/d?host=/run/postgresql")).shown == "postgresql u@/run/postgresql/d"
 

@@ -86,15 +86,15 @@ async def test_an_ordinary_account_replaces_what_its_readers_can_still_read(
     path.write_text("hand.example.org\n")
     path.chmod(mode)
     os.chown(path, 12_345, 23_456)
-    change = os.chown
+    change = os.fchown
 
-    def as_an_ordinary_account(path: Path, user: int, group: int) -> None:
+    def as_an_ordinary_account(fd: int, user: int, group: int) -> None:
         if user != -1 or not in_group:
             raise PermissionError(1, "Operation not permitted")
-        change(path, user, group)
+        change(fd, user, group)
 
     group = os.getegid()
-    monkeypatch.setattr(os, "chown", as_an_ordinary_account)
+    monkeypatch.setattr(os, "fchown", as_an_ordinary_account)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     file = AutosignFile(path)
     await file.hold(NAMES)
