@@ -116,7 +116,8 @@ def test_files_that_are_named_and_absent_are_warned_of(tmp_path: Path) -> None:
     there = tmp_path / "there"
     there.write_text("x")
     text = CLUSTER.replace('muster.db"', f'muster.db", password_file: {tmp_path}/none') + (
-        f"{OFF}}}\nforeman: {{ca_file: {there}, trusted_hosts: []}}\nfeatures: {{dns: {{nsupdate: {{key_file: {tmp_path}/dns.key}}}}}}\n"
+        f"{OFF}}}\nforeman: {{ca_file: {there}, trusted_hosts: []}}\n"
+        f"features: {{dns: {{nsupdate: {{key_file: {tmp_path}/dns.key}}}}}}\n"
     )
     code, found, plain = said(tmp_path, text)
     assert [(line, where) for line, where, _ in found] == [
