@@ -35,6 +35,7 @@ from muster.kernel.errors import MusterError
 from muster.kernel.log import LogRecord, LogRings
 from muster.kernel.names import FQDN
 from muster.kernel.secrets import Secret
+from muster.kernel.settings import meanings
 
 REFERENCE = Path(__file__).parent / "reference"
 
@@ -85,16 +86,14 @@ def _sections(place: str, model: type[BaseModel], seen: set[str]) -> Iterator[st
     yield f"## `{place}`\n" if place else "## The file\n"
     yield f"{_prose(model.__doc__ or '')}\n"
     hints = get_type_hints(model, include_extras=True)
-    rows, below = [], []
+    rows, below, meant = [], [], meanings(model)
     for name, field in model.model_fields.items():
         key = field.alias or name
         here = f"{place}.{key}" if place else key
         inner, suffix = _model_in(hints[name])
         if inner is not None and f"{here}{suffix}" not in seen:
             below.append((f"{here}{suffix}", inner))
-        rows.append(
-            (f"`{key}`", _kind(hints[name], f"{here}{suffix}"), _default(field), _prose(field.description or ""))
-        )
+        rows.append((f"`{key}`", _kind(hints[name], f"{here}{suffix}"), _default(field), _prose(meant.get(name, ""))))
     yield _table(("key", "type", "default", "meaning"), rows)
     for where, inner in below:
         yield from _sections(where, inner, seen)

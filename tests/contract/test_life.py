@@ -14,9 +14,10 @@ from sqlalchemy import Connection, create_engine, inspect, text
 
 from muster.cluster.file import ClusterFile
 from muster.cluster.life import Lives, State, changed
+from muster.cluster.minutes import ROLE, minutes
 from muster.cluster.observations import Observation, Observations, told
 from muster.cluster.roster import Report, Roster, Wish
-from muster.cluster.steward import ROLE, Steward, minutes
+from muster.cluster.steward import Steward
 from muster.kernel.errors import Conflict
 from muster.kernel.secrets import Secret
 from muster.kernel.settings import parse

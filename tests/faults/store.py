@@ -21,8 +21,8 @@ import psycopg
 from bench.load import by_member
 from sqlalchemy import select
 
-from muster.cluster.steward import ROLE as STEWARD
-from muster.cluster.steward import minutes
+from muster.cluster.minutes import ROLE as STEWARD
+from muster.cluster.minutes import minutes
 from muster.kernel.errors import Conflict
 from muster.kernel.secrets import Secret
 from muster.store.engine import opened

@@ -13,7 +13,7 @@ from muster.authority import api, own
 from muster.authority.authority import PuppetCA
 from muster.authority.authority import opened as authority_opened
 from muster.authority.checks import MANY
-from muster.authority.ledger import Published
+from muster.authority.lookup import Published
 from muster.authority.own import OwnFiles
 from muster.authority.profile import Issuer, common_name, crls_in
 from muster.authority.reserved import Reserved

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,8 @@ from muster.kernel.settings import Document, InvalidSettings, Location, Problem,
 
 if TYPE_CHECKING:
     from muster.store.engine import Store
+    from muster.store.glance import Glance
+    from muster.store.reading import Readable, Reading
 
 
 def checked(path: Path) -> tuple[ClusterFile | None, list[Problem]]:
@@ -157,3 +159,40 @@ def cluster_store(cluster: ClusterFile) -> contextlib.AbstractAsyncContextManage
         connect_timeout_s=cluster.store.connect_timeout_s,
         statement_timeout_s=cluster.store.statement_timeout_s,
     )
+
+
+@contextlib.asynccontextmanager
+async def store_to_read(cluster: ClusterFile) -> AsyncIterator[Readable]:
+    """As :func:`cluster_store`, for who only reads: without the SQL library, unless the schema has to be made first."""
+    from muster.store.glance import glanced
+
+    store = cluster.store
+    glance = glanced(
+        store.url,
+        password=store_password(cluster),
+        connect_timeout_s=store.connect_timeout_s,
+        statement_timeout_s=store.statement_timeout_s,
+    )
+    async with contextlib.AsyncExitStack() as stack:
+        yield _Reader(cluster, glance, stack)
+
+
+class _Reader:
+    """Reads by a glance; once that finds no schema, by the store, which makes it."""
+
+    def __init__(self, cluster: ClusterFile, glance: Glance, stack: contextlib.AsyncExitStack) -> None:
+        self._cluster = cluster
+        self._readable: Readable = glance
+        self._stack = stack
+
+    @contextlib.asynccontextmanager
+    async def read(self) -> AsyncIterator[Reading]:
+        from muster.store.glance import Unmade
+
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                uow = await stack.enter_async_context(self._readable.read())
+            except Unmade:
+                self._readable = await self._stack.enter_async_context(cluster_store(self._cluster))
+                uow = await stack.enter_async_context(self._readable.read())
+            yield uow

@@ -18,7 +18,7 @@ from urllib.parse import parse_qs
 from muster.authority import profile
 from muster.authority.authority import PuppetCA, ttl_of
 from muster.authority.certnames import ROUTABLE
-from muster.authority.ledger import refuse_unwritable
+from muster.authority.lookup import refuse_unwritable
 from muster.edge import paths
 from muster.edge.replies import RETRY_AFTER, SERVER_HEADER, Header, Reply
 from muster.edge.request import Request

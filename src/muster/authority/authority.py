@@ -24,7 +24,8 @@ from muster.authority.autosign import Autosign, Leave
 from muster.authority.certnames import PP_CLI_AUTH
 from muster.authority.copies import Copies
 from muster.authority.csr import CertificateRequest
-from muster.authority.ledger import Entry, Known, Ledger, Pending, Published, Revoked, refuse_unwritable
+from muster.authority.ledger import Entry, Ledger, Pending, Revoked
+from muster.authority.lookup import Known, Published, refuse_unwritable
 from muster.authority.profile import CAKey, Issuer, crls_in
 from muster.authority.reserved import Reserved
 from muster.authority.sources import Rates

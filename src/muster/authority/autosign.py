@@ -22,7 +22,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from muster.authority.certnames import refuse_unless_hostname
 from muster.authority.csr import CertificateRequest
-from muster.authority.ledger import refuse_unwritable
+from muster.authority.lookup import refuse_unwritable
 from muster.authority.reserved import Reserved
 from muster.cluster.file import Authority as Settings
 from muster.kernel.errors import Conflict, MusterError, NotFound, Rejected

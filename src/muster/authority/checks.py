@@ -8,13 +8,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from muster.authority import custody
-from muster.authority.ledger import Ledger
+from muster.authority.lookup import chain_in, known_in, published_in, waiting_in
 from muster.authority.profile import Issuer, ahead, common_name, crls_in, is_late
 from muster.cluster.file import Authority
 from muster.kernel.clock import Clock
 from muster.kernel.errors import Misconfigured, Unavailable
 from muster.kernel.findings import Check, Finding
-from muster.store.engine import Store
+from muster.store.reading import Readable
 
 _CA_SOON_S = 180 * 86400
 # Of the requests that may wait; from here on somebody should look.
@@ -22,20 +22,19 @@ MANY = 0.8
 
 
 def checks(
-    settings: Authority, home: Path, store: Callable[[], AbstractAsyncContextManager[Store]], clock: Clock
+    settings: Authority, home: Path, store: Callable[[], AbstractAsyncContextManager[Readable]], clock: Clock
 ) -> list[Check]:
     """Return the checks of a CA that members are; ``home`` is where this host keeps its key."""
 
     async def ledger() -> Sequence[Finding]:
         try:
-            async with store() as opened:
-                kept = Ledger(opened, "doctor")
-                chain = await kept.chain()
+            async with store() as opened, opened.read() as uow:
+                chain = await chain_in(uow)
                 if chain is None:
                     return [_none()]
-                published = await kept.published()
-                waiting = await kept.waiting()
-                known = {name: await kept.known(name) for name in settings.administrators}
+                published = await published_in(uow)
+                waiting = await waiting_in(uow)
+                known = {name: await known_in(uow, name) for name in settings.administrators}
         except (Unavailable, Misconfigured):
             # The store's own check names it.
             return []

@@ -13,7 +13,7 @@ from pathlib import Path
 from cryptography import x509
 
 from muster.authority import profile
-from muster.authority.ledger import Published
+from muster.authority.lookup import Published
 from muster.authority.profile import Issuer
 from muster.kernel.errors import MusterError
 from muster.kernel.files import make_directory, write_atomically

@@ -15,8 +15,19 @@ from typing import Any, NamedTuple
 from sqlalchemy import Select, and_, delete, exists, func, insert, select, update
 
 from muster.authority.issuing import Issue, Issuing, took_turn
-from muster.kernel.errors import Conflict, Misconfigured, NotFound, Rejected
-from muster.kernel.names import shown
+from muster.authority.lookup import (
+    AUTHORITY,
+    Known,
+    Published,
+    certificate_in,
+    chain_in,
+    known_in,
+    published_in,
+    refuse_unwritable,
+    request_in,
+    waiting_in,
+)
+from muster.kernel.errors import Conflict, Misconfigured, NotFound
 from muster.store.engine import Store, Unit
 from muster.store.tables import (
     audit,
@@ -28,7 +39,6 @@ from muster.store.tables import (
     store_now,
 )
 
-AUTHORITY = 1
 _SERIAL_DIGITS = 40
 _CHUNK = 500
 # The list's time must grow whatever the store's clock does: agents compare it with a clock of their own.
@@ -46,18 +56,6 @@ class Revoked(NamedTuple):
 
 Builder = Callable[[Sequence[Revoked], int], tuple[str, str, float]]
 """Makes lists from what is revoked and the number: the own list, the infra list, and the next update."""
-
-
-def refuse_unwritable(*certnames: str) -> None:
-    """Refuse names that no database could hold, so that nothing can be known under them.
-
-    Raises:
-        Rejected: one has a character that is half of one (JSON and command lines can bring it), or a NUL.
-    """
-    for name in certnames:
-        # Not UTF-8's own check: its exception would show nobody what was wrong.
-        if any(c == "\0" or "\ud800" <= c <= "\udfff" for c in name):
-            raise Rejected(f"{shown(name)} is no certname")
 
 
 async def refuse_unless_empty(uow: Unit) -> None:
@@ -99,37 +97,6 @@ class Pending:
     flaw: str | None = None
 
 
-@dataclass(frozen=True)
-class Known:
-    """What there is under a name.
-
-    Attributes:
-        state: ``signed``, ``revoked`` or ``requested``.
-        status: JSON, less its state.
-    """
-
-    state: str
-    pem: str
-    status: str
-    flaw: str | None = None
-
-    @property
-    def as_json(self) -> str:
-        return f'{{"state":"{self.state}",{self.status[1:]}'
-
-
-@dataclass(frozen=True)
-class Published:
-    """The revocation lists in force. ``updated_at`` is in store time."""
-
-    number: int
-    own_pem: str
-    infra_pem: str
-    ancestors_pem: str
-    updated_at: float
-    next_update: float
-
-
 Outdated = Callable[[Sequence[Revoked], Published], bool]
 """Whether the lists in force are not those that the settings of now would make from what is revoked."""
 
@@ -149,8 +116,7 @@ class Ledger:
             Unavailable: the store did not answer.
         """
         async with self._store.read() as uow:
-            query = select(authorities.c.chain_pem).where(authorities.c.id == AUTHORITY)
-            return (await uow.connection.execute(query)).scalar_one_or_none()
+            return await chain_in(uow)
 
     async def refuse_unless_empty(self) -> None:
         """Refuse where there is a CA: nothing may be written, not even a key, before that is known.
@@ -182,9 +148,8 @@ class Ledger:
 
     async def known(self, certname: str) -> Known | None:
         """Return what there is under a name, the certificate before a request; None when there is nothing."""
-        refuse_unwritable(certname)
         async with self._store.read() as uow:
-            return await _certificate(uow, certname) or await _request(uow, certname)
+            return await known_in(uow, certname)
 
     async def certificate(self, certname: str) -> str | None:
         """Return the live certificate's PEM."""
@@ -197,7 +162,7 @@ class Ledger:
         """Return the pending request, None when there is none."""
         refuse_unwritable(certname)
         async with self._store.read() as uow:
-            return await _request(uow, certname)
+            return await request_in(uow, certname)
 
     async def statuses(self, state: str | None) -> list[str]:
         """Return every status as JSON, pending requests first; ``state`` picks ``requested``, ``signed`` or ``revoked``."""
@@ -219,13 +184,12 @@ class Ledger:
         Raises:
             Conflict: the name has a certificate or a request, or too many requests wait; nothing was changed.
         """
-        counted = select(func.count()).select_from(requests)
         async with self._store.write() as uow:
-            waiting = (await uow.connection.execute(counted)).scalar_one()
+            waiting = await waiting_in(uow)
             if waiting >= limit:
                 raise Conflict(f"{waiting} certificate requests wait for an administrator already; no more are taken")
             if per_source:
-                own = counted.where(requests.c.source == pending.source)
+                own = select(func.count()).select_from(requests).where(requests.c.source == pending.source)
                 if (count := (await uow.connection.execute(own)).scalar_one()) >= per_source:
                     raise Conflict(
                         f"{count} certificate requests of {pending.source} wait for an administrator already; no more are "
@@ -237,14 +201,14 @@ class Ledger:
             )
             await _insert_request(uow, pending)
             # Looked at now: a certificate of the name may have been issued while this waited for its turn.
-            if await _certificate(uow, pending.certname):
+            if await certificate_in(uow, pending.certname):
                 raise Conflict(f"{pending.certname} has a certificate by now")
             await self.record(uow, "requested", pending.certname, actor=actor or pending.source)
 
     async def waiting(self) -> int:
         """Return how many requests wait."""
         async with self._store.read() as uow:
-            return (await uow.connection.execute(select(func.count()).select_from(requests))).scalar_one()
+            return await waiting_in(uow)
 
     async def expire(self, *, older_s: float) -> int:
         """Throw away the requests that have waited longer; return how many, each is in the audit."""
@@ -419,7 +383,7 @@ class Ledger:
             Misconfigured: there is no CA.
         """
         async with self._store.read() as uow:
-            return await _published(uow)
+            return await published_in(uow)
 
     async def number(self) -> tuple[int, float]:
         """Return the list's number and when it changed: what a member that has it needs to know."""
@@ -526,19 +490,6 @@ def _with_revocation(state: str | None) -> Select[Any]:
     return query.order_by(certificates.c.certname)
 
 
-async def _certificate(uow: Unit, certname: str) -> Known | None:
-    revoked = exists().where(revocations.c.serial == certificates.c.serial)
-    query = select(certificates.c.pem, certificates.c.status, revoked.label("revoked")).where(_live(certname))
-    row = (await uow.connection.execute(query)).first()
-    return Known("revoked" if row.revoked else "signed", row.pem, row.status) if row else None
-
-
-async def _request(uow: Unit, certname: str) -> Known | None:
-    query = select(requests.c.pem, requests.c.status, requests.c.flaw).where(requests.c.certname == certname)
-    row = (await uow.connection.execute(query)).first()
-    return Known("requested", row.pem, row.status, row.flaw) if row else None
-
-
 async def _insert_certificate(uow: Unit, entry: Entry, member: str) -> None:
     row = certificate_row(entry, member)
     await uow.connection.execute(insert(certificates).values(**row, issued_at=store_now()))
@@ -570,21 +521,13 @@ async def _is_revoked(uow: Unit, serial: str) -> bool:
 
 async def _locked(uow: Unit) -> Published:
     """Return the lists with their row locked until the unit ends; SQLite's write transaction locks everything."""
-    return await _published(uow, locked=True)
+    await uow.connection.execute(select(crls.c.number).where(crls.c.authority == AUTHORITY).with_for_update())
+    return await published_in(uow)
 
 
 async def _held(uow: Unit) -> None:
     """Keep the lists from changing until the unit ends; any number of units may hold them at once."""
     await uow.connection.execute(select(crls.c.number).where(crls.c.authority == AUTHORITY).with_for_update(read=True))
-
-
-async def _published(uow: Unit, *, locked: bool = False) -> Published:
-    names = Published.__dataclass_fields__
-    query = select(*(crls.c[n] for n in names)).where(crls.c.authority == AUTHORITY)
-    row = (await uow.connection.execute(query.with_for_update() if locked else query)).mappings().first()
-    if row is None:
-        raise Misconfigured("The store holds no Puppet CA; muster ca init or muster ca import makes one")
-    return Published(**row)
 
 
 async def _every_revoked(uow: Unit) -> list[Revoked]:

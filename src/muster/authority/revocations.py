@@ -7,7 +7,8 @@ from pathlib import Path
 from cryptography import x509
 
 from muster.authority.copies import Copies
-from muster.authority.ledger import Ledger, Published
+from muster.authority.ledger import Ledger
+from muster.authority.lookup import Published
 from muster.authority.profile import Issuer
 from muster.kernel.clock import Clock, SystemClock
 from muster.kernel.errors import Unavailable

@@ -19,7 +19,8 @@ from sqlalchemy import insert, select
 from muster.authority import csr, custody, profile
 from muster.authority.authority import entry_of, pending_of
 from muster.authority.csr import CertificateRequest
-from muster.authority.ledger import AUTHORITY, Entry, Ledger, certificate_row, refuse_unless_empty, serial_text
+from muster.authority.ledger import Entry, Ledger, certificate_row, refuse_unless_empty, serial_text
+from muster.authority.lookup import AUTHORITY
 from muster.authority.profile import CAKey, Issuer, crls_in
 from muster.kernel.errors import Conflict, Misconfigured, MusterError, Rejected
 from muster.kernel.files import give_to_owner, make_directory, read_bounded, write_atomically

@@ -28,7 +28,7 @@ from muster.cluster.parity import (
     openly,
     unneeded,
 )
-from muster.cluster.statements import Statements
+from muster.cluster.statements import told_in
 from muster.foreman import questions
 from muster.foreman.questions import Questions
 from muster.kernel.errors import Denied, Misconfigured, MusterError, NotFound, Unavailable
@@ -36,7 +36,7 @@ from muster.kernel.names import in_url, shown
 from muster.pki.context import Credentials
 from muster.pki.facts import CertificateFacts
 from muster.pki.verify import verify_port
-from muster.store.engine import Store
+from muster.store.reading import Readable
 from muster.version import VERSION
 
 _CLOSE_S = 1.0
@@ -107,7 +107,7 @@ class Census:
     timeout_s: float = 5.0
     openly: bool = False
 
-    async def parity(self, store: Store) -> Parity:
+    async def parity(self, store: Readable) -> Parity:
         """Ask every member and the store and compare what they say; never raises for one that does not answer.
 
         Raises:
@@ -229,9 +229,10 @@ class Census:
                 async with asyncio.timeout(_CLOSE_S):
                     await writer.wait_closed()
 
-    async def _statements(self, store: Store) -> tuple[Mapping[str, Mapping[str, Any]], list[str]]:
+    async def _statements(self, store: Readable) -> tuple[Mapping[str, Mapping[str, Any]], list[str]]:
         try:
-            told = await Statements(store).told()
+            async with store.read() as uow:
+                told = await told_in(uow)
         except Unavailable as e:
             return {}, [f"Muster's version and the cluster file were not compared: {e}"]
         quiet = [str(m.name) for m in self.cluster.members if m.kind == "muster" and str(m.name) not in told]

@@ -72,12 +72,12 @@ async def _puppet_ca(cluster: Any, pki: Path, directory: Path) -> Path | None:
 
     The store has it, and every host opens that; a member keeps a copy for times without.
     """
-    from muster.authority.ledger import Ledger
+    from muster.authority.lookup import chain_in
     from muster.kernel.errors import MusterError
 
     try:
-        async with _store(cluster) as store:
-            chain = await Ledger(store, "doctor").chain()
+        async with _store(cluster) as store, store.read() as uow:
+            chain = await chain_in(uow)
     except MusterError:
         # The store's own check names it.
         return _kept(pki)
@@ -188,21 +188,24 @@ async def _examined(
 
 
 def _store(cluster: Any) -> Any:
-    """Open the store without the right to make its schema: the doctor changes nothing."""
+    """Open the store to read, and never make it: the doctor changes nothing."""
+    import contextlib
+
     from muster.app.settings import store_password
     from muster.kernel.errors import Unavailable
-    from muster.store.engine import opened
+    from muster.store.glance import glanced
 
     file = _store_file(cluster)
     if file is not None and not file.exists():
         # SQLite would make it.
         raise Unavailable(f"There is no store {file}; a member makes it when it first starts")
-    return opened(
-        cluster.store.url,
-        password=store_password(cluster),
-        connect_timeout_s=cluster.store.connect_timeout_s,
-        statement_timeout_s=cluster.store.statement_timeout_s,
-        migrate=False,
+    return contextlib.nullcontext(
+        glanced(
+            cluster.store.url,
+            password=store_password(cluster),
+            connect_timeout_s=cluster.store.connect_timeout_s,
+            statement_timeout_s=cluster.store.statement_timeout_s,
+        )
     )
 
 

@@ -253,9 +253,9 @@ class Change:
 
     async def _awaited(self, store: Any, cluster: Any, name: str, wish: Any, before: Any) -> Result:
         from muster.cluster.life import Lives, spoken
+        from muster.cluster.minutes import minutes
         from muster.cluster.observations import Observations
         from muster.cluster.roster import Roster
-        from muster.cluster.steward import minutes
         from muster.kernel.errors import Conflict
 
         started = time.monotonic()

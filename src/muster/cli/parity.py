@@ -66,7 +66,7 @@ async def examination(
     pair: tuple[Path, Path | None] | None = None,
 ) -> dict[str, Any]:
     """Return everything ``muster parity`` shows, as one JSON object."""
-    from muster.app.settings import cluster_store, loaded
+    from muster.app.settings import loaded, store_to_read
     from muster.balancer.census import Census
     from muster.balancer.model import modelled
     from muster.cli.credentials import client_bundle
@@ -78,7 +78,7 @@ async def examination(
     cluster = loaded(cluster_path)
     certificate, key = pair or client_bundle(pki, cluster.trusted_names, client)
     census = Census(cluster, modelled(cluster), pki / "ca.pem", certificate, key, SystemClock().now())
-    async with cluster_store(cluster) as store:
+    async with store_to_read(cluster) as store:
         found = await census.parity(store)
     return {
         "cluster": cluster.cluster,

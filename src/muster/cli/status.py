@@ -73,16 +73,16 @@ def _watched(cluster_path: Path, pki: Path, run: Path) -> int:
 
 async def collected(cluster_path: Path, pki: Path, run: Path) -> dict[str, Any]:
     """Return everything ``muster status`` shows, as one JSON object."""
-    from muster.app.settings import cluster_store, loaded
+    from muster.app.settings import loaded, store_to_read
     from muster.balancer.model import modelled
     from muster.balancer.survey import surveyed
     from muster.cli.credentials import credentials
-    from muster.cluster.life import Lives
-    from muster.cluster.observations import Observations
+    from muster.cluster.life import lives_in
+    from muster.cluster.minutes import is_there_in, minutes_in
+    from muster.cluster.observations import observations_in
     from muster.cluster.parity import of_another_file
-    from muster.cluster.roster import Roster
-    from muster.cluster.statements import Statements
-    from muster.cluster.steward import is_there, minutes
+    from muster.cluster.roster import seen_in
+    from muster.cluster.statements import told_in
     from muster.kernel import log
     from muster.kernel.errors import MusterError
     from muster.version import VERSION
@@ -100,14 +100,14 @@ async def collected(cluster_path: Path, pki: Path, run: Path) -> dict[str, Any]:
     waiting: dict[str, str] = {}
     behind: list[str] = []
     try:
-        async with cluster_store(cluster) as store:
-            seen = {name: s.as_json() for name, s in (await Roster(store).seen()).items()}
-            lives = {name: life.as_json() for name, life in (await Lives(store).all()).items()}
-            balancers = {name: o.as_json() for name, o in (await Observations(store).all()).items()}
-            said = await minutes(store)
-            steward = {"sentence": said.sentence, "by": said.by, "decides": await is_there(store)}
+        async with store_to_read(cluster) as store, store.read() as uow:
+            seen = {name: s.as_json() for name, s in (await seen_in(uow)).items()}
+            lives = {name: life.as_json() for name, life in (await lives_in(uow)).items()}
+            balancers = {name: o.as_json() for name, o in (await observations_in(uow)).items()}
+            said = await minutes_in(uow)
+            steward = {"sentence": said.sentence, "by": said.by, "decides": await is_there_in(uow)}
             waiting = dict(said.waiting)
-            behind = of_another_file(cluster, await Statements(store).told(), VERSION)
+            behind = of_another_file(cluster, await told_in(uow), VERSION)
     except MusterError as e:
         store_says = str(e)
     asked = {str(m.name): [a.as_json() for a in answers if a.member == str(m.name).lower()] for m in cluster.members}
@@ -273,12 +273,12 @@ _ANSWERS = {"ready": "ready for", "draining": "draining", "unready": "not ready 
 
 async def _balancer(run: Path) -> dict[str, Any] | None:
     """What HAProxy on this host says, None when none runs here."""
-    from muster.balancer.haproxy.sockets import RuntimeSocket
-    from muster.kernel.errors import MusterError
-
     socket = run / "runtime.sock"
     if not socket.exists():
         return None
+    from muster.balancer.haproxy.sockets import RuntimeSocket
+    from muster.kernel.errors import MusterError
+
     try:
         states = await RuntimeSocket(socket).servers()
     except MusterError as e:

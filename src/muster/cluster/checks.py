@@ -10,13 +10,13 @@ from contextlib import AbstractAsyncContextManager
 
 from muster.cluster.file import ClusterFile, Member
 from muster.cluster.life import Life, Lives, spoken
-from muster.cluster.observations import Observations
+from muster.cluster.observations import observations_in
 from muster.cluster.parity import of_another_file
-from muster.cluster.roster import Roster, Seen
-from muster.cluster.statements import Statements
+from muster.cluster.roster import Seen, seen_in
+from muster.cluster.statements import told_in
 from muster.kernel.errors import Misconfigured, MusterError, Unavailable
 from muster.kernel.findings import Check, Finding
-from muster.store.engine import Store
+from muster.store.reading import Readable
 from muster.version import VERSION
 
 # The answer decides who is asked at all, so everybody waits for it.
@@ -37,7 +37,7 @@ async def resolved(name: str) -> frozenset[str]:
     return frozenset(str(f[4][0]) for f in found)
 
 
-async def known_lives(store: Callable[[], AbstractAsyncContextManager[Store]]) -> dict[str, Life] | None:
+async def known_lives(store: Callable[[], AbstractAsyncContextManager[Readable]]) -> dict[str, Life] | None:
     """Return the members' lives, None when the store does not say: its own check names why."""
     try:
         async with asyncio.timeout(_LIVES_WITHIN_S), store() as opened:
@@ -86,7 +86,7 @@ def of_refusal(balancer: str, why: str) -> Finding:
 
 def checks(
     cluster: ClusterFile,
-    store: Callable[[], AbstractAsyncContextManager[Store]],
+    store: Callable[[], AbstractAsyncContextManager[Readable]],
     resolve: Resolve = resolved,
     whole: ClusterFile | None = None,
 ) -> list[Check]:
@@ -105,10 +105,10 @@ def checks(
 
     async def reports() -> Sequence[Finding]:
         try:
-            async with store() as opened:
-                seen = await Roster(opened).seen()
-                observed = await Observations(opened).all()
-                told = await Statements(opened).told()
+            async with store() as opened, opened.read() as uow:
+                seen = await seen_in(uow)
+                observed = await observations_in(uow)
+                told = await told_in(uow)
         except (Unavailable, Misconfigured):
             # The store's own check names it.
             return []

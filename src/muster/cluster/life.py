@@ -14,13 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
-
-from sqlalchemy import insert, select, update
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from muster.kernel.errors import Conflict
-from muster.store.engine import Store, Unit
-from muster.store.tables import lives, store_now
+from muster.store.reading import Query, Readable, Reading
+
+if TYPE_CHECKING:
+    from muster.store.engine import Unit
 
 State = Literal["joining", "warming", "ready", "draining", "drained", "maintenance", "removed"]
 
@@ -31,6 +31,9 @@ LEAVING: frozenset[State] = frozenset({"draining", "drained", "maintenance", "re
 # Balancers send it nothing new.
 OUT: frozenset[State] = LEAVING | {"joining", "warming"}
 
+
+_LIVES = Query("SELECT member, state, reason, version, since FROM lives")
+_LIFE = Query("SELECT state, reason, version FROM lives WHERE member = :member")
 
 # How a wish's reason begins (``roster.Wish.as_reason``).
 _WISHED = ("drained ", "put into maintenance ", "removed ")
@@ -74,20 +77,17 @@ def in_maintenance(lives: Mapping[str, Life]) -> frozenset[str]:
     return frozenset(name.lower() for name, life in lives.items() if life.state == "maintenance")
 
 
-async def lives_in(uow: Unit) -> dict[str, Life]:
+async def lives_in(uow: Reading) -> dict[str, Life]:
     """Return every member's life."""
     now = await uow.now()
-    rows = await uow.connection.execute(
-        select(lives.c.member, lives.c.state, lives.c.reason, lives.c.version, lives.c.since)
-    )
-    return {r.member: Life(r.state, r.reason, r.version, max(0.0, now - r.since)) for r in rows}
+    rows = await uow.rows(_LIVES)
+    return {r["member"]: Life(r["state"], r["reason"], r["version"], max(0.0, now - r["since"])) for r in rows}
 
 
-async def life_of(uow: Unit, member: str) -> Life | None:
+async def life_of(uow: Reading, member: str) -> Life | None:
     """Return one member's life, None when nobody has decided anything about it yet."""
-    query = select(lives.c.state, lives.c.reason, lives.c.version).where(lives.c.member == member)
-    row = (await uow.connection.execute(query)).first()
-    return Life(row.state, row.reason, row.version) if row else None
+    found = await uow.rows(_LIFE, member=member)
+    return Life(**found[0]) if found else None
 
 
 async def changed(uow: Unit, member: str, state: State, *, reason: str, expected: int) -> None:
@@ -96,6 +96,10 @@ async def changed(uow: Unit, member: str, state: State, *, reason: str, expected
     Raises:
         Conflict: its life changed meanwhile; nothing was changed.
     """
+    from sqlalchemy import insert, update
+
+    from muster.store.tables import lives, store_now
+
     values = {"state": state, "reason": reason, "since": store_now(), "version": expected + 1}
     if expected == 0:
         if await life_of(uow, member) is not None:
@@ -110,7 +114,7 @@ async def changed(uow: Unit, member: str, state: State, *, reason: str, expected
 class Lives:
     """The lives in a store, to read."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Readable) -> None:
         self._store = store
 
     async def all(self) -> dict[str, Life]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
-
-from sqlalchemy import insert, select, update
+from typing import TYPE_CHECKING, Any, Literal
 
 from muster.cluster.roster import SILENT_AFTER_S
-from muster.store.engine import Store, Unit
-from muster.store.tables import balancers, store_now
+from muster.store.reading import Query, Readable, Reading
+
+if TYPE_CHECKING:
+    from muster.store.engine import Unit
+
+_OBSERVATIONS = Query("SELECT name, content, heartbeat_at FROM balancers", json=("content",))
 
 Opinion = Literal["up", "down", "unknown"]
 
@@ -69,6 +71,10 @@ class Observed:
 
 async def told(uow: Unit, observation: Observation) -> None:
     """Write a balancer's observation; only the balancer itself does."""
+    from sqlalchemy import insert, update
+
+    from muster.store.tables import balancers, store_now
+
     content = observation.as_json()
     name = content.pop("name")
     values = {"content": content, "heartbeat_at": store_now()}
@@ -77,17 +83,17 @@ async def told(uow: Unit, observation: Observation) -> None:
         await uow.connection.execute(insert(balancers).values(name=name, **values))
 
 
-async def observations_in(uow: Unit) -> dict[str, Observed]:
+async def observations_in(uow: Reading) -> dict[str, Observed]:
     """Return every balancer's last observation, by name."""
     now = await uow.now()
-    rows = await uow.connection.execute(select(balancers.c.name, balancers.c.content, balancers.c.heartbeat_at))
-    return {r.name: Observed(_observation(r.name, r.content), max(0.0, now - r.heartbeat_at)) for r in rows}
+    rows = await uow.rows(_OBSERVATIONS)
+    return {r["name"]: Observed(_observation(r["name"], r["content"]), max(0.0, now - r["heartbeat_at"])) for r in rows}
 
 
 class Observations:
     """The balancers' observations in a store, to read."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Readable) -> None:
         self._store = store
 
     async def all(self) -> dict[str, Observed]:

@@ -7,17 +7,26 @@ in store time, so members whose clocks differ still agree on who is silent.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
-
-from sqlalchemy import insert, select, update
+from typing import TYPE_CHECKING, Any, Literal
 
 from muster.cluster.life import Life, life_of
 from muster.kernel.errors import Conflict
-from muster.store.engine import Store, Unit
-from muster.store.tables import members, store_now, wishes
+from muster.store.reading import Query, Reading
+
+if TYPE_CHECKING:
+    from muster.store.engine import Store
 
 Wanted = Literal["ready", "drain"]
 Target = Literal["ready", "drain", "maintenance", "removed"]
+
+_MEMBERS = Query(
+    "SELECT name, member_id, version, schema_version, host, pid, state, reason, features, readiness, certificate,"
+    " started_at, heartbeat_at FROM members ORDER BY member_id",
+    json=("features", "readiness", "certificate"),
+)
+_WISH = 'SELECT member, wanted, reason, "by", version, goal, forced FROM wishes'
+_WISHES = Query(_WISH)
+_WISH_FOR = Query(f"{_WISH} WHERE member = :member")
 
 # Beats are one second apart; a member that missed five is not there.
 SILENT_AFTER_S = 5.0
@@ -130,6 +139,10 @@ class Roster:
         Raises:
             Unavailable: the store did not answer.
         """
+        from sqlalchemy import insert, update
+
+        from muster.store.tables import members, store_now
+
         values = {**asdict(report), "heartbeat_at": store_now()}
         if first:
             values["started_at"] = store_now()
@@ -177,6 +190,10 @@ class Roster:
             Conflict: somebody wished something else meanwhile; nothing was changed.
             Unavailable: the store did not answer.
         """
+        from sqlalchemy import insert, update
+
+        from muster.store.tables import store_now, wishes
+
         async with self._store.write() as uow:
             before = await _wish(uow, member)
             if expected is not None and before.version != expected:
@@ -191,10 +208,10 @@ class Roster:
             return after
 
 
-async def seen_in(uow: Unit) -> dict[str, Seen]:
+async def seen_in(uow: Reading) -> dict[str, Seen]:
     """Return every member that ever reported, by name."""
     now = await uow.now()
-    rows = (await uow.connection.execute(select(*members.c).order_by(members.c.member_id))).mappings().all()
+    rows = await uow.rows(_MEMBERS)
     wished = await wishes_in(uow)
     fields = Report.__dataclass_fields__
     return {
@@ -208,15 +225,14 @@ async def seen_in(uow: Unit) -> dict[str, Seen]:
     }
 
 
-async def wishes_in(uow: Unit) -> dict[str, Wish]:
+async def wishes_in(uow: Reading) -> dict[str, Wish]:
     """Return every wish, by member."""
-    rows = (await uow.connection.execute(select(*wishes.c))).mappings().all()
-    return {row["member"]: _as_wish(row) for row in rows}
+    return {row["member"]: _as_wish(row) for row in await uow.rows(_WISHES)}
 
 
-async def _wish(uow: Unit, member: str) -> Wish:
-    found = (await uow.connection.execute(select(*wishes.c).where(wishes.c.member == member))).mappings().first()
-    return _as_wish(found) if found else Wish()
+async def _wish(uow: Reading, member: str) -> Wish:
+    found = await uow.rows(_WISH_FOR, member=member)
+    return _as_wish(found[0]) if found else Wish()
 
 
 def _as_wish(row: Any) -> Wish:

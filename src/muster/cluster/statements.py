@@ -6,16 +6,22 @@ Only the member itself writes its statement. It lies beside the heartbeat, not i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
-
-from sqlalchemy import insert, literal, select, update
+from typing import TYPE_CHECKING, Any
 
 from muster.cluster.parity import brief
 from muster.cluster.roster import SILENT_AFTER_S
-from muster.store.engine import Store
-from muster.store.tables import documents, members, store_now
+from muster.store.reading import Query, Reading
 
+if TYPE_CHECKING:
+    from muster.store.engine import Store
+
+# The documents' names before the member's; it stands in the query, too.
 _PREFIX = "facts/"
+_FRESH = Query(
+    "SELECT members.name, documents.content FROM members JOIN documents ON documents.name = 'facts/' || members.name"
+    " WHERE members.heartbeat_at >= :since",
+    json=("content",),
+)
 
 
 class Statements:
@@ -30,6 +36,10 @@ class Statements:
         Raises:
             Unavailable: the store did not answer; the earlier statement stands.
         """
+        from sqlalchemy import insert, update
+
+        from muster.store.tables import documents, store_now
+
         name = f"{_PREFIX}{member}"
         values = {"content": brief(facts), "changed_at": store_now(), "changed_by": member}
         async with self._store.write() as uow:
@@ -46,11 +56,10 @@ class Statements:
             Unavailable: the store did not answer.
         """
         async with self._store.read() as uow:
-            fresh = members.c.heartbeat_at >= await uow.now() - SILENT_AFTER_S
-            query = (
-                select(members.c.name, documents.c.content)
-                .join(documents, documents.c.name == literal(_PREFIX) + members.c.name)
-                .where(fresh)
-            )
-            rows = (await uow.connection.execute(query)).all()
-        return {name: dict(content) for name, content in sorted(rows)}
+            return await told_in(uow)
+
+
+async def told_in(uow: Reading) -> dict[str, dict[str, Any]]:
+    """As :meth:`Statements.told`, within a unit that reads more."""
+    rows = await uow.rows(_FRESH, since=await uow.now() - SILENT_AFTER_S)
+    return {row["name"]: dict(row["content"]) for row in sorted(rows, key=lambda row: str(row["name"]))}

@@ -6,42 +6,26 @@ every write, so that one that was paused while another took over changes nothing
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 from muster.cluster.decide import Decision, decided
 from muster.cluster.file import ClusterFile
 from muster.cluster.life import changed
+from muster.cluster.minutes import MINUTES, ROLE
 from muster.cluster.view import view
 from muster.kernel.errors import Conflict
 from muster.kernel.log import logger
 from muster.store.documents import Documents, replaced
-from muster.store.engine import Store
 from muster.store.leases import Lease, Leases
+
+if TYPE_CHECKING:
+    from muster.store.engine import Store
 
 _log = logger("cluster")
 
-ROLE = "steward"
 _TTL_S = 5.0
 # One of them is enough, so the others ask seldom whether it is still there.
 _LOOK_EVERY = 3
-
-
-@dataclass(frozen=True)
-class Minutes:
-    """What the steward last said.
-
-    Attributes:
-        by: which process was steward.
-        held: why wishes are not carried out, by member.
-        waiting: what members that take no step wait for, by member.
-    """
-
-    sentence: str = ""
-    by: str = ""
-    held: Mapping[str, str] = field(default_factory=dict)
-    waiting: Mapping[str, str] = field(default_factory=dict)
 
 
 class Steward:
@@ -124,7 +108,7 @@ class Steward:
         }
         if str(content) == self._said or self._lease is None:
             return
-        before = await Documents(self._store).read(_MINUTES)
+        before = await Documents(self._store).read(MINUTES)
         try:
             async with self._store.write() as uow:
                 await self._leases.fence(uow, self._lease)
@@ -134,26 +118,3 @@ class Steward:
         if decision.sentence not in self._said:
             _log.info(decision.sentence)
         self._said = str(content)
-
-
-_MINUTES = "steward"
-
-
-async def minutes(store: Store) -> Minutes:
-    """Return what the steward last said; empty when there never was one.
-
-    Raises:
-        Unavailable: the store did not answer.
-    """
-    found: Any = (await Documents(store).read(_MINUTES)).content or {}
-    held, waiting = dict(found.get("held") or {}), dict(found.get("waiting") or {})
-    return Minutes(str(found.get("sentence", "")), str(found.get("by", "")), held, waiting)
-
-
-async def is_there(store: Store) -> bool:
-    """Whether somebody is steward now; else the minutes are what the last one said.
-
-    Raises:
-        Unavailable: the store did not answer.
-    """
-    return await Leases(store).held(ROLE) is not None

@@ -10,7 +10,7 @@ from muster.cluster.file import ClusterFile
 from muster.cluster.life import OUT, Life, lives_in
 from muster.cluster.observations import Observed, Opinion, observations_in
 from muster.cluster.roster import Seen, Wish, seen_in, wishes_in
-from muster.store.engine import Store
+from muster.store.reading import Readable
 
 # Of a Ruby member nobody checks not even the services are known.
 _ANY = "any service"
@@ -80,7 +80,7 @@ class View:
     unchecked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-async def view(store: Store, cluster: ClusterFile) -> View:
+async def view(store: Readable, cluster: ClusterFile) -> View:
     """Read everything in one unit.
 
     Raises:

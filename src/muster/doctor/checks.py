@@ -28,7 +28,7 @@ from muster.pki import checks as pki_room
 from muster.pki.context import Credentials
 from muster.store import checks as store_room
 from muster.store.checks import Space
-from muster.store.engine import Store
+from muster.store.reading import Readable
 
 T = TypeVar("T")
 
@@ -68,7 +68,7 @@ class Patient:
     balancing: Balancing
     pki: Path
     run: Path
-    store: Callable[[], AbstractAsyncContextManager[Store]]
+    store: Callable[[], AbstractAsyncContextManager[Readable]]
     credentials: Credentials
     clock: Clock
     writes_to: tuple[Path, ...] = ()

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from muster.edge.feature import FeatureSettings
-from muster.features.dns.settings import DNSSettings
-from muster.features.puppet.settings import PuppetSettings
-from muster.features.puppetca.settings import PuppetCASettings
 from muster.kernel.settings import Document, InvalidSettings, Problem
 
 if TYPE_CHECKING:
     from muster.cluster.file import ClusterFile
-    from muster.edge.feature import Feature
+    from muster.edge.feature import Feature, FeatureSettings
 
-# By name; logs are served by the edge itself, and may still be switched off in the cluster file.
-_SETTINGS: Mapping[str, type[FeatureSettings]] = {
-    "dns": DNSSettings,
-    "puppet": PuppetSettings,
-    "puppetca": PuppetCASettings,
-    "logs": FeatureSettings,
+# Module and class by name, imported when a cluster file names the feature. Logs are served by the edge itself, and may still
+# be switched off in the cluster file.
+_SETTINGS: Mapping[str, tuple[str, str]] = {
+    "dns": ("muster.features.dns.settings", "DNSSettings"),
+    "puppet": ("muster.features.puppet.settings", "PuppetSettings"),
+    "puppetca": ("muster.features.puppetca.settings", "PuppetCASettings"),
+    "logs": ("muster.edge.feature", "FeatureSettings"),
 }
 
 
@@ -39,7 +37,13 @@ def manifests() -> Mapping[str, Feature]:
 
 def settings_models() -> dict[str, type[FeatureSettings]]:
     """Return the settings model of every feature a cluster file may name."""
-    return dict(_SETTINGS)
+    return {name: _settings_model(name) for name in _SETTINGS}
+
+
+def _settings_model(name: str) -> type[FeatureSettings]:
+    module, named = _SETTINGS[name]
+    model: type[FeatureSettings] = getattr(importlib.import_module(module), named)
+    return model
 
 
 def warnings(document: Document, cluster: ClusterFile) -> list[Problem]:
@@ -63,17 +67,15 @@ def problems(document: Document) -> list[Problem]:
     features = content.get("features") if isinstance(content, dict) else None
     if not isinstance(features, dict):
         return []
-    models = settings_models()
     found: list[Problem] = []
     for name, given in features.items():
-        model = models.get(name)
-        if model is None:
-            near = difflib.get_close_matches(str(name), models, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known features: {', '.join(sorted(models))}"
+        if name not in _SETTINGS:
+            near = difflib.get_close_matches(str(name), _SETTINGS, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known features: {', '.join(sorted(_SETTINGS))}"
             found.append(document.problem(("features", str(name)), f"unknown feature {name!r}; {hint}"))
             continue
         try:
-            document.below(("features", name), given or {}).parsed(model)
+            document.below(("features", name), given or {}).parsed(_settings_model(name))
         except InvalidSettings as e:
             found.extend(e.problems)
         except ValidationError as e:  # pragma: no cover - parsed() translates these

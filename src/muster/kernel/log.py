@@ -19,6 +19,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, MutableMappi
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TextIO
 
 if TYPE_CHECKING:
@@ -37,10 +38,22 @@ def _as_if_absent(name: str) -> Iterator[None]:
         del sys.modules[name]
 
 
-# structlog imports rich where it is installed, for tracebacks in colours. We print none, and rich would cost each member
-# four megabytes and each command some start-up time.
-with _as_if_absent("rich"):
-    import structlog
+# What was configured last, until the first record needs it: most commands log nothing, and need not load what logs.
+_configured: Callable[[], None] | None = None
+
+
+def _structlog() -> Any:
+    """Return the library, configured."""
+    global _configured
+    # It imports rich where it is installed, for tracebacks in colours. We print none, and rich would cost each member four
+    # megabytes.
+    with _as_if_absent("rich"):
+        import structlog
+    if _configured is not None:
+        configured, _configured = _configured, None
+        configured()
+    return structlog
+
 
 LEVELS = ("DEBUG", "INFO", "WARN", "ERROR", "FATAL", "UNKNOWN")
 # UNKNOWN is a level that Foreman's page of logs knows and a Ruby proxy may report. Nothing is logged at it here, so it is no
@@ -237,7 +250,18 @@ def configure(
     member: str | None = None,
 ) -> None:
     """Send records of ``level`` and above to the stream and the rings; may be called again to change either."""
-    sink = _Unbreakable(stream or sys.stderr)
+    global _configured
+    _follow_libraries()
+    _configured = partial(_configure, _Unbreakable(stream or sys.stderr), rings, level, form, member)
+    if "structlog" in sys.modules:
+        _structlog()
+
+
+def _configure(
+    sink: _Unbreakable, rings: LogRings | None, level: Threshold, form: Literal["json", "text"], member: str | None
+) -> None:
+    import structlog
+
     rank = _RANK[level]
     method = {"WARN": "warning", "FATAL": "critical"}.get(level, level.lower())
     processors: list[Any] = [
@@ -254,7 +278,6 @@ def configure(
         processors.append(structlog.processors.JSONRenderer())
     else:
         processors.append(structlog.dev.ConsoleRenderer(colors=sink.isatty(), pad_event_to=0))
-    _follow_libraries()
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(method),
@@ -313,7 +336,7 @@ class _OfLibraries(logging.Handler):
             said = _clean(record.getMessage()) + and_more(held)
         except Exception as e:  # noqa: BLE001 - boundary: a library's slip in its words must not stop what it does
             said = f"{_clean(str(record.msg))}, of which the values cannot be said ({type(e).__name__}){and_more(held)}"
-        getattr(structlog.get_logger(room=record.name), level)(said, exc_info=record.exc_info or None)
+        getattr(logger(record.name), level)(said, exc_info=record.exc_info or None)
 
 
 _libraries = _OfLibraries()
@@ -371,4 +394,14 @@ configure(level="ERROR")
 
 def logger(room: str) -> Any:
     """Return the room's logger: ``.info("Sentence", key=value)``."""
-    return structlog.get_logger(room=room)
+    return _Logger(room)
+
+
+class _Logger:
+    """Loads what logs at the first record."""
+
+    def __init__(self, room: str) -> None:
+        self._room = room
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(_structlog().get_logger(room=self._room), name)

@@ -8,12 +8,16 @@ linear time is refused before it is built: deep nesting, aliases within aliases,
 
 from __future__ import annotations
 
+import ast
 import difflib
+import inspect
 import os
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -22,6 +26,11 @@ from pydantic_core import ErrorDetails
 from muster.kernel.errors import Misconfigured
 from muster.kernel.files import read_bounded
 from muster.kernel.names import shown
+
+if TYPE_CHECKING:
+    from pydantic import GetJsonSchemaHandler
+    from pydantic.json_schema import JsonSchemaValue
+    from pydantic_core import CoreSchema
 
 # Looking for plugins of pydantic reads the metadata of every installed package, before the first model is made.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
@@ -40,8 +49,40 @@ class Settings(BaseModel):
     """A model of settings: frozen, unknown keys refused, units in the names, a docstring per field."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, arbitrary_types_allowed=True
+        # Built at its first use, which most models have within another one, never by themselves.
+        extra="forbid",
+        frozen=True,
+        defer_build=True,
+        arbitrary_types_allowed=True,
     )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        found = handler(schema)
+        properties = handler.resolve_ref_schema(found)["properties"]
+        for name, said in meanings(cls).items():
+            of_field = properties[cls.model_fields[name].alias or name]
+            # What a model says of itself is not said again.
+            if "$ref" not in of_field or handler.resolve_ref_schema(of_field).get("description") != said:
+                of_field["description"] = said
+        return found
+
+
+def meanings(model: type[BaseModel]) -> dict[str, str]:
+    """Return the docstring of every field that has one.
+
+    Nobody needs them but who documents the settings; to collect them, the source of every model has to be parsed.
+    """
+    found: dict[str, str] = {}
+    for base in reversed(model.__mro__):
+        if not issubclass(base, Settings) or base is Settings:
+            continue
+        written = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
+        for field, after in pairwise(written.body if isinstance(written, ast.ClassDef) else ()):
+            match field, after:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(said))):
+                    found[name] = inspect.cleandoc(said)
+    return found
 
 
 M = TypeVar("M", bound=BaseModel)

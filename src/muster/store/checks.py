@@ -12,10 +12,10 @@ from muster.kernel.clock import Clock
 from muster.kernel.errors import Misconfigured, Unavailable
 from muster.kernel.findings import Check, Finding
 from muster.kernel.secrets import Secret
-from muster.store.engine import Store
 from muster.store.place import Place, unverified
+from muster.store.reading import Readable
 
-Opened = Callable[[], AbstractAsyncContextManager[Store]]
+Opened = Callable[[], AbstractAsyncContextManager[Readable]]
 
 _FULL_BELOW_BYTES = 1 << 20
 _LOW_BELOW_BYTES = 256 << 20

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
-from sqlalchemy import delete, insert, select, update
+from typing import TYPE_CHECKING, Any
 
 from muster.kernel.errors import Conflict
-from muster.store.engine import Store, Unit
-from muster.store.tables import documents, store_now
+from muster.store.reading import Query, Reading
+
+if TYPE_CHECKING:
+    from muster.store.engine import Store, Unit
+
+_DOCUMENT = Query("SELECT version, content, changed_by FROM documents WHERE name = :name", json=("content",))
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,7 @@ class Documents:
             Unavailable: the store did not answer.
         """
         async with self._store.read() as uow:
-            query = select(documents.c.version, documents.c.content, documents.c.changed_by)
-            row = (await uow.connection.execute(query.where(documents.c.name == name))).first()
-        return Document(name, *row) if row else Document(name)
+            return await document_in(uow, name)
 
     async def replace(self, before: Document, content: Any, *, by: str) -> Document:
         """Write new content over what was read; content None removes the document.
@@ -62,8 +62,18 @@ class Documents:
         return before.version > 0
 
 
+async def document_in(uow: Reading, name: str) -> Document:
+    """As :meth:`Documents.read`, within a unit that reads more."""
+    found = await uow.rows(_DOCUMENT, name=name)
+    return Document(name, **found[0]) if found else Document(name)
+
+
 async def replaced(uow: Unit, before: Document, content: Any, *, by: str) -> Document:
     """As :meth:`Documents.replace`, within a unit that does more."""
+    from sqlalchemy import delete, insert, select, update
+
+    from muster.store.tables import documents, store_now
+
     is_this = (documents.c.name == before.name) & (documents.c.version == before.version)
     values = {"content": content, "changed_at": store_now(), "changed_by": by, "version": before.version + 1}
     if content is None:

@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, ExceptionContext, event, select
+from sqlalchemy import Connection, ExceptionContext, event, select, text
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -28,7 +28,9 @@ from muster.kernel.files import make_private
 from muster.kernel.log import logger
 from muster.kernel.secrets import Secret
 from muster.store import schema
-from muster.store.place import Dialect, Place
+from muster.store.deadline import OutOfTime, ended_within
+from muster.store.place import Place
+from muster.store.reading import Dialect, Query
 from muster.store.reasons import reason
 from muster.store.tables import store_now
 
@@ -38,10 +40,6 @@ _POOL_SIZE = 5
 _POOL_OVERFLOW = 5
 _MIGRATION_LIMIT_S = 60.0
 _SWITCH_PAUSE_S = 0.01
-
-# psycopg answers a cancellation by asking the server to stop the statement, for up to ten seconds when that server is
-# hung. A second cancellation this long after the first makes it drop the connection instead.
-_CANCELLING_LIMIT_S = 0.5
 
 # SQLSTATE read_only_sql_transaction.
 _READ_ONLY = "25006"
@@ -62,6 +60,11 @@ class Unit:
     async def now(self) -> float:
         """Return the store's clock: seconds since the epoch."""
         return float((await self.connection.execute(select(store_now()))).scalar_one())
+
+    async def rows(self, query: Query, **values: Any) -> list[dict[str, Any]]:
+        """Return what a query finds."""
+        found = await self.connection.execute(text(query.text), values)
+        return [query.row(dict(row), self.connection.dialect.name) for row in found.mappings()]
 
 
 class Store:
@@ -159,7 +162,7 @@ class Store:
 
     async def _prepare(self) -> None:
         async with self._transaction(writing=False, limit_s=self._limit_s) as uow:
-            found = await uow.connection.run_sync(schema.revision)
+            found = await schema.revision_in(uow, self.dialect)
         if found != schema.HEAD and not schema.is_newer(found):
             found = await self._upgraded(found)
         if schema.is_newer(found):
@@ -172,8 +175,7 @@ class Store:
 
     async def _upgraded(self, found: str | None) -> str:
         if not self._migrate:
-            had = f"has schema {found}" if found else "has no schema yet"
-            raise Unavailable(f"The store ({self.shown}) {had}; this Muster needs {schema.HEAD}")
+            raise Unavailable(f"The store ({self.shown}) {schema.lack(found)}")
         async with self._transaction(writing=True, limit_s=_MIGRATION_LIMIT_S) as uow:
             now = await uow.connection.run_sync(schema.upgrade, timeout_s=_MIGRATION_LIMIT_S)
         _log.info(f"The store ({self.shown}) has schema {now}")
@@ -215,12 +217,10 @@ class Store:
     @asynccontextmanager
     async def _in_time(self, limit_s: float, what: str) -> AsyncIterator[None]:
         try:
-            async with asyncio.timeout(limit_s + _CANCELLING_LIMIT_S) as last, asyncio.timeout(limit_s) as deadline:
+            async with ended_within(limit_s):
                 yield
-        except TimeoutError as e:
-            if not (deadline.expired() or last.expired()):
-                raise
-            raise self._failure(TimeoutError(f"no answer within {limit_s:g} s"), what) from e
+        except OutOfTime as e:
+            raise self._failure(e, what) from e
 
     @contextlib.contextmanager
     def _translated(self, what: str) -> Iterator[None]:

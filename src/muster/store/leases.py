@@ -8,16 +8,19 @@ after it looked. So every change of hands raises the lease's *epoch*, and every 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
-from sqlalchemy import Row, case, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from typing import TYPE_CHECKING, Any
 
 from muster.kernel.errors import Conflict
-from muster.store.engine import Store, Unit
-from muster.store.tables import leases, store_now
+from muster.store.reading import Query, Reading
 
-_COLUMNS = (leases.c.name, leases.c.holder, leases.c.epoch, leases.c.expires_at)
+if TYPE_CHECKING:
+    from sqlalchemy import Row
+
+    from muster.store.engine import Store, Unit
+
+_HELD = Query(
+    "SELECT name, holder, epoch, expires_at FROM leases WHERE name = :name AND holder IS NOT NULL AND expires_at > :now"
+)
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,11 @@ class Leases:
 
         The epoch grows by one except when the holder has the role and it has not expired: that only extends it.
         """
+        from sqlalchemy import case, or_
+        from sqlalchemy.dialects import postgresql, sqlite
+
+        from muster.store.tables import leases, store_now
+
         insert = postgresql.insert if self._store.dialect == "postgresql" else sqlite.insert
         mine = (leases.c.holder == holder) & (leases.c.expires_at > store_now())
         free = or_(leases.c.holder.is_(None), leases.c.holder == holder, leases.c.expires_at <= store_now())
@@ -63,7 +71,7 @@ class Leases:
                 },
                 where=free,
             )
-            .returning(*_COLUMNS)
+            .returning(*_columns())
         )
         async with self._store.write() as uow:
             row = (await uow.connection.execute(statement)).one_or_none()
@@ -75,11 +83,15 @@ class Leases:
         Raises:
             Conflict: it expired, was released or is somebody else's; stop playing the role, then acquire anew.
         """
+        from sqlalchemy import update
+
+        from muster.store.tables import leases, store_now
+
         statement = (
             update(leases)
             .where(*_still(lease), leases.c.expires_at > store_now())
             .values(expires_at=store_now() + ttl_s)
-            .returning(*_COLUMNS)
+            .returning(*_columns())
         )
         async with self._store.write() as uow:
             row = (await uow.connection.execute(statement)).one_or_none()
@@ -89,18 +101,18 @@ class Leases:
 
     async def release(self, lease: Lease) -> None:
         """Make the role free at once; a lease already lost is left to its new holder."""
+        from sqlalchemy import update
+
+        from muster.store.tables import leases, store_now
+
         statement = update(leases).where(*_still(lease)).values(holder=None, expires_at=store_now())
         async with self._store.write() as uow:
             await uow.connection.execute(statement)
 
     async def held(self, name: str) -> Lease | None:
         """Return the lease in force, None when nobody holds one."""
-        statement = select(*_COLUMNS).where(
-            leases.c.name == name, leases.c.holder.is_not(None), leases.c.expires_at > store_now()
-        )
         async with self._store.read() as uow:
-            row = (await uow.connection.execute(statement)).one_or_none()
-        return _lease(row) if row is not None else None
+            return await held_in(uow, name)
 
     async def fence(self, uow: Unit, lease: Lease) -> None:
         """Make the rest of a write unit part of the role: nobody takes the role over before the unit ends.
@@ -110,6 +122,10 @@ class Leases:
         Raises:
             Conflict: somebody else took over, or the lease was released; leave the unit and stop playing the role.
         """
+        from sqlalchemy import select
+
+        from muster.store.tables import leases
+
         if not uow.writing:
             raise TypeError("a fence stands in a write unit: a read unit holds no lock")
         # SQLite has no FOR UPDATE and needs none, its write transaction locks everything; SQLAlchemy drops it there.
@@ -122,7 +138,21 @@ class Leases:
             )
 
 
+async def held_in(uow: Reading, name: str) -> Lease | None:
+    """As :meth:`Leases.held`, within a unit that reads more."""
+    found = await uow.rows(_HELD, name=name, now=await uow.now())
+    return Lease(**found[0]) if found else None
+
+
+def _columns() -> tuple[Any, ...]:
+    from muster.store.tables import leases
+
+    return (leases.c.name, leases.c.holder, leases.c.epoch, leases.c.expires_at)
+
+
 def _still(lease: Lease) -> tuple[Any, ...]:
+    from muster.store.tables import leases
+
     return (leases.c.name == lease.name, leases.c.holder == lease.holder, leases.c.epoch == lease.epoch)
 
 

@@ -5,7 +5,13 @@ Alembic costs 400 ms to import, so a member that finds the schema current never 
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, inspect, text
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from muster.store.reading import Query, Reading
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 KNOWN = ("0001", "0002", "0003", "0004")
 """Every revision this version of Muster knows, oldest first; the test of the migrations holds it to the scripts."""
@@ -16,17 +22,41 @@ HEAD = KNOWN[-1]
 _MIGRATION_LOCK = 0x6D7573746572_01
 
 
-def revision(connection: Connection) -> str | None:
+_TABLE: Mapping[str, Query] = {
+    "sqlite": Query("SELECT name FROM sqlite_master WHERE type = 'table' AND name = 'alembic_version'"),
+    "postgresql": Query("SELECT 1 AS name WHERE to_regclass('alembic_version') IS NOT NULL"),
+}
+_REVISION = Query("SELECT version_num FROM alembic_version")
+
+
+async def revision_in(unit: Reading, dialect: str) -> str | None:
     """Return the schema's revision, None when there is no schema yet."""
-    if not inspect(connection).has_table("alembic_version"):
+    # Asked first: on PostgreSQL a statement that fails ends the transaction.
+    if not await unit.rows(_TABLE[dialect]):
         return None
-    found = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    found = await unit.rows(_REVISION)
+    return str(found[0]["version_num"]) if found else None
+
+
+def revision(connection: Connection) -> str | None:
+    """As :func:`revision_in`, where the schema is made."""
+    from sqlalchemy import text
+
+    if connection.execute(text(_TABLE[connection.dialect.name].text)).first() is None:
+        return None
+    found = connection.scalar(text(_REVISION.text))
     return str(found) if found is not None else None
 
 
 def is_newer(found: str | None) -> bool:
     """Whether a newer Muster made the schema; it only ever added to what this one knows (``migrations/README.md``)."""
     return found is not None and found not in KNOWN
+
+
+def lack(found: str | None) -> str:
+    """Return what it means that the schema is none, or an older one, for who may not make it."""
+    had = f"has schema {found}" if found else "has no schema yet"
+    return f"{had}; this Muster needs {HEAD}"
 
 
 def upgrade(connection: Connection, *, timeout_s: float) -> str:
@@ -36,6 +66,8 @@ def upgrade(connection: Connection, *, timeout_s: float) -> str:
         One member at a time: SQLite's write transaction is the lock, PostgreSQL gets an advisory one until commit. Who
         waited finds the work done.
     """
+    from sqlalchemy import text
+
     if connection.dialect.name == "postgresql":
         connection.execute(text(f"SET LOCAL statement_timeout = {round(timeout_s * 1000)}"))
         connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))

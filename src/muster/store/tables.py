@@ -25,6 +25,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
+from muster.store.reading import STORE_NOW
+
 metadata = MetaData(
     # Constraints have names, so that a later revision can speak of them on both databases.
     naming_convention={
@@ -264,11 +266,9 @@ class store_now(FunctionElement[float]):  # noqa: N801 - reads as the SQL functi
 
 @compiles(store_now, "postgresql")
 def _store_now_of_postgresql(_element: store_now, _compiler: Any, **_: Any) -> str:
-    # Not now(): that is the start of the transaction, which may have waited for a lock since.
-    return "extract(epoch from clock_timestamp())::float8"
+    return STORE_NOW["postgresql"]
 
 
 @compiles(store_now, "sqlite")
 def _store_now_of_sqlite(_element: store_now, _compiler: Any, **_: Any) -> str:
-    # unixepoch('subsec') needs SQLite 3.42. Rounding removes the noise a Julian day has below the millisecond.
-    return "round((julianday('now') - 2440587.5) * 86400.0, 3)"
+    return STORE_NOW["sqlite"]

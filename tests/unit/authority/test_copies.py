@@ -10,7 +10,8 @@ from muster.authority import profile
 from muster.authority.authority import PuppetCA
 from muster.authority.autosign import Autosign
 from muster.authority.copies import Copies
-from muster.authority.ledger import Ledger, Published
+from muster.authority.ledger import Ledger
+from muster.authority.lookup import Published
 from muster.authority.profile import Issuer
 from muster.cluster.file import Authority
 from muster.kernel.clock import SystemClock

@@ -38,13 +38,14 @@ finally:
 """
 # Servers, clients and drivers that a command which asks once has no use for; what serves; what only people look at.
 NEVER = (
-    "aiohttp", "alembic", "attr", "dns", "httptools", "prometheus_client", "psycopg", "pygments", "rich",
-    "uvicorn", "muster.app.member", "muster.app.balancer", "muster.authority.api", "muster.edge.application",
-    "muster.edge.routes", "muster.features.dns.api", "muster.features.dns.manifest", "muster.features.puppetca.api",
-    "muster.policy.metered",
+    "aiohttp", "aiosqlite", "alembic", "attr", "dns", "greenlet", "httptools", "prometheus_client", "psycopg",
+    "pygments", "rich", "sqlalchemy", "structlog", "uvicorn", "muster.app.member", "muster.app.balancer",
+    "muster.authority.api", "muster.edge.application", "muster.edge.routes", "muster.features.dns.api",
+    "muster.features.dns.manifest", "muster.features.puppetca.api", "muster.features.dns.settings",
+    "muster.cluster.decide", "muster.policy.metered", "muster.store.engine", "muster.store.tables",
 )  # fmt: skip
 # What takes longest of all: the store's library, certificates, schemas.
-HELP_NEVER = (*NEVER, "asyncio", "cryptography", "muster.cluster", "muster.pki", "muster.store", "sqlalchemy")
+HELP_NEVER = (*NEVER, "asyncio", "cryptography", "muster.cluster", "muster.pki", "muster.store")
 
 
 def loaded_by(*arguments: str) -> tuple[int, set[str]]:

@@ -9,8 +9,9 @@ from sqlalchemy import update
 from muster.cluster.decide import Decision
 from muster.cluster.file import ClusterFile
 from muster.cluster.life import Lives, changed
+from muster.cluster.minutes import ROLE, Minutes, minutes
 from muster.cluster.roster import Report, Roster
-from muster.cluster.steward import ROLE, Minutes, Steward, minutes
+from muster.cluster.steward import Steward
 from muster.kernel.errors import Unavailable
 from muster.kernel.settings import parse
 from muster.store.documents import Documents

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy.dialects.postgresql.psycopg import PGDialectAsync_psycopg
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 from muster.kernel.errors import Misconfigured
 from muster.kernel.secrets import Secret
-from muster.store.place import Place
+from muster.store.place import Parts, Place
 
 
 @pytest.mark.parametrize(
@@ -139,3 +142,39 @@ def test_a_comma_elsewhere_names_no_second_host(url: str, hosts: str) -> None:
 )
 def test_who_could_be_somebody_else_is_named(url: str, unverified: tuple[str, ...]) -> None:
     assert Place.parsed(Secret(url)).unverified == unverified
+
+
+_URLS = (
+    "postgresql://u:p@h:5433/d?sslmode=require&options=-c%20a%3Db", "postgresql://u:p/w?x@h/d", "postgresql://u%40x:p%2Fw@h/d",
+    "postgresql://u@x@h/d", "postgresql://u:@h/d", "postgresql://@h/d", "postgresql:///d", "postgresql://h", "postgresql://",
+    "postgresql://u@[::1]:5433/d", "postgresql://u@[::1/d", "postgresql://u@h:/d", "postgresql://u@h:1x/d", "postgresql:/d",
+    "postgresql://u@/d?host=/run/postgresql", "postgresql://u@/d?host=h1,h2&port=1,2", "postgresql://u@/d?host=h1:1&host=h2",
+    "postgresql://u@/d?host=h1:1", "postgresql://u@/d?host=h1:", "postgresql://u@h/d?port=1&port=2&host=a,b", "post gresql://h/d",
+    "postgresql://u@h/d?host=other&user=them&dbname=theirs", "postgresql://u@/d?host=h1&host=h2", "postgresql://u@h/a/b%20c?x=",
+    "sqlite:////a%20b?x=1", "sqlite:///a#b", "sqlite://h/d", "sqlite+pysqlite:///x", "nonsense", "", "://h/d", "a b://h",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", _URLS)
+def test_a_url_is_taken_apart_as_the_sql_library_does(text: str) -> None:
+    try:
+        theirs = make_url(text)
+    except (ArgumentError, ValueError):
+        with pytest.raises(ValueError, match=r"no URL|invalid literal"):
+            Parts.read(text)
+        return
+    ours = Parts.read(text)
+    assert (ours.driver, ours.user, ours.password) == (theirs.drivername, theirs.username, theirs.password)
+    assert (ours.host, ours.port, ours.database) == (theirs.host, theirs.port, theirs.database)
+    assert dict(ours.query) == dict(theirs.query)
+    if theirs.drivername == "postgresql":
+        _, arguments = PGDialectAsync_psycopg().create_connect_args(theirs)  # type: ignore[no-untyped-call]
+        expected = {name: str(value) for name, value in arguments.items() if name not in ("client_encoding", "context")}
+        assert {name: str(value) for name, value in ours.of_libpq().items()} == expected
+
+
+def test_what_the_sql_library_gets_is_what_was_read() -> None:
+    text = "postgresql://u:p%40w@h:5433/d?sslmode=require&host=a&host=b"
+    place = Place.parsed(Secret(text))
+    assert place.url == make_url(text).set(drivername="postgresql+psycopg")
+    assert Place.parsed(Secret("sqlite:////a/b.db")).url == make_url("sqlite+aiosqlite:////a/b.db")
