@@ -252,11 +252,17 @@ class Change:
         return [f"wait, because {why}"] if (why := decision.waiting.get(name)) else []
 
     async def _awaited(self, store: Any, cluster: Any, name: str, wish: Any, before: Any) -> Result:
+        from muster.cluster.decide import absence
         from muster.cluster.life import Lives, spoken
         from muster.cluster.observations import Observations
         from muster.cluster.roster import Roster
         from muster.cluster.steward import minutes
+        from muster.cluster.view import view
         from muster.kernel.errors import Conflict
+
+        def absent(now: Any) -> str:
+            # Its life says ready, whatever became of it since.
+            return next((f"it {why}" for m in now.members if m.name == name and (why := absence(m))), "")
 
         started = time.monotonic()
         told = ""
@@ -264,7 +270,9 @@ class Change:
             life = (await Lives(store).all()).get(name)
             said = await minutes(store)
             state = life.state if life else "joining"
-            shut = _shut(cluster, await Observations(store).all(), name) if state == self.wanted == "ready" else ""
+            shut = ""
+            if state == self.wanted == "ready":
+                shut = _shut(cluster, await Observations(store).all(), name) or absent(await view(store, cluster))
             if state == _DONE[self.wanted] and not shut:
                 # Who is forced may have been given up with connections that nobody counts.
                 left = "; no balancer has a connection to it" if self.wanted == "drain" and not self.force else ""
