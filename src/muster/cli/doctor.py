@@ -22,6 +22,7 @@ from muster.cli.options import (
     pki_directory,
     pki_option,
     print_json,
+    print_parts,
     run_option,
 )
 
@@ -59,11 +60,7 @@ def doctor(
     if as_json:
         print_json(found)
     else:
-        from rich.console import Console
-
-        console = Console()
-        for part in shown(found, console.width):
-            console.print(part)
+        print_parts(lambda width: shown(found, width))
     return 0 if found["healthy"] else WRONG
 
 
@@ -230,8 +227,8 @@ def shown(found: dict[str, Any], width: int = 200) -> list[Any]:
         for label in ("cause", "remedy"):
             if first[label]:
                 parts.append(line(f"    {label}: {first[label]}"))
-        if alike:
-            parts.append(line(f"    the same of: {_listed([f['place'] for f in alike])}"))
+        if places := [p for p in dict.fromkeys(f["place"] for f in alike) if p != first["place"]]:
+            parts.append(line(f"    the same of: {_listed(places)}"))
         if follows:
             codes = Counter(f["code"] for f in follows)
             told = [code + (f" ({count})" if count > 1 else "") for code, count in codes.items()]

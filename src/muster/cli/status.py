@@ -17,6 +17,7 @@ from muster.cli.options import (
     pki_directory,
     pki_option,
     print_json,
+    print_parts,
     run_option,
 )
 
@@ -50,11 +51,7 @@ def status(cluster_path: Path, pki_path: Path | None, run_path: Path, as_json: b
     if as_json:
         print_json(found)
     else:
-        from rich.console import Console
-
-        console = Console(soft_wrap=False)
-        for part in shown(found, console.width):
-            console.print(part)
+        print_parts(lambda width: shown(found, width))
     return 0 if found["ready"] else WRONG
 
 
