@@ -164,7 +164,8 @@ async def _examined(
     settings = of_settings(cluster_path, doubts(cluster_path, cluster))
     names = [str(m.name) for m in cluster.members]
     is_here_down = any(f.code == "BALANCER-DOWN" for f in findings)
-    gone = dead(names, ways_in, cells, is_here_down=is_here_down)
+    ruby = {str(m.name) for m in cluster.members if m.kind == "foreman"}
+    gone = dead(names, ways_in, cells, is_here_down=is_here_down, ruby=ruby)
     findings = [*gone, *in_order([*(f for c in cells for f in c.findings), *findings, *settings])]
     causes = grouped(findings, names, ways_in)
     return {
