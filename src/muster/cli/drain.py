@@ -270,10 +270,10 @@ class Change:
             life = (await Lives(store).all()).get(name)
             said = await minutes(store)
             state = life.state if life else "joining"
-            shut = ""
+            shut = lost = ""
             if state == self.wanted == "ready":
-                shut = _shut(cluster, await Observations(store).all(), name) or absent(await view(store, cluster))
-            if state == _DONE[self.wanted] and not shut:
+                shut, lost = _shut(cluster, await Observations(store).all(), name), absent(await view(store, cluster))
+            if state == _DONE[self.wanted] and not shut and not lost:
                 # Who is forced may have been given up with connections that nobody counts.
                 left = "; no balancer has a connection to it" if self.wanted == "drain" and not self.force else ""
                 return self._result(name, True, f"{name} is {_standing(self.wanted)}{left}.")
@@ -288,8 +288,8 @@ class Change:
             if not said.by and waited_s > _NOBODY_DECIDES_S:
                 text = f"No member and no balancer reports to the store, so nobody decides; the wish for {name} stands."
                 return self._result(name, False, text)
-            waiting = shut or said.waiting.get(name, "")
-            progress = f"{name} is {spoken(state)}{': ' + waiting if waiting else ''}"
+            waiting = lost or shut or said.waiting.get(name, "")
+            progress = f"{name} is {'not ' if lost else ''}{spoken(state)}{': ' + waiting if waiting else ''}"
             if waited_s > self.wait_s:
                 return self._result(name, False, f"{progress} after {self.wait_s:g} s; the wish stands.")
             # That it is ready before it is drained says nothing yet.
