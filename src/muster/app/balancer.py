@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from muster.cluster.life import Life, Lives, lives_in
 from muster.cluster.observations import Observation, told
 from muster.cluster.steward import Steward
 from muster.kernel import log
-from muster.kernel.errors import MusterError, Unavailable
+from muster.kernel.errors import Conflict, MusterError, Unavailable
 from muster.kernel.files import fingerprint, make_directory, read_bounded, write_atomically
 from muster.store.engine import Store
 
@@ -63,6 +65,7 @@ async def balance(options: BalancerOptions) -> None:
 
     Raises:
         InvalidSettings: the cluster file has problems, and no earlier one was ever in force here.
+        Conflict: another balancer runs in the run directory; it and its HAProxy are left alone.
         MusterError: as :meth:`HAProxyEngine.apply`, of the first configuration.
     """
     loop = asyncio.get_running_loop()
@@ -83,7 +86,14 @@ async def balance(options: BalancerOptions) -> None:
 
     loop.add_signal_handler(signal.SIGHUP, looking)
     make_directory(options.run, mode=0o700)
+    with _alone(options.run):
+        await _run(options, stop, wake, look)
+
+
+async def _run(options: BalancerOptions, stop: asyncio.Event, wake: asyncio.Event, look: asyncio.Event) -> None:
     cluster, refused = _usable(options)
+    # Before an HAProxy of an earlier run is taken over: a name that is no balancer's must not cost it.
+    cluster.balancer(options.name)
     async with cluster_store(cluster) as store:
         paths = RuntimePaths(options.run, (options.pki / "balancer").absolute())
         found = await binaries.probed(options.haproxy or binaries.found())
@@ -104,6 +114,23 @@ async def balance(options: BalancerOptions) -> None:
                         await process.beat(asked=asked)
                 await process.close()
         await process.leave()
+
+
+@contextlib.contextmanager
+def _alone(run: Path) -> Iterator[None]:
+    """Hold the run directory: a second balancer would end the HAProxy of the first, as one left behind by an earlier run."""
+    descriptor = os.open(run, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Conflict(
+                f"Another muster balance runs in {run}; systemctl reload muster-balancer has it look at the cluster "
+                "file now, --run gives this one a directory of its own"
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _usable(options: BalancerOptions) -> tuple[ClusterFile, str]:

@@ -36,7 +36,8 @@ def checked(path: Path) -> tuple[ClusterFile | None, list[Problem]]:
     except InvalidSettings as e:
         return None, list(e.problems)
     found, cluster = _problems(document)
-    return (None if found else cluster), sorted(found, key=lambda p: p.line)
+    # Two rooms may say the same of what both look at.
+    return (None if found else cluster), sorted(dict.fromkeys(found), key=lambda p: p.line)
 
 
 def loaded(path: Path) -> ClusterFile:
@@ -51,6 +52,9 @@ def loaded(path: Path) -> ClusterFile:
     return cluster
 
 
+_NEEDED = "members and balancers that need it do not start without it"
+
+
 def warnings(path: Path, cluster: ClusterFile) -> list[Problem]:
     """Return what of a valid file is probably not meant or not safe, and which files it names that are not on this host.
 
@@ -62,15 +66,16 @@ def warnings(path: Path, cluster: ClusterFile) -> list[Problem]:
 
     document = read(path)
     found = [
-        document.problem(
-            where, f"{file} is not on this host; members and balancers that need it do not start without it"
-        )
+        document.problem(where, f"{file} is not on this host; {_NEEDED}")
         for where, file in named_files(cluster)
         if _is_absent(file)
     ]
     with contextlib.suppress(Misconfigured):
         # A URL that cannot be read is the store's to refuse.
-        found += [document.problem(("store", "url"), unverified(h)) for h in Place.parsed(cluster.store.url).unverified]
+        place = Place.parsed(cluster.store.url)
+        found += [document.problem(("store", "url"), unverified(h)) for h in place.unverified]
+        if (root := place.root) is not None and _is_absent(root):
+            found.append(document.problem(("store", "url"), f"sslrootcert {root} is not on this host; {_NEEDED}"))
     return sorted([*found, *doubts(path, cluster)], key=lambda p: p.line)
 
 

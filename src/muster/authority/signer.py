@@ -34,6 +34,7 @@ from muster.kernel.clock import Clock, SystemClock
 from muster.kernel.errors import Conflict, Misconfigured, Rejected, Unavailable
 from muster.kernel.log import logger
 from muster.kernel.names import shown
+from muster.kernel.reasons import spoken
 
 _log = logger("authority")
 
@@ -156,13 +157,13 @@ def _asked(path: Path, message: bytes) -> bytes:
             s.sendall(_LENGTH.pack(len(message)) + message)
             answer = _whole(s, _LENGTH.unpack(_whole(s, _LENGTH.size))[0])
     except (FileNotFoundError, ConnectionRefusedError) as e:
-        raise Unavailable(f"The signer at {path} did not answer: {e}; start it with: muster ca signer") from e
+        raise Unavailable(f"The signer at {path} did not answer: {spoken(e)}; start it with: muster ca signer") from e
     except (PermissionError, ConnectionError, EOFError) as e:
         raise Unavailable(
-            f"The signer at {path} did not answer: {e}; whom it lets ask, its --allow-user and --allow-group say"
+            f"The signer at {path} did not answer: {spoken(e)}; whom it lets ask, its --allow-user and --allow-group say"
         ) from e
     except OSError as e:
-        raise Unavailable(f"The signer at {path} did not answer: {e}") from e
+        raise Unavailable(f"The signer at {path} did not answer: {spoken(e)}") from e
     if answer[:1] == _REFUSED:
         raise Misconfigured(f"The signer at {path} does not sign this: {answer[1:1000].decode('utf-8', 'replace')}")
     if answer[:1] != _GOOD:

@@ -279,17 +279,21 @@ def limit_of(pid: int | None) -> int:
 
 
 def _of_answers(answers: Sequence[Answer]) -> Iterator[Finding]:
+    drained: dict[tuple[str, str], list[str]] = {}
     for answer in answers:
         if answer.standing == "draining":
-            yield Finding(
-                "MEMBER-DRAINING",
-                answer.member,
-                f"{answer.member} drains {answer.service}: {answer.reason}",
-                "Somebody asked for it, or its process is being stopped.",
-                f"muster ready {answer.member} when the work is done.",
-                "warning",
-            )
-        elif answer.standing == "unready":
+            drained.setdefault((answer.member, answer.reason), []).append(answer.service)
+    for (member, reason), services in drained.items():
+        yield Finding(
+            "MEMBER-DRAINING",
+            member,
+            f"{member} drains {', '.join(services)}: {reason}",
+            "Somebody asked for it, or its process is being stopped.",
+            f"muster ready {member} when the work is done.",
+            "warning",
+        )
+    for answer in answers:
+        if answer.standing == "unready":
             yield Finding(
                 "MEMBER-UNREADY",
                 f"{answer.service} on {answer.member}",

@@ -10,6 +10,7 @@ import click
 
 from muster.cli import INVALID_SETTINGS
 from muster.cli.options import Commands, Host, cluster_option, dry_run_option, json_option, print_json
+from muster.cli.options import store_url as store_url_option
 from muster.kernel.names import shown as shown_name
 
 
@@ -47,11 +48,15 @@ def check(cluster_path: Path, as_json: bool, file: Path | None) -> int:
         for problem in warned:
             click.echo(f"{path}: warning: {problem}")
         if cluster is not None:
-            also = f"; {len(warned)} warning{'s' if len(warned) != 1 else ''}" if warned else ""
-            click.echo(f"{path}: valid; {len(cluster.members)} members, profile {cluster.profile}{also}")
+            also = f"; {_counted(len(warned), 'warning')}" if warned else ""
+            click.echo(f"{path}: valid; {_counted(len(cluster.members), 'member')}, profile {cluster.profile}{also}")
         else:
-            click.echo(f"{len(problems)} problem{'s' if len(problems) != 1 else ''}", err=True)
+            click.echo(_counted(len(problems), "problem"), err=True)
     return 0 if cluster is not None else INVALID_SETTINGS
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count} {word}{'s' if count != 1 else ''}"
 
 
 @config.command()
@@ -130,10 +135,15 @@ services:
 @click.option("--ruby", "rubies", multiple=True, metavar="NAME=IP", help="The same for a Ruby Smart Proxy.")
 @click.option("--balancer", required=True, metavar="NAME=IP", help="The host that runs the balancer.")
 @click.option(
-    "--foreman", type=Host(), help="Foreman's name: it may use protected routes. [default: whoever the CA verifies]"
+    "--foreman",
+    type=Host(),
+    help="Foreman's name: it may use protected routes. [default: who has a certificate of the cluster's CA]",
 )
 @click.option(
-    "--store", "store_url", help="Store URL. [default: SQLite where that can be, else PostgreSQL on the balancer]"
+    "--store",
+    "store_url",
+    callback=store_url_option("store.password_file in the cluster file"),
+    help="Store URL. [default: SQLite where that can be, else PostgreSQL on the balancer]",
 )
 @click.option("--force", is_flag=True, help="Replace a cluster file that is there.")
 @dry_run_option
@@ -155,8 +165,6 @@ def init(
     from muster.cli.members import checked
     from muster.kernel.errors import Conflict
     from muster.kernel.files import write_atomically
-    from muster.kernel.secrets import Secret
-    from muster.store.place import Place
 
     if not (members or rubies):
         raise click.UsageError("Name at least one --member or --ruby")
@@ -170,9 +178,8 @@ def init(
         f"muster config check {cluster_path}",
     ]
     if not dry_run:
-        # Muster's account reads it, whoever writes it; a password in the URL is for nobody else.
-        private = store_url is not None and Place.parsed(Secret(store_url)).holds_secret
-        write_atomically(cluster_path, text, mode=0o600 if private else 0o644)
+        # Muster's account reads it, whoever writes it.
+        write_atomically(cluster_path, text, mode=0o644)
     if as_json:
         print_json({"file": str(cluster_path), "dry_run": dry_run, "content": text, "next": following})
         return
@@ -183,6 +190,10 @@ def init(
     click.echo(f"Wrote {cluster_path}. Next:")
     for command in following:
         click.echo(f"  {command}")
+
+
+# As docs/admin/first-cluster.md has it: what members share is nobody else's to read or change on the way.
+_VERIFIED = "?sslmode=verify-full&sslrootcert=/etc/muster/db-ca.pem"
 
 
 def first_file(
@@ -204,7 +215,9 @@ def first_file(
     ours, theirs = [_place(m) for m in members], [_place(m) for m in rubies]
     (name, at), hosts = _place(balancer), {a for _, a in ours}
     alone = len(hosts) < 2
-    url = store_url or ("sqlite:////var/lib/muster/muster.db" if alone else f"postgresql://muster@{at}/muster")
+    url = store_url or (
+        "sqlite:////var/lib/muster/muster.db" if alone else f"postgresql://muster@{at}/muster{_VERIFIED}"
+    )
     secret = "  # password_file: /etc/muster/store.password" if url.startswith("sqlite") else (
         "  password_file: /etc/muster/store.password"
     )  # fmt: skip

@@ -22,6 +22,7 @@ from muster.cli.options import (
     pki_directory,
     pki_option,
     print_json,
+    print_parts,
     run_option,
 )
 
@@ -59,11 +60,7 @@ def doctor(
     if as_json:
         print_json(found)
     else:
-        from rich.console import Console
-
-        console = Console()
-        for part in shown(found, console.width):
-            console.print(part)
+        print_parts(lambda width: shown(found, width))
     return 0 if found["healthy"] else WRONG
 
 
@@ -167,7 +164,8 @@ async def _examined(
     settings = of_settings(cluster_path, doubts(cluster_path, cluster))
     names = [str(m.name) for m in cluster.members]
     is_here_down = any(f.code == "BALANCER-DOWN" for f in findings)
-    gone = dead(names, ways_in, cells, is_here_down=is_here_down)
+    ruby = {str(m.name) for m in cluster.members if m.kind == "foreman"}
+    gone = dead(names, ways_in, cells, is_here_down=is_here_down, ruby=ruby)
     findings = [*gone, *in_order([*(f for c in cells for f in c.findings), *findings, *settings])]
     causes = grouped(findings, names, ways_in)
     return {
@@ -233,8 +231,8 @@ def shown(found: dict[str, Any], width: int = 200) -> list[Any]:
         for label in ("cause", "remedy"):
             if first[label]:
                 parts.append(line(f"    {label}: {first[label]}"))
-        if alike:
-            parts.append(line(f"    the same of: {_listed([f['place'] for f in alike])}"))
+        if places := [p for p in dict.fromkeys(f["place"] for f in alike) if p != first["place"]]:
+            parts.append(line(f"    the same of: {_listed(places)}"))
         if follows:
             codes = Counter(f["code"] for f in follows)
             told = [code + (f" ({count})" if count > 1 else "") for code, count in codes.items()]

@@ -252,11 +252,17 @@ class Change:
         return [f"wait, because {why}"] if (why := decision.waiting.get(name)) else []
 
     async def _awaited(self, store: Any, cluster: Any, name: str, wish: Any, before: Any) -> Result:
+        from muster.cluster.decide import absence
         from muster.cluster.life import Lives, spoken
         from muster.cluster.minutes import minutes
         from muster.cluster.observations import Observations
         from muster.cluster.roster import Roster
+        from muster.cluster.view import view
         from muster.kernel.errors import Conflict
+
+        def absent(now: Any) -> str:
+            # Its life says ready, whatever became of it since.
+            return next((f"it {why}" for m in now.members if m.name == name and (why := absence(m))), "")
 
         started = time.monotonic()
         told = ""
@@ -264,8 +270,10 @@ class Change:
             life = (await Lives(store).all()).get(name)
             said = await minutes(store)
             state = life.state if life else "joining"
-            shut = _shut(cluster, await Observations(store).all(), name) if state == self.wanted == "ready" else ""
-            if state == _DONE[self.wanted] and not shut:
+            shut = lost = ""
+            if state == self.wanted == "ready":
+                shut, lost = _shut(cluster, await Observations(store).all(), name), absent(await view(store, cluster))
+            if state == _DONE[self.wanted] and not shut and not lost:
                 # Who is forced may have been given up with connections that nobody counts.
                 left = "; no balancer has a connection to it" if self.wanted == "drain" and not self.force else ""
                 return self._result(name, True, f"{name} is {_standing(self.wanted)}{left}.")
@@ -280,8 +288,8 @@ class Change:
             if not said.by and waited_s > _NOBODY_DECIDES_S:
                 text = f"No member and no balancer reports to the store, so nobody decides; the wish for {name} stands."
                 return self._result(name, False, text)
-            waiting = shut or said.waiting.get(name, "")
-            progress = f"{name} is {spoken(state)}{': ' + waiting if waiting else ''}"
+            waiting = lost or shut or said.waiting.get(name, "")
+            progress = f"{name} is {'not ' if lost else ''}{spoken(state)}{': ' + waiting if waiting else ''}"
             if waited_s > self.wait_s:
                 return self._result(name, False, f"{progress} after {self.wait_s:g} s; the wish stands.")
             # That it is ready before it is drained says nothing yet.

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 from click.types import StringParamType
 
-from muster.kernel.errors import Rejected
+from muster.kernel.errors import Misconfigured, Rejected
 from muster.kernel.names import host_or_address, shown
+from muster.kernel.secrets import Secret
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -148,6 +149,43 @@ def print_json(content: Any) -> None:
     text = json.dumps(content, indent=2, ensure_ascii=False, default=str)
     # JSON leaves the other control characters (C1, those that turn the direction of writing) to themselves.
     click.echo("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))
+
+
+def store_url(named_by: str) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
+    """Return what refuses a store's URL that members would refuse, and a password; ``named_by`` names its file instead."""
+
+    def checked(_: click.Context, __: click.Parameter, given: str | None) -> str | None:
+        # It brings the database's library with it, which most commands never need.
+        from muster.store.place import Place
+
+        if given is None:
+            return None
+        try:
+            place = Place.parsed(Secret(given))
+        except Misconfigured as e:
+            raise click.BadParameter(str(e)) from e
+        # Never repeated, because it may hold one.
+        if place.holds_secret:
+            raise click.BadParameter(
+                "it holds a password, which every account of this host can read in the list of processes; put the password "
+                f"into a file of mode 0600 and name that with {named_by}"
+            )
+        return given
+
+    return checked
+
+
+def print_parts(parts: Callable[[int], Iterable[Any]]) -> None:
+    """Print what a rich console shows; ``parts`` makes it for a width.
+
+    A terminal breaks sentences between words. Who reads a pipe or a file reads by lines: there each is whole.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console()
+    for part in parts(console.width):
+        console.print(part, soft_wrap=isinstance(part, Text) and not console.is_terminal)
 
 
 def line(said: object, style: str = "") -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from muster.cli import NOT_DONE, WRONG
-from muster.cli.options import cluster_option, json_option, line, pki_directory, pki_option, print_json
+from muster.cli.options import cluster_option, json_option, line, pki_directory, pki_option, print_json, print_parts
 
 # A table of more members is wider than a screen; the sentences below it say the same.
 _WIDEST_TABLE = 8
@@ -49,11 +49,7 @@ def parity(
     if as_json:
         print_json(found)
     else:
-        from rich.console import Console
-
-        console = Console()
-        for part in shown(found):
-            console.print(part)
+        print_parts(lambda _: shown(found))
     if found["unasked"]:
         return NOT_DONE
     return 0 if found["alike"] else WRONG

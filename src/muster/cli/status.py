@@ -17,6 +17,7 @@ from muster.cli.options import (
     pki_directory,
     pki_option,
     print_json,
+    print_parts,
     run_option,
 )
 
@@ -50,11 +51,7 @@ def status(cluster_path: Path, pki_path: Path | None, run_path: Path, as_json: b
     if as_json:
         print_json(found)
     else:
-        from rich.console import Console
-
-        console = Console(soft_wrap=False)
-        for part in shown(found, console.width):
-            console.print(part)
+        print_parts(lambda width: shown(found, width))
     return 0 if found["ready"] else WRONG
 
 
@@ -308,7 +305,9 @@ def shown(found: dict[str, Any], width: int = 80) -> list[Any]:
     table = _services(found) if _BEFORE_MEMBERS + columns <= width else _members(found)
     lines = [line(f"{m['name']}: {m['sentence']}") for m in members]
     lines += _of_steward(found["steward"])
-    lines += [line(_of_balancer(b), style="red" if _is_alarming(b) else "") for b in found["balancers"]]
+    # Without the store nobody knows whether one ever reported.
+    known = [b for b in found["balancers"] if b["said"] is not None or not found["store"]["trouble"]]
+    lines += [line(_of_balancer(b), style="red" if _is_alarming(b) else "") for b in known]
     if found["store"]["trouble"]:
         lines.append(line(found["store"]["trouble"], style="red"))
     if behind := [m["name"] for m in members if not m.get("has_this_file", True)]:

@@ -17,9 +17,8 @@ from typing import Any
 import click
 
 from muster.cli.options import dry_run_option
-from muster.kernel.errors import Misconfigured
+from muster.cli.options import store_url as store_url_option
 from muster.kernel.names import shown
-from muster.kernel.secrets import Secret
 
 DEFAULT_DIRECTORY = Path(".muster")
 _SERVICES = ("smartproxy", "anaconda", "metrics", "puppetca")
@@ -52,23 +51,6 @@ def _ports(_: click.Context, __: click.Parameter, given: Sequence[str]) -> dict[
     return found
 
 
-def _store_url(_: click.Context, __: click.Parameter, given: str | None) -> str | None:
-    """Refuse what the members would refuse, and a password; never repeats it, because it may hold one."""
-    from muster.store.place import Place
-
-    if given is not None:
-        try:
-            place = Place.parsed(Secret(given))
-        except Misconfigured as e:
-            raise click.BadParameter(str(e)) from e
-        if place.holds_secret:
-            raise click.BadParameter(
-                "it holds a password, which every account of this host can read in the list of processes; put the password "
-                "into a file of mode 0600 and name that with --store-password-file"
-            )
-    return given
-
-
 @click.command()
 @_directory_option
 @click.option("--members", type=click.IntRange(1, 20), default=3, show_default=True)
@@ -80,7 +62,12 @@ def _store_url(_: click.Context, __: click.Parameter, given: str | None) -> str 
     metavar="SERVICE=PORT",
     help=f"Fix a port: {', '.join(_SERVICES)} (with --puppet-ca).",
 )
-@click.option("--store", "store_url", callback=_store_url, help="Store URL. [default: SQLite in the directory]")
+@click.option(
+    "--store",
+    "store_url",
+    callback=store_url_option("--store-password-file"),
+    help="Store URL. [default: SQLite in the directory]",
+)
 @click.option(
     "--store-password-file",
     "store_password_file",

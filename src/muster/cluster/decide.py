@@ -249,7 +249,7 @@ def _sentence(view: View, commands: list[Become], held: Mapping[str, str], waiti
     listed = [m for m in view.members if m.listed]
     became = {c.member: c.state for c in commands}
     stand = [m for m in listed if became.get(m.name, m.life.state if m.life else None) == "ready"]
-    absent = {m.name: why for m in stand if (why := _absence(m))}
+    absent = {m.name: why for m in stand if (why := absence(m))}
     return " ".join(
         [
             *_parts(view, commands, held, waiting),
@@ -259,7 +259,7 @@ def _sentence(view: View, commands: list[Become], held: Mapping[str, str], waiti
     )
 
 
-def _absence(member: MemberView) -> str:
+def absence(member: MemberView) -> str:
     """Return what keeps a member that was admitted from serving anything; empty when nothing is known to."""
     if member.kind == "muster" and not member.reports:
         return "is silent"

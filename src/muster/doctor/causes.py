@@ -6,7 +6,7 @@ is a finding itself; what follows from it vanishes with it, and is counted under
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from muster.doctor.matrix import Cell, Entrance
@@ -48,11 +48,17 @@ class Cause:
 
 
 def dead(
-    members: Sequence[str], entrances: Sequence[Entrance], cells: Sequence[Cell], *, is_here_down: bool = False
+    members: Sequence[str],
+    entrances: Sequence[Entrance],
+    cells: Sequence[Cell],
+    *,
+    is_here_down: bool = False,
+    ruby: Container[str] = (),
 ) -> list[Finding]:
     """Return a finding for each member and entrance where nothing answers at all; one for all when no member does.
 
-    ``is_here_down``: this host's own HAProxy is known not to answer, which says it of the first entrance.
+    ``is_here_down``: this host's own HAProxy is known not to answer, which says it of the first entrance. ``ruby``: the
+    members that are Ruby Smart Proxies, which start otherwise.
     """
     silent = [m for m in members if _is_dead(m.lower(), cells)]
     asked = [m for m in members if any(c.path == m.lower() and c.asked for c in cells)]
@@ -63,8 +69,7 @@ def dead(
                 ", ".join(silent),
                 f"None of the {len(silent)} members answers on any port",
                 "The cluster was not started, or this host does not reach the members' network.",
-                "On each member's host: systemctl start muster-member, or muster serve --member NAME; when they run, look "
-                "at the network from here.",
+                f"On each member's host: {_start(silent, ruby)}; when they run, look at the network from here.",
             )
         ]
     else:
@@ -74,8 +79,7 @@ def dead(
                 member,
                 f"{member} answers on none of its ports",
                 "The member is stopped, its host is off, or a firewall lies between.",
-                f"On that host: systemctl status muster-member, or muster serve --member {member}; when it is meant: "
-                f"muster maintenance {member}",
+                f"On that host: {_look(member, ruby)}; when it is meant: muster maintenance {member}",
             )
             for member in silent
         ]
@@ -92,6 +96,21 @@ def dead(
             if _is_dead(entrance.path, cells)
         ]
     return found
+
+
+def _look(member: str, ruby: Container[str]) -> str:
+    if member in ruby:
+        return "systemctl status foreman-proxy"
+    return f"systemctl status muster-member, or muster serve --member {member}"
+
+
+def _start(members: Sequence[str], ruby: Container[str]) -> str:
+    ours = "systemctl start muster-member, or muster serve --member NAME"
+    theirs = "systemctl start foreman-proxy"
+    kinds = {member in ruby for member in members}
+    if kinds == {True, False}:
+        return f"{ours}; of Ruby members {theirs}"
+    return theirs if kinds == {True} else ours
 
 
 def grouped(findings: Iterable[Finding], members: Sequence[str], entrances: Sequence[Entrance]) -> list[Cause]:

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from muster.kernel.errors import Rejected
+from muster.kernel.errors import Misconfigured, Rejected
 from muster.kernel.names import ip_address as parsed_address
 from muster.kernel.names import shown
 from muster.pki import pem as pems
@@ -44,6 +44,14 @@ class Complaint:
 
     def as_json(self) -> dict[str, str]:
         return asdict(self)
+
+
+def unreadable(why: Misconfigured, cause: str, remedy: str) -> Complaint:
+    """Return that a file cannot be read; ``cause`` and ``remedy`` are those of a damaged one."""
+    if isinstance(why.__cause__, PermissionError):
+        cause = "This account may not read it, so nothing is known of its content."
+        remedy = "Run the command as root, or as the account of the services."
+    return Complaint("FILE-UNREADABLE", str(why), cause, remedy)
 
 
 def complaints(

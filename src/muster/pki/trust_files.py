@@ -7,7 +7,7 @@ from pathlib import Path
 from muster.kernel.errors import Misconfigured
 from muster.kernel.files import read_bounded
 from muster.pki import pem as pems
-from muster.pki.complaints import Complaint
+from muster.pki.complaints import Complaint, unreadable
 
 # Whoever put one into a CA file wants it trusted.
 _HOLD_CERTIFICATES = frozenset({"TRUSTED CERTIFICATE", "PKCS7", "CMS", "PKCS #7 SIGNED DATA"})
@@ -22,9 +22,8 @@ def verify_trust_file(path: Path) -> list[Complaint]:
         pems.certificates(pem, f"The CA file {path}")
     except Misconfigured as e:
         return [
-            Complaint(
-                "FILE-UNREADABLE",
-                str(e),
+            unreadable(
+                e,
                 "The file is damaged, or another one; nothing of it is used.",
                 "Copy it again; openssl x509 -noout -subject shows whether a block can be read.",
             )

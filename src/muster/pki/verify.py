@@ -21,7 +21,7 @@ from muster.kernel.names import host_or_address, shown
 from muster.kernel.reasons import spoken
 from muster.pki import pem as pems
 from muster.pki.bundles import Bundle, BundlePaths, BundleRequest
-from muster.pki.complaints import Complaint, complaints
+from muster.pki.complaints import Complaint, complaints, unreadable
 from muster.pki.context import client_context
 from muster.pki.facts import distinguished
 from muster.pki.trust_files import verify_trust_file
@@ -158,7 +158,7 @@ def verify_files(
         more = [c for f in also for c in pems.certificates(read_bounded(f, what="CA file"), f"The CA file {f}")]
     except Misconfigured as e:
         # What the reader may not read this account may not read either, and that is no damage.
-        return found if any(c.code == "FILE-READER" for c in found) else [*found, _unreadable(str(e))]
+        return found if any(c.code == "FILE-READER" for c in found) else [*found, _unreadable(e)]
     if not pems.matches(chain[0], key):
         found.append(_mismatch(at))
     if not set(trusted) <= set(beside):
@@ -530,10 +530,9 @@ def _missing(path: Path, at: BundlePaths) -> Complaint:
     )
 
 
-def _unreadable(sentence: str) -> Complaint:
-    return Complaint(
-        "FILE-UNREADABLE",
-        sentence,
+def _unreadable(why: Misconfigured) -> Complaint:
+    return unreadable(
+        why,
         "The file was damaged, or another file was copied in its place.",
         "Issue the bundle again with: muster certs issue.",
     )

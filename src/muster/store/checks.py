@@ -82,12 +82,26 @@ async def _of_store(opened: Opened, clock: Clock) -> Sequence[Finding]:
                 "STORE-DOWN",
                 "store",
                 str(e),
-                "The database is stopped, unreachable or full, or no member ever started; members go on serving what "
-                "needs no store.",
-                "Start the database; members need no restart.",
+                *_why_down(str(e)),
             )
         ]
     return of_clock(theirs - clock.now().timestamp())
+
+
+def _why_down(sentence: str) -> tuple[str, str]:
+    """Return cause and remedy for what the driver said."""
+    if "FATAL:" in sentence:
+        return (
+            "The database answers and refuses: the role, its password, the database's name or pg_hba.conf, or it is just "
+            "starting or full. Members go on serving what needs no store.",
+            "As the sentence says: store.password_file here and on members, or the role there; who reads the password file "
+            "when it starts is started anew.",
+        )
+    return (
+        "The database is stopped, unreachable or full, or no member ever started; members go on serving what needs no "
+        "store.",
+        "Start the database; members need no restart.",
+    )
 
 
 def of_way(url: Secret) -> list[Finding]:

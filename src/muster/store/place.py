@@ -182,6 +182,12 @@ class Place:
         return connect_timeout_s * max(1, len(self.hosts))
 
     @property
+    def root(self) -> Path | None:
+        """The file of CAs that the database's certificate is verified with; None: none is named, or the system's."""
+        named = self.url.query.get("sslrootcert")
+        return Path(named) if isinstance(named, str) and named not in ("", "system") else None
+
+    @property
     def password(self) -> str | None:
         """What must never appear in a message."""
         named = self.parts.query.get("password")

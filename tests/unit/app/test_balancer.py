@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
+import os
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,7 +31,7 @@ from muster.cluster import checks as cluster_room
 from muster.cluster.file import ClusterFile
 from muster.cluster.observations import Observation
 from muster.doctor.examine import examined
-from muster.kernel.errors import Misconfigured, MusterError, Rejected, Unavailable
+from muster.kernel.errors import Conflict, Misconfigured, MusterError, Rejected, Unavailable
 from muster.kernel.secrets import Secret
 from muster.store.engine import Store, opened
 
@@ -365,3 +368,30 @@ async def test_who_may_have_issued_a_ruby_member_s_certificate_stands_in_one_fil
         await process._followed()
         # HAProxy reads the file anew, though the configuration names the same one.
         assert (joined.read_text(), engine.applied[-1]) == ("ours\nanother site\n", True)
+
+
+async def test_a_second_balancer_and_one_of_no_such_name_leave_the_first_one_s_haproxy_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken_over: list[Path] = []
+
+    class TakesOver:
+        def __init__(self, paths: RuntimePaths, **_: object) -> None:
+            taken_over.append(paths.config)
+            raise Rejected("an HAProxy of an earlier run would be ended now")
+
+    monkeypatch.setattr(app, "HAProxyEngine", TakesOver)
+    options = written(tmp_path)
+    with pytest.raises(MusterError, match="'nosuch' is no balancer; balancers are lb"):
+        await app.balance(replace(options, name="nosuch"))
+    held = os.open(options.run, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    try:
+        with pytest.raises(Conflict, match=f"Another muster balance runs in {options.run}"):
+            await app.balance(options)
+    finally:
+        os.close(held)
+    assert taken_over == []
+    # Whoever ended holds nothing.
+    with pytest.raises(Rejected, match="would be ended now"):
+        await app.balance(options)

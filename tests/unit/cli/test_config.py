@@ -97,7 +97,7 @@ def test_a_database_across_the_network_that_is_not_verified_is_a_warning(tmp_pat
     assert warned(tmp_path, text) == [(4, "store.url")] * count
     said = CliRunner().invoke(muster, ["config", "check", str(tmp_path / "cluster.yaml")]).output
     assert said.count("warning: line 4: store.url: db") == count
-    assert "valid; 1 members" in said
+    assert "valid; 1 member," in said
     assert "geheim" not in said
 
 
@@ -125,7 +125,7 @@ def test_files_that_are_named_and_absent_are_warned_of(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert (code, f"{tmp_path}/none is not on this host" in found[0][2]) == (0, True)
     assert "cluster.yaml: warning: line 4: store.password_file: " in plain
-    assert "valid; 1 members, profile current; 2 warnings" in plain
+    assert "valid; 1 member, profile current; 2 warnings" in plain
 
 
 def test_an_authority_whose_service_is_disabled_is_warned_of(tmp_path: Path) -> None:
@@ -142,6 +142,7 @@ def test_a_file_that_is_no_cluster_file_is_called_so_without_our_own_names(tmp_p
     assert told.return_value == INVALID_SETTINGS
     assert "is not a mapping of settings" in told.output
     assert "ClusterFile" not in told.output
+    assert told.output.endswith("1 problem\n")
 
 
 @pytest.mark.parametrize("command", ["status", "doctor", "parity", "drain"])
@@ -182,14 +183,40 @@ def test_a_first_cluster_file_is_valid_and_replaces_none(tmp_path: Path) -> None
     written = first(file, *two)
     assert written.exit_code == 0, written.output
     assert checked(tmp_path, file.read_text()) == (0, [])
+    # What it writes is no cause for a warning but of the files that are still to be brought.
+    assert [where for _, where, why in said(tmp_path, file.read_text())[1] if "is not on this host" not in why] == []
     cluster, _ = load(file)
     assert [(m.id, str(m.name), m.address) for m in cluster.members] == [
         (1, "proxy01.test", "192.0.2.11"), (2, "proxy02.test", "192.0.2.12"),
     ]  # fmt: skip
-    assert cluster.store.url.reveal() == "postgresql://muster@192.0.2.10/muster"
+    assert cluster.store.url.reveal() == (
+        "postgresql://muster@192.0.2.10/muster?sslmode=verify-full&sslrootcert=/etc/muster/db-ca.pem"
+    )
     assert (cluster.foreman.trusted_hosts, file.read_text() in dry.output) == (("foreman.test",), True)
     assert isinstance(first(file, *two).exception, Conflict)
     assert first(file, *two, "--force", "--json").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://u:geheim@db/x", "postgresql://u@db/x?password=geheim", "mysql://u:geheim@db"]
+)
+def test_a_first_cluster_file_takes_no_password_from_the_list_of_processes(tmp_path: Path, url: str) -> None:
+    file = tmp_path / "cluster.yaml"
+    told = first(file, "--member", "proxy01.test=192.0.2.11", "--store", url)
+    assert (told.exit_code, file.exists()) == (2, False)
+    assert "geheim" not in told.output
+
+
+def test_an_absent_file_that_the_database_is_verified_with_is_warned_of(tmp_path: Path) -> None:
+    there = tmp_path / "db-ca.pem"
+    url = f"postgresql://u@db/x?sslmode=verify-full&sslrootcert={there}"
+    text = CLUSTER.replace("sqlite:////var/muster.db", url) + f"{OFF}}}\n"
+    code, found, _ = said(tmp_path, text)
+    assert (code, [(line, where) for line, where, _ in found]) == (0, [(4, "store.url")])
+    assert f"sslrootcert {there} is not on this host" in found[0][2]
+    there.write_text("x")
+    assert said(tmp_path, text)[1] == []
+    assert said(tmp_path, text.replace(str(there), "system"))[1] == []
 
 
 def test_a_first_cluster_of_ruby_members_needs_no_postgresql(tmp_path: Path) -> None:
@@ -214,17 +241,23 @@ def test_a_name_that_would_change_the_file_is_refused(tmp_path: Path, name: str)
 
 
 @pytest.mark.parametrize(
-    ("url", "mode"),
-    [
-        ("postgresql://muster:hunter2@db.test/muster", 0o600),
-        ("postgresql://db.test/muster?user=muster&password=hunter2", 0o600),
-        ("postgresql://muster@db.test/muster", 0o644),
-    ],
+    "url",
+    ["postgresql://muster:hunter2@db.test/muster", "postgresql://db.test/muster?user=muster&password=hunter2"],
 )
-def test_a_first_cluster_file_with_a_password_is_for_its_owner_alone(tmp_path: Path, url: str, mode: int) -> None:
+def test_a_password_in_the_stores_url_is_refused_on_the_command_line_and_hidden_from_a_file(
+    tmp_path: Path, url: str
+) -> None:
     file = tmp_path / "cluster.yaml"
-    assert first(file, "--member", "proxy01.test=192.0.2.11", "--store", url).exit_code == 0
-    assert file.stat().st_mode & 0o777 == mode
+    refused = first(file, "--member", "proxy01.test=192.0.2.11", "--store", url)
+    assert (refused.exit_code, file.exists(), "hunter2" in refused.output) == (2, False, False)
+    file.write_text(CLUSTER.replace("sqlite:////var/muster.db", url) + f"{OFF}}}\n")
     told = CliRunner().invoke(muster, ["config", "show", "--cluster", str(file)])
     assert "hunter2" not in told.output
     assert url.replace("hunter2", "***") in told.output
+
+
+def test_a_first_cluster_file_is_for_everybody_to_read(tmp_path: Path) -> None:
+    file = tmp_path / "cluster.yaml"
+    url = "postgresql://muster@db.test/muster"
+    assert first(file, "--member", "proxy01.test=192.0.2.11", "--store", url).exit_code == 0
+    assert file.stat().st_mode & 0o777 == 0o644

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from muster.cli import muster
 from muster.cli.drain import _shut, reported, who
 from muster.cluster.file import ClusterFile
-from muster.cluster.life import changed
+from muster.cluster.life import changed, life_of
 from muster.cluster.observations import Observation, Observed, Opinion, told
 from muster.cluster.roster import Report, Roster
 from muster.kernel.errors import Conflict, MusterError, Rejected
@@ -126,6 +126,8 @@ def test_a_member_is_added_with_a_dot_at_its_end_and_without(file: Path) -> None
 
 def test_a_dry_run_refuses_what_the_steward_would_refuse(file: Path) -> None:
     text = file.read_text().replace("address: 127.0.0.12}", "address: 127.0.0.12, kind: foreman}")
+    # Whatever answers on port 8000 of this machine is taken for a Ruby member's anaconda.
+    text = text.replace("services: {", "services: {anaconda: {enabled: false}, ")
     file.write_text(text + "balancers: [{name: lb, address: 127.0.0.9, bind: 127.0.0.9}]\n")
     opinions: dict[str, dict[str, Opinion]] = {
         "proxy01.test": {"smartproxy": "up"}, "proxy02.test": {"smartproxy": "down"},
@@ -181,3 +183,36 @@ def test_an_added_member_s_needs_are_listed_whole(file: Path) -> None:
 def test_what_is_left_to_do_comes_after_it_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     reported({"done": True, "steps": ["copy"], "sentence": "What is left to do:", "steps_follow": True}, False)
     assert capsys.readouterr().out == "What is left to do:\n  1. copy\n"
+
+
+def test_a_dead_member_is_not_called_ready(file: Path) -> None:
+    text = file.read_text().replace("address: 127.0.0.12}", "address: 127.0.0.12, kind: foreman}")
+    file.write_text(text + "balancers: [{name: lb, address: 127.0.0.9, bind: 127.0.0.9}]\n")
+
+    async def prepare(beats: bool, **opinion: Opinion) -> None:
+        async with opened(Secret(f"sqlite:///{file.parent / 'store.db'}")) as store:
+            ready = {"smartproxy": {"state": "ready", "reason": ""}}
+            said = Report("proxy01.test", 1, "1", "1", "h", 1, "ready", "", {}, ready, {})
+            if beats:
+                await Roster(store).beat(said, first=True)
+            opinions = {f"{name}.test": {"smartproxy": what} for name, what in opinion.items()}
+            async with store.write() as uow:
+                await told(uow, Observation("lb", "HAProxy", opinions=opinions, held=[]))
+                for name in opinions:
+                    if await life_of(uow, name) is None:
+                        await changed(uow, name, "ready", reason="", expected=0)
+
+    def said(member: str) -> tuple[int, str]:
+        result = run(file, "ready", member, "--wait", "0")
+        return result.return_value, result.output
+
+    asyncio.run(prepare(False, proxy01="up", proxy02="down"))
+    code, output = said("proxy01")
+    assert code == 4
+    assert "proxy01.test is not ready: it is silent after 0 s; the wish stands." in output
+    code, output = said("proxy02")
+    assert code == 4
+    assert "proxy02.test is not ready: it fails every check after 0 s" in output
+    asyncio.run(prepare(True, proxy01="up", proxy02="up"))
+    assert said("proxy01") == (0, "proxy01.test is ready.\n")
+    assert said("proxy02") == (0, "proxy02.test is ready.\n")

@@ -6,7 +6,7 @@ from typing import Any
 import click
 import pytest
 
-from muster.cli.options import Days, Host, Reason, Seconds, one_line, print_json
+from muster.cli.options import Days, Host, Reason, Seconds, line, one_line, print_json, print_parts
 
 
 @pytest.mark.parametrize(("text", "days"), [("1", 1), ("30", 30), ("30d", 30), ("0036500d", 36_500), (825, 825)])
@@ -48,6 +48,19 @@ def test_a_reason_is_one_line_that_every_terminal_shows_as_it_is(text: str) -> N
     assert str(raised.value).isprintable()
     for good in ("", "upgrade to 3.2 — Größe ändern", "x" * 200):
         assert Reason().convert(good, None, None) == good
+
+
+@pytest.mark.parametrize(("terminal", "lines"), [(False, 1), (True, 3)])
+def test_a_sentence_is_one_line_where_programs_read_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], terminal: bool, lines: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("rich.console.Console.is_terminal", terminal)
+    print_parts(lambda width: [line(f"{width} columns: " + "a sentence with a name in it " * 6)])
+    told = capsys.readouterr().out
+    assert told.startswith("80 columns: a sentence")
+    assert len(told.splitlines()) == lines
 
 
 def test_what_others_said_is_one_line_and_stays_readable() -> None:

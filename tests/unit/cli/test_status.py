@@ -40,6 +40,18 @@ def test_reasons_notes_and_sentences_are_shown_and_not_obeyed() -> None:
     assert said.replace("\n", "").isprintable()
 
 
+def test_without_the_store_nobody_is_said_never_to_have_reported() -> None:
+    def said(trouble: str) -> str:
+        return printed(status.shown({
+            "cluster": "demo", "address": "proxy.test", "members": [], "services": [], "steward": {"sentence": "", "by": ""},
+            "store": {"ok": not trouble, "trouble": trouble}, "balancers": [{"name": "lb1", "said": None, "unchecked": []}],
+            "balancer": {"ok": True, "trouble": "", "servers": [], "connections": 0},
+        }))  # fmt: skip
+
+    assert "Balancer lb1 never reported." in said("")
+    assert "never reported" not in said("The store (x) did not carry out a read: connection refused")
+
+
 def test_the_doctors_findings_and_cells_are_shown_and_not_obeyed() -> None:
     entrance = {"path": "balancer", "host": "127.0.0.1", "words": "through the balancer"}
     found = {

@@ -78,6 +78,20 @@ def test_a_balancer_that_is_not_there_is_one_error_and_haproxy_s_own_socket_know
     assert told(cells("balancer"), down) == [("BALANCER-DOWN", "HAProxy", 0, 2)]
 
 
+def test_a_ruby_member_is_not_started_with_our_own_commands() -> None:
+    def remedy(ruby: set[str], *down: str) -> str:
+        (finding,) = dead(MEMBERS, [], cells(*down), ruby=ruby)
+        return finding.remedy
+
+    everybody = tuple(m.lower() for m in MEMBERS)
+    assert "foreman-proxy" in remedy({MEMBERS[1]}, "proxy02.test")
+    assert "muster-member" not in remedy({MEMBERS[1]}, "proxy02.test")
+    assert "foreman-proxy" not in remedy({MEMBERS[0]}, "proxy02.test")
+    assert "muster-member" not in remedy(set(MEMBERS), *everybody)
+    assert "foreman-proxy" not in remedy(set(), *everybody)
+    assert "of Ruby members systemctl start foreman-proxy" in remedy({MEMBERS[0]}, *everybody)
+
+
 def test_a_dead_store_comes_first_and_what_quotes_it_follows() -> None:
     words = "The store (postgresql muster@db/muster) did not carry out a read: connection refused"
     store = Finding("STORE-DOWN", "store", words, "stopped", "start it")

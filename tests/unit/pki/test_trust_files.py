@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import errno
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from muster.kernel.errors import Misconfigured
 from muster.pki import pem as pems
 from muster.pki.authority import ClusterCA
+from muster.pki.bundles import BundleRequest, write
 from muster.pki.trust_files import verify_trust_file
+from muster.pki.verify import verify_files
 
 
 @pytest.fixture
@@ -59,6 +63,31 @@ def test_a_block_that_cannot_be_read_is_the_one_that_is_named(ca: str, tmp_path:
     (found,) = verify_trust_file(file)
     assert found.code == "FILE-UNREADABLE"
     assert f"block 2 (line {ca.count(chr(10)) + 1}, CERTIFICATE); remove it, or copy it again" in found.sentence
+
+
+def test_a_file_that_this_account_may_not_read_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = datetime.now(UTC)
+    at = write(
+        ClusterCA.create(tmp_path, "demo", now=now).issue(BundleRequest("member", "proxy01.test"), now=now), tmp_path
+    )
+    opened = Path.open
+
+    def refused(path: Path, *arguments: Any, **named: Any) -> Any:
+        if path in (at.key, tmp_path / "ca.pem"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, *arguments, **named)
+
+    monkeypatch.setattr(Path, "open", refused)
+    found = [
+        *verify_files(at, tmp_path / "ca.pem", ["proxy01.test"], now), *verify_trust_file(tmp_path / "ca.pem")
+    ]  # fmt: skip
+    assert [c.code for c in found] == ["FILE-UNREADABLE"] * 2
+    for complaint in found:
+        assert "may not read" in complaint.cause
+        assert "damaged" not in complaint.cause
+        assert "as root" in complaint.remedy
 
 
 def test_a_file_without_any_plain_certificate_says_what_it_holds_instead() -> None:
