@@ -138,7 +138,7 @@ async def _admitted(ca: PuppetCA, request: Request, path: str) -> tuple[Call, st
             raise Refusal(_forbidden(request, path)) from None
     if rule.who != "anyone" and presented is None:
         raise Refusal(_forbidden(request, path))
-    if rule.who == "administrator" and (presented is None or not ca.holds_authority(presented)):
+    if rule.who == "administrator" and (presented is None or not await ca.holds_authority(presented)):
         raise Refusal(_forbidden(request, path))
     return _routed(request, path)
 

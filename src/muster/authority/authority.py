@@ -559,13 +559,21 @@ class PuppetCA:
         short = made([r for r in revoked if r.certname in infra]) if infra else ""
         return made(revoked), short, (now + ttl).timestamp()
 
-    def holds_authority(self, presented: bytes) -> bool:
-        """Whether a certificate may sign and revoke: one we issued, with an administrator's name or ``pp_cli_auth``."""
+    async def holds_authority(self, presented: bytes) -> bool:
+        """Whether a certificate may sign and revoke: one we issued, with an administrator's name or ``pp_cli_auth``.
+
+        A bare name counts only with a certificate that the ledger knows: whoever has a signer sign unasked, signs one that
+        stands nowhere, and could not be revoked by name.
+
+        Raises:
+            Unavailable: the store did not answer.
+        """
         certificate = x509.load_der_x509_certificate(presented)
         # TLS also takes what another CA below the same root issued, and that one gives out names as it likes.
         if not self.issued(certificate):
             return False
-        if profile.common_name(certificate.subject) in self.settings.administrators:
+        name = profile.common_name(certificate.subject)
+        if name in self.settings.administrators and await self._ledger.knows(name, certificate.serial_number):
             return True
         return any(e.oid == PP_CLI_AUTH and e.value.public_bytes() == _CLI_AUTH for e in certificate.extensions)
 

@@ -371,6 +371,14 @@ class Ledger:
                 raise NotFound(f"{certname} has no certificate request")
             await self.record(uow, "rejected", certname, actor=actor)
 
+    async def knows(self, certname: str, serial: int) -> bool:
+        """Whether a certificate of that name and serial was written down."""
+        query = select(certificates.c.serial).where(
+            certificates.c.certname == certname, certificates.c.serial == serial_text(serial)
+        )
+        async with self._store.read() as uow:
+            return (await uow.connection.execute(query)).first() is not None
+
     async def is_revoked(self, serial: int) -> bool:
         """Whether a serial is revoked, now and everywhere."""
         async with self._store.read() as uow:

@@ -148,13 +148,12 @@ class Server:
                 if connection.stalled(now):
                     connection.transport.abort()
                 elif connection.expired(now):
-                    # An idle connection is closed politely; one that is still sending its headers, or takes nothing of
-                    # its reply, gets no more time.
-                    idle = connection.cycle is not None and connection.cycle.response_complete
-                    if idle and not connection.has_unsent:
-                        connection.transport.close()
-                    else:
+                    # An idle connection is closed politely; one that is still sending its headers gets no more time. One
+                    # that still takes its reply is no idle one: it has as long as it goes on.
+                    if connection.cycle is None or not connection.cycle.response_complete:
                         connection.transport.abort()
+                    elif not connection.has_unsent:
+                        connection.transport.close()
             self.metrics.held.set(self.application.budget.held_bytes)
             for listener in self._listeners:
                 self.metrics.connections.labels(listener.name).set(listener.open)

@@ -153,7 +153,7 @@ async def test_a_reserved_name_is_signed_by_an_administrator(store: Store, home:
         assert not await ca.submit("admin.example.net", asks, source="192.0.2.1")
         await ca.sign("admin.example.net", actor="test")
         made = x509.load_pem_x509_certificate((await ca.certificate("admin.example.net")).encode())
-        assert ca.holds_authority(made.public_bytes(Encoding.DER))
+        assert await ca.holds_authority(made.public_bytes(Encoding.DER))
 
 
 async def test_foremans_host_is_reserved_where_its_url_alone_names_it(store: Store) -> None:
