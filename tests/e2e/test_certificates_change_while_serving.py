@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator
 
 import pytest
+from cryptography import x509
 
 from muster.pki.bundles import paths
 from tests.servers.local import Local, load, presented_serial, shown, until
@@ -18,6 +19,16 @@ pytestmark = pytest.mark.anyio
 async def reissued_afterwards(local: Local) -> AsyncIterator[None]:
     yield
     assert (await local.cli("certs", "issue", "--all", "--drop-names")).code == 0
+
+    async def are_presented() -> bool:
+        return await serials(local) == [await asyncio.to_thread(serial_on_disk, local, name) for name in local.names]
+
+    # A member looks at its files every second; the next test begins with what it presents.
+    await until(are_presented, "every member presents its new certificate")
+
+
+def serial_on_disk(local: Local, member: str) -> int:
+    return x509.load_pem_x509_certificate(paths(local.pki, "member", member).certificate.read_bytes()).serial_number
 
 
 async def serials(local: Local) -> list[int]:
