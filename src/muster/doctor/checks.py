@@ -149,13 +149,14 @@ class Patient:
         given = self.cluster.features.get("dns")
         if given is None:
             return []
-        # Imported where there is something to ask: a DNS library takes its time.
-        from muster.features.dns import checks as dns
         from muster.features.dns.settings import DNSSettings
 
         settings = DNSSettings.model_validate(given)
-        if not settings.enabled:
+        if not settings.enabled or settings.provider == "memory":
             return []
+        # Imported where there is something to ask: a DNS library takes its time.
+        from muster.features.dns import checks as dns
+
         return dns.checks(settings, (self.cluster.address, *(m.name for m in self.cluster.members)), self._context)
 
     def _usable(self) -> Credentials | None:

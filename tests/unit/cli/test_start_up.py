@@ -75,6 +75,24 @@ def test_who_asks_once_loads_no_server_and_no_great_client(command: str, tmp_pat
     assert loaded & set(NEVER) == set()
 
 
+@pytest.mark.parametrize(
+    ("settings", "needed"),
+    [
+        ("{provider: memory}", set()),
+        ("{nsupdate: {server: 127.0.0.11, port: 1}}", {"dns"}),
+        ("{provider: smart_proxy, smart_proxy: {url: 'https://127.0.0.11:1'}}", {"dns", "aiohttp"}),
+    ],
+)
+def test_the_doctor_loads_what_asks_the_dns_server_where_there_is_one(
+    settings: str, needed: set[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "cluster.yaml"
+    file.write_text(CLUSTER.format(store=tmp_path / "store.db") + f"features: {{dns: {settings}}}\n")
+    ClusterCA.create(tmp_path / "pki", "demo", now=datetime.now(UTC))
+    _, loaded = loaded_by("doctor", "--json", "--cluster", str(file), "--run", str(tmp_path))
+    assert loaded & {"dns", "aiohttp"} == needed
+
+
 def test_help_loads_no_command() -> None:
     code, loaded = loaded_by("--help")
     assert code == 0

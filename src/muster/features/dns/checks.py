@@ -19,7 +19,6 @@ from muster.features.dns.contract import RecordType
 from muster.features.dns.providers import nsupdate
 from muster.features.dns.providers.nsupdate import NSUpdateDNS
 from muster.features.dns.settings import DNSSettings, NSUpdateSettings, SmartProxySettings
-from muster.foreman import smart_proxy
 from muster.kernel.errors import Denied, Misconfigured, MusterError, NotFound, Rejected, Unavailable
 from muster.kernel.findings import Check, Finding
 from muster.kernel.names import FQDN
@@ -173,6 +172,9 @@ async def _of_zone(server: NSUpdateDNS, zone: FQDN) -> Finding | None:
 
 
 async def _of_smart_proxy(settings: SmartProxySettings, context: ssl.SSLContext | None) -> Sequence[Finding]:
+    # An HTTP client takes longer to load than all else that the doctor does about DNS.
+    from muster.foreman import smart_proxy
+
     if context is None:
         return []
     name = str(settings.server_name) if settings.server_name else None
