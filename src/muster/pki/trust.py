@@ -112,8 +112,11 @@ def _lists(text: bytes, path: Path) -> list[x509.CertificateRevocationList]:
     for part in text.split(begin)[1:]:
         body, ended, _ = part.partition(end)
         try:
-            found.append(x509.load_pem_x509_crl(begin + body + end if ended else b""))
-        except ValueError as e:
+            one = x509.load_pem_x509_crl(begin + body + end if ended else b"")
+            # Read lazily; what could not be looked at later is refused now.
+            _ = one.issuer, one.next_update_utc, one.extensions
+            found.append(one)
+        except (ValueError, TypeError, x509.DuplicateExtension) as e:
             raise Misconfigured(f"The revocation list {path} cannot be read: {e}") from e
     if not found:
         raise Misconfigured(f"The revocation list {path} is not PEM: it holds no line BEGIN X509 CRL")

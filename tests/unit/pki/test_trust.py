@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 from datetime import timedelta
 from pathlib import Path
 
@@ -105,11 +106,20 @@ def test_a_strangers_list_is_passed_over_and_alone_is_refused(ours: CA, theirs: 
         RevocationLists.read(file, trust)
 
 
+def pem_bytes(pem: bytes) -> bytes:
+    return base64.b64decode(b"".join(pem.splitlines()[1:-1]))
+
+
 @pytest.mark.parametrize("content", [b"", b"junk", b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n"])
 def test_a_file_that_is_no_list_is_named(ours: CA, tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "crl.pem"
     file.write_bytes(content)
     with pytest.raises(Misconfigured, match=f"The revocation list {file} "):
+        RevocationLists.read(file, Trust((ours.certificate,)))
+    # A name that is no text, which the library finds out when it is looked at.
+    der = pem_bytes(ours.list(5)).replace(b"\x0c\x04ours", b"\x0c\x04\xff\xff\xff\xff")
+    file.write_bytes(b"-----BEGIN X509 CRL-----\n" + base64.encodebytes(der) + b"-----END X509 CRL-----\n")
+    with pytest.raises(Misconfigured, match="cannot be read"):
         RevocationLists.read(file, Trust((ours.certificate,)))
     file.write_bytes(ours.list(5)[:-30])
     with pytest.raises(Misconfigured, match="cannot be read"):
