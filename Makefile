@@ -23,7 +23,7 @@ demo: setup packages-demo ## Run a three-member cluster behind real HAProxy and 
 
 test: setup packages-test ## Check everything and run all tests (MUSTER_NO_SKIPS=1: a missing server is a failure).
 	@$(MAKE) --no-print-directory check
-	@MUSTER_NO_SKIPS=$(MUSTER_NO_SKIPS) $(RUN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
+	@MUSTER_NO_SKIPS=$(MUSTER_NO_SKIPS) WORKERS=$(WORKERS) scripts/tested $(TESTS)
 
 chaos: setup packages-test ## Run the fault matrix for ROUNDS rounds with random seeds and print the table.
 	@$(RUN)/python -m tests.faults --rounds $(or $(ROUNDS),1) $(if $(SEED),--seed $(SEED)) $(ARGS)

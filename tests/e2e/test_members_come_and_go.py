@@ -120,7 +120,12 @@ async def test_a_member_comes_and_goes_under_load_and_serves_nobody_before_its_c
             await asyncio.sleep(2)
             state = (await local.servers())[FOURTH]
             assert not state.takes_traffic
-            assert (await local.servers("smartproxy_panic"))[FOURTH].status == "DRAIN"
+
+            async def is_drained_in_a_panic() -> bool:
+                return (await local.servers("smartproxy_panic"))[FOURTH].status == "DRAIN"
+
+            # The steward decides in one beat, the balancer learns of it in another.
+            await until(is_drained_in_a_panic, "the newcomer takes nothing when every check fails, either")
             assert (await lives(local))[FOURTH] == "joining"
 
             async with served(local, FOURTH):
