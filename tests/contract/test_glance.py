@@ -33,7 +33,7 @@ from muster.store.reading import Query, Readable, Reading
 from muster.store.schema import HEAD
 from muster.store.tables import log_records
 from tests.servers import puppetca
-from tests.servers.member import free_port
+from tests.servers.ports import free_port
 from tests.servers.postgresql import PostgreSQL
 
 pytestmark = pytest.mark.anyio

@@ -54,7 +54,8 @@ from muster.policy.settings import PolicySettings
 from muster.store.engine import opened as store_opened
 from tests.servers import member, puppetca, puppetserver
 from tests.servers.client import Place
-from tests.servers.member import Member, free_port
+from tests.servers.member import Member
+from tests.servers.ports import free_port
 from tests.servers.puppetserver import Puppetserver
 from tests.unit.edge.calls import request
 

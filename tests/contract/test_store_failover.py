@@ -31,6 +31,15 @@ def url_of(pair: tuple[PostgreSQL, PostgreSQL], database: str) -> Secret:
     return Secret(f"postgresql://muster:{PASSWORD}@{hosts}/{database}?target_session_attrs=read-write")
 
 
+def promote_alone(standby: PostgreSQL) -> None:
+    """Make it the primary. Nobody follows it yet; waiting for a follower is the operator's to end."""
+    standby.promote()
+    with psycopg.connect(standby.url("postgres"), autocommit=True) as connection:
+        connection.execute("SET synchronous_commit = local")
+        connection.execute("ALTER SYSTEM SET synchronous_standby_names = ''")
+        connection.execute("SELECT pg_reload_conf()")
+
+
 async def write(store: Store, message: str) -> None:
     async with store.write() as uow:
         record = {"member": "proxy01", "timestamp": 1.0, "level": "INFO", "message": message}
@@ -63,12 +72,7 @@ async def test_after_the_primary_died_the_open_store_writes_to_the_promoted_stan
         primary.kill()
         with pytest.raises(Unavailable):
             await write(store, "nobody takes it")
-        standby.promote()
-        # Nobody follows the new primary yet; waiting for one is the operator's to end.
-        with psycopg.connect(standby.url("postgres"), autocommit=True) as connection:
-            connection.execute("SET synchronous_commit = local")
-            connection.execute("ALTER SYSTEM SET synchronous_standby_names = ''")
-            connection.execute("SELECT pg_reload_conf()")
+        promote_alone(standby)
         await write_until_it_lands(store, "after")
         assert {"acknowledged", "after"} <= await written(store) <= {"acknowledged", "after", "nobody takes it"}
         assert store.trouble is None
@@ -97,11 +101,7 @@ async def test_a_fenced_primary_that_still_runs_is_left_for_the_one_that_takes_w
         await is_refused()
         with pytest.raises(Unavailable, match="default_transaction_read_only"):
             await write(store, "past the fence")
-        standby.promote()
-        with psycopg.connect(standby.url("postgres"), autocommit=True) as connection:
-            connection.execute("SET synchronous_commit = local")
-            connection.execute("ALTER SYSTEM SET synchronous_standby_names = ''")
-            connection.execute("SELECT pg_reload_conf()")
+        promote_alone(standby)
         await write_until_it_lands(store, "after")
         found = await written(store)
         assert {"before", "after"} <= found

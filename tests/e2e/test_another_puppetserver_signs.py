@@ -22,7 +22,7 @@ from cryptography import x509
 from muster.authority import profile, transfer
 from muster.pki.authority import ClusterCA
 from muster.pki.bundles import BundleRequest, write
-from tests.servers import puppetserver
+from tests.servers import ports, puppetserver
 from tests.wire import golden as recordings
 
 pytestmark = pytest.mark.anyio
@@ -94,8 +94,8 @@ def site(tmp_path: Path, needs: Callable[[str], None]) -> Site:
     found = Site(
         tmp_path,
         recordings.directory("puppet-ca"),
-        puppetserver.free_port(CLUSTER_ADDRESS),
-        puppetserver.free_port(NEW_ADDRESS),
+        ports.free_port(CLUSTER_ADDRESS),
+        ports.free_port(NEW_ADDRESS),
     )
     ca = ClusterCA.create(tmp_path / "pki", "promoted", now=datetime.now(UTC))
     write(ca.issue(BundleRequest("balancer", "balancer"), now=datetime.now(UTC)), tmp_path / "pki")

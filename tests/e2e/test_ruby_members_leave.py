@@ -25,7 +25,7 @@ from muster.pki.bundles import BundlePaths, BundleRequest, write
 from tests.servers import ruby
 from tests.servers.client import Place
 from tests.servers.local import until
-from tests.servers.puppetserver import free_port
+from tests.servers.ports import free_port
 from tests.servers.ruby import RubyProxy, feature
 
 pytestmark = pytest.mark.anyio

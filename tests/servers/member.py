@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import random
-import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +25,7 @@ from muster.pki import bundles
 from muster.pki.authority import ClusterCA, ca_paths, new_key
 from muster.pki.bundles import Bundle, BundlePaths, BundleRequest, KeyKind
 from tests.servers.client import Answer, Place, ask, tls_client
+from tests.servers.ports import free_port
 
 CLUSTER_ADDRESS = "proxy.example.com"
 TRUSTED = "foreman.example.com"
@@ -173,15 +172,6 @@ class Member:
         """Call a function, or await a coroutine function, on the member's loop."""
         assert self._portal is not None, f"{self.name} is stopped"
         return self._portal.call(call, *arguments)
-
-
-def free_port(address: str) -> int:
-    """Return a port that is free there, below those the kernel gives to clients, who could have it a moment later."""
-    while True:
-        port = random.SystemRandom().randrange(11_000, 32_000)
-        with socket.socket() as s, contextlib.suppress(OSError):
-            s.bind((address, port))
-            return port
 
 
 def made(

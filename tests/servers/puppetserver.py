@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import time
@@ -18,6 +16,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
+
+from tests.servers.ports import free_port
 
 JAR = Path("/usr/share/puppetserver/puppetserver.jar")
 _ETC = Path("/etc/puppet/puppetserver")
@@ -210,15 +210,6 @@ def _await_answer(process: subprocess.Popen[bytes], address: str, port: int, dir
 
 def _tail(directory: Path) -> str:
     return (directory / "puppetserver.log").read_text("utf-8", "replace")[-3000:]
-
-
-def free_port(address: str) -> int:
-    """Return a port that is free there, below those the kernel gives to clients, who could have it a moment later."""
-    while True:
-        port = random.SystemRandom().randrange(11_000, 32_000)
-        with socket.socket() as s, contextlib.suppress(OSError):
-            s.bind((address, port))
-            return port
 
 
 def missing() -> str | None:

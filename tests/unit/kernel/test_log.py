@@ -242,15 +242,15 @@ def test_what_libraries_log_takes_our_form_in_measure() -> None:
     rings, stream = LogRings(100, 10), io.StringIO()
     log.configure(rings=rings, form="json", stream=stream)
     for n in range(50):
-        logging.getLogger("some.library").warning("Found invalid character %s", n)
+        logging.getLogger("third.party").warning("Found invalid character %s", n)
     try:
         raise OSError("gone")
     except OSError:
-        logging.getLogger("some.library").exception("It broke")
+        logging.getLogger("third.party").exception("It broke")
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert len(lines) == 11
     assert lines[0]["event"] == "Found invalid character 0"
-    assert (lines[0]["room"], lines[0]["level"]) == ("some.library", "warning")
+    assert (lines[0]["room"], lines[0]["level"]) == ("third.party", "warning")
     assert "OSError: gone" in lines[-1]["exception"]
     assert [r.level for r in rings.records()] == ["WARN"] * 10 + ["ERROR"]
 
@@ -286,7 +286,7 @@ def test_a_record_has_a_greatest_length_with_its_backtrace(kept: log.LogRings) -
 
 def test_a_library_that_slips_in_its_words_is_heard_and_goes_on(kept: log.LogRings) -> None:
     # Not by its logger: pytest's own handlers raise.
-    slip = logging.LogRecord("some.library", logging.WARNING, __file__, 1, "%d of %d", ("one",), None)
+    slip = logging.LogRecord("third.party", logging.WARNING, __file__, 1, "%d of %d", ("one",), None)
     log._libraries.emit(slip)
     (record,) = kept.records()
     assert record.message.startswith("%d of %d, of which the values cannot be said (TypeError)")
