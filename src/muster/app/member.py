@@ -822,7 +822,9 @@ async def serve(options: MemberOptions) -> None:
         as :func:`member_opened`.
     """
     loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
+    stop, hung_up = asyncio.Event(), asyncio.Event()
+    # From the first: a listener answers before the member is open, and an unheeded HUP ends the process.
+    loop.add_signal_handler(signal.SIGHUP, hung_up.set)
     access_log = AccessLog(options.log_form, options.member)
     async with member_opened(options, access_log=access_log) as process:
         signals = [signal.SIGTERM, signal.SIGINT]
@@ -830,6 +832,8 @@ async def serve(options: MemberOptions) -> None:
             loop.add_signal_handler(number, stop.set)
         log.follow_loop(loop)
         loop.add_signal_handler(signal.SIGHUP, process.reload_certificates)
+        if hung_up.is_set():
+            process.reload_certificates()
         _notify("READY=1")
         await stop.wait()
         _notify("STOPPING=1")
