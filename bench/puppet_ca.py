@@ -20,12 +20,12 @@ from bench import bootstraps, processes
 from bench.bootstraps import Place, Requests
 from bench.figures import Figure, Findings
 from muster.app.settings import loaded
-from muster.authority import profile
 from muster.authority.authority import PuppetCA, entry_of
 from muster.authority.autosign import Autosign
-from muster.authority.founding import Founding, founded
-from muster.authority.ledger import Ledger, certificate_row
-from muster.authority.profile import Issuer
+from muster.authority.ledger.ledger import Ledger, certificate_row
+from muster.authority.moves.founding import Founding, founded
+from muster.authority.x509 import profile
+from muster.authority.x509.profile import Issuer
 from muster.cli import local
 from muster.cluster.file import Authority
 from muster.kernel.clock import SystemClock
@@ -215,7 +215,7 @@ async def _grown(findings: Findings, directory: Path, *, quick: bool) -> None:
                 taken = [await _timed_ms(partial(ca.clean, names, actor="bench"))]
                 findings.figures.append(Figure("clean of 1 000 at once", "ms", taken))
     key, issuer = _quick_ca()
-    from muster.authority.ledger import Revoked
+    from muster.authority.ledger.ledger import Revoked
 
     now = datetime.now(UTC)
     entries = [Revoked(profile.random_serial(), now, None) for _ in range(50_000)]
@@ -239,7 +239,7 @@ def _quick_ca() -> tuple[Any, Issuer]:
 @contextlib.asynccontextmanager
 async def _filled(file: Path, size: int) -> AsyncIterator[PuppetCA]:
     """Hold a CA with so many certificates: one is made, and written down under many names and serials."""
-    from muster.authority import csr
+    from muster.authority.x509 import csr
 
     key, issuer = _quick_ca()
     _, pem = Requests("seed").take(1)[0]

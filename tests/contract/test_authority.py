@@ -15,10 +15,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import insert, inspect, select, text
 
-from muster.authority import csr, own
+from muster.authority import own
 from muster.authority.authority import PuppetCA
 from muster.authority.autosign import Autosign
-from muster.authority.ledger import Ledger
+from muster.authority.ledger.ledger import Ledger
+from muster.authority.x509 import csr
 from muster.cluster.file import Authority
 from muster.kernel.clock import FakeClock
 from muster.kernel.errors import Conflict, Denied, Misconfigured, MusterError, NotFound, Rejected, Unavailable

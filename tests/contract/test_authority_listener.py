@@ -15,9 +15,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from prometheus_client import CollectorRegistry
 
-from muster.authority import api, csr, own, profile
+from muster.authority import api, own
 from muster.authority.authority import PuppetCA
 from muster.authority.own import OwnFiles
+from muster.authority.x509 import csr, profile
 from muster.cluster.file import Authority, own_certname
 from muster.cluster.file import Edge as Limits
 from muster.edge import health

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from muster.balancer import keepalived
 from muster.balancer.haproxy import binary as binaries
 from muster.balancer.haproxy.render import RuntimePaths
 from muster.balancer.haproxy.render import rendered as haproxy_rendered
-from muster.balancer.keepalived import CHECK_SCRIPT, CheckPaths
 from muster.balancer.model import modelled
 from muster.cluster.file import ClusterFile
+from muster.derived import keepalived
+from muster.derived.keepalived import CHECK_SCRIPT, CheckPaths
 from muster.kernel.process import run
 from muster.kernel.settings import parse
 from tests.servers.namespaces import DEVICE, Host, segment

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from muster.balancer import nginx
 from muster.balancer.haproxy import binary as binaries
 from muster.balancer.haproxy.render import RuntimePaths
 from muster.balancer.haproxy.render import rendered as haproxy_rendered
 from muster.balancer.model import modelled
-from muster.balancer.nginx import NginxPaths
 from muster.cluster.file import ClusterFile
+from muster.derived import nginx
+from muster.derived.nginx import NginxPaths
 from muster.kernel.errors import Rejected
 from muster.kernel.settings import parse
 from tests.servers.haproxy import Pki, call, free_ports, member

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
-from muster.authority.profile import belongs
+from muster.authority.x509.profile import belongs
 from muster.cli import NOT_DONE, WRONG, muster
 from muster.cluster.file import Authority
 from muster.kernel.errors import Conflict, Misconfigured, NotFound

@@ -17,16 +17,16 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from muster.app.settings import cluster_store, loaded
-from muster.balancer.census import Census, Parity
 from muster.balancer.model import modelled
-from muster.balancer.rounds import DriftMetrics, Rounds
-from muster.balancer.survey import surveyed
 from muster.cluster.file import Foreman
 from muster.cluster.roster import Roster
-from muster.cluster.statements import Statements
 from muster.kernel.clock import FakeClock
 from muster.kernel.errors import Misconfigured, Unavailable
 from muster.kernel.files import write_atomically
+from muster.observed.census import Census, Parity
+from muster.observed.rounds import DriftMetrics, Rounds
+from muster.observed.statements import Statements
+from muster.observed.survey import surveyed
 from muster.pki import bundles
 from muster.pki.authority import ClusterCA
 from muster.pki.bundles import BundleRequest

@@ -16,14 +16,14 @@ import psycopg
 import pytest
 from sqlalchemy import insert, text
 
-from muster.authority.lookup import chain_in, known_in, published_in, waiting_in
+from muster.authority.ledger.lookup import chain_in, known_in, published_in, waiting_in
 from muster.cluster.life import changed, life_of, lives_in
 from muster.cluster.minutes import Minutes, is_there_in, minutes_in
 from muster.cluster.observations import Observation, observations_in, told
 from muster.cluster.roster import Report, Roster, seen_in, wishes_in
-from muster.cluster.statements import Statements, told_in
 from muster.kernel.errors import Misconfigured, MusterError, Unavailable
 from muster.kernel.secrets import Secret
+from muster.observed.statements import Statements, told_in
 from muster.store.documents import Document, Documents, document_in
 from muster.store.engine import Store, opened
 from muster.store.glance import Unmade, glanced

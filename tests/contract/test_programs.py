@@ -12,7 +12,7 @@ import pytest
 
 from muster.balancer.model import Question
 from muster.balancer.profiles import KNOWN, Proof
-from muster.balancer.programs import Asker, believing
+from muster.observed.programs import Asker, believing
 from tests.servers.haproxy import CLUSTER_NAME, Pki, free_ports
 from tests.servers.program import Mood, Program, running
 

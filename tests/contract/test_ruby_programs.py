@@ -20,9 +20,9 @@ from muster.balancer.haproxy.engine import HAProxyEngine
 from muster.balancer.haproxy.render import RuntimePaths, rendered
 from muster.balancer.model import Question, modelled
 from muster.balancer.profiles import KNOWN
-from muster.balancer.programs import Asker, believing
 from muster.cluster.file import ClusterFile
 from muster.kernel.settings import parse
+from muster.observed.programs import Asker, believing
 from tests.servers import puppetserver
 from tests.servers.haproxy import CLUSTER_NAME, Pki, free_ports
 from tests.servers.program import Mood, Program, running

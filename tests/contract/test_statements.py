@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import select, update
 
 from muster.cluster.roster import SILENT_AFTER_S, Report, Roster
-from muster.cluster.statements import Statements
+from muster.observed.statements import Statements
 from muster.store.engine import Store
 from muster.store.tables import documents, members
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from bench.bootstraps import Requests
 
-from muster.authority import transfer
 from muster.authority.authority import opened as authority_opened
+from muster.authority.moves import transfer
 from muster.cluster.file import Authority
 from muster.features.puppetca.providers import puppetserver as provider
 from muster.features.puppetca.settings import PuppetserverSettings

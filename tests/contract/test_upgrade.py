@@ -6,10 +6,10 @@ import pytest
 from sqlalchemy import text
 
 from muster.cluster.roster import Report, Roster
-from muster.cluster.statements import Statements
 from muster.cluster.timeline import Timeline
 from muster.kernel.log import LogRecord, LogRings
 from muster.kernel.secrets import Secret
+from muster.observed.statements import Statements
 from muster.store import schema
 from muster.store.documents import Documents
 from muster.store.engine import Store, opened

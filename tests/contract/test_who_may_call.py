@@ -15,9 +15,9 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from muster.cluster.file import Authority
-from muster.cluster.parity import compared
 from muster.kernel.files import write_atomically
 from muster.kernel.secrets import Secret
+from muster.observed.parity import compared
 from muster.pki.trust import RevocationLists, Trust
 from muster.store.engine import opened
 from tests.contract.test_edge import until

@@ -19,7 +19,8 @@ import pytest
 import yaml
 from cryptography import x509
 
-from muster.authority import profile, transfer
+from muster.authority.moves import transfer
+from muster.authority.x509 import profile
 from muster.pki.authority import ClusterCA
 from muster.pki.bundles import BundleRequest, write
 from tests.servers import ports, puppetserver

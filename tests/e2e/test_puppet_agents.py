@@ -25,8 +25,8 @@ from bench.bootstraps import Connection, Made, Place, Requests, bootstrapped
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from muster.authority.ledger import serial_text
-from muster.authority.profile import crls_in
+from muster.authority.ledger.ledger import serial_text
+from muster.authority.x509.profile import crls_in
 from muster.cli.local import ADDRESS, PUPPET_ADMIN
 from muster.kernel.files import write_atomically
 from tests.servers import local as clusters

@@ -23,8 +23,8 @@ from bench.load import Operation, by_member, summary
 
 from muster.balancer.haproxy.layout import steered
 from muster.balancer.haproxy.render import is_untouched
-from muster.balancer.keepalived import CHECK_SCRIPT
 from muster.cluster.file import ClusterFile
+from muster.derived.keepalived import CHECK_SCRIPT
 from muster.kernel.settings import parse
 from tests.contract import test_balancer_keepalived as moving
 from tests.e2e.test_doctor_and_status_find_it import findings

@@ -17,11 +17,13 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from muster.authority import api, csr, profile, transfer
+from muster.authority import api
 from muster.authority.authority import PuppetCA, opened
 from muster.authority.autosign import Autosign
-from muster.authority.ledger import Ledger
-from muster.authority.profile import CAKey, Issuer
+from muster.authority.ledger.ledger import Ledger
+from muster.authority.moves import transfer
+from muster.authority.x509 import csr, profile
+from muster.authority.x509.profile import CAKey, Issuer
 from muster.cluster.file import Authority
 from muster.edge.request import Peer
 from muster.kernel.clock import Clock, SystemClock

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from sqlalchemy import select, update
 
 from muster.authority.authority import PuppetCA
-from muster.authority.profile import Issuer
+from muster.authority.x509.profile import Issuer
 from muster.balancer.model import muster_services, signs_itself
 from muster.cli import muster
 from muster.cluster.file import Authority, ClusterFile
@@ -142,7 +142,7 @@ def _initialised(directory: Path) -> None:
 
 
 async def _chain(store: Store) -> str:
-    from muster.authority.ledger import Ledger
+    from muster.authority.ledger.ledger import Ledger
 
     found = await Ledger(store, "test").chain()
     assert found is not None

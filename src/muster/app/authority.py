@@ -13,11 +13,11 @@ from muster.authority import api, own
 from muster.authority.authority import PuppetCA
 from muster.authority.authority import opened as authority_opened
 from muster.authority.checks import MANY
-from muster.authority.lookup import Published
+from muster.authority.ledger.lookup import Published
 from muster.authority.own import OwnFiles
-from muster.authority.profile import Issuer, common_name, crls_in
 from muster.authority.reserved import Reserved
 from muster.authority.revocations import Revocations
+from muster.authority.x509.profile import Issuer, common_name, crls_in
 from muster.cluster.file import Authority
 from muster.edge.application import Application, Mounted
 from muster.edge.authorise import Gate

@@ -28,12 +28,8 @@ from muster import features as rooms
 from muster.app.resolution import Resolved
 from muster.app.settings import cluster_store, loaded
 from muster.balancer.model import Balancing, Question, modelled, signs_itself
-from muster.balancer.programs import Asker, believing
-from muster.balancer.rounds import DriftMetrics, Rounds
 from muster.cluster.file import SCHEMA_VERSION, ClusterFile, Disk, Member
-from muster.cluster.parity import compared, of_certificate, of_muster, of_wire
 from muster.cluster.roster import Report, Roster, Told
-from muster.cluster.statements import Statements
 from muster.cluster.steward import Steward
 from muster.cluster.timeline import Timeline as SharedTimeline
 from muster.edge import health, logs, metrics, root
@@ -49,6 +45,10 @@ from muster.kernel.clock import SystemClock, system_chance
 from muster.kernel.errors import Misconfigured, MusterError, Unavailable
 from muster.kernel.files import fingerprint
 from muster.kernel.log import LogRings
+from muster.observed.parity import compared, of_certificate, of_muster, of_wire
+from muster.observed.programs import Asker, believing
+from muster.observed.rounds import DriftMetrics, Rounds
+from muster.observed.statements import Statements
 from muster.pki import pem as pems
 from muster.pki.bundles import BundlePaths, certificate_facts
 from muster.pki.bundles import paths as bundle_paths
@@ -63,7 +63,7 @@ from muster.version import VERSION
 
 if TYPE_CHECKING:
     from muster.app.authority import AuthorityProcess
-    from muster.balancer.census import Census
+    from muster.observed.census import Census
 
 _log = log.logger("app")
 
@@ -337,7 +337,7 @@ class MemberProcess:
         )
 
     def facts(self) -> dict[str, Any]:
-        """Return what this member is made of, field for field what :mod:`muster.balancer.census` hears on the wire."""
+        """Return what this member is made of, field for field what :mod:`muster.observed.census` hears on the wire."""
         running = self.features.running()
         told = self.features.version
         version = {"version": told, "modules": dict.fromkeys(running, told)}
@@ -387,7 +387,7 @@ class MemberProcess:
     def census(self) -> Census:
         """Return the census as this member can take it: as a trusted host where it has the bundle of one, else as itself."""
         # It brings an HTTP client with it, which only the one member needs that takes the census.
-        from muster.balancer.census import Census
+        from muster.observed.census import Census
 
         clients = (bundle_paths(self.options.pki, "client", name) for name in self.cluster.trusted_names)
         shown = next((c for c in clients if c.certificate.exists()), self.bundle)

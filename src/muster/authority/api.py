@@ -15,10 +15,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 from urllib.parse import parse_qs
 
-from muster.authority import profile
 from muster.authority.authority import PuppetCA, ttl_of
-from muster.authority.certnames import ROUTABLE
-from muster.authority.lookup import refuse_unwritable
+from muster.authority.ledger.lookup import refuse_unwritable
+from muster.authority.x509 import profile
+from muster.authority.x509.certnames import ROUTABLE
 from muster.edge import paths
 from muster.edge.replies import RETRY_AFTER, SERVER_HEADER, Header, Reply
 from muster.edge.request import Request

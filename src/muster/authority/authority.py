@@ -19,16 +19,17 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from muster.authority import csr, custody, profile
 from muster.authority.autosign import Autosign, Leave
-from muster.authority.certnames import PP_CLI_AUTH
 from muster.authority.copies import Copies
-from muster.authority.csr import CertificateRequest
-from muster.authority.ledger import Entry, Ledger, Pending, Revoked
-from muster.authority.lookup import Known, Published, refuse_unwritable
-from muster.authority.profile import CAKey, Issuer, crls_in
+from muster.authority.keys import custody
+from muster.authority.ledger.ledger import Entry, Ledger, Pending, Revoked
+from muster.authority.ledger.lookup import Known, Published, refuse_unwritable
 from muster.authority.reserved import Reserved
 from muster.authority.sources import Rates
+from muster.authority.x509 import csr, profile
+from muster.authority.x509.certnames import PP_CLI_AUTH
+from muster.authority.x509.csr import CertificateRequest
+from muster.authority.x509.profile import CAKey, Issuer, crls_in
 from muster.cluster.file import Authority as Settings
 from muster.kernel.clock import Clock, SystemClock
 from muster.kernel.errors import Conflict, Denied, Misconfigured, MusterError, NotFound, Rejected, Unavailable
@@ -547,7 +548,7 @@ class PuppetCA:
                     self._unpushed.pop(path, None)
 
     def build(self, revoked: Sequence[Revoked], number: int) -> tuple[str, str, float]:
-        """Make the lists; a :data:`~muster.authority.ledger.Builder`."""
+        """Make the lists; a :data:`~muster.authority.ledger.ledger.Builder`."""
         now = self._now()
         ttl = timedelta(days=self.settings.crl_ttl_days)
 

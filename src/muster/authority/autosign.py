@@ -20,10 +20,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from sqlalchemy import delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from muster.authority.certnames import refuse_unless_hostname
-from muster.authority.csr import CertificateRequest
-from muster.authority.lookup import refuse_unwritable
+from muster.authority.ledger.lookup import refuse_unwritable
 from muster.authority.reserved import Reserved
+from muster.authority.x509.certnames import refuse_unless_hostname
+from muster.authority.x509.csr import CertificateRequest
 from muster.cluster.file import Authority as Settings
 from muster.kernel.errors import Conflict, MusterError, NotFound, Rejected
 from muster.kernel.files import read_bounded

@@ -7,9 +7,9 @@ from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from muster.authority import custody
-from muster.authority.lookup import chain_in, known_in, published_in, waiting_in
-from muster.authority.profile import Issuer, ahead, common_name, crls_in, is_late
+from muster.authority.keys import custody
+from muster.authority.ledger.lookup import chain_in, known_in, published_in, waiting_in
+from muster.authority.x509.profile import Issuer, ahead, common_name, crls_in, is_late
 from muster.cluster.file import Authority
 from muster.kernel.clock import Clock
 from muster.kernel.errors import Misconfigured, Unavailable

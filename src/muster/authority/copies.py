@@ -12,9 +12,9 @@ from pathlib import Path
 
 from cryptography import x509
 
-from muster.authority import profile
-from muster.authority.lookup import Published
-from muster.authority.profile import Issuer
+from muster.authority.ledger.lookup import Published
+from muster.authority.x509 import profile
+from muster.authority.x509.profile import Issuer
 from muster.kernel.errors import MusterError
 from muster.kernel.files import make_directory, write_atomically
 from muster.kernel.log import logger

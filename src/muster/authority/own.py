@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import NameOID
 
-from muster.authority import csr, profile
 from muster.authority.authority import PuppetCA
+from muster.authority.x509 import csr, profile
 from muster.cluster.file import own_certname
 from muster.kernel.errors import MusterError, Rejected, Unavailable
 from muster.kernel.files import make_directory, read_bounded, write_atomically

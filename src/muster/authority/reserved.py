@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from muster.authority.csr import CertificateRequest
+from muster.authority.x509.csr import CertificateRequest
 from muster.cluster.file import OWN_CERTNAME_PREFIX, Authority, ClusterFile
 
 

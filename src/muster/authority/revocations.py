@@ -7,9 +7,9 @@ from pathlib import Path
 from cryptography import x509
 
 from muster.authority.copies import Copies
-from muster.authority.ledger import Ledger
-from muster.authority.lookup import Published
-from muster.authority.profile import Issuer
+from muster.authority.ledger.ledger import Ledger
+from muster.authority.ledger.lookup import Published
+from muster.authority.x509.profile import Issuer
 from muster.kernel.clock import Clock, SystemClock
 from muster.kernel.errors import Unavailable
 from muster.pki import pem as pems

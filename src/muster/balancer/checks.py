@@ -1,4 +1,4 @@
-"""What the doctor can find out about the balancer: what members say to it, and, on its host, HAProxy itself."""
+"""What the doctor can find out about the balancer of a host: HAProxy itself, and what it was given."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from muster.balancer.haproxy.sockets import MasterSocket, RuntimeSocket, ServerS
 from muster.balancer.haproxy.version import HAProxyVersion
 from muster.balancer.model import Balancing
 from muster.balancer.steering import Place, held_out, noted_refusal
-from muster.balancer.survey import ONLY_THE_PORT, Answer, surveyed
 from muster.cluster.checks import of_refusal
 from muster.cluster.file import Balancer, ClusterFile
 from muster.cluster.life import Life, in_maintenance
@@ -24,7 +23,6 @@ from muster.kernel.files import Account, read_bounded
 from muster.kernel.findings import Check, Finding
 from muster.pki.bundles import paths as bundle_paths
 from muster.pki.checks import of_complaint
-from muster.pki.context import Credentials
 from muster.pki.verify import verify_files
 
 _HEAD = re.compile(r"\A# Rendered by Muster \S+ for balancer (?P<name>\S+) of cluster \S+, (?P<haproxy>HAProxy [\d.]+)")
@@ -250,22 +248,6 @@ class Here:
         ]
 
 
-def checks(
-    balancing: Balancing, credentials: Callable[[], Credentials | None], lives: Mapping[str, Life] | None = None
-) -> list[Check]:
-    """Return the checks of what members say; ``credentials`` is what to ask them with, None when there is nothing."""
-
-    async def readiness() -> Sequence[Finding]:
-        shown = credentials()
-        if shown is None:
-            return []
-        leaving = frozenset(name.lower() for name, life in (lives or {}).items() if life.is_leaving)
-        answers = await surveyed(balancing, shown)
-        return [*_of_answers(answers), *_nowhere(balancing, answers, leaving)]
-
-    return [Check("readiness", readiness)]
-
-
 def limit_of(pid: int | None) -> int:
     """Return how many descriptors a process may open; None: a child of this one."""
     if pid is not None:
@@ -276,53 +258,6 @@ def limit_of(pid: int | None) -> int:
             # Unlimited, or another user's process: only what would hold for a new one can be said.
             pass
     return descriptors.limit()
-
-
-def _of_answers(answers: Sequence[Answer]) -> Iterator[Finding]:
-    drained: dict[tuple[str, str], list[str]] = {}
-    for answer in answers:
-        if answer.standing == "draining":
-            drained.setdefault((answer.member, answer.reason), []).append(answer.service)
-    for (member, reason), services in drained.items():
-        yield Finding(
-            "MEMBER-DRAINING",
-            member,
-            f"{member} drains {', '.join(services)}: {reason}",
-            "Somebody asked for it, or its process is being stopped.",
-            f"muster ready {member} when the work is done.",
-            "warning",
-        )
-    for answer in answers:
-        if answer.standing == "unready":
-            yield Finding(
-                "MEMBER-UNREADY",
-                f"{answer.service} on {answer.member}",
-                f"{answer.member} is not ready for {answer.service}: {answer.reason}",
-                "The member says so itself.",
-                "Mend what the sentence names; the balancer readmits it by itself.",
-            )
-    for member, note in sorted({(a.member, n) for a in answers for n in a.notes if not n.startswith(ONLY_THE_PORT)}):
-        yield Finding(
-            "MEMBER-NOTE",
-            member,
-            f"{member}: {note}",
-            "The member says so itself; no service is out for it.",
-            "Mend what the sentence names.",
-            "warning",
-        )
-
-
-def _nowhere(balancing: Balancing, answers: Sequence[Answer], leaving: frozenset[str]) -> Iterator[Finding]:
-    ready = {a.service for a in answers if a.standing == "ready" and a.member not in leaving}
-    for service in balancing.services:
-        if service.servers and service.name not in ready:
-            yield Finding(
-                "SERVICE-NOWHERE",
-                service.name,
-                f"No member is ready for service {service.name}; the balancer fails open to all of them",
-                "See the findings of its members.",
-                "Bring one member back; or disable the service in the cluster file.",
-            )
 
 
 def _full(info: dict[str, str]) -> Iterator[Finding]:

@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def _asked(certname: str, request: bytes) -> int:
-    from muster.authority import csr
+    from muster.authority.x509 import csr
     from muster.kernel.errors import Rejected
 
     if not _CERTNAME.match(certname) or len(request) > _LIMIT_BYTES:

@@ -166,9 +166,9 @@ async def init(
     A key in a file is made; a signer or a token has its key already, and signs the CA's certificate with it. RSA is what
     every agent takes; EC keys need agents of version 6 or later.
     """
-    from muster.authority import custody
-    from muster.authority.founding import Founding, founded, refuse_unless_new
-    from muster.authority.profile import COMMON_NAME_LIMIT
+    from muster.authority.keys import custody
+    from muster.authority.moves.founding import Founding, founded, refuse_unless_new
+    from muster.authority.x509.profile import COMMON_NAME_LIMIT
 
     settings = place.signing("Set signer: any first.")
     holds = custody.holder(settings.key, place.key_file)
@@ -228,8 +228,9 @@ async def import_(
     """
     from datetime import UTC, datetime
 
-    from muster.authority import custody, transfer
-    from muster.authority.ledger import Ledger
+    from muster.authority.keys import custody
+    from muster.authority.ledger.ledger import Ledger
+    from muster.authority.moves import transfer
     from muster.kernel.errors import MusterError
     from muster.kernel.names import shown
 
@@ -342,9 +343,10 @@ async def export(place: _Place, directory: Path, without_key: bool, dry_run: boo
     Members must not sign any more once that puppetserver does: set signer to its host first. An encrypted key is written
     without its passphrase, which a puppetserver does not know, mode 0600; one that a signer or a token holds is not written.
     """
-    from muster.authority import custody, transfer
-    from muster.authority.ledger import Ledger
-    from muster.authority.profile import Issuer
+    from muster.authority.keys import custody
+    from muster.authority.ledger.ledger import Ledger
+    from muster.authority.moves import transfer
+    from muster.authority.x509.profile import Issuer
     from muster.kernel.errors import Misconfigured
 
     settings = place.settings
@@ -384,7 +386,7 @@ async def export(place: _Place, directory: Path, without_key: bool, dry_run: boo
 
 def _about_key(key: Any, default: Path, *, without_key: bool) -> str:
     """Return what has to be known of the key in an exported directory; empty when it is simply there."""
-    from muster.authority import custody
+    from muster.authority.keys import custody
 
     if without_key:
         return "Its key was left out: puppetserver does not start without ca_key.pem."
@@ -404,7 +406,7 @@ async def list_(place: _Place, state: str | None, as_json: bool) -> int:
     """List certificates and requests."""
     import json
 
-    from muster.authority.ledger import Ledger
+    from muster.authority.ledger.ledger import Ledger
 
     place.note_elsewhere()
     async with place.store() as store:
@@ -430,7 +432,7 @@ async def show(place: _Place, certname: str, as_json: bool) -> int:
     """Show what there is under CERTNAME, and what was done to it."""
     import json
 
-    from muster.authority.ledger import Ledger
+    from muster.authority.ledger.ledger import Ledger
     from muster.kernel.errors import NotFound
 
     place.note_elsewhere()
@@ -542,7 +544,7 @@ async def clean(place: _Place, certnames: tuple[str, ...], dry_run: bool, as_jso
 @_placed
 async def audit(place: _Place, most: int, certname: str | None, as_json: bool) -> int:
     """Show what was done to certificates, by whom, on which member."""
-    from muster.authority.ledger import Ledger
+    from muster.authority.ledger.ledger import Ledger
 
     place.note_elsewhere()
     async with place.store() as store:
@@ -655,9 +657,9 @@ async def _signer(
     import signal
     from datetime import timedelta
 
-    from muster.authority import custody
-    from muster.authority.signable import Rules
-    from muster.authority.signer import Askers, serving
+    from muster.authority.keys import custody
+    from muster.authority.keys.signable import Rules
+    from muster.authority.keys.signer import Askers, serving
     from muster.kernel import log
 
     log.configure()
@@ -676,8 +678,8 @@ async def _signer(
 
 def _signers_issuer(ca_path: Path | None, key_path: Path, key: Any) -> Any:
     """Return the issuer whose key a signer holds; None when nobody gave it the CA's certificate."""
-    from muster.authority import custody
-    from muster.authority.profile import Issuer
+    from muster.authority.keys import custody
+    from muster.authority.x509.profile import Issuer
     from muster.kernel.files import read_bounded
 
     path = ca_path or key_path.with_name("ca_crt.pem")
@@ -736,7 +738,7 @@ async def _foreseen(authority: Any, verb: str, name: str) -> None:
     """Refuse what the real run would, in its words; changes nothing."""
     from cryptography import x509
 
-    from muster.authority import csr
+    from muster.authority.x509 import csr
     from muster.kernel.errors import Conflict, NotFound
 
     known = await authority.status(name)

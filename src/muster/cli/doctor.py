@@ -69,7 +69,7 @@ async def _puppet_ca(cluster: Any, pki: Path, directory: Path) -> Path | None:
 
     The store has it, and every host opens that; a member keeps a copy for times without.
     """
-    from muster.authority.lookup import chain_in
+    from muster.authority.ledger.lookup import chain_in
     from muster.kernel.errors import MusterError
 
     try:

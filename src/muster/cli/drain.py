@@ -203,9 +203,9 @@ class Change:
     async def _allowed(self, cluster: Any, member: Any) -> None:
         """Refuse what would leave too few ready, before anybody is asked; the steward looks once more."""
         from muster.balancer.model import modelled
-        from muster.balancer.survey import short_of, surveyed
         from muster.cli.credentials import credentials
         from muster.kernel.errors import Conflict
+        from muster.observed.survey import short_of, surveyed
 
         if self.wanted == "ready" or self.force:
             return

@@ -325,8 +325,8 @@ async def _founded(plan: Plan) -> None:
     """Make the Puppet CA and its administrator's certificate, unless an earlier run did."""
     from muster.app.settings import cluster_store, loaded
     from muster.authority.authority import opened
-    from muster.authority.founding import Founding, founded
-    from muster.authority.ledger import Ledger
+    from muster.authority.ledger.ledger import Ledger
+    from muster.authority.moves.founding import Founding, founded
     from muster.authority.own import host_files, key_place, lay_out
 
     settings = loaded(plan.cluster_file)

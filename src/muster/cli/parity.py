@@ -63,11 +63,11 @@ async def examination(
 ) -> dict[str, Any]:
     """Return everything ``muster parity`` shows, as one JSON object."""
     from muster.app.settings import loaded, store_to_read
-    from muster.balancer.census import Census
     from muster.balancer.model import modelled
     from muster.cli.credentials import client_bundle
     from muster.kernel import log
     from muster.kernel.clock import SystemClock
+    from muster.observed.census import Census
 
     # What would be logged stands in the answer; unconfigured, it would also stand between its lines.
     log.configure(level="ERROR")
@@ -109,7 +109,7 @@ def _table(found: dict[str, Any]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    from muster.cluster.parity import spoken
+    from muster.observed.parity import spoken
 
     table = Table(title=f"{found['cluster']} at {found['address']}", title_justify="left")
     table.add_column("field", overflow="fold")

@@ -198,7 +198,7 @@ class _Work:
     async def _restorable(self, going: Promotion) -> Any:
         from datetime import UTC, datetime
 
-        from muster.authority.promotion import prepared
+        from muster.authority.moves.promotion import prepared
         from muster.cli.ca import progress
 
         return await asyncio.to_thread(
@@ -240,7 +240,7 @@ class _Work:
     async def _restore(self, going: Promotion) -> None:
         from datetime import UTC, datetime
 
-        from muster.authority.promotion import restored
+        from muster.authority.moves.promotion import restored
 
         # Read again: the fence may have brought a newer copy, and what is put in place must be what was read.
         what = await self._restorable(going)

@@ -124,7 +124,7 @@ def puppet_conf(cluster_path: Path, output: Path | None, dry_run: bool, as_json:
     """Render the lines of puppet.conf for agents: the cluster's name as server and CA, and the CA's port."""
     from muster.app.settings import loaded
     from muster.balancer.model import modelled
-    from muster.balancer.puppet_conf import rendered
+    from muster.derived.puppet_conf import rendered
 
     _refuse_both(as_json, output)
     text = rendered(modelled(loaded(cluster_path)))
@@ -161,7 +161,7 @@ def keepalived(
     """Render keepalived's configuration, which moves the virtual address to a balancer whose HAProxy answers."""
     from muster.app.settings import loaded
     from muster.balancer.haproxy.render import RuntimePaths
-    from muster.balancer.keepalived import CHECK_SCRIPT, CHECK_SCRIPT_PATH, CheckPaths, rendered
+    from muster.derived.keepalived import CHECK_SCRIPT, CHECK_SCRIPT_PATH, CheckPaths, rendered
 
     _refuse_both(as_json, output)
     cluster = loaded(cluster_path)
@@ -207,7 +207,7 @@ def nginx(
     from muster.app.settings import loaded
     from muster.balancer.haproxy.binary import has_ipv6
     from muster.balancer.model import modelled
-    from muster.balancer.nginx import NginxPaths, checked, lacks, rendered
+    from muster.derived.nginx import NginxPaths, checked, lacks, rendered
 
     _refuse_both(as_json, output)
     cluster = loaded(cluster_path)
@@ -245,9 +245,9 @@ def envoy(
 ) -> None:
     """Render Envoy's bootstrap and the files it watches (LDS, CDS, EDS); what Envoy does not do goes to stderr."""
     from muster.app.settings import loaded
-    from muster.balancer.envoy import EnvoyPaths, lacks, rendered
     from muster.balancer.haproxy.binary import has_ipv6
     from muster.balancer.model import modelled
+    from muster.derived.envoy import EnvoyPaths, lacks, rendered
 
     cluster = loaded(cluster_path)
     which = cluster.balancer(balancer)
@@ -281,7 +281,7 @@ def table(cluster_path: Path, as_json: bool) -> None:
     """Show what any other load balancer has to be told: ports, members, and what to ask them."""
     from muster.app.settings import loaded
     from muster.balancer.model import modelled
-    from muster.balancer.table import lines, tabled
+    from muster.derived.table import lines, tabled
 
     cluster = loaded(cluster_path)
     found = tabled(cluster, modelled(cluster))

@@ -200,11 +200,11 @@ class _Rolling:
     async def _possible(self, cluster: Any, store: Any, going: Any) -> None:
         """Refuse a roll that would be refused on its way."""
         from muster.balancer.model import modelled
-        from muster.balancer.survey import surveyed
         from muster.cli.credentials import credentials
         from muster.cluster.life import LEAVING, Lives
         from muster.cluster.rolling import shortages
         from muster.kernel.errors import Conflict
+        from muster.observed.survey import surveyed
 
         if self.min_ready == 0:
             return
@@ -291,9 +291,9 @@ class _Rolling:
         """Wait until the member itself says ready to the balancer's question for every service it serves."""
         from muster.app.settings import loaded
         from muster.balancer.model import modelled
-        from muster.balancer.survey import surveyed
         from muster.cli.credentials import credentials
         from muster.kernel.errors import Unavailable
+        from muster.observed.survey import surveyed
 
         cluster = loaded(self.cluster_path)
         balancing, shown = modelled(cluster), credentials(self.pki, cluster)

@@ -72,16 +72,16 @@ async def collected(cluster_path: Path, pki: Path, run: Path) -> dict[str, Any]:
     """Return everything ``muster status`` shows, as one JSON object."""
     from muster.app.settings import loaded, store_to_read
     from muster.balancer.model import modelled
-    from muster.balancer.survey import surveyed
     from muster.cli.credentials import credentials
     from muster.cluster.life import lives_in
     from muster.cluster.minutes import is_there_in, minutes_in
     from muster.cluster.observations import observations_in
-    from muster.cluster.parity import of_another_file
     from muster.cluster.roster import seen_in
-    from muster.cluster.statements import told_in
     from muster.kernel import log
     from muster.kernel.errors import MusterError
+    from muster.observed.parity import of_another_file
+    from muster.observed.statements import told_in
+    from muster.observed.survey import surveyed
     from muster.version import VERSION
 
     # What would be logged stands in the answer; unconfigured, it would also stand between its lines.

@@ -11,13 +11,10 @@ from contextlib import AbstractAsyncContextManager
 from muster.cluster.file import ClusterFile, Member
 from muster.cluster.life import Life, Lives, spoken
 from muster.cluster.observations import observations_in
-from muster.cluster.parity import of_another_file
 from muster.cluster.roster import Seen, seen_in
-from muster.cluster.statements import told_in
 from muster.kernel.errors import Misconfigured, MusterError, Unavailable
 from muster.kernel.findings import Check, Finding
 from muster.store.reading import Readable
-from muster.version import VERSION
 
 # The answer decides who is asked at all, so everybody waits for it.
 _LIVES_WITHIN_S = 5.0
@@ -88,12 +85,8 @@ def checks(
     cluster: ClusterFile,
     store: Callable[[], AbstractAsyncContextManager[Readable]],
     resolve: Resolve = resolved,
-    whole: ClusterFile | None = None,
 ) -> list[Check]:
-    """Return the checks of a cluster's names and of its members' reports.
-
-    ``whole`` is the cluster file with the members that are not looked at, None when there are none.
-    """
+    """Return the checks of a cluster's names and of its members' reports."""
 
     async def addresses() -> Sequence[Finding]:
         found = await asyncio.gather(*(_of_name(cluster, str(n), resolve) for n in cluster.names))
@@ -108,7 +101,6 @@ def checks(
             async with store() as opened, opened.read() as uow:
                 seen = await seen_in(uow)
                 observed = await observations_in(uow)
-                told = await told_in(uow)
         except (Unavailable, Misconfigured):
             # The store's own check names it.
             return []
@@ -117,8 +109,7 @@ def checks(
             for name, o in observed.items()
             if o.observation.refused and not o.silent
         ]
-        strangers = other_file(cluster, whole or cluster, told)
-        return [*_silent(cluster, seen), *_versions(cluster, seen), *refused, *strangers]
+        return [*_silent(cluster, seen), *_versions(cluster, seen), *refused]
 
     return [Check("address", addresses), Check("member names", members), Check("reports", reports)]
 
@@ -216,25 +207,6 @@ def _silent(cluster: ClusterFile, seen: dict[str, Seen]) -> list[Finding]:
                 )
             )
     return found
-
-
-def other_file(cluster: ClusterFile, whole: ClusterFile, told: Mapping[str, Mapping[str, object]]) -> list[Finding]:
-    """Return who of the cluster runs with another cluster file than the one read here."""
-    looked_at = {str(m.name) for m in cluster.members}
-    names = [name for name in of_another_file(whole, told, VERSION) if name in looked_at]
-    if not names:
-        return []
-    return [
-        Finding(
-            "MEMBER-FILE",
-            ", ".join(names),
-            f"{', '.join(names)} {'runs' if len(names) == 1 else 'run'} with another cluster file than this host's",
-            "The file was changed and not copied there, or copied and not yet read: who comes and goes a member learns at "
-            "once, every other setting when it starts.",
-            "Copy the file to every member; then muster roll -- ssh {member} systemctl restart muster-member",
-            "warning",
-        )
-    ]
 
 
 def _versions(cluster: ClusterFile, seen: dict[str, Seen]) -> list[Finding]:

@@ -24,6 +24,7 @@ from muster.kernel.errors import Misconfigured, MusterError
 from muster.kernel.findings import Check, Finding
 from muster.kernel.names import in_url
 from muster.kernel.settings import Problem
+from muster.observed import checks as observed_room
 from muster.pki import checks as pki_room
 from muster.pki.context import Credentials
 from muster.store import checks as store_room
@@ -82,7 +83,7 @@ class Patient:
         return [
             Check("own files", self._own_files),
             Check("maintenance", self._resting),
-            *cluster_room.checks(self._cluster, self.store, self.resolve, self.cluster),
+            *cluster_room.checks(self._cluster, self.store, self.resolve),
             *pki_room.checks(
                 self.pki, self._names(), self.clock.now(), (ca,) if (ca := self.cluster.foreman.ca_file) else ()
             ),
@@ -93,7 +94,9 @@ class Patient:
                 left=self.left,
                 url=self.cluster.store.url,
             ),
-            *balancer.checks(self._balancing, self._usable, self.lives),
+            *observed_room.checks(
+                self._cluster, self._balancing, self._usable, self.store, lives=self.lives, whole=self.cluster
+            ),
             *self._of_balancer(),
             *self._of_features(),
             Check("features", self._features),

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from muster.app.authority import AuthorityProcess
 from muster.app.member import _authority_of
-from muster.authority import signer
+from muster.authority.keys import signer
 from muster.authority.revocations import Revocations
 from muster.cluster.file import Authority, AuthorityKey, ClusterFile, Edge, own_certname
 from muster.edge.authorise import Callers, Gate

@@ -14,10 +14,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import insert, select
 
-from muster.authority import api, csr, own, profile
+from muster.authority import api, own
 from muster.authority.authority import PuppetCA, entry_of
-from muster.authority.ledger import Ledger, certificate_row, serial_text
-from muster.authority.profile import Issuer
+from muster.authority.ledger.ledger import Ledger, certificate_row, serial_text
+from muster.authority.x509 import csr, profile
+from muster.authority.x509.profile import Issuer
 from muster.cluster.file import Authority
 from muster.edge.routes import Access, Mount
 from muster.kernel.clock import FakeClock

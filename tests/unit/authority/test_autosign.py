@@ -11,11 +11,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from sqlalchemy import select
 
-from muster.authority import csr
 from muster.authority.authority import entry_of
 from muster.authority.autosign import Autosign, Leave, _digest, matches
-from muster.authority.csr import CertificateRequest
-from muster.authority.ledger import Ledger
+from muster.authority.ledger.ledger import Ledger
+from muster.authority.x509 import csr
+from muster.authority.x509.csr import CertificateRequest
 from muster.cluster.file import Authority
 from muster.kernel.errors import Conflict, NotFound, Rejected
 from muster.store.engine import Store

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from muster.authority import profile
 from muster.authority.checks import checks
-from muster.authority.ledger import Ledger
-from muster.authority.profile import Issuer
+from muster.authority.ledger.ledger import Ledger
+from muster.authority.x509 import profile
+from muster.authority.x509.profile import Issuer
 from muster.cluster.file import Authority
 from muster.kernel.clock import FakeClock
 from muster.kernel.findings import Finding

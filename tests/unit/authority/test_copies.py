@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from muster.authority import profile
 from muster.authority.authority import PuppetCA
 from muster.authority.autosign import Autosign
 from muster.authority.copies import Copies
-from muster.authority.ledger import Ledger
-from muster.authority.lookup import Published
-from muster.authority.profile import Issuer
+from muster.authority.ledger.ledger import Ledger
+from muster.authority.ledger.lookup import Published
+from muster.authority.x509 import profile
+from muster.authority.x509.profile import Issuer
 from muster.cluster.file import Authority
 from muster.kernel.clock import SystemClock
 from muster.kernel.secrets import Secret

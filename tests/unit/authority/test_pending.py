@@ -9,9 +9,9 @@ import pytest
 from cryptography import x509
 from sqlalchemy import select, update
 
-from muster.authority import csr
 from muster.authority.authority import PuppetCA
-from muster.authority.ledger import Ledger
+from muster.authority.ledger.ledger import Ledger
+from muster.authority.x509 import csr
 from muster.cluster.file import Authority
 from muster.kernel.errors import Rejected, Unavailable
 from muster.kernel.names import source_of

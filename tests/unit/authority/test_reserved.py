@@ -10,9 +10,9 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from muster.authority import csr
 from muster.authority.autosign import Autosign
 from muster.authority.reserved import Reserved
+from muster.authority.x509 import csr
 from muster.cluster.file import Authority, ClusterFile, Foreman
 from muster.store.engine import Store
 from tests.servers import puppetca

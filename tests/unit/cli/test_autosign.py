@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from muster.authority import csr
+from muster.authority.x509 import csr
 from muster.cli import autosign
 
 

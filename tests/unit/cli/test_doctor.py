@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from muster.authority.ledger import Ledger
+from muster.authority.ledger.ledger import Ledger
 from muster.balancer.model import modelled
 from muster.cli.doctor import _puppet_ca
 from muster.cluster.file import ClusterFile

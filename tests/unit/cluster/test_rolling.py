@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from muster.balancer.survey import Answer, short_of
 from muster.cluster.rolling import REASON, Roll, arguments, left, shortages, wanted_out
 from muster.cluster.roster import Wish
 from muster.kernel.errors import Rejected
+from muster.observed.survey import Answer, short_of
 
 FRESH = Roll(("true",), ("a", "b", "c"))
 

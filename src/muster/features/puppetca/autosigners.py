@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from muster.authority import csr
 from muster.authority.autosign import Autosign
+from muster.authority.x509 import csr
 from muster.features.puppetca.autosign_file import AutosignFile
 from muster.features.puppetca.contract import Autosigner
 from muster.features.puppetca.settings import PuppetCASettings

@@ -1,0 +1,1 @@
+"""Who holds the CA's private key: a file, an encrypted file, a process of its own, or a PKCS#11 token."""

@@ -1,0 +1,1 @@
+"""What the world looks like from outside: what members are made of, what they answer, and where they differ."""
