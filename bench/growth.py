@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.figures import Figure, Findings
+from muster.app.offers import modelled
 from muster.balancer.haproxy import binary as binaries
 from muster.balancer.haproxy.render import RuntimePaths, rendered
-from muster.balancer.model import modelled
 from muster.cluster.file import ClusterFile
 from muster.cluster.roster import Report, Roster
 from muster.kernel.names import FQDN

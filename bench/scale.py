@@ -20,13 +20,13 @@ import yaml
 
 from bench import processes
 from bench.figures import Figure, Findings
+from muster.app.offers import modelled
 from muster.app.settings import loaded
 from muster.balancer.haproxy import binary as binaries
 from muster.balancer.haproxy.render import RuntimePaths, rendered
 from muster.balancer.haproxy.sockets import RuntimeSocket
 from muster.balancer.haproxy.supervisor import Supervisor
 from muster.balancer.haproxy.version import HAProxyVersion
-from muster.balancer.model import modelled
 from muster.balancer.profiles import SEED
 from muster.cli import local
 from muster.cli.demo.bind import free_port

@@ -202,7 +202,7 @@ async def test_a_new_certificate_is_presented_on_its_own_listener_only(listening
     files = OwnFiles(listening.directory / "new")
     assert await own.ensured(listening.ca, files, member=MEMBER, names=[CLUSTER])
     assert not await own.ensured(listening.ca, files, member=MEMBER, names=[CLUSTER])
-    listening.server.present(server_context(files.certificate, files.key, [files.ca]), name="puppetca")
+    listening.server.present("puppetca", server_context(files.certificate, files.key, [files.ca]))
     assert await asyncio.to_thread(shown, "https") == before["https"]
     assert await asyncio.to_thread(shown, "puppetca") != before["puppetca"]
 

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from muster.app.offers import modelled
 from muster.balancer.haproxy import binary as binaries
 from muster.balancer.haproxy.engine import HAProxyEngine
 from muster.balancer.haproxy.journal import Journal, connections, found
 from muster.balancer.haproxy.render import RuntimePaths, rendered
 from muster.balancer.haproxy.sockets import ServerState
-from muster.balancer.model import modelled
 from muster.balancer.steering import Steering
 from muster.cluster.file import ClusterFile, Member
 from muster.cluster.life import Life, State

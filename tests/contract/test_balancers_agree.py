@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from muster.app.offers import modelled
 from muster.balancer.haproxy import binary as binaries
 from muster.balancer.haproxy.render import RuntimePaths
 from muster.balancer.haproxy.render import rendered as haproxy_rendered
-from muster.balancer.model import modelled
 from muster.cluster.file import ClusterFile
 from muster.derived import nginx
 from muster.derived.nginx import NginxPaths

@@ -16,8 +16,8 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
+from muster.app.offers import modelled
 from muster.app.settings import cluster_store, loaded
-from muster.balancer.model import modelled
 from muster.cluster.file import Foreman
 from muster.cluster.roster import Roster
 from muster.kernel.clock import FakeClock
@@ -247,7 +247,7 @@ async def test_our_own_unusable_certificate_is_misconfigured(pair: Pair, tmp_pat
 
 async def test_what_a_member_tells_the_store_is_what_the_census_hears_from_it(pair: Pair) -> None:
     heard = (await pair.parity()).facts[pair.ours.name]
-    told = pair.ours.tell(pair.ours.process.facts)
+    told = pair.ours.tell(pair.ours.process.likeness.facts)
     told["certificate"]["smartproxy"]["chain"] = "verified"
     assert told == heard
 
@@ -258,15 +258,15 @@ async def test_a_member_counts_the_fields_in_which_it_differs_from_most(pair: Pa
     async def others_tell(**changes: Any) -> None:
         for name in ("p8.example.com", "p9.example.com"):
             await Roster(process.store).beat(replace(process.report(), name=name), first=True)
-            await Statements(process.store).give(name, {**process.facts(), **changes})
-        await process.compare()
+            await Statements(process.store).give(name, {**process.likeness.facts(), **changes})
+        await process.likeness.compare()
 
     def counted() -> list[str]:
         lines = pair.ours.ask("GET", "/metrics").text.splitlines()
         return [line for line in lines if line.startswith("muster_parity_drift")]
 
     assert counted() == ["muster_parity_drift 0.0"]
-    odd = {"smartproxy": {**process.facts()["certificate"]["smartproxy"], "issuer": "CN=Other CA"}}
+    odd = {"smartproxy": {**process.likeness.facts()["certificate"]["smartproxy"], "issuer": "CN=Other CA"}}
     await asyncio.to_thread(tell, others_tell)
     assert counted() == ["muster_parity_drift 0.0"]
     await asyncio.to_thread(tell, partial(others_tell, version="3.12.0", certificate=odd))
@@ -404,7 +404,7 @@ async def test_without_the_store_nobody_knows_who_takes_the_census(pair: Pair, t
 
 async def test_a_member_takes_the_census_and_exports_it(pair: Pair) -> None:
     pair.ruby.version = "3.12.0"
-    pair.ours.process.rounds._due = 0.0
+    pair.ours.process.census.rounds._due = 0.0
     line = f'muster_census_drift{{member="{RUBY}"}} 3.0'
     limit = time.monotonic() + PATIENCE_S
     while line not in (text := pair.ours.ask("GET", "/metrics").text):

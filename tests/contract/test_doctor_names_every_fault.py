@@ -29,12 +29,12 @@ import dns.message
 import pytest
 import yaml
 
+from muster.app.offers import modelled
 from muster.balancer.haproxy import binary as binaries
 from muster.balancer.haproxy.engine import HAProxyEngine
 from muster.balancer.haproxy.render import RuntimePaths, rendered
 from muster.balancer.haproxy.sockets import RuntimeSocket
 from muster.balancer.haproxy.version import HAProxyVersion
-from muster.balancer.model import modelled
 from muster.balancer.steering import Steering
 from muster.cluster.checks import known_lives
 from muster.cluster.file import ClusterFile
@@ -226,7 +226,7 @@ class World:
         lives = await known_lives(store)
         patient = Patient(
             cluster,
-            balancing,
+            modelled,
             self.pki,
             self.runtime.run,
             store,

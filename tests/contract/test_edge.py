@@ -679,11 +679,11 @@ def test_garbage_is_refused_and_the_old_certificate_keeps_serving(file: str, con
     path = bundles.paths(own.pki, "member", own.name).directory / file
     before, good = _serial_served(own, own.tls()), path.read_bytes()
     path.write_bytes(content)
-    own.tell(own.process.reload_certificates)
+    own.tell(own.process.certificates.reload)
     assert _serial_served(own, own.tls()) == before
     assert f"/{file} " in _failed_modules(own)["certificate"]
     path.write_bytes(good)
-    own.tell(own.process.reload_certificates)
+    own.tell(own.process.certificates.reload)
     assert _failed_modules(own) == {}
 
 
@@ -749,13 +749,13 @@ def test_a_draining_member_says_404_and_asks_everybody_to_leave(own: Member) -> 
     with Connection(own.https, tls=own.tls(TRUSTED)) as kept:
         kept.send(request("GET", "/version"))
         assert kept.answer().headers.get("connection") != "close"
-        own.tell(own.process.drain, "a test wants it")
+        own.tell(own.process.standing.drain, "a test wants it")
         assert (_ready(own).status, json.loads(_ready(own).body)["reason"]) == (404, "a test wants it")
         kept.send(request("GET", "/version"))
         answer = kept.answer()
         assert (answer.status, answer.headers["connection"]) == (200, "close")
         assert kept.remainder() == b""
-    own.tell(own.process.readmit)
+    own.tell(own.process.standing.readmit)
     assert _ready(own).status == 200
 
 
@@ -765,7 +765,7 @@ def test_a_client_that_asks_nothing_does_not_hold_up_a_drain(own: Member, monkey
         idle.send(request("GET", "/version"))
         idle.answer()
         begun = time.monotonic()
-        own.tell(own.process.drain, "a test wants it")
+        own.tell(own.process.standing.drain, "a test wants it")
         assert (idle.remainder(), silent.remainder()) == (b"", b"")
         assert time.monotonic() - begun < LONG_IDLE_S, "they were closed by the idle timeout, not by the drain"
 

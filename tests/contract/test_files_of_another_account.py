@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from muster.app.offers import modelled
 from muster.app.settings import loaded
 from muster.balancer.checks import Here
 from muster.balancer.haproxy.render import RuntimePaths, rendered
 from muster.balancer.haproxy.version import HAProxyVersion
-from muster.balancer.model import modelled
 from muster.cli.certs import certs
 from muster.doctor.examine import examined
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from muster.app import member as app
+from muster.app.duties import disks
 from muster.kernel.files import write_atomically
 from muster.pki import bundles
 from muster.pki.authority import ClusterCA
@@ -141,8 +141,8 @@ def test_an_alarm_sounds_for_everything_that_ends(tmp_path: Path) -> None:
         # The older names go on.
         assert "muster_certificate_expiry_timestamp_seconds " in own.ask("GET", "/metrics").text
         bundles.paths(own.pki, "balancer", "balancer").certificate.unlink()
-        own.tell(own.process.look_at_ends)
-        own.tell(own.process.sound_alarms)
+        own.tell(own.process.certificates.look_at_ends)
+        own.tell(own.process.certificates.sound_alarms)
         assert 'what="balancer-check"' not in gauges(own, "muster_expiry_timestamp_seconds")
         assert not [k for k in gauges(own, "muster_expiry_alarm") if "balancer" in k]
 
@@ -157,14 +157,14 @@ def full(monkeypatch: pytest.MonkeyPatch, directory: Path, left: int) -> None:
             return found
         return type("Full", (), {"f_bavail": left, "f_frsize": 1, "f_files": 1, "f_favail": 1})()
 
-    monkeypatch.setattr(app.os, "statvfs", told)  # type: ignore[attr-defined]
+    monkeypatch.setattr(disks.os, "statvfs", told)  # type: ignore[attr-defined]
 
 
 def test_an_empty_list_of_disks_ends_that_a_member_watches_its_own(tmp_path: Path) -> None:
     own = member.made(tmp_path)
     declare(own, disks=[])
     with started(own):
-        assert own.process.disks == ()
+        assert own.process.disks.watched == ()
 
 
 @pytest.mark.parametrize("whose", ["the member's", "the store's"])

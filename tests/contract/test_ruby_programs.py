@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 import yaml
 
+from muster.app.offers import modelled
 from muster.balancer.haproxy import binary as binaries
 from muster.balancer.haproxy.engine import HAProxyEngine
 from muster.balancer.haproxy.render import RuntimePaths, rendered
-from muster.balancer.model import Question, modelled
+from muster.balancer.model import Question
 from muster.balancer.profiles import KNOWN
 from muster.cluster.file import ClusterFile
 from muster.kernel.settings import parse

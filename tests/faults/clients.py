@@ -15,10 +15,10 @@ from pathlib import Path
 
 from bench.load import half_client_hello, idle
 
+from muster.app.offers import modelled
 from muster.balancer.haproxy import binary as binaries
 from muster.balancer.haproxy.render import RuntimePaths, rendered
 from muster.balancer.haproxy.sockets import RuntimeSocket
-from muster.balancer.model import modelled
 from muster.cli.local import ADDRESS
 from muster.cluster.file import ClusterFile
 from muster.kernel.errors import MusterError

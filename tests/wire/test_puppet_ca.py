@@ -17,9 +17,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from sqlalchemy import select, update
 
+from muster.app.offers import answered
 from muster.authority.authority import PuppetCA
 from muster.authority.x509.profile import Issuer
-from muster.balancer.model import muster_services, signs_itself
+from muster.balancer.model import signs_itself
 from muster.cli import muster
 from muster.cluster.file import Authority, ClusterFile
 from muster.kernel.secrets import Secret
@@ -369,5 +370,5 @@ def test_a_member_without_an_authority_has_no_listener_for_it() -> None:
     with_one = parse(text + "authority: {}\n").parsed(ClusterFile)
     named = parse(text + "authority: {}\nsigner: proxy01.test\n").parsed(ClusterFile)
     assert [signs_itself(c) for c in (without, with_one, named)] == [False, True, False]
-    assert "puppetca" not in muster_services(without)
-    assert "puppetca" in muster_services(with_one)
+    assert "puppetca" not in answered(without)
+    assert "puppetca" in answered(with_one)

@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from muster.app.offers import modelled
 from muster.app.settings import cluster_store, loaded
 from muster.balancer.haproxy import binary as binaries
 from muster.balancer.haproxy.binary import Binary
 from muster.balancer.haproxy.engine import HAProxyEngine
 from muster.balancer.haproxy.journal import Journal
 from muster.balancer.haproxy.render import RuntimePaths, rendered
-from muster.balancer.model import Balancing, modelled
+from muster.balancer.model import Balancing
 from muster.balancer.steering import Steering, note_refusal
 from muster.cluster.file import Balancer, ClusterFile
 from muster.cluster.life import Life, Lives, lives_in

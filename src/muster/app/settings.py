@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel
 
 from muster import features as rooms
-from muster.balancer.model import modelled
+from muster.app.offers import modelled
 from muster.balancer.model import problems as balancer_problems
 from muster.cluster import file as cluster_file
 from muster.cluster.file import ClusterFile

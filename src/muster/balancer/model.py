@@ -14,9 +14,7 @@ from muster.cluster.file import ClusterFile, Member, ServiceCheck, ServiceOverri
 from muster.kernel.errors import Misconfigured
 from muster.kernel.settings import Document, Location, Problem
 
-# Services whose port a Muster member itself listens on: only there can it read a PROXY header.
 _SMARTPROXY = "smartproxy"
-_MUSTER_SERVICES = frozenset({_SMARTPROXY, "anaconda"})
 _PUPPETCA = "puppetca"
 
 # One mutual TLS check costs HAProxy 1.5 ms of CPU (reference/balancer.md §0 no. 7): 80 a second, an eighth of a core.
@@ -156,18 +154,16 @@ class Balancing:
         return asdict(self)
 
 
-def muster_services(cluster: ClusterFile) -> frozenset[str]:
-    """Return the services whose port a Muster member itself listens on."""
-    return _MUSTER_SERVICES | {_PUPPETCA} if signs_itself(cluster) else _MUSTER_SERVICES
-
-
 def signs_itself(cluster: ClusterFile) -> bool:
     """Whether the members are the Puppet CA, and not one real puppetserver."""
     return cluster.authority is not None and cluster.signer == "any"
 
 
-def modelled(cluster: ClusterFile) -> Balancing:
+def modelled(cluster: ClusterFile, answered: frozenset[str]) -> Balancing:
     """Return what the cluster's balancers have to do: the profile's rows, changed and completed by the overrides.
+
+    ``answered`` are the services whose port members of kind ``muster`` listen on themselves: only there can they read a
+    PROXY header, and no program beside them is asked.
 
     Raises:
         Misconfigured: a service without ports, or a signer that is no member; ``problems`` says both with their lines.
@@ -179,7 +175,9 @@ def modelled(cluster: ClusterFile) -> Balancing:
     return Balancing(
         cluster=cluster.cluster,
         address=str(cluster.address),
-        services=tuple(_service(cluster, row, override, check, asked[row.name]) for row, override in rows),
+        services=tuple(
+            _service(cluster, row, override, check, asked[row.name], row.name in answered) for row, override in rows
+        ),
         connections_per_source=cluster.edge.connections_per_address,
     )
 
@@ -288,7 +286,9 @@ def _asked(rows: Sequence[Row]) -> dict[str, Question]:
     return found
 
 
-def _service(cluster: ClusterFile, row: Row, override: ServiceOverride, check: Check, asked: Question) -> Service:
+def _service(
+    cluster: ClusterFile, row: Row, override: ServiceOverride, check: Check, asked: Question, itself: bool
+) -> Service:
     return Service(
         name=row.name,
         label=row.label,
@@ -297,32 +297,31 @@ def _service(cluster: ClusterFile, row: Row, override: ServiceOverride, check: C
         traffic=row.traffic,
         balance=row.balance,
         destinations=row.destinations,
-        servers=tuple(_server(cluster, row, m, asked) for m in _destinations(cluster, row)),
+        servers=tuple(_server(cluster, row, m, asked, itself) for m in _destinations(cluster, row)),
         check=check,
         timeouts=TUNNEL if row.traffic == "tls-tunnel" else SHORT,
         maxconn_per_member=override.maxconn_per_member,
     )
 
 
-def _server(cluster: ClusterFile, row: Row, member: Member, asked: Question) -> Server:
+def _server(cluster: ClusterFile, row: Row, member: Member, asked: Question, itself: bool) -> Server:
     ours = member.kind == "muster"
-    itself = row.name in muster_services(cluster)
     return Server(
         name=str(member.name).lower(),
         id=member.id,
         address=member.address,
         port=row.member_port,
-        question=_question(cluster, row, member, asked),
+        question=_question(cluster, row, member, asked, itself),
         weight=member.weight,
         proxied=ours and itself and cluster.edge.proxy_protocol != "off",
         beside=asked if ours and not itself else None,
     )
 
 
-def _question(cluster: ClusterFile, row: Row, member: Member, asked: Question) -> Question:
+def _question(cluster: ClusterFile, row: Row, member: Member, asked: Question, itself: bool) -> Question:
     if member.kind == "muster":
         proxy = cluster.edge.proxy_protocol
-        proxied = proxy == "required" or (proxy == "accepted" and row.name in muster_services(cluster))
+        proxied = proxy == "required" or (proxy == "accepted" and itself)
         return Question("ready", _own_port(cluster), f"/health/ready?service={row.name}", proxied)
     site = cluster.foreman.ca_file is not None and asked.proof.ca_file is None
     if row.name == _SMARTPROXY and asked.proof == KNOWN[_SMARTPROXY].proof:

@@ -285,7 +285,7 @@ def _asked_first(place: _Place, url: str | None) -> list[tuple[str, int]]:
     """Return where the puppetserver whose CA is taken over may still listen, as far as anybody said."""
     from urllib.parse import urlsplit
 
-    from muster.balancer.model import modelled
+    from muster.app.offers import modelled
 
     cluster = place.cluster
     puppet = modelled(cluster).service("puppet")

@@ -602,7 +602,7 @@ def _refuse_unless_taken_up(place: _Place, step: Step, say: Callable[[str], None
 async def _taken_up(place: _Place, step: Step) -> list[tuple[str, list[Complaint]]]:
     import tempfile
 
-    from muster.balancer.model import modelled
+    from muster.app.offers import modelled
 
     service = modelled(place.cluster).service("smartproxy")
     members = [m for m in place.cluster.members if m.kind == "muster"] if service else []

@@ -80,7 +80,7 @@ def show(cluster_path: Path, as_json: bool) -> None:
 
 def understood(cluster: Any) -> dict[str, Any]:
     """Return a cluster file's whole meaning: what the profile has stands where a change to it would."""
-    from muster.balancer.model import modelled
+    from muster.app.offers import modelled
     from muster.store.place import Place
 
     content: dict[str, Any] = cluster.model_dump(mode="json", by_alias=True)

@@ -115,8 +115,9 @@ async def _examined(
     outside: str | None,
     scratch: Path,
 ) -> dict[str, Any]:
+    from muster.app.offers import modelled
     from muster.app.settings import doubts, loaded
-    from muster.balancer.model import modelled, signs_itself
+    from muster.balancer.model import signs_itself
     from muster.cli.credentials import client_bundle, credentials
     from muster.cluster.checks import known_lives
     from muster.cluster.life import in_maintenance
@@ -151,7 +152,7 @@ async def _examined(
     ways_in = entrances(cluster, balancer_host, outside)
     patient = Patient(
         cluster,
-        balancing,
+        modelled,
         pki,
         run,
         lambda: _store(cluster),

@@ -202,7 +202,7 @@ class Change:
 
     async def _allowed(self, cluster: Any, member: Any) -> None:
         """Refuse what would leave too few ready, before anybody is asked; the steward looks once more."""
-        from muster.balancer.model import modelled
+        from muster.app.offers import modelled
         from muster.cli.credentials import credentials
         from muster.kernel.errors import Conflict
         from muster.observed.survey import short_of, surveyed

@@ -62,8 +62,8 @@ async def examination(
     pair: tuple[Path, Path | None] | None = None,
 ) -> dict[str, Any]:
     """Return everything ``muster parity`` shows, as one JSON object."""
+    from muster.app.offers import modelled
     from muster.app.settings import loaded, store_to_read
-    from muster.balancer.model import modelled
     from muster.cli.credentials import client_bundle
     from muster.kernel import log
     from muster.kernel.clock import SystemClock

@@ -273,8 +273,8 @@ class _Work:
         )
 
     async def _confirm(self, going: Promotion) -> None:
+        from muster.app.offers import modelled
         from muster.app.settings import loaded
-        from muster.balancer.model import modelled
 
         cluster = loaded(self.cluster_path)
         service = modelled(cluster).service("puppetca")
@@ -301,8 +301,8 @@ class _Work:
 
     def _place_of(self, name: str) -> tuple[str, int]:
         """Return where a member's puppetserver listens; the balancer need not lead there."""
+        from muster.app.offers import modelled
         from muster.app.settings import loaded
-        from muster.balancer.model import modelled
         from muster.kernel.errors import Misconfigured
         from muster.kernel.names import FQDN
 

@@ -81,12 +81,12 @@ def haproxy(
     as_json: bool,
 ) -> None:
     """Render HAProxy's configuration for one balancer; --json shows the model of services and servers instead."""
+    from muster.app.offers import modelled
     from muster.app.settings import loaded
     from muster.balancer.haproxy import binary as binaries
     from muster.balancer.haproxy import descriptors
     from muster.balancer.haproxy.layout import Layout
     from muster.balancer.haproxy.render import RuntimePaths, rendered
-    from muster.balancer.model import modelled
 
     _refuse_both(as_json, output)
     cluster = loaded(cluster_path)
@@ -122,8 +122,8 @@ def haproxy(
 @json_option
 def puppet_conf(cluster_path: Path, output: Path | None, dry_run: bool, as_json: bool) -> None:
     """Render the lines of puppet.conf for agents: the cluster's name as server and CA, and the CA's port."""
+    from muster.app.offers import modelled
     from muster.app.settings import loaded
-    from muster.balancer.model import modelled
     from muster.derived.puppet_conf import rendered
 
     _refuse_both(as_json, output)
@@ -204,9 +204,9 @@ def nginx(
     as_json: bool,
 ) -> None:
     """Render an nginx (stream) configuration for one balancer; its head and --json say what nginx does not do."""
+    from muster.app.offers import modelled
     from muster.app.settings import loaded
     from muster.balancer.haproxy.binary import has_ipv6
-    from muster.balancer.model import modelled
     from muster.derived.nginx import NginxPaths, checked, lacks, rendered
 
     _refuse_both(as_json, output)
@@ -244,9 +244,9 @@ def envoy(
     as_json: bool,
 ) -> None:
     """Render Envoy's bootstrap and the files it watches (LDS, CDS, EDS); what Envoy does not do goes to stderr."""
+    from muster.app.offers import modelled
     from muster.app.settings import loaded
     from muster.balancer.haproxy.binary import has_ipv6
-    from muster.balancer.model import modelled
     from muster.derived.envoy import EnvoyPaths, lacks, rendered
 
     cluster = loaded(cluster_path)
@@ -279,8 +279,8 @@ def _written(files: Mapping[str, Any], directory: Path, *, dry_run: bool) -> Non
 @json_option
 def table(cluster_path: Path, as_json: bool) -> None:
     """Show what any other load balancer has to be told: ports, members, and what to ask them."""
+    from muster.app.offers import modelled
     from muster.app.settings import loaded
-    from muster.balancer.model import modelled
     from muster.derived.table import lines, tabled
 
     cluster = loaded(cluster_path)

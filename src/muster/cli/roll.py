@@ -199,7 +199,7 @@ class _Rolling:
 
     async def _possible(self, cluster: Any, store: Any, going: Any) -> None:
         """Refuse a roll that would be refused on its way."""
-        from muster.balancer.model import modelled
+        from muster.app.offers import modelled
         from muster.cli.credentials import credentials
         from muster.cluster.life import LEAVING, Lives
         from muster.cluster.rolling import shortages
@@ -289,8 +289,8 @@ class _Rolling:
 
     async def _answering(self, name: str) -> None:
         """Wait until the member itself says ready to the balancer's question for every service it serves."""
+        from muster.app.offers import modelled
         from muster.app.settings import loaded
-        from muster.balancer.model import modelled
         from muster.cli.credentials import credentials
         from muster.kernel.errors import Unavailable
         from muster.observed.survey import surveyed

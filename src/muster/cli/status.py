@@ -70,8 +70,8 @@ def _watched(cluster_path: Path, pki: Path, run: Path) -> int:
 
 async def collected(cluster_path: Path, pki: Path, run: Path) -> dict[str, Any]:
     """Return everything ``muster status`` shows, as one JSON object."""
+    from muster.app.offers import modelled
     from muster.app.settings import loaded, store_to_read
-    from muster.balancer.model import modelled
     from muster.cli.credentials import credentials
     from muster.cluster.life import lives_in
     from muster.cluster.minutes import is_there_in, minutes_in

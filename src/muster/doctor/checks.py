@@ -8,11 +8,12 @@ import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
 from muster.balancer import checks as balancer
-from muster.balancer.model import Balancing, modelled, signs_itself
+from muster.balancer.model import Balancing, signs_itself
 from muster.cluster import checks as cluster_room
 from muster.cluster.checks import Resolve
 from muster.cluster.file import ClusterFile, Member
@@ -54,6 +55,7 @@ class Patient:
     """A cluster and what is needed to examine it.
 
     Attributes:
+        modelled: says what the balancers of a cluster file have to do.
         pki: directory of CA and bundles.
         run: directory of HAProxy's configuration and sockets, on a balancer's host.
         writes_to: further directories of this host whose disk must not be full.
@@ -66,7 +68,7 @@ class Patient:
     """
 
     cluster: ClusterFile
-    balancing: Balancing
+    modelled: Callable[[ClusterFile], Balancing]
     pki: Path
     run: Path
     store: Callable[[], AbstractAsyncContextManager[Readable]]
@@ -77,6 +79,11 @@ class Patient:
     left: Callable[[Path], Space] = store_room.space
     limit: Callable[[int | None], int] = balancer.limit_of
     lives: Mapping[str, Life] | None = None
+
+    @cached_property
+    def balancing(self) -> Balancing:
+        """What the balancers have to do."""
+        return self.modelled(self.cluster)
 
     def checks(self) -> list[Check]:
         """Return all checks, each independent of the others."""
@@ -130,7 +137,7 @@ class Patient:
         balancing = self.balancing
         if len(left.members) < len(self.cluster.members):
             with contextlib.suppress(Misconfigured):
-                balancing = modelled(left)
+                balancing = self.modelled(left)
         return balancer.Here(left, balancing, self.run, self.pki, self.clock.now(), self.limit, self.lives).checks()
 
     def _of_signing(self) -> list[Check]:

@@ -7,9 +7,10 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from muster.cluster.file import Foreman
+from muster.edge.ports import Port
 from muster.kernel.errors import Misconfigured, MusterError, NotAcceptable, Unavailable
 from muster.kernel.settings import Settings
 from muster.policy.settings import PolicySettings
@@ -76,6 +77,9 @@ FOREMAN_PREFIXES: Mapping[str, str] = {
 
 class FeatureSettings(Settings):
     """What every feature's settings have."""
+
+    # Listeners of the feature's own, which its members have beside the two that Foreman calls.
+    ports: ClassVar[tuple[Port, ...]] = ()
 
     enabled: Literal["http", "https"] | bool = "https"
     """``https`` or ``http``: that listener only; ``true``: both; ``false``: off. Over plain HTTP nobody shows a certificate:

@@ -84,7 +84,7 @@ class Server:
     def listeners(self) -> Sequence[Listener]:
         return self._listeners
 
-    def present(self, context: ssl.SSLContext, trust: Trust | None = None, *, name: str = "https") -> None:
+    def present(self, name: str, context: ssl.SSLContext, trust: Trust | None = None) -> None:
         """Give every new connection of the listener of that name this context; those in progress keep theirs.
 
         ``trust`` is the CAs it verifies clients against: what was taken under others is judged again, call by call.

@@ -14,6 +14,7 @@ from muster.kernel.settings import Document, InvalidSettings, Problem
 if TYPE_CHECKING:
     from muster.cluster.file import ClusterFile
     from muster.edge.feature import Feature, FeatureSettings
+    from muster.edge.ports import Port
 
 # Module and class by name, imported when a cluster file names the feature. Logs are served by the edge itself, and may still
 # be switched off in the cluster file.
@@ -44,6 +45,13 @@ def _settings_model(name: str) -> type[FeatureSettings]:
     module, named = _SETTINGS[name]
     model: type[FeatureSettings] = getattr(importlib.import_module(module), named)
     return model
+
+
+def ports(cluster: ClusterFile) -> dict[str, tuple[Port, ...]]:
+    """Return the listeners of their own that the cluster's enabled features have, by feature."""
+    enabled = [n for n, given in cluster.features.items() if n in _SETTINGS and given.get("enabled") is not False]
+    offered = {name: _settings_model(name).ports for name in enabled}
+    return {name: ports for name, ports in offered.items() if ports}
 
 
 def warnings(document: Document, cluster: ClusterFile) -> list[Problem]:

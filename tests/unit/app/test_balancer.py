@@ -18,6 +18,7 @@ import yaml
 
 from muster.app import balancer as app
 from muster.app.balancer import BalancerOptions, BalancerProcess
+from muster.app.offers import modelled
 from muster.app.settings import loaded
 from muster.balancer.checks import Here
 from muster.balancer.haproxy.binary import Binary
@@ -25,7 +26,6 @@ from muster.balancer.haproxy.engine import HAProxyEngine
 from muster.balancer.haproxy.journal import Journal
 from muster.balancer.haproxy.render import RuntimePaths
 from muster.balancer.haproxy.version import HAProxyVersion
-from muster.balancer.model import modelled
 from muster.balancer.steering import noted_refusal
 from muster.cluster import checks as cluster_room
 from muster.cluster.file import ClusterFile

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import structlog
 import yaml
 
 from muster.app import member as app
-from muster.app.member import AccessLog, MemberOptions, member_opened
+from muster.app.member import MemberOptions, member_opened
 from muster.app.settings import checked, loaded, store_password
 from muster.edge.application import Mounted, unprotected
 from muster.edge.routes import Access
@@ -167,33 +166,3 @@ async def test_only_metrics_are_for_the_cluster_and_everything_else_is_for_trust
         Access.CLUSTER: {"/metrics"},
         Access.TRUSTED: {"/v2", "/logs", "/dns", "/puppet", "/puppet/ca"},
     }
-
-
-async def test_finished_calls_are_written_together(tmp_path: Path) -> None:
-    reader, writer = os.pipe()
-    try:
-        log = AccessLog("json", "proxy01", writer)
-        log("Finished GET /a with 200")
-        log("Finished GET /\udcff with 404")
-        log.flush()
-        log.flush()
-        lines = os.read(reader, 10_000).decode().splitlines()
-        assert [yaml.safe_load(line)["event"] for line in lines] == [
-            "Finished GET /a with 200",
-            "Finished GET /? with 404",
-        ]
-        assert all(yaml.safe_load(line)["member"] == "proxy01" for line in lines)
-    finally:
-        os.close(reader)
-        os.close(writer)
-
-
-async def test_an_access_log_nobody_reads_any_more_stops_nothing() -> None:
-    reader, writer = os.pipe()
-    os.close(reader)
-    try:
-        log = AccessLog(stream_fd=writer)
-        log("Finished GET /a with 200")
-        log.flush()
-    finally:
-        os.close(writer)

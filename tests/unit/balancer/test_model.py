@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from muster.balancer.model import Balancing, Service, modelled, muster_services, problems, signs_itself
+from muster.app.offers import answered, modelled
+from muster.balancer.model import Balancing, Service, problems, signs_itself
 from muster.balancer.profiles import CURRENT, KNOWN, SEED
 from muster.cluster.file import ClusterFile
 from muster.kernel.errors import Misconfigured
@@ -124,7 +125,7 @@ def test_without_an_authority_puppetca_is_as_it_was() -> None:
 def test_members_sign_themselves_with_an_authority_and_no_named_signer(rest: str, itself: bool) -> None:
     cluster = document(rest).parsed(ClusterFile)
     assert signs_itself(cluster) is itself
-    assert muster_services(cluster) == {"smartproxy", "anaconda"} | ({"puppetca"} if itself else set())
+    assert answered(cluster) == {"smartproxy", "anaconda"} | ({"puppetca"} if itself else set())
 
 
 def test_an_override_of_puppetca_is_stronger_than_the_authoritys_port() -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from muster.app.offers import modelled
 from muster.balancer.haproxy.layout import Layout
 from muster.balancer.haproxy.render import RuntimePaths, generation, is_untouched, rendered
 from muster.balancer.haproxy.version import HAProxyVersion
-from muster.balancer.model import modelled
 from muster.balancer.profiles import Proof
 from muster.cluster.file import Balancer, ClusterFile, ServiceCheck
 from muster.kernel.errors import Misconfigured, Rejected, Unsupported

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from muster.app.offers import modelled
 from muster.balancer.haproxy.sockets import ServerState
-from muster.balancer.model import Balancing, modelled
+from muster.balancer.model import Balancing
 from muster.balancer.steering import Held, Order, Place, Steering, Verb, held_out, observation, opinion, orders
 from muster.cluster.file import ClusterFile
 from muster.cluster.life import OUT, STATES, Life, State

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from muster.app.offers import modelled
 from muster.authority.ledger.ledger import Ledger
-from muster.balancer.model import modelled
 from muster.cli.doctor import _puppet_ca
 from muster.cluster.file import ClusterFile
 from muster.doctor.matrix import Entrance, Prober

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from muster.balancer.model import Balancing, modelled
+from muster.app.offers import modelled
+from muster.balancer.model import Balancing
 from muster.cluster.file import Balancer, ClusterFile
 from muster.derived.envoy import EnvoyPaths, lacks, rendered
 from muster.kernel.errors import Rejected

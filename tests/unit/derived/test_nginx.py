@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from muster.balancer.model import Balancing, modelled
+from muster.app.offers import modelled
+from muster.balancer.model import Balancing
 from muster.cluster.file import Balancer, ClusterFile
 from muster.derived.nginx import NginxPaths, lacks, rendered
 from muster.kernel.errors import Misconfigured, Rejected

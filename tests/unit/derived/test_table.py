@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from muster.balancer.model import modelled
+from muster.app.offers import modelled
 from muster.cluster.file import ClusterFile
 from muster.derived.table import Table, lines, tabled
 from muster.kernel.errors import Rejected

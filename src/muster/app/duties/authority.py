@@ -4,34 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Gauge
 
-from muster.authority import api, own
+from muster.app.duties.duty import Duty, Found
+from muster.app.listeners import Listeners
+from muster.authority import own
 from muster.authority.authority import PuppetCA
 from muster.authority.authority import opened as authority_opened
 from muster.authority.checks import MANY
 from muster.authority.ledger.lookup import Published
 from muster.authority.own import OwnFiles
+from muster.authority.ports import PUPPETCA
 from muster.authority.reserved import Reserved
 from muster.authority.revocations import Revocations
 from muster.authority.x509.profile import Issuer, common_name, crls_in
 from muster.cluster.file import Authority
-from muster.edge.application import Application, Mounted
-from muster.edge.authorise import Gate
 from muster.kernel import log
 from muster.kernel.errors import MusterError
 from muster.pki.context import server_context
-
-if TYPE_CHECKING:
-    from muster.app.member import MemberProcess
+from muster.store.engine import Store
 
 _log = log.logger("app")
 
-LISTENER = "puppetca"
 _BEATS_PER_PROOF = 5
+_BEATS_PER_THOROUGH_LOOK = 60
 
 
 class _Metrics:
@@ -71,8 +71,14 @@ class _Metrics:
                 self.ancestors_end.labels("list", common_name(one.issuer)).set(one.next_update_utc.timestamp())
 
 
-class AuthorityProcess:
-    """One member's Puppet CA.
+class PuppetCAKept(Duty):
+    """One member's Puppet CA: opened as soon as it can be, then its list and its port's certificate are kept up to date.
+
+    Args:
+        names: of the cluster; its port's certificate carries them.
+        home: where its key is by default.
+        state: where it keeps what it writes itself.
+        reserved: the cluster's names; without them those that the settings alone name.
 
     Attributes:
         ca: None until it could be opened.
@@ -80,26 +86,38 @@ class AuthorityProcess:
         revocations: which of its certificates are revoked; answers also while the CA is not open.
     """
 
+    name = "puppet ca"
+    # It was tried before the first listener opened.
+    begins_at_once = False
+
     def __init__(
         self,
         settings: Authority,
+        store: Store,
+        member: str,
+        names: Sequence[str],
         home: Path,
         state: Path,
         revocations: Revocations,
+        registry: CollectorRegistry,
+        *,
+        listeners: Listeners,
         reserved: Reserved | None = None,
     ) -> None:
-        """``home`` is where its key is by default; ``state`` is where it keeps what it writes itself.
-
-        ``reserved`` are the cluster's names; without them those that the settings alone name.
-        """
         self.revocations = revocations
         self.ca: PuppetCA | None = None
         self.trouble = "it is not open yet"
         self._settings = settings
+        self._store = store
+        self._member = member
+        self._names = names
         self._home = home
         self._state = state
         self._reserved = reserved
+        self._registry = registry
+        self._listeners = listeners
         self._beats = itertools.count()
+        self._proofs = itertools.count()
         self._stack = contextlib.AsyncExitStack()
         self._listens = False
         self._metrics: _Metrics | None = None
@@ -117,13 +135,26 @@ class AuthorityProcess:
             return ()
         return (f"{self.ca.waiting} certificate requests wait for an administrator, and {limit} may",)
 
-    async def kept(self, process: MemberProcess, *, thoroughly: bool = True) -> None:
+    @property
+    def ends(self) -> dict[str, datetime]:
+        """When the CA ends, by the name under which metrics say so; empty while it is not open."""
+        return {} if self.ca is None else {"puppet-ca": self.ca.issuer.certificate.not_valid_after_utc}
+
+    def found(self) -> Found:
+        why = self.trouble or self._store.trouble
+        notes = (*self.notes, *((self.revocations.note,) if self.revocations.note else ()))
+        return Found({"puppetca": f"the Puppet CA: {why}"} if why else {}, notes=notes)
+
+    async def beat(self) -> None:
+        await self.kept(thoroughly=next(self._beats) % _BEATS_PER_THOROUGH_LOOK == 0)
+
+    async def kept(self, *, thoroughly: bool = True) -> None:
         """Open what is not open, follow the list, now and then try the key, and, thoroughly, renew what ends soon.
 
         Never raises: the member serves without it.
         """
         try:
-            ca = await self._kept(process, thoroughly=thoroughly or bool(self.trouble) or not self._listens)
+            ca = await self._kept(thoroughly=thoroughly or bool(self.trouble) or not self._listens)
             self.revocations.heard()
         except MusterError as e:
             self._in_trouble(str(e))
@@ -137,14 +168,13 @@ class AuthorityProcess:
                 _log.info("The Puppet CA signs", ca=ca.issuer.common_name)
             self.trouble = ""
 
-    async def _kept(self, process: MemberProcess, *, thoroughly: bool) -> PuppetCA:
+    async def _kept(self, *, thoroughly: bool) -> PuppetCA:
         if self.ca is None:
-            name = str(process.member.name)
             self.ca = await self._stack.enter_async_context(
                 authority_opened(
-                    process.store,
+                    self._store,
                     self._settings,
-                    member=name,
+                    member=self._member,
                     home=self._home,
                     state=self._state,
                     reserved=self._reserved,
@@ -152,16 +182,16 @@ class AuthorityProcess:
             )
         ca, before = self.ca, self.ca.list_now
         if thoroughly:
-            await self._certified(process, ca)
+            await self._certified(ca)
             await ca.keep_up()
         else:
             await ca.follow()
             if ca.list_now is not before:
                 # It may name the certificate that is shown here.
-                await self._certified(process, ca)
-        if thoroughly or next(self._beats) % _BEATS_PER_PROOF == 0:
+                await self._certified(ca)
+        if thoroughly or next(self._proofs) % _BEATS_PER_PROOF == 0:
             await ca.prove()
-        self._measured(process, ca)
+        self._measured(ca)
         return ca
 
     def _in_trouble(self, why: str, *, defect: Exception | None = None) -> None:
@@ -169,9 +199,9 @@ class AuthorityProcess:
             _log.warning("The Puppet CA is not in order", why=why, exc_info=defect)
         self.trouble = why
 
-    def _measured(self, process: MemberProcess, ca: PuppetCA) -> None:
+    def _measured(self, ca: PuppetCA) -> None:
         if self._metrics is None:
-            self._metrics = _Metrics(process.metrics.registry)
+            self._metrics = _Metrics(self._registry)
         self._metrics.ends.set(ca.issuer.certificate.not_valid_after_utc.timestamp())
         if ca.list_now is not None:
             self._metrics.list_ends.set(ca.list_now.next_update)
@@ -185,32 +215,13 @@ class AuthorityProcess:
     async def close(self) -> None:
         await self._stack.aclose()
 
-    async def _certified(self, process: MemberProcess, ca: PuppetCA) -> None:
-        member = str(process.member.name)
-        files = OwnFiles(self._state / "members" / member.lower())
-        names = [str(n) for n in process.cluster.names]
-        renewed = await own.ensured(ca, files, member=member, names=names)
+    async def _certified(self, ca: PuppetCA) -> None:
+        files = OwnFiles(self._state / "members" / self._member.lower())
+        renewed = await own.ensured(ca, files, member=self._member, names=list(self._names))
         if self._listens and not renewed:
             return
         context = server_context(files.certificate, files.key, [files.ca])
         if self._listens:
-            process.server.present(context, name=LISTENER)
-            return
-        service = process.balancing.service("puppetca")
-        if service is None:
-            return
-        application = Application(
-            # Whoever is verified here shows a certificate of this very CA, which is asked for its revocation below.
-            gate=Gate(process.gate.callers),
-            features=process.features,
-            mounts=[Mounted(api.MOUNT, ca)],
-            limits=process.cluster.edge,
-            rings=process.rings,
-            metrics=process.metrics,
-            access_log=process.access_log,
-            foreman=False,
-            budget=process.application.budget,
-        )
-        process.server.listen(LISTENER, process.listens_on, service.member_port, context, application)
-        application.draining = bool(process.health.draining)
-        self._listens = True
+            self._listeners.present(PUPPETCA, context)
+        else:
+            self._listens = self._listeners.open(PUPPETCA, context, ca)

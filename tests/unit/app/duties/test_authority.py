@@ -13,14 +13,13 @@ import structlog
 from cryptography import x509
 from prometheus_client import CollectorRegistry
 
-from muster.app.authority import AuthorityProcess
+from muster.app.duties.authority import PuppetCAKept
+from muster.app.listeners import Listeners
 from muster.app.member import _authority_of
 from muster.authority.keys import signer
 from muster.authority.revocations import Revocations
-from muster.cluster.file import Authority, AuthorityKey, ClusterFile, Edge, own_certname
-from muster.edge.authorise import Callers, Gate
-from muster.edge.feature import Features
-from muster.kernel.log import LogRings
+from muster.cluster.file import Authority, AuthorityKey, ClusterFile, own_certname
+from muster.edge.ports import Port
 from muster.kernel.secrets import Secret
 from muster.store.engine import Store, opened
 from tests.servers import puppetca
@@ -32,38 +31,43 @@ MEMBER = "proxy01.example.net"
 
 @dataclass
 class Ports:
-    """A server that listens on nothing, and remembers what it was to show."""
+    """Listeners that listen on nothing, and remember what was to be shown where."""
 
     shown: list[str] = field(default_factory=list)
 
-    def listen(self, name: str, *_: object) -> None:
-        self.shown.append(name)
+    def open(self, port: Port, *_: object) -> bool:
+        self.shown.append(port.listener)
+        return True
 
-    def present(self, _context: object, _trust: object = None, *, name: str) -> None:
-        self.shown.append(name)
-
-
-def member(store: Store, names: Any = ("puppet.example.net",)) -> Any:
-    """Return what an authority knows of its member."""
-    return SimpleNamespace(
-        store=store,
-        member=SimpleNamespace(name=MEMBER),
-        cluster=SimpleNamespace(names=names, edge=Edge()),
-        balancing=SimpleNamespace(service=lambda _: SimpleNamespace(member_port=0)),
-        server=Ports(),
-        gate=Gate(Callers()),
-        features=Features({}),
-        rings=LogRings(10, 5, MEMBER),
-        application=SimpleNamespace(budget=None),
-        metrics=SimpleNamespace(registry=CollectorRegistry()),
-        health=SimpleNamespace(draining=""),
-        access_log=None,
-        listens_on="127.0.0.1",
-    )
+    def present(self, port: Port, _context: object) -> None:
+        self.shown.append(port.listener)
 
 
-def opening(store: Store, settings: Authority, home: Path, state: Path) -> AuthorityProcess:
-    return AuthorityProcess(settings, home, state, Revocations(store, MEMBER, state, kept_s=600))
+@dataclass
+class Host:
+    """What an authority knows of its member."""
+
+    store: Store
+    names: Any = ("puppet.example.net",)
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    listeners: Ports = field(default_factory=Ports)
+
+    def authority(self, settings: Authority, home: Path, state: Path) -> PuppetCAKept:
+        return PuppetCAKept(
+            settings,
+            self.store,
+            MEMBER,
+            self.names,
+            home,
+            state,
+            Revocations(self.store, MEMBER, state, kept_s=600),
+            self.registry,
+            listeners=cast(Listeners, self.listeners),
+        )
+
+
+def opening(store: Store, settings: Authority, home: Path, state: Path) -> PuppetCAKept:
+    return Host(store).authority(settings, home, state)
 
 
 @pytest.fixture
@@ -94,7 +98,7 @@ async def test_what_a_member_writes_is_in_its_state_and_nothing_beside_the_key(
 ) -> None:
     state = tmp_path / "state"
     process = opening(store, Authority(), home, state)
-    await process.kept(member(store))
+    await process.kept()
     assert process.trouble == ""
     assert [p.name for p in home.iterdir()] == ["ca_key.pem"]
     assert {p.name for p in state.iterdir()} == {"ca_crt.pem", "lists.json", "members"}
@@ -106,14 +110,14 @@ async def test_a_disk_that_refuses_is_trouble_in_one_sentence_and_stops_nothing(
 ) -> None:
     state = tmp_path / "state"
     state.write_text("a file where a directory is wanted")
-    process, host = opening(store, Authority(), home, state), member(store)
-    await process.kept(host)
+    process = opening(store, Authority(), home, state)
+    await process.kept()
     assert process.ca is not None
     assert not process.is_open
     assert process.trouble.startswith(f"Making directory {state}/members/{MEMBER} failed: ")
     assert "\n" not in process.trouble
     state.unlink()
-    await process.kept(host, thoroughly=False)
+    await process.kept(thoroughly=False)
     assert (process.trouble, process.is_open) == ("", True)
     # What could not be kept before is kept now.
     assert (state / "lists.json").exists()
@@ -138,11 +142,12 @@ async def test_whatever_goes_wrong_is_trouble_and_never_an_exception(
         def __iter__(self) -> Iterator[str]:
             raise raised
 
-    process, host = opening(store, Authority(), home, home), member(store, Names())
-    await process.kept(host)
+    host = Host(store, Names())
+    process = host.authority(Authority(), home, home)
+    await process.kept()
     assert process.trouble == said
-    host.cluster.names = ()
-    await process.kept(host)
+    process._names = ()
+    await process.kept()
     assert process.trouble == ""
     await process.close()
 
@@ -151,16 +156,17 @@ async def test_a_certificate_revoked_by_anyone_is_replaced_with_the_next_beat(
     store: Store, home: Path, tmp_path: Path
 ) -> None:
     state = tmp_path / "state"
-    process, host = opening(store, Authority(requests_per_minute=0), home, state), member(store)
-    await process.kept(host)
+    host = Host(store)
+    process = host.authority(Authority(requests_per_minute=0), home, state)
+    await process.kept()
     before = serial_shown(state)
     async with puppetca.member(store, home) as other:
         await other.revoke(own_certname(MEMBER), actor="test")
-    await process.kept(host, thoroughly=False)
+    await process.kept(thoroughly=False)
     assert serial_shown(state) != before
-    assert host.server.shown == ["puppetca", "puppetca"]
-    await process.kept(host, thoroughly=False)
-    assert len(host.server.shown) == 2
+    assert host.listeners.shown == ["puppetca", "puppetca"]
+    await process.kept(thoroughly=False)
+    assert len(host.listeners.shown) == 2
     await process.close()
 
 
@@ -173,14 +179,14 @@ async def test_a_member_started_without_the_store_shows_its_certificate_and_serv
     async with opened(url) as store:
         await puppetca.begin(store, home)
         process = opening(store, Authority(), home, tmp_path / "state")
-        await process.kept(member(store))
+        await process.kept()
         assert process.ca is not None
         lists = await process.ca.lists()
         await process.close()
     directory.rename(tmp_path / "away")
     async with opened(url, statement_timeout_s=1) as store:
         process = opening(store, Authority(), home, tmp_path / "state")
-        await process.kept(member(store))
+        await process.kept()
         assert process.is_open
         assert "The store (sqlite" in process.trouble
         assert process.ca is not None
@@ -199,26 +205,26 @@ def behind(path: Path) -> Authority:
     return Authority(key=AuthorityKey(kind="signer", socket=path))
 
 
-async def beats(process: AuthorityProcess, host: Any, count: int) -> None:
+async def beats(process: PuppetCAKept, count: int) -> None:
     for _ in range(count):
-        await process.kept(host, thoroughly=False)
+        await process.kept(thoroughly=False)
 
 
 async def test_a_signer_that_goes_is_noticed_within_a_few_beats_and_so_is_its_return(
     store: Store, home: Path, tmp_path: Path, place: Path
 ) -> None:
-    new, host = puppetca.new_ca(), member(store)
+    new = puppetca.new_ca()
     process = opening(store, behind(place / "socket"), home, tmp_path / "state")
     async with signer.serving(place / "socket", new.key):
-        await beats(process, host, 6)
+        await beats(process, 6)
         assert (process.trouble, process.is_open) == ("", True)
-    await beats(process, host, 5)
+    await beats(process, 5)
     assert process.trouble.startswith(f"The signer at {place}/socket did not answer")
     async with signer.serving(place / "socket", new.key):
-        await beats(process, host, 1)
+        await beats(process, 1)
         assert process.trouble == ""
     async with signer.serving(place / "socket", puppetca.new_ca("Puppet CA: other").key):
-        await beats(process, host, 5)
+        await beats(process, 5)
         assert "does not sign as Puppet CA: test does" in process.trouble
     await process.close()
 
@@ -227,15 +233,15 @@ async def test_a_signer_that_hangs_holds_up_no_beat_for_long_and_is_asked_once(
     store: Store, home: Path, tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("muster.authority.authority._PROOF_LIMIT_S", 0.1)
-    new, host, path = puppetca.new_ca(), member(store), place / "socket"
+    new, path = puppetca.new_ca(), place / "socket"
     process = opening(store, behind(path), home, tmp_path / "state")
     async with signer.serving(path, new.key):
-        await beats(process, host, 1)
+        await beats(process, 1)
     asked: list[asyncio.StreamWriter] = []
     # It listens and never answers.
     server = await asyncio.start_unix_server(lambda _, writer: asked.append(writer), str(path))
     try:
-        await beats(process, host, 12)
+        await beats(process, 12)
         assert process.trouble == "The CA's key (signer) has not signed within 0.1 s"
         assert len(asked) == 1
     finally:
@@ -247,8 +253,8 @@ async def test_a_signer_that_hangs_holds_up_no_beat_for_long_and_is_asked_once(
 
 async def test_a_key_in_a_file_is_not_tried(store: Store, home: Path, tmp_path: Path) -> None:
     """It is in this process: nothing can have gone."""
-    process, host = opening(store, Authority(), home, tmp_path / "state"), member(store)
-    await beats(process, host, 1)
+    process = opening(store, Authority(), home, tmp_path / "state")
+    await beats(process, 1)
     assert process.ca is not None
     signatures = 0
     real = process.ca._key
@@ -260,7 +266,7 @@ async def test_a_key_in_a_file_is_not_tried(store: Store, home: Path, tmp_path: 
             return getattr(real, name)
 
     process.ca._key = cast(Any, Counted())
-    await beats(process, host, 10)
+    await beats(process, 10)
     assert signatures == 0
     await process.close()
 
@@ -269,18 +275,19 @@ async def test_requests_that_wait_are_counted_and_noted_before_they_are_too_many
     store: Store, home: Path, tmp_path: Path
 ) -> None:
     settings = Authority(pending_limit=5, requests_per_minute=0)
-    process, host = opening(store, settings, home, tmp_path / "state"), member(store)
+    host = Host(store)
+    process = host.authority(settings, home, tmp_path / "state")
 
     def shown() -> tuple[float | None, float | None]:
-        value = host.metrics.registry.get_sample_value
+        value = host.registry.get_sample_value
         return value("muster_puppet_ca_requests_waiting"), value("muster_puppet_ca_requests_waiting_limit")
 
     async with puppetca.member(store, home) as other:
         for n in range(4):
-            await process.kept(host)
+            await process.kept()
             assert (process.notes, shown()) == ((), (n, 5))
             await other.submit(f"n{n}.example.net", puppetca.agent(f"n{n}.example.net").csr, source="192.0.2.1")
-        await process.kept(host)
+        await process.kept()
         assert process.notes == ("4 certificate requests wait for an administrator, and 5 may",)
         assert (process.trouble, shown()) == ("", (4, 5))
     await process.close()
@@ -289,12 +296,13 @@ async def test_requests_that_wait_are_counted_and_noted_before_they_are_too_many
 async def test_the_ends_of_ancestors_are_shown(store: Store, tmp_path: Path) -> None:
     puppetca.need_recordings()
     await puppetca.take_over(store, tmp_path / "pki")
-    process, host = opening(store, Authority(), tmp_path / "pki", tmp_path / "state"), member(store)
-    await process.kept(host)
+    host = Host(store)
+    process = host.authority(Authority(), tmp_path / "pki", tmp_path / "state")
+    await process.kept()
     assert process.ca is not None
     root = process.ca.issuer.chain[1]
     ends = {
-        what: host.metrics.registry.get_sample_value(
+        what: host.registry.get_sample_value(
             "muster_puppet_ca_ancestor_expiry_timestamp_seconds",
             {"what": what, "ca": root.subject.rfc4514_string().removeprefix("CN=")},
         )
@@ -318,11 +326,12 @@ async def test_a_clusters_names_are_reserved_at_its_members_ca(store: Store, hom
         }
     )
     options = cast("Any", SimpleNamespace(pki=tmp_path / "pki", state=tmp_path / "state"))
-    process = _authority_of(cluster, options, store, MEMBER)
+    listeners = cast(Listeners, Ports())
+    process = _authority_of(cluster, options, store, MEMBER, CollectorRegistry(), listeners)
     assert process is not None
     (tmp_path / "pki" / "puppet-ca").mkdir()
     (home / "ca_key.pem").rename(tmp_path / "pki" / "puppet-ca" / "ca_key.pem")
-    await process.kept(member(store))
+    await process.kept()
     assert process.ca is not None
     for name, signed in (("web01.example.net", True), ("smartproxy.example.net", False), (MEMBER, False)):
         assert await process.ca.submit(name, puppetca.agent(name).csr, source="192.0.2.1") is signed

@@ -1,0 +1,61 @@
+"""Does what the features depend on answer?"""
+
+from __future__ import annotations
+
+import asyncio
+
+from muster.app.duties.duty import Duty, Found
+from muster.edge.feature import Features, ProvidedFeatureSettings, Served
+from muster.kernel import log
+from muster.kernel.errors import MusterError
+
+_log = log.logger("app")
+_TIMEOUT_S = 8.0
+
+
+class Providers(Duty):
+    """Names providers that cannot be reached, and takes the member out where one is essential or a feature failed.
+
+    Features are calls of service smartproxy: a member where one failed would answer 503 to its share of them. When it is so
+    on every member, all are unready alike and the balancer fails open: the other features go on.
+    """
+
+    name = "providers"
+    every_s = 5.0
+
+    def __init__(self, features: Features) -> None:
+        self._features = features
+        self._unreached: dict[str, str] = {}
+
+    async def beat(self) -> None:
+        asked = [(n, s) for n, s in self._features.served.items() if s.answers and s.feature.reached is not None]
+        answers = await asyncio.gather(*(_unreached(s) for _, s in asked))
+        troubles = {n: why for (n, _), why in zip(asked, answers, strict=True) if why}
+        for name in troubles.keys() - self._unreached.keys():
+            _log.warning("A provider cannot be reached", feature=name, why=troubles[name])
+        for name in self._unreached.keys() - troubles.keys():
+            _log.info("A provider can be reached again", feature=name)
+        self._unreached = troubles
+
+    def found(self) -> Found:
+        essential = {n: why for n, why in self._unreached.items() if self._is_essential(n)}
+        why = [f"feature {name} failed: {why}" for name, why in self._features.failed().items()]
+        why += [f"feature {name}: {why}" for name, why in essential.items()]
+        notes = [f"feature {name}: {why}" for name, why in self._unreached.items() if name not in essential]
+        return Found({"smartproxy": "; ".join(why)} if why else {}, notes=notes)
+
+    def _is_essential(self, name: str) -> bool:
+        settings = self._features.served[name].settings
+        return isinstance(settings, ProvidedFeatureSettings) and settings.readiness == "essential"
+
+
+async def _unreached(served: Served) -> str | None:
+    """Return why a feature's provider cannot be reached, or None when it can."""
+    try:
+        async with asyncio.timeout(_TIMEOUT_S):
+            await served.feature.reached(served.service)  # type: ignore[misc]
+    except TimeoutError:
+        return f"its provider did not answer within {_TIMEOUT_S:g} s"
+    except MusterError as e:
+        return str(e)
+    return None

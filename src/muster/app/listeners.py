@@ -1,0 +1,115 @@
+"""The listeners of one member: what rooms offer, opened on the ports that the balancer's model gives them."""
+
+from __future__ import annotations
+
+import ipaddress
+import ssl
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from muster.balancer.model import Balancing
+from muster.cluster.file import ClusterFile
+from muster.edge.application import Application, Mounted
+from muster.edge.authorise import Gate
+from muster.edge.feature import Features
+from muster.edge.health import Health
+from muster.edge.metrics import EdgeMetrics
+from muster.edge.ports import Port
+from muster.edge.server import Server
+from muster.kernel.errors import Misconfigured
+from muster.kernel.log import LogRings
+
+
+class Listeners:
+    """Opens ports on a server.
+
+    Args:
+        main: answers the ports without mounts of their own, and shares its memory budget with the others.
+        bind: address to listen on; None: the member's own when it is a loopback address, else every address.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        main: Application,
+        cluster: ClusterFile,
+        balancing: Balancing,
+        gate: Gate,
+        features: Features,
+        rings: LogRings,
+        metrics: EdgeMetrics,
+        health: Health,
+        *,
+        bind: str | None,
+        address: str,
+        access_log: Callable[[str], None] | None = None,
+    ) -> None:
+        self.address = bind or _own_address(address)
+        self._server = server
+        self._main = main
+        self._cluster = cluster
+        self._balancing = balancing
+        self._gate = gate
+        self._features = features
+        self._rings = rings
+        self._metrics = metrics
+        self._health = health
+        self._access_log = access_log
+        self._with_members: list[Port] = []
+
+    def open(self, port: Port, context: ssl.SSLContext | None = None, service: Any = None) -> bool:
+        """Listen, and return whether the cluster has the service at all.
+
+        ``context`` is for ports that show a certificate; ``service`` is what the endpoints of a port's own mounts get.
+
+        Raises:
+            Misconfigured: the address or port cannot be had, or the service is disabled and the port is needed.
+        """
+        offered = self._balancing.service(port.service)
+        if offered is None:
+            if port.needed:
+                raise Misconfigured(
+                    f"Service {port.service} is disabled; a member of kind muster cannot serve without it"
+                )
+            return False
+        application = None
+        if port.mounts is not None:
+            application = self._application(port, [Mounted(m, service) for m in port.mounts()])
+        trust = self._gate.trust if port.shows == "member" else None
+        self._server.listen(port.listener, self.address, offered.member_port, context, application, trust)
+        if application is not None:
+            application.draining = bool(self._health.draining)
+        if port.shows == "member":
+            self._with_members.append(port)
+        return True
+
+    def present(self, port: Port, context: ssl.SSLContext) -> None:
+        """Show new clients of an open port another certificate of its room."""
+        self._server.present(port.listener, context)
+
+    def present_members(self, context: ssl.SSLContext) -> None:
+        """Show new clients another bundle of the member, wherever that is what they are shown."""
+        for port in self._with_members:
+            self._server.present(port.listener, context, self._gate.trust)
+
+    def _application(self, port: Port, mounts: Sequence[Mounted]) -> Application:
+        return Application(
+            # Whoever is verified on a room's own port shows a certificate of that room's CA, which is asked for its
+            # revocation there.
+            gate=Gate(self._gate.callers) if port.shows == "room" else self._gate,
+            features=self._features,
+            mounts=mounts,
+            limits=self._cluster.edge,
+            rings=self._rings,
+            metrics=self._metrics,
+            access_log=self._access_log,
+            foreman=False,
+            budget=self._main.budget,
+        )
+
+
+def _own_address(address: str) -> str:
+    try:
+        return address if ipaddress.ip_address(address).is_loopback else "*"
+    except ValueError:
+        return "*"

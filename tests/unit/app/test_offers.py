@@ -1,0 +1,136 @@
+"""Listeners as data: what a room offers is opened, and the balancer's model hears of it."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, cast
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from muster import features
+from muster.app.listeners import Listeners
+from muster.app.offers import answered, modelled, offered
+from muster.cluster.file import ClusterFile
+from muster.edge.application import Application
+from muster.edge.authorise import Callers, Gate
+from muster.edge.feature import Features, FeatureSettings
+from muster.edge.health import Health
+from muster.edge.metrics import EdgeMetrics
+from muster.edge.ports import Port
+from muster.edge.replies import Reply, json_reply
+from muster.edge.request import Request
+from muster.edge.routes import Access, Mount, Route
+from muster.edge.server import Server
+from muster.kernel.errors import Misconfigured
+from muster.kernel.log import LogRings
+
+
+def cluster(**given: Any) -> ClusterFile:
+    content = {
+        "schema": 1,
+        "cluster": "demo",
+        "address": "proxy.test",
+        "store": {"url": "sqlite:///unused.db"},
+        "members": [{"id": 1, "name": "proxy01.test", "address": "127.0.0.11"}],
+        "signer": "proxy01.test",
+    }
+    return ClusterFile.model_validate({**content, **given})
+
+
+async def hello(service: str, _: Request) -> Reply:
+    return json_reply({"from": service})
+
+
+def mounts() -> tuple[Mount, ...]:
+    return (Mount("/boot", (Route("GET", "/", Access.OPEN, hello),)),)
+
+
+class BootSettings(FeatureSettings):
+    """Settings of a feature with a port of its own."""
+
+    ports: ClassVar[tuple[Port, ...]] = (Port("boot", "http", None, mounts),)
+
+
+@pytest.fixture
+def _with_boot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(cast("dict[str, tuple[str, str]]", features._SETTINGS), "boot", (__name__, "BootSettings"))
+
+
+def test_members_answer_foremans_two_and_as_a_ca_the_authoritys() -> None:
+    assert [p.listener for p in offered(cluster())] == ["https", "http"]
+    signing = cluster(signer="any", authority={})
+    assert [p.listener for p in offered(signing)] == ["https", "http", "puppetca"]
+    assert answered(signing) == {"smartproxy", "anaconda", "puppetca"}
+
+
+@pytest.mark.usefixtures("_with_boot")
+def test_a_features_port_is_answered_while_it_is_enabled_and_balancers_know() -> None:
+    assert answered(cluster(features={"boot": {}})) == {"smartproxy", "anaconda", "http"}
+    assert answered(cluster(features={"boot": {"enabled": False}})) == {"smartproxy", "anaconda"}
+
+    def beside(of: ClusterFile) -> list[bool]:
+        service = modelled(of).service("http")
+        assert service is not None
+        return [s.beside is not None for s in service.servers]
+
+    assert beside(cluster()) == [True]
+    assert beside(cluster(features={"boot": {}})) == [False]
+
+
+class Recording:
+    """A server that listens on nothing and remembers what it was to."""
+
+    def __init__(self) -> None:
+        self.listening: list[tuple[Any, ...]] = []
+        self.shown: list[tuple[Any, ...]] = []
+
+    def listen(self, *given: Any) -> None:
+        self.listening.append(given)
+
+    def present(self, *given: Any) -> None:
+        self.shown.append(given)
+
+
+def listeners(of: ClusterFile, server: Recording, gate: Gate, health: Health) -> Listeners:
+    rings, metrics = LogRings(10, 5, "proxy01.test"), EdgeMetrics(CollectorRegistry())
+    main = Application(gate=gate, features=Features(), mounts=(), limits=of.edge, rings=rings, metrics=metrics)
+    return Listeners(
+        cast(Server, server), main, of, modelled(of), gate, Features(), rings, metrics, health,
+        bind=None, address="127.0.0.11",
+    )  # fmt: skip
+
+
+def test_a_port_with_mounts_of_its_own_has_an_application_of_its_own_that_drains_with_the_member() -> None:
+    server, gate = Recording(), Gate(Callers())
+    health = Health("proxy01.test", frozenset(), draining="somebody asked for it")
+    of = cluster()
+    assert listeners(of, server, gate, health).open(Port("boot", "http", None, mounts), None, "me")
+    (name, address, port, context, application, trust) = server.listening[0]
+    assert (name, address, port, context, trust) == ("boot", "127.0.0.11", 80, None, None)
+    assert application.draining is True
+    assert application._gate is gate
+
+
+def test_a_rooms_certificate_is_judged_by_the_room_and_shown_there_alone() -> None:
+    server, gate, context = Recording(), Gate(Callers()), cast(Any, object())
+    opened = listeners(cluster(), server, gate, Health("proxy01.test", frozenset()))
+    member, room = Port("https", "smartproxy", "member"), Port("boot", "https", "room", mounts)
+    assert opened.open(member, context)
+    assert opened.open(room, context, "me")
+    assert server.listening[0][4] is None
+    assert server.listening[1][4]._gate is not gate
+    opened.present_members(context)
+    assert [s[0] for s in server.shown] == ["https"]
+    opened.present(room, context)
+    assert [s[0] for s in server.shown] == ["https", "boot"]
+
+
+def test_a_disabled_service_is_not_listened_for_unless_members_need_it() -> None:
+    of = cluster(services={"anaconda": {"enabled": False}, "smartproxy": {"enabled": False}})
+    server = Recording()
+    opened = listeners(of, server, Gate(Callers()), Health("proxy01.test", frozenset()))
+    https, http = offered(of)
+    assert opened.open(http) is False
+    with pytest.raises(Misconfigured, match="Service smartproxy is disabled"):
+        opened.open(https)
+    assert server.listening == []
