@@ -171,6 +171,8 @@ def _document(plan: local.Plan, members: int, outside: Mapping[str, int]) -> dic
                 "listen_port": free_port(),
                 "member_port": port,
                 **({"destinations": "all"} if s == "puppetca" else {}),
+                # What listens there is no Apache and no puppetserver, so it can prove nothing more than its port.
+                **({"check": "tcp"} if s in outside else {}),
             }
             for s, port in ports.items()
         },
