@@ -17,6 +17,7 @@ from muster.policy.settings import PolicySettings
 if TYPE_CHECKING:
     # Settings of features stand below this; whoever reads a cluster file needs nothing of what serves them.
     from muster.cluster.file import ClusterFile
+    from muster.derived.output import Output
     from muster.edge.routes import Mount
     from muster.policy.metered import OperationMetrics
     from muster.store.engine import Store
@@ -124,6 +125,7 @@ class Feature:
         opened: opens the provider and yields the service that the routes' endpoints get.
         reached: asks the service's provider whether its server answers, raising an error that says why not; None for
             features without one.
+        outputs: what follows from its settings for other programs; ``muster render`` writes them.
     """
 
     name: str
@@ -134,6 +136,7 @@ class Feature:
     opened: Callable[[Any, Surroundings], AbstractAsyncContextManager[Any]]
     capabilities: tuple[str, ...] = ()
     reached: Callable[[Any], Awaitable[None]] | None = None
+    outputs: tuple[Output, ...] = ()
 
 
 @dataclass
