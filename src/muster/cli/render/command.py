@@ -6,11 +6,14 @@ import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from muster.app.outputs import Offer
+from muster.app.settings import loaded
+from muster.balancer.haproxy.binary import has_ipv6
+from muster.balancer.model import Balancing, modelled
 from muster.cli import WRONG
 from muster.cli.options import (
     DEFAULT_RUN,
@@ -23,11 +26,8 @@ from muster.cli.options import (
     run_option,
 )
 from muster.cli.render.places import differences, put, shown_difference
+from muster.cluster.file import ClusterFile
 from muster.derived.output import Document, Output, Site, tried
-
-if TYPE_CHECKING:
-    from muster.balancer.model import Balancing
-    from muster.cluster.file import ClusterFile
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _DIRECTORY = click.Path(file_okay=False, path_type=Path)
@@ -50,10 +50,6 @@ def command_of(offer: Offer) -> click.Command:
         balancer: str | None = None,
         **own: Any,
     ) -> None:
-        from muster.app.settings import loaded
-        from muster.balancer.haproxy.binary import has_ipv6
-        from muster.balancer.model import modelled
-
         site = Site(
             run=run_path.absolute(),
             pki=(pki_directory(cluster_path, pki_path) / "balancer").absolute(),
