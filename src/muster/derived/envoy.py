@@ -10,20 +10,27 @@ Source: reference/balancer.md §3; envoyproxy.io, v3 API.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from muster.balancer.model import Balancing, Server, Service
 from muster.balancer.words import address, is_name, matching, path, word
-from muster.cluster.file import Balancer
+from muster.cluster.file import Balancer, ClusterFile
+from muster.derived import consumer
+from muster.derived.output import Document, Output, Place, Site, Trial
+from muster.kernel.files import write_atomically
 
 _TYPES = "type.googleapis.com/envoy"
 _SPREAD = {"roundrobin": "ROUND_ROBIN", "leastconn": "LEAST_REQUEST", "random": "RANDOM", "source": "RING_HASH"}
 _URI = re.compile(r"/[a-z/]{1,100}(?:\?service=[a-z0-9-]{1,63})?\Z")
+
+_DIRECTORY = Path("/etc/muster/envoy")
+_BOOTSTRAP = "bootstrap.json"
 
 Json = dict[str, Any]
 
@@ -67,7 +74,7 @@ def rendered(
     """
     by_dns = {s.name for s in balancing.services if any(is_name(x.address) for x in s.servers)}
     files = {
-        "bootstrap.json": _bootstrap(balancing, which, paths),
+        _BOOTSTRAP: _bootstrap(balancing, which, paths),
         "listeners.json": _resources([_listener(s, which, dual_stack) for s in balancing.services]),
         "clusters.json": _resources([_cluster(balancing, s, which, paths) for s in balancing.services]),
     }
@@ -282,3 +289,62 @@ def _typed(kind: str, content: Json) -> Json:
 
 def _duration(seconds: float) -> str:
     return f"{seconds:g}s"
+
+
+def _files(balancing: Balancing, cluster: ClusterFile, site: Site) -> Mapping[str, Json]:
+    paths = EnvoyPaths(site.place or _DIRECTORY, site.run, site.pki)
+    return rendered(balancing, which=cluster.balancer(site.balancer), paths=paths, dual_stack=site.dual_stack)
+
+
+def _documents(balancing: Balancing, cluster: ClusterFile, site: Site) -> tuple[Document, ...]:
+    files = _files(balancing, cluster, site)
+    # Endpoints first and listeners last: nothing names a file that is not there yet.
+    order = {"clusters.json": 1, _BOOTSTRAP: 2, "listeners.json": 3}
+    names = sorted(files, key=lambda n: (order.get(n, 0), n))
+    return tuple(Document(name, json.dumps(files[name], indent=2) + "\n", "envoy") for name in names)
+
+
+async def _accepted(directory: Path, documents: Sequence[Document]) -> None:
+    binary = consumer.found("envoy", "install Envoy (envoyproxy.io)")
+    # envoy --mode validate opens none of the files it would watch, so it is asked about all of them as one.
+    whole = directory / "whole.json"
+    write_atomically(whole, json.dumps(_as_one({d.name: json.loads(d.text) for d in documents})))
+    said = ("--log-level", "error", "--log-format", "%v")
+    await consumer.accepted([binary, "--mode", "validate", "-c", whole, *said], timeout_s=60)
+
+
+def _as_one(files: Mapping[str, Json]) -> Json:
+    """Return a bootstrap that holds what the files it watches hold."""
+    clusters = []
+    for cluster in _untyped(files["clusters.json"]):
+        if cluster["type"] == "EDS":
+            del cluster["eds_cluster_config"]
+            (endpoints,) = _untyped(files[f"endpoints-{cluster['name']}.json"])
+            cluster |= {"type": "STATIC", "load_assignment": endpoints}
+        clusters.append(cluster)
+    bootstrap = {k: v for k, v in files[_BOOTSTRAP].items() if k != "dynamic_resources"}
+    return bootstrap | {"static_resources": {"listeners": _untyped(files["listeners.json"]), "clusters": clusters}}
+
+
+def _untyped(resources: Json) -> list[Json]:
+    return [{k: v for k, v in r.items() if k != "@type"} for r in resources["resources"]]
+
+
+OUTPUT = Output(
+    word="envoy",
+    help="Render Envoy's bootstrap and the files it watches (LDS, CDS, EDS); what Envoy does not do goes to stderr.",
+    rendered=_documents,
+    needs=frozenset({"balancer", "pki", "run"}),
+    as_json=_files,
+    lacks=lambda balancing, cluster, site: lacks(balancing, cluster.balancer(site.balancer)),
+    # JSON holds no comments.
+    says_lacks=False,
+    check=Trial(
+        "envoy", "Ask envoy --mode validate what it thinks of them, with the files of pki on this host.", _accepted
+    ),
+    installed=Place(str(_DIRECTORY), lambda site: _DIRECTORY),  # noqa: ARG005
+    in_directory=True,
+    output_help=(
+        "Directory to write the files into, as Envoy will see it; without it they are shown as one JSON object."
+    ),
+)

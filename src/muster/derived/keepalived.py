@@ -9,16 +9,23 @@ Source: reference/balancer.md §2; keepalived.conf(5).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from muster.balancer.haproxy.render import RuntimePaths
+from muster.balancer.model import Balancing
 from muster.balancer.words import address, ip, matching, path, word
 from muster.cluster.file import Balancer, ClusterFile, VirtualAddress
-from muster.kernel.errors import Misconfigured
+from muster.derived import consumer
+from muster.derived.output import Document, Option, Output, Place, Site, Trial
+from muster.kernel.errors import Misconfigured, Unsupported
 from muster.version import VERSION
 
 _INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}\Z")
+
+_CONFIGURATION = Path("/etc/keepalived/keepalived.conf")
 
 CHECK_SCRIPT_PATH = Path("/usr/local/libexec/muster-balancer-answers")
 """Where the configuration looks for the script; root's, because keepalived runs nothing that others may change."""
@@ -133,3 +140,60 @@ def _ip(balancer: Balancer, virtual: VirtualAddress) -> str:
 def _with_prefix(virtual: VirtualAddress) -> str:
     host, _, prefix = virtual.address.partition("/")
     return f"{address(host)}/{int(prefix):d}"
+
+
+def _check_paths(site: Site) -> CheckPaths:
+    return CheckPaths(RuntimePaths(site.run, site.run).runtime_socket, _script_path(site))
+
+
+def _script_path(site: Site) -> Path:
+    given: Path | None = site.given.get("script_path")
+    return given if given is not None else CHECK_SCRIPT_PATH
+
+
+def _documents(balancing: Balancing, cluster: ClusterFile, site: Site) -> tuple[Document, ...]:  # noqa: ARG001
+    if site.given.get("script"):
+        return (Document(CHECK_SCRIPT_PATH.name, CHECK_SCRIPT, "keepalived", 0o755),)
+    text = rendered(cluster, which=cluster.balancer(site.balancer), check=_check_paths(site))
+    return (Document(_CONFIGURATION.name, text, "keepalived"),)
+
+
+def _as_json(balancing: Balancing, cluster: ClusterFile, site: Site) -> dict[str, Any]:  # noqa: ARG001
+    which = cluster.balancer(site.balancer)
+    return {
+        "balancer": which.name,
+        "priority": cluster.priority(which),
+        "configuration": rendered(cluster, which=which, check=_check_paths(site)),
+        "script": CHECK_SCRIPT,
+        "script_path": _script_path(site),
+    }
+
+
+async def _accepted(directory: Path, documents: Sequence[Document]) -> None:
+    binary = consumer.found("keepalived", "install the package keepalived")
+    for document in documents:
+        if document.name != _CONFIGURATION.name:
+            raise Unsupported("keepalived -t reads no script, only the configuration that names it: leave out --script")
+        await consumer.accepted([binary, "-t", "-f", directory / document.name])
+
+
+OUTPUT = Output(
+    word="keepalived",
+    help="Render keepalived's configuration, which moves the virtual address to a balancer whose HAProxy answers.",
+    rendered=_documents,
+    needs=frozenset({"balancer", "run"}),
+    options=(
+        Option("script", "Render the script by which keepalived asks HAProxy, instead."),
+        Option("script-path", f"Where that script stands. [default: {CHECK_SCRIPT_PATH}]", "file"),
+    ),
+    as_json=_as_json,
+    check=Trial(
+        "keepalived",
+        "Ask keepalived -t what it thinks of it; it looks for the interface and the script on this host.",
+        _accepted,
+    ),
+    installed=Place(
+        f"{_CONFIGURATION}, the script where it stands",
+        lambda site: _script_path(site) if site.given.get("script") else _CONFIGURATION,
+    ),
+)

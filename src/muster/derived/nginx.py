@@ -8,19 +8,17 @@ Source: reference/balancer.md §3; nginx.org, ngx_stream_core_module and its nei
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from muster.balancer.model import Balancing, Server, Service
 from muster.balancer.words import is_name, path, target, word
 from muster.cluster.file import Balancer, ClusterFile
-from muster.kernel.errors import Misconfigured, Rejected
-from muster.kernel.files import write_atomically
-from muster.kernel.process import run
+from muster.derived import consumer
+from muster.derived.output import Document, Output, Site, Trial
+from muster.kernel.errors import Misconfigured
 from muster.version import VERSION
 
 _SPREAD = {"roundrobin": "", "leastconn": "least_conn", "random": "random", "source": "hash $remote_addr consistent"}
@@ -73,46 +71,13 @@ def rendered(
     return "\n".join(_lines(cluster, balancing, which, paths, dual_stack)) + "\n"
 
 
-async def checked(
-    cluster: ClusterFile,
-    balancing: Balancing,
-    *,
-    which: Balancer,
-    paths: NginxPaths,
-    dual_stack: bool = True,
-    timeout_s: float = 10.0,
-) -> None:
-    """Return when ``nginx -t`` accepts what :func:`rendered` returns.
-
-    ``nginx -t`` creates the pid file and the log it is told of, so it is told of a scratch directory.
-
-    Raises:
-        Rejected: it does not; in nginx's words, with its line numbers.
-        Misconfigured: there is no nginx.
-        Unavailable: it did not answer in time.
-    """
-    with tempfile.TemporaryDirectory(prefix="muster-nginx-") as directory:
-        candidate = Path(directory) / "nginx.conf"
-        elsewhere = replace(paths, run=Path(directory))
-        text = rendered(cluster, balancing, which=which, paths=elsewhere, dual_stack=dual_stack)
-        write_atomically(candidate, text, mode=0o600)
-        said = await run([found(), "-t", "-q", "-e", "stderr", "-c", candidate], timeout_s=timeout_s)
-    if said.status != 0:
-        words = "; ".join(line.strip() for line in said.stderr.splitlines() if line.strip())
-        raise Rejected(f"nginx refuses it: {words[:2000] or f'status {said.status}'}")
-
-
 def found() -> Path:
     """Return the nginx of the system.
 
     Raises:
-        Misconfigured: there is none.
+        Unavailable: there is none.
     """
-    search = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin"])
-    binary = shutil.which("nginx", path=search)
-    if binary is None:
-        raise Misconfigured(f"No nginx in {search}: install the packages nginx and libnginx-mod-stream")
-    return Path(binary)
+    return consumer.found("nginx", "install the packages nginx and libnginx-mod-stream")
 
 
 def _lines(
@@ -201,3 +166,35 @@ def _variable(name: str) -> str:
 
 def _seconds(seconds: float) -> str:
     return f"{round(seconds * 1000)}ms" if seconds % 1 else f"{round(seconds)}s"
+
+
+def _text(balancing: Balancing, cluster: ClusterFile, site: Site) -> str:
+    which, paths = cluster.balancer(site.balancer), NginxPaths(site.run)
+    return rendered(cluster, balancing, which=which, paths=paths, dual_stack=site.dual_stack)
+
+
+def _documents(balancing: Balancing, cluster: ClusterFile, site: Site) -> tuple[Document, ...]:
+    return (Document("nginx.conf", _text(balancing, cluster, site), "nginx"),)
+
+
+def _as_json(balancing: Balancing, cluster: ClusterFile, site: Site) -> dict[str, Any]:
+    which = cluster.balancer(site.balancer)
+    text = _text(balancing, cluster, site)
+    return {"balancer": which.name, "configuration": text, "lacks": lacks(cluster, which)}
+
+
+async def _accepted(directory: Path, documents: Sequence[Document]) -> None:
+    for document in documents:
+        await consumer.accepted([found(), "-t", "-q", "-e", "stderr", "-c", directory / document.name])
+
+
+OUTPUT = Output(
+    word="nginx",
+    help="Render an nginx (stream) configuration for one balancer; its head and --json say what nginx does not do.",
+    rendered=_documents,
+    needs=frozenset({"balancer", "run"}),
+    as_json=_as_json,
+    lacks=lambda balancing, cluster, site: lacks(cluster, cluster.balancer(site.balancer)),  # noqa: ARG005
+    # nginx -t makes the pid file and the log it is told of.
+    check=Trial("nginx", "Ask nginx -t what it thinks of it.", _accepted, scratch_run=True),
+)

@@ -12,6 +12,7 @@ from typing import Any
 from muster.balancer.model import Balancing, Question, Server, Service
 from muster.balancer.words import address, target, word
 from muster.cluster.file import ClusterFile
+from muster.derived.output import Document, Output, Site
 
 _SPREAD = {
     "roundrobin": "round robin",
@@ -205,3 +206,15 @@ def _notes(cluster: ClusterFile) -> tuple[str, ...]:
         known = ", ".join(b.address for b in cluster.balancers) or "none yet"
         found.append(f"PROXY headers are taken from the addresses of the file's balancers only: {known}.")
     return tuple(found)
+
+
+def _documents(balancing: Balancing, cluster: ClusterFile, site: Site) -> tuple[Document, ...]:  # noqa: ARG001
+    return (Document("table.txt", "".join(f"{line}\n" for line in lines(tabled(cluster, balancing))), ""),)
+
+
+OUTPUT = Output(
+    word="table",
+    help="Show what any other load balancer has to be told: ports, members, and what to ask them.",
+    rendered=_documents,
+    as_json=lambda balancing, cluster, site: tabled(cluster, balancing).as_json(),  # noqa: ARG005
+)

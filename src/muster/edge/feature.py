@@ -18,6 +18,7 @@ from muster.policy.settings import PolicySettings
 if TYPE_CHECKING:
     # Settings of features stand below this; whoever reads a cluster file needs nothing of what serves them.
     from muster.cluster.file import ClusterFile
+    from muster.derived.output import Output
     from muster.edge.routes import Mount
     from muster.policy.metered import OperationMetrics
     from muster.store.engine import Store
@@ -128,6 +129,7 @@ class Feature:
         opened: opens the provider and yields the service that the routes' endpoints get.
         reached: asks the service's provider whether its server answers, raising an error that says why not; None for
             features without one.
+        outputs: what follows from its settings for other programs; ``muster render`` writes them.
     """
 
     name: str
@@ -138,6 +140,7 @@ class Feature:
     opened: Callable[[Any, Surroundings], AbstractAsyncContextManager[Any]]
     capabilities: tuple[str, ...] = ()
     reached: Callable[[Any], Awaitable[None]] | None = None
+    outputs: tuple[Output, ...] = ()
 
 
 @dataclass

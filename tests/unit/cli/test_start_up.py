@@ -93,6 +93,14 @@ def test_the_doctor_loads_what_asks_the_dns_server_where_there_is_one(
     assert loaded & {"dns", "aiohttp"} == needed
 
 
+def test_what_follows_from_the_file_alone_is_rendered_without_any_feature(tmp_path: Path) -> None:
+    file = tmp_path / "cluster.yaml"
+    file.write_text(CLUSTER.format(store=tmp_path / "store.db"))
+    code, loaded = loaded_by("render", "table", "--cluster", str(file))
+    assert code == 0
+    assert loaded & set(NEVER) == set()
+
+
 def test_help_loads_no_command() -> None:
     code, loaded = loaded_by("--help")
     assert code == 0

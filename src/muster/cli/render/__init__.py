@@ -1,0 +1,41 @@
+"""``muster render``: what follows from the cluster file for other programs, shown, compared, checked or written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from muster.cli.options import Commands
+
+if TYPE_CHECKING:
+    from muster.app.outputs import Manifests
+
+
+class Outputs(Commands):
+    """One command for each output, made when it is asked for.
+
+    Args:
+        features: returns the features that may offer some; None: ours.
+    """
+
+    def __init__(self, *given: Any, features: Manifests | None = None, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._features = features
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        from muster.app import outputs
+
+        return sorted(o.output.word for o in outputs.offers(self._features or outputs.manifests))
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
+        from muster.app import outputs
+        from muster.cli.render.command import command_of
+
+        found = outputs.offer(name, self._features or outputs.manifests)
+        return command_of(found) if found is not None else None
+
+
+@click.group(cls=Outputs)
+def render() -> None:
+    """Show or write the configuration of other programs."""

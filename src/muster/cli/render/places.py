@@ -1,0 +1,86 @@
+"""Where documents lie: written there, or compared with what lies there."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from muster.derived.output import Document, Output
+from muster.kernel.errors import Unavailable
+from muster.kernel.files import make_directory, write_atomically
+
+_LINE = re.compile(r"[^\n]*\n|[^\n]+")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What writing a document would change.
+
+    Attributes:
+        text: a unified diff from what lies there; empty when nothing would change.
+    """
+
+    file: Path
+    text: str
+
+    @property
+    def differs(self) -> bool:
+        return bool(self.text)
+
+
+def put(output: Output, documents: Sequence[Document], place: Path, *, dry_run: bool) -> None:
+    """Write the documents in their order, or say what writing them would change.
+
+    Raises:
+        Unavailable: the disk refuses, or would; what was written before stays.
+    """
+    if output.in_directory and not dry_run:
+        make_directory(place)
+    for document, file in _files(output, documents, place):
+        if not dry_run:
+            write_atomically(file, document.text, mode=document.mode)
+            click.echo(f"Wrote {file}")
+            continue
+        if not output.in_directory and not file.parent.is_dir():
+            raise Unavailable(f"Writing {file} would fail: {file.parent} is no directory")
+        same = _lies(file) == document.text
+        click.echo(f"Would write {file}: {'nothing would change' if same else f'{len(document.text)} bytes'}")
+
+
+def differences(output: Output, documents: Sequence[Document], place: Path) -> list[Difference]:
+    """Return what writing the documents to the place would change, a file each.
+
+    Raises:
+        OSError: what lies there cannot be read.
+    """
+    return [Difference(file, _difference(file, document.text)) for document, file in _files(output, documents, place)]
+
+
+def shown_difference(text: str) -> str:
+    """Return a diff as it may stand on a terminal, which obeys what somebody else may have written into the file."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
+def _files(output: Output, documents: Sequence[Document], place: Path) -> list[tuple[Document, Path]]:
+    return [(d, place / d.name if output.in_directory else place) for d in documents]
+
+
+def _lies(file: Path) -> str | None:
+    try:
+        # Not read as text: that would take CR LF for a line's end, and hide that it is not ours.
+        return file.read_bytes().decode("utf-8", "replace")
+    except FileNotFoundError:
+        return None
+
+
+def _difference(file: Path, text: str) -> str:
+    lies = _lies(file)
+    before, after = _LINE.findall(lies or ""), _LINE.findall(text)
+    name = "/dev/null" if lies is None else str(file)
+    lines = difflib.unified_diff(before, after, name, str(file), fromfiledate="", tofiledate="rendered")
+    return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from muster.cli.render.places import differences, shown_difference
+from muster.derived.output import Document, Output
+
+ONE = Output("one", "One.", lambda balancing, cluster, site: ())
+
+
+def difference(lies: bytes, text: str, tmp_path: Path) -> str:
+    place = tmp_path / "one.conf"
+    place.write_bytes(lies)
+    (found,) = differences(ONE, [Document("one.conf", text, "one")], place)
+    assert found.differs is bool(found.text)
+    return found.text
+
+
+def test_what_is_the_same_has_no_difference(tmp_path: Path) -> None:
+    assert difference(b"a\nb\n", "a\nb\n", tmp_path) == ""
+
+
+@pytest.mark.parametrize("lies", [b"a\r\nb\n", b"a\nb", b"\xffa\nb\n", b"a\x85b\n", b""])
+def test_every_other_byte_is_one(lies: bytes, tmp_path: Path) -> None:
+    assert difference(lies, "a\nb\n", tmp_path) != ""
+
+
+def test_an_end_without_a_line_break_is_named_as_patch_wants_it(tmp_path: Path) -> None:
+    assert difference(b"a\nb", "a\nb\n", tmp_path).endswith("-b\n\\ No newline at end of file\n+b\n")
+
+
+def test_a_terminal_is_sent_no_control_characters_of_a_file(tmp_path: Path) -> None:
+    text = difference(b"a\x1b[2J\tb\r\n", "a\n", tmp_path)
+    assert "-a\\x1b[2J\tb\\r\n" in shown_difference(text)
+
+
+def test_a_place_that_cannot_be_read_is_not_called_absent(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError):
+        differences(ONE, [Document("x", "x", "one")], tmp_path)

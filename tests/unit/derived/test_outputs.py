@@ -1,0 +1,102 @@
+"""What holds for every output, so that one that is new needs no test of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from muster.balancer.haproxy.version import HAProxyVersion
+from muster.app.offers import modelled
+from muster.cluster.file import ClusterFile
+from muster.derived.output import Document, Output, Site
+from muster.derived.outputs import OUTPUTS
+from muster.kernel.errors import Rejected
+from tests.unit.balancer.test_model import document
+
+TWO = """\
+balancers:
+- {name: lb1, address: 10.0.0.7}
+- {name: lb2, address: 10.0.0.8}
+virtual_address: {address: 10.0.0.10/24, interface: eth0}
+"""
+# What this host would have told.
+LEARNED: dict[str, dict[str, Any]] = {"haproxy": {"version": HAProxyVersion(2, 6)}}
+
+every = pytest.mark.parametrize("output", OUTPUTS, ids=lambda o: o.word)
+
+
+def site(output: Output, *, run: Path = Path("/run/muster"), balancer: str | None = "lb1") -> Site:
+    return Site(run=run, balancer=balancer, given=LEARNED.get(output.word, {}))
+
+
+def documents(output: Output, rest: str = TWO, **where: Any) -> tuple[Document, ...]:
+    cluster = document(rest).parsed(ClusterFile)
+    return output.rendered(modelled(cluster), cluster, site(output, **where))
+
+
+@every
+@pytest.mark.parametrize("profile", ["seed", "current"])
+def test_the_same_file_gives_the_same_documents(output: Output, profile: str) -> None:
+    rest = f"profile: {profile}\n{TWO}"
+    assert documents(output, rest) == documents(output, rest)
+
+
+@every
+def test_documents_are_named_end_with_a_line_and_say_who_reads_them(output: Output) -> None:
+    found = documents(output)
+    assert found
+    assert output.in_directory or len(found) == 1
+    assert len({d.name for d in found}) == len(found)
+    for one in found:
+        assert one.name == Path(one.name).name
+        assert one.text.endswith("\n")
+        assert not one.mode & 0o022
+        assert output.check is None or one.consumer == output.check.consumer
+
+
+@every
+def test_programs_are_shown_json_without_anything_learned(output: Output) -> None:
+    cluster = document(TWO).parsed(ClusterFile)
+    assert output.as_json is not None
+    assert json.loads(json.dumps(output.as_json(modelled(cluster), cluster, Site(balancer="lb1")), default=str))
+
+
+@every
+def test_what_it_does_is_one_sentence(output: Output) -> None:
+    for sentence in (output.help, *(o.help for o in output.options), *([output.check.help] if output.check else [])):
+        assert sentence.rstrip("]").endswith(".") or "[default: " in sentence
+        assert ". " not in sentence.split(" [default")[0]
+
+
+@every
+def test_only_what_needs_a_balancer_minds_which(output: Output) -> None:
+    if "balancer" not in output.needs:
+        documents(output, balancer=None)
+        return
+    with pytest.raises(Rejected, match="lb1, lb2"):
+        documents(output, balancer=None)
+
+
+@every
+def test_only_what_needs_the_run_directory_holds_it(output: Output) -> None:
+    for need, place in (("run", "/run/muster"), ("pki", "/etc/muster/pki/balancer")):
+        assert any(place in d.text for d in documents(output)) is (need in output.needs)
+
+
+@every
+def test_what_the_consumer_lacks_is_said_once(output: Output) -> None:
+    cluster = document(TWO).parsed(ClusterFile)
+    texts = "".join(d.text for d in documents(output))
+    for sentence in output.lacks(modelled(cluster), cluster, site(output)):
+        assert (sentence in texts) is output.says_lacks
+
+
+@every
+def test_a_place_in_words_is_the_place(output: Output) -> None:
+    if output.installed is not None:
+        where = output.installed.of(site(output))
+        assert where.is_absolute()
+        assert str(where) in output.installed.said or where.name in output.installed.said
