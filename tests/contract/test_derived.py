@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from muster.app.offers import modelled
 from muster.app.outputs import offers
 from muster.balancer.haproxy.binary import has_ipv6
-from muster.app.offers import modelled
 from muster.cli import muster
 from muster.cluster.file import ClusterFile
 from muster.derived import nginx

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 
 from muster.derived.output import Output
 from muster.derived.outputs import OUTPUTS
+from muster.features import settings_models
 from muster.kernel.errors import Misconfigured
 
 if TYPE_CHECKING:
     from muster.cluster.file import ClusterFile
-    from muster.edge.feature import Feature
+    from muster.edge.feature import FeatureSettings
 
-Manifests = Callable[[], Mapping[str, "Feature"]]
+# The features' settings by name: what offers an output, in what every command can afford to load.
+Models = Callable[[], Mapping[str, "type[FeatureSettings]"]]
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,8 @@ class Offer:
     """An output, and the feature that offers it; None: it follows from the file without any."""
 
     output: Output
-    feature: Feature | None = None
+    feature: str | None = None
+    settings: type[FeatureSettings] | None = None
 
     def refuse_where_off(self, cluster: ClusterFile) -> None:
         """Refuse an output of a feature that the cluster file does not enable.
@@ -30,29 +33,23 @@ class Offer:
         Raises:
             Misconfigured: it does not.
         """
-        if self.feature is None:
+        if self.feature is None or self.settings is None:
             return
-        given = cluster.features.get(self.feature.name)
-        if given is None or not self.feature.settings.model_validate(given).enabled:
+        given = cluster.features.get(self.feature)
+        if given is None or not self.settings.model_validate(given).enabled:
             raise Misconfigured(
-                f"{self.output.word} follows from the feature {self.feature.name}, which the cluster file does not enable: "
-                f"set features.{self.feature.name}"
+                f"{self.output.word} follows from the feature {self.feature}, which the cluster file does not enable: "
+                f"set features.{self.feature}"
             )
 
 
-def manifests() -> Mapping[str, Feature]:
-    """Return the features' manifests, which bring with them what serves them."""
-    from muster.features import manifests
-
-    return manifests()
-
-
-def offers(features: Manifests = manifests) -> tuple[Offer, ...]:
+def offers(features: Models = settings_models) -> tuple[Offer, ...]:
     """Return every output there is."""
-    return (*_own(), *(Offer(output, f) for f in features().values() for output in f.outputs))
+    offering = ((name, model, output) for name, model in features().items() for output in model.outputs)
+    return (*_own(), *(Offer(output, name, model) for name, model, output in offering))
 
 
-def offer(word: str, features: Manifests = manifests) -> Offer | None:
+def offer(word: str, features: Models = settings_models) -> Offer | None:
     """Return the output of that word; features are looked at only for what is not on our own list."""
     own = {one.output.word: one for one in _own()}
     return own[word] if word in own else {one.output.word: one for one in offers(features)}.get(word)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from muster.cluster.file import Foreman
+from muster.derived.output import Output
 from muster.edge.ports import Port
 from muster.kernel.errors import Misconfigured, MusterError, NotAcceptable, Unavailable
 from muster.kernel.settings import Settings
@@ -18,7 +19,6 @@ from muster.policy.settings import PolicySettings
 if TYPE_CHECKING:
     # Settings of features stand below this; whoever reads a cluster file needs nothing of what serves them.
     from muster.cluster.file import ClusterFile
-    from muster.derived.output import Output
     from muster.edge.routes import Mount
     from muster.policy.metered import OperationMetrics
     from muster.store.engine import Store
@@ -81,6 +81,8 @@ class FeatureSettings(Settings):
 
     # Listeners of the feature's own, which its members have beside the two that Foreman calls.
     ports: ClassVar[tuple[Port, ...]] = ()
+    # What follows from the settings for other programs; ``muster render`` writes it.
+    outputs: ClassVar[tuple[Output, ...]] = ()
 
     enabled: Literal["http", "https"] | bool = "https"
     """``https`` or ``http``: that listener only; ``true``: both; ``false``: off. Over plain HTTP nobody shows a certificate:
@@ -129,7 +131,6 @@ class Feature:
         opened: opens the provider and yields the service that the routes' endpoints get.
         reached: asks the service's provider whether its server answers, raising an error that says why not; None for
             features without one.
-        outputs: what follows from its settings for other programs; ``muster render`` writes them.
     """
 
     name: str
@@ -140,7 +141,6 @@ class Feature:
     opened: Callable[[Any, Surroundings], AbstractAsyncContextManager[Any]]
     capabilities: tuple[str, ...] = ()
     reached: Callable[[Any], Awaitable[None]] | None = None
-    outputs: tuple[Output, ...] = ()
 
 
 @dataclass

@@ -1,31 +1,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 
 from muster.app.outputs import offer, offers
 from muster.derived.output import Output
 from muster.derived.outputs import OUTPUTS
-from muster.edge.feature import Feature
-from muster.features import manifests
+from muster.edge.feature import FeatureSettings
+from muster.features import settings_models
 
 ZONE = Output("zone", "Render a zone.", lambda balancing, cluster, site: ())
 
 
-def offering() -> Mapping[str, Feature]:
-    return {"dns": replace(manifests()["dns"], outputs=(ZONE,)), "puppet": manifests()["puppet"]}
+class DNSSettings(FeatureSettings):
+    """Settings of a feature from which a zone follows."""
+
+    outputs: ClassVar[tuple[Output, ...]] = (ZONE,)
 
 
-def unasked() -> Mapping[str, Feature]:
+def offering() -> Mapping[str, type[FeatureSettings]]:
+    return {"dns": DNSSettings, "puppet": settings_models()["puppet"]}
+
+
+def unasked() -> Mapping[str, type[FeatureSettings]]:
     pytest.fail("features were looked at")
 
 
 def test_what_features_offer_comes_after_what_follows_from_the_file_alone() -> None:
     found = offers(offering)
     assert [o.output for o in found] == [*OUTPUTS, ZONE]
-    assert [o.feature.name for o in found if o.feature is not None] == ["dns"]
+    assert [o.feature for o in found if o.feature is not None] == ["dns"]
 
 
 def test_features_are_not_looked_at_for_what_follows_from_the_file_alone() -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from muster.balancer.haproxy.version import HAProxyVersion
 from muster.app.offers import modelled
+from muster.balancer.haproxy.version import HAProxyVersion
 from muster.cluster.file import ClusterFile
 from muster.derived.output import Document, Output, Site
 from muster.derived.outputs import OUTPUTS

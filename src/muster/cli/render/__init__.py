@@ -9,7 +9,7 @@ import click
 from muster.cli.options import Commands
 
 if TYPE_CHECKING:
-    from muster.app.outputs import Manifests
+    from muster.app.outputs import Models
 
 
 class Outputs(Commands):
@@ -19,20 +19,22 @@ class Outputs(Commands):
         features: returns the features that may offer some; None: ours.
     """
 
-    def __init__(self, *given: Any, features: Manifests | None = None, **named: Any) -> None:
+    def __init__(self, *given: Any, features: Models | None = None, **named: Any) -> None:
         super().__init__(*given, **named)
         self._features = features
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         from muster.app import outputs
+        from muster.features import settings_models
 
-        return sorted(o.output.word for o in outputs.offers(self._features or outputs.manifests))
+        return sorted(o.output.word for o in outputs.offers(self._features or settings_models))
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
         from muster.app import outputs
         from muster.cli.render.command import command_of
+        from muster.features import settings_models
 
-        found = outputs.offer(name, self._features or outputs.manifests)
+        found = outputs.offer(name, self._features or settings_models)
         return command_of(found) if found is not None else None
 
 

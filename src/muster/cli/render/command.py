@@ -10,10 +10,10 @@ from typing import Any
 
 import click
 
+from muster.app.offers import modelled
 from muster.app.outputs import Offer
 from muster.app.settings import loaded
 from muster.balancer.haproxy.binary import has_ipv6
-from muster.app.offers import modelled
 from muster.balancer.model import Balancing
 from muster.cli import WRONG
 from muster.cli.options import (

@@ -16,7 +16,6 @@ from muster.cli import muster
 from muster.cli.render import Outputs
 from muster.cluster.file import ClusterFile
 from muster.derived.output import Document, Option, Output, Site, Trial
-from muster.features import manifests
 from muster.features.dns.settings import DNSSettings
 from muster.kernel.errors import Misconfigured, Rejected, Unavailable, Unsupported
 
@@ -200,8 +199,8 @@ def test_a_check_of_a_script_says_that_there_is_none(file: Path, needs: Callable
 
 
 def invoked(output: Output, *arguments: str | Path) -> Result:
-    feature = replace(manifests()["dns"], outputs=(output,))
-    command = Outputs("render", features=lambda: {"dns": feature})
+    offering = type("Offering", (DNSSettings,), {"outputs": (output,), "__module__": __name__})
+    command = Outputs("render", features=lambda: {"dns": offering})
     return CliRunner().invoke(command, [str(a) for a in arguments])
 
 
