@@ -20,7 +20,7 @@ from muster.authority.authority import PuppetCA
 from muster.authority.own import OwnFiles
 from muster.authority.x509 import csr, profile
 from muster.cluster.file import Authority, own_certname
-from muster.cluster.file import Edge as Limits
+from muster.cluster.sections import Edge as Limits
 from muster.edge import health
 from muster.edge import server as edge_server
 from muster.edge.application import Application, Mounted

@@ -28,8 +28,9 @@ from muster import features as rooms
 from muster.app.resolution import Resolved
 from muster.app.settings import cluster_store, loaded
 from muster.balancer.model import Balancing, Question, modelled, signs_itself
-from muster.cluster.file import SCHEMA_VERSION, ClusterFile, Disk, Member
+from muster.cluster.file import SCHEMA_VERSION, ClusterFile, Member
 from muster.cluster.roster import Report, Roster, Told
+from muster.cluster.sections import Disk
 from muster.cluster.steward import Steward
 from muster.cluster.timeline import Timeline as SharedTimeline
 from muster.edge import health, logs, metrics, root

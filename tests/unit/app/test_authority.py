@@ -17,7 +17,8 @@ from muster.app.authority import AuthorityProcess
 from muster.app.member import _authority_of
 from muster.authority.keys import signer
 from muster.authority.revocations import Revocations
-from muster.cluster.file import Authority, AuthorityKey, ClusterFile, Edge, own_certname
+from muster.cluster.file import Authority, AuthorityKey, ClusterFile, own_certname
+from muster.cluster.sections import Edge
 from muster.edge.authorise import Callers, Gate
 from muster.edge.feature import Features
 from muster.kernel.log import LogRings

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from muster.cluster.file import Edge as Limits
+from muster.cluster.sections import Edge as Limits
 from muster.edge import health, root
 from muster.edge.application import Application, Mounted, unprotected
 from muster.edge.authorise import Callers, Gate
