@@ -32,8 +32,8 @@ from muster.edge.feature import FOREMAN_PREFIXES
 from muster.edge.routes import Access, Mount
 from muster.features import manifests, settings_models
 from muster.kernel.errors import MusterError
-from muster.kernel.log import LogRecord, LogRings
 from muster.kernel.names import FQDN
+from muster.kernel.rings import LogRecord, LogRings
 from muster.kernel.secrets import Secret
 from muster.kernel.settings import meanings
 

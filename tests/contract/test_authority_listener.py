@@ -29,7 +29,7 @@ from muster.edge.feature import Features
 from muster.edge.health import Health
 from muster.edge.metrics import EdgeMetrics
 from muster.edge.server import Server
-from muster.kernel.log import LogRings
+from muster.kernel.rings import LogRings
 from muster.kernel.secrets import Secret
 from muster.pki.context import server_context
 from muster.store.engine import opened

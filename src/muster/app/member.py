@@ -45,7 +45,7 @@ from muster.kernel import log
 from muster.kernel.clock import SystemClock, system_chance
 from muster.kernel.errors import Misconfigured, MusterError, Unavailable
 from muster.kernel.files import fingerprint
-from muster.kernel.log import LogRings
+from muster.kernel.rings import LogRings
 from muster.observed.parity import compared, of_certificate, of_muster, of_wire
 from muster.observed.programs import Asker, believing
 from muster.observed.rounds import DriftMetrics, Rounds

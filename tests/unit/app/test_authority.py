@@ -21,7 +21,7 @@ from muster.cluster.file import Authority, AuthorityKey, ClusterFile, own_certna
 from muster.cluster.sections import Edge
 from muster.edge.authorise import Callers, Gate
 from muster.edge.feature import Features
-from muster.kernel.log import LogRings
+from muster.kernel.rings import LogRings
 from muster.kernel.secrets import Secret
 from muster.store.engine import Store, opened
 from tests.servers import puppetca
