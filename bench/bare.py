@@ -21,8 +21,8 @@ from prometheus_client import CollectorRegistry
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from muster.cluster.file import Edge as Limits
-from muster.cluster.file import Foreman
+from muster.cluster.sections import Edge as Limits
+from muster.cluster.sections import Foreman
 from muster.edge.application import Application, Scope, Send
 from muster.edge.budget import Budget
 from muster.edge.listener import Listener, bound

@@ -25,15 +25,15 @@ from pydantic_core import PydanticUndefined
 
 import muster
 from muster.cli import muster as command_line
-from muster.cluster import file as cluster_file
+from muster.cluster import values
 from muster.cluster.file import ClusterFile
 from muster.edge import health, logs, metrics, root
 from muster.edge.feature import FOREMAN_PREFIXES
 from muster.edge.routes import Access, Mount
 from muster.features import manifests, settings_models
 from muster.kernel.errors import MusterError
-from muster.kernel.log import LogRecord, LogRings
 from muster.kernel.names import FQDN
+from muster.kernel.rings import LogRecord, LogRings
 from muster.kernel.secrets import Secret
 from muster.kernel.settings import meanings
 
@@ -43,10 +43,10 @@ _WRITTEN = "<!-- Written by docs/generate.py from the code. Do not edit; run: ma
 
 # What a person calls a type; looked up before a type is taken apart.
 _CALLED: Sequence[tuple[object, str]] = (
-    (cluster_file.Host, "IP address or host name"),
-    (cluster_file.Port, "port, 1 to 65535"),
-    (cluster_file.Seconds, "seconds, above 0, up to 3600"),
-    (cluster_file.Slug, "word of `a-z`, `0-9`, `-`; up to 63"),
+    (values.Host, "IP address or host name"),
+    (values.Port, "port, 1 to 65535"),
+    (values.Seconds, "seconds, above 0, up to 3600"),
+    (values.Slug, "word of `a-z`, `0-9`, `-`; up to 63"),
     (FQDN, "DNS name"),
     (Secret, "text, kept secret"),
     (Path, "path"),

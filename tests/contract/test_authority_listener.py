@@ -20,7 +20,7 @@ from muster.authority.authority import PuppetCA
 from muster.authority.own import OwnFiles
 from muster.authority.x509 import csr, profile
 from muster.cluster.file import Authority, own_certname
-from muster.cluster.file import Edge as Limits
+from muster.cluster.sections import Edge as Limits
 from muster.edge import health
 from muster.edge import server as edge_server
 from muster.edge.application import Application, Mounted
@@ -29,7 +29,7 @@ from muster.edge.feature import Features
 from muster.edge.health import Health
 from muster.edge.metrics import EdgeMetrics
 from muster.edge.server import Server
-from muster.kernel.log import LogRings
+from muster.kernel.rings import LogRings
 from muster.kernel.secrets import Secret
 from muster.pki.context import server_context
 from muster.store.engine import opened

@@ -493,7 +493,7 @@ async def test_a_second_engine_takes_over_what_the_first_left(executable: Path, 
     async with site(executable, tmp_path, pki) as it:
         left = it.engine.pid
         # The first incarnation dies without its block ending: nobody restarts its HAProxy any more.
-        supervisor = it.engine._supervisor
+        supervisor = it.engine._haproxy.supervisor
         assert supervisor is not None
         assert supervisor._keeping is not None
         supervisor._keeping.cancel()

@@ -18,8 +18,8 @@ from prometheus_client import CollectorRegistry
 
 from muster.app.offers import modelled
 from muster.app.settings import cluster_store, loaded
-from muster.cluster.file import Foreman
 from muster.cluster.roster import Roster
+from muster.cluster.sections import Foreman
 from muster.kernel.clock import FakeClock
 from muster.kernel.errors import Misconfigured, Unavailable
 from muster.kernel.files import write_atomically

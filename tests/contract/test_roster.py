@@ -7,7 +7,7 @@ import pytest
 from muster.cluster.roster import Report, Roster
 from muster.cluster.timeline import Timeline
 from muster.kernel.errors import Conflict
-from muster.kernel.log import LogRecord, LogRings
+from muster.kernel.rings import LogRecord, LogRings
 from muster.store.engine import Store
 
 pytestmark = pytest.mark.anyio

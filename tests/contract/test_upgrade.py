@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 from muster.cluster.roster import Report, Roster
 from muster.cluster.timeline import Timeline
-from muster.kernel.log import LogRecord, LogRings
+from muster.kernel.rings import LogRecord, LogRings
 from muster.kernel.secrets import Secret
 from muster.observed.statements import Statements
 from muster.store import schema

@@ -15,8 +15,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from muster.cli.local import ADDRESS
 from muster.kernel.secrets import Secret
-from muster.pki.authority import ca_paths, new_key
+from muster.pki.authority import ca_paths
 from muster.pki.bundles import Bundle, BundleRequest, paths, write
+from muster.pki.profile import new_key
 from tests.e2e.test_doctor_and_status_find_it import findings
 from tests.faults.balancer import heard
 from tests.faults.fault import Outcome, moment

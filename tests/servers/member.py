@@ -22,8 +22,9 @@ from muster.app.member import MemberOptions, MemberProcess, member_opened
 from muster.edge.authorise import Names
 from muster.kernel.files import write_atomically
 from muster.pki import bundles
-from muster.pki.authority import ClusterCA, ca_paths, new_key
+from muster.pki.authority import ClusterCA, ca_paths
 from muster.pki.bundles import Bundle, BundlePaths, BundleRequest, KeyKind
+from muster.pki.profile import new_key
 from tests.servers.client import Answer, Place, ask, tls_client
 from tests.servers.ports import free_port
 

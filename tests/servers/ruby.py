@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from muster.cluster.file import Foreman
+from muster.cluster.sections import Foreman
 from muster.pki.bundles import BundlePaths
 from tests.servers.client import Place
 

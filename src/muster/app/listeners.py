@@ -17,7 +17,7 @@ from muster.edge.metrics import EdgeMetrics
 from muster.edge.ports import Port
 from muster.edge.server import Server
 from muster.kernel.errors import Misconfigured
-from muster.kernel.log import LogRings
+from muster.kernel.rings import LogRings
 
 
 class Listeners:

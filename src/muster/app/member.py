@@ -51,7 +51,7 @@ from muster.edge.server import Server
 from muster.edge.server import opened as server_opened
 from muster.kernel import log
 from muster.kernel.errors import Misconfigured, MusterError
-from muster.kernel.log import LogRings
+from muster.kernel.rings import LogRings
 from muster.observed.programs import Asker, believing
 from muster.pki.bundles import paths as bundle_paths
 from muster.pki.context import server_context

@@ -12,8 +12,8 @@ from pydantic import BaseModel
 from muster import features as rooms
 from muster.app.offers import modelled
 from muster.balancer.model import problems as balancer_problems
-from muster.cluster import file as cluster_file
-from muster.cluster.file import ClusterFile
+from muster.cluster import problems as cluster_problems
+from muster.cluster.file import ClusterFile, read_present
 from muster.kernel.errors import Misconfigured, Rejected
 from muster.kernel.files import read_bounded
 from muster.kernel.secrets import Secret
@@ -32,7 +32,7 @@ def checked(path: Path) -> tuple[ClusterFile | None, list[Problem]]:
         Misconfigured: the file cannot be read.
     """
     try:
-        document = cluster_file.read_present(path)
+        document = read_present(path)
     except InvalidSettings as e:
         return None, list(e.problems)
     found, cluster = _problems(document)
@@ -82,7 +82,7 @@ def warnings(path: Path, cluster: ClusterFile) -> list[Problem]:
 def doubts(path: Path, cluster: ClusterFile) -> list[Problem]:
     """As :func:`warnings`, less what other checks of the doctor find out about this host and the store."""
     document = read(path)
-    found = [w for room in (cluster_file.warnings, rooms.warnings) for w in room(document, cluster)]
+    found = [w for room in (cluster_problems.warnings, rooms.warnings) for w in room(document, cluster)]
     if cluster.authority is not None and modelled(cluster).service("puppetca") is None:
         sentence = (
             "makes the members a Puppet CA, but puppetca is disabled, so balancers lead nobody to it; take enabled: false "
@@ -129,7 +129,7 @@ def _problems(document: Document) -> tuple[list[Problem], ClusterFile | None]:
         cluster = document.parsed(ClusterFile)
     except InvalidSettings as e:
         found.extend(e.problems)
-    for room in (cluster_file.problems, balancer_problems, rooms.problems):
+    for room in (cluster_problems.problems, balancer_problems, rooms.problems):
         found.extend(room(document))
     if cluster is not None and not found:
         try:

@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from muster.balancer.profiles import CONNECTION, KNOWN, PROFILES, Balance, Destinations, Over, Proof, Row, Traffic
-from muster.cluster.file import ClusterFile, Member, ServiceCheck, ServiceOverride
+from muster.cluster.file import ClusterFile, Member
+from muster.cluster.sections import ServiceCheck, ServiceOverride
 from muster.kernel.errors import Misconfigured
 from muster.kernel.settings import Document, Location, Problem
 

@@ -1,137 +1,28 @@
 """The cluster file: one YAML document from which everything else follows.
 
-The models are the schema (``muster config schema`` prints it as JSON Schema); :func:`load` reads a file and
-:func:`problems` finds what no single field can know: ids and names that stand twice, a signer that is no member. Rooms
-above add their own findings (services in ``balancer``, features in ``features``), so that ``muster config check`` shows
-all of them at once.
+The models are the schema (``muster config schema`` prints it as JSON Schema), and :func:`load` reads a file. Here stands the
+whole, and who is in it: members, balancers, the Puppet CA they are. The other sections are in
+:mod:`muster.cluster.sections`, what is wrong between fields is found in :mod:`muster.cluster.problems`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import ipaddress
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Discriminator,
-    Field,
-    StringConstraints,
-    Tag,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, StringConstraints, model_validator
 
+from muster.cluster.sections import Disk, Edge, ExpectedDifference, Foreman, Log, ServiceOverride, Store
+from muster.cluster.values import AddressWithPrefix, Host, Interface, Port, Seconds, Slug, address_of
 from muster.kernel.errors import Misconfigured, Rejected
 from muster.kernel.names import FQDN, host_or_address
-from muster.kernel.secrets import Secret
-from muster.kernel.settings import Document, Location, Problem, Settings, read
+from muster.kernel.settings import Document, Settings, read
 
 SCHEMA_VERSION = 1
-
-Port = Annotated[int, Field(ge=1, le=65535)]
-Seconds = Annotated[float, Field(gt=0, le=3600)]
-
-
-def _host(value: str) -> str:
-    try:
-        return host_or_address(value)
-    except Rejected as e:
-        raise ValueError(str(e)) from e
-
-
-def _store_url(value: Secret) -> Secret:
-    if not re.match(r"(sqlite:///|postgresql://)\S+\Z", value.reveal()):
-        raise ValueError("is neither sqlite:///PATH nor postgresql://USER@HOST/DATABASE")
-    return value
-
-
-def _with_prefix(value: str) -> str:
-    if not re.match(r"[0-9A-Fa-f.:]{2,45}/[0-9]{1,3}\Z", value):
-        raise ValueError("is no address with its prefix length, as in 192.0.2.10/24")
-    address = ipaddress.ip_interface(value)
-    if address.is_loopback or address.is_multicast or address.is_unspecified:
-        raise ValueError("is no address that can move from host to host")
-    whole = {address.network[0], address.network.broadcast_address} if address.version == 4 else {address.network[0]}
-    if address.network.num_addresses > 2 and address.ip in whole:
-        raise ValueError("is the address of a whole network, not of a host in it")
-    return str(address)
-
-
-def _quoted(value: Any) -> Any:
-    if isinstance(value, int | float):
-        # YAML has read 3.10 as the number 3.1 already.
-        raise ValueError('is a number; write it in quotes: "3.10"')  # noqa: TRY004 - what pydantic takes for a finding
-    return value
-
-
-def _foreman_version(value: str) -> str:
-    if not re.match(r"(?:0|[1-9][0-9]{0,3})(?:\.(?:0|[1-9][0-9]{0,3})){1,2}\Z", value):
-        raise ValueError("is no version of Foreman: MAJOR.MINOR or MAJOR.MINOR.PATCH, as in 5.0 or 5.0.1")
-    return value
-
-
-Host = Annotated[str, AfterValidator(_host)]
-ForemanVersion = Annotated[str, BeforeValidator(_quoted), AfterValidator(_foreman_version)]
-AddressWithPrefix = Annotated[str, AfterValidator(_with_prefix)]
-Interface = Annotated[str, StringConstraints(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,14}\z")]
-RequestPath = Annotated[
-    str, StringConstraints(pattern=r"\A/[A-Za-z0-9/._~%-]{0,200}(?:\?[A-Za-z0-9=&._~%-]{1,100})?\z")
-]
-AnswerText = Annotated[str, StringConstraints(pattern=r"\A[ -&(-\[\]-~]{0,200}\z")]
-Slug = Annotated[str, StringConstraints(pattern=r"\A[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\z")]
-
-
-class Store(Settings):
-    """Where the cluster keeps its shared state."""
-
-    url: Annotated[Secret, AfterValidator(_store_url)]
-    """``sqlite:///PATH`` (members on one host, or Ruby members only and one balancer) or
-    ``postgresql://USER@HOST/DATABASE``."""
-    password_file: Path | None = None
-    """File whose first line is the PostgreSQL password; keeps it out of the cluster file."""
-    connect_timeout_s: Seconds = 2.0
-    """How long one connection attempt may take."""
-    statement_timeout_s: Seconds = 5.0
-    """How long one statement may take before the call is answered 503."""
-
-
-class Foreman(Settings):
-    """The Foreman this cluster serves."""
-
-    url: Annotated[str, StringConstraints(pattern=r"\Ahttps?://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._~/-]*)?\z")] | None = (
-        None
-    )
-    """Foreman's own URL."""
-    version: ForemanVersion = "5.0"
-    """Foreman's version, in quotes: ``"3.14"``; members say it is theirs (``/version``). Up to 5.0.0 Foreman warns of
-    Smart Proxies of another major version, of an earlier minor one, and of those more than one ahead."""
-    trusted_hosts: tuple[FQDN, ...] | None = None
-    """Names that may use protected routes, with a certificate of any trusted CA, and over plain HTTP where a feature is
-    open to it. Absent: the host of ``url``, and members and balancers with certificates of the cluster's own CA; without
-    ``url`` whoever has a certificate of that CA; nobody over plain HTTP. Empty: nobody at all."""
-    ca_file: Path | None = None
-    """CA that issued Foreman's client certificate, when it is not the cluster CA; trusted beside it. Where it is the Puppet
-    CA, every managed host has such a certificate: only ``trusted_hosts`` and ``url`` tell Foreman from them. Certificates
-    of Ruby members may be of it, too: a file on every balancer's host then."""
-    crl_file: Path | None = None
-    """Revocation lists of the CAs in ``ca_file``, PEM; followed when it changes. Not needed for the Puppet CA that the
-    members are: its ledger is asked."""
-    revocations_kept_s: Annotated[float, Field(ge=0, le=86_400)] = 600.0
-    """How long after the store's last answer the last known revocations of the cluster's own Puppet CA count; later,
-    protected calls with its certificates are 503."""
-    forward_verify: bool = True
-    """Whether a name found for a plain HTTP client must resolve back to its address."""
-
-    @property
-    def told_version(self) -> str:
-        """The version in the form Foreman parses, ``x.y.z``."""
-        return self.version if self.version.count(".") == 2 else f"{self.version}.0"
 
 
 class Member(Settings):
@@ -186,125 +77,6 @@ class VirtualAddress(Settings):
     def version(self) -> int:
         """4 or 6."""
         return ipaddress.ip_interface(self.address).version
-
-
-class ServiceCheck(Settings):
-    """What the program behind a service is asked, and what counts as its answer.
-
-    By balancers on members of kind ``foreman``, and by members of kind ``muster`` on their own host for ports they do not
-    listen on themselves. What is absent is as the profile has it; with a ``path`` that is only ``over`` and ``timeout_s``.
-    """
-
-    path: RequestPath | None = None
-    """What is asked for with ``GET``. Where the profile has none either, a finished TLS handshake is enough."""
-    over: Literal["plain", "tls", "verified", "mutual"] | None = None
-    """``plain``; ``tls``: whoever answers is believed; ``verified``: its certificate must carry the cluster's name and come
-    from the CA; ``mutual``: ours is shown, too."""
-    status: Annotated[int, Field(ge=100, le=599)] | None = None
-    """Status of a good answer; 200 when nobody says another."""
-    holds: AnswerText | None = None
-    """Text that must stand in the answer, in its first 16 kB."""
-    lacks: AnswerText | None = None
-    """Text that must not."""
-    timeout_s: Annotated[float, Field(ge=0.1, le=60)] | None = None
-    """How long the answer may take."""
-    ca_file: Path | None = None
-    """Who issued the program's certificate, when it is not the cluster's CA: a file on every balancer's host. Makes ``tls``
-    ``verified``."""
-
-
-# Told apart by their shape, so that a wrong key is complained of once and not as no ``tcp``, too.
-AskedOrNot = Annotated[
-    Annotated[Literal["tcp"], Tag("tcp")] | Annotated[ServiceCheck, Tag("asked")],
-    Discriminator(lambda value: "tcp" if isinstance(value, str) else "asked"),
-]
-
-
-class ServiceOverride(Settings):
-    """A change to a service of the profile, or a service the profile lacks (then both ports are required)."""
-
-    enabled: bool = True
-    """False: the balancer does not offer it."""
-    listen_port: Port | None = None
-    """Port clients use at the cluster's address."""
-    member_port: Port | None = None
-    """Port on each member."""
-    traffic: Literal["tls", "plain", "tls-tunnel"] | None = None
-    """``tls`` and ``plain`` are short calls; ``tls-tunnel`` keeps idle connections for hours (AMQP, MQTT)."""
-    balance: Literal["roundrobin", "leastconn", "random", "source"] | None = None
-    """How clients are spread; ``source`` is rendered as a consistent hash."""
-    destinations: Literal["all", "signer"] | None = None
-    """Every member, or the signer only."""
-    maxconn_per_member: Annotated[int, Field(ge=1, le=100_000)] | None = None
-    """Connections one member gets at once; the rest wait at the balancer."""
-    check: AskedOrNot | None = None
-    """What the program is asked, when not what the profile says. ``tcp``: nothing, its port has to take a connection."""
-
-
-class Edge(Settings):
-    """Limits of every member's listeners."""
-
-    handshake_timeout_s: Seconds = 8.0
-    """From connection to finished TLS handshake, PROXY header included."""
-    header_timeout_s: Seconds = 10.0
-    """From a request's first byte, or the handshake, to the end of its headers."""
-    body_timeout_s: Seconds = 60.0
-    """From the end of the headers to the end of the body."""
-    write_timeout_s: Seconds = 30.0
-    """How long a client may take no byte of its reply before its connection is closed."""
-    idle_timeout_s: Seconds = 30.0
-    """How long a kept-alive connection may stay silent."""
-    connection_age_s: Annotated[float, Field(gt=0, le=86_400)] = 3600.0
-    """How long a connection may be kept alive at all; the first reply after that closes it."""
-    connections_per_address: Annotated[int, Field(ge=1)] = 256
-    """Connections one client address may hold, an IPv6 network of 64 bits counting as one; balancers are exempt, the
-    clients behind them are not."""
-    connections: Annotated[int, Field(ge=1)] = 4096
-    """Connections in all, on each listener; 64 more are kept for balancers and this host."""
-    body_limit_bytes: Annotated[int, Field(ge=1024, le=1 << 30)] = 1 << 20
-    """Largest request body."""
-    memory_bytes: Annotated[int, Field(ge=4 << 20, le=16 << 30)] = 32 << 20
-    """What bodies, waiting requests and unsent replies may hold in memory, all connections together; beyond it calls are
-    503."""
-    proxy_protocol: Literal["accepted", "required", "off"] = "accepted"
-    """Whether balancers' connections may, must or must not start with a PROXY v2 header. Others never may."""
-    drain_s: Annotated[float, Field(ge=0, le=3600)] = 5.0
-    """How long a stopping member still takes new connections, so that every balancer has seen it leave."""
-    stop_timeout_s: Seconds = 60.0
-    """How long calls in flight may take after that."""
-
-
-class Log(Settings):
-    """What is logged, and how much of it ``/logs`` keeps."""
-
-    level: Literal["DEBUG", "INFO", "WARN", "ERROR", "FATAL"] = "INFO"
-    """Least level that is kept. Ruby's UNKNOWN is none: nothing is logged at it, so nothing would be kept."""
-    buffer: Annotated[int, Field(ge=2, le=100_000)] = 2000
-    """Records in the main ring (Ruby: ``log_buffer``)."""
-    buffer_errors: Annotated[int, Field(ge=0, le=100_000)] = 1000
-    """Errors kept after they fell out of the main ring (Ruby: ``log_buffer_errors``)."""
-
-
-class Disk(Settings):
-    """A directory whose file system must have room, or services leave the member."""
-
-    path: Path
-    """The directory; a member that lacks it is not ready for the services either."""
-    services: tuple[Slug, ...] = ()
-    """Services that write there: a member without room takes no new clients of them. Empty: it only shows."""
-    min_free_bytes: Annotated[int, Field(ge=0)] = 64 << 20
-    """Least room that counts as enough."""
-
-
-class ExpectedDifference(Settings):
-    """A field in which members may differ, so that ``muster parity`` does not call it drift."""
-
-    field: Annotated[str, StringConstraints(pattern=r"\A[A-Za-z0-9_.*-]{1,200}\z")]
-    """The field as ``muster parity`` names it; ``*`` stands for anything: ``dns.settings.*``."""
-    members: tuple[FQDN, ...] = ()
-    """The members that may differ. Empty: all of them."""
-    reason: Annotated[str, StringConstraints(min_length=1, max_length=500)]
-    """Why; shown wherever the difference is."""
 
 
 class AuthorityKey(Settings):
@@ -479,7 +251,7 @@ class ClusterFile(Settings):
 
     def priority(self, balancer: Balancer) -> int:
         """Return the balancer's VRRP priority: its own, or the one its place in the file gives it."""
-        return balancer.priority or _priority_at(self.balancers.index(balancer))
+        return balancer.priority or priority_at(self.balancers.index(balancer))
 
     def without(self, names: Iterable[str]) -> ClusterFile:
         """Return the cluster less these members, as long as one is left."""
@@ -499,7 +271,7 @@ class ClusterFile(Settings):
             return self.foreman.trusted_hosts
         host = urlsplit(self.foreman.url or "").hostname or ""
         try:
-            return (FQDN.parse(host_or_address(host)),) if host and not _ip(host) else ()
+            return (FQDN.parse(host_or_address(host)),) if host and not address_of(host) else ()
         except Rejected:
             return ()
 
@@ -530,148 +302,6 @@ def read_present(path: Path) -> Document:
     return read(path)
 
 
-def problems(document: Document) -> list[Problem]:
-    """Return what is wrong between fields; works on raw content, so that it also speaks of half-valid files."""
-    content = document.content
-    if not isinstance(content, dict):
-        return [Problem(1, "", "is not a mapping of settings")]
-    found: list[Problem] = []
-    members = [m for m in _sequence(content.get("members")) if isinstance(m[1], dict)]
-    for key in ("id", "name"):
-        first: dict[str, int] = {}
-        for index, member in members:
-            value = member.get(key)
-            if value is None:
-                continue
-            folded = _folded(value)
-            if folded in first:
-                at = document.line_of(("members", first[folded], key))
-                found.append(document.problem(("members", index, key), f"{value} stands already in line {at}"))
-            first.setdefault(folded, index)
-    names = {_folded(m.get("name")) for _, m in members}
-    signer = content.get("signer", "any")
-    if isinstance(signer, str) and signer != "any" and _folded(signer) not in names:
-        found.append(document.problem(("signer",), f"{signer} is no member; members are {', '.join(sorted(names))}"))
-    address = _folded(content.get("address", ""))
-    for index, member in members:
-        if address and _folded(member.get("name")) == address:
-            found.append(
-                document.problem(("members", index, "name"), "is the cluster's address; a member needs its own")
-            )
-    seen: set[str] = set()
-    for index, balancer in _sequence(content.get("balancers")):
-        name = str(balancer.get("name", "balancer")) if isinstance(balancer, dict) else ""
-        if name in seen:
-            found.append(document.problem(("balancers", index, "name"), f"{name} stands twice"))
-        seen.add(name)
-    found += _of_smartproxy(document, content, [m for _, m in members])
-    found += _virtual_address_problems(document, content)
-    found += _of_expected_differences(document, content, names)
-    return [*found, *_of_store(document, content, [m for _, m in members])]
-
-
-def _of_store(document: Document, content: dict[str, Any], members: list[dict[str, Any]]) -> Iterator[Problem]:
-    """Several hosts cannot share a file. Members of kind foreman never touch the store: then only balancers do."""
-    store = content.get("store")
-    url = str(store.get("url", "")) if isinstance(store, dict) else ""
-    if not url.startswith("sqlite:"):
-        return
-    where: Location = ("store", "url")
-    ours = [m for m in members if m.get("kind", "muster") == "muster"]
-    if len(_hosts(ours)) > 1:
-        yield document.problem(where, "SQLite serves members of one host; members on several need postgresql://")
-    balancers = [b for _, b in _sequence(content.get("balancers")) if isinstance(b, dict)]
-    if not ours and len(_hosts(balancers)) > 1:
-        yield document.problem(where, "SQLite serves one balancer; several need postgresql://")
-
-
-def _hosts(entries: list[dict[str, Any]]) -> set[str]:
-    return {str(e.get("address")) for e in entries if not str(e.get("address", "")).startswith("127.")}
-
-
-def warnings(document: Document, cluster: ClusterFile) -> list[Problem]:
-    """Return what is valid and does probably not what was meant."""
-    found: list[Problem] = []
-    if cluster.foreman.ca_file is not None and cluster.foreman.trusted_hosts is None and not cluster.trusted_names:
-        found.append(
-            document.problem(
-                ("foreman", "ca_file"),
-                "nobody may use protected routes with a certificate of this CA: neither trusted_hosts nor the host name in "
-                "url says which of its certificates is Foreman's",
-            )
-        )
-    return found
-
-
-def _of_smartproxy(document: Document, content: dict[str, Any], members: list[dict[str, Any]]) -> Iterator[Problem]:
-    """A Muster member listens on this service's port whether balancers offer it or not; a Ruby one has its own settings."""
-    services = content.get("services")
-    override = services.get("smartproxy") if isinstance(services, dict) else None
-    if not isinstance(override, dict) or not any(m.get("kind", "muster") == "muster" for m in members):
-        return
-    try:
-        offered = ServiceOverride(enabled=override.get("enabled", True)).enabled
-    except ValidationError:
-        return
-    if not offered:
-        sentence = "members of kind muster cannot serve without this service; only a cluster of kind foreman can"
-        yield document.problem(("services", "smartproxy", "enabled"), sentence)
-
-
-def _virtual_address_problems(document: Document, content: dict[str, Any]) -> Iterator[Problem]:
-    virtual = content.get("virtual_address")
-    if not isinstance(virtual, dict):
-        return
-    ours = _ip(str(virtual.get("address", "")).partition("/")[0])
-    balancers = [(i, b) for i, b in _sequence(content.get("balancers")) if isinstance(b, dict)]
-    if len(balancers) < 2:
-        sentence = f"moves between balancers, so it needs two or more; the file has {len(balancers)}"
-        yield document.problem(("virtual_address",), sentence)
-    taken: dict[int, str] = {}
-    for index, balancer in balancers:
-        name = str(balancer.get("name", "balancer"))
-        own = balancer.get("priority")
-        priority = own if isinstance(own, int) else _priority_at(index)
-        if priority in taken:
-            where: Location = ("balancers", index, "priority")
-            yield document.problem(where, f"{name} and {taken[priority]} both have priority {priority}")
-        taken.setdefault(priority, name)
-        address = _ip(str(balancer.get("address", "")))
-        if ours is not None and (address is None or address.version != ours.version):
-            sentence = f"must be an IPv{ours.version} address, because balancers tell each other who owns {ours}"
-            yield document.problem(("balancers", index, "address"), sentence)
-    for section in ("balancers", "members"):
-        for index, one in _sequence(content.get(section)):
-            if ours is not None and isinstance(one, dict) and _ip(str(one.get("address", ""))) == ours:
-                sentence = f"is the virtual address; {one.get('name', 'it')} needs its own"
-                yield document.problem((section, index, "address"), sentence)
-
-
-def _priority_at(index: int) -> int:
+def priority_at(index: int) -> int:
+    """Return the VRRP priority of the balancer at a place in the file that names none."""
     return max(1, 200 - 10 * index)
-
-
-def _ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(text)
-    except ValueError:
-        return None
-
-
-def _of_expected_differences(document: Document, content: dict[Any, Any], names: set[str]) -> list[Problem]:
-    found: list[Problem] = []
-    for index, expected in _sequence(content.get("expected_differences")):
-        for place, name in _sequence(expected.get("members")) if isinstance(expected, dict) else ():
-            if _folded(name) not in names:
-                where: Location = ("expected_differences", index, "members", place)
-                sentence = f"{name} is no member; members are {', '.join(sorted(names))}"
-                found.append(document.problem(where, sentence))
-    return found
-
-
-def _folded(name: Any) -> str:
-    return str(name).lower().removesuffix(".")
-
-
-def _sequence(value: Any) -> list[tuple[int, Any]]:
-    return list(enumerate(value)) if isinstance(value, list) else []

@@ -18,7 +18,7 @@ from sqlalchemy import and_, delete, insert, or_, select
 from sqlalchemy.sql import ColumnElement, Select
 
 from muster.kernel.errors import Unavailable
-from muster.kernel.log import LEVELS, TAIL_RANK, WARN_RANK, LogRecord, LogRings
+from muster.kernel.rings import LEVELS, TAIL_RANK, WARN_RANK, LogRecord, LogRings
 from muster.store.engine import Store, Unit
 from muster.store.tables import log_records
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from muster.cluster.file import Edge as Limits
+from muster.cluster.sections import Edge as Limits
 from muster.edge import paths
 from muster.edge.authorise import Gate
 from muster.edge.budget import Budget
@@ -26,8 +26,8 @@ from muster.edge.request import ClientGone, Receive, Request, TooLarge, TooSlow
 from muster.edge.routes import Access, Mount, Route, RouteTable
 from muster.kernel import log
 from muster.kernel.errors import Denied, MusterError, Unavailable
-from muster.kernel.log import LogRings
 from muster.kernel.names import refuse_unless_text, source_of
+from muster.kernel.rings import LogRings
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Scope = MutableMapping[str, Any]

@@ -9,7 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from muster.cluster.file import Foreman
+from muster.cluster.sections import Foreman
 from muster.derived.output import Output
 from muster.edge.ports import Port
 from muster.kernel.errors import Misconfigured, MusterError, NotAcceptable, Unavailable

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from muster.cluster.file import Edge as Limits
+from muster.cluster.sections import Edge as Limits
 from muster.edge import proxy_protocol
 from muster.edge.handshake import accepted
 from muster.edge.metrics import EdgeMetrics

@@ -13,7 +13,7 @@ from muster.edge.replies import Reply, json_reply
 from muster.edge.request import Request
 from muster.edge.routes import Access, Mount, Route
 from muster.kernel.errors import Unavailable
-from muster.kernel.log import LogRecord, LogRings, merged
+from muster.kernel.rings import LogRecord, LogRings, merged
 
 _LEADING_FLOAT = re.compile(
     r"\s*([+-]?(?:[0-9](?:_?[0-9]){0,19}(?:\.[0-9](?:_?[0-9]){0,19})?|\.[0-9]{1,20})(?:[eE][+-]?[0-9]{1,3})?)"

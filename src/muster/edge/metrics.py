@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 from muster.edge.replies import Reply, reply
 from muster.edge.request import Request
 from muster.edge.routes import Access, Mount, Route
-from muster.kernel.log import LogRings
+from muster.kernel.rings import LogRings
 from muster.pki.complaints import ALARM_DAYS, alarms
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)

@@ -13,7 +13,7 @@ from typing import Any
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from muster.cluster.file import Edge as Limits
+from muster.cluster.sections import Edge as Limits
 from muster.edge.application import Application
 from muster.edge.handshake import TellingSSLObject
 from muster.edge.listener import Listener, bound

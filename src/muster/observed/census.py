@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from muster.balancer.model import Balancing
-from muster.cluster.file import ClusterFile, ExpectedDifference, Member
+from muster.cluster.file import ClusterFile, Member
+from muster.cluster.sections import ExpectedDifference
 from muster.foreman import questions
 from muster.foreman.questions import Questions
 from muster.kernel.errors import Denied, Misconfigured, MusterError, NotFound, Unavailable

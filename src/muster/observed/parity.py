@@ -16,7 +16,8 @@ from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import Any
 
-from muster.cluster.file import ClusterFile, ExpectedDifference, own_certname
+from muster.cluster.file import ClusterFile, own_certname
+from muster.cluster.sections import ExpectedDifference
 from muster.kernel.names import shown
 from muster.pki.facts import CertificateFacts
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from ipaddress import ip_address
+from datetime import datetime
 from pathlib import Path
 from typing import Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from muster.kernel.clock import SystemClock
 from muster.kernel.errors import Conflict, Misconfigured, NotFound, Rejected, Unavailable
@@ -21,17 +18,11 @@ from muster.kernel.names import shown
 from muster.kernel.secrets import Secret
 from muster.pki import pem as pems
 from muster.pki.bundles import Bundle, BundleRequest, KeyKind
-from muster.pki.facts import distinguished, is_ca
+from muster.pki.facts import distinguished
 from muster.pki.pem import PrivateKey
-
-# Hosts of a new cluster often have not met their time server yet.
-CLOCK_SKEW = timedelta(minutes=5)
-
-COMMON_NAME = "Muster cluster CA"
+from muster.pki.profile import COMMON_NAME, new_key, refuse_unfit, refuse_validity, self_signed, signed
 
 _MAX_ORGANIZATION = 64
-# A century; the dates of X.509 and of Python end in the year 9999.
-_MAX_DAYS = 36_500
 
 
 @dataclass(frozen=True)
@@ -70,10 +61,10 @@ class ClusterCA:
         """
         if not cluster_name.isprintable() or not 0 < len(cluster_name) <= _MAX_ORGANIZATION:
             raise Rejected(f"A CA for {shown(cluster_name)!r} cannot be named: 1 to 64 printable characters are needed")
-        _check_days("A CA", valid_days)
+        refuse_validity("A CA", valid_days)
         _refuse_overwrite(directory, overwrite)
         key = new_key(key_kind)
-        ca = cls(directory, (_self_signed(cluster_name, common_name, key, now, valid_days),), key)
+        ca = cls(directory, (self_signed(cluster_name, common_name, key, now, valid_days),), key)
         if not dry:
             ca._write()
         return ca
@@ -108,7 +99,7 @@ class ClusterCA:
             )
         key = pems.private_key(key_pem, "The CA key", _passphrase(passphrase_file) if passphrase_file else None)
         _check_pair(given[0], key, "The CA key", "the CA certificate")
-        _check_authority(given[0], now or SystemClock().now())
+        refuse_unfit(given[0], now or SystemClock().now())
         encrypted = (key_pem, passphrase_file.absolute()) if passphrase_file and pems.is_encrypted(key_pem) else None
         ca = cls(directory, _chain(given), key, encrypted)
         _refuse_overwrite(directory, overwrite)
@@ -152,7 +143,7 @@ class ClusterCA:
         """
         self.refuse_unless_able(now=now, valid_days=valid_days)
         key = new_key(request.key_kind)
-        certificate = self._signed(request, key, now, valid_days)
+        certificate = signed(request, key, self.certificate, self._key, now=now, valid_days=valid_days)
         intermediates = pem_text(c for c in issuers(self.certificates) if not pems.self_issued(c))
         return Bundle(
             kind=request.kind,
@@ -169,41 +160,8 @@ class ClusterCA:
         Raises:
             Rejected: the CA is expired or not yet valid at ``now``, or the validity is none that a certificate has.
         """
-        _check_authority(self.certificate, now)
-        _check_days("A certificate", valid_days)
-
-    def _signed(self, request: BundleRequest, key: PrivateKey, now: datetime, valid_days: int) -> x509.Certificate:
-        usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
-        if request.kind == "member":
-            usages.insert(0, ExtendedKeyUsageOID.SERVER_AUTH)
-        names: list[x509.GeneralName] = [x509.DNSName(n) for n in request.dns_names]
-        names += [x509.IPAddress(ip_address(a)) for a in request.addresses]
-        start = max(_seconds(now - CLOCK_SKEW), self.certificate.not_valid_before_utc)
-        end = min(_seconds(now + timedelta(days=valid_days)), self.certificate.not_valid_after_utc)
-        return (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, request.common_name)]))
-            .issuer_name(self.certificate.subject)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(start)
-            .not_valid_after(end)
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_leaf_usage(key), critical=True)
-            .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
-            .add_extension(x509.SubjectAlternativeName(names), critical=False)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .add_extension(self._key_identifier(), critical=False)
-            .sign(self._key, _digest(self._key))
-        )
-
-    def _key_identifier(self) -> x509.AuthorityKeyIdentifier:
-        # An adopted CA may have computed its identifier another way than we would; ours must repeat what it says.
-        try:
-            own = self.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-        except x509.ExtensionNotFound:
-            return x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
-        return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own)
+        refuse_unfit(self.certificate, now)
+        refuse_validity("A certificate", valid_days)
 
     def _write(self) -> None:
         make_directory(self.directory)
@@ -276,98 +234,9 @@ def _passphrase(file: Path) -> Secret:
     return Secret(lines[0].strip().decode("utf-8", "replace"))
 
 
-def new_key(kind: KeyKind) -> PrivateKey:
-    """Return a fresh private key."""
-    if kind == "ec-p256":
-        return ec.generate_private_key(ec.SECP256R1())
-    return rsa.generate_private_key(public_exponent=65537, key_size=int(kind.removeprefix("rsa-")))
-
-
-def _self_signed(
-    cluster_name: str, common_name: str, key: PrivateKey, now: datetime, valid_days: int
-) -> x509.Certificate:
-    # The cluster's name is the organisation: a common name of fixed length leaves it all of its 64 characters.
-    name = x509.Name(
-        [
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, cluster_name),
-            x509.NameAttribute(NameOID.COMMON_NAME, common_name),
-        ]
-    )
-    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-    return (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(_seconds(now - CLOCK_SKEW))
-        .not_valid_after(_seconds(now + timedelta(days=valid_days)))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(key_cert_sign=True, crl_sign=True), critical=True)
-        .add_extension(identifier, critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False)
-        .sign(key, _digest(key))
-    )
-
-
-def _leaf_usage(key: PrivateKey) -> x509.KeyUsage:
-    # Key encipherment is what RSA key exchange of TLS 1.2 asks for; an EC key cannot do it.
-    return _usage(digital_signature=True, key_encipherment=isinstance(key, rsa.RSAPrivateKey))
-
-
-def _usage(
-    *,
-    digital_signature: bool = False,
-    key_encipherment: bool = False,
-    key_cert_sign: bool = False,
-    crl_sign: bool = False,
-) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=digital_signature,
-        content_commitment=False,
-        key_encipherment=key_encipherment,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=key_cert_sign,
-        crl_sign=crl_sign,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _digest(key: PrivateKey) -> hashes.SHA256 | None:
-    return None if isinstance(key, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey) else hashes.SHA256()
-
-
-def _check_days(what: str, days: int) -> None:
-    if not 1 <= days <= _MAX_DAYS:
-        raise Rejected(f"{what} cannot be valid for {days} days; 1 to {_MAX_DAYS} are possible")
-
-
 def _check_pair(certificate: x509.Certificate, key: PrivateKey, key_name: str, certificate_name: str) -> None:
     if not pems.matches(certificate, key):
         raise Misconfigured(f"{key_name} does not belong to {certificate_name} ({distinguished(certificate.subject)})")
-
-
-def _check_authority(certificate: x509.Certificate, now: datetime) -> None:
-    named = f"The CA certificate {distinguished(certificate.subject)}"
-    if not is_ca(certificate):
-        raise Rejected(f"{named} is not a CA certificate: its basic constraints do not say so")
-    if not _may_sign(certificate):
-        raise Rejected(f"{named} may not sign certificates: its key usage does not allow it")
-    if certificate.not_valid_after_utc <= now:
-        raise Rejected(f"{named} expired on {certificate.not_valid_after_utc:%Y-%m-%d}; make or adopt a new CA")
-    if certificate.not_valid_before_utc > now:
-        raise Rejected(
-            f"{named} is valid only from {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC on; is the clock right?"
-        )
-
-
-def _may_sign(certificate: x509.Certificate) -> bool:
-    try:
-        return certificate.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
-    except x509.ExtensionNotFound:
-        return True
 
 
 def _chain(given: list[x509.Certificate]) -> tuple[x509.Certificate, ...]:
@@ -419,7 +288,3 @@ def set_aside(directory: Path) -> None:
         aside = directory / f"ca-{tag}.passphrase"
         aside.unlink(missing_ok=True)
         aside.symlink_to(passphrase_link(directory).readlink())
-
-
-def _seconds(moment: datetime) -> datetime:
-    return moment.replace(microsecond=0)

@@ -169,7 +169,7 @@ def signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     """Whether the issuer's name stands in the certificate and its key made the signature."""
     try:
         certificate.verify_directly_issued_by(issuer)
-    except Exception:  # noqa: BLE001  boundary: the library raises five unrelated types; each means "no".
+    except Exception:  # noqa: BLE001 - boundary: the library raises five unrelated types; each means "no"
         return False
     return True
 

@@ -28,8 +28,8 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from muster.kernel.errors import Conflict
-from muster.pki.authority import COMMON_NAME
 from muster.pki.bundles import BundlePaths, BundleRequest
+from muster.pki.profile import COMMON_NAME
 
 Step = Literal["trust-both", "reissue", "drop-old"]
 Issuer = Literal["old", "new", "other", "unreadable"]

@@ -8,26 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sqlite3
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, ExceptionContext, event, select, text
+from sqlalchemy import select, text
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from muster.kernel.clock import Clock, SystemClock
 from muster.kernel.errors import Conflict, Misconfigured, MusterError, Rejected, Unavailable
-from muster.kernel.files import make_private
 from muster.kernel.log import logger
 from muster.kernel.secrets import Secret
-from muster.store import schema
+from muster.store import connections, schema
 from muster.store.deadline import OutOfTime, ended_within
 from muster.store.place import Place
 from muster.store.reading import Dialect, Query
@@ -36,13 +32,7 @@ from muster.store.tables import store_now
 
 _log = logger("store")
 
-_POOL_SIZE = 5
-_POOL_OVERFLOW = 5
 _MIGRATION_LIMIT_S = 60.0
-_SWITCH_PAUSE_S = 0.01
-
-# SQLSTATE read_only_sql_transaction.
-_READ_ONLY = "25006"
 
 
 @dataclass(frozen=True)
@@ -82,7 +72,7 @@ class Store:
         self._limit_s = limit_s
         self._migrate = migrate
         self._clock = clock or SystemClock()
-        self._writer, self._reader = _writer_and_reader(place.dialect, engine)
+        self._writer, self._reader = connections.writer_and_reader(place.dialect, engine)
         self._preparing = asyncio.Lock()
         self._prepared = False
         # In SQLite's own queue a waiter sleeps up to 100 ms at a time and nobody's turn is assured.
@@ -238,7 +228,7 @@ class Store:
         if isinstance(error, DataError):
             return Rejected(f"The store ({self.shown}) did not {what}: {said}")
         if isinstance(error, PoolTimeout):
-            said = f"all {_POOL_SIZE + _POOL_OVERFLOW} connections were busy for too long"
+            said = f"all {connections.MOST} connections were busy for too long"
         sentence = f"The store ({self.shown}) did not {what}: {said}"
         if self._trouble is None:
             self._trouble_since = self._clock.now()
@@ -278,128 +268,10 @@ async def opened(
     place = Place.parsed(url, password)
     limit_s = place.connect_limit_s(connect_timeout_s) + statement_timeout_s
     try:
-        engine = _engine(place, connect_timeout_s=connect_timeout_s, statement_timeout_s=statement_timeout_s)
+        engine = connections.pool(place, connect_timeout_s=connect_timeout_s, statement_timeout_s=statement_timeout_s)
     except ImportError as e:
         raise Misconfigured(f"The store ({place.shown}) cannot be opened: {e}") from e
     try:
         yield Store(place, engine, limit_s=limit_s, migrate=migrate, clock=clock)
     finally:
         await engine.dispose()
-
-
-def _engine(place: Place, *, connect_timeout_s: float, statement_timeout_s: float) -> AsyncEngine:
-    engine = create_async_engine(
-        place.url,
-        connect_args=place.connect_arguments(
-            connect_timeout_s=connect_timeout_s, statement_timeout_s=statement_timeout_s
-        ),
-        pool_size=_POOL_SIZE,
-        max_overflow=_POOL_OVERFLOW,
-        pool_timeout=statement_timeout_s,
-        # A file does not hang up.
-        pool_pre_ping=place.dialect == "postgresql",
-        # Parameters are other people's data; they do not belong into tracebacks.
-        hide_parameters=True,
-    )
-    if place.file is not None:
-        event.listen(engine.sync_engine, "do_connect", _private_file(place.file))
-        event.listen(engine.sync_engine, "connect", _tuned_sqlite)
-        event.listen(engine.sync_engine, "begin", _begin_of_sqlite)
-    else:
-        event.listen(engine.sync_engine, "connect", _made_durable)
-        event.listen(engine.sync_engine, "checkout", _left_to_the_server)
-        if place.hosts:
-            event.listen(engine.sync_engine, "handle_error", _taken_elsewhere)
-    return engine
-
-
-def _writer_and_reader(dialect: Dialect, engine: AsyncEngine) -> tuple[AsyncEngine, AsyncEngine]:
-    """Two views of one pool: what a transaction may do is decided where it begins."""
-    if dialect == "sqlite":
-        return engine.execution_options(muster_writing=True), engine.execution_options(muster_writing=False)
-    return engine, engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-
-
-def _private_file(file: Path) -> Any:
-    def before_connecting(*_: Any) -> None:
-        # SQLite would make it readable for all; its side files take the mode over from it. Exclusively, so that a file
-        # that exists is never opened here: closing any descriptor of it drops every lock SQLite holds on it in this
-        # process (POSIX), and the next process to close it takes the write-ahead log away under us.
-        with contextlib.suppress(OSError):
-            make_private(file)
-
-    return before_connecting
-
-
-def _tuned_sqlite(connection: Any, _record: Any) -> None:
-    # None: the driver begins no transaction by itself, _begin_of_sqlite does.
-    connection.isolation_level = None
-    connection.run_async(_set_pragmas)
-
-
-async def _set_pragmas(connection: Any) -> None:
-    await _made_write_ahead(connection)
-    for pragma in ("synchronous=FULL", "foreign_keys=ON"):
-        await connection.execute(f"PRAGMA {pragma}")
-
-
-async def _made_write_ahead(connection: Any) -> None:
-    """Switch the file to WAL, waiting for others' locks.
-
-    SQLite waits for a lock only where a transaction begins; this statement reads first, then asks for the lock, and
-    fails at once when another process switches or writes in that moment.
-    """
-    cursor = await connection.execute("PRAGMA busy_timeout")
-    (limit_ms,) = await cursor.fetchone()
-    give_up_at = time.monotonic() + limit_ms / 1000
-    while True:
-        try:
-            await connection.execute("PRAGMA journal_mode=WAL")
-        except sqlite3.OperationalError as e:
-            if e.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > give_up_at:
-                raise
-        else:
-            return
-        await asyncio.sleep(_SWITCH_PAUSE_S)
-
-
-def _made_durable(connection: Any, _record: Any) -> None:
-    """Have the server acknowledge no commit of this session before it is on disk, whatever its own default is.
-
-    Not among the connection's options: those would also lower a stronger default, such as ``remote_apply``. Set even
-    where it is ``on`` already, for the server's configuration may be read again under an open session.
-    """
-    cursor = connection.cursor()
-    try:
-        cursor.execute(
-            "SELECT set_config('synchronous_commit', CASE WHEN now IN ('off', 'local', 'remote_write') THEN 'on' ELSE now"
-            " END, false) FROM current_setting('synchronous_commit') AS now"
-        )
-    finally:
-        cursor.close()
-    # The setting would go with the transaction the driver began for it.
-    connection.commit()
-
-
-def _left_to_the_server(connection: Any, *_: Any) -> None:
-    """Let a write begin as the server's settings have it, so that ``default_transaction_read_only`` fences it.
-
-    After a read SQLAlchemy sets the session's mode back to ``READ WRITE``, in so many words, which would override them.
-    """
-    connection.set_read_only(None)
-
-
-def _taken_elsewhere(context: ExceptionContext) -> None:
-    """Ask all hosts anew after a server refused a write: the one that takes them is another one by now."""
-    if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY:
-        context.is_disconnect = True
-
-
-def _begin_of_sqlite(connection: Connection) -> None:
-    writing = bool(connection.get_execution_options().get("muster_writing"))
-    if connection.info.get("muster_writing") is not writing:
-        connection.exec_driver_sql(f"PRAGMA query_only={'OFF' if writing else 'ON'}")
-        connection.info["muster_writing"] = writing
-    # A deferred transaction that reads first and writes later fails at once when another wrote in between, whatever
-    # the busy timeout: SQLITE_BUSY_SNAPSHOT.
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")

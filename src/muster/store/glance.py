@@ -191,8 +191,7 @@ class _Thread:
             error: BaseException | None = None
             try:
                 answer = work()
-            except BaseException as e:  # noqa: BLE001
-                # boundary: whatever it is, the task that waits for the work has to learn of it.
+            except BaseException as e:  # noqa: BLE001 - boundary: whatever it is, the task that waits has to learn of it
                 error = e
 
             def settle() -> None:

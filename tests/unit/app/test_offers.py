@@ -22,7 +22,7 @@ from muster.edge.request import Request
 from muster.edge.routes import Access, Mount, Route
 from muster.edge.server import Server
 from muster.kernel.errors import Misconfigured
-from muster.kernel.log import LogRings
+from muster.kernel.rings import LogRings
 
 
 def cluster(**given: Any) -> ClusterFile:

@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from muster.authority.autosign import Autosign
 from muster.authority.reserved import Reserved
 from muster.authority.x509 import csr
-from muster.cluster.file import Authority, ClusterFile, Foreman
+from muster.cluster.file import Authority, ClusterFile
+from muster.cluster.sections import Foreman
 from muster.store.engine import Store
 from tests.servers import puppetca
 

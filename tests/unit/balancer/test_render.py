@@ -12,7 +12,8 @@ from muster.balancer.haproxy.layout import Layout
 from muster.balancer.haproxy.render import RuntimePaths, generation, is_untouched, rendered
 from muster.balancer.haproxy.version import HAProxyVersion
 from muster.balancer.profiles import Proof
-from muster.cluster.file import Balancer, ClusterFile, ServiceCheck
+from muster.cluster.file import Balancer, ClusterFile
+from muster.cluster.sections import ServiceCheck
 from muster.kernel.errors import Misconfigured, Rejected, Unsupported
 from tests.unit.balancer.test_model import document
 

@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from muster.cluster.timeline import Timeline
 from muster.kernel.errors import Unavailable
-from muster.kernel.log import LogRecord, LogRings
+from muster.kernel.rings import LogRecord, LogRings
 from muster.store.engine import Store
 from muster.store.tables import log_records
 

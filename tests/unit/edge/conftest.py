@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from muster.kernel import log
-from muster.kernel.log import LogRings
+from muster.kernel.rings import LogRings
 
 
 @pytest.fixture

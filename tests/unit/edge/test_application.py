@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from muster.cluster.file import Edge as Limits
+from muster.cluster.sections import Edge as Limits
 from muster.edge import health, root
 from muster.edge.application import Application, Mounted, unprotected
 from muster.edge.authorise import Callers, Gate
@@ -19,7 +19,7 @@ from muster.edge.metrics import EdgeMetrics
 from muster.edge.request import Peer
 from muster.edge.routes import Access
 from muster.kernel import log
-from muster.kernel.log import LogRings
+from muster.kernel.rings import LogRings
 from tests.unit.edge.calls import CLIENT, FOREMAN, Answer, FakeNames, peer, receiving, scope
 from tests.unit.edge.features_for_tests import feature, served
 

@@ -12,7 +12,7 @@ from muster.edge.feature import FeatureSettings
 from muster.edge.logs import Timeline
 from muster.edge.routes import Access
 from muster.kernel.errors import Rejected, Unavailable
-from muster.kernel.log import LogRecord, LogRings
+from muster.kernel.rings import LogRecord, LogRings
 from tests.unit.edge.calls import request
 
 

@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from muster.edge import metrics
 from muster.edge.metrics import EdgeMetrics
 from muster.edge.routes import Access
-from muster.kernel.log import LogRecord, LogRings
+from muster.kernel.rings import LogRecord, LogRings
 from tests.unit.edge.calls import request
 
 

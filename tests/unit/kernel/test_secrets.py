@@ -9,7 +9,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from muster.kernel import log
-from muster.kernel.log import LogRings
+from muster.kernel.rings import LogRings
 from muster.kernel.secrets import Secret
 from muster.kernel.settings import InvalidSettings, Settings, parse
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from muster.cluster.file import ClusterFile, ExpectedDifference, own_certname
+from muster.cluster.file import ClusterFile, own_certname
+from muster.cluster.sections import ExpectedDifference
 from muster.kernel.settings import parse
 from muster.observed.parity import (
     ABSENT,

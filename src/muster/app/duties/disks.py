@@ -9,7 +9,8 @@ from pathlib import Path
 
 from muster.app.duties.duty import Duty, Found, joined
 from muster.balancer.model import signs_itself
-from muster.cluster.file import ClusterFile, Disk
+from muster.cluster.file import ClusterFile
+from muster.cluster.sections import Disk
 from muster.store.place import Place
 
 _PROBE_TIMEOUT_S = 1.0

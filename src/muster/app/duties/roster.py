@@ -14,7 +14,7 @@ from muster.cluster.timeline import Timeline
 from muster.edge.metrics import EdgeMetrics
 from muster.kernel import log
 from muster.kernel.errors import MusterError, Unavailable
-from muster.kernel.log import LogRings
+from muster.kernel.rings import LogRings
 from muster.store.engine import Store
 
 _log = log.logger("app")

@@ -122,7 +122,7 @@ class Issuing:
             try:
                 await self._settle(some)
             except BaseException as e:
-                # Whatever it was: nobody may wait for ever.
+                # boundary: whatever it was, nobody may wait for ever.
                 for one in some:
                     one.end(e if isinstance(e, Exception) else asyncio.CancelledError())
                 if not isinstance(e, Exception):

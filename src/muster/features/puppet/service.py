@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -127,8 +126,7 @@ class Puppet:
         running = list(self._asking.values())
         for task in running:
             task.cancel()
-        with contextlib.suppress(BaseExceptionGroup):
-            await asyncio.gather(*running, return_exceptions=True)
+        await asyncio.gather(*running, return_exceptions=True)
 
 
 def _classes(file: dict[str, Any]) -> list[dict[str, Any]]:

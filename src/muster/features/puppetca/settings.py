@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from muster.cluster.file import Seconds
+from muster.cluster.values import Seconds
 from muster.edge.feature import ProvidedFeatureSettings
 from muster.kernel.names import FQDN
 from muster.kernel.settings import Settings

@@ -1,0 +1,153 @@
+"""What no single field of the cluster file can know: ids and names that stand twice, a signer that is no member.
+
+Rooms above add their own findings (services in ``balancer``, features in ``features``), so that ``muster config check``
+shows all of them at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import ValidationError
+
+from muster.cluster.file import ClusterFile, priority_at
+from muster.cluster.sections import ServiceOverride
+from muster.cluster.values import address_of
+from muster.kernel.settings import Document, Location, Problem
+
+
+def problems(document: Document) -> list[Problem]:
+    """Return what is wrong between fields; works on raw content, so that it also speaks of half-valid files."""
+    content = document.content
+    if not isinstance(content, dict):
+        return [Problem(1, "", "is not a mapping of settings")]
+    found: list[Problem] = []
+    members = [m for m in _sequence(content.get("members")) if isinstance(m[1], dict)]
+    for key in ("id", "name"):
+        first: dict[str, int] = {}
+        for index, member in members:
+            value = member.get(key)
+            if value is None:
+                continue
+            folded = _folded(value)
+            if folded in first:
+                at = document.line_of(("members", first[folded], key))
+                found.append(document.problem(("members", index, key), f"{value} stands already in line {at}"))
+            first.setdefault(folded, index)
+    names = {_folded(m.get("name")) for _, m in members}
+    signer = content.get("signer", "any")
+    if isinstance(signer, str) and signer != "any" and _folded(signer) not in names:
+        found.append(document.problem(("signer",), f"{signer} is no member; members are {', '.join(sorted(names))}"))
+    address = _folded(content.get("address", ""))
+    for index, member in members:
+        if address and _folded(member.get("name")) == address:
+            found.append(
+                document.problem(("members", index, "name"), "is the cluster's address; a member needs its own")
+            )
+    seen: set[str] = set()
+    for index, balancer in _sequence(content.get("balancers")):
+        name = str(balancer.get("name", "balancer")) if isinstance(balancer, dict) else ""
+        if name in seen:
+            found.append(document.problem(("balancers", index, "name"), f"{name} stands twice"))
+        seen.add(name)
+    found += _of_smartproxy(document, content, [m for _, m in members])
+    found += _virtual_address_problems(document, content)
+    found += _of_expected_differences(document, content, names)
+    return [*found, *_of_store(document, content, [m for _, m in members])]
+
+
+def _of_store(document: Document, content: dict[str, Any], members: list[dict[str, Any]]) -> Iterator[Problem]:
+    """Several hosts cannot share a file. Members of kind foreman never touch the store: then only balancers do."""
+    store = content.get("store")
+    url = str(store.get("url", "")) if isinstance(store, dict) else ""
+    if not url.startswith("sqlite:"):
+        return
+    where: Location = ("store", "url")
+    ours = [m for m in members if m.get("kind", "muster") == "muster"]
+    if len(_hosts(ours)) > 1:
+        yield document.problem(where, "SQLite serves members of one host; members on several need postgresql://")
+    balancers = [b for _, b in _sequence(content.get("balancers")) if isinstance(b, dict)]
+    if not ours and len(_hosts(balancers)) > 1:
+        yield document.problem(where, "SQLite serves one balancer; several need postgresql://")
+
+
+def _hosts(entries: list[dict[str, Any]]) -> set[str]:
+    return {str(e.get("address")) for e in entries if not str(e.get("address", "")).startswith("127.")}
+
+
+def warnings(document: Document, cluster: ClusterFile) -> list[Problem]:
+    """Return what is valid and does probably not what was meant."""
+    found: list[Problem] = []
+    if cluster.foreman.ca_file is not None and cluster.foreman.trusted_hosts is None and not cluster.trusted_names:
+        found.append(
+            document.problem(
+                ("foreman", "ca_file"),
+                "nobody may use protected routes with a certificate of this CA: neither trusted_hosts nor the host name in "
+                "url says which of its certificates is Foreman's",
+            )
+        )
+    return found
+
+
+def _of_smartproxy(document: Document, content: dict[str, Any], members: list[dict[str, Any]]) -> Iterator[Problem]:
+    """A Muster member listens on this service's port whether balancers offer it or not; a Ruby one has its own settings."""
+    services = content.get("services")
+    override = services.get("smartproxy") if isinstance(services, dict) else None
+    if not isinstance(override, dict) or not any(m.get("kind", "muster") == "muster" for m in members):
+        return
+    try:
+        offered = ServiceOverride(enabled=override.get("enabled", True)).enabled
+    except ValidationError:
+        return
+    if not offered:
+        sentence = "members of kind muster cannot serve without this service; only a cluster of kind foreman can"
+        yield document.problem(("services", "smartproxy", "enabled"), sentence)
+
+
+def _virtual_address_problems(document: Document, content: dict[str, Any]) -> Iterator[Problem]:
+    virtual = content.get("virtual_address")
+    if not isinstance(virtual, dict):
+        return
+    ours = address_of(str(virtual.get("address", "")).partition("/")[0])
+    balancers = [(i, b) for i, b in _sequence(content.get("balancers")) if isinstance(b, dict)]
+    if len(balancers) < 2:
+        sentence = f"moves between balancers, so it needs two or more; the file has {len(balancers)}"
+        yield document.problem(("virtual_address",), sentence)
+    taken: dict[int, str] = {}
+    for index, balancer in balancers:
+        name = str(balancer.get("name", "balancer"))
+        own = balancer.get("priority")
+        priority = own if isinstance(own, int) else priority_at(index)
+        if priority in taken:
+            where: Location = ("balancers", index, "priority")
+            yield document.problem(where, f"{name} and {taken[priority]} both have priority {priority}")
+        taken.setdefault(priority, name)
+        address = address_of(str(balancer.get("address", "")))
+        if ours is not None and (address is None or address.version != ours.version):
+            sentence = f"must be an IPv{ours.version} address, because balancers tell each other who owns {ours}"
+            yield document.problem(("balancers", index, "address"), sentence)
+    for section in ("balancers", "members"):
+        for index, one in _sequence(content.get(section)):
+            if ours is not None and isinstance(one, dict) and address_of(str(one.get("address", ""))) == ours:
+                sentence = f"is the virtual address; {one.get('name', 'it')} needs its own"
+                yield document.problem((section, index, "address"), sentence)
+
+
+def _of_expected_differences(document: Document, content: dict[Any, Any], names: set[str]) -> list[Problem]:
+    found: list[Problem] = []
+    for index, expected in _sequence(content.get("expected_differences")):
+        for place, name in _sequence(expected.get("members")) if isinstance(expected, dict) else ():
+            if _folded(name) not in names:
+                where: Location = ("expected_differences", index, "members", place)
+                sentence = f"{name} is no member; members are {', '.join(sorted(names))}"
+                found.append(document.problem(where, sentence))
+    return found
+
+
+def _folded(name: Any) -> str:
+    return str(name).lower().removesuffix(".")
+
+
+def _sequence(value: Any) -> list[tuple[int, Any]]:
+    return list(enumerate(value)) if isinstance(value, list) else []

@@ -1,0 +1,181 @@
+"""The sections of the cluster file that say how the cluster works: its store, its Foreman, services and limits.
+
+Who is in the cluster stands with the whole (:mod:`muster.cluster.file`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Discriminator, Field, StringConstraints, Tag
+
+from muster.cluster.values import AnswerText, ForemanVersion, Port, RequestPath, Seconds, Slug, StoreURL
+from muster.kernel.names import FQDN
+from muster.kernel.settings import Settings
+
+
+class Store(Settings):
+    """Where the cluster keeps its shared state."""
+
+    url: StoreURL
+    """``sqlite:///PATH`` (members on one host, or Ruby members only and one balancer) or
+    ``postgresql://USER@HOST/DATABASE``."""
+    password_file: Path | None = None
+    """File whose first line is the PostgreSQL password; keeps it out of the cluster file."""
+    connect_timeout_s: Seconds = 2.0
+    """How long one connection attempt may take."""
+    statement_timeout_s: Seconds = 5.0
+    """How long one statement may take before the call is answered 503."""
+
+
+class Foreman(Settings):
+    """The Foreman this cluster serves."""
+
+    url: Annotated[str, StringConstraints(pattern=r"\Ahttps?://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._~/-]*)?\z")] | None = (
+        None
+    )
+    """Foreman's own URL."""
+    version: ForemanVersion = "5.0"
+    """Foreman's version, in quotes: ``"3.14"``; members say it is theirs (``/version``). Up to 5.0.0 Foreman warns of
+    Smart Proxies of another major version, of an earlier minor one, and of those more than one ahead."""
+    trusted_hosts: tuple[FQDN, ...] | None = None
+    """Names that may use protected routes, with a certificate of any trusted CA, and over plain HTTP where a feature is
+    open to it. Absent: the host of ``url``, and members and balancers with certificates of the cluster's own CA; without
+    ``url`` whoever has a certificate of that CA; nobody over plain HTTP. Empty: nobody at all."""
+    ca_file: Path | None = None
+    """CA that issued Foreman's client certificate, when it is not the cluster CA; trusted beside it. Where it is the Puppet
+    CA, every managed host has such a certificate: only ``trusted_hosts`` and ``url`` tell Foreman from them. Certificates
+    of Ruby members may be of it, too: a file on every balancer's host then."""
+    crl_file: Path | None = None
+    """Revocation lists of the CAs in ``ca_file``, PEM; followed when it changes. Not needed for the Puppet CA that the
+    members are: its ledger is asked."""
+    revocations_kept_s: Annotated[float, Field(ge=0, le=86_400)] = 600.0
+    """How long after the store's last answer the last known revocations of the cluster's own Puppet CA count; later,
+    protected calls with its certificates are 503."""
+    forward_verify: bool = True
+    """Whether a name found for a plain HTTP client must resolve back to its address."""
+
+    @property
+    def told_version(self) -> str:
+        """The version in the form Foreman parses, ``x.y.z``."""
+        return self.version if self.version.count(".") == 2 else f"{self.version}.0"
+
+
+class ServiceCheck(Settings):
+    """What the program behind a service is asked, and what counts as its answer.
+
+    By balancers on members of kind ``foreman``, and by members of kind ``muster`` on their own host for ports they do not
+    listen on themselves. What is absent is as the profile has it; with a ``path`` that is only ``over`` and ``timeout_s``.
+    """
+
+    path: RequestPath | None = None
+    """What is asked for with ``GET``. Where the profile has none either, a finished TLS handshake is enough."""
+    over: Literal["plain", "tls", "verified", "mutual"] | None = None
+    """``plain``; ``tls``: whoever answers is believed; ``verified``: its certificate must carry the cluster's name and come
+    from the CA; ``mutual``: ours is shown, too."""
+    status: Annotated[int, Field(ge=100, le=599)] | None = None
+    """Status of a good answer; 200 when nobody says another."""
+    holds: AnswerText | None = None
+    """Text that must stand in the answer, in its first 16 kB."""
+    lacks: AnswerText | None = None
+    """Text that must not."""
+    timeout_s: Annotated[float, Field(ge=0.1, le=60)] | None = None
+    """How long the answer may take."""
+    ca_file: Path | None = None
+    """Who issued the program's certificate, when it is not the cluster's CA: a file on every balancer's host. Makes ``tls``
+    ``verified``."""
+
+
+# Told apart by their shape, so that a wrong key is complained of once and not as no ``tcp``, too.
+AskedOrNot = Annotated[
+    Annotated[Literal["tcp"], Tag("tcp")] | Annotated[ServiceCheck, Tag("asked")],
+    Discriminator(lambda value: "tcp" if isinstance(value, str) else "asked"),
+]
+
+
+class ServiceOverride(Settings):
+    """A change to a service of the profile, or a service the profile lacks (then both ports are required)."""
+
+    enabled: bool = True
+    """False: the balancer does not offer it."""
+    listen_port: Port | None = None
+    """Port clients use at the cluster's address."""
+    member_port: Port | None = None
+    """Port on each member."""
+    traffic: Literal["tls", "plain", "tls-tunnel"] | None = None
+    """``tls`` and ``plain`` are short calls; ``tls-tunnel`` keeps idle connections for hours (AMQP, MQTT)."""
+    balance: Literal["roundrobin", "leastconn", "random", "source"] | None = None
+    """How clients are spread; ``source`` is rendered as a consistent hash."""
+    destinations: Literal["all", "signer"] | None = None
+    """Every member, or the signer only."""
+    maxconn_per_member: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Connections one member gets at once; the rest wait at the balancer."""
+    check: AskedOrNot | None = None
+    """What the program is asked, when not what the profile says. ``tcp``: nothing, its port has to take a connection."""
+
+
+class Edge(Settings):
+    """Limits of every member's listeners."""
+
+    handshake_timeout_s: Seconds = 8.0
+    """From connection to finished TLS handshake, PROXY header included."""
+    header_timeout_s: Seconds = 10.0
+    """From a request's first byte, or the handshake, to the end of its headers."""
+    body_timeout_s: Seconds = 60.0
+    """From the end of the headers to the end of the body."""
+    write_timeout_s: Seconds = 30.0
+    """How long a client may take no byte of its reply before its connection is closed."""
+    idle_timeout_s: Seconds = 30.0
+    """How long a kept-alive connection may stay silent."""
+    connection_age_s: Annotated[float, Field(gt=0, le=86_400)] = 3600.0
+    """How long a connection may be kept alive at all; the first reply after that closes it."""
+    connections_per_address: Annotated[int, Field(ge=1)] = 256
+    """Connections one client address may hold, an IPv6 network of 64 bits counting as one; balancers are exempt, the
+    clients behind them are not."""
+    connections: Annotated[int, Field(ge=1)] = 4096
+    """Connections in all, on each listener; 64 more are kept for balancers and this host."""
+    body_limit_bytes: Annotated[int, Field(ge=1024, le=1 << 30)] = 1 << 20
+    """Largest request body."""
+    memory_bytes: Annotated[int, Field(ge=4 << 20, le=16 << 30)] = 32 << 20
+    """What bodies, waiting requests and unsent replies may hold in memory, all connections together; beyond it calls are
+    503."""
+    proxy_protocol: Literal["accepted", "required", "off"] = "accepted"
+    """Whether balancers' connections may, must or must not start with a PROXY v2 header. Others never may."""
+    drain_s: Annotated[float, Field(ge=0, le=3600)] = 5.0
+    """How long a stopping member still takes new connections, so that every balancer has seen it leave."""
+    stop_timeout_s: Seconds = 60.0
+    """How long calls in flight may take after that."""
+
+
+class Log(Settings):
+    """What is logged, and how much of it ``/logs`` keeps."""
+
+    level: Literal["DEBUG", "INFO", "WARN", "ERROR", "FATAL"] = "INFO"
+    """Least level that is kept. Ruby's UNKNOWN is none: nothing is logged at it, so nothing would be kept."""
+    buffer: Annotated[int, Field(ge=2, le=100_000)] = 2000
+    """Records in the main ring (Ruby: ``log_buffer``)."""
+    buffer_errors: Annotated[int, Field(ge=0, le=100_000)] = 1000
+    """Errors kept after they fell out of the main ring (Ruby: ``log_buffer_errors``)."""
+
+
+class Disk(Settings):
+    """A directory whose file system must have room, or services leave the member."""
+
+    path: Path
+    """The directory; a member that lacks it is not ready for the services either."""
+    services: tuple[Slug, ...] = ()
+    """Services that write there: a member without room takes no new clients of them. Empty: it only shows."""
+    min_free_bytes: Annotated[int, Field(ge=0)] = 64 << 20
+    """Least room that counts as enough."""
+
+
+class ExpectedDifference(Settings):
+    """A field in which members may differ, so that ``muster parity`` does not call it drift."""
+
+    field: Annotated[str, StringConstraints(pattern=r"\A[A-Za-z0-9_.*-]{1,200}\z")]
+    """The field as ``muster parity`` names it; ``*`` stands for anything: ``dns.settings.*``."""
+    members: tuple[FQDN, ...] = ()
+    """The members that may differ. Empty: all of them."""
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=500)]
+    """Why; shown wherever the difference is."""
