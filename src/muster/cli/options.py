@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 DEFAULT_CLUSTER = Path("/etc/muster/cluster.yaml")
 DEFAULT_RUN = Path("/run/muster")
+DEFAULT_LOCAL = Path(".muster")
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _DIRECTORY = click.Path(file_okay=False, path_type=Path)
@@ -39,6 +41,34 @@ class Commands(click.Group):
         if rows := self.told(ctx):
             with formatter.section("Commands"):
                 formatter.write_dl(rows)
+
+
+class CommandFiles(Commands):
+    """A group whose commands are imported when they are asked for: start-up is what a person waits for most often.
+
+    A command has the name of its file. The table says of each the file and the first sentence of its help, in the order of
+    --help: help that had to import every command would be the slowest of all.
+    """
+
+    def __init__(self, *arguments: Any, package: str, files: Mapping[str, tuple[str, str]], **named: Any) -> None:
+        # What stands for a command until it is imported: click knows from it which names are near a wrong one.
+        super().__init__(*arguments, **named)
+        self.commands = {name: click.Command(name) for name in files}
+        self.package = package
+        self.files = files
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(self.files)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
+        if name not in self.files:
+            return None
+        file = self.files[name][0]
+        command: click.Command = getattr(importlib.import_module(f"{self.package}.{file}"), file)
+        return command
+
+    def told(self, ctx: click.Context) -> list[tuple[str, str]]:  # noqa: ARG002
+        return [(name, sentence) for name, (_, sentence) in self.files.items()]
 
 
 def first_sentence(text: str) -> str:
@@ -134,6 +164,18 @@ def run_option(command: F) -> F:
         show_default=True,
         show_envvar=True,
         help="Directory of sockets and running state.",
+    )(command)
+
+
+def directory_option(command: F) -> F:
+    return click.option(
+        "--dir",
+        "directory",
+        type=_DIRECTORY,
+        default=DEFAULT_LOCAL,
+        show_default=True,
+        envvar="MUSTER_DIR",
+        help="Where the local cluster keeps its files.",
     )(command)
 
 

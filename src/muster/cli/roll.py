@@ -95,7 +95,7 @@ class _Rolling:
 
     async def forget(self, *, dry_run: bool) -> dict[str, Any]:
         from muster.app.settings import cluster_store, loaded
-        from muster.cli.drain import who
+        from muster.cli.change import who
         from muster.store.documents import Documents
 
         async with cluster_store(loaded(self.cluster_path)) as store:
@@ -109,7 +109,7 @@ class _Rolling:
 
     async def carried_out(self, command: tuple[str, ...], *, resume: bool, dry_run: bool) -> dict[str, Any]:
         from muster.app.settings import cluster_store, loaded
-        from muster.cli.drain import who
+        from muster.cli.change import who
         from muster.cluster.rolling import Roll, arguments
         from muster.kernel import log
         from muster.kernel.errors import Conflict, MusterError, NotFound, Unsupported
@@ -252,7 +252,7 @@ class _Rolling:
     async def _one(self, store: Any, name: str, words: list[str], least: int) -> None:
         import shlex
 
-        from muster.cli.drain import Change
+        from muster.cli.change import Change
         from muster.cluster.rolling import REASON
         from muster.cluster.roster import Roster
         from muster.kernel.errors import Unavailable

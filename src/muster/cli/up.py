@@ -1,10 +1,9 @@
-"""``muster up`` and ``muster down``: a whole cluster on this host, to try out and to test."""
+"""``muster up``: a whole cluster on this host, to try out and to test."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import re
 import signal
 import subprocess
@@ -16,23 +15,12 @@ from typing import Any
 
 import click
 
-from muster.cli.options import dry_run_option
+from muster.cli.options import directory_option, dry_run_option
 from muster.cli.options import store_url as store_url_option
 from muster.kernel.names import shown
 
-DEFAULT_DIRECTORY = Path(".muster")
 _SERVICES = ("smartproxy", "anaconda", "metrics", "puppetca")
 _SERVICE_AND_PORT = re.compile(rf"({'|'.join(_SERVICES)})=([0-9]{{1,5}})")
-
-_directory_option = click.option(
-    "--dir",
-    "directory",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=DEFAULT_DIRECTORY,
-    show_default=True,
-    envvar="MUSTER_DIR",
-    help="Where the local cluster keeps its files.",
-)
 
 
 def _ports(_: click.Context, __: click.Parameter, given: Sequence[str]) -> dict[str, int]:
@@ -52,7 +40,7 @@ def _ports(_: click.Context, __: click.Parameter, given: Sequence[str]) -> dict[
 
 
 @click.command()
-@_directory_option
+@directory_option
 @click.option("--members", type=click.IntRange(1, 20), default=3, show_default=True)
 @click.option(
     "--port",
@@ -134,29 +122,6 @@ def up(
         asyncio.run(_foreground(plan, live=sys.stdout.isatty() and not plain))
 
 
-@click.command()
-@_directory_option
-@dry_run_option
-def down(directory: Path, dry_run: bool) -> None:
-    """Stop the local cluster that muster up runs."""
-    from muster.cli import local
-    from muster.kernel.errors import NotFound, Unavailable
-
-    pid = local.recorded(directory)
-    if pid is None:
-        raise NotFound(f"No local cluster runs in {directory}")
-    if dry_run:
-        click.echo(f"Would stop the local cluster of process {pid}")
-        return
-    os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + 30
-    while local.recorded(directory) == pid:
-        if time.monotonic() > deadline:
-            raise Unavailable(f"The local cluster of process {pid} did not stop within 30 s")
-        time.sleep(0.1)
-    click.echo("Stopped.")
-
-
 def _features(file: Path) -> dict[str, Any]:
     """Return the ``features`` section that a file holds.
 
@@ -185,7 +150,7 @@ def _refuse_unusable(plan: Any) -> None:
     """
     import yaml
 
-    from muster.cli.members import checked
+    from muster.cli.candidate import checked
 
     by_port: dict[int, str] = {}
     for service, port in plan.ports.items():

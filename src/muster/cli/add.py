@@ -1,15 +1,14 @@
-"""``muster add`` and ``muster remove``: the cluster file's members, and what has to happen around a change of them."""
+"""``muster add``: a member more in the cluster file, and what it needs."""
 
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 
-from muster.cli.drain import Change, Result, changes_member, reported, to_stderr, who
+from muster.cli.change import Change, reported, to_stderr, who
 from muster.cli.options import (
     Host,
     Seconds,
@@ -52,16 +51,6 @@ def add(
     return reported(asyncio.run(_added(cluster_path, pki, member, address, number, kind, wait_s, dry_run)), as_json)
 
 
-@click.command()
-@changes_member("removed", wait_s=60.0)
-async def remove(change: Change) -> Result:
-    """Drain MEMBER, let balancers forget it, and take it out of the cluster file.
-
-    When its clients do not leave in time nothing is taken out and the wish stands: run it again, or muster ready MEMBER.
-    """
-    return await _removed(change)
-
-
 async def _added(
     path: Path,
     pki: Path,
@@ -73,6 +62,7 @@ async def _added(
     dry: bool,
 ) -> dict[str, Any]:
     from muster.app.settings import cluster_store, loaded
+    from muster.cli.candidate import checked
     from muster.cluster.edited import with_member
     from muster.cluster.roster import Roster
     from muster.kernel import log
@@ -147,26 +137,11 @@ def _needs(path: Path, pki: Path, text: str, name: str, kind: str) -> list[str]:
     ]
 
 
-def checked(path: Path, text: str) -> None:
-    """Refuse a cluster file that could not be used, before it replaces the one that can."""
-    from muster.app import settings
-    from muster.kernel.files import write_atomically
-    from muster.kernel.settings import InvalidSettings
-
-    # Not beside the file: a dry run changes nothing in its directory either.
-    with tempfile.TemporaryDirectory(prefix="muster-cluster-") as directory:
-        candidate = Path(directory) / path.name
-        write_atomically(candidate, text, mode=0o600)
-        _, problems = settings.checked(candidate)
-    if problems:
-        raise InvalidSettings(str(path), problems)
-
-
 def _certificate(path: Path, pki: Path, text: str, name: str, *, dry: bool) -> str:
     """Issue the member's bundle when the CA's key is here; return what was or has to be done."""
     from datetime import UTC, datetime
 
-    from muster.cli.certs import member_request
+    from muster.cli.certs.expected import member_request
     from muster.cluster.file import ClusterFile
     from muster.kernel.errors import MusterError
     from muster.kernel.settings import parse
@@ -188,28 +163,3 @@ def _certificate(path: Path, pki: Path, text: str, name: str, *, dry: bool) -> s
     if not dry:
         write(ca.issue(request, now=now), pki)
     return f"issue its certificate: {at.directory}"
-
-
-async def _removed(change: Change) -> dict[str, Any]:
-    from muster.app.settings import loaded
-    from muster.cluster.edited import without_member
-    from muster.kernel.errors import Conflict
-    from muster.kernel.files import write_atomically
-
-    path = change.cluster_path
-    cluster = loaded(path)
-    name = str(cluster.member(change.name).name)
-    if len(cluster.members) == 1:
-        raise Conflict(f"{name} is the last member; a cluster has at least one")
-    text = without_member(path.read_text("utf-8"), name)
-    checked(path, text)
-    steps = [f"take {name} out of {path}", f"copy {path} to every other host", f"stop the member's process on {name}"]
-    result = await change.carried_out()
-    if change.dry:
-        return {**result, "steps": [*result["steps"], *steps]}
-    if not result["done"]:
-        return result
-    # Read again: waiting took a while, and somebody may have changed the file.
-    write_atomically(path, without_member(path.read_text("utf-8"), name), mode=path.stat().st_mode & 0o777)
-    sentence = f"{name} is removed and no longer in {path}. What is left to do:"
-    return {**result, "steps": steps[1:], "sentence": sentence, "steps_follow": True}

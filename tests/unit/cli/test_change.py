@@ -1,56 +1,22 @@
-"""``drain``, ``maintenance``, ``ready``, ``remove``, ``add``: what their options allow and a dry run leaves alone."""
+"""``drain``, ``maintenance``, ``ready``, ``remove``: what their options allow and a dry run leaves alone."""
 
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
-from muster.cli import muster
-from muster.cli.drain import _shut, reported, who
+from muster.cli.change import _shut, reported, who
 from muster.cluster.file import ClusterFile
 from muster.cluster.life import changed, life_of
 from muster.cluster.observations import Observation, Observed, Opinion, told
 from muster.cluster.roster import Report, Roster
-from muster.kernel.errors import Conflict, MusterError, Rejected
+from muster.kernel.errors import Conflict
 from muster.kernel.secrets import Secret
-from muster.kernel.settings import InvalidSettings, parse
-from muster.pki.authority import ClusterCA
+from muster.kernel.settings import parse
 from muster.store.engine import opened
-
-CLUSTER = """\
-schema: 1
-cluster: demo
-address: proxy.test
-store: {{url: "sqlite:///{store}"}}
-members:
-- {{id: 1, name: proxy01.test, address: 127.0.0.11}}
-- {{id: 2, name: proxy02.test, address: 127.0.0.12}}
-services: {{puppetca: {{enabled: false}}, puppet: {{enabled: false}}}}
-"""
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    path = tmp_path / "cluster.yaml"
-    path.write_text(CLUSTER.format(store=tmp_path / "store.db"))
-    ClusterCA.create(tmp_path / "pki", "demo", now=datetime.now(UTC))
-    return path
-
-
-def run(file: Path, command: str, *arguments: str) -> Result:
-    result = CliRunner().invoke(muster, [command, *arguments, "--cluster", str(file)], standalone_mode=False)
-    if isinstance(result.exception, MusterError):
-        raise result.exception
-    return result
-
-
-def wrong_usage(command: str, *arguments: str) -> bool:
-    result = CliRunner().invoke(muster, [command, *arguments])
-    return result.exit_code == 2 and result.output.replace("\n", "").isprintable()
+from tests.unit.cli.calls import CLUSTER, run, wrong_usage
 
 
 @pytest.mark.parametrize("command", ["drain", "maintenance", "remove"])
@@ -95,35 +61,6 @@ def test_whoever_gives_the_command_has_a_name_that_can_be_shown(monkeypatch: pyt
     assert len(who()) < 100
 
 
-def test_a_dry_add_refuses_what_the_real_one_refuses_and_touches_nothing(file: Path) -> None:
-    new = ("proxy03.test", "--address", "127.0.0.13")
-    directory = file.parent / "pki" / "members" / "proxy03.test"
-    before = file.read_text()
-    with pytest.raises(InvalidSettings, match="is the cluster's address") as raised:
-        run(file, "add", "proxy.test", "--address", "127.0.0.13", "--dry-run")
-    assert raised.value.path == str(file)
-    directory.mkdir(parents=True)
-    for further in ((), ("--dry-run",)):
-        with pytest.raises(Conflict, match="was not made by Muster"):
-            run(file, "add", *new, *further)
-    directory.rmdir()
-    ClusterCA.create(
-        file.parent / "pki", "demo", now=datetime.now(UTC) - timedelta(days=9), valid_days=1, overwrite=True
-    )
-    for further in ((), ("--dry-run",)):
-        with pytest.raises(Rejected, match="expired on"):
-            run(file, "add", *new, *further)
-    assert file.read_text() == before
-    assert [p.name for p in file.parent.iterdir() if p.name.startswith(".")] == []
-
-
-def test_a_member_is_added_with_a_dot_at_its_end_and_without(file: Path) -> None:
-    assert run(file, "add", "proxy03.test.", "--address", "127.0.0.13").exit_code == 0
-    assert (file.parent / "pki" / "members" / "proxy03.test" / "cert.pem").exists()
-    assert "name: proxy03.test," in file.read_text()
-    assert wrong_usage("add", "proxy04.test", "--address", "a..b")
-
-
 def test_a_dry_run_refuses_what_the_steward_would_refuse(file: Path) -> None:
     text = file.read_text().replace("address: 127.0.0.12}", "address: 127.0.0.12, kind: foreman}")
     # Whatever answers on port 8000 of this machine is taken for a Ruby member's anaconda.
@@ -161,23 +98,6 @@ def test_ready_waits_for_balancers_that_hold_the_member_out() -> None:
     assert held(["proxy01.test"]) == "lb has not let it in yet"
     # An older balancer does not say; one that is silent will not.
     assert (held([]), held(None), held(["proxy01.test"], 60), _shut(cluster, {}, "proxy01.test")) == ("", "", "", "")
-
-
-def test_an_added_member_s_needs_are_listed_whole(file: Path) -> None:
-    text = file.read_text().replace('store.db"', f'store.db", password_file: {file.parent}/store.password')
-    text = text.replace("puppetca: {enabled: false}", "puppetca: {listen_port: 8141}")
-    file.write_text(f"{text}authority: {{}}\nfeatures: {{dns: {{nsupdate: {{key_file: {file.parent}/dns.key}}}}}}\n")
-    (file.parent / "store.password").write_text("word")
-    said = run(file, "add", "proxy03.test", "--address", "127.0.0.13", "--dry-run").output
-    pki = file.parent / "pki"
-    for needed in (
-        file, file.parent / "store.password", file.parent / "dns.key", pki / "ca.pem", f"{pki}/members/proxy03.test/",
-        pki / "puppet-ca" / "ca_key.pem", "chown -R muster:", "systemctl enable --now muster-member", f"never {pki}/ca.key",
-    ):  # fmt: skip
-        assert str(needed) in said
-    ruby = run(file, "add", "rb1.test", "--address", "127.0.0.14", "--kind", "foreman", "--dry-run").output
-    assert "a certificate with the names rb1.test and proxy.test" in ruby
-    assert "muster certs import rb1.test" in ruby
 
 
 def test_what_is_left_to_do_comes_after_it_is_said(capsys: pytest.CaptureFixture[str]) -> None:

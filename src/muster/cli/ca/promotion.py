@@ -1,83 +1,27 @@
-"""``muster ca promote``: the real puppetserver of another member becomes the one that signs."""
+"""A promotion: what is wanted, the steps that lead there, and how far it is."""
 
 from __future__ import annotations
 
 import asyncio
 import shlex
-import socket
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from muster.cli.drain import reported
-from muster.cli.options import Seconds, cluster_option, dry_run_option, json_option
+from muster.cli.ca.answers import bundle_digest, digest_at, unfenced
+from muster.cli.ca.progress import progress
+
+if TYPE_CHECKING:
+    from muster.authority.moves.promotion import Restorable
 
 _DOCUMENT = "promotion"
 _STEPS = ("fence", "restore", "start", "switch", "confirm")
-_ASK_S = 3.0
 _PAUSE_S = 0.5
 # As long as puppetserver's own; it makes a new one with every revocation.
 _LIST_DAYS = 1825
-
-_directory = click.Path(file_okay=False, path_type=Path)
-_list_file = click.Path(exists=True, dir_okay=False, path_type=Path)
-
-
-@click.command()
-@cluster_option
-@click.argument("member", required=False)
-@click.option("--copy", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Of the old signer's ca/.")
-@click.option("--into", type=_directory, help="MEMBER's own ca/, on this host; what is there is moved aside.")
-@click.option("--crl", "lists", multiple=True, type=_list_file, help="A newer crl.pem, of any member or agent.")
-@click.option("--fence", default="", help="Command that stops the old signer for good, e.g. over ssh.")
-@click.option("--start", default="", help="Command that starts MEMBER's puppetserver with its CA.")
-@click.option("--gap", type=click.IntRange(0, 1 << 24), default=0x1000, show_default=True, help="Serials skipped.")
-@click.option("--wait", "wait_s", type=Seconds(1, 3600), default=120.0, show_default=True, help="For each step.")
-@click.option("--it-is-off", is_flag=True, help="The old signer answers nothing at all, and will never start again.")
-@click.option("--resume", is_flag=True, help="Go on with the promotion that stopped.")
-@click.option("--forget", is_flag=True, help="Forget the promotion that stopped; nothing is undone.")
-@dry_run_option
-@json_option
-def promote(
-    cluster_path: Path,
-    member: str | None,
-    copy: Path | None,
-    into: Path | None,
-    lists: tuple[Path, ...],
-    fence: str,
-    start: str,
-    gap: int,
-    wait_s: float,
-    it_is_off: bool,
-    resume: bool,
-    forget: bool,
-    dry_run: bool,
-    as_json: bool,
-) -> int:
-    """Make MEMBER's puppetserver the signer, from a copy of the old signer's CA directory. Run it on MEMBER's host.
-
-    It fences the old signer, puts the copy in place (serials behind a gap, revocation lists united), waits for MEMBER's
-    puppetserver, names MEMBER as signer in the cluster file, and asks through the balancer. {member} and {address} in
-    --fence become the old signer's, in --start MEMBER's. It stops at the first failure; --resume goes on from there.
-
-    An old signer is fenced when it refuses connections or answers as no Puppet CA. One that answers nothing at all may be
-    cut off and sign on: then --fence must have succeeded, or --it-is-off say so.
-    """
-    if sum((bool(member), resume, forget)) != 1 or bool(member) != (copy is not None and into is not None):
-        raise click.UsageError("Give MEMBER with --copy and --into, or --resume, or --forget")
-    work = _Work(cluster_path, wait_s, as_json)
-    if forget:
-        result = asyncio.run(work.forget(dry_run=dry_run))
-    else:
-        wanted = None
-        if member and copy and into:
-            paths = tuple(str(p.absolute()) for p in lists)
-            wanted = Promotion(member, "", str(copy.absolute()), str(into.absolute()), paths, fence, start, gap)
-        result = asyncio.run(work.carried_out(wanted, it_is_off=it_is_off, dry_run=dry_run))
-    return reported(result, as_json)
 
 
 @dataclass(frozen=True)
@@ -109,14 +53,14 @@ class Promotion:
 
 
 @dataclass(frozen=True)
-class _Work:
+class Promoting:
     cluster_path: Path
     wait_s: float
     quiet: bool
 
     async def forget(self, *, dry_run: bool) -> dict[str, Any]:
         from muster.app.settings import cluster_store, loaded
-        from muster.cli.drain import who
+        from muster.cli.change import who
         from muster.store.documents import Documents
 
         async with cluster_store(loaded(self.cluster_path)) as store:
@@ -129,7 +73,7 @@ class _Work:
 
     async def carried_out(self, wanted: Promotion | None, *, it_is_off: bool, dry_run: bool) -> dict[str, Any]:
         from muster.app.settings import cluster_store, loaded
-        from muster.cli.drain import who
+        from muster.cli.change import who
         from muster.kernel import log
         from muster.kernel.errors import Conflict, MusterError, NotFound
         from muster.store.documents import Documents
@@ -195,11 +139,10 @@ class _Work:
                 raise click.UsageError(f"{command}: {e}") from e
         return replace(wanted, member=name, signer=old)
 
-    async def _restorable(self, going: Promotion) -> Any:
+    async def _restorable(self, going: Promotion) -> Restorable:
         from datetime import UTC, datetime
 
         from muster.authority.moves.promotion import prepared
-        from muster.cli.ca import progress
 
         return await asyncio.to_thread(
             prepared,
@@ -232,7 +175,7 @@ class _Work:
             await self._run(going.fence, going.signer)
         may_be_silent = bool(going.fence) or going.it_is_off
         until = time.monotonic() + (self.wait_s if going.fence else 0)
-        while (why := await _unfenced(host, port, may_be_silent=may_be_silent)) is not None:
+        while (why := await unfenced(host, port, may_be_silent=may_be_silent)) is not None:
             if time.monotonic() > until:
                 raise Unavailable(f"{going.signer} {why}")
             await asyncio.sleep(_PAUSE_S)
@@ -259,7 +202,7 @@ class _Work:
         await self._until_answers(going, [self._place_of(going.member)])
 
     async def _switch(self, going: Promotion) -> None:
-        from muster.cli.members import checked
+        from muster.cli.candidate import checked
         from muster.cluster.edited import with_signer
         from muster.kernel.files import write_atomically
 
@@ -287,10 +230,10 @@ class _Work:
     async def _until_answers(self, going: Promotion, places: list[tuple[str, int]]) -> None:
         from muster.kernel.errors import Unavailable
 
-        wanted = _digest((Path(going.into) / "ca_crt.pem").read_bytes())
+        wanted = bundle_digest((Path(going.into) / "ca_crt.pem").read_bytes())
         until = time.monotonic() + self.wait_s
         while True:
-            answers = {p: await _ca_at(*p) for p in places}
+            answers = {p: await digest_at(*p) for p in places}
             if all(a == wanted for a in answers.values()):
                 return
             if time.monotonic() > until:
@@ -328,70 +271,3 @@ class _Work:
 
     def _say(self, sentence: str) -> None:
         click.echo(sentence, err=True)
-
-
-async def _unfenced(host: str, port: int, *, may_be_silent: bool) -> str | None:
-    """Return why a host may still sign; None when it refuses connections, or what listens there is no Puppet CA.
-
-    One that listens and says nothing in time may be slow and sign in a minute. One that is not reached at all may be cut
-    off from here and sign for everybody else: it passes only when it ``may_be_silent``.
-    """
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except OSError as e:
-        return None if may_be_silent else _silent(f"{host}: {e.strerror or e}")
-    # Each by itself: of several, one that refuses says nothing of the others.
-    for *_, address in found:
-        why = await _unfenced_at(str(address[0]), port, may_be_silent=may_be_silent)
-        if why is not None:
-            return why
-    return None
-
-
-async def _unfenced_at(address: str, port: int, *, may_be_silent: bool) -> str | None:
-    from muster.doctor.signer import asked
-    from muster.kernel.errors import MusterError
-    from muster.kernel.reasons import spoken
-
-    where = f"on {address} port {port}; stop its puppetserver and disable its CA service"
-    try:
-        async with asyncio.timeout(_ASK_S):
-            _, writer = await asyncio.open_connection(address, port)
-    except ConnectionRefusedError:
-        return None
-    except OSError as e:
-        return None if may_be_silent else _silent(f"{address} port {port}: {spoken(e)}")
-    writer.close()
-    try:
-        answer = await asked(address, port, timeout_s=_ASK_S)
-    except MusterError as e:
-        return f"listens, and whether it signs is unknown ({e}), {where}"
-    if answer.status == 404:
-        return None
-    what = "still answers as a Puppet CA" if "BEGIN CERTIFICATE" in answer.text else f"answers {answer.status}"
-    return f"{what} {where}"
-
-
-def _silent(where: str) -> str:
-    return (
-        f"does not answer ({where}), and may be cut off from here only and sign on; let --fence stop it, or say that it is "
-        "off for good: --it-is-off"
-    )
-
-
-async def _ca_at(host: str, port: int) -> str | None:
-    """Return a digest of the CA bundle that somebody hands out, None when nobody does."""
-    from muster.doctor.signer import asked, bundle_in
-    from muster.kernel.errors import MusterError
-
-    try:
-        bundle = bundle_in(await asked(host, port, timeout_s=_ASK_S))
-    except MusterError:
-        return None
-    return _digest(bundle.encode()) if bundle else None
-
-
-def _digest(bundle: bytes) -> str:
-    import hashlib
-
-    return hashlib.sha256(b"".join(bundle.split())).hexdigest()
