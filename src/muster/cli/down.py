@@ -17,10 +17,10 @@ from muster.cli.options import directory_option, dry_run_option
 @dry_run_option
 def down(directory: Path, dry_run: bool) -> None:
     """Stop the local cluster that muster up runs."""
-    from muster.cli import local
+    from muster.cli.local.only_one import recorded
     from muster.kernel.errors import NotFound, Unavailable
 
-    pid = local.recorded(directory)
+    pid = recorded(directory)
     if pid is None:
         raise NotFound(f"No local cluster runs in {directory}")
     if dry_run:
@@ -28,7 +28,7 @@ def down(directory: Path, dry_run: bool) -> None:
         return
     os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + 30
-    while local.recorded(directory) == pid:
+    while recorded(directory) == pid:
         if time.monotonic() > deadline:
             raise Unavailable(f"The local cluster of process {pid} did not stop within 30 s")
         time.sleep(0.1)

@@ -85,13 +85,15 @@ def up(
     dry_run: bool,
 ) -> None:
     """Run a local cluster: CA, store, members and a real HAProxy on loopback. Ctrl-C stops it."""
-    from muster.cli import local
+    from muster.cli.local.files import prepare
+    from muster.cli.local.only_one import only_one, refuse_second
+    from muster.cli.local.plan import planned
 
     if "puppetca" in ports and not puppet_ca:
         raise click.UsageError("--port puppetca=... belongs to --puppet-ca")
     if store_password_file is not None and store_url is None:
         raise click.UsageError("--store-password-file belongs to --store")
-    plan = local.planned(
+    plan = planned(
         directory,
         members=members,
         ports=ports,
@@ -102,7 +104,7 @@ def up(
     )
     _refuse_unusable(plan)
     if dry_run:
-        local.refuse_second(directory)
+        refuse_second(directory)
         click.echo("Would run a local cluster:")
         for line in plan.describe():
             click.echo(f"  {line}")
@@ -117,8 +119,8 @@ def up(
             puppet_ca=puppet_ca,
         )
         return
-    with local.only_one(directory):
-        local.prepare(plan)
+    with only_one(directory):
+        prepare(plan)
         asyncio.run(_foreground(plan, live=sys.stdout.isatty() and not plain))
 
 
@@ -174,11 +176,12 @@ def _detached(
     *,
     puppet_ca: bool,
 ) -> None:
-    from muster.cli import local
+    from muster.cli.local.only_one import refuse_second
+    from muster.cli.local.plan import run_directory
     from muster.kernel.errors import Unavailable
     from muster.kernel.files import make_directory
 
-    local.refuse_second(directory)
+    refuse_second(directory)
     arguments = [sys.executable, "-m", "muster", "up", "--plain", "--dir", str(directory), "--members", str(members)]
     for service, port in ports.items():
         arguments += ["--port", f"{service}={port}"]
@@ -188,7 +191,7 @@ def _detached(
     if puppet_ca:
         arguments.append("--puppet-ca")
     make_directory(directory / "log", mode=0o700)
-    ready = local.run_directory(directory) / "ready"
+    ready = run_directory(directory) / "ready"
     ready.unlink(missing_ok=True)
     with (directory / "log" / "up.log").open("wb") as log:
         child = subprocess.Popen(  # noqa: S603 - our own arguments
@@ -204,7 +207,7 @@ def _detached(
 
 
 async def _foreground(plan: Any, *, live: bool) -> None:
-    from muster.cli import local
+    from muster.cli.local.cluster import running
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -212,7 +215,7 @@ async def _foreground(plan: Any, *, live: bool) -> None:
         loop.add_signal_handler(number, stop.set)
     ready = plan.run / "ready"
     try:
-        async with local.running(plan) as cluster:
+        async with running(plan) as cluster:
             greeting = greeted(cluster)
             announce(ready, greeting)
             click.echo(greeting, nl=False)
@@ -231,7 +234,7 @@ def announce(ready: Path, greeting: str) -> None:
 
 def greeted(cluster: Any) -> str:
     """Return how to talk to the cluster."""
-    from muster.cli.local import PUPPET_ADMIN
+    from muster.cli.local.plan import PUPPET_ADMIN
 
     plan = cluster.plan
     bundle = plan.pki / "clients" / "foreman.muster.test"

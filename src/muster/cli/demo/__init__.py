@@ -49,7 +49,10 @@ class _DNS:
 
 
 async def _demonstrated(directory: Path, check: bool, members: int, memory: bool) -> int:
-    from muster.cli import local
+    from muster.cli.local.cluster import running
+    from muster.cli.local.files import prepare
+    from muster.cli.local.only_one import only_one
+    from muster.cli.local.plan import planned
     from muster.cli.up import greeted
     from muster.kernel.files import make_directory
 
@@ -60,13 +63,13 @@ async def _demonstrated(directory: Path, check: bool, members: int, memory: bool
     make_directory(directory, mode=0o700)
     _step("Muster demo: a cluster of Foreman Smart Proxies on this machine's loopback addresses.")
     async with contextlib.AsyncExitStack() as stack:
-        stack.enter_context(local.only_one(directory))
+        stack.enter_context(only_one(directory))
         dns = await stack.enter_async_context(_dns(directory, memory))
         _step(dns.sentence)
-        plan = local.planned(directory, members=members, features=dns.features)
-        await asyncio.to_thread(local.prepare, plan)
+        plan = planned(directory, members=members, features=dns.features)
+        await asyncio.to_thread(prepare, plan)
         _step(f"Certificates: cluster CA, {members} members, balancer and Foreman's client bundle in {plan.pki}")
-        cluster = await stack.enter_async_context(local.running(plan))
+        cluster = await stack.enter_async_context(running(plan))
         _step(f"{members} members and HAProxy are ready after {time.monotonic() - started:.1f} s")
         good = await _records(cluster, dns)
         healthy = await _examined(plan)
@@ -119,19 +122,19 @@ async def _dns(directory: Path, memory: bool) -> AsyncIterator[_DNS]:
 
 async def _records(cluster: Any, dns: _DNS) -> bool:
     """Create, repeat, contradict and read back an A and a PTR record, all through the balancer."""
-    from muster.cli import local
+    from muster.cli.local.plan import ADDRESS, FOREMAN
     from muster.foreman import smart_proxy
     from muster.pki.bundles import paths
     from muster.pki.context import client_context
 
-    bundle = paths(cluster.plan.pki, "client", local.FOREMAN)
+    bundle = paths(cluster.plan.pki, "client", FOREMAN)
     context = client_context(bundle.ca, bundle.certificate, bundle.key)
     a = {"fqdn": _NAME, "type": "A", "value": _ADDRESS}
     ptr = {"fqdn": _NAME, "type": "PTR", "value": _REVERSE}
     click.echo()
     good = True
     # One kept-alive connection reaches one member, which is what provider memory needs to remember anything.
-    async with smart_proxy.opened(cluster.url, context=context, server_name=local.ADDRESS) as proxy:
+    async with smart_proxy.opened(cluster.url, context=context, server_name=ADDRESS) as proxy:
         for words, form, expected in (
             (f"POST /dns/ {_NAME} A {_ADDRESS}", a, 200),
             ("the same again: nothing changes", a, 200),
