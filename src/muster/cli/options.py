@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.types import StringParamType
@@ -17,7 +17,11 @@ from muster.kernel.errors import Misconfigured, Rejected
 from muster.kernel.names import host_or_address, shown
 from muster.kernel.secrets import Secret
 
-F = TypeVar("F", bound=Callable[..., Any])
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.text import Text
+
+F = TypeVar("F", bound=Callable[..., object])
 
 DEFAULT_CLUSTER = Path("/etc/muster/cluster.yaml")
 DEFAULT_RUN = Path("/run/muster")
@@ -187,7 +191,7 @@ def pki_directory(cluster_path: Path, pki_path: Path | None) -> Path:
     return pki_path if pki_path is not None else cluster_path.parent / "pki"
 
 
-def print_json(content: Any) -> None:
+def print_json(content: object) -> None:
     text = json.dumps(content, indent=2, ensure_ascii=False, default=str)
     # JSON leaves the other control characters (C1, those that turn the direction of writing) to themselves.
     click.echo("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))
@@ -217,7 +221,7 @@ def store_url(named_by: str) -> Callable[[click.Context, click.Parameter, str | 
     return checked
 
 
-def print_parts(parts: Callable[[int], Iterable[Any]]) -> None:
+def print_parts(parts: Callable[[int], Iterable[RenderableType]]) -> None:
     """Print what a rich console shows; ``parts`` makes it for a width.
 
     A terminal breaks sentences between words. Who reads a pipe or a file reads by lines: there each is whole.
@@ -230,7 +234,7 @@ def print_parts(parts: Callable[[int], Iterable[Any]]) -> None:
         console.print(part, soft_wrap=isinstance(part, Text) and not console.is_terminal)
 
 
-def line(said: object, style: str = "") -> Any:
+def line(said: object, style: str = "") -> Text:
     """Return a line for a rich console, without markup and as :func:`one_line`."""
     from rich.text import Text
 

@@ -11,13 +11,17 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from muster.cli.options import directory_option, dry_run_option
 from muster.cli.options import store_url as store_url_option
 from muster.kernel.names import shown
+
+if TYPE_CHECKING:
+    from muster.cli.local.cluster import LocalCluster
+    from muster.cli.local.plan import Plan
 
 _SERVICES = ("smartproxy", "anaconda", "metrics", "puppetca")
 _SERVICE_AND_PORT = re.compile(rf"({'|'.join(_SERVICES)})=([0-9]{{1,5}})")
@@ -143,7 +147,7 @@ def _features(file: Path) -> dict[str, Any]:
     return found.content
 
 
-def _refuse_unusable(plan: Any) -> None:
+def _refuse_unusable(plan: Plan) -> None:
     """Refuse what the members would refuse when they start, dry run or not.
 
     Raises:
@@ -206,7 +210,7 @@ def _detached(
     click.echo(ready.read_text(), nl=False)
 
 
-async def _foreground(plan: Any, *, live: bool) -> None:
+async def _foreground(plan: Plan, *, live: bool) -> None:
     from muster.cli.local.cluster import running
 
     stop = asyncio.Event()
@@ -232,7 +236,7 @@ def announce(ready: Path, greeting: str) -> None:
     write_atomically(ready, greeting, mode=0o600)
 
 
-def greeted(cluster: Any) -> str:
+def greeted(cluster: LocalCluster) -> str:
     """Return how to talk to the cluster."""
     from muster.cli.local.plan import PUPPET_ADMIN
 
@@ -254,7 +258,7 @@ def greeted(cluster: Any) -> str:
     )
 
 
-async def _spoken(cluster: Any, stop: asyncio.Event) -> None:
+async def _spoken(cluster: LocalCluster, stop: asyncio.Event) -> None:
     said = 0
     while not stop.is_set():
         for sentence in cluster.sayings[said:]:
@@ -265,12 +269,13 @@ async def _spoken(cluster: Any, stop: asyncio.Event) -> None:
                 await stop.wait()
 
 
-async def _live(cluster: Any, stop: asyncio.Event) -> None:
+async def _live(cluster: LocalCluster, stop: asyncio.Event) -> None:
     from rich.console import Group
     from rich.live import Live
     from rich.text import Text
 
-    from muster.cli.status import collected, shown
+    from muster.cli.status import collected
+    from muster.cli.status.shown import shown
 
     plan = cluster.plan
     with Live(auto_refresh=False) as view:

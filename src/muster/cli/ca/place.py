@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -101,7 +101,7 @@ def placed(command: Callable[..., Awaitable[int | None]]) -> Callable[..., int]:
     """Give a command its place instead of the two options that name it, and run it to its end."""
 
     @functools.wraps(command)
-    def with_place(*arguments: Any, cluster_path: Path, pki_path: Path | None, **named: Any) -> int:
+    def with_place(*arguments: object, cluster_path: Path, pki_path: Path | None, **named: object) -> int:
         place = Place(cluster_path, pki_directory(cluster_path, pki_path))
         return asyncio.run(_awaited(command(place, *arguments, **named))) or 0
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from muster.cli.options import cluster_option, pki_directory, pki_option
 from muster.kernel.clock import SystemClock
@@ -41,7 +41,7 @@ def placed(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command its place instead of the two options that name it."""
 
     @wraps(command)
-    def with_place(*arguments: Any, cluster_path: Path, pki_path: Path | None, **named: Any) -> None:
+    def with_place(*arguments: object, cluster_path: Path, pki_path: Path | None, **named: object) -> None:
         place = Place(cluster_path, pki_directory(cluster_path, pki_path), SystemClock().now())
         command(place, *arguments, **named)
 

@@ -10,11 +10,16 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from muster.cli import WRONG
+
+if TYPE_CHECKING:
+    from muster.cli.demo.bind import Bind
+    from muster.cli.local.cluster import LocalCluster
+    from muster.cli.local.plan import Plan
 
 _NAME, _ADDRESS, _REVERSE = "demo01.example.net", "192.0.2.10", "10.2.0.192.in-addr.arpa"
 
@@ -45,7 +50,7 @@ class _DNS:
 
     features: dict[str, Any]
     sentence: str
-    server: Any | None = None
+    server: Bind | None = None
 
 
 async def _demonstrated(directory: Path, check: bool, members: int, memory: bool) -> int:
@@ -120,7 +125,7 @@ async def _dns(directory: Path, memory: bool) -> AsyncIterator[_DNS]:
         yield _DNS({"dns": {"provider": "nsupdate", "nsupdate": settings}}, sentence, server)
 
 
-async def _records(cluster: Any, dns: _DNS) -> bool:
+async def _records(cluster: LocalCluster, dns: _DNS) -> bool:
     """Create, repeat, contradict and read back an A and a PTR record, all through the balancer."""
     from muster.cli.local.plan import ADDRESS, FOREMAN
     from muster.foreman import smart_proxy
@@ -160,7 +165,7 @@ def _told(words: str, got: str, expected: str) -> bool:
     return got == expected
 
 
-async def _looked_up(server: Any, name: str, kind: str) -> str:
+async def _looked_up(server: Bind, name: str, kind: str) -> str:
     import dns.asyncquery
     import dns.message
 
@@ -168,7 +173,7 @@ async def _looked_up(server: Any, name: str, kind: str) -> str:
     return ", ".join(item.to_text() for rrset in answer.answer for item in rrset) or "(nothing)"
 
 
-async def _examined(plan: Any) -> bool:
+async def _examined(plan: Plan) -> bool:
     from rich.console import Console
 
     from muster.cli.doctor import examination, shown
@@ -181,7 +186,7 @@ async def _examined(plan: Any) -> bool:
     return bool(found["healthy"])
 
 
-def _next_steps(plan: Any, dns: _DNS) -> None:
+def _next_steps(plan: Plan, dns: _DNS) -> None:
     click.echo(
         "\nTry next, in another terminal (after the export above, with .venv/bin on the PATH):\n"
         "  muster status --watch                 who is ready for what\n"
