@@ -8,7 +8,8 @@ from pathlib import Path
 
 from bench import load, processes
 from bench.figures import Figure, Findings
-from muster.cli import local
+from muster.cli.local.cluster import running
+from muster.cli.local.plan import ADDRESS, Plan
 
 _KEPT_PER_S = 100.0
 _NEW_PER_S = 25.0
@@ -24,7 +25,7 @@ async def measured(directory: Path, *, quick: bool) -> Findings:
     seconds, rounds = (2.0, 2) if quick else (4.0, 3)
     findings = Findings("Added latency of the balancer (GET /version, mutual TLS, fixed light rate)")
     plan = processes.prepared(directory, members=3)
-    async with local.running(plan):
+    async with running(plan):
         # A member that has just started compiles patterns and fills caches in its first calls.
         for host in ("127.0.0.1", *(plan.member_address(i) for i in range(plan.members))):
             await _asked(plan, host, kept=True, seconds=0.5)
@@ -38,11 +39,11 @@ async def measured(directory: Path, *, quick: bool) -> Findings:
     return findings
 
 
-async def _asked(plan: local.Plan, host: str, *, kept: bool, seconds: float) -> load.Summary:
+async def _asked(plan: Plan, host: str, *, kept: bool, seconds: float) -> load.Summary:
     """Return the calls, counted from their own start: nobody is late at this rate, but the loop's timer is, by 1 ms."""
     files = processes.credentials(plan)
     port = plan.ports["smartproxy"]
-    target = load.Target(host, port, local.ADDRESS, files.ca, files.certificate, files.key)
+    target = load.Target(host, port, ADDRESS, files.ca, files.certificate, files.key)
     if kept:
         operations = await load.keep_alive(target, _KEPT_PER_S, seconds, _KEPT_CONNECTIONS)
     else:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from bench import load
 from bench.processes import Credentials, Running, cpu_seconds
-from muster.cli.local import ADDRESS
+from muster.cli.local.plan import ADDRESS
 from muster.kernel.errors import Unavailable
 from muster.kernel.process import run
 

@@ -17,8 +17,10 @@ from urllib.parse import urlencode
 
 from bench import load, processes
 from bench.figures import Figure, Findings
-from muster.cli import local
 from muster.cli.demo import bind
+from muster.cli.local.child import Child
+from muster.cli.local.cluster import running
+from muster.cli.local.plan import ADDRESS, Plan
 from muster.features.dns.contract import RecordType
 from muster.features.dns.providers import nsupdate
 from muster.features.dns.service import requested
@@ -61,7 +63,7 @@ async def measured(directory: Path, *, quick: bool) -> Findings:
         asked = {"server": named.address, "port": named.port, "key_file": str(named.key_file)}
         features = {"dns": {"provider": "nsupdate", "ttl_s": 300, "nsupdate": asked}}
         plan = processes.prepared(directory / "cluster", members=3, features=features)
-        cluster = await stack.enter_async_context(local.running(plan))
+        cluster = await stack.enter_async_context(running(plan))
         provider = await stack.enter_async_context(nsupdate.opened(NSUpdateSettings.model_validate(asked), 300))
         members, balancer = [_pid(m) for m in cluster.members], _pid(cluster.balancer)
         ways = {
@@ -92,7 +94,7 @@ async def measured(directory: Path, *, quick: bool) -> Findings:
     return findings
 
 
-def _pid(child: local.Child) -> int:
+def _pid(child: Child) -> int:
     assert child.process is not None
     return child.process.pid
 
@@ -129,16 +131,16 @@ async def _alone_add(provider: nsupdate.NSUpdateDNS, pair: Pair) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _posting(plan: local.Plan, host: str) -> AsyncIterator[Sequence[Add]]:
+async def _posting(plan: Plan, host: str) -> AsyncIterator[Sequence[Add]]:
     files = processes.credentials(plan)
     port = plan.ports["smartproxy"]
-    target = load.Target(host, port, local.ADDRESS, files.ca, files.certificate, files.key)
+    target = load.Target(host, port, ADDRESS, files.ca, files.certificate, files.key)
     context = load.tls_context(target)
     callers = []
     try:
         for _ in range(_CALLERS):
             # One after the other: the balancer then spreads them evenly, whatever it counts.
-            streams = await asyncio.open_connection(host, port, ssl=context, server_hostname=local.ADDRESS)
+            streams = await asyncio.open_connection(host, port, ssl=context, server_hostname=ADDRESS)
             callers.append(_Caller(*streams))
         yield [c.add for c in callers]
     finally:
@@ -157,7 +159,7 @@ class _Caller:
         form: dict[str, Any] = {"fqdn": pair[0], "value": pair[1], "type": "A"}
         body = urlencode(form).encode()
         head = (
-            f"POST /dns/ HTTP/1.1\r\nhost: {local.ADDRESS}\r\naccept: application/json\r\n"
+            f"POST /dns/ HTTP/1.1\r\nhost: {ADDRESS}\r\naccept: application/json\r\n"
             f"content-type: application/x-www-form-urlencoded\r\ncontent-length: {len(body)}\r\n\r\n"
         )
         self.writer.write(head.encode() + body)

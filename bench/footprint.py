@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench import load, processes
 from bench.figures import Figure, Findings
-from muster.cli.local import ADDRESS
+from muster.cli.local.plan import ADDRESS
 
 _REQUESTS = 10_000
 _CONNECTIONS = 16

@@ -15,8 +15,10 @@ from typing import Any, Literal
 
 import yaml
 
-from muster.cli import local
 from muster.cli.demo.bind import free_port
+from muster.cli.local.child import Child
+from muster.cli.local.files import prepare
+from muster.cli.local.plan import FOREMAN, Plan, planned
 from muster.kernel.errors import Unavailable
 from muster.kernel.files import write_atomically
 from muster.kernel.process import clean_environment
@@ -86,17 +88,17 @@ def _stat(pid: int) -> list[str] | None:
         return None
 
 
-def prepared(directory: Path, *, members: int = 1, features: Mapping[str, Any] | None = None) -> local.Plan:
+def prepared(directory: Path, *, members: int = 1, features: Mapping[str, Any] | None = None) -> Plan:
     """Write a local cluster's file and certificates; its members stop at once instead of draining for balancers."""
-    plan = local.planned(directory, members=members, features=features)
-    local.prepare(plan)
+    plan = planned(directory, members=members, features=features)
+    prepare(plan)
     document = {**plan.document(), "edge": {"drain_s": 0}}
     write_atomically(plan.cluster_file, yaml.safe_dump(document, sort_keys=False), mode=0o600)
     return plan
 
 
-def credentials(plan: local.Plan) -> Credentials:
-    directory = plan.pki / "clients" / local.FOREMAN
+def credentials(plan: Plan) -> Credentials:
+    directory = plan.pki / "clients" / FOREMAN
     certificate, key = directory / "cert.pem", directory / "key.pem"
     combined = plan.directory / "caller.pem"
     write_atomically(combined, certificate.read_bytes() + key.read_bytes(), mode=0o600)
@@ -104,7 +106,7 @@ def credentials(plan: local.Plan) -> Credentials:
 
 
 @contextlib.asynccontextmanager
-async def member(plan: local.Plan) -> AsyncIterator[Running]:
+async def member(plan: Plan) -> AsyncIterator[Running]:
     """Run ``muster serve`` for the plan's first member, as an administrator would, with its access log in a file.
 
     Raises:
@@ -112,7 +114,7 @@ async def member(plan: local.Plan) -> AsyncIterator[Running]:
     """
     name = plan.names[0]
     arguments = ["serve", "--cluster", str(plan.cluster_file), "--pki", str(plan.pki), "--member", name]
-    child = local.Child("member", arguments, plan.directory / "log" / "member.log")
+    child = Child("member", arguments, plan.directory / "log" / "member.log")
     started = time.perf_counter()
     await child.start()
     assert child.process is not None
@@ -127,7 +129,7 @@ async def member(plan: local.Plan) -> AsyncIterator[Running]:
 
 @contextlib.asynccontextmanager
 async def bare(
-    plan: local.Plan, modules: tuple[str, ...], *, protocol: Literal["uvicorn", "muster"] = "uvicorn"
+    plan: Plan, modules: tuple[str, ...], *, protocol: Literal["uvicorn", "muster"] = "uvicorn"
 ) -> AsyncIterator[Running]:
     """Run the peer: bare uvicorn behind our acceptor around an application of three lines (:mod:`bench.bare`).
 

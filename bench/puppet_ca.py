@@ -26,7 +26,9 @@ from muster.authority.ledger.ledger import Ledger, certificate_row
 from muster.authority.moves.founding import Founding, founded
 from muster.authority.x509 import profile
 from muster.authority.x509.profile import Issuer
-from muster.cli import local
+from muster.cli.local.cluster import running
+from muster.cli.local.files import prepare
+from muster.cli.local.plan import ADDRESS, Plan, planned
 from muster.cluster.file import Authority
 from muster.kernel.clock import SystemClock
 from muster.kernel.files import write_atomically
@@ -46,10 +48,10 @@ async def measured(directory: Path, *, quick: bool) -> Findings:
     async with contextlib.AsyncExitStack() as stack:
         plan = _prepared(directory / "cluster", f"sqlite:///{directory}/ca.db")
         await _founded(plan)
-        cluster = await stack.enter_async_context(local.running(plan))
+        cluster = await stack.enter_async_context(running(plan))
         ca = plan.pki / "puppet-ca" / "ca_crt.pem"
-        one = Place(plan.member_address(0), _PORT, local.ADDRESS, ca)
-        three = Place("127.0.0.1", _PORT, local.ADDRESS, ca)
+        one = Place(plan.member_address(0), _PORT, ADDRESS, ca)
+        three = Place("127.0.0.1", _PORT, ADDRESS, ca)
         for place in (one, three):
             await _answers(place)
         peer = _peer(directory, stack, findings)
@@ -112,11 +114,11 @@ async def _on_postgresql(findings: Findings, directory: Path, count: int, rounds
     with postgresql.running() as database:
         plan = _prepared(directory / "on-postgresql", database.fresh_database())
         await _founded(plan)
-        async with local.running(plan):
+        async with running(plan):
             ca = plan.pki / "puppet-ca" / "ca_crt.pem"
             requests = Requests("pg")
             for way, address in (("one member", plan.member_address(0)), ("three members", "127.0.0.1")):
-                place = Place(address, _PORT, local.ADDRESS, ca)
+                place = Place(address, _PORT, ADDRESS, ca)
                 await _answers(place)
                 rates, seconds = [], []
                 for _ in range(rounds):
@@ -130,9 +132,9 @@ async def _on_postgresql(findings: Findings, directory: Path, count: int, rounds
                 ]
 
 
-def _prepared(directory: Path, store_url: str) -> local.Plan:
-    plan = local.planned(directory, members=3, store_url=store_url)
-    local.prepare(plan)
+def _prepared(directory: Path, store_url: str) -> Plan:
+    plan = planned(directory, members=3, store_url=store_url)
+    prepare(plan)
     document = {**plan.document(), "edge": {"drain_s": 0}}
     document["authority"] = {"port": _PORT, "autosign": ["all"], "requests_per_minute": 0, "allow_auto_renewal": True}
     document["services"] = {**document["services"], "puppetca": {"listen_port": _PORT, "balance": "random"}}
@@ -140,7 +142,7 @@ def _prepared(directory: Path, store_url: str) -> local.Plan:
     return plan
 
 
-async def _founded(plan: local.Plan) -> None:
+async def _founded(plan: Plan) -> None:
     settings = loaded(plan.cluster_file)
     assert settings.authority is not None
     async with opened(Secret(plan.store_url)) as store:

@@ -28,8 +28,8 @@ from muster.balancer.haproxy.sockets import RuntimeSocket
 from muster.balancer.haproxy.supervisor import Supervisor
 from muster.balancer.haproxy.version import HAProxyVersion
 from muster.balancer.profiles import SEED
-from muster.cli import local
 from muster.cli.demo.bind import free_port
+from muster.cli.local.plan import Plan
 from muster.cli.status import collected
 from muster.cluster.file import ClusterFile
 from muster.cluster.roster import Roster
@@ -56,7 +56,7 @@ _FULL_HANDSHAKES = re.compile(r"^SslBackendKeyRate: (\d+)$", re.MULTILINE)
 class Cluster:
     """A cluster of which the first member runs; all members have its address."""
 
-    plan: local.Plan
+    plan: Plan
     file: ClusterFile
 
     @property
@@ -153,7 +153,7 @@ async def cluster(directory: Path, members: int) -> AsyncIterator[Cluster]:
         yield Cluster(plan, loaded(plan.cluster_file))
 
 
-def _document(plan: local.Plan, members: int, outside: Mapping[str, int]) -> dict[str, object]:
+def _document(plan: Plan, members: int, outside: Mapping[str, int]) -> dict[str, object]:
     base = plan.document()
     name = plan.names[0]
     ports = {**outside, **{s: plan.ports[s] for s in _OWN}}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from muster.cli import local
+from muster.cli.local.plan import ADDRESS, FOREMAN
 from muster.kernel.clock import SystemClock
 from muster.pki.authority import ClusterCA
 from muster.pki.bundles import BundleRequest, write
@@ -36,13 +36,13 @@ class Curl:
     def __call__(self, *arguments: str, client: Path | str | None = "foreman") -> tuple[int, str]:
         """Return HTTP status (0: no answer) and body."""
         port = self.cluster.ports["smartproxy"]
-        own = self.cluster.pki / "clients" / local.FOREMAN if client == "foreman" else client
+        own = self.cluster.pki / "clients" / FOREMAN if client == "foreman" else client
         shown = ["--cert", f"{own}/cert.pem", "--key", f"{own}/key.pem"] if own else []
         done = subprocess.run(
             [
                 "curl", "-sS", "--max-time", "20", "-w", "\n%{http_code}", "--cacert", str(self.cluster.pki / "ca.pem"),
-                "--resolve", f"{local.ADDRESS}:{port}:127.0.0.1", *shown, *arguments[:-1],
-                f"https://{local.ADDRESS}:{port}{arguments[-1]}",
+                "--resolve", f"{ADDRESS}:{port}:127.0.0.1", *shown, *arguments[:-1],
+                f"https://{ADDRESS}:{port}{arguments[-1]}",
             ],
             capture_output=True, text=True, check=False,
         )  # fmt: skip
@@ -124,7 +124,7 @@ def test_without_a_certificate_403_and_with_a_foreign_one_no_handshake(curl: Cur
         "could not read client cert from environment",
     )
     foreign = ClusterCA.create(tmp_path / "pki", "foreign", now=SystemClock().now())
-    at = write(foreign.issue(BundleRequest("client", local.FOREMAN), now=SystemClock().now()), tmp_path / "pki")
+    at = write(foreign.issue(BundleRequest("client", FOREMAN), now=SystemClock().now()), tmp_path / "pki")
     status, _ = curl("-d", "fqdn=x.example.net&value=192.0.2.9&type=A", "/dns/", client=at.directory)
     assert status == 0
     assert curl.dig("x.example.net", "A") == []

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from muster.authority.ledger.ledger import serial_text
 from muster.authority.x509.profile import crls_in
-from muster.cli.local import ADDRESS, PUPPET_ADMIN
+from muster.cli.local.plan import ADDRESS, PUPPET_ADMIN
 from muster.kernel.files import write_atomically
 from tests.servers import local as clusters
 from tests.servers import puppetca, puppetserver

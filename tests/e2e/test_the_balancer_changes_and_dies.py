@@ -15,7 +15,7 @@ import yaml
 from bench.load import Target, by_member, half_client_hello, idle, new_connections
 
 from muster.balancer.haproxy.render import generation
-from muster.cli.local import ADDRESS
+from muster.cli.local.plan import ADDRESS
 from muster.kernel.errors import MusterError
 from tests.servers.local import Local, is_running, load, say, shown, until
 

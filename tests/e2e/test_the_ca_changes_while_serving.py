@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from bench.load import Operation, Target
 
-from muster.cli.local import FOREMAN
+from muster.cli.local.plan import FOREMAN
 from muster.pki.bundles import paths
 from tests.servers import local as clusters
 from tests.servers.local import Local, Said, load, presented_serial, shown, until

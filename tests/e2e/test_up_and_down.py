@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from muster.cli.local import recorded
+from muster.cli.local.only_one import recorded
 from tests.servers import local as clusters
 from tests.servers.local import Local, alive, descendants, end, environment, free_ports, muster, until, up_options
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from bench.load import Operation
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from muster.cli.local import ADDRESS, PUPPET_ADMIN
+from muster.cli.local.plan import ADDRESS, PUPPET_ADMIN
 from tests.faults import enrolling
 from tests.faults.fault import NOISE, Outcome, p99_ms
 from tests.servers import local as clusters

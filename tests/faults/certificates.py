@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from muster.cli.local import ADDRESS
+from muster.cli.local.plan import ADDRESS
 from muster.kernel.secrets import Secret
 from muster.pki.authority import ca_paths
 from muster.pki.bundles import Bundle, BundleRequest, paths, write

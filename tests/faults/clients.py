@@ -19,7 +19,7 @@ from muster.app.offers import modelled
 from muster.balancer.haproxy import binary as binaries
 from muster.balancer.haproxy.render import RuntimePaths, rendered
 from muster.balancer.haproxy.sockets import RuntimeSocket
-from muster.cli.local import ADDRESS
+from muster.cli.local.plan import ADDRESS
 from muster.cluster.file import ClusterFile
 from muster.kernel.errors import MusterError
 from muster.kernel.settings import parse

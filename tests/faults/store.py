@@ -280,8 +280,8 @@ async def _look(outcome: Outcome, local: Local, name: str, url: str, skew: str) 
 def make_older_certificates(directory: Path) -> None:
     """Make the cluster's certificates a day ago: fresh ones are not valid yet for whoever is ten minutes behind."""
     program = (
-        "import pathlib, sys; from muster.cli import local;"
-        "local.prepare(local.planned(pathlib.Path(sys.argv[1]), members=2))"
+        "import pathlib, sys; from muster.cli.local.files import prepare; from muster.cli.local.plan import planned;"
+        "prepare(planned(pathlib.Path(sys.argv[1]), members=2))"
     )
     command = ["faketime", "-f", "-1d", sys.executable, "-c", program, str(directory)]
     subprocess.run(command, check=True, capture_output=True, timeout=60, env=environment())

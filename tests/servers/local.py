@@ -28,7 +28,8 @@ from bench.load import Operation, Target, keep_alive, new_connections, summary, 
 from sqlalchemy.engine import make_url
 
 from muster.balancer.haproxy.sockets import MasterSocket, RuntimeSocket, ServerState
-from muster.cli.local import ADDRESS, DOMAIN, FOREMAN, recorded
+from muster.cli.local.only_one import recorded
+from muster.cli.local.plan import ADDRESS, DOMAIN, FOREMAN
 
 T = TypeVar("T")
 

@@ -7,7 +7,6 @@ Exit codes: 0 done, nothing wrong · 1 something examined is wrong (findings, no
 from __future__ import annotations
 
 import errno
-import importlib
 import os
 import sys
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from typing import NoReturn
 
 import click
 
-from muster.cli.options import Commands, one_line
+from muster.cli.options import CommandFiles, one_line
 from muster.kernel.errors import MusterError
 from muster.kernel.settings import InvalidSettings
 from muster.version import VERSION
@@ -28,12 +27,11 @@ INTERRUPTED = 130
 # What a device says of a write; such an error names no file.
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
 
-# Command → module and the first sentence of its help, in the order of --help: try out, run, look, change, derive. Help that
-# had to import every command would be the slowest of all.
+# In the order of --help: try out, run, look, change, derive.
 _COMMANDS: Mapping[str, tuple[str, str]] = {
     "demo": ("demo", "Run three members behind a real HAProxy, create DNS records through them, examine everything."),
     "up": ("up", "Run a local cluster: CA, store, members and a real HAProxy on loopback."),
-    "down": ("up", "Stop the local cluster that muster up runs."),
+    "down": ("down", "Stop the local cluster that muster up runs."),
     "serve": ("serve", "Run one member."),
     "balance": ("balance", "Run the balancer: HAProxy with the configuration that follows from the cluster file."),
     "status": ("status", "Show which member is ready for which service, and why not; exit 1 when something needs you."),
@@ -45,18 +43,18 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     ),
     "drain": ("drain", "Let MEMBER finish what it has and get nothing new; wait until its connections are gone."),
     "ready": (
-        "drain",
+        "ready",
         "Let MEMBER take clients again, once every balancer's checks of it have passed; wait until it is ready.",
     ),
     "maintenance": (
-        "drain",
+        "maintenance",
         "Drain MEMBER, then stop asking after it: balancers check it no more and nothing complains of it.",
     ),
     "add": (
-        "members",
+        "add",
         "Write MEMBER into the cluster file and issue its certificate; balancers take it in once its checks pass.",
     ),
-    "remove": ("members", "Drain MEMBER, let balancers forget it, and take it out of the cluster file."),
+    "remove": ("remove", "Drain MEMBER, let balancers forget it, and take it out of the cluster file."),
     "roll": ("roll", "Drain a member, run COMMAND here, wait until the member is ready again; then the next one."),
     "config": ("config", "Write, check and show the cluster file."),
     "certs": ("certs", "The cluster's own TLS certificates."),
@@ -65,21 +63,8 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
 }
 
 
-class _Commands(Commands):
-    """Imports a command's module when it is asked for: start-up is what a person waits for most often."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        return list(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
-        if name not in _COMMANDS:
-            return None
-        module = importlib.import_module(f"muster.cli.{_COMMANDS[name][0]}")
-        command: click.Command = getattr(module, name)
-        return command
-
-    def told(self, ctx: click.Context) -> list[tuple[str, str]]:  # noqa: ARG002
-        return [(name, sentence) for name, (_, sentence) in _COMMANDS.items()]
+class _Commands(CommandFiles):
+    """The commands themselves; who mistypes one is told which is near."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -94,6 +79,8 @@ class _Commands(Commands):
 
 @click.group(
     cls=_Commands,
+    package="muster.cli",
+    files=_COMMANDS,
     epilog="Exit codes: 0 done; 1 something examined is wrong; 2 usage; 3 settings invalid; 4 could not be done.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from muster.cluster.file import ClusterFile
+    from muster.pki.context import Credentials
 
 
-def credentials(pki: Path, cluster: Any) -> Any:
+def credentials(pki: Path, cluster: ClusterFile) -> Credentials:
     """Return those for questions to members: our CA, and the balancer's check certificate when it is here."""
     from muster.pki.bundles import paths
     from muster.pki.context import Credentials
@@ -16,7 +22,7 @@ def credentials(pki: Path, cluster: Any) -> Any:
     return Credentials(pki / "ca.pem", certificate, site_ca_file=cluster.foreman.ca_file)
 
 
-def client_bundle(pki: Path, trusted: Any, client: str | None) -> tuple[Path | None, Path | None]:
+def client_bundle(pki: Path, trusted: Sequence[str], client: str | None) -> tuple[Path | None, Path | None]:
     """Return certificate and key of the named client, else of the first trusted host, else of the balancer's checks.
 
     Raises:

@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -25,6 +25,15 @@ from muster.cli.options import (
     print_parts,
     run_option,
 )
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from rich.table import Table
+    from rich.text import Text
+
+    from muster.cluster.file import ClusterFile
+    from muster.store.reading import Readable
 
 # Where systemd's unit lets a member keep what it writes itself.
 _STATE = Path("/var/lib/muster")
@@ -64,7 +73,7 @@ def doctor(
     return 0 if found["healthy"] else WRONG
 
 
-async def _puppet_ca(cluster: Any, pki: Path, directory: Path) -> Path | None:
+async def _puppet_ca(cluster: ClusterFile, pki: Path, directory: Path) -> Path | None:
     """Return a file with the bundle of the Puppet CA that members are, written into the directory; None: nobody knows it.
 
     The store has it, and every host opens that; a member keeps a copy for times without.
@@ -186,7 +195,7 @@ async def _examined(
     }
 
 
-def _store(cluster: Any) -> Any:
+def _store(cluster: ClusterFile) -> AbstractAsyncContextManager[Readable]:
     """Open the store to read, and never make it: the doctor changes nothing."""
     import contextlib
 
@@ -208,7 +217,7 @@ def _store(cluster: Any) -> Any:
     )
 
 
-def _store_file(cluster: Any) -> Path | None:
+def _store_file(cluster: ClusterFile) -> Path | None:
     from muster.kernel.errors import Misconfigured
     from muster.store.place import Place
 
@@ -218,12 +227,12 @@ def _store_file(cluster: Any) -> Path | None:
         return None
 
 
-def shown(found: dict[str, Any], width: int = 200) -> list[Any]:
+def shown(found: dict[str, Any], width: int = 200) -> list[Table | Text]:
     """Return what a person sees: the table for a terminal of that width, then findings with cause and remedy."""
     from rich.text import Text
 
     fits = _SERVICE_COLUMN + _PATH_COLUMN * len(_paths(found)) <= width
-    parts: list[Any] = [_table(found) if fits else _by_path(found)]
+    parts: list[Table | Text] = [_table(found) if fits else _by_path(found)]
     causes = _causes(found)
     for first, alike, follows in causes:
         style = "red" if "error" in (f["severity"] for f in (first, *alike)) else "yellow"
@@ -263,7 +272,7 @@ def _paths(found: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _table(found: dict[str, Any]) -> Any:
+def _table(found: dict[str, Any]) -> Table:
     from rich.table import Table
 
     table = Table(title=f"{found['cluster']} at {found['address']}", title_justify="left")
@@ -277,7 +286,7 @@ def _table(found: dict[str, Any]) -> Any:
     return table
 
 
-def _by_path(found: dict[str, Any]) -> Any:
+def _by_path(found: dict[str, Any]) -> Table:
     """Return the table with a row per path, for more of them than stand beside each other."""
     from rich.table import Table
 
@@ -317,7 +326,7 @@ def _counted(count: int, word: str) -> str:
     return f"{count} {word}{'s' if count != 1 else ''}"
 
 
-def _cell(cell: dict[str, Any] | None) -> Any:
+def _cell(cell: dict[str, Any] | None) -> Text:
     from rich.text import Text
 
     if cell is None:

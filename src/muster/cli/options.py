@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.types import StringParamType
@@ -16,10 +17,15 @@ from muster.kernel.errors import Misconfigured, Rejected
 from muster.kernel.names import host_or_address, shown
 from muster.kernel.secrets import Secret
 
-F = TypeVar("F", bound=Callable[..., Any])
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.text import Text
+
+F = TypeVar("F", bound=Callable[..., object])
 
 DEFAULT_CLUSTER = Path("/etc/muster/cluster.yaml")
 DEFAULT_RUN = Path("/run/muster")
+DEFAULT_LOCAL = Path(".muster")
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _DIRECTORY = click.Path(file_okay=False, path_type=Path)
@@ -39,6 +45,34 @@ class Commands(click.Group):
         if rows := self.told(ctx):
             with formatter.section("Commands"):
                 formatter.write_dl(rows)
+
+
+class CommandFiles(Commands):
+    """A group whose commands are imported when they are asked for: start-up is what a person waits for most often.
+
+    A command has the name of its file. The table says of each the file and the first sentence of its help, in the order of
+    --help: help that had to import every command would be the slowest of all.
+    """
+
+    def __init__(self, *arguments: Any, package: str, files: Mapping[str, tuple[str, str]], **named: Any) -> None:
+        # What stands for a command until it is imported: click knows from it which names are near a wrong one.
+        super().__init__(*arguments, **named)
+        self.commands = {name: click.Command(name) for name in files}
+        self.package = package
+        self.files = files
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(self.files)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
+        if name not in self.files:
+            return None
+        file = self.files[name][0]
+        command: click.Command = getattr(importlib.import_module(f"{self.package}.{file}"), file)
+        return command
+
+    def told(self, ctx: click.Context) -> list[tuple[str, str]]:  # noqa: ARG002
+        return [(name, sentence) for name, (_, sentence) in self.files.items()]
 
 
 def first_sentence(text: str) -> str:
@@ -137,6 +171,18 @@ def run_option(command: F) -> F:
     )(command)
 
 
+def directory_option(command: F) -> F:
+    return click.option(
+        "--dir",
+        "directory",
+        type=_DIRECTORY,
+        default=DEFAULT_LOCAL,
+        show_default=True,
+        envvar="MUSTER_DIR",
+        help="Where the local cluster keeps its files.",
+    )(command)
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be done and do nothing.")
 
@@ -145,7 +191,7 @@ def pki_directory(cluster_path: Path, pki_path: Path | None) -> Path:
     return pki_path if pki_path is not None else cluster_path.parent / "pki"
 
 
-def print_json(content: Any) -> None:
+def print_json(content: object) -> None:
     text = json.dumps(content, indent=2, ensure_ascii=False, default=str)
     # JSON leaves the other control characters (C1, those that turn the direction of writing) to themselves.
     click.echo("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))
@@ -175,7 +221,7 @@ def store_url(named_by: str) -> Callable[[click.Context, click.Parameter, str | 
     return checked
 
 
-def print_parts(parts: Callable[[int], Iterable[Any]]) -> None:
+def print_parts(parts: Callable[[int], Iterable[RenderableType]]) -> None:
     """Print what a rich console shows; ``parts`` makes it for a width.
 
     A terminal breaks sentences between words. Who reads a pipe or a file reads by lines: there each is whole.
@@ -188,7 +234,7 @@ def print_parts(parts: Callable[[int], Iterable[Any]]) -> None:
         console.print(part, soft_wrap=isinstance(part, Text) and not console.is_terminal)
 
 
-def line(said: object, style: str = "") -> Any:
+def line(said: object, style: str = "") -> Text:
     """Return a line for a rich console, without markup and as :func:`one_line`."""
     from rich.text import Text
 

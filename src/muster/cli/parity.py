@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from muster.cli import NOT_DONE, WRONG
 from muster.cli.options import cluster_option, json_option, line, pki_directory, pki_option, print_json, print_parts
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
 
 # A table of more members is wider than a screen; the sentences below it say the same.
 _WIDEST_TABLE = 8
@@ -90,11 +94,11 @@ async def examination(
     }
 
 
-def shown(found: dict[str, Any]) -> list[Any]:
+def shown(found: dict[str, Any]) -> list[Table | Text]:
     """Return what a person sees: fields × members where they differ, then sentences."""
     count = sum(bool(d["differing"]) for d in found["drifts"])
     fits = len(found["members"]) <= _WIDEST_TABLE
-    parts: list[Any] = [_table(found)] if found["drifts"] and fits else []
+    parts: list[Table | Text] = [_table(found)] if found["drifts"] and fits else []
     parts += [line(d["sentence"], "red" if d["differing"] else "dim") for d in found["drifts"]]
     parts += [line(f"Not asked: {member}: {why}", "red") for member, why in found["unasked"].items()]
     parts += [line(note, "yellow") for note in found["notes"]]
@@ -105,7 +109,7 @@ def shown(found: dict[str, Any]) -> list[Any]:
     return [*parts, line(f"{verdict} {where}.", "bold")]
 
 
-def _table(found: dict[str, Any]) -> Any:
+def _table(found: dict[str, Any]) -> Table:
     from rich.table import Table
     from rich.text import Text
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,6 +21,13 @@ from muster.cli.options import (
     print_json,
     run_option,
 )
+
+if TYPE_CHECKING:
+    from muster.cli.change import Change
+    from muster.cluster.file import ClusterFile
+    from muster.cluster.rolling import Roll
+    from muster.store.documents import Document
+    from muster.store.engine import Store
 
 _DOCUMENT = "roll"
 
@@ -95,7 +102,7 @@ class _Rolling:
 
     async def forget(self, *, dry_run: bool) -> dict[str, Any]:
         from muster.app.settings import cluster_store, loaded
-        from muster.cli.drain import who
+        from muster.cli.change import who
         from muster.store.documents import Documents
 
         async with cluster_store(loaded(self.cluster_path)) as store:
@@ -109,7 +116,7 @@ class _Rolling:
 
     async def carried_out(self, command: tuple[str, ...], *, resume: bool, dry_run: bool) -> dict[str, Any]:
         from muster.app.settings import cluster_store, loaded
-        from muster.cli.drain import who
+        from muster.cli.change import who
         from muster.cluster.rolling import Roll, arguments
         from muster.kernel import log
         from muster.kernel.errors import Conflict, MusterError, NotFound, Unsupported
@@ -173,7 +180,7 @@ class _Rolling:
             text = f"Rolled over {len(going.done)} members.{alone}"
             return {"done": True, "sentence": text, "roll": going.as_json()}
 
-    async def _spared(self, store: Any, going: Any, named: frozenset[str] = frozenset()) -> Any:
+    async def _spared(self, store: Store, going: Roll, named: frozenset[str] = frozenset()) -> Roll:
         """Return the roll without the members that somebody wants out by now.
 
         Raises:
@@ -193,11 +200,11 @@ class _Rolling:
             self._say(f"{member}: left alone, {why}")
         return going.left_alone(*out)
 
-    def _least(self, cluster: Any) -> int:
+    def _least(self, cluster: ClusterFile) -> int:
         """Return how many ready members a service keeps: the steward holds what the cluster file says in any case."""
         return 0 if self.min_ready == 0 else max(cluster.min_ready, self.min_ready or 0)
 
-    async def _possible(self, cluster: Any, store: Any, going: Any) -> None:
+    async def _possible(self, cluster: ClusterFile, store: Store, going: Roll) -> None:
         """Refuse a roll that would be refused on its way."""
         from muster.app.offers import modelled
         from muster.cli.credentials import credentials
@@ -229,7 +236,7 @@ class _Rolling:
             each = "; ".join(f"without {name} for {', '.join(services)}" for name, services in short.items())
             raise Conflict(f"There would be {few} {each}; {remedy}")
 
-    async def _left(self, store: Any, name: str) -> str:
+    async def _left(self, store: Store, name: str) -> str:
         from muster.cluster.life import Lives
         from muster.cluster.rolling import left
         from muster.cluster.roster import Roster
@@ -237,7 +244,7 @@ class _Rolling:
         life, wish = (await Lives(store).all()).get(name), (await Roster(store).wishes()).get(name)
         return left(life.state if life else "joining", wish.target if wish else "ready")
 
-    def _planned(self, going: Any, commands: dict[str, list[str]]) -> dict[str, Any]:
+    def _planned(self, going: Roll, commands: dict[str, list[str]]) -> dict[str, Any]:
         import shlex
 
         steps = [
@@ -249,10 +256,10 @@ class _Rolling:
         listed = "\n".join(f"  {n}. {s}" for n, s in enumerate(steps, 1))
         return {"done": True, "dry_run": True, "steps": steps, "sentence": f"Would:\n{listed}", "roll": going.as_json()}
 
-    async def _one(self, store: Any, name: str, words: list[str], least: int) -> None:
+    async def _one(self, store: Store, name: str, words: list[str], least: int) -> None:
         import shlex
 
-        from muster.cli.drain import Change
+        from muster.cli.change import Change
         from muster.cluster.rolling import REASON
         from muster.cluster.roster import Roster
         from muster.kernel.errors import Unavailable
@@ -280,7 +287,7 @@ class _Rolling:
         await self._answering(name)
         self._say(f"{name}: ready")
 
-    async def _wished(self, change: Any) -> None:
+    async def _wished(self, change: Change) -> None:
         from muster.kernel.errors import Unavailable
 
         result = await change.carried_out()
@@ -314,7 +321,7 @@ class _Rolling:
         click.echo(sentence, err=self.quiet)
 
 
-def _standing(at: Any) -> str:
+def _standing(at: Document) -> str:
     """Return in a clause by whom the stored roll is, and where it stands."""
     from muster.cluster.rolling import Roll
 

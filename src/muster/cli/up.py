@@ -1,10 +1,9 @@
-"""``muster up`` and ``muster down``: a whole cluster on this host, to try out and to test."""
+"""``muster up``: a whole cluster on this host, to try out and to test."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import re
 import signal
 import subprocess
@@ -12,27 +11,20 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from muster.cli.options import dry_run_option
+from muster.cli.options import directory_option, dry_run_option
 from muster.cli.options import store_url as store_url_option
 from muster.kernel.names import shown
 
-DEFAULT_DIRECTORY = Path(".muster")
+if TYPE_CHECKING:
+    from muster.cli.local.cluster import LocalCluster
+    from muster.cli.local.plan import Plan
+
 _SERVICES = ("smartproxy", "anaconda", "metrics", "puppetca")
 _SERVICE_AND_PORT = re.compile(rf"({'|'.join(_SERVICES)})=([0-9]{{1,5}})")
-
-_directory_option = click.option(
-    "--dir",
-    "directory",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=DEFAULT_DIRECTORY,
-    show_default=True,
-    envvar="MUSTER_DIR",
-    help="Where the local cluster keeps its files.",
-)
 
 
 def _ports(_: click.Context, __: click.Parameter, given: Sequence[str]) -> dict[str, int]:
@@ -52,7 +44,7 @@ def _ports(_: click.Context, __: click.Parameter, given: Sequence[str]) -> dict[
 
 
 @click.command()
-@_directory_option
+@directory_option
 @click.option("--members", type=click.IntRange(1, 20), default=3, show_default=True)
 @click.option(
     "--port",
@@ -97,13 +89,15 @@ def up(
     dry_run: bool,
 ) -> None:
     """Run a local cluster: CA, store, members and a real HAProxy on loopback. Ctrl-C stops it."""
-    from muster.cli import local
+    from muster.cli.local.files import prepare
+    from muster.cli.local.only_one import only_one, refuse_second
+    from muster.cli.local.plan import planned
 
     if "puppetca" in ports and not puppet_ca:
         raise click.UsageError("--port puppetca=... belongs to --puppet-ca")
     if store_password_file is not None and store_url is None:
         raise click.UsageError("--store-password-file belongs to --store")
-    plan = local.planned(
+    plan = planned(
         directory,
         members=members,
         ports=ports,
@@ -114,7 +108,7 @@ def up(
     )
     _refuse_unusable(plan)
     if dry_run:
-        local.refuse_second(directory)
+        refuse_second(directory)
         click.echo("Would run a local cluster:")
         for line in plan.describe():
             click.echo(f"  {line}")
@@ -129,32 +123,9 @@ def up(
             puppet_ca=puppet_ca,
         )
         return
-    with local.only_one(directory):
-        local.prepare(plan)
+    with only_one(directory):
+        prepare(plan)
         asyncio.run(_foreground(plan, live=sys.stdout.isatty() and not plain))
-
-
-@click.command()
-@_directory_option
-@dry_run_option
-def down(directory: Path, dry_run: bool) -> None:
-    """Stop the local cluster that muster up runs."""
-    from muster.cli import local
-    from muster.kernel.errors import NotFound, Unavailable
-
-    pid = local.recorded(directory)
-    if pid is None:
-        raise NotFound(f"No local cluster runs in {directory}")
-    if dry_run:
-        click.echo(f"Would stop the local cluster of process {pid}")
-        return
-    os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + 30
-    while local.recorded(directory) == pid:
-        if time.monotonic() > deadline:
-            raise Unavailable(f"The local cluster of process {pid} did not stop within 30 s")
-        time.sleep(0.1)
-    click.echo("Stopped.")
 
 
 def _features(file: Path) -> dict[str, Any]:
@@ -176,7 +147,7 @@ def _features(file: Path) -> dict[str, Any]:
     return found.content
 
 
-def _refuse_unusable(plan: Any) -> None:
+def _refuse_unusable(plan: Plan) -> None:
     """Refuse what the members would refuse when they start, dry run or not.
 
     Raises:
@@ -185,7 +156,7 @@ def _refuse_unusable(plan: Any) -> None:
     """
     import yaml
 
-    from muster.cli.members import checked
+    from muster.cli.candidate import checked
 
     by_port: dict[int, str] = {}
     for service, port in plan.ports.items():
@@ -209,11 +180,12 @@ def _detached(
     *,
     puppet_ca: bool,
 ) -> None:
-    from muster.cli import local
+    from muster.cli.local.only_one import refuse_second
+    from muster.cli.local.plan import run_directory
     from muster.kernel.errors import Unavailable
     from muster.kernel.files import make_directory
 
-    local.refuse_second(directory)
+    refuse_second(directory)
     arguments = [sys.executable, "-m", "muster", "up", "--plain", "--dir", str(directory), "--members", str(members)]
     for service, port in ports.items():
         arguments += ["--port", f"{service}={port}"]
@@ -223,7 +195,7 @@ def _detached(
     if puppet_ca:
         arguments.append("--puppet-ca")
     make_directory(directory / "log", mode=0o700)
-    ready = local.run_directory(directory) / "ready"
+    ready = run_directory(directory) / "ready"
     ready.unlink(missing_ok=True)
     with (directory / "log" / "up.log").open("wb") as log:
         child = subprocess.Popen(  # noqa: S603 - our own arguments
@@ -238,8 +210,8 @@ def _detached(
     click.echo(ready.read_text(), nl=False)
 
 
-async def _foreground(plan: Any, *, live: bool) -> None:
-    from muster.cli import local
+async def _foreground(plan: Plan, *, live: bool) -> None:
+    from muster.cli.local.cluster import running
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -247,7 +219,7 @@ async def _foreground(plan: Any, *, live: bool) -> None:
         loop.add_signal_handler(number, stop.set)
     ready = plan.run / "ready"
     try:
-        async with local.running(plan) as cluster:
+        async with running(plan) as cluster:
             greeting = greeted(cluster)
             announce(ready, greeting)
             click.echo(greeting, nl=False)
@@ -264,9 +236,9 @@ def announce(ready: Path, greeting: str) -> None:
     write_atomically(ready, greeting, mode=0o600)
 
 
-def greeted(cluster: Any) -> str:
+def greeted(cluster: LocalCluster) -> str:
     """Return how to talk to the cluster."""
-    from muster.cli.local import PUPPET_ADMIN
+    from muster.cli.local.plan import PUPPET_ADMIN
 
     plan = cluster.plan
     bundle = plan.pki / "clients" / "foreman.muster.test"
@@ -286,7 +258,7 @@ def greeted(cluster: Any) -> str:
     )
 
 
-async def _spoken(cluster: Any, stop: asyncio.Event) -> None:
+async def _spoken(cluster: LocalCluster, stop: asyncio.Event) -> None:
     said = 0
     while not stop.is_set():
         for sentence in cluster.sayings[said:]:
@@ -297,12 +269,13 @@ async def _spoken(cluster: Any, stop: asyncio.Event) -> None:
                 await stop.wait()
 
 
-async def _live(cluster: Any, stop: asyncio.Event) -> None:
+async def _live(cluster: LocalCluster, stop: asyncio.Event) -> None:
     from rich.console import Group
     from rich.live import Live
     from rich.text import Text
 
-    from muster.cli.status import collected, shown
+    from muster.cli.status import collected
+    from muster.cli.status.shown import shown
 
     plan = cluster.plan
     with Live(auto_refresh=False) as view:

@@ -1,4 +1,4 @@
-"""Where the doctor has the Puppet CA's bundle from: whoever asks from a host that is no member has no copy."""
+"""Where the doctor has the Puppet CA's bundle from, on a host that is no member, too; and what it shows."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from muster.app.offers import modelled
 from muster.authority.ledger.ledger import Ledger
-from muster.cli.doctor import _puppet_ca
+from muster.cli import muster
+from muster.cli.doctor import _puppet_ca, shown
 from muster.cluster.file import ClusterFile
 from muster.doctor.matrix import Entrance, Prober
 from muster.kernel.secrets import Secret
 from muster.store.engine import opened
 from tests.servers import puppetca
+from tests.unit.cli.terminal import CLEAN, EVIL, printed
 
 pytestmark = pytest.mark.anyio
 
@@ -83,3 +86,37 @@ async def test_a_puppet_ca_whose_bundle_nobody_knows_is_not_condemned(tmp_path: 
         ("balancer", True, False, ()),
     ]
     assert {c.words for c in found} == {"not asked: its bundle is unknown here"}
+
+
+def test_the_doctors_findings_and_cells_are_shown_and_not_obeyed() -> None:
+    entrance = {"path": "balancer", "host": "127.0.0.1", "words": "through the balancer"}
+    found = {
+        "cluster": "demo",
+        "address": "proxy.test",
+        "outside": None,
+        "members": ["proxy01.test"],
+        "entrances": [entrance],
+        "healthy": False,
+        "services": [{"name": "smartproxy", "listen_port": 9090}],
+        "cells": [
+            {
+                "service": "smartproxy",
+                "path": "proxy01.test",
+                "asked": True,
+                "ok": True,
+                "words": f"version [/red]{EVIL}",
+            }
+        ],
+        "findings": [{"code": "X", "severity": "error", "sentence": EVIL, "cause": EVIL, "remedy": EVIL}],
+    }
+    said = printed(shown(found))
+    assert said.count(CLEAN) == 4
+    assert f"ok version [/red]{CLEAN}" in said
+    assert said.replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize("option", ["--balancer", "--outside"])
+@pytest.mark.parametrize("host", ["a..b", "a" * 80 + ".x", "a\x1bb", ""])
+def test_the_doctor_asks_only_hosts_that_can_be(option: str, host: str) -> None:
+    said = CliRunner().invoke(muster, ["doctor", option, host, "--cluster", "/nowhere"])
+    assert (said.exit_code, said.output.replace("\n", "").isprintable()) == (2, True)

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from muster import cli
-from muster.kernel.errors import Unavailable
+from muster.kernel.errors import Misconfigured, Unavailable
 
 CLUSTER = """\
 schema: 1
@@ -89,6 +90,14 @@ def test_a_message_keeps_its_lines_and_says_nothing_to_the_terminal(
     failing(monkeypatch, Unavailable("It did not come up: one\n\x1b]0;two\x07"))
     assert ended(monkeypatch) == cli.NOT_DONE
     assert capsys.readouterr().err == "Error: It did not come up: one\n\\x1b]0;two\\x07\n"
+
+
+@pytest.mark.parametrize("command", ["status", "doctor", "parity", "drain"])
+def test_without_a_cluster_file_it_is_said_how_to_come_by_one(tmp_path: Path, command: str) -> None:
+    arguments = [command, *(["proxy01"] if command == "drain" else []), "--cluster", str(tmp_path / "cluster.yaml")]
+    told = CliRunner().invoke(cli.muster, arguments, standalone_mode=False)
+    assert isinstance(told.exception, Misconfigured)
+    assert all(w in str(told.exception) for w in ("There is no cluster file", "--cluster", "config init", "muster up"))
 
 
 # Root with neither of these is, to other people's files, an ordinary user; the interpreter may be in a place of its own.

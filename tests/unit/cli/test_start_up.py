@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from click import Context
 
-from muster.cli import _COMMANDS, muster
-from muster.cli.options import first_sentence
+from muster.cli import muster
+from muster.cli.options import CommandFiles, first_sentence
 from muster.cluster.roster import Roster
 from muster.kernel.secrets import Secret
 from muster.pki.authority import ClusterCA
@@ -108,7 +108,32 @@ def test_help_loads_no_command() -> None:
     assert {m for m in loaded if m.startswith("muster.cli.")} == {"muster.cli.options"}
 
 
-def test_the_list_of_commands_says_what_the_commands_say() -> None:
-    context = Context(muster)
-    found = {name: muster.get_command(context, name) for name in _COMMANDS}
-    assert {n: s for n, (_, s) in _COMMANDS.items()} == {n: first_sentence(c.help or "") for n, c in found.items() if c}
+@pytest.mark.parametrize("group", ["ca", "certs", "config"])
+def test_the_help_of_a_group_loads_none_of_its_commands(group: str) -> None:
+    code, loaded = loaded_by(group, "--help")
+    assert code == 0
+    assert loaded & set(HELP_NEVER) == set()
+    assert {m for m in loaded if m.startswith("muster.cli.")} == {"muster.cli.options", f"muster.cli.{group}"}
+
+
+@pytest.mark.parametrize(("group", "command"), [("ca", "list_"), ("certs", "show"), ("config", "check")])
+def test_a_command_loads_no_other_of_its_group(group: str, command: str) -> None:
+    _, loaded = loaded_by(group, command.rstrip("_"), "--help")
+    commands = {f"muster.cli.{group}.{file}" for file, _ in group_of(group).files.values()}
+    assert loaded & commands == {f"muster.cli.{group}.{command}"}
+
+
+def group_of(name: str) -> CommandFiles:
+    found = muster.get_command(Context(muster), name)
+    assert isinstance(found, CommandFiles)
+    return found
+
+
+@pytest.mark.parametrize("group", ["", "ca", "certs", "config"])
+def test_the_list_of_commands_says_what_the_commands_say(group: str) -> None:
+    commands = group_of(group) if group else muster
+    assert isinstance(commands, CommandFiles)
+    context = Context(commands)
+    found = {name: commands.get_command(context, name) for name in commands.files}
+    assert dict(commands.told(context)) == {n: first_sentence(c.help or "") for n, c in found.items() if c}
+    assert [c.name for c in found.values() if c] == list(commands.files)

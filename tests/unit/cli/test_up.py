@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from muster.cli import local, muster
+from muster.cli import muster
+from muster.cli.local import plan
 from muster.cli.up import announce
 from muster.kernel.errors import MusterError
 from muster.kernel.settings import InvalidSettings
@@ -47,7 +48,7 @@ def test_ports_that_no_cluster_could_have_are_wrong_usage(tmp_path: Path, ports:
 def test_a_port_that_another_service_would_get_anyhow_is_wrong_usage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "_is_free", lambda *_: True)
+    monkeypatch.setattr(plan, "_is_free", lambda *_: True)
     said = up(tmp_path, "--port", "anaconda=9090")
     assert (said.exit_code, "smartproxy and anaconda would both have port 9090" in said.output) == (2, True)
     assert up(tmp_path, "--port", "anaconda=9090", "--port", "smartproxy=9091").exit_code == 0
@@ -103,8 +104,8 @@ def test_the_file_of_the_password_belongs_to_a_store_and_goes_into_the_cluster_f
     assert up(tmp_path, "--store-password-file", file).exit_code == 2
     assert up(tmp_path, "--store", "postgresql://u@h/d", "--store-password-file", tmp_path / "none").exit_code == 2
     assert up(tmp_path, "--store", "postgresql://u@h/d", "--store-password-file", file).exit_code == 0
-    plan = local.planned(tmp_path / "c", store_url="postgresql://u@h/d", store_password_file=file)
-    assert plan.document()["store"] == {"url": "postgresql://u@h/d", "password_file": str(file)}
+    made = plan.planned(tmp_path / "c", store_url="postgresql://u@h/d", store_password_file=file)
+    assert made.document()["store"] == {"url": "postgresql://u@h/d", "password_file": str(file)}
 
 
 @pytest.mark.parametrize(
@@ -138,7 +139,7 @@ def test_features_come_from_a_file_only(tmp_path: Path) -> None:
 def test_a_plan_that_members_would_refuse_is_not_called_possible(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "ADDRESS", "not a name")
+    monkeypatch.setattr(plan, "ADDRESS", "not a name")
     with pytest.raises(InvalidSettings, match="Invalid DNS name"):
         up(tmp_path)
 

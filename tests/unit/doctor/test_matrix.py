@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from rich.table import Table
 
 from muster.cli.doctor import shown
 from muster.cluster.file import ClusterFile
@@ -111,6 +112,7 @@ def test_each_entrance_has_a_column() -> None:
         "findings": [],
     }
     table = shown(found)[0]
+    assert isinstance(table, Table)
     assert [c.header for c in table.columns] == [
         "service",
         "proxy01 direct",

@@ -10,11 +10,16 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from muster.cli import WRONG
+
+if TYPE_CHECKING:
+    from muster.cli.demo.bind import Bind
+    from muster.cli.local.cluster import LocalCluster
+    from muster.cli.local.plan import Plan
 
 _NAME, _ADDRESS, _REVERSE = "demo01.example.net", "192.0.2.10", "10.2.0.192.in-addr.arpa"
 
@@ -45,11 +50,14 @@ class _DNS:
 
     features: dict[str, Any]
     sentence: str
-    server: Any | None = None
+    server: Bind | None = None
 
 
 async def _demonstrated(directory: Path, check: bool, members: int, memory: bool) -> int:
-    from muster.cli import local
+    from muster.cli.local.cluster import running
+    from muster.cli.local.files import prepare
+    from muster.cli.local.only_one import only_one
+    from muster.cli.local.plan import planned
     from muster.cli.up import greeted
     from muster.kernel.files import make_directory
 
@@ -60,13 +68,13 @@ async def _demonstrated(directory: Path, check: bool, members: int, memory: bool
     make_directory(directory, mode=0o700)
     _step("Muster demo: a cluster of Foreman Smart Proxies on this machine's loopback addresses.")
     async with contextlib.AsyncExitStack() as stack:
-        stack.enter_context(local.only_one(directory))
+        stack.enter_context(only_one(directory))
         dns = await stack.enter_async_context(_dns(directory, memory))
         _step(dns.sentence)
-        plan = local.planned(directory, members=members, features=dns.features)
-        await asyncio.to_thread(local.prepare, plan)
+        plan = planned(directory, members=members, features=dns.features)
+        await asyncio.to_thread(prepare, plan)
         _step(f"Certificates: cluster CA, {members} members, balancer and Foreman's client bundle in {plan.pki}")
-        cluster = await stack.enter_async_context(local.running(plan))
+        cluster = await stack.enter_async_context(running(plan))
         _step(f"{members} members and HAProxy are ready after {time.monotonic() - started:.1f} s")
         good = await _records(cluster, dns)
         healthy = await _examined(plan)
@@ -117,21 +125,21 @@ async def _dns(directory: Path, memory: bool) -> AsyncIterator[_DNS]:
         yield _DNS({"dns": {"provider": "nsupdate", "nsupdate": settings}}, sentence, server)
 
 
-async def _records(cluster: Any, dns: _DNS) -> bool:
+async def _records(cluster: LocalCluster, dns: _DNS) -> bool:
     """Create, repeat, contradict and read back an A and a PTR record, all through the balancer."""
-    from muster.cli import local
+    from muster.cli.local.plan import ADDRESS, FOREMAN
     from muster.foreman import smart_proxy
     from muster.pki.bundles import paths
     from muster.pki.context import client_context
 
-    bundle = paths(cluster.plan.pki, "client", local.FOREMAN)
+    bundle = paths(cluster.plan.pki, "client", FOREMAN)
     context = client_context(bundle.ca, bundle.certificate, bundle.key)
     a = {"fqdn": _NAME, "type": "A", "value": _ADDRESS}
     ptr = {"fqdn": _NAME, "type": "PTR", "value": _REVERSE}
     click.echo()
     good = True
     # One kept-alive connection reaches one member, which is what provider memory needs to remember anything.
-    async with smart_proxy.opened(cluster.url, context=context, server_name=local.ADDRESS) as proxy:
+    async with smart_proxy.opened(cluster.url, context=context, server_name=ADDRESS) as proxy:
         for words, form, expected in (
             (f"POST /dns/ {_NAME} A {_ADDRESS}", a, 200),
             ("the same again: nothing changes", a, 200),
@@ -157,7 +165,7 @@ def _told(words: str, got: str, expected: str) -> bool:
     return got == expected
 
 
-async def _looked_up(server: Any, name: str, kind: str) -> str:
+async def _looked_up(server: Bind, name: str, kind: str) -> str:
     import dns.asyncquery
     import dns.message
 
@@ -165,7 +173,7 @@ async def _looked_up(server: Any, name: str, kind: str) -> str:
     return ", ".join(item.to_text() for rrset in answer.answer for item in rrset) or "(nothing)"
 
 
-async def _examined(plan: Any) -> bool:
+async def _examined(plan: Plan) -> bool:
     from rich.console import Console
 
     from muster.cli.doctor import examination, shown
@@ -178,7 +186,7 @@ async def _examined(plan: Any) -> bool:
     return bool(found["healthy"])
 
 
-def _next_steps(plan: Any, dns: _DNS) -> None:
+def _next_steps(plan: Plan, dns: _DNS) -> None:
     click.echo(
         "\nTry next, in another terminal (after the export above, with .venv/bin on the PATH):\n"
         "  muster status --watch                 who is ready for what\n"

@@ -1,0 +1,50 @@
+"""``muster config check``: what is wrong with a cluster file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from muster.cli import INVALID_SETTINGS
+from muster.cli.options import cluster_option, json_option, print_json
+
+
+@click.command()
+@cluster_option
+@json_option
+@click.argument("file", required=False, type=click.Path(dir_okay=False, path_type=Path))
+def check(cluster_path: Path, as_json: bool, file: Path | None) -> int:
+    """Print every problem of the cluster file with its line; exit 3 when there is one.
+
+    A warning is about what the file may not mean, or names and this host lacks; with nothing but warnings it is valid.
+    """
+    from muster.app.settings import checked, warnings
+
+    path = file or cluster_path
+    cluster, problems = checked(path)
+    warned = warnings(path, cluster) if cluster is not None else []
+    if as_json:
+        print_json(
+            {
+                "file": str(path),
+                "valid": cluster is not None,
+                "problems": [p.as_json() for p in problems],
+                "warnings": [p.as_json() for p in warned],
+            }
+        )
+    else:
+        for problem in problems:
+            click.echo(f"{path}: {problem}")
+        for problem in warned:
+            click.echo(f"{path}: warning: {problem}")
+        if cluster is not None:
+            also = f"; {_counted(len(warned), 'warning')}" if warned else ""
+            click.echo(f"{path}: valid; {_counted(len(cluster.members), 'member')}, profile {cluster.profile}{also}")
+        else:
+            click.echo(_counted(len(problems), "problem"), err=True)
+    return 0 if cluster is not None else INVALID_SETTINGS
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count} {word}{'s' if count != 1 else ''}"

@@ -1,0 +1,87 @@
+"""The text of a first cluster file."""
+
+from __future__ import annotations
+
+import json
+
+import click
+import yaml
+
+from muster.cli.options import Host
+from muster.kernel.names import shown
+
+_FIRST = """\
+# A first cluster: {shape}.
+# muster config check says what is wrong with it, and docs/reference/settings.md what else may stand here.
+schema: 1
+cluster: {cluster}
+# The DNS name clients use; it leads to the balancer.
+address: {address}
+store:
+{store}
+{foreman}members:
+{members}
+balancers:
+- {{name: {balancer}, address: {balancer_address}}}
+# What the members do not serve: take a line away when they do.
+services:
+{services}
+"""
+
+# As docs/admin/first-cluster.md has it: what members share is nobody else's to read or change on the way.
+_VERIFIED = "?sslmode=verify-full&sslrootcert=/etc/muster/db-ca.pem"
+
+
+def first_file(
+    cluster: str,
+    address: str,
+    members: tuple[str, ...],
+    rubies: tuple[str, ...],
+    balancer: str,
+    foreman: str | None,
+    store_url: str | None,
+) -> str:
+    """Return the text of a first cluster file.
+
+    Raises:
+        UsageError: a member or the balancer is no NAME=IP.
+    """
+    ours, theirs = [_place(m) for m in members], [_place(m) for m in rubies]
+    (name, at), hosts = _place(balancer), {a for _, a in ours}
+    alone = len(hosts) < 2
+    url = store_url or (
+        "sqlite:////var/lib/muster/muster.db" if alone else f"postgresql://muster@{at}/muster{_VERIFIED}"
+    )
+    secret = "  # password_file: /etc/muster/store.password" if url.startswith("sqlite") else (
+        "  password_file: /etc/muster/store.password"
+    )  # fmt: skip
+    rows = [(n, a, "") for n, a in ours] + [(n, a, ", kind: foreman") for n, a in theirs]
+    # Apache and Pulp run beside Ruby proxies as a rule; who signs Puppet certificates has to be said first.
+    off = [*(["http", "https"] if ours else []), "puppet", "puppetca"]
+    trusted = f"foreman:\n  trusted_hosts: [{_scalar(foreman)}]\n" if foreman else ""
+    return _FIRST.format(
+        shape=f"{len(rows)} member{'s' if len(rows) != 1 else ''} behind one balancer",
+        # Quoted where YAML asks for it.
+        cluster=_scalar(cluster),
+        address=_scalar(address),
+        store=f"  url: {_scalar(url)}\n{secret}",
+        foreman=trusted,
+        members="\n".join(
+            f"- {{id: {i}, name: {_scalar(n)}, address: {_scalar(a)}{kind}}}" for i, (n, a, kind) in enumerate(rows, 1)
+        ),
+        balancer=_scalar(name),
+        balancer_address=_scalar(at),
+        services="\n".join(f"  {s}: {{enabled: false}}" for s in off),
+    )
+
+
+def _place(text: str) -> tuple[str, str]:
+    name, sign, at = text.partition("=")
+    if not sign:
+        raise click.UsageError(f"{shown(text)} is no NAME=IP")
+    return Host().convert(name, None, None), Host().convert(at, None, None)
+
+
+def _scalar(text: str) -> str:
+    quoted: str = yaml.safe_dump(text, default_flow_style=True, width=4096).removesuffix("...\n").strip()
+    return quoted if not set(quoted) & set(",{}[]") else json.dumps(text)

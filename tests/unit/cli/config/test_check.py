@@ -1,0 +1,125 @@
+"""What ``muster config check`` finds and warns of."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from muster.cli import INVALID_SETTINGS, muster
+from tests.unit.cli.config.calls import CLUSTER, OFF, checked, said
+
+
+@pytest.mark.parametrize(
+    ("added", "where"),
+    [
+        (f"{OFF}}}\nlog: {{level: UNKNOWN}}\n", (7, "log.level")),
+        (f"{OFF},\n  smartproxy: {{enabled: false}}}}\n", (7, "services.smartproxy.enabled")),
+    ],
+)
+def test_a_file_that_cannot_serve_is_not_valid(tmp_path: Path, added: str, where: tuple[int, str]) -> None:
+    assert checked(tmp_path, CLUSTER + added) == (INVALID_SETTINGS, [where])
+    assert checked(tmp_path, CLUSTER + f"{OFF}}}\n") == (0, [])
+
+
+def test_a_key_that_stands_twice_hides_no_other_problem(tmp_path: Path) -> None:
+    text = CLUSTER + f"cluster: other\n{OFF}}}\nlog: {{level: LOUD}}\nfeatures: {{nds: {{}}}}\nsigner: nobody.test\n"
+    code, found = checked(tmp_path, text)
+    assert code == INVALID_SETTINGS
+    assert found == [(6, "cluster"), (8, "log.level"), (9, "features.nds"), (10, "signer")]
+
+
+def warned(tmp_path: Path, text: str) -> list[tuple[int, str]]:
+    file = tmp_path / "cluster.yaml"
+    file.write_text(text)
+    said = CliRunner().invoke(muster, ["config", "check", str(file), "--json"], standalone_mode=False)
+    content: Any = json.loads(said.output)
+    assert (said.return_value, content["valid"], content["problems"]) == (0, True, [])
+    return [(w["line"], w["where"]) for w in content["warnings"]]
+
+
+@pytest.mark.parametrize(
+    ("added", "where"),
+    [
+        ("foreman: {ca_file: /x.pem}\n", [(7, "foreman.ca_file")]),
+        ("foreman: {ca_file: /x.pem, url: 'https://192.0.2.1'}\n", [(7, "foreman.ca_file")]),
+        ("foreman: {ca_file: /x.pem, url: 'https://foreman.test'}\n", []),
+        ("foreman: {ca_file: /x.pem, trusted_hosts: []}\n", []),
+        ("features: {dns: {enabled: true, provider: memory}}\n", [(7, "features.dns.enabled")]),
+        ("features: {dns: {enabled: http, provider: memory}}\n", [(7, "features.dns.enabled")]),
+        ("features: {dns: {enabled: https, provider: memory}, logs: {enabled: false}}\n", []),
+        ("features: {dns: {enabled: true, provider: memory}}\nforeman: {trusted_hosts: [foreman.test]}\n", []),
+    ],
+)
+def test_what_is_valid_and_leaves_callers_out_is_a_warning(
+    added: str, where: list[tuple[int, str]], tmp_path: Path
+) -> None:
+    (tmp_path / "x.pem").write_text("there")
+    assert warned(tmp_path, f"{CLUSTER}{OFF}}}\n{added.replace('/x.pem', str(tmp_path / 'x.pem'))}") == where
+
+
+@pytest.mark.parametrize(
+    ("url", "count"),
+    [
+        ("postgresql://muster:geheim@db.example.net/muster", 1),
+        ("postgresql://muster:geheim@db1.example.net,127.0.0.1,db2.example.net:5433/muster?sslmode=require", 2),
+        ("postgresql://muster:geheim@db.example.net/muster?sslmode=verify-full", 0),
+        ("postgresql://muster:geheim@127.0.0.1/muster", 0),
+        ("postgresql:///muster?host=/run/postgresql", 0),
+    ],
+)
+def test_a_database_across_the_network_that_is_not_verified_is_a_warning(tmp_path: Path, url: str, count: int) -> None:
+    text = CLUSTER.replace("sqlite:////var/muster.db", url) + f"{OFF}}}\n"
+    assert warned(tmp_path, text) == [(4, "store.url")] * count
+    said = CliRunner().invoke(muster, ["config", "check", str(tmp_path / "cluster.yaml")]).output
+    assert said.count("warning: line 4: store.url: db") == count
+    assert "valid; 1 member," in said
+    assert "geheim" not in said
+
+
+def test_files_that_are_named_and_absent_are_warned_of(tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    there.write_text("x")
+    text = CLUSTER.replace('muster.db"', f'muster.db", password_file: {tmp_path}/none') + (
+        f"{OFF}}}\nforeman: {{ca_file: {there}, trusted_hosts: []}}\n"
+        f"features: {{dns: {{nsupdate: {{key_file: {tmp_path}/dns.key}}}}}}\n"
+    )
+    code, found, plain = said(tmp_path, text)
+    assert [(line, where) for line, where, _ in found] == [
+        (4, "store.password_file"), (8, "features.dns.nsupdate.key_file"),
+    ]  # fmt: skip
+    assert (code, f"{tmp_path}/none is not on this host" in found[0][2]) == (0, True)
+    assert "cluster.yaml: warning: line 4: store.password_file: " in plain
+    assert "valid; 1 member, profile current; 2 warnings" in plain
+
+
+def test_an_authority_whose_service_is_disabled_is_warned_of(tmp_path: Path) -> None:
+    code, found, _ = said(tmp_path, CLUSTER + f"{OFF}}}\nauthority: {{}}\n")
+    assert (code, [w for _, w, _ in found]) == (0, ["authority"])
+    assert "puppetca is disabled" in found[0][2]
+    assert said(tmp_path, CLUSTER + "services: {puppet: {enabled: false}}\nauthority: {}\n")[1] == []
+
+
+def test_a_file_that_is_no_cluster_file_is_called_so_without_our_own_names(tmp_path: Path) -> None:
+    file = tmp_path / "passwd"
+    file.write_text("root:x:0:0:root:/root:/bin/bash\n")
+    told = CliRunner().invoke(muster, ["config", "check", str(file)], standalone_mode=False)
+    assert told.return_value == INVALID_SETTINGS
+    assert "is not a mapping of settings" in told.output
+    assert "ClusterFile" not in told.output
+    assert told.output.endswith("1 problem\n")
+
+
+def test_an_absent_file_that_the_database_is_verified_with_is_warned_of(tmp_path: Path) -> None:
+    there = tmp_path / "db-ca.pem"
+    url = f"postgresql://u@db/x?sslmode=verify-full&sslrootcert={there}"
+    text = CLUSTER.replace("sqlite:////var/muster.db", url) + f"{OFF}}}\n"
+    code, found, _ = said(tmp_path, text)
+    assert (code, [(line, where) for line, where, _ in found]) == (0, [(4, "store.url")])
+    assert f"sslrootcert {there} is not on this host" in found[0][2]
+    there.write_text("x")
+    assert said(tmp_path, text)[1] == []
+    assert said(tmp_path, text.replace(str(there), "system"))[1] == []
