@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from muster.authority.autosign import Autosign, Leave
 from muster.authority.copies import Copies
 from muster.authority.keys import custody
+from muster.authority.keys.proof import Proof
 from muster.authority.ledger.ledger import Entry, Ledger, Pending, Revoked
 from muster.authority.ledger.lookup import Known, Published, refuse_unwritable
 from muster.authority.reserved import Reserved
@@ -40,7 +41,6 @@ from muster.store.engine import Store
 
 _log = logger("authority")
 
-_PROOF_LIMIT_S = 5.0
 _LONGEST_TTL_S = 100 * 366 * 86400
 # Exactly this: a UTF8String that says true (reference/puppet-ca.md §7.6).
 _CLI_AUTH = b"\x0c\x04true"
@@ -102,7 +102,7 @@ class PuppetCA:
         self._copying = asyncio.Lock()
         # Another member's infra hosts may be other ones until it starts anew: asked once, or the two would take turns.
         self._infra_is_ours = not settings.infra_hosts
-        self._proof: asyncio.Task[CAKey] | None = None
+        self._proof = Proof(key, issuer, settings.key.kind)
         self._pushed: dict[Path, tuple[int, float]] = {}
         self._unpushed: dict[Path, str] = {}
         self._pushing = asyncio.Lock()
@@ -507,24 +507,11 @@ class PuppetCA:
             Unavailable: its holder has not signed in time.
             Misconfigured: its holder does not answer, or signs with another key.
         """
-        kind = self.settings.key.kind
-        if kind == "file":
-            return
-        if self._proof is None:
-            proving = asyncio.to_thread(custody.proven, self._key, self.issuer, f"({kind})")
-            self._proof = asyncio.create_task(proving, name="key proved")
-        # One that hangs keeps its thread: who calls must not wait for it, nor may threads pile up.
-        await asyncio.wait([self._proof], timeout=_PROOF_LIMIT_S)
-        if not self._proof.done():
-            raise Unavailable(f"The CA's key ({kind}) has not signed within {_PROOF_LIMIT_S:g} s")
-        proof, self._proof = self._proof, None
-        proof.result()
+        await self._proof.prove()
 
     async def close(self) -> None:
         """Give up what still waits for the key."""
-        if self._proof is not None:
-            self._proof.cancel()
-            await asyncio.gather(self._proof, return_exceptions=True)
+        await self._proof.close()
 
     async def push(self) -> None:
         """Write the lists where co-located puppetservers read them, if they changed; a failure is logged, once."""
@@ -713,7 +700,7 @@ async def opened(
             raise
     issuer = Issuer.read(chain)
     with contextlib.ExitStack() as stack:
-        held = custody.opened(settings.key, issuer, home / "ca_key.pem")
+        held = custody.named(settings.key, home / "ca_key.pem").opened(issuer)
         # In a thread: a signer process or a token may take long to answer.
         key = await asyncio.to_thread(stack.enter_context, held)
         ca = PuppetCA(

@@ -171,7 +171,7 @@ async def init(
     from muster.authority.x509.profile import COMMON_NAME_LIMIT
 
     settings = place.signing("Set signer: any first.")
-    holds = custody.holder(settings.key, place.key_file)
+    holds = custody.named(settings.key, place.key_file).where
     in_file = settings.key.kind == "file"
     if kind and not in_file:
         raise click.UsageError(f"--key is for a key that is made in a file; {holds} has its key already")
@@ -252,7 +252,7 @@ async def import_(
             if not although_it_answers:
                 await _refuse_while_it_answers(found.issuer, asked)
             given = directory / "ca_key.pem" if found.key is not None else None
-            key = custody.adopted(settings.key, found.issuer, place.key_file, given)
+            key = custody.named(settings.key, place.key_file).adopted(found.issuer, given)
             # In a thread: a signer process or a token may take long to answer.
             adopted = await asyncio.to_thread(stack.enter_context, key)
         except MusterError as e:
@@ -267,7 +267,7 @@ async def import_(
                 store, found, member=_here(), key=adopted.key, crl_ttl_days=settings.crl_ttl_days,
                 infra_hosts=settings.infra_hosts, progress=say,
             )  # fmt: skip
-    holds = custody.holder(settings.key, place.key_file)
+    holds = custody.named(settings.key, place.key_file).where
     if settings.key.kind == "file":
         sentence = f"Taken over. Its key is in {holds}. {_copied(settings.key)}"
     else:
@@ -357,7 +357,8 @@ async def export(place: _Place, directory: Path, without_key: bool, dry_run: boo
         transfer.refuse_unless_free(directory)
         key_pem = None
         if not without_key:
-            key_pem = await asyncio.to_thread(custody.exported, settings.key, Issuer.read(chain), place.key_file)
+            holder = custody.named(settings.key, place.key_file)
+            key_pem = await asyncio.to_thread(holder.exported, Issuer.read(chain))
         result = {"directory": str(directory), "key": key_pem is not None, "dry_run": dry_run, "done": True}
         about_key = _about_key(settings.key, place.key_file, without_key=without_key)
         if dry_run:
@@ -392,8 +393,8 @@ def _about_key(key: Any, default: Path, *, without_key: bool) -> str:
         return "Its key was left out: puppetserver does not start without ca_key.pem."
     if key.kind != "file":
         return (
-            f"Its key is missing: {custody.holder(key, default)} gives it to nobody. Put it there in PEM as ca_key.pem, "
-            "mode 0600, from where it was made; puppetserver starts with nothing else."
+            f"Its key is missing: {custody.named(key, default).where} gives it to nobody. Put it there in PEM as "
+            "ca_key.pem, mode 0600, from where it was made; puppetserver starts with nothing else."
         )
     return "Its ca_key.pem is not encrypted, because puppetserver knows no passphrase." if key.passphrase_file else ""
 
@@ -657,14 +658,14 @@ async def _signer(
     import signal
     from datetime import timedelta
 
-    from muster.authority.keys import custody
+    from muster.authority.keys.file import in_file
     from muster.authority.keys.signable import Rules
     from muster.authority.keys.signer import Askers, serving
     from muster.kernel import log
 
     log.configure()
     askers = Askers.named(users, group)
-    key = custody.in_file(key_path, passphrase_file)
+    key = in_file(key_path, passphrase_file)
     issuer = _signers_issuer(ca_path, key_path, key)
     rules = Rules(issuer.certificate if issuer else None, timedelta(days=longest_days))
     stop = asyncio.Event()
@@ -678,7 +679,7 @@ async def _signer(
 
 def _signers_issuer(ca_path: Path | None, key_path: Path, key: Any) -> Any:
     """Return the issuer whose key a signer holds; None when nobody gave it the CA's certificate."""
-    from muster.authority.keys import custody
+    from muster.authority.keys.contract import checked
     from muster.authority.x509.profile import Issuer
     from muster.kernel.files import read_bounded
 
@@ -686,7 +687,7 @@ def _signers_issuer(ca_path: Path | None, key_path: Path, key: Any) -> Any:
     if ca_path is None and not path.exists():
         return None
     issuer = Issuer.read(read_bounded(path, what="CA bundle").decode("utf-8", "replace"))
-    custody.checked(key, issuer, str(key_path))
+    checked(key, issuer, str(key_path))
     return issuer
 
 

@@ -226,7 +226,7 @@ async def test_a_signer_that_goes_is_noticed_within_a_few_beats_and_so_is_its_re
 async def test_a_signer_that_hangs_holds_up_no_beat_for_long_and_is_asked_once(
     store: Store, home: Path, tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("muster.authority.authority._PROOF_LIMIT_S", 0.1)
+    monkeypatch.setattr("muster.authority.keys.proof._LIMIT_S", 0.1)
     new, host, path = puppetca.new_ca(), member(store), place / "socket"
     process = opening(store, behind(path), home, tmp_path / "state")
     async with signer.serving(path, new.key):
@@ -259,7 +259,7 @@ async def test_a_key_in_a_file_is_not_tried(store: Store, home: Path, tmp_path: 
             signatures += name == "sign"
             return getattr(real, name)
 
-    process.ca._key = cast(Any, Counted())
+    process.ca._key = process.ca._proof._key = cast(Any, Counted())
     await beats(process, host, 10)
     assert signatures == 0
     await process.close()

@@ -17,7 +17,8 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from sqlalchemy import insert, select
 
 from muster.authority.authority import entry_of, pending_of
-from muster.authority.keys import custody
+from muster.authority.keys.contract import checked
+from muster.authority.keys.file import in_file
 from muster.authority.ledger.ledger import Entry, Ledger, certificate_row, refuse_unless_empty, serial_text
 from muster.authority.ledger.lookup import AUTHORITY
 from muster.authority.x509 import csr, profile
@@ -123,9 +124,7 @@ def read_directory(directory: Path, *, now: datetime, progress: Progress = lambd
     chain_pem = read_bounded(directory / "ca_crt.pem", what="CA bundle").decode("utf-8", "replace")
     issuer, chain_pem, notes = _issuer(chain_pem, directory)
     key_file = directory / "ca_key.pem"
-    key = (
-        custody.checked(custody.in_file(key_file, guarded=False), issuer, str(key_file)) if key_file.exists() else None
-    )
+    key = checked(in_file(key_file, guarded=False), issuer, str(key_file)) if key_file.exists() else None
     path = directory / "ca_crl.pem"
     own, others = _lists(path, issuer)
     number = (profile.list_number(own) or 0) if own is not None else 0
@@ -161,7 +160,7 @@ def _issuer(chain_pem: str, directory: Path) -> tuple[Issuer, str, list[str]]:
         raise Misconfigured(f"ca_crt.pem holds a certificate that cannot be decoded: {e}") from e
     key_file = directory / "ca_key.pem"
     if len(issuer.chain) > 1 and key_file.exists():
-        key = custody.in_file(key_file, guarded=False)
+        key = in_file(key_file, guarded=False)
         if not profile.belongs(key, issuer.certificate):
             for certificate in issuer.chain[1:]:
                 if profile.belongs(key, certificate):
