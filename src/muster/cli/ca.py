@@ -231,13 +231,14 @@ async def import_(
     from muster.authority.keys import custody
     from muster.authority.ledger.ledger import Ledger
     from muster.authority.moves import transfer
+    from muster.authority.moves.directory import read_directory
     from muster.kernel.errors import MusterError
     from muster.kernel.names import shown
 
     settings = place.signing("Stop that puppetserver and set signer: any first.")
     asked = _asked_first(place, url)
     say = progress(quiet=as_json)
-    found = await asyncio.to_thread(transfer.read_directory, directory, now=datetime.now(UTC), progress=say)
+    found = await asyncio.to_thread(read_directory, directory, now=datetime.now(UTC), progress=say)
     unnamed = [shown(n) for n in found.infra if n not in settings.infra_hosts]
     if unnamed:
         found.notes.append(f"infra_inventory.txt names {', '.join(unnamed)}: authority.infra_hosts does not")
@@ -471,9 +472,11 @@ async def sign(
     if bool(certnames) == every:
         raise click.UsageError("Name who is signed, or use --all")
     async with place.opened("On {signer}: puppetserver ca sign --certname NAME") as authority:
-        names = [json.loads(s)["name"] for s in await authority.statuses("requested")] if every else certnames
+        names = (
+            [json.loads(s)["name"] for s in await authority.certificates.statuses("requested")] if every else certnames
+        )
         ttl_s = ttl_days * 86_400 if ttl_days else None
-        do = None if dry_run else lambda n: authority.sign(n, actor=_actor(), ttl_s=ttl_s)
+        do = None if dry_run else lambda n: authority.requests.sign(n, actor=_actor(), ttl_s=ttl_s)
         return await _each(authority, names, "sign", do, as_json=as_json)
 
 
@@ -490,7 +493,7 @@ async def renew(place: _Place, certnames: tuple[str, ...], ttl_days: int | None,
     """
     ttl_s = ttl_days * 86_400 if ttl_days else None
     async with place.opened("There: clean the host's certificate, and let it ask anew.") as authority:
-        do = None if dry_run else lambda n: authority.renew_name(n, actor=_actor(), ttl_s=ttl_s)
+        do = None if dry_run else lambda n: authority.certificates.renew_name(n, actor=_actor(), ttl_s=ttl_s)
         return await _each(authority, certnames, "renew", do, as_json=as_json)
 
 
@@ -502,7 +505,7 @@ async def renew(place: _Place, certnames: tuple[str, ...], ttl_days: int | None,
 async def reject(place: _Place, certnames: tuple[str, ...], dry_run: bool, as_json: bool) -> int:
     """Throw the requests of CERTNAMES away."""
     async with place.opened("On {signer}: remove requests/NAME.pem from its CA directory, or in Foreman.") as authority:
-        do = None if dry_run else lambda n: authority.reject(n, actor=_actor())
+        do = None if dry_run else lambda n: authority.requests.reject(n, actor=_actor())
         return await _each(authority, certnames, "reject", do, as_json=as_json)
 
 
@@ -514,7 +517,7 @@ async def reject(place: _Place, certnames: tuple[str, ...], dry_run: bool, as_js
 async def revoke(place: _Place, certnames: tuple[str, ...], dry_run: bool, as_json: bool) -> int:
     """Revoke the certificates of CERTNAMES; every member refuses them from now on."""
     async with place.opened("On {signer}: puppetserver ca revoke --certname NAME") as authority:
-        do = None if dry_run else lambda n: authority.revoke(n, actor=_actor())
+        do = None if dry_run else lambda n: authority.certificates.revoke(n, actor=_actor())
         return await _each(authority, certnames, "revoke", do, as_json=as_json)
 
 
@@ -528,7 +531,7 @@ async def clean(place: _Place, certnames: tuple[str, ...], dry_run: bool, as_jso
     async with place.opened("On {signer}: puppetserver ca clean --certname NAME") as authority:
         if dry_run:
             return await _each(authority, certnames, "clean", None, as_json=as_json)
-        missing = await authority.clean(certnames, actor=_actor())
+        missing = await authority.certificates.clean(certnames, actor=_actor())
     results = [
         {"name": n, "done": n not in missing, "sentence": "has no certificate" if n in missing else "cleaned"}
         for n in certnames
@@ -588,7 +591,7 @@ async def issue_member(place: _Place, member: str, output: Path, dry_run: bool, 
                 click.echo(sentence)
             return 0
         made = await host_files(authority, name, names)
-        crl = (await authority.lists()).pem
+        crl = (await authority.lists.served()).pem
     files = lay_out(output, name, made, bundle=authority.chain_pem, lists=crl)
     if not as_json:
         for file in files:
@@ -742,7 +745,7 @@ async def _foreseen(authority: Any, verb: str, name: str) -> None:
     from muster.authority.x509 import csr
     from muster.kernel.errors import Conflict, NotFound
 
-    known = await authority.status(name)
+    known = await authority.certificates.status(name)
     match verb, known.state if known else "none":
         case "clean", "none" | "requested":
             raise NotFound("has no certificate")
@@ -751,7 +754,7 @@ async def _foreseen(authority: Any, verb: str, name: str) -> None:
         case "renew", "revoked":
             raise Conflict(f"The certificate of {name} is revoked")
         case "renew", _:
-            authority.judge_renewal(x509.load_pem_x509_certificate(known.pem.encode()))
+            authority.certificates.judge_renewal(x509.load_pem_x509_certificate(known.pem.encode()))
         case "sign" | "revoke", "none":
             raise NotFound("Invalid certificate subject.")
         case "sign", "signed" | "revoked":
@@ -763,7 +766,7 @@ async def _foreseen(authority: Any, verb: str, name: str) -> None:
         case "sign", _:
             request = csr.read(known.pem.encode())
             csr.refuse_subject(request, name)
-            authority.judge(request)
+            authority.requests.judge(request)
 
 
 def _told(result: dict[str, Any], as_json: bool, found: Any, code: int) -> int:

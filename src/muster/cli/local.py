@@ -340,7 +340,9 @@ async def _founded(plan: Plan) -> None:
         if not key_place(plan.administrator, PUPPET_ADMIN).exists():
             async with opened(store, settings.authority, member="local", home=key_file.parent) as ca:
                 made = await host_files(ca, PUPPET_ADMIN, [PUPPET_ADMIN])
-                lay_out(plan.administrator, PUPPET_ADMIN, made, bundle=ca.chain_pem, lists=(await ca.lists()).pem)
+                lay_out(
+                    plan.administrator, PUPPET_ADMIN, made, bundle=ca.chain_pem, lists=(await ca.lists.served()).pem
+                )
 
 
 async def _ready(cluster: LocalCluster) -> None:

@@ -15,8 +15,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import insert, select
 
 from muster.authority import api, own
-from muster.authority.authority import PuppetCA, entry_of
-from muster.authority.ledger.ledger import Ledger, certificate_row, serial_text
+from muster.authority.authority import PuppetCA
+from muster.authority.ledger.entries import certificate_row, entry_of, serial_text
+from muster.authority.ledger.ledger import Ledger
 from muster.authority.x509 import csr, profile
 from muster.authority.x509.profile import Issuer
 from muster.cluster.file import Authority
@@ -135,7 +136,7 @@ async def test_an_imported_request_with_a_flaw_gives_way_to_a_good_one(store: St
 
 async def since(ca: PuppetCA, seconds: float) -> Answer:
     """Ask for the list with the agent's clock that far from when the list changed, whole seconds as agents send them."""
-    changed = (await ca.lists()).updated_at
+    changed = (await ca.lists.served()).updated_at
     moment = datetime.fromtimestamp(changed + seconds, UTC)
     return await asked(ca, "GET", CRL, headers={"If-Modified-Since": format_datetime(moment, usegmt=True)})
 
@@ -156,8 +157,8 @@ async def test_an_agent_whose_clock_is_off_by_an_hour_still_gets_a_changed_list(
 async def test_a_list_that_changes_in_the_second_of_a_look_is_fetched_by_the_next_look(open_ca: PuppetCA) -> None:
     """The agent looks, the list changes in the same second, and the agent comes back with the time of its first look."""
     await enrolled(open_ca, "a.example.net")
-    looked = format_datetime(datetime.fromtimestamp((await open_ca.lists()).updated_at, UTC), usegmt=True)
-    await open_ca.revoke("a.example.net", actor="test")
+    looked = format_datetime(datetime.fromtimestamp((await open_ca.lists.served()).updated_at, UTC), usegmt=True)
+    await open_ca.certificates.revoke("a.example.net", actor="test")
     answer = await asked(open_ca, "GET", CRL, headers={"If-Modified-Since": looked})
     assert answer.status == 200
     assert puppetca.number_in(answer.body) == 1
@@ -174,7 +175,7 @@ async def test_an_etag_is_the_lists_own_and_changes_with_it(open_ca: PuppetCA) -
     first = (await asked(open_ca, "GET", CRL)).headers["etag"]
     same = await asked(open_ca, "GET", CRL, headers={"If-None-Match": first})
     assert (same.status, same.headers["etag"]) == (304, first)
-    await open_ca.revoke("a.example.net", actor="test")
+    await open_ca.certificates.revoke("a.example.net", actor="test")
     changed = await asked(open_ca, "GET", CRL, headers={"If-None-Match": first})
     assert changed.status == 200
     assert changed.headers["etag"] != first
@@ -190,9 +191,9 @@ async def test_with_infra_hosts_agents_get_the_short_list(store: Store, home: Pa
         for name in ("infra.example.net", "many.example.net"):
             _, der = await enrolled(ca, name)
             serials[name] = x509.load_der_x509_certificate(der).serial_number
-        await ca.clean(list(serials), actor="test")
+        await ca.certificates.clean(list(serials), actor="test")
         assert puppetca.revoked_in((await asked(ca, "GET", CRL)).body) == {serials["infra.example.net"]}
-        assert puppetca.revoked_in((await ca.lists(whole=True)).pem) == set(serials.values())
+        assert puppetca.revoked_in((await ca.lists.served(whole=True)).pem) == set(serials.values())
 
 
 async def test_infra_hosts_switched_on_later_have_their_list_from_the_start(store: Store, home: Path) -> None:
@@ -202,7 +203,7 @@ async def test_infra_hosts_switched_on_later_have_their_list_from_the_start(stor
         for name in ("infra.example.net", "other.example.net", "many.example.net"):
             _, der = await enrolled(ca, name)
             serials[name] = x509.load_der_x509_certificate(der).serial_number
-        await ca.clean(list(serials), actor="test")
+        await ca.certificates.clean(list(serials), actor="test")
     async with puppetca.member(store, home, Authority(infra_hosts=("infra.example.net",))) as ca:
         # No short list was ever made: the whole one says at least as much.
         assert puppetca.revoked_in((await asked(ca, "GET", CRL)).body) == set(serials.values())
@@ -211,15 +212,15 @@ async def test_infra_hosts_switched_on_later_have_their_list_from_the_start(stor
         assert puppetca.revoked_in(answer.body) == {serials["infra.example.net"]}
         assert puppetca.number_in(answer.body) == 2
         await ca.keep_up()
-        assert (await ca.lists()).number == 2
+        assert (await ca.lists.served()).number == 2
     # As they are, they are not made anew by the next start.
     async with puppetca.member(store, home, Authority(infra_hosts=("infra.example.net",))) as ca:
         await ca.keep_up()
-        assert (await ca.lists()).number == 2
+        assert (await ca.lists.served()).number == 2
     both = ("infra.example.net", "other.example.net")
     async with puppetca.member(store, home, Authority(infra_hosts=both)) as ca:
         await ca.keep_up()
-        assert puppetca.revoked_in((await ca.lists()).pem) == {serials[n] for n in both}
+        assert puppetca.revoked_in((await ca.lists.served()).pem) == {serials[n] for n in both}
 
 
 async def test_members_that_know_different_infra_hosts_do_not_take_turns(store: Store, home: Path) -> None:
@@ -227,13 +228,13 @@ async def test_members_that_know_different_infra_hosts_do_not_take_turns(store: 
     old, new = (Authority(autosign=("all",), infra_hosts=(n,), requests_per_minute=0) for n in ("b.net", "a.net"))
     async with puppetca.member(store, home, old) as before, puppetca.member(store, home, new) as after:
         await enrolled(before, "a.net")
-        await before.revoke("a.net", actor="test")
+        await before.certificates.revoke("a.net", actor="test")
         for _ in range(3):
             for ca in (before, after):
                 await ca.keep_up()
         # The one that started with the new hosts made it once.
-        assert (await after.lists()).number == 2
-        assert len(puppetca.revoked_in((await after.lists()).pem)) == 1
+        assert (await after.lists.served()).number == 2
+        assert len(puppetca.revoked_in((await after.lists.served()).pem)) == 1
 
 
 # ------------------------------------------------------------------ who may what
@@ -302,7 +303,7 @@ async def test_only_the_word_true_is_an_authority(ca: PuppetCA, value: bytes) ->
     assert isinstance(held, x509.UnrecognizedExtension)
     assert held.value != ADMINISTRATOR or value == b"true"
     is_true = held.value == ADMINISTRATOR
-    assert await ca.holds_authority(made.public_bytes(Encoding.DER)) is is_true
+    assert await ca.certificates.holds_authority(made.public_bytes(Encoding.DER)) is is_true
 
 
 async def test_an_authority_forged_by_another_ca_is_none(ca: PuppetCA) -> None:
@@ -323,7 +324,7 @@ async def test_a_revoked_certificate_is_refused_at_open_endpoints_too(open_ca: P
     _, der = await enrolled(open_ca, "a.example.net")
     before = await statuses(open_ca, der, OPEN + BEARERS)
     assert 403 not in before
-    await open_ca.revoke("a.example.net", actor="test")
+    await open_ca.certificates.revoke("a.example.net", actor="test")
     assert set(await statuses(open_ca, der, OPEN + BEARERS + ADMINISTRATORS)) == {403}
     assert (await asked(open_ca, "GET", "/status/v1/simple", by=der)).status == 403
     # The host itself, without it, may still fetch what it needs to enrol anew.
@@ -389,14 +390,14 @@ async def test_an_answer_that_was_lost_until_its_certificate_ended_is_given_anew
     settings = Authority(autosign=("all",), allow_auto_renewal=True, auto_renewal_ttl_days=10, requests_per_minute=0)
     async with puppetca.member(store, home, settings, clock=clock) as ca:
         _, der = await enrolled(ca, "a.example.net")
-        lost = await ca.renew(der)
+        lost = await ca.certificates.renew(der)
         clock.advance(timedelta(days=9).total_seconds())
-        assert await ca.renew(der) == lost
+        assert await ca.certificates.renew(der) == lost
         clock.advance(timedelta(days=2).total_seconds())
-        given = await ca.renew(der)
+        given = await ca.certificates.renew(der)
         assert given != lost
         assert x509.load_pem_x509_certificate(given.encode()).not_valid_after_utc > clock.now()
-        assert await ca.certificate("a.example.net") == given
+        assert await ca.certificates.pem("a.example.net") == given
 
 
 async def test_a_certificate_replaced_for_another_key_is_not_given_to_the_old_ones_holder(open_ca: PuppetCA) -> None:
@@ -408,9 +409,9 @@ async def test_a_certificate_replaced_for_another_key_is_not_given_to_the_old_on
 
 async def test_a_renewal_that_was_revoked_is_not_given_again(open_ca: PuppetCA, store: Store) -> None:
     _, der = await enrolled(open_ca, "a.example.net")
-    await open_ca.renew(der)
+    await open_ca.certificates.renew(der)
     # Its own revocation alone, as an import may bring it; revoking the name revokes both.
-    live = x509.load_pem_x509_certificate((await open_ca.certificate("a.example.net")).encode())
+    live = x509.load_pem_x509_certificate((await open_ca.certificates.pem("a.example.net")).encode())
     async with store.write() as uow:
         row = {"serial": serial_text(live.serial_number), "certname": "a.example.net", "revoked_at": 0.0}
         await uow.connection.execute(insert(revocations).values(**row))
@@ -439,7 +440,7 @@ async def test_what_would_not_be_signed_is_not_renewed_and_that_is_written_down_
         assert (answer.status, answer.content_type) == (400, "text/plain;charset=utf-8")
         assert said in answer.body
     with pytest.raises(Rejected, match="Clean it, and let the host ask anew"):
-        await open_ca.renew_name("a.example.net", actor="test")
+        await open_ca.certificates.renew_name("a.example.net", actor="test")
     async with store.read() as uow:
         live = select(certificates.c.serial).where(certificates.c.certname == "a.example.net")
         assert len((await uow.connection.execute(live)).all()) == 1
@@ -508,7 +509,7 @@ async def test_no_more_requests_wait_than_the_limit_says(store: Store, home: Pat
         assert [(await put(f"n{i}.example.net")).status for i in range(2)] == [200, 200]
         full = await put("n2.example.net")
         assert (full.status, "wait for an administrator already" in full.body) == (400, True)
-        await ca.reject("n0.example.net", actor="test")
+        await ca.requests.reject("n0.example.net", actor="test")
         assert (await put("n2.example.net")).status == 200
 
 
@@ -517,11 +518,11 @@ async def test_no_more_requests_wait_than_the_limit_says(store: Store, home: Pat
 
 @pytest.mark.parametrize("ttl_s", [0, -1, -86_400, -86_401, -200_000, -100 * 365 * 86_400])
 async def test_a_time_to_live_below_zero_is_given_as_by_a_puppetserver(ca: PuppetCA, ttl_s: int) -> None:
-    await ca.submit("a.example.net", puppetca.agent("a.example.net").csr, source="192.0.2.1")
+    await ca.requests.submit("a.example.net", puppetca.agent("a.example.net").csr, source="192.0.2.1")
     body = json.dumps({"desired_state": "signed", "cert_ttl": ttl_s}).encode()
     signed = await asked(ca, "PUT", f"{V1}/certificate_status/a.example.net", by=admin(), body=body)
     assert (signed.status, signed.body) == (204, "")
-    made = x509.load_pem_x509_certificate((await ca.certificate("a.example.net")).encode())
+    made = x509.load_pem_x509_certificate((await ca.certificates.pem("a.example.net")).encode())
     assert made.not_valid_before_utc <= made.not_valid_after_utc <= datetime.now(UTC)
 
 
@@ -529,20 +530,26 @@ async def test_a_time_to_live_below_zero_is_given_as_by_a_puppetserver(ca: Puppe
 async def test_what_can_be_no_name_is_refused_before_the_ledger_is_asked(
     open_ca: PuppetCA, store: Store, name: str
 ) -> None:
-    await open_ca.submit("a.example.net", puppetca.agent("a.example.net").csr, source="192.0.2.1")
+    await open_ca.requests.submit("a.example.net", puppetca.agent("a.example.net").csr, source="192.0.2.1")
     body = json.dumps({"certnames": ["a.example.net", name]}).encode()
     clean = await asked(open_ca, "PUT", f"{V1}/clean", by=admin(), body=body)
     assert (clean.status, clean.body) == (400, "'certnames' must be a list of names.")
     assert (await asked(open_ca, "POST", f"{V1}/sign", by=admin(), body=body)).status == 422
     calls: list[Callable[[], Awaitable[object]]] = [
-        lambda: open_ca.clean(["a.example.net", name], actor="test"),
-        lambda: open_ca.sign_all(["a.example.net", name], actor="test"),
-        lambda: open_ca.certificate(name),
-        lambda: open_ca.request(name),
-        lambda: open_ca.status(name),
+        lambda: open_ca.certificates.clean(["a.example.net", name], actor="test"),
+        lambda: open_ca.requests.sign_all(["a.example.net", name], actor="test"),
+        lambda: open_ca.certificates.pem(name),
+        lambda: open_ca.requests.pem(name),
+        lambda: open_ca.certificates.status(name),
         *(
             lambda do=do: do(name, actor="test")
-            for do in (open_ca.sign, open_ca.revoke, open_ca.remove, open_ca.reject, open_ca.renew_name)
+            for do in (
+                open_ca.requests.sign,
+                open_ca.certificates.revoke,
+                open_ca.certificates.remove,
+                open_ca.requests.reject,
+                open_ca.certificates.renew_name,
+            )
         ),
         lambda: Ledger(store, "test").history(name, most=1),
     ]
@@ -550,7 +557,7 @@ async def test_what_can_be_no_name_is_refused_before_the_ledger_is_asked(
         with pytest.raises(Rejected, match=r"(ud800|udfff|x00).* is no certname"):
             await call()
     # Nothing was done to the name beside it.
-    status = await open_ca.status("a.example.net")
+    status = await open_ca.certificates.status("a.example.net")
     assert status is not None
     assert status.state == "signed"
 
@@ -567,7 +574,7 @@ async def test_names_known_by_nobody_are_404_and_clean_says_which(ca: PuppetCA) 
 
 async def test_bulk_signing_signs_each_by_itself(ca: PuppetCA) -> None:
     for name in ("a.example.net", "b.example.net", "c.example.net"):
-        await ca.submit(name, puppetca.agent(name).csr, source="192.0.2.1")
+        await ca.requests.submit(name, puppetca.agent(name).csr, source="192.0.2.1")
     some = await asked(ca, "POST", f"{V1}/sign", by=admin(), body=b'{"certnames":["b.example.net","x.example.net"]}')
     assert json.loads(some.body) == {"signed": ["b.example.net"], "no-csr": ["x.example.net"], "signing-errors": []}
     every = await asked(ca, "POST", f"{V1}/sign/all", by=admin(), body=b"{}")
@@ -595,13 +602,13 @@ async def test_a_list_is_pushed_to_a_puppetserver_keeping_its_mode(store: Store,
         await ca.keep_up()
         assert puppetca.number_in(pushed.read_text()) == 0
         await enrolled(ca, "a.example.net")
-        await ca.revoke("a.example.net", actor="test")
+        await ca.certificates.revoke("a.example.net", actor="test")
         assert puppetca.number_in(pushed.read_text()) == 1
         assert pushed.stat().st_mode & 0o777 == 0o640
         # What another member revokes is seen, too; this one is asked for nothing.
         async with puppetca.member(store, home, Authority(autosign=("all",), requests_per_minute=0)) as other:
             await enrolled(other, "b.example.net")
-            await other.revoke("b.example.net", actor="test")
+            await other.certificates.revoke("b.example.net", actor="test")
         await ca.follow()
         assert ca.list_now is not None
         assert (ca.list_now.number, puppetca.number_in(pushed.read_text())) == (2, 2)
@@ -623,11 +630,11 @@ async def test_a_list_of_any_life_is_renewed_in_its_last_fifth_or_month_and_not_
         await ca.keep_up()
         clock.advance(days * 86_400 - ahead_s - 600)
         await ca.keep_up()
-        assert (await ca.lists()).number == 0
+        assert (await ca.lists.served()).number == 0
         clock.advance(1200)
         await ca.keep_up()
         await ca.keep_up()
-        assert (await ca.lists()).number == 1
+        assert (await ca.lists.served()).number == 1
 
 
 async def test_a_list_is_renewed_before_it_ends_and_its_number_grows(store: Store, home: Path) -> None:
@@ -635,11 +642,11 @@ async def test_a_list_is_renewed_before_it_ends_and_its_number_grows(store: Stor
     clock = FakeClock(datetime.now(UTC))
     async with puppetca.member(store, home, clock=clock) as ca:
         await ca.keep_up()
-        assert (await ca.lists()).number == 0
+        assert (await ca.lists.served()).number == 0
         clock.advance(timedelta(days=1825 - 29).total_seconds())
         await ca.keep_up()
         await ca.keep_up()
-        lists = await ca.lists()
+        lists = await ca.lists.served()
         assert (lists.number, puppetca.number_in(lists.pem)) == (1, 1)
         ends = x509.load_pem_x509_crl(lists.pem.encode()).next_update_utc
         assert ends is not None

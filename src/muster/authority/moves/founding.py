@@ -14,10 +14,10 @@ from typing import Any, Literal, get_args
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from muster.authority.authority import PuppetCA
-from muster.authority.autosign import Autosign
+from muster.authority.hand import Hand
 from muster.authority.keys import custody
 from muster.authority.ledger.ledger import Ledger
+from muster.authority.lists import RevocationLists
 from muster.authority.x509 import profile
 from muster.authority.x509.profile import Issuer
 from muster.cluster.file import Authority as Settings
@@ -74,9 +74,9 @@ async def founded(store: Store, settings: Settings, founding: Founding, *, membe
         )
         issuer = Issuer.read(profile.pem_of(certificate))
         ledger = Ledger(store, member)
-        maker = PuppetCA(ledger, settings, issuer, adopted.key, Autosign(store, settings), SystemClock())
+        lists = RevocationLists(Hand(ledger, settings, issuer, adopted.key, SystemClock()))
         with adopted.in_place():
-            await ledger.create(issuer.chain_pem, build=maker.build)
+            await ledger.create(issuer.chain_pem, build=lists.build)
 
 
 def _made(kind: Kind) -> Any:

@@ -113,8 +113,8 @@ def test_a_new_ca_is_signed_by_the_key_on_a_token(hsm: HSM, tmp_path: Path, kind
                 certificate = member.issuer.certificate
                 certificate.verify_directly_issued_by(certificate)
                 assert profile.belongs(puppetca.new_ca("Puppet CA: kinds", kind).key, certificate)
-                await member.submit("a.example.net", puppetca.agent("a.example.net").csr, source="192.0.2.1")
-                await member.sign("a.example.net", actor="test")
+                await member.requests.submit("a.example.net", puppetca.agent("a.example.net").csr, source="192.0.2.1")
+                await member.requests.sign("a.example.net", actor="test")
         assert not (tmp_path / "ca_key.pem").exists()
 
     asyncio.run(run())
@@ -151,12 +151,12 @@ def test_a_member_opens_with_its_key_on_a_token(hsm: HSM, tmp_path: Path) -> Non
             await puppetca.begin(store, tmp_path / "made", ca)
             settings = Authority(key=hsm.settings("ec"), requests_per_minute=0)
             async with puppetca.member(store, tmp_path / "home", settings) as member:
-                await member.submit("a.example.net", puppetca.agent("a.example.net").csr, source="192.0.2.1")
-                await member.sign("a.example.net", actor="test")
-                made = x509.load_pem_x509_certificate((await member.certificate("a.example.net")).encode())
+                await member.requests.submit("a.example.net", puppetca.agent("a.example.net").csr, source="192.0.2.1")
+                await member.requests.sign("a.example.net", actor="test")
+                made = x509.load_pem_x509_certificate((await member.certificates.pem("a.example.net")).encode())
                 made.verify_directly_issued_by(ca.issuer.certificate)
-                await member.revoke("a.example.net", actor="test")
-                assert puppetca.revoked_in((await member.lists()).pem) == {made.serial_number}
+                await member.certificates.revoke("a.example.net", actor="test")
+                assert puppetca.revoked_in((await member.lists.served()).pem) == {made.serial_number}
             assert not (tmp_path / "home" / "ca_key.pem").exists()
 
     asyncio.run(run())
