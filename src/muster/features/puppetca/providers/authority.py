@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from muster.authority.authority import PuppetCA
 from muster.features.puppetca.contract import Certificate
-from muster.features.puppetca.service import as_foreman_sees
+from muster.features.puppetca.status import as_foreman_sees
 from muster.kernel.errors import NotFound, Unavailable
 
 
