@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -160,3 +161,19 @@ def test_a_member_opens_with_its_key_on_a_token(hsm: HSM, tmp_path: Path) -> Non
             assert not (tmp_path / "home" / "ca_key.pem").exists()
 
     asyncio.run(run())
+
+
+def test_without_the_library_a_token_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pkcs11", None)
+    settings = AuthorityKey(
+        kind="pkcs11",
+        module=tmp_path / "token.so",
+        token_label="muster",
+        key_label="ca",
+        pin_file=put(tmp_path / "pin", b"4711"),
+    )
+    token = custody.named(settings, tmp_path)
+    with pytest.raises(Misconfigured, match=r"pip install muster\[pkcs11\]"), token.opened(puppetca.new_ca().issuer):
+        pass
+    with pytest.raises(Misconfigured, match=r"pip install muster\[pkcs11\]"):
+        token.refuse_unless_new()
