@@ -20,9 +20,12 @@ from bench import bootstraps, processes
 from bench.bootstraps import Place, Requests
 from bench.figures import Figure, Findings
 from muster.app.settings import loaded
-from muster.authority.authority import PuppetCA, entry_of
+from muster.authority.authority import PuppetCA
 from muster.authority.autosign import Autosign
-from muster.authority.ledger.ledger import Ledger, certificate_row
+from muster.authority.hand import Hand
+from muster.authority.ledger.entries import certificate_row, entry_of
+from muster.authority.ledger.ledger import Ledger
+from muster.authority.lists import RevocationLists
 from muster.authority.moves.founding import Founding, founded
 from muster.authority.x509 import profile
 from muster.authority.x509.profile import Issuer
@@ -206,24 +209,24 @@ async def _grown(findings: Findings, directory: Path, *, quick: bool) -> None:
     for size in sizes:
         async with _filled(directory / f"{size}.db", size) as ca:
             for name, work, goal in (
-                (f"statuses of {size} certificates", ca.statuses, "< 300 ms" if size == 10_000 else ""),
-                (f"one status among {size}", partial(ca.status, "host000007.example.net"), ""),
+                (f"statuses of {size} certificates", ca.certificates.statuses, "< 300 ms" if size == 10_000 else ""),
+                (f"one status among {size}", partial(ca.certificates.status, "host000007.example.net"), ""),
             ):
                 taken = [await _timed_ms(work) for _ in range(3)]
                 base = smallest.setdefault(name.split(" ")[0], taken)
                 findings.figures.append(Figure(name, "ms", taken, "1 000 certificates", base, goal))
             if size == 10_000:
                 names = [f"host{n:06d}.example.net" for n in range(1000)]
-                taken = [await _timed_ms(partial(ca.clean, names, actor="bench"))]
+                taken = [await _timed_ms(partial(ca.certificates.clean, names, actor="bench"))]
                 findings.figures.append(Figure("clean of 1 000 at once", "ms", taken))
     key, issuer = _quick_ca()
-    from muster.authority.ledger.ledger import Revoked
+    from muster.authority.ledger.entries import Revoked
 
     now = datetime.now(UTC)
     entries = [Revoked(profile.random_serial(), now, None) for _ in range(50_000)]
-    maker = PuppetCA(None, Authority(), issuer, key, None, SystemClock())  # type: ignore[arg-type]
+    lists = RevocationLists(Hand(None, Authority(), issuer, key, SystemClock()))  # type: ignore[arg-type]
     begun = time.perf_counter()
-    own, _, _ = maker.build(entries, 1)
+    own, _, _ = lists.build(entries, 1)
     findings.figures.append(
         Figure("revocation list of 50 000 entries: build and sign", "ms", [(time.perf_counter() - begun) * 1000])
     )
@@ -249,8 +252,9 @@ async def _filled(file: Path, size: int) -> AsyncIterator[PuppetCA]:
     entry = entry_of(made)
     async with opened(Secret(f"sqlite:///{file}")) as store:
         ledger = Ledger(store, "bench")
-        ca = PuppetCA(ledger, Authority(), issuer, key, Autosign(store, Authority()), SystemClock())
-        await ledger.create(issuer.chain_pem, build=ca.build)
+        hand = Hand(ledger, Authority(), issuer, key, SystemClock())
+        ca = PuppetCA(hand, Autosign(store, Authority()))
+        await ledger.create(issuer.chain_pem, build=ca.lists.build)
         row = {**certificate_row(entry, "bench"), "issued_at": 0.0}
         rows = []
         for number in range(size):

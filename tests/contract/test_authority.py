@@ -82,8 +82,8 @@ def serial_of(pem: str) -> int:
 
 async def enrolled(ca: PuppetCA, name: str) -> bytes:
     """Have a host enrol; return its certificate, DER."""
-    await ca.submit(name, puppetca.agent(name).csr, source=SOURCE)
-    return x509.load_pem_x509_certificate((await ca.certificate(name)).encode()).public_bytes(Encoding.DER)
+    await ca.requests.submit(name, puppetca.agent(name).csr, source=SOURCE)
+    return x509.load_pem_x509_certificate((await ca.certificates.pem(name)).encode()).public_bytes(Encoding.DER)
 
 
 async def attempted(work: Any) -> Any:
@@ -102,7 +102,10 @@ async def test_of_four_that_ask_for_one_name_at_once_one_gets_it(url: str, tmp_p
         for round_ in range(5):
             name = f"n{round_}.example.net"
             outcomes = await asyncio.gather(
-                *(attempted(ca.submit(name, puppetca.agent(name).csr, source=SOURCE)) for ca in members.both * 2)
+                *(
+                    attempted(ca.requests.submit(name, puppetca.agent(name).csr, source=SOURCE))
+                    for ca in members.both * 2
+                )
             )
             won = [o for o in outcomes if isinstance(o, bool)]
             lost = [o for o in outcomes if isinstance(o, Rejected)]
@@ -116,9 +119,9 @@ async def test_many_at_once_are_signed_whoever_goes_away_or_is_refused(members: 
     await enrolled(members.second, "n03.example.net")
     names = [f"n{n:02d}.example.net" for n in range(24)]
     csrs = {name: puppetca.agent(name).csr for name in names}
-    going = {n: asyncio.create_task(attempted(members.first.submit(n, csrs[n], source=SOURCE))) for n in names}
+    going = {n: asyncio.create_task(attempted(members.first.requests.submit(n, csrs[n], source=SOURCE))) for n in names}
     other = asyncio.create_task(
-        attempted(members.second.submit("n07.example.net", csrs["n07.example.net"], source=SOURCE))
+        attempted(members.second.requests.submit("n07.example.net", csrs["n07.example.net"], source=SOURCE))
     )
     while not any(task.done() for task in going.values()):
         await asyncio.sleep(0)
@@ -130,7 +133,7 @@ async def test_many_at_once_are_signed_whoever_goes_away_or_is_refused(members: 
     signed = {n for n, o in outcomes.items() if o is True} | {"n03.example.net", "n07.example.net"}
     assert signed >= set(names) - {"n20.example.net", "n23.example.net"}
     for name in signed:
-        made = x509.load_pem_x509_certificate((await members.second.certificate(name)).encode())
+        made = x509.load_pem_x509_certificate((await members.second.certificates.pem(name)).encode())
         assert made.public_key() == x509.load_pem_x509_csr(csrs[name]).public_key() or name == "n03.example.net"
 
 
@@ -138,8 +141,8 @@ async def test_of_two_that_sign_one_request_one_does_and_the_other_is_told(url: 
     async with members_of(url, tmp_path, Authority(requests_per_minute=0)) as members:
         for round_ in range(5):
             name = f"n{round_}.example.net"
-            await members.first.submit(name, puppetca.agent(name).csr, source=SOURCE)
-            outcomes = await asyncio.gather(*(attempted(ca.sign(name, actor="test")) for ca in members.both))
+            await members.first.requests.submit(name, puppetca.agent(name).csr, source=SOURCE)
+            outcomes = await asyncio.gather(*(attempted(ca.requests.sign(name, actor="test")) for ca in members.both))
             assert outcomes.count(None) == 1
             assert isinstance(next(o for o in outcomes if o is not None), Conflict | Rejected)
         async with opened(Secret(url)) as store, store.read() as uow:
@@ -151,8 +154,8 @@ async def test_two_members_may_sign_all_at_once(url: str, tmp_path: Path) -> Non
     async with members_of(url, tmp_path, Authority(requests_per_minute=0)) as members:
         names = [f"n{n:02}.example.net" for n in range(12)]
         for name in names:
-            await members.first.submit(name, puppetca.agent(name).csr, source=SOURCE)
-        one, two = await asyncio.gather(*(ca.sign_all(None, actor="test") for ca in members.both))
+            await members.first.requests.submit(name, puppetca.agent(name).csr, source=SOURCE)
+        one, two = await asyncio.gather(*(ca.requests.sign_all(None, actor="test") for ca in members.both))
         assert sorted([*one.signed, *two.signed]) == names
         assert (one.refused, two.refused) == ((), ())
 
@@ -165,7 +168,7 @@ async def test_revocations_on_two_members_at_once_lose_nothing(members: Members)
 
     async def watch() -> None:
         while not done.is_set():
-            lists = await members.second.lists()
+            lists = await members.second.lists.served()
             assert puppetca.number_in(lists.pem) == lists.number
             seen.append(lists.number)
             await asyncio.sleep(0.005)
@@ -175,21 +178,21 @@ async def test_revocations_on_two_members_at_once_lose_nothing(members: Members)
         try:
             async with asyncio.TaskGroup() as revoking:
                 for number, name in enumerate(names):
-                    revoking.create_task(members.both[number % 2].revoke(name, actor="test"))
+                    revoking.create_task(members.both[number % 2].certificates.revoke(name, actor="test"))
         finally:
             done.set()
     assert watching.exception() is None
     assert seen == sorted(seen)
     for ca in members.both:
-        lists = await ca.lists()
+        lists = await ca.lists.served()
         assert puppetca.revoked_in(lists.pem) == serials
         assert (lists.number, puppetca.number_in(lists.pem)) == (20, 20)
 
 
 async def test_the_same_name_revoked_by_both_at_once_is_revoked_once(members: Members) -> None:
     await enrolled(members.first, "a.example.net")
-    await asyncio.gather(*(ca.revoke("a.example.net", actor="test") for ca in members.both * 3))
-    assert (await members.first.lists()).number == 1
+    await asyncio.gather(*(ca.certificates.revoke("a.example.net", actor="test") for ca in members.both * 3))
+    assert (await members.first.lists.served()).number == 1
 
 
 async def test_a_token_used_by_two_at_once_works_once(url: str, tmp_path: Path) -> None:
@@ -200,14 +203,16 @@ async def test_a_token_used_by_two_at_once_works_once(url: str, tmp_path: Path) 
             token = await members.first.autosign.give_token(name, ttl_s=60)
             outcomes = await asyncio.gather(
                 *(
-                    attempted(ca.submit(name, puppetca.agent(name, challenge=token).csr, source=SOURCE))
+                    attempted(ca.requests.submit(name, puppetca.agent(name, challenge=token).csr, source=SOURCE))
                     for ca in members.both * 2
                 )
             )
             assert outcomes.count(True) == 1, outcomes
             assert all(isinstance(o, Rejected) for o in outcomes if o is not True)
-            await members.first.clean([name], actor="test")
-            assert not await members.second.submit(name, puppetca.agent(name, challenge=token).csr, source=SOURCE)
+            await members.first.certificates.clean([name], actor="test")
+            assert not await members.second.requests.submit(
+                name, puppetca.agent(name, challenge=token).csr, source=SOURCE
+            )
 
 
 async def test_of_two_puppetservers_that_ask_about_a_token_one_hears_yes(url: str, tmp_path: Path) -> None:
@@ -277,14 +282,16 @@ async def test_a_request_that_waits_and_one_that_is_signed_do_not_pass_each_othe
         work = []
         async with audit_withheld(url, 2):
             for ca in cas:
-                work.append(asyncio.create_task(attempted(ca.submit(name, puppetca.agent(name).csr, source=SOURCE))))
+                work.append(
+                    asyncio.create_task(attempted(ca.requests.submit(name, puppetca.agent(name).csr, source=SOURCE)))
+                )
                 await asyncio.sleep(0.1)
         outcomes = await asyncio.gather(*work)
         assert [isinstance(o, bool) for o in outcomes] == [True, False], outcomes
         assert isinstance(outcomes[1], Rejected)
         state = "requested" if first == "submitted" else "signed"
         assert str(outcomes[1]) == f"{name} already has a {state} certificate; ignoring certificate request"
-        assert [json.loads(s)["state"] for s in await keeping.first.statuses()] == [state]
+        assert [json.loads(s)["state"] for s in await keeping.first.certificates.statuses()] == [state]
 
 
 async def test_cleaning_a_name_misses_no_certificate_that_is_issued_for_it_meanwhile(
@@ -297,19 +304,22 @@ async def test_cleaning_a_name_misses_no_certificate_that_is_issued_for_it_meanw
         async with audit_withheld(url, 2):
             issuing = asyncio.create_task(own.host_files(members.first, name, [name]))
             await asyncio.sleep(0.1)
-            cleaning = asyncio.create_task(members.second.clean([name], actor="test"))
+            cleaning = asyncio.create_task(members.second.certificates.clean([name], actor="test"))
         made, missing = await asyncio.gather(issuing, cleaning)
         assert missing == []
-        assert puppetca.revoked_in((await members.first.lists()).pem) == {before, serial_of(made.certificate_pem)}
-        assert await members.first.status(name) is None
+        assert puppetca.revoked_in((await members.first.lists.served()).pem) == {
+            before,
+            serial_of(made.certificate_pem),
+        }
+        assert await members.first.certificates.status(name) is None
 
 
 async def test_a_certificate_that_is_issued_for_a_name_ends_its_request(url: str, tmp_path: Path) -> None:
     async with members_of(url, tmp_path, Authority(requests_per_minute=0)) as members:
         name = "a.example.net"
-        await members.first.submit(name, puppetca.agent(name).csr, source=SOURCE)
+        await members.first.requests.submit(name, puppetca.agent(name).csr, source=SOURCE)
         await own.host_files(members.second, name, [name])
-        assert [json.loads(s)["state"] for s in await members.first.statuses()] == ["signed"]
+        assert [json.loads(s)["state"] for s in await members.first.certificates.statuses()] == ["signed"]
 
 
 async def test_of_a_squatter_and_the_host_with_the_token_the_host_wins_on_every_member(
@@ -323,12 +333,12 @@ async def test_of_a_squatter_and_the_host_with_the_token_the_host_wins_on_every_
             host = puppetca.agent(name, challenge=token)
             squatter = puppetca.agent(name)
             await asyncio.gather(
-                attempted(members.first.submit(name, squatter.csr, source="192.0.2.66")),
-                attempted(members.second.submit(name, host.csr, source="192.0.2.1")),
+                attempted(members.first.requests.submit(name, squatter.csr, source="192.0.2.66")),
+                attempted(members.second.requests.submit(name, host.csr, source="192.0.2.1")),
             )
-            made = x509.load_pem_x509_certificate((await members.first.certificate(name)).encode())
+            made = x509.load_pem_x509_certificate((await members.first.certificates.pem(name)).encode())
             assert made.public_key() == host.key.public_key()
-            assert await members.first.statuses("requested") == []
+            assert await members.first.certificates.statuses("requested") == []
 
 
 async def test_requests_that_waited_too_long_are_thrown_away_once_by_two_members(url: str, tmp_path: Path) -> None:
@@ -336,20 +346,20 @@ async def test_requests_that_waited_too_long_are_thrown_away_once_by_two_members
     async with members_of(url, tmp_path, settings) as members:
         names = [f"n{n}.example.net" for n in range(20)]
         for name in names:
-            await members.first.submit(name, puppetca.agent(name).csr, source="192.0.2.1")
+            await members.first.requests.submit(name, puppetca.agent(name).csr, source="192.0.2.1")
         await asyncio.sleep(0.1)
         await asyncio.gather(*(m.keep_up() for m in members.both))
-        assert await members.first.statuses() == []
+        assert await members.first.certificates.statuses() == []
         for name in names:
-            history = await Ledger(members.first._ledger._store, "test").history(name, most=10)
+            history = await Ledger(members.first._hand.ledger._store, "test").history(name, most=10)
             assert [e["event"] for e in history] == ["expired", "requested"]
 
 
 async def test_names_many_at_once_on_both_members_wait_in_one_order(members: Members) -> None:
     names = [f"n{n:02}.example.net" for n in range(30)]
     outcomes = await asyncio.gather(
-        *(attempted(members.first.submit(n, puppetca.agent(n).csr, source=SOURCE)) for n in names),
-        *(attempted(members.second.submit(n, puppetca.agent(n).csr, source=SOURCE)) for n in reversed(names)),
+        *(attempted(members.first.requests.submit(n, puppetca.agent(n).csr, source=SOURCE)) for n in names),
+        *(attempted(members.second.requests.submit(n, puppetca.agent(n).csr, source=SOURCE)) for n in reversed(names)),
     )
     assert outcomes.count(True) == len(names)
     assert all(isinstance(o, Rejected) for o in outcomes if o is not True)
@@ -361,7 +371,7 @@ async def test_names_many_at_once_on_both_members_wait_in_one_order(members: Mem
 async def test_a_revocation_is_refused_on_the_other_member_at_once(members: Members) -> None:
     der = await enrolled(members.first, "a.example.net")
     assert (await asked(members.second, "GET", f"{V1}/expirations", by=der)).status == 200
-    await members.first.revoke("a.example.net", actor="test")
+    await members.first.certificates.revoke("a.example.net", actor="test")
     for path in (f"{V1}/expirations", f"{V1}/certificate/ca", CRL):
         assert (await asked(members.second, "GET", path, by=der)).status == 403
     answer = await asked(members.second, "GET", CRL)
@@ -371,34 +381,36 @@ async def test_a_revocation_is_refused_on_the_other_member_at_once(members: Memb
 async def test_what_one_member_does_the_other_answers(url: str, tmp_path: Path) -> None:
     async with members_of(url, tmp_path, Authority(requests_per_minute=0)) as members:
         host = puppetca.agent("a.example.net")
-        await members.first.submit(host.name, host.csr, source=SOURCE)
-        assert (await members.second.request(host.name)).encode() == host.csr
-        await members.second.sign(host.name, actor="test")
-        assert await members.first.certificate(host.name) == await members.second.certificate(host.name)
+        await members.first.requests.submit(host.name, host.csr, source=SOURCE)
+        assert (await members.second.requests.pem(host.name)).encode() == host.csr
+        await members.second.requests.sign(host.name, actor="test")
+        assert await members.first.certificates.pem(host.name) == await members.second.certificates.pem(host.name)
         with pytest.raises(NotFound):
-            await members.first.request(host.name)
+            await members.first.requests.pem(host.name)
         assert members.first.chain_pem == members.second.chain_pem
 
 
 async def test_a_cleaned_name_is_revoked_gone_and_free_in_one_new_list(members: Members) -> None:
     names = [f"n{n}.example.net" for n in range(5)]
     ders = [await enrolled(members.first, name) for name in names]
-    assert await members.second.clean([*names, "nobody.example.net", names[0]], actor="test") == ["nobody.example.net"]
-    lists = await members.first.lists()
+    assert await members.second.certificates.clean([*names, "nobody.example.net", names[0]], actor="test") == [
+        "nobody.example.net"
+    ]
+    lists = await members.first.lists.served()
     assert lists.number == 1
     assert puppetca.revoked_in(lists.pem) == {x509.load_der_x509_certificate(d).serial_number for d in ders}
-    assert await members.first.status(names[0]) is None
+    assert await members.first.certificates.status(names[0]) is None
     await enrolled(members.first, names[0])
     assert (await asked(members.second, "GET", f"{V1}/expirations", by=ders[0])).status == 403
 
 
 async def test_every_unended_certificate_of_a_name_is_revoked(members: Members) -> None:
     der = await enrolled(members.first, "a.example.net")
-    new = await members.second.renew(der)
-    await members.first.remove("a.example.net", actor="test")
+    new = await members.second.certificates.renew(der)
+    await members.first.certificates.remove("a.example.net", actor="test")
     third = await enrolled(members.second, "a.example.net")
-    await members.first.revoke("a.example.net", actor="test")
-    lists = await members.second.lists()
+    await members.first.certificates.revoke("a.example.net", actor="test")
+    lists = await members.second.lists.served()
     expected = {x509.load_der_x509_certificate(d).serial_number for d in (der, third)} | {serial_of(new)}
     assert puppetca.revoked_in(lists.pem) == expected
     assert lists.number == 1
@@ -406,25 +418,25 @@ async def test_every_unended_certificate_of_a_name_is_revoked(members: Members) 
 
 async def test_revoking_again_changes_nothing(members: Members) -> None:
     await enrolled(members.first, "a.example.net")
-    await members.first.revoke("a.example.net", actor="test")
-    before = await members.first.lists()
-    await members.second.revoke("a.example.net", actor="test")
-    assert await members.second.lists() == before
+    await members.first.certificates.revoke("a.example.net", actor="test")
+    before = await members.first.lists.served()
+    await members.second.certificates.revoke("a.example.net", actor="test")
+    assert await members.second.lists.served() == before
 
 
 async def test_what_is_not_there_is_said(members: Members) -> None:
     ca = members.first
-    for work in (ca.revoke, ca.sign, ca.remove, ca.reject):
+    for work in (ca.certificates.revoke, ca.requests.sign, ca.certificates.remove, ca.requests.reject):
         with pytest.raises(NotFound):
             await work("nobody.example.net", actor="test")
-    assert await ca.clean(["nobody.example.net"], actor="test") == ["nobody.example.net"]
-    assert (await ca.lists()).number == 0
+    assert await ca.certificates.clean(["nobody.example.net"], actor="test") == ["nobody.example.net"]
+    assert (await ca.lists.served()).number == 0
 
 
 async def test_everything_that_was_done_is_written_down(members: Members) -> None:
     der = await enrolled(members.first, "a.example.net")
-    await members.second.renew(der)
-    await members.second.revoke("a.example.net", actor="admin@proxy02")
+    await members.second.certificates.renew(der)
+    await members.second.certificates.revoke("a.example.net", actor="admin@proxy02")
     async with opened(Secret(members.url)) as store:
         history = await Ledger(store, "test").history("a.example.net", most=10)
     assert [(h["event"], h["member"]) for h in reversed(history)] == [
@@ -441,47 +453,49 @@ async def test_everything_that_was_done_is_written_down(members: Members) -> Non
 
 async def test_a_superseded_certificate_gets_what_its_renewal_made_and_nothing_more(members: Members) -> None:
     der = await enrolled(members.first, "a.example.net")
-    new = await members.first.renew(der)
-    assert await members.second.renew(der) == new
-    assert await members.first.certificate("a.example.net") == new
-    newest = await members.second.renew(x509.load_pem_x509_certificate(new.encode()).public_bytes(Encoding.DER))
+    new = await members.first.certificates.renew(der)
+    assert await members.second.certificates.renew(der) == new
+    assert await members.first.certificates.pem("a.example.net") == new
+    newest = await members.second.certificates.renew(
+        x509.load_pem_x509_certificate(new.encode()).public_bytes(Encoding.DER)
+    )
     assert newest != new
-    assert await members.first.renew(der) == newest
+    assert await members.first.certificates.renew(der) == newest
 
 
 async def test_a_certificate_that_was_replaced_for_another_key_is_not_renewed(members: Members) -> None:
     der = await enrolled(members.first, "a.example.net")
     await own.host_files(members.second, "a.example.net", ["a.example.net"])
     with pytest.raises(Denied, match="replaced meanwhile"):
-        await members.second.renew(der)
+        await members.second.certificates.renew(der)
 
 
 async def test_a_superseded_certificate_of_a_revoked_name_gets_nothing(members: Members) -> None:
     der = await enrolled(members.first, "a.example.net")
-    await members.first.renew(der)
-    await members.second.revoke("a.example.net", actor="test")
+    await members.first.certificates.renew(der)
+    await members.second.certificates.revoke("a.example.net", actor="test")
     with pytest.raises(Denied, match="is revoked"):
-        await members.first.renew(der)
+        await members.first.certificates.renew(der)
 
 
 async def test_a_revoked_certificate_is_not_renewed(members: Members) -> None:
     der = await enrolled(members.first, "a.example.net")
-    await members.first.revoke("a.example.net", actor="test")
+    await members.first.certificates.revoke("a.example.net", actor="test")
     with pytest.raises(Denied, match="is revoked"):
-        await members.second.renew(der)
+        await members.second.certificates.renew(der)
 
 
 async def test_a_removed_certificate_is_not_renewed(members: Members) -> None:
     der = await enrolled(members.first, "a.example.net")
-    await members.first.remove("a.example.net", actor="test")
+    await members.first.certificates.remove("a.example.net", actor="test")
     with pytest.raises(Denied):
-        await members.second.renew(der)
+        await members.second.certificates.renew(der)
 
 
 async def test_of_renewals_at_once_one_is_made_and_all_are_given_it(members: Members) -> None:
     der = await enrolled(members.first, "a.example.net")
-    outcomes = await asyncio.gather(*(ca.renew(der) for ca in members.both * 2))
-    assert set(outcomes) == {await members.second.certificate("a.example.net")}
+    outcomes = await asyncio.gather(*(ca.certificates.renew(der) for ca in members.both * 2))
+    assert set(outcomes) == {await members.second.certificates.pem("a.example.net")}
     async with opened(Secret(members.url)) as store:
         history = await Ledger(store, "test").history("a.example.net", most=10)
     assert [h["event"] for h in history] == ["renewed", "signed"]
@@ -492,9 +506,10 @@ async def test_a_renewal_that_races_a_revocation_leaves_nothing_unrevoked(member
         name = f"n{round_}.example.net"
         der = await enrolled(members.first, name)
         renewed, _ = await asyncio.gather(
-            attempted(members.first.renew(der)), attempted(members.second.revoke(name, actor="test"))
+            attempted(members.first.certificates.renew(der)),
+            attempted(members.second.certificates.revoke(name, actor="test")),
         )
-        revoked = puppetca.revoked_in((await members.first.lists()).pem)
+        revoked = puppetca.revoked_in((await members.first.lists.served()).pem)
         assert x509.load_der_x509_certificate(der).serial_number in revoked
         if isinstance(renewed, str):
             # Given after the revocation it would not be; given before, it was revoked with the rest of the name.
@@ -514,13 +529,13 @@ async def test_a_list_is_made_anew_before_it_ends_by_whoever_notices_first(url: 
             puppetca.member(other, tmp_path, settings, name="proxy02", clock=clock) as second,
         ):
             serial = x509.load_der_x509_certificate(await enrolled(first, "a.example.net")).serial_number
-            await first.revoke("a.example.net", actor="test")
+            await first.certificates.revoke("a.example.net", actor="test")
             await asyncio.gather(first.keep_up(), second.keep_up())
-            assert (await first.lists()).number == 1
+            assert (await first.lists.served()).number == 1
             # A fifth of its sixty days is left.
             clock.advance(timedelta(days=49).total_seconds())
             await asyncio.gather(first.keep_up(), second.keep_up())
-            lists = await second.lists()
+            lists = await second.lists.served()
             assert lists.number == 2
             assert puppetca.revoked_in(lists.pem) == {serial}
             ends = x509.load_pem_x509_crl(lists.pem.encode()).next_update_utc
@@ -530,11 +545,11 @@ async def test_a_list_is_made_anew_before_it_ends_by_whoever_notices_first(url: 
 
 async def test_the_lists_time_grows_whatever_the_stores_clock_does(members: Members) -> None:
     await enrolled(members.first, "a.example.net")
-    later = (await members.first.lists()).updated_at + 3600
+    later = (await members.first.lists.served()).updated_at + 3600
     async with opened(Secret(members.url)) as store, store.write() as uow:
         await uow.connection.execute(text("UPDATE crls SET updated_at = :at"), {"at": later})
-    await members.second.revoke("a.example.net", actor="test")
-    assert (await members.first.lists()).updated_at > later
+    await members.second.certificates.revoke("a.example.net", actor="test")
+    assert (await members.first.lists.served()).updated_at > later
 
 
 async def test_ancestors_lists_are_replaced_by_newer_ones_and_ours_never(url: str, tmp_path: Path) -> None:
@@ -543,17 +558,17 @@ async def test_ancestors_lists_are_replaced_by_newer_ones_and_ours_never(url: st
         await puppetca.take_over(store, tmp_path)
         pushed = tmp_path / "crl.pem"
         async with puppetca.member(store, tmp_path, Authority(push_crl=(pushed,))) as ca:
-            before = await ca.lists()
+            before = await ca.lists.served()
 
             async def upload(name: str) -> str:
                 body = (puppetca.RECORDED / "crl" / f"{name}.pem").read_bytes()
-                outcome = await attempted(ca.take_lists(body, actor="test"))
+                outcome = await attempted(ca.lists.take(body, actor="test"))
                 return "" if outcome is None else str(outcome)
 
             assert await upload("own-newer") == ""
-            assert await ca.lists() == before
+            assert await ca.lists.served() == before
             assert await upload("root-newer") == ""
-            after = await ca.lists()
+            after = await ca.lists.served()
             assert after.number == before.number
             assert after.pem != before.pem
             assert after.updated_at > before.updated_at
@@ -561,10 +576,10 @@ async def test_ancestors_lists_are_replaced_by_newer_ones_and_ours_never(url: st
             assert pushed.read_text() == after.pem
             # The same again, byte for byte, changes nothing and is no mistake.
             assert await upload("root-newer") == ""
-            assert await ca.lists() == after
+            assert await ca.lists.served() == after
             for bad in ("root-bad-signature", "root-expired", "root-future", "root-revokes-signer", "root-delta"):
                 assert await upload(bad), bad
-            assert await ca.lists() == after
+            assert await ca.lists.served() == after
 
 
 # ------------------------------------------------------------------ without the store
@@ -577,7 +592,7 @@ async def test_without_the_store_the_bundle_and_the_last_list_are_served(
     async with members_of(url, tmp_path) as members:
         ca = members.first
         good, bad = await enrolled(ca, "good.example.net"), await enrolled(ca, "bad.example.net")
-        await ca.revoke("bad.example.net", actor="test")
+        await ca.certificates.revoke("bad.example.net", actor="test")
         listed = (await asked(ca, "GET", CRL)).body
         postgresql_server.stop()
         try:
@@ -592,10 +607,10 @@ async def test_without_the_store_the_bundle_and_the_last_list_are_served(
             assert (services.status, json.loads(services.body)["ca"]["state"]) == (503, "error")
             host = puppetca.agent("new.example.net")
             for work in (
-                ca.submit(host.name, host.csr, source=SOURCE),
-                ca.revoke("good.example.net", actor="test"),
-                ca.renew(good),
-                ca.statuses(),
+                ca.requests.submit(host.name, host.csr, source=SOURCE),
+                ca.certificates.revoke("good.example.net", actor="test"),
+                ca.certificates.renew(good),
+                ca.certificates.statuses(),
             ):
                 with pytest.raises(Unavailable):
                     await work
@@ -604,10 +619,10 @@ async def test_without_the_store_the_bundle_and_the_last_list_are_served(
                 await asked(ca, "GET", f"{V1}/expirations", by=good)
         finally:
             postgresql_server.start()
-        assert await ca.submit(host.name, host.csr, source=SOURCE)
+        assert await ca.requests.submit(host.name, host.csr, source=SOURCE)
         assert (await asked(ca, "GET", "/status/v1/simple")).status == 200
-        await members.second.revoke("good.example.net", actor="test")
-        assert (await ca.lists()).number == 2
+        await members.second.certificates.revoke("good.example.net", actor="test")
+        assert (await ca.lists.served()).number == 2
 
 
 async def test_a_member_started_without_the_store_serves_the_bundle_it_has_seen(
@@ -641,16 +656,16 @@ async def test_a_member_started_without_the_store_serves_the_last_list_it_saw(
     url = postgresql_server.fresh_database()
     async with members_of(url, tmp_path) as members:
         good, bad = await enrolled(members.first, "good.example.net"), await enrolled(members.first, "bad.example.net")
-        await members.second.revoke("bad.example.net", actor="test")
+        await members.second.certificates.revoke("bad.example.net", actor="test")
         await members.first.follow()
-        listed = await members.first.lists()
+        listed = await members.first.lists.served()
     postgresql_server.stop()
     try:
         async with (
             opened(Secret(url), connect_timeout_s=1.0, statement_timeout_s=2.0) as store,
             puppetca.member(store, tmp_path / "proxy01", EVERYBODY) as ca,
         ):
-            assert await ca.lists() == listed
+            assert await ca.lists.served() == listed
             assert (await asked(ca, "GET", CRL, by=good)).status == 200
             assert (await asked(ca, "GET", CRL, by=bad)).status == 403
             with pytest.raises(Unavailable):
@@ -658,8 +673,8 @@ async def test_a_member_started_without_the_store_serves_the_last_list_it_saw(
     finally:
         postgresql_server.start()
     async with members_of(url, tmp_path) as members:
-        await members.second.revoke("good.example.net", actor="test")
-        assert (await members.first.lists()).number == 2
+        await members.second.certificates.revoke("good.example.net", actor="test")
+        assert (await members.first.lists.served()).number == 2
 
 
 async def test_a_store_without_a_ca_says_how_to_make_one(store: Store, tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ async def test_a_revoked_host_is_refused_on_a_connection_that_is_open_already(li
 
     try:
         assert await asyncio.to_thread(call) == 200
-        await listening.ca.revoke("agent01.example.net", actor="test")
+        await listening.ca.certificates.revoke("agent01.example.net", actor="test")
         assert await asyncio.to_thread(call) == 403
     finally:
         connection.close()

@@ -72,7 +72,7 @@ class Host:
             puppetca.member(store, self.home, Authority(requests_per_minute=0)) as ca,
         ):
             for host in hosts:
-                await ca.submit(host.name, host.csr, source="192.0.2.1")
+                await ca.requests.submit(host.name, host.csr, source="192.0.2.1")
 
     def names(self, state: str) -> list[str]:
         return [c["name"] for c in self.json("list", "--state", state)]

@@ -790,14 +790,14 @@ async def _authority(_: pytest.FixtureRequest, home: Path) -> AsyncIterator[Subj
 
             async def ask(name: str) -> bytes:
                 pem = puppetca.agent(name).csr
-                assert not await ca.submit(name, pem, source=puppetca.ANYBODY)
+                assert not await ca.requests.submit(name, pem, source=puppetca.ANYBODY)
                 return x509.load_pem_x509_csr(pem).public_bytes(Encoding.DER)
 
             async def certificate(name: str) -> bytes:
-                return (await ca.certificate(name)).encode()
+                return (await ca.certificates.pem(name)).encode()
 
             async def revoke(name: str) -> None:
-                await ca.revoke(name, actor="test")
+                await ca.certificates.revoke(name, actor="test")
 
             provider = OwnCA(lambda: there[0])
             stop, start = (lambda: there.__setitem__(0, None)), (lambda: there.__setitem__(0, ca))

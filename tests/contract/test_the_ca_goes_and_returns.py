@@ -17,6 +17,7 @@ from bench.bootstraps import Requests
 
 from muster.authority.authority import opened as authority_opened
 from muster.authority.moves import transfer
+from muster.authority.moves.directory import read_directory
 from muster.cluster.file import Authority
 from muster.features.puppetca.providers import puppetserver as provider
 from muster.features.puppetca.settings import PuppetserverSettings
@@ -62,14 +63,14 @@ async def _taken_and_given_back(given: Path, home: Path) -> tuple[list[dict[str,
     (home / "ca_key.pem").write_bytes(key_pem)
     (home / "ca_key.pem").chmod(0o600)
     async with opened(Secret(f"sqlite:///{home}/store.db")) as store:
-        found = transfer.read_directory(given, now=datetime.now(UTC))
+        found = read_directory(given, now=datetime.now(UTC))
         assert found.key is not None
         await transfer.take_over(store, found, member="here", key=found.key, crl_ttl_days=1825)
         async with authority_opened(store, SETTINGS, member="here", home=home) as ca:
             for name, pem in Requests("ours").take(3):
-                assert await ca.submit(name, pem, source="127.0.0.1")
-            await ca.revoke("ours000000.example.net", actor="test")
-            ours = [json.loads(s) for s in await ca.statuses()]
+                assert await ca.requests.submit(name, pem, source="127.0.0.1")
+            await ca.certificates.revoke("ours000000.example.net", actor="test")
+            ours = [json.loads(s) for s in await ca.certificates.statuses()]
         return ours, await transfer.write_directory(store, home / "server" / "ca", key_pem=key_pem)
 
 

@@ -270,16 +270,16 @@ def test_who_the_puppet_ca_revoked_is_refused_on_every_port_at_once(tmp_path: Pa
             await puppetca.begin(opening, home)
             async with puppetca.member(opening, home, Authority(autosign=("all",))) as ca:
                 host = puppetca.agent(TRUSTED)
-                assert await ca.submit(TRUSTED, host.csr, source="192.0.2.9")
+                assert await ca.requests.submit(TRUSTED, host.csr, source="192.0.2.9")
                 chain.write_text(ca.chain_pem)
                 key = host.key.private_bytes(
                     serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
                 )
-                return (await ca.certificate(TRUSTED)).encode(), key
+                return (await ca.certificates.pem(TRUSTED)).encode(), key
 
     async def revoke() -> None:
         async with opened(store) as opening, puppetca.member(opening, home, Authority()) as ca:
-            await ca.revoke(TRUSTED, actor="test")
+            await ca.certificates.revoke(TRUSTED, actor="test")
 
     certificate, key = asyncio.run(begun())
     client = written(tmp_path / "foreman.pem", certificate + key)

@@ -19,7 +19,7 @@ import pytest
 import yaml
 from cryptography import x509
 
-from muster.authority.moves import transfer
+from muster.authority.moves.directory import read_directory
 from muster.authority.x509 import profile
 from muster.pki.authority import ClusterCA
 from muster.pki.bundles import BundleRequest, write
@@ -130,7 +130,7 @@ def site(tmp_path: Path, needs: Callable[[str], None]) -> Site:
 
 def newer_list(site: Site) -> Path:
     """A list that the old signer made after the copy: one more is revoked, and the number has grown by two."""
-    found = transfer.read_directory(site.golden / "cadir-sample", now=datetime.now(UTC))
+    found = read_directory(site.golden / "cadir-sample", now=datetime.now(UTC))
     assert found.key is not None
     now = datetime.now(UTC)
     pairs = [*found.revoked.items(), (LATE_SERIAL, now)]

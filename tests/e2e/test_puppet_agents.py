@@ -25,7 +25,7 @@ from bench.bootstraps import Connection, Made, Place, Requests, bootstrapped
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from muster.authority.ledger.ledger import serial_text
+from muster.authority.ledger.entries import serial_text
 from muster.authority.x509.profile import crls_in
 from muster.cli.local.plan import ADDRESS, PUPPET_ADMIN
 from muster.kernel.files import write_atomically

@@ -19,9 +19,11 @@ from cryptography.x509.oid import NameOID
 
 from muster.authority import api
 from muster.authority.authority import PuppetCA, opened
-from muster.authority.autosign import Autosign
+from muster.authority.hand import Hand
 from muster.authority.ledger.ledger import Ledger
+from muster.authority.lists import RevocationLists
 from muster.authority.moves import transfer
+from muster.authority.moves.directory import read_directory
 from muster.authority.x509 import csr, profile
 from muster.authority.x509.profile import CAKey, Issuer
 from muster.cluster.file import Authority
@@ -99,7 +101,7 @@ def put_key(home: Path, pem: bytes) -> None:
 async def take_over(store: Store, home: Path, directory: Path = RECORDED / "cadir-sample") -> None:
     """Take a CA directory over as ``muster ca import`` does, key included."""
     put_key(home, (directory / "ca_key.pem").read_bytes())
-    found = transfer.read_directory(directory, now=datetime.now(UTC))
+    found = read_directory(directory, now=datetime.now(UTC))
     assert found.key is not None
     await transfer.take_over(store, found, member="importer", key=found.key, crl_ttl_days=1825)
 
@@ -132,8 +134,8 @@ async def begin(store: Store, home: Path, new: NewCA | None = None, settings: Au
     settings = settings or Authority()
     put_key(home, key_pem(new.key))
     ledger = Ledger(store, "maker")
-    maker = PuppetCA(ledger, settings, new.issuer, new.key, Autosign(store, settings), SystemClock())
-    await ledger.create(new.issuer.chain_pem, build=maker.build)
+    lists = RevocationLists(Hand(ledger, settings, new.issuer, new.key, SystemClock()))
+    await ledger.create(new.issuer.chain_pem, build=lists.build)
     return new
 
 

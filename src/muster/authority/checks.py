@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from muster.authority.keys import custody
+from muster.authority.keys.file import KeyFile
 from muster.authority.ledger.lookup import chain_in, known_in, published_in, waiting_in
 from muster.authority.x509.profile import Issuer, ahead, common_name, crls_in, is_late
 from muster.cluster.file import Authority
@@ -69,7 +69,8 @@ def _of_key(settings: Authority, issuer: Issuer, home: Path) -> list[Finding]:
     if settings.key.kind != "file" or not file.exists():
         return []
     try:
-        custody.checked(custody.in_file(file, settings.key.passphrase_file), issuer, str(file))
+        with KeyFile(file, settings.key.passphrase_file).opened(issuer):
+            pass
     except Misconfigured as e:
         return [
             Finding(

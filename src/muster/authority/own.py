@@ -82,7 +82,7 @@ async def host_files(ca: PuppetCA, name: str, names: Sequence[str]) -> HostFiles
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     alternatives = x509.SubjectAlternativeName([x509.DNSName(n) for n in dict.fromkeys(names)])
     request = x509.CertificateSigningRequestBuilder().subject_name(subject).add_extension(alternatives, critical=False)
-    pem = await ca.issue_own(csr.as_der(request.sign(key, hashes.SHA256())))
+    pem = await ca.certificates.issue_own(csr.as_der(request.sign(key, hashes.SHA256())))
     return HostFiles(pem, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
 
@@ -115,7 +115,7 @@ def _intermediates(ca: PuppetCA) -> str:
 
 async def _is_revoked(ca: PuppetCA, certificate: x509.Certificate) -> bool:
     try:
-        return await ca.is_revoked(certificate.serial_number, leniently=True)
+        return await ca.certificates.is_revoked(certificate.serial_number, leniently=True)
     except Unavailable:
         # Neither store nor list: another one could not be issued either.
         return False
@@ -131,4 +131,6 @@ def _serving(ca: PuppetCA, files: OwnFiles, wanted: Sequence[str], now: datetime
     names = profile.alternatives_of(certificate).dns
     same = isinstance(key, ec.EllipticCurvePrivateKey) and profile.belongs(key, certificate)
     lasting = certificate.not_valid_after_utc - profile.ahead(timedelta(days=ca.settings.cert_ttl_days)) > now
-    return certificate if same and lasting and set(wanted) <= set(names) and ca.issued(certificate) else None
+    return (
+        certificate if same and lasting and set(wanted) <= set(names) and ca.certificates.issued(certificate) else None
+    )

@@ -11,8 +11,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from sqlalchemy import select
 
-from muster.authority.authority import entry_of
 from muster.authority.autosign import Autosign, Leave, _digest, matches
+from muster.authority.ledger.entries import entry_of
 from muster.authority.ledger.ledger import Ledger
 from muster.authority.x509 import csr
 from muster.authority.x509.csr import CertificateRequest
@@ -186,9 +186,9 @@ async def test_a_token_signs_once(store: Store, home: Path) -> None:
     settings = Authority(autosign=("tokens",), requests_per_minute=0)
     async with puppetca.member(store, home, settings) as ca:
         token = await ca.autosign.give_token(NODE, ttl_s=60)
-        assert await ca.submit(NODE, puppetca.agent(NODE, challenge=token).csr, source="192.0.2.1")
-        await ca.clean([NODE], actor="test")
-        assert not await ca.submit(NODE, puppetca.agent(NODE, challenge=token).csr, source="192.0.2.1")
+        assert await ca.requests.submit(NODE, puppetca.agent(NODE, challenge=token).csr, source="192.0.2.1")
+        await ca.certificates.clean([NODE], actor="test")
+        assert not await ca.requests.submit(NODE, puppetca.agent(NODE, challenge=token).csr, source="192.0.2.1")
         assert await ca.autosign.tokens() == []
         with pytest.raises(NotFound):
             await ca.autosign.withdraw_token(NODE)
@@ -201,8 +201,8 @@ async def test_a_token_asked_for_with_too_much_is_not_used_up(store: Store, home
         token = await ca.autosign.give_token(NODE, ttl_s=60)
         greedy = puppetca.agent(NODE, challenge=token, extensions=(("1.3.6.1.4.1.34380.1.3.39", b"\x0c\x04true"),))
         with pytest.raises(Rejected, match="authorization extension"):
-            await ca.submit(NODE, greedy.csr, source="192.0.2.1")
-        assert await ca.submit(NODE, puppetca.agent(NODE, challenge=token).csr, source="192.0.2.1")
+            await ca.requests.submit(NODE, greedy.csr, source="192.0.2.1")
+        assert await ca.requests.submit(NODE, puppetca.agent(NODE, challenge=token).csr, source="192.0.2.1")
 
 
 async def test_an_expired_token_lets_nobody_through(store: Store) -> None:
@@ -277,7 +277,7 @@ async def test_using_a_token_that_is_gone_issues_nothing(store: Store, home: Pat
         made = x509.load_der_x509_certificate(puppetca.certificate_of(puppetca.new_ca(), NODE))
         with pytest.raises(Conflict, match="used, withdrawn or has expired"):
             await Ledger(store, "proxy01").issue(entry_of(made), actor="test", token=leave.token)
-        assert await ca.status(NODE) is None
+        assert await ca.certificates.status(NODE) is None
 
 
 # ------------------------------------------------------------------ policy

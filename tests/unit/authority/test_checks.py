@@ -113,7 +113,7 @@ async def test_an_administrator_without_a_certificate_is_found(store: Store, hom
             return [f.place for f in await found(store, home, settings) if f.code == "CA-ADMINISTRATOR"]
 
         assert await lacking() == ["admin.example.net", "other.example.net"]
-        await ca.submit("admin.example.net", puppetca.agent("admin.example.net").csr, source="192.0.2.1")
+        await ca.requests.submit("admin.example.net", puppetca.agent("admin.example.net").csr, source="192.0.2.1")
         assert await lacking() == ["admin.example.net", "other.example.net"]
-        await ca.sign("admin.example.net", actor="test")
+        await ca.requests.sign("admin.example.net", actor="test")
         assert await lacking() == ["other.example.net"]

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from muster.authority.authority import PuppetCA
-from muster.authority.autosign import Autosign
 from muster.authority.copies import Copies
+from muster.authority.hand import Hand
 from muster.authority.ledger.ledger import Ledger
 from muster.authority.ledger.lookup import Published
+from muster.authority.lists import RevocationLists
 from muster.authority.x509 import profile
 from muster.authority.x509.profile import Issuer
 from muster.cluster.file import Authority
@@ -86,8 +86,8 @@ async def begin_with_carriage_returns(store: Store, home: Path) -> str:
     bundle = new.issuer.chain_pem.replace("\n", "\r\n")
     puppetca.put_key(home, puppetca.key_pem(new.key))
     ledger = Ledger(store, "maker")
-    maker = PuppetCA(ledger, settings, Issuer.read(bundle), new.key, Autosign(store, settings), SystemClock())
-    await ledger.create(bundle, build=maker.build)
+    lists = RevocationLists(Hand(ledger, settings, Issuer.read(bundle), new.key, SystemClock()))
+    await ledger.create(bundle, build=lists.build)
     return bundle
 
 

@@ -42,16 +42,16 @@ def shown(files: OwnFiles) -> x509.Certificate:
 async def test_a_revoked_certificate_is_replaced_and_the_new_one_kept(ca: PuppetCA, files: OwnFiles) -> None:
     assert await own.ensured(ca, files, member=MEMBER, names=NAMES)
     before = shown(files).serial_number
-    await ca.revoke(own_certname(MEMBER), actor="test")
+    await ca.certificates.revoke(own_certname(MEMBER), actor="test")
     assert await own.ensured(ca, files, member=MEMBER, names=NAMES)
     assert shown(files).serial_number != before
-    assert not await ca.is_revoked(shown(files).serial_number, leniently=False)
+    assert not await ca.certificates.is_revoked(shown(files).serial_number, leniently=False)
     assert not await own.ensured(ca, files, member=MEMBER, names=NAMES)
 
 
 async def test_a_cleaned_certificate_is_replaced_too(ca: PuppetCA, files: OwnFiles) -> None:
     assert await own.ensured(ca, files, member=MEMBER, names=NAMES)
-    assert await ca.clean([own_certname(MEMBER)], actor="test") == []
+    assert await ca.certificates.clean([own_certname(MEMBER)], actor="test") == []
     assert await own.ensured(ca, files, member=MEMBER, names=NAMES)
 
 
@@ -60,15 +60,16 @@ async def test_a_short_life_is_not_spent_on_new_certificates(short_lived: Puppet
     assert not await own.ensured(short_lived, files, member=MEMBER, names=NAMES)
 
 
-async def test_a_certificate_that_ends_soon_for_its_life_is_made_anew(short_lived: PuppetCA, files: OwnFiles) -> None:
+async def test_a_certificate_that_ends_soon_for_its_life_is_made_anew(
+    store: Store, home: Path, short_lived: PuppetCA, files: OwnFiles
+) -> None:
     """Of ten days the last two are the end."""
     for days, is_new in ((1, True), (3, False)):
-        short_lived.settings = Authority(cert_ttl_days=days)
         files.certificate.unlink(missing_ok=True)
-        assert await own.ensured(short_lived, files, member=MEMBER, names=NAMES)
+        async with puppetca.member(store, home, Authority(cert_ttl_days=days)) as earlier:
+            assert await own.ensured(earlier, files, member=MEMBER, names=NAMES)
         left = shown(files).not_valid_after_utc - datetime.now(UTC)
         assert left > timedelta(days=days) - timedelta(minutes=1)
-        short_lived.settings = Authority(cert_ttl_days=10)
         assert await own.ensured(short_lived, files, member=MEMBER, names=NAMES) is is_new
 
 
@@ -98,7 +99,7 @@ async def test_a_name_too_long_for_a_certificate_is_refused_and_never_cut(ca: Pu
     too_long = f"{'b' * 60}.nets"
     with pytest.raises(Rejected, match=f"{too_long} has 65 characters"):
         await own.host_files(ca, too_long, [too_long])
-    assert await ca.status(too_long[:64]) is None
+    assert await ca.certificates.status(too_long[:64]) is None
 
 
 async def test_members_with_long_names_have_certnames_of_their_own(ca: PuppetCA, tmp_path: Path) -> None:
@@ -108,7 +109,7 @@ async def test_members_with_long_names_have_certnames_of_their_own(ca: PuppetCA,
     assert own_certname(first) != own_certname(second)
     for name in (first, second):
         assert await own.ensured(ca, OwnFiles(tmp_path / name), member=name, names=NAMES)
-        status = await ca.status(own_certname(name))
+        status = await ca.certificates.status(own_certname(name))
         assert status is not None
         assert status.state == "signed"
     assert not await own.ensured(ca, OwnFiles(tmp_path / first), member=first, names=NAMES)

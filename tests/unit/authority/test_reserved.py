@@ -151,10 +151,10 @@ async def test_a_reserved_name_is_signed_by_an_administrator(store: Store, home:
     await puppetca.begin(store, home)
     async with puppetca.member(store, home, Authority(autosign=("all",), administrators=("admin.example.net",))) as ca:
         asks = puppetca.agent("admin.example.net").csr
-        assert not await ca.submit("admin.example.net", asks, source="192.0.2.1")
-        await ca.sign("admin.example.net", actor="test")
-        made = x509.load_pem_x509_certificate((await ca.certificate("admin.example.net")).encode())
-        assert await ca.holds_authority(made.public_bytes(Encoding.DER))
+        assert not await ca.requests.submit("admin.example.net", asks, source="192.0.2.1")
+        await ca.requests.sign("admin.example.net", actor="test")
+        made = x509.load_pem_x509_certificate((await ca.certificates.pem("admin.example.net")).encode())
+        assert await ca.certificates.holds_authority(made.public_bytes(Encoding.DER))
 
 
 async def test_foremans_host_is_reserved_where_its_url_alone_names_it(store: Store) -> None:

@@ -31,13 +31,13 @@ async def ca(store: Store, tmp_path: Path) -> AsyncIterator[PuppetCA]:
     await puppetca.begin(store, tmp_path / "home")
     async with puppetca.member(store, tmp_path / "home", Authority(autosign=("all",))) as ca:
         for name in ("a.example.net", "b.example.net"):
-            assert await ca.submit(name, puppetca.agent(name).csr, source="192.0.2.9")
-        await ca.revoke("b.example.net", actor="test")
+            assert await ca.requests.submit(name, puppetca.agent(name).csr, source="192.0.2.9")
+        await ca.certificates.revoke("b.example.net", actor="test")
         yield ca
 
 
 async def certificate(ca: PuppetCA, name: str) -> x509.Certificate:
-    return x509.load_pem_x509_certificate((await ca.certificate(name)).encode())
+    return x509.load_pem_x509_certificate((await ca.certificates.pem(name)).encode())
 
 
 class Away:
@@ -61,7 +61,7 @@ async def test_the_ledger_is_asked_each_time(store: Store, ca: PuppetCA, tmp_pat
     a, b = await certificate(ca, "a.example.net"), await certificate(ca, "b.example.net")
     assert not await found.is_revoked(a)
     assert await found.is_revoked(b)
-    await ca.revoke("a.example.net", actor="test")
+    await ca.certificates.revoke("a.example.net", actor="test")
     assert await found.is_revoked(a)
 
 

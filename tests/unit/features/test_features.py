@@ -1,10 +1,20 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, get_args
+
 import pytest
 
 from muster import features
-from muster.edge.feature import FOREMAN_PREFIXES
+from muster.edge.feature import FOREMAN_PREFIXES, FeatureSettings
 from muster.edge.routes import Access
+from muster.features.dns import providers as dns
+from muster.features.dns.settings import DNSSettings
+from muster.features.puppet import providers as puppet
+from muster.features.puppet.settings import PuppetSettings
+from muster.features.puppetca import providers as puppetca
+from muster.features.puppetca.autosigners import AUTOSIGNERS
+from muster.features.puppetca.settings import PuppetCASettings
 from muster.kernel.settings import parse
 
 
@@ -25,6 +35,21 @@ def test_every_route_of_a_feature_whose_clients_are_not_hosts_is_protected() -> 
     for name, feature in features.manifests().items():
         kinds = {r.access for m in feature.mounts for r in m.routes}
         assert kinds == {Access.OPEN if name in for_hosts else Access.TRUSTED}
+
+
+@pytest.mark.parametrize(
+    ("table", "settings", "key"),
+    [
+        (dns.PROVIDERS, DNSSettings, "provider"),
+        (puppet.PROVIDERS, PuppetSettings, "provider"),
+        (puppetca.PROVIDERS, PuppetCASettings, "provider"),
+        (AUTOSIGNERS, PuppetCASettings, "autosigner"),
+    ],
+)
+def test_every_word_of_the_settings_has_a_line_in_the_table(
+    table: Mapping[str, Any], settings: type[FeatureSettings], key: str
+) -> None:
+    assert set(table) == set(get_args(settings.model_fields[key].annotation))
 
 
 def test_settings_of_known_features_are_checked_each_with_its_line() -> None:

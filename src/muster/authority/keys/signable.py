@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from muster.authority.keys.custody import PROOF
+from muster.authority.keys.contract import PROOF
 from muster.authority.x509.certnames import PP_CLI_AUTH
 from muster.authority.x509.profile import common_name, list_number
 from muster.kernel.errors import Rejected

@@ -18,6 +18,7 @@ import socket
 import stat
 import struct
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,8 +27,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
-from muster.authority.keys import custody
-from muster.authority.keys.remote import held
+from muster.authority.keys.contract import checked, proven
+from muster.authority.keys.remote import HeldElsewhere, held
 from muster.authority.keys.signable import Rules, judged
 from muster.authority.x509.profile import CAKey, Issuer, PublicKey
 from muster.kernel.clock import Clock, SystemClock
@@ -118,6 +119,23 @@ def _further_groups(peer: socket.socket) -> frozenset[int]:
     return frozenset(struct.unpack(f"{len(raw) // 4}I", raw))
 
 
+@dataclass(frozen=True)
+class BySigner(HeldElsewhere):
+    """The key of whoever answers at a socket."""
+
+    socket: Path
+
+    @property
+    def where(self) -> str:
+        return f"the signer at {self.socket}"
+
+    def opened(self, issuer: Issuer) -> AbstractContextManager[CAKey]:
+        return connected(self.socket, issuer)
+
+    def public_key(self) -> PublicKey:
+        return public_key(self.socket)
+
+
 def public_key(path: Path) -> PublicKey:
     """Return the public half of the key the signer at that socket holds.
 
@@ -145,7 +163,7 @@ def connected(path: Path, issuer: Issuer) -> Iterator[CAKey]:
     key = held(public_key(path), lambda data: _asked(path, _SIGN + data))
     where = f"of the signer at {path}"
     # What it says it holds and what it signs with: whoever listens there could say anything.
-    yield custody.proven(custody.checked(key, issuer, where), issuer, where)
+    yield proven(checked(key, issuer, where), issuer, where)
 
 
 def _asked(path: Path, message: bytes) -> bytes:

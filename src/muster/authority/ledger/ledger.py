@@ -7,13 +7,12 @@ together under the list's row lock, so number and content never disagree (refere
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
-from sqlalchemy import Select, and_, delete, exists, func, insert, select, update
+from sqlalchemy import and_, delete, func, insert, select, update
 
+from muster.authority.ledger.entries import Builder, Entry, Outdated, Pending, certificate_row, serial_text
 from muster.authority.ledger.issuing import Issue, Issuing, took_turn
 from muster.authority.ledger.lookup import (
     AUTHORITY,
@@ -27,6 +26,8 @@ from muster.authority.ledger.lookup import (
     request_in,
     waiting_in,
 )
+from muster.authority.ledger.publishing import held, later, locked, publish
+from muster.authority.ledger.reading import every_revoked_in, history_in, statuses_in, successor_in
 from muster.kernel.errors import Conflict, Misconfigured, NotFound
 from muster.store.engine import Store, Unit
 from muster.store.tables import (
@@ -39,66 +40,14 @@ from muster.store.tables import (
     store_now,
 )
 
-_SERIAL_DIGITS = 40
 _CHUNK = 500
-# The list's time must grow whatever the store's clock does: agents compare it with a clock of their own.
-_TICK_S = 0.000_001
 _REFUSED = "renewal refused"
-
-
-class Revoked(NamedTuple):
-    """One entry of a revocation list; the name is None when only the serial is known."""
-
-    serial: int
-    at: datetime
-    certname: str | None
-
-
-Builder = Callable[[Sequence[Revoked], int], tuple[str, str, float]]
-"""Makes lists from what is revoked and the number: the own list, the infra list, and the next update."""
 
 
 async def refuse_unless_empty(uow: Unit) -> None:
     """As :meth:`Ledger.refuse_unless_empty`, within the unit that begins a ledger."""
     if (await uow.connection.execute(select(authorities.c.id).where(authorities.c.id == AUTHORITY))).first():
         raise Conflict("The store holds a Puppet CA already; nothing was changed")
-
-
-def serial_text(serial: int) -> str:
-    """Return a serial as the ledger's key: SQL integers are too small for it."""
-    return f"{serial:0{_SERIAL_DIGITS}X}"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A certificate as it is written.
-
-    Attributes:
-        status: JSON of what a status object says of it, less its state.
-    """
-
-    serial: int
-    certname: str
-    pem: str
-    not_before: datetime
-    not_after: datetime
-    status: str
-
-
-@dataclass(frozen=True)
-class Pending:
-    """A request as it is written."""
-
-    certname: str
-    pem: str
-    sha256: str
-    status: str
-    source: str
-    flaw: str | None = None
-
-
-Outdated = Callable[[Sequence[Revoked], Published], bool]
-"""Whether the lists in force are not those that the settings of now would make from what is revoked."""
 
 
 class Ledger:
@@ -166,15 +115,8 @@ class Ledger:
 
     async def statuses(self, state: str | None) -> list[str]:
         """Return every status as JSON, pending requests first; ``state`` picks ``requested``, ``signed`` or ``revoked``."""
-        out: list[str] = []
         async with self._store.read() as uow:
-            if state in (None, "requested"):
-                rows = await uow.connection.execute(select(requests.c.status).order_by(requests.c.certname))
-                out += [f'{{"state":"requested",{r.status[1:]}' for r in rows]
-            if state != "requested":
-                rows = await uow.connection.execute(_with_revocation(state))
-                out += [f'{{"state":"{"revoked" if r.revoked else "signed"}",{r.status[1:]}' for r in rows]
-        return out
+            return await statuses_in(uow, state)
 
     async def submit(self, pending: Pending, *, limit: int, per_source: int = 0, actor: str = "") -> None:
         """Keep a request for an administrator; ``per_source`` is how many may wait of its source, 0: any number.
@@ -257,7 +199,7 @@ class Ledger:
         old = serial_text(old_serial)
         async with self._store.write() as uow:
             # Or a revocation of the name at the same moment would miss the new one.
-            await _held(uow)
+            await held(uow)
             if await _is_revoked(uow, old):
                 raise Conflict(f"The certificate of {entry.certname} is revoked")
             live = certificates.update().where(_live(entry.certname)).values(state="superseded")
@@ -268,15 +210,8 @@ class Ledger:
 
     async def successor(self, serial: int) -> str | None:
         """Return the live certificate of the name that a superseded one has, in PEM; None when either is revoked."""
-        old, new = certificates.alias("old"), certificates.alias("new")
-        revoked = exists().where(revocations.c.serial.in_((old.c.serial, new.c.serial)))
-        query = (
-            select(new.c.pem)
-            .join_from(old, new, old.c.certname == new.c.certname)
-            .where(old.c.serial == serial_text(serial), old.c.state == "superseded", new.c.state == "live", ~revoked)
-        )
         async with self._store.read() as uow:
-            return (await uow.connection.execute(query)).scalar_one_or_none()
+            return await successor_in(uow, serial)
 
     async def refused(self, certname: str, serial: int, *, actor: str) -> None:
         """Write down that a certificate is not renewed: once, for its agent asks again with every run."""
@@ -291,7 +226,7 @@ class Ledger:
         """Write a certificate down in place of whatever is live under its name, which stays valid; its request goes."""
         async with self._store.write() as uow:
             # Or a revocation of the name at the same moment would miss the new one.
-            await _held(uow)
+            await held(uow)
             await took_turn(uow, [entry.certname])
             live = update(certificates).where(_live(entry.certname)).values(state="superseded")
             await uow.connection.execute(live)
@@ -310,7 +245,7 @@ class Ledger:
         names = list(dict.fromkeys(certnames))
         refuse_unwritable(*names)
         async with self._store.write() as uow:
-            published = await _locked(uow)
+            published = await locked(uow)
             now = await uow.now()
             live: set[str] = set()
             unended: dict[str, str] = {}
@@ -332,18 +267,18 @@ class Ledger:
                 for some in _chunks(known):
                     await self._removed(uow, some, actor)
             if fresh:
-                await _publish(uow, published, build)
+                await publish(uow, published, build)
         return [n for n in names if n not in live]
 
     async def republish(self, *, build: Builder, before: float, outdated: Outdated | None = None) -> bool:
         """Publish the lists anew when they end before that moment, or are ``outdated``; whether it was done."""
         async with self._store.write() as uow:
-            published = await _locked(uow)
+            published = await locked(uow)
             if published.next_update >= before and (
-                outdated is None or not await asyncio.to_thread(outdated, await _every_revoked(uow), published)
+                outdated is None or not await asyncio.to_thread(outdated, await every_revoked_in(uow), published)
             ):
                 return False
-            await _publish(uow, published, build)
+            await publish(uow, published, build)
             await self.record(uow, "list renewed")
             return True
 
@@ -409,25 +344,19 @@ class Ledger:
             Conflict: somebody else did meanwhile.
         """
         async with self._store.write() as uow:
-            before = await _locked(uow)
+            before = await locked(uow)
             if before.ancestors_pem != expected:
                 raise Conflict("Somebody replaced the ancestors' lists meanwhile")
-            values = {"ancestors_pem": pem, "updated_at": await _later(uow, before)}
+            values = {"ancestors_pem": pem, "updated_at": await later(uow, before)}
             await uow.connection.execute(update(crls).where(crls.c.authority == AUTHORITY).values(**values))
             await self.record(uow, "ancestors' lists replaced", actor=actor)
 
     async def history(self, certname: str | None = None, *, most: int) -> list[dict[str, Any]]:
         """Return what was done, the newest first; to one name, or to all."""
-        query = select(audit).order_by(audit.c.id.desc()).limit(most)
         if certname is not None:
             refuse_unwritable(certname)
-            query = query.where(audit.c.certname == certname)
         async with self._store.read() as uow:
-            rows = (await uow.connection.execute(query)).mappings().all()
-        return [
-            {**{k: r[k] for k in ("event", "certname", "serial", "actor", "member")}, "at": _moment(r["at"])}
-            for r in rows
-        ]
+            return await history_in(uow, certname, most=most)
 
     async def record(
         self, uow: Unit, event: str, certname: str | None = None, *, serial: int | None = None, actor: str = ""
@@ -480,41 +409,13 @@ def _chunks(names: Sequence[str]) -> Iterator[Sequence[str]]:
         yield names[start : start + _CHUNK]
 
 
-def _moment(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def _live(certname: str) -> Any:
     return and_(certificates.c.certname == certname, certificates.c.state == "live")
-
-
-def _with_revocation(state: str | None) -> Select[Any]:
-    revoked = exists().where(revocations.c.serial == certificates.c.serial)
-    query = select(certificates.c.status, revoked.label("revoked")).where(certificates.c.state == "live")
-    if state == "signed":
-        query = query.where(~revoked)
-    elif state == "revoked":
-        query = query.where(revoked)
-    return query.order_by(certificates.c.certname)
 
 
 async def _insert_certificate(uow: Unit, entry: Entry, member: str) -> None:
     row = certificate_row(entry, member)
     await uow.connection.execute(insert(certificates).values(**row, issued_at=store_now()))
-
-
-def certificate_row(entry: Entry, member: str, state: str = "live") -> dict[str, Any]:
-    """Return a certificate's columns, less the time it was issued."""
-    return {
-        "serial": serial_text(entry.serial),
-        "certname": entry.certname,
-        "pem": entry.pem,
-        "not_before": entry.not_before.timestamp(),
-        "not_after": entry.not_after.timestamp(),
-        "state": state,
-        "status": entry.status,
-        "issued_by": member,
-    }
 
 
 async def _insert_request(uow: Unit, pending: Pending) -> None:
@@ -525,39 +426,3 @@ async def _insert_request(uow: Unit, pending: Pending) -> None:
 async def _is_revoked(uow: Unit, serial: str) -> bool:
     query = select(revocations.c.serial).where(revocations.c.serial == serial)
     return (await uow.connection.execute(query)).first() is not None
-
-
-async def _locked(uow: Unit) -> Published:
-    """Return the lists with their row locked until the unit ends; SQLite's write transaction locks everything."""
-    await uow.connection.execute(select(crls.c.number).where(crls.c.authority == AUTHORITY).with_for_update())
-    return await published_in(uow)
-
-
-async def _held(uow: Unit) -> None:
-    """Keep the lists from changing until the unit ends; any number of units may hold them at once."""
-    await uow.connection.execute(select(crls.c.number).where(crls.c.authority == AUTHORITY).with_for_update(read=True))
-
-
-async def _every_revoked(uow: Unit) -> list[Revoked]:
-    query = select(revocations.c.serial, revocations.c.revoked_at, revocations.c.certname)
-    rows = await uow.connection.execute(query.order_by(revocations.c.revoked_at, revocations.c.serial))
-    return [Revoked(int(r.serial, 16), datetime.fromtimestamp(r.revoked_at, UTC), r.certname) for r in rows]
-
-
-async def _publish(uow: Unit, before: Published, build: Builder) -> None:
-    revoked = await _every_revoked(uow)
-    number = before.number + 1
-    # In a thread: fifty thousand entries take a third of a second, and this member answers others meanwhile.
-    own, infra, next_update = await asyncio.to_thread(build, revoked, number)
-    values = {
-        "number": number,
-        "own_pem": own,
-        "infra_pem": infra,
-        "updated_at": await _later(uow, before),
-        "next_update": next_update,
-    }
-    await uow.connection.execute(update(crls).where(crls.c.authority == AUTHORITY).values(**values))
-
-
-async def _later(uow: Unit, before: Published) -> float:
-    return max(await uow.now(), before.updated_at + _TICK_S)

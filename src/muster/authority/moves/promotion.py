@@ -15,8 +15,8 @@ from pathlib import Path
 
 from cryptography import x509
 
-from muster.authority.ledger.ledger import Revoked
-from muster.authority.moves.transfer import (
+from muster.authority.ledger.entries import Revoked
+from muster.authority.moves.directory import (
     CRL_LIMIT_BYTES,
     LARGEST_COUNTER,
     UNREADABLE,

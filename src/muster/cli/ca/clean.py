@@ -21,7 +21,7 @@ async def clean(place: Place, certnames: tuple[str, ...], dry_run: bool, as_json
     async with place.opened("On {signer}: puppetserver ca clean --certname NAME") as authority:
         if dry_run:
             return await each(authority, certnames, "clean", None, as_json=as_json)
-        missing = await authority.clean(certnames, actor=actor())
+        missing = await authority.certificates.clean(certnames, actor=actor())
     results = [
         {"name": n, "done": n not in missing, "sentence": "has no certificate" if n in missing else "cleaned"}
         for n in certnames

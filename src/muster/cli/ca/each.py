@@ -65,7 +65,7 @@ async def _foreseen(authority: PuppetCA, verb: str, name: str) -> None:
     from muster.authority.x509 import csr
     from muster.kernel.errors import Conflict, NotFound
 
-    known = await authority.status(name)
+    known = await authority.certificates.status(name)
     pem = known.pem.encode() if known else b""
     match verb, known.state if known else "none":
         case "clean", "none" | "requested":
@@ -75,7 +75,7 @@ async def _foreseen(authority: PuppetCA, verb: str, name: str) -> None:
         case "renew", "revoked":
             raise Conflict(f"The certificate of {name} is revoked")
         case "renew", _:
-            authority.judge_renewal(x509.load_pem_x509_certificate(pem))
+            authority.certificates.judge_renewal(x509.load_pem_x509_certificate(pem))
         case "sign" | "revoke", "none":
             raise NotFound("Invalid certificate subject.")
         case "sign", "signed" | "revoked":
@@ -87,4 +87,4 @@ async def _foreseen(authority: PuppetCA, verb: str, name: str) -> None:
         case "sign", _:
             request = csr.read(pem)
             csr.refuse_subject(request, name)
-            authority.judge(request)
+            authority.requests.judge(request)

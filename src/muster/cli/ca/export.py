@@ -40,7 +40,8 @@ async def export(place: Place, directory: Path, without_key: bool, dry_run: bool
         transfer.refuse_unless_free(directory)
         key_pem = None
         if not without_key:
-            key_pem = await asyncio.to_thread(custody.exported, settings.key, Issuer.read(chain), place.key_file)
+            holder = custody.named(settings.key, place.key_file)
+            key_pem = await asyncio.to_thread(holder.exported, Issuer.read(chain))
         result = {"directory": str(directory), "key": key_pem is not None, "dry_run": dry_run, "done": True}
         told = about_key(settings.key, place.key_file, without_key=without_key)
         if dry_run:

@@ -17,7 +17,7 @@ from muster.cli.ca.progress import progress
 from muster.cli.options import dry_run_option, json_option, print_json
 
 if TYPE_CHECKING:
-    from muster.authority.moves.transfer import Found
+    from muster.authority.moves.directory import Found
     from muster.authority.x509.profile import Issuer
 
 _PUPPETSERVER_PORT = 8140
@@ -54,13 +54,14 @@ async def import_(
     from muster.authority.keys import custody
     from muster.authority.ledger.ledger import Ledger
     from muster.authority.moves import transfer
+    from muster.authority.moves.directory import read_directory
     from muster.kernel.errors import MusterError
     from muster.kernel.names import shown
 
     settings = place.signing("Stop that puppetserver and set signer: any first.")
     asked = _asked_first(place, url)
     say = progress(quiet=as_json)
-    found = await asyncio.to_thread(transfer.read_directory, directory, now=datetime.now(UTC), progress=say)
+    found = await asyncio.to_thread(read_directory, directory, now=datetime.now(UTC), progress=say)
     unnamed = [shown(n) for n in found.infra if n not in settings.infra_hosts]
     if unnamed:
         found.notes.append(f"infra_inventory.txt names {', '.join(unnamed)}: authority.infra_hosts does not")
@@ -75,7 +76,7 @@ async def import_(
             if not although_it_answers:
                 await _refuse_while_it_answers(found.issuer, asked)
             given = directory / "ca_key.pem" if found.key is not None else None
-            key = custody.adopted(settings.key, found.issuer, place.key_file, given)
+            key = custody.named(settings.key, place.key_file).adopted(found.issuer, given)
             # In a thread: a signer process or a token may take long to answer.
             adopted = await asyncio.to_thread(stack.enter_context, key)
         except MusterError as e:
@@ -90,7 +91,7 @@ async def import_(
                 store, found, member=here(), key=adopted.key, crl_ttl_days=settings.crl_ttl_days,
                 infra_hosts=settings.infra_hosts, progress=say,
             )  # fmt: skip
-    holds = custody.holder(settings.key, place.key_file)
+    holds = custody.named(settings.key, place.key_file).where
     if settings.key.kind == "file":
         sentence = f"Taken over. Its key is in {holds}. {copied(settings.key)}"
     else:

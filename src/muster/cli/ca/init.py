@@ -30,7 +30,7 @@ async def init(place: Place, common_name: str | None, kind: str | None, days: in
     from muster.authority.x509.profile import COMMON_NAME_LIMIT
 
     settings = place.signing("Set signer: any first.")
-    holds = custody.holder(settings.key, place.key_file)
+    holds = custody.named(settings.key, place.key_file).where
     in_file = settings.key.kind == "file"
     if kind and not in_file:
         raise click.UsageError(f"--key is for a key that is made in a file; {holds} has its key already")

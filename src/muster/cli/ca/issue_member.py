@@ -40,7 +40,7 @@ async def issue_member(place: Place, member: str, output: Path, dry_run: bool, a
                 click.echo(sentence)
             return 0
         made = await host_files(authority, name, names)
-        crl = (await authority.lists()).pem
+        crl = (await authority.lists.served()).pem
     files = lay_out(output, name, made, bundle=authority.chain_pem, lists=crl)
     if not as_json:
         for file in files:

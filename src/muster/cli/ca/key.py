@@ -22,7 +22,7 @@ def about_key(key: AuthorityKey, default: Path, *, without_key: bool) -> str:
         return "Its key was left out: puppetserver does not start without ca_key.pem."
     if key.kind != "file":
         return (
-            f"Its key is missing: {custody.holder(key, default)} gives it to nobody. Put it there in PEM as ca_key.pem, "
-            "mode 0600, from where it was made; puppetserver starts with nothing else."
+            f"Its key is missing: {custody.named(key, default).where} gives it to nobody. Put it there in PEM as "
+            "ca_key.pem, mode 0600, from where it was made; puppetserver starts with nothing else."
         )
     return "Its ca_key.pem is not encrypted, because puppetserver knows no passphrase." if key.passphrase_file else ""

@@ -19,5 +19,5 @@ from muster.cli.options import dry_run_option, json_option
 async def reject(place: Place, certnames: tuple[str, ...], dry_run: bool, as_json: bool) -> int:
     """Throw the requests of CERTNAMES away."""
     async with place.opened("On {signer}: remove requests/NAME.pem from its CA directory, or in Foreman.") as authority:
-        do = None if dry_run else lambda n: authority.reject(n, actor=actor())
+        do = None if dry_run else lambda n: authority.requests.reject(n, actor=actor())
         return await each(authority, certnames, "reject", do, as_json=as_json)

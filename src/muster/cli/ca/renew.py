@@ -24,5 +24,5 @@ async def renew(place: Place, certnames: tuple[str, ...], ttl_days: int | None, 
     """
     ttl_s = ttl_days * 86_400 if ttl_days else None
     async with place.opened("There: clean the host's certificate, and let it ask anew.") as authority:
-        do = None if dry_run else lambda n: authority.renew_name(n, actor=actor(), ttl_s=ttl_s)
+        do = None if dry_run else lambda n: authority.certificates.renew_name(n, actor=actor(), ttl_s=ttl_s)
         return await each(authority, certnames, "renew", do, as_json=as_json)

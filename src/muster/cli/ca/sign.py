@@ -27,7 +27,9 @@ async def sign(
     if bool(certnames) == every:
         raise click.UsageError("Name who is signed, or use --all")
     async with place.opened("On {signer}: puppetserver ca sign --certname NAME") as authority:
-        names = [json.loads(s)["name"] for s in await authority.statuses("requested")] if every else certnames
+        names = (
+            [json.loads(s)["name"] for s in await authority.certificates.statuses("requested")] if every else certnames
+        )
         ttl_s = ttl_days * 86_400 if ttl_days else None
-        do = None if dry_run else lambda n: authority.sign(n, actor=actor(), ttl_s=ttl_s)
+        do = None if dry_run else lambda n: authority.requests.sign(n, actor=actor(), ttl_s=ttl_s)
         return await each(authority, names, "sign", do, as_json=as_json)

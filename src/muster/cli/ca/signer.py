@@ -67,14 +67,14 @@ async def _signer(
     import signal
     from datetime import timedelta
 
-    from muster.authority.keys import custody
+    from muster.authority.keys.file import in_file
     from muster.authority.keys.signable import Rules
     from muster.authority.keys.signer import Askers, serving
     from muster.kernel import log
 
     log.configure()
     askers = Askers.named(users, group)
-    key = custody.in_file(key_path, passphrase_file)
+    key = in_file(key_path, passphrase_file)
     issuer = _signers_issuer(ca_path, key_path, key)
     rules = Rules(issuer.certificate if issuer else None, timedelta(days=longest_days))
     stop = asyncio.Event()
@@ -88,7 +88,7 @@ async def _signer(
 
 def _signers_issuer(ca_path: Path | None, key_path: Path, key: CAKey) -> Issuer | None:
     """Return the issuer whose key a signer holds; None when nobody gave it the CA's certificate."""
-    from muster.authority.keys import custody
+    from muster.authority.keys.contract import checked
     from muster.authority.x509.profile import Issuer
     from muster.kernel.files import read_bounded
 
@@ -96,5 +96,5 @@ def _signers_issuer(ca_path: Path | None, key_path: Path, key: CAKey) -> Issuer 
     if ca_path is None and not path.exists():
         return None
     issuer = Issuer.read(read_bounded(path, what="CA bundle").decode("utf-8", "replace"))
-    custody.checked(key, issuer, str(key_path))
+    checked(key, issuer, str(key_path))
     return issuer

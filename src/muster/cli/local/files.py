@@ -45,4 +45,6 @@ async def found_puppet_ca(plan: Plan) -> None:
         if not key_place(plan.administrator, PUPPET_ADMIN).exists():
             async with opened(store, settings.authority, member="local", home=key_file.parent) as ca:
                 made = await host_files(ca, PUPPET_ADMIN, [PUPPET_ADMIN])
-                lay_out(plan.administrator, PUPPET_ADMIN, made, bundle=ca.chain_pem, lists=(await ca.lists()).pem)
+                lay_out(
+                    plan.administrator, PUPPET_ADMIN, made, bundle=ca.chain_pem, lists=(await ca.lists.served()).pem
+                )

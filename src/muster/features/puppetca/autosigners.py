@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
 from muster.authority.autosign import Autosign
 from muster.authority.x509 import csr
@@ -20,15 +20,12 @@ _log = logger("features")
 _FOLLOW_S = 2.0
 
 
-@asynccontextmanager
-async def opened(settings: PuppetCASettings, autosign: Autosign) -> AsyncIterator[Autosigner]:
+Opening = AbstractAsyncContextManager[Autosigner]
+
+
+def opened(settings: PuppetCASettings, autosign: Autosign) -> Opening:
     """Yield the autosigner the settings name; its file, if it has one, follows the list meanwhile."""
-    if settings.autosigner == "tokens":
-        yield Tokens(autosign, settings.token_ttl_min)
-        return
-    names = Hostnames(autosign, AutosignFile(settings.autosign_file) if settings.autosign_file else None)
-    async with names.following():
-        yield names
+    return AUTOSIGNERS[settings.autosigner](settings, autosign)
 
 
 class Hostnames:
@@ -150,3 +147,20 @@ class Tokens:
         except Rejected:
             return False
         return await self._autosign.takes_token(request)
+
+
+@asynccontextmanager
+async def _hostnames(settings: PuppetCASettings, autosign: Autosign) -> AsyncIterator[Autosigner]:
+    names = Hostnames(autosign, AutosignFile(settings.autosign_file) if settings.autosign_file else None)
+    async with names.following():
+        yield names
+
+
+def _tokens(settings: PuppetCASettings, autosign: Autosign) -> Opening:
+    return nullcontext(Tokens(autosign, settings.token_ttl_min))
+
+
+AUTOSIGNERS: Mapping[str, Callable[[PuppetCASettings, Autosign], Opening]] = {
+    "hostnames": _hostnames,
+    "tokens": _tokens,
+}

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from muster.edge.feature import Surroundings, said
-from muster.features.puppetca.contract import Autosigner, CAProvider, Certificate
+from muster.features.puppetca import providers
+from muster.features.puppetca.contract import Autosigner, CAProvider
 from muster.features.puppetca.settings import PuppetCASettings
 from muster.kernel.errors import Misconfigured, MusterError, NotFound, Rejected
 from muster.kernel.names import shown
 from muster.policy.chain import chained
 
 _CERTNAME = re.compile(r"[A-Za-z0-9_.-]{1,253}\Z")
-_STATES = {"signed": "valid", "requested": "pending"}
 _LEADING_NUMBER = re.compile(r"\s*\+?([0-9](?:_?[0-9]){0,19})")
-_MOMENT = "%Y-%m-%dT%H:%M:%SUTC"
 _LONGEST_TTL_MIN = 525_600
 
 
@@ -101,31 +99,6 @@ class PuppetCAFeature:
             raise said("Failed to validate CSR", e) from e
 
 
-def as_foreman_sees(status: Mapping[str, Any], now: datetime) -> Certificate:
-    """Return a CA's status object in Foreman's words."""
-    state = str(status.get("state", ""))
-    word = _STATES.get(state, state)
-    ends = status.get("not_after")
-    if word == "valid" and isinstance(ends, str) and _ended(ends, now):
-        word = "revoked"
-    serial = status.get("serial_number")
-    return Certificate(
-        name=str(status.get("name", "")),
-        state=word,
-        fingerprint=status.get("fingerprint"),
-        serial=serial if isinstance(serial, int) else None,
-        not_before=status.get("not_before"),
-        not_after=ends,
-    )
-
-
-def _ended(text: str, now: datetime) -> bool:
-    try:
-        return datetime.strptime(text, _MOMENT).replace(tzinfo=UTC) < now
-    except ValueError:
-        return False
-
-
 def _checked(certname: str) -> str:
     if not _CERTNAME.match(certname):
         raise Rejected(f"{shown(certname)} is no certname")
@@ -148,7 +121,7 @@ async def opened(settings: PuppetCASettings, around: Surroundings) -> AsyncItera
     from muster.authority.autosign import Autosign
     from muster.authority.reserved import Reserved
     from muster.cluster.file import Authority
-    from muster.features.puppetca import autosigners, providers
+    from muster.features.puppetca import autosigners
 
     if around.store is None:
         raise Misconfigured("The Puppet CA feature needs the cluster's store")

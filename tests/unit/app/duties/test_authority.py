@@ -161,7 +161,7 @@ async def test_a_certificate_revoked_by_anyone_is_replaced_with_the_next_beat(
     await process.kept()
     before = serial_shown(state)
     async with puppetca.member(store, home) as other:
-        await other.revoke(own_certname(MEMBER), actor="test")
+        await other.certificates.revoke(own_certname(MEMBER), actor="test")
     await process.kept(thoroughly=False)
     assert serial_shown(state) != before
     assert host.listeners.shown == ["puppetca", "puppetca"]
@@ -181,7 +181,7 @@ async def test_a_member_started_without_the_store_shows_its_certificate_and_serv
         process = opening(store, Authority(), home, tmp_path / "state")
         await process.kept()
         assert process.ca is not None
-        lists = await process.ca.lists()
+        lists = await process.ca.lists.served()
         await process.close()
     directory.rename(tmp_path / "away")
     async with opened(url, statement_timeout_s=1) as store:
@@ -190,7 +190,7 @@ async def test_a_member_started_without_the_store_shows_its_certificate_and_serv
         assert process.is_open
         assert "The store (sqlite" in process.trouble
         assert process.ca is not None
-        assert await process.ca.lists() == lists
+        assert await process.ca.lists.served() == lists
         await process.close()
 
 
@@ -232,7 +232,7 @@ async def test_a_signer_that_goes_is_noticed_within_a_few_beats_and_so_is_its_re
 async def test_a_signer_that_hangs_holds_up_no_beat_for_long_and_is_asked_once(
     store: Store, home: Path, tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("muster.authority.authority._PROOF_LIMIT_S", 0.1)
+    monkeypatch.setattr("muster.authority.keys.proof._LIMIT_S", 0.1)
     new, path = puppetca.new_ca(), place / "socket"
     process = opening(store, behind(path), home, tmp_path / "state")
     async with signer.serving(path, new.key):
@@ -257,7 +257,7 @@ async def test_a_key_in_a_file_is_not_tried(store: Store, home: Path, tmp_path: 
     await beats(process, 1)
     assert process.ca is not None
     signatures = 0
-    real = process.ca._key
+    real = process.ca._hand.key
 
     class Counted:
         def __getattr__(self, name: str) -> Any:
@@ -265,7 +265,9 @@ async def test_a_key_in_a_file_is_not_tried(store: Store, home: Path, tmp_path: 
             signatures += name == "sign"
             return getattr(real, name)
 
-    process.ca._key = cast(Any, Counted())
+    counted = cast(Any, Counted())
+    object.__setattr__(process.ca._hand, "key", counted)
+    process.ca._proof._key = counted
     await beats(process, 10)
     assert signatures == 0
     await process.close()
@@ -286,7 +288,9 @@ async def test_requests_that_wait_are_counted_and_noted_before_they_are_too_many
         for n in range(4):
             await process.kept()
             assert (process.notes, shown()) == ((), (n, 5))
-            await other.submit(f"n{n}.example.net", puppetca.agent(f"n{n}.example.net").csr, source="192.0.2.1")
+            await other.requests.submit(
+                f"n{n}.example.net", puppetca.agent(f"n{n}.example.net").csr, source="192.0.2.1"
+            )
         await process.kept()
         assert process.notes == ("4 certificate requests wait for an administrator, and 5 may",)
         assert (process.trouble, shown()) == ("", (4, 5))
@@ -334,5 +338,5 @@ async def test_a_clusters_names_are_reserved_at_its_members_ca(store: Store, hom
     await process.kept()
     assert process.ca is not None
     for name, signed in (("web01.example.net", True), ("smartproxy.example.net", False), (MEMBER, False)):
-        assert await process.ca.submit(name, puppetca.agent(name).csr, source="192.0.2.1") is signed
+        assert await process.ca.requests.submit(name, puppetca.agent(name).csr, source="192.0.2.1") is signed
     await process.close()

@@ -14,7 +14,7 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muster.authority.keys import custody
+from muster.authority.keys.contract import PROOF
 from muster.authority.keys.signable import Rules, judged
 from muster.authority.x509 import csr, profile
 from muster.authority.x509.profile import Issuer
@@ -84,7 +84,7 @@ def test_what_members_make_is_signed_and_said(kind: str) -> None:
     # A list of any length of life: agents before 7 never fetch another.
     listed = profile.signed_list(ca.issuer, ca.key, [(7, NOW)], number=9, now=NOW, ttl=timedelta(days=18_250))
     assert judge(listed.tbs_certlist_bytes, ca=ca) == "revocation list 9"
-    assert judge(custody.PROOF, ca=ca) is None
+    assert judge(PROOF, ca=ca) is None
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_a_new_cas_certificate_is_signed_while_no_other_is_known_and_for_the_own
     assert judge(certificate(issuer=OTHER.issuer.certificate.subject), Rules())
 
 
-@pytest.mark.parametrize("data", [b"", b"x", b"\x30", b"\x30\x00", custody.PROOF + b"?", b"\x30\x84\xff\xff\xff\xff"])
+@pytest.mark.parametrize("data", [b"", b"x", b"\x30", b"\x30\x00", PROOF + b"?", b"\x30\x84\xff\xff\xff\xff"])
 def test_what_is_neither_a_certificate_nor_a_list_is_refused(data: bytes) -> None:
     with pytest.raises(Rejected, match="neither a certificate nor a revocation list"):
         judge(data)

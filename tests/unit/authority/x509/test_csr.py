@@ -18,7 +18,7 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from muster.authority.authority import entry_of, pending_of
+from muster.authority.ledger.entries import entry_of, pending_of
 from muster.authority.x509 import csr, profile
 from muster.authority.x509.csr import CertificateRequest
 from muster.authority.x509.profile import crls_in

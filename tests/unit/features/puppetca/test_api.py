@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -19,7 +17,7 @@ from muster.features.puppetca.api import MOUNT
 from muster.features.puppetca.autosigners import Hostnames, Tokens
 from muster.features.puppetca.contract import Autosigner
 from muster.features.puppetca.providers.memory import MemoryCA
-from muster.features.puppetca.service import PuppetCAFeature, _minutes, as_foreman_sees
+from muster.features.puppetca.service import PuppetCAFeature, _minutes
 from muster.kernel.errors import MusterError, NotAcceptable, Unavailable
 from muster.kernel.secrets import Secret
 from muster.policy.chain import chained
@@ -236,17 +234,3 @@ async def test_what_is_no_request_is_not_validated(feature: Feature, way: str, b
     else:
         assert await feature.call("POST", "/autosign/*") == (200, "")
     assert await feature.call("POST", "/validate", body) == (404, "")
-
-
-@pytest.mark.parametrize(
-    ("status", "state"),
-    [
-        ({"state": "requested"}, "pending"),
-        ({"state": "signed", "not_after": "2099-01-01T00:00:00UTC"}, "valid"),
-        ({"state": "signed", "not_after": "2021-01-01T00:00:00UTC"}, "revoked"),
-        ({"state": "signed", "not_after": "some day"}, "valid"),
-        ({"state": "revoked", "not_after": "2099-01-01T00:00:00UTC"}, "revoked"),
-    ],
-)
-def test_states_are_told_in_foremans_words(status: dict[str, Any], state: str) -> None:
-    assert as_foreman_sees({"name": NAME, **status}, datetime(2026, 1, 1, tzinfo=UTC)).state == state

@@ -2,35 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 
 from muster.edge.feature import Surroundings
 from muster.features.dns.contract import DNSProvider
 from muster.features.dns.settings import DNSSettings
 from muster.kernel.errors import Misconfigured
 
+Opening = AbstractAsyncContextManager[DNSProvider]
 
-@asynccontextmanager
-async def opened(settings: DNSSettings, around: Surroundings) -> AsyncIterator[DNSProvider]:
+
+def opened(settings: DNSSettings, around: Surroundings) -> Opening:
     """Yield the provider the settings name.
 
     Raises:
         Misconfigured: its settings cannot work: a key file that cannot be read, a certificate that does not load.
     """
-    if settings.provider == "nsupdate":
-        from muster.features.dns.providers import nsupdate
+    return PROVIDERS[settings.provider](settings, around)
 
-        async with nsupdate.opened(settings.nsupdate, settings.ttl_s) as updater:
-            yield updater
-    elif settings.provider == "memory":
-        from muster.features.dns.providers.memory import MemoryDNS
 
-        yield MemoryDNS(settings.memory.zones)
-    elif settings.smart_proxy is not None:
-        from muster.features.dns.providers import smart_proxy
+def _nsupdate(settings: DNSSettings, _around: Surroundings) -> Opening:
+    from muster.features.dns.providers import nsupdate
 
-        async with smart_proxy.opened(settings.smart_proxy, around) as other:
-            yield other
-    else:
+    return nsupdate.opened(settings.nsupdate, settings.ttl_s)
+
+
+def _smart_proxy(settings: DNSSettings, around: Surroundings) -> Opening:
+    from muster.features.dns.providers import smart_proxy
+
+    if settings.smart_proxy is None:
         raise Misconfigured(f"DNS provider {settings.provider} has no settings")
+    return smart_proxy.opened(settings.smart_proxy, around)
+
+
+def _memory(settings: DNSSettings, _around: Surroundings) -> Opening:
+    from muster.features.dns.providers.memory import MemoryDNS
+
+    return nullcontext(MemoryDNS(settings.memory.zones))
+
+
+PROVIDERS: Mapping[str, Callable[[DNSSettings, Surroundings], Opening]] = {
+    "nsupdate": _nsupdate,
+    "smart_proxy": _smart_proxy,
+    "memory": _memory,
+}

@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 
 from muster.features.puppet.contract import PuppetProvider
 from muster.features.puppet.settings import PuppetSettings
 from muster.kernel.errors import Misconfigured
 
+Opening = AbstractAsyncContextManager[PuppetProvider]
 
-@asynccontextmanager
-async def opened(settings: PuppetSettings) -> AsyncIterator[PuppetProvider]:
+
+def opened(settings: PuppetSettings) -> Opening:
     """Yield the provider the settings name.
 
     Raises:
         Misconfigured: its settings cannot work.
     """
-    if settings.provider == "memory":
-        from muster.features.puppet.providers.memory import MemoryPuppet
+    return PROVIDERS[settings.provider](settings)
 
-        yield MemoryPuppet()
-    elif settings.puppetserver is not None:
-        from muster.features.puppet.providers import puppetserver
 
-        async with puppetserver.opened(settings.puppetserver, settings.classes_timeout_s) as server:
-            yield server
-    else:
+def _puppetserver(settings: PuppetSettings) -> Opening:
+    from muster.features.puppet.providers import puppetserver
+
+    if settings.puppetserver is None:
         raise Misconfigured(f"Puppet provider {settings.provider} has no settings")
+    return puppetserver.opened(settings.puppetserver, settings.classes_timeout_s)
+
+
+def _memory(_settings: PuppetSettings) -> Opening:
+    from muster.features.puppet.providers.memory import MemoryPuppet
+
+    return nullcontext(MemoryPuppet())
+
+
+PROVIDERS: Mapping[str, Callable[[PuppetSettings], Opening]] = {
+    "puppetserver": _puppetserver,
+    "memory": _memory,
+}

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from muster.authority.authority import PuppetCA
 from muster.features.puppetca.contract import Certificate
-from muster.features.puppetca.service import as_foreman_sees
+from muster.features.puppetca.status import as_foreman_sees
 from muster.kernel.errors import NotFound, Unavailable
 
 
@@ -20,23 +20,23 @@ class OwnCA:
 
     async def list(self) -> list[Certificate]:
         now = datetime.now(UTC)
-        return [as_foreman_sees(json.loads(s), now) for s in await self._open().statuses()]
+        return [as_foreman_sees(json.loads(s), now) for s in await self._open().certificates.statuses()]
 
     async def reached(self) -> None:
         await self._open().reached()
 
     async def sign(self, certname: str) -> None:
-        await self._open().sign(certname, actor="Foreman")
+        await self._open().requests.sign(certname, actor="Foreman")
 
     async def clean(self, certname: str) -> None:
         ca = self._open()
         # A request may be signed between two looks; its certificate must be revoked, not only removed: so it is the
         # request alone that goes, and where that is gone already, the next look meets the certificate.
-        while await ca.clean([certname], actor="Foreman"):
+        while await ca.certificates.clean([certname], actor="Foreman"):
             try:
-                await ca.reject(certname, actor="Foreman")
+                await ca.requests.reject(certname, actor="Foreman")
             except NotFound:
-                if await ca.status(certname) is None:
+                if await ca.certificates.status(certname) is None:
                     return
             else:
                 return

@@ -9,8 +9,8 @@ from typing import Any
 from urllib.parse import quote
 
 from muster.features.puppetca.contract import Certificate
-from muster.features.puppetca.service import as_foreman_sees
 from muster.features.puppetca.settings import PuppetserverSettings
+from muster.features.puppetca.status import as_foreman_sees
 from muster.foreman import smart_proxy as http
 from muster.foreman.answers import Answer
 from muster.kernel.errors import Conflict, Misconfigured, NotFound, Unavailable

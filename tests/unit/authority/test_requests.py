@@ -25,7 +25,7 @@ NODE = "node.example.net"
 
 
 async def ask(ca: PuppetCA, name: str, source: str = "192.0.2.1", **wishes: str | None) -> bool:
-    return await ca.submit(name, puppetca.agent(name, challenge=wishes.get("challenge")).csr, source=source)
+    return await ca.requests.submit(name, puppetca.agent(name, challenge=wishes.get("challenge")).csr, source=source)
 
 
 async def events(store: Store, name: str) -> list[tuple[str, str]]:
@@ -60,7 +60,7 @@ async def test_one_client_cannot_fill_the_limit(store: Store, home: Path) -> Non
         with pytest.raises(Rejected, match=r"n0\.example\.net already has a requested certificate"):
             await ask(ca, "n0.example.net", "2001:db8::1")
         await ask(ca, "n3.example.net", "2001:db8:0:1::1")
-        await ca.reject("n0.example.net", actor="test")
+        await ca.requests.reject("n0.example.net", actor="test")
         await ask(ca, "n4.example.net", "2001:db8::5")
         # Who asked is written down as it was.
         assert await events(store, "n4.example.net") == [("requested", "2001:db8::5")]
@@ -100,7 +100,7 @@ async def test_a_request_that_waits_too_long_is_thrown_away_and_the_host_may_ask
             await uow.connection.execute(old)
             await uow.connection.execute(young)
         await ca.keep_up()
-        assert await ca.status(NODE) is None
+        assert await ca.certificates.status(NODE) is None
         assert ca.waiting == 1
         assert (await events(store, NODE))[0] == ("expired", "")
         assert not await ask(ca, NODE)
@@ -131,8 +131,8 @@ async def test_a_host_that_its_name_was_given_to_is_not_kept_out_by_who_asked_fi
         if way == "file":
             names.write_text(f"{NODE}\n")
         host = puppetca.agent(NODE, challenge=token)
-        assert await ca.submit(NODE, host.csr, source="192.0.2.1")
-        made = x509.load_pem_x509_certificate((await ca.certificate(NODE)).encode())
+        assert await ca.requests.submit(NODE, host.csr, source="192.0.2.1")
+        made = x509.load_pem_x509_certificate((await ca.certificates.pem(NODE)).encode())
         assert made.public_key() == host.key.public_key()
         by = "autosign token" if token else "autosign hostnames"
         assert await events(store, NODE) == [("signed", by), ("superseded", by), ("requested", "192.0.2.66")]
@@ -149,9 +149,9 @@ async def test_a_request_of_its_own_that_waited_is_served_by_its_entry(store: St
     settings = Authority(autosign=("hostnames",), requests_per_minute=0)
     async with puppetca.member(store, home, settings) as ca:
         host = puppetca.agent(NODE)
-        assert not await ca.submit(NODE, host.csr, source="192.0.2.1")
+        assert not await ca.requests.submit(NODE, host.csr, source="192.0.2.1")
         await ca.autosign.add_host(NODE, by="Foreman")
-        assert await ca.submit(NODE, host.csr, source="192.0.2.1")
+        assert await ca.requests.submit(NODE, host.csr, source="192.0.2.1")
         assert await events(store, NODE) == [("signed", "autosign hostnames"), ("requested", "192.0.2.1")]
 
 
@@ -168,6 +168,6 @@ async def test_who_is_let_through_with_many_has_to_wait_behind_who_asked_first(
             await ca.autosign.add_host(entry, by="Foreman")
         with pytest.raises(Rejected, match="already has a requested certificate"):
             await ask(ca, NODE)
-        first = csr.read((await ca.request(NODE)).encode())
+        first = csr.read((await ca.requests.pem(NODE)).encode())
         assert first.name == NODE
         assert await events(store, NODE) == [("requested", "192.0.2.66")]
