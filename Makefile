@@ -28,10 +28,11 @@ test: setup packages-test ## Check everything and run all tests (MUSTER_NO_SKIPS
 chaos: setup packages-test ## Run the fault matrix for ROUNDS rounds with random seeds and print the table.
 	@$(RUN)/python -m tests.faults --rounds $(or $(ROUNDS),1) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-check: setup ## Lint, types, import floors, generated documents and requirements.
+check: setup ## Lint, types, circles of files, import floors, generated documents and requirements.
 	@$(RUN)/ruff check . && $(RUN)/ruff format --check --quiet .
 	@$(RUN)/mypy
-	@$(RUN)/lint-imports --no-logo 2>/dev/null | grep -E "KEPT|BROKEN|->" ; test $${PIPESTATUS[0]} -eq 0
+	@$(RUN)/python scripts/circles.py
+	@$(RUN)/lint-imports --no-logo 2>/dev/null | grep -E "KEPT|BROKEN|No cycles|->" ; test $${PIPESTATUS[0]} -eq 0
 	@$(RUN)/python docs/generate.py --check
 	@scripts/requirements --check
 
