@@ -31,6 +31,7 @@ from muster.authority.x509.certnames import PP_CLI_AUTH
 from muster.authority.x509.csr import CertificateRequest
 from muster.authority.x509.profile import CAKey, Issuer, crls_in
 from muster.cluster.file import Authority as Settings
+from muster.kernel import failpoints
 from muster.kernel.clock import Clock, SystemClock
 from muster.kernel.errors import Conflict, Denied, Misconfigured, MusterError, NotFound, Rejected, Unavailable
 from muster.kernel.files import replace_for_readers
@@ -538,7 +539,9 @@ class PuppetCA:
                 if self._pushed.get(path) == now:
                     continue
                 try:
+                    failpoints.before_commit("list-pushed")
                     await asyncio.to_thread(replace_for_readers, path, lists.pem)
+                    failpoints.after_commit("list-pushed")
                 except MusterError as e:
                     if self._unpushed.get(path) != str(e):
                         _log.error("A puppetserver's revocation list is stale", file=str(path), why=str(e))

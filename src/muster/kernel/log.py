@@ -22,6 +22,8 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TextIO
 
+from muster.kernel import failpoints
+
 if TYPE_CHECKING:
     import asyncio
 
@@ -284,6 +286,9 @@ def _configure(
         logger_factory=structlog.WriteLoggerFactory(file=sink),  # type: ignore[arg-type]
         cache_logger_on_first_use=False,
     )
+    if armed := failpoints.armed():
+        said = f"This process may end or fail on purpose ({failpoints.VARIABLE}); it is for tests alone"
+        structlog.get_logger(room="kernel").warning(said, at=armed)
 
 
 class Seldom:
