@@ -61,7 +61,10 @@ async def refuse_unless_new(store: Store, settings: Settings, founding: Founding
         with contextlib.ExitStack() as stack:
             await asyncio.to_thread(stack.enter_context, _held(settings.key, founding.key_file))
     elif founding.key_file.exists():
-        raise Conflict(f"{founding.key_file} exists; a new CA would overwrite another one's key; nothing was changed")
+        raise Conflict(
+            f"{founding.key_file} exists; a new CA would overwrite another one's key; nothing was changed. If it is no "
+            "CA's, because an earlier attempt was cut short, move it away and try again"
+        )
     else:
         # A small key tries the passphrase: the real one may take seconds to make.
         custody.encoded(ec.generate_private_key(ec.SECP256R1()), settings.key.passphrase_file)
