@@ -4,9 +4,11 @@ The search is that of Wing and Gong (1993) with Lowe's memory of what was tried:
 must precede is tried next; a pair of *calls done* and *state* that led nowhere is not tried again. Calls whose outcome is
 unknown may take place at any time after they began, or never.
 
-For n calls of one key of which at most c overlap at any moment, u were never answered and s states can be reached, that is
-at most n·2^c·2^u·s steps: linear in a long history, exponential in what was open at once. Calls that contradict each other
-are found in n such searches. A search that needs more than :data:`MOST` steps says so; it never guesses.
+A call that fits and leaves the state as it is (what was only asked, or refused) is taken at once: that it took place sooner
+never hindered another. For n calls of one key, of which at most c changes overlap at any moment and u of each of k kinds
+were never answered, with s states that can be reached, that is at most n·2^c·(u+1)^k·s steps: linear in a long history,
+exponential in what was changed at once. Calls that contradict each other are found in n such searches. A search that needs
+more than :data:`MOST` steps says so; it never guesses.
 """
 
 from __future__ import annotations
@@ -105,6 +107,13 @@ class _Search(Generic[State]):
         begun = sorted((model.since(c), c.number, c) for c in asked)
         self._answered = [(since, c) for since, _, c in begun if c.outcome != "unknown"]
         self._open = [(since, c) for since, _, c in begun if c.outcome == "unknown"]
+        # Of alike calls that were not answered the first to begin is taken first: any other choice only renames them.
+        last: dict[Hashable, int] = {}
+        self._after = [0] * len(self._open)
+        for number, (_, call) in enumerate(self._open):
+            kind = (call.operation, call.given)
+            self._after[number] = 1 << last[kind] if kind in last else 0
+            last[kind] = number
 
     def succeeds(self) -> bool:
         first = (0, 0, 0, self._model.start)
@@ -132,20 +141,27 @@ class _Search(Generic[State]):
                 limit = min(limit, self._answered[at][1].ended)
                 candidates.append(at)
             at += 1
+        candidates = [at for at in candidates if self._answered[at][0] <= limit]
+        for at in candidates:
+            if tuple(self._model.after(state, self._answered[at][1])) == (state,):
+                yield *_done(low, done, at), taken, state
+                return
         for number, (since, call) in enumerate(self._open):
-            if since <= limit and not taken >> number & 1:
+            if since <= limit and not taken >> number & 1 and taken & self._after[number] == self._after[number]:
                 for after in self._model.after(state, call):
                     yield low, done, taken | 1 << number, after
         # The first to begin is tried first: it is popped last in, first out.
         for at in reversed(candidates):
-            since, call = self._answered[at]
-            if since > limit:
-                continue
-            for after in self._model.after(state, call):
-                bits, start = done | 1 << (at - low), low
-                while bits & 1:
-                    bits, start = bits >> 1, start + 1
-                yield start, bits, taken, after
+            for after in self._model.after(state, self._answered[at][1]):
+                yield *_done(low, done, at), taken, after
+
+
+def _done(low: int, done: int, at: int) -> tuple[int, int]:
+    """Return how many calls are done without a gap once this one is, too, and which ones behind that."""
+    bits = done | 1 << (at - low)
+    while bits & 1:
+        bits, low = bits >> 1, low + 1
+    return low, bits
 
 
 def _core(model: Model[State], calls: Sequence[Call]) -> list[Call]:

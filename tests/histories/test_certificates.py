@@ -183,9 +183,23 @@ def test_a_long_history_is_judged_in_as_many_steps_as_it_has_calls() -> None:
     assert judged(MODEL, calls) == []
 
 
+def test_many_that_look_at_once_are_few_orders() -> None:
+    calls = [submit(0, 1), fetch(2, 3, 7), *(state(4, 50 + n, "signed") for n in range(60)), revoke(4, 60)]
+    assert judged(MODEL, calls) == []
+    assert judged(MODEL, [*calls, state(200, 201, "signed")])
+
+
+def test_many_alike_calls_that_were_not_answered_are_few_orders() -> None:
+    calls = [submit(0, 1), fetch(2, 3, 7), *(unknown(4 + n, "revoke") for n in range(60)), state(70, 71, "revoked")]
+    assert judged(MODEL, calls) == []
+    (found,) = judged(MODEL, [*calls, state(72, 73, "signed")])
+    assert found.fault == "revoked and served"
+
+
 def test_a_history_with_too_many_orders_is_not_guessed_at(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(judge, "MOST", 50)
-    calls = [*(unknown(0, "revoke") for _ in range(12)), submit(0, 1), fetch(2, 3, None)]
+    changes = [c for n in range(6) for c in (unknown(0, "submit", (f"k{n}", True)), unknown(0, "clean"))]
+    calls = [*changes, fetch(2, 3, 7, "no such key")]
     with pytest.raises(TooManyOrders, match="too many possible orders"):
         judged(MODEL, calls)
 
@@ -211,3 +225,54 @@ def test_what_was_done_one_after_another_is_possible_however_the_calls_overlappe
             wrong = state(last + 1, last + 2, "signed" if revoked else "revoked")
             (found,) = judged(MODEL, [*calls, wrong])
             assert found.fault == ("revoked and served" if revoked else "changed by nobody"), seed
+
+
+def possible_by_trial(calls: list[Call]) -> bool:
+    """Try every order of every choice of what took place."""
+    sure = [c for c in calls if c.outcome != "unknown"]
+    perhaps = [c for c in calls if c.outcome == "unknown"]
+    for count in range(len(perhaps) + 1):
+        for chosen in itertools.combinations(perhaps, count):
+            for order in itertools.permutations([*sure, *chosen]):
+                if any(b.ended < a.begun for a, b in itertools.combinations(order, 2)):
+                    continue
+                states = {MODEL.start}
+                for one in order:
+                    states = {after for before in states for after in MODEL.after(before, one)}
+                if states:
+                    return True
+    return False
+
+
+def drawn(chance: random.Random) -> Call:
+    """Return any call at any time, with any outcome."""
+    begun = chance.uniform(0, 6)
+    ended = begun + chance.uniform(0, 4)
+    match chance.randrange(9):
+        case 0 | 1:
+            return fetch(begun, ended, chance.choice((7, 7, 8, None)), chance.choice("kkl"))
+        case 2:
+            return listed(begun, ended, chance.random() < 0.5)
+        case 3:
+            return state(begun, ended, chance.choice(("signed", "revoked", NONE)))
+        case 4:
+            return call(begun, ended, chance.choice(("revoke", "clean")))
+        case 5:
+            return submit(begun, ended, chance.choice("kl"))
+        case 6:
+            return refused(begun, ended, "submit", ("k", True))
+        case 7:
+            return unknown(begun, chance.choice(("revoke", "clean")))
+    return unknown(begun, "submit", (chance.choice("kl"), True))
+
+
+def test_the_judge_says_what_trying_every_order_says() -> None:
+    said = []
+    for seed in range(400):
+        chance = random.Random(seed)
+        calls = [submit(0, 1)] if chance.random() < 0.8 else []
+        calls += [drawn(chance) for _ in range(6 - len(calls))]
+        expected = possible_by_trial(calls)
+        assert is_possible(MODEL, calls) is expected, [str(c) for c in calls]
+        said.append(expected)
+    assert 40 < sum(said) < 360, "both kinds were tried"
