@@ -48,13 +48,18 @@ def arm(text: str) -> None:
 
 
 def killed_at(member: Served, point: str, call: Callable[[], Any]) -> None:
-    """Have the member killed at a point of this call, which must not be answered; it runs again, unarmed, afterwards."""
-    member.kill()
-    member.start(f"{point}=kill")
+    """Have the member killed at a point of this call, which must not be answered; it runs again afterwards.
+
+    Before a commit means that after it is next, so it is armed for that at once.
+    """
+    if member.armed != f"{point}=kill":
+        member.kill()
+        member.start(f"{point}=kill")
     with pytest.raises(NoAnswer):
         call()
     member.died()
-    member.start()
+    step, place = point.split(".")
+    member.start(f"{step}.{AFTER}=kill" if place == BEFORE else "")
 
 
 def token_of(answer: tuple[int, str]) -> str:
@@ -131,6 +136,47 @@ def test_a_revocation_holds_from_its_commit_on_and_can_be_repeated(tmp_path: Pat
         killed_at(member, f"revoke.{AFTER}", lambda: member.change(HOST, "revoked"))
         assert (member.state(HOST), serial in member.listed()) == ("revoked", True)
         assert member.change(HOST, "revoked")[0] == 204
+
+
+def test_a_cleaned_name_is_revoked_and_free_at_once_or_neither(tmp_path: Path, url: str) -> None:
+    host = puppetca.agent(HOST)
+    with served.made(tmp_path, url, authority={"autosign": ["all"]}) as member:
+        member.start()
+        assert member.submit(HOST, host.csr)[0] == 200
+        serial = member.certificate(HOST)
+
+        def cleaned() -> tuple[int, str]:
+            body = json.dumps({"certnames": [HOST]}).encode()
+            return member.ask("PUT", "clean", body=body, by=member.administrator)
+
+        killed_at(member, f"revoke.{BEFORE}", cleaned)
+        assert (member.certificate(HOST), serial in member.listed()) == (serial, False)
+        killed_at(member, f"revoke.{AFTER}", cleaned)
+        assert (member.certificate(HOST), serial in member.listed()) == (None, True)
+        assert cleaned() == (200, f'The following certs do not exist and cannot be revoked: ["{HOST}"]')
+        assert member.submit(HOST, host.csr)[0] == 200
+
+
+def test_a_renewal_whose_answer_was_lost_is_given_again(tmp_path: Path, url: str) -> None:
+    host = puppetca.agent(HOST)
+    own = tmp_path / "agent.pem"
+    with served.made(tmp_path, url, authority={"autosign": ["all"], "allow_auto_renewal": True}) as member:
+        member.start()
+        assert member.submit(HOST, host.csr)[0] == 200
+        first = member.certificate(HOST)
+        own.write_bytes(member.ask("GET", f"certificate/{HOST}")[1].encode() + puppetca.key_pem(host.key))
+
+        def renewed() -> tuple[int, str]:
+            return member.ask("POST", "certificate_renewal", by=own)
+
+        killed_at(member, f"renew.{BEFORE}", renewed)
+        assert member.certificate(HOST) == first
+        killed_at(member, f"renew.{AFTER}", renewed)
+        second = member.certificate(HOST)
+        assert second not in (None, first)
+        status, pem = renewed()
+        assert (status, x509.load_pem_x509_certificate(pem.encode()).serial_number) == (200, second)
+        assert member.certificate(HOST) == second
 
 
 def test_a_rejection_by_a_command_that_dies_happened_or_not(tmp_path: Path, url: str) -> None:

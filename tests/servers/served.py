@@ -51,6 +51,7 @@ class Served:
     Attributes:
         authority: settings of its Puppet CA.
         features: of its cluster file.
+        armed: what its failpoints do.
     """
 
     directory: Path
@@ -60,6 +61,7 @@ class Served:
     address: str = "127.0.1.201"
     ports: dict[str, int] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
+    armed: str = ""
 
     @property
     def cluster_file(self) -> Path:
@@ -128,6 +130,7 @@ class Served:
     def begin(self, armed: str = "", *, module: str = "muster", also: Mapping[str, str] | None = None) -> None:
         """Start its process; ``armed`` is what its failpoints do, ``module`` what is run, ``also`` more environment."""
         assert self.process is None
+        self.armed = armed
         arguments = ["serve", "--cluster", str(self.cluster_file), "--pki", str(self.pki), "--member", MEMBER]
         with (self.directory / "serve.log").open("ab") as log:
             self.process = subprocess.Popen(
