@@ -6,7 +6,8 @@ import asyncio
 import itertools
 import ssl
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -63,6 +64,14 @@ class Answer:
 
     status: int
     body: bytes
+
+
+Recorded = Callable[[str, str], AbstractContextManager[Callable[[Answer], None]]]
+"""Takes down a call, ``submit`` or ``fetch``, of a name: the block makes it and passes on its answer."""
+
+
+def _unrecorded(_operation: str, _name: str) -> AbstractContextManager[Callable[[Answer], None]]:
+    return nullcontext(lambda _answer: None)
 
 
 @dataclass
@@ -173,7 +182,13 @@ async def signs(place: Place, requests: Sequence[tuple[str, bytes]], clients: in
 
 
 async def bootstrapped(
-    place: Place, requests: Sequence[tuple[str, bytes]], clients: int, *, made: Made | None = None, tries: int = 1
+    place: Place,
+    requests: Sequence[tuple[str, bytes]],
+    clients: int,
+    *,
+    made: Made | None = None,
+    tries: int = 1,
+    recorded: Recorded = _unrecorded,
 ) -> Made:
     """Bootstrap every name; a failure is written down, and tried again like an agent would when there are more tries."""
     out = made if made is not None else Made()
@@ -185,7 +200,7 @@ async def bootstrapped(
                 begun = time.perf_counter()
                 try:
                     async with asyncio.timeout(_TIMEOUT_S):
-                        out.certificates[name] = await _bootstrap(place, name, pem)
+                        out.certificates[name] = await _bootstrap(place, name, pem, recorded)
                 except (OSError, EOFError, TimeoutError, AssertionError, asyncio.LimitOverrunError) as e:
                     out.failed[name] = f"{type(e).__name__} {e}"
                 else:
@@ -199,7 +214,7 @@ async def bootstrapped(
     return out
 
 
-async def _bootstrap(place: Place, name: str, pem: bytes) -> bytes:
+async def _bootstrap(place: Place, name: str, pem: bytes, recorded: Recorded) -> bytes:
     """Make an agent's calls: the bundle believing anybody, the list, then request and certificate on one connection."""
     first = Place(place.host, place.port, place.name)
     await _once(first, first.context(), "certificate/ca")
@@ -207,10 +222,14 @@ async def _bootstrap(place: Place, name: str, pem: bytes) -> bytes:
     await _once(place, context, "certificate_revocation_list/ca")
     connection = await Connection.opened(place, context)
     try:
-        put = await connection.ask("PUT", f"certificate_request/{name}", pem)
+        with recorded("submit", name) as heard:
+            put = await connection.ask("PUT", f"certificate_request/{name}", pem)
+            heard(put)
         # 400 means to an agent that the name is known already: it goes on to fetch.
         assert put.status in (200, 400), f"PUT was answered {put.status} {put.body[:200]!r}"
-        got = await connection.ask("GET", f"certificate/{name}")
+        with recorded("fetch", name) as heard:
+            got = await connection.ask("GET", f"certificate/{name}")
+            heard(got)
         assert got.status == 200, f"GET was answered {got.status}"
         return got.body
     finally:

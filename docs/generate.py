@@ -31,6 +31,7 @@ from muster.edge import health, logs, metrics, root
 from muster.edge.feature import FOREMAN_PREFIXES
 from muster.edge.routes import Access, Mount
 from muster.features import manifests, settings_models
+from muster.kernel import failpoints
 from muster.kernel.errors import MusterError
 from muster.kernel.names import FQDN
 from muster.kernel.rings import LogRecord, LogRings
@@ -283,6 +284,22 @@ def errors_page() -> str:
     )
 
 
+def failpoints_page() -> str:
+    """Return every durable step."""
+    return "\n".join(
+        [
+            _WRITTEN,
+            "# Failpoints\n",
+            "For tests alone. Each durable step has two places, `STEP.before-commit` and `STEP.after-commit`, at which a\n"
+            "process ends or fails when its environment said so as it started:\n"
+            f"`{failpoints.VARIABLE}=sign.after-commit=kill@3`, several separated by commas. Otherwise a place\n"
+            "does nothing. An armed process says so in its log, and nothing but the environment arms one.\n",
+            _table(("step", "what becomes durable"), [(f"`{k}`", v) for k, v in failpoints.STEPS.items()]),
+            _table(("action", "does"), [(f"`{k}`", v) for k, v in failpoints.ACTIONS.items()]),
+        ]
+    )
+
+
 def _tree(kind: type[MusterError], depth: int) -> Iterator[tuple[int, type[MusterError]]]:
     yield depth, kind
     for below in kind.__subclasses__():
@@ -326,6 +343,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "routes.md": routes_page,
     "commands.md": commands_page,
     "errors.md": errors_page,
+    "failpoints.md": failpoints_page,
     "cluster.schema.json": schema_page,
 }
 

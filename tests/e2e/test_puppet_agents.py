@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 import yaml
-from bench.bootstraps import Connection, Made, Place, Requests, bootstrapped
+from bench.bootstraps import Answer, Connection, Made, Place, Requests, bootstrapped
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -29,6 +29,9 @@ from muster.authority.ledger.entries import serial_text
 from muster.authority.x509.profile import crls_in
 from muster.cli.local.plan import ADDRESS, PUPPET_ADMIN
 from muster.kernel.files import write_atomically
+from tests.histories.certificates import NONE, Certificates, shared_serials
+from tests.histories.history import History
+from tests.histories.judge import judged
 from tests.servers import local as clusters
 from tests.servers import puppetca, puppetserver
 from tests.servers.agents import Puppet
@@ -37,6 +40,7 @@ from tests.servers.local import Local, say, until
 pytestmark = pytest.mark.anyio
 
 _PACE_S = 0.1
+_LOOK_S = 0.5
 
 
 @pytest.fixture(scope="module")
@@ -309,11 +313,13 @@ class Revocations:
 
     Attributes:
         acknowledged: when each was, by name.
+        history: takes down every call.
         unanswered: how many calls had no answer, or another one.
         left: administrators that are not done.
     """
 
     local: Local
+    history: History
     acknowledged: dict[str, float] = field(default_factory=dict)
     unanswered: int = 0
     left: int = 0
@@ -326,8 +332,13 @@ class Revocations:
                 await asyncio.sleep(_PACE_S)
             while not over.is_set() and name not in self.acknowledged:
                 try:
-                    if await revoke(self.local, name) == 204:
-                        self.acknowledged[name] = time.monotonic()
+                    with self.history.call("an administrator", "revoke", name) as heard:
+                        status = await revoke(self.local, name)
+                        if status == 204:
+                            self.acknowledged[name] = time.monotonic()
+                            heard.ok()
+                        elif status in (404, 409):
+                            heard.refused()
                 except (OSError, HTTPException):
                     pass
                 self.unanswered += name not in self.acknowledged
@@ -344,6 +355,40 @@ class Revocations:
         await until(more, f"{count} more revocations are acknowledged")
 
 
+@contextlib.contextmanager
+def recorded_in(history: History, key: str, operation: str, name: str) -> Iterator[Callable[[Answer], None]]:
+    """Take down an agent's call; its name is autosigned."""
+    with history.call("an agent", operation, name, (key, True) if operation == "submit" else None) as said:
+
+        def heard(answer: Answer) -> None:
+            if operation == "submit" and answer.status == 200:
+                said.ok()
+            elif operation == "submit" and answer.status == 400:
+                said.refused()
+            elif operation == "fetch" and answer.status == 404:
+                said.ok(NONE)
+            elif operation == "fetch" and answer.status == 200:
+                found = x509.load_pem_x509_certificate(answer.body)
+                said.ok((found.serial_number, key_of(found).hex()))
+
+        yield heard
+
+
+async def lists_read(local: Local, history: History, member: str, made: Made, over: asyncio.Event) -> None:
+    """Read a member's revocation list again and again, and take down what it says of those somebody wants revoked."""
+    while not over.is_set():
+        begun, known = history.at(), dict(made.certificates)
+        with contextlib.suppress(OSError, HTTPException, AssertionError):
+            status, text = await asyncio.to_thread(asked, local, "certificate_revocation_list/ca", member=member)
+            assert status == 200, text
+            listed = revoked_in(text)
+            wanted = {c.key for c in history.calls if c.operation == "revoke"}
+            for name, pem in known.items():
+                if (serial := serial_in(pem)) in listed or name in wanted:
+                    history.note(f"a reader of {member}", "listed", name, serial, serial in listed, begun)
+        await asyncio.sleep(_LOOK_S)
+
+
 async def test_of_five_hundred_bootstraps_and_revocations_under_killed_members_nothing_acknowledged_is_lost(
     local: Local,
 ) -> None:
@@ -351,7 +396,9 @@ async def test_of_five_hundred_bootstraps_and_revocations_under_killed_members_n
     await administrator(local)
     requests = Requests("killed").take(500)
     names = [n for n, _ in requests]
-    made, revocations, over = Made(), Revocations(local), asyncio.Event()
+    history = History()
+    made, revocations, over = Made(), Revocations(local, history), asyncio.Event()
+    key = key_of(x509.load_pem_x509_csr(requests[0][1])).hex()
     kills: list[float] = []
 
     async def kill() -> None:
@@ -370,9 +417,10 @@ async def test_of_five_hundred_bootstraps_and_revocations_under_killed_members_n
     begun = time.monotonic()
     # Six hosts and two administrators at a time; every other host is revoked.
     await asyncio.gather(
-        bootstrapped(place(local), requests, 6, made=made, tries=40),
+        bootstrapped(place(local), requests, 6, made=made, tries=40, recorded=partial(recorded_in, history, key)),
         revocations.of(names[0::4], made, over),
         revocations.of(names[2::4], made, over),
+        *(lists_read(local, history, member, made, over) for member in local.names),
         kill(),
     )
     took = time.monotonic() - begun
@@ -404,6 +452,15 @@ async def test_of_five_hundred_bootstraps_and_revocations_under_killed_members_n
     assert own.is_signature_valid(ca.public_key())  # type: ignore[arg-type]
     assert {given[n] for n in acknowledged} <= {entry.serial_number for entry in own}
     assert {serial_text(entry.serial_number) for entry in own} == kept
+    # And no answer of all these calls contradicts another.
+    begun = history.at()
+    for name, found in {r["name"]: r for r in (await local.cli("ca", "list", "--json")).json}.items():
+        if name in made.certificates:
+            history.note("muster ca list", "state", name, None, found["state"], begun)
+    unanswered = sum(c.outcome == "unknown" for c in history.calls)
+    say(f"{len(history.calls)} calls judged, {unanswered} of them not answered")
+    assert [str(f) for f in judged(Certificates(), history.calls)] == []
+    assert shared_serials(history.calls) == []
 
 
 async def test_without_its_store_the_ca_serves_its_bundle_and_list_and_signs_again_by_itself(

@@ -235,7 +235,7 @@ class BalancerProcess:
     async def leave(self) -> None:
         """Let the store know that this HAProxy has ended and holds no connection, so that nobody waits for it."""
         with contextlib.suppress(MusterError, TimeoutError):
-            async with asyncio.timeout(_LAST_BEAT_S), self.store.write() as uow:
+            async with asyncio.timeout(_LAST_BEAT_S), self.store.write("observation-ended") as uow:
                 await told(uow, Observation(self.which.name))
 
     async def beat(self, *, asked: bool = False) -> None:
@@ -287,7 +287,7 @@ class BalancerProcess:
 
     async def _beat_in_store(self, seen: Observation) -> None:
         try:
-            async with self.store.write() as uow:
+            async with self.store.write("observation") as uow:
                 await told(uow, replace(seen, refused=self._refused.why if self._refused is not None else ""))
                 lives = await lives_in(uow)
             self._lives = lives

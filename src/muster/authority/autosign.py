@@ -144,7 +144,7 @@ class Autosign:
         refuse_unless_entry(certname)
         dialect = postgresql if self._store.dialect == "postgresql" else sqlite
         statement = dialect.insert(autosign_hosts).values(certname=certname, added_at=store_now(), by=by)
-        async with self._store.write() as uow:
+        async with self._store.write("autosign-entry") as uow:
             await uow.connection.execute(statement.on_conflict_do_nothing(index_elements=["certname"]))
 
     async def remove_host(self, certname: str) -> None:
@@ -155,7 +155,7 @@ class Autosign:
             Rejected: no list could hold it.
         """
         refuse_unwritable(certname)
-        async with self._store.write() as uow:
+        async with self._store.write("autosign-entry-gone") as uow:
             gone = delete(autosign_hosts).where(autosign_hosts.c.certname == certname)
             if (await uow.connection.execute(gone)).rowcount == 0:
                 raise NotFound(f"{certname} is not on the autosign list")
@@ -168,7 +168,7 @@ class Autosign:
         """
         refuse_unless_hostname(certname)
         key = await self._token_key()
-        async with self._store.write() as uow:
+        async with self._store.write("token") as uow:
             expires_at = await uow.now() + ttl_s
             claims = {"certname": certname, "exp": int(expires_at), "jti": secrets.token_urlsafe(_ID_BYTES)}
             token = jwt.encode(claims, key, algorithm=_ALGORITHM)
@@ -189,7 +189,7 @@ class Autosign:
             Rejected: none could be for such a name.
         """
         refuse_unwritable(certname)
-        async with self._store.write() as uow:
+        async with self._store.write("token-gone") as uow:
             gone = delete(autosign_tokens).where(
                 autosign_tokens.c.certname == certname, autosign_tokens.c.used_at.is_(None)
             )
@@ -217,7 +217,7 @@ class Autosign:
             .where(autosign_tokens.c.id == identity, autosign_tokens.c.used_at.is_(None))
             .values(used_at=store_now())
         )
-        async with self._store.write() as uow:
+        async with self._store.write("token-use") as uow:
             return (await uow.connection.execute(used)).rowcount == 1
 
     async def _token(self, request: CertificateRequest) -> str | None:

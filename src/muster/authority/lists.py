@@ -18,6 +18,7 @@ from muster.authority.ledger.entries import Revoked
 from muster.authority.ledger.lookup import Published
 from muster.authority.x509 import profile
 from muster.authority.x509.profile import crls_in
+from muster.kernel import failpoints
 from muster.kernel.errors import MusterError, Rejected, Unavailable
 from muster.kernel.files import replace_for_readers
 from muster.kernel.log import logger
@@ -187,7 +188,9 @@ class RevocationLists:
                 if self._pushed.get(path) == now:
                     continue
                 try:
+                    failpoints.before_commit("list-pushed")
                     await asyncio.to_thread(replace_for_readers, path, lists.pem)
+                    failpoints.after_commit("list-pushed")
                 except MusterError as e:
                     if self._unpushed.get(path) != str(e):
                         _log.error("A puppetserver's revocation list is stale", file=str(path), why=str(e))

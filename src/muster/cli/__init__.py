@@ -15,6 +15,7 @@ from typing import NoReturn
 import click
 
 from muster.cli.options import CommandFiles, one_line
+from muster.kernel import failpoints
 from muster.kernel.errors import MusterError
 from muster.kernel.settings import InvalidSettings
 from muster.version import VERSION
@@ -96,6 +97,7 @@ def muster() -> None:
 def main() -> None:
     """Run the command line and exit with a documented code."""
     try:
+        failpoints.arm(os.environ)
         result = muster.main(standalone_mode=False)
         sys.exit(result if isinstance(result, int) else 0)
     except click.exceptions.Abort:

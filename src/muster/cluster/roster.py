@@ -146,7 +146,7 @@ class Roster:
         values = {**asdict(report), "heartbeat_at": store_now()}
         if first:
             values["started_at"] = store_now()
-        async with self._store.write() as uow:
+        async with self._store.write("beat") as uow:
             changed = await uow.connection.execute(
                 update(members)
                 .where(members.c.name == report.name)
@@ -194,7 +194,7 @@ class Roster:
 
         from muster.store.tables import store_now, wishes
 
-        async with self._store.write() as uow:
+        async with self._store.write("wish") as uow:
             before = await _wish(uow, member)
             if expected is not None and before.version != expected:
                 raise Conflict(f"{before.by} wished {member} to be {before.target} meanwhile ({before.reason})")

@@ -94,7 +94,7 @@ class Steward:
         """Write every step in one unit: what was decided together lands together, or not at all."""
         if not decision.commands or self._lease is None:
             return
-        async with self._store.write() as uow:
+        async with self._store.write("life") as uow:
             await self._leases.fence(uow, self._lease)
             for step in decision.commands:
                 await changed(uow, step.member, step.state, reason=step.reason, expected=step.version)
@@ -110,7 +110,7 @@ class Steward:
             return
         before = await Documents(self._store).read(MINUTES)
         try:
-            async with self._store.write() as uow:
+            async with self._store.write("minutes") as uow:
                 await self._leases.fence(uow, self._lease)
                 await replaced(uow, before, content, by=self._holder)
         except Conflict:

@@ -74,7 +74,7 @@ class Timeline:
         # By number, too: what a busy member leaves for long would crowd the others out of the answer.
         trimming = self._beats % _TRIM_EVERY == 0 or self._since_trim + len(rows) >= self.buffer
         try:
-            async with self.store.write() as uow:
+            async with self.store.write("log") as uow:
                 # In parts: between them the loop serves calls.
                 for start in range(0, len(rows), _PER_STATEMENT):
                     await uow.connection.execute(insert(log_records), rows[start : start + _PER_STATEMENT])

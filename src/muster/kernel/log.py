@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
+from muster.kernel import failpoints
 from muster.kernel.rings import RANKS, LogRecord, LogRings
 
 if TYPE_CHECKING:
@@ -149,6 +150,9 @@ def _configure(
         logger_factory=structlog.WriteLoggerFactory(file=sink),  # type: ignore[arg-type]
         cache_logger_on_first_use=False,
     )
+    if armed := failpoints.armed():
+        said = f"This process may end or fail on purpose ({failpoints.VARIABLE}); it is for tests alone"
+        structlog.get_logger(room="kernel").warning(said, at=armed)
 
 
 class Seldom:

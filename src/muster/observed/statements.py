@@ -42,7 +42,7 @@ class Statements:
 
         name = f"{_PREFIX}{member}"
         values = {"content": brief(facts), "changed_at": store_now(), "changed_by": member}
-        async with self._store.write() as uow:
+        async with self._store.write("statement") as uow:
             changed = await uow.connection.execute(
                 update(documents).where(documents.c.name == name).values(**values, version=documents.c.version + 1)
             )

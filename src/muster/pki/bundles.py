@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
+from muster.kernel import failpoints
 from muster.kernel.errors import Conflict, Rejected, Unavailable
 from muster.kernel.files import make_directory, read_bounded, write_atomically
 from muster.kernel.names import FQDN, ip_address, shown
@@ -165,7 +166,9 @@ def write(bundle: Bundle, directory: Path) -> BundlePaths:
         write_atomically(version / "cert.pem", bundle.certificate_pem, like=like)
     write_atomically(version / "ca.pem", bundle.chain_pem, like=like)
     previous = _current(at.directory)
+    failpoints.before_commit("bundle")
     _point(at.directory, version)
+    failpoints.after_commit("bundle")
     _forget(versions, keep={version.name, previous})
     return at
 

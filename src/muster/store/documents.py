@@ -46,7 +46,7 @@ class Documents:
             Conflict: somebody changed it meanwhile; nothing was changed.
             Unavailable: the store did not answer.
         """
-        async with self._store.write() as uow:
+        async with self._store.write("document") as uow:
             return await replaced(uow, before, content, by=by)
 
     async def forget(self, name: str, *, by: str) -> bool:

@@ -19,6 +19,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyErro
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from muster.kernel import failpoints
 from muster.kernel.clock import Clock, SystemClock
 from muster.kernel.errors import Conflict, Misconfigured, MusterError, Rejected, Unavailable
 from muster.kernel.log import logger
@@ -112,17 +113,18 @@ class Store:
         """
         return self._unit(writing=False)
 
-    def write(self, *, limit_s: float | None = None) -> AbstractAsyncContextManager[Unit]:
+    def write(self, step: str = "", *, limit_s: float | None = None) -> AbstractAsyncContextManager[Unit]:
         """Open a unit whose changes land together at its end, or, when an exception leaves it, not at all.
 
-        ``limit_s`` is for what is long by nature; each statement has its own limit all the same.
+        ``step`` names it among the durable steps (:mod:`muster.kernel.failpoints`); only tests may leave it out. ``limit_s``
+        is for what is long by nature; each statement has its own limit all the same.
 
         Raises:
             Conflict: a row by that key exists, or a constraint forbids the change; nothing was changed.
             Rejected: a value does not fit its column; nothing was changed.
             Unavailable: as :meth:`read`; when the answer to the commit was lost, whether it landed is unknown.
         """
-        return self._unit(writing=True, limit_s=limit_s)
+        return self._unit(writing=True, step=step, limit_s=limit_s)
 
     async def ping(self) -> None:
         """Return when the database has answered a real question.
@@ -168,14 +170,18 @@ class Store:
             raise Unavailable(f"The store ({self.shown}) {schema.lack(found)}")
         async with self._transaction(writing=True, limit_s=_MIGRATION_LIMIT_S) as uow:
             now = await uow.connection.run_sync(schema.upgrade, timeout_s=_MIGRATION_LIMIT_S)
+            failpoints.before_commit("migration")
+        failpoints.after_commit("migration")
         _log.info(f"The store ({self.shown}) has schema {now}")
         return now
 
     @asynccontextmanager
-    async def _unit(self, *, writing: bool, limit_s: float | None = None) -> AsyncIterator[Unit]:
+    async def _unit(self, *, writing: bool, step: str = "", limit_s: float | None = None) -> AsyncIterator[Unit]:
         await self.prepare()
         async with self._transaction(writing=writing, limit_s=limit_s or self._limit_s) as uow:
             yield uow
+            failpoints.before_commit(step)
+        failpoints.after_commit(step)
         self._recovered()
 
     @asynccontextmanager

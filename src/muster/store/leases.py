@@ -73,7 +73,7 @@ class Leases:
             )
             .returning(*_columns())
         )
-        async with self._store.write() as uow:
+        async with self._store.write("lease") as uow:
             row = (await uow.connection.execute(statement)).one_or_none()
         return _lease(row) if row is not None else None
 
@@ -93,7 +93,7 @@ class Leases:
             .values(expires_at=store_now() + ttl_s)
             .returning(*_columns())
         )
-        async with self._store.write() as uow:
+        async with self._store.write("lease-renewed") as uow:
             row = (await uow.connection.execute(statement)).one_or_none()
         if row is None:
             raise Conflict(f"Renewing lease {lease.name} of {lease.holder}, epoch {lease.epoch}, failed: it is lost")
@@ -106,7 +106,7 @@ class Leases:
         from muster.store.tables import leases, store_now
 
         statement = update(leases).where(*_still(lease)).values(holder=None, expires_at=store_now())
-        async with self._store.write() as uow:
+        async with self._store.write("lease-resigned") as uow:
             await uow.connection.execute(statement)
 
     async def held(self, name: str) -> Lease | None:

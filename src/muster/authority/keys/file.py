@@ -58,7 +58,10 @@ class KeyFile:
 
     def refuse_unless_new(self) -> None:
         if self.path.exists():
-            raise Conflict(f"{self.path} exists; a new CA would overwrite another one's key; nothing was changed")
+            raise Conflict(
+                f"{self.path} exists; a new CA would overwrite another one's key; nothing was changed. If it is no "
+                "CA's, because an earlier attempt was cut short, move it away and try again"
+            )
         # A small key tries the passphrase: the real one may take seconds to make.
         encoded(ec.generate_private_key(ec.SECP256R1()), self.passphrase_file)
 

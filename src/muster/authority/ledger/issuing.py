@@ -143,7 +143,7 @@ class Issuing:
             one.end(refusal)
 
     async def _committed(self, some: Sequence[Issue]) -> list[Conflict | None]:
-        async with self._store.write() as uow:
+        async with self._store.write("sign") as uow:
             waiting = await _waiting(uow, some)
             refusals = await _judged(uow, some, waiting)
             told = {i.certname: _told(i, waiting.get(i.certname)) for i in some}

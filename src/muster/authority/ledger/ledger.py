@@ -82,7 +82,7 @@ class Ledger:
         Raises:
             Conflict: there is a CA already; nothing was changed.
         """
-        async with self._store.write() as uow:
+        async with self._store.write("found") as uow:
             await refuse_unless_empty(uow)
             values = {"id": AUTHORITY, "chain_pem": chain_pem, "created_at": store_now()}
             await uow.connection.execute(insert(authorities).values(**values))
@@ -126,7 +126,7 @@ class Ledger:
         Raises:
             Conflict: the name has a certificate or a request, or too many requests wait; nothing was changed.
         """
-        async with self._store.write() as uow:
+        async with self._store.write("request") as uow:
             waiting = await waiting_in(uow)
             if waiting >= limit:
                 raise Conflict(f"{waiting} certificate requests wait for an administrator already; no more are taken")
@@ -159,7 +159,7 @@ class Ledger:
             # Nearly always none: only then is anybody kept from writing.
             if (await uow.connection.execute(select(requests.c.certname).where(late).limit(1))).first() is None:
                 return 0
-        async with self._store.write() as uow:
+        async with self._store.write("expire") as uow:
             gone = await uow.connection.execute(delete(requests).where(late).returning(requests.c.certname))
             names = list(gone.scalars())
             if names:
@@ -197,7 +197,7 @@ class Ledger:
             Conflict: the old one is revoked or no longer live; nothing was changed.
         """
         old = serial_text(old_serial)
-        async with self._store.write() as uow:
+        async with self._store.write("renew") as uow:
             # Or a revocation of the name at the same moment would miss the new one.
             await held(uow)
             if await _is_revoked(uow, old):
@@ -219,12 +219,12 @@ class Ledger:
         async with self._store.read() as uow:
             if (await uow.connection.execute(select(audit.c.id).where(*told).limit(1))).first() is not None:
                 return
-        async with self._store.write() as uow:
+        async with self._store.write("refuse") as uow:
             await self.record(uow, _REFUSED, certname, serial=serial, actor=actor)
 
     async def replace(self, entry: Entry, *, actor: str) -> None:
         """Write a certificate down in place of whatever is live under its name, which stays valid; its request goes."""
-        async with self._store.write() as uow:
+        async with self._store.write("replace") as uow:
             # Or a revocation of the name at the same moment would miss the new one.
             await held(uow)
             await took_turn(uow, [entry.certname])
@@ -244,7 +244,7 @@ class Ledger:
         """
         names = list(dict.fromkeys(certnames))
         refuse_unwritable(*names)
-        async with self._store.write() as uow:
+        async with self._store.write("revoke") as uow:
             published = await locked(uow)
             now = await uow.now()
             live: set[str] = set()
@@ -272,7 +272,7 @@ class Ledger:
 
     async def republish(self, *, build: Builder, before: float, outdated: Outdated | None = None) -> bool:
         """Publish the lists anew when they end before that moment, or are ``outdated``; whether it was done."""
-        async with self._store.write() as uow:
+        async with self._store.write("list") as uow:
             published = await locked(uow)
             if published.next_update >= before and (
                 outdated is None or not await asyncio.to_thread(outdated, await every_revoked_in(uow), published)
@@ -289,7 +289,7 @@ class Ledger:
             NotFound: there is neither.
         """
         refuse_unwritable(certname)
-        async with self._store.write() as uow:
+        async with self._store.write("remove") as uow:
             if not await self._removed(uow, [certname], actor):
                 raise NotFound(f"{certname} has neither a certificate nor a request")
 
@@ -300,7 +300,7 @@ class Ledger:
             NotFound: there is none.
         """
         refuse_unwritable(certname)
-        async with self._store.write() as uow:
+        async with self._store.write("reject") as uow:
             gone = delete(requests).where(requests.c.certname == certname)
             if (await uow.connection.execute(gone)).rowcount == 0:
                 raise NotFound(f"{certname} has no certificate request")
@@ -343,7 +343,7 @@ class Ledger:
         Raises:
             Conflict: somebody else did meanwhile.
         """
-        async with self._store.write() as uow:
+        async with self._store.write("ancestors") as uow:
             before = await locked(uow)
             if before.ancestors_pem != expected:
                 raise Conflict("Somebody replaced the ancestors' lists meanwhile")

@@ -63,7 +63,7 @@ async def take_over(
         own = made(entries)
     assert own.next_update_utc is not None  # noqa: S101 - one without was made anew
     short = profile.pem_of(made([e for e in entries if names.get(e[0]) in infra_hosts])) if infra_hosts else ""
-    async with store.write(limit_s=_IMPORT_LIMIT_S) as uow:
+    async with store.write("import", limit_s=_IMPORT_LIMIT_S) as uow:
         await refuse_unless_empty(uow)
         await uow.connection.execute(
             insert(authorities).values(

@@ -1,0 +1,201 @@
+"""Failpoints: every durable step has a name before and after its commit, where a test may end or fail the process.
+
+A step promises that what was acknowledged is never lost, and can break that promise between two lines only. So each unit of
+work, and each file that others rely on, bears a name of :data:`STEPS` and passes two places: ``NAME.before-commit`` and
+``NAME.after-commit``. A process is armed by its environment alone, read once when it starts::
+
+    MUSTER_FAILPOINTS=sign.after-commit=kill@3,revoke.before-commit=error
+
+An armed process says so in its log. Nothing else can arm one: no setting, no call, no file.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from muster.kernel.errors import Misconfigured, Unavailable
+
+VARIABLE = "MUSTER_FAILPOINTS"
+
+STEPS: Mapping[str, str] = {
+    "migration": "the store's schema is made or brought up to date",
+    "found": "an empty Puppet CA is written into the store",
+    "import": "another CA's ledger is written into the store",
+    "request": "a certificate request is filed for an administrator",
+    "sign": "the certificates of one batch are written down: with each goes its request, or another's that it supersedes,"
+    " and its token is used up",
+    "renew": "a renewed certificate is written down in place of the live one",
+    "replace": "a member's own certificate is written down in place of the live one",
+    "revoke": "the certificates of some names are revoked, with the list that says so; for a clean, they are removed, too",
+    "remove": "a name's certificate and request are removed, nothing is revoked",
+    "reject": "a certificate request is removed by an administrator",
+    "expire": "requests that waited for too long are removed",
+    "refuse": "the audit says that a certificate is not renewed; every other line of the audit goes with its own step",
+    "list": "the revocation list is made anew because it ends soon",
+    "list-pushed": "the revocation list is written where a puppetserver reads it (a file)",
+    "ancestors": "newer revocation lists of the CAs above are taken",
+    "autosign-entry": "a name goes on Foreman's autosign list",
+    "autosign-entry-gone": "a name leaves Foreman's autosign list",
+    "token": "a one-use token is made, an earlier one of its name is void",
+    "token-gone": "a name's token is withdrawn",
+    "token-use": "a token is used up because a puppetserver asked about it",
+    "wish": "somebody wishes a member ready, drained, in maintenance or removed",
+    "life": "the steward lets members change: draining, drained, maintenance, removed, ready",
+    "minutes": "the steward's sentence is written down",
+    "lease": "a role is taken",
+    "lease-renewed": "a role is kept for longer",
+    "lease-resigned": "a role is given up",
+    "document": "a shared plan or setting is replaced or removed",
+    "beat": "a member says what it is",
+    "statement": "a member says what it is made of",
+    "observation": "a balancer says what it sees",
+    "observation-ended": "a balancer says that it has ended",
+    "log": "log records are shared",
+    "bundle": "a certificate and its key become those of a member, client or balancer (a file)",
+}
+"""What becomes durable, by name."""
+
+ACTIONS: Mapping[str, str] = {
+    "kill": "ends the process at once, as `kill -9` does, at the first arrival",
+    "error": "raises Unavailable at every arrival, as a store does that goes away there",
+    "sleep:S": "stops the whole process for S seconds, up to 60, at every arrival, as a machine does that is paused",
+    "…@N": "at the Nth arrival only, counted in this process; a unit that found nothing to change arrives, too",
+}
+"""What may happen there."""
+
+_BEFORE, _AFTER = ".before-commit", ".after-commit"
+
+POINTS: frozenset[str] = frozenset(f"{step}{place}" for step in STEPS for place in (_BEFORE, _AFTER))
+"""Every place that can be armed."""
+
+_LIMIT_CHARACTERS = 4096
+_ACTION = re.compile(r"(kill|error|sleep:([0-9]{1,2}(?:\.[0-9]{1,3})?))(?:@([1-9][0-9]{0,5}))?")
+_LONGEST_SLEEP_S = 60.0
+
+_Kind = Literal["kill", "error", "sleep"]
+
+
+@dataclass(frozen=True)
+class Action:
+    """What happens at a place.
+
+    Attributes:
+        at: at which arrival; None: at every one.
+    """
+
+    kind: _Kind
+    at: int | None = None
+    seconds: float = 0.0
+    _arrivals: Iterator[int] = field(default_factory=lambda: itertools.count(1), compare=False)
+
+    def happens(self, point: str) -> None:
+        """Happen, if this is the arrival.
+
+        Raises:
+            Unavailable: as armed.
+        """
+        # One step of the interpreter: threads arrive, too.
+        if next(self._arrivals) != self.at and self.at is not None:
+            return
+        if self.kind == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif self.kind == "sleep":
+            # Not the loop's sleep: a paused process answers nobody.
+            time.sleep(self.seconds)
+        else:
+            raise Unavailable(f"Stopped at {point}, because {VARIABLE} says so")
+
+
+_armed: dict[str, Action] = {}
+
+
+def before_commit(step: str) -> None:
+    """Mark the last moment at which the step has not happened; in production this does nothing.
+
+    Raises:
+        Unavailable: this process was armed to.
+    """
+    if _armed:
+        _arrived(step + _BEFORE)
+
+
+def after_commit(step: str) -> None:
+    """Mark the first moment at which the step has happened for everybody, and nobody was told yet; as before.
+
+    Raises:
+        Unavailable: this process was armed to.
+    """
+    if _armed:
+        _arrived(step + _AFTER)
+
+
+def _arrived(point: str) -> None:
+    if action := _armed.get(point):
+        action.happens(point)
+
+
+def arm(environment: Mapping[str, str]) -> None:
+    """Arm this process as its environment says, and disarm it where that says nothing; called once, at the start.
+
+    Raises:
+        Misconfigured: no such place or action, or a place twice; nothing was armed.
+    """
+    found = parsed(environment.get(VARIABLE, ""))
+    _armed.clear()
+    _armed.update(found)
+
+
+def armed() -> str:
+    """Return which places are armed, for the log; empty when none is."""
+    return ", ".join(sorted(_armed))
+
+
+def parsed(text: str) -> dict[str, Action]:
+    """Return what is armed, by place; nothing for an empty text.
+
+    Raises:
+        Misconfigured: no such place or action, or a place twice.
+    """
+    if len(text) > _LIMIT_CHARACTERS:
+        raise Misconfigured(f"{VARIABLE} has more than {_LIMIT_CHARACTERS} characters")
+    found: dict[str, Action] = {}
+    if not text:
+        return found
+    import difflib
+
+    # Later: an unarmed process starts without them.
+    from muster.kernel.names import shown
+
+    for one in text.split(","):
+        point, _, word = one.partition("=")
+        if point not in POINTS:
+            near = difflib.get_close_matches(point[:80], POINTS, n=1)
+            meant = f"; did you mean {near[0]}?" if near else ""
+            raise Misconfigured(f"{VARIABLE} names {shown(point)}, which is no failpoint{meant}")
+        if point in found:
+            raise Misconfigured(f"{VARIABLE} names {point} twice")
+        found[point] = _action(point, word)
+    return found
+
+
+def _action(point: str, word: str) -> Action:
+    from muster.kernel.names import shown
+
+    said = _ACTION.fullmatch(word)
+    seconds = float(said[2]) if said is not None and said[2] else 0.0
+    if said is None or seconds > _LONGEST_SLEEP_S:
+        raise Misconfigured(
+            f"{VARIABLE} wants {shown(word)} at {point}, which is none of kill, error and sleep:SECONDS (up to "
+            f"{_LONGEST_SLEEP_S:g}), each with @N at the Nth arrival only"
+        )
+    at = int(said[3]) if said[3] else None
+    if said[1] == "kill":
+        return Action("kill", at or 1)
+    return Action("error" if said[1] == "error" else "sleep", at, seconds)
