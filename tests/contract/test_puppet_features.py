@@ -268,7 +268,6 @@ class Site:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, needs: Callable[[str], None]) -> Iterator[Site]:
     needs("puppetserver")
-    puppetca.need_recordings()
     home = tmp_path_factory.mktemp("puppet") / "server"
     shutil.copytree(puppetca.RECORDED / "cadir-sample", home / "ca")
     for path, content in CODE.items():

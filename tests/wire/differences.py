@@ -105,14 +105,6 @@ def _no_zone(doing: str, name: str) -> Difference:
     )
 
 
-def _list_of(*names: str) -> Difference:
-    return Difference(
-        200,
-        _written(names),
-        "The list is in the store: what was refused, and what was written into the Ruby proxy's file by hand, is not on it.",
-    )
-
-
 _AT = {
     "root": [1, 3, 5, 13, 14, 18, 20, 21, 34, 36, 38, 39, 40, 41, 42, 43, 44, 45],
     "auth": [77, 80, 82, 84, 86, 88],
@@ -190,12 +182,6 @@ DIFFERENCES: dict[tuple[str, int], Difference] = {
         "Attempt to remove nonexistent client autosign for a.example.com",
         "The list is in the store, not in a file that may be missing: nothing to remove is 404 (§12).",
     ),
-    ("puppetca", 700): Difference(
-        406,
-        "Failed to enable autosign for #comment: #comment is no certname, nor * or *.DOMAIN",
-        "A comment is no name; we are stricter (§23, hardening).",
-    ),
-    ("puppetca", 701): _list_of("a.example.com", "b.example.com", "*.example.com"),
     ("puppetca", 718): Difference(
         404, "", "The list is asked, so that muster-autosign serves names, too; what is no request is not signed."
     ),
@@ -205,10 +191,4 @@ DIFFERENCES: dict[tuple[str, int], Difference] = {
         "A CA that fails is 503: trying again may help. The words are as recorded.",
         tries=3,
     ),
-    ("puppetca", 722): Difference(
-        406,
-        "Failed to sign certificate(s) for a b: a b is no certname",
-        "A blank is refused here; there a CA is asked, and answers with a page (§23, hardening).",
-    ),
-    ("puppetca", 724): _list_of("a.example.com", "*.example.com"),
 }

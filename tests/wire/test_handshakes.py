@@ -80,7 +80,7 @@ def test_the_handshake_is_the_recorded_one(row: dict[str, Any], proxy: Member) -
         assert ours.protocol == recorded["protocol"]
 
 
-def test_all_handshakes_were_played(recordings: None) -> None:
+def test_all_handshakes_were_played() -> None:
     assert len(ROWS) == 18
 
 

@@ -81,8 +81,8 @@ class Exchange:
 
 
 def _exchanges() -> list[Exchange]:
-    path = puppetca.RECORDED / "exchanges.jsonl"
-    return [Exchange(json.loads(line)) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+    text = (puppetca.RECORDED / "exchanges.jsonl").read_text("utf-8")
+    return [Exchange(json.loads(line)) for line in text.splitlines()]
 
 
 EXCHANGES = _exchanges()
@@ -95,7 +95,6 @@ TO_PLAY = [e for e in EXCHANGES if e.profile in PLAYED]
 
 @pytest.fixture(scope="module")
 def played(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Answer]:
-    puppetca.need_recordings()
     found: dict[str, Answer] = {}
     for profile in PLAYED:
         found |= _played(profile, tmp_path_factory.mktemp(profile))

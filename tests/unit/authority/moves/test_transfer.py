@@ -37,7 +37,6 @@ NOW = datetime.now(UTC)
 @pytest.fixture
 def cadir(tmp_path: Path) -> Path:
     """Return a copy of the sample that a test may damage."""
-    puppetca.need_recordings()
     copy = tmp_path / "ca"
     shutil.copytree(SAMPLE, copy)
     for name in ("README.md", "expected.json"):
