@@ -575,7 +575,7 @@ def submit(site: Site, name: str) -> bytes:
 
 
 def as_told(pem: bytes, state: str = "valid") -> dict[str, Any]:
-    """Return what Foreman is told of a certificate (protocol reference §12)."""
+    """Return what Foreman is told of a certificate (docs/facts/smart-proxy-protocol.md §12)."""
     read = x509.load_pem_x509_certificate(pem)
     moment = "%Y-%m-%dT%H:%M:%SUTC"
     return {

@@ -1,6 +1,6 @@
 """Where our answer deliberately differs from the recorded one; each entry with its reason, none without need.
 
-``§`` counts the sections of ``shared/reference/smart-proxy-protocol.md``; "baseline" is ``ruby-proxy-baseline.md``.
+``§`` counts the sections of docs/facts/smart-proxy-protocol.md; "ruby" is docs/facts/ruby-proxy.md §5.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def _no_zone(doing: str, name: str) -> Difference:
     return Difference(
         400,
         f"{BIND} serves no zone for {name} (REFUSED); {doing} not done",
-        "Success for nothing done becomes an error (§21, baseline 1: a zone the server lacks).",
+        "Success for nothing done becomes an error (§21, ruby no. 1: a zone the server lacks).",
     )
 
 
@@ -150,7 +150,7 @@ DIFFERENCES: dict[tuple[str, int], Difference] = {
     ("dns", 149): Difference(
         409,
         "'static.example.com 'is already in use",
-        "BIND ignores a CNAME beside other records and says NOERROR; we say what happened (§21, baseline 1).",
+        "BIND ignores a CNAME beside other records and says NOERROR; we say what happened (§21, ruby no. 1).",
     ),
     ("dns", 155): _no_zone("adding 9.9.9.10.in-addr.arpa PTR x.example.com", "9.9.9.10.in-addr.arpa"),
     ("dns", 178): Difference(

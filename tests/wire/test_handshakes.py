@@ -22,7 +22,8 @@ ROWS = golden.lines("tls")
 _NO_FORWARD_SECRECY = (
     "Key exchange by RSA and CBC with SHA1 are off: no client of the last ten years needs them (§1.3)."
 )
-# What the Ruby proxy took and we refuse, and the other way round.
+# What the Ruby proxy took and we refuse, and the other way round; ``§`` counts the sections of
+# docs/facts/smart-proxy-protocol.md.
 DIFFERENCES: Mapping[str, str] = {
     **{
         f"cipher {name}": _NO_FORWARD_SECRECY

@@ -42,7 +42,7 @@ _log = logger("authority")
 
 _PROOF_LIMIT_S = 5.0
 _LONGEST_TTL_S = 100 * 366 * 86400
-# Exactly this: a UTF8String that says true (reference/puppet-ca.md §7.6).
+# Exactly this: a UTF8String that says true (docs/facts/puppet-ca.md §7.6).
 _CLI_AUTH = b"\x0c\x04true"
 
 
@@ -416,7 +416,7 @@ class PuppetCA:
         return {"ca-certs": certificates, "crls": crls}
 
     async def take_lists(self, body: bytes, *, actor: str) -> None:
-        """Take newer lists of the ancestors; our own list is never replaced (reference §1.2).
+        """Take newer lists of the ancestors; our own list is never replaced (docs/facts/puppet-ca.md §1.2).
 
         Raises:
             Rejected: no list, a delta list, one without key identifier, a bad one, or one that revokes our own CA.

@@ -2,8 +2,8 @@
 
 One configuration (:func:`configure`) sends every record to standard error, as JSON lines or for people, and into
 :class:`LogRings`; what libraries log takes the same way, in measure (:class:`Seldom`). Secrets hide themselves
-(:mod:`muster.kernel.secrets`); query strings are never logged, because registration puts tokens there (protocol reference
-§2.3 shows the Ruby proxy logging them).
+(:mod:`muster.kernel.secrets`); query strings are never logged, because registration puts tokens there
+(the Ruby proxy logs them: docs/facts/smart-proxy-protocol.md §2.3).
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 
 class LogRecord(NamedTuple):
-    """One record as ``/logs`` shows it (protocol reference §6).
+    """One record as ``/logs`` shows it (docs/facts/smart-proxy-protocol.md §6).
 
     Attributes:
         timestamp: seconds since the epoch, UTC, by the clock of the member that made it.
@@ -115,7 +115,7 @@ class LogRings:
     ``tail_size``. Warnings move to a ring of their own of that size: neither much talk pushes them out, nor do they push
     errors out. Thread-safe.
 
-    Source: protocol reference §6, which knows no ring for warnings.
+    Source: docs/facts/smart-proxy-protocol.md §6, which knows no ring for warnings.
     """
 
     size: int = 2000

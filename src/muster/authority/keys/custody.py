@@ -1,7 +1,7 @@
 """Who holds the CA's private key: a file, an encrypted file, a process of its own, or a PKCS#11 token.
 
 Whatever holds it, the rest of this room sees a private key of the ``cryptography`` library: the builders only ever ask it
-to sign (reference/puppet-ca.md §7.7). How a key comes into custody, when a CA is made or taken over, is here, too.
+to sign (docs/facts/puppet-ca.md §7.7). How a key comes into custody, when a CA is made or taken over, is here, too.
 """
 
 from __future__ import annotations

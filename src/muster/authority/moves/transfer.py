@@ -1,7 +1,7 @@
 """A puppetserver's CA directory, taken into the ledger, and written from it.
 
 Read first, decided second, written last: :func:`read_directory` finds everything there is and everything that is wrong
-with it, :func:`take_over` writes it in one transaction. Source: reference/puppet-ca.md §2.5, §7.8.
+with it, :func:`take_over` writes it in one transaction. Source: docs/facts/puppet-ca.md §2.5, §7.8.
 """
 
 from __future__ import annotations

@@ -171,7 +171,7 @@ def test_a_list_has_the_form_of_a_real_one(sample: NewCA) -> None:
 
 
 def test_a_list_begins_ten_minutes_back() -> None:
-    """Agents check their own certificate without tolerance for a list from the future (reference §3.3)."""
+    """Agents check their own certificate without tolerance for a list from the future (docs/facts/puppet-ca.md §3.3)."""
     ca = puppetca.new_ca()
     made = profile.signed_list(ca.issuer, ca.key, [], number=0, now=NOW, ttl=timedelta(days=7))
     assert made.last_update_utc == NOW - timedelta(minutes=10)
