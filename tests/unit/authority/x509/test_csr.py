@@ -23,6 +23,7 @@ from muster.authority.x509 import csr, profile
 from muster.authority.x509.csr import CertificateRequest
 from muster.authority.x509.profile import crls_in
 from muster.kernel.errors import Rejected
+from tests import scale
 from tests.servers import puppetca
 
 # A common name of 133 characters is one of the fixtures.
@@ -280,7 +281,8 @@ EDITS = st.lists(
 )
 
 
-@settings(max_examples=1500, deadline=None)
+@pytest.mark.proof
+@settings(max_examples=scale.CHANGED_REQUESTS, deadline=None)
 @given(EDITS)
 def test_a_request_changed_anywhere_is_a_request_or_rejected(edits: list[tuple[int, int, int]]) -> None:
     body = bytearray(VALID)
