@@ -13,7 +13,7 @@ TEST_PACKAGES := bind9 dnsutils haproxy postgresql openssl curl keepalived nginx
 WORKERS ?= 2
 BENCH_PACKAGES := $(TEST_PACKAGES) wrk apache2-utils
 
-.PHONY: help demo test chaos check fix bench docs requirements setup packages-demo packages-test packages-bench clean
+.PHONY: help demo test proof chaos check fix bench docs requirements setup packages-demo packages-test packages-bench clean
 
 help: ## Print this list.
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,10 @@ demo: setup packages-demo ## Run a three-member cluster behind real HAProxy and 
 test: setup packages-test ## Check everything and run all tests (MUSTER_NO_SKIPS=1: a missing server is a failure).
 	@$(MAKE) --no-print-directory check
 	@MUSTER_NO_SKIPS=$(MUSTER_NO_SKIPS) WORKERS=$(WORKERS) scripts/tested $(TESTS)
+
+proof: setup packages-test ## Run at full size what make test runs short, then the whole fault matrix; print the figures.
+	@MUSTER_PROOF=1 MUSTER_NO_SKIPS=$(MUSTER_NO_SKIPS) $(RUN)/python -m pytest -s -m proof $(TESTS)
+	@$(MAKE) --no-print-directory chaos
 
 chaos: setup packages-test ## Run the fault matrix for ROUNDS rounds with random seeds and print the table.
 	@$(RUN)/python -m tests.faults --rounds $(or $(ROUNDS),1) $(if $(SEED),--seed $(SEED)) $(ARGS)

@@ -553,7 +553,6 @@ async def test_the_lists_time_grows_whatever_the_stores_clock_does(members: Memb
 
 
 async def test_ancestors_lists_are_replaced_by_newer_ones_and_ours_never(url: str, tmp_path: Path) -> None:
-    puppetca.need_recordings()
     async with opened(Secret(url)) as store:
         await puppetca.take_over(store, tmp_path)
         pushed = tmp_path / "crl.pem"

@@ -91,7 +91,6 @@ def begun(host: Host) -> Host:
 
 @pytest.fixture
 def cadir(tmp_path: Path) -> Path:
-    puppetca.need_recordings()
     copy = tmp_path / "ca"
     shutil.copytree(SAMPLE, copy)
     return copy

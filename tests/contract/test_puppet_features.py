@@ -268,7 +268,6 @@ class Site:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, needs: Callable[[str], None]) -> Iterator[Site]:
     needs("puppetserver")
-    puppetca.need_recordings()
     home = tmp_path_factory.mktemp("puppet") / "server"
     shutil.copytree(puppetca.RECORDED / "cadir-sample", home / "ca")
     for path, content in CODE.items():
@@ -576,7 +575,7 @@ def submit(site: Site, name: str) -> bytes:
 
 
 def as_told(pem: bytes, state: str = "valid") -> dict[str, Any]:
-    """Return what Foreman is told of a certificate (protocol reference §12)."""
+    """Return what Foreman is told of a certificate (docs/facts/smart-proxy-protocol.md §12)."""
     read = x509.load_pem_x509_certificate(pem)
     moment = "%Y-%m-%dT%H:%M:%SUTC"
     return {

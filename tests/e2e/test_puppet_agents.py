@@ -29,6 +29,7 @@ from muster.authority.ledger.entries import serial_text
 from muster.authority.x509.profile import crls_in
 from muster.cli.local.plan import ADDRESS, PUPPET_ADMIN
 from muster.kernel.files import write_atomically
+from tests import scale
 from tests.histories.certificates import NONE, Certificates, shared_serials
 from tests.histories.history import History
 from tests.histories.judge import judged
@@ -264,12 +265,13 @@ async def test_the_command_line_lists_signs_revokes_cleans_and_generates(
 # Many at once, and members that die
 
 
+@pytest.mark.proof
 async def test_of_four_that_ask_for_one_name_at_once_through_the_balancer_one_gets_it(local: Local) -> None:
     await sign_all_of(local, "*.example.net")
     where = place(local)
     before = {name: s.total_sessions for name, s in (await local.servers("puppetca")).items()}
     # Four keys and the same names: four hosts that all believe to be this one.
-    four = [Requests("race").take(20) for _ in range(4)]
+    four = [Requests("race").take(scale.RACED_NAMES) for _ in range(4)]
     for same in zip(*four, strict=True):
         (name,) = {n for n, _ in same}
         ways = await asyncio.gather(*(Connection.opened(where, where.context()) for _ in same))
@@ -289,7 +291,9 @@ async def test_of_four_that_ask_for_one_name_at_once_through_the_balancer_one_ge
     served = {name: s.total_sessions - before[name] for name, s in (await local.servers("puppetca")).items()}
     assert all(served.values()), served
     signers = {m for (m,) in rows(local, "SELECT member FROM audit WHERE event = 'signed' AND certname LIKE 'race%'")}
-    say(f"20 names, four requests each at once: one certificate each, signed by {len(signers)} members")
+    say(
+        f"{scale.RACED_NAMES} names, four requests each at once: one certificate each, signed by {len(signers)} members"
+    )
     assert len(signers) > 1
 
 
@@ -389,12 +393,13 @@ async def lists_read(local: Local, history: History, member: str, made: Made, ov
         await asyncio.sleep(_LOOK_S)
 
 
+@pytest.mark.proof
 async def test_of_five_hundred_bootstraps_and_revocations_under_killed_members_nothing_acknowledged_is_lost(
     local: Local,
 ) -> None:
     await sign_all_of(local, "*.example.net")
     await administrator(local)
-    requests = Requests("killed").take(500)
+    requests = Requests("killed").take(scale.BOOTSTRAPS)
     names = [n for n, _ in requests]
     history = History()
     made, revocations, over = Made(), Revocations(local, history), asyncio.Event()
@@ -427,7 +432,7 @@ async def test_of_five_hundred_bootstraps_and_revocations_under_killed_members_n
     await until(partial(is_steady, local), "every member is ready and up")
     acknowledged = revocations.acknowledged
     between = [n for n, at in acknowledged.items() if kills[0] < at < kills[-1]]
-    say(f"{len(made.certificates)} of 500 bootstrapped in {took:.1f} s, {len(made.failed)} gave up")
+    say(f"{len(made.certificates)} of {scale.BOOTSTRAPS} bootstrapped in {took:.1f} s, {len(made.failed)} gave up")
     say(
         f"{len(acknowledged)} revocations acknowledged, {len(between)} of them between the first kill and the last; "
         f"calls that were not: {revocations.unanswered}"

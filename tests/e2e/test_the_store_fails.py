@@ -13,14 +13,13 @@ from typing import Any
 
 import pytest
 
+from tests import scale
 from tests.servers import local as clusters
 from tests.servers import postgresql
 from tests.servers.local import Local, load, shown, until
 from tests.servers.postgresql import PostgreSQL
 
 pytestmark = pytest.mark.anyio
-
-_DOWN_S = 10.0
 
 
 @pytest.fixture
@@ -112,6 +111,7 @@ async def test_a_full_disk_stops_heartbeats_and_nothing_else(small_disk: Path, n
         assert (await local.cli("status")).code == 0
 
 
+@pytest.mark.proof
 async def test_a_stopped_postgresql_stops_heartbeats_and_nothing_else(server: PostgreSQL) -> None:
     async with serving(server.fresh_database()) as local:
         async with load(local, new=10, kept=10, connections=4) as seen:
@@ -136,7 +136,7 @@ async def test_a_stopped_postgresql_stops_heartbeats_and_nothing_else(server: Po
                 assert examined.code == 1
                 assert "STORE-DOWN" in {f["code"] for f in examined.json["findings"]}
                 assert postgresql.PASSWORD not in str(logs) + str(status) + str(examined) + str(said)
-                await asyncio.sleep(max(0.0, _DOWN_S - (time.monotonic() - stopped)))
+                await asyncio.sleep(max(0.0, scale.STORE_STOPPED_S - (time.monotonic() - stopped)))
             finally:
                 await asyncio.to_thread(server.start)
             await until(local.is_steady, "every member reports again")
@@ -145,8 +145,8 @@ async def test_a_stopped_postgresql_stops_heartbeats_and_nothing_else(server: Po
                 return "incomplete" not in (await local.ask("/logs/", local.names[0])).json["info"]
 
             await until(is_complete, "the time line is whole again")
-        shown("PostgreSQL stopped for ten seconds, new", seen.new)
-        shown("PostgreSQL stopped for ten seconds, kept", seen.kept)
+        shown(f"PostgreSQL stopped for {scale.STORE_STOPPED_S:g} s, new", seen.new)
+        shown(f"PostgreSQL stopped for {scale.STORE_STOPPED_S:g} s, kept", seen.kept)
         assert {o.status for o in seen.new + seen.kept} == {200}
         assert await notes(local, local.names[0]) == []
 

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from functools import partial
 
+from tests import scale
 from tests.faults import attack, balancer, certificates, clients, members, store
 from tests.faults.fault import Fault
 
-# What a test can wait for; the matrix says 60 s, and the chaos run takes them.
-_STORE_AWAY_S = 8.0
 
-
-def faults(*, store_away_s: float = _STORE_AWAY_S) -> tuple[Fault, ...]:
+def faults(*, store_away_s: float = scale.STORE_AWAY_S) -> tuple[Fault, ...]:
     """Return every row, in order."""
     return (
         Fault(1, "six-reloads", "0 failed, drain state kept", balancer.reloaded),

@@ -1,6 +1,6 @@
 """A row of the fault matrix: what is inflicted on whom, what is promised, and what came of it.
 
-Source: reference/balancer.md §6, "Fault matrix to promise and measure".
+Source: docs/facts/balancer.md §6, "Fault matrix to promise and measure".
 """
 
 from __future__ import annotations

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 
-import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
@@ -34,20 +32,10 @@ from tests.unit.edge import calls
 from tests.wire import golden
 
 RECORDED = golden.directory("puppet-ca")
-"""The recordings of a real puppetserver; ask :func:`need_recordings` before."""
+"""The recordings of a real puppetserver."""
 
 ANYBODY = "192.0.2.9"
 AUTHORISED = x509.ObjectIdentifier("1.3.6.1.4.1.34380.1.3.39")
-
-
-def need_recordings() -> None:
-    """Skip without the recordings; with MUSTER_NO_SKIPS set (CI) that is a failure."""
-    reason = golden.missing("puppet-ca")
-    if reason is None:
-        return
-    if os.environ.get("MUSTER_NO_SKIPS"):
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 @cache

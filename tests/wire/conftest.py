@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -16,18 +15,7 @@ from tests.wire import golden, identities
 
 
 @pytest.fixture(scope="session")
-def recordings() -> None:
-    reason = golden.missing()
-    if reason is not None:
-        if os.environ.get("MUSTER_NO_SKIPS"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-
-
-@pytest.fixture(scope="session")
-def lab(
-    recordings: None, needs: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[BindServer]:
+def lab(needs: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[BindServer]:
     needs("bind")
     with bind.running(tmp_path_factory.mktemp("lab"), zones=golden.zones()) as server:
         yield server
@@ -35,7 +23,7 @@ def lab(
 
 # Not for the session: the member runs in this process, and tests of other rooms set up logging for themselves.
 @pytest.fixture(scope="module")
-def puppet(recordings: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PuppetAPI]:
+def puppet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PuppetAPI]:
     """The lab's Puppet server: what it has is what the recorded answers and questions show."""
     with puppet_api.running(tmp_path_factory.mktemp("puppet"), client=TRUSTED) as api:
         for name, told in golden.certificates().items():

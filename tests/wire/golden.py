@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,24 +14,18 @@ from tests.servers.bind import Zone
 from tests.servers.puppet_api import Asked
 
 FILES = ("root", "auth", "logs", "dns", "puppetca", "puppet")
+_RECORDED = Path(__file__).parent / "recorded"
 _BOUNDARY = "------------------------7f0d3b2a9c"
 
 
 def directory(software: str = "smart-proxy") -> Path:
-    """Return where the recordings of a software lie: in ``shared/`` beside the clone, or below MUSTER_SHARED."""
-    beside = Path(__file__).resolve().parents[2].parent / "shared"
-    return Path(os.environ.get("MUSTER_SHARED", beside)) / "golden" / software
-
-
-def missing(software: str = "smart-proxy") -> str | None:
-    """Return why the recordings cannot be played, or None when they can."""
-    return None if directory(software).is_dir() else f"no recordings in {directory(software)}; set MUSTER_SHARED"
+    """Return where the recordings of a software lie."""
+    return _RECORDED / software
 
 
 def lines(name: str) -> list[dict[str, Any]]:
-    """Return a file's lines, in order; empty when there are no recordings."""
-    path = directory() / f"{name}.jsonl"
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+    """Return a file's lines, in order."""
+    return [json.loads(line) for line in (directory() / f"{name}.jsonl").read_text("utf-8").splitlines()]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Where our CA deliberately answers otherwise than the recorded puppetserver; each entry with its reason, none without need.
 
-``§`` counts the sections of ``shared/reference/puppet-ca.md``; "csr" is ``shared/golden/puppet-ca/csr/README.md``. The same
+``§`` counts the sections of docs/facts/puppet-ca.md; "csr" is tests/wire/recorded/puppet-ca/csr/README.md. The same
 groups stand in ``src/muster/authority/README.md``, for operators.
 """
 
@@ -58,7 +58,7 @@ SERVICES = (
 NO_HOST = (
     "muster ca init makes a CA and no host certificate: members issue themselves their own when they serve (§2.1)."
 )
-TTL = "A time to live of 68 years fits a certificate and is signed; there, a Java integer overflows (golden README)."
+TTL = "A time to live of 68 years fits a certificate and is signed; there, a Java integer overflows (§1.2)."
 
 
 def _name(short: str) -> str:

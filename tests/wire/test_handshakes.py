@@ -22,7 +22,8 @@ ROWS = golden.lines("tls")
 _NO_FORWARD_SECRECY = (
     "Key exchange by RSA and CBC with SHA1 are off: no client of the last ten years needs them (§1.3)."
 )
-# What the Ruby proxy took and we refuse, and the other way round.
+# What the Ruby proxy took and we refuse, and the other way round; ``§`` counts the sections of
+# docs/facts/smart-proxy-protocol.md.
 DIFFERENCES: Mapping[str, str] = {
     **{
         f"cipher {name}": _NO_FORWARD_SECRECY
@@ -80,7 +81,7 @@ def test_the_handshake_is_the_recorded_one(row: dict[str, Any], proxy: Member) -
         assert ours.protocol == recorded["protocol"]
 
 
-def test_all_handshakes_were_played(recordings: None) -> None:
+def test_all_handshakes_were_played() -> None:
     assert len(ROWS) == 18
 
 

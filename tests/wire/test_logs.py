@@ -1,4 +1,4 @@
-"""What ``/logs`` says after a conversation (protocol reference §6); Foreman's own page reads it."""
+"""What ``/logs`` says after a conversation (docs/facts/smart-proxy-protocol.md §6); Foreman's own page reads it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a puppetserver reads headers and bodies, and how its answers look, to the byte (golden/puppet-ca)."""
+"""How a puppetserver reads headers and bodies, and how its answers look, to the byte (docs/facts/puppet-ca.md §1)."""
 
 from __future__ import annotations
 

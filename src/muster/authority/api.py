@@ -1,7 +1,7 @@
 """The Puppet CA's HTTP API, as agents, the ``puppetserver ca`` command line and Foreman speak it.
 
 Not a table of routes like a feature's: puppetserver authorises by prefixes before it routes, refuses methods with 403, and
-tells unknown paths apart by both; clients know those answers (reference/puppet-ca.md §1, golden/puppet-ca). So one
+tells unknown paths apart by both; clients know those answers (docs/facts/puppet-ca.md §1). So one
 endpoint takes every path of the listener; who may call what is data (:mod:`muster.authority.rules`).
 """
 
@@ -154,7 +154,7 @@ async def _list(ca: PuppetCA, request: Request, _name: str) -> Reply:
     since = date(request.header(b"if-modified-since"))
     tagged: tuple[Header, ...] = ((b"etag", etag.encode()),)
     slack = ca.settings.crl_slack_s
-    # Agents send their own clock's time of their last look, not ours of the last change (reference §3.4).
+    # Agents send their own clock's time of their last look, not ours of the last change (docs/facts/puppet-ca.md §3.4).
     if request.header(b"if-none-match") == etag or (since is not None and since > lists.updated_at + slack):
         return Reply(304, b"", [(b"content-type", TEXT), SERVER_HEADER, *tagged])
     return reply(200, lists.pem, TEXT, *tagged)

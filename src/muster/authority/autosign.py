@@ -2,7 +2,7 @@
 
 The cluster's reserved names are not given away by any of them (:mod:`muster.authority.reserved`).
 
-Source: reference/puppet-ca.md §4. Lists and tokens are in the store, so that what Foreman told one member holds on all.
+Source: docs/facts/puppet-ca.md §4. Lists and tokens are in the store, so that what Foreman told one member holds on all.
 """
 
 from __future__ import annotations
@@ -232,7 +232,7 @@ class Autosign:
                 autosign_tokens.c.expires_at > store_now(),
             )
             owner = (await uow.connection.execute(query)).scalar_one_or_none()
-        # The Ruby proxy does not compare them: there, one host's token signs any other host (reference §4).
+        # A token is its host's alone: stricter than the Ruby proxy (docs/facts/puppet-ca.md §4).
         if owner is None or not hmac.compare_digest(owner, request.name):
             return None
         try:

@@ -19,7 +19,7 @@ from muster.authority.x509.certnames import PP_CLI_AUTH
 from muster.authority.x509.csr import CertificateRequest
 from muster.kernel.errors import Conflict, Denied, NotFound, Rejected, Unavailable
 
-# Exactly this: a UTF8String that says true (reference/puppet-ca.md §7.6).
+# Exactly this: a UTF8String that says true (docs/facts/puppet-ca.md §7.6).
 _CLI_AUTH = b"\x0c\x04true"
 
 

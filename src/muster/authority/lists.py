@@ -97,7 +97,7 @@ class RevocationLists:
         return {"ca-certs": certificates, "crls": crls}
 
     async def take(self, body: bytes, *, actor: str) -> None:
-        """Take newer lists of the ancestors; our own list is never replaced (reference §1.2).
+        """Take newer lists of the ancestors; our own list is never replaced (docs/facts/puppet-ca.md §1.2).
 
         Raises:
             Rejected: no list, a delta list, one without key identifier, a bad one, or one that revokes our own CA.

@@ -72,7 +72,7 @@ class Requests:
             csr.refuse_subject(request, name)
             self.judge(request)
         except Rejected:
-            # Its own name comes before that is compared with the one it was sent under (golden cn-taken).
+            # Its own name comes before that is compared with the one it was sent under (recorded as cn-taken).
             await self._refuse_known(request.name)
             raise
         leave = await self._autosign.leave_given(request)

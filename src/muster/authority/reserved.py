@@ -1,7 +1,7 @@
 """Names that autosigning does not give away: who has a certificate of one of them rules the CA, or speaks as the cluster.
 
 Puppet's own rules know no such names: there, an entry for a whole domain signs everybody in it, and power comes from an
-extension that is never signed unasked (reference/puppet-ca.md §7.6). Here a bare name may have power, so it is guarded.
+extension that is never signed unasked (docs/facts/puppet-ca.md §7.6). Here a bare name may have power, so it is guarded.
 """
 
 from __future__ import annotations

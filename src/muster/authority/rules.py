@@ -1,6 +1,6 @@
 """Who may call what: the packaged ``auth.conf``, as data.
 
-puppetserver authorises by prefixes before it routes (reference/puppet-ca.md §1).
+puppetserver authorises by prefixes before it routes (docs/facts/puppet-ca.md §1).
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from muster.kernel.settings import Document, Location, Problem
 _SMARTPROXY = "smartproxy"
 _PUPPETCA = "puppetca"
 
-# One mutual TLS check costs HAProxy 1.5 ms of CPU (reference/balancer.md §0 no. 7): 80 a second, an eighth of a core.
+# One mutual TLS check costs HAProxy 1.5 ms of CPU (docs/facts/balancer.md §0 no. 7): 80 a second, an eighth of a core.
 _CHECKS_PER_SECOND = 80
 _SLOWEST_CHECK_S = 5.0
 
@@ -95,7 +95,7 @@ class Server:
 
     Attributes:
         id: the member's permanent number; two balancers hash alike only through it.
-        weight: 100 by default, because a weight of 1 cannot be halved (reference/balancer.md §0 no. 6).
+        weight: 100 by default, because a weight of 1 cannot be halved (docs/facts/balancer.md §0 no. 6).
         question: what the balancer asks it.
         proxied: connections start with a PROXY v2 header that carries the client's address.
         beside: what the member itself asks the program that serves the port on its host; None where it listens itself, and

@@ -1,8 +1,8 @@
 """The two known sets of services, and what is known of services beside them.
 
-Source: ``seed`` is the table of the article *Load-Balanced Smart Proxies with HAProxy* (theforeman.org, May 2018; seed
-000), nine rows, unchanged. ``current`` is the table of today's Foreman documentation, six rows
-(``reference/deployment.md`` §1.5): 8443, 5647 and 5000 have no listener on a content proxy any more (§1.6).
+Source: ``seed`` is the table of the article *Load-Balanced Smart Proxies with HAProxy* (theforeman.org, May 2018), nine
+rows, unchanged. ``current`` is the table of today's Foreman documentation, six rows (docs/facts/deployment.md §1.5): 8443,
+5647 and 5000 have no listener on a content proxy any more (docs/facts/deployment.md §1.6).
 """
 
 from __future__ import annotations
@@ -68,22 +68,22 @@ class Row:
         return self.label.lower()
 
 
-# Apache's certificate and the Smart Proxy's are of one issuer, with the same names (``reference/deployment.md`` §2.1, §2.2).
+# Apache's certificate and the Smart Proxy's are of one issuer, with the same names (docs/facts/deployment.md §2.1, §2.2).
 # Without its database Pulp answers 500 (3.123), or 200 and says so in the body. That this is absent is asked for, and not
 # that the opposite is there: HAProxy reads 16 kB, and a long list of workers would push it out of sight.
 _PULP = Proof("/pulp/api/v3/status/", "verified", lacks='"database_connection":{"connected":false}', timeout_s=3.0)
-# Puppet's CA is a PKI of its own (§3.3), which balancers do not know; anybody may ask for its state
-# (``reference/puppet-ca.md`` §1.5). ``server`` would be narrower, but before version 7 it is called ``master``.
+# Puppet's CA is a PKI of its own (docs/facts/deployment.md §3.3), which balancers do not know; anybody may ask for its state
+# (docs/facts/puppet-ca.md §1.5). ``server`` would be narrower, but before version 7 it is called ``master``.
 _PUPPETSERVER = Proof("/status/v1/simple", "tls", holds="running", timeout_s=3.0)
 _PUPPET_CA = Proof("/status/v1/simple/ca", "tls", holds="running", timeout_s=3.0)
-# Open to anybody on both of its ports (``reference/smart-proxy-protocol.md`` §3).
+# Open to anybody on both of its ports (docs/facts/smart-proxy-protocol.md §3).
 _FOREMAN_PROXY = Proof("/version", "mutual")
 _FOREMAN_PROXY_PLAIN = Proof("/version")
 _APACHE = Proof(over="verified")
-# mosquitto has the Smart Proxy's own certificate and wants one of its clients (``reference/deployment.md`` §2.2, §2.3).
+# mosquitto has the Smart Proxy's own certificate and wants one of its clients (docs/facts/deployment.md §2.2, §2.3).
 _MOSQUITTO = Proof(over="mutual")
 
-# Apache serves Pulp's content on 80, and Pulp's state on 443 only (§3.5).
+# Apache serves Pulp's content on 80, and Pulp's state on 443 only (docs/facts/deployment.md §3.5).
 _HTTP = Row("HTTP", 80, 80, "plain", "roundrobin", proven_by="https")
 _HTTPS = Row("HTTPS", 443, 443, "tls", "source", proof=_PULP)
 _ANACONDA = Row("Anaconda", 8000, 8000, "plain", "roundrobin", proof=_FOREMAN_PROXY_PLAIN)
@@ -105,8 +105,8 @@ SEED = (
 
 CURRENT = (_HTTP, _HTTPS, _ANACONDA, _PUPPET, _PUPPETCA, _SMARTPROXY)
 
-# Not in any documented table. Hosts of pull-mqtt listen for hours without a word (``reference/deployment.md`` §1.6), and a
-# long connection goes where there are fewest (``reference/balancer.md`` §1.6).
+# Not in any documented table. Hosts of pull-mqtt listen for hours without a word (docs/facts/deployment.md §1.6), and a
+# long connection goes where there are fewest (docs/facts/balancer.md §1.6).
 BESIDE = (Row("MQTT", 1883, 1883, "tls-tunnel", "leastconn", proof=_MOSQUITTO),)
 
 KNOWN: Mapping[str, Row] = {row.name: row for row in (*SEED, *BESIDE)}

@@ -5,7 +5,7 @@ service are read again whenever they are replaced by a rename, without a restart
 
 What Envoy does otherwise than HAProxy is said by :func:`lacks`.
 
-Source: reference/balancer.md §3; envoyproxy.io, v3 API.
+Source: docs/facts/balancer.md §3; envoyproxy.io, v3 API.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 One VRRP instance on every balancer, in unicast (clouds drop multicast), version 3. HAProxy itself is asked every second,
 so an owner whose HAProxy is dead or stuck gives the address away while its host lives on.
 
-Source: reference/balancer.md §2; keepalived.conf(5).
+Source: docs/facts/balancer.md §2; keepalived.conf(5).
 """
 
 from __future__ import annotations

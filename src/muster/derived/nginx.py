@@ -3,7 +3,7 @@
 What open nginx lacks is left out and said by :func:`lacks`: it asks members nothing, it learns of a dead one from
 connections that fail, and it speaks version 1 of the PROXY protocol, which members refuse.
 
-Source: reference/balancer.md §3; nginx.org, ngx_stream_core_module and its neighbours.
+Source: docs/facts/balancer.md §3; nginx.org, ngx_stream_core_module and its neighbours.
 """
 
 from __future__ import annotations

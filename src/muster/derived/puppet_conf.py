@@ -33,7 +33,7 @@ def rendered(balancing: Balancing) -> str:
     lines = ["[main]", f"server = {name}"]
     if server is not None and server.listen_port != _STANDARD_PORT:
         lines.append(f"serverport = {server.listen_port:d}")
-    # Without ca_server an agent that has a server_list asks the CA there (reference/puppet-ca.md §3.2).
+    # Without ca_server an agent that has a server_list asks the CA there (docs/facts/puppet-ca.md §3.2).
     lines += [f"ca_server = {name}", f"ca_port = {ca.listen_port:d}"]
     return "\n".join(lines) + "\n"
 

@@ -282,7 +282,7 @@ class Application:
 
 
 def _guarded(request: Request, answer: Reply) -> Reply:
-    """Refuse JSON to a page of another site (protocol reference §2.2, JsonCsrf)."""
+    """Refuse JSON to a page of another site (docs/facts/smart-proxy-protocol.md §2.2, JsonCsrf)."""
     referer = request.header(b"referer")
     if referer and answer.headers[0][1] is JSON and _foreign(referer, request.header(b"host")):
         return reply(403, b"Forbidden", TEXT)

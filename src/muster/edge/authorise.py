@@ -1,4 +1,7 @@
-"""Who may call: trusted hosts, then the client certificate, in the Ruby proxy's order and words (protocol reference §3)."""
+"""Who may call: trusted hosts, then the client certificate, in the Ruby proxy's order and words.
+
+Source: docs/facts/smart-proxy-protocol.md §3.
+"""
 
 from __future__ import annotations
 

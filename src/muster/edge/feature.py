@@ -46,8 +46,8 @@ WIRE_STATE = {
     State.FAILED: "failed",
 }
 
-# Every prefix Foreman or a host may call (protocol reference §4, §18), so that a member that lacks the feature says 503:
-# Foreman takes 404 on a delete for success (§19.2).
+# Every prefix Foreman or a host may call (docs/facts/smart-proxy-protocol.md §4, §18), so that a member that lacks the
+# feature says 503: Foreman takes 404 on a delete for success (docs/facts/smart-proxy-protocol.md §19.2).
 FOREMAN_PREFIXES: Mapping[str, str] = {
     "/dns": "dns",
     "/dhcp": "dhcp",
@@ -127,7 +127,7 @@ class Feature:
         name: the plugin name on the wire (``dns``).
         label: Foreman's own name of the feature (``DNS``).
         exposed: the settings shown in ``/v2/features``, from the feature's settings; None asks for their names with null
-            values, which is what a disabled feature shows (protocol reference §5).
+            values, which is what a disabled feature shows (docs/facts/smart-proxy-protocol.md §5).
         opened: opens the provider and yields the service that the routes' endpoints get.
         reached: asks the service's provider whether its server answers, raising an error that says why not; None for
             features without one.

@@ -1,4 +1,4 @@
-"""``/logs``: the newest records of every member as one time line (protocol reference §6)."""
+"""``/logs``: the newest records of every member as one time line (docs/facts/smart-proxy-protocol.md §6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parameters the way Rack nests them: bare keys, ``a[]`` and ``a[b]`` (protocol reference §2.1).
+"""Parameters the way Rack nests them: bare keys, ``a[]`` and ``a[b]`` (docs/facts/smart-proxy-protocol.md §2.1).
 
 Foreman's client sends ``related_macs`` as a bare key for an empty list and ``ztp_firmware[core]=…`` for maps, so both must
 arrive as they were meant: a bare key is ``None``.

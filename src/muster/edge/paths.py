@@ -1,4 +1,4 @@
-"""Paths as Foreman and the Ruby proxy understand them (protocol reference §2.1).
+"""Paths as Foreman and the Ruby proxy understand them (docs/facts/smart-proxy-protocol.md §2.1).
 
 The mount is chosen first, on the path as it was sent: ``/dns%2F`` and ``/%64ns/`` are not below ``/dns``, and whatever
 filters by prefix in front of a member sees the path the member goes by. What follows the prefix is percent-decoded then, so

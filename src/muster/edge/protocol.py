@@ -1,6 +1,6 @@
 """One connection's HTTP/1.1: uvicorn's parser and reply cycle, with the bounds uvicorn lacks.
 
-Public seams only (``reference/stack.md`` §1): the protocol class and its callbacks. uvicorn never closes a connection that
+Public seams only (docs/facts/libraries.md §1): the protocol class and its callbacks. uvicorn never closes a connection that
 sends headers slowly or nothing at all; here every phase before a whole request has a deadline, kept as one number per
 connection that :meth:`MemberProtocol.expired` compares, so that a call costs no timer.
 

@@ -1,4 +1,4 @@
-"""Replies, and the one table that turns an error into one (protocol reference §2.2).
+"""Replies, and the one table that turns an error into one (docs/facts/smart-proxy-protocol.md §2.2).
 
 A success is an empty body or JSON, never text. An error is one line of text whose content type follows the ``Accept``
 header: Foreman never reads it, people and tests do.
@@ -20,7 +20,8 @@ TEXT = b"text/plain"
 
 NOT_FOUND_TEXT = "Requested url was not found"
 
-# No version of the Smart Proxy: that one is a setting, /version tells it, and nobody reads it here (reference §23).
+# No version of the Smart Proxy: that one is a setting, /version tells it, and nobody reads it here
+# (docs/facts/smart-proxy-protocol.md §23).
 SERVER_HEADER: Header = (b"server", f"foreman-proxy muster/{VERSION}".encode())
 RETRY_AFTER: Header = (b"retry-after", b"5")
 _NOSNIFF: Header = (b"x-content-type-options", b"nosniff")

@@ -69,7 +69,7 @@ class Peer:
 
     @cached_property
     def name(self) -> str | None:
-        """The certificate's common name, lower case (protocol reference §3); None without certificate or CN."""
+        """The certificate's common name, lower case; None without one (docs/facts/smart-proxy-protocol.md §3)."""
         found = common_name(self.certificate) if self.certificate else None
         return found.lower() if found else None
 
@@ -206,7 +206,7 @@ class Request:
     async def params(self) -> parameters.Params:
         """Return query, form body and path parameters as one; the body wins over the query, the path over both.
 
-        JSON and other bodies are ignored, as in the Ruby proxy (protocol reference §2.1).
+        JSON and other bodies are ignored, as in the Ruby proxy (docs/facts/smart-proxy-protocol.md §2.1).
 
         Raises:
             Rejected: they are malformed, or no UTF-8.

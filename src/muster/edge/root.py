@@ -1,4 +1,4 @@
-"""``/features``, ``/version`` and ``/v2/features``: what this proxy is (protocol reference §5)."""
+"""``/features``, ``/version`` and ``/v2/features``: what this proxy is (docs/facts/smart-proxy-protocol.md §5)."""
 
 from __future__ import annotations
 

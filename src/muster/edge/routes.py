@@ -14,8 +14,8 @@ from muster.edge.request import Request
 class Access(Enum):
     """Who may call a route.
 
-    ``TRUSTED`` is the Ruby proxy's pair of checks (protocol reference §3). ``CLUSTER`` is for what members and monitoring
-    ask each other: any certificate our CA verifies, or a loopback client over HTTP. ``OPEN`` is everybody.
+    ``TRUSTED`` is the Ruby proxy's pair of checks (docs/facts/smart-proxy-protocol.md §3). ``CLUSTER`` is for what members
+    and monitoring ask each other: any certificate our CA verifies, or a loopback client over HTTP. ``OPEN`` is everybody.
     """
 
     TRUSTED = "trusted"
@@ -56,7 +56,7 @@ class Mount:
     """The routes under a prefix.
 
     A mount whose routes are all protected protects its unknown routes too: the caller learns 403 before 404, as in the
-    Ruby proxy (``ruby-proxy-baseline.md`` §5 no. 10).
+    Ruby proxy (docs/facts/ruby-proxy.md §5 no. 10).
     """
 
     prefix: str

@@ -32,7 +32,7 @@ def manifests() -> Mapping[str, Feature]:
     from muster.features.puppet.manifest import FEATURE as PUPPET
     from muster.features.puppetca.manifest import FEATURE as PUPPETCA
 
-    # The order is the Ruby proxy's, in which answers name them (protocol reference §4).
+    # The order is the Ruby proxy's, in which answers name them (docs/facts/smart-proxy-protocol.md §4).
     return {f.name: f for f in (DNS, PUPPETCA, PUPPET)}
 
 

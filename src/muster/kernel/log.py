@@ -2,8 +2,8 @@
 
 :func:`configure` sends every record to standard error, as JSON lines or for people, and into the rings that Foreman reads
 (:mod:`muster.kernel.rings`); what libraries log takes the same way, in measure (:class:`Seldom`). Secrets hide themselves
-(:mod:`muster.kernel.secrets`); query strings are never logged, because registration puts tokens there (protocol reference
-§2.3 shows the Ruby proxy logging them).
+(:mod:`muster.kernel.secrets`); query strings are never logged, because registration puts tokens there (the Ruby proxy logs
+them: docs/facts/smart-proxy-protocol.md §2.3).
 """
 
 from __future__ import annotations

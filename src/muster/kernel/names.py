@@ -1,7 +1,8 @@
 r"""Names that come from outside, parsed once into types that cannot hold anything dangerous.
 
 Every parser looks at the whole string, in linear time, and refuses control characters: length is checked first, labels
-are split, never matched by a pattern with nested repetition. That is stricter than the Ruby proxy (protocol reference §23).
+are split, never matched by a pattern with nested repetition. That is stricter than the Ruby proxy
+(docs/facts/smart-proxy-protocol.md §23).
 """
 
 from __future__ import annotations

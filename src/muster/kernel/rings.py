@@ -16,7 +16,7 @@ WARN_RANK = RANKS["WARN"]
 
 
 class LogRecord(NamedTuple):
-    """One record as ``/logs`` shows it (protocol reference §6).
+    """One record as ``/logs`` shows it (docs/facts/smart-proxy-protocol.md §6).
 
     Attributes:
         timestamp: seconds since the epoch, UTC, by the clock of the member that made it.
@@ -58,7 +58,7 @@ class LogRings:
     ``tail_size``. Warnings move to a ring of their own of that size: neither much talk pushes them out, nor do they push
     errors out. Thread-safe.
 
-    Source: protocol reference §6, which knows no ring for warnings.
+    Source: docs/facts/smart-proxy-protocol.md §6, which knows no ring for warnings.
     """
 
     size: int = 2000

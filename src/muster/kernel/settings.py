@@ -2,7 +2,7 @@
 
 The loader keeps the line of every key, so that a pydantic error location can be said as ``cluster.yaml:12``. Unknown keys
 are errors that name the nearest known key. YAML is read as version 1.1, as Ruby reads the files administrators already
-have (``reference/stack.md`` §3), and never constructs anything but plain values. What would cost a small file more than
+have (docs/facts/libraries.md §3), and never constructs anything but plain values. What would cost a small file more than
 linear time is refused before it is built: deep nesting, aliases within aliases, numbers of thousands of digits.
 """
 

@@ -93,7 +93,7 @@ def common_name(der: bytes) -> str | None:
 
     A certificate that cannot be read has no name: the caller then trusts nobody.
 
-    Source: protocol reference §3; stricter than the Ruby proxy: the name's structure is read, not its printed form.
+    Source: docs/facts/smart-proxy-protocol.md §3; ours reads the name's structure, not its printed form.
     """
     try:
         value = _first_common_name(x509.load_der_x509_certificate(der).subject)

@@ -1,6 +1,6 @@
 """Retry: repeat only what may be repeated, with jitter, within a budget.
 
-Defaults and their provenance are in ``reference/balancer.md`` §5: three attempts, full jitter from 50 ms, capped at 2 s,
+Defaults and their provenance are in docs/facts/balancer.md §5: three attempts, full jitter from 50 ms, capped at 2 s,
 and a budget of a fifth of all calls plus one a second, so that retries never multiply an outage.
 """
 

@@ -79,7 +79,6 @@ async def test_what_is_refused_is_not_kept_and_does_not_block_the_name(ca: Puppe
 
 
 async def test_an_imported_request_with_a_flaw_gives_way_to_a_good_one(store: Store, home: Path) -> None:
-    puppetca.need_recordings()
     await puppetca.take_over(store, home)
     async with puppetca.member(store, home) as ca:
         name = "pend-badsig.example.net"
@@ -366,7 +365,6 @@ async def test_bulk_signing_signs_each_by_itself(ca: PuppetCA) -> None:
 
 
 async def test_expirations_name_every_certificate_and_list(store: Store, home: Path) -> None:
-    puppetca.need_recordings()
     await puppetca.take_over(store, home)
     async with puppetca.member(store, home) as ca:
         content = json.loads((await asked(ca, "GET", f"{V1}/expirations", by=puppetca.client("agent"))).body)

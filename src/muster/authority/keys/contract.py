@@ -1,7 +1,7 @@
 """What every kind of custody promises, and what they share: that a key is the CA's own, and how it comes into its place.
 
 Whatever holds it, the rest of the room sees a private key of the ``cryptography`` library: the builders only ever ask it
-to sign (reference/puppet-ca.md §7.7).
+to sign (docs/facts/puppet-ca.md §7.7).
 """
 
 from __future__ import annotations

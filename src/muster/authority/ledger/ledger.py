@@ -1,7 +1,7 @@
 """The ledger: every certificate, request and revocation of the Puppet CA, in short transactions.
 
 Signing happens outside them; what a caller is told has been committed. Revocations and the list that publishes them change
-together under the list's row lock, so number and content never disagree (reference/puppet-ca.md §7.2, §7.3).
+together under the list's row lock, so number and content never disagree (docs/facts/puppet-ca.md §7.2, §7.3).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The row of the lists in force: locked while something is revoked, and published anew.
 
 Revocations and the list that publishes them change together under the row's lock, so number and content never disagree
-(reference/puppet-ca.md §7.2, §7.3).
+(docs/facts/puppet-ca.md §7.2, §7.3).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A puppetserver's CA directory: everything there is, and everything that is wrong with it. Nothing is changed.
 
-Source: reference/puppet-ca.md §2.5, §7.8.
+Source: docs/facts/puppet-ca.md §2.5, §7.8.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A puppetserver's CA directory on another host, from a copy that may be older than the last certificate.
 
 What a copy cannot know is given a wide berth: the serial counter skips a gap, so that no number is given twice, and every
-revocation list that is found goes into one list with a higher number. Source: reference/puppet-ca.md §7.9.
+revocation list that is found goes into one list with a higher number. Source: docs/facts/puppet-ca.md §7.9.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A puppetserver's CA directory, taken into the ledger, and written from it.
 
 Read first (:func:`~muster.authority.moves.directory.read_directory`), decided second, written last: each in one
-transaction. Source: reference/puppet-ca.md §2.5, §7.8.
+transaction. Source: docs/facts/puppet-ca.md §2.5, §7.8.
 """
 
 from __future__ import annotations

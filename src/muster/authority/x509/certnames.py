@@ -1,4 +1,4 @@
-"""Certnames, extensions and object identifiers in Puppet's words (reference/puppet-ca.md §2.3, §2.4)."""
+"""Certnames, extensions and object identifiers in Puppet's words (docs/facts/puppet-ca.md §2.3, §2.4)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cryptography.x509 import ObjectIdentifier
 
 from muster.kernel.errors import Rejected
 
-# What the CA's routes take as a name; anything else is no route (golden/puppet-ca/README.md).
+# What the CA's routes take as a name; anything else is no route (docs/facts/puppet-ca.md §1.2).
 ROUTABLE = re.compile(r"[A-Za-z0-9_.-]{1,255}\Z")
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?\Z")
 # GET certificate/ca is the bundle, so nobody could ever fetch a certificate of that name.

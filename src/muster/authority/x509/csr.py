@@ -220,7 +220,7 @@ def refuse_weak(request: CertificateRequest) -> None:
 def refuse_renewal(certificate: x509.Certificate) -> None:
     """Refuse to issue anew what no request may ask for: puppetserver signed it, and an import took it over.
 
-    Which names and extensions are allowed may have changed since; those it has it keeps (reference §7.3).
+    Which names and extensions are allowed may have changed since; those it has it keeps (docs/facts/puppet-ca.md §7.3).
 
     Raises:
         Rejected: a weak key, alternative names other than DNS and IP, or wildcards.

@@ -1,6 +1,6 @@
 """Certificates and revocation lists as puppetserver makes them: the same extensions in the same order.
 
-Source: reference/puppet-ca.md §2.1, §2.5. Nothing here keeps state or reads a clock.
+Source: docs/facts/puppet-ca.md §2.1, §2.5. Nothing here keeps state or reads a clock.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CAKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateK
 PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 
 BACKDATED = timedelta(hours=24)
-# An agent checks its own certificate with no tolerance for a list from the future (reference/puppet-ca.md §3.3).
+# An agent checks its own certificate with no tolerance for a list from the future (docs/facts/puppet-ca.md §3.3).
 _LIST_BACKDATED = timedelta(minutes=10)
 # What a certificate's time can say (RFC 5280 §4.1.2.5).
 _FIRST = datetime(1950, 1, 1, tzinfo=UTC)
@@ -152,7 +152,7 @@ def _leaf(
 ) -> x509.Certificate:
     # A longer common name can only be taken over as it came: making one anew is refused (X.520's limit).
     subject = attribute if len(name) > COMMON_NAME_LIMIT else x509.NameAttribute(NameOID.COMMON_NAME, name)
-    # puppetserver writes addresses before names, whatever order was asked for (golden csr san-ip).
+    # puppetserver writes addresses before names, whatever order was asked for (recorded csr san-ip).
     names = sorted(alternatives.names, key=lambda n: not isinstance(n, x509.IPAddress))
     if name not in alternatives.dns:
         names.append(x509.DNSName(name))
@@ -180,7 +180,7 @@ def _leaf(
         )
         .add_extension(_usage(digital_signature=True, key_encipherment=True), critical=True)
     )
-    # puppetserver writes every critical extension after those that are not (golden csr ext-pp-critical).
+    # puppetserver writes every critical extension after those that are not (recorded csr ext-pp-critical).
     for extension, critical in copied:
         builder = builder.add_extension(extension, critical=True) if critical else builder
     return builder.sign(key, _digest(key))
@@ -242,7 +242,7 @@ def alternatives_of(certificate: x509.Certificate) -> Alternatives:
 
 
 def status_of(certificate: x509.Certificate) -> dict[str, object]:
-    """Return what a status object says of a certificate, less its state (reference/puppet-ca.md §1.3)."""
+    """Return what a status object says of a certificate, less its state (docs/facts/puppet-ca.md §1.3)."""
     alternatives = alternatives_of(certificate)
     return {
         "name": common_name(certificate.subject),
@@ -282,7 +282,7 @@ def stamp(moment: datetime) -> str:
 def ahead(ttl: timedelta) -> timedelta:
     """Return how long before its end something that is made for that long is made anew.
 
-    Source: reference/puppet-ca.md §7.5. Thirty days alone would be all of a short life.
+    Source: docs/facts/puppet-ca.md §7.5. Thirty days alone would be all of a short life.
     """
     return min(_LONGEST_AHEAD, ttl / 5)
 

@@ -1,6 +1,6 @@
 """What a new configuration only adds or weighs anew, and how a running HAProxy is told so without a reload.
 
-A server is added drained: its checks run, and it gets nothing until somebody says ``ready`` (reference/balancer.md §0
+A server is added drained: its checks run, and it gets nothing until somebody says ``ready`` (docs/facts/balancer.md §0
 no. 8: one that is enabled first takes traffic before its first check).
 """
 

@@ -1,6 +1,6 @@
 """How many file descriptors a configuration needs: ``haproxy -c`` calls valid what then dies for want of them.
 
-Source: reference/balancer.md §0 no. 11. Splicing is never rendered, so its quarter is not counted.
+Source: docs/facts/balancer.md §0 no. 11. Splicing is never rendered, so its quarter is not counted.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A change goes: ``haproxy -c``, descriptor arithmetic, server state to a file, rename, reload, look for the new worker,
 connect to every listener. Whatever fails, the configuration that worked is put back and the failure raised.
 
-Source: reference/balancer.md §1.5.
+Source: docs/facts/balancer.md §1.5.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def kept_state(state: str, layout: Layout, in_force: Layout | None = None) -> st
     """Return the lines of ``show servers state`` whose server still has its address, saying nothing the plan says.
 
     HAProxy restores addresses, the port and address of checks, TLS and switched-off checks from the state file, over its
-    configuration and for good (reference/balancer.md §1.4). So a line keeps what no configuration says: up or down,
+    configuration and for good (docs/facts/balancer.md §1.4). So a line keeps what no configuration says: up or down,
     drains, maintenance, and weights that people set.
 
     Args:
@@ -96,7 +96,7 @@ def kept_state(state: str, layout: Layout, in_force: Layout | None = None) -> st
 def gated_state(state: str, layout: Layout, places: Iterable[tuple[str, str]]) -> str:
     """Return a state with a line for each of these new servers that has it start drained.
 
-    Without a line a new worker takes a server for UP before its first check (reference/balancer.md §1.3).
+    Without a line a new worker takes a server for UP before its first check (docs/facts/balancer.md §1.3).
     """
     columns = next((line.split()[1:] for line in state.splitlines() if line.startswith("#")), _COLUMNS)
     lines = [] if "#" in state else [f"# {' '.join(columns)}"]

@@ -3,7 +3,7 @@
 Only typed names, numbers and checked paths reach the text: a member's name is an FQDN, a service's a slug, and every
 word is looked at once more where it is written.
 
-Source: reference/balancer.md §0 and §1 for every value; the README says what each line is for.
+Source: docs/facts/balancer.md §0 and §1 for every value; the README says what each line is for.
 """
 
 from __future__ import annotations

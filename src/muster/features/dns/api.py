@@ -1,4 +1,4 @@
-"""Routes of the DNS feature (protocol reference §7.1)."""
+"""Routes of the DNS feature (docs/facts/smart-proxy-protocol.md §7.1)."""
 
 from __future__ import annotations
 

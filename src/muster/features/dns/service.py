@@ -1,6 +1,6 @@
 """Rules common to all DNS providers: what Foreman's parameters mean, and Foreman's words for a conflict.
 
-Source: protocol reference §7.1 and §7.2, recorded in ``shared/golden/smart-proxy/dns.jsonl``.
+Source: docs/facts/smart-proxy-protocol.md §7.1 and §7.2, recorded in ``tests/wire/recorded/smart-proxy/dns.jsonl``.
 """
 
 from __future__ import annotations
@@ -53,10 +53,11 @@ class DNS:
             raise Conflict(text + verb) from e
 
     async def delete(self, name: str, type_name: str | None) -> None:
-        """Make a name have no record of a type; nothing there is success (protocol reference §23).
+        """Make a name have no record of a type; nothing there is success (docs/facts/smart-proxy-protocol.md §23).
 
         Raises:
-            NoZone: for certain there is not even a zone for it; Foreman takes its 404 for done (§19.2).
+            NoZone: for certain there is not even a zone for it; Foreman takes its 404 for done
+                (docs/facts/smart-proxy-protocol.md §19.2).
         """
         kind = _type_to_delete(name, type_name)
         owner = (

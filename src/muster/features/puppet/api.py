@@ -1,4 +1,4 @@
-"""Routes of the Puppet feature (protocol reference §11)."""
+"""Routes of the Puppet feature (docs/facts/smart-proxy-protocol.md §11)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Foreman's words around environments and classes. Source: protocol reference §11."""
+"""Foreman's words around environments and classes. Source: docs/facts/smart-proxy-protocol.md §11."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Routes of the Puppet CA feature (protocol reference §12)."""
+"""Routes of the Puppet CA feature (docs/facts/smart-proxy-protocol.md §12)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A puppetserver's ``autosign.conf`` on this host, in which the cluster's list has a part of its own.
 
-Source: reference/puppet-ca.md §4: one entry a line, ``#`` begins a comment, an executable file is a program.
+Source: docs/facts/puppet-ca.md §4: one entry a line, ``#`` begins a comment, an executable file is a program.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Foreman's words around a Puppet CA and an autosigner. Source: protocol reference §12."""
+"""Foreman's words around a Puppet CA and an autosigner. Source: docs/facts/smart-proxy-protocol.md §12."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A CA's status objects in Foreman's words. Source: protocol reference §12."""
+"""A CA's status objects in Foreman's words. Source: docs/facts/smart-proxy-protocol.md §12."""
 
 from __future__ import annotations
 

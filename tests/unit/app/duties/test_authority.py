@@ -298,7 +298,6 @@ async def test_requests_that_wait_are_counted_and_noted_before_they_are_too_many
 
 
 async def test_the_ends_of_ancestors_are_shown(store: Store, tmp_path: Path) -> None:
-    puppetca.need_recordings()
     await puppetca.take_over(store, tmp_path / "pki")
     host = Host(store)
     process = host.authority(Authority(), tmp_path / "pki", tmp_path / "state")

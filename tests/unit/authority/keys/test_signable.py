@@ -173,7 +173,6 @@ _SAMPLE = certificate()
 
 
 def test_of_a_chain_the_first_is_the_issuer() -> None:
-    puppetca.need_recordings()
     issuer = Issuer.read((puppetca.RECORDED / "cadir-sample" / "ca_crt.pem").read_text())
     rules = Rules(issuer.certificate)
     assert judge(certificate(issuer=issuer.certificate.subject), rules)

@@ -5,14 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import puppetca
 from tests.unit.authority.moves.samples import SAMPLE
 
 
 @pytest.fixture
 def cadir(tmp_path: Path) -> Path:
     """Return a copy of the sample that a test may damage."""
-    puppetca.need_recordings()
     copy = tmp_path / "ca"
     shutil.copytree(SAMPLE, copy)
     for name in ("README.md", "expected.json"):

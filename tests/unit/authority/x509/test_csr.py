@@ -23,6 +23,7 @@ from muster.authority.x509 import csr, profile
 from muster.authority.x509.csr import CertificateRequest
 from muster.authority.x509.profile import crls_in
 from muster.kernel.errors import Rejected
+from tests import scale
 from tests.servers import puppetca
 
 # A common name of 133 characters is one of the fixtures.
@@ -47,11 +48,8 @@ def judged(request: CertificateRequest, name: str, *, all_allowed: bool = False)
 
 def _rows() -> list[tuple[str, str, str, str]]:
     """Return file, certname, outcome with autosign on, outcome with everything allowed."""
-    readme = CSR / "README.md"
-    if not readme.exists():
-        return []
     found = []
-    for line in readme.read_text("utf-8").splitlines():
+    for line in (CSR / "README.md").read_text("utf-8").splitlines():
         cells = [c.strip() for c in re.split(r"(?<!\\)\|", line)[1:-1]]
         if len(cells) != 6 or not cells[0].endswith((".pem", ".der")):
             continue
@@ -118,14 +116,12 @@ def test_each_fixture_is_judged_as_the_table_says(file: str, name: str, autosign
 
 
 def test_the_table_was_read() -> None:
-    puppetca.need_recordings()
     assert len(ROWS) > 90
     assert {r[0] for r in ROWS} >= {*STRICTER, *STRICTER_WHEN_ALLOWED}
     assert sum(bool(r[3]) for r in ROWS) > 25
 
 
 def fixture(name: str) -> CertificateRequest:
-    puppetca.need_recordings()
     return csr.read((CSR / f"{name}.pem").read_bytes())
 
 
@@ -148,7 +144,6 @@ def fixture(name: str) -> CertificateRequest:
     ],
 )
 def test_what_is_no_request_is_named(file: str, said: str) -> None:
-    puppetca.need_recordings()
     with pytest.raises(Rejected, match=said):
         csr.read((CSR / file).read_bytes())
 
@@ -286,7 +281,8 @@ EDITS = st.lists(
 )
 
 
-@settings(max_examples=1500, deadline=None)
+@pytest.mark.proof
+@settings(max_examples=scale.CHANGED_REQUESTS, deadline=None)
 @given(EDITS)
 def test_a_request_changed_anywhere_is_a_request_or_rejected(edits: list[tuple[int, int, int]]) -> None:
     body = bytearray(VALID)

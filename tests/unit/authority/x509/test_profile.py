@@ -23,7 +23,6 @@ SAMPLE = puppetca.RECORDED / "cadir-sample"
 
 @pytest.fixture
 def sample() -> NewCA:
-    puppetca.need_recordings()
     key = load_pem_private_key((SAMPLE / "ca_key.pem").read_bytes(), None)
     assert isinstance(key, rsa.RSAPrivateKey)
     return NewCA(Issuer.read((SAMPLE / "ca_crt.pem").read_text()), key)
@@ -81,7 +80,6 @@ def test_the_key_identifier_is_the_keys_own(sample: NewCA) -> None:
 
 
 def test_a_critical_extension_stays_so_and_comes_last_as_theirs_does(sample: NewCA) -> None:
-    puppetca.need_recordings()
     request = csr.read((puppetca.RECORDED / "csr" / "ext-pp-critical.pem").read_bytes())
     made = profile.signed_leaf(request, sample.issuer, sample.key, serial=1, now=NOW, ttl=YEARS)
     last = list(made.extensions)[-1]
@@ -139,7 +137,6 @@ def test_a_renewed_leaf_keeps_key_names_and_puppets_extensions_and_nothing_else(
 
 @pytest.mark.filterwarnings("ignore:Attribute's length must be:UserWarning")
 def test_a_common_name_longer_than_x520_allows_is_signed_and_renewed() -> None:
-    puppetca.need_recordings()
     request = csr.read((puppetca.RECORDED / "csr" / "cn-long.pem").read_bytes())
     ca = puppetca.new_ca()
     made = profile.signed_leaf(request, ca.issuer, ca.key, serial=1, now=NOW, ttl=YEARS)
@@ -174,7 +171,7 @@ def test_a_list_has_the_form_of_a_real_one(sample: NewCA) -> None:
 
 
 def test_a_list_begins_ten_minutes_back() -> None:
-    """Agents check their own certificate without tolerance for a list from the future (reference §3.3)."""
+    """Agents check their own certificate without tolerance for a list from the future (docs/facts/puppet-ca.md §3.3)."""
     ca = puppetca.new_ca()
     made = profile.signed_list(ca.issuer, ca.key, [], number=0, now=NOW, ttl=timedelta(days=7))
     assert made.last_update_utc == NOW - timedelta(minutes=10)
@@ -182,7 +179,6 @@ def test_a_list_begins_ten_minutes_back() -> None:
 
 
 def test_a_status_object_says_what_the_recorded_one_says() -> None:
-    puppetca.need_recordings()
     status = profile.status_of(golden("proxy01"))
     assert status["name"] == "proxy01.example.net"
     assert status["authorization_extensions"] == {"pp_cli_auth": "true"}
@@ -191,7 +187,6 @@ def test_a_status_object_says_what_the_recorded_one_says() -> None:
 
 
 def test_a_bundle_begins_with_the_one_that_signs() -> None:
-    puppetca.need_recordings()
     text = (SAMPLE / "ca_crt.pem").read_text()
     issuer = Issuer.read(text)
     assert issuer.chain_pem == text

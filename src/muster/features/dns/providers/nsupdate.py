@@ -2,7 +2,7 @@
 
 What the Ruby proxy asks first and does later rides here in one message: the prerequisite section carries the conflict
 check, so of two racing writers the server itself lets one win. Every answer's code is read: the Ruby proxy reports success
-for a stopped server and for a zone the server does not have (``ruby-proxy-baseline.md`` §5 no. 1).
+for a stopped server and for a zone the server does not have (docs/facts/ruby-proxy.md §5 no. 1).
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ class SmartProxyDNS:
         await self._proxy.call("GET", "/version")
 
     async def add(self, record: Record) -> None:
-        # A PTR's owner travels as the value and its data as the name (protocol reference §7.1).
+        # A PTR's owner travels as the value and its data as the name (docs/facts/smart-proxy-protocol.md §7.1).
         fqdn, value = (record.data, record.name) if record.type is RecordType.PTR else (record.name, record.data)
         form = {"fqdn": str(fqdn), "value": str(value), "type": record.type.value}
         try:

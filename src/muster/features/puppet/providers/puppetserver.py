@@ -1,4 +1,7 @@
-"""A real puppetserver over its HTTP API; what it parsed once is asked for by its ETag (protocol reference §11)."""
+"""A real puppetserver over its HTTP API; what it parsed once is asked for by its ETag.
+
+Source: docs/facts/smart-proxy-protocol.md §11.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real puppetserver's CA over its HTTP API (reference/puppet-ca.md §1)."""
+"""A real puppetserver's CA over its HTTP API (docs/facts/puppet-ca.md §1)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,30 @@
+"""How large a proof is: short in ``make test``, long in ``make proof``.
+
+``MUSTER_PROOF`` is read here and nowhere else. A test asserts the same at either size; one that takes a size from here
+is marked ``proof``, which is how ``make proof`` finds it.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TypeVar
+
+T = TypeVar("T", int, float)
+
+LONG = bool(os.environ.get("MUSTER_PROOF"))
+
+
+def _of(short: T, long: T) -> T:
+    return long if LONG else short
+
+
+# tests/e2e/test_puppet_agents.py: hosts that enrol while members are killed; enough that each kill is among them.
+BOOTSTRAPS = _of(300, 500)
+# The same: names that four hosts ask for at once.
+RACED_NAMES = _of(20, 100)
+# tests/e2e/test_the_store_fails.py: how long PostgreSQL is stopped.
+STORE_STOPPED_S = _of(10.0, 60.0)
+# tests/e2e/test_the_fault_matrix.py, row 16: the same among other faults.
+STORE_AWAY_S = _of(8.0, 60.0)
+# tests/unit/authority/x509/test_csr.py: requests that are changed somewhere.
+CHANGED_REQUESTS = _of(1_500, 20_000)
