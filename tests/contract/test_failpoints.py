@@ -192,7 +192,10 @@ def test_a_rejection_by_a_command_that_dies_happened_or_not(tmp_path: Path, url:
 
 
 def test_a_token_is_used_up_with_the_certificate_it_gave_and_not_without(tmp_path: Path, url: str) -> None:
-    settings = {"authority": {"autosign": ["tokens"]}, "features": {"puppetca": {"autosigner": "tokens"}}}
+    settings: dict[str, Any] = {
+        "authority": {"autosign": ["tokens"]},
+        "features": {"puppetca": {"autosigner": "tokens"}},
+    }
     with served.made(tmp_path, url, **settings) as member:
 
         def made() -> tuple[int, str]:
@@ -213,7 +216,10 @@ def test_a_token_is_used_up_with_the_certificate_it_gave_and_not_without(tmp_pat
 
 
 def test_a_token_that_a_puppetserver_asked_about_is_used_up_from_its_commit_on(tmp_path: Path, url: str) -> None:
-    settings = {"authority": {"autosign": ["tokens"]}, "features": {"puppetca": {"autosigner": "tokens"}}}
+    settings: dict[str, Any] = {
+        "authority": {"autosign": ["tokens"]},
+        "features": {"puppetca": {"autosigner": "tokens"}},
+    }
     with served.made(tmp_path, url, **settings) as member:
         member.start()
         token = token_of(member.ask_as_foreman("POST", f"/puppet/ca/autosign/{HOST}"))
@@ -358,24 +364,23 @@ def test_a_schema_is_made_whole_or_not_at_all(tmp_path: Path, url: str) -> None:
 
 
 def test_a_ca_is_made_whole_and_a_command_that_died_says_what_it_left(tmp_path: Path, url: str) -> None:
-    member = Served(tmp_path, url)
-    member.write_files()
-    key = member.pki / "puppet-ca" / "ca_key.pem"
-    said = member.command("ca", "init", "--key", "ec-p256", armed=f"found.{BEFORE}=kill")
-    assert said.code == -signal.SIGKILL, said
-    refused = member.command("ca", "init", "--key", "ec-p256")
-    assert refused.code == 4
-    assert (
-        f"{key} exists; a new CA would overwrite another one's key; nothing was changed. If it is no CA's"
-        in refused.err
-    )
-    key.unlink()
-    said = member.command("ca", "init", "--key", "ec-p256", armed=f"found.{AFTER}=kill")
-    assert said.code == -signal.SIGKILL, said
-    again = member.command("ca", "init", "--key", "ec-p256")
-    assert (again.code, again.err) == (4, "Error: The store holds a Puppet CA already; nothing was changed\n")
-    member.bundle.write_text(asked(member, lambda store: Ledger(store, "test").chain()) or "")
-    member.start()
+    with served.made(tmp_path, url, founded=False) as member:
+        key = member.pki / "puppet-ca" / "ca_key.pem"
+        said = member.command("ca", "init", "--key", "ec-p256", armed=f"found.{BEFORE}=kill")
+        assert said.code == -signal.SIGKILL, said
+        refused = member.command("ca", "init", "--key", "ec-p256")
+        assert refused.code == 4
+        assert (
+            f"{key} exists; a new CA would overwrite another one's key; nothing was changed. If it is no CA's"
+            in refused.err
+        )
+        key.unlink()
+        said = member.command("ca", "init", "--key", "ec-p256", armed=f"found.{AFTER}=kill")
+        assert said.code == -signal.SIGKILL, said
+        again = member.command("ca", "init", "--key", "ec-p256")
+        assert (again.code, again.err) == (4, "Error: The store holds a Puppet CA already; nothing was changed\n")
+        member.bundle.write_text(asked(member, lambda store: Ledger(store, "test").chain()) or "")
+        member.start()
 
 
 def test_a_bundle_is_the_old_one_or_the_new_one_with_its_key(tmp_path: Path) -> None:

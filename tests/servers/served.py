@@ -245,14 +245,18 @@ class Served:
 
 
 @contextlib.contextmanager
-def made(directory: Path, url: str, **settings: Any) -> Iterator[Served]:
-    """Yield a member that is not started; settings are fields of :class:`Served`. What runs at the end is killed."""
+def made(directory: Path, url: str, *, founded: bool = True, **settings: Any) -> Iterator[Served]:
+    """Yield a member that is not started, ``founded`` with its Puppet CA; settings are fields of :class:`Served`.
+
+    What runs at the end is killed.
+    """
     served = Served(directory, url, **settings)
     served.write_files()
-    asyncio.run(served.found())
+    if founded:
+        asyncio.run(served.found())
     try:
         yield served
     finally:
         served.kill()
         if os.environ.get("MUSTER_E2E_KEEP"):
-            sys.stdout.write(served.log)
+            sys.stdout.write(served.log if (directory / "serve.log").exists() else "")
