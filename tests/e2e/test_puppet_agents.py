@@ -394,7 +394,7 @@ async def lists_read(local: Local, history: History, member: str, made: Made, ov
 
 
 @pytest.mark.proof
-async def test_of_five_hundred_bootstraps_and_revocations_under_killed_members_nothing_acknowledged_is_lost(
+async def test_of_bootstraps_and_revocations_under_killed_members_nothing_acknowledged_is_lost(
     local: Local,
 ) -> None:
     await sign_all_of(local, "*.example.net")
