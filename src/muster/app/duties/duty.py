@@ -61,7 +61,7 @@ class Duty(ABC):
         """Do it once. It may take long; an exception is a defect, which is named and does not end the duty."""
 
     def found(self) -> Found:
-        """Return what is known now; looks at values only, since every question for readiness asks for it."""
+        """Return what is known now; looks at values only, since it is asked for after every beat of any duty."""
         return NOTHING
 
     async def end(self) -> None:  # noqa: B027 - most duties hold nothing that others wait for
@@ -88,22 +88,32 @@ class Duties:
         self._metrics = metrics
         self._patience_s = patience_s
         self._closing = asyncio.Event()
-        # What is wrong with a duty itself, by its name.
-        self._amiss: dict[str, str] = {}
-        health.reasons.append(self._out)
-        health.notes.append(self._notes)
+        # What is wrong with a duty itself, by its name, and which of its methods it is.
+        self._amiss: dict[tuple[str, str], str] = {}
+        self._found: dict[str, Found] = {}
+        self._out: tuple[str, ...] = ()
+        self._notes: tuple[str, ...] = ()
+        health.reasons.append(lambda: self._out)
+        health.notes.append(lambda: self._notes)
 
     def judge(self) -> None:
-        """Say of every service whether it is ready, from what was last found."""
-        self._health.down = joined(d.found().down for d in self._duties)
+        """Say of every service whether it is ready, from what was last found; balancers' questions only look at that."""
+        found = [self._found_by(d) for d in self._duties]
+        self._out = tuple(why for f in found for why in f.out)
+        self._notes = (*(note for f in found for note in f.notes), *self._amiss.values())
+        self._health.down = joined(f.down for f in found)
         verdicts = {s: self._health.verdict(s) for s in self._health.services}
         self._metrics.judge({s: "" if v.status == 200 else v.reason or v.state for s, v in verdicts.items()})
 
-    def _out(self) -> list[str]:
-        return [why for d in self._duties for why in d.found().out]
-
-    def _notes(self) -> list[str]:
-        return [*(note for d in self._duties for note in d.found().notes), *self._amiss.values()]
+    def _found_by(self, duty: Duty) -> Found:
+        """Return what a duty found; when it cannot say, what it said last."""
+        try:
+            self._found[duty.name] = duty.found()
+        except Exception as e:  # noqa: BLE001 - boundary: a duty with a bug must not keep the others from being heard
+            self._broke(duty, "found", e)
+        else:
+            self._well(duty, "found")
+        return self._found.get(duty.name, NOTHING)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -134,19 +144,26 @@ class Duties:
         try:
             await duty.beat()
         except Exception as e:  # noqa: BLE001 - boundary: a duty with a bug must not stop the others, nor its next beat
-            if duty.name not in self._amiss:
-                _log.exception("A duty broke", duty=duty.name)
-            self._amiss[duty.name] = f"duty {duty.name} broke: {type(e).__name__}: {e}"
+            self._broke(duty, "beat", e)
         else:
-            if self._amiss.pop(duty.name, None):
-                _log.info("A duty is done again", duty=duty.name)
+            self._well(duty, "beat")
         finally:
             watch.cancel()
         self.judge()
 
+    def _broke(self, duty: Duty, method: str, error: Exception) -> None:
+        if (duty.name, method) not in self._amiss:
+            _log.error("A duty broke", duty=duty.name, exc_info=error)
+        self._amiss[duty.name, method] = f"duty {duty.name} broke: {type(error).__name__}: {error}"
+
     def _hung(self, duty: Duty) -> None:
-        self._amiss[duty.name] = f"duty {duty.name} has hung for more than {self._patience_s:g} s"
+        self._amiss[duty.name, "beat"] = f"duty {duty.name} has hung for more than {self._patience_s:g} s"
         _log.warning("A duty hangs", duty=duty.name, limit_s=self._patience_s)
+        self.judge()
+
+    def _well(self, duty: Duty, method: str) -> None:
+        if self._amiss.pop((duty.name, method), None):
+            _log.info("A duty is done again", duty=duty.name)
 
     async def _rested(self, seconds: float) -> bool:
         """Wait; false when the member closes and there is no next beat."""

@@ -91,6 +91,20 @@ async def test_a_duty_that_hangs_is_named_and_stops_no_other_nor_the_member() ->
         assert health.verdict("puppet").notes == ()
 
 
+async def test_what_a_duty_cannot_say_stops_no_other_and_what_it_said_last_counts_on() -> None:
+    class Speechless(Told):
+        def found(self) -> Found:
+            if self.beats > 1:
+                raise ZeroDivisionError("division by zero")
+            return Found({"puppet": "disk full"})
+
+    speechless, other, health = Speechless("disks"), Told("roster"), own_health()
+    async with kept(speechless, other, health=health).running():
+        await until(lambda: speechless.beats > 3 and other.beats > 3)
+        assert "duty disks broke: ZeroDivisionError: division by zero" in health.verdict("puppet").notes
+        assert health.verdict("puppet").reason == "disk full"
+
+
 async def test_a_beat_that_hangs_for_good_is_cut_when_the_member_closes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("muster.app.duties.duty._LAST_BEAT_S", 0.05)
     hung, other = Told("disks", lambda _: asyncio.Event().wait()), Told("roster")
