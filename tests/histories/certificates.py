@@ -120,7 +120,11 @@ class Certificates:
         if revoked and any(_shows_valid(c) for c in heard):
             return "revoked and served"
         giving = [c for c in done if c.operation in ("submit", "sign")]
-        serials = {c.answer for c in heard if c.operation == "fetch" and c.answer != NONE}
+        fetched = [c.answer for c in heard if c.operation == "fetch" and c.answer != NONE]
+        serials = set(fetched)
+        # One that another has replaced was revoked on the way; so was one that is needed twice, as it came back.
+        if len(fetched) > len(serials) or (len(serials) > 1 and any(_shows_valid(c) for c in heard)):
+            return "revoked and served"
         if len(giving) > 1 or len(serials) > 1 or (giving and serials and not _same_key(giving, heard)):
             return "given twice"
         if any(_shows_nothing(c) for c in heard) and len(core) > 1:
@@ -136,7 +140,9 @@ def _fetched(state: Name, call: Call) -> Iterator[Name]:
         return
     assert isinstance(call.answer, tuple)
     serial, key = call.answer
-    if live is not None and live.key == key and live.serial in (None, serial):
+    # A certificate that was cleaned is not given out again, though its key may enrol once more.
+    known = any(one.serial == serial for one in state.given[:-1])
+    if live is not None and live.key == key and live.serial in (None, serial) and not known:
         yield state.with_live(replace(live, serial=serial))
 
 
