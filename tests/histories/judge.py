@@ -135,14 +135,14 @@ class _Search(Generic[State]):
 
     def _steps(self, low: int, done: int, taken: int, state: State) -> Iterable[tuple[int, int, int, State]]:
         """Yield where the search may stand next."""
-        # Of all that is not done, the earliest end: whatever began after that must wait.
+        # Of all that is not done, the earliest end: whatever began after that must wait. None ends before it begins, so what
+        # was found is not undone by an end that comes later.
         limit, at, candidates = inf, low, []
         while at < len(self._answered) and self._answered[at][0] <= limit:
             if not done >> (at - low) & 1:
                 limit = min(limit, self._answered[at][1].ended)
                 candidates.append(at)
             at += 1
-        candidates = [at for at in candidates if self._answered[at][0] <= limit]
         for at in candidates:
             call = self._answered[at][1]
             idle = call.outcome == "refused" or call.operation in self._model.queries
