@@ -39,7 +39,10 @@ class Given:
 
 @dataclass(frozen=True)
 class Name:
-    """One certname: the key of the request that waits, and all certificates that it ever had, the live one last."""
+    """One certname: the key of the request that waits, and all certificates that it ever had, the live one last.
+
+    It has a request that waits, or a live certificate, or neither.
+    """
 
     waiting: str | None = None
     given: tuple[Given, ...] = ()
@@ -96,14 +99,14 @@ class Certificates:
                 elif live is None and state.waiting is None:
                     yield replace(state, waiting=key)
             case "sign":
-                if state.waiting is not None and live is None:
+                if state.waiting is not None:
                     yield state.with_new(state.waiting)
             case "revoke":
                 if live is not None:
                     yield state.with_live(replace(live, revoked=True))
             case "clean":
                 if live is not None:
-                    yield replace(state.with_live(replace(live, revoked=True, live=False)), waiting=None)
+                    yield state.with_live(replace(live, revoked=True, live=False))
             case "fetch":
                 yield from _fetched(state, call)
             case "state":

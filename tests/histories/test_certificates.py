@@ -74,6 +74,7 @@ POSSIBLE = {
         unknown(0, "submit", ("k", True)), fetch(1, 2, None), fetch(5, 6, None), fetch(9, 10, 7),
     ],
     "not answered, and it did not take place": [unknown(0, "submit", ("k", True)), fetch(5, 6, None), submit(7, 8, "l")],
+    "asked, and not answered": [submit(0, 1), unknown(0, "fetch"), unknown(0, "listed", 7), fetch(2, 3, 7)],
     "not answered, asked again and refused": [
         unknown(0, "submit", ("k", True)), refused(1, 2, "submit", ("k", True)), fetch(3, 4, 7),
     ],
@@ -152,6 +153,18 @@ IMPOSSIBLE = {
         "changed by nobody", [submit(0, 1), fetch(2, 3, 7), state(4, 5, "revoked")], ["state"],
     ),
     "given though nobody asked": ("changed by nobody", [fetch(0, 1, 7)], ["fetch"]),
+    "two requests that wait": (
+        "given twice", [call(0, 1, "submit", ("k", False)), call(2, 3, "submit", ("l", False))], ["submit", "submit"],
+    ),
+    "a signing refused though a request waits": (
+        "acknowledged and lost", [call(0, 1, "submit", ("k", False)), refused(2, 3, "sign")], ["submit", "sign"],
+    ),
+    "a revocation refused though there is a certificate": (
+        "acknowledged and lost", [submit(0, 1), refused(2, 3, "revoke")], ["submit", "revoke"],
+    ),
+    "a cleaning refused though there is a certificate": (
+        "acknowledged and lost", [submit(0, 1), refused(2, 3, "clean")], ["submit", "clean"],
+    ),
     "refused though free": ("changed by nobody", [refused(0, 1, "submit", ("k", True))], ["submit"]),
 }  # fmt: skip
 
@@ -203,6 +216,13 @@ def test_many_that_look_at_once_are_few_orders() -> None:
     calls = [submit(0, 1), fetch(2, 3, 7), *(state(4, 50 + n, "signed") for n in range(60)), revoke(4, 60)]
     assert judged(MODEL, calls) == []
     assert judged(MODEL, [*calls, state(200, 201, "signed")])
+
+
+def test_many_that_change_the_same_at_once_are_few_orders() -> None:
+    calls = [submit(0, 1), fetch(2, 3, 7), *(revoke(4, 50 + n) for n in range(10)), state(100, 101, "revoked")]
+    assert judged(MODEL, calls) == []
+    (found,) = judged(MODEL, [*calls, state(200, 201, "signed")])
+    assert found.fault == "revoked and served"
 
 
 def test_many_alike_calls_that_were_not_answered_are_few_orders() -> None:
@@ -283,7 +303,9 @@ def drawn(chance: random.Random) -> Call:
             return refused(begun, ended, chance.choice(("revoke", "clean", "sign")))
         case 9:
             waits = (chance.choice("kl"), False)
-            return chance.choice((call(begun, ended, "submit", waits), call(begun, ended, "sign"), unknown(begun, "sign")))
+            return chance.choice(
+                (call(begun, ended, "submit", waits), call(begun, ended, "sign"), unknown(begun, "sign"))
+            )
     return unknown(begun, "submit", (chance.choice("kl"), True))
 
 

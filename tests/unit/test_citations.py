@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 FACTS = "docs/facts/"
 
-_SEARCHED = ("src", "tests", "docs", "bench", "findings", "packaging", "scripts", "ci")
+_SEARCHED = ("src", "tests", "docs", "bench", "findings", "packaging", "scripts", ".ci")
 _SUFFIXES = frozenset({"", ".py", ".md", ".sh", ".service", ".yaml", ".cfg", ".txt"})
 _AT_THE_TOP = ("*.md", "Makefile", "pyproject.toml")
 # Records as they were made, and this file, which names what is wrong.
@@ -224,5 +224,6 @@ def test_a_place_inside_is_not_outside() -> None:
 
 def test_every_kind_of_file_is_looked_at() -> None:
     looked_at = {_shown(p) for p in _files()}
-    assert {"README.md", "Makefile", "pyproject.toml", "docs/facts/puppet-ca.md", "tests/wire/golden.py"} <= looked_at
+    wanted = {"README.md", "Makefile", "pyproject.toml", ".ci/run", "docs/facts/puppet-ca.md", "tests/wire/golden.py"}
+    assert wanted <= looked_at
     assert not {p for p in looked_at if p.startswith("tests/wire/recorded/")}
