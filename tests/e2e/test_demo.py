@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,21 @@ import pytest
 from tests.servers.local import muster
 
 
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """A short one: below a deep one there is no room for sockets, and they would stay elsewhere."""
+    with tempfile.TemporaryDirectory(prefix="muster-demo-") as made:
+        yield Path(made)
+
+
 @pytest.mark.parametrize("kept_in", ["bind", "memory"])
 def test_the_demos_check_passes_and_shows_what_it_did(
-    kept_in: str, needs: Callable[[str], None], tmp_path: Path
+    kept_in: str, needs: Callable[[str], None], directory: Path
 ) -> None:
     needs("haproxy")
     if kept_in == "bind":
         needs("bind")
-    said = muster("demo", "--check", "--dir", str(tmp_path), *(["--memory"] if kept_in == "memory" else []))
+    said = muster("demo", "--check", "--dir", str(directory), *(["--memory"] if kept_in == "memory" else []))
     assert said.code == 0, said
     assert "The demo's check passed." in said.out
     assert "Healthy." in said.out

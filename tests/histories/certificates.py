@@ -39,7 +39,10 @@ class Given:
 
 @dataclass(frozen=True)
 class Name:
-    """One certname: the key of the request that waits, and all certificates that it ever had, the live one last."""
+    """One certname: the key of the request that waits, and all certificates that it ever had, the live one last.
+
+    It has a request that waits, or a live certificate, or neither.
+    """
 
     waiting: str | None = None
     given: tuple[Given, ...] = ()
@@ -96,14 +99,14 @@ class Certificates:
                 elif live is None and state.waiting is None:
                     yield replace(state, waiting=key)
             case "sign":
-                if state.waiting is not None and live is None:
+                if state.waiting is not None:
                     yield state.with_new(state.waiting)
             case "revoke":
                 if live is not None:
                     yield state.with_live(replace(live, revoked=True))
             case "clean":
                 if live is not None:
-                    yield replace(state.with_live(replace(live, revoked=True, live=False)), waiting=None)
+                    yield state.with_live(replace(live, revoked=True, live=False))
             case "fetch":
                 yield from _fetched(state, call)
             case "state":
@@ -120,7 +123,11 @@ class Certificates:
         if revoked and any(_shows_valid(c) for c in heard):
             return "revoked and served"
         giving = [c for c in done if c.operation in ("submit", "sign")]
-        serials = {c.answer for c in heard if c.operation == "fetch" and c.answer != NONE}
+        fetched = [c.answer for c in heard if c.operation == "fetch" and c.answer != NONE]
+        serials = set(fetched)
+        # One that another has replaced was revoked on the way; so was one that is needed twice, as it came back.
+        if len(fetched) > len(serials) or (len(serials) > 1 and any(_shows_valid(c) for c in heard)):
+            return "revoked and served"
         if len(giving) > 1 or len(serials) > 1 or (giving and serials and not _same_key(giving, heard)):
             return "given twice"
         if any(_shows_nothing(c) for c in heard) and len(core) > 1:
@@ -136,7 +143,9 @@ def _fetched(state: Name, call: Call) -> Iterator[Name]:
         return
     assert isinstance(call.answer, tuple)
     serial, key = call.answer
-    if live is not None and live.key == key and live.serial in (None, serial):
+    # A certificate that was cleaned is not given out again, though its key may enrol once more.
+    known = any(one.serial == serial for one in state.given[:-1])
+    if live is not None and live.key == key and live.serial in (None, serial) and not known:
         yield state.with_live(replace(live, serial=serial))
 
 

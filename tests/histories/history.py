@@ -103,8 +103,7 @@ class History:
     ) -> None:
         heard = answer.outcome != "unknown"
         ended = self.at() if heard else inf
-        value = answer.value if heard else None
-        self.calls.append(Call(number, client, operation, key, given, begun, ended, answer.outcome, value))
+        self.calls.append(Call(number, client, operation, key, given, begun, ended, answer.outcome, answer.value))
 
     def at(self) -> float:
         """Return the seconds since the history began."""

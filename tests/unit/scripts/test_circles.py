@@ -64,7 +64,9 @@ def test_two_files_that_import_each_other_are_a_circle(
 def test_a_folder_and_a_file_in_it_are_a_circle_too(tree: Tree, capsys: pytest.CaptureFixture[str]) -> None:
     tree(room__in____init__="from house.room import door\n", room__in__door="from house.room import floor\n")
     assert main("house") == 1
-    assert "house.room -> house.room.door -> house.room\n" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "house.room -> house.room.door -> house.room\n" in said
+    assert "  house/room/__init__.py:1: from house.room import door\n" in said
 
 
 def test_circles_that_share_a_file_are_told_one_by_one(tree: Tree, capsys: pytest.CaptureFixture[str]) -> None:
