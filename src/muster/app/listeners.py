@@ -15,6 +15,7 @@ from muster.edge.feature import Features
 from muster.edge.health import Health
 from muster.edge.metrics import EdgeMetrics
 from muster.edge.ports import Port
+from muster.edge.routes import Mount
 from muster.edge.server import Server
 from muster.kernel.errors import Misconfigured
 from muster.kernel.rings import LogRings
@@ -57,10 +58,17 @@ class Listeners:
         self._access_log = access_log
         self._with_members: list[Port] = []
 
-    def open(self, port: Port, context: ssl.SSLContext | None = None, service: Any = None) -> bool:
+    def open(
+        self,
+        port: Port,
+        context: ssl.SSLContext | None = None,
+        service: Any = None,
+        mounts: Sequence[Mount] | None = None,
+    ) -> bool:
         """Listen, and return whether the cluster has the service at all.
 
-        ``context`` is for ports that show a certificate; ``service`` is what the endpoints of a port's own mounts get.
+        ``context`` is for ports that show a certificate; ``service`` is what the endpoints of a port's own mounts get, and
+        ``mounts`` are those where the port does not bring them itself.
 
         Raises:
             Misconfigured: the address or port cannot be had, or the service is disabled and the port is needed.
@@ -73,8 +81,8 @@ class Listeners:
                 )
             return False
         application = None
-        if port.mounts is not None:
-            application = self._application(port, [Mounted(m, service) for m in port.mounts()])
+        if (own := port.mounts() if port.mounts is not None else mounts) is not None:
+            application = self._application(port, [Mounted(m, service) for m in own])
         trust = self._gate.trust if port.shows == "member" else None
         self._server.listen(port.listener, self.address, offered.member_port, context, application, trust)
         if application is not None:

@@ -276,12 +276,15 @@ async def _features_opened(
 
 def _listen(listeners: Listeners, cluster: ClusterFile, served: Features, files: TrustFiles) -> None:
     """Open every port but those that wait for their room's certificate."""
-    ours = {port: served.served[name].service for name, ports in rooms.ports(cluster).items() for port in ports}
+    ours = {port: served.served[name] for name, ports in rooms.ports(cluster).items() for port in ports}
     for port in offers.offered(cluster):
         if port.shows == "room":
             continue
         context = server_context(files.bundle.certificate, files.bundle.key, files.ca_files) if port.shows else None
-        listeners.open(port, context, ours.get(port))
+        if (of := ours.get(port)) is None:
+            listeners.open(port, context)
+        else:
+            listeners.open(port, context, of.service, of.feature.on_ports.get(port.listener))
 
 
 async def serve(options: MemberOptions) -> None:

@@ -13,7 +13,11 @@ from muster.edge.ports import Port
 
 def offered(cluster: ClusterFile) -> tuple[Port, ...]:
     """Return every listener that the cluster's members have, those that are opened first in front."""
-    return (*edge.PORTS, *authority.offered(cluster), *(p for ports in features.ports(cluster).values() for p in ports))
+    return (
+        *edge.PORTS,
+        *authority.offered(cluster),
+        *(p for ports in features.ports(cluster).values() for p in ports),
+    )
 
 
 def answered(cluster: ClusterFile) -> frozenset[str]:

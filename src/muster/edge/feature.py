@@ -79,7 +79,8 @@ FOREMAN_PREFIXES: Mapping[str, str] = {
 class FeatureSettings(Settings):
     """What every feature's settings have."""
 
-    # Listeners of the feature's own, which its members have beside the two that Foreman calls.
+    # Listeners of the feature's own, which its members have beside the two that Foreman calls; ``Feature.on_ports`` says
+    # what is there.
     ports: ClassVar[tuple[Port, ...]] = ()
     # What follows from the settings for other programs; ``muster render`` writes it.
     outputs: ClassVar[tuple[Output, ...]] = ()
@@ -131,6 +132,8 @@ class Feature:
         opened: opens the provider and yields the service that the routes' endpoints get.
         reached: asks the service's provider whether its server answers, raising an error that says why not; None for
             features without one.
+        on_ports: what it answers on ports of its own, by listener. Here, because settings, which offer the ports, stand
+            below the routes.
     """
 
     name: str
@@ -141,6 +144,7 @@ class Feature:
     opened: Callable[[Any, Surroundings], AbstractAsyncContextManager[Any]]
     capabilities: tuple[str, ...] = ()
     reached: Callable[[Any], Awaitable[None]] | None = None
+    on_ports: Mapping[str, tuple[Mount, ...]] = field(default_factory=dict)
 
 
 @dataclass

@@ -23,7 +23,8 @@ class Port:
         service: the balancer's service; it listens on that service's port of members.
         shows: whose certificate clients are shown: the ``member``'s bundle, or one that the ``room`` brings when it opens
             the port; None: plain HTTP, where nobody shows one.
-        mounts: returns the routes, which are loaded with it; None: everything that Foreman calls.
+        mounts: returns the routes, which are loaded with it; None: what the feature's manifest has for its port, else
+            everything that Foreman calls.
         needed: a member cannot serve without it.
     """
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, ClassVar, cast
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from muster import features
+from muster.app import member
+from muster.app.duties.certificates import TrustFiles
 from muster.app.listeners import Listeners
 from muster.app.offers import answered, modelled, offered
 from muster.cluster.file import ClusterFile
 from muster.edge.application import Application
 from muster.edge.authorise import Callers, Gate
-from muster.edge.feature import Features, FeatureSettings
+from muster.edge.feature import Feature, Features, FeatureSettings, Served
 from muster.edge.health import Health
 from muster.edge.metrics import EdgeMetrics
 from muster.edge.ports import Port
@@ -49,6 +52,12 @@ class BootSettings(FeatureSettings):
     """Settings of a feature with a port of its own."""
 
     ports: ClassVar[tuple[Port, ...]] = (Port("boot", "http", None, mounts),)
+
+
+class BareSettings(FeatureSettings):
+    """Settings of a feature whose manifest says what its port answers."""
+
+    ports: ClassVar[tuple[Port, ...]] = (Port("boot", "http", None),)
 
 
 @pytest.fixture
@@ -109,6 +118,46 @@ def test_a_port_with_mounts_of_its_own_has_an_application_of_its_own_that_drains
     assert (name, address, port, context, trust) == ("boot", "127.0.0.11", 80, None, None)
     assert application.draining is True
     assert application._gate is gate
+
+
+class Opened:
+    """Remembers which ports were to be opened, and with what."""
+
+    def __init__(self) -> None:
+        self.ports: dict[str, tuple[Any, ...]] = {}
+
+    def open(self, port: Port, context: Any = None, *given: Any) -> bool:
+        self.ports[port.listener] = given
+        return True
+
+
+def test_what_a_features_port_answers_stands_in_its_manifest(monkeypatch: pytest.MonkeyPatch) -> None:
+    models = cast("dict[str, tuple[str, str]]", features._SETTINGS)
+    monkeypatch.setitem(models, "boot", (__name__, "BareSettings"))
+    monkeypatch.setattr(member, "server_context", lambda *_: object())
+    feature = Feature("boot", "Boot", BareSettings, (), lambda _: {}, cast(Any, None), on_ports={"boot": mounts()})
+    served = Features({"boot": Served(feature, BareSettings(), service="me")})
+    opened, files = (
+        Opened(),
+        cast(TrustFiles, SimpleNamespace(bundle=SimpleNamespace(certificate="", key=""), ca_files=[])),
+    )
+    member._listen(cast(Listeners, opened), cluster(features={"boot": {}}), served, files)
+    assert opened.ports == {"https": (), "http": (), "boot": ("me", mounts())}
+
+
+def test_a_port_is_opened_with_the_mounts_of_its_feature_unless_it_brings_some() -> None:
+    server, gate = Recording(), Gate(Callers())
+    opened = listeners(cluster(), server, gate, Health("proxy01.test", frozenset()))
+    assert opened.open(Port("bare", "http", None), None, "me", mounts())
+    assert opened.open(Port("boot", "https", None, mounts), None, "me", ())
+    assert opened.open(Port("all", "anaconda", None))
+    applications = [one[4] for one in server.listening]
+    assert ["/boot" in {m.mount.prefix for m in _mounted(a)} for a in applications[:2]] == [True, True]
+    assert applications[2] is None
+
+
+def _mounted(application: Application) -> list[Any]:
+    return [m for found in application._by_first_segment.values() for _, m in found]
 
 
 def test_a_rooms_certificate_is_judged_by_the_room_and_shown_there_alone() -> None:
