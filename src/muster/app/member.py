@@ -189,7 +189,7 @@ async def member_opened(
         # In this order they say why a service is out, and what else is wrong.
         listing: list[Duty] = [
             *(Program(asker, member.address, s, q) for s, q in beside(balancing, name).items()),
-            Providers(served),
+            Providers(served, rooms.ports(cluster)),
             Attendance(
                 store, holder, listed, timeline, rings, counted,
                 report=process.report, obey=standing.obey, compare=likeness.compare,
@@ -283,7 +283,7 @@ def _listen(listeners: Listeners, cluster: ClusterFile, served: Features, files:
         context = server_context(files.bundle.certificate, files.bundle.key, files.ca_files) if port.shows else None
         if (of := ours.get(port)) is None:
             listeners.open(port, context)
-        else:
+        elif of.answers:
             listeners.open(port, context, of.service, of.feature.on_ports.get(port.listener))
 
 

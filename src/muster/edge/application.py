@@ -201,6 +201,8 @@ class Application:
             way = self._ways.get((request.method, raw_path)) or self._way(request.method, raw_path)
             mounted, request.path, found = way
             if isinstance(mounted, str):
+                if not self._foreman:
+                    return not_found(), template
                 raise Unavailable(self._absent(mounted, request))
             if mounted.feature is not None:
                 why = self._features.why_absent(mounted.feature, request.scheme)

@@ -11,12 +11,13 @@ from prometheus_client import CollectorRegistry
 from muster import features
 from muster.app import member
 from muster.app.duties.certificates import TrustFiles
+from muster.app.duties.providers import Providers
 from muster.app.listeners import Listeners
 from muster.app.offers import answered, modelled, offered
 from muster.cluster.file import ClusterFile
 from muster.edge.application import Application
 from muster.edge.authorise import Callers, Gate
-from muster.edge.feature import Feature, Features, FeatureSettings, Served
+from muster.edge.feature import Feature, Features, FeatureSettings, Served, State
 from muster.edge.health import Health
 from muster.edge.metrics import EdgeMetrics
 from muster.edge.ports import Port
@@ -136,13 +137,24 @@ def test_what_a_features_port_answers_stands_in_its_manifest(monkeypatch: pytest
     monkeypatch.setitem(models, "boot", (__name__, "BareSettings"))
     monkeypatch.setattr(member, "server_context", lambda *_: object())
     feature = Feature("boot", "Boot", BareSettings, (), lambda _: {}, cast(Any, None), on_ports={"boot": mounts()})
-    served = Features({"boot": Served(feature, BareSettings(), service="me")})
-    opened, files = (
-        Opened(),
-        cast(TrustFiles, SimpleNamespace(bundle=SimpleNamespace(certificate="", key=""), ca_files=[])),
-    )
-    member._listen(cast(Listeners, opened), cluster(features={"boot": {}}), served, files)
-    assert opened.ports == {"https": (), "http": (), "boot": ("me", mounts())}
+    files = cast(TrustFiles, SimpleNamespace(bundle=SimpleNamespace(certificate="", key=""), ca_files=[]))
+
+    def listened(state: State) -> dict[str, tuple[Any, ...]]:
+        served, opened = Features({"boot": Served(feature, BareSettings(), state, service="me")}), Opened()
+        member._listen(cast(Listeners, opened), cluster(features={"boot": {}}), served, files)
+        return opened.ports
+
+    assert listened(State.RUNNING) == {"https": (), "http": (), "boot": ("me", mounts())}
+    # Nothing is there that could answer: better a closed port than 500.
+    assert listened(State.FAILED) == {"https": (), "http": ()}
+
+
+def test_a_feature_that_failed_takes_the_service_of_its_own_port_out() -> None:
+    feature = Feature("boot", "Boot", BareSettings, (), lambda _: {}, cast(Any, None))
+    served = Features({"boot": Served(feature, BareSettings(), State.FAILED, "no tree")})
+    why = "feature boot failed: no tree"
+    assert Providers(served, {"boot": BareSettings.ports}).found().down == {"smartproxy": why, "http": why}
+    assert Providers(served).found().down == {"smartproxy": why}
 
 
 def test_a_port_is_opened_with_the_mounts_of_its_feature_unless_it_brings_some() -> None:

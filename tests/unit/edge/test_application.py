@@ -495,6 +495,21 @@ async def test_without_an_access_log_calls_are_answered_all_the_same(rings: LogR
     assert (await edge.get("/version")).status == 200
 
 
+async def test_where_foreman_calls_nothing_an_unknown_path_is_404_and_nobody_s_fault(rings: LogRings) -> None:
+    edge = Edge(rings)
+    edge.application = Application(
+        gate=Gate(Callers()),
+        features=edge.features,
+        mounts=[Mounted(health.MOUNT, Health("proxy01", frozenset(), starting=""))],
+        limits=Limits(),
+        rings=rings,
+        metrics=EdgeMetrics(CollectorRegistry()),
+        foreman=False,
+    )
+    assert [(await edge.get(path)).status for path in ("/health/live", "/", "/dns/a", "/other")] == [200, 404, 404, 404]
+    assert not [r for r in rings.records() if r.level in ("WARN", "ERROR")]
+
+
 async def test_log_lines_of_a_bug_are_whole_json(edge: Edge) -> None:
     stream = io.StringIO()
     log.configure(rings=edge.rings, stream=stream, form="json")

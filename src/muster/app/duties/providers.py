@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
-from muster.app.duties.duty import Duty, Found
+from muster.app.duties.duty import Duty, Found, joined
 from muster.edge.feature import Features, ProvidedFeatureSettings, Served
+from muster.edge.ports import Port
 from muster.kernel import log
 from muster.kernel.errors import MusterError
 
@@ -23,8 +26,10 @@ class Providers(Duty):
     name = "providers"
     every_s = 5.0
 
-    def __init__(self, features: Features) -> None:
+    def __init__(self, features: Features, ports: Mapping[str, Sequence[Port]] = MappingProxyType({})) -> None:
+        """``ports`` are the features' own, by feature; one that failed does not listen there."""
         self._features = features
+        self._ports = ports
         self._unreached: dict[str, str] = {}
 
     async def beat(self) -> None:
@@ -39,10 +44,12 @@ class Providers(Duty):
 
     def found(self) -> Found:
         essential = {n: why for n, why in self._unreached.items() if self._is_essential(n)}
-        why = [f"feature {name} failed: {why}" for name, why in self._features.failed().items()]
+        failed = {name: f"feature {name} failed: {why}" for name, why in self._features.failed().items()}
+        why = list(failed.values())
         why += [f"feature {name}: {why}" for name, why in essential.items()]
         notes = [f"feature {name}: {why}" for name, why in self._unreached.items() if name not in essential]
-        return Found({"smartproxy": "; ".join(why)} if why else {}, notes=notes)
+        own = ({port.service: said} for name, said in failed.items() for port in self._ports.get(name, ()))
+        return Found(joined([{"smartproxy": "; ".join(why)} if why else {}, *own]), notes=notes)
 
     def _is_essential(self, name: str) -> bool:
         settings = self._features.served[name].settings
