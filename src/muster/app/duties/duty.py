@@ -21,6 +21,8 @@ BEAT_S = 1.0
 _LAST_BEAT_S = 2.0
 # Longer than the longest beat that is in order: several statements to a store that answers none, and a census.
 _PATIENCE_S = 120.0
+# What all duties do together is named as one of them.
+_READINESS = "readiness"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,20 +92,30 @@ class Duties:
         self._closing = asyncio.Event()
         # What is wrong with a duty itself, by its name.
         self._amiss: dict[str, str] = {}
+        # What holds while a duty cannot say more.
+        self._last: dict[str, Found] = {}
         health.reasons.append(self._out)
         health.notes.append(self._notes)
 
     def judge(self) -> None:
         """Say of every service whether it is ready, from what was last found."""
-        self._health.down = joined(d.found().down for d in self._duties)
+        self._health.down = joined(self._of(d).down for d in self._duties)
         verdicts = {s: self._health.verdict(s) for s in self._health.services}
         self._metrics.judge({s: "" if v.status == 200 else v.reason or v.state for s, v in verdicts.items()})
 
     def _out(self) -> list[str]:
-        return [why for d in self._duties for why in d.found().out]
+        return [why for d in self._duties for why in self._of(d).out]
 
     def _notes(self) -> list[str]:
-        return [*(note for d in self._duties for note in d.found().notes), *self._amiss.values()]
+        return [*(note for d in self._duties for note in self._of(d).notes), *self._amiss.values()]
+
+    def _of(self, duty: Duty) -> Found:
+        try:
+            found = self._last[duty.name] = duty.found()
+        except Exception as e:  # noqa: BLE001 - boundary: one duty's bug must not keep what the others found from readiness
+            self._broke(duty.name, e)
+            return self._last.get(duty.name, NOTHING)
+        return found
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -133,16 +145,30 @@ class Duties:
         watch = asyncio.get_running_loop().call_later(self._patience_s, self._hung, duty)
         try:
             await duty.beat()
+            # A duty is done when it can also say what it found.
+            duty.found()
         except Exception as e:  # noqa: BLE001 - boundary: a duty with a bug must not stop the others, nor its next beat
-            if duty.name not in self._amiss:
-                _log.exception("A duty broke", duty=duty.name)
-            self._amiss[duty.name] = f"duty {duty.name} broke: {type(e).__name__}: {e}"
+            self._broke(duty.name, e)
         else:
-            if self._amiss.pop(duty.name, None):
-                _log.info("A duty is done again", duty=duty.name)
+            self._done(duty.name)
         finally:
             watch.cancel()
-        self.judge()
+        try:
+            self.judge()
+        except Exception as e:  # noqa: BLE001 - boundary: whatever it stumbles over, every duty goes on
+            self._broke(_READINESS, e)
+        else:
+            self._done(_READINESS)
+
+    def _broke(self, name: str, why: Exception) -> None:
+        said = f"duty {name} broke: {type(why).__name__}: {why}"
+        if self._amiss.get(name) != said:
+            _log.error("A duty broke", duty=name, exc_info=why)
+        self._amiss[name] = said
+
+    def _done(self, name: str) -> None:
+        if self._amiss.pop(name, None):
+            _log.info("A duty is done again", duty=name)
 
     def _hung(self, duty: Duty) -> None:
         self._amiss[duty.name] = f"duty {duty.name} has hung for more than {self._patience_s:g} s"
