@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,11 +38,13 @@ def put(output: Output, documents: Sequence[Document], place: Path, *, dry_run: 
     """Write the documents in their order, or say what writing them would change.
 
     Raises:
-        Unavailable: the disk refuses, or would; what was written before stays.
+        Unavailable: there is something that is no file, and nothing was written; or the disk refuses, or would, and what
+            was written before stays.
     """
+    pairs = _files(output, documents, place)
     if output.in_directory and not dry_run:
         make_directory(place)
-    for document, file in _files(output, documents, place):
+    for document, file in pairs:
         if not dry_run:
             write_atomically(file, document.text, mode=document.mode)
             click.echo(f"Wrote {file}")
@@ -57,6 +60,7 @@ def differences(output: Output, documents: Sequence[Document], place: Path) -> l
 
     Raises:
         OSError: what lies there cannot be read.
+        Unavailable: there is something that is no file.
     """
     return [Difference(file, _difference(file, document.text)) for document, file in _files(output, documents, place)]
 
@@ -67,7 +71,25 @@ def shown_difference(text: str) -> str:
 
 
 def _files(output: Output, documents: Sequence[Document], place: Path) -> list[tuple[Document, Path]]:
-    return [(d, place / d.name if output.in_directory else place) for d in documents]
+    pairs = [(d, place / d.name if output.in_directory else place) for d in documents]
+    for _, file in pairs:
+        _refuse_special(file)
+    return pairs
+
+
+def _refuse_special(file: Path) -> None:
+    """Refuse a pipe, socket or device: reading may never end, and writing would put a file in its place.
+
+    Raises:
+        Unavailable: it is one.
+    """
+    try:
+        mode = file.stat().st_mode
+    except OSError:
+        # Whoever reads or writes it says why.
+        return
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise Unavailable(f"{file} is no file but a pipe, socket or device; name another place with --output")
 
 
 def _lies(file: Path) -> str | None:

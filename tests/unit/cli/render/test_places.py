@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from muster.cli.render.places import differences, shown_difference
+from muster.cli.render.places import differences, put, shown_difference
 from muster.derived.output import Document, Output
+from muster.kernel.errors import Unavailable
 
 ONE = Output("one", "One.", lambda balancing, cluster, site: ())
 
@@ -39,3 +42,18 @@ def test_a_terminal_is_sent_no_control_characters_of_a_file(tmp_path: Path) -> N
 def test_a_place_that_cannot_be_read_is_not_called_absent(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError):
         differences(ONE, [Document("x", "x", "one")], tmp_path)
+
+
+def test_what_is_no_file_is_neither_waited_for_nor_written_over(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "second")
+    several = replace(ONE, in_directory=True)
+    documents = [Document("first", "1\n", "one"), Document("second", "2\n", "one")]
+    for does in (
+        lambda: differences(several, documents, tmp_path),
+        lambda: put(several, documents, tmp_path, dry_run=True),
+        lambda: put(several, documents, tmp_path, dry_run=False),
+    ):
+        with pytest.raises(Unavailable, match="second is no file"):
+            does()
+    assert [p.name for p in tmp_path.iterdir()] == ["second"]
+    assert (tmp_path / "second").is_fifo()
