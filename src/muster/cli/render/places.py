@@ -23,7 +23,7 @@ class Difference:
     """What writing a document would change.
 
     Attributes:
-        text: a unified diff from what lies there; empty when nothing would change.
+        text: the modes where they would change, then a unified diff from what lies there; empty when nothing would change.
     """
 
     file: Path
@@ -51,7 +51,7 @@ def put(output: Output, documents: Sequence[Document], place: Path, *, dry_run: 
             continue
         if not output.in_directory and not file.parent.is_dir():
             raise Unavailable(f"Writing {file} would fail: {file.parent} is no directory")
-        same = _lies(file) == document.text
+        same = not _difference(file, document)
         click.echo(f"Would write {file}: {'nothing would change' if same else f'{len(document.text)} bytes'}")
 
 
@@ -62,7 +62,7 @@ def differences(output: Output, documents: Sequence[Document], place: Path) -> l
         OSError: what lies there cannot be read.
         Unavailable: there is something that is no file.
     """
-    return [Difference(file, _difference(file, document.text)) for document, file in _files(output, documents, place)]
+    return [Difference(file, _difference(file, document)) for document, file in _files(output, documents, place)]
 
 
 def shown_difference(text: str) -> str:
@@ -100,9 +100,19 @@ def _lies(file: Path) -> str | None:
         return None
 
 
-def _difference(file: Path, text: str) -> str:
+def _difference(file: Path, document: Document) -> str:
     lies = _lies(file)
-    before, after = _LINE.findall(lies or ""), _LINE.findall(text)
+    before, after = _LINE.findall(lies or ""), _LINE.findall(document.text)
     name = "/dev/null" if lies is None else str(file)
     lines = difflib.unified_diff(before, after, name, str(file), fromfiledate="", tofiledate="rendered")
-    return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
+    changed = "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
+    return _other_mode(file, document) + changed
+
+
+def _other_mode(file: Path, document: Document) -> str:
+    """Return in git's words which mode a file has and would get; empty where they are the same, or there is no file."""
+    try:
+        mode = stat.S_IMODE(file.stat().st_mode)
+    except FileNotFoundError:
+        return ""
+    return f"old mode 100{mode:03o}\nnew mode 100{document.mode:03o}\n" if mode != document.mode else ""

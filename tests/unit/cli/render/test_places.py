@@ -16,6 +16,7 @@ ONE = Output("one", "One.", lambda balancing, cluster, site: ())
 def difference(lies: bytes, text: str, tmp_path: Path) -> str:
     place = tmp_path / "one.conf"
     place.write_bytes(lies)
+    place.chmod(0o644)
     (found,) = differences(ONE, [Document("one.conf", text, "one")], place)
     assert found.differs is bool(found.text)
     return found.text
@@ -57,3 +58,17 @@ def test_what_is_no_file_is_neither_waited_for_nor_written_over(tmp_path: Path) 
             does()
     assert [p.name for p in tmp_path.iterdir()] == ["second"]
     assert (tmp_path / "second").is_fifo()
+
+
+def test_a_mode_that_writing_would_change_is_a_difference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script = [Document("script", "#!/bin/sh\n", "one", 0o755)]
+    place = tmp_path / "script"
+    place.write_text("#!/bin/sh\n")
+    place.chmod(0o644)
+    (found,) = differences(ONE, script, place)
+    assert found.text == "old mode 100644\nnew mode 100755\n"
+    put(ONE, script, place, dry_run=True)
+    assert capsys.readouterr().out == f"Would write {place}: 10 bytes\n"
+    put(ONE, script, place, dry_run=False)
+    (found,) = differences(ONE, script, place)
+    assert not found.differs
