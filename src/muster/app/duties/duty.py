@@ -147,6 +147,12 @@ class Duties:
             await duty.beat()
             # A duty is done when it can also say what it found.
             duty.found()
+        except asyncio.CancelledError as e:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Nobody ended this duty: something that it waited for was given up.
+            self._broke(duty.name, e)
         except Exception as e:  # noqa: BLE001 - boundary: a duty with a bug must not stop the others, nor its next beat
             self._broke(duty.name, e)
         else:
@@ -160,7 +166,7 @@ class Duties:
         else:
             self._done(_READINESS)
 
-    def _broke(self, name: str, why: Exception) -> None:
+    def _broke(self, name: str, why: BaseException) -> None:
         said = f"duty {name} broke: {type(why).__name__}: {why}"
         if self._amiss.get(name) != said:
             _log.error("A duty broke", duty=name, exc_info=why)

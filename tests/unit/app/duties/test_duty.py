@@ -143,6 +143,20 @@ async def test_a_judgement_that_breaks_is_named_and_ends_no_duty(monkeypatch: py
             await until(lambda: not health.verdict("puppet").notes)
 
 
+async def test_a_beat_that_is_cancelled_from_within_broke_and_is_followed_by_the_next() -> None:
+    async def waits_for_what_was_given_up() -> None:
+        given_up = asyncio.get_running_loop().create_future()
+        given_up.cancel()
+        await given_up
+
+    duty, health = Told("disks", lambda beat: waits_for_what_was_given_up() if beat < 3 else None), own_health()
+    async with kept(duty, health=health).running():
+        await until(lambda: duty.beats == 2)
+        assert health.verdict("puppet").notes == ("duty disks broke: CancelledError: ",)
+        await until(lambda: duty.beats > 3)
+        assert health.verdict("puppet").notes == ()
+
+
 async def test_a_duty_that_hung_and_then_breaks_is_logged_with_its_traceback() -> None:
     held, health = asyncio.Event(), own_health()
 
