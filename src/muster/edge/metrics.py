@@ -57,6 +57,7 @@ class EdgeMetrics:
             "muster_expiry_alarm", "1 when it ends within so many days", ("what", "days"), registry=registry
         )
         self._ending: frozenset[str] = frozenset()
+        self._judged: frozenset[tuple[str, str]] = frozenset()
         self.store_up = Gauge("muster_store_up", "1 when the store answered last", registry=registry)
         self.ready = Gauge("muster_service_ready", "1 when the service is ready here", ("service",), registry=registry)
         self.unready = Gauge(
@@ -90,11 +91,15 @@ class EdgeMetrics:
 
     def judge(self, verdicts: Mapping[str, str]) -> None:
         """Show by service why it is not ready, or that it is: an empty reason. Reasons that ended are gone."""
-        self.unready.clear()
+        why = frozenset((service, reason) for service, reason in verdicts.items() if reason)
+        # Not cleared and set anew: duties judge many times a second, and a scrape in between would miss what holds.
+        for ended in self._judged - why:
+            self.unready.remove(*ended)
+        self._judged = why
         for service, reason in verdicts.items():
             self.ready.labels(service).set(not reason)
-            if reason:
-                self.unready.labels(service, reason).set(1)
+        for service, reason in why:
+            self.unready.labels(service, reason).set(1)
 
     def follow(self, rings: LogRings) -> None:
         """Count the log records that are not shared with the other members."""

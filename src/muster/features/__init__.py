@@ -49,9 +49,9 @@ def _settings_model(name: str) -> type[FeatureSettings]:
 
 def ports(cluster: ClusterFile) -> dict[str, tuple[Port, ...]]:
     """Return the listeners of their own that the cluster's enabled features have, by feature."""
-    enabled = [n for n, given in cluster.features.items() if n in _SETTINGS and given.get("enabled") is not False]
-    offered = {name: _settings_model(name).ports for name in enabled}
-    return {name: ports for name, ports in offered.items() if ports}
+    models = ((name, _settings_model(name), given) for name, given in cluster.features.items() if name in _SETTINGS)
+    # As the member reads it: false has several spellings.
+    return {name: m.ports for name, m, given in models if m.ports and m.model_validate(given).enabled}
 
 
 def warnings(document: Document, cluster: ClusterFile) -> list[Problem]:

@@ -7,6 +7,7 @@ commands as root, and what reads the files runs under an account of its own.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pwd
 import secrets
@@ -237,6 +238,8 @@ def _written_beside(
     Raises:
         OSError: the disk refused, or the block did; the file beside is gone.
     """
+    if not path.name:
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     content = content.encode() if isinstance(content, str) else content
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:

@@ -76,7 +76,8 @@ def test_members_answer_foremans_two_and_as_a_ca_the_authoritys() -> None:
 @pytest.mark.usefixtures("_with_boot")
 def test_a_features_port_is_answered_while_it_is_enabled_and_balancers_know() -> None:
     assert answered(cluster(features={"boot": {}})) == {"smartproxy", "anaconda", "http"}
-    assert answered(cluster(features={"boot": {"enabled": False}})) == {"smartproxy", "anaconda"}
+    for off in (False, "false", "off", 0):
+        assert answered(cluster(features={"boot": {"enabled": off}})) == {"smartproxy", "anaconda"}
 
     def beside(of: ClusterFile) -> list[bool]:
         service = modelled(of).service("http")

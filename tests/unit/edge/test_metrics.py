@@ -71,3 +71,13 @@ async def test_what_ends_is_shown_with_its_alarms_and_goes_when_it_is_no_longer_
     assert len(alarms) == 6
     counted.show_ends({"member": later}, now)
     assert not [k for k in await exposed(counted) if "balancer-check" in k]
+
+
+async def test_a_reason_that_still_holds_is_never_gone_for_a_moment() -> None:
+    counted = EdgeMetrics(CollectorRegistry())
+    counted.judge({"puppet": "disk full", "smartproxy": "it drains"})
+    shown = counted.unready.labels("puppet", "disk full")
+    counted.judge({"puppet": "disk full", "smartproxy": ""})
+    assert counted.unready.labels("puppet", "disk full") is shown
+    reasons = [name for name in await exposed(counted) if name.startswith("muster_service_unready")]
+    assert reasons == [f"muster_service_unready{[('reason', 'disk full'), ('service', 'puppet')]}"]

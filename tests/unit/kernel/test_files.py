@@ -225,3 +225,8 @@ def test_an_account_is_named_or_numbered(tmp_path: Path) -> None:
         with pytest.raises(Rejected):
             Account.named(name)
     assert Account.owner_of(tmp_path / "absent") is None
+
+
+def test_an_empty_path_names_no_file_to_write() -> None:
+    with pytest.raises(Unavailable, match=r"Writing \. failed: Is a directory"):
+        write_atomically(Path(), b"x")

@@ -21,6 +21,8 @@ BEAT_S = 1.0
 _LAST_BEAT_S = 2.0
 # Longer than the longest beat that is in order: several statements to a store that answers none, and a census.
 _PATIENCE_S = 120.0
+# What all duties do together is named as one of them.
+_READINESS = "readiness"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +96,13 @@ class Duties:
         self._out: tuple[str, ...] = ()
         self._notes: tuple[str, ...] = ()
         health.reasons.append(lambda: self._out)
-        health.notes.append(lambda: self._notes)
+        health.notes.append(lambda: (*self._notes, *self._amiss.values()))
 
     def judge(self) -> None:
         """Say of every service whether it is ready, from what was last found; balancers' questions only look at that."""
         found = [self._found_by(d) for d in self._duties]
         self._out = tuple(why for f in found for why in f.out)
-        self._notes = (*(note for f in found for note in f.notes), *self._amiss.values())
+        self._notes = tuple(note for f in found for note in f.notes)
         self._health.down = joined(f.down for f in found)
         verdicts = {s: self._health.verdict(s) for s in self._health.services}
         self._metrics.judge({s: "" if v.status == 200 else v.reason or v.state for s, v in verdicts.items()})
@@ -110,9 +112,9 @@ class Duties:
         try:
             self._found[duty.name] = duty.found()
         except Exception as e:  # noqa: BLE001 - boundary: a duty with a bug must not keep the others from being heard
-            self._broke(duty, "found", e)
+            self._broke(duty.name, "found", e)
         else:
-            self._well(duty, "found")
+            self._well(duty.name, "found")
         return self._found.get(duty.name, NOTHING)
 
     @contextlib.asynccontextmanager
@@ -143,27 +145,38 @@ class Duties:
         watch = asyncio.get_running_loop().call_later(self._patience_s, self._hung, duty)
         try:
             await duty.beat()
+        except asyncio.CancelledError as e:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Nobody ended this duty: something that it waited for was given up.
+            self._broke(duty.name, "beat", e)
         except Exception as e:  # noqa: BLE001 - boundary: a duty with a bug must not stop the others, nor its next beat
-            self._broke(duty, "beat", e)
+            self._broke(duty.name, "beat", e)
         else:
-            self._well(duty, "beat")
+            self._well(duty.name, "beat")
         finally:
             watch.cancel()
-        self.judge()
+        try:
+            self.judge()
+        except Exception as e:  # noqa: BLE001 - boundary: whatever it stumbles over, every duty goes on
+            self._broke(_READINESS, "judge", e)
+        else:
+            self._well(_READINESS, "judge")
 
-    def _broke(self, duty: Duty, method: str, error: Exception) -> None:
-        if (duty.name, method) not in self._amiss:
-            _log.error("A duty broke", duty=duty.name, exc_info=error)
-        self._amiss[duty.name, method] = f"duty {duty.name} broke: {type(error).__name__}: {error}"
+    def _broke(self, name: str, method: str, why: BaseException) -> None:
+        said = f"duty {name} broke: {type(why).__name__}: {why}"
+        if self._amiss.get((name, method)) != said:
+            _log.error("A duty broke", duty=name, exc_info=why)
+        self._amiss[name, method] = said
 
     def _hung(self, duty: Duty) -> None:
         self._amiss[duty.name, "beat"] = f"duty {duty.name} has hung for more than {self._patience_s:g} s"
         _log.warning("A duty hangs", duty=duty.name, limit_s=self._patience_s)
-        self.judge()
 
-    def _well(self, duty: Duty, method: str) -> None:
-        if self._amiss.pop((duty.name, method), None):
-            _log.info("A duty is done again", duty=duty.name)
+    def _well(self, name: str, method: str) -> None:
+        if self._amiss.pop((name, method), None):
+            _log.info("A duty is done again", duty=name)
 
     async def _rested(self, seconds: float) -> bool:
         """Wait; false when the member closes and there is no next beat."""

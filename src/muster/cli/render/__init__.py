@@ -29,13 +29,17 @@ class Outputs(Commands):
 
         return sorted(o.output.word for o in outputs.offers(self._features or settings_models))
 
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         from muster.app import outputs
         from muster.cli.render.command import command_of
         from muster.features import settings_models
 
         found = outputs.offer(name, self._features or settings_models)
-        return command_of(found) if found is not None else None
+        if found is None:
+            # click knows from these which are near a wrong one.
+            self.commands = {word: click.Command(word) for word in self.list_commands(ctx)}
+            return None
+        return command_of(found)
 
 
 @click.group(cls=Outputs)

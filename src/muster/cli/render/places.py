@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ class Difference:
     """What writing a document would change.
 
     Attributes:
-        text: a unified diff from what lies there; empty when nothing would change.
+        text: the modes where they would change, then a unified diff from what lies there; empty when nothing would change.
     """
 
     file: Path
@@ -37,18 +38,20 @@ def put(output: Output, documents: Sequence[Document], place: Path, *, dry_run: 
     """Write the documents in their order, or say what writing them would change.
 
     Raises:
-        Unavailable: the disk refuses, or would; what was written before stays.
+        Unavailable: there is something that is no file, and nothing was written; or the disk refuses, or would, and what
+            was written before stays.
     """
+    pairs = _files(output, documents, place)
     if output.in_directory and not dry_run:
         make_directory(place)
-    for document, file in _files(output, documents, place):
+    for document, file in pairs:
         if not dry_run:
             write_atomically(file, document.text, mode=document.mode)
             click.echo(f"Wrote {file}")
             continue
         if not output.in_directory and not file.parent.is_dir():
             raise Unavailable(f"Writing {file} would fail: {file.parent} is no directory")
-        same = _lies(file) == document.text
+        same = not _difference(file, document)
         click.echo(f"Would write {file}: {'nothing would change' if same else f'{len(document.text)} bytes'}")
 
 
@@ -57,8 +60,9 @@ def differences(output: Output, documents: Sequence[Document], place: Path) -> l
 
     Raises:
         OSError: what lies there cannot be read.
+        Unavailable: there is something that is no file.
     """
-    return [Difference(file, _difference(file, document.text)) for document, file in _files(output, documents, place)]
+    return [Difference(file, _difference(file, document)) for document, file in _files(output, documents, place)]
 
 
 def shown_difference(text: str) -> str:
@@ -67,7 +71,25 @@ def shown_difference(text: str) -> str:
 
 
 def _files(output: Output, documents: Sequence[Document], place: Path) -> list[tuple[Document, Path]]:
-    return [(d, place / d.name if output.in_directory else place) for d in documents]
+    pairs = [(d, place / d.name if output.in_directory else place) for d in documents]
+    for _, file in pairs:
+        _refuse_special(file)
+    return pairs
+
+
+def _refuse_special(file: Path) -> None:
+    """Refuse a pipe, socket or device: reading may never end, and writing would put a file in its place.
+
+    Raises:
+        Unavailable: it is one.
+    """
+    try:
+        mode = file.stat().st_mode
+    except OSError:
+        # Whoever reads or writes it says why.
+        return
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise Unavailable(f"{file} is no file but a pipe, socket or device; name another place with --output")
 
 
 def _lies(file: Path) -> str | None:
@@ -78,9 +100,19 @@ def _lies(file: Path) -> str | None:
         return None
 
 
-def _difference(file: Path, text: str) -> str:
+def _difference(file: Path, document: Document) -> str:
     lies = _lies(file)
-    before, after = _LINE.findall(lies or ""), _LINE.findall(text)
+    before, after = _LINE.findall(lies or ""), _LINE.findall(document.text)
     name = "/dev/null" if lies is None else str(file)
     lines = difflib.unified_diff(before, after, name, str(file), fromfiledate="", tofiledate="rendered")
-    return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
+    changed = "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
+    return _other_mode(file, document) + changed
+
+
+def _other_mode(file: Path, document: Document) -> str:
+    """Return in git's words which mode a file has and would get; empty where they are the same, or there is no file."""
+    try:
+        mode = stat.S_IMODE(file.stat().st_mode)
+    except FileNotFoundError:
+        return ""
+    return f"old mode 100{mode:03o}\nnew mode 100{document.mode:03o}\n" if mode != document.mode else ""

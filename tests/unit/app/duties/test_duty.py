@@ -91,18 +91,87 @@ async def test_a_duty_that_hangs_is_named_and_stops_no_other_nor_the_member() ->
         assert health.verdict("puppet").notes == ()
 
 
-async def test_what_a_duty_cannot_say_stops_no_other_and_what_it_said_last_counts_on() -> None:
-    class Speechless(Told):
-        def found(self) -> Found:
-            if self.beats > 1:
-                raise ZeroDivisionError("division by zero")
-            return Found({"puppet": "disk full"})
+class Speechless(Told):
+    """A duty whose finding breaks, as long as it is told to."""
 
-    speechless, other, health = Speechless("disks"), Told("roster"), own_health()
-    async with kept(speechless, other, health=health).running():
-        await until(lambda: speechless.beats > 3 and other.beats > 3)
-        assert "duty disks broke: ZeroDivisionError: division by zero" in health.verdict("puppet").notes
-        assert health.verdict("puppet").reason == "disk full"
+    breaks = True
+
+    def found(self) -> Found:
+        if self.breaks:
+            raise ZeroDivisionError("division by zero")
+        return super().found()
+
+
+async def test_a_duty_that_cannot_say_what_it_found_is_named_and_stops_neither_the_others_nor_readiness() -> None:
+    mute, health = Speechless("disks", found=Found({"puppet": "disk full"})), own_health()
+    other = Told("certificates", found=Found(out=("the certificate expired",)))
+    duties = kept(mute, other, health=health)
+    duties.judge()
+    async with duties.running():
+        await until(lambda: mute.beats > 2 and other.beats > 2)
+        said = health.verdict("puppet")
+        assert (said.status, said.reason) == (503, "the certificate expired")
+        assert said.notes == ("duty disks broke: ZeroDivisionError: division by zero",)
+        mute.breaks = False
+        await until(lambda: health.verdict("puppet").reason == "the certificate expired; disk full")
+        assert health.verdict("puppet").notes == ()
+
+
+async def test_what_a_duty_found_last_holds_while_it_cannot_say_more() -> None:
+    mute, health = Speechless("disks", found=Found({"puppet": "disk full"}, out=("no disk",))), own_health()
+    mute.breaks = False
+    duties = kept(mute, health=health)
+    duties.judge()
+    mute.breaks = True
+    duties.judge()
+    assert health.verdict("puppet").reason == "no disk; disk full"
+
+
+async def test_a_judgement_that_breaks_is_named_and_ends_no_duty(monkeypatch: pytest.MonkeyPatch) -> None:
+    duty, health = Told("roster"), own_health()
+    duties = kept(duty, health=health)
+
+    def breaks() -> None:
+        raise ZeroDivisionError("division by zero")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(duties, "judge", breaks)
+        async with duties.running():
+            await until(lambda: duty.beats > 2)
+            assert health.verdict("puppet").notes == ("duty readiness broke: ZeroDivisionError: division by zero",)
+            broken.undo()
+            await until(lambda: not health.verdict("puppet").notes)
+
+
+async def test_a_beat_that_is_cancelled_from_within_broke_and_is_followed_by_the_next() -> None:
+    async def waits_for_what_was_given_up() -> None:
+        given_up = asyncio.get_running_loop().create_future()
+        given_up.cancel()
+        await given_up
+
+    duty, health = Told("disks", lambda beat: waits_for_what_was_given_up() if beat < 3 else None), own_health()
+    async with kept(duty, health=health).running():
+        await until(lambda: duty.beats == 2)
+        assert health.verdict("puppet").notes == ("duty disks broke: CancelledError: ",)
+        await until(lambda: duty.beats > 3)
+        assert health.verdict("puppet").notes == ()
+
+
+async def test_a_duty_that_hung_and_then_breaks_is_logged_with_its_traceback() -> None:
+    held, health = asyncio.Event(), own_health()
+
+    async def hangs_and_breaks() -> None:
+        await held.wait()
+        raise ZeroDivisionError("division by zero")
+
+    with structlog.testing.capture_logs() as logged:
+        duty = Told("disks", lambda _: hangs_and_breaks())
+        async with kept(duty, health=health, patience_s=0.02).running():
+            await until(lambda: bool(health.verdict("puppet").notes))
+            held.set()
+            await until(lambda: duty.beats > 3)
+    told = [(one["event"], bool(one.get("exc_info"))) for one in logged]
+    assert told == [("A duty hangs", False), ("A duty broke", True)]
 
 
 async def test_a_beat_that_hangs_for_good_is_cut_when_the_member_closes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -239,6 +239,11 @@ def test_help_lists_what_features_offer(file: Path) -> None:
     assert "--check" not in invoked(ZONE, "zone", "--help").output
 
 
+def test_who_mistypes_an_output_is_told_which_is_near(file: Path) -> None:
+    assert "Did you mean 'nginx'?" in rendered(file, "nginxx").output
+    assert "Did you mean 'zone'?" in invoked(ZONE, "zon").output
+
+
 @pytest.mark.parametrize("features", ["", "features: {dns: {provider: memory, enabled: false}}\n"])
 def test_the_output_of_a_feature_that_is_off_is_refused(features: str, file: Path) -> None:
     file.write_text(CLUSTER + features)
