@@ -27,7 +27,7 @@ from muster.authority.x509.csr import CertificateRequest
 from muster.cluster.file import Authority as Settings
 from muster.kernel.errors import Conflict, MusterError, NotFound, Rejected
 from muster.kernel.files import read_bounded
-from muster.kernel.log import logger
+from muster.kernel.log import Seldom, and_more, logger
 from muster.kernel.names import shown
 from muster.kernel.process import run
 from muster.store.documents import Documents
@@ -67,6 +67,9 @@ class Autosign:
         self._settings = settings
         self._reserved = reserved if reserved is not None else Reserved.of_settings(settings)
         self._key: rsa.RSAPrivateKey | None = None
+        # Anybody may send requests; each must not bring a process of its own into the member's memory.
+        self._asking = asyncio.Semaphore(settings.policy_at_once)
+        self._untold = Seldom()
 
     async def leave(self, request: CertificateRequest) -> Leave | None:
         """Return who lets a request through, None when an administrator has to look.
@@ -279,13 +282,27 @@ class Autosign:
         program = self._settings.policy_executable
         if program is None:
             return False
+        limit_s = self._settings.policy_timeout_s
         try:
-            said = await run(
-                [str(program), request.name], timeout_s=self._settings.policy_timeout_s, stdin=request.pem.encode()
-            )
+            async with asyncio.timeout(limit_s):
+                await self._asking.acquire()
+        except TimeoutError:
+            held = self._untold.held_back("no turn")
+            if held is not None:
+                _log.warning(
+                    f"The autosign policy had no turn for a request, which waits{and_more(held)}",
+                    name=shown(request.name),
+                    at_once=self._settings.policy_at_once,
+                    waited_s=limit_s,
+                )
+            return False
+        try:
+            said = await run([str(program), request.name], timeout_s=limit_s, stdin=request.pem.encode())
         except MusterError as e:
             _log.error("The autosign policy could not be asked; the request waits", program=str(program), why=str(e))
             return False
+        finally:
+            self._asking.release()
         if said.status not in (0, 1):
             _log.warning("The autosign policy failed", program=str(program), status=said.status, said=said.stderr[:200])
         return said.status == 0

@@ -140,6 +140,9 @@ class Authority(Settings):
     """Of ``policy``: gets the certname as its argument and the request on standard input; exit status 0 signs."""
     policy_timeout_s: Seconds = 10.0
     """How long it may take; then the request waits for an administrator."""
+    policy_at_once: Annotated[int, Field(ge=1, le=1000)] = 8
+    """How many of it a member runs at once. Further requests wait for their turn as long as it may take, then for an
+    administrator."""
     allow_subject_alt_names: bool = False
     """Whether requests may carry other DNS names and IP addresses than their own."""
     allow_authorization_extensions: bool = False

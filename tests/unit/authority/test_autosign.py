@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import stat
 from datetime import UTC, datetime, timedelta
@@ -306,6 +307,37 @@ async def test_a_policy_that_hangs_is_ended_and_lets_nobody_through(store: Store
     hangs = script(tmp_path / "hangs", f"sleep 60; touch {alive}")
     assert await policy(store, hangs, timeout_s=0.2).leave(asking()) is None
     assert not alive.exists()
+
+
+async def test_no_more_of_a_policy_run_at_once_than_the_settings_say(store: Store, tmp_path: Path) -> None:
+    running = tmp_path / "running"
+    running.mkdir()
+    counts = script(
+        tmp_path / "counts", f"touch {running}/$1; ls {running} | wc -l >> {tmp_path}/most; sleep 0.1; rm {running}/$1"
+    )
+    few = Autosign(store, Authority(autosign=("policy",), policy_executable=counts, policy_at_once=2))
+    names = [f"web{n:02d}.example.net" for n in range(8)]
+    left = await asyncio.gather(*(few.leave(asking(name)) for name in names))
+    assert left == [Leave("autosign policy")] * len(names)
+    assert max(map(int, (tmp_path / "most").read_text().split())) == 2
+
+
+async def test_a_request_that_gets_no_turn_at_the_policy_waits_and_the_next_is_asked_about(
+    store: Store, tmp_path: Path
+) -> None:
+    gate = tmp_path / "open"
+    waits = script(tmp_path / "waits", f"touch {tmp_path}/asked-$1; while [ ! -e {gate} ]; do sleep 0.02; done")
+    one = Autosign(
+        store, Authority(autosign=("policy",), policy_executable=waits, policy_timeout_s=1.0, policy_at_once=1)
+    )
+    first = asyncio.create_task(one.leave(asking("web01.example.net")))
+    await asyncio.sleep(0.1)
+    late = await asyncio.gather(*(one.leave(asking(f"web{n:02d}.example.net")) for n in range(2, 5)))
+    assert late == [None] * 3
+    await first
+    assert len(list(tmp_path.glob("asked-*"))) < 4, "who had no turn was not asked about"
+    gate.touch()
+    assert await one.leave(asking("web09.example.net")) == Leave("autosign policy")
 
 
 async def test_a_policy_that_is_missing_or_may_not_be_run_lets_nobody_through(store: Store, tmp_path: Path) -> None:
