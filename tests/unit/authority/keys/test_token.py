@@ -31,7 +31,7 @@ class HSM:
     def __init__(self, directory: Path) -> None:
         library = available.softhsm()
         assert library is not None
-        self.library = library
+        self.module = library
         self.directory = directory
         (directory / "tokens").mkdir()
         (directory / "conf").write_text(f"directories.tokendir = {directory}/tokens\nobjectstore.backend = file\n")
@@ -52,7 +52,7 @@ class HSM:
     ) -> AuthorityKey:
         return AuthorityKey(
             kind="pkcs11",
-            module=module or self.library,
+            module=module or self.module,
             token_label=label,
             key_label=key,
             pin_file=self.directory / pin,
