@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import ipaddress
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from muster.balancer.model import Balancing
-from muster.cluster.file import ClusterFile
 from muster.edge.application import Application, Mounted
 from muster.edge.authorise import Gate
-from muster.edge.feature import Features
-from muster.edge.health import Health
-from muster.edge.metrics import EdgeMetrics
 from muster.edge.ports import Port
 from muster.edge.routes import Mount
 from muster.edge.server import Server
 from muster.kernel.errors import Misconfigured
-from muster.kernel.rings import LogRings
 
 
 class Listeners:
     """Opens ports on a server.
 
     Args:
-        main: answers the ports without mounts of their own, and shares its memory budget with the others.
+        main: answers the ports without mounts of their own; the others have applications beside it.
         bind: address to listen on; None: the member's own when it is a loopback address, else every address.
     """
 
@@ -33,29 +28,17 @@ class Listeners:
         self,
         server: Server,
         main: Application,
-        cluster: ClusterFile,
         balancing: Balancing,
         gate: Gate,
-        features: Features,
-        rings: LogRings,
-        metrics: EdgeMetrics,
-        health: Health,
         *,
         bind: str | None,
         address: str,
-        access_log: Callable[[str], None] | None = None,
     ) -> None:
-        self.address = bind or _own_address(address)
+        self._address = bind or _own_address(address)
         self._server = server
         self._main = main
-        self._cluster = cluster
         self._balancing = balancing
         self._gate = gate
-        self._features = features
-        self._rings = rings
-        self._metrics = metrics
-        self._health = health
-        self._access_log = access_log
         self._with_members: list[Port] = []
 
     def open(
@@ -82,11 +65,12 @@ class Listeners:
             return False
         application = None
         if (own := port.mounts() if port.mounts is not None else mounts) is not None:
-            application = self._application(port, [Mounted(m, service) for m in own])
+            # Whoever is verified on a room's own port shows a certificate of that room's CA, which is asked for its
+            # revocation there.
+            gate = Gate(self._gate.callers) if port.shows == "room" else self._gate
+            application = self._main.beside([Mounted(m, service) for m in own], gate)
         trust = self._gate.trust if port.shows == "member" else None
-        self._server.listen(port.listener, self.address, offered.member_port, context, application, trust)
-        if application is not None:
-            application.draining = bool(self._health.draining)
+        self._server.listen(port.listener, self._address, offered.member_port, context, application, trust)
         if port.shows == "member":
             self._with_members.append(port)
         return True
@@ -99,21 +83,6 @@ class Listeners:
         """Show new clients another bundle of the member, wherever that is what they are shown."""
         for port in self._with_members:
             self._server.present(port.listener, context, self._gate.trust)
-
-    def _application(self, port: Port, mounts: Sequence[Mounted]) -> Application:
-        return Application(
-            # Whoever is verified on a room's own port shows a certificate of that room's CA, which is asked for its
-            # revocation there.
-            gate=Gate(self._gate.callers) if port.shows == "room" else self._gate,
-            features=self._features,
-            mounts=mounts,
-            limits=self._cluster.edge,
-            rings=self._rings,
-            metrics=self._metrics,
-            access_log=self._access_log,
-            foreman=False,
-            budget=self._main.budget,
-        )
 
 
 def _own_address(address: str) -> str:

@@ -165,10 +165,7 @@ async def member_opened(
         await balancers.refresh()
         opening = server_opened(application, cluster.edge, counted, balancers.addresses)
         server = await stack.enter_async_context(opening)
-        listeners = Listeners(
-            server, application, cluster, balancing, gate, served, rings, counted, own_health,
-            bind=options.bind, address=member.address, access_log=access_log,
-        )  # fmt: skip
+        listeners = Listeners(server, application, balancing, gate, bind=options.bind, address=member.address)
         authority = _authority_of(cluster, options, store, name, registry, listeners)
         if authority is not None:
             gate.revoked = authority.revocations.is_revoked

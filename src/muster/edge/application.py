@@ -116,6 +116,22 @@ class Application:
         self._ways: dict[tuple[str, bytes], _Way] = {}
         self.mount(mounts)
 
+    def beside(self, mounts: Iterable[Mounted], gate: Gate) -> Application:
+        """Return another application of the same member, on which Foreman calls nothing; the memory budget is shared."""
+        other = Application(
+            gate=gate,
+            features=self._features,
+            mounts=mounts,
+            limits=self._limits,
+            rings=self._rings,
+            metrics=self._metrics,
+            access_log=self._access_log,
+            foreman=False,
+            budget=self.budget,
+        )
+        other.draining = self.draining
+        return other
+
     def mount(self, mounts: Iterable[Mounted]) -> None:
         """Replace all mounts at once."""
         mounts = list(mounts)

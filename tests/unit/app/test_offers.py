@@ -18,7 +18,6 @@ from muster.cluster.file import ClusterFile
 from muster.edge.application import Application
 from muster.edge.authorise import Callers, Gate
 from muster.edge.feature import Feature, Features, FeatureSettings, Served, State
-from muster.edge.health import Health
 from muster.edge.metrics import EdgeMetrics
 from muster.edge.ports import Port
 from muster.edge.replies import Reply, json_reply
@@ -102,20 +101,17 @@ class Recording:
         self.shown.append(given)
 
 
-def listeners(of: ClusterFile, server: Recording, gate: Gate, health: Health) -> Listeners:
+def listeners(of: ClusterFile, server: Recording, gate: Gate, *, draining: bool = False) -> Listeners:
     rings, metrics = LogRings(10, 5, "proxy01.test"), EdgeMetrics(CollectorRegistry())
     main = Application(gate=gate, features=Features(), mounts=(), limits=of.edge, rings=rings, metrics=metrics)
-    return Listeners(
-        cast(Server, server), main, of, modelled(of), gate, Features(), rings, metrics, health,
-        bind=None, address="127.0.0.11",
-    )  # fmt: skip
+    main.draining = draining
+    return Listeners(cast(Server, server), main, modelled(of), gate, bind=None, address="127.0.0.11")
 
 
 def test_a_port_with_mounts_of_its_own_has_an_application_of_its_own_that_drains_with_the_member() -> None:
     server, gate = Recording(), Gate(Callers())
-    health = Health("proxy01.test", frozenset(), draining="somebody asked for it")
     of = cluster()
-    assert listeners(of, server, gate, health).open(Port("boot", "http", None, mounts), None, "me")
+    assert listeners(of, server, gate, draining=True).open(Port("boot", "http", None, mounts), None, "me")
     (name, address, port, context, application, trust) = server.listening[0]
     assert (name, address, port, context, trust) == ("boot", "127.0.0.11", 80, None, None)
     assert application.draining is True
@@ -160,7 +156,7 @@ def test_a_feature_that_failed_takes_the_service_of_its_own_port_out() -> None:
 
 def test_a_port_is_opened_with_the_mounts_of_its_feature_unless_it_brings_some() -> None:
     server, gate = Recording(), Gate(Callers())
-    opened = listeners(cluster(), server, gate, Health("proxy01.test", frozenset()))
+    opened = listeners(cluster(), server, gate)
     assert opened.open(Port("bare", "http", None), None, "me", mounts())
     assert opened.open(Port("boot", "https", None, mounts), None, "me", ())
     assert opened.open(Port("all", "anaconda", None))
@@ -175,7 +171,7 @@ def _mounted(application: Application) -> list[Any]:
 
 def test_a_rooms_certificate_is_judged_by_the_room_and_shown_there_alone() -> None:
     server, gate, context = Recording(), Gate(Callers()), cast(Any, object())
-    opened = listeners(cluster(), server, gate, Health("proxy01.test", frozenset()))
+    opened = listeners(cluster(), server, gate)
     member, room = Port("https", "smartproxy", "member"), Port("boot", "https", "room", mounts)
     assert opened.open(member, context)
     assert opened.open(room, context, "me")
@@ -190,7 +186,7 @@ def test_a_rooms_certificate_is_judged_by_the_room_and_shown_there_alone() -> No
 def test_a_disabled_service_is_not_listened_for_unless_members_need_it() -> None:
     of = cluster(services={"anaconda": {"enabled": False}, "smartproxy": {"enabled": False}})
     server = Recording()
-    opened = listeners(of, server, Gate(Callers()), Health("proxy01.test", frozenset()))
+    opened = listeners(of, server, Gate(Callers()))
     https, http = offered(of)
     assert opened.open(http) is False
     with pytest.raises(Misconfigured, match="Service smartproxy is disabled"):
