@@ -249,12 +249,15 @@ class Here:
 
 
 def limit_of(pid: int | None) -> int:
-    """Return how many descriptors a process may open; None: a child of this one."""
+    """Return how many descriptors a process may open; None: a child of this one.
+
+    As for one that starts, that is the hard limit: HAProxy raises the soft one as far as it counts itself.
+    """
     if pid is not None:
         try:
-            words = Path(f"/proc/{pid}/limits").read_text().partition("Max open files")[2].split()
-            return int(words[0])
-        except (OSError, IndexError, ValueError):
+            _soft, hard, *_ = Path(f"/proc/{pid}/limits").read_text().partition("Max open files")[2].split()
+            return int(hard)
+        except (OSError, ValueError):
             # Unlimited, or another user's process: only what would hold for a new one can be said.
             pass
     return descriptors.limit()
