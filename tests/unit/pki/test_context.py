@@ -4,12 +4,14 @@ import ssl
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 from structlog.testing import capture_logs
 
 from muster.kernel.errors import Misconfigured
+from muster.pki import context as context_room
 from muster.pki import pem as pems
 from muster.pki.authority import ClusterCA
 from muster.pki.bundles import BundlePaths, BundleRequest, write
@@ -46,6 +48,20 @@ def shaken(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> bytes |
             break
     assert not waiting
     return s.getpeercert(True)
+
+
+def test_every_cipher_has_forward_secrecy_whatever_python_takes_by_default(
+    member: BundlePaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def as_debian_builds_it(protocol: int) -> ssl.SSLContext:
+        made = ssl.SSLContext(protocol)
+        made.set_ciphers("DEFAULT")
+        return made
+
+    assert {c["kea"] for c in as_debian_builds_it(ssl.PROTOCOL_TLS_SERVER).get_ciphers()} > {"kx-rsa"}
+    monkeypatch.setattr(context_room, "ssl", SimpleNamespace(**{**vars(ssl), "SSLContext": as_debian_builds_it}))
+    context = server_context(member.certificate, member.key, [member.ca])
+    assert {c["kea"] for c in context.get_ciphers()} == {"kx-any", "kx-ecdhe", "kx-dhe"}
 
 
 def test_the_contexts_shake_hands_with_and_without_a_client_certificate(
