@@ -157,6 +157,10 @@ def _document(plan: Plan, members: int, outside: Mapping[str, int]) -> dict[str,
     base = plan.document()
     name = plan.names[0]
     ports = {**outside, **{s: plan.ports[s] for s in _OWN}}
+    # Drawn one after the other, the same may come twice.
+    listening: set[int] = set()
+    while len(listening) < len(ports):
+        listening.add(free_port())
     return {
         **base,
         "profile": "seed",
@@ -168,13 +172,13 @@ def _document(plan: Plan, members: int, outside: Mapping[str, int]) -> dict[str,
         "signer": name,
         "services": {
             s: {
-                "listen_port": free_port(),
+                "listen_port": listen_port,
                 "member_port": port,
                 **({"destinations": "all"} if s == "puppetca" else {}),
                 # What listens there is no Apache and no puppetserver, so it can prove nothing more than its port.
                 **({"check": "tcp"} if s in outside else {}),
             }
-            for s, port in ports.items()
+            for (s, port), listen_port in zip(ports.items(), sorted(listening), strict=True)
         },
         "edge": {"drain_s": 0},
     }

@@ -9,7 +9,7 @@ import re
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -21,11 +21,13 @@ from muster.balancer.haproxy.journal import Journal, connections, found
 from muster.balancer.haproxy.render import RuntimePaths, rendered
 from muster.balancer.haproxy.sockets import ServerState
 from muster.balancer.steering import Steering
+from muster.balancer.watch import Watch, watched
 from muster.cluster.file import ClusterFile, Member
 from muster.cluster.life import Life, State
 from muster.cluster.observations import Observation
 from muster.kernel.errors import Misconfigured, NotFound, Rejected, Unavailable
 from muster.kernel.settings import parse
+from muster.pki.context import Credentials
 from tests.servers.haproxy import Pki, TestMember, call, free_ports, member
 
 pytestmark = pytest.mark.anyio
@@ -93,6 +95,13 @@ async def eventually(holds: Callable[[], Awaitable[bool]], timeout_s: float = 20
     async with asyncio.timeout(timeout_s):
         while not await holds():
             await asyncio.sleep(0.05)
+
+
+async def eventually_true(holds: Callable[[], bool]) -> None:
+    async def found() -> bool:
+        return holds()
+
+    await eventually(found)
 
 
 @asynccontextmanager
@@ -183,6 +192,61 @@ async def test_a_member_that_answers_404_drains_and_comes_back(executable: Path,
         assert {await it.call() for _ in range(4)} == {"proxy02.test"}
         it.members[0].ready = 200
         await it.until(lambda s: s["proxy01.test"].status == "UP")
+
+
+@asynccontextmanager
+async def watching(executable: Path, directory: Path, pki: Pki, paused_s: float) -> AsyncIterator[Site]:
+    """As ``site``, but HAProxy asks rarely once members have passed, and the watch asks."""
+    async with site(executable, directory, pki) as it:
+        of = modelled(smartproxy_only(it.listen, it.members[0].port))
+        rare = replace(of.services[0].check, watched_s=paused_s)
+        of = replace(of, services=tuple(replace(s, check=rare) for s in of.services))
+        which = smartproxy_only(it.listen, 1).balancers[0]
+        found = await binaries.probed(executable)
+        it.text = rendered(of, which=which, runtime=it.engine.paths, version=found.version)
+        await it.engine.apply(it.text)
+        await it.until(lambda s: all(x.status == "UP" for x in s.values()))
+        watch = Watch(it.engine.runtime)
+        await watch.follow(watched(of, which), Credentials(pki.directory / "ca.pem", pki.directory / "check.pem"), 1)
+        try:
+            yield it
+        finally:
+            await watch.close()
+
+
+async def test_the_watch_tells_haproxy_what_its_checks_would_find_much_later(
+    executable: Path, tmp_path: Path, pki: Pki
+) -> None:
+    async with watching(executable, tmp_path, pki, 600) as it:
+        first, second = it.members
+        # By this the member knows its balancer.
+        await eventually_true(lambda: "/health/ready?services=all" in first.asked)
+        assert first.peers == {LB}
+        first.services = {"smartproxy": "draining"}
+        await it.until(lambda s: s["proxy01.test"].status.startswith("NOLB"))
+        assert {await it.call() for _ in range(4)} == {"proxy02.test"}
+        second.services = {"smartproxy": "unready", "other": "ready"}
+        await it.until(lambda s: s["proxy02.test"].status.startswith("DOWN"))
+
+
+async def test_a_member_that_hangs_is_found_by_the_watch_and_let_in_by_haproxys_own_checks(
+    executable: Path, tmp_path: Path, pki: Pki
+) -> None:
+    async with watching(executable, tmp_path, pki, 30) as it:
+        asked = it.members[0].asked
+        before = sum(path.endswith("=smartproxy") for path in asked)
+        it.members[0].hangs = True
+        await it.until(lambda s: s["proxy01.test"].status.startswith("DOWN"))
+        # Not its checks: none has ended since.
+        assert sum(path.endswith("=smartproxy") for path in asked) == before
+        assert {await it.call() for _ in range(4)} == {"proxy02.test"}
+        it.members[0].hangs = False
+
+        async def is_up() -> bool:
+            return (await it.states())["proxy01.test"].status == "UP"
+
+        await eventually(is_up, 60)
+        assert sum(path.endswith("=smartproxy") for path in asked) > before
 
 
 async def test_when_every_check_fails_everybody_serves(executable: Path, tmp_path: Path, pki: Pki) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import datetime
 import ipaddress
+import json
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -90,7 +91,13 @@ def _certificate(
 
 @dataclass
 class TestMember:
-    """A member: what it answers to checks can be changed, what it was asked and by whom is kept."""
+    """A member: what it answers to checks can be changed, what it was asked and by whom is kept.
+
+    Attributes:
+        ready: what it answers when asked whether it is ready.
+        services: what it says of its services when asked for all.
+        hangs: whether it takes connections and questions, and answers none.
+    """
 
     __test__ = False
 
@@ -98,6 +105,8 @@ class TestMember:
     address: str
     port: int
     ready: int = 200
+    services: dict[str, str] = field(default_factory=dict)
+    hangs: bool = False
     asked: list[str] = field(default_factory=list)
     peers: set[str] = field(default_factory=set)
     served: int = 0
@@ -107,6 +116,8 @@ class TestMember:
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             path = head.split(" ")[1]
             self.peers.add(writer.get_extra_info("peername")[0])
+            while self.hangs:
+                await asyncio.sleep(0.05)
             if path.startswith("/health/"):
                 self.asked.append(path)
                 status = self.ready
@@ -114,6 +125,8 @@ class TestMember:
                 self.served += 1
                 status = 200
             body = self.name
+            if path.endswith("?services=all"):
+                body = json.dumps({"services": {name: {"state": state} for name, state in self.services.items()}})
             writer.write(
                 f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}".encode()
             )

@@ -19,15 +19,18 @@ from muster.balancer.haproxy.binary import Binary
 from muster.balancer.haproxy.engine import HAProxyEngine
 from muster.balancer.haproxy.journal import Journal
 from muster.balancer.haproxy.render import RuntimePaths, rendered
+from muster.balancer.haproxy.sockets import RuntimeSocket
 from muster.balancer.model import Balancing
 from muster.balancer.steering import Steering, note_refusal
+from muster.balancer.watch import Watch, is_needed, watched
 from muster.cluster.file import Balancer, ClusterFile
 from muster.cluster.life import Life, Lives, lives_in
 from muster.cluster.observations import Observation, told
 from muster.cluster.steward import Steward
 from muster.kernel import log
-from muster.kernel.errors import Conflict, MusterError, Unavailable
+from muster.kernel.errors import Conflict, Misconfigured, MusterError, Unavailable
 from muster.kernel.files import fingerprint, make_directory, read_bounded, write_atomically
+from muster.pki.context import Credentials
 from muster.store.engine import Store
 
 _log = log.logger("app")
@@ -185,6 +188,7 @@ class BalancerProcess:
     def __post_init__(self) -> None:
         self.which = self.cluster.balancer(self.options.name)
         self.steering = Steering(self.options.run)
+        self.watch = Watch(RuntimeSocket(self.paths.runtime_socket))
         self.steward = Steward(self.store, f"balancer {self.which.name} {os.getpid()}.{time.time_ns()}")
 
     async def open(self, refused: str = "") -> None:
@@ -222,6 +226,7 @@ class BalancerProcess:
         self._note(refused)
 
     async def close(self) -> None:
+        await self.watch.close()
         if self._following is not None:
             self._following.cancel()
             await asyncio.wait([self._following], timeout=_LAST_BEAT_S)
@@ -249,6 +254,7 @@ class BalancerProcess:
         if self._following is None or self._following.done():
             self._following = asyncio.create_task(self._followed(), name="balancer's files")
             await asyncio.wait([self._following], timeout=_BEAT_S / 2)
+        await self._watch()
         seen = await self._steered()
         # A store that hangs must not hold up the steering.
         if self._store_beat is None or self._store_beat.done():
@@ -264,6 +270,16 @@ class BalancerProcess:
             _log.error("What was changed by hand could not be put back", why=str(e))
         except Exception:  # noqa: BLE001 - boundary: a beat with a bug must not end the balancer
             _log.exception("Following the files broke")
+
+    async def _watch(self) -> None:
+        """Have members watched where HAProxy alone would find too late that one hangs."""
+        balancing = self._balancing()
+        members = watched(balancing, self.which) if is_needed(balancing) else ()
+        shown = Credentials(self.paths.ca, self.paths.check, None, self.cluster.foreman.ca_file)
+        try:
+            await self.watch.follow(members, shown, self._files_on_disk()[1:])
+        except Misconfigured as e:
+            _log.debug("Members are not watched", why=str(e))
 
     async def _steered(self) -> Observation:
         versions = {name: life.version for name, life in (self._lives or {}).items()}

@@ -1,7 +1,8 @@
 """Readiness: may this member take new clients of a service now, and if not, why, in one sentence.
 
 ``/health/ready?service=NAME`` is what every balancer asks, up to once a second for each service, so it only looks at
-values others keep current: no query, no probe, no lock.
+values others keep current: no query, no probe, no lock. ``/health/ready?services=all`` answers for the member as a whole and
+for each service at once.
 """
 
 from __future__ import annotations
@@ -84,9 +85,13 @@ async def live(_: Health, __: Request) -> Reply:
 
 
 async def ready(health: Health, request: Request) -> Reply:
-    service = request.query().get("service")
+    query = request.query()
+    service = query.get("service")
     verdict = health.verdict(service if isinstance(service, str) else None)
-    return json_reply({"member": health.member, **verdict.as_json()}, verdict.status)
+    said = {"member": health.member, **verdict.as_json()}
+    if query.get("services") == "all":
+        said["services"] = {s: health.verdict(s).as_json() for s in sorted(health.services)}
+    return json_reply(said, verdict.status)
 
 
 MOUNT = Mount(

@@ -11,6 +11,7 @@ import contextlib
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
 from muster.foreman.answers import Answer
@@ -35,6 +36,8 @@ class Questions:
         server_name: str | None,
         timeout_s: float,
         connect_timeout_s: float,
+        preface: bytes = b"",
+        source: str | None = None,
     ) -> None:
         self.url = url.rstrip("/")
         parts = urlsplit(self.url)
@@ -47,6 +50,8 @@ class Questions:
         self._named = server_name or parts.netloc.rpartition("@")[2]
         self._timeout_s = timeout_s
         self._connect_timeout_s = connect_timeout_s
+        self._preface = preface
+        self._source = (source, 0) if source is not None else None
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(self, path: str) -> Answer:
@@ -63,18 +68,18 @@ class Questions:
             async with asyncio.timeout(self._timeout_s):
                 return await self._asked(path, target)
         except TimeoutError as e:
-            await self.close()
+            self._drop()
             if e.errno is not None:
                 raise Unavailable(f"{target} failed: {spoken(e)}") from e
             raise Unavailable(f"{target} got no answer in time") from None
         except ssl.SSLError as e:
-            await self.close()
+            self._drop()
             raise Misconfigured(f"{target} failed in TLS: {spoken(e)}") from e
         except OSError as e:
-            await self.close()
+            self._drop()
             raise Unavailable(f"{target} failed: {spoken(e)}") from e
         except BaseException:
-            await self.close()
+            self._drop()
             raise
 
     async def call(self, path: str) -> Answer:
@@ -89,6 +94,12 @@ class Questions:
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(_CLOSE_S):
                 await streams[1].wait_closed()
+
+    def _drop(self) -> None:
+        """End the connection without a farewell, in which a proxy that hangs would not take part."""
+        streams, self._streams = self._streams, None
+        if streams is not None:
+            streams[1].transport.abort()
 
     async def _asked(self, path: str, target: str) -> Answer:
         is_kept = self._streams is not None
@@ -124,14 +135,25 @@ class Questions:
     async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if self._streams is None:
             async with asyncio.timeout(min(self._timeout_s, self._connect_timeout_s)):
-                self._streams = await asyncio.open_connection(
-                    self._host,
-                    self._port,
-                    ssl=self._context,
-                    server_hostname=(self._server_name or self._host) if self._context is not None else None,
-                    limit=_HEAD_LIMIT_BYTES,
-                )
+                self._streams = await self._opened()
         return self._streams
+
+    async def _opened(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        name = (self._server_name or self._host) if self._context is not None else None
+        tls: dict[str, Any] = {} if self._preface else {"ssl": self._context, "server_hostname": name}
+        reader, writer = await asyncio.open_connection(
+            self._host, self._port, limit=_HEAD_LIMIT_BYTES, local_addr=self._source, **tls
+        )
+        if not self._preface:
+            return reader, writer
+        try:
+            writer.write(self._preface)
+            if self._context is not None:
+                await writer.start_tls(self._context, server_hostname=name)
+        except BaseException:
+            writer.transport.abort()
+            raise
+        return reader, writer
 
 
 @asynccontextmanager
@@ -142,13 +164,16 @@ async def opened(
     server_name: str | None = None,
     timeout_s: float = 10.0,
     connect_timeout_s: float = 2.0,
+    preface: bytes = b"",
+    source: str | None = None,
 ) -> AsyncIterator[Questions]:
     """Yield what asks the proxy at ``url``.
 
     ``server_name`` is the name its certificate must carry when it is not the URL's host; ``context`` None trusts the CAs of
-    the system. ``timeout_s`` counts for each question, ``connect_timeout_s`` for the connection it may need.
+    the system. ``timeout_s`` counts for each question, ``connect_timeout_s`` for the connection it may need. ``preface`` is
+    what a connection begins with, before TLS: a PROXY header. ``source`` is an address of this host to ask from.
     """
-    questions = Questions(url, context, server_name, timeout_s, connect_timeout_s)
+    questions = Questions(url, context, server_name, timeout_s, connect_timeout_s, preface, source)
     try:
         yield questions
     finally:

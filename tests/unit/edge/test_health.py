@@ -46,6 +46,16 @@ async def test_an_unknown_service_says_503_because_404_would_mean_draining() -> 
     assert shown["reason"] == "this cluster has no such service; it has puppet, smartproxy"
 
 
+async def test_all_services_are_told_beside_the_member_when_asked_for() -> None:
+    one = member(down={"puppet": "nothing answers on 192.0.2.1 port 8140"})
+    status, shown = await asked(one, "?services=all")
+    assert (status, shown["state"]) == (200, "ready")
+    assert shown["services"] == {
+        "smartproxy": {"ready": True, "state": "ready"},
+        "puppet": {"ready": False, "state": "unready", "reason": "nothing answers on 192.0.2.1 port 8140"},
+    }
+
+
 async def test_a_member_begins_unready_until_it_is_told_otherwise() -> None:
     one = Health("m", frozenset({"smartproxy"}))
     assert await asked(one, "?service=smartproxy") == (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -56,6 +57,48 @@ async def test_an_answer_is_read_however_it_is_framed_and_the_connection_kept_wh
         second = await questions.call("/version")
     assert (second.json(), second.etag, len(heard)) == ({}, "x", 2)
     assert heard[0].startswith(b"GET /features HTTP/1.1\r\nHost: proxy.test\r\n")
+
+
+async def test_a_connection_begins_with_what_it_is_told_to_from_the_address_it_is_told_to() -> None:
+    heard: list[tuple[bytes, str]] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append((await reader.readuntil(b"\r\n\r\n"), writer.get_extra_info("peername")[0]))
+        writer.write(OK + b"Content-Length: 2\r\n\r\n{}")
+        writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    try:
+        async with opened(url, context=None, preface=b"PROXY me\r\n", source="127.0.0.77") as questions:
+            assert (await questions.ask("/x")).text == "{}"
+    finally:
+        server.close()
+    assert [(h.split(b"\r\n")[:2], peer) for h, peer in heard] == [([b"PROXY me", b"GET /x HTTP/1.1"], "127.0.0.77")]
+
+
+async def test_one_that_hangs_gets_no_farewell_either() -> None:
+    gone = asyncio.Event()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(100):
+                pass
+        gone.set()
+        writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    try:
+        async with opened(url, context=None, timeout_s=0.1) as questions:
+            with pytest.raises(Unavailable, match="got no answer in time"):
+                await questions.ask("/x")
+            # Though the next question is not asked yet, nor the block at its end.
+            async with asyncio.timeout(10):
+                await gone.wait()
+    finally:
+        server.close()
 
 
 async def test_an_answer_without_a_length_ends_with_the_connection() -> None:

@@ -116,6 +116,22 @@ def rendered(
     return head + body
 
 
+def source_of(which: Balancer) -> str | None:
+    """Return the address from which members must be asked; None: whichever the kernel takes."""
+    it = ip(which.address)
+    is_other_loopback = isinstance(it, ipaddress.IPv4Address) and it.is_loopback and str(it) != "127.0.0.1"
+    return which.address if is_other_loopback else None
+
+
+def checked_at(service: Service) -> dict[str, str]:
+    """Return in which backend HAProxy's checks of each server run, by the server's name."""
+    asked = _asked(service.servers)
+    return {
+        s.name: f"{service.name}_{asked.elsewhere[s]}" if s in asked.elsewhere else service.name
+        for s in service.servers
+    }
+
+
 def generation(text: str) -> str | None:
     """Return the hash a rendered file says it has; None when it says nothing."""
     found = _GENERATION.search(text)
@@ -194,8 +210,9 @@ class _Page:
         yield f"  timeout server-fin {_ms(timeouts.finish_s)}"
         yield "  retries 3"
         yield "  option redispatch 1"
-        if _is_other_loopback(self.which.address):
-            yield f"  source {address(self.which.address)}"
+        source = source_of(self.which)
+        if source is not None:
+            yield f"  source {address(source)}"
         if timeouts.tunnel_s is not None:
             yield f"  timeout tunnel {_ms(timeouts.tunnel_s)}"
             for side in ("cli", "srv"):
@@ -279,7 +296,9 @@ class _Page:
 
     def _asking(self, service: Service, server: Server) -> str:
         check = service.check
-        rhythm = f"inter {_ms(check.every_s)} fastinter {_ms(check.doubting_s)} downinter {_ms(check.down_s)}"
+        # Other programs' proofs are asked for by nobody else.
+        every_s = check.every_s if server.question.kind == "connect" else check.watched_s
+        rhythm = f"inter {_ms(every_s)} fastinter {_ms(check.doubting_s)} downinter {_ms(check.down_s)}"
         tls = self._tls(server.question)
         return f"{tls} {rhythm} fall {check.fall:d} rise {check.rise:d} slowstart {_ms(check.recovery_s)}"
 
@@ -386,11 +405,6 @@ def _dead_peer(service: Service) -> str:
 
 def _ms(seconds: float) -> str:
     return f"{round(seconds * 1000)}ms" if seconds % 1 else f"{round(seconds)}s"
-
-
-def _is_other_loopback(host: str) -> bool:
-    it = ip(host)
-    return isinstance(it, ipaddress.IPv4Address) and it.is_loopback and str(it) != "127.0.0.1"
 
 
 def _uri(text: str) -> str:

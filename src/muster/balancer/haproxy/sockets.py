@@ -9,6 +9,7 @@ import asyncio
 import csv
 import io
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -84,7 +85,7 @@ class RuntimeSocket:
             Rejected: the command holds a line end or ``;``.
             Unavailable: nobody listens on the socket, or no answer came in time.
         """
-        return await _asked(self.path, command, self.timeout_s)
+        return await _asked(self.path, [command], self.timeout_s)
 
     async def servers(self) -> list[ServerState]:
         """Return every server of every backend, in the configuration's order."""
@@ -105,6 +106,18 @@ class RuntimeSocket:
     async def maint(self, backend: str, server: str) -> None:
         """Take the server out and stop its checks."""
         await self._tell(f"set server {_server(backend, server)} state maint")
+
+    async def health(self, found: Mapping[tuple[str, str], Literal["down", "stopping"]]) -> None:
+        """Say what checks of these servers would find: they fail, or drain. Their next checks decide again.
+
+        All of it goes over one connection, because HAProxy takes ten at once. Servers that are not there, or have no
+        checks of their own, are passed over.
+
+        Raises:
+            Unavailable: HAProxy did not answer.
+        """
+        commands = [f"set server {_server(*place)} health {state}" for place, state in found.items()]
+        await _asked(self.path, commands, self.timeout_s)
 
     async def weight(self, backend: str, server: str, weight: int) -> None:
         """Set the server's share, 0 to 256, where 100 is everybody's."""
@@ -153,7 +166,7 @@ class MasterSocket:
 
     async def ask(self, command: str, *, timeout_s: float | None = None) -> str:
         """As :meth:`RuntimeSocket.ask`."""
-        return await _asked(self.path, command, timeout_s or self.timeout_s)
+        return await _asked(self.path, [command], timeout_s or self.timeout_s)
 
     async def processes(self) -> list[Process]:
         """Return the master, the workers and the old workers that finish their connections."""
@@ -238,9 +251,11 @@ def _server(backend: str, server: str) -> str:
     return f"{_name(backend)}/{_name(server)}"
 
 
-async def _asked(path: Path, command: str, timeout_s: float) -> str:
-    if any(c in command for c in "\r\n;\0"):
-        raise Rejected(f"{shown(command)} is more than one HAProxy command")
+async def _asked(path: Path, commands: Sequence[str], timeout_s: float) -> str:
+    for command in commands:
+        if any(c in command for c in "\r\n;\0"):
+            raise Rejected(f"{shown(command)} is more than one HAProxy command")
+    command = "; ".join(commands)
     try:
         async with asyncio.timeout(timeout_s):
             return await _conversation(path, command)

@@ -1,0 +1,287 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise, product
+
+import pytest
+
+from muster.app.offers import modelled
+from muster.balancer import watch
+from muster.balancer.model import Balancing
+from muster.balancer.watch import Order, State, Thought, Watched, is_needed, judged, said, watched
+from muster.cluster.file import Balancer, ClusterFile
+from muster.edge.proxy_protocol import parsed
+from muster.foreman import questions
+from muster.foreman.answers import Answer
+from muster.kernel.clock import Clock, SystemClock
+from muster.kernel.errors import Misconfigured, Unavailable
+from muster.kernel.settings import parse
+
+HEAD = """\
+schema: 1
+cluster: demo
+address: cluster.test
+store: {{url: sqlite:////nowhere/x.db}}
+members:
+- {{id: 11, name: Proxy01.test, address: 10.0.0.1}}
+- {{id: 12, name: proxy02.test, address: 10.0.0.2{kind}}}
+signer: proxy01.test
+edge: {{proxy_protocol: "{proxy}"}}
+"""
+
+
+def file(*, kind: str = "", proxy: str = "off", rest: str = "") -> ClusterFile:
+    return parse(HEAD.format(kind=kind, proxy=proxy) + rest).parsed(ClusterFile)
+
+
+def of(cluster: ClusterFile, address: str = "10.0.0.9") -> dict[str, Watched]:
+    return {w.name: w for w in watched(modelled(cluster), Balancer(name="lb1", address=address))}
+
+
+def many(members: int) -> Balancing:
+    lines = [f"- {{id: {n}, name: p{n}.test, address: 10.0.1.{n}}}\n" for n in range(1, members + 1)]
+    head = HEAD.partition("members:")[0].format()
+    return modelled(parse(f"{head}members:\n{''.join(lines)}signer: p1.test\nprofile: seed\n").parsed(ClusterFile))
+
+
+@pytest.mark.parametrize("members", [1, 3, 9, 12, 13, 14, 20, 50, 200])
+def test_what_hangs_is_found_within_four_seconds_by_haproxy_or_by_the_watch(members: int) -> None:
+    balancing = many(members)
+    check = balancing.services[0].check
+    # A pause that HAProxy draws a fifth longer, two answers that do not come within a second, a short pause between.
+    alone_s = 1.2 * check.every_s + 2 * 1.0 + check.doubting_s
+    assert is_needed(balancing) == (alone_s > 4.0)
+    assert is_needed(balancing) or check.watched_s == check.every_s
+    # The watch itself asks at a pace of its own.
+    assert watch._EVERY_S + 2 * watch._TIMEOUT_S + watch._DOUBTING_S < 4.0
+
+
+@pytest.mark.parametrize("members", [13, 20, 50, 60])
+def test_haproxy_asks_forty_times_a_second_where_members_are_watched(members: int) -> None:
+    balancing = many(members)
+    # The signer's one service is the only one that is not on every member.
+    assert balancing.servers == 8 * members + 1
+    if is_needed(balancing):
+        assert balancing.servers / balancing.services[0].check.watched_s <= 40
+
+
+def test_a_member_of_ours_is_asked_once_for_all_of_its_services() -> None:
+    found = of(file())
+    assert found["proxy01.test"] == Watched(
+        "proxy01.test", "cluster.test", "https://10.0.0.1:9090", "/health/ready?services=all", False, False, None,
+        tuple((n, n) for n in ("http", "https", "anaconda", "puppet", "puppetca", "smartproxy")),
+    )  # fmt: skip
+    assert [n for n, _ in found["proxy02.test"].services] == ["http", "https", "anaconda", "puppet", "smartproxy"]
+
+
+def test_a_ruby_member_is_asked_for_its_smart_proxy_and_told_where_haproxy_checks_it() -> None:
+    found = of(file(kind=", kind: foreman"))["proxy02.test"]
+    assert (found.path, found.services) == ("/version", (("smartproxy", "smartproxy_alive_probe"),))
+
+
+def test_services_whose_checks_stand_elsewhere_are_told_there() -> None:
+    places = dict(of(file(proxy="required"))["proxy01.test"].services)
+    assert (places["smartproxy"], places["https"]) == ("smartproxy", "https_ready_probe")
+
+
+@pytest.mark.parametrize(("proxy", "proxied"), [("off", False), ("accepted", False), ("required", True)])
+def test_a_header_is_sent_only_where_it_may_not_be_left_out(proxy: str, proxied: bool) -> None:
+    assert of(file(proxy=proxy))["proxy01.test"].proxied == proxied
+
+
+def test_the_header_is_a_balancers_own_question() -> None:
+    assert (len(watch.LOCAL), parsed(watch.LOCAL, b"")) == (16, None)
+
+
+@pytest.mark.parametrize(("address", "source"), [("127.0.0.10", "127.0.0.10"), ("127.0.0.1", None), ("lb.test", None)])
+def test_members_are_asked_from_the_address_they_know_the_balancer_by(address: str, source: str | None) -> None:
+    assert of(file(), address)["proxy01.test"].source == source
+
+
+OURS = of(file())["proxy02.test"]
+RUBY = of(file(kind=", kind: foreman"))["proxy02.test"]
+NAMES = [n for n, _ in OURS.services]
+
+
+def whole(status: int, services: Mapping[str, object] | None = None) -> Answer:
+    return Answer(status, json.dumps({"member": "x", **({"services": services} if services is not None else {})}))
+
+
+@pytest.mark.parametrize(
+    ("answer", "meant"),
+    [
+        (whole(200, {n: {"state": "ready"} for n in NAMES}), {}),
+        (whole(200, {n: {"state": "unready" if n == "https" else "ready"} for n in NAMES}), {"https": "unready"}),
+        (whole(200, {n: {"state": "draining"} for n in NAMES[:1]}), {NAMES[0]: "draining"}),
+        # A service that a member does not know of yet, and words of a later version.
+        (whole(200, {"https": {"state": "resting"}, "nosuch": {"state": "unready"}}), {}),
+        # Older members speak of themselves only.
+        (whole(200), {}),
+        (whole(404), dict.fromkeys(NAMES, "draining")),
+        (whole(503), dict.fromkeys(NAMES, "unready")),
+        (whole(404, {n: {"state": "ready"} for n in NAMES}), dict.fromkeys(NAMES, "draining")),
+        (whole(500), dict.fromkeys(NAMES, "unready")),
+        (Answer(200, "<html>"), {}),
+        (Answer(200, "[1]"), {}),
+        (Answer(200, '{"services": [1]}'), {}),
+        (Answer(200, '{"services": {"https": 1}}'), {}),
+    ],
+)
+def test_what_an_answer_means_for_each_service(answer: Answer, meant: Mapping[str, State]) -> None:
+    assert said(answer, OURS) == {**dict.fromkeys(NAMES, "ready"), **meant}
+
+
+@pytest.mark.parametrize(("status", "meant"), [(200, "ready"), (404, "unready"), (503, "unready"), (403, "unready")])
+def test_a_ruby_member_cannot_drain_by_its_answer(status: int, meant: State) -> None:
+    assert said(Answer(status, '{"version": "3.5"}'), RUBY) == {"smartproxy": meant}
+
+
+def heard(answers: Sequence[State | None]) -> list[Order | None]:
+    thoughts, out = {"https": Thought()}, []
+    for answer in answers:
+        thoughts, told = judged(thoughts, {"https": answer} if answer else None)
+        out.append(told.get("https"))
+    return out
+
+
+@pytest.mark.parametrize(
+    ("answers", "told"),
+    [
+        ([None], [None]),
+        ([None, None, None, None], [None, "down", None, None]),
+        ([None, "unready"], [None, "down"]),
+        ([None, "ready", None], [None, None, None]),
+        ([None, None, "ready", None, None], [None, "down", None, None, "down"]),
+        (["draining", "draining"], ["stopping", None]),
+        (["draining", "ready", "draining"], ["stopping", None, "stopping"]),
+        (["draining", None, None, "draining"], ["stopping", None, "down", "stopping"]),
+    ],
+)
+def test_twice_is_down_and_once_is_draining_and_each_is_told_once(
+    answers: list[State | None], told: list[Order | None]
+) -> None:
+    assert heard(answers) == told
+
+
+@pytest.mark.parametrize("answers", list(product(["ready", "draining", "unready", None], repeat=5)))
+def test_nothing_is_told_after_a_good_answer_and_nothing_twice_in_a_row(answers: tuple[State | None, ...]) -> None:
+    told = heard(answers)
+    for at, order in enumerate(told):
+        if answers[at] == "ready":
+            assert order is None
+        if order == "down":
+            # Exactly the second bad answer in a row.
+            assert answers[at] in ("unready", None)
+            assert at > 0
+            assert answers[at - 1] in ("unready", None)
+            assert at < 2 or answers[at - 2] in ("ready", "draining")
+    spoken = [(at, o) for at, o in enumerate(told) if o]
+    for (first, one), (second, other) in pairwise(spoken):
+        assert one != other or "ready" in answers[first:second] or "draining" in answers[first:second]
+
+
+def test_services_are_judged_apart() -> None:
+    thoughts = {"https": Thought(1), "puppet": Thought(1)}
+    after, told = judged(thoughts, {"https": "unready", "puppet": "ready"})
+    assert (after, told) == ({"https": Thought(2), "puppet": Thought()}, {"https": "down"})
+
+
+class Telling:
+    """In place of HAProxy's socket: keeps what it is told, and is away as often as it shall be."""
+
+    def __init__(self, away: int = 0) -> None:
+        self.told: list[dict[tuple[str, str], str]] = []
+        self.away = away
+
+    async def health(self, found: Mapping[tuple[str, str], str]) -> None:
+        if self.away:
+            self.away -= 1
+            raise Unavailable("HAProxy is being reloaded")
+        self.told.append(dict(found))
+
+
+class Proxy:
+    """In place of a member: answers in turn, and is silent at the end."""
+
+    def __init__(self, *answers: Answer | Exception) -> None:
+        self.answers = list(answers)
+
+    async def ask(self, _path: str) -> Answer:
+        answer = self.answers.pop(0) if self.answers else Unavailable("no answer in time")
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "_EVERY_S", 0.001)
+    monkeypatch.setattr(watch, "_DOUBTING_S", 0.001)
+
+
+async def watching(monkeypatch: pytest.MonkeyPatch, proxy: Proxy, telling: Telling, clock: Clock | None = None) -> None:
+    """Watch the proxy until it was told about."""
+
+    class Opened:
+        async def __aenter__(self) -> Proxy:
+            return proxy
+
+        async def __aexit__(self, *_: object) -> None: ...
+
+    class Shown:
+        def ours(self) -> None: ...
+
+        rubys = ours
+
+    monkeypatch.setattr(questions, "opened", lambda *_a, **_k: Opened())
+    it = watch.Watch(telling, clock)  # type: ignore[arg-type]
+    one = replace(OURS, services=(("https", "https_ready_probe"),))
+    await it.follow((one,), Shown(), 1)  # type: ignore[arg-type]
+    try:
+        async with asyncio.timeout(10):
+            while not telling.told:
+                await asyncio.sleep(0.001)
+    finally:
+        await it.close()
+
+
+@pytest.mark.anyio
+async def test_haproxy_is_told_at_the_place_of_its_check(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    telling = Telling()
+    await watching(monkeypatch, Proxy(), telling)
+    assert telling.told == [{("https_ready_probe", "proxy02.test"): "down"}]
+
+
+@pytest.mark.anyio
+async def test_what_haproxy_could_not_be_told_is_told_later(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    telling = Telling(away=3)
+    await watching(monkeypatch, Proxy(), telling)
+    assert telling.told == [{("https_ready_probe", "proxy02.test"): "down"}]
+
+
+@pytest.mark.anyio
+async def test_a_certificate_that_is_not_believed_and_a_fault_of_ours_blame_nobody(
+    quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    telling = Telling()
+    mine = [Misconfigured("another CA"), RuntimeError("a bug")] * 3
+    await watching(monkeypatch, Proxy(*mine, Answer(404, "")), telling)
+    assert telling.told == [{("https_ready_probe", "proxy02.test"): "stopping"}]
+
+
+@pytest.mark.anyio
+async def test_who_was_held_up_itself_blames_nobody(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Jumping(SystemClock):
+        at = 0.0
+
+        def monotonic(self) -> float:
+            self.at += 10
+            return self.at
+
+    telling = Telling()
+    silent = [Unavailable("no answer in time")] * 4
+    await watching(monkeypatch, Proxy(*silent, Answer(404, "")), telling, Jumping())
+    assert telling.told == [{("https_ready_probe", "proxy02.test"): "stopping"}]
