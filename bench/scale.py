@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -24,10 +25,11 @@ from muster.app.offers import modelled
 from muster.app.settings import loaded
 from muster.balancer.haproxy import binary as binaries
 from muster.balancer.haproxy.render import RuntimePaths, rendered
-from muster.balancer.haproxy.sockets import RuntimeSocket
+from muster.balancer.haproxy.sockets import RuntimeSocket, ServerState
 from muster.balancer.haproxy.supervisor import Supervisor
 from muster.balancer.haproxy.version import HAProxyVersion
 from muster.balancer.profiles import SEED
+from muster.balancer.watch import Watch, is_needed, watched
 from muster.cli.demo.bind import free_port
 from muster.cli.local.plan import Plan
 from muster.cli.status import collected
@@ -38,11 +40,14 @@ from muster.kernel.errors import MusterError, Unavailable
 from muster.kernel.files import write_atomically
 from muster.kernel.process import run
 from muster.kernel.secrets import Secret
+from muster.pki.context import Credentials
 from muster.store.engine import opened
 
 _SIZES = (3, 10, 25, 50)
 _PEER = "3 members"
 _GOAL = "≤ 5 % of a core"
+_FOUND_GOAL = "≤ 4 s"
+_RETURN_TIMEOUT_S = 90.0
 _OWN = ("smartproxy", "anaconda")
 # A member beats once a second.
 _IDLE_WINDOW_S = 5.0
@@ -70,7 +75,7 @@ class Cluster:
     @property
     def pause_s(self) -> float:
         """How long HAProxy waits between two questions about one service of one member."""
-        return modelled(self.file).services[0].check.every_s
+        return modelled(self.file).services[0].check.watched_s
 
 
 @dataclass
@@ -81,6 +86,8 @@ class Load:
         checks: a second, as the member counted them.
         handshakes: TLS handshakes a second that resumed no session, as HAProxy counted them.
         haproxy, member: percent of one core.
+        watch: percent of one core of this process, which asks as ``muster balance`` does in large clusters.
+        found: seconds until every service of every member that was stopped was down.
         idle: the member's percent of one core while nobody asked it anything.
     """
 
@@ -89,6 +96,8 @@ class Load:
     handshakes: list[float] = field(default_factory=list)
     haproxy: list[float] = field(default_factory=list)
     member: list[float] = field(default_factory=list)
+    watch: list[float] = field(default_factory=list)
+    found: list[float] = field(default_factory=list)
 
     def share(self, members: int) -> list[float]:
         """Return what one of so many members would spend on being asked: its part of what the asking added."""
@@ -112,15 +121,19 @@ async def measured(directory: Path, *, quick: bool) -> Findings:
         async with cluster(directory / str(members), members) as one, processes.member(one.plan) as server:
             await processes.with_store(server)
             seen = Load(idle=await _idle(server))
-            async with haproxy(one, configuration(one, binary.version), binary) as pid:
+            async with haproxy(one, configuration(one, binary.version), binary) as pid, _watching(one):
                 for _ in range(windows):
                     await look(one, server, pid, window_s, seen)
                 outside, inside, note = await _status(one, looks)
+                for _ in range(windows):
+                    seen.found.append(await _found_s(one, server))
         for name, unit, values, goal in (
             ("checks", "per s", seen.checks, ""),
             ("of them with a full handshake", "per s", seen.handshakes, ""),
             ("HAProxy", "% of a core", seen.haproxy, _GOAL),
             ("HAProxy, per check", "CPU ms", seen.each_ms(seen.haproxy), ""),
+            ("the watch of muster balance", "% of a core", seen.watch, ""),
+            ("hung members found after", "s", seen.found, _FOUND_GOAL),
             ("one member in place of all", "% of a core", seen.member, ""),
             ("a member's share of it", "% of a core", seen.share(members), _GOAL),
             ("muster status --json", "ms", outside, ""),
@@ -240,17 +253,56 @@ async def look(one: Cluster, server: processes.Running, pid: int, seconds: float
     socket = RuntimeSocket(one.paths.runtime_socket)
     answers = await _answers(server)
     before, at = [processes.cpu_seconds(p) for p in (pid, server.pid)], time.perf_counter()
+    ours = time.process_time()
     handshakes = []
     for _ in range(max(1, round(seconds / 5))):
         await asyncio.sleep(5.0)
         found = _FULL_HANDSHAKES.search(await socket.ask("show info"))
         handshakes.append(float(found[1]) if found else 0.0)
+    ours = time.process_time() - ours
     after, took_s = [processes.cpu_seconds(p) for p in (pid, server.pid)], time.perf_counter() - at
     into.checks.append((await _answers(server) - answers) / took_s)
     into.handshakes.append(sum(handshakes) / len(handshakes))
     mine, theirs = [(b - a) / took_s * 100 for a, b in zip(before, after, strict=True)]
     into.haproxy.append(mine)
     into.member.append(theirs)
+    into.watch.append(ours / took_s * 100)
+
+
+@contextlib.asynccontextmanager
+async def _watching(one: Cluster) -> AsyncIterator[None]:
+    """Watch the members where ``muster balance`` would."""
+    balancing, watch = modelled(one.file), Watch(RuntimeSocket(one.paths.runtime_socket))
+    members = watched(balancing, one.file.balancer(None)) if is_needed(balancing) else ()
+    await watch.follow(members, Credentials(one.paths.ca, one.paths.check), None)
+    try:
+        yield
+    finally:
+        await watch.close()
+
+
+async def _found_s(one: Cluster, server: processes.Running) -> float:
+    """Return how long HAProxy takes to send nothing to the members any more, which all hang with the one that runs."""
+    socket = RuntimeSocket(one.paths.runtime_socket)
+    names = {s.name for s in modelled(one.file).services}
+
+    async def servers() -> list[ServerState]:
+        return [s for s in await socket.servers() if s.backend in names]
+
+    begun = time.monotonic()
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        while any(not s.status.startswith("DOWN") for s in await servers()):
+            if time.monotonic() - begun > _UP_TIMEOUT_S:
+                raise Unavailable(f"HAProxy did not find members that hang within {_UP_TIMEOUT_S:g} s")
+            await asyncio.sleep(0.05)
+        took_s = time.monotonic() - begun
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    async with asyncio.timeout(_RETURN_TIMEOUT_S):
+        while any(s.status != "UP" for s in await servers()):
+            await asyncio.sleep(0.2)
+    return took_s
 
 
 async def _answers(server: processes.Running) -> float:

@@ -17,6 +17,7 @@ from bench.load import Target, by_member, half_client_hello, idle, new_connectio
 from muster.balancer.haproxy.render import generation
 from muster.cli.local.plan import ADDRESS
 from muster.kernel.errors import MusterError
+from tests.servers.haproxy import free_ports
 from tests.servers.local import Local, is_running, load, say, shown, until
 
 pytestmark = pytest.mark.anyio
@@ -25,6 +26,8 @@ Edit = Callable[[Callable[[dict[str, Any]], None]], None]
 
 _SLOW = 80
 _RELOADS = 6
+# So many services of three members that HAProxy alone would ask about each too rarely.
+_MORE_SERVICES = 30
 
 
 def in_force(local: Local) -> str | None:
@@ -85,6 +88,43 @@ async def test_six_reloads_fail_no_call_and_keep_a_drain(local: Local, cluster_f
     say(f"calls that reached the drained member: {strays}")
     # Seen once: a single call slipped to it during a reload. A drain that is forgotten would let in a third of all.
     assert strays <= _RELOADS
+
+
+async def test_in_a_large_cluster_a_member_that_hangs_is_out_before_haproxys_own_checks_find_it(
+    local: Local, cluster_file: Edit
+) -> None:
+    before, victim = in_force(local), local.names[1]
+    ports = free_ports("127.0.0.1", 2 * _MORE_SERVICES)
+
+    def grow(content: dict[str, Any]) -> None:
+        for n in range(_MORE_SERVICES):
+            listen, member = ports[2 * n : 2 * n + 2]
+            content["services"][f"more{n:02d}"] = {"listen_port": listen, "member_port": member, "check": "tcp"}
+
+    cluster_file(grow)
+
+    async def is_grown() -> bool:
+        return in_force(local) != before and bool(await workers(local))
+
+    async def are_all_in() -> bool:
+        return all(s.status == "UP" for s in (await local.servers()).values())
+
+    await until(is_grown, "the large configuration is in force")
+    await until(are_all_in, "all members are in")
+    heard, pid = len(local.log("balancer")), local.pid_of(victim)
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+
+        async def is_out() -> bool:
+            return (await local.servers())[victim].status.startswith("DOWN")
+
+        await until(is_out, "the member that hangs is out")
+        said = [line for line in local.log("balancer")[heard:].splitlines() if "before its checks find it" in line]
+        assert any(victim in line and "smartproxy" in line for line in said)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    await until(are_all_in, "HAProxy's own checks let it in again")
 
 
 async def test_a_bad_cluster_file_is_refused_with_a_reason_and_a_good_one_applied_afterwards(

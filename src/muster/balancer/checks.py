@@ -43,6 +43,10 @@ _OUT = {
         "TLS between balancer and member fails: the check certificate or the member's is expired or of another CA.",
         "muster certs verify; issue what it complains of again.",
     ),
+    "L7OK": (
+        "muster balance asked it twice without a good answer; HAProxy's own checks have not been there since.",
+        "muster status has the member's own reason; one that hangs has to be restarted.",
+    ),
     "L7TOUT": ("The member takes connections and does not answer in time.", "Look at its load and log."),
     "L7": (
         "The member itself says that it is not ready, or something else answers there.",

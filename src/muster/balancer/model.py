@@ -24,11 +24,13 @@ READY = "/health/ready"
 # One mutual TLS check costs HAProxy 1.5 ms of CPU (docs/facts/balancer.md §0 no. 7): 80 a second, an eighth of a core.
 _CHECKS_PER_SECOND = 80
 _SLOWEST_CHECK_S = 5.0
-# What hangs just after a check is out after a pause, which HAProxy draws up to a fifth longer, and two answers that did not
-# come: 4 s at this pace. A slower one needs somebody who asks members beside it.
-_SLOWEST_ALONE_S = 1.4
+# For HAProxy a twentieth of a core, because there is a watch beside it that asks each member once.
 _CHECKS_PER_SECOND_WATCHED = 40
 _SLOWEST_WATCHED_S = 15.0
+# What hangs just after a check is out after a pause, which HAProxy draws up to a fifth longer, and two answers that did not
+# come: 4 s at this pace.
+SLOWEST_ALONE_S = 1.4
+"""The slowest pace of checks at which a member that hangs is found in time without a watch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ class Check:
     """How often a server is asked, and how many answers make an opinion.
 
     Attributes:
-        watched_s: in place of ``every_s`` where somebody asks the member about all of its services at once, and more often.
+        watched_s: in place of ``every_s`` where a watch asks the member about all of its services at once, and more often.
     """
 
     every_s: float = 1.0
@@ -285,8 +287,8 @@ def _destinations(cluster: ClusterFile, row: Row) -> tuple[Member, ...]:
 
 def _paced(servers: int) -> Check:
     every_s = min(_SLOWEST_CHECK_S, max(1.0, math.ceil(10 * servers / _CHECKS_PER_SECOND) / 10))
-    slowly = min(_SLOWEST_WATCHED_S, math.ceil(10 * servers / _CHECKS_PER_SECOND_WATCHED) / 10)
-    return Check(every_s=every_s, watched_s=slowly if every_s > _SLOWEST_ALONE_S else every_s, down_s=every_s)
+    watched_s = min(_SLOWEST_WATCHED_S, max(1.0, math.ceil(10 * servers / _CHECKS_PER_SECOND_WATCHED) / 10))
+    return Check(every_s=every_s, watched_s=watched_s, down_s=every_s)
 
 
 def _asked(rows: Sequence[Row]) -> dict[str, Question]:

@@ -19,7 +19,7 @@ from typing import Literal
 
 from muster.balancer.haproxy.render import checked_at, source_of
 from muster.balancer.haproxy.sockets import RuntimeSocket
-from muster.balancer.model import READY, Balancing
+from muster.balancer.model import READY, SLOWEST_ALONE_S, Balancing
 from muster.cluster.file import Balancer
 from muster.foreman import questions
 from muster.foreman.answers import Answer
@@ -82,7 +82,7 @@ class Thought:
 
 def is_needed(balancing: Balancing) -> bool:
     """Whether HAProxy alone would find a member that hangs too late."""
-    return any(s.check.watched_s > s.check.every_s for s in balancing.services)
+    return any(s.check.watched_s > SLOWEST_ALONE_S for s in balancing.services)
 
 
 def watched(balancing: Balancing, which: Balancer) -> tuple[Watched, ...]:

@@ -47,25 +47,23 @@ def many(members: int) -> Balancing:
     return modelled(parse(f"{head}members:\n{''.join(lines)}signer: p1.test\nprofile: seed\n").parsed(ClusterFile))
 
 
-@pytest.mark.parametrize("members", [1, 3, 9, 12, 13, 14, 20, 50, 200])
+@pytest.mark.parametrize("members", [1, 3, 5, 6, 7, 8, 13, 20, 50, 200])
 def test_what_hangs_is_found_within_four_seconds_by_haproxy_or_by_the_watch(members: int) -> None:
     balancing = many(members)
     check = balancing.services[0].check
     # A pause that HAProxy draws a fifth longer, two answers that do not come within a second, a short pause between.
-    alone_s = 1.2 * check.every_s + 2 * 1.0 + check.doubting_s
+    alone_s = 1.2 * check.watched_s + 2 * 1.0 + check.doubting_s
     assert is_needed(balancing) == (alone_s > 4.0)
-    assert is_needed(balancing) or check.watched_s == check.every_s
     # The watch itself asks at a pace of its own.
     assert watch._EVERY_S + 2 * watch._TIMEOUT_S + watch._DOUBTING_S < 4.0
 
 
-@pytest.mark.parametrize("members", [13, 20, 50, 60])
-def test_haproxy_asks_forty_times_a_second_where_members_are_watched(members: int) -> None:
+@pytest.mark.parametrize("members", [5, 6, 7, 13, 20, 50, 60])
+def test_haproxy_asks_at_most_forty_times_a_second(members: int) -> None:
     balancing = many(members)
     # The signer's one service is the only one that is not on every member.
     assert balancing.servers == 8 * members + 1
-    if is_needed(balancing):
-        assert balancing.servers / balancing.services[0].check.watched_s <= 40
+    assert balancing.servers / balancing.services[0].check.watched_s <= 40
 
 
 def test_a_member_of_ours_is_asked_once_for_all_of_its_services() -> None:
