@@ -24,6 +24,7 @@ import dns.rrset
 import pytest
 from prometheus_client import CollectorRegistry
 
+from muster.cli.demo.bind import free_port
 from muster.edge.feature import Surroundings
 from muster.features.dns.contract import SRV, Data, DNSProvider, NoZone, Record, RecordType
 from muster.features.dns.providers import nsupdate, smart_proxy
@@ -33,7 +34,7 @@ from muster.kernel.errors import Conflict, Misconfigured, MusterError, NotFound,
 from muster.kernel.names import FQDN, ServiceName
 from muster.kernel.secrets import Secret
 from muster.policy.metered import OperationMetrics
-from tests.servers import bind, member, ports, powerdns
+from tests.servers import bind, member, powerdns
 from tests.servers.bind import BindServer, Zone
 from tests.servers.member import CLUSTER_ADDRESS, TRUSTED, Member
 from tests.servers.powerdns import PowerDNSServer
@@ -542,7 +543,7 @@ async def test_a_server_that_never_answers_is_not_waited_for() -> None:
 
 
 async def test_a_closed_port_is_named() -> None:
-    port = ports.free_port("127.0.0.1")
+    port = free_port("127.0.0.1")
     error = await _failure(NSUpdateSettings(server="127.0.0.1", port=port, timeout_s=2))
     assert isinstance(error, Unavailable)
     assert f"127.0.0.1#{port} cannot be reached" in str(error)

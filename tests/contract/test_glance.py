@@ -17,6 +17,7 @@ import pytest
 from sqlalchemy import insert, text
 
 from muster.authority.ledger.lookup import chain_in, known_in, published_in, waiting_in
+from muster.cli.demo.bind import free_port
 from muster.cluster.life import changed, life_of, lives_in
 from muster.cluster.minutes import Minutes, is_there_in, minutes_in
 from muster.cluster.observations import Observation, observations_in, told
@@ -33,7 +34,6 @@ from muster.store.reading import Query, Readable, Reading
 from muster.store.schema import HEAD
 from muster.store.tables import log_records
 from tests.servers import puppetca
-from tests.servers.ports import free_port
 from tests.servers.postgresql import PostgreSQL
 
 pytestmark = pytest.mark.anyio

@@ -32,6 +32,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from prometheus_client import CollectorRegistry
 
 from muster.authority.authority import PuppetCA
+from muster.cli.demo.bind import free_port
 from muster.edge.feature import Surroundings
 from muster.edge.replies import error_reply
 from muster.edge.routes import Mount, RouteTable
@@ -55,7 +56,6 @@ from muster.store.engine import opened as store_opened
 from tests.servers import member, puppetca, puppetserver
 from tests.servers.client import Place
 from tests.servers.member import Member
-from tests.servers.ports import free_port
 from tests.servers.puppetserver import Puppetserver
 from tests.unit.edge.calls import request
 

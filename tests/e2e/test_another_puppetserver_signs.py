@@ -21,9 +21,10 @@ from cryptography import x509
 
 from muster.authority.moves.directory import read_directory
 from muster.authority.x509 import profile
+from muster.cli.demo.bind import free_port
 from muster.pki.authority import ClusterCA
 from muster.pki.bundles import BundleRequest, write
-from tests.servers import ports, puppetserver
+from tests.servers import puppetserver
 from tests.wire import golden as recordings
 
 pytestmark = pytest.mark.anyio
@@ -95,8 +96,8 @@ def site(tmp_path: Path, needs: Callable[[str], None]) -> Site:
     found = Site(
         tmp_path,
         recordings.directory("puppet-ca"),
-        ports.free_port(CLUSTER_ADDRESS),
-        ports.free_port(NEW_ADDRESS),
+        free_port(CLUSTER_ADDRESS),
+        free_port(NEW_ADDRESS),
     )
     ca = ClusterCA.create(tmp_path / "pki", "promoted", now=datetime.now(UTC))
     write(ca.issue(BundleRequest("balancer", "balancer"), now=datetime.now(UTC)), tmp_path / "pki")

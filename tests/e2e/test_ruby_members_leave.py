@@ -20,12 +20,12 @@ from typing import Any
 import pytest
 import yaml
 
+from muster.cli.demo.bind import free_port
 from muster.pki.authority import ClusterCA
 from muster.pki.bundles import BundlePaths, BundleRequest, write
 from tests.servers import ruby
 from tests.servers.client import Place
 from tests.servers.local import until
-from tests.servers.ports import free_port
 from tests.servers.ruby import RubyProxy, feature
 
 pytestmark = pytest.mark.anyio

@@ -7,7 +7,6 @@ import contextlib
 import datetime
 import ipaddress
 import json
-import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from muster.balancer.haproxy.binary import in_wheel
+from muster.cli.demo.bind import free_port
 
 CLUSTER_NAME = "cluster.test"
 
@@ -172,11 +172,9 @@ async def call(address: str, port: int, pki: Pki, *, timeout_s: float = 10.0) ->
 
 
 def free_ports(address: str, count: int) -> list[int]:
-    """Ports nobody has on any loopback address now; asked for together, so that they differ."""
-    with contextlib.ExitStack() as stack:
-        ports = []
-        for _ in range(count):
-            s = stack.enter_context(socket.socket())
-            s.bind((str(ipaddress.ip_address(address)), 0))
-            ports.append(s.getsockname()[1])
-        return ports
+    """Ports nobody has on any loopback address now, below those the kernel gives to clients; all different."""
+    found: set[int] = set()
+    while len(found) < count:
+        # Whoever has it on one address would be in the way of all.
+        found.add(free_port("0.0.0.0" if ipaddress.ip_address(address).version == 4 else "::"))
+    return list(found)

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from muster.app.member import MemberOptions, MemberProcess, member_opened
+from muster.cli.demo.bind import free_port
 from muster.edge.authorise import Names
 from muster.kernel.files import write_atomically
 from muster.pki import bundles
@@ -26,7 +27,6 @@ from muster.pki.authority import ClusterCA, ca_paths
 from muster.pki.bundles import Bundle, BundlePaths, BundleRequest, KeyKind
 from muster.pki.profile import new_key
 from tests.servers.client import Answer, Place, ask, tls_client
-from tests.servers.ports import free_port
 
 CLUSTER_ADDRESS = "proxy.example.com"
 TRUSTED = "foreman.example.com"

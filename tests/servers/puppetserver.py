@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
 
-from tests.servers.ports import free_port
+from muster.cli.demo.bind import free_port
 
 JAR = Path("/usr/share/puppetserver/puppetserver.jar")
 _ETC = Path("/etc/puppet/puppetserver")

@@ -27,6 +27,7 @@ from cryptography import x509
 from sqlalchemy.engine import make_url
 
 from muster.authority.own import host_files
+from muster.cli.demo.bind import free_port
 from muster.kernel import failpoints
 from muster.kernel.secrets import Secret
 from muster.pki import bundles
@@ -35,7 +36,6 @@ from muster.pki.bundles import BundleRequest
 from muster.store.engine import Store, opened
 from tests.servers import puppetca
 from tests.servers.local import Said, environment
-from tests.servers.ports import free_port
 
 MEMBER, CLUSTER, ADMINISTRATOR, FOREMAN = "proxy01.kill.test", "proxy.kill.test", "admin.kill.test", "foreman.kill.test"
 PATIENCE_S = 30.0

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import os
+import random
 import secrets
 import shutil
 import socket
@@ -113,10 +114,12 @@ def _apparmor_is_on() -> bool:
 
 
 def free_port(address: str = "127.0.0.1") -> int:
-    with socket.socket() as s:
-        s.bind((address, 0))
-        port: int = s.getsockname()[1]
-        return port
+    """Return a port that is free there, below those the kernel gives to clients, who could have it a moment later."""
+    while True:
+        port = random.SystemRandom().randrange(11_000, 32_000)
+        with socket.socket() as s, contextlib.suppress(OSError):
+            s.bind((address, port))
+            return port
 
 
 @asynccontextmanager
