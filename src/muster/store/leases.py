@@ -7,14 +7,15 @@ after it looked. So every change of hands raises the lease's *epoch*, and every 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from muster.kernel.errors import Conflict
-from muster.store.reading import Query, Reading
+from muster.store.reading import Dialect, Query, Reading
 
 if TYPE_CHECKING:
-    from sqlalchemy import Row
+    from sqlalchemy import Row, Table
 
     from muster.store.engine import Store, Unit
 
@@ -52,11 +53,10 @@ class Leases:
         The epoch grows by one except when the holder has the role and it has not expired: that only extends it.
         """
         from sqlalchemy import case, or_
-        from sqlalchemy.dialects import postgresql, sqlite
 
         from muster.store.tables import leases, store_now
 
-        insert = postgresql.insert if self._store.dialect == "postgresql" else sqlite.insert
+        insert = _insert_of(self._store.dialect)
         mine = (leases.c.holder == holder) & (leases.c.expires_at > store_now())
         free = or_(leases.c.holder.is_(None), leases.c.holder == holder, leases.c.expires_at <= store_now())
         statement = (
@@ -142,6 +142,17 @@ async def held_in(uow: Reading, name: str) -> Lease | None:
     """As :meth:`Leases.held`, within a unit that reads more."""
     found = await uow.rows(_HELD, name=name, now=await uow.now())
     return Lease(**found[0]) if found else None
+
+
+def _insert_of(dialect: Dialect) -> Callable[[Table], Any]:
+    # Each is large, and a member needs one.
+    if dialect == "postgresql":
+        from sqlalchemy.dialects import postgresql
+
+        return postgresql.insert
+    from sqlalchemy.dialects import sqlite
+
+    return sqlite.insert
 
 
 def _columns() -> tuple[Any, ...]:
