@@ -13,6 +13,8 @@ import pytest
 from click import Context
 
 from muster.cli import muster
+from muster.cli.local.files import prepare
+from muster.cli.local.plan import planned
 from muster.cli.options import CommandFiles, first_sentence
 from muster.cluster.roster import Roster
 from muster.kernel.secrets import Secret
@@ -44,6 +46,26 @@ NEVER = (
     "muster.features.dns.manifest", "muster.features.puppetca.api", "muster.features.dns.settings",
     "muster.cluster.decide", "muster.policy.metered", "muster.store.engine", "muster.store.tables",
 )  # fmt: skip
+# What a member of features dns and logs on SQLite has no use for, in MB: it would hold them for as long as it runs.
+MEMBER_NEVER = (
+    "aiohttp", "alembic", "attr", "jwt", "psycopg", "pygments", "rich", "sqlalchemy.dialects.postgresql",
+    "sqlalchemy.orm", "muster.app.balancer", "muster.authority.api",
+)  # fmt: skip
+_MEMBER = """\
+import asyncio, json, sys
+from pathlib import Path
+from muster.app.member import MemberOptions, member_opened
+from muster.store.leases import Leases
+
+async def main(cluster, pki, name):
+    async with member_opened(MemberOptions(Path(cluster), name, Path(pki))) as member:
+        await member.store.ping()
+        await Leases(member.store).acquire("test", name, 10)
+        await asyncio.sleep(0.5)
+        print(json.dumps(sorted(sys.modules)))
+
+asyncio.run(main(*sys.argv[1:]))
+"""
 # What takes longest of all: the store's library, certificates, schemas.
 HELP_NEVER = (*NEVER, "asyncio", "cryptography", "muster.cluster", "muster.pki", "muster.store")
 
@@ -54,6 +76,24 @@ def loaded_by(*arguments: str) -> tuple[int, set[str]]:
     )
     modules = done.stderr.strip().splitlines()[-1]
     return done.returncode, set(json.loads(modules))
+
+
+def test_a_member_holds_no_library_that_it_does_not_use(tmp_path: Path) -> None:
+    plan = planned(tmp_path, members=1)
+    prepare(plan)
+
+    async def make_schema() -> None:
+        async with opened(Secret(plan.store_url)) as store:
+            await store.ping()
+
+    asyncio.run(make_schema())
+    done = subprocess.run(
+        [sys.executable, "-c", _MEMBER, plan.cluster_file, plan.pki, plan.names[0]],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    loaded = set(json.loads(done.stdout.splitlines()[-1]))
+    assert {"sqlalchemy", "aiosqlite", "muster.edge.application"} <= loaded
+    assert loaded & set(MEMBER_NEVER) == set()
 
 
 @pytest.mark.parametrize("command", ["status", "doctor", "parity"])
