@@ -17,6 +17,7 @@ from muster.cli.local.files import prepare
 from muster.cli.local.plan import planned
 from muster.cli.options import CommandFiles, first_sentence
 from muster.cluster.roster import Roster
+from muster.derived.outputs import WORDS
 from muster.kernel.secrets import Secret
 from muster.pki.authority import ClusterCA
 from muster.store.engine import opened
@@ -139,6 +140,7 @@ def test_what_follows_from_the_file_alone_is_rendered_without_any_feature(tmp_pa
     code, loaded = loaded_by("render", "table", "--cluster", str(file))
     assert code == 0
     assert loaded & set(NEVER) == set()
+    assert loaded & {f"muster.derived.{word.replace('-', '_')}" for word in WORDS} == {"muster.derived.table"}
 
 
 def test_help_loads_no_command() -> None:
@@ -148,7 +150,7 @@ def test_help_loads_no_command() -> None:
     assert {m for m in loaded if m.startswith("muster.cli.")} == {"muster.cli.options"}
 
 
-@pytest.mark.parametrize("group", ["ca", "certs", "config"])
+@pytest.mark.parametrize("group", ["ca", "certs", "config", "render"])
 def test_the_help_of_a_group_loads_none_of_its_commands(group: str) -> None:
     code, loaded = loaded_by(group, "--help")
     assert code == 0
