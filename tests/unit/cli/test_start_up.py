@@ -68,7 +68,9 @@ async def main(cluster, pki, name):
 asyncio.run(main(*sys.argv[1:]))
 """
 # What takes longest of all: the store's library, certificates, schemas.
-HELP_NEVER = (*NEVER, "asyncio", "cryptography", "muster.cluster", "muster.pki", "muster.store")
+HELP_NEVER = (
+    *NEVER, "asyncio", "cryptography", "pydantic", "yaml", "muster.cluster", "muster.pki", "muster.store",
+)  # fmt: skip
 
 
 def loaded_by(*arguments: str) -> tuple[int, set[str]]:
