@@ -12,7 +12,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, TypeVarTuple, overload
 
-from sqlalchemy import Connection, CursorResult, Dialect, Engine, Executable, ScalarResult, Transaction
+from sqlalchemy import Connection, CursorResult, Dialect, Engine, Executable, ScalarResult, Table, Transaction
 from sqlalchemy.util import greenlet_spawn
 
 if TYPE_CHECKING:
@@ -112,3 +112,17 @@ class AsyncEngine:
 
     async def dispose(self) -> None:
         await greenlet_spawn(self.sync_engine.dispose)
+
+
+def insert_of(dialect: str) -> Callable[[Table], Any]:
+    """Return the dialect's own INSERT, which can say what becomes of a row that is there.
+
+    Each dialect is large, and a process needs one.
+    """
+    if dialect == "postgresql":
+        from sqlalchemy.dialects import postgresql
+
+        return postgresql.insert
+    from sqlalchemy.dialects import sqlite
+
+    return sqlite.insert

@@ -7,15 +7,14 @@ after it looked. So every change of hands raises the lease's *epoch*, and every 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from muster.kernel.errors import Conflict
-from muster.store.reading import Dialect, Query, Reading
+from muster.store.reading import Query, Reading
 
 if TYPE_CHECKING:
-    from sqlalchemy import Row, Table
+    from sqlalchemy import Row
 
     from muster.store.engine import Store, Unit
 
@@ -54,13 +53,13 @@ class Leases:
         """
         from sqlalchemy import case, or_
 
+        from muster.store.core import insert_of
         from muster.store.tables import leases, store_now
 
-        insert = _insert_of(self._store.dialect)
         mine = (leases.c.holder == holder) & (leases.c.expires_at > store_now())
         free = or_(leases.c.holder.is_(None), leases.c.holder == holder, leases.c.expires_at <= store_now())
         statement = (
-            insert(leases)
+            insert_of(self._store.dialect)(leases)
             .values(name=name, holder=holder, epoch=1, expires_at=store_now() + ttl_s)
             .on_conflict_do_update(
                 index_elements=[leases.c.name],
@@ -142,17 +141,6 @@ async def held_in(uow: Reading, name: str) -> Lease | None:
     """As :meth:`Leases.held`, within a unit that reads more."""
     found = await uow.rows(_HELD, name=name, now=await uow.now())
     return Lease(**found[0]) if found else None
-
-
-def _insert_of(dialect: Dialect) -> Callable[[Table], Any]:
-    # Each is large, and a member needs one.
-    if dialect == "postgresql":
-        from sqlalchemy.dialects import postgresql
-
-        return postgresql.insert
-    from sqlalchemy.dialects import sqlite
-
-    return sqlite.insert
 
 
 def _columns() -> tuple[Any, ...]:
