@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from muster.derived.output import Output
-from muster.derived.outputs import OUTPUTS
+from muster.derived.outputs import output, outputs
 from muster.features import settings_models
 from muster.kernel.errors import Misconfigured
 
@@ -45,15 +45,14 @@ class Offer:
 
 def offers(features: Models = settings_models) -> tuple[Offer, ...]:
     """Return every output there is."""
-    offering = ((name, model, output) for name, model in features().items() for output in model.outputs)
-    return (*_own(), *(Offer(output, name, model) for name, model, output in offering))
+    return (*(Offer(own) for own in outputs()), *_offered(features))
 
 
 def offer(word: str, features: Models = settings_models) -> Offer | None:
     """Return the output of that word; features are looked at only for what is not on our own list."""
-    own = {one.output.word: one for one in _own()}
-    return own[word] if word in own else {one.output.word: one for one in offers(features)}.get(word)
+    own = output(word)
+    return Offer(own) if own is not None else {one.output.word: one for one in _offered(features)}.get(word)
 
 
-def _own() -> Iterator[Offer]:
-    return (Offer(output) for output in OUTPUTS)
+def _offered(features: Models) -> Iterator[Offer]:
+    return (Offer(output, name, model) for name, model in features().items() for output in model.outputs)

@@ -18,7 +18,6 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from sqlalchemy import delete, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from muster.authority.ledger.lookup import refuse_unwritable
 from muster.authority.reserved import Reserved
@@ -30,6 +29,7 @@ from muster.kernel.files import read_bounded
 from muster.kernel.log import Seldom, and_more, logger
 from muster.kernel.names import shown
 from muster.kernel.process import run
+from muster.store.core import insert_of
 from muster.store.documents import Documents
 from muster.store.engine import Store
 from muster.store.tables import autosign_hosts, autosign_tokens, store_now
@@ -145,8 +145,9 @@ class Autosign:
             Rejected: it is none of them.
         """
         refuse_unless_entry(certname)
-        dialect = postgresql if self._store.dialect == "postgresql" else sqlite
-        statement = dialect.insert(autosign_hosts).values(certname=certname, added_at=store_now(), by=by)
+        statement = insert_of(self._store.dialect)(autosign_hosts).values(
+            certname=certname, added_at=store_now(), by=by
+        )
         async with self._store.write("autosign-entry") as uow:
             await uow.connection.execute(statement.on_conflict_do_nothing(index_elements=["certname"]))
 

@@ -17,7 +17,6 @@ import click
 from muster.cli.options import CommandFiles, one_line
 from muster.kernel import failpoints
 from muster.kernel.errors import MusterError
-from muster.kernel.settings import InvalidSettings
 from muster.version import VERSION
 
 WRONG = 1
@@ -108,10 +107,13 @@ def main() -> None:
     except click.ClickException as e:
         e.show()
         sys.exit(e.exit_code)
-    except InvalidSettings as e:
-        click.echo(str(e), err=True)
-        sys.exit(INVALID_SETTINGS)
     except MusterError as e:
+        # Whoever read settings has loaded what reads them; help has not, and takes a third of the time.
+        from muster.kernel.settings import InvalidSettings
+
+        if isinstance(e, InvalidSettings):
+            click.echo(str(e), err=True)
+            sys.exit(INVALID_SETTINGS)
         _fail(str(e))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

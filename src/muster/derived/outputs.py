@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from muster.derived import envoy, haproxy, keepalived, nginx, puppet_conf, table
+import importlib
+
 from muster.derived.output import Output
 
-OUTPUTS: tuple[Output, ...] = (
-    haproxy.OUTPUT,
-    keepalived.OUTPUT,
-    nginx.OUTPUT,
-    envoy.OUTPUT,
-    table.OUTPUT,
-    puppet_conf.OUTPUT,
-)
+# Each is the OUTPUT of the file of its name, imported when it is rendered.
+WORDS = ("haproxy", "keepalived", "nginx", "envoy", "table", "puppet-conf")
+
+
+def output(word: str) -> Output | None:
+    """Return the output of that word, None when nothing of that word follows from the file alone."""
+    if word not in WORDS:
+        return None
+    found: Output = importlib.import_module(f"muster.derived.{word.replace('-', '_')}").OUTPUT
+    return found
+
+
+def outputs() -> tuple[Output, ...]:
+    """Return all of them."""
+    return tuple(found for word in WORDS if (found := output(word)) is not None)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Any, Self
-
-from pydantic import GetCoreSchemaHandler
-from pydantic_core import CoreSchema, core_schema
+from typing import TYPE_CHECKING, Any, Self
 
 from muster.kernel.errors import Rejected
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core import CoreSchema
 
 _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?\Z")
 _SERVICE_LABEL = re.compile(r"_?[A-Za-z0-9](?:[A-Za-z0-9_-]*[A-Za-z0-9])?\Z")
@@ -62,6 +63,9 @@ class _Parsed(str):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        # Whoever has names in no model, as help has, need not load what makes models.
+        from pydantic_core import core_schema
+
         def validated(value: str) -> _Parsed:
             try:
                 return cls.parse(value)

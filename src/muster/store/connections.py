@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, ExceptionContext, event
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy import Connection, ExceptionContext, create_engine, event
 
 from muster.kernel.files import make_private
+from muster.store.core import AsyncEngine
 from muster.store.place import Place
 from muster.store.reading import Dialect
 
@@ -32,8 +32,9 @@ def pool(place: Place, *, connect_timeout_s: float, statement_timeout_s: float) 
     Raises:
         ImportError: the database's driver is not installed.
     """
-    engine = create_async_engine(
-        place.url,
+    engine = create_engine(
+        # By this name it is the variant for asyncio, which SQLite's has in its own.
+        place.url if place.file is not None else place.url.set(drivername="postgresql+psycopg_async"),
         connect_args=place.connect_arguments(
             connect_timeout_s=connect_timeout_s, statement_timeout_s=statement_timeout_s
         ),
@@ -46,15 +47,15 @@ def pool(place: Place, *, connect_timeout_s: float, statement_timeout_s: float) 
         hide_parameters=True,
     )
     if place.file is not None:
-        event.listen(engine.sync_engine, "do_connect", _private_file(place.file))
-        event.listen(engine.sync_engine, "connect", _tuned_sqlite)
-        event.listen(engine.sync_engine, "begin", _begin_of_sqlite)
+        event.listen(engine, "do_connect", _private_file(place.file))
+        event.listen(engine, "connect", _tuned_sqlite)
+        event.listen(engine, "begin", _begin_of_sqlite)
     else:
-        event.listen(engine.sync_engine, "connect", _made_durable)
-        event.listen(engine.sync_engine, "checkout", _left_to_the_server)
+        event.listen(engine, "connect", _made_durable)
+        event.listen(engine, "checkout", _left_to_the_server)
         if place.hosts:
-            event.listen(engine.sync_engine, "handle_error", _taken_elsewhere)
-    return engine
+            event.listen(engine, "handle_error", _taken_elsewhere)
+    return AsyncEngine(engine)
 
 
 def writer_and_reader(dialect: Dialect, engine: AsyncEngine) -> tuple[AsyncEngine, AsyncEngine]:

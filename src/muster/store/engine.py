@@ -17,7 +17,6 @@ from typing import Any
 from sqlalchemy import select, text
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from muster.kernel import failpoints
 from muster.kernel.clock import Clock, SystemClock
@@ -25,6 +24,7 @@ from muster.kernel.errors import Conflict, Misconfigured, MusterError, Rejected,
 from muster.kernel.log import logger
 from muster.kernel.secrets import Secret
 from muster.store import connections, schema
+from muster.store.core import AsyncConnection, AsyncEngine
 from muster.store.deadline import OutOfTime, ended_within
 from muster.store.place import Place
 from muster.store.reading import Dialect, Query

@@ -52,15 +52,14 @@ class Leases:
         The epoch grows by one except when the holder has the role and it has not expired: that only extends it.
         """
         from sqlalchemy import case, or_
-        from sqlalchemy.dialects import postgresql, sqlite
 
+        from muster.store.core import insert_of
         from muster.store.tables import leases, store_now
 
-        insert = postgresql.insert if self._store.dialect == "postgresql" else sqlite.insert
         mine = (leases.c.holder == holder) & (leases.c.expires_at > store_now())
         free = or_(leases.c.holder.is_(None), leases.c.holder == holder, leases.c.expires_at <= store_now())
         statement = (
-            insert(leases)
+            insert_of(self._store.dialect)(leases)
             .values(name=name, holder=holder, epoch=1, expires_at=store_now() + ttl_s)
             .on_conflict_do_update(
                 index_elements=[leases.c.name],

@@ -1,4 +1,4 @@
-"""What stands in the store, and the store's own clock.
+"""What stands in the store, and the store's own clock. Statements are written with it; the revisions make the tables.
 
 Times are seconds since the epoch in *store* time (:func:`store_now`), never in a member's: members compare them with
 each other, and only one clock makes that true.
@@ -13,17 +13,18 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
+    Dialect,
     Double,
     Index,
     Integer,
     MetaData,
     Table,
     Text,
-    text,
+    TypeDecorator,
 )
-from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import TypeEngine
 
 from muster.store.reading import STORE_NOW
 
@@ -36,8 +37,23 @@ metadata = MetaData(
     }
 )
 
-# JSONB where it exists: comparable, and PostgreSQL checks it once, at the write.
-_json = JSON().with_variant(JSONB(), "postgresql")
+
+class _JSON(TypeDecorator[Any]):
+    """JSONB where it exists: comparable, and PostgreSQL checks it once, at the write."""
+
+    impl = JSON
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name != "postgresql":
+            return dialect.type_descriptor(JSON())
+        # No variant of JSON: whoever has SQLite would load the whole of PostgreSQL's dialect to name it.
+        from sqlalchemy.dialects.postgresql import JSONB
+
+        return dialect.type_descriptor(JSONB())
+
+
+_json = _JSON()
 
 # SQLite numbers rows by itself only in a column of exactly the type INTEGER.
 _row_number = BigInteger().with_variant(Integer(), "sqlite")
@@ -167,13 +183,8 @@ certificates = Table(
     Column("issued_by", Text, nullable=False),
     CheckConstraint("state IN ('live', 'superseded', 'deleted')", name="state"),
     Index(None, "certname"),
-    Index(
-        "certificates_live",
-        "certname",
-        unique=True,
-        sqlite_where=text("state = 'live'"),
-        postgresql_where=text("state = 'live'"),
-    ),
+    # Of the live ones alone: so the revision makes it. To say so here would load PostgreSQL's dialect wherever SQLite is.
+    Index("certificates_live", "certname", unique=True),
 )
 """Every certificate ever issued. ``serial`` is forty hexadecimal digits; ``status`` the JSON that statuses show, less its
 state; one certificate of a name is live. Whether one is revoked stands in ``revocations`` alone."""

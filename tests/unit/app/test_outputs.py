@@ -7,7 +7,7 @@ import pytest
 
 from muster.app.outputs import offer, offers
 from muster.derived.output import Output
-from muster.derived.outputs import OUTPUTS
+from muster.derived.outputs import outputs
 from muster.edge.feature import FeatureSettings
 from muster.features import settings_models
 
@@ -30,12 +30,12 @@ def unasked() -> Mapping[str, type[FeatureSettings]]:
 
 def test_what_features_offer_comes_after_what_follows_from_the_file_alone() -> None:
     found = offers(offering)
-    assert [o.output for o in found] == [*OUTPUTS, ZONE]
+    assert [o.output for o in found] == [*outputs(), ZONE]
     assert [o.feature for o in found if o.feature is not None] == ["dns"]
 
 
 def test_features_are_not_looked_at_for_what_follows_from_the_file_alone() -> None:
-    for output in OUTPUTS:
+    for output in outputs():
         assert getattr(offer(output.word, unasked), "output", None) is output
 
 

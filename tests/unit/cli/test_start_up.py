@@ -13,8 +13,11 @@ import pytest
 from click import Context
 
 from muster.cli import muster
+from muster.cli.local.files import prepare
+from muster.cli.local.plan import planned
 from muster.cli.options import CommandFiles, first_sentence
 from muster.cluster.roster import Roster
+from muster.derived.outputs import WORDS
 from muster.kernel.secrets import Secret
 from muster.pki.authority import ClusterCA
 from muster.store.engine import opened
@@ -44,8 +47,30 @@ NEVER = (
     "muster.features.dns.manifest", "muster.features.puppetca.api", "muster.features.dns.settings",
     "muster.cluster.decide", "muster.policy.metered", "muster.store.engine", "muster.store.tables",
 )  # fmt: skip
+# What a member of features dns and logs on SQLite has no use for, in MB: it would hold them for as long as it runs.
+MEMBER_NEVER = (
+    "aiohttp", "alembic", "attr", "jwt", "psycopg", "pygments", "rich", "sqlalchemy.dialects.postgresql",
+    "sqlalchemy.orm", "muster.app.balancer", "muster.authority.api",
+)  # fmt: skip
+_MEMBER = """\
+import asyncio, json, sys
+from pathlib import Path
+from muster.app.member import MemberOptions, member_opened
+from muster.store.leases import Leases
+
+async def main(cluster, pki, name):
+    async with member_opened(MemberOptions(Path(cluster), name, Path(pki))) as member:
+        await member.store.ping()
+        await Leases(member.store).acquire("test", name, 10)
+        await asyncio.sleep(0.5)
+        print(json.dumps(sorted(sys.modules)))
+
+asyncio.run(main(*sys.argv[1:]))
+"""
 # What takes longest of all: the store's library, certificates, schemas.
-HELP_NEVER = (*NEVER, "asyncio", "cryptography", "muster.cluster", "muster.pki", "muster.store")
+HELP_NEVER = (
+    *NEVER, "asyncio", "cryptography", "pydantic", "yaml", "muster.cluster", "muster.pki", "muster.store",
+)  # fmt: skip
 
 
 def loaded_by(*arguments: str) -> tuple[int, set[str]]:
@@ -54,6 +79,24 @@ def loaded_by(*arguments: str) -> tuple[int, set[str]]:
     )
     modules = done.stderr.strip().splitlines()[-1]
     return done.returncode, set(json.loads(modules))
+
+
+def test_a_member_holds_no_library_that_it_does_not_use(tmp_path: Path) -> None:
+    plan = planned(tmp_path, members=1)
+    prepare(plan)
+
+    async def make_schema() -> None:
+        async with opened(Secret(plan.store_url)) as store:
+            await store.ping()
+
+    asyncio.run(make_schema())
+    done = subprocess.run(
+        [sys.executable, "-c", _MEMBER, plan.cluster_file, plan.pki, plan.names[0]],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    loaded = set(json.loads(done.stdout.splitlines()[-1]))
+    assert {"sqlalchemy", "aiosqlite", "muster.edge.application"} <= loaded
+    assert loaded & set(MEMBER_NEVER) == set()
 
 
 @pytest.mark.parametrize("command", ["status", "doctor", "parity"])
@@ -99,6 +142,7 @@ def test_what_follows_from_the_file_alone_is_rendered_without_any_feature(tmp_pa
     code, loaded = loaded_by("render", "table", "--cluster", str(file))
     assert code == 0
     assert loaded & set(NEVER) == set()
+    assert loaded & {f"muster.derived.{word.replace('-', '_')}" for word in WORDS} == {"muster.derived.table"}
 
 
 def test_help_loads_no_command() -> None:
@@ -108,7 +152,7 @@ def test_help_loads_no_command() -> None:
     assert {m for m in loaded if m.startswith("muster.cli.")} == {"muster.cli.options"}
 
 
-@pytest.mark.parametrize("group", ["ca", "certs", "config"])
+@pytest.mark.parametrize("group", ["ca", "certs", "config", "render"])
 def test_the_help_of_a_group_loads_none_of_its_commands(group: str) -> None:
     code, loaded = loaded_by(group, "--help")
     assert code == 0

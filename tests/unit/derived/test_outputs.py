@@ -12,7 +12,7 @@ from muster.app.offers import modelled
 from muster.balancer.haproxy.version import HAProxyVersion
 from muster.cluster.file import ClusterFile
 from muster.derived.output import Document, Output, Site
-from muster.derived.outputs import OUTPUTS
+from muster.derived.outputs import outputs
 from muster.kernel.errors import Rejected
 from tests.unit.balancer.test_model import document
 
@@ -25,7 +25,7 @@ virtual_address: {address: 10.0.0.10/24, interface: eth0}
 # What this host would have told.
 LEARNED: dict[str, dict[str, Any]] = {"haproxy": {"version": HAProxyVersion(2, 6)}}
 
-every = pytest.mark.parametrize("output", OUTPUTS, ids=lambda o: o.word)
+every = pytest.mark.parametrize("output", outputs(), ids=lambda o: o.word)
 
 
 def site(output: Output, *, run: Path = Path("/run/muster"), balancer: str | None = "lb1") -> Site:

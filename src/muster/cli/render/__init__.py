@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,35 +12,54 @@ from muster.cli.options import Commands
 if TYPE_CHECKING:
     from muster.app.outputs import Models
 
+# In the order of --help, those that features offer among them: help that had to import every output would be the slowest
+# of all.
+OUTPUTS: Mapping[str, str] = {
+    "envoy": "Render Envoy's bootstrap and the files it watches (LDS, CDS, EDS); what Envoy does not do goes to stderr.",
+    "haproxy": "Render HAProxy's configuration for one balancer; --json shows the model of services and servers instead.",
+    "keepalived": (
+        "Render keepalived's configuration, which moves the virtual address to a balancer whose HAProxy answers."
+    ),
+    "nginx": (
+        "Render an nginx (stream) configuration for one balancer; its head and --json say what nginx does not do."
+    ),
+    "puppet-conf": "Render the lines of puppet.conf for agents: the cluster's name as server and CA, and the CA's port.",
+    "table": "Show what any other load balancer has to be told: ports, members, and what to ask them.",
+}
+
 
 class Outputs(Commands):
     """One command for each output, made when it is asked for.
 
     Args:
+        outputs: the words there are and the first sentences of their help.
         features: returns the features that may offer some; None: ours.
     """
 
-    def __init__(self, *given: Any, features: Models | None = None, **named: Any) -> None:
+    def __init__(
+        self, *given: Any, outputs: Mapping[str, str] = OUTPUTS, features: Models | None = None, **named: Any
+    ) -> None:
         super().__init__(*given, **named)
+        # What stands for a command until it is made: click knows from it which words are near a wrong one.
+        self.commands = {word: click.Command(word) for word in outputs}
+        self.outputs = outputs
         self._features = features
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        from muster.app import outputs
-        from muster.features import settings_models
+        return list(self.outputs)
 
-        return sorted(o.output.word for o in outputs.offers(self._features or settings_models))
+    def told(self, ctx: click.Context) -> list[tuple[str, str]]:  # noqa: ARG002
+        return list(self.outputs.items())
 
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
+        if name not in self.outputs:
+            return None
         from muster.app import outputs
         from muster.cli.render.command import command_of
         from muster.features import settings_models
 
         found = outputs.offer(name, self._features or settings_models)
-        if found is None:
-            # click knows from these which are near a wrong one.
-            self.commands = {word: click.Command(word) for word in self.list_commands(ctx)}
-            return None
-        return command_of(found)
+        return command_of(found) if found is not None else None
 
 
 @click.group(cls=Outputs)

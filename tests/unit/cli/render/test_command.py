@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from muster.app.outputs import offers
 from muster.balancer.haproxy import descriptors
 from muster.balancer.model import Balancing
 from muster.cli import muster
-from muster.cli.render import Outputs
+from muster.cli.options import first_sentence
+from muster.cli.render import OUTPUTS, Outputs
 from muster.cluster.file import ClusterFile
 from muster.derived.output import Document, Option, Output, Site, Trial
 from muster.features.dns.settings import DNSSettings
@@ -200,7 +202,8 @@ def test_a_check_of_a_script_says_that_there_is_none(file: Path, needs: Callable
 
 def invoked(output: Output, *arguments: str | Path) -> Result:
     offering = type("Offering", (DNSSettings,), {"outputs": (output,), "__module__": __name__})
-    command = Outputs("render", features=lambda: {"dns": offering})
+    words = {**OUTPUTS, output.word: output.help}
+    command = Outputs("render", outputs=words, features=lambda: {"dns": offering})
     return CliRunner().invoke(command, [str(a) for a in arguments])
 
 
@@ -230,6 +233,11 @@ def test_a_features_output_has_all_that_others_have(file: Path, tmp_path: Path) 
     )
     assert str(said.exception) == "named refuses it: cluster.test memory True\n"
     assert not (tmp_path / "no").exists()
+
+
+def test_the_list_of_outputs_says_what_the_outputs_say() -> None:
+    found = sorted((one.output.word, one.output.help) for one in offers())
+    assert list(OUTPUTS.items()) == [(word, first_sentence(said)) for word, said in found]
 
 
 def test_help_lists_what_features_offer(file: Path) -> None:
