@@ -28,7 +28,7 @@ from muster.cluster.life import Life, Lives, lives_in
 from muster.cluster.observations import Observation, told
 from muster.cluster.steward import Steward
 from muster.kernel import log
-from muster.kernel.errors import Conflict, Misconfigured, MusterError, Unavailable
+from muster.kernel.errors import Conflict, MusterError, Unavailable
 from muster.kernel.files import fingerprint, make_directory, read_bounded, write_atomically
 from muster.pki.context import Credentials
 from muster.store.engine import Store
@@ -273,13 +273,13 @@ class BalancerProcess:
 
     async def _watch(self) -> None:
         """Have members watched where HAProxy alone would find too late that one hangs."""
-        balancing = self._balancing()
-        members = watched(balancing, self.which) if is_needed(balancing) else ()
         shown = Credentials(self.paths.ca, self.paths.check, None, self.cluster.foreman.ca_file)
         try:
+            balancing = self._balancing()
+            members = watched(balancing, self.which) if is_needed(balancing) else ()
             await self.watch.follow(members, shown, self._files_on_disk()[1:])
-        except Misconfigured as e:
-            _log.debug("Members are not watched", why=str(e))
+        except MusterError as e:
+            _log.debug("Members are not watched anew", why=str(e))
 
     async def _steered(self) -> Observation:
         versions = {name: life.version for name, life in (self._lives or {}).items()}
