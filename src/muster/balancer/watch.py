@@ -235,7 +235,7 @@ async def _heard(proxy: Questions, member: Watched, clock: Clock) -> tuple[Mappi
 def _told(body: str) -> dict[str, State]:
     try:
         content = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     services = content.get("services") if isinstance(content, dict) else None
     return dict(_states(services)) if isinstance(services, dict) else {}

@@ -126,6 +126,7 @@ def whole(status: int, services: Mapping[str, object] | None = None) -> Answer:
         (Answer(200, "[1]"), {}),
         (Answer(200, '{"services": [1]}'), {}),
         (Answer(200, '{"services": {"https": 1}}'), {}),
+        (Answer(200, "[" * 2000), {}),
     ],
 )
 def test_what_an_answer_means_for_each_service(answer: Answer, meant: Mapping[str, State]) -> None:
