@@ -52,7 +52,9 @@ async def answering(*answers: bytes, keeps: bool = True) -> AsyncIterator[tuple[
         OK + b"Content-Length: 4\r\n\r\nbody",
         OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\nbo\r\n2;x=y\r\ndy\r\n0\r\nSum: 1\r\n\r\n",
         OK + b"content-length:4\r\nConnection: close\r\n\r\nbody",
-        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + OK + b"Content-Length: 4\r\n\r\nbody",
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
+        + OK
+        + b"Content-Length: 4\r\n\r\nbody",
     ],
 )
 async def test_an_answer_is_read_however_it_is_framed_and_the_connection_kept_where_it_may(answer: bytes) -> None:
