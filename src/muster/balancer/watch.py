@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import math
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping
@@ -170,6 +171,8 @@ class Watch:
         self._turn = asyncio.Lock()
         self._tasks: dict[Watched, asyncio.Task[None]] = {}
         self._files: object = None
+        # When the latest of the questions that got an answer was asked.
+        self._answered_at = -math.inf
 
     async def follow(self, members: tuple[Watched, ...], credentials: Credentials, files: object) -> None:
         """Watch these members from now on; ``files`` differs when what ``credentials`` names has changed.
@@ -202,16 +205,26 @@ class Watch:
         async with asking as proxy:
             # Not all at the same moment.
             await asyncio.sleep(system_chance().uniform(0, _EVERY_S))
+            asked_at = -math.inf
             while True:
                 doubts = any(0 < t.failures < _FALL for t in thoughts.values())
                 await asyncio.sleep(_DOUBTING_S if doubts else _EVERY_S)
+                # Whether anybody answered since this member was asked before.
+                is_heard = self._answered_at >= asked_at
+                asked_at = self._clock.monotonic()
                 try:
                     heard = await _heard(proxy, member, self._clock)
                     if heard is None:
                         continue
-                    after, told = judged(thoughts, heard[0])
+                    states, why = heard
+                    if states is not None:
+                        self._answered_at = max(self._answered_at, asked_at)
+                    after, told = judged(thoughts, states)
+                    if states is None and told and not is_heard and len(self._tasks) > 1:
+                        # Where all are silent this host is the likelier cause, and HAProxy's own checks say what is so.
+                        continue
                     # What HAProxy could not be told is thought anew with the next answer.
-                    if await self._is_told(member, told, heard[1]):
+                    if await self._is_told(member, told, why):
                         thoughts = after
                 except Exception:  # noqa: BLE001 - boundary: one member's watch with a bug must not end for good
                     if (held := self._seldom.held_back(("broke", member.name))) is not None:

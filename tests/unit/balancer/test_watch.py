@@ -365,3 +365,54 @@ async def test_a_member_that_flaps_fills_no_log(quick: None, monkeypatch: pytest
     flapping = [Answer(404, ""), Answer(200, "")] * 50
     await watching(monkeypatch, Proxy(*flapping), telling, times=51)
     assert said == ["HAProxy is told before its checks find it"] * 3
+
+
+@pytest.mark.anyio
+async def test_where_all_are_silent_nobody_is_blamed_until_one_speaks(
+    quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Member:
+        speaks, asked = False, 0
+
+        async def ask(self, _path: str) -> Answer:
+            self.asked += 1
+            if self.speaks:
+                return Answer(200, "")
+            raise Unavailable("no answer in time")
+
+    found = {f"https://10.0.0.{n}:9090": Member() for n in (2, 3, 4)}
+
+    class Opened:
+        def __init__(self, url: str, **_: object) -> None:
+            self.url = url
+
+        async def __aenter__(self) -> Member:
+            return found[self.url]
+
+        async def __aexit__(self, *_: object) -> None: ...
+
+    class Shown:
+        def ours(self) -> None: ...
+
+    monkeypatch.setattr(questions, "opened", Opened)
+    telling = Telling()
+    it = watch.Watch(telling)  # type: ignore[arg-type]
+    services = (("https", "https"),)
+    all_of_them = tuple(replace(OURS, name=f"p{url[15]}.test", url=url, services=services) for url in found)
+    await it.follow(all_of_them, Shown(), 1)  # type: ignore[arg-type]
+    first, *others = found.values()
+    try:
+        async with asyncio.timeout(10):
+            while any(one.asked < 10 for one in found.values()):
+                await asyncio.sleep(0.001)
+            assert telling.told == []
+            first.speaks = True
+            while len(telling.told) < len(others):
+                await asyncio.sleep(0.001)
+            before = [one.asked for one in found.values()]
+            while any(one.asked < 10 + was for one, was in zip(found.values(), before, strict=True)):
+                await asyncio.sleep(0.001)
+    finally:
+        await it.close()
+    told = sorted(place for one in telling.told for place in one.items())
+    assert told == [(("https", "p3.test"), "down"), (("https", "p4.test"), "down")]
