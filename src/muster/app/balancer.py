@@ -178,6 +178,8 @@ class BalancerProcess:
     _lives: dict[str, Life] | None = None
     _known: tuple[object, ...] = ()
     _removed: frozenset[str] = frozenset()
+    # Of those, who is not in the configuration in force.
+    _left_out: frozenset[str] = frozenset()
     _refused: _Refused | None = None
     _store_beat: asyncio.Task[None] | None = None
     _following: asyncio.Task[None] | None = None
@@ -208,6 +210,7 @@ class BalancerProcess:
         self._removed = self._gone()
         try:
             await self.engine.apply(self._rendered(self.cluster, self.which))
+            self._left_out = self._removed
             if not refused:
                 self._remember_file()
         except MusterError as e:
@@ -328,7 +331,7 @@ class BalancerProcess:
             cluster = loaded(self.options.cluster_file)
             which = cluster.balancer(self.options.name)
             await self.engine.apply(self._rendered(cluster, which), anew=anew)
-            self.cluster, self.which = cluster, which
+            self.cluster, self.which, self._left_out = cluster, which, gone
             self._remember_file()
         except MusterError as e:
             wait_s = _FIRST_WAIT_S if changed or refused is None else min(2 * refused.wait_s, _LONGEST_WAIT_S)
@@ -363,7 +366,7 @@ class BalancerProcess:
                 write_atomically(self.options.run / _ACCEPTED, text, mode=0o600)
 
     def _balancing(self) -> Balancing:
-        return modelled(self.cluster.without(self._removed))
+        return modelled(self.cluster.without(self._left_out))
 
     def _rendered(self, cluster: ClusterFile, which: Balancer) -> str:
         self._join_issuers(cluster)

@@ -413,3 +413,5 @@ async def test_a_cluster_that_lost_its_only_signer_does_not_end_the_balancer(
     await process.beat()
     await process.beat()
     assert process._refused is not None
+    # Who is out is told so by the configuration in force, in which all of them are.
+    assert len(process._balancing().services[0].servers) == 2
