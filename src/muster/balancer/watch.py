@@ -246,7 +246,9 @@ class Watch:
             # The worker that heard it may be the old one, and the new one may have begun without it.
             return False
         if (held := self._seldom.held_back(("told", member.name))) is not None:
-            _log.warning(
+            # That a member drains is what somebody wanted.
+            say = _log.warning if "down" in told.values() else _log.info
+            say(
                 f"HAProxy is told before its checks find it{and_more(held)}",
                 member=member.name,
                 services=", ".join(sorted(told)),
