@@ -22,7 +22,7 @@ from muster.balancer.haproxy.render import RuntimePaths, rendered
 from muster.balancer.haproxy.sockets import RuntimeSocket
 from muster.balancer.model import Balancing
 from muster.balancer.steering import Steering, note_refusal
-from muster.balancer.watch import Watch, is_needed, watched
+from muster.balancer.watch import Watch, Watched, is_needed, watched
 from muster.cluster.file import Balancer, ClusterFile
 from muster.cluster.life import Life, Lives, lives_in
 from muster.cluster.observations import Observation, told
@@ -180,6 +180,7 @@ class BalancerProcess:
     _removed: frozenset[str] = frozenset()
     # Of those, who is not in the configuration in force.
     _left_out: frozenset[str] = frozenset()
+    _modelled: tuple[ClusterFile, frozenset[str], Balancing, tuple[Watched, ...]] | None = None
     _refused: _Refused | None = None
     _store_beat: asyncio.Task[None] | None = None
     _following: asyncio.Task[None] | None = None
@@ -278,9 +279,7 @@ class BalancerProcess:
         """Have members watched where HAProxy alone would find too late that one hangs."""
         shown = Credentials(self.paths.ca, self.paths.check, None, self.cluster.foreman.ca_file)
         try:
-            balancing = self._balancing()
-            members = watched(balancing, self.which) if is_needed(balancing) else ()
-            await self.watch.follow(members, shown, self._files_on_disk()[1:])
+            await self.watch.follow(self._in_force()[1], shown, self._files_on_disk()[1:])
         except MusterError as e:
             _log.debug("Members are not watched anew", why=str(e))
 
@@ -295,7 +294,7 @@ class BalancerProcess:
         self.steering.gate(self.engine.newcomers())
         try:
             self._seen = await self.steering.beat(
-                self.which.name, self._balancing(), self._lives, engine=f"HAProxy {self.engine.version}",
+                self.which.name, self._in_force()[0], self._lives, engine=f"HAProxy {self.engine.version}",
                 generation=self.engine.generation or "", trouble=self._trouble(),
                 totals=self.journal.totals,
             )  # fmt: skip
@@ -365,8 +364,14 @@ class BalancerProcess:
             if self._files_on_disk() == self._known:
                 write_atomically(self.options.run / _ACCEPTED, text, mode=0o600)
 
-    def _balancing(self) -> Balancing:
-        return modelled(self.cluster.without(self._left_out))
+    def _in_force(self) -> tuple[Balancing, tuple[Watched, ...]]:
+        """Return the model in force and whom to watch, made anew only when it changes: a large one takes milliseconds."""
+        known = self._modelled
+        if known is None or known[0] is not self.cluster or known[1] != self._left_out:
+            balancing = modelled(self.cluster.without(self._left_out))
+            members = watched(balancing, self.which) if is_needed(balancing) else ()
+            known = self._modelled = (self.cluster, self._left_out, balancing, members)
+        return known[2], known[3]
 
     def _rendered(self, cluster: ClusterFile, which: Balancer) -> str:
         self._join_issuers(cluster)

@@ -414,4 +414,4 @@ async def test_a_cluster_that_lost_its_only_signer_does_not_end_the_balancer(
     await process.beat()
     assert process._refused is not None
     # Who is out is told so by the configuration in force, in which all of them are.
-    assert len(process._balancing().services[0].servers) == 2
+    assert len(process._in_force()[0].services[0].servers) == 2

@@ -360,6 +360,8 @@ async def test_a_member_that_flaps_fills_no_log(quick: None, monkeypatch: pytest
         def warning(self, sentence: str, **_: object) -> None:
             said.append(sentence)
 
+        info = warning
+
     monkeypatch.setattr(watch, "_log", Log())
     telling = Telling()
     flapping = [Answer(404, ""), Answer(200, "")] * 50
