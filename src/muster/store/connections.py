@@ -11,10 +11,12 @@ from typing import Any
 
 from sqlalchemy import Connection, ExceptionContext, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.util import await_only
 
 from muster.kernel.files import make_private
 from muster.store.place import Place
 from muster.store.reading import Dialect
+from muster.store.sqlite_driver import connected
 
 _KEPT = 5
 _MORE = 5
@@ -62,6 +64,25 @@ def writer_and_reader(dialect: Dialect, engine: AsyncEngine) -> tuple[AsyncEngin
     if dialect == "sqlite":
         return engine.execution_options(muster_writing=True), engine.execution_options(muster_writing=False)
     return engine, engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+
+async def apart(place: Place, statement_timeout_s: float, *, writing: bool) -> Any:
+    """Return a connection to the SQLite file apart from the pool, which costs more than most of what is asked of it.
+
+    Raises:
+        sqlite3.Error: the file cannot be opened.
+    """
+    assert place.file is not None  # noqa: S101 - SQLite's have one
+    _private_file(place.file)()
+    connection = await connected(str(place.file), timeout=statement_timeout_s, isolation_level=None)
+    try:
+        await _set_pragmas(connection)
+        if not writing:
+            await connection.execute("PRAGMA query_only=ON")
+    except BaseException:
+        connection.stop()
+        raise
+    return connection
 
 
 def _private_file(file: Path) -> Any:
@@ -141,9 +162,5 @@ def _taken_elsewhere(context: ExceptionContext) -> None:
 
 def _begin_of_sqlite(connection: Connection) -> None:
     writing = bool(connection.get_execution_options().get("muster_writing"))
-    if connection.info.get("muster_writing") is not writing:
-        connection.exec_driver_sql(f"PRAGMA query_only={'OFF' if writing else 'ON'}")
-        connection.info["muster_writing"] = writing
-    # A deferred transaction that reads first and writes later fails at once when another wrote in between, whatever
-    # the busy timeout: SQLITE_BUSY_SNAPSHOT.
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+    driver: Any = connection.connection.driver_connection
+    await_only(driver.begin(writing=writing))
