@@ -192,9 +192,8 @@ async def messages(store: Store) -> list[str]:
 
 def recording(*said: str) -> Callable[[Writing], Coroutine[Any, Any, list[str]]]:
     async def work(uow: Writing) -> list[str]:
-        assert await uow.change(_RECORD, [a_record(said[0])]) == 1
-        if said[1:]:
-            await uow.change(_RECORD, [a_record(s) for s in said[1:]])
+        assert await uow.changed(_RECORD, a_record(said[0])) == 1
+        await uow.change(_RECORD, [a_record(s) for s in said[1:]])
         return [row["message"] for row in await uow.rows(_RECORDS)]
 
     return work
@@ -741,6 +740,49 @@ async def test_a_postgresql_stopped_in_the_middle_of_a_unit_is_unavailable(postg
         finally:
             postgresql_server.start()
         assert await count(store) == 0
+
+
+async def test_a_postgresql_stopped_in_the_middle_of_a_unit_carried_out_at_once_is_unavailable(
+    postgresql_server: PostgreSQL,
+) -> None:
+    async def stopped(uow: Writing) -> None:
+        await recording("lost")(uow)
+        postgresql_server.stop()
+        await recording("lost too")(uow)
+
+    async with opened(Secret(postgresql_server.fresh_database())) as store:
+        await store.ping()
+        try:
+            with pytest.raises(Unavailable):
+                await store.carry_out("", stopped)
+        finally:
+            postgresql_server.start()
+        assert await store.carry_out("", recording("kept")) == ["kept"]
+
+
+@pytest.mark.parametrize("way", ["asks", "changes", "raises"])
+async def test_a_unit_carried_out_at_once_and_caught_by_a_hung_postgresql_ends_within_the_deadline(
+    postgresql_server: PostgreSQL, way: str
+) -> None:
+    async with opened(
+        Secret(postgresql_server.fresh_database()), connect_timeout_s=0.5, statement_timeout_s=0.5
+    ) as store:
+        await until_it_works(store.ping)
+        with contextlib.ExitStack() as stack:
+
+            async def hung(uow: Writing) -> None:
+                await recording("unknown")(uow)
+                stack.enter_context(postgresql_server.paused())
+                if way == "raises":
+                    raise KeyError("rolls back")
+                await (uow.rows(_RECORDS) if way == "asks" else uow.change(_RECORD, [a_record("unknown, too")]))
+
+            async with asyncio.timeout(5):
+                with pytest.raises(Unavailable, match="no answer within 1 s"):
+                    await store.carry_out("", hung)
+        await until_it_works(store.ping)
+        await store.carry_out("", recording("kept"))
+        assert await messages(store) == ["kept"]
 
 
 async def test_a_hung_postgresql_is_unavailable_within_the_deadline(postgresql_server: PostgreSQL) -> None:

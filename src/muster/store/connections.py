@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, ExceptionContext, event
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.util import await_only
 
 from muster.kernel.files import make_private
@@ -156,8 +157,23 @@ def _left_to_the_server(connection: Any, *_: Any) -> None:
 
 def _taken_elsewhere(context: ExceptionContext) -> None:
     """Ask all hosts anew after a server refused a write: the one that takes them is another one by now."""
-    if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY:
+    if _refused_write(context.original_exception):
         context.is_disconnect = True
+
+
+def is_elsewhere(error: Exception, place: Place) -> bool:
+    """Whether a server refused a write that another one of several may take."""
+    return bool(place.hosts) and _refused_write(error)
+
+
+def _refused_write(error: BaseException) -> bool:
+    return getattr(error, "sqlstate", None) == _READ_ONLY
+
+
+def as_sqlalchemy(error: Exception, connection: AsyncConnection) -> Exception:
+    """Return a driver's exception as SQLAlchemy would have raised it."""
+    dialect = connection.dialect
+    return DBAPIError.instance(None, None, error, dialect.loaded_dbapi.Error, hide_parameters=True, dialect=dialect)
 
 
 def _begin_of_sqlite(connection: Connection) -> None:

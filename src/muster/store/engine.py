@@ -70,9 +70,14 @@ class Unit:
         found = await self.connection.execute(_parsed(query.text), values)
         return [query.row(dict(row), self.dialect) for row in found.mappings()]
 
-    async def change(self, change: Change, rows: Sequence[Mapping[str, Any]]) -> int:
+    async def change(self, change: Change, rows: Sequence[Mapping[str, Any]]) -> None:
         """As :meth:`muster.store.writing.Writing.change`."""
-        return int((await self.connection.execute(_parsed(change.of(self.dialect)), list(rows))).rowcount)
+        if rows:
+            await self.connection.execute(_parsed(change.of(self.dialect)), list(rows))
+
+    async def changed(self, change: Change, row: Mapping[str, Any]) -> int:
+        """As :meth:`muster.store.writing.Writing.changed`."""
+        return int((await self.connection.execute(_parsed(change.of(self.dialect)), dict(row))).rowcount)
 
 
 class _Apart:
@@ -218,14 +223,15 @@ class Store:
         Raises:
             As :meth:`write`.
         """
-        if self.dialect != "sqlite":
-            async with self.write(step, limit_s=limit_s) as uow:
-                return await work(uow)
         await self.prepare()
         what = "carry out a write"
         with self._translated(what):
-            async with self._in_time(limit_s or self._limit_s, what), self._turn, self._carrying.held() as connection:
-                found = await self._carried_out(connection, step, work)
+            async with self._in_time(limit_s or self._limit_s, what):
+                if self.dialect == "sqlite":
+                    async with self._turn, self._carrying.held() as connection:
+                        found = await self._carried_out(connection, step, work)
+                else:
+                    found = await self._pipelined(step, work)
         failpoints.after_commit(step)
         self._recovered()
         return found
@@ -243,6 +249,35 @@ class Store:
         except asyncio.CancelledError:
             until.given_up = True
             raise
+        return found
+
+    async def _pipelined(self, step: str, work: Callable[[Writing], Coroutine[Any, Any, T]]) -> T:
+        import psycopg
+
+        from muster.store.pipelined import Pipelined
+
+        async with self._connected(self._writer) as connection:
+            driver: Any = (await connection.get_raw_connection()).driver_connection
+            try:
+                async with driver.pipeline():
+                    found = await work(Pipelined(driver))
+                failpoints.before_commit(step)
+                await driver.commit()
+            except (psycopg.IntegrityError, psycopg.DataError) as e:
+                await driver.rollback()
+                raise connections.as_sqlalchemy(e, connection) from e
+            except psycopg.Error as e:
+                # What became of the session is not known; where the server takes no writes, all hosts are asked anew.
+                await connection.invalidate()
+                if connections.is_elsewhere(e, self._place):
+                    await self._writer.dispose()
+                raise connections.as_sqlalchemy(e, connection) from e
+            except asyncio.CancelledError:
+                await connection.invalidate()
+                raise
+            except BaseException:
+                await driver.rollback()
+                raise
         return found
 
     async def ping(self) -> None:

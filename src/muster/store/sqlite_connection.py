@@ -219,8 +219,11 @@ class _Unit:
         cursor = self._connection.execute(query.text, values)
         return [query.row(row, "sqlite") for row in _by_column(cursor.description, cursor.fetchall())]
 
-    async def change(self, change: Change, rows: Sequence[Mapping[str, Any]]) -> int:
-        return self._connection.executemany(change.of("sqlite"), rows).rowcount
+    async def change(self, change: Change, rows: Sequence[Mapping[str, Any]]) -> None:
+        self._connection.executemany(change.of("sqlite"), rows)
+
+    async def changed(self, change: Change, row: Mapping[str, Any]) -> int:
+        return self._connection.execute(change.of("sqlite"), row).rowcount
 
 
 class Cursor:

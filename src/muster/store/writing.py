@@ -30,5 +30,8 @@ class Writing(Reading, Protocol):
     def dialect(self) -> Dialect:
         """Which database it is."""
 
-    async def change(self, change: Change, rows: Sequence[Mapping[str, Any]]) -> int:
-        """Carry a change out for each of these values, at least one; return how many rows it changed for one of them."""
+    async def change(self, change: Change, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Carry a change out for each of these values; that it failed may be heard of only at the unit's end."""
+
+    async def changed(self, change: Change, row: Mapping[str, Any]) -> int:
+        """Carry a change out; return how many rows it changed."""

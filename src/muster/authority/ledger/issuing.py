@@ -19,7 +19,7 @@ from muster.store.writing import Change, Writing
 
 _MOST = 64
 # Two numbers name the lock, so that it is none of those that one number names; the first is ours.
-_TURN = Query("SELECT pg_advisory_xact_lock(1297437507, k) FROM unnest(CAST(:keys AS int[])) AS k")
+_TURN = Change("SELECT pg_advisory_xact_lock(1297437507, k) FROM unnest(CAST(:keys AS int[])) AS k")
 # The requests are locked, in one order on every member; what is live has no digest.
 _STANDING: Mapping[Dialect, Query] = {
     "sqlite": Query(
@@ -200,7 +200,7 @@ async def took_turn(uow: Writing, certnames: Iterable[str]) -> None:
     digests = (hashlib.sha256(name.encode()).digest() for name in certnames)
     # Two names that share a number only wait for each other.
     keys = sorted({int.from_bytes(d[:4], "big", signed=True) for d in digests})
-    await uow.rows(_TURN, keys=keys)
+    await uow.change(_TURN, [{"keys": keys}])
 
 
 class _Request(NamedTuple):
@@ -257,6 +257,6 @@ async def _refusal(uow: Writing, one: Issue, waiting: _Request | None, has_certi
         return Conflict(f"{one.certname} has a certificate request")
     if has_certificate:
         return Conflict(f"{one.certname} has a certificate")
-    if one.token is not None and await uow.change(_USED, [{"token": one.token, "name": one.certname}]) != 1:
+    if one.token is not None and await uow.changed(_USED, {"token": one.token, "name": one.certname}) != 1:
         return Conflict(f"The token for {one.certname} was used, withdrawn or has expired")
     return None

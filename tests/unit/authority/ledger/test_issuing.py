@@ -34,10 +34,12 @@ class ATransaction:
         assert "requests" in query.text
         return [{"certname": name, "sha256": None, "flaw": None} for name in sorted(self._live)]
 
-    async def change(self, change: Change, rows: Sequence[Mapping[str, Any]]) -> int:
+    async def change(self, change: Change, rows: Sequence[Mapping[str, Any]]) -> None:
         if "INTO certificates" in change.text:
             self.names += [row["certname"] for row in rows]
-        return len(rows)
+
+    async def changed(self, _change: Change, _row: Mapping[str, Any]) -> int:
+        return 1
 
 
 class AStore:
