@@ -279,6 +279,24 @@ async def test_a_unit_carried_out_at_once_that_was_given_up_leaves_nothing_and_t
     assert await version_of(store) == 12
 
 
+async def test_a_writer_that_was_cancelled_while_it_waited_keeps_nobody_from_writing(tmp_path: Path) -> None:
+    url = Secret(f"sqlite:///{tmp_path}/store.db")
+    async with opened(url) as store, opened(url) as other:
+        async with other.write() as uow:
+            await uow.connection.execute(insert(log_records), [a_record("holder's")])
+            waiting = asyncio.create_task(write_records(store, "never"))
+            # Long enough for it to wait for the holder; were it not, the test would only ask less.
+            await asyncio.sleep(0.3)
+            waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        async with asyncio.timeout(60):
+            await write_records(other, "theirs")
+            for number in range(6):
+                await write_records(store, f"ours {number}")
+                assert await count(store) == 3 + number
+
+
 async def test_a_question_by_itself_finds_what_a_unit_finds(store: Store) -> None:
     query = Query("SELECT name, content FROM documents WHERE name = :name", json=("content",))
     assert await store.ask(query, name="settings") == []

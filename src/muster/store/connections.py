@@ -161,7 +161,7 @@ def _taken_elsewhere(context: ExceptionContext) -> None:
         context.is_disconnect = True
 
 
-def is_elsewhere(error: Exception, place: Place) -> bool:
+def is_elsewhere(error: BaseException, place: Place) -> bool:
     """Whether a server refused a write that another one of several may take."""
     return bool(place.hosts) and _refused_write(error)
 
@@ -170,13 +170,24 @@ def _refused_write(error: BaseException) -> bool:
     return getattr(error, "sqlstate", None) == _READ_ONLY
 
 
-def as_sqlalchemy(error: Exception, connection: AsyncConnection) -> Exception:
-    """Return a driver's exception as SQLAlchemy would have raised it."""
+def as_sqlalchemy(error: BaseException, connection: AsyncConnection) -> BaseException:
+    """Return a driver's exception as SQLAlchemy would have raised it, and any other one as it is."""
     dialect = connection.dialect
-    return DBAPIError.instance(None, None, error, dialect.loaded_dbapi.Error, hide_parameters=True, dialect=dialect)
+    driver: Any = dialect.loaded_dbapi
+    if not isinstance(error, driver.Error):
+        return error
+    as_raised: BaseException = DBAPIError.instance(
+        None, None, error, driver.Error, hide_parameters=True, dialect=dialect
+    )
+    return as_raised
 
 
 def _begin_of_sqlite(connection: Connection) -> None:
     writing = bool(connection.get_execution_options().get("muster_writing"))
     driver: Any = connection.connection.driver_connection
-    await_only(driver.begin(writing=writing))
+    try:
+        await_only(driver.begin(writing=writing))
+    except asyncio.CancelledError:
+        # As SQLAlchemy does with a statement that is cancelled: who comes next must not wait behind it.
+        connection.invalidate()
+        raise

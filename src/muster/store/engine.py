@@ -252,9 +252,7 @@ class Store:
         return found
 
     async def _pipelined(self, step: str, work: Callable[[Writing], Coroutine[Any, Any, T]]) -> T:
-        import psycopg
-
-        from muster.store.pipelined import Pipelined
+        from muster.store.pipelined import Pipelined, left_well
 
         async with self._connected(self._writer) as connection:
             driver: Any = (await connection.get_raw_connection()).driver_connection
@@ -263,21 +261,20 @@ class Store:
                     found = await work(Pipelined(driver))
                 failpoints.before_commit(step)
                 await driver.commit()
-            except (psycopg.IntegrityError, psycopg.DataError) as e:
-                await driver.rollback()
-                raise connections.as_sqlalchemy(e, connection) from e
-            except psycopg.Error as e:
-                # What became of the session is not known; where the server takes no writes, all hosts are asked anew.
-                await connection.invalidate()
+            except BaseException as e:
+                is_well = False
+                try:
+                    is_well = await left_well(driver, e)
+                finally:
+                    if not is_well:
+                        await connection.invalidate()
                 if connections.is_elsewhere(e, self._place):
+                    # Where the server takes no writes, all hosts are asked anew.
                     await self._writer.dispose()
-                raise connections.as_sqlalchemy(e, connection) from e
-            except asyncio.CancelledError:
-                await connection.invalidate()
-                raise
-            except BaseException:
-                await driver.rollback()
-                raise
+                translated = connections.as_sqlalchemy(e, connection)
+                if translated is e:
+                    raise
+                raise translated from e
         return found
 
     async def ping(self) -> None:

@@ -6,6 +6,7 @@ down with half as many ways.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -54,6 +55,20 @@ class Pipelined:
     async def _synced(self) -> None:
         async with self._connection.pipeline():
             """Leaving a pipeline within one waits for its answers."""
+
+
+async def left_well(connection: psycopg.AsyncConnection[Any], error: BaseException) -> bool:
+    """Undo a unit that this error ended; whether the session is one to go on with."""
+    if isinstance(error, asyncio.CancelledError):
+        return False
+    # A constraint and a value that does not fit say nothing of the session.
+    if isinstance(error, psycopg.Error) and not isinstance(error, psycopg.IntegrityError | psycopg.DataError):
+        return False
+    try:
+        await connection.rollback()
+    except psycopg.Error:
+        return False
+    return True
 
 
 @cache

@@ -97,7 +97,12 @@ class Connection(aiosqlite.Connection):
             sqlite3.OperationalError: others wrote for too long.
         """
         if writing:
-            await self._execute(self._begin_writing)
+            try:
+                await self._execute(self._begin_writing)
+            except asyncio.CancelledError:
+                # It begins all the same once the lock is free, and nobody would end it.
+                self._tx.put_nowait((None, self._roll_back))
+                raise
             self._unit = "writing"
         else:
             self._unit, self._first = "reading", ("PRAGMA query_only=ON", "BEGIN")
@@ -278,4 +283,6 @@ def _driven(work: Coroutine[Any, Any, T]) -> T:
     except StopIteration as e:
         found: T = e.value
         return found
+    finally:
+        work.close()
     raise RuntimeError("A unit that is carried out at once awaited something else than its own statements")
