@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import sqlite3
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -170,16 +171,15 @@ def _refused_write(error: BaseException) -> bool:
     return getattr(error, "sqlstate", None) == _READ_ONLY
 
 
-def as_sqlalchemy(error: BaseException, connection: AsyncConnection) -> BaseException:
-    """Return a driver's exception as SQLAlchemy would have raised it, and any other one as it is."""
+@contextlib.contextmanager
+def raised_by_sqlalchemy(connection: AsyncConnection) -> Iterator[None]:
+    """Raise the driver's own exceptions as SQLAlchemy would have."""
     dialect = connection.dialect
     driver: Any = dialect.loaded_dbapi
-    if not isinstance(error, driver.Error):
-        return error
-    as_raised: BaseException = DBAPIError.instance(
-        None, None, error, driver.Error, hide_parameters=True, dialect=dialect
-    )
-    return as_raised
+    try:
+        yield
+    except driver.Error as e:
+        raise DBAPIError.instance(None, None, e, driver.Error, hide_parameters=True, dialect=dialect) from e
 
 
 def _begin_of_sqlite(connection: Connection) -> None:

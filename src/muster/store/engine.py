@@ -256,25 +256,23 @@ class Store:
 
         async with self._connected(self._writer) as connection:
             driver: Any = (await connection.get_raw_connection()).driver_connection
-            try:
-                async with driver.pipeline():
-                    found = await work(Pipelined(driver))
-                failpoints.before_commit(step)
-                await driver.commit()
-            except BaseException as e:
-                is_well = False
+            with connections.raised_by_sqlalchemy(connection):
                 try:
-                    is_well = await left_well(driver, e)
-                finally:
-                    if not is_well:
-                        await connection.invalidate()
-                if connections.is_elsewhere(e, self._place):
-                    # Where the server takes no writes, all hosts are asked anew.
-                    await self._writer.dispose()
-                translated = connections.as_sqlalchemy(e, connection)
-                if translated is e:
+                    async with driver.pipeline():
+                        found = await work(Pipelined(driver))
+                    failpoints.before_commit(step)
+                    await driver.commit()
+                except BaseException as e:
+                    is_well = False
+                    try:
+                        is_well = await left_well(driver, e)
+                    finally:
+                        if not is_well:
+                            await connection.invalidate()
+                    if connections.is_elsewhere(e, self._place):
+                        # Where the server takes no writes, all hosts are asked anew.
+                        await self._writer.dispose()
                     raise
-                raise translated from e
         return found
 
     async def ping(self) -> None:
