@@ -1,4 +1,4 @@
-"""The Puppet CA under load beside a real puppetserver: signing, whole bootstraps, memory, long lists, growth."""
+"""The Puppet CA under load beside a real puppetserver and its own key: signing, bootstraps, memory, lists, growth."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ import json
 import os
 import statistics
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from bench import bootstraps, processes
 from bench.bootstraps import Place, Requests
@@ -42,6 +46,7 @@ from muster.store.tables import certificates
 _PEER = "puppetserver 7.9"
 _SIGNS_GOAL = "≥ 300 /s, ≥ 5 times"
 _BOOTSTRAPS_GOAL = "≥ 100 /s"
+_SHARE_GOAL = "≥ 0.5 of it"
 
 
 async def measured(directory: Path, *, quick: bool) -> Findings:
@@ -59,6 +64,7 @@ async def measured(directory: Path, *, quick: bool) -> Findings:
             await _answers(place)
         peer = _peer(directory, stack, findings)
         requests = Requests("bench")
+        bare = Bare(plan.pki / "puppet-ca" / "ca_key.pem")
         seconds: dict[str, list[list[float]]] = {}
         rates: dict[str, list[float]] = {}
 
@@ -75,6 +81,7 @@ async def measured(directory: Path, *, quick: bool) -> Findings:
             "three members, 8 clients": (three, 8),
         }
         for _ in range(rounds):
+            await bare.measure(_BARE_S)
             for way, (place, clients) in ways.items():
                 await signed(way, place, clients, count)
             if peer is not None:
@@ -89,6 +96,7 @@ async def measured(directory: Path, *, quick: bool) -> Findings:
                 Figure("", "p99 ms", _quantile(seconds[way], 0.99), _PEER, _quantile(seconds.get(other, ()), 0.99),
                        "< 150 ms" if clients == 8 else ""),
             ]  # fmt: skip
+        findings.figures += bare.figures({way: rates[way] for way, (_, clients) in ways.items() if clients == 8})
         await _bootstraps(findings, three, peer, requests, count, rounds)
         child = cluster.members[0].process
         assert child is not None
@@ -105,6 +113,48 @@ async def measured(directory: Path, *, quick: bool) -> Findings:
 
 
 _PORT = 18_141
+_BARE_S = 1.0
+
+
+class Bare:
+    """What the CA's key signs with nothing around it: no request, no certificate, no ledger, nobody else on the machine.
+
+    The limit is that of the library members sign with (``cryptography``, which brings its own OpenSSL); the ``openssl`` of
+    the system may be another version, and slower. No member comes near the one of all cores where callers and balancer
+    share them.
+    """
+
+    def __init__(self, key_file: Path) -> None:
+        key = load_pem_private_key(key_file.read_bytes(), None)
+        assert isinstance(key, RSAPrivateKey)
+        self._key = key
+        self._rates: dict[int, list[float]] = {1: [], os.cpu_count() or 1: []}
+
+    async def measure(self, seconds: float) -> None:
+        """Sign for so long on one core, then on all of them."""
+        for threads, rates in self._rates.items():
+            begun = time.perf_counter()
+            counts = await asyncio.gather(*(asyncio.to_thread(self._signed, begun + seconds) for _ in range(threads)))
+            rates.append(sum(counts) / (time.perf_counter() - begun))
+
+    def _signed(self, until: float) -> int:
+        count = 0
+        while time.perf_counter() < until:
+            self._key.sign(b"a certificate's digest", PKCS1v15(), SHA256())
+            count += 1
+        return count
+
+    def figures(self, signs: Mapping[str, Sequence[float]]) -> list[Figure]:
+        """Return what it signed, and the members' signs/s of the same rounds as shares of it."""
+        most = max(self._rates)
+        name = f"the bare key, {most} threads"
+        return [
+            Figure("RSA-4096 signatures by the bare key, 1 thread", "/s", self._rates[1]),
+            *(
+                Figure(f"{way}, as a share", "signs/s", r, name, self._rates[most], _SHARE_GOAL)
+                for way, r in signs.items()
+            ),
+        ]
 
 
 async def _on_postgresql(findings: Findings, directory: Path, count: int, rounds: int, peer: Sequence[float]) -> None:

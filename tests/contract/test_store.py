@@ -8,8 +8,9 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from muster.kernel.secrets import Secret
 from muster.store import schema
 from muster.store.engine import Store, opened
 from muster.store.leases import Lease, Leases
+from muster.store.reading import Query
 from muster.store.tables import documents, log_records, metadata, store_now
+from muster.store.writing import Change, Writing
 from tests.servers import postgresql
 from tests.servers.postgresql import PostgreSQL
 
@@ -172,6 +175,156 @@ async def test_more_units_than_connections_wait_their_turn(store: Store) -> None
             tasks.create_task(count(store))
 
     assert await count(store) == 40
+
+
+_RECORDS = Query("SELECT message FROM log_records ORDER BY id")
+_RECORD = Change(
+    "INSERT INTO log_records (member, timestamp, level, message) VALUES (:member, {now}, :level, :message)"
+)
+_DOCUMENT = Change(
+    "INSERT INTO documents (name, version, content, changed_at, changed_by) VALUES (:name, 1, '{}', {now}, 'test')"
+)
+
+
+async def messages(store: Store) -> list[str]:
+    return [row["message"] for row in await store.ask(_RECORDS)]
+
+
+def recording(*said: str) -> Callable[[Writing], Coroutine[Any, Any, list[str]]]:
+    async def work(uow: Writing) -> list[str]:
+        assert await uow.changed(_RECORD, a_record(said[0])) == 1
+        await uow.change(_RECORD, [a_record(s) for s in said[1:]])
+        return [row["message"] for row in await uow.rows(_RECORDS)]
+
+    return work
+
+
+async def test_a_unit_that_is_carried_out_at_once_lands_as_a_whole(store: Store) -> None:
+    assert await store.carry_out("", recording("one", "two", "three")) == ["one", "two", "three"]
+    assert await messages(store) == ["one", "two", "three"]
+
+    async def failing(uow: Writing) -> None:
+        await recording("four")(uow)
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        await store.carry_out("", failing)
+    assert await messages(store) == ["one", "two", "three"]
+    assert store.trouble is None
+
+
+async def test_what_is_carried_out_at_once_may_conflict(store: Store) -> None:
+    async def work(uow: Writing) -> None:
+        await uow.change(_RECORD, [a_record("undone")])
+        await uow.change(_DOCUMENT, [{"name": "settings"}])
+
+    async with store.write() as uow:
+        await uow.connection.execute(insert(documents).values(**a_document()))
+    with pytest.raises(Conflict, match="did not carry out a write"):
+        await store.carry_out("", work)
+    assert await messages(store) == []
+    assert store.trouble is None
+
+
+async def test_units_of_both_kinds_and_questions_go_side_by_side(store: Store, url: str) -> None:
+    async with opened(Secret(url)) as other, asyncio.TaskGroup() as tasks:
+        for number in range(20):
+            for one in (store, other):
+                tasks.create_task(one.carry_out("", recording(f"at once {number}")))
+                tasks.create_task(write_records(one, f"step by step {number}"))
+                tasks.create_task(messages(one))
+
+    found = await messages(store)
+    assert sorted(found) == sorted(f"{how} {n}" for how in ("at once", "step by step") for n in range(20) for _ in "12")
+
+
+async def test_a_unit_carried_out_at_once_that_waits_too_long_is_told_what_any_other_is(url: str) -> None:
+    async with opened(Secret(url)) as holder, opened(Secret(url), statement_timeout_s=0.3) as waiter:
+        async with holder.write() as uow:
+            await uow.connection.execute(insert(documents).values(**a_document()))
+        await waiter.ping()
+
+        async def late(uow: Writing) -> None:
+            await uow.change(Change("UPDATE documents SET version = 3 WHERE name = :name"), [{"name": "settings"}])
+
+        async with holder.write() as uow:
+            await uow.connection.execute(update(documents).values(version=2))
+            with pytest.raises(Unavailable, match=r"locked for too long|statement took longer"):
+                await waiter.carry_out("", late)
+        await waiter.carry_out("", late)
+        assert waiter.trouble is None
+    async with opened(Secret(url)) as store:
+        assert await version_of(store) == 3
+
+
+async def test_a_unit_carried_out_at_once_that_was_given_up_leaves_nothing_and_the_store_goes_on(
+    store: Store, url: str
+) -> None:
+    update_it = Change("UPDATE documents SET version = version + :more")
+
+    async def late(uow: Writing) -> None:
+        await uow.change(update_it, [{"more": 10}])
+
+    async with store.write() as uow:
+        await uow.connection.execute(insert(documents).values(**a_document()))
+    async with opened(Secret(url)) as holder, holder.write() as uow:
+        await uow.connection.execute(update(documents).values(version=2))
+        task = asyncio.create_task(store.carry_out("", late))
+        # Long enough for it to wait for the holder; were it not, the test would only ask less.
+        await asyncio.sleep(0.2)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    await store.carry_out("", late)
+    assert await version_of(store) == 12
+
+
+async def test_a_writer_that_was_cancelled_while_it_waited_keeps_nobody_from_writing(tmp_path: Path) -> None:
+    url = Secret(f"sqlite:///{tmp_path}/store.db")
+    async with opened(url) as store, opened(url) as other:
+        async with other.write() as uow:
+            await uow.connection.execute(insert(log_records), [a_record("holder's")])
+            waiting = asyncio.create_task(write_records(store, "never"))
+            # Long enough for it to wait for the holder; were it not, the test would only ask less.
+            await asyncio.sleep(0.3)
+            waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        async with asyncio.timeout(60):
+            await write_records(other, "theirs")
+            for number in range(6):
+                await write_records(store, f"ours {number}")
+                assert await count(store) == 3 + number
+
+
+async def test_a_question_by_itself_finds_what_a_unit_finds(store: Store) -> None:
+    query = Query("SELECT name, content FROM documents WHERE name = :name", json=("content",))
+    assert await store.ask(query, name="settings") == []
+    async with store.write() as uow:
+        await uow.connection.execute(insert(documents).values(**a_document()))
+    async with store.read() as uow:
+        found = await uow.rows(query, name="settings")
+    assert await store.ask(query, name="settings") == found == [{"name": "settings", "content": {"a": [1]}}]
+
+
+async def test_a_question_by_itself_can_change_nothing_and_the_next_is_answered(store: Store) -> None:
+    await write_records(store, "kept")
+    with pytest.raises(Unavailable, match="read-only"):
+        await store.ask(Query("DELETE FROM log_records RETURNING message"))
+    assert await messages(store) == ["kept"]
+    assert store.trouble is None
+
+
+async def test_no_thread_outlives_the_store(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    async with opened(Secret(f"sqlite:///{tmp_path}/store.db")) as store:
+        await store.carry_out("", recording("one"))
+        assert await messages(store) == ["one"]
+        mine = set(threading.enumerate()) - before
+        assert mine
+    async with asyncio.timeout(60):
+        while any(t.is_alive() and not t.name.startswith("asyncio") for t in mine):
+            await asyncio.sleep(0.01)
 
 
 async def test_store_time_is_near_now_and_moves_within_a_unit(store: Store) -> None:
@@ -607,6 +760,49 @@ async def test_a_postgresql_stopped_in_the_middle_of_a_unit_is_unavailable(postg
         assert await count(store) == 0
 
 
+async def test_a_postgresql_stopped_in_the_middle_of_a_unit_carried_out_at_once_is_unavailable(
+    postgresql_server: PostgreSQL,
+) -> None:
+    async def stopped(uow: Writing) -> None:
+        await recording("lost")(uow)
+        postgresql_server.stop()
+        await recording("lost too")(uow)
+
+    async with opened(Secret(postgresql_server.fresh_database())) as store:
+        await store.ping()
+        try:
+            with pytest.raises(Unavailable):
+                await store.carry_out("", stopped)
+        finally:
+            postgresql_server.start()
+        assert await store.carry_out("", recording("kept")) == ["kept"]
+
+
+@pytest.mark.parametrize("way", ["asks", "changes", "raises"])
+async def test_a_unit_carried_out_at_once_and_caught_by_a_hung_postgresql_ends_within_the_deadline(
+    postgresql_server: PostgreSQL, way: str
+) -> None:
+    async with opened(
+        Secret(postgresql_server.fresh_database()), connect_timeout_s=0.5, statement_timeout_s=0.5
+    ) as store:
+        await until_it_works(store.ping)
+        with contextlib.ExitStack() as stack:
+
+            async def hung(uow: Writing) -> None:
+                await recording("unknown")(uow)
+                stack.enter_context(postgresql_server.paused())
+                if way == "raises":
+                    raise KeyError("rolls back")
+                await (uow.rows(_RECORDS) if way == "asks" else uow.change(_RECORD, [a_record("unknown, too")]))
+
+            async with asyncio.timeout(5):
+                with pytest.raises(Unavailable, match="no answer within 1 s"):
+                    await store.carry_out("", hung)
+        await until_it_works(store.ping)
+        await store.carry_out("", recording("kept"))
+        assert await messages(store) == ["kept"]
+
+
 async def test_a_hung_postgresql_is_unavailable_within_the_deadline(postgresql_server: PostgreSQL) -> None:
     url = Secret(postgresql_server.fresh_database())
     async with opened(url, connect_timeout_s=0.5, statement_timeout_s=0.5) as store, opened(url) as fresh:
@@ -786,4 +982,5 @@ async def test_the_sqlite_file_is_readable_by_its_owner_only(tmp_path: Path) -> 
     async with opened(Secret(f"sqlite:///{tmp_path}/store.db")) as store:
         await write_records(store, "one")
         modes = {p.name: p.stat().st_mode & 0o777 for p in tmp_path.iterdir() if p.name.startswith("store.db")}
-    assert modes == {"store.db": 0o600, "store.db-wal": 0o600, "store.db-shm": 0o600}
+    sides = ("", "-wal", "-shm", "-next", "-turn")
+    assert modes == {f"store.db{side}": 0o600 for side in sides}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import psycopg
 import pytest
@@ -13,6 +13,7 @@ from muster.kernel.errors import Unavailable
 from muster.kernel.secrets import Secret
 from muster.store.engine import Store, opened
 from muster.store.tables import log_records
+from muster.store.writing import Change, Writing
 from tests.servers import postgresql
 from tests.servers.postgresql import PASSWORD, PostgreSQL
 
@@ -40,10 +41,29 @@ def promote_alone(standby: PostgreSQL) -> None:
         connection.execute("SELECT pg_reload_conf()")
 
 
-async def write(store: Store, message: str) -> None:
+Write = Callable[[Store, str], Awaitable[None]]
+_RECORD = Change(
+    "INSERT INTO log_records (member, timestamp, level, message) VALUES (:member, {now}, 'INFO', :message)"
+)
+
+
+async def write_step_by_step(store: Store, message: str) -> None:
     async with store.write() as uow:
         record = {"member": "proxy01", "timestamp": 1.0, "level": "INFO", "message": message}
         await uow.connection.execute(insert(log_records).values(record))
+
+
+async def write_at_once(store: Store, message: str) -> None:
+    async def work(uow: Writing) -> None:
+        await uow.change(_RECORD, [{"member": "proxy01", "message": message}])
+
+    await store.carry_out("", work)
+
+
+@pytest.fixture(params=[write_step_by_step, write_at_once])
+def write(request: pytest.FixtureRequest) -> Write:
+    found: Write = request.param
+    return found
 
 
 async def written(store: Store) -> set[str]:
@@ -51,7 +71,7 @@ async def written(store: Store) -> set[str]:
         return set((await uow.connection.scalars(select(log_records.c.message))).all())
 
 
-async def write_until_it_lands(store: Store, message: str) -> None:
+async def write_until_it_lands(write: Write, store: Store, message: str) -> None:
     async with asyncio.timeout(60):
         while True:
             try:
@@ -61,7 +81,7 @@ async def write_until_it_lands(store: Store, message: str) -> None:
 
 
 async def test_after_the_primary_died_the_open_store_writes_to_the_promoted_standby(
-    pair: tuple[PostgreSQL, PostgreSQL],
+    pair: tuple[PostgreSQL, PostgreSQL], write: Write
 ) -> None:
     primary, standby = pair
     primary.fresh_database()
@@ -73,13 +93,13 @@ async def test_after_the_primary_died_the_open_store_writes_to_the_promoted_stan
         with pytest.raises(Unavailable):
             await write(store, "nobody takes it")
         promote_alone(standby)
-        await write_until_it_lands(store, "after")
+        await write_until_it_lands(write, store, "after")
         assert {"acknowledged", "after"} <= await written(store) <= {"acknowledged", "after", "nobody takes it"}
         assert store.trouble is None
 
 
 async def test_a_fenced_primary_that_still_runs_is_left_for_the_one_that_takes_writes(
-    pair: tuple[PostgreSQL, PostgreSQL],
+    pair: tuple[PostgreSQL, PostgreSQL], write: Write
 ) -> None:
     primary, standby = pair
     primary.fresh_database()
@@ -102,7 +122,7 @@ async def test_a_fenced_primary_that_still_runs_is_left_for_the_one_that_takes_w
         with pytest.raises(Unavailable, match="default_transaction_read_only"):
             await write(store, "past the fence")
         promote_alone(standby)
-        await write_until_it_lands(store, "after")
+        await write_until_it_lands(write, store, "after")
         found = await written(store)
         assert {"before", "after"} <= found
         assert "past the fence" not in found

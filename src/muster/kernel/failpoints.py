@@ -136,6 +136,11 @@ def after_commit(step: str) -> None:
         _arrived(step + _AFTER)
 
 
+def is_armed(step: str) -> bool:
+    """Whether something happens before the step's commit or after it, in this process."""
+    return bool(_armed) and not _armed.keys().isdisjoint((step + _BEFORE, step + _AFTER))
+
+
 def _arrived(point: str) -> None:
     if action := _armed.get(point):
         action.happens(point)

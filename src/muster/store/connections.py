@@ -6,15 +6,19 @@ import asyncio
 import contextlib
 import sqlite3
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, ExceptionContext, create_engine, event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.util import await_only
 
 from muster.kernel.files import make_private
-from muster.store.core import AsyncEngine
+from muster.store.core import AsyncConnection, AsyncEngine
 from muster.store.place import Place
 from muster.store.reading import Dialect
+from muster.store.sqlite_driver import connected
 
 _KEPT = 5
 _MORE = 5
@@ -63,6 +67,25 @@ def writer_and_reader(dialect: Dialect, engine: AsyncEngine) -> tuple[AsyncEngin
     if dialect == "sqlite":
         return engine.execution_options(muster_writing=True), engine.execution_options(muster_writing=False)
     return engine, engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+
+async def apart(place: Place, statement_timeout_s: float, *, writing: bool) -> Any:
+    """Return a connection to the SQLite file apart from the pool, which costs more than most of what is asked of it.
+
+    Raises:
+        sqlite3.Error: the file cannot be opened.
+    """
+    assert place.file is not None  # noqa: S101 - SQLite's have one
+    _private_file(place.file)()
+    connection = await connected(str(place.file), timeout=statement_timeout_s, isolation_level=None)
+    try:
+        await _set_pragmas(connection)
+        if not writing:
+            await connection.execute("PRAGMA query_only=ON")
+    except BaseException:
+        connection.stop()
+        raise
+    return connection
 
 
 def _private_file(file: Path) -> Any:
@@ -136,15 +159,36 @@ def _left_to_the_server(connection: Any, *_: Any) -> None:
 
 def _taken_elsewhere(context: ExceptionContext) -> None:
     """Ask all hosts anew after a server refused a write: the one that takes them is another one by now."""
-    if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY:
+    if _refused_write(context.original_exception):
         context.is_disconnect = True
+
+
+def is_elsewhere(error: BaseException, place: Place) -> bool:
+    """Whether a server refused a write that another one of several may take."""
+    return bool(place.hosts) and _refused_write(error)
+
+
+def _refused_write(error: BaseException) -> bool:
+    return getattr(error, "sqlstate", None) == _READ_ONLY
+
+
+@contextlib.contextmanager
+def raised_by_sqlalchemy(connection: AsyncConnection) -> Iterator[None]:
+    """Raise the driver's own exceptions as SQLAlchemy would have."""
+    dialect = connection.dialect
+    driver: Any = dialect.loaded_dbapi
+    try:
+        yield
+    except driver.Error as e:
+        raise DBAPIError.instance(None, None, e, driver.Error, hide_parameters=True, dialect=dialect) from e
 
 
 def _begin_of_sqlite(connection: Connection) -> None:
     writing = bool(connection.get_execution_options().get("muster_writing"))
-    if connection.info.get("muster_writing") is not writing:
-        connection.exec_driver_sql(f"PRAGMA query_only={'OFF' if writing else 'ON'}")
-        connection.info["muster_writing"] = writing
-    # A deferred transaction that reads first and writes later fails at once when another wrote in between, whatever
-    # the busy timeout: SQLITE_BUSY_SNAPSHOT.
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+    driver: Any = connection.connection.driver_connection
+    try:
+        await_only(driver.begin(writing=writing))
+    except asyncio.CancelledError:
+        # As SQLAlchemy does with a statement that is cancelled: who comes next must not wait behind it.
+        connection.invalidate()
+        raise

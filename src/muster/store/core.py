@@ -38,6 +38,11 @@ class AsyncConnection:
         return self._connection
 
     @property
+    def driver_connection(self) -> Any:
+        """The driver's own connection."""
+        return self.sync_connection.connection.driver_connection
+
+    @property
     def dialect(self) -> Dialect:
         return self._engine.dialect
 

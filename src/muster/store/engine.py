@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from functools import cache
+from typing import Any, TypeVar
 
 from sqlalchemy import select, text
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
@@ -30,10 +32,17 @@ from muster.store.place import Place
 from muster.store.reading import Dialect, Query
 from muster.store.reasons import reason
 from muster.store.tables import store_now
+from muster.store.writing import Change, Writing
 
 _log = logger("store")
+T = TypeVar("T")
 
 _MIGRATION_LIMIT_S = 60.0
+_CLOSED_WITHIN_S = 5.0
+
+
+# Reading a text for its parameters costs as much as asking the database. The texts are those of our own modules.
+_parsed = cache(text)
 
 
 @dataclass(frozen=True)
@@ -52,28 +61,83 @@ class Unit:
         """Return the store's clock: seconds since the epoch."""
         return float((await self.connection.execute(select(store_now()))).scalar_one())
 
+    @property
+    def dialect(self) -> Dialect:
+        return "sqlite" if self.connection.dialect.name == "sqlite" else "postgresql"
+
     async def rows(self, query: Query, **values: Any) -> list[dict[str, Any]]:
         """Return what a query finds."""
-        found = await self.connection.execute(text(query.text), values)
-        return [query.row(dict(row), self.connection.dialect.name) for row in found.mappings()]
+        found = await self.connection.execute(_parsed(query.text), values)
+        return [query.row(dict(row), self.dialect) for row in found.mappings()]
+
+    async def change(self, change: Change, rows: Sequence[Mapping[str, Any]]) -> None:
+        """As :meth:`muster.store.writing.Writing.change`."""
+        if rows:
+            await self.connection.execute(_parsed(change.of(self.dialect)), list(rows))
+
+    async def changed(self, change: Change, row: Mapping[str, Any]) -> int:
+        """As :meth:`muster.store.writing.Writing.changed`."""
+        return int((await self.connection.execute(_parsed(change.of(self.dialect)), dict(row))).rowcount)
+
+
+class _Apart:
+    """A connection apart from the pool: opened when it is used first, and again after anything went wrong with it."""
+
+    def __init__(self, connect: Callable[[], Awaitable[Any]]) -> None:
+        self._connect = connect
+        self._connection: Any = None
+        self._connecting = asyncio.Lock()
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[Any]:
+        if self._connection is None:
+            async with self._connecting:
+                if self._connection is None:
+                    self._connection = await self._connect()
+        connection = self._connection
+        try:
+            yield connection
+        except BaseException:
+            # What its thread does now is not known.
+            if self._connection is connection:
+                self._connection = None
+            connection.stop()
+            raise
+
+    async def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            # A disk that hangs must not keep the process from ending.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSED_WITHIN_S):
+                    await connection.close()
 
 
 class Store:
     """A database all members share.
 
     Concurrency:
-        Any number of tasks; ten connections at most, the rest wait their turn. SQLite's writers of one process queue
-        in order, those of several processes wait for each other's locks.
+        Any number of tasks; ten connections at most and, on SQLite, two apart from them; the rest wait their turn. SQLite's
+        writers of one process queue in order, those of several processes take turns (:mod:`muster.store.turnstile`).
     """
 
     def __init__(
-        self, place: Place, engine: AsyncEngine, *, limit_s: float, migrate: bool = True, clock: Clock | None = None
+        self,
+        place: Place,
+        engine: AsyncEngine,
+        *,
+        limit_s: float,
+        statement_timeout_s: float,
+        migrate: bool = True,
+        clock: Clock | None = None,
     ) -> None:
         self._place = place
         self._limit_s = limit_s
         self._migrate = migrate
         self._clock = clock or SystemClock()
         self._writer, self._reader = connections.writer_and_reader(place.dialect, engine)
+        self._asked = _Apart(lambda: connections.apart(place, statement_timeout_s, writing=False))
+        self._carrying = _Apart(lambda: connections.apart(place, statement_timeout_s, writing=True))
         self._preparing = asyncio.Lock()
         self._prepared = False
         # In SQLite's own queue a waiter sleeps up to 100 ms at a time and nobody's turn is assured.
@@ -113,6 +177,28 @@ class Store:
         """
         return self._unit(writing=False)
 
+    async def ask(self, query: Query, **values: Any) -> list[dict[str, Any]]:
+        """Return what one query finds: a whole :meth:`read` unit, for what is asked so often that its cost counts.
+
+        Raises:
+            As :meth:`read`.
+        """
+        if self.dialect != "sqlite":
+            async with self.read() as uow:
+                return await uow.rows(query, **values)
+        await self.prepare()
+        what = "carry out a read"
+        with self._translated(what):
+            async with self._in_time(self._limit_s, what), self._asked.held() as connection:
+                found = await connection.ask(query.text, values)
+        self._recovered()
+        return [query.row(row, "sqlite") for row in found]
+
+    async def close(self) -> None:
+        """Let go of what no pool holds."""
+        await self._asked.close()
+        await self._carrying.close()
+
     def write(self, step: str = "", *, limit_s: float | None = None) -> AbstractAsyncContextManager[Unit]:
         """Open a unit whose changes land together at its end, or, when an exception leaves it, not at all.
 
@@ -125,6 +211,69 @@ class Store:
             Unavailable: as :meth:`read`; when the answer to the commit was lost, whether it landed is unknown.
         """
         return self._unit(writing=True, step=step, limit_s=limit_s)
+
+    async def carry_out(
+        self, step: str, work: Callable[[Writing], Coroutine[Any, Any, T]], *, limit_s: float | None = None
+    ) -> T:
+        """Carry out a whole unit of :meth:`write` and return what ``work`` returned; it may await nothing but its unit.
+
+        For what many ask for at once: on SQLite it is done in one go, in a thread, so that others wait for the database
+        alone and not for this member's other calls between two statements.
+
+        Raises:
+            As :meth:`write`.
+        """
+        await self.prepare()
+        what = "carry out a write"
+        with self._translated(what):
+            async with self._in_time(limit_s or self._limit_s, what):
+                if self.dialect == "sqlite":
+                    async with self._turn, self._carrying.held() as connection:
+                        found = await self._carried_out(connection, step, work)
+                else:
+                    found = await self._pipelined(step, work)
+        failpoints.after_commit(step)
+        self._recovered()
+        return found
+
+    async def _carried_out(self, connection: Any, step: str, work: Callable[[Writing], Coroutine[Any, Any, T]]) -> T:
+        from muster.store.sqlite_connection import Until
+
+        # A failpoint may stop the whole process, which nothing but the loop's own thread can.
+        until = Until(asked=failpoints.is_armed(step))
+        try:
+            found: T = await connection.carried_out(work, until)
+            if until.asked:
+                failpoints.before_commit(step)
+                await connection.commit()
+        except asyncio.CancelledError:
+            until.given_up = True
+            raise
+        return found
+
+    async def _pipelined(self, step: str, work: Callable[[Writing], Coroutine[Any, Any, T]]) -> T:
+        from muster.store.pipelined import Pipelined, left_well
+
+        async with self._connected(self._writer) as connection:
+            driver = connection.driver_connection
+            with connections.raised_by_sqlalchemy(connection):
+                try:
+                    async with driver.pipeline():
+                        found = await work(Pipelined(driver))
+                    failpoints.before_commit(step)
+                    await driver.commit()
+                except BaseException as e:
+                    is_well = False
+                    try:
+                        is_well = await left_well(driver, e)
+                    finally:
+                        if not is_well:
+                            await connection.invalidate()
+                    if connections.is_elsewhere(e, self._place):
+                        # Where the server takes no writes, all hosts are asked anew.
+                        await self._writer.dispose()
+                    raise
+        return found
 
     async def ping(self) -> None:
         """Return when the database has answered a real question.
@@ -195,20 +344,24 @@ class Store:
 
     @asynccontextmanager
     async def _begun(self, *, writing: bool) -> AsyncIterator[AsyncConnection]:
-        engine = self._writer if writing else self._reader
-        connection = engine.connect()
-        try:
-            await connection.start()
-        except OSError as e:
-            raise self._failure(e, "answer") from e
-        # Not the connection's own block: that shields its end from cancellation, and so from the deadline.
-        async with contextlib.aclosing(connection), connection.begin():
+        async with self._connected(self._writer if writing else self._reader) as connection, connection.begin():
             try:
                 yield connection
             except asyncio.CancelledError:
                 # The roll-back that follows would ask, without a deadline, a server just given up on.
                 await connection.invalidate()
                 raise
+
+    @asynccontextmanager
+    async def _connected(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+        connection = engine.connect()
+        try:
+            await connection.start()
+        except OSError as e:
+            raise self._failure(e, "answer") from e
+        # Not the connection's own block: that shields its end from cancellation, and so from the deadline.
+        async with contextlib.aclosing(connection):
+            yield connection
 
     @asynccontextmanager
     async def _in_time(self, limit_s: float, what: str) -> AsyncIterator[None]:
@@ -222,16 +375,16 @@ class Store:
     def _translated(self, what: str) -> Iterator[None]:
         try:
             yield
-        except (DBAPIError, PoolTimeout) as e:
+        except (DBAPIError, PoolTimeout, sqlite3.Error) as e:
             raise self._failure(e, what) from e
 
-    def _failure(self, error: SQLAlchemyError | OSError, what: str) -> MusterError:
+    def _failure(self, error: SQLAlchemyError | OSError | sqlite3.Error, what: str) -> MusterError:
         """Return what a library's exception means here, and remember it when the store is to blame."""
         cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
         said = reason(cause, self._place)
-        if isinstance(error, IntegrityError):
+        if isinstance(error, IntegrityError | sqlite3.IntegrityError):
             return Conflict(f"The store ({self.shown}) did not {what}: {said}")
-        if isinstance(error, DataError):
+        if isinstance(error, DataError | sqlite3.DataError):
             return Rejected(f"The store ({self.shown}) did not {what}: {said}")
         if isinstance(error, PoolTimeout):
             said = f"all {connections.MOST} connections were busy for too long"
@@ -277,7 +430,11 @@ async def opened(
         engine = connections.pool(place, connect_timeout_s=connect_timeout_s, statement_timeout_s=statement_timeout_s)
     except ImportError as e:
         raise Misconfigured(f"The store ({place.shown}) cannot be opened: {e}") from e
+    store = Store(place, engine, limit_s=limit_s, statement_timeout_s=statement_timeout_s, migrate=migrate, clock=clock)
     try:
-        yield Store(place, engine, limit_s=limit_s, migrate=migrate, clock=clock)
+        yield store
     finally:
-        await engine.dispose()
+        try:
+            await store.close()
+        finally:
+            await engine.dispose()

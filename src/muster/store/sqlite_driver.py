@@ -15,9 +15,10 @@ _ENDED_WITHIN_S = 5.0
 
 async def connected(*arguments: Any, **named: Any) -> Any:
     """Return a connection, as SQLAlchemy's dialect would make it; when there is none, its thread has ended."""
-    import aiosqlite
+    # Later: who only reads and asks once has no use for the driver.
+    from muster.store.sqlite_connection import Connection
 
-    connection = aiosqlite.connect(*arguments, **named)
+    connection = Connection(*arguments, **named)
     thread = connection._thread
     thread.daemon = True
     try:

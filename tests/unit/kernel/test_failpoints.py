@@ -43,19 +43,19 @@ def calls() -> Iterator[tuple[str, ast.Call, str]]:
                 yield node.func.attr, node, ast.unparse(node.func.value)
 
 
+def units() -> Iterator[ast.Call]:
+    """Yield every call that opens a unit of the store which writes, or carries one out."""
+    for name, call, on in calls():
+        if name in ("write", "carry_out") and on.rpartition(".")[2].lstrip("_") == "store":
+            yield call
+
+
 def test_every_unit_that_writes_names_its_step() -> None:
-    unnamed = [
-        ast.unparse(call)
-        for name, call, on in calls()
-        if name == "write" and on.rpartition(".")[2].lstrip("_") == "store" and not said(call)
-    ]
-    assert unnamed == []
+    assert [ast.unparse(call) for call in units() if not said(call)] == []
 
 
 def test_every_declared_step_is_used_exactly_once_with_both_its_places() -> None:
-    units = Counter(
-        said(call) for name, call, on in calls() if name == "write" and on.rpartition(".")[2].lstrip("_") == "store"
-    )
+    opened = Counter(map(said, units()))
     marks = {
         function: Counter(
             step for name, call, on in calls() if (name, on) == (function, "failpoints") and (step := said(call))
@@ -63,7 +63,7 @@ def test_every_declared_step_is_used_exactly_once_with_both_its_places() -> None
         for function in FUNCTIONS
     }
     assert marks["before_commit"] == marks["after_commit"]
-    assert units + marks["before_commit"] == Counter(dict.fromkeys(failpoints.STEPS, 1))
+    assert opened + marks["before_commit"] == Counter(dict.fromkeys(failpoints.STEPS, 1))
 
 
 def test_every_step_has_two_places() -> None:
@@ -139,6 +139,15 @@ def test_what_it_does_not_know_arms_nothing(text: str, why: str) -> None:
     with pytest.raises(Misconfigured, match=why):
         armed(text)
     assert failpoints.armed() == "sign.after-commit"
+
+
+def test_whether_a_step_is_armed_is_known_by_its_name() -> None:
+    assert not failpoints.is_armed("sign")
+    armed("sign.before-commit=error,revoke.after-commit=error@2")
+    assert failpoints.is_armed("sign")
+    assert failpoints.is_armed("revoke")
+    assert not failpoints.is_armed("renew")
+    assert not failpoints.is_armed("")
 
 
 def test_a_command_refuses_an_unknown_place_before_it_does_anything() -> None:

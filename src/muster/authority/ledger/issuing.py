@@ -4,41 +4,47 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+import json
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from sqlalchemy import bindparam, delete, insert, select, text, update
+from functools import partial
+from typing import Any, NamedTuple
 
 from muster.kernel.errors import Conflict
-from muster.store.engine import Store, Unit
-from muster.store.tables import audit, autosign_tokens, certificates, requests, store_now
+from muster.store.engine import Store
+from muster.store.reading import Dialect, Query
+from muster.store.writing import Change, Writing
 
 _MOST = 64
 # Two numbers name the lock, so that it is none of those that one number names; the first is ours.
-_TURN = text("SELECT pg_advisory_xact_lock(1297437507, k) FROM unnest(CAST(:keys AS int[])) AS k")
-
-_WAITING = (
-    select(requests.c.certname, requests.c.sha256, requests.c.flaw)
-    .where(requests.c.certname.in_(bindparam("names", expanding=True)))
-    .order_by(requests.c.certname)
-    .with_for_update()
+_TURN = Change("SELECT pg_advisory_xact_lock(1297437507, k) FROM unnest(CAST(:keys AS int[])) AS k")
+# The requests are locked, in one order on every member; what is live has no digest.
+_STANDING: Mapping[Dialect, Query] = {
+    "sqlite": Query(
+        "SELECT certname, sha256, flaw FROM requests WHERE certname IN (SELECT value FROM json_each(:names))"
+        " UNION ALL SELECT certname, NULL, NULL FROM certificates"
+        " WHERE certname IN (SELECT value FROM json_each(:names)) AND state = 'live'"
+    ),
+    "postgresql": Query(
+        "SELECT * FROM"
+        " (SELECT certname, sha256, flaw FROM requests WHERE certname = ANY(:names) ORDER BY certname FOR UPDATE) AS waiting"
+        " UNION ALL SELECT certname, NULL, NULL FROM certificates WHERE certname = ANY(:names) AND state = 'live'"
+    ),
+}
+_SERVED = Change("DELETE FROM requests WHERE certname = :certname")
+_CERTIFICATES = Change(
+    "INSERT INTO certificates (serial, certname, pem, not_before, not_after, state, status, issued_by, issued_at) VALUES"
+    " (:serial, :certname, :pem, :not_before, :not_after, :state, :status, :issued_by, {now})"
 )
-_LIVE = select(certificates.c.certname).where(
-    certificates.c.certname.in_(bindparam("names", expanding=True)), certificates.c.state == "live"
+_AUDIT = Change(
+    "INSERT INTO audit (at, event, certname, serial, actor, member) VALUES"
+    " ({now}, :event, :certname, :serial, :actor, :member)"
 )
-_SERVED = delete(requests).where(requests.c.certname.in_(bindparam("names", expanding=True)))
-_CERTIFICATES = insert(certificates).values(issued_at=store_now())
-_AUDIT = insert(audit).values(at=store_now())
-_USED = (
-    update(autosign_tokens)
-    .where(
-        autosign_tokens.c.id == bindparam("token"),
-        autosign_tokens.c.certname == bindparam("name"),
-        autosign_tokens.c.used_at.is_(None),
-        autosign_tokens.c.expires_at > store_now(),
-    )
-    .values(used_at=store_now())
+_USED = Change(
+    "UPDATE autosign_tokens SET used_at = {now}"
+    " WHERE id = :token AND certname = :name AND used_at IS NULL AND expires_at > {now}"
 )
 
 
@@ -62,7 +68,7 @@ class Issue:
     request_sha256: str | None
     own_request_sha256: str | None = None
 
-    def supersedes(self, waiting: Any) -> bool:
+    def supersedes(self, waiting: _Request | None) -> bool:
         """Whether it takes the place of somebody else's request, rather than serving it."""
         own = self.own_request_sha256
         return own is not None and waiting is not None and waiting.flaw is None and waiting.sha256 != own
@@ -83,6 +89,37 @@ class _Waiting:
             self.answer.set_exception(refusal)
 
 
+class _Batch:
+    """What goes into one transaction, chosen when that begins: what came while it waited to begin goes with it.
+
+    Concurrency: chosen in whatever thread carries the transaction out.
+    """
+
+    def __init__(self, queue: deque[_Waiting]) -> None:
+        self._queue = queue
+        self._lock = threading.Lock()
+        self._chosen: list[_Waiting] | None = None
+
+    def chosen(self) -> list[_Waiting]:
+        """Take some of those that wait, in the order of their names, at the first call; nobody else takes them."""
+        with self._lock:
+            if self._chosen is None:
+                self._chosen = self._taken()
+            return self._chosen
+
+    def _taken(self) -> list[_Waiting]:
+        by_name: dict[str, _Waiting] = {}
+        later = []
+        while self._queue and len(by_name) < _MOST:
+            one = self._queue.popleft()
+            # One of a name at a time: the second has to see what became of the first.
+            if by_name.setdefault(one.issue.certname, one) is not one:
+                later.append(one)
+        self._queue.extendleft(reversed(later))
+        # In one order on every member, or two of them could wait for each other's names.
+        return [by_name[name] for name in sorted(by_name)]
+
+
 class Issuing:
     """Writes certificates down.
 
@@ -92,7 +129,7 @@ class Issuing:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._waiting: list[_Waiting] = []
+        self._waiting: deque[_Waiting] = deque()
         self._writing: asyncio.Task[None] | None = None
 
     async def issue(self, one: Issue) -> None:
@@ -111,50 +148,46 @@ class Issuing:
 
     async def _write(self) -> None:
         while self._waiting:
-            # One of a name at a time: the second has to see what became of the first.
-            by_name: dict[str, _Waiting] = {}
-            for one in self._waiting:
-                if len(by_name) < _MOST:
-                    by_name.setdefault(one.issue.certname, one)
-            # In one order on every member, or two of them could wait for each other's names.
-            some = [by_name[name] for name in sorted(by_name)]
-            self._waiting = [w for w in self._waiting if by_name.get(w.issue.certname) is not w]
+            batch = _Batch(self._waiting)
             try:
-                await self._settle(some)
+                await self._settle(batch.chosen)
             except BaseException as e:
-                # boundary: whatever it was, nobody may wait for ever.
-                for one in some:
+                # boundary: whatever it was, nobody may wait for ever. It may have come before anything was chosen.
+                for one in batch.chosen():
                     one.end(e if isinstance(e, Exception) else asyncio.CancelledError())
                 if not isinstance(e, Exception):
                     raise
 
-    async def _settle(self, some: Sequence[_Waiting]) -> None:
+    async def _settle(self, choose: Callable[[], list[_Waiting]]) -> None:
         try:
-            refusals = await self._committed([w.issue for w in some])
+            refusals = await self._committed(choose)
         except Conflict as e:
+            some = choose()
             if len(some) == 1:
                 some[0].end(e)
                 return
             # Another member wrote one of these names meanwhile, and that undid all: each by itself from here.
             for one in some:
-                await self._settle([one])
+                await self._settle(partial(list, (one,)))
             return
-        for one, refusal in zip(some, refusals, strict=True):
+        for one, refusal in zip(choose(), refusals, strict=True):
             one.end(refusal)
 
-    async def _committed(self, some: Sequence[Issue]) -> list[Conflict | None]:
-        async with self._store.write("sign") as uow:
-            waiting = await _waiting(uow, some)
-            refusals = await _judged(uow, some, waiting)
-            told = {i.certname: _told(i, waiting.get(i.certname)) for i in some}
+    async def _committed(self, choose: Callable[[], list[_Waiting]]) -> list[Conflict | None]:
+        async def written(uow: Writing) -> list[Conflict | None]:
+            some = [w.issue for w in choose()]
+            standing = await _standing(uow, [i.certname for i in some])
+            refusals = await _judged(uow, some, standing)
             taken = [i for i, refusal in zip(some, refusals, strict=True) if refusal is None]
             if taken:
-                await uow.connection.execute(_CERTIFICATES, [i.row for i in taken])
-                await uow.connection.execute(_AUDIT, [t for i in taken for t in told[i.certname]])
-        return refusals
+                await uow.change(_CERTIFICATES, [i.row for i in taken])
+                await uow.change(_AUDIT, [t for i in taken for t in _told(i, standing.waiting.get(i.certname))])
+            return refusals
+
+        return await self._store.carry_out("sign", written)
 
 
-async def took_turn(uow: Unit, certnames: Iterable[str]) -> None:
+async def took_turn(uow: Writing, certnames: Iterable[str]) -> None:
     """Return when nobody else submits or issues anything under these names; nobody will until the unit ends.
 
     A request and a certificate stand in different tables: written at the same moment, neither would see the other. SQLite's
@@ -162,41 +195,61 @@ async def took_turn(uow: Unit, certnames: Iterable[str]) -> None:
 
     Concurrency: taken before any row, and after the list's; in one order on every member.
     """
-    if uow.connection.dialect.name != "postgresql":
+    if uow.dialect != "postgresql":
         return
     digests = (hashlib.sha256(name.encode()).digest() for name in certnames)
     # Two names that share a number only wait for each other.
     keys = sorted({int.from_bytes(d[:4], "big", signed=True) for d in digests})
-    await uow.connection.execute(_TURN, {"keys": keys})
+    await uow.change(_TURN, [{"keys": keys}])
 
 
-async def _waiting(uow: Unit, some: Sequence[Issue]) -> dict[str, Any]:
-    """Take the names' turns; return what waits under them."""
-    await took_turn(uow, [i.certname for i in some])
-    names = {"names": [i.certname for i in some]}
-    return {r.certname: r for r in await uow.connection.execute(_WAITING, names)}
+class _Request(NamedTuple):
+    """A request that waits."""
+
+    sha256: str
+    flaw: str | None
 
 
-def _told(one: Issue, waiting: Any) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class _Standing:
+    """What stands under some names."""
+
+    waiting: Mapping[str, _Request]
+    live: frozenset[str]
+
+
+async def _standing(uow: Writing, certnames: Sequence[str]) -> _Standing:
+    """Take the names' turns; return what stands under them."""
+    await took_turn(uow, certnames)
+    names: Any = json.dumps(certnames) if uow.dialect == "sqlite" else list(certnames)
+    found = await uow.rows(_STANDING[uow.dialect], names=names)
+    return _Standing(
+        {r["certname"]: _Request(r["sha256"], r["flaw"]) for r in found if r["sha256"] is not None},
+        frozenset(r["certname"] for r in found if r["sha256"] is None),
+    )
+
+
+def _told(one: Issue, waiting: _Request | None) -> list[dict[str, Any]]:
     """Return the rows of the audit: a request that has to give way is said first."""
     gave_way = {**one.told, "event": "superseded", "serial": None}
     return [gave_way, one.told] if one.supersedes(waiting) else [one.told]
 
 
-async def _judged(uow: Unit, some: Sequence[Issue], waiting: Mapping[str, Any]) -> list[Conflict | None]:
+async def _judged(uow: Writing, some: Sequence[Issue], standing: _Standing) -> list[Conflict | None]:
     """Say for each why it may not be written; remove the requests and use the tokens of the others."""
-    names = {"names": [i.certname for i in some]}
-    live = set((await uow.connection.execute(_LIVE, names)).scalars())
-    refusals = [await _refusal(uow, i, waiting.get(i.certname), i.certname in live) for i in some]
+    waiting = standing.waiting
+    refusals = [await _refusal(uow, i, waiting.get(i.certname), i.certname in standing.live) for i in some]
     served = [
-        i.certname for i, refusal in zip(some, refusals, strict=True) if refusal is None and i.certname in waiting
+        {"certname": i.certname}
+        for i, refusal in zip(some, refusals, strict=True)
+        if refusal is None and i.certname in waiting
     ]
     if served:
-        await uow.connection.execute(_SERVED, {"names": served})
+        await uow.change(_SERVED, served)
     return refusals
 
 
-async def _refusal(uow: Unit, one: Issue, waiting: Any, has_certificate: bool) -> Conflict | None:
+async def _refusal(uow: Writing, one: Issue, waiting: _Request | None, has_certificate: bool) -> Conflict | None:
     if one.request_sha256 is not None:
         if waiting is None or waiting.sha256 != one.request_sha256:
             return Conflict(f"The request of {one.certname} changed while it was signed")
@@ -204,8 +257,6 @@ async def _refusal(uow: Unit, one: Issue, waiting: Any, has_certificate: bool) -
         return Conflict(f"{one.certname} has a certificate request")
     if has_certificate:
         return Conflict(f"{one.certname} has a certificate")
-    if one.token is not None:
-        used = await uow.connection.execute(_USED, {"token": one.token, "name": one.certname})
-        if used.rowcount != 1:
-            return Conflict(f"The token for {one.certname} was used, withdrawn or has expired")
+    if one.token is not None and await uow.changed(_USED, {"token": one.token, "name": one.certname}) != 1:
+        return Conflict(f"The token for {one.certname} was used, withdrawn or has expired")
     return None

@@ -16,6 +16,9 @@ from muster.authority.ledger.entries import Builder, Entry, Outdated, Pending, c
 from muster.authority.ledger.issuing import Issue, Issuing, took_turn
 from muster.authority.ledger.lookup import (
     AUTHORITY,
+    LIVE_PEM,
+    NUMBER,
+    REVOKED,
     Known,
     Published,
     certificate_in,
@@ -103,9 +106,8 @@ class Ledger:
     async def certificate(self, certname: str) -> str | None:
         """Return the live certificate's PEM."""
         refuse_unwritable(certname)
-        async with self._store.read() as uow:
-            query = select(certificates.c.pem).where(_live(certname))
-            return (await uow.connection.execute(query)).scalar_one_or_none()
+        found = await self._store.ask(LIVE_PEM, certname=certname)
+        return str(found[0]["pem"]) if found else None
 
     async def request(self, certname: str) -> Known | None:
         """Return the pending request, None when there is none."""
@@ -316,8 +318,7 @@ class Ledger:
 
     async def is_revoked(self, serial: int) -> bool:
         """Whether a serial is revoked, now and everywhere."""
-        async with self._store.read() as uow:
-            return await _is_revoked(uow, serial_text(serial))
+        return bool(await self._store.ask(REVOKED, serial=serial_text(serial)))
 
     async def published(self) -> Published:
         """Return the lists in force.
@@ -330,12 +331,10 @@ class Ledger:
 
     async def number(self) -> tuple[int, float]:
         """Return the list's number and when it changed: what a member that has it needs to know."""
-        async with self._store.read() as uow:
-            query = select(crls.c.number, crls.c.updated_at).where(crls.c.authority == AUTHORITY)
-            row = (await uow.connection.execute(query)).first()
-        if row is None:
+        found = await self._store.ask(NUMBER, authority=AUTHORITY)
+        if not found:
             raise Misconfigured("The store holds no Puppet CA; muster ca init or muster ca import makes one")
-        return row.number, row.updated_at
+        return found[0]["number"], found[0]["updated_at"]
 
     async def replace_ancestors(self, pem: str, *, expected: str, actor: str) -> None:
         """Replace the ancestors' lists.
@@ -424,5 +423,4 @@ async def _insert_request(uow: Unit, pending: Pending) -> None:
 
 
 async def _is_revoked(uow: Unit, serial: str) -> bool:
-    query = select(revocations.c.serial).where(revocations.c.serial == serial)
-    return (await uow.connection.execute(query)).first() is not None
+    return bool(await uow.rows(REVOKED, serial=serial))

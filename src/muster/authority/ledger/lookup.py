@@ -66,6 +66,10 @@ _CERTIFICATE = Query(
 )
 _REQUEST = Query("SELECT pem, status, flaw FROM requests WHERE certname = :certname")
 
+NUMBER = Query("SELECT number, updated_at FROM crls WHERE authority = :authority")
+LIVE_PEM = Query("SELECT pem FROM certificates WHERE certname = :certname AND state = 'live'")
+REVOKED = Query("SELECT serial FROM revocations WHERE serial = :serial")
+
 
 async def chain_in(uow: Reading) -> str | None:
     """Return the CA's bundle, None when there is no CA yet."""
