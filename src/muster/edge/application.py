@@ -7,6 +7,7 @@ decided before a feature sees it; what a page of another site may not read is wi
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import time
@@ -21,7 +22,7 @@ from muster.edge.authorise import Gate
 from muster.edge.budget import Budget
 from muster.edge.feature import FOREMAN_PREFIXES, Features
 from muster.edge.metrics import EdgeMetrics
-from muster.edge.replies import JSON, TEXT, Header, Reply, error_reply, not_found, reply, text_reply
+from muster.edge.replies import JSON, TEXT, Header, Reply, Streamed, error_reply, not_found, reply, text_reply
 from muster.edge.request import ClientGone, Receive, Request, TooLarge, TooSlow
 from muster.edge.routes import Access, Mount, Route, RouteTable
 from muster.kernel import log
@@ -179,21 +180,10 @@ class Application:
         )
         try:
             answer, route = await self._answered(request, scope)
-            answer = _guarded(request, answer)
-            if request.unread:
-                await request.discard()
-            if len(answer.body) > _PIECE_BYTES:
-                answer = self._afforded(request, answer)
-            start = {"type": "http.response.start", "status": answer.status, "headers": self._headers(request, answer)}
-            await send(start)
-            at = 0
-            # Each piece waits until the client has taken most of those before it.
-            while len(answer.body) - at > _PIECE_BYTES:
-                await send(
-                    {"type": "http.response.body", "body": answer.body[at : at + _PIECE_BYTES], "more_body": True}
-                )
-                at += _PIECE_BYTES
-            await send({"type": "http.response.body", "body": answer.body[at:]})
+            if isinstance(answer, Streamed):
+                await self._stream(request, answer, send, scope["state"]["cut"])
+            else:
+                answer = await self._send(request, answer, send)
         finally:
             request.release()
             log.request_id.reset(token)
@@ -205,7 +195,56 @@ class Application:
             if self._access_log is not None:
                 self._access_log(_ACCESS % (*finished, request.peer.address, rid))
 
-    async def _answered(self, request: Request, scope: Scope) -> tuple[Reply, str]:
+    async def _send(self, request: Request, answer: Reply, send: Send) -> Reply:
+        """Send a reply, or the one there is room for in its place, and return it."""
+        answer = _guarded(request, answer)
+        if request.unread:
+            await request.discard()
+        if len(answer.body) > _PIECE_BYTES:
+            answer = self._afforded(request, answer)
+        headers = self._headers(request, answer.headers)
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        at = 0
+        # Each piece waits until the client has taken most of those before it.
+        while len(answer.body) - at > _PIECE_BYTES:
+            await send({"type": "http.response.body", "body": answer.body[at : at + _PIECE_BYTES], "more_body": True})
+            at += _PIECE_BYTES
+        await send({"type": "http.response.body", "body": answer.body[at:]})
+        return answer
+
+    async def _stream(self, request: Request, answer: Streamed, send: Send, cut: Callable[[], None]) -> None:
+        """Send a body as it comes. A client that goes away ends it at once, an error of its pieces cuts the connection."""
+        me = asyncio.current_task()
+        headers = self._headers(request, answer.headers)
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        waiting = True
+
+        def left(gone: asyncio.Task[None]) -> None:
+            if waiting and me is not None and not gone.cancelled():
+                me.cancel()
+
+        # A client that sends while it is answered is heard of when it is written to.
+        gone = None if request.unread else asyncio.create_task(request.gone(), name="client")
+        if gone is not None:
+            gone.add_done_callback(left)
+        try:
+            async for piece in answer.pieces:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            waiting = False
+            await send({"type": "http.response.body", "body": b""})
+        except asyncio.CancelledError:
+            if gone is None or not gone.done() or me is None or me.uncancel() > 0:
+                raise
+        except MusterError as e:
+            _log.warning(f"A reply was cut: {e} ({request.method} {_shown(request.raw_path.decode('latin-1'))})")
+            cut()
+        finally:
+            waiting = False
+            if gone is not None:
+                gone.cancel()
+            await answer.pieces.aclose()
+
+    async def _answered(self, request: Request, scope: Scope) -> tuple[Reply | Streamed, str]:
         """Return the reply and the route's template for metrics."""
         template = _UNROUTED
         admitted = False
@@ -290,8 +329,7 @@ class Application:
                 return mounted, path[len(prefix) :]
         return self._root or "root", path
 
-    def _headers(self, request: Request, answer: Reply) -> list[Header]:
-        headers = answer.headers
+    def _headers(self, request: Request, headers: list[Header]) -> list[Header]:
         if request.over_tls:
             headers = [*headers, _HSTS]
         if self.draining or request.closing or request.unread:
