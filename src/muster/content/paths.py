@@ -14,7 +14,7 @@ from muster.kernel.errors import Rejected
 from muster.kernel.names import shown
 
 LIMIT_BYTES = 4096
-# What RFC 3986 §3.3 lets stand in a path, and escapes; clients send a few others as they are (§2.2 of none forbids it).
+# What RFC 3986 §3.3 lets stand in a path, escapes, and a few others that clients send as they are.
 _SENT = re.compile(rb"(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@^{}|\[\]\"<>`-]|%[0-9A-Fa-f]{2})*)+\Z")
 # Separators and dots escaped, line ends, and what ends a string elsewhere.
 _AMBIGUOUS = re.compile(rb"%(?:2[Ff]|5[Cc]|2[Ee]|0[0-9A-Fa-f]|1[0-9A-Fa-f]|7[Ff])")
