@@ -333,6 +333,8 @@ async def serve(options: MemberOptions) -> None:
     loop.add_signal_handler(signal.SIGHUP, hung_up.set)
     access_log = AccessLog(options.log_form, options.member)
     async with member_opened(options, access_log=access_log) as process:
+        if process.cluster.content is not None and sys.platform == "linux":
+            _keep_memory()
         signals = [signal.SIGTERM, signal.SIGINT]
         for number in signals:
             loop.add_signal_handler(number, stop.set)
@@ -369,9 +371,22 @@ def _give_memory_back() -> None:
 
     By default its threshold for that grows with the first large buffer that is freed, such as a TLS connection's.
     """
+    _tell_allocator((_M_ARENA_MAX, 2), (_M_MMAP_THRESHOLD, 64 << 10), (_M_TRIM_THRESHOLD, 128 << 10))
+
+
+def _keep_memory() -> None:
+    """Have glibc keep a few megabytes of what streams take and give back all the time.
+
+    Asked of the kernel anew for each piece, and cleared by it, they were three quarters of a large file's CPU time when it
+    was measured.
+    """
+    _tell_allocator((_M_MMAP_THRESHOLD, 1 << 20), (_M_TRIM_THRESHOLD, 8 << 20))
+
+
+def _tell_allocator(*settings: tuple[int, int]) -> None:
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
-        for parameter, value in ((_M_ARENA_MAX, 2), (_M_MMAP_THRESHOLD, 64 << 10), (_M_TRIM_THRESHOLD, 128 << 10)):
+        for parameter, value in settings:
             mallopt(parameter, value)
 
 

@@ -16,7 +16,7 @@ from yarl import URL
 from muster.kernel.errors import MusterError, Unavailable
 from muster.kernel.reasons import spoken
 
-_READ_BYTES = 256 << 10
+_READ_BYTES = 64 << 10
 _RECEIVE_BYTES = 512 << 10
 _REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS"})
 # Connecting is tried once more, because a backend that is restarted is away for as long as that.
