@@ -141,6 +141,9 @@ class Backend:
         except (aiohttp.ClientConnectorError, aiohttp.ServerDisconnectedError):
             raise
         except aiohttp.ClientError as e:
+            if isinstance(e.__cause__, MusterError):
+                # The body's, which the client did not go on with.
+                raise e.__cause__ from None
             raise BadGateway(f"{self.name} gave no answer: {_said(e)}") from e
         given = [(k.decode("latin-1"), v.decode("latin-1")) for k, v in response.raw_headers]
         return Answer(response.status, given, self._pieces(response))

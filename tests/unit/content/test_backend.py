@@ -9,6 +9,7 @@ import pytest
 
 from muster.content import backend
 from muster.content.backend import Backend, BadGateway, GatewayTimeout, Patience
+from muster.edge.request import ClientGone
 from muster.kernel.errors import Unavailable
 
 pytestmark = pytest.mark.anyio
@@ -100,6 +101,24 @@ async def test_what_changes_something_is_asked_once() -> None:
             with pytest.raises(Unavailable, match="the backend hung up before it answered"):
                 await it.ask("POST", "/x", [], more)
     assert calls == 2
+
+
+async def test_a_client_that_ends_within_its_body_is_not_the_backends_fault() -> None:
+    arrived = asyncio.Event()
+
+    async def talk(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"begun")
+        arrived.set()
+        await reader.read()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"begun"
+        await arrived.wait()
+        raise ClientGone("the client closed the connection")
+
+    async with asking(talk) as it:
+        with pytest.raises(ClientGone):
+            await it.ask("POST", "/x", [], body(), 100)
 
 
 async def test_nobody_there_is_a_sentence() -> None:
