@@ -34,8 +34,7 @@ class Backend:
     port: int = 0
     asked: list[tuple[str, str, dict[str, str], bytes]] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
-    broken: bool = False
-    slow: threading.Event = field(default_factory=threading.Event)
+    location: str = ""
     written: int = 0
 
 
@@ -84,7 +83,7 @@ def backend() -> Iterator[Backend]:
                 return
             if path.endswith("/moved"):
                 self.send_response(301)
-                self.send_header("Location", "moved/")
+                self.send_header("Location", it.location or "moved/")
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return
@@ -373,6 +372,34 @@ def test_half_an_answer_is_no_whole_one(site: Site) -> None:
 def test_a_missing_slash_is_the_backends_to_add(site: Site) -> None:
     got = site.ask("/pulp/content/moved")
     assert (got.status, got.headers["location"]) == (301, "moved/")
+
+
+@pytest.mark.parametrize(
+    ("path", "location", "told"),
+    [
+        ("/pulp/repos/moved", "{home}/pulp/content/moved/", "/pulp/repos/moved/"),
+        ("/rhsm/moved", "{home}/rhsm?x", "/rhsm?x"),
+        ("/rhsm/moved", "{home}/users/login", "{home}/users/login"),
+        ("/rhsm/moved", "https://elsewhere.example.com/rhsm", "https://elsewhere.example.com/rhsm"),
+    ],
+)
+def test_a_place_of_the_backend_is_told_as_one_of_ours(site: Site, path: str, location: str, told: str) -> None:
+    home = f"http://127.0.0.1:{site.backend.port}"
+    site.backend.location = location.format(home=home)
+    try:
+        assert site.ask(path).headers["location"] == told.format(home=home)
+    finally:
+        site.backend.location = ""
+
+
+def test_content_fills_no_log_that_foreman_reads_and_is_counted_by_place(site: Site) -> None:
+    site.member.access_lines.clear()
+    site.ask(PRIMARY_PATH)
+    logs = site.member.ask("GET", "/logs/").text
+    assert PRIMARY_NAME not in logs
+    assert any(PRIMARY_NAME in line for line in site.member.access_lines)
+    metrics = site.member.ask("GET", "/metrics").text
+    assert 'route="/pulp/content",status="200"' in metrics
 
 
 @pytest.mark.parametrize("method", ["TRACE", "CONNECT", "PROPFIND"])

@@ -20,4 +20,4 @@ def _mount(place: Place) -> Mount:
     async def below(content: Content, request: Request) -> Reply | Streamed:
         return await content.answer(place, request)
 
-    return Mount(place.prefix, (), unrouted=below)
+    return Mount(place.prefix, (), unrouted=below, busy=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from urllib.parse import quote
 
@@ -50,8 +50,10 @@ def asked(
         and name not in _ASKED_ANEW
         and not _STATEMENTS.match(name.replace(b"_", b"-"))
     ]
-    # Passed on as it is: what is packed stays packed, and validators are of the bytes as they are kept.
-    out.append(("Accept-Encoding", next((v.decode("latin-1") for n, v in sent if n == b"accept-encoding"), "identity")))
+    # Of content the bytes as they are kept: validators are theirs, and packages are packed.
+    packed = "identity" if backend == "content" else None
+    wanted = (v.decode("latin-1") for n, v in sent if n == b"accept-encoding")
+    out.append(("Accept-Encoding", packed or next(wanted, "identity")))
     out += [("X-Forwarded-For", address), ("X-Forwarded-Proto", scheme), ("X-Forwarded-Host", host)]
     if certificate is not None:
         if backend in ("content", "api"):
@@ -61,9 +63,13 @@ def asked(
     return out
 
 
-def answered(got: Mapping[str, str] | Iterable[tuple[str, str]], *, keeps_validators: bool) -> list[Header]:
-    """Return the headers for the client, without those of one connection; its validators only where they are everybody's."""
-    pairs = list(got.items() if isinstance(got, Mapping) else got)
+def answered(
+    pairs: Sequence[tuple[str, str]], *, keeps_validators: bool, moved: Callable[[str], str] = lambda location: location
+) -> list[Header]:
+    """Return the headers for the client, without those of one connection; its validators only where they are everybody's.
+
+    ``moved`` turns a ``Location`` as the backend knows it into one the client can go to.
+    """
     named = {w.strip().lower() for n, v in pairs if n.lower() == "connection" for w in v.split(",")}
     out: list[Header] = []
     for name, value in pairs:
@@ -73,7 +79,7 @@ def answered(got: Mapping[str, str] | Iterable[tuple[str, str]], *, keeps_valida
             continue
         if not keeps_validators and raw in _OF_ONE_BACKEND:
             continue
-        out.append((raw, value.encode("latin-1", "replace")))
+        out.append((raw, (moved(value) if lower == "location" else value).encode("latin-1", "replace")))
     return out
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -78,11 +78,11 @@ class Content:
         if user:
             sent.append(("Remote-User", user))
         if place.backend == "content" and request.method in _READING:
-            return await self._content(to, path, request, sent)
+            return await self._content(to, place, path, request, sent)
         length = request.headers.get(b"content-length")
         body = request.pieces() if request.unread else None
         got = await to.ask(request.method, path, sent, body, int(length) if body and length else None)
-        return _passed(got, headers.answered(got.headers, keeps_validators=True))
+        return _passed(got, headers.answered(got.headers, keeps_validators=True, moved=_moved(to, place)))
 
     async def _user(self, place: Place, request: Request) -> str:
         """Return as whom the backend shall take the caller, empty: as itself."""
@@ -97,7 +97,9 @@ class Content:
             return "admin"
         return ""
 
-    async def _content(self, to: Backend, path: str, request: Request, sent: list[tuple[str, str]]) -> Reply | Streamed:
+    async def _content(
+        self, to: Backend, place: Place, path: str, request: Request, sent: list[tuple[str, str]]
+    ) -> Reply | Streamed:
         """Answer a reading call whose validators are ours, whatever the backend has."""
         digest = validators.named(path)
         asks_range = request.header(b"range") is not None
@@ -110,7 +112,7 @@ class Content:
         try:
             if got.status == 200 and is_small:
                 return await _small(got, request)
-            passed = headers.answered(got.headers, keeps_validators=False)
+            passed = headers.answered(got.headers, keeps_validators=False, moved=_moved(to, place))
             if digest is not None and got.status in (200, 206):
                 passed.append((b"etag", digest.tag.encode()))
                 field = request.header(b"if-none-match")
@@ -121,6 +123,18 @@ class Content:
             await got.pieces.aclose()
             raise
         return _passed(got, passed)
+
+
+def _moved(to: Backend, place: Place) -> Callable[[str], str]:
+    """Return what makes a path of a location at the backend itself, under the place's prefix."""
+    home = to.url + place.to
+
+    def moved(location: str) -> str:
+        rest = location.removeprefix(home)
+        is_there = rest != location and (not rest or rest[0] in "/?")
+        return place.prefix + rest if is_there else location
+
+    return moved
 
 
 def _passed(got: Answer, passed: list[Header]) -> Streamed:

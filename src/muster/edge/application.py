@@ -136,6 +136,7 @@ class Application:
     def mount(self, mounts: Iterable[Mounted]) -> None:
         """Replace all mounts at once."""
         mounts = list(mounts)
+        self._busy = bool(mounts) and all(m.mount.busy for m in mounts)
         by_prefix: dict[str, Mounted | str] = dict(FOREMAN_PREFIXES) if self._foreman else {}
         self._root = None
         for mounted in mounts:
@@ -166,7 +167,7 @@ class Application:
         token = log.request_id.set(rid)
         path: str = scope["path"]
         shown = None if path == "/metrics" or path.startswith(_QUIET_PREFIXES) else _shown(path)
-        if shown is not None:
+        if shown is not None and not self._busy:
             self._rings.add_unworded(time.time(), "INFO", _STARTED, (scope["method"], shown), rid[:8])
         request = Request(
             scope,
@@ -191,7 +192,8 @@ class Application:
         self._metrics.observe(request.method if route is not _UNROUTED else "(any)", route, answer.status, seconds)
         if shown is not None:
             finished = (request.method, shown, answer.status, seconds * 1000)
-            self._rings.add_unworded(time.time(), "INFO", _FINISHED, finished, rid[:8])
+            if not self._busy:
+                self._rings.add_unworded(time.time(), "INFO", _FINISHED, finished, rid[:8])
             if self._access_log is not None:
                 self._access_log(_ACCESS % (*finished, request.peer.address, rid))
 
@@ -269,6 +271,8 @@ class Application:
                 admitted = True
             if found is None:
                 if mounted.mount.unrouted is not None:
+                    if mounted.mount.busy:
+                        template = mounted.mount.prefix
                     return await mounted.mount.unrouted(mounted.service, request), template
                 return not_found(), template
             route, arguments = found

@@ -64,6 +64,8 @@ class Mount:
     routes: tuple[Route, ...]
     unrouted: Below | None = None
     """Answers, and admits, what no route does; for a protocol with rules of its own. None: 404."""
+    busy: bool = False
+    """Calls are so many that they would push everything else out of the log that Foreman reads; the access log has them."""
 
     @property
     def access(self) -> Access:

@@ -38,9 +38,17 @@ def test_what_states_who_somebody_is_goes_no_further(name: bytes) -> None:
 
 def test_what_a_call_says_goes_on() -> None:
     sent = {b"authorization": b"Basic eDp5", b"accept": b"*/*", b"content-type": b"application/json", b"cookie": b"a=b",
-            b"user-agent": b"libdnf", b"accept-encoding": b"gzip", b"x-correlation-id": b"7"}  # fmt: skip
+            b"user-agent": b"libdnf", b"x-correlation-id": b"7"}  # fmt: skip
     got = asked(*sent.items())
     assert all(got[k.decode()] == v.decode() for k, v in sent.items())
+
+
+def test_content_is_asked_for_as_it_is_kept() -> None:
+    packed = (b"accept-encoding", b"gzip")
+    assert (asked(packed)["accept-encoding"], asked(packed, backend="foreman")["accept-encoding"]) == (
+        "identity",
+        "gzip",
+    )
 
 
 def test_what_belongs_to_one_connection_stays_there() -> None:
