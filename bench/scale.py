@@ -11,6 +11,7 @@ import contextlib
 import os
 import re
 import signal
+import ssl
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -28,8 +29,9 @@ from muster.balancer.haproxy.render import RuntimePaths, rendered
 from muster.balancer.haproxy.sockets import RuntimeSocket, ServerState
 from muster.balancer.haproxy.supervisor import Supervisor
 from muster.balancer.haproxy.version import HAProxyVersion
+from muster.balancer.model import READY
 from muster.balancer.profiles import SEED
-from muster.balancer.watch import Watch, is_needed, watched
+from muster.balancer.watch import Watch, Watched, is_needed, watched
 from muster.cli.demo.bind import free_port
 from muster.cli.local.plan import Plan
 from muster.cli.status import collected
@@ -40,6 +42,7 @@ from muster.kernel.errors import MusterError, Unavailable
 from muster.kernel.files import write_atomically
 from muster.kernel.process import run
 from muster.kernel.secrets import Secret
+from muster.pki.bundles import paths as bundle_paths
 from muster.pki.context import Credentials
 from muster.store.engine import opened
 
@@ -274,11 +277,26 @@ async def _watching(one: Cluster) -> AsyncIterator[None]:
     """Watch the members where ``muster balance`` would."""
     balancing, watch = modelled(one.file), Watch(RuntimeSocket(one.paths.runtime_socket))
     members = watched(balancing, one.file.balancer(None)) if is_needed(balancing) else ()
-    await watch.follow(members, Credentials(one.paths.ca, one.paths.check), None)
+    bundle = bundle_paths(one.plan.pki, "member", one.plan.names[0])
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(bundle.certificate, bundle.key)
+    # Where every member is silent the watch blames nobody, and all of these hang at once. This one goes on.
+    server = await asyncio.start_server(_ready, "127.0.0.1", 0, ssl=context)
+    url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    other = Watched("other", str(one.file.address), url, READY, False, False, None, ())
+    await watch.follow((*members, other) if members else (), Credentials(one.paths.ca, one.paths.check), None)
     try:
         yield
     finally:
         await watch.close()
+        server.close()
+
+
+async def _ready(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+        while await reader.readuntil(b"\r\n\r\n"):
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+    writer.close()
 
 
 async def _found_s(one: Cluster, server: processes.Running) -> float:

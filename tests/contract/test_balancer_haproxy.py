@@ -249,6 +249,25 @@ async def test_a_member_that_hangs_is_found_by_the_watch_and_let_in_by_haproxys_
         assert sum(path.endswith("=smartproxy") for path in asked) > before
 
 
+async def test_what_the_watch_told_outlives_a_reload_and_maintenance_outlives_what_it_tells(
+    executable: Path, tmp_path: Path, pki: Pki
+) -> None:
+    async with watching(executable, tmp_path, pki, 600) as it:
+        first, second = it.members
+        first.hangs = True
+        await it.until(lambda s: s["proxy01.test"].status.startswith("DOWN"))
+        await it.engine.apply(it.text + "# changed\n")
+        assert {n: s.status for n, s in (await it.states()).items()} == {"proxy01.test": "DOWN", "proxy02.test": "UP"}
+        await it.engine.runtime.maint("smartproxy", "proxy02.test")
+        second.services = {"smartproxy": "unready"}
+        before = len(second.asked)
+        await eventually_true(lambda: len(second.asked) > before + 3)
+        assert (await it.states())["proxy02.test"].status == "MAINT"
+        # Anew it is thought of by HAProxy's own checks alone.
+        await it.engine.runtime.ready("smartproxy", "proxy02.test")
+        assert (await it.states())["proxy02.test"].status.startswith("UP")
+
+
 async def test_when_every_check_fails_everybody_serves(executable: Path, tmp_path: Path, pki: Pki) -> None:
     async with site(executable, tmp_path, pki) as it:
         for one in it.members:

@@ -22,13 +22,13 @@ from muster.balancer.haproxy.render import RuntimePaths, rendered
 from muster.balancer.haproxy.sockets import RuntimeSocket
 from muster.balancer.model import Balancing
 from muster.balancer.steering import Steering, note_refusal
-from muster.balancer.watch import Watch, is_needed, watched
+from muster.balancer.watch import Watch, Watched, is_needed, watched
 from muster.cluster.file import Balancer, ClusterFile
 from muster.cluster.life import Life, Lives, lives_in
 from muster.cluster.observations import Observation, told
 from muster.cluster.steward import Steward
 from muster.kernel import log
-from muster.kernel.errors import Conflict, Misconfigured, MusterError, Unavailable
+from muster.kernel.errors import Conflict, MusterError, Unavailable
 from muster.kernel.files import fingerprint, make_directory, read_bounded, write_atomically
 from muster.pki.context import Credentials
 from muster.store.engine import Store
@@ -178,6 +178,9 @@ class BalancerProcess:
     _lives: dict[str, Life] | None = None
     _known: tuple[object, ...] = ()
     _removed: frozenset[str] = frozenset()
+    # Of those, who is not in the configuration in force.
+    _left_out: frozenset[str] = frozenset()
+    _modelled: tuple[ClusterFile, frozenset[str], Balancing, tuple[Watched, ...]] | None = None
     _refused: _Refused | None = None
     _store_beat: asyncio.Task[None] | None = None
     _following: asyncio.Task[None] | None = None
@@ -188,7 +191,7 @@ class BalancerProcess:
     def __post_init__(self) -> None:
         self.which = self.cluster.balancer(self.options.name)
         self.steering = Steering(self.options.run)
-        self.watch = Watch(RuntimeSocket(self.paths.runtime_socket))
+        self.watch = Watch(RuntimeSocket(self.paths.runtime_socket), lambda: self.engine.is_changing)
         self.steward = Steward(self.store, f"balancer {self.which.name} {os.getpid()}.{time.time_ns()}")
 
     async def open(self, refused: str = "") -> None:
@@ -208,6 +211,7 @@ class BalancerProcess:
         self._removed = self._gone()
         try:
             await self.engine.apply(self._rendered(self.cluster, self.which))
+            self._left_out = self._removed
             if not refused:
                 self._remember_file()
         except MusterError as e:
@@ -273,13 +277,11 @@ class BalancerProcess:
 
     async def _watch(self) -> None:
         """Have members watched where HAProxy alone would find too late that one hangs."""
-        balancing = self._balancing()
-        members = watched(balancing, self.which) if is_needed(balancing) else ()
         shown = Credentials(self.paths.ca, self.paths.check, None, self.cluster.foreman.ca_file)
         try:
-            await self.watch.follow(members, shown, self._files_on_disk()[1:])
-        except Misconfigured as e:
-            _log.debug("Members are not watched", why=str(e))
+            await self.watch.follow(self._in_force()[1], shown, self._files_on_disk()[1:])
+        except MusterError as e:
+            _log.debug("Members are not watched anew", why=str(e))
 
     async def _steered(self) -> Observation:
         versions = {name: life.version for name, life in (self._lives or {}).items()}
@@ -292,7 +294,7 @@ class BalancerProcess:
         self.steering.gate(self.engine.newcomers())
         try:
             self._seen = await self.steering.beat(
-                self.which.name, self._balancing(), self._lives, engine=f"HAProxy {self.engine.version}",
+                self.which.name, self._in_force()[0], self._lives, engine=f"HAProxy {self.engine.version}",
                 generation=self.engine.generation or "", trouble=self._trouble(),
                 totals=self.journal.totals,
             )  # fmt: skip
@@ -328,7 +330,7 @@ class BalancerProcess:
             cluster = loaded(self.options.cluster_file)
             which = cluster.balancer(self.options.name)
             await self.engine.apply(self._rendered(cluster, which), anew=anew)
-            self.cluster, self.which = cluster, which
+            self.cluster, self.which, self._left_out = cluster, which, gone
             self._remember_file()
         except MusterError as e:
             wait_s = _FIRST_WAIT_S if changed or refused is None else min(2 * refused.wait_s, _LONGEST_WAIT_S)
@@ -362,8 +364,14 @@ class BalancerProcess:
             if self._files_on_disk() == self._known:
                 write_atomically(self.options.run / _ACCEPTED, text, mode=0o600)
 
-    def _balancing(self) -> Balancing:
-        return modelled(self.cluster.without(self._removed))
+    def _in_force(self) -> tuple[Balancing, tuple[Watched, ...]]:
+        """Return the model in force and whom to watch, made anew only when it changes: a large one takes milliseconds."""
+        known = self._modelled
+        if known is None or known[0] is not self.cluster or known[1] != self._left_out:
+            balancing = modelled(self.cluster.without(self._left_out))
+            members = watched(balancing, self.which) if is_needed(balancing) else ()
+            known = self._modelled = (self.cluster, self._left_out, balancing, members)
+        return known[2], known[3]
 
     def _rendered(self, cluster: ClusterFile, which: Balancer) -> str:
         self._join_issuers(cluster)

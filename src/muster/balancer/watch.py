@@ -11,22 +11,27 @@ everything by themselves, later.
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import math
+import socket
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
+from urllib.parse import urlsplit
 
 from muster.balancer.haproxy.render import checked_at, source_of
 from muster.balancer.haproxy.sockets import RuntimeSocket
 from muster.balancer.model import READY, SLOWEST_ALONE_S, Balancing
+from muster.balancer.words import ip
 from muster.cluster.file import Balancer
 from muster.foreman import questions
 from muster.foreman.answers import Answer
 from muster.foreman.questions import Questions
 from muster.kernel.clock import Clock, SystemClock, system_chance
 from muster.kernel.errors import Misconfigured, MusterError, Unavailable
-from muster.kernel.log import logger
+from muster.kernel.log import Seldom, and_more, logger
 from muster.kernel.names import in_url
 from muster.pki.context import Credentials
 
@@ -39,6 +44,12 @@ _TIMEOUT_S = 1.0
 _FALL = 2
 # Longer than a question can take only when this process itself was held up.
 _STALL_S = 0.5
+# For a day of flapping: some hundred lines for each member.
+_LINES, _LINES_WITHIN_S = 3, 600.0
+# What this host lacks, and no member has to do with.
+_OURS = frozenset(
+    (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL, errno.EACCES, errno.EPERM)
+)
 # A balancer's own question in the PROXY protocol: version 2, LOCAL, no addresses. Source: its specification, section 2.2.
 LOCAL = b"\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00"
 
@@ -145,14 +156,23 @@ def judged(
 
 
 class Watch:
-    """Asks members and tells HAProxy. Concurrency: :meth:`follow` and :meth:`close` by one task."""
+    """Asks members and tells HAProxy. Concurrency: :meth:`follow` and :meth:`close` by one task.
 
-    def __init__(self, runtime: RuntimeSocket, clock: Clock | None = None) -> None:
+    ``is_changing`` says whether one worker is about to follow another, so that what is said to either may be lost.
+    """
+
+    def __init__(
+        self, runtime: RuntimeSocket, is_changing: Callable[[], bool] = lambda: False, *, clock: Clock | None = None
+    ) -> None:
         self._runtime = runtime
+        self._is_changing = is_changing
+        self._seldom = Seldom(_LINES, _LINES_WITHIN_S)
         self._clock = clock or SystemClock()
         self._turn = asyncio.Lock()
         self._tasks: dict[Watched, asyncio.Task[None]] = {}
         self._files: object = None
+        # When the latest of the questions that got an answer was asked.
+        self._answered_at = -math.inf
 
     async def follow(self, members: tuple[Watched, ...], credentials: Credentials, files: object) -> None:
         """Watch these members from now on; ``files`` differs when what ``credentials`` names has changed.
@@ -185,19 +205,30 @@ class Watch:
         async with asking as proxy:
             # Not all at the same moment.
             await asyncio.sleep(system_chance().uniform(0, _EVERY_S))
+            asked_at = -math.inf
             while True:
                 doubts = any(0 < t.failures < _FALL for t in thoughts.values())
                 await asyncio.sleep(_DOUBTING_S if doubts else _EVERY_S)
+                # Whether anybody answered since this member was asked before.
+                is_heard = self._answered_at >= asked_at
+                asked_at = self._clock.monotonic()
                 try:
                     heard = await _heard(proxy, member, self._clock)
                     if heard is None:
                         continue
-                    after, told = judged(thoughts, heard[0])
+                    states, why = heard
+                    if states is not None:
+                        self._answered_at = max(self._answered_at, asked_at)
+                    after, told = judged(thoughts, states)
+                    if states is None and told and not is_heard and len(self._tasks) > 1:
+                        # Where all are silent this host is the likelier cause, and HAProxy's own checks say what is so.
+                        continue
                     # What HAProxy could not be told is thought anew with the next answer.
-                    if await self._is_told(member, told, heard[1]):
+                    if await self._is_told(member, told, why):
                         thoughts = after
                 except Exception:  # noqa: BLE001 - boundary: one member's watch with a bug must not end for good
-                    _log.exception("Watching a member broke", member=member.name)
+                    if (held := self._seldom.held_back(("broke", member.name))) is not None:
+                        _log.exception(f"Watching a member broke{and_more(held)}", member=member.name)
 
     async def _is_told(self, member: Watched, told: Mapping[str, Order], why: str) -> bool:
         if not told:
@@ -205,13 +236,24 @@ class Watch:
         places = dict(member.services)
         try:
             async with self._turn:
+                if self._is_changing():
+                    return False
                 await self._runtime.health({(places[s], member.name): order for s, order in told.items()})
         except Unavailable as e:
             _log.debug("HAProxy was not told about a member", member=member.name, why=str(e))
             return False
-        _log.warning(
-            "HAProxy is told before its checks find it", member=member.name, services=", ".join(sorted(told)), why=why
-        )
+        if self._is_changing():
+            # The worker that heard it may be the old one, and the new one may have begun without it.
+            return False
+        if (held := self._seldom.held_back(("told", member.name))) is not None:
+            # That a member drains is what somebody wanted.
+            say = _log.warning if "down" in told.values() else _log.info
+            say(
+                f"HAProxy is told before its checks find it{and_more(held)}",
+                member=member.name,
+                services=", ".join(sorted(told)),
+                why=why,
+            )
         return True
 
 
@@ -225,17 +267,35 @@ async def _heard(proxy: Questions, member: Watched, clock: Clock) -> tuple[Mappi
         _log.debug("A watched member was not believed", member=member.name, why=str(e))
         return None
     except MusterError as e:
-        if clock.monotonic() - begun > _TIMEOUT_S + _STALL_S:
+        if clock.monotonic() - begun > _TIMEOUT_S + _STALL_S or _is_ours(e) or not await _is_resolved(member):
             return None
         return None, str(e)
     states = said(answer, member)
     return states, f"it says {', '.join(sorted(set(states.values())))}"
 
 
+def _is_ours(error: MusterError) -> bool:
+    cause = error.__cause__
+    return isinstance(cause, socket.gaierror) or (isinstance(cause, OSError) and cause.errno in _OURS)
+
+
+async def _is_resolved(member: Watched) -> bool:
+    """Whether the member's address, where it is a name, is known now; HAProxy keeps the one it knew."""
+    host = urlsplit(member.url).hostname
+    if host is None or ip(host) is not None:
+        return True
+    try:
+        async with asyncio.timeout(_TIMEOUT_S):
+            await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError:
+        return False
+    return True
+
+
 def _told(body: str) -> dict[str, State]:
     try:
         content = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     services = content.get("services") if isinstance(content, dict) else None
     return dict(_states(services)) if isinstance(services, dict) else {}

@@ -35,7 +35,7 @@ class Answer:
         """
         try:
             return json.loads(self.text)
-        except ValueError as e:
+        except (ValueError, RecursionError) as e:
             raise Unavailable(f"the answer is not JSON: {shown(self.text)}") from e
 
     def accepted(self, url: str, method: str, path: str) -> Answer:

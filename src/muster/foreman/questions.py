@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -23,6 +24,7 @@ _HEAD_LIMIT_BYTES = 64 << 10
 _BODY_LIMIT_BYTES = 4 << 20
 _END_OF_HEAD = b"\r\n\r\n"
 _LONGEST_SIZE_LINE = 18
+_STATUS = re.compile(r"[1-9][0-9]{2}\Z")
 _CLOSE_S = 1.0
 
 
@@ -66,7 +68,7 @@ class Questions:
             raise Rejected(f"{shown(path)} is no path")
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await self._asked(path, target)
+                answer, stays = await self._asked(path, target)
         except TimeoutError as e:
             self._drop()
             if e.errno is not None:
@@ -81,6 +83,10 @@ class Questions:
         except BaseException:
             self._drop()
             raise
+        if not stays:
+            # In a time of its own: the answer is there, whether or not the other end takes part in the farewell.
+            await self.close()
+        return answer
 
     async def call(self, path: str) -> Answer:
         """As :meth:`ask`, and turn every refusal into the error it stands for, with the other proxy's words."""
@@ -91,9 +97,12 @@ class Questions:
         if streams is None:
             return
         streams[1].close()
-        with contextlib.suppress(OSError, TimeoutError):
-            async with asyncio.timeout(_CLOSE_S):
-                await streams[1].wait_closed()
+        try:
+            with contextlib.suppress(OSError, TimeoutError):
+                async with asyncio.timeout(_CLOSE_S):
+                    await streams[1].wait_closed()
+        finally:
+            streams[1].transport.abort()
 
     def _drop(self) -> None:
         """End the connection without a farewell, in which a proxy that hangs would not take part."""
@@ -101,7 +110,8 @@ class Questions:
         if streams is not None:
             streams[1].transport.abort()
 
-    async def _asked(self, path: str, target: str) -> Answer:
+    async def _asked(self, path: str, target: str) -> tuple[Answer, bool]:
+        """Return the answer, and whether the connection stays."""
         is_kept = self._streams is not None
         try:
             return await self._exchanged(path, target)
@@ -116,21 +126,16 @@ class Questions:
         except (asyncio.IncompleteReadError, ConnectionError) as e:
             raise _cut(e, target) from e
 
-    async def _exchanged(self, path: str, target: str) -> Answer:
+    async def _exchanged(self, path: str, target: str) -> tuple[Answer, bool]:
         reader, writer = await self._connected()
         # Bodies are read as they come: nothing here unpacks them.
         asked = f"GET {path} HTTP/1.1\r\nHost: {self._named}\r\nAccept: application/json\r\n"
         writer.write(f"{asked}Accept-Encoding: identity\r\n\r\n".encode())
         await writer.drain()
-        try:
-            head = await reader.readuntil(_END_OF_HEAD)
-        except asyncio.LimitOverrunError as e:
-            raise Unavailable(f"{target} was answered with too long a head") from e
-        status, headers, stays = _headed(head, target)
+        status, headers, stays = await _head(reader, target)
         body = b"" if status in (204, 304) else await _body(reader, headers, target)
-        if not stays or ("content-length" not in headers and "transfer-encoding" not in headers):
-            await self.close()
-        return Answer(status, body.decode("utf-8", "replace"), headers.get("etag"))
+        is_framed = "content-length" in headers or "transfer-encoding" in headers
+        return Answer(status, body.decode("utf-8", "replace"), headers.get("etag")), stays and is_framed
 
     async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if self._streams is None:
@@ -185,11 +190,23 @@ def _cut(error: asyncio.IncompleteReadError | ConnectionError, target: str) -> U
     return Unavailable(f"{target} failed: {why}")
 
 
-def _headed(head: bytes, target: str) -> tuple[int, dict[str, str], bool]:
+async def _head(reader: asyncio.StreamReader, target: str) -> tuple[int, dict[str, str], bool]:
     """Return status, headers in lower case, and whether the connection stays."""
+    while True:
+        try:
+            head = await reader.readuntil(_END_OF_HEAD)
+        except asyncio.LimitOverrunError as e:
+            raise Unavailable(f"{target} was answered with too long a head") from e
+        found = _headed(head, target)
+        # What comes first says only that there will be an answer.
+        if not 100 <= found[0] < 200:
+            return found
+
+
+def _headed(head: bytes, target: str) -> tuple[int, dict[str, str], bool]:
     first, *lines = head.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
     version, _, rest = first.partition(" ")
-    if version not in ("HTTP/1.1", "HTTP/1.0") or not rest[:3].isdigit() or rest[3:4] not in ("", " "):
+    if version not in ("HTTP/1.1", "HTTP/1.0") or not _STATUS.match(rest[:3]) or rest[3:4] not in ("", " "):
         raise Unavailable(f"{target} was answered with no HTTP: {shown(first)}")
     headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     stays = headers.get("connection", "" if version == "HTTP/1.1" else "close").lower() != "close"
@@ -212,16 +229,23 @@ async def _body(reader: asyncio.StreamReader, headers: Mapping[str, str], target
 async def _chunks(reader: asyncio.StreamReader, target: str) -> bytes:
     out = bytearray()
     while True:
-        line = (await reader.readuntil(b"\r\n"))[:-2].split(b";")[0].decode("latin-1").strip()
+        line = (await _line(reader, target))[:-2].split(b";")[0].decode("latin-1").strip()
         size = _size(line, 16, target)
         _refuse_too_much(len(out) + size, target)
         if size == 0:
             # Fields may follow; the last line is empty.
-            while await reader.readuntil(b"\r\n") != b"\r\n":
+            while await _line(reader, target) != b"\r\n":
                 pass
             return bytes(out)
         out += await reader.readexactly(size)
         await reader.readexactly(2)
+
+
+async def _line(reader: asyncio.StreamReader, target: str) -> bytes:
+    try:
+        return await reader.readuntil(b"\r\n")
+    except asyncio.LimitOverrunError as e:
+        raise Unavailable(f"{target} was answered with too long a line") from e
 
 
 def _size(text: str, base: int, target: str) -> int:

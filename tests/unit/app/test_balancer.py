@@ -29,6 +29,7 @@ from muster.balancer.haproxy.version import HAProxyVersion
 from muster.balancer.steering import noted_refusal
 from muster.cluster import checks as cluster_room
 from muster.cluster.file import ClusterFile
+from muster.cluster.life import Life
 from muster.cluster.observations import Observation
 from muster.doctor.examine import examined
 from muster.kernel.errors import Conflict, Misconfigured, MusterError, Rejected, Unavailable
@@ -395,3 +396,22 @@ async def test_a_second_balancer_and_one_of_no_such_name_leave_the_first_one_s_h
     # Whoever ended holds nothing.
     with pytest.raises(Rejected, match="would be ended now"):
         await app.balance(options)
+
+
+async def test_a_cluster_that_lost_its_only_signer_does_not_end_the_balancer(
+    process: BalancerProcess, engine: Engine
+) -> None:
+    # As after muster remove --force: what is left cannot be balanced, and what was in force stays.
+    content = yaml.safe_load(process.options.cluster_file.read_text())
+    content["members"].append({"id": 2, "name": "proxy02.example.com", "address": "127.0.0.12"})
+    content["services"] = {}
+    content["signer"] = "proxy02.example.com"
+    process.options.cluster_file.write_text(yaml.safe_dump(content))
+    await process.beat()
+    assert process.cluster.signer == "proxy02.example.com"
+    process._lives = {"proxy02.example.com": Life("removed")}
+    await process.beat()
+    await process.beat()
+    assert process._refused is not None
+    # Who is out is told so by the configuration in force, in which all of them are.
+    assert len(process._in_force()[0].services[0].servers) == 2

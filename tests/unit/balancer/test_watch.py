@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
-from collections.abc import Mapping, Sequence
+import socket
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise, product
 
@@ -126,6 +128,7 @@ def whole(status: int, services: Mapping[str, object] | None = None) -> Answer:
         (Answer(200, "[1]"), {}),
         (Answer(200, '{"services": [1]}'), {}),
         (Answer(200, '{"services": {"https": 1}}'), {}),
+        (Answer(200, "[" * 2000), {}),
     ],
 )
 def test_what_an_answer_means_for_each_service(answer: Answer, meant: Mapping[str, State]) -> None:
@@ -220,8 +223,17 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "_DOUBTING_S", 0.001)
 
 
-async def watching(monkeypatch: pytest.MonkeyPatch, proxy: Proxy, telling: Telling, clock: Clock | None = None) -> None:
-    """Watch the proxy until it was told about."""
+async def watching(
+    monkeypatch: pytest.MonkeyPatch,
+    proxy: Proxy,
+    telling: Telling,
+    clock: Clock | None = None,
+    *,
+    host: str = "10.0.0.2",
+    is_changing: Callable[[], bool] = lambda: False,
+    times: int = 1,
+) -> None:
+    """Watch the proxy until HAProxy was told about it so many times."""
 
     class Opened:
         async def __aenter__(self) -> Proxy:
@@ -235,12 +247,12 @@ async def watching(monkeypatch: pytest.MonkeyPatch, proxy: Proxy, telling: Telli
         rubys = ours
 
     monkeypatch.setattr(questions, "opened", lambda *_a, **_k: Opened())
-    it = watch.Watch(telling, clock)  # type: ignore[arg-type]
-    one = replace(OURS, services=(("https", "https_ready_probe"),))
+    it = watch.Watch(telling, is_changing, clock=clock)  # type: ignore[arg-type]
+    one = replace(OURS, url=f"https://{host}:9090", services=(("https", "https_ready_probe"),))
     await it.follow((one,), Shown(), 1)  # type: ignore[arg-type]
     try:
         async with asyncio.timeout(10):
-            while not telling.told:
+            while len(telling.told) < times:
                 await asyncio.sleep(0.001)
     finally:
         await it.close()
@@ -283,3 +295,126 @@ async def test_who_was_held_up_itself_blames_nobody(quick: None, monkeypatch: py
     silent = [Unavailable("no answer in time")] * 4
     await watching(monkeypatch, Proxy(*silent, Answer(404, "")), telling, Jumping())
     assert telling.told == [{("https_ready_probe", "proxy02.test"): "stopping"}]
+
+
+def because(cause: OSError | None) -> Unavailable:
+    error = Unavailable("GET it failed")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "cause",
+    [
+        OSError(errno.EMFILE, "Too many open files"),
+        OSError(errno.ENFILE, "Too many open files in system"),
+        OSError(errno.ENOBUFS, "No buffer space available"),
+        OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address"),
+        OSError(errno.EPERM, "Operation not permitted"),
+        socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"),
+    ],
+    ids=str,
+)
+async def test_what_this_host_lacks_is_no_members_fault(
+    quick: None, monkeypatch: pytest.MonkeyPatch, cause: OSError
+) -> None:
+    telling = Telling()
+    await watching(monkeypatch, Proxy(*[because(cause)] * 4, Answer(404, "")), telling)
+    assert telling.told == [{("https_ready_probe", "proxy02.test"): "stopping"}]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("known", [True, False])
+async def test_a_name_nobody_resolves_now_is_no_members_fault(
+    quick: None, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    async def found(*_a: object, **_k: object) -> list[object]:
+        if known:
+            return []
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", found)
+    telling = Telling()
+    # No word of the name: looking it up took all of the time.
+    await watching(monkeypatch, Proxy(*[because(None)] * 4, Answer(404, "")), telling, host="proxy02.test")
+    assert telling.told == [{("https_ready_probe", "proxy02.test"): "down" if known else "stopping"}]
+
+
+@pytest.mark.anyio
+async def test_what_an_old_worker_may_have_heard_is_told_the_new_one(
+    quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    telling = Telling()
+    # First not at all, then to a worker that was replaced meanwhile.
+    changes = iter([True, False, True])
+    await watching(monkeypatch, Proxy(), telling, is_changing=lambda: next(changes, False), times=2)
+    assert telling.told == [{("https_ready_probe", "proxy02.test"): "down"}] * 2
+
+
+@pytest.mark.anyio
+async def test_a_member_that_flaps_fills_no_log(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+
+    class Log:
+        def warning(self, sentence: str, **_: object) -> None:
+            said.append(sentence)
+
+        info = warning
+
+    monkeypatch.setattr(watch, "_log", Log())
+    telling = Telling()
+    flapping = [Answer(404, ""), Answer(200, "")] * 50
+    await watching(monkeypatch, Proxy(*flapping), telling, times=51)
+    assert said == ["HAProxy is told before its checks find it"] * 3
+
+
+@pytest.mark.anyio
+async def test_where_all_are_silent_nobody_is_blamed_until_one_speaks(
+    quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Member:
+        speaks, asked = False, 0
+
+        async def ask(self, _path: str) -> Answer:
+            self.asked += 1
+            if self.speaks:
+                return Answer(200, "")
+            raise Unavailable("no answer in time")
+
+    found = {f"https://10.0.0.{n}:9090": Member() for n in (2, 3, 4)}
+
+    class Opened:
+        def __init__(self, url: str, **_: object) -> None:
+            self.url = url
+
+        async def __aenter__(self) -> Member:
+            return found[self.url]
+
+        async def __aexit__(self, *_: object) -> None: ...
+
+    class Shown:
+        def ours(self) -> None: ...
+
+    monkeypatch.setattr(questions, "opened", Opened)
+    telling = Telling()
+    it = watch.Watch(telling)  # type: ignore[arg-type]
+    services = (("https", "https"),)
+    all_of_them = tuple(replace(OURS, name=f"p{url[15]}.test", url=url, services=services) for url in found)
+    await it.follow(all_of_them, Shown(), 1)  # type: ignore[arg-type]
+    first, *others = found.values()
+    try:
+        async with asyncio.timeout(10):
+            while any(one.asked < 10 for one in found.values()):
+                await asyncio.sleep(0.001)
+            assert telling.told == []
+            first.speaks = True
+            while len(telling.told) < len(others):
+                await asyncio.sleep(0.001)
+            before = [one.asked for one in found.values()]
+            while any(one.asked < 10 + was for one, was in zip(found.values(), before, strict=True)):
+                await asyncio.sleep(0.001)
+    finally:
+        await it.close()
+    told = sorted(place for one in telling.told for place in one.items())
+    assert told == [(("https", "p3.test"), "down"), (("https", "p4.test"), "down")]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
 from muster.foreman.questions import Questions, opened
 from muster.kernel.errors import Denied, Rejected, Unavailable
+from tests.servers.haproxy import CLUSTER_NAME, Pki
 
 pytestmark = pytest.mark.anyio
 
@@ -49,6 +52,9 @@ async def answering(*answers: bytes, keeps: bool = True) -> AsyncIterator[tuple[
         OK + b"Content-Length: 4\r\n\r\nbody",
         OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\nbo\r\n2;x=y\r\ndy\r\n0\r\nSum: 1\r\n\r\n",
         OK + b"content-length:4\r\nConnection: close\r\n\r\nbody",
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
+        + OK
+        + b"Content-Length: 4\r\n\r\nbody",
     ],
 )
 async def test_an_answer_is_read_however_it_is_framed_and_the_connection_kept_where_it_may(answer: bytes) -> None:
@@ -101,6 +107,32 @@ async def test_one_that_hangs_gets_no_farewell_either() -> None:
         server.close()
 
 
+async def test_one_that_announces_the_end_and_stays_has_answered(tmp_path: Path) -> None:
+    pki, held = Pki.made(tmp_path), []
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def talk() -> None:
+        for _ in range(2):
+            connection = pki.server_context().wrap_socket(listener.accept()[0], server_side=True)
+            # Kept open, and not read from any more.
+            held.append(connection)
+            connection.recv(1000)
+            connection.sendall(OK + b"Content-Length: 2\r\nConnection: close\r\n\r\n{}")
+
+    talking = asyncio.create_task(asyncio.to_thread(talk))
+    url = f"https://127.0.0.1:{listener.getsockname()[1]}"
+    try:
+        async with opened(url, context=pki.client_context(), server_name=CLUSTER_NAME, timeout_s=0.7) as questions:
+            assert [(await questions.ask("/x")).text for _ in range(2)] == ["{}", "{}"]
+    finally:
+        # By then both were taken, or the listener's end says so.
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        await asyncio.gather(talking, return_exceptions=True)
+        for one in held:
+            one.close()
+
+
 async def test_an_answer_without_a_length_ends_with_the_connection() -> None:
     async with answering(b"HTTP/1.0 404 Not Found\r\n\r\nnowhere", keeps=False) as (questions, _):
         answer = await questions.ask("/x")
@@ -122,6 +154,9 @@ async def test_a_kept_connection_that_was_closed_meanwhile_is_opened_again() -> 
         (OK + b"Content-Length: 99999999\r\n\r\n", "more than 4194304 bytes"),
         (OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", "zz is no length"),
         (OK + b"X: " + b"x" * 70_000 + b"\r\n\r\n", "too long a head"),
+        ("HTTP/1.1 ²00 OK\r\n\r\n".encode("latin-1"), "was answered with no HTTP"),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n" + b"1" * 70_000 + b"\r\n", "too long a line"),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX: " + b"x" * 70_000 + b"\r\n\r\n", "too long a line"),
         (b"", "closed before the answer was whole"),
     ],
 )
@@ -161,3 +196,10 @@ async def test_a_path_that_would_be_more_than_one_is_refused(path: str) -> None:
     async with opened("http://127.0.0.1:1", context=None) as questions:
         with pytest.raises(Rejected, match="is no path"):
             await questions.ask(path)
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[" * 2000])
+async def test_a_body_that_is_no_json_is_said_in_one_sentence(body: bytes) -> None:
+    async with answering(OK + b"Content-Length: %d\r\n\r\n%s" % (len(body), body)) as (questions, _):
+        with pytest.raises(Unavailable, match="is not JSON"):
+            (await questions.call("/x")).json()

@@ -110,8 +110,8 @@ class RuntimeSocket:
     async def health(self, found: Mapping[tuple[str, str], Literal["down", "stopping"]]) -> None:
         """Say what checks of these servers would find: they fail, or drain. Their next checks decide again.
 
-        All of it goes over one connection, because HAProxy takes ten at once. Servers that are not there, or have no
-        checks of their own, are passed over.
+        All of it goes over one connection, because HAProxy takes ten at once. Servers that are not there, or are
+        checked elsewhere (``track``), are passed over; one without checks would stay down.
 
         Raises:
             Unavailable: HAProxy did not answer.
