@@ -315,8 +315,10 @@ def _listen(
         if port.shows == "room":
             continue
         context = server_context(files.bundle.certificate, files.bundle.key, files.ca_files) if port.shows else None
-        if (of := ours.get(port)) is None:
-            listeners.open(port, context, content if port in contents else None)
+        if port in contents:
+            listeners.open(port, context, content)
+        elif (of := ours.get(port)) is None:
+            listeners.open(port, context)
         elif of.answers:
             listeners.open(port, context, of.service, of.feature.on_ports.get(port.listener))
 
