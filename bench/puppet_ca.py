@@ -44,7 +44,7 @@ from muster.store.engine import opened
 from muster.store.tables import certificates
 
 _PEER = "puppetserver 7.9"
-_SIGNS_GOAL = "≥ 300 /s, ≥ 5 times"
+_SIGNS_GOAL = "≥ 300 /s, ≥ 6 times"
 _BOOTSTRAPS_GOAL = "≥ 100 /s"
 _SHARE_GOAL = "≥ 0.5 of it"
 

@@ -7,6 +7,7 @@ from muster.authority import ports as authority
 from muster.balancer import model
 from muster.balancer.model import Balancing
 from muster.cluster.file import ClusterFile
+from muster.content import ports as content
 from muster.edge import ports as edge
 from muster.edge.ports import Port
 
@@ -16,6 +17,7 @@ def offered(cluster: ClusterFile) -> tuple[Port, ...]:
     return (
         *edge.PORTS,
         *authority.offered(cluster),
+        *content.offered(cluster),
         *(p for ports in features.ports(cluster).values() for p in ports),
     )
 

@@ -209,6 +209,7 @@ def problems(document: Document) -> list[Problem]:
     return [
         *_unknown_services(document, overrides, rows),
         *_unknown_on_disks(document, content, {*(row.name for row in rows), *map(str, overrides)}),
+        *_not_offered(document, content, {row.name for row in rows} | _complete(overrides), overrides),
         *_port_clashes(document, content, _listening(overrides, rows)),
         *_several_signers(document, content, overrides, rows),
         *_answers_to_nothing(document, overrides),
@@ -401,6 +402,32 @@ def _answers_to_nothing(document: Document, overrides: dict[str, Any]) -> Iterat
             if name in check:
                 sentence = "says what is answered, but nothing is asked; path says what"
                 yield document.problem(("services", str(key), "check", name), sentence)
+
+
+def _complete(overrides: dict[str, Any]) -> set[str]:
+    """Return the services that the file brings itself, with both of their ports."""
+    return {str(n) for n, o in overrides.items() if isinstance(o, dict) and {"listen_port", "member_port"} <= o.keys()}
+
+
+def _not_offered(
+    document: Document, content: dict[str, Any], offered: set[str], overrides: dict[str, Any]
+) -> Iterator[Problem]:
+    """A port that members shall answer must be one."""
+    section = content.get("content")
+    services = section.get("services") if isinstance(section, dict) else None
+    for name in services if isinstance(services, list) else []:
+        override = overrides.get(str(name))
+        if isinstance(override, dict) and override.get("enabled") is False:
+            sentence = f"{name} is switched off under services"
+        elif str(name) in KNOWN and str(name) not in offered:
+            row = KNOWN[str(name)]
+            sentence = (
+                f"{name} is no service of profile {content.get('profile', 'current')}; add it: "
+                f"services: {{{name}: {{listen_port: {row.listen_port}, member_port: {row.member_port}}}}}"
+            )
+        else:
+            continue
+        yield document.problem(("content", "services"), sentence)
 
 
 def _unknown_on_disks(document: Document, content: dict[str, Any], known: set[str]) -> Iterator[Problem]:

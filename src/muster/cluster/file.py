@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, StringConstraints, model_validator
 
-from muster.cluster.sections import Disk, Edge, ExpectedDifference, Foreman, Log, ServiceOverride, Store
+from muster.cluster.sections import Content, Disk, Edge, ExpectedDifference, Foreman, Log, ServiceOverride, Store
 from muster.cluster.values import AddressWithPrefix, Host, Interface, Port, Seconds, Slug, address_of
 from muster.kernel.errors import Misconfigured, Rejected
 from muster.kernel.names import FQDN, host_or_address
@@ -210,6 +210,8 @@ class ClusterFile(Settings):
     """Settings of each feature; the feature's own page documents them."""
     authority: Authority | None = None
     """The Puppet CA on every member; absent: none."""
+    content: Content | None = None
+    """Ports of content that members answer themselves; absent: Apache, nginx or another program does."""
     signer: Literal["any"] | FQDN = "any"
     """Who signs Puppet certificates: ``any`` member, or one member's name."""
     min_ready: Annotated[int, Field(ge=0, le=200)] = 1

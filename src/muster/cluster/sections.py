@@ -10,9 +10,11 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, StringConstraints, Tag
 
-from muster.cluster.values import AnswerText, ForemanVersion, Port, RequestPath, Seconds, Slug, StoreURL
+from muster.cluster.values import AnswerText, BackendURL, ForemanVersion, Port, RequestPath, Seconds, Slug, StoreURL
 from muster.kernel.names import FQDN
 from muster.kernel.settings import Settings
+
+ContentService = Literal["https", "http", "rhsm", "docker"]
 
 
 class Store(Settings):
@@ -60,6 +62,36 @@ class Foreman(Settings):
     def told_version(self) -> str:
         """The version in the form Foreman parses, ``x.y.z``."""
         return self.version if self.version.count(".") == 2 else f"{self.version}.0"
+
+
+class Content(Settings):
+    """What members answer themselves on the ports of content, in front of a Pulp."""
+
+    services: Annotated[tuple[ContentService, ...], Field(min_length=1)] = ("https", "http")
+    """Whose ports members answer: ``https``, ``http``, ``rhsm`` (8443 in profile ``seed``), ``docker`` (5000). The others
+    stay with other programs."""
+    pulp_content_url: BackendURL = "http://127.0.0.1:24816"
+    """Where Pulp's content application answers; ``{address}`` stands for the member's own address, and
+    ``unix:/PATH`` is a socket on the member's host."""
+    pulp_api_url: BackendURL = "http://127.0.0.1:24817"
+    """Where Pulp's API answers."""
+    registry_url: BackendURL | None = None
+    """Where ``/v1/``, ``/v2/`` and ``/index/`` lead: the container gateway, or a registry. Absent: they are 404."""
+    ca_file: Path | None = None
+    """Who issued the certificates of what is reached over HTTPS, Foreman included. Absent: the cluster's CA, and
+    ``foreman.ca_file``."""
+    foreman_certificate: Path | None = None
+    """What Foreman is shown for ``/rhsm`` and what else leads there, a file on every member. Absent: the member's own."""
+    foreman_key: Path | None = None
+    """Its key. Absent: in the same file."""
+    pub: Path | None = None
+    """Directory of ``/pub`` on every member. Absent: it is 404."""
+    connect_timeout_s: Seconds = 2.0
+    """How long connecting to one of these may take."""
+    first_byte_timeout_s: Seconds = 60.0
+    """How long one may be silent before its answer begins; Pulp fetches what it has on demand meanwhile."""
+    stall_timeout_s: Seconds = 60.0
+    """How long one may be silent within its answer."""
 
 
 class ServiceCheck(Settings):

@@ -54,6 +54,16 @@ def _foreman_version(value: str) -> str:
     return value
 
 
+def _backend_url(value: str) -> str:
+    if not re.match(
+        r"(?:https?://(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:]{2,45}\]|\{address\})(?::[0-9]{1,5})?|unix:/[A-Za-z0-9._/-]{1,90})\Z",
+        value,
+    ):
+        raise ValueError("is neither http://HOST:PORT, https://HOST:PORT nor unix:/PATH")
+    return value
+
+
+BackendURL = Annotated[str, AfterValidator(_backend_url)]
 Host = Annotated[str, AfterValidator(_host)]
 StoreURL = Annotated[Secret, AfterValidator(_store_url)]
 ForemanVersion = Annotated[str, BeforeValidator(_quoted), AfterValidator(_foreman_version)]

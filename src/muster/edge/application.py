@@ -7,6 +7,7 @@ decided before a feature sees it; what a page of another site may not read is wi
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import time
@@ -21,7 +22,7 @@ from muster.edge.authorise import Gate
 from muster.edge.budget import Budget
 from muster.edge.feature import FOREMAN_PREFIXES, Features
 from muster.edge.metrics import EdgeMetrics
-from muster.edge.replies import JSON, TEXT, Header, Reply, error_reply, not_found, reply, text_reply
+from muster.edge.replies import JSON, TEXT, Header, Reply, Streamed, error_reply, not_found, reply, text_reply
 from muster.edge.request import ClientGone, Receive, Request, TooLarge, TooSlow
 from muster.edge.routes import Access, Mount, Route, RouteTable
 from muster.kernel import log
@@ -135,6 +136,7 @@ class Application:
     def mount(self, mounts: Iterable[Mounted]) -> None:
         """Replace all mounts at once."""
         mounts = list(mounts)
+        self._busy = bool(mounts) and all(m.mount.busy for m in mounts)
         by_prefix: dict[str, Mounted | str] = dict(FOREMAN_PREFIXES) if self._foreman else {}
         self._root = None
         for mounted in mounts:
@@ -165,7 +167,7 @@ class Application:
         token = log.request_id.set(rid)
         path: str = scope["path"]
         shown = None if path == "/metrics" or path.startswith(_QUIET_PREFIXES) else _shown(path)
-        if shown is not None:
+        if shown is not None and not self._busy:
             self._rings.add_unworded(time.time(), "INFO", _STARTED, (scope["method"], shown), rid[:8])
         request = Request(
             scope,
@@ -179,21 +181,10 @@ class Application:
         )
         try:
             answer, route = await self._answered(request, scope)
-            answer = _guarded(request, answer)
-            if request.unread:
-                await request.discard()
-            if len(answer.body) > _PIECE_BYTES:
-                answer = self._afforded(request, answer)
-            start = {"type": "http.response.start", "status": answer.status, "headers": self._headers(request, answer)}
-            await send(start)
-            at = 0
-            # Each piece waits until the client has taken most of those before it.
-            while len(answer.body) - at > _PIECE_BYTES:
-                await send(
-                    {"type": "http.response.body", "body": answer.body[at : at + _PIECE_BYTES], "more_body": True}
-                )
-                at += _PIECE_BYTES
-            await send({"type": "http.response.body", "body": answer.body[at:]})
+            if isinstance(answer, Streamed):
+                await self._stream(request, answer, send, scope["state"]["cut"])
+            else:
+                answer = await self._send(request, answer, send)
         finally:
             request.release()
             log.request_id.reset(token)
@@ -201,11 +192,61 @@ class Application:
         self._metrics.observe(request.method if route is not _UNROUTED else "(any)", route, answer.status, seconds)
         if shown is not None:
             finished = (request.method, shown, answer.status, seconds * 1000)
-            self._rings.add_unworded(time.time(), "INFO", _FINISHED, finished, rid[:8])
+            if not self._busy:
+                self._rings.add_unworded(time.time(), "INFO", _FINISHED, finished, rid[:8])
             if self._access_log is not None:
                 self._access_log(_ACCESS % (*finished, request.peer.address, rid))
 
-    async def _answered(self, request: Request, scope: Scope) -> tuple[Reply, str]:
+    async def _send(self, request: Request, answer: Reply, send: Send) -> Reply:
+        """Send a reply, or the one there is room for in its place, and return it."""
+        answer = _guarded(request, answer)
+        if request.unread:
+            await request.discard()
+        if len(answer.body) > _PIECE_BYTES:
+            answer = self._afforded(request, answer)
+        headers = self._headers(request, answer.headers)
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        at = 0
+        # Each piece waits until the client has taken most of those before it.
+        while len(answer.body) - at > _PIECE_BYTES:
+            await send({"type": "http.response.body", "body": answer.body[at : at + _PIECE_BYTES], "more_body": True})
+            at += _PIECE_BYTES
+        await send({"type": "http.response.body", "body": answer.body[at:]})
+        return answer
+
+    async def _stream(self, request: Request, answer: Streamed, send: Send, cut: Callable[[], None]) -> None:
+        """Send a body as it comes. A client that goes away ends it at once, an error of its pieces cuts the connection."""
+        me = asyncio.current_task()
+        headers = self._headers(request, answer.headers)
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        waiting = True
+
+        def left(gone: asyncio.Task[None]) -> None:
+            if waiting and me is not None and not gone.cancelled():
+                me.cancel()
+
+        # A client that sends while it is answered is heard of when it is written to.
+        gone = None if request.unread else asyncio.create_task(request.gone(), name="client")
+        if gone is not None:
+            gone.add_done_callback(left)
+        try:
+            async for piece in answer.pieces:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            waiting = False
+            await send({"type": "http.response.body", "body": b""})
+        except asyncio.CancelledError:
+            if gone is None or not gone.done() or me is None or me.uncancel() > 0:
+                raise
+        except MusterError as e:
+            _log.warning(f"A reply was cut: {e} ({request.method} {_shown(request.raw_path.decode('latin-1'))})")
+            cut()
+        finally:
+            waiting = False
+            if gone is not None:
+                gone.cancel()
+            await answer.pieces.aclose()
+
+    async def _answered(self, request: Request, scope: Scope) -> tuple[Reply | Streamed, str]:
         """Return the reply and the route's template for metrics."""
         template = _UNROUTED
         admitted = False
@@ -230,6 +271,8 @@ class Application:
                 admitted = True
             if found is None:
                 if mounted.mount.unrouted is not None:
+                    if mounted.mount.busy:
+                        template = mounted.mount.prefix
                     return await mounted.mount.unrouted(mounted.service, request), template
                 return not_found(), template
             route, arguments = found
@@ -290,8 +333,7 @@ class Application:
                 return mounted, path[len(prefix) :]
         return self._root or "root", path
 
-    def _headers(self, request: Request, answer: Reply) -> list[Header]:
-        headers = answer.headers
+    def _headers(self, request: Request, headers: list[Header]) -> list[Header]:
         if request.over_tls:
             headers = [*headers, _HSTS]
         if self.draining or request.closing or request.unread:

@@ -28,6 +28,8 @@ from muster.pki.trust import Trust
 _log = log.logger("edge")
 _ACCEPTS_PER_WAKE = 64
 _RECEIVE_BYTES = 32 << 10
+_NOT_SENT: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+_NOT_SENT_BYTES = 256 << 10
 _PAUSE_WITHOUT_DESCRIPTORS_S = 0.2
 _SHUTDOWN_TIMEOUT_S = 3.0
 # Of the connections beyond those that clients may have: balancers must be able to ask, and an operator on this host.
@@ -140,6 +142,9 @@ class Listener:
             return
         connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if _NOT_SENT is not None:
+            # What is on its way may be as much as the way holds; what waits to be sent is memory, megabytes of it.
+            connection.setsockopt(socket.IPPROTO_TCP, _NOT_SENT, _NOT_SENT_BYTES)
         self.open += 1
         task = self._loop.create_task(self._serve(connection, address, is_balancer), name=f"handshake {address}")
         self._handshakes[task] = not kept_for

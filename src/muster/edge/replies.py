@@ -7,6 +7,8 @@ header: Foreman never reads it, people and tests do.
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from muster.kernel.errors import MusterError
@@ -36,6 +38,22 @@ class Reply(NamedTuple):
     status: int
     body: bytes
     headers: list[Header]
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """A reply whose body comes piece by piece, each sent before the next is asked for.
+
+    When the pieces end in an error the connection is cut, so that no client takes half a body for a whole one.
+
+    Attributes:
+        headers: those of the reply, with ``content-length`` where the length is known.
+        pieces: closed when the reply has ended, however it did.
+    """
+
+    status: int
+    headers: list[Header]
+    pieces: AsyncGenerator[bytes, None]
 
 
 def reply(status: int, body: bytes, content_type: bytes, *extra: Header) -> Reply:

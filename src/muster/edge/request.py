@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -157,6 +157,12 @@ class Request:
         return query
 
     @property
+    def sent_headers(self) -> list[tuple[bytes, bytes]]:
+        """Every header in the order it came, names in lower case; what came twice stands twice."""
+        headers: list[tuple[bytes, bytes]] = self._scope["headers"]
+        return headers
+
+    @property
     def over_tls(self) -> bool:
         return self.scheme == "https"
 
@@ -262,6 +268,30 @@ class Request:
         if self.budget is not None and self._held:
             self.budget.give(self._held)
             self._held = 0
+
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
+        """Yield the body as it arrives; each piece must come within ``body_timeout_s``.
+
+        Raises:
+            TooSlow: it did not.
+            ClientGone: the client closed the connection.
+        """
+        while not self._complete:
+            try:
+                async with asyncio.timeout(self.body_timeout_s):
+                    message = await self._receive()
+            except TimeoutError:
+                raise TooSlow(f"the body went on not within {self.body_timeout_s:g} s") from None
+            if message["type"] == "http.disconnect":
+                raise ClientGone("the client closed the connection before the body was whole")
+            self._complete = not message.get("more_body", False)
+            if piece := message.get("body", b""):
+                yield piece
+
+    async def gone(self) -> None:
+        """Wait until the client has closed the connection, which may be never; what is left of its body is not kept."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
 
     async def discard(self) -> None:
         """Let the rest of a body nobody read arrive, within bounds: closing before it has, resets the reply away."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from muster.edge.replies import Reply
+from muster.edge.replies import Reply, Streamed
 from muster.edge.request import Request
 
 
@@ -24,6 +24,7 @@ class Access(Enum):
 
 
 Endpoint = Callable[[Any, Request], Awaitable[Reply]]
+Below = Callable[[Any, Request], Awaitable[Reply | Streamed]]
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,10 @@ class Mount:
 
     prefix: str
     routes: tuple[Route, ...]
-    unrouted: Endpoint | None = None
+    unrouted: Below | None = None
     """Answers, and admits, what no route does; for a protocol with rules of its own. None: 404."""
+    busy: bool = False
+    """Calls are so many that they would push everything else out of the log that Foreman reads; the access log has them."""
 
     @property
     def access(self) -> Access:

@@ -118,10 +118,13 @@ class RenewedContext:
     New files that cannot be used are logged once, and the context from before goes on.
     """
 
-    def __init__(self, ca: Path, certificate: Path | None = None, key: Path | None = None) -> None:
+    def __init__(
+        self, ca: Path, certificate: Path | None = None, key: Path | None = None, *, also: Sequence[Path] = ()
+    ) -> None:
         self._files = (ca, certificate, key)
+        self._also = tuple(also)
         self._seen = self._on_disk()
-        self._context = client_context(ca, certificate, key)
+        self._context = client_context(ca, certificate, key, also=self._also)
         _warn_of_blocks(ca)
 
     def __call__(self) -> ssl.SSLContext:
@@ -129,14 +132,14 @@ class RenewedContext:
         if now != self._seen:
             self._seen = now
             try:
-                self._context = client_context(*self._files)
+                self._context = client_context(*self._files, also=self._also)
                 _warn_of_blocks(self._files[0])
             except Misconfigured as e:
                 _log.error("New certificate for calls to others refused; the old one goes on", why=str(e))
         return self._context
 
     def _on_disk(self) -> tuple[object, ...]:
-        return fingerprint(*(f for f in self._files if f is not None))
+        return fingerprint(*(f for f in (*self._files, *self._also) if f is not None))
 
 
 def _load_pair(context: ssl.SSLContext, certificate: Path, key: Path) -> x509.Certificate:

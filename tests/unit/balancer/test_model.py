@@ -52,6 +52,33 @@ def service(rest: str, name: str) -> Service:
     return found
 
 
+@pytest.mark.parametrize(
+    ("rest", "why"),
+    [
+        (
+            "content: {services: [rhsm]}\n",
+            "rhsm is no service of profile current; add it: services: {rhsm: {listen_port: 8443",
+        ),
+        ("content: {services: [https]}\nservices: {https: {enabled: false}}\n", "https is switched off under services"),
+        ("content: {services: [docker]}\nservices: {docker: {member_port: 5000}}\n", "docker is no service of profile"),
+    ],
+)
+def test_a_port_that_members_shall_answer_must_be_one(rest: str, why: str) -> None:
+    assert any(p.sentence.startswith(why) and p.where == "content.services" for p in said(rest)), said(rest)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "content: {}\n",
+        "profile: seed\ncontent: {services: [https, http, rhsm, docker]}\n",
+        "content: {services: [docker]}\nservices: {docker: {listen_port: 5000, member_port: 5000}}\n",
+    ],
+)
+def test_members_answer_ports_of_content(rest: str) -> None:
+    assert said(rest) == []
+
+
 def test_the_seed_profile_is_the_seeds_table() -> None:
     rows = [f"{r.label} {r.listen_port} {r.balance} {r.member_port} {r.destinations}" for r in SEED]
     assert rows == SEED_TABLE.splitlines()

@@ -1,0 +1,43 @@
+"""Does what stands behind the ports of content answer?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from muster.app.duties.duty import Duty, Found
+from muster.content.backend import Backend
+from muster.kernel.errors import MusterError
+
+# HAProxy wants two as well before it believes that somebody is gone.
+_FALL = 2
+
+
+class BackendAsked(Duty):
+    """Takes out the services whose places lead to a program that does not answer. One a program.
+
+    Any answer below 500 will do: which of its paths there are is the program's own matter.
+    """
+
+    def __init__(self, backend: Backend, path: str, services: Sequence[str]) -> None:
+        self.name = f"backend {backend.name}"
+        self._backend = backend
+        self._path = path
+        self._services = services
+        self._failures = _FALL
+        # Nobody gets clients of a program that has not answered yet.
+        self._why = f"{backend.name} was not asked yet"
+
+    async def beat(self) -> None:
+        try:
+            answer = await self._backend.ask("GET", self._path, [])
+            await answer.pieces.aclose()
+            why = f"{self._backend.name} answers {answer.status}" if answer.status >= 500 else ""
+        except MusterError as e:
+            why = str(e)
+        self._failures = self._failures + 1 if why else 0
+        self._why = why or self._why
+
+    def found(self) -> Found:
+        if self._failures < _FALL:
+            return Found()
+        return Found(dict.fromkeys(self._services, self._why))

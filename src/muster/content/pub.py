@@ -1,0 +1,95 @@
+"""A directory of plain files, as Apache serves ``/pub``: no lists of what is in it, nothing outside it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import mimetypes
+import os
+import stat
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from urllib.parse import unquote
+
+from muster.content import ranges
+from muster.edge.replies import SERVER_HEADER, Header, Reply, Streamed, not_found, reply
+from muster.edge.request import Request
+from muster.kernel.errors import Unavailable
+
+_PIECE_BYTES = 256 << 10
+
+
+class Pub:
+    """Serves one directory. Links lead where they lead as long as that is below it."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    async def answer(self, path: str, request: Request) -> Reply | Streamed:
+        """Answer for a path below the directory, as :func:`muster.content.paths.forwarded` returns it."""
+        if request.method not in ("GET", "HEAD"):
+            return reply(405, b"", b"text/plain", (b"allow", b"GET, HEAD"))
+        found = await asyncio.to_thread(self._opened, unquote(path.partition("?")[0]))
+        if found is None:
+            return not_found()
+        file, size = found
+        try:
+            headers: list[Header] = [
+                (b"content-type", _type(path)), (b"accept-ranges", b"bytes"), (b"x-content-type-options", b"nosniff"),
+                SERVER_HEADER,
+            ]  # fmt: skip
+            # What is served has no validator, so If-Range names none of it.
+            field = request.header(b"range") if request.header(b"if-range") is None else None
+            try:
+                part = ranges.asked(field, size)
+            except ranges.Unsatisfiable:
+                os.close(file)
+                return reply(416, b"", b"text/plain", (b"content-range", b"bytes */%d" % size))
+            first, last = part if part is not None else (0, size - 1)
+            headers.append((b"content-length", b"%d" % (last - first + 1)))
+            if part is not None:
+                headers.append((b"content-range", b"bytes %d-%d/%d" % (first, last, size)))
+            wanted = 0 if request.method == "HEAD" else last - first + 1
+            return Streamed(206 if part is not None else 200, headers, _read(file, first, wanted))
+        except BaseException:
+            os.close(file)
+            raise
+
+    def _opened(self, path: str) -> tuple[int, int] | None:
+        """Return descriptor and size of a plain file below the root; None when there is none."""
+        if "\0" in path:
+            return None
+        with contextlib.suppress(OSError):
+            root = self._root.resolve(strict=True)
+            where = (root / path.lstrip("/")).resolve(strict=True)
+            if not where.is_relative_to(root):
+                return None
+            # Not waiting for whoever might write into a pipe.
+            file = os.open(where, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+            found = os.fstat(file)
+            if stat.S_ISREG(found.st_mode):
+                return file, found.st_size
+            os.close(file)
+        return None
+
+
+async def _read(file: int, at: int, count: int) -> AsyncGenerator[bytes, None]:
+    try:
+        while count:
+            try:
+                piece = await asyncio.to_thread(os.pread, file, min(count, _PIECE_BYTES), at)
+            except OSError as e:
+                raise Unavailable(f"reading a file below /pub failed: {e.strerror or e}") from e
+            if not piece:
+                raise Unavailable("a file below /pub became shorter while it was sent")
+            at += len(piece)
+            count -= len(piece)
+            yield piece
+    finally:
+        os.close(file)
+
+
+def _type(path: str) -> bytes:
+    if path.endswith(".rpm"):
+        return b"application/x-rpm"
+    return (mimetypes.guess_type(path)[0] or "application/octet-stream").encode()

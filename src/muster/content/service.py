@@ -1,0 +1,206 @@
+"""What answers on the ports of content: a place is found, its backend asked, and the answer passed on piece by piece."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from muster.cluster.file import ClusterFile, Member
+from muster.cluster.sections import Content as Settings
+from muster.content import backend as backends
+from muster.content import headers, paths, validators
+from muster.content.backend import Answer, Backend, Patience
+from muster.content.places import Place
+from muster.content.pub import Pub
+from muster.content.validators import Digest
+from muster.edge.replies import SERVER_HEADER, Header, Reply, Streamed, not_found, reply
+from muster.edge.request import Request
+from muster.kernel.errors import Denied, Unavailable
+from muster.kernel.names import in_url
+from muster.pki.bundles import BundlePaths
+from muster.pki.context import RenewedContext
+
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+_READING = frozenset({"GET", "HEAD"})
+# Metadata without a digest in its name. It is small, and whole it tells its digest itself.
+_SMALL = frozenset({
+    "repomd.xml", "repomd.xml.asc", "repomd.xml.key", "treeinfo", ".treeinfo", "Release", "Release.gpg", "InRelease",
+    "PULP_MANIFEST",
+})  # fmt: skip
+_SMALL_BYTES = 4 << 20
+_CONDITIONS = frozenset({"if-none-match", "if-modified-since", "if-range", "if-match", "if-unmodified-since"})
+
+
+class Admits(Protocol):
+    """Lets a caller of the ``trusted`` kind pass, or raises :class:`~muster.kernel.errors.Denied`."""
+
+    async def __call__(self, request: Request) -> None: ...
+
+
+@dataclass(frozen=True)
+class Content:
+    """One member's content. Concurrency: any number of calls.
+
+    Attributes:
+        member: its name.
+        backends: by what places call them; one that is not there makes its places 404.
+    """
+
+    member: str
+    backends: Mapping[str, Backend]
+    pub: Pub | None
+    trusted: Admits
+
+    async def answer(self, place: Place, request: Request) -> Reply | Streamed:
+        """Answer a call below a place.
+
+        Raises:
+            Denied: the caller may not come there.
+            Rejected: the path might be taken for different ones.
+            Unavailable, GatewayTimeout, BadGateway: as :meth:`muster.content.backend.Backend.ask`.
+        """
+        if request.method not in _METHODS:
+            return reply(405, b"", b"text/plain", (b"allow", ", ".join(_METHODS).encode()))
+        path = paths.forwarded(place, request.raw_path, request.raw_query)
+        if place.backend == "pub":
+            return await self.pub.answer(path, request) if self.pub is not None else not_found()
+        to = self.backends.get(place.backend)
+        if to is None:
+            return not_found()
+        user = await self._user(place, request)
+        sent = headers.asked(
+            request.sent_headers, backend=place.backend, address=request.peer.address,
+            host=request.header(b"host") or "", scheme=request.scheme, certificate=request.peer.certificate,
+        )  # fmt: skip
+        if user:
+            sent.append(("Remote-User", user))
+        if place.backend == "content" and request.method in _READING:
+            return await self._content(to, place, path, request, sent)
+        length = request.headers.get(b"content-length")
+        body = request.pieces() if request.unread else None
+        got = await to.ask(request.method, path, sent, body, int(length) if body and length else None)
+        return _passed(got, headers.answered(got.headers, keeps_validators=True, moved=_moved(to, place)))
+
+    async def _user(self, place: Place, request: Request) -> str:
+        """Return as whom the backend shall take the caller, empty: as itself."""
+        if place.who == "trusted":
+            # Others may ask with a password: the backend's own matter.
+            with contextlib.suppress(Denied):
+                await self.trusted(request)
+                return "admin"
+        if place.who == "gateway":
+            if request.peer.name != self.member.lower():
+                raise Denied(f"{place.prefix} is for the container gateway of {self.member} itself")
+            return "admin"
+        return ""
+
+    async def _content(
+        self, to: Backend, place: Place, path: str, request: Request, sent: list[tuple[str, str]]
+    ) -> Reply | Streamed:
+        """Answer a reading call whose validators are ours, whatever the backend has."""
+        digest = validators.named(path)
+        asks_range = request.header(b"range") is not None
+        if asks_range and (condition := request.header(b"if-range")) is not None:
+            asks_range = digest is not None and validators.matches(condition, digest.tag, weakly=False)
+        dropped = _CONDITIONS if asks_range else _CONDITIONS | {"range"}
+        sent = [(k, v) for k, v in sent if k.lower() not in dropped]
+        is_small = path.partition("?")[0].rpartition("/")[2] in _SMALL and not asks_range
+        got = await to.ask("GET" if is_small else request.method, path, sent)
+        try:
+            if got.status == 200 and is_small:
+                return await _small(got, request)
+            passed = headers.answered(got.headers, keeps_validators=False, moved=_moved(to, place))
+            if digest is not None and got.status in (200, 206):
+                passed.append((b"etag", digest.tag.encode()))
+                field = request.header(b"if-none-match")
+                if got.status == 200 and field is not None and validators.matches(field, digest.tag, weakly=True):
+                    await got.pieces.aclose()
+                    return _unmodified(passed)
+        except BaseException:
+            await got.pieces.aclose()
+            raise
+        return _passed(got, passed)
+
+
+def _moved(to: Backend, place: Place) -> Callable[[str], str]:
+    """Return what makes a path of a location at the backend itself, under the place's prefix."""
+    home = to.url + place.to
+
+    def moved(location: str) -> str:
+        rest = location.removeprefix(home)
+        is_there = rest != location and (not rest or rest[0] in "/?")
+        return place.prefix + rest if is_there else location
+
+    return moved
+
+
+def _passed(got: Answer, passed: list[Header]) -> Streamed:
+    return Streamed(got.status, [*passed, SERVER_HEADER], got.pieces)
+
+
+def _unmodified(passed: list[Header]) -> Reply:
+    """Return 304 with what RFC 9110 §15.4.5 wants of the answer there would have been."""
+    kept = (b"etag", b"cache-control", b"expires", b"vary", b"content-location")
+    return Reply(304, b"", [*(h for h in passed if h[0] in kept), SERVER_HEADER])
+
+
+async def _small(got: Answer, request: Request) -> Reply:
+    """Read a small body whole, and answer with its digest for a validator.
+
+    Raises:
+        Unavailable: it is larger than such files are, or there is no room for it.
+    """
+    body = bytearray()
+    try:
+        async for piece in got.pieces:
+            body += piece
+            request.hold(len(piece))
+            if len(body) > _SMALL_BYTES:
+                raise Unavailable(f"metadata larger than {_SMALL_BYTES >> 20} MiB is not passed on")
+    finally:
+        await got.pieces.aclose()
+    digest = Digest("sha256", hashlib.sha256(body).hexdigest())
+    passed = [h for h in headers.answered(got.headers, keeps_validators=False) if h[0] != b"content-length"]
+    passed.append((b"etag", digest.tag.encode()))
+    field = request.header(b"if-none-match")
+    if field is not None and validators.matches(field, digest.tag, weakly=True):
+        return _unmodified(passed)
+    passed += [(b"content-length", b"%d" % len(body)), SERVER_HEADER]
+    return Reply(200, b"" if request.method == "HEAD" else bytes(body), passed)
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    cluster: ClusterFile, settings: Settings, member: Member, bundle: BundlePaths, trusted: Admits
+) -> AsyncIterator[Content]:
+    """Yield a member's content; its backends are asked when somebody comes, not before."""
+    also = [f for f in (settings.ca_file, cluster.foreman.ca_file) if f is not None]
+    shown = settings.foreman_certificate or bundle.certificate
+    key = settings.foreman_key if settings.foreman_certificate is not None else bundle.key
+    context = RenewedContext(bundle.ca, shown, key, also=also)
+    patience = Patience(settings.connect_timeout_s, settings.first_byte_timeout_s, settings.stall_timeout_s)
+    urls = {
+        "content": settings.pulp_content_url,
+        "api": settings.pulp_api_url,
+        "registry": settings.registry_url,
+        "foreman": cluster.foreman.url,
+    }
+    async with contextlib.AsyncExitStack() as stack:
+        found = {}
+        for name, url in urls.items():
+            if url is not None:
+                url = url.replace("{address}", in_url(member.address))
+                opening = backends.opened(_SPOKEN[name], url.rstrip("/"), patience, context=context)
+                found[name] = await stack.enter_async_context(opening)
+        yield Content(str(member.name), found, Pub(settings.pub) if settings.pub is not None else None, trusted)
+
+
+_SPOKEN: Mapping[str, str] = {
+    "content": "Pulp's content application",
+    "api": "Pulp's API",
+    "registry": "the registry",
+    "foreman": "Foreman",
+}

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from muster.cluster.sections import Edge as Limits
+from muster.edge.application import Application, Mounted
+from muster.edge.authorise import Callers, Gate
+from muster.edge.feature import Features
+from muster.edge.metrics import EdgeMetrics
+from muster.edge.replies import Streamed
+from muster.edge.request import Request
+from muster.edge.routes import Mount
+from muster.kernel.errors import Unavailable
+from muster.kernel.rings import LogRings
+from tests.unit.edge.calls import scope
+
+pytestmark = pytest.mark.anyio
+
+HEADERS = [(b"content-type", b"text/plain")]
+
+
+@dataclass
+class Call:
+    """One streamed reply, and how it went."""
+
+    rings: LogRings
+    sent: list[MutableMapping[str, Any]] = field(default_factory=list)
+    closed: bool = False
+    cut: bool = False
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    lines: list[str] = field(default_factory=list)
+    draining: bool = False
+
+    async def make(self, pieces: AsyncGenerator[bytes, None]) -> None:
+        async def counted() -> AsyncGenerator[bytes, None]:
+            try:
+                async for piece in pieces:
+                    yield piece
+            finally:
+                self.closed = True
+
+        async def below(_: object, __: Request) -> Streamed:
+            return Streamed(200, HEADERS, counted())
+
+        application = Application(
+            gate=Gate(Callers()), features=Features({}), mounts=[Mounted(Mount("/x", (), unrouted=below), None)],
+            limits=Limits(), rings=self.rings, metrics=EdgeMetrics(CollectorRegistry()), access_log=self.lines.append,
+            foreman=False,
+        )  # fmt: skip
+        application.draining = self.draining
+        first = True
+
+        async def receive() -> MutableMapping[str, Any]:
+            nonlocal first
+            if first:
+                first = False
+                return {"type": "http.request", "body": b"", "more_body": False}
+            await self.gone.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            self.sent.append(message)
+
+        def cut() -> None:
+            self.cut = True
+
+        call = scope("GET", "/x/y")
+        call["state"]["cut"] = cut
+        await application(call, receive, send)
+
+    @property
+    def body(self) -> list[bytes]:
+        return [m["body"] for m in self.sent[1:]]
+
+    @property
+    def ended(self) -> bool:
+        return not self.sent[-1].get("more_body", False)
+
+
+@pytest.fixture
+def call(rings: LogRings) -> Call:
+    return Call(rings)
+
+
+async def test_pieces_are_sent_one_by_one_and_the_call_is_logged(call: Call) -> None:
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        yield b"a"
+        assert len(call.sent) == 2
+        yield b"b"
+
+    await call.make(pieces())
+    assert (call.body, call.ended, call.closed, call.cut) == ([b"a", b"b", b""], True, True, False)
+    assert "Finished GET /x/y with 200" in call.lines[0]
+
+
+async def test_an_error_cuts_the_connection_instead_of_ending_the_body(call: Call) -> None:
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        yield b"a"
+        raise Unavailable("the backend broke off")
+
+    await call.make(pieces())
+    assert (call.body, call.ended, call.closed, call.cut) == ([b"a"], False, True, True)
+    assert any("the backend broke off" in r.message for r in call.rings.records())
+
+
+async def test_a_client_that_goes_away_ends_what_is_fetched_for_it(call: Call) -> None:
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        yield b"a"
+        call.gone.set()
+        await asyncio.sleep(30)
+        yield b"b"
+
+    async with asyncio.timeout(10):
+        await call.make(pieces())
+    assert (call.body, call.ended, call.closed) == ([b"a"], False, True)
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+async def test_a_member_that_stops_ends_it_too(call: Call) -> None:
+    begun = asyncio.Event()
+
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        yield b"a"
+        begun.set()
+        await asyncio.sleep(30)
+
+    making = asyncio.create_task(call.make(pieces()))
+    await begun.wait()
+    making.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await making
+    assert call.closed
+
+
+async def test_while_draining_a_streamed_reply_closes_its_connection_too(call: Call) -> None:
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        yield b"a"
+
+    call.draining = True
+    await call.make(pieces())
+    assert (b"connection", b"close") in call.sent[0]["headers"]
