@@ -8,7 +8,6 @@ import json
 import urllib.parse
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
-from http import HTTPStatus
 from http.client import HTTPException
 from pathlib import Path
 
@@ -169,17 +168,6 @@ def test_dnf_installs_from_a_yum_repository(
     assert installed.fetched == {ALPHA.rpm_name: hashlib.sha256(ALPHA.rpm()).hexdigest()}, installed
     path, content = ALPHA.file
     assert (tmp_path / "dnf" / "root" / path.lstrip("/")).read_bytes() == content
-
-
-def test_a_repository_that_dnf_leaves_out_is_counted(tmp_path: Path, needs: Callable[[str], None]) -> None:
-    needs("dnf")
-    needs("pulp")
-    of_two_versions(tmp_path)
-    with origins.served(tmp_path) as origin:
-        origin.fails["^/2/"] = HTTPStatus.SERVICE_UNAVAILABLE
-        dnf = Dnf(tmp_path / "dnf", {"base": origin.url("1/"), "updates": origin.url("2/")})
-        refreshed = dnf.refresh()
-    assert (refreshed.code, refreshed.left_out, refreshed.is_whole) == (0, ["updates"], False), refreshed
 
 
 def test_an_image_has_one_digest_everywhere(

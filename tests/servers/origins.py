@@ -10,7 +10,9 @@ import gzip
 import hashlib
 import os
 import re
+import ssl
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +21,7 @@ from functools import partial
 from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 from muster.cli.demo.bind import free_port
 from muster.kernel.process import clean_environment
@@ -112,17 +115,22 @@ class Origin:
 
     Attributes:
         asked: method and path of each request, in order.
+        clients: common name in the certificate behind each request, empty where none was shown.
         fails: pattern that a path has somewhere to the status it is answered with.
+        context: with TLS.
     """
 
     directory: Path
     address: str
     port: int
     asked: list[tuple[str, str]] = field(default_factory=list)
+    clients: list[str] = field(default_factory=list)
     fails: dict[str, HTTPStatus] = field(default_factory=dict)
+    context: ssl.SSLContext | None = None
 
-    def url(self, path: str = "") -> str:
-        return f"http://{self.address}:{self.port}/{path}"
+    def url(self, path: str = "", *, name: str | None = None) -> str:
+        """Return where a path is, by the address or by a name that leads to it."""
+        return f"http{'s' if self.context else ''}://{name or self.address}:{self.port}/{path}"
 
 
 class _Answer(SimpleHTTPRequestHandler):
@@ -132,9 +140,10 @@ class _Answer(SimpleHTTPRequestHandler):
         self._origin = origin
         super().__init__(*given, directory=str(origin.directory), **more)  # type: ignore[arg-type]
 
-    def handle(self) -> None:
-        with contextlib.suppress(ConnectionError):
-            super().handle()
+    def setup(self) -> None:
+        if self._origin.context is not None:
+            self.request = self._origin.context.wrap_socket(self.request, server_side=True)
+        super().setup()
 
     def do_GET(self) -> None:
         self._answer(super().do_GET)
@@ -147,6 +156,8 @@ class _Answer(SimpleHTTPRequestHandler):
 
     def _answer(self, with_the_file: object) -> None:
         self._origin.asked.append((self.command, self.path))
+        shown: Any = (self.request.getpeercert() or {}) if isinstance(self.request, ssl.SSLSocket) else {}
+        self._origin.clients.append(dict(pair[0] for pair in shown.get("subject", ())).get("commonName", ""))
         for pattern, status in self._origin.fails.items():
             if re.search(pattern, self.path):
                 self.send_error(status)
@@ -156,12 +167,20 @@ class _Answer(SimpleHTTPRequestHandler):
             with_the_file()
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        # A client that goes, or that refuses our certificate, is no news; what else happens, a test would see.
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+
 @contextlib.contextmanager
-def served(directory: Path, *, address: str = "127.0.0.69") -> Iterator[Origin]:
+def served(directory: Path, *, address: str = "127.0.0.69", context: ssl.SSLContext | None = None) -> Iterator[Origin]:
     """Serve a directory until the block ends."""
-    origin = Origin(directory, address, free_port(address))
-    with ThreadingHTTPServer((address, origin.port), partial(_Answer, origin=origin)) as server:
-        server.daemon_threads = True
+    origin = Origin(directory, address, free_port(address), context=context)
+    with _Server((address, origin.port), partial(_Answer, origin=origin)) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, name="origin")
         thread.start()
         try:
