@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from tests.servers import origins, pulp, pulp_api, registry
+from tests.servers import origins, pulp, pulp_api, registry, signing
 from tests.servers.certificates import CA
 from tests.servers.clients import Apt, Dnf, Skopeo
 from tests.servers.local import alive
@@ -67,6 +67,24 @@ def test_a_package_has_the_digest_that_the_metadata_names(pulps: tuple[Pulp, Pul
     assert set(listed) == {f"Packages/{p.name[0]}/{p.rpm_name}" for p in (ALPHA, BETA)}
     for path, digest in listed.items():
         assert hashlib.sha256(one.content.read(f"digests/base/{path}")).hexdigest() == digest
+
+
+def test_signed_metadata_stays_signed(pulps: tuple[Pulp, Pulp], tmp_path: Path, needs: Callable[[str], None]) -> None:
+    for name in ("gpg", "dnf", "apt"):
+        needs(name)
+    one, _ = pulps
+    with signing.made() as signer, signing.made() as foreign, origins.served(tmp_path) as origin:
+        origins.yum(tmp_path / "yum", [ALPHA], revision=1, signer=signer)
+        origins.deb(tmp_path / "deb", [ALPHA], revision=1, by_hash=False, signer=signer)
+        pulp_api.repository(one.api, "rpm", "signed/yum").sync_from(origin.url("yum/"))
+        debs = pulp_api.repository(one.api, "deb", "signed/deb")
+        debs.sync_from(origin.url("deb/"), distributions="stable").publish_verbatim()
+        urls = {"base": one.content_url("signed/yum/")}
+        source = f"{one.content_url('signed/deb')} stable main"
+        for key, is_whole in ((signer.key, True), (foreign.key, False)):
+            dnf = Dnf(tmp_path / f"dnf-{is_whole}", urls, checks_signatures=key).refresh()
+            apt = Apt(tmp_path / f"apt-{is_whole}", [source], checks_signatures=key).update()
+            assert (dnf.is_whole, apt.is_whole) == (is_whole, is_whole), f"{dnf}\n{apt}"
 
 
 def test_a_distribution_flips_there_and_back(pulps: tuple[Pulp, Pulp], tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ def missing(name: str) -> str | None:
         "dig": _dig,
         "dnf": _dnf,
         "envoy": _envoy,
+        "gpg": _gpg,
         "haproxy": _haproxy,
         "keepalived": _keepalived,
         "namespaces": _namespaces,
@@ -122,6 +123,10 @@ def _pulp() -> str | None:
 
 def _dnf() -> str | None:
     return None if shutil.which("dnf") else "no dnf on this machine (Debian package dnf)"
+
+
+def _gpg() -> str | None:
+    return None if shutil.which("gpg") and shutil.which("gpg-agent") else "no gpg on this machine (Debian package gpg)"
 
 
 def _apt() -> str | None:

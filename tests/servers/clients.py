@@ -122,6 +122,9 @@ class Dnf:
             "--forcearch=x86_64", *arguments,
         ]  # fmt: skip
         code, lines = _ran(command, self.hosts, self.directory)
+        for keyring in self._cache.glob("*/pubring"):
+            # It checked signatures with an agent that would stay.
+            _ran(["gpgconf", "--homedir", keyring, "--kill", "all"], {}, self.directory)
         ignored = [line.partition(": ")[2] for line in lines if line.startswith("Ignoring repositories:")]
         left_out = [name.strip() for text in ignored for name in text.split(",")]
         after = self._packages()
@@ -143,15 +146,17 @@ class Dnf:
 
 @dataclass(frozen=True)
 class Apt:
-    """An apt-get that knows some repositories and nothing else; none of them need be signed.
+    """An apt-get that knows some repositories and nothing else.
 
     Attributes:
         sources: each what follows ``deb [...]``: URL, suite, components.
+        checks_signatures: with this key, in armour; None: nothing need be signed.
     """
 
     directory: Path
     sources: Sequence[str]
     identity: Identity | None = None
+    checks_signatures: Path | None = None
     hosts: Mapping[str, str] = field(default_factory=dict)
 
     def update(self) -> Run:
@@ -175,8 +180,9 @@ class Apt:
         for name in ("state/lists/partial", "cache/archives/partial", "etc/preferences.d", "etc/apt.conf.d", "log"):
             (self.directory / name).mkdir(parents=True, exist_ok=True)
         (self.directory / "state" / "status").touch()
+        trust = f"signed-by={self.checks_signatures}" if self.checks_signatures else "trusted=yes"
         (self.directory / "etc" / "sources.list").write_text(
-            "".join(f"deb [trusted=yes arch=amd64] {source}\n" for source in self.sources)
+            "".join(f"deb [{trust} arch=amd64] {source}\n" for source in self.sources)
         )
         said = {
             "Dir::Etc": f"{self.directory}/etc",
@@ -190,7 +196,6 @@ class Apt:
             "APT::Architectures": "amd64",
             "APT::Sandbox::User": "root",
             "Acquire::Languages": "none",
-            "Acquire::AllowInsecureRepositories": "true",
             "Debug::NoLocking": "true",
         }
         if self.identity is not None:

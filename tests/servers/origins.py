@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import os
 import re
+import shutil
 import ssl
 import subprocess
 import sys
@@ -27,14 +28,22 @@ from muster.cli.demo.bind import free_port
 from muster.kernel.process import clean_environment
 from tests.servers import pulp
 from tests.servers.packages import Package
+from tests.servers.signing import Signer
 
 _WHEN = 1_700_000_000
 
 
-def yum(directory: Path, packages: Sequence[Package], *, revision: int, compression: str = "gz") -> Path:
+def yum(
+    directory: Path,
+    packages: Sequence[Package],
+    *,
+    revision: int,
+    compression: str = "gz",
+    signer: Signer | None = None,
+) -> Path:
     """Write a yum repository into a directory that is not there yet; ask ``needs("pulp")`` first.
 
-    The packages lie in ``Packages/<first letter>/``, as Pulp publishes them.
+    The packages lie in ``Packages/<first letter>/``, as Pulp publishes them. With a signer, ``repomd.xml`` is signed.
     """
     for package in packages:
         place = directory / "Packages" / package.name[0]
@@ -48,13 +57,25 @@ def yum(directory: Path, packages: Sequence[Package], *, revision: int, compress
         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False, env=clean_environment(),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    if signer is not None:
+        repomd = directory / "repodata" / "repomd.xml"
+        signer.detach(repomd, repomd.with_name("repomd.xml.asc"))
+        shutil.copy(signer.key, repomd.with_name("repomd.xml.key"))
     return directory
 
 
-def deb(directory: Path, packages: Sequence[Package], *, revision: int, by_hash: bool, suite: str = "stable") -> Path:
-    """Write a deb repository with the component ``main`` into a directory that is not there yet; it is not signed.
+def deb(
+    directory: Path,
+    packages: Sequence[Package],
+    *,
+    revision: int,
+    by_hash: bool,
+    suite: str = "stable",
+    signer: Signer | None = None,
+) -> Path:
+    """Write a deb repository with the component ``main`` into a directory that is not there yet.
 
-    The revision is in its date, by which apt knows what is newer.
+    The revision is in its date, by which apt knows what is newer. With a signer there is an ``InRelease``, too.
     """
     stanzas = []
     for package in packages:
@@ -93,8 +114,12 @@ def deb(directory: Path, packages: Sequence[Package], *, revision: int, by_hash:
         **({"Acquire-By-Hash": "yes"} if by_hash else {}),
     }
     (home / "Release").write_text("".join(f"{k}: {v}\n" for k, v in release.items()) + "SHA256:\n" + "".join(lines))
-    # What a server says of it (Last-Modified) has to change with it.
-    os.utime(home / "Release", (_WHEN + revision, _WHEN + revision))
+    if signer is not None:
+        signer.clear(home / "Release", home / "InRelease")
+        signer.detach(home / "Release", home / "Release.gpg")
+    for file in home.glob("*Release*"):
+        # What a server says of it (Last-Modified) has to change with it.
+        os.utime(file, (_WHEN + revision, _WHEN + revision))
     return directory
 
 
