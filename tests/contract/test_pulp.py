@@ -203,13 +203,19 @@ def test_an_image_has_one_digest_everywhere(
             pulp_api.repository(one.api, "container", "tiny").sync_from(
                 f"http://{upstream.place}", upstream_name="tiny"
             )
+    accepts = {"Accept": "application/vnd.oci.image.manifest.v1+json"}
+    asked = {}
     for one in pulps:
-        accepts = {"Accept": "application/vnd.oci.image.manifest.v1+json"}
         manifest = one.api.reply("GET", "/v2/tiny/manifests/1", headers=accepts)
         assert (manifest.status, manifest.headers["docker-content-digest"]) == (200, digest)
         layer = json.loads(manifest.body)["layers"][0]["digest"]
         redirected = one.api.reply("GET", f"/v2/tiny/blobs/{layer}")
-        assert (redirected.status, redirected.headers["location"][:25]) == (302, one.content_url()[:25])
+        assert redirected.status == 302
+        leads = urllib.parse.urlsplit(redirected.headers["location"])
+        assert leads.netloc == f"{one.address}:{one.content_port}"
+        # `docs/facts/content-and-boot.md` §9.3: signed, and no other Pulp's to answer.
+        asked[one.name] = [other.content.reply("GET", f"{leads.path}?{leads.query}").status for other in pulps]
+    assert asked == {"pulp1": [200, 403], "pulp2": [403, 200]}
 
 
 def test_a_pulp_ends_and_leaves_nothing(needs: Callable[[str], None]) -> None:

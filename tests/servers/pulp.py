@@ -13,6 +13,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -59,7 +60,7 @@ class Pulp:
         self.name, self.directory, self.database, self.address = name, directory, database, address
         self.api_port, self.content_port = free_port(address), free_port(address)
         self.api = Api(address, self.api_port)
-        self._settings = settings
+        self._settings = {"SECRET_KEY": secrets.token_hex(), **settings}
         self._processes: dict[Part, subprocess.Popen[bytes]] = {}
         parts: tuple[Part, ...] = ("api", "content", "worker1", "worker2")
         self.parts = parts[: 2 + workers]
@@ -215,7 +216,7 @@ def _template() -> Path:
 def _migrate_into(template: Path) -> None:
     with postgresql.running() as database, _directory("migrates") as directory:
         assert database.fresh_database().endswith(f"/{_DATABASE}")
-        _write_settings(directory, database, {"CONTENT_ORIGIN": "http://127.0.0.1"})
+        _write_settings(directory, database, {"SECRET_KEY": "migrates", "CONTENT_ORIGIN": "http://127.0.0.1"})
         for arguments in (("migrate", "--noinput"), ("reset-admin-password", "--password", Api.PASSWORD)):
             done = subprocess.run(
                 [HOME / "venv" / "bin" / "pulpcore-manager", *arguments], stdin=subprocess.DEVNULL, capture_output=True,
@@ -232,7 +233,6 @@ def _write_settings(directory: Path, database: PostgreSQL, given: Mapping[str, A
     (directory / "database.key").write_text(f"{_DATABASE_KEY}\n")
     connection = {"ENGINE": "django.db.backends.postgresql", **database.parameters(_DATABASE), "CONN_MAX_AGE": 0}
     settings = {
-        "SECRET_KEY": "not-for-messages",
         "DATABASES": {"default": connection},
         "DB_ENCRYPTION_KEY": str(directory / "database.key"),
         "DEPLOY_ROOT": str(directory),
