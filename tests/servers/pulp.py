@@ -166,7 +166,7 @@ def running(
         name: by which its processes name themselves.
         address: on loopback, for its API and its content app; their ports are free ones.
         workers: one or two processes for tasks; with one, tasks wait for each other.
-        settings: of Pulp, beside or instead of ours.
+        settings: of Pulp, beside or instead of ours; ``DISTRIBUTED_PUBLICATION_RETENTION_PERIOD=0`` keeps no superseded one.
     """
     template = _template()
     with postgresql.housed() as database, _directory(name) as directory:
