@@ -8,7 +8,8 @@ export UV_COMPILE_BYTECODE := 1
 # Debian's servers for demo and tests; each can be absent, and then what needs it says so.
 DEMO_PACKAGES := bind9
 TEST_PACKAGES := bind9 dnsutils haproxy postgresql openssl curl keepalived nginx-light libnginx-mod-stream \
-  faketime iproute2 iptables pdns-server pdns-backend-sqlite3 puppet-agent puppetserver softhsm2
+  faketime iproute2 iptables pdns-server pdns-backend-sqlite3 puppet-agent puppetserver softhsm2 \
+  dnf docker-registry gpg gpg-agent skopeo
 # Tests mostly wait for servers. Those of one file stay together, since they share a cluster.
 WORKERS ?= 2
 BENCH_PACKAGES := $(TEST_PACKAGES) wrk apache2-utils
@@ -70,8 +71,9 @@ packages-demo:
 packages-bench:
 	@scripts/packages $(BENCH_PACKAGES)
 
-packages-test:
+packages-test: | $(UV)
 	@scripts/packages $(TEST_PACKAGES)
+	@scripts/pulp
 
 clean: ## Remove what these verbs made, caches included.
-	@rm -rf .venv .uv .demo .muster .mypy_cache .ruff_cache .pytest_cache .hypothesis dist bench/results
+	@rm -rf .venv .uv .pulp .demo .muster .mypy_cache .ruff_cache .pytest_cache .hypothesis dist bench/results

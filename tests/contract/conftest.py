@@ -9,9 +9,10 @@ import pytest
 
 from muster.kernel.secrets import Secret
 from muster.store.engine import Store, opened
-from tests.servers import postgresql
+from tests.servers import postgresql, pulp
 from tests.servers.haproxy import executables
 from tests.servers.postgresql import PostgreSQL
+from tests.servers.pulp import Pulp
 
 
 @pytest.fixture(scope="session")
@@ -43,3 +44,11 @@ def executable(request: pytest.FixtureRequest, needs: Callable[[str], None]) -> 
     if path is None:
         pytest.skip(f"no HAProxy of {request.param}")
     return path
+
+
+@pytest.fixture(scope="session")
+def pulps(needs: Callable[[str], None]) -> Iterator[tuple[Pulp, Pulp]]:
+    """Two Pulps that know nothing of each other; a test names its repositories by itself and leaves them."""
+    needs("pulp")
+    with pulp.running("pulp1", address="127.0.0.61") as one, pulp.running("pulp2", address="127.0.0.62") as other:
+        yield one, other

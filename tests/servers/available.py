@@ -15,17 +15,23 @@ _SOFTHSM = ("/usr/lib/softhsm/libsofthsm2.so", "/usr/lib64/pkcs11/libsofthsm2.so
 def missing(name: str) -> str | None:
     """Return why the server cannot be had, or None when it can."""
     return {
+        "apt": _apt,
         "bind": _bind,
         "dig": _dig,
+        "dnf": _dnf,
         "envoy": _envoy,
+        "gpg": _gpg,
         "haproxy": _haproxy,
         "keepalived": _keepalived,
         "namespaces": _namespaces,
         "nginx": _nginx,
         "postgresql": _postgresql,
         "powerdns": _powerdns,
+        "pulp": _pulp,
         "puppet": _puppet,
         "puppetserver": _puppetserver,
+        "registry": _registry,
+        "skopeo": _skopeo,
         "softhsm": _softhsm,
     }[name]()
 
@@ -107,6 +113,33 @@ def _puppetserver() -> str | None:
     from tests.servers import puppetserver
 
     return puppetserver.missing()
+
+
+def _pulp() -> str | None:
+    from tests.servers import pulp
+
+    return pulp.missing()
+
+
+def _dnf() -> str | None:
+    return None if shutil.which("dnf") else "no dnf on this machine (Debian package dnf)"
+
+
+def _gpg() -> str | None:
+    return None if shutil.which("gpg") and shutil.which("gpg-agent") else "no gpg on this machine (Debian package gpg)"
+
+
+def _apt() -> str | None:
+    return None if shutil.which("apt-get") else "no apt-get on this machine: it is no Debian"
+
+
+def _skopeo() -> str | None:
+    return None if shutil.which("skopeo") else "no skopeo on this machine (Debian package skopeo)"
+
+
+def _registry() -> str | None:
+    found = shutil.which("docker-registry")
+    return None if found else "no docker-registry on this machine (Debian package docker-registry)"
 
 
 def sbin(name: str) -> str | None:

@@ -58,6 +58,18 @@ class PostgreSQL:
         self._run("initdb", f"--pgdata={self.directory / 'data'}", f"--username={_USER}", f"--pwfile={password_file}",
                   "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync")  # fmt: skip
 
+    def save(self, to: Path) -> None:
+        """Copy the stopped server's databases to a directory that is not there yet."""
+        part = to.with_name(f"{to.name}.part")
+        _copy(self.directory / "data", part)
+        part.rename(to)
+
+    def copy(self, saved: Path) -> None:
+        """Make the databases by copying those that were saved."""
+        if self._user is not None and self._group is not None:
+            shutil.chown(self.directory, self._user, self._group)
+        _copy(saved, self.directory / "data")
+
     def start(self, **more: str) -> None:
         """Return when the server has answered a query; ``more`` are settings of this run."""
         settings: dict[str, object] = {
@@ -136,6 +148,10 @@ class PostgreSQL:
             connection.execute(f"CREATE DATABASE {name}".encode())
         return self.url(name)
 
+    def parameters(self, database: str) -> dict[str, str]:
+        """Return what a database's URL says, by Django's names."""
+        return {"NAME": database, "USER": _USER, "PASSWORD": PASSWORD, "HOST": "127.0.0.1", "PORT": str(self.port)}
+
     def url(self, database: str, password: str = PASSWORD) -> str:
         return f"postgresql://{_USER}:{password}@127.0.0.1:{self.port}/{database}"
 
@@ -170,7 +186,7 @@ class PostgreSQL:
 @contextlib.contextmanager
 def running() -> Iterator[PostgreSQL]:
     """Hold a server running; ask ``needs("postgresql")`` first."""
-    with _housed() as server:
+    with housed() as server:
         server.create()
         server.start()
         yield server
@@ -179,7 +195,7 @@ def running() -> Iterator[PostgreSQL]:
 @contextlib.contextmanager
 def replicated() -> Iterator[tuple[PostgreSQL, PostgreSQL]]:
     """Hold a primary and its standby running; the primary acknowledges what the standby has on disk."""
-    with _housed() as primary, _housed() as standby:
+    with housed() as primary, housed() as standby:
         primary.create()
         primary.start()
         standby.create_standby_of(primary)
@@ -195,7 +211,8 @@ def replicated() -> Iterator[tuple[PostgreSQL, PostgreSQL]]:
 
 
 @contextlib.contextmanager
-def _housed() -> Iterator[PostgreSQL]:
+def housed() -> Iterator[PostgreSQL]:
+    """Give a server that has no databases yet a directory of its own; what runs is stopped with the block."""
     binaries = available.postgresql_binaries()
     assert binaries is not None
     # Not pytest's directory: that belongs to root alone, and PostgreSQL refuses to run as root.
@@ -206,6 +223,11 @@ def _housed() -> Iterator[PostgreSQL]:
     finally:
         server.stop()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _copy(directory: Path, to: Path) -> None:
+    # With its owners, which nothing of Python's keeps.
+    subprocess.run(["cp", "--archive", "--reflink=auto", directory, to], check=True, timeout=_START_LIMIT_S)
 
 
 def _account() -> tuple[int, int] | None:
