@@ -143,7 +143,7 @@ async def test_a_killed_up_takes_its_processes_along_and_can_be_started_again(pl
     assert muster("down", "--dir", str(planned.directory)).code == 0
 
 
-def test_ports_may_change_between_two_runs(planned: Local) -> None:
+async def test_ports_may_change_between_two_runs(planned: Local) -> None:
     """The balancer serves what it last served until it has read the file again; that must not confuse it."""
     assert up(planned, "--detach").code == 0
     assert muster("down", "--dir", str(planned.directory)).code == 0
@@ -151,7 +151,12 @@ def test_ports_may_change_between_two_runs(planned: Local) -> None:
     said = up(moved, "--detach")
     assert said.code == 0, said
     assert f"127.0.0.1:{moved.ports['smartproxy']}\n" in (moved.run / "haproxy.cfg").read_text()
-    assert moved.log("balancer").count("Balancer runs") == 2
+
+    async def runs_again() -> bool:
+        return moved.log("balancer").count("Balancer runs") == 2
+
+    # HAProxy serves before the balancer says so.
+    await until(runs_again, "the balancer says that it runs")
     assert muster("down", "--dir", str(moved.directory)).code == 0
 
 

@@ -138,7 +138,8 @@ async def removed_and_added(local: Local, chance: random.Random) -> Outcome:
     outcome = Outcome()
     name = chance.choice(local.names)
     address, number = local.target(member=name).host, local.names.index(name) + 1
-    before = local.cluster_file.read_text()
+    before, configuration = local.cluster_file.read_text(), local.run / "haproxy.cfg"
+    in_force = configuration.read_text()
     strays: list[Operation] = []
     unchecked = taken = 0
     try:
@@ -172,6 +173,12 @@ async def removed_and_added(local: Local, chance: random.Random) -> Outcome:
                 taken += max((look.taken for look in early), default=0)
     finally:
         local.cluster_file.write_text(before)
+
+    async def is_as_before() -> bool:
+        return configuration.read_text() == in_force
+
+    # The member stood last in the file meanwhile. What comes next must not meet the reload that puts it back.
+    await until(is_as_before, "the configuration from before is in force again")
     outcome.operations = seen.new + seen.kept
     outcome.measured |= {
         "times": _TIMES,
