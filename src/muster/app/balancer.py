@@ -279,7 +279,7 @@ class BalancerProcess:
         """Have members watched where HAProxy alone would find too late that one hangs."""
         shown = Credentials(self.paths.ca, self.paths.check, None, self.cluster.foreman.ca_file)
         try:
-            await self.watch.follow(self._in_force()[1], shown, self._files_on_disk()[1:])
+            await self.watch.follow(self._in_force()[1], shown, self._known[1:])
         except MusterError as e:
             _log.debug("Members are not watched anew", why=str(e))
 

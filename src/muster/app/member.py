@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -64,7 +65,6 @@ from muster.version import VERSION
 if TYPE_CHECKING:
     from muster.app.duties.authority import PuppetCAKept
     from muster.content.service import Content
-    from muster.edge.request import Request
     from muster.pki.bundles import BundlePaths
 
 _log = log.logger("app")
@@ -252,10 +252,8 @@ async def _content_of(
     # Members without it do not pay for an HTTP client.
     from muster.content import service
 
-    async def trusted(request: Request) -> None:
-        await gate.admit(Access.TRUSTED, request)
-
-    return await stack.enter_async_context(service.opened(cluster, cluster.content, member, bundle, trusted))
+    admit = partial(gate.admit, Access.TRUSTED)
+    return await stack.enter_async_context(service.opened(cluster, cluster.content, member, bundle, admit))
 
 
 def _backends_asked(cluster: ClusterFile, content: Content | None) -> list[Duty]:
@@ -263,11 +261,15 @@ def _backends_asked(cluster: ClusterFile, content: Content | None) -> list[Duty]
         return []
     from muster.app.duties.content import BackendAsked
 
-    asked = {"content": ("/pulp/content/", ("https", "http")), "registry": ("/v2/", ("docker",))}
+    ours = cluster.content.services
+    asked: dict[str, tuple[str, list[str]]] = {
+        "content": ("/pulp/content/", [s for s in ours if s in ("https", "http")]),
+        "registry": ("/v2/", [s for s in ours if s == "docker"]),
+    }
     return [
-        BackendAsked(content.backends[name], path, [s for s in services if s in cluster.content.services])
+        BackendAsked(content.backends[name], path, services)
         for name, (path, services) in asked.items()
-        if name in content.backends and any(s in cluster.content.services for s in services)
+        if services and name in content.backends
     ]
 
 

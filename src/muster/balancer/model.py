@@ -206,10 +206,11 @@ def problems(document: Document) -> list[Problem]:
     overrides = content.get("services")
     overrides = overrides if isinstance(overrides, dict) else {}
     rows = PROFILES.get(str(content.get("profile", "current")), ())
+    offered = {row.name for row in rows} | _complete(overrides)
     return [
-        *_unknown_services(document, overrides, rows),
+        *_unknown_services(document, overrides, rows, offered),
         *_unknown_on_disks(document, content, {*(row.name for row in rows), *map(str, overrides)}),
-        *_not_offered(document, content, {row.name for row in rows} | _complete(overrides), overrides),
+        *_not_offered(document, content, offered, overrides),
         *_port_clashes(document, content, _listening(overrides, rows)),
         *_several_signers(document, content, overrides, rows),
         *_answers_to_nothing(document, overrides),
@@ -377,12 +378,12 @@ def _listening(overrides: dict[str, Any], rows: tuple[Row, ...]) -> list[_Listen
     return found
 
 
-def _unknown_services(document: Document, overrides: dict[str, Any], rows: tuple[Row, ...]) -> Iterator[Problem]:
+def _unknown_services(
+    document: Document, overrides: dict[str, Any], rows: tuple[Row, ...], offered: set[str]
+) -> Iterator[Problem]:
     names = [row.name for row in rows]
-    for key, value in overrides.items():
-        name = str(key)
-        override = value if isinstance(value, dict) else {}
-        if not names or name in names or {"listen_port", "member_port"} <= override.keys():
+    for name in map(str, overrides):
+        if not names or name in offered:
             continue
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"the profile has {', '.join(names)};"

@@ -68,14 +68,12 @@ class Backend:
         url: str,
         patience: Patience,
         context: Callable[[], ssl.SSLContext] | None,
-        server_name: str | None,
     ) -> None:
         self.name = name
         self.url = "http://localhost" if url.startswith("unix:") else url
         self._session = session
         self._patience = patience
         self._context = context
-        self._server_name = server_name
 
     async def ask(
         self,
@@ -94,22 +92,19 @@ class Backend:
             GatewayTimeout: it did not begin to answer in time.
             BadGateway: what it answered is no HTTP.
         """
-        try:
-            return await self._asked(method, path, headers, body, length)
-        except aiohttp.ClientConnectorError as e:
-            if body is not None:
-                raise Unavailable(f"{self.name} cannot be reached: {_said(e)}") from e
-        except aiohttp.ServerDisconnectedError as e:
-            # Nothing was answered; what may be repeated is.
-            if body is not None or method not in _REPEATABLE:
-                raise Unavailable(f"{self.name} hung up before it answered") from e
-        await asyncio.sleep(_SECOND_TRY_S)
-        try:
-            return await self._asked(method, path, headers, None, None)
-        except aiohttp.ClientConnectorError as e:
-            raise Unavailable(f"{self.name} cannot be reached: {_said(e)}") from e
-        except aiohttp.ServerDisconnectedError as e:
-            raise Unavailable(f"{self.name} hung up before it answered") from e
+        is_last = body is not None
+        while True:
+            try:
+                return await self._asked(method, path, headers, body, length)
+            except aiohttp.ClientConnectorError as e:
+                if is_last:
+                    raise Unavailable(f"{self.name} cannot be reached: {_said(e)}") from e
+            except aiohttp.ServerDisconnectedError as e:
+                # Nothing was answered; what may be repeated is.
+                if is_last or method not in _REPEATABLE:
+                    raise Unavailable(f"{self.name} hung up before it answered") from e
+            is_last = True
+            await asyncio.sleep(_SECOND_TRY_S)
 
     async def _asked(
         self,
@@ -131,7 +126,6 @@ class Backend:
                     data=body,
                     allow_redirects=False,
                     ssl=self._context() if self._context is not None else True,
-                    server_hostname=self._server_name if self._context is not None else None,
                     skip_auto_headers=("User-Agent", "Content-Type", "Accept", "Accept-Encoding"),
                 )
         except TimeoutError:
@@ -172,7 +166,6 @@ async def opened(
     patience: Patience,
     *,
     context: Callable[[], ssl.SSLContext] | None = None,
-    server_name: str | None = None,
 ) -> AsyncIterator[Backend]:
     """Yield what asks the program at ``url``: ``http://…``, ``https://…`` with a context, or ``unix:/PATH``.
 
@@ -194,7 +187,7 @@ async def opened(
         max_field_size=16 << 10,
     )
     async with session:
-        yield Backend(session, name, url, patience, context if url.startswith("https:") else None, server_name)
+        yield Backend(session, name, url, patience, context if url.startswith("https:") else None)
 
 
 def _socket(address: tuple[Any, ...]) -> socket.socket:

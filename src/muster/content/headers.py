@@ -15,8 +15,7 @@ from functools import lru_cache
 from urllib.parse import quote
 
 from muster.content.places import Backend
-
-Header = tuple[bytes, bytes]
+from muster.edge.replies import Header
 
 _HOP = frozenset({
     b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te", b"trailer",

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 from muster.cluster.file import ClusterFile, Member
 from muster.cluster.sections import Content as Settings
@@ -34,12 +33,6 @@ _SMALL_BYTES = 4 << 20
 _CONDITIONS = frozenset({"if-none-match", "if-modified-since", "if-range", "if-match", "if-unmodified-since"})
 
 
-class Admits(Protocol):
-    """Lets a caller of the ``trusted`` kind pass, or raises :class:`~muster.kernel.errors.Denied`."""
-
-    async def __call__(self, request: Request) -> None: ...
-
-
 @dataclass(frozen=True)
 class Content:
     """One member's content. Concurrency: any number of calls.
@@ -47,12 +40,13 @@ class Content:
     Attributes:
         member: its name.
         backends: by what places call them; one that is not there makes its places 404.
+        admit: lets a trusted host pass, or raises :class:`~muster.kernel.errors.Denied`.
     """
 
     member: str
     backends: Mapping[str, Backend]
     pub: Pub | None
-    trusted: Admits
+    admit: Callable[[Request], Awaitable[None]]
 
     async def answer(self, place: Place, request: Request) -> Reply | Streamed:
         """Answer a call below a place.
@@ -89,7 +83,7 @@ class Content:
         if place.who == "trusted":
             # Others may ask with a password: the backend's own matter.
             with contextlib.suppress(Denied):
-                await self.trusted(request)
+                await self.admit(request)
                 return "admin"
         if place.who == "gateway":
             if request.peer.name != self.member.lower():
@@ -115,8 +109,7 @@ class Content:
             passed = headers.answered(got.headers, keeps_validators=False, moved=_moved(to, place))
             if digest is not None and got.status in (200, 206):
                 passed.append((b"etag", digest.tag.encode()))
-                field = request.header(b"if-none-match")
-                if got.status == 200 and field is not None and validators.matches(field, digest.tag, weakly=True):
+                if got.status == 200 and _has(request, digest):
                     await got.pieces.aclose()
                     return _unmodified(passed)
         except BaseException:
@@ -139,6 +132,12 @@ def _moved(to: Backend, place: Place) -> Callable[[str], str]:
 
 def _passed(got: Answer, passed: list[Header]) -> Streamed:
     return Streamed(got.status, [*passed, SERVER_HEADER], got.pieces)
+
+
+def _has(request: Request, digest: Digest) -> bool:
+    """Whether the client says that it has these bytes."""
+    field = request.header(b"if-none-match")
+    return field is not None and validators.matches(field, digest.tag, weakly=True)
 
 
 def _unmodified(passed: list[Header]) -> Reply:
@@ -165,8 +164,7 @@ async def _small(got: Answer, request: Request) -> Reply:
     digest = Digest("sha256", hashlib.sha256(body).hexdigest())
     passed = [h for h in headers.answered(got.headers, keeps_validators=False) if h[0] != b"content-length"]
     passed.append((b"etag", digest.tag.encode()))
-    field = request.header(b"if-none-match")
-    if field is not None and validators.matches(field, digest.tag, weakly=True):
+    if _has(request, digest):
         return _unmodified(passed)
     passed += [(b"content-length", b"%d" % len(body)), SERVER_HEADER]
     return Reply(200, b"" if request.method == "HEAD" else bytes(body), passed)
@@ -174,7 +172,11 @@ async def _small(got: Answer, request: Request) -> Reply:
 
 @contextlib.asynccontextmanager
 async def opened(
-    cluster: ClusterFile, settings: Settings, member: Member, bundle: BundlePaths, trusted: Admits
+    cluster: ClusterFile,
+    settings: Settings,
+    member: Member,
+    bundle: BundlePaths,
+    admit: Callable[[Request], Awaitable[None]],
 ) -> AsyncIterator[Content]:
     """Yield a member's content; its backends are asked when somebody comes, not before."""
     also = [f for f in (settings.ca_file, cluster.foreman.ca_file) if f is not None]
@@ -182,25 +184,17 @@ async def opened(
     key = settings.foreman_key if settings.foreman_certificate is not None else bundle.key
     context = RenewedContext(bundle.ca, shown, key, also=also)
     patience = Patience(settings.connect_timeout_s, settings.first_byte_timeout_s, settings.stall_timeout_s)
-    urls = {
-        "content": settings.pulp_content_url,
-        "api": settings.pulp_api_url,
-        "registry": settings.registry_url,
-        "foreman": cluster.foreman.url,
+    behind = {
+        "content": ("Pulp's content application", settings.pulp_content_url),
+        "api": ("Pulp's API", settings.pulp_api_url),
+        "registry": ("the registry", settings.registry_url),
+        "foreman": ("Foreman", cluster.foreman.url),
     }
     async with contextlib.AsyncExitStack() as stack:
         found = {}
-        for name, url in urls.items():
+        for name, (spoken, url) in behind.items():
             if url is not None:
-                url = url.replace("{address}", in_url(member.address))
-                opening = backends.opened(_SPOKEN[name], url.rstrip("/"), patience, context=context)
+                url = url.replace("{address}", in_url(member.address)).rstrip("/")
+                opening = backends.opened(spoken, url, patience, context=context)
                 found[name] = await stack.enter_async_context(opening)
-        yield Content(str(member.name), found, Pub(settings.pub) if settings.pub is not None else None, trusted)
-
-
-_SPOKEN: Mapping[str, str] = {
-    "content": "Pulp's content application",
-    "api": "Pulp's API",
-    "registry": "the registry",
-    "foreman": "Foreman",
-}
+        yield Content(str(member.name), found, Pub(settings.pub) if settings.pub is not None else None, admit)

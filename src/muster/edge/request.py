@@ -197,17 +197,22 @@ class Request:
         chunks: list[bytes] = []
         size = 0
         while not self._complete:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGone("the client closed the connection before the body was whole")
-            chunk: bytes = message.get("body", b"")
+            chunk = await self._arrived()
             size += len(chunk)
-            self._complete = not message.get("more_body", False)
             if size > self.body_limit_bytes:
                 raise TooLarge(f"the body is larger than {self.body_limit_bytes} bytes")
             self.hold(len(chunk))
             chunks.append(chunk)
         return b"".join(chunks)
+
+    async def _arrived(self) -> bytes:
+        """Return what arrives next of the body, which may be nothing."""
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone("the client closed the connection before the body was whole")
+        self._complete = not message.get("more_body", False)
+        arrived: bytes = message.get("body", b"")
+        return arrived
 
     async def params(self) -> parameters.Params:
         """Return query, form body and path parameters as one; the body wins over the query, the path over both.
@@ -279,13 +284,10 @@ class Request:
         while not self._complete:
             try:
                 async with asyncio.timeout(self.body_timeout_s):
-                    message = await self._receive()
+                    piece = await self._arrived()
             except TimeoutError:
                 raise TooSlow(f"the body went on not within {self.body_timeout_s:g} s") from None
-            if message["type"] == "http.disconnect":
-                raise ClientGone("the client closed the connection before the body was whole")
-            self._complete = not message.get("more_body", False)
-            if piece := message.get("body", b""):
+            if piece:
                 yield piece
 
     async def gone(self) -> None:
@@ -298,14 +300,10 @@ class Request:
         if not self.unread or b"expect" in self.headers:
             return
         left = _DISCARD_LIMIT_BYTES
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError, ClientGone):
             async with asyncio.timeout(_DISCARD_TIMEOUT_S):
                 while not self._complete and left > 0:
-                    message = await self._receive()
-                    if message["type"] == "http.disconnect":
-                        return
-                    left -= len(message.get("body", b""))
-                    self._complete = not message.get("more_body", False)
+                    left -= len(await self._arrived())
 
     @property
     def unread(self) -> bool:
