@@ -50,12 +50,13 @@ class Answer:
 
     Attributes:
         headers: as they came, in their order.
-        pieces: the body; must be closed, which gives the connection back or ends it.
+        end: must be called: it ends the connection, unless the whole body has come and that is kept.
     """
 
     status: int
     headers: Sequence[tuple[str, str]]
     pieces: AsyncGenerator[bytes, None]
+    end: Callable[[], None]
 
 
 class Backend:
@@ -140,7 +141,7 @@ class Backend:
                 raise e.__cause__ from None
             raise BadGateway(f"{self.name} gave no answer: {_said(e)}") from e
         given = [(k.decode("latin-1"), v.decode("latin-1")) for k, v in response.raw_headers]
-        return Answer(response.status, given, self._pieces(response))
+        return Answer(response.status, given, self._pieces(response), response.close)
 
     async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
         try:
@@ -154,9 +155,6 @@ class Backend:
             raise Unavailable(f"{self.name} went silent for {self._patience.stall_s:g} s within its answer") from None
         except aiohttp.ClientError as e:
             raise Unavailable(f"{self.name} broke off its answer: {_said(e)}") from e
-        finally:
-            # What was read to its end goes back to the pool by itself; anything else ends here.
-            response.close()
 
 
 @asynccontextmanager

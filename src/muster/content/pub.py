@@ -8,6 +8,7 @@ import mimetypes
 import os
 import stat
 from collections.abc import AsyncGenerator
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -50,7 +51,8 @@ class Pub:
             if part is not None:
                 headers.append((b"content-range", b"bytes %d-%d/%d" % (first, last, size)))
             wanted = 0 if request.method == "HEAD" else last - first + 1
-            return Streamed(206 if part is not None else 200, headers, _read(file, first, wanted))
+            status = 206 if part is not None else 200
+            return Streamed(status, headers, _read(file, first, wanted), partial(os.close, file))
         except BaseException:
             os.close(file)
             raise
@@ -74,19 +76,16 @@ class Pub:
 
 
 async def _read(file: int, at: int, count: int) -> AsyncGenerator[bytes, None]:
-    try:
-        while count:
-            try:
-                piece = await asyncio.to_thread(os.pread, file, min(count, _PIECE_BYTES), at)
-            except OSError as e:
-                raise Unavailable(f"reading a file below /pub failed: {e.strerror or e}") from e
-            if not piece:
-                raise Unavailable("a file below /pub became shorter while it was sent")
-            at += len(piece)
-            count -= len(piece)
-            yield piece
-    finally:
-        os.close(file)
+    while count:
+        try:
+            piece = await asyncio.to_thread(os.pread, file, min(count, _PIECE_BYTES), at)
+        except OSError as e:
+            raise Unavailable(f"reading a file below /pub failed: {e.strerror or e}") from e
+        if not piece:
+            raise Unavailable("a file below /pub became shorter while it was sent")
+        at += len(piece)
+        count -= len(piece)
+        yield piece
 
 
 def _type(path: str) -> bytes:

@@ -103,18 +103,14 @@ class Content:
         sent = [(k, v) for k, v in sent if k.lower() not in dropped]
         is_small = path.partition("?")[0].rpartition("/")[2] in _SMALL and not asks_range
         got = await to.ask("GET" if is_small else request.method, path, sent)
-        try:
-            if got.status == 200 and is_small:
-                return await _small(got, request)
-            passed = headers.answered(got.headers, keeps_validators=False, moved=_moved(to, place))
-            if digest is not None and got.status in (200, 206):
-                passed.append((b"etag", digest.tag.encode()))
-                if got.status == 200 and _has(request, digest):
-                    await got.pieces.aclose()
-                    return _unmodified(passed)
-        except BaseException:
-            await got.pieces.aclose()
-            raise
+        if got.status == 200 and is_small:
+            return await _small(got, request)
+        passed = headers.answered(got.headers, keeps_validators=False, moved=_moved(to, place))
+        if digest is not None and got.status in (200, 206):
+            passed.append((b"etag", digest.tag.encode()))
+            if got.status == 200 and _has(request, digest):
+                got.end()
+                return _unmodified(passed)
         return _passed(got, passed)
 
 
@@ -131,7 +127,7 @@ def _moved(to: Backend, place: Place) -> Callable[[str], str]:
 
 
 def _passed(got: Answer, passed: list[Header]) -> Streamed:
-    return Streamed(got.status, [*passed, SERVER_HEADER], got.pieces)
+    return Streamed(got.status, [*passed, SERVER_HEADER], got.pieces, got.end)
 
 
 def _has(request: Request, digest: Digest) -> bool:
@@ -160,7 +156,7 @@ async def _small(got: Answer, request: Request) -> Reply:
             if len(body) > _SMALL_BYTES:
                 raise Unavailable(f"metadata larger than {_SMALL_BYTES >> 20} MiB is not passed on")
     finally:
-        await got.pieces.aclose()
+        got.end()
     digest = Digest("sha256", hashlib.sha256(body).hexdigest())
     passed = [h for h in headers.answered(got.headers, keeps_validators=False) if h[0] != b"content-length"]
     passed.append((b"etag", digest.tag.encode()))

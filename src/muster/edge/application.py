@@ -218,7 +218,6 @@ class Application:
         """Send a body as it comes. A client that goes away ends it at once, an error of its pieces cuts the connection."""
         me = asyncio.current_task()
         headers = self._headers(request, answer.headers)
-        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         waiting = True
 
         def left(gone: asyncio.Task[None]) -> None:
@@ -230,6 +229,7 @@ class Application:
         if gone is not None:
             gone.add_done_callback(left)
         try:
+            await send({"type": "http.response.start", "status": answer.status, "headers": headers})
             async for piece in answer.pieces:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
             waiting = False
@@ -244,7 +244,10 @@ class Application:
             waiting = False
             if gone is not None:
                 gone.cancel()
-            await answer.pieces.aclose()
+            try:
+                await answer.pieces.aclose()
+            finally:
+                answer.end()
 
     async def _answered(self, request: Request, scope: Scope) -> tuple[Reply | Streamed, str]:
         """Return the reply and the route's template for metrics."""

@@ -7,7 +7,7 @@ header: Foreman never reads it, people and tests do.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -49,11 +49,13 @@ class Streamed:
     Attributes:
         headers: those of the reply, with ``content-length`` where the length is known.
         pieces: closed when the reply has ended, however it did.
+        end: called then, too: pieces of which none was asked for hear nothing of their end.
     """
 
     status: int
     headers: list[Header]
     pieces: AsyncGenerator[bytes, None]
+    end: Callable[[], None] = lambda: None
 
 
 def reply(status: int, body: bytes, content_type: bytes, *extra: Header) -> Reply:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, MutableMapping
+from collections.abc import AsyncGenerator, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from muster.cluster.sections import Edge as Limits
-from muster.edge.application import Application, Mounted
+from muster.edge.application import Application, Mounted, Send
 from muster.edge.authorise import Callers, Gate
 from muster.edge.feature import Features
 from muster.edge.metrics import EdgeMetrics
@@ -37,7 +37,9 @@ class Call:
     lines: list[str] = field(default_factory=list)
     draining: bool = False
 
-    async def make(self, pieces: AsyncGenerator[bytes, None]) -> None:
+    async def make(
+        self, pieces: AsyncGenerator[bytes, None], *, end: Callable[[], None] = lambda: None, send: Send | None = None
+    ) -> None:
         async def counted() -> AsyncGenerator[bytes, None]:
             try:
                 async for piece in pieces:
@@ -46,7 +48,7 @@ class Call:
                 self.closed = True
 
         async def below(_: object, __: Request) -> Streamed:
-            return Streamed(200, HEADERS, counted())
+            return Streamed(200, HEADERS, counted(), end)
 
         application = Application(
             gate=Gate(Callers()), features=Features({}), mounts=[Mounted(Mount("/x", (), unrouted=below), None)],
@@ -64,7 +66,7 @@ class Call:
             await self.gone.wait()
             return {"type": "http.disconnect"}
 
-        async def send(message: MutableMapping[str, Any]) -> None:
+        async def keep(message: MutableMapping[str, Any]) -> None:
             self.sent.append(message)
 
         def cut() -> None:
@@ -72,7 +74,7 @@ class Call:
 
         call = scope("GET", "/x/y")
         call["state"]["cut"] = cut
-        await application(call, receive, send)
+        await application(call, receive, send or keep)
 
     @property
     def body(self) -> list[bytes]:
@@ -147,3 +149,20 @@ async def test_while_draining_a_streamed_reply_closes_its_connection_too(call: C
     call.draining = True
     await call.make(pieces())
     assert (b"connection", b"close") in call.sent[0]["headers"]
+
+
+async def test_what_a_reply_holds_is_let_go_though_no_piece_was_asked_for(call: Call) -> None:
+    ended = []
+
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        yield b"a"
+
+    class Stopped(Exception):
+        pass
+
+    async def refusing(_: MutableMapping[str, Any]) -> None:
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        await call.make(pieces(), end=lambda: ended.append(True), send=refusing)
+    assert ended == [True]

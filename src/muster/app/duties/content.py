@@ -30,7 +30,7 @@ class BackendAsked(Duty):
     async def beat(self) -> None:
         try:
             answer = await self._backend.ask("GET", self._path, [])
-            await answer.pieces.aclose()
+            answer.end()
             why = f"{self._backend.name} answers {answer.status}" if answer.status >= 500 else ""
         except MusterError as e:
             why = str(e)
