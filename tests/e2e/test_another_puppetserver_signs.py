@@ -185,7 +185,8 @@ async def test_it_stops_resumes_and_signs_behind_the_gap(site: Site) -> None:
         site.balancer(),
     ):
         code, done, told = site.promote("--resume", "--wait", "60")
-        assert (code, done["done"]) == (0, True), (done, told, (site.home / "balance.log").read_text())
+        # One text, which is shown whole.
+        assert (code, done["done"]) == (0, True), f"{done}\n{told}\n{(site.home / 'balance.log').read_text()}"
         assert site.cluster_file.read_text() == before.replace(f"signer: {OLD}", f"signer: {NEW}")
         status, listed = site.ask("GET", "certificate_statuses/all")
         assert (status, {"pend-plain.example.net"} <= {r["name"] for r in listed}) == (200, True)
