@@ -95,7 +95,7 @@ async def balance(options: BalancerOptions) -> None:
 
 
 async def _run(options: BalancerOptions, stop: asyncio.Event, wake: asyncio.Event, look: asyncio.Event) -> None:
-    cluster, refused = _usable(options)
+    cluster, refused, read = _usable(options)
     # Before an HAProxy of an earlier run is taken over: a name that is no balancer's must not cost it.
     cluster.balancer(options.name)
     async with cluster_store(cluster) as store:
@@ -103,7 +103,7 @@ async def _run(options: BalancerOptions, stop: asyncio.Event, wake: asyncio.Even
         found = await binaries.probed(options.haproxy or binaries.found())
         with Journal(options.run) as journal:
             async with HAProxyEngine(paths, binary=found.path) as engine:
-                process = BalancerProcess(options, cluster, store, paths, found, engine, journal)
+                process = BalancerProcess(options, cluster, read, store, paths, found, engine, journal)
                 await process.open(refused)
                 _log.info("Balancer runs", haproxy=engine.version, pid=engine.pid, generation=engine.generation)
                 while not stop.is_set():
@@ -137,17 +137,21 @@ def _alone(run: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _usable(options: BalancerOptions) -> tuple[ClusterFile, str]:
-    """Return the cluster file, or the one that was in force last with why the present one cannot be used."""
+def _usable(options: BalancerOptions) -> tuple[ClusterFile, str, tuple[object, ...]]:
+    """Return the cluster file, or the one that was in force last with why the present one cannot be used.
+
+    With it comes what tells the file as it was read from a later one: seconds may pass until the first beat.
+    """
+    read = fingerprint(options.cluster_file)
     try:
-        return loaded(options.cluster_file), ""
+        return loaded(options.cluster_file), "", read
     except MusterError as e:
         try:
             cluster = loaded(options.run / _ACCEPTED)
         except MusterError:
             raise e from None
         _log.critical("The cluster file cannot be used; the one in force last is", why=str(e))
-        return cluster, str(e)
+        return cluster, str(e), read
 
 
 @dataclass(frozen=True)
@@ -166,10 +170,15 @@ class _Refused:
 
 @dataclass
 class BalancerProcess:
-    """One balancer: HAProxy, and the beats that steer it. Use :func:`balance`."""
+    """One balancer: HAProxy, and the beats that steer it. Use :func:`balance`.
+
+    Attributes:
+        read: the fingerprint of the cluster file, taken before ``cluster`` was read from it.
+    """
 
     options: BalancerOptions
     cluster: ClusterFile
+    read: tuple[object, ...]
     store: Store
     paths: RuntimePaths
     binary: Binary
@@ -203,7 +212,7 @@ class BalancerProcess:
         Raises:
             MusterError: as :meth:`HAProxyEngine.apply`, when no earlier configuration is served.
         """
-        self._known = self._files_on_disk()
+        self._known = (self.read, *self._files_on_disk()[1:])
         # Without the store nobody is known to be removed, and HAProxy serves; silence is a way to be without it.
         with contextlib.suppress(MusterError, TimeoutError):
             async with asyncio.timeout(_LAST_BEAT_S):

@@ -33,6 +33,7 @@ from muster.cluster.life import Life
 from muster.cluster.observations import Observation
 from muster.doctor.examine import examined
 from muster.kernel.errors import Conflict, Misconfigured, MusterError, Rejected, Unavailable
+from muster.kernel.files import fingerprint
 from muster.kernel.secrets import Secret
 from muster.store.engine import Store, opened
 
@@ -114,11 +115,17 @@ def written(tmp_path: Path) -> BalancerOptions:
 
 @contextlib.asynccontextmanager
 async def running(
-    options: BalancerOptions, engine: Engine, store: Store, cluster: ClusterFile | None = None, refused: str = ""
+    options: BalancerOptions,
+    engine: Engine,
+    store: Store,
+    cluster: ClusterFile | None = None,
+    refused: str = "",
+    read: tuple[object, ...] | None = None,
 ) -> AsyncIterator[BalancerProcess]:
     process = BalancerProcess(
         options,
         cluster or loaded(options.cluster_file),
+        read or fingerprint(options.cluster_file),
         store,
         RuntimePaths(options.run, options.pki / "balancer"),
         Binary(Path("/nowhere"), engine.version),
@@ -315,7 +322,7 @@ async def test_who_restarts_on_a_bad_cluster_file_goes_on_with_the_good_one(
         async with running(options, engine, store):
             pass
         options.cluster_file.write_text("members: [")
-        cluster, refused = app._usable(options)
+        cluster, refused, _ = app._usable(options)
         assert "not YAML" in refused
         engine.pid = 17
         async with running(options, engine, store, cluster, refused) as process:
@@ -325,6 +332,21 @@ async def test_who_restarts_on_a_bad_cluster_file_goes_on_with_the_good_one(
             changed(process, 50)
             await process.beat()
             assert (process._trouble(), process.cluster.members[0].weight) == ("", 50)
+
+
+async def test_a_cluster_file_that_changes_while_the_balancer_starts_is_in_force_with_the_first_beat(
+    tmp_path: Path, engine: Engine, clock: Clock
+) -> None:
+    """The store, HAProxy's version and its first configuration take their time; who promotes a signer meanwhile waits."""
+    async with opened(Secret(f"sqlite:///{tmp_path}/muster.db")) as store:
+        options = written(tmp_path)
+        cluster, refused, read = app._usable(options)
+        options.cluster_file.write_text(options.cluster_file.read_text().replace("127.0.0.11", "127.0.0.12"))
+        async with running(options, engine, store, cluster, refused, read) as process:
+            assert not (options.run / "cluster.accepted.yaml").exists(), "it is not the one in force"
+            await process.beat()
+            assert str(process.cluster.members[0].address) == "127.0.0.12"
+            assert (options.run / "cluster.accepted.yaml").read_text() == options.cluster_file.read_text()
 
 
 async def test_a_first_configuration_that_is_refused_does_not_end_a_haproxy_that_serves(

@@ -96,11 +96,12 @@ class Certificates(Duty):
         Raises:
             Misconfigured: a file cannot be used.
         """
+        # Before they are read: what changes meanwhile is read again with the first beat.
+        self._on_disk = self._files.fingerprint
         self._trust()
         await self._follow_lists()
         if refused := self._refused.get(_LIST):
             raise Misconfigured(refused)
-        self._on_disk = self._files.fingerprint
         self._note()
 
     async def beat(self) -> None:

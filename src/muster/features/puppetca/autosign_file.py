@@ -42,9 +42,10 @@ class AutosignFile:
         Concurrency: one call at a time.
         """
         try:
-            if self._held != self._look(names):
-                await asyncio.to_thread(_hold, self._path, names)
-                self._held = self._look(names)
+            found = self._look(names)
+            if self._held != found:
+                # What was written is read once more with the next call: somebody may have written since.
+                self._held = None if await asyncio.to_thread(_hold, self._path, names) else found
         except MusterError as e:
             if str(e) != self.trouble:
                 _log.error("A puppetserver's autosign list is stale", file=str(self._path), why=str(e))
@@ -78,7 +79,8 @@ def merged(content: str, names: Sequence[str]) -> str:
     return "\n".join([*lines[:first], *ours, *lines[last + 1 :]])
 
 
-def _hold(path: Path, names: Sequence[str]) -> None:
+def _hold(path: Path, names: Sequence[str]) -> bool:
+    """Return whether the file had to be written."""
     try:
         before = path.stat()
     except FileNotFoundError:
@@ -93,8 +95,10 @@ def _hold(path: Path, names: Sequence[str]) -> None:
         wanted = merged(content, names)
     except Misconfigured as e:
         raise Misconfigured(f"{path} has {e}") from e
-    if wanted != content:
-        replace_for_readers(path, wanted.encode("utf-8", "surrogateescape"))
+    if wanted == content:
+        return False
+    replace_for_readers(path, wanted.encode("utf-8", "surrogateescape"))
+    return True
 
 
 def _read(path: Path) -> str:

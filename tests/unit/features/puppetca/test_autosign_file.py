@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from muster.features.puppetca import autosign_file
 from muster.features.puppetca.autosign_file import BEGIN, END, AutosignFile, merged
 from muster.kernel.errors import Misconfigured
+from muster.kernel.files import replace_for_readers
 
 NAMES = ["*.example.com", "web01.example.net"]
 OURS = f"{BEGIN}\n*.example.com\nweb01.example.net\n{END}\n"
@@ -123,6 +125,23 @@ async def test_what_others_do_to_the_lists_part_is_undone(tmp_path: Path, change
     change(path)
     await file.hold(NAMES)
     assert path.read_text() == OURS
+
+
+async def test_what_others_do_the_moment_it_was_written_is_undone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "autosign.conf"
+    file = AutosignFile(path)
+
+    def overtaken(to: Path, content: bytes) -> None:
+        replace_for_readers(to, content)
+        to.write_text("evil\n")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(autosign_file, "replace_for_readers", overtaken)
+        await file.hold(NAMES)
+    await file.hold(NAMES)
+    assert path.read_text() == f"evil\n{OURS}"
 
 
 async def test_a_program_is_never_overwritten(tmp_path: Path) -> None:
