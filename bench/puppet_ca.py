@@ -233,19 +233,23 @@ def _peer(directory: Path, stack: contextlib.AsyncExitStack, findings: Findings)
 async def _bootstraps(
     findings: Findings, three: Place, peer: Place | None, requests: Requests, count: int, rounds: int
 ) -> None:
-    ours: list[float] = []
+    ours: dict[int, list[float]] = {4: [], 8: []}
     theirs: list[float] = []
+    each = [
+        *((three, clients, rates, count) for clients, rates in ours.items()),
+        (peer, 4, theirs, max(40, count // 6)),
+    ]
     for _ in range(rounds):
-        for place, rates, how_many in ((three, ours, count), (peer, theirs, max(40, count // 6))):
+        for place, clients, rates, how_many in each:
             if place is None:
                 continue
             begun = time.perf_counter()
-            made = await bootstraps.bootstrapped(place, requests.take(how_many), 4)
+            made = await bootstraps.bootstrapped(place, requests.take(how_many), clients)
             assert not made.failed, list(made.failed.items())[:3]
             rates.append(how_many / (time.perf_counter() - begun))
-    findings.figures.append(
-        Figure("whole bootstraps, three members, 4 clients", "/s", ours, _PEER, theirs, _BOOTSTRAPS_GOAL)
-    )
+    for clients, rates in ours.items():
+        way = f"whole bootstraps, three members, {clients} clients"
+        findings.figures.append(Figure(way, "/s", rates, f"{_PEER}, 4 clients", theirs, _BOOTSTRAPS_GOAL))
 
 
 def _quantile(rounds: Sequence[Sequence[float]], share: float) -> list[float]:
