@@ -12,14 +12,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives import serialization
 
-from muster.cluster.file import Authority
 from muster.kernel.files import write_atomically
 from muster.kernel.secrets import Secret
 from muster.observed.parity import compared
 from muster.pki.trust import RevocationLists, Trust
-from muster.store.engine import opened
 from tests.contract.test_edge import until
 from tests.servers import member as members
 from tests.servers import puppetca
@@ -265,28 +262,13 @@ def test_who_the_puppet_ca_revoked_is_refused_on_every_port_at_once(tmp_path: Pa
     store = Secret(f"sqlite:///{tmp_path}/store.db")
     chain = tmp_path / "puppet-ca.pem"
 
-    async def begun() -> tuple[bytes, bytes]:
-        async with opened(store) as opening:
-            await puppetca.begin(opening, home)
-            async with puppetca.member(opening, home, Authority(autosign=("all",))) as ca:
-                host = puppetca.agent(TRUSTED)
-                assert await ca.requests.submit(TRUSTED, host.csr, source="192.0.2.9")
-                chain.write_text(ca.chain_pem)
-                key = host.key.private_bytes(
-                    serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-                )
-                return (await ca.certificates.pem(TRUSTED)).encode(), key
-
-    async def revoke() -> None:
-        async with opened(store) as opening, puppetca.member(opening, home, Authority()) as ca:
-            await ca.certificates.revoke(TRUSTED, actor="test")
-
-    certificate, key = asyncio.run(begun())
-    client = written(tmp_path / "foreman.pem", certificate + key)
+    trusts, shown = asyncio.run(puppetca.begun_with(store, home, TRUSTED))
+    chain.write_text(trusts)
+    client = written(tmp_path / "foreman.pem", shown)
     foreman = {"trusted_hosts": [TRUSTED], "ca_file": str(chain)}
     with members.running(tmp_path, foreman=foreman, authority={}) as member, Kept(member, client) as kept:
         assert kept.ask().status == 200
-        asyncio.run(revoke())
+        asyncio.run(puppetca.revoked_by(store, home, TRUSTED))
         answer = kept.ask()
         assert answer.status == 403
         assert "is revoked" in answer.text

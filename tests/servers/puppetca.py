@@ -27,7 +27,9 @@ from muster.authority.x509.profile import CAKey, Issuer
 from muster.cluster.file import Authority
 from muster.edge.request import Peer
 from muster.kernel.clock import Clock, SystemClock
+from muster.kernel.secrets import Secret
 from muster.store.engine import Store
+from muster.store.engine import opened as stored
 from tests.unit.edge import calls
 from tests.wire import golden
 
@@ -173,6 +175,23 @@ def agent(
 
 # Of no meaning to anybody, and refused by number where only known extensions are signed.
 UNKNOWN, UNKNOWN_NEXT = x509.ObjectIdentifier("1.2.3.4.5"), x509.ObjectIdentifier("1.2.3.4.6")
+
+
+async def begun_with(store: Secret, home: Path, name: str) -> tuple[str, bytes]:
+    """Begin a CA in a store and sign for a name; return the chain, and certificate and key in one PEM."""
+    async with stored(store) as opening:
+        await begin(opening, home)
+        async with member(opening, home, Authority(autosign=("all",))) as ca:
+            host = agent(name)
+            assert await ca.requests.submit(name, host.csr, source=ANYBODY)
+            key = host.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+            return ca.chain_pem, (await ca.certificates.pem(name)).encode() + key
+
+
+async def revoked_by(store: Secret, home: Path, name: str) -> None:
+    """Revoke a name's certificate, as on another member."""
+    async with stored(store) as opening, member(opening, home, Authority()) as ca:
+        await ca.certificates.revoke(name, actor="test")
 
 
 def said_twice(tbs: bytes) -> bytes:

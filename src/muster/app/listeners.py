@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 import ssl
 from collections.abc import Sequence
 from typing import Any
@@ -10,10 +11,14 @@ from typing import Any
 from muster.balancer.model import Balancing
 from muster.edge.application import Application, Mounted
 from muster.edge.authorise import Gate
+from muster.edge.listener import bound
 from muster.edge.ports import Port
 from muster.edge.routes import Mount
 from muster.edge.server import Server
+from muster.kernel import log
 from muster.kernel.errors import Misconfigured
+
+_log = log.logger("app")
 
 
 class Listeners:
@@ -56,12 +61,8 @@ class Listeners:
         Raises:
             Misconfigured: the address or port cannot be had, or the service is disabled and the port is needed.
         """
-        offered = self._balancing.service(port.service)
-        if offered is None:
-            if port.needed:
-                raise Misconfigured(
-                    f"Service {port.service} is disabled; a member of kind muster cannot serve without it"
-                )
+        number = self._number(port)
+        if number is None:
             return False
         application = None
         if (own := port.mounts() if port.mounts is not None else mounts) is not None:
@@ -70,10 +71,31 @@ class Listeners:
             gate = Gate(self._gate.callers) if port.shows == "room" else self._gate
             application = self._main.beside([Mounted(m, service) for m in own], gate)
         trust = self._gate.trust if port.shows == "member" else None
-        self._server.listen(port.listener, self._address, offered.member_port, context, application, trust)
+        self._server.listen(port.listener, self._address, number, context, application, trust)
         if port.shows == "member":
             self._with_members.append(port)
         return True
+
+    def held(self, port: Port) -> socket.socket | None:
+        """Listen for others who accept, and return the socket; None when the cluster does not have the service.
+
+        Raises:
+            Misconfigured: as :meth:`open`.
+        """
+        number = self._number(port)
+        if number is None:
+            return None
+        sock = bound(self._address, number)
+        _log.info("Listening for workers", listener=port.listener, address=self._address, port=number)
+        return sock
+
+    def _number(self, port: Port) -> int | None:
+        offered = self._balancing.service(port.service)
+        if offered is not None:
+            return offered.member_port
+        if port.needed:
+            raise Misconfigured(f"Service {port.service} is disabled; a member of kind muster cannot serve without it")
+        return None
 
     def present(self, port: Port, context: ssl.SSLContext) -> None:
         """Show new clients of an open port another certificate of its room."""

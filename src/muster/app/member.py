@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import signal
 import socket
@@ -33,8 +32,10 @@ from muster.app.duties.parity import CensusTaken, Likeness
 from muster.app.duties.programs import Program, beside
 from muster.app.duties.providers import Providers
 from muster.app.duties.roster import Attendance
+from muster.app.duties.workers import Workers
 from muster.app.listed import Listed
 from muster.app.listeners import Listeners
+from muster.app.memory import give_memory_back, keep_memory
 from muster.app.resolution import Resolved
 from muster.app.settings import cluster_store, loaded
 from muster.app.standing import Standing
@@ -68,9 +69,6 @@ if TYPE_CHECKING:
     from muster.pki.bundles import BundlePaths
 
 _log = log.logger("app")
-
-# What mallopt calls them.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
 
 @dataclass(frozen=True)
@@ -106,10 +104,17 @@ class MemberProcess:
     disks: Disks
     likeness: Likeness
     census: CensusTaken
+    workers: Workers | None = None
 
     def report(self) -> Report:
         """Return what the member says of itself now."""
         return self.standing.report(self.member, self.features, self.certificates.as_json)
+
+    def reload(self) -> None:
+        """Read the certificates again, here and in every worker."""
+        self.certificates.reload()
+        if self.workers is not None:
+            self.workers.reload()
 
 
 @contextlib.asynccontextmanager
@@ -140,6 +145,14 @@ async def member_opened(
     own_health = Health(name, frozenset(s.name for s in balancing.services))
     gate = Gate(Callers.of(cluster), cluster.foreman.forward_verify, names or SystemNames())
     authority: PuppetCAKept | None = None
+    workers: Workers | None = None
+
+    async def closed_behind_the_server() -> None:
+        if workers is not None:
+            await workers.close()
+        if authority is not None:
+            await authority.close()
+
     # Name and start: a member that starts again must not take its dead predecessor's role for its own.
     holder = f"member {name} {os.getpid()}.{time.time_ns()}"
     async with contextlib.AsyncExitStack() as stack:
@@ -168,25 +181,50 @@ async def member_opened(
         )
         balancers = Resolved(b.address for b in cluster.balancers)
         await balancers.refresh()
+        # What calls in flight need is closed behind the server, which finishes them; workers finish theirs meanwhile.
+        content = await _content_of(stack, cluster, member, bundle, gate)
+        stack.push_async_callback(closed_behind_the_server)
         opening = server_opened(application, cluster.edge, counted, balancers.addresses)
         server = await stack.enter_async_context(opening)
         listeners = Listeners(server, application, balancing, gate, bind=options.bind, address=member.address)
         authority = _authority_of(cluster, options, store, name, registry, listeners)
         if authority is not None:
             gate.revoked = authority.revocations.is_revoked
-            stack.push_async_callback(authority.close)
             await authority.kept()
-        content = await _content_of(stack, cluster, member, bundle, gate)
-        standing, listed = Standing(own_health, server), Listed(options.cluster_file, cluster)
+        workers = _workers_of(cluster, options, rings, gate)
+
+        def drain(draining: bool) -> None:
+            server.drain(draining)
+            if workers is not None:
+                workers.drain(draining)
+
+        standing, listed = Standing(own_health, drain), Listed(options.cluster_file, cluster)
         files = TrustFiles(bundle, options.pki, cluster.foreman.ca_file, cluster.foreman.crl_file)
         certificates = Certificates(
-            files, gate, listeners, counted, rings.failed_modules, lambda: authority.ends if authority else {}
+            files,
+            gate,
+            listeners.present_members,
+            counted,
+            rings.failed_modules,
+            lambda: authority.ends if authority else {},
         )
         likeness = Likeness(member, listed, served, lambda: certificates.presented, store, registry)
         census = CensusTaken(store, holder, listed, options.pki, bundle, registry)
         disks = Disks(disks_duty.watched(cluster, options.state or options.pki))
         process = MemberProcess(
-            cluster, member, store, served, own_health, counted, server, standing, certificates, disks, likeness, census
+            cluster,
+            member,
+            store,
+            served,
+            own_health,
+            counted,
+            server,
+            standing,
+            certificates,
+            disks,
+            likeness,
+            census,
+            workers,
         )
         asker = Asker(str(cluster.address), believing(bundle.certificate, bundle.key))
         # In this order they say why a service is out, and what else is wrong.
@@ -200,6 +238,7 @@ async def member_opened(
             disks,
             *([authority] if authority else []),
             *_backends_asked(cluster, content),
+            *([workers] if workers else []),
             certificates,
             census,
             BalancersNames(balancers, server),
@@ -207,6 +246,10 @@ async def member_opened(
         duties = Duties(listing, own_health, counted)
         await certificates.begin()
         duties.judge()
+        if workers is not None:
+            counted.with_workers(workers.counted)
+            workers.start(_held_for_workers(listeners, cluster))
+            content = None
         _listen(listeners, cluster, served, files, content)
         await stack.enter_async_context(duties.running())
         own_health.starting = ""
@@ -254,6 +297,26 @@ async def _content_of(
 
     admit = partial(gate.admit, Access.TRUSTED)
     return await stack.enter_async_context(service.opened(cluster, cluster.content, member, bundle, admit))
+
+
+def _workers_of(cluster: ClusterFile, options: MemberOptions, rings: LogRings, gate: Gate) -> Workers | None:
+    if cluster.content is None or cluster.content.workers == 1:
+        return None
+    # As it was read at the start, and no more of it than they need.
+    stands = cluster.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"store", "features"})
+    order = {
+        "cluster": {**stands, "store": {"url": "sqlite:///nowhere"}},
+        "member": options.member,
+        "pki": str(options.pki.absolute()),
+        "log_form": options.log_form,
+    }
+    patience_s = cluster.edge.stop_timeout_s + cluster.edge.handshake_timeout_s
+    return Workers(cluster.content.workers, order, cluster.content.services, rings, gate.revoked, patience_s=patience_s)
+
+
+def _held_for_workers(listeners: Listeners, cluster: ClusterFile) -> dict[str, socket.socket]:
+    held = {port.listener: listeners.held(port) for port in content_ports.offered(cluster)}
+    return {listener: sock for listener, sock in held.items() if sock is not None}
 
 
 def _backends_asked(cluster: ClusterFile, content: Content | None) -> list[Duty]:
@@ -318,7 +381,9 @@ def _listen(
             continue
         context = server_context(files.bundle.certificate, files.bundle.key, files.ca_files) if port.shows else None
         if port in contents:
-            listeners.open(port, context, content)
+            # Where there is none, workers answer it.
+            if content is not None:
+                listeners.open(port, context, content)
         elif (of := ours.get(port)) is None:
             listeners.open(port, context)
         elif of.answers:
@@ -338,14 +403,14 @@ async def serve(options: MemberOptions) -> None:
     access_log = AccessLog(options.log_form, options.member)
     async with member_opened(options, access_log=access_log) as process:
         if process.cluster.content is not None and sys.platform == "linux":
-            _keep_memory()
+            keep_memory()
         signals = [signal.SIGTERM, signal.SIGINT]
         for number in signals:
             loop.add_signal_handler(number, stop.set)
         log.follow_loop(loop)
-        loop.add_signal_handler(signal.SIGHUP, process.certificates.reload)
+        loop.add_signal_handler(signal.SIGHUP, process.reload)
         if hung_up.is_set():
-            process.certificates.reload()
+            process.reload()
         _notify("READY=1")
         await stop.wait()
         _notify("STOPPING=1")
@@ -358,6 +423,9 @@ async def serve(options: MemberOptions) -> None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(process.cluster.edge.drain_s):
                     await stop.wait()
+        if process.workers is not None:
+            # They finish theirs while this process does.
+            process.workers.leave()
     access_log.flush()
 
 
@@ -370,37 +438,13 @@ def _notify(state: str) -> None:
         s.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
 
 
-def _give_memory_back() -> None:
-    """Have glibc return what large buffers took, so that connections that are gone cost nothing.
-
-    By default its threshold for that grows with the first large buffer that is freed, such as a TLS connection's.
-    """
-    _tell_allocator((_M_ARENA_MAX, 2), (_M_MMAP_THRESHOLD, 64 << 10), (_M_TRIM_THRESHOLD, 128 << 10))
-
-
-def _keep_memory() -> None:
-    """Have glibc keep a few megabytes of what streams take and give back all the time.
-
-    Asked of the kernel anew for each piece, and cleared by it, they were three quarters of a large file's CPU time when it
-    was measured.
-    """
-    _tell_allocator((_M_MMAP_THRESHOLD, 1 << 20), (_M_TRIM_THRESHOLD, 8 << 20))
-
-
-def _tell_allocator(*settings: tuple[int, int]) -> None:
-    with contextlib.suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        for parameter, value in settings:
-            mallopt(parameter, value)
-
-
 def run_member(options: MemberOptions) -> None:
     """Run :func:`serve` on the fastest loop this machine has."""
     factory = None
     if sys.platform == "linux":
         import uvloop
 
-        _give_memory_back()
+        give_memory_back()
         factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(serve(options))

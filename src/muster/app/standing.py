@@ -10,7 +10,6 @@ from muster.cluster.file import SCHEMA_VERSION, Member
 from muster.cluster.roster import Report, Told
 from muster.edge.feature import Features
 from muster.edge.health import Health
-from muster.edge.server import Server
 from muster.kernel import log
 from muster.version import VERSION
 
@@ -20,28 +19,31 @@ _log = log.logger("app")
 class Standing:
     """One member's readiness as it is changed from outside: drained, readmitted, stopped.
 
+    Args:
+        drain: has every reply close its connection, or no longer.
+
     Attributes:
         stopping: a stopping member only stops, whatever is decided about it.
     """
 
-    def __init__(self, health: Health, server: Server) -> None:
+    def __init__(self, health: Health, drain: Callable[[bool], None]) -> None:
         self.stopping = False
         self._health = health
-        self._server = server
+        self._drain = drain
 
     def drain(self, reason: str) -> None:
         """Ask for no new clients: readiness says draining and every reply closes its connection."""
         if not self._health.draining:
             _log.info("Draining", why=reason)
         self._health.draining = reason
-        self._server.drain(True)
+        self._drain(True)
 
     def readmit(self) -> None:
         """Take clients again, unless the member stops."""
         if self._health.draining and not self.stopping:
             _log.info("Taking clients again")
             self._health.draining = ""
-            self._server.drain(False)
+            self._drain(False)
 
     def obey(self, told: Told) -> None:
         """Take clients or send them away as was decided about this member; a stopping member only stops."""

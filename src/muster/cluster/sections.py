@@ -70,6 +70,9 @@ class Content(Settings):
     services: Annotated[tuple[ContentService, ...], Field(min_length=1)] = ("https", "http")
     """Whose ports members answer: ``https``, ``http``, ``rhsm`` (8443 in profile ``seed``), ``docker`` (5000). The others
     stay with other programs."""
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
+    """How many processes of each member answer them: 1 is the member's own. More use as many cores, and what ``edge``
+    limits each counts for itself."""
     pulp_content_url: BackendURL = "http://127.0.0.1:24816"
     """Where Pulp's content application answers; ``{address}`` stands for the member's own address, and
     ``unix:/PATH`` is a socket on the member's host."""

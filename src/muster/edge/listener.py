@@ -71,6 +71,7 @@ class Listener:
         context: the TLS context new connections get; None serves plain HTTP.
         trust: the CAs that context verifies clients against.
         balancers: addresses that may send a PROXY header.
+        shared: other processes accept from the same socket.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Listener:
     context: ssl.SSLContext | None = None
     trust: Trust | None = None
     balancers: frozenset[str] = frozenset()
+    shared: bool = False
     open: int = 0
     _by_address: collections.Counter[str] = field(default_factory=collections.Counter)
     # In the order in which they came; those of clients may be ended for who comes after them.
@@ -110,11 +112,15 @@ class Listener:
 
     def _resume(self) -> None:
         if self.sock.fileno() >= 0:
-            self._loop.add_reader(self.sock, self._accept_waiting)
+            self._loop.add_reader(self.sock, self._woken)
             self._accepting = True
 
-    def _accept_waiting(self) -> None:
-        for _ in range(_ACCEPTS_PER_WAKE):
+    def _woken(self) -> None:
+        # Whoever takes all that wait has them to itself, while the others, woken for them, too, stand idle.
+        self._accept_waiting(1 if self.shared else _ACCEPTS_PER_WAKE)
+
+    def _accept_waiting(self, most: int = _ACCEPTS_PER_WAKE) -> None:
+        for _ in range(most):
             try:
                 connection, peer = self.sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):

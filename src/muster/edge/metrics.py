@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from prometheus_client.metrics_core import CounterMetricFamily
+from prometheus_client.metrics_core import CounterMetricFamily, Metric
+from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from muster.edge.replies import Reply, reply
@@ -111,9 +113,48 @@ class EdgeMetrics:
 
     _refresh: Callable[[], None] = staticmethod(lambda: None)
 
+    def with_workers(self, counted: Callable[[], Awaitable[Mapping[str, str]]]) -> None:
+        """Add to every exposition what worker processes count; ``counted`` returns their own, by the worker's number."""
+        self._workers = counted
+
+    _workers: Callable[[], Awaitable[Mapping[str, str]]] | None = None
+
     async def exposition(self) -> bytes:
         self._refresh()
-        return await asyncio.to_thread(generate_latest, self.registry)
+        texts = await self._workers() if self._workers is not None else {}
+        shown: Any = _Joined(self.registry, texts) if texts else self.registry
+        return await asyncio.to_thread(generate_latest, shown)
+
+
+# What a worker knows and its member does not. The rest, certificates' ends for one, both would say.
+_OF_WORKERS = ("muster_request_seconds", "muster_connections", "muster_connections_refused", "muster_edge_held_bytes")
+_OF_PROCESSES = "process_"
+
+
+class _Joined(Collector):
+    """A member's metrics, and with the label ``worker`` those of its workers."""
+
+    def __init__(self, own: CollectorRegistry, texts: Mapping[str, str]) -> None:
+        self._own = own
+        self._texts = texts
+
+    def collect(self) -> Iterable[Metric]:
+        joined = {family.name: family for family in self._own.collect()}
+        for worker, text in self._texts.items():
+            for family in text_string_to_metric_families(text):
+                if family.name not in _OF_WORKERS and not family.name.startswith(_OF_PROCESSES):
+                    continue
+                into = joined.get(family.name)
+                if into is None:
+                    into = joined[family.name] = Metric(family.name, family.documentation, family.type)
+                else:
+                    # The registry's own objects are not ours to lengthen.
+                    copied = Metric(into.name, into.documentation, into.type)
+                    copied.samples = list(into.samples)
+                    into = joined[family.name] = copied
+                for sample in family.samples:
+                    into.add_sample(sample.name, {**sample.labels, "worker": worker}, sample.value)
+        yield from joined.values()
 
 
 class _Unshared(Collector):

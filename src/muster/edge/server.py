@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from email.utils import formatdate
@@ -58,6 +59,21 @@ class Server:
         Raises:
             Misconfigured: the address or port cannot be had.
         """
+        listener = self.listen_on(bound(address, port), name, context, application, trust)
+        _log.info("Listening", listener=name, address=address, port=listener.port)
+        return listener
+
+    def listen_on(
+        self,
+        sock: socket.socket,
+        name: str,
+        context: ssl.SSLContext | None = None,
+        application: Application | None = None,
+        trust: Trust | None = None,
+        *,
+        shared: bool = False,
+    ) -> Listener:
+        """As :meth:`listen`, on a socket that listens already; ``shared``: other processes accept from it, too."""
         deadlines = Deadlines(
             self.limits.header_timeout_s,
             self.limits.idle_timeout_s,
@@ -71,13 +87,11 @@ class Server:
         make: Any = partial(
             MemberProtocol, config, self._state, {}, deadlines=deadlines, budget=self.application.budget
         )
-        sock = bound(address, port)
         if context is not None:
             context.sslobject_class = TellingSSLObject
-        listener = Listener(name, sock, self.limits, make, self.metrics, context, trust, self._balancers)
+        listener = Listener(name, sock, self.limits, make, self.metrics, context, trust, self._balancers, shared)
         listener.start()
         self._listeners.append(listener)
-        _log.info("Listening", listener=name, address=address, port=listener.port)
         return listener
 
     @property

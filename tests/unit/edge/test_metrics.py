@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from muster.edge import metrics
@@ -45,6 +45,29 @@ async def test_log_records_that_were_not_shared_are_counted() -> None:
     for n in range(5):
         rings.add(LogRecord(float(n), "INFO", "said"))
     assert (await exposed(counted))["muster_log_records_unshared_total[]"] == 3
+
+
+async def test_what_workers_count_stands_beside_it_with_their_number() -> None:
+    counted, worker = EdgeMetrics(CollectorRegistry()), EdgeMetrics(CollectorRegistry())
+    for which, calls in ((counted, 1), (worker, 3)):
+        for _ in range(calls):
+            which.observe("GET", "/pulp/content", 200, 0.004)
+        which.certificate_alarm.labels("30").set(1)
+    Gauge("process_open_fds", "Descriptors", registry=worker.registry).set(7)
+
+    async def told() -> dict[str, str]:
+        return {"2": generate_latest(worker.registry).decode()}
+
+    counted.with_workers(told)
+    for _ in range(2):
+        shown = await exposed(counted)
+        labels = [("method", "GET"), ("route", "/pulp/content"), ("status", "200")]
+        assert shown[f"muster_request_seconds_count{labels}"] == 1
+        assert shown[f"muster_request_seconds_count{[*labels, ('worker', '2')]}"] == 3
+        assert shown["process_open_fds[('worker', '2')]"] == 7
+        assert [name for name in shown if name.startswith("muster_certificate_alarm")] == [
+            "muster_certificate_alarm[('days', '30')]"
+        ]
 
 
 async def test_the_answer_is_labelled_as_prometheus_expects() -> None:

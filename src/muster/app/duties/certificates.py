@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from muster.app.duties.duty import Duty, Found
-from muster.app.listeners import Listeners
 from muster.edge.authorise import Gate
 from muster.edge.metrics import EdgeMetrics
 from muster.kernel import log
@@ -60,6 +60,7 @@ class Certificates(Duty):
     """Presents what lies on the disk; garbage is refused, and the old one keeps serving.
 
     Args:
+        present: shows new clients another context wherever they are shown the member's certificate.
         refused: where ``/logs`` lists what is wrong; this duty's two entries are kept there.
         further_ends: returns when other things end that this member serves with, by what they are.
 
@@ -73,7 +74,7 @@ class Certificates(Duty):
         self,
         files: TrustFiles,
         gate: Gate,
-        listeners: Listeners,
+        present: Callable[[ssl.SSLContext], None],
         metrics: EdgeMetrics,
         refused: dict[str, str],
         further_ends: Callable[[], Mapping[str, datetime]],
@@ -81,7 +82,7 @@ class Certificates(Duty):
         self.presented: CertificateFacts | None = None
         self._files = files
         self._gate = gate
-        self._listeners = listeners
+        self._present = present
         self._metrics = metrics
         self._refused = refused
         self._further_ends = further_ends
@@ -128,7 +129,7 @@ class Certificates(Duty):
             _log.error("New certificate refused; the old one keeps serving", why=str(e))
             self._refused[_CERTIFICATE] = str(e)
             return
-        self._listeners.present_members(context)
+        self._present(context)
         self._note()
         self._refused.pop(_CERTIFICATE, None)
         _log.info("Certificate presented", names=", ".join(facts.names), expires=facts.not_after.isoformat())

@@ -1,0 +1,211 @@
+"""One worker: it answers ports of its member in a process of its own, as the member tells it (:mod:`muster.app.line`).
+
+It has what a call needs: listeners, who may call, backends, certificates. The store, the duties and what the cluster hears
+are the member's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+
+from muster.app.access_log import AccessLog
+from muster.app.duties.balancers import BalancersNames
+from muster.app.duties.certificates import Certificates, TrustFiles
+from muster.app.duties.duty import Duties
+from muster.app.line import Line
+from muster.app.memory import give_memory_back, keep_memory
+from muster.app.resolution import Resolved
+from muster.cluster.file import ClusterFile
+from muster.content import ports, service
+from muster.edge.application import Application, Mounted
+from muster.edge.authorise import Callers, Gate
+from muster.edge.feature import Features
+from muster.edge.health import Health
+from muster.edge.metrics import EdgeMetrics
+from muster.edge.routes import Access
+from muster.edge.server import Server
+from muster.edge.server import opened as server_opened
+from muster.kernel import log
+from muster.kernel.errors import MusterError
+from muster.kernel.rings import LogRecord, LogRings
+from muster.pki.bundles import paths as bundle_paths
+from muster.pki.context import server_context
+
+_log = log.logger("app")
+_ORDER_TIMEOUT_S = 20.0
+# The store's own limits come before it.
+_REVOKED_TIMEOUT_S = 20.0
+
+
+class Worker:
+    """One worker from its order to its last reply.
+
+    Concurrency: one event loop.
+    """
+
+    def __init__(self) -> None:
+        self.order: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self.stop = asyncio.Event()
+        self._draining = False
+        self._server: Server | None = None
+        self._certificates: Certificates | None = None
+        self._registry = CollectorRegistry()
+
+    async def work(self, sock: socket.socket) -> None:
+        """Serve until the member says stop, or is gone: then nobody watches over this process any more.
+
+        Raises:
+            MusterError: a file of the order cannot be used.
+        """
+        line = await Line.over(
+            sock,
+            {
+                "order": self.order.set_result,
+                "drain": self._drain,
+                "reload": self._reload,
+                "stop": lambda _: self.stop.set(),
+            },
+            {"well": self._well, "counted": self._counted},
+        )
+        following = asyncio.create_task(line.follow(), name="the member's words")
+        following.add_done_callback(lambda _: self.stop.set())
+        try:
+            async with asyncio.timeout(_ORDER_TIMEOUT_S):
+                order = await self.order
+            access_log = AccessLog(order["log_form"], order["member"])
+            async with self._serving(order, line, access_log):
+                line.tell("serving")
+                await self.stop.wait()
+            access_log.flush()
+        finally:
+            line.close()
+            following.cancel()
+
+    @contextlib.asynccontextmanager
+    async def _serving(self, order: dict[str, Any], line: Line, access_log: AccessLog) -> AsyncIterator[None]:
+        cluster = ClusterFile.model_validate(order["cluster"])
+        assert cluster.content is not None  # noqa: S101 - members without it have no workers
+        member = cluster.member(order["member"])
+        name = str(member.name)
+        rings = _Told(line)
+        log.configure(rings=rings, level=cluster.log.level, form=order["log_form"], member=name)
+        log.follow_loop(asyncio.get_running_loop())
+        ProcessCollector(registry=self._registry)
+        counted = EdgeMetrics(self._registry)
+        gate = Gate(Callers.of(cluster), cluster.foreman.forward_verify)
+        if order["has_revocations"]:
+            gate.revoked = partial(_is_revoked, line)
+        bundle = bundle_paths(Path(order["pki"]), "member", member.name)
+        files = TrustFiles(bundle, Path(order["pki"]), cluster.foreman.ca_file, cluster.foreman.crl_file)
+        main = Application(
+            gate=gate, features=Features(), mounts=(), limits=cluster.edge, rings=rings, metrics=counted,
+            access_log=access_log, foreman=False,
+        )  # fmt: skip
+        balancers = Resolved(b.address for b in cluster.balancers)
+        await balancers.refresh()
+        async with contextlib.AsyncExitStack() as stack:
+            admit = partial(gate.admit, Access.TRUSTED)
+            content = await stack.enter_async_context(service.opened(cluster, cluster.content, member, bundle, admit))
+            opening = server_opened(main, cluster.edge, counted, balancers.addresses)
+            server = self._server = await stack.enter_async_context(opening)
+            taken = [p for p in ports.PORTS if p.listener in order["sockets"]]
+            shown = [p.listener for p in taken if p.shows == "member"]
+
+            def present(context: Any) -> None:
+                for listener in shown:
+                    server.present(listener, context, gate.trust)
+
+            certificates = self._certificates = Certificates(files, gate, present, counted, rings.failed_modules, dict)
+            await certificates.begin()
+            server.drain(self._draining)
+            for port in taken:
+                context = server_context(bundle.certificate, bundle.key, files.ca_files) if port.shows else None
+                assert port.mounts is not None  # noqa: S101 - every port of content has its own
+                application = main.beside([Mounted(m, content) for m in port.mounts()], gate)
+                sock = socket.socket(fileno=order["sockets"][port.listener])
+                sock.setblocking(False)
+                trust = gate.trust if port.shows else None
+                server.listen_on(sock, port.listener, context, application, trust, shared=True)
+            duties = Duties([certificates, BalancersNames(balancers, server)], Health(name, frozenset()), counted)
+            await stack.enter_async_context(duties.running())
+            yield
+
+    def _drain(self, draining: Any) -> None:
+        self._draining = bool(draining)
+        if self._server is not None:
+            self._server.drain(self._draining)
+
+    def _reload(self, _: Any) -> None:
+        if self._certificates is not None:
+            self._certificates.reload()
+
+    async def _well(self, _: Any) -> bool:
+        return True
+
+    async def _counted(self, _: Any) -> str:
+        return (await asyncio.to_thread(generate_latest, self._registry)).decode()
+
+
+class _Told(LogRings):
+    """Keeps nothing: what would be kept the member hears, and keeps."""
+
+    def __init__(self, line: Line) -> None:
+        super().__init__(1, 0)
+        self._line = line
+        self._loop = asyncio.get_running_loop()
+
+    def add(self, record: LogRecord) -> None:
+        # Threads log, too. A loop that has closed has nobody to tell.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._line.tell, "log", record._asdict())
+
+    def add_unworded(
+        self, timestamp: float, level: str, template: str, values: tuple[object, ...], request_id: str | None
+    ) -> None:
+        self.add(LogRecord(timestamp, level, template % values, None, request_id))
+
+
+async def _is_revoked(line: Line, certificate: x509.Certificate) -> bool:
+    pem = certificate.public_bytes(Encoding.PEM).decode()
+    return bool(await line.ask("revoked", pem, timeout_s=_REVOKED_TIMEOUT_S))
+
+
+def run(descriptor: int) -> int:
+    """Run one worker on its end of the line; return the process's status."""
+    # The member hears these, and says what follows from them.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    factory = None
+    if sys.platform == "linux":
+        import uvloop
+
+        give_memory_back()
+        keep_memory()
+        factory = uvloop.new_event_loop
+
+    async def work() -> None:
+        await Worker().work(socket.socket(fileno=descriptor))
+
+    try:
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(work())
+    except MusterError as e:
+        _log.error("A worker cannot serve", why=str(e))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(int(sys.argv[1])))
