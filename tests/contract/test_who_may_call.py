@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from muster.app.duties.authority import PuppetCAKept
 from muster.kernel.files import write_atomically
 from muster.kernel.secrets import Secret
 from muster.observed.parity import compared
@@ -274,3 +275,21 @@ def test_who_the_puppet_ca_revoked_is_refused_on_every_port_at_once(tmp_path: Pa
         assert "is revoked" in answer.text
         assert called(member, client).status == 403
         assert called(member, client, path="/metrics").status == 403
+
+
+def test_the_puppet_ca_s_key_is_let_go_when_no_call_can_come_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session of a token or of a signer process ends with it: a member that stops signs what it has taken."""
+    listening: list[bool] = []
+    closed = PuppetCAKept.close
+
+    async def close(kept: PuppetCAKept) -> None:
+        listening.extend(one.sock.fileno() != -1 for one in member.process.server.listeners)
+        await closed(kept)
+
+    monkeypatch.setattr(PuppetCAKept, "close", close)
+    with members.running(tmp_path, authority={}) as member:
+        pass
+    assert listening
+    assert not any(listening)
