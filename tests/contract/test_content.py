@@ -247,6 +247,7 @@ def test_what_pulp_2_called_its_paths_leads_to_todays(site: Site, old: str) -> N
         "/pulp/content/../api/v3/users/", "/pulp/content/r/..", "/pulp/content/./r", "/pulp/content/%2e%2e/x",
         "/pulp/content/r%2Frepodata", "/pulp/content/r%5Cx", "/pulp/content/a%00b", "/pulp/content/a%0d%0ab",
         "/pulp/content/%zz", "/pulp/content/a\\b", "/pulp/content/ä", "/v2/%2e%2e/x", "/pub/%2e%2e/x", "/pub/../x",
+        "//pulp/content/r/repodata/repomd.xml", "/pulp//content/r/repodata/repomd.xml", "//pub/in", "/rhsm/..;/x",
     ],
 )  # fmt: skip
 def test_what_may_be_read_two_ways_is_refused(site: Site, path: str) -> None:
@@ -321,6 +322,7 @@ def test_the_registry_of_pulp_is_for_the_gateway_of_the_host(site: Site) -> None
     assert site.ask("/pulpcore_registry/v2/", name=member.TRUSTED).status == 403
     assert site.ask("/pulpcore_registry/v2/", name=site.member.name).status == 200
     assert site.asked()[1:2] == ("/v2/",)
+    assert site.ask("//pulpcore_registry/v2/", name=site.member.name).status == 400
 
 
 @pytest.mark.parametrize("chunked", [False, True])
