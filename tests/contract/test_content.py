@@ -18,7 +18,7 @@ import yaml
 
 from muster.cli.demo.bind import free_port
 from tests.servers import member
-from tests.servers.client import Answer, Connection, Place, ask
+from tests.servers.client import Answer, Connection, Place, ask, request
 from tests.servers.member import Member
 
 PRIMARY = b"packages of the repository\n" * 400
@@ -403,6 +403,10 @@ def test_half_an_answer_is_no_whole_one(site: Site) -> None:
     assert said.startswith(b"HTTP/1.1 200")
     assert b"content-length: 1000" in said
     assert said.count(b"x") < 1000
+    messages = [r["message"] for r in json.loads(site.member.ask("GET", "/logs/").body)["logs"]]
+    assert any("A reply was cut" in m and "/pulp/content/cut" in m for m in messages)
+    # What runs below the edge has nothing to complain of.
+    assert not [m for m in messages if "ASGI" in m]
 
 
 def test_not_modified_may_say_how_long_the_whole_is(site: Site) -> None:
@@ -481,6 +485,17 @@ def test_files_of_pub_are_served_whole_and_in_part(site: Site) -> None:
         assert (part.status, part.body) == (206, body[first:last])
         assert part.headers["content-range"] == f"bytes {first}-{last - 1}/8000"
     assert site.ask(RPM, headers={"Range": "bytes=8000-"}).status == 416
+
+
+@pytest.mark.parametrize("path", ["/pub/in", "/pub/nothing", "/pulp/content/nothing"])
+def test_a_body_that_nobody_wants_does_not_reset_the_reply_away(site: Site, path: str) -> None:
+    with Connection(site.http) as connection:
+        connection.send(request("GET", path, {"Content-Length": "3000000"}))
+        # As most clients do, it sends all of it before it looks for an answer.
+        for _ in range(30):
+            connection.send(bytes(100_000))
+            time.sleep(0.005)
+        assert connection.answer().status == (200 if path == "/pub/in" else 404)
 
 
 @pytest.mark.parametrize("path", ["/pub", "/pub/", "/pub/out", "/pub/nothing", "/pub/etc/passwd"])
