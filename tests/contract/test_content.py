@@ -18,7 +18,7 @@ import yaml
 
 from muster.cli.demo.bind import free_port
 from tests.servers import member
-from tests.servers.client import Answer, Connection, Place, ask
+from tests.servers.client import Answer, Connection, Place, ask, request
 from tests.servers.member import Member
 
 PRIMARY = b"packages of the repository\n" * 400
@@ -35,6 +35,7 @@ class Backend:
     asked: list[tuple[str, str, dict[str, str], bytes]] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
     location: str = ""
+    raw: bytes = b""
     written: int = 0
 
 
@@ -86,6 +87,10 @@ def backend() -> Iterator[Backend]:
                 self.send_header("Location", it.location or "moved/")
                 self.send_header("Content-Length", "0")
                 self.end_headers()
+                return
+            if path.endswith("/raw"):
+                self.wfile.write(it.raw)
+                self.close_connection = True
                 return
             file = it.files.get(path)
             if self.command == "POST":
@@ -221,6 +226,33 @@ def test_a_part_is_given_where_it_is_of_the_same_bytes(site: Site, condition: st
     assert got.headers["etag"] == TAG
 
 
+@pytest.mark.parametrize(
+    ("conditions", "status"),
+    [
+        (f"If-None-Match: {TAG}\r\nRange: bytes=0-1", 304),
+        (f'If-None-Match: {TAG}\r\nIf-None-Match: "other"', 304),
+        ('If-Match: "other"', 412),
+        ('If-Match: "other"\r\nRange: bytes=0-1', 412),
+        (f'If-Match: "other"\r\nIf-Match: {TAG}\r\nRange: bytes=0-1', 206),
+        (f"If-Match: W/{TAG}", 412),
+        ("If-Match: *", 200),
+        ("If-Range: *\r\nRange: bytes=0-1", 200),
+        (f'If-Range: "other", {TAG}\r\nRange: bytes=0-1', 200),
+        ("Range: bytes=0-1\r\nRange: bytes=2-3", 200),
+    ],
+)
+def test_conditions_are_heeded_in_their_order(site: Site, conditions: str, status: int) -> None:
+    with Connection(site.https, tls=site.member.tls()) as connection:
+        connection.send(f"GET {PRIMARY_PATH} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{conditions}\r\n\r\n".encode())
+        assert connection.answer().status == status
+
+
+@pytest.mark.parametrize("path", ["/pulp/content/r/repodata/repomd.xml", "/pulp/content/r/a+b~1%2B2.rpm"])
+def test_what_a_client_has_elsewhere_from_is_no_match(site: Site, path: str) -> None:
+    got = site.ask(path, headers={"If-Match": '"a"', "Range": "bytes=0-1"})
+    assert (got.status, got.body) == (412, b"")
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_metadata_without_a_digest_in_its_name_tells_its_own(site: Site, method: str) -> None:
     path = "/pulp/content/r/repodata/repomd.xml"
@@ -247,6 +279,7 @@ def test_what_pulp_2_called_its_paths_leads_to_todays(site: Site, old: str) -> N
         "/pulp/content/../api/v3/users/", "/pulp/content/r/..", "/pulp/content/./r", "/pulp/content/%2e%2e/x",
         "/pulp/content/r%2Frepodata", "/pulp/content/r%5Cx", "/pulp/content/a%00b", "/pulp/content/a%0d%0ab",
         "/pulp/content/%zz", "/pulp/content/a\\b", "/pulp/content/ä", "/v2/%2e%2e/x", "/pub/%2e%2e/x", "/pub/../x",
+        "//pulp/content/r/repodata/repomd.xml", "/pulp//content/r/repodata/repomd.xml", "//pub/in", "/rhsm/..;/x",
     ],
 )  # fmt: skip
 def test_what_may_be_read_two_ways_is_refused(site: Site, path: str) -> None:
@@ -321,6 +354,7 @@ def test_the_registry_of_pulp_is_for_the_gateway_of_the_host(site: Site) -> None
     assert site.ask("/pulpcore_registry/v2/", name=member.TRUSTED).status == 403
     assert site.ask("/pulpcore_registry/v2/", name=site.member.name).status == 200
     assert site.asked()[1:2] == ("/v2/",)
+    assert site.ask("//pulpcore_registry/v2/", name=site.member.name).status == 400
 
 
 @pytest.mark.parametrize("chunked", [False, True])
@@ -369,6 +403,34 @@ def test_half_an_answer_is_no_whole_one(site: Site) -> None:
     assert said.startswith(b"HTTP/1.1 200")
     assert b"content-length: 1000" in said
     assert said.count(b"x") < 1000
+    messages = [r["message"] for r in json.loads(site.member.ask("GET", "/logs/").body)["logs"]]
+    assert any("A reply was cut" in m and "/pulp/content/cut" in m for m in messages)
+    # What runs below the edge has nothing to complain of.
+    assert not [m for m in messages if "ASGI" in m]
+
+
+def test_not_modified_may_say_how_long_the_whole_is(site: Site) -> None:
+    site.backend.raw = b'HTTP/1.1 304 Not Modified\r\nContent-Length: 500\r\nETag: "x"\r\n\r\n'
+    with Connection(site.https, tls=site.member.tls()) as connection:
+        for _ in range(2):
+            connection.send(b"GET /rhsm/raw HTTP/1.1\r\nHost: x\r\n\r\n")
+            got = connection.answer("HEAD")
+            assert (got.status, got.headers["etag"], "content-length" in got.headers) == (304, '"x"', False)
+
+
+@pytest.mark.parametrize(("said", "told"), [(b"", "5"), (b"Retry-After: 77\r\n", "77")])
+@pytest.mark.parametrize("path", ["/rhsm/raw", "/pulp/content/raw"])
+def test_every_503_says_when_to_come_again(site: Site, path: str, said: bytes, told: str) -> None:
+    site.backend.raw = b"HTTP/1.1 503 Busy\r\n" + said + b"Content-Length: 4\r\n\r\nbusy"
+    got = site.ask(path)
+    assert (got.status, got.headers["retry-after"], got.body) == (503, told, b"busy")
+
+
+@pytest.mark.parametrize("hosts", ["Host: a\r\nHost: b", "Host: a b", "Host: a/b"])
+def test_a_name_asked_for_is_one_name(site: Site, hosts: str) -> None:
+    with Connection(site.https, tls=site.member.tls()) as connection:
+        connection.send(f"GET /rhsm/status HTTP/1.1\r\n{hosts}\r\nConnection: close\r\n\r\n".encode())
+        assert connection.answer().status == 400
 
 
 def test_a_missing_slash_is_the_backends_to_add(site: Site) -> None:
@@ -431,6 +493,17 @@ def test_files_of_pub_are_served_whole_and_in_part(site: Site) -> None:
         assert (part.status, part.body) == (206, body[first:last])
         assert part.headers["content-range"] == f"bytes {first}-{last - 1}/8000"
     assert site.ask(RPM, headers={"Range": "bytes=8000-"}).status == 416
+
+
+@pytest.mark.parametrize("path", ["/pub/in", "/pub/nothing", "/pulp/content/nothing"])
+def test_a_body_that_nobody_wants_does_not_reset_the_reply_away(site: Site, path: str) -> None:
+    with Connection(site.http) as connection:
+        connection.send(request("GET", path, {"Content-Length": "3000000"}))
+        # As most clients do, it sends all of it before it looks for an answer.
+        for _ in range(30):
+            connection.send(bytes(100_000))
+            time.sleep(0.005)
+        assert connection.answer().status == (200 if path == "/pub/in" else 404)
 
 
 @pytest.mark.parametrize("path", ["/pub", "/pub/", "/pub/out", "/pub/nothing", "/pub/etc/passwd"])

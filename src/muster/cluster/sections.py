@@ -92,7 +92,8 @@ class Content(Settings):
     connect_timeout_s: Seconds = 2.0
     """How long connecting to one of these may take."""
     first_byte_timeout_s: Seconds = 60.0
-    """How long one may be silent before its answer begins; Pulp fetches what it has on demand meanwhile."""
+    """How long one may be silent before its answer begins, counted from the last it was sent; Pulp fetches what it has on
+    demand meanwhile."""
     stall_timeout_s: Seconds = 60.0
     """How long one may be silent within its answer."""
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import re
 import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,9 @@ _RECEIVE_BYTES = 512 << 10
 _REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS"})
 # Connecting is tried once more, because a backend that is restarted is away for as long as that.
 _SECOND_TRY_S = 0.3
+# What no header may hold on its way to a client.
+_NO_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_FRAMED = frozenset({"content-length", "transfer-encoding"})
 
 
 class GatewayTimeout(MusterError):
@@ -90,17 +94,20 @@ class Backend:
 
         Raises:
             Unavailable: it cannot be reached, also not a moment later.
-            GatewayTimeout: it did not begin to answer in time.
-            BadGateway: what it answered is no HTTP.
+            GatewayTimeout: it did not begin to answer in time, counted from the last it was sent.
+            BadGateway: what it answered is no HTTP, or nothing that can be passed on.
         """
         is_last = body is not None
         while True:
             try:
                 return await self._asked(method, path, headers, body, length)
+            except aiohttp.ConnectionTimeoutError:
+                within = f"connecting took longer than {self._patience.connect_s:g} s"
+                raise Unavailable(f"{self.name} cannot be reached: {within}") from None
             except aiohttp.ClientConnectorError as e:
                 if is_last:
                     raise Unavailable(f"{self.name} cannot be reached: {_said(e)}") from e
-            except aiohttp.ServerDisconnectedError as e:
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as e:
                 # Nothing was answered; what may be repeated is.
                 if is_last or method not in _REPEATABLE:
                     raise Unavailable(f"{self.name} hung up before it answered") from e
@@ -119,45 +126,68 @@ class Backend:
         if length is not None:
             sent.append(("Content-Length", str(length)))
         try:
-            async with asyncio.timeout(self._patience.first_byte_s):
+            async with asyncio.timeout(self._patience.first_byte_s) as waiting:
                 response = await self._session.request(
                     method,
                     URL(self.url + path, encoded=True),
                     headers=sent,
-                    data=body,
+                    data=self._sent(body, waiting) if body is not None else None,
                     allow_redirects=False,
                     ssl=self._context() if self._context is not None else True,
                     skip_auto_headers=("User-Agent", "Content-Type", "Accept", "Accept-Encoding"),
                 )
+        except (aiohttp.ConnectionTimeoutError, aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+            raise
         except TimeoutError:
             raise GatewayTimeout(
                 f"{self.name} did not begin to answer within {self._patience.first_byte_s:g} s"
             ) from None
-        except (aiohttp.ClientConnectorError, aiohttp.ServerDisconnectedError):
-            raise
         except aiohttp.ClientError as e:
             if isinstance(e.__cause__, MusterError):
                 # The body's, which the client did not go on with.
                 raise e.__cause__ from None
             raise BadGateway(f"{self.name} gave no answer: {_said(e)}") from e
+        if why := _unfit(response):
+            response.close()
+            raise BadGateway(f"{self.name} gave no answer that can be passed on: {why}")
         given = [(k.decode("latin-1"), v.decode("latin-1")) for k, v in response.raw_headers]
-        return Answer(response.status, given, self._pieces(response), response.close)
+        return Answer(response.status, given, self._pieces(response, _end_of_unframed(response)), response.close)
 
-    async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+    async def _sent(self, body: AsyncIterator[bytes], waiting: asyncio.Timeout) -> AsyncGenerator[bytes, None]:
+        """Yield a body; the wait for an answer stands still while a client is slow, and begins anew with each piece."""
+        loop = asyncio.get_running_loop()
+
+        def wait(until: float | None) -> None:
+            # What was answered before the body was whole is awaited no longer.
+            with contextlib.suppress(RuntimeError):
+                waiting.reschedule(until)
+
+        wait(None)
+        async for piece in body:
+            wait(loop.time() + self._patience.first_byte_s)
+            yield piece
+            wait(None)
+        wait(loop.time() + self._patience.first_byte_s)
+
+    async def _pieces(
+        self, response: aiohttp.ClientResponse, end: asyncio.Future[None] | None
+    ) -> AsyncGenerator[bytes, None]:
         try:
             while True:
                 async with asyncio.timeout(self._patience.stall_s):
                     piece = await response.content.readany()
                 if not piece:
-                    return
+                    break
                 yield piece
+            if end is not None and end.done() and end.exception() is not None:
+                raise Unavailable(f"{self.name} broke off its answer, whose length it did not say")
         except TimeoutError:
             raise Unavailable(f"{self.name} went silent for {self._patience.stall_s:g} s within its answer") from None
         except aiohttp.ClientError as e:
             raise Unavailable(f"{self.name} broke off its answer: {_said(e)}") from e
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def opened(
     name: str,
     url: str,
@@ -196,5 +226,37 @@ def _socket(address: tuple[Any, ...]) -> socket.socket:
     return made
 
 
-def _said(error: Exception) -> str:
-    return spoken(error) if isinstance(error, OSError) else f"{type(error).__name__} {error}".strip()
+def _unfit(response: aiohttp.ClientResponse) -> str:
+    """Return why an answer cannot be passed on, empty when it can."""
+    if not 200 <= response.status <= 599:
+        return f"its status is {response.status}"
+    for name, value in response.raw_headers:
+        if _NO_VALUE.search(value):
+            return "a header holds a control character"
+        if name.lower() == b"transfer-encoding" and value.strip().lower() not in (b"chunked", b"identity"):
+            return "it is in a transfer coding that was not asked for"
+    return ""
+
+
+def _end_of_unframed(response: aiohttp.ClientResponse) -> asyncio.Future[None] | None:
+    """Return what tells how the connection ended, where nothing else says whether a body is whole."""
+    if (
+        response.connection is None
+        or response.connection.protocol is None
+        or not _FRAMED.isdisjoint(name.lower() for name in response.headers)
+    ):
+        return None
+    closed = response.connection.protocol.closed
+    if closed is not None:
+        # Whoever has gone away does not ask how it ended.
+        closed.add_done_callback(lambda f: f.cancelled() or f.exception())
+    return closed
+
+
+def _said(error: BaseException) -> str:
+    if isinstance(error, OSError):
+        return spoken(error)
+    # Its whole text would hold the URL, tokens of its query too, and lines that point at what was read.
+    found = (getattr(e, "message", None) for e in (error, error.__cause__))
+    message = next((m for m in found if isinstance(m, str)), "")
+    return message.partition(": b'")[0].partition("\n")[0].rstrip(":")[:200] or type(error).__name__

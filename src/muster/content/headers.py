@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from muster.content.places import Backend
 from muster.edge.replies import Header
+from muster.kernel.errors import Rejected
 
 _HOP = frozenset({
     b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te", b"trailer",
@@ -29,6 +30,9 @@ _STATEMENTS = re.compile(
 _ASKED_ANEW = frozenset({b"host", b"content-length", b"accept-encoding"})
 # Of the backend alone: two of them give equal bytes different ones (docs/facts/content-and-boot.md).
 _OF_ONE_BACKEND = frozenset({b"etag", b"last-modified", b"server", b"date", b"x-pulp-cache"})
+# Said by the member itself, of every answer.
+_OURS = frozenset({b"server", b"date", b"strict-transport-security"})
+_HOST = re.compile(rb"(?:[A-Za-z0-9._~-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?\Z")
 
 
 def asked(
@@ -41,25 +45,45 @@ def asked(
     """
     sent = list(sent)
     named = {w.strip().lower() for n, v in sent if n == b"connection" for w in v.split(b",")}
-    out = [
-        (name.decode("latin-1"), value.decode("latin-1"))
-        for name, value in sent
-        if name not in _HOP
-        and name not in named
-        and name not in _ASKED_ANEW
-        and not _STATEMENTS.match(name.replace(b"_", b"-"))
-    ]
+    out = []
+    for name, value in sent:
+        meant = name.replace(b"_", b"-")
+        if name in named or meant in _HOP or meant in _ASKED_ANEW or _STATEMENTS.match(meant):
+            continue
+        out.append((name.decode("latin-1"), _text(value)))
     # Of content the bytes as they are kept: validators are theirs, and packages are packed.
     packed = "identity" if backend == "content" else None
     wanted = (v.decode("latin-1") for n, v in sent if n == b"accept-encoding")
     out.append(("Accept-Encoding", packed or next(wanted, "identity")))
-    out += [("X-Forwarded-For", address), ("X-Forwarded-Proto", scheme), ("X-Forwarded-Host", host)]
+    out += [("X-Forwarded-For", address), ("X-Forwarded-Proto", scheme)]
+    if host:
+        out.append(("X-Forwarded-Host", host))
     if certificate is not None:
         if backend in ("content", "api"):
             out.append(("X-CLIENT-CERT", _escaped(certificate)))
         elif backend in ("foreman", "registry"):
             out.append(("X_RHSM_SSL_CLIENT_CERT", _in_one_line(certificate)))
     return out
+
+
+def host(sent: Iterable[Header]) -> str:
+    """Return for which name and port a client asked, empty when it did not say.
+
+    Raises:
+        Rejected: it named several, or what no host is: backends build addresses from it.
+    """
+    hosts = [value for name, value in sent if name == b"host" and value]
+    if not hosts:
+        return ""
+    if len(hosts) > 1 or not _HOST.match(hosts[0]):
+        raise Rejected("bad Host header")
+    return hosts[0].decode("ascii")
+
+
+def field(sent: Iterable[Header], name: bytes) -> str | None:
+    """Return a header that is a list, its lines joined (RFC 9110 §5.3); None without."""
+    lines = [value.decode("latin-1") for n, value in sent if n == name]
+    return ", ".join(lines) if lines else None
 
 
 def answered(
@@ -74,12 +98,20 @@ def answered(
     for name, value in pairs:
         lower = name.lower()
         raw = lower.encode("latin-1", "replace")
-        if raw in _HOP or lower in named or lower in ("server", "date"):
+        if raw in _HOP or lower in named or raw in _OURS:
             continue
         if not keeps_validators and raw in _OF_ONE_BACKEND:
             continue
         out.append((raw, (moved(value) if lower == "location" else value).encode("latin-1", "replace")))
     return out
+
+
+def _text(value: bytes) -> str:
+    """Return what is written as the same bytes again, where they are UTF-8."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 @lru_cache(maxsize=256)

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import unquote
 
+from muster.content import headers as headers_of
 from muster.content import ranges
 from muster.edge.replies import SERVER_HEADER, Header, Reply, Streamed, not_found, reply
 from muster.edge.request import Request
@@ -40,7 +41,7 @@ class Pub:
                 SERVER_HEADER,
             ]  # fmt: skip
             # What is served has no validator, so If-Range names none of it.
-            field = request.header(b"range") if request.header(b"if-range") is None else None
+            field = headers_of.field(request.sent_headers, b"range") if b"if-range" not in request.headers else None
             try:
                 part = ranges.asked(field, size)
             except ranges.Unsatisfiable:

@@ -15,7 +15,7 @@ from muster.content.backend import Answer, Backend, Patience
 from muster.content.places import Place
 from muster.content.pub import Pub
 from muster.content.validators import Digest
-from muster.edge.replies import SERVER_HEADER, Header, Reply, Streamed, not_found, reply
+from muster.edge.replies import RETRY_AFTER, SERVER_HEADER, Header, Reply, Streamed, not_found, reply
 from muster.edge.request import Request
 from muster.kernel.errors import Denied, Unavailable
 from muster.kernel.names import in_url
@@ -67,7 +67,7 @@ class Content:
         user = await self._user(place, request)
         sent = headers.asked(
             request.sent_headers, backend=place.backend, address=request.peer.address,
-            host=request.header(b"host") or "", scheme=request.scheme, certificate=request.peer.certificate,
+            host=headers.host(request.sent_headers), scheme=request.scheme, certificate=request.peer.certificate,
         )  # fmt: skip
         if user:
             sent.append(("Remote-User", user))
@@ -96,9 +96,10 @@ class Content:
     ) -> Reply | Streamed:
         """Answer a reading call whose validators are ours, whatever the backend has."""
         digest = validators.named(path)
-        asks_range = request.header(b"range") is not None
-        if asks_range and (condition := request.header(b"if-range")) is not None:
-            asks_range = digest is not None and validators.matches(condition, digest.tag, weakly=False)
+        # Said twice it is no range.
+        asks_range = sum(n == b"range" for n, _ in request.sent_headers) == 1
+        if asks_range and (condition := headers.field(request.sent_headers, b"if-range")) is not None:
+            asks_range = digest is not None and condition.strip() == digest.tag
         dropped = _CONDITIONS if asks_range else _CONDITIONS | {"range"}
         sent = [(k, v) for k, v in sent if k.lower() not in dropped]
         is_small = path.partition("?")[0].rpartition("/")[2] in _SMALL and not asks_range
@@ -106,11 +107,12 @@ class Content:
         if got.status == 200 and is_small:
             return await _small(got, request)
         passed = headers.answered(got.headers, keeps_validators=False, moved=_moved(to, place))
-        if digest is not None and got.status in (200, 206):
-            passed.append((b"etag", digest.tag.encode()))
-            if got.status == 200 and _has(request, digest):
+        if got.status in (200, 206):
+            if digest is not None:
+                passed.append((b"etag", digest.tag.encode()))
+            if (instead := _instead(request, digest, passed)) is not None:
                 got.end()
-                return _unmodified(passed)
+                return instead
         return _passed(got, passed)
 
 
@@ -127,13 +129,27 @@ def _moved(to: Backend, place: Place) -> Callable[[str], str]:
 
 
 def _passed(got: Answer, passed: list[Header]) -> Streamed:
+    if got.status in (204, 304):
+        # Of the body that there is not; 304 may say what the whole would have (RFC 9110 §8.6), and need not.
+        passed = [h for h in passed if h[0] != b"content-length"]
+    if got.status == 503 and not any(n == b"retry-after" for n, _ in passed):
+        passed = [*passed, RETRY_AFTER]
     return Streamed(got.status, [*passed, SERVER_HEADER], got.pieces, got.end)
 
 
-def _has(request: Request, digest: Digest) -> bool:
-    """Whether the client says that it has these bytes."""
-    field = request.header(b"if-none-match")
-    return field is not None and validators.matches(field, digest.tag, weakly=True)
+def _instead(request: Request, digest: Digest | None, passed: list[Header]) -> Reply | None:
+    """Return what is said instead of the body, whole or in part, by the client's conditions; None: nothing.
+
+    Source: RFC 9110 §13.2.2, their order. Whatever has no digest here has no entity tag: none that a client has is its.
+    """
+    tag = digest.tag if digest is not None else None
+    wanted = headers.field(request.sent_headers, b"if-match")
+    if wanted is not None and not validators.matches(wanted, tag, weakly=False):
+        return reply(412, b"", b"text/plain")
+    had = headers.field(request.sent_headers, b"if-none-match")
+    if tag is not None and had is not None and validators.matches(had, tag, weakly=True):
+        return _unmodified(passed)
+    return None
 
 
 def _unmodified(passed: list[Header]) -> Reply:
@@ -160,8 +176,8 @@ async def _small(got: Answer, request: Request) -> Reply:
     digest = Digest("sha256", hashlib.sha256(body).hexdigest())
     passed = [h for h in headers.answered(got.headers, keeps_validators=False) if h[0] != b"content-length"]
     passed.append((b"etag", digest.tag.encode()))
-    if _has(request, digest):
-        return _unmodified(passed)
+    if (instead := _instead(request, digest, passed)) is not None:
+        return instead
     passed += [(b"content-length", b"%d" % len(body)), SERVER_HEADER]
     return Reply(200, b"" if request.method == "HEAD" else bytes(body), passed)
 

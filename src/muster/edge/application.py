@@ -233,13 +233,22 @@ class Application:
             async for piece in answer.pieces:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
             waiting = False
+            if request.unread:
+                await request.discard()
             await send({"type": "http.response.body", "body": b""})
         except asyncio.CancelledError:
             if gone is None or not gone.done() or me is None or me.uncancel() > 0:
                 raise
         except MusterError as e:
-            _log.warning(f"A reply was cut: {e} ({request.method} {_shown(request.raw_path.decode('latin-1'))})")
+            # Whatever breaks off can be asked for as often as anybody likes.
+            held = self._refusals.held_back((source_of(request.peer.address), "cut"))
+            if held is not None:
+                called = f"{request.method} {_shown(request.raw_path.decode('latin-1'))}"
+                _log.warning(f"A reply was cut: {e} ({called}){log.and_more(held)}")
+            waiting = False
             cut()
+            # Not before the connection is gone: the server would complain of a reply that is not whole.
+            await request.gone()
         finally:
             waiting = False
             if gone is not None:

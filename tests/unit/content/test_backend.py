@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -38,6 +40,12 @@ async def asking(
             yield it
     finally:
         server.close()
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """End a connection so that what was sent may be lost."""
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
 
 
 async def whole(it: Backend, path: str = "/x") -> bytes:
@@ -165,3 +173,123 @@ async def test_what_is_cut_or_no_http_is_no_answer() -> None:
     async with asking(other) as it:
         with pytest.raises(BadGateway, match="the backend gave no answer"):
             await it.ask("GET", "/x", [])
+
+
+async def test_whoever_resets_a_connection_has_hung_up() -> None:
+    calls = 0
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal calls
+        await reader.readuntil(b"\r\n\r\n")
+        calls += 1
+        if calls > 2:
+            writer.write(OK)
+        else:
+            reset(writer)
+
+    async with asking(talk) as it:
+        assert await whole(it) == b"ok"
+        calls = 0
+        with pytest.raises(Unavailable, match="the backend hung up before it answered"):
+            await it.ask("POST", "/x", [])
+
+
+async def test_a_backend_that_takes_no_connection_cannot_be_reached() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=1) as full, contextlib.ExitStack() as stack:
+        for _ in range(4):
+            waits = stack.enter_context(socket.socket())
+            waits.setblocking(False)
+            waits.connect_ex(full.getsockname())
+        url = f"http://127.0.0.1:{full.getsockname()[1]}"
+        async with backend.opened("the backend", url, Patience(0.2, 5, 5)) as it:
+            with pytest.raises(Unavailable, match=r"cannot be reached: connecting took longer than 0.2 s"):
+                await it.ask("GET", "/x", [])
+
+
+async def test_the_wait_for_an_answer_begins_when_the_body_is_sent() -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"3")
+        writer.write(OK)
+
+    async def slow() -> AsyncIterator[bytes]:
+        for piece in (b"1", b"2", b"3"):
+            await asyncio.sleep(0.6)
+            yield piece
+
+    async with asking(talk, first_byte_s=1.5) as it:
+        answer = await it.ask("POST", "/x", [], slow(), 3)
+        assert (answer.status, [p async for p in answer.pieces]) == (200, [b"ok"])
+
+
+async def test_a_backend_that_stops_to_take_a_body_is_not_waited_for() -> None:
+    async def mute(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await asyncio.sleep(5)
+
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield bytes(1 << 20)
+
+    async with asking(mute, first_byte_s=0.3) as it:
+        with pytest.raises(GatewayTimeout):
+            await it.ask("POST", "/x", [], endless())
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade", b"600 Odd\r\nContent-Length: 0",
+        b"999 Odd\r\nContent-Length: 0", b"099 Odd\r\nContent-Length: 0", b"200 OK\r\nX-A: a\x01b\r\nContent-Length: 0",
+        b"200 OK\r\nX-A: a\x7fb\r\nContent-Length: 0", b"200 OK\r\nTransfer-Encoding: gzip, chunked",
+    ],
+)  # fmt: skip
+async def test_what_cannot_be_passed_on_is_no_answer(head: bytes) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 " + head + b"\r\n\r\n")
+        await reader.read()
+
+    async with asking(talk) as it:
+        with pytest.raises(BadGateway, match="the backend gave no answer"):
+            await it.ask("GET", "/x", [])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"SSH-2.0-x\r\n\r\n", b"HTTP/1.1 200 OK\r\nX A: b\r\n\r\n", b"HTTP/1.1 200 OK\r\nX-A: secret\x00\r\n\r\n",
+     b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n"],
+)  # fmt: skip
+async def test_what_went_wrong_is_said_in_a_line_without_the_query(answer: bytes) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        await reader.read()
+
+    async with asking(talk) as it:
+        with pytest.raises(BadGateway) as caught:
+            await it.ask("GET", "/x?token=secret", [])
+    said = str(caught.value)
+    assert said.startswith("the backend gave no answer: ")
+    assert [w for w in ("\n", "secret", "127.0.0.1") if w in said] == []
+
+
+@pytest.mark.parametrize("is_reset", [True, False])
+async def test_an_answer_of_unknown_length_is_whole_unless_it_was_reset(is_reset: bool) -> None:
+    go_on = asyncio.Event()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\nhalf")
+        await go_on.wait()
+        if is_reset:
+            reset(writer)
+
+    async with asking(talk) as it:
+        answer = await it.ask("GET", "/x", [])
+        assert await anext(answer.pieces) == b"half"
+        go_on.set()
+        if is_reset:
+            with pytest.raises(Unavailable, match="broke off its answer"):
+                await anext(answer.pieces)
+        else:
+            assert [p async for p in answer.pieces] == []

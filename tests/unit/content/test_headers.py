@@ -4,6 +4,7 @@ import pytest
 
 from muster.content import headers
 from muster.content.places import Backend
+from muster.kernel.errors import Rejected
 
 DER = b"\x30\x03\x02\x01\x01" * 20
 
@@ -55,6 +56,34 @@ def test_what_belongs_to_one_connection_stays_there() -> None:
     got = asked((b"connection", b"close, X-Mine"), (b"x-mine", b"1"), (b"te", b"trailers"), (b"host", b"other.test"),
                 (b"transfer-encoding", b"chunked"), (b"expect", b"100-continue"), (b"content-length", b"7"))  # fmt: skip
     assert got.keys() == asked().keys()
+    # To CGI's names, as backends have them, the two are one.
+    assert asked((b"transfer_encoding", b"chunked"), (b"content_length", b"7"), (b"x_forwarded_for", b"x")) == asked()
+
+
+def test_the_bytes_of_a_value_stay_as_they_are() -> None:
+    got = asked((b"x-utf-8", "ä€".encode()), (b"x-latin-1", b"\xe4"))
+    # What asks writes UTF-8.
+    assert got["x-utf-8"].encode() == "ä€".encode()
+    assert got["x-latin-1"] == "ä"
+
+
+@pytest.mark.parametrize("name", ["proxy.test", "proxy.test:443", "192.0.2.1", "[2001:db8::1]:8443", "a_b.test", ""])
+def test_a_client_asks_for_a_name(name: str) -> None:
+    assert headers.host([(b"host", name.encode())]) == name
+
+
+def test_who_asks_for_no_name_or_several_is_refused() -> None:
+    assert headers.host([(b"accept", b"a")]) == ""
+    for hosts in ([b"a", b"a"], [b"a b"], [b"a/b"], [b"a@b"], [b"a:b"], [b"\xe4"], [b'"><'], [b"a:123456"]):
+        with pytest.raises(Rejected):
+            headers.host([(b"host", h) for h in hosts])
+    got = headers.asked([], backend="foreman", address="192.0.2.7", host="", scheme="https", certificate=None)
+    assert "X-Forwarded-Host" not in dict(got)
+
+
+def test_lines_of_a_list_are_one() -> None:
+    sent = [(b"if-none-match", b'"a"'), (b"accept", b"x"), (b"if-none-match", b'"b", "c"')]
+    assert (headers.field(sent, b"if-none-match"), headers.field(sent, b"range")) == ('"a", "b", "c"', None)
 
 
 @pytest.mark.parametrize(
@@ -72,6 +101,7 @@ def test_a_certificate_is_one_line_that_the_backend_reads(backend: Backend, name
 def test_an_answer_keeps_what_is_everybodys() -> None:
     got = [("Content-Type", "a/b"), ("ETag", '"1"'), ("Last-Modified", "x"), ("Connection", "X-Own"), ("X-Own", "1"),
            ("Server", "aiohttp"), ("Date", "x"), ("Transfer-Encoding", "chunked"), ("Content-Length", "3"),
+           ("Strict-Transport-Security", "max-age=0"),
            ("Set-Cookie", "a"), ("Set-Cookie", "b")]  # fmt: skip
     ours = headers.answered(got, keeps_validators=False)
     assert ours == [(b"content-type", b"a/b"), (b"content-length", b"3"), (b"set-cookie", b"a"), (b"set-cookie", b"b")]

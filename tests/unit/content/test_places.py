@@ -40,11 +40,19 @@ def test_what_follows_the_prefix_goes_on_as_it_is(prefix: str, sent: bytes, to: 
 @pytest.mark.parametrize(
     "rest",
     [b"/..", b"/../a", b"/a/./b", b"/.", b"/%2e", b"/%2E%2e/a", b"/a%2fb", b"/a%5Cb", b"/%00", b"/%0a", b"/%1F", b"/%7f",
-     b"/%", b"/%2", b"/%g0", b"/a b", b"/a\\b", b"/\x80", b"/a?b", b"/a#b", b"/a\nb"],
+     b"/%", b"/%2", b"/%g0", b"/a b", b"/a\\b", b"/\x80", b"/a?b", b"/a#b", b"/a\nb", b"/..;/a", b"/a/..;x=1"],
 )  # fmt: skip
 def test_what_two_programs_might_read_differently_is_refused(rest: bytes) -> None:
     with pytest.raises(Rejected):
         forwarded(CONTENT, b"/pulp/content" + rest, b"")
+
+
+@pytest.mark.parametrize("prefix", [p.prefix for p in PLACES])
+def test_a_slash_too_many_in_the_prefix_is_refused(prefix: str) -> None:
+    place = next(p for p in PLACES if p.prefix == prefix)
+    for sent in (f"/{prefix}/x", f"///{prefix}", prefix.replace("/", "//") + "/x"):
+        with pytest.raises(Rejected):
+            forwarded(place, sent.encode(), b"")
 
 
 @pytest.mark.parametrize("query", [b"a b", b"\x80", b"a\r\nb"])

@@ -36,6 +36,7 @@ class Call:
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     lines: list[str] = field(default_factory=list)
     draining: bool = False
+    application: Application | None = None
 
     async def make(
         self, pieces: AsyncGenerator[bytes, None], *, end: Callable[[], None] = lambda: None, send: Send | None = None
@@ -50,11 +51,12 @@ class Call:
         async def below(_: object, __: Request) -> Streamed:
             return Streamed(200, HEADERS, counted(), end)
 
-        application = Application(
-            gate=Gate(Callers()), features=Features({}), mounts=[Mounted(Mount("/x", (), unrouted=below), None)],
-            limits=Limits(), rings=self.rings, metrics=EdgeMetrics(CollectorRegistry()), access_log=self.lines.append,
-            foreman=False,
+        mounts = [Mounted(Mount("/x", (), unrouted=below), None)]
+        application = self.application = self.application or Application(
+            gate=Gate(Callers()), features=Features({}), mounts=mounts, limits=Limits(), rings=self.rings,
+            metrics=EdgeMetrics(CollectorRegistry()), access_log=self.lines.append, foreman=False,
         )  # fmt: skip
+        application.mount(mounts)
         application.draining = self.draining
         first = True
 
@@ -71,6 +73,7 @@ class Call:
 
         def cut() -> None:
             self.cut = True
+            asyncio.get_running_loop().call_soon(self.gone.set)
 
         call = scope("GET", "/x/y")
         call["state"]["cut"] = cut
@@ -109,6 +112,30 @@ async def test_an_error_cuts_the_connection_instead_of_ending_the_body(call: Cal
     await call.make(pieces())
     assert (call.body, call.ended, call.closed, call.cut) == ([b"a"], False, True, True)
     assert any("the backend broke off" in r.message for r in call.rings.records())
+
+
+async def test_a_reply_that_was_cut_is_over_when_its_connection_is(call: Call) -> None:
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        yield b"a"
+        raise Unavailable("the backend broke off")
+
+    await call.make(pieces())
+    # Before that the server takes it for one that was forgotten.
+    assert call.gone.is_set()
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+async def test_replies_that_are_cut_fill_no_log(call: Call) -> None:
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        yield b"a"
+        raise Unavailable("the backend broke off")
+
+    for _ in range(30):
+        call.sent.clear()
+        await call.make(pieces())
+    assert sum("was cut" in r.message for r in call.rings.records()) == 10
 
 
 async def test_a_client_that_goes_away_ends_what_is_fetched_for_it(call: Call) -> None:
