@@ -12,9 +12,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -39,7 +38,7 @@ from muster.app.memory import give_memory_back, keep_memory
 from muster.app.resolution import Resolved
 from muster.app.settings import cluster_store, loaded
 from muster.app.standing import Standing
-from muster.balancer.model import signs_itself
+from muster.balancer.model import Balancing, signs_itself
 from muster.cluster.file import ClusterFile, Member
 from muster.cluster.roster import Report
 from muster.cluster.timeline import Timeline as SharedTimeline
@@ -50,7 +49,6 @@ from muster.edge.authorise import Callers, Gate, Names, SystemNames
 from muster.edge.feature import Feature, Features, FeatureSettings, Served, State, Surroundings
 from muster.edge.health import Health
 from muster.edge.metrics import EdgeMetrics
-from muster.edge.routes import Access
 from muster.edge.server import Server
 from muster.edge.server import opened as server_opened
 from muster.kernel import log
@@ -65,6 +63,7 @@ from muster.version import VERSION
 
 if TYPE_CHECKING:
     from muster.app.duties.authority import PuppetCAKept
+    from muster.content.fill import Sibling
     from muster.content.service import Content
     from muster.pki.bundles import BundlePaths
 
@@ -182,7 +181,7 @@ async def member_opened(
         balancers = Resolved(b.address for b in cluster.balancers)
         await balancers.refresh()
         # What calls in flight need is closed behind the server, which finishes them; workers finish theirs meanwhile.
-        content = await _content_of(stack, cluster, member, bundle, gate)
+        content = await _content_of(stack, cluster, member, bundle, gate, registry)
         stack.push_async_callback(closed_behind_the_server)
         opening = server_opened(application, cluster.edge, counted, balancers.addresses)
         server = await stack.enter_async_context(opening)
@@ -239,6 +238,7 @@ async def member_opened(
             *([authority] if authority else []),
             *_backends_asked(cluster, content),
             *([workers] if workers else []),
+            *_siblings_known(name, balancing, listed, store, content, workers),
             certificates,
             census,
             BalancersNames(balancers, server),
@@ -288,15 +288,20 @@ def _authority_of(
 
 
 async def _content_of(
-    stack: contextlib.AsyncExitStack, cluster: ClusterFile, member: Member, bundle: BundlePaths, gate: Gate
+    stack: contextlib.AsyncExitStack,
+    cluster: ClusterFile,
+    member: Member,
+    bundle: BundlePaths,
+    gate: Gate,
+    registry: CollectorRegistry,
 ) -> Content | None:
     if cluster.content is None:
         return None
     # Members without it do not pay for an HTTP client.
     from muster.content import service
 
-    admit = partial(gate.admit, Access.TRUSTED)
-    return await stack.enter_async_context(service.opened(cluster, cluster.content, member, bundle, admit))
+    opening = service.opened(cluster, cluster.content, member, bundle, gate, registry)
+    return await stack.enter_async_context(opening)
 
 
 def _workers_of(cluster: ClusterFile, options: MemberOptions, rings: LogRings, gate: Gate) -> Workers | None:
@@ -317,6 +322,22 @@ def _workers_of(cluster: ClusterFile, options: MemberOptions, rings: LogRings, g
 def _held_for_workers(listeners: Listeners, cluster: ClusterFile) -> dict[str, socket.socket]:
     held = {port.listener: listeners.held(port) for port in content_ports.offered(cluster)}
     return {listener: sock for listener, sock in held.items() if sock is not None}
+
+
+def _siblings_known(
+    name: str, balancing: Balancing, listed: Listed, store: Store, content: Content | None, workers: Workers | None
+) -> list[Duty]:
+    service = balancing.service("https")
+    if content is None or content.fill is None or service is None:
+        return []
+    from muster.app.duties.siblings import Siblings
+
+    def tell(siblings: Sequence[Sibling]) -> None:
+        content.know(tuple(siblings))
+        if workers is not None:
+            workers.hold("siblings", siblings)
+
+    return [Siblings(name, service.member_port, listed, store, tell)]
 
 
 def _backends_asked(cluster: ClusterFile, content: Content | None) -> list[Duty]:

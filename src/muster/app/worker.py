@@ -29,12 +29,12 @@ from muster.app.memory import give_memory_back, keep_memory
 from muster.app.resolution import Resolved
 from muster.cluster.file import ClusterFile
 from muster.content import ports, service
+from muster.content.fill import Sibling
 from muster.edge.application import Application, Mounted
 from muster.edge.authorise import Callers, Gate
 from muster.edge.feature import Features
 from muster.edge.health import Health
 from muster.edge.metrics import EdgeMetrics
-from muster.edge.routes import Access
 from muster.edge.server import Server
 from muster.edge.server import opened as server_opened
 from muster.kernel import log
@@ -59,7 +59,9 @@ class Worker:
         self.order: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self.stop = asyncio.Event()
         self._draining = False
+        self._siblings: list[Any] = []
         self._server: Server | None = None
+        self._content: service.Content | None = None
         self._certificates: Certificates | None = None
         self._registry = CollectorRegistry()
 
@@ -74,6 +76,7 @@ class Worker:
             {
                 "order": self.order.set_result,
                 "drain": self._drain,
+                "siblings": self._know,
                 "reload": self._reload,
                 "stop": lambda _: self.stop.set(),
             },
@@ -116,8 +119,9 @@ class Worker:
         balancers = Resolved(b.address for b in cluster.balancers)
         await balancers.refresh()
         async with contextlib.AsyncExitStack() as stack:
-            admit = partial(gate.admit, Access.TRUSTED)
-            content = await stack.enter_async_context(service.opened(cluster, cluster.content, member, bundle, admit))
+            opening_content = service.opened(cluster, cluster.content, member, bundle, gate, self._registry)
+            content = self._content = await stack.enter_async_context(opening_content)
+            self._know(self._siblings)
             opening = server_opened(main, cluster.edge, counted, balancers.addresses)
             server = self._server = await stack.enter_async_context(opening)
             taken = [p for p in ports.PORTS if p.listener in order["sockets"]]
@@ -146,6 +150,11 @@ class Worker:
         self._draining = bool(draining)
         if self._server is not None:
             self._server.drain(self._draining)
+
+    def _know(self, siblings: Any) -> None:
+        self._siblings = siblings
+        if self._content is not None:
+            self._content.know(tuple(Sibling(*s) for s in siblings))
 
     def _reload(self, _: Any) -> None:
         if self._certificates is not None:

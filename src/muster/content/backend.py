@@ -53,10 +53,12 @@ class Answer:
     """A backend's answer whose body is still to come.
 
     Attributes:
+        of: whose it is.
         headers: as they came, in their order.
         end: must be called: it ends the connection, unless the whole body has come and that is kept.
     """
 
+    of: str
     status: int
     headers: Sequence[tuple[str, str]]
     pieces: AsyncGenerator[bytes, None]
@@ -73,12 +75,18 @@ class Backend:
         url: str,
         patience: Patience,
         context: Callable[[], ssl.SSLContext] | None,
+        server_hostname: str | None = None,
     ) -> None:
         self.name = name
         self.url = "http://localhost" if url.startswith("unix:") else url
         self._session = session
         self._patience = patience
         self._context = context
+        self._server_hostname = server_hostname
+
+    def at(self, name: str, url: str, *, server_hostname: str) -> Backend:
+        """Return another program that is asked in the same way, whose certificate must carry a name."""
+        return Backend(self._session, name, url, self._patience, self._context, server_hostname)
 
     async def ask(
         self,
@@ -134,6 +142,7 @@ class Backend:
                     data=self._sent(body, waiting) if body is not None else None,
                     allow_redirects=False,
                     ssl=self._context() if self._context is not None else True,
+                    server_hostname=self._server_hostname,
                     skip_auto_headers=("User-Agent", "Content-Type", "Accept", "Accept-Encoding"),
                 )
         except (aiohttp.ConnectionTimeoutError, aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
@@ -151,7 +160,9 @@ class Backend:
             response.close()
             raise BadGateway(f"{self.name} gave no answer that can be passed on: {why}")
         given = [(k.decode("latin-1"), v.decode("latin-1")) for k, v in response.raw_headers]
-        return Answer(response.status, given, self._pieces(response, _end_of_unframed(response)), response.close)
+        return Answer(
+            self.name, response.status, given, self._pieces(response, _end_of_unframed(response)), response.close
+        )
 
     async def _sent(self, body: AsyncIterator[bytes], waiting: asyncio.Timeout) -> AsyncGenerator[bytes, None]:
         """Yield a body; the wait for an answer stands still while a client is slow, and begins anew with each piece."""

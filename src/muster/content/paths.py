@@ -22,6 +22,11 @@ _DOTS = re.compile(rb"/\.\.?(?=[/;]|\Z)")
 _QUERY = re.compile(rb"[!-~]*\Z")
 
 
+def as_sent(raw_path: bytes, raw_query: bytes) -> str:
+    """Return path and query as the client sent them, for another member; :func:`forwarded` has refused all others."""
+    return (raw_path + (b"?" + raw_query if raw_query else b"")).decode("ascii")
+
+
 def forwarded(place: Place, raw_path: bytes, raw_query: bytes) -> str:
     """Return path and query for the backend.
 

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+
+from prometheus_client import CollectorRegistry
 
 from muster.cluster.file import ClusterFile, Member
 from muster.cluster.sections import Content as Settings
 from muster.content import backend as backends
-from muster.content import headers, paths, validators
+from muster.content import fill, headers, paths, validators
 from muster.content.backend import Answer, Backend, Patience
+from muster.content.fill import Behind, Fill, Sibling
 from muster.content.places import Place
 from muster.content.pub import Pub
 from muster.content.validators import Digest
+from muster.edge.authorise import Gate
 from muster.edge.replies import RETRY_AFTER, SERVER_HEADER, Header, Reply, Streamed, not_found, reply
 from muster.edge.request import Request
+from muster.edge.routes import Access
 from muster.kernel.errors import Denied, Unavailable
 from muster.kernel.names import in_url
 from muster.pki.bundles import BundlePaths
@@ -40,13 +46,22 @@ class Content:
     Attributes:
         member: its name.
         backends: by what places call them; one that is not there makes its places 404.
-        admit: lets a trusted host pass, or raises :class:`~muster.kernel.errors.Denied`.
+        gate: says who is a trusted host, and who a member.
+        fill: asks the other members; None: there are none.
+        members: their names, and this one's, in lower case.
     """
 
     member: str
     backends: Mapping[str, Backend]
     pub: Pub | None
-    admit: Callable[[Request], Awaitable[None]]
+    gate: Gate
+    fill: Fill | None
+    members: frozenset[str]
+
+    def know(self, siblings: tuple[Sibling, ...]) -> None:
+        """Ask these members, and no others, for what is not here."""
+        if self.fill is not None:
+            self.fill.siblings = siblings
 
     async def answer(self, place: Place, request: Request) -> Reply | Streamed:
         """Answer a call below a place.
@@ -65,14 +80,18 @@ class Content:
         if to is None:
             return not_found()
         user = await self._user(place, request)
+        # A member asks for somebody; who else says so is asking for himself.
+        is_between_us = place.backend == "content" and self.gate.is_ours(request, self.members)
+        other = fill.behind(request.sent_headers) if is_between_us else None
+        client = other or Behind(request.peer.address, request.peer.certificate)
         sent = headers.asked(
-            request.sent_headers, backend=place.backend, address=request.peer.address,
-            host=headers.host(request.sent_headers), scheme=request.scheme, certificate=request.peer.certificate,
+            request.sent_headers, backend=place.backend, address=client.address,
+            host=headers.host(request.sent_headers), scheme=request.scheme, certificate=client.certificate,
         )  # fmt: skip
         if user:
             sent.append(("Remote-User", user))
         if place.backend == "content" and request.method in _READING:
-            return await self._content(to, place, path, request, sent)
+            return await self._content(to, place, path, request, sent, client if other is None else None)
         length = request.headers.get(b"content-length")
         body = request.pieces() if request.unread else None
         got = await to.ask(request.method, path, sent, body, int(length) if body and length else None)
@@ -83,7 +102,7 @@ class Content:
         if place.who == "trusted":
             # Others may ask with a password: the backend's own matter.
             with contextlib.suppress(Denied):
-                await self.admit(request)
+                await self.gate.admit(Access.TRUSTED, request)
                 return "admin"
         if place.who == "gateway":
             if request.peer.name != self.member.lower():
@@ -92,9 +111,18 @@ class Content:
         return ""
 
     async def _content(
-        self, to: Backend, place: Place, path: str, request: Request, sent: list[tuple[str, str]]
+        self,
+        to: Backend,
+        place: Place,
+        path: str,
+        request: Request,
+        sent: list[tuple[str, str]],
+        client: Behind | None,
     ) -> Reply | Streamed:
-        """Answer a reading call whose validators are ours, whatever the backend has."""
+        """Answer a reading call whose validators are ours, whatever the backend has.
+
+        ``client`` is whose call it is; None: another member's, which gets what is here and no more.
+        """
         digest = validators.named(path)
         # Said twice it is no range.
         asks_range = sum(n == b"range" for n, _ in request.sent_headers) == 1
@@ -103,7 +131,12 @@ class Content:
         dropped = _CONDITIONS if asks_range else _CONDITIONS | {"range"}
         sent = [(k, v) for k, v in sent if k.lower() not in dropped]
         is_small = path.partition("?")[0].rpartition("/")[2] in _SMALL and not asks_range
-        got = await to.ask("GET" if is_small else request.method, path, sent)
+        method = "GET" if is_small else request.method
+        own = partial(to.ask, method, path, sent)
+        if self.fill is None or client is None:
+            got = await own()
+        else:
+            got = await self.fill.asked(own, method, paths.as_sent(request.raw_path, request.raw_query), sent, client)
         if got.status == 200 and is_small:
             return await _small(got, request)
         passed = headers.answered(got.headers, keeps_validators=False, moved=_moved(to, place))
@@ -188,9 +221,13 @@ async def opened(
     settings: Settings,
     member: Member,
     bundle: BundlePaths,
-    admit: Callable[[Request], Awaitable[None]],
+    gate: Gate,
+    registry: CollectorRegistry,
 ) -> AsyncIterator[Content]:
-    """Yield a member's content; its backends are asked when somebody comes, not before."""
+    """Yield a member's content; its backends are asked when somebody comes, not before.
+
+    ``registry`` gets what it counts.
+    """
     also = [f for f in (settings.ca_file, cluster.foreman.ca_file) if f is not None]
     shown = settings.foreman_certificate or bundle.certificate
     key = settings.foreman_key if settings.foreman_certificate is not None else bundle.key
@@ -209,4 +246,11 @@ async def opened(
                 url = url.replace("{address}", in_url(member.address)).rstrip("/")
                 opening = backends.opened(spoken, url, patience, context=context)
                 found[name] = await stack.enter_async_context(opening)
-        yield Content(str(member.name), found, Pub(settings.pub) if settings.pub is not None else None, admit)
+        others = None
+        members = frozenset(str(m.name).lower() for m in cluster.members if m.kind == "muster")
+        if "content" in found and fill.is_possible(cluster):
+            among_us = RenewedContext(bundle.ca, bundle.certificate, bundle.key)
+            filling = fill.opened(among_us, patience, registry, after_s=settings.fill_after_s, hold_s=settings.hold_s)
+            others = await stack.enter_async_context(filling)
+        pub = Pub(settings.pub) if settings.pub is not None else None
+        yield Content(str(member.name), found, pub, gate, others, members)

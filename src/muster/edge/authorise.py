@@ -255,6 +255,10 @@ class Gate:
         ):
             raise Denied(f"The client certificate {described(certificate)} is revoked")
 
+    def is_ours(self, request: Request, names: frozenset[str]) -> bool:
+        """Whether the caller shows a certificate of the cluster's own CA with one of these names, in lower case."""
+        return request.over_tls and request.peer.name in names and self._is_own(request.peer)
+
     async def _check_trusted(self, request: Request) -> None:
         callers = self.callers
         if request.over_tls:

@@ -127,7 +127,10 @@ class EdgeMetrics:
 
 
 # What a worker knows and its member does not. The rest, certificates' ends for one, both would say.
-_OF_WORKERS = ("muster_request_seconds", "muster_connections", "muster_connections_refused", "muster_edge_held_bytes")
+_OF_WORKERS = (
+    "muster_request_seconds", "muster_connections", "muster_connections_refused", "muster_edge_held_bytes",
+    "muster_content_fills",
+)  # fmt: skip
 _OF_PROCESSES = "process_"
 
 

@@ -86,7 +86,8 @@ class Workers(Duty):
         self._revoked = revoked
         self._patience_s = patience_s
         self._sockets: dict[str, socket.socket] = {}
-        self._draining = False
+        # What each that is started hears, by its kind.
+        self._holds: dict[str, Any] = {"drain": False}
         self._leaving = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -109,8 +110,12 @@ class Workers(Duty):
 
     def drain(self, draining: bool) -> None:
         """As :meth:`muster.edge.server.Server.drain`, in each of them."""
-        self._draining = draining
-        self._tell("drain", draining)
+        self.hold("drain", draining)
+
+    def hold(self, kind: str, content: Any) -> None:
+        """Tell each of them something that holds until something else is told; whoever is started later hears it, too."""
+        self._holds[kind] = content
+        self._tell(kind, content)
 
     def reload(self) -> None:
         """Have each of them read its certificates again."""
@@ -189,7 +194,8 @@ class Workers(Duty):
 
         place.line = await Line.over(ours, {"serving": serves, "log": self._hear}, {"revoked": self._is_revoked})
         place.line.tell("order", {**self._order, "sockets": descriptors})
-        place.line.tell("drain", self._draining)
+        for kind, content in self._holds.items():
+            place.line.tell(kind, content)
         if self._leaving.is_set():
             place.line.tell("stop")
         following = asyncio.create_task(place.line.follow(), name=f"worker {place.number}'s words")

@@ -1,0 +1,56 @@
+"""Which other members are ready to be asked for content?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from muster.app.duties.duty import Duty
+from muster.app.listed import Listed
+from muster.cluster.roster import Roster
+from muster.content.fill import Sibling
+from muster.kernel import log
+from muster.kernel.errors import MusterError
+from muster.store.engine import Store
+
+_log = log.logger("app")
+
+
+class Siblings(Duty):
+    """Tells content who is ready, by the roster. Without the store whoever was ready last is.
+
+    Args:
+        name: this member's, who is none of them.
+        port: where members answer content over TLS.
+        tell: hears of them each time that they change.
+    """
+
+    name = "siblings"
+
+    def __init__(
+        self, name: str, port: int, listed: Listed, store: Store, tell: Callable[[Sequence[Sibling]], None]
+    ) -> None:
+        self._own = name
+        self._port = port
+        self._listed = listed
+        self._roster = Roster(store)
+        self._tell = tell
+        self._told: tuple[Sibling, ...] = ()
+
+    async def beat(self) -> None:
+        try:
+            seen = await self._roster.seen()
+        except MusterError as e:
+            _log.debug("The roster was not read", why=str(e))
+            return
+        ready = {
+            name for name, one in seen.items()
+            if not one.silent and one.report.readiness.get("https", {}).get("state") == "ready"
+        }  # fmt: skip
+        found = tuple(
+            Sibling(str(m.name), m.address, self._port)
+            for m in self._listed.latest.members
+            if m.kind == "muster" and str(m.name) in ready and str(m.name) != self._own
+        )
+        if found != self._told:
+            self._told = found
+            self._tell(found)

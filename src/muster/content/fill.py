@@ -1,0 +1,256 @@
+"""What this member's backend does not have, or not now, is asked of the other members.
+
+One hop: a member that is asked by another asks only what it has itself. Source: docs/facts/content-and-boot.md §8.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import ipaddress
+import zlib
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from prometheus_client import CollectorRegistry, Counter
+
+from muster.cluster.file import ClusterFile
+from muster.content import backend as backends
+from muster.content.backend import Answer, Backend, Patience
+from muster.edge.replies import Header
+from muster.kernel.errors import MusterError, Rejected, Unavailable
+from muster.kernel.names import in_url
+from muster.pki.context import RenewedContext
+
+MARK, _CERTIFICATE, _ADDRESS = "X-Muster-Fill", "X-Muster-Client-Certificate", "X-Muster-Client-Address"
+# Said to backends of who asks; to another member it is said under the names above.
+_SAID = frozenset({"x-client-cert", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "host"})
+_BETWEEN_MEMBERS = tuple(name.lower().encode() for name in (MARK, _CERTIFICATE, _ADDRESS))
+_LARGEST_CERTIFICATE = 16 << 10
+_AT_ONCE = 64
+_PAUSE_S = 0.5
+# After so many calls in a row that it began to answer too late, the others are asked first.
+_SLOW = 2
+# And it itself again after so long: that one call tells whether it is well.
+_OWN_AGAIN_S = 2.0
+
+
+class Sibling(NamedTuple):
+    """Another member that is ready for content.
+
+    Attributes:
+        port: where it answers content over TLS.
+    """
+
+    name: str
+    address: str
+    port: int
+
+
+@dataclass(frozen=True)
+class Behind:
+    """Who another member asks for.
+
+    Attributes:
+        certificate: what the client showed it, DER; None: nothing.
+    """
+
+    address: str
+    certificate: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What one of those that were asked said: an answer, or that it has none, or why that is not known."""
+
+    answer: Answer | None = None
+    why: str = ""
+
+    @property
+    def is_found(self) -> bool:
+        return self.answer is not None and self.answer.status != 404
+
+
+Ask = Callable[[], Awaitable[Answer]]
+
+
+class Fill:
+    """Asks the own backend, then the others. Use :func:`opened`.
+
+    Attributes:
+        siblings: who is ready now; set by whoever knows.
+
+    Concurrency: any number of calls on one loop; of the others' answers ``_AT_ONCE`` are awaited at a time.
+    """
+
+    def __init__(
+        self, others: Callable[[Sibling], Backend], registry: CollectorRegistry, *, after_s: float, hold_s: float
+    ) -> None:
+        self.siblings: tuple[Sibling, ...] = ()
+        self._others = others
+        self._after_s = after_s
+        self._hold_s = hold_s
+        self._room = asyncio.Semaphore(_AT_ONCE)
+        self._late = 0
+        self._own_again_at = 0.0
+        self._filled = Counter(
+            "muster_content_fills",
+            "Calls for which the own backend was not enough, by what came of them",
+            ("outcome",),
+            registry=registry,
+        )
+
+    async def asked(self, own: Ask, method: str, path: str, sent: Sequence[tuple[str, str]], behind: Behind) -> Answer:
+        """Return the answer of the first who has one.
+
+        ``own`` asks the own backend; ``path`` is the client's; ``sent`` are the headers that the backend gets.
+
+        It is 404 when all said so. While somebody who might have it could not be asked, the call is held.
+
+        Raises:
+            Unavailable: it was held for ``hold_s``.
+            GatewayTimeout, BadGateway: the own backend's, where there is nobody else.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._hold_s
+        while siblings := self.siblings:
+            # The same path leads to the same one first: it may have had to fetch it itself.
+            first = zlib.crc32(path.encode()) % len(siblings)
+            order = (*siblings[first:], *siblings[:first])
+            found, said = await self._round(own, [self._ask(s, method, path, sent, behind) for s in order])
+            if found is not None:
+                return found
+            why = "; ".join(one.why for one in said if one.why)
+            answers = [one.answer for one in said if one.answer is not None]
+            if not why:
+                _end(answers[1:])
+                self._filled.labels("nobody").inc()
+                return answers[0]
+            _end(answers)
+            if loop.time() + _PAUSE_S > until:
+                self._filled.labels("held").inc()
+                raise Unavailable(f"Who may have it could not be asked: {why}")
+            await asyncio.sleep(_PAUSE_S)
+        return await own()
+
+    def _ask(self, sibling: Sibling, method: str, path: str, sent: Sequence[tuple[str, str]], behind: Behind) -> Ask:
+        headers = [h for h in sent if h[0].lower() not in _SAID]
+        headers += [(MARK, "1"), (_ADDRESS, behind.address)]
+        if behind.certificate is not None:
+            headers.append((_CERTIFICATE, base64.b64encode(behind.certificate).decode()))
+
+        async def ask() -> Answer:
+            async with self._room:
+                return await self._others(sibling).ask(method, path, headers)
+
+        return ask
+
+    async def _round(self, own: Ask, others: Sequence[Ask]) -> tuple[Answer | None, list[_Said]]:
+        """Ask one after the other; whoever does not begin to answer soon is awaited beside the next."""
+        loop = asyncio.get_running_loop()
+        waiting = deque((own, *others))
+        if self._late >= _SLOW and loop.time() < self._own_again_at:
+            waiting = deque((others[0], own, *others[1:]))
+        said: list[_Said] = []
+        running: dict[asyncio.Task[_Said], Ask] = {}
+        own_is_due = float("inf")
+        try:
+            while waiting or running:
+                if waiting:
+                    ask = waiting.popleft()
+                    running[asyncio.create_task(_heard(ask), name="fill")] = ask
+                    if ask is own:
+                        own_is_due = loop.time() + self._after_s
+                done, _ = await asyncio.wait(
+                    running, timeout=self._after_s if waiting else None, return_when=asyncio.FIRST_COMPLETED
+                )
+                if loop.time() >= own_is_due and own in running.values():
+                    self._late, self._own_again_at = self._late + 1, loop.time() + _OWN_AGAIN_S
+                    own_is_due = float("inf")
+                found = None
+                for task in done:
+                    by, one = running.pop(task), task.result()
+                    if by is own and loop.time() < own_is_due < float("inf"):
+                        self._late = 0
+                    if found is None and one.is_found:
+                        found = one.answer
+                        if by is not own:
+                            self._filled.labels("sibling").inc()
+                    else:
+                        said.append(one)
+                if found is not None:
+                    _end([one.answer for one in said])
+                    return found, []
+        finally:
+            await _given_up(running)
+        return None, said
+
+
+async def _heard(ask: Ask) -> _Said:
+    try:
+        answer = await ask()
+    except MusterError as e:
+        return _Said(why=str(e))
+    if answer.status >= 500:
+        answer.end()
+        return _Said(why=f"{answer.of} answers {answer.status}")
+    return _Said(answer)
+
+
+async def _given_up(running: Iterable[asyncio.Task[_Said]]) -> None:
+    tasks = list(running)
+    for task in tasks:
+        task.cancel()
+    for said in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(said, _Said):
+            _end([said.answer])
+
+
+def _end(answers: Iterable[Answer | None]) -> None:
+    for answer in answers:
+        if answer is not None:
+            answer.end()
+
+
+def behind(sent: Iterable[Header]) -> Behind | None:
+    """Return who another member asks for, None when this is no such question; only from a member may it be believed.
+
+    Raises:
+        Rejected: it does not say so as members do.
+    """
+    said = {name: value for name, value in sent if name in _BETWEEN_MEMBERS}
+    if _BETWEEN_MEMBERS[0] not in said:
+        return None
+    _, certificate, address = (said.get(name, b"") for name in _BETWEEN_MEMBERS)
+    try:
+        ipaddress.ip_address(address.decode("ascii"))
+        shown = base64.b64decode(certificate, validate=True)
+    except (ValueError, binascii.Error):
+        raise Rejected("a member's question that says no member's words") from None
+    if len(shown) > _LARGEST_CERTIFICATE:
+        raise Rejected("a client certificate that is too large")
+    return Behind(address.decode("ascii"), shown or None)
+
+
+def is_possible(cluster: ClusterFile) -> bool:
+    """Whether there may be other members to ask: who is asked must be able to hear who asks, so over TLS."""
+    others = [m for m in cluster.members if m.kind == "muster"]
+    return cluster.content is not None and "https" in cluster.content.services and len(others) > 1
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    context: RenewedContext, patience: Patience, registry: CollectorRegistry, *, after_s: float, hold_s: float
+) -> AsyncIterator[Fill]:
+    """Yield what asks the other members, showing them and believing only what the cluster's CA issued."""
+    async with backends.opened("another member", "https://localhost", patience, context=context) as any_of_them:
+
+        def other(sibling: Sibling) -> Backend:
+            url = f"https://{in_url(sibling.address)}:{sibling.port}"
+            return any_of_them.at(f"member {sibling.name}", url, server_hostname=sibling.name)
+
+        yield Fill(other, registry, after_s=after_s, hold_s=hold_s)
