@@ -9,18 +9,15 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote
 
 import pytest
-import yaml
 
 from muster.cli.demo.bind import free_port
 from muster.kernel.files import write_atomically
 from muster.pki import bundles
-from muster.pki.authority import ClusterCA
 from tests.servers import member
 from tests.servers.client import Answer, Place, ask, tls_client
 from tests.servers.member import Member
@@ -132,43 +129,21 @@ class Cluster:
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["alone", "two workers"])
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    directory = tmp_path_factory.mktemp("fill")
-    numbers = [next(member._numbers) for _ in range(3)]
-    addresses = [f"127.0.1.{n}" for n in numbers]
-    ports = {n: free_port(addresses[0]) for n in ("smartproxy", "anaconda", "https", "http", "backend")}
-    authority = ClusterCA.create(directory / "ca", "fill", now=datetime.now(UTC))
-    members = [
-        Member(
-            directory, f"proxy{n:02}.example.com", Place(a, ports["smartproxy"]), Place(a, ports["anaconda"]),
-            authority, "ec-p256", None,
-        )
-        for n, a in zip(numbers, addresses, strict=True)
-    ]  # fmt: skip
-    url = f"http://{{address}}:{ports['backend']}"
-    content = {
-        "services": ["https", "http"], "pulp_content_url": url, "pulp_api_url": url, "workers": request.param,
-        "first_byte_timeout_s": 10, "hold_s": 2, "fill_after_s": 0.3,
-    }  # fmt: skip
-    cluster = {
-        "schema": 1, "cluster": "fill", "address": member.CLUSTER_ADDRESS,
-        "store": {"url": f"sqlite:///{directory / 'store.db'}"}, "foreman": {"trusted_hosts": [member.TRUSTED]},
-        "members": [
-            {"id": n, "name": m.name, "address": a} for n, m, a in zip(numbers, members, addresses, strict=True)
-        ],
-        "services": {
-            **{name: {"enabled": False} for name in ("puppet", "puppetca")},
-            **{name: {"member_port": port} for name, port in ports.items() if name != "backend"},
-        },
-        "content": content, "edge": {"drain_s": 0, "stop_timeout_s": 5},
-    }  # fmt: skip
-    write_atomically(members[0].cluster_file, yaml.safe_dump(cluster))
-    backends = [Backend(a, ports["backend"]) for a in addresses]
+    def content(address: str) -> dict[str, Any]:
+        url = f"http://{address}:{port}"
+        return {
+            "pulp_content_url": url, "pulp_api_url": url, "workers": request.param,
+            "first_byte_timeout_s": 10, "hold_s": 2, "fill_after_s": 0.3,
+        }  # fmt: skip
+
+    port = free_port()
+    members, ports = member.together(tmp_path_factory.mktemp("fill"), [content] * 3, "https", "http")
+    backends = [Backend(m.https.address, port) for m in members]
     with contextlib.ExitStack() as stack:
         for backend in backends:
             backend.start()
             stack.callback(backend.stop)
         for one in members:
-            bundles.write(one.issue(), one.pki)
             one.start()
             stack.callback(one.stop)
         yield Cluster(members, backends, ports["https"], ports["http"])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.client import HTTPSConnection
 from pathlib import Path
 
@@ -160,3 +161,68 @@ def test_a_content_application_that_is_gone_takes_its_services_out_and_returns(f
     finally:
         front.pulp.begin("content")
     until("ready")
+
+
+@pytest.fixture(scope="module")
+def both(pulps: tuple[Pulp, Pulp], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Front, Front]]:
+    """Two members of one cluster, each in front of a Pulp of its own."""
+
+    def before(pulp: Pulp) -> Callable[[str], dict[str, str]]:
+        return lambda _: {"pulp_content_url": pulp.content_url().partition("/pulp/")[0]}
+
+    members, ports = member.together(tmp_path_factory.mktemp("both"), [before(p) for p in pulps], "https", "http")
+    with ExitStack() as stack:
+        found = []
+        for one, pulp in zip(members, pulps, strict=True):
+            one.start()
+            stack.callback(one.stop)
+            address = one.https.address
+            found.append(Front(one, pulp, Place(address, ports["https"]), Place(address, ports["http"])))
+        # A question to the one is answered by the other's Pulp once they know each other.
+        for front, pulp in zip(found, reversed(pulps), strict=True):
+            name = f"known/{front.member.name}"
+            pulp_api.repository(pulp.api, "rpm", name).sync_from(
+                origins.yum(tmp_path_factory.mktemp("known"), [ALPHA], revision=1).as_uri()
+            )
+            deadline = time.monotonic() + 30
+            while front.ask(f"{name}/repodata/repomd.xml").status != 200:
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+        yield found[0], found[1]
+
+
+def test_dnf_that_read_the_newer_metadata_gets_its_packages_from_the_member_that_lags(
+    both: tuple[Front, Front], tmp_path: Path, needs: Callable[[str], None]
+) -> None:
+    """What sticky connections are for, where every proxy has its own Pulp: here the one that lags asks the other."""
+    needs("dnf")
+    needs("namespaces")
+    newer, lagging = both
+    old = origins.yum(tmp_path / "1", [ALPHA, BETA], revision=1)
+    newest = Package("alpha", release="2")
+    new = origins.yum(tmp_path / "2", [newest, BIG], revision=2)
+    now = tmp_path / "now"
+    now.symlink_to(old)
+    guarded = []
+    for front in both:
+        repository = pulp_api.repository(front.pulp.api, "rpm", "both/guarded", retain_versions=5)
+        repository = repository.sync_from(now.as_uri())
+        repository.guard(pulp_api.certificate_guard(front.pulp.api, "both", front.member.ca.read_text()))
+        guarded.append(repository)
+    now.unlink()
+    now.symlink_to(new)
+    guarded[0].sync()
+    url = newer.url("both/guarded/")
+    here = Dnf(tmp_path / "dnf", {"base": url}, newer.identity(HOST), hosts={CLUSTER_ADDRESS: newer.https.address})
+    there = replace(here, hosts={CLUSTER_ADDRESS: lagging.https.address})
+    assert here.refresh().is_whole
+    got = there.download("alpha", "big")
+    assert got.fetched == {p.rpm_name: hashlib.sha256(p.rpm()).hexdigest() for p in (newest, BIG)}, got
+    path = f"both/guarded/Packages/b/{BIG.rpm_name}"
+    assert lagging.ask(path, name=HOST).status == 200
+    assert lagging.ask(path).status == 403, "the other Pulp asks for the host's certificate, too"
+    # And back: what the newer one has dropped but still keeps.
+    stale = replace(there, directory=tmp_path / "stale")
+    assert stale.refresh().is_whole
+    fetched = replace(stale, hosts={CLUSTER_ADDRESS: newer.https.address}).download("beta").fetched
+    assert list(fetched) == [BETA.rpm_name]

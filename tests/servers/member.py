@@ -215,6 +215,42 @@ def made(
     return member
 
 
+def together(
+    directory: Path, contents: Sequence[Callable[[str], Mapping[str, Any]]], *services: str
+) -> tuple[list[Member], dict[str, int]]:
+    """Return members of one cluster, none started, and the ports of the services that all of them have.
+
+    ``contents`` return the section ``content`` of each, given its address: here it may differ from member to member.
+    """
+    numbers = [next(_numbers) for _ in contents]
+    addresses = [f"127.0.1.{n}" for n in numbers]
+    ports = {name: free_port(addresses[0]) for name in ("smartproxy", "anaconda", *services)}
+    authority = ClusterCA.create(directory / "ca", "together", now=datetime.now(UTC))
+    found = [
+        Member(
+            directory / str(n), f"proxy{n:02}.example.com", Place(a, ports["smartproxy"]), Place(a, ports["anaconda"]),
+            authority, "ec-p256", None,
+        )
+        for n, a in zip(numbers, addresses, strict=True)
+    ]  # fmt: skip
+    off = {name: {"enabled": False} for name in {"http", "https", "puppet", "puppetca"} - ports.keys()}
+    cluster = {
+        "schema": 1,
+        "cluster": "together",
+        "address": CLUSTER_ADDRESS,
+        "store": {"url": f"sqlite:///{directory / 'store.db'}"},
+        "foreman": {"trusted_hosts": [TRUSTED]},
+        "members": [{"id": n, "name": m.name, "address": a} for n, m, a in zip(numbers, found, addresses, strict=True)],
+        "services": {**off, **{name: {"member_port": port} for name, port in ports.items()}},
+        "edge": {"drain_s": 0, "stop_timeout_s": 5},
+    }
+    for member, content in zip(found, contents, strict=True):
+        member.directory.mkdir()
+        write_atomically(member.cluster_file, yaml.safe_dump({**cluster, "content": content(member.https.address)}))
+        bundles.write(member.issue(), member.pki)
+    return found, ports
+
+
 @contextlib.contextmanager
 def running(directory: Path, **settings: Any) -> Iterator[Member]:
     """Yield a member that answers; settings as for :func:`made`."""
