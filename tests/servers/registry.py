@@ -33,15 +33,18 @@ class Registry:
 
 
 @contextlib.contextmanager
-def running(directory: Path, *, address: str = "127.0.0.68", tls: Identity | None = None) -> Iterator[Registry]:
+def running(
+    directory: Path, *, address: str = "127.0.0.68", port: int | None = None, tls: Identity | None = None
+) -> Iterator[Registry]:
     """Hold a registry running; ask ``needs("registry")`` first.
 
     Args:
         directory: what it writes lies below.
-        address: on loopback; the port is a free one.
+        address: on loopback.
+        port: a free one when absent.
         tls: its certificate, and the CA of those it asks of its clients; None: plain HTTP.
     """
-    registry = Registry(address, free_port(address), directory)
+    registry = Registry(address, port or free_port(address), directory)
     encrypted = {"certificate": str(tls.certificate), "key": str(tls.key), "clientcas": [str(tls.ca)]} if tls else {}
     settings = {
         "version": "0.1",

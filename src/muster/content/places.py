@@ -31,6 +31,11 @@ class Place:
     on: frozenset[ContentService]
     who: Literal["anybody", "trusted", "gateway"] = "anybody"
 
+    @property
+    def is_for_images(self) -> bool:
+        """Whether container clients come there: they wait and ask again on 429, and on no other status."""
+        return "docker" in self.on
+
 
 _BOTH: frozenset[ContentService] = frozenset({"https", "http"})
 _HTTPS: frozenset[ContentService] = frozenset({"https"})

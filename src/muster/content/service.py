@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from prometheus_client import CollectorRegistry
@@ -69,8 +70,22 @@ class Content:
         Raises:
             Denied: the caller may not come there.
             Rejected: the path might be taken for different ones.
-            Unavailable, GatewayTimeout, BadGateway: as :meth:`muster.content.backend.Backend.ask`.
+            Unavailable, GatewayTimeout, BadGateway: as :meth:`muster.content.backend.Backend.ask`; for images, what passes
+                is answered 429.
         """
+        if not place.is_for_images:
+            return await self._answer(place, request)
+        try:
+            found = await self._answer(place, request)
+        except Unavailable as e:
+            # Source: docs/facts/content-and-boot.md §1; the form is the distribution specification's.
+            said = {"errors": [{"code": "TOOMANYREQUESTS", "message": str(e)}]}
+            return reply(429, json.dumps(said).encode(), b"application/json", RETRY_AFTER)
+        if found.status == 503 and isinstance(found, Streamed):
+            return replace(found, status=429)
+        return found
+
+    async def _answer(self, place: Place, request: Request) -> Reply | Streamed:
         if request.method not in _METHODS:
             return reply(405, b"", b"text/plain", (b"allow", ", ".join(_METHODS).encode()))
         path = paths.forwarded(place, request.raw_path, request.raw_query)
