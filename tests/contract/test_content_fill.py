@@ -16,6 +16,7 @@ from urllib.parse import unquote
 import pytest
 
 from muster.cli.demo.bind import free_port
+from muster.content import ranges
 from muster.kernel.files import write_atomically
 from muster.pki import bundles
 from tests.servers import member
@@ -35,6 +36,7 @@ class Backend:
         asked: what it was asked for clients: method, path, headers (names in lower case).
         status: of every answer, while it is set.
         answers: it takes requests and answers none while this is not set.
+        breaks: after so many bytes of a body it hangs up.
     """
 
     address: str
@@ -42,6 +44,7 @@ class Backend:
     files: dict[str, bytes] = field(default_factory=dict)
     asked: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     status: int | None = None
+    breaks: int | None = None
     answers: threading.Event = field(default_factory=threading.Event)
     server: ThreadingHTTPServer | None = None
 
@@ -63,18 +66,19 @@ class Backend:
                 if self.path == "/pulp/content/":
                     status = 200
                 body = file if status == 200 and file is not None else b"said"
-                if "range" in sent and status == 200:
-                    first, last = sent["range"].removeprefix("bytes=").split("-")
+                found = ranges.asked(sent.get("range"), len(body)) if status == 200 else None
+                if found is not None:
                     status, whole = 206, body
-                    body = body[int(first) : int(last) + 1]
+                    body = body[found[0] : found[1] + 1]
                 self.send_response(status)
-                if status == 206:
-                    self.send_header("Content-Range", f"bytes {first}-{last}/{len(whole)}")
+                if found is not None:
+                    self.send_header("Content-Range", f"bytes {found[0]}-{found[1]}/{len(whole)}")
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 with contextlib.suppress(OSError):
                     if self.command != "HEAD":
-                        self.wfile.write(body)
+                        self.wfile.write(body[: it.breaks])
+                        self.close_connection = it.breaks is not None
 
             do_GET = do_HEAD = do  # noqa: N815 - http.server's names
 
@@ -154,7 +158,7 @@ def cluster(running: Cluster) -> Cluster:
     """The cluster as it was, every backend empty and well."""
     for backend in running.backends:
         backend.files.clear()
-        backend.status = None
+        backend.status = backend.breaks = None
         backend.answers.set()
         if backend.server is None:
             backend.start()
@@ -297,6 +301,37 @@ def test_a_members_question_goes_no_further_and_is_not_held(cluster: Cluster) ->
     assert ask(place, "GET", NAME, tls=tls, headers=told).status == 503
     for wrong in ({"X-Muster-Client-Certificate": "no base64"}, {"X-Muster-Client-Address": "nowhere"}):
         assert ask(place, "GET", NAME, tls=tls, headers={**told, **wrong}).status == 400
+
+
+@pytest.mark.parametrize("part", [None, "bytes=100-8999", "bytes=-6000"])
+def test_what_breaks_off_goes_on_at_who_has_the_same_bytes(cluster: Cluster, part: str | None) -> None:
+    for backend in cluster.backends[:2]:
+        backend.files[NAME] = FILE
+    cluster.backends[0].breaks = 3000
+    got = cluster.get(0, NAME, headers={"Range": part} if part else {})
+    wanted = {None: FILE, "bytes=100-8999": FILE[100:9000], "bytes=-6000": FILE[-6000:]}[part]
+    assert (got.status, got.body) == (206 if part else 200, wanted)
+    assert got.headers["content-length"] == str(len(wanted))
+
+
+def test_what_breaks_off_everywhere_is_cut_and_never_mixed_with_something_else(cluster: Cluster) -> None:
+    def is_cut(path: str) -> bool:
+        # What was not sent yet is lost with the connection, status and all.
+        with contextlib.suppress(ConnectionError):
+            got = cluster.get(0, path).body
+            assert FILE.startswith(got)
+            return len(got) < len(FILE)
+        return True
+
+    cluster.backends[0].files[NAME] = FILE
+    cluster.backends[0].breaks = 3000
+    # Of another length, so it cannot be the same.
+    cluster.backends[1].files[NAME] = FILE + b"more"
+    assert is_cut(NAME)
+    package = "/pulp/content/r/Packages/a/alpha-1.0-1.noarch.rpm"
+    for backend in cluster.backends[:2]:
+        backend.files[package] = FILE
+    assert is_cut(package), "its name says nothing of its bytes"
 
 
 def test_writing_is_asked_of_the_own_backend_alone(cluster: Cluster) -> None:

@@ -104,10 +104,20 @@ class Fill:
             registry=registry,
         )
 
-    async def asked(self, own: Ask, method: str, path: str, sent: Sequence[tuple[str, str]], behind: Behind) -> Answer:
+    async def asked(
+        self,
+        own: Ask,
+        method: str,
+        path: str,
+        sent: Sequence[tuple[str, str]],
+        behind: Behind,
+        *,
+        own_last: bool = False,
+    ) -> Answer:
         """Return the answer of the first who has one.
 
-        ``own`` asks the own backend; ``path`` is the client's; ``sent`` are the headers that the backend gets.
+        ``own`` asks the own backend, ``own_last``: after all others; ``path`` is the client's; ``sent`` are the headers that
+        the backend gets.
 
         It is 404 when all said so. While somebody who might have it could not be asked, the call is held.
 
@@ -121,7 +131,8 @@ class Fill:
             # The same path leads to the same one first: it may have had to fetch it itself.
             first = zlib.crc32(path.encode()) % len(siblings)
             order = (*siblings[first:], *siblings[:first])
-            found, said = await self._round(own, [self._ask(s, method, path, sent, behind) for s in order])
+            others = [self._ask(s, method, path, sent, behind) for s in order]
+            found, said = await self._round(own, others, own_last=own_last)
             if found is not None:
                 return found
             why = "; ".join(one.why for one in said if one.why)
@@ -149,11 +160,11 @@ class Fill:
 
         return ask
 
-    async def _round(self, own: Ask, others: Sequence[Ask]) -> tuple[Answer | None, list[_Said]]:
+    async def _round(self, own: Ask, others: Sequence[Ask], *, own_last: bool) -> tuple[Answer | None, list[_Said]]:
         """Ask one after the other; whoever does not begin to answer soon is awaited beside the next."""
         loop = asyncio.get_running_loop()
-        waiting = deque((own, *others))
-        if self._late >= _SLOW and loop.time() < self._own_again_at:
+        waiting = deque((*others, own) if own_last else (own, *others))
+        if not own_last and self._late >= _SLOW and loop.time() < self._own_again_at:
             waiting = deque((others[0], own, *others[1:]))
         said: list[_Said] = []
         running: dict[asyncio.Task[_Said], Ask] = {}

@@ -19,6 +19,7 @@ from muster.content.backend import Answer, Backend, Patience
 from muster.content.fill import Behind, Fill, Sibling
 from muster.content.places import Place
 from muster.content.pub import Pub
+from muster.content.resume import resumed
 from muster.content.validators import Digest
 from muster.edge.authorise import Gate
 from muster.edge.replies import RETRY_AFTER, SERVER_HEADER, Header, Reply, Streamed, not_found, reply
@@ -146,12 +147,22 @@ class Content:
         dropped = _CONDITIONS if asks_range else _CONDITIONS | {"range"}
         sent = [(k, v) for k, v in sent if k.lower() not in dropped]
         is_small = path.partition("?")[0].rpartition("/")[2] in _SMALL and not asks_range
-        method = "GET" if is_small else request.method
-        own = partial(to.ask, method, path, sent)
-        if self.fill is None or client is None:
-            got = await own()
-        else:
-            got = await self.fill.asked(own, method, paths.as_sent(request.raw_path, request.raw_query), sent, client)
+
+        async def ask(method: str, sent: list[tuple[str, str]], *, own_last: bool = False) -> Answer:
+            own = partial(to.ask, method, path, sent)
+            if self.fill is None or client is None:
+                return await own()
+            theirs = paths.as_sent(request.raw_path, request.raw_query)
+            return await self.fill.asked(own, method, theirs, sent, client, own_last=own_last)
+
+        async def rest(first: int, last: int) -> Answer:
+            without = [(k, v) for k, v in sent if k.lower() != "range"]
+            # The own backend's may be what broke.
+            return await ask("GET", [*without, ("Range", f"bytes={first}-{last}")], own_last=True)
+
+        got = await ask("GET" if is_small else request.method, sent)
+        if digest is not None and request.method == "GET":
+            got = resumed(got, rest)
         if got.status == 200 and is_small:
             return await _small(got, request)
         passed = headers.answered(got.headers, keeps_validators=False, moved=_moved(to, place))
