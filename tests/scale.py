@@ -26,5 +26,7 @@ RACED_NAMES = _of(20, 100)
 STORE_STOPPED_S = _of(10.0, 60.0)
 # tests/e2e/test_the_fault_matrix.py, row 16: the same among other faults.
 STORE_AWAY_S = _of(8.0, 60.0)
+# tests/contract/test_content_flips.py: how long repositories change under clients.
+FLIPS_S = _of(45.0, 300.0)
 # tests/unit/authority/x509/test_csr.py: requests that are changed somewhere.
 CHANGED_REQUESTS = _of(1_500, 20_000)

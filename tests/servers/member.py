@@ -216,11 +216,16 @@ def made(
 
 
 def together(
-    directory: Path, contents: Sequence[Callable[[str], Mapping[str, Any]]], *services: str
+    directory: Path,
+    contents: Sequence[Callable[[str], Mapping[str, Any]]],
+    *services: str,
+    balancer: str | None = None,
+    balance: str = "leastconn",
 ) -> tuple[list[Member], dict[str, int]]:
-    """Return members of one cluster, none started, and the ports of the services that all of them have.
+    """Return members of one cluster, none started, and the ports of the services, the same on all of them.
 
-    ``contents`` return the section ``content`` of each, given its address: here it may differ from member to member.
+    ``contents`` return the section ``content`` of each, given its address: here it may differ from member to member. At
+    ``balancer``, an address, one may run (its bundle is in the first member's directory), which balances in that way.
     """
     numbers = [next(_numbers) for _ in contents]
     addresses = [f"127.0.1.{n}" for n in numbers]
@@ -241,13 +246,17 @@ def together(
         "store": {"url": f"sqlite:///{directory / 'store.db'}"},
         "foreman": {"trusted_hosts": [TRUSTED]},
         "members": [{"id": n, "name": m.name, "address": a} for n, m, a in zip(numbers, found, addresses, strict=True)],
-        "services": {**off, **{name: {"member_port": port} for name, port in ports.items()}},
+        "services": {**off, **{n: {"member_port": p, "listen_port": p, "balance": balance} for n, p in ports.items()}},
+        "balancers": [{"name": "lb", "address": balancer, "bind": balancer}] if balancer else [],
         "edge": {"drain_s": 0, "stop_timeout_s": 5},
     }
     for member, content in zip(found, contents, strict=True):
         member.directory.mkdir()
         write_atomically(member.cluster_file, yaml.safe_dump({**cluster, "content": content(member.https.address)}))
         bundles.write(member.issue(), member.pki)
+    if balancer:
+        bundle = authority.issue(BundleRequest("balancer", "balancer"), now=datetime.now(UTC))
+        bundles.write(bundle, found[0].pki)
     return found, ports
 
 
