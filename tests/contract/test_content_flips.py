@@ -29,7 +29,7 @@ from tests.servers.packages import Package
 from tests.servers.pulp import Pulp
 from tests.servers.pulp_api import Repository
 
-BALANCER = "127.0.0.63"
+BALANCER = "127.0.0.67"
 NAMES = [f"package{n:02}" for n in range(24)]
 # What Pulp keeps of what it published before.
 KEPT = 20
