@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -49,7 +48,6 @@ from muster.edge.authorise import Callers, Gate, Names, SystemNames
 from muster.edge.feature import Feature, Features, FeatureSettings, Served, State, Surroundings
 from muster.edge.health import Health
 from muster.edge.metrics import EdgeMetrics
-from muster.edge.routes import Access
 from muster.edge.server import Server
 from muster.edge.server import opened as server_opened
 from muster.kernel import log
@@ -252,8 +250,7 @@ async def _content_of(
     # Members without it do not pay for an HTTP client.
     from muster.content import service
 
-    admit = partial(gate.admit, Access.TRUSTED)
-    return await stack.enter_async_context(service.opened(cluster, cluster.content, member, bundle, admit))
+    return await stack.enter_async_context(service.opened(cluster, cluster.content, member, bundle, gate))
 
 
 def _backends_asked(cluster: ClusterFile, content: Content | None) -> list[Duty]:

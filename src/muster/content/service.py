@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from muster.cluster.file import ClusterFile, Member
 from muster.cluster.sections import Content as Settings
@@ -15,8 +16,10 @@ from muster.content.backend import Answer, Backend, Patience
 from muster.content.places import Place
 from muster.content.pub import Pub
 from muster.content.validators import Digest
+from muster.edge.authorise import Gate
 from muster.edge.replies import RETRY_AFTER, SERVER_HEADER, Header, Reply, Streamed, not_found, reply
 from muster.edge.request import Request
+from muster.edge.routes import Access
 from muster.kernel.errors import Denied, Unavailable
 from muster.kernel.names import in_url
 from muster.pki.bundles import BundlePaths
@@ -41,12 +44,14 @@ class Content:
         member: its name.
         backends: by what places call them; one that is not there makes its places 404.
         admit: lets a trusted host pass, or raises :class:`~muster.kernel.errors.Denied`.
+        refuse_revoked: raises that for a certificate that is revoked.
     """
 
     member: str
     backends: Mapping[str, Backend]
     pub: Pub | None
     admit: Callable[[Request], Awaitable[None]]
+    refuse_revoked: Callable[[Request], Awaitable[None]]
 
     async def answer(self, place: Place, request: Request) -> Reply | Streamed:
         """Answer a call below a place.
@@ -88,6 +93,7 @@ class Content:
         if place.who == "gateway":
             if request.peer.name != self.member.lower():
                 raise Denied(f"{place.prefix} is for the container gateway of {self.member} itself")
+            await self.refuse_revoked(request)
             return "admin"
         return ""
 
@@ -188,9 +194,9 @@ async def opened(
     settings: Settings,
     member: Member,
     bundle: BundlePaths,
-    admit: Callable[[Request], Awaitable[None]],
+    gate: Gate,
 ) -> AsyncIterator[Content]:
-    """Yield a member's content; its backends are asked when somebody comes, not before."""
+    """Yield a member's content, which lets in whom the gate does; its backends are asked when somebody comes, not before."""
     also = [f for f in (settings.ca_file, cluster.foreman.ca_file) if f is not None]
     shown = settings.foreman_certificate or bundle.certificate
     key = settings.foreman_key if settings.foreman_certificate is not None else bundle.key
@@ -209,4 +215,6 @@ async def opened(
                 url = url.replace("{address}", in_url(member.address)).rstrip("/")
                 opening = backends.opened(spoken, url, patience, context=context)
                 found[name] = await stack.enter_async_context(opening)
-        yield Content(str(member.name), found, Pub(settings.pub) if settings.pub is not None else None, admit)
+        pub = Pub(settings.pub) if settings.pub is not None else None
+        admit = partial(gate.admit, Access.TRUSTED)
+        yield Content(str(member.name), found, pub, admit, gate.refuse_revoked)

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+import pytest
+
+from muster.content.backend import Answer
+from muster.content.places import PLACES
+from muster.content.service import Content
+from muster.edge.request import Peer, Request
+from muster.kernel.errors import Denied
+from tests.unit.edge.calls import FOREMAN, peer
+from tests.unit.edge.calls import request as call
+
+pytestmark = pytest.mark.anyio
+
+MEMBER = "proxy01.example.com"
+REGISTRY = next(p for p in PLACES if p.who == "gateway")
+API = next(p for p in PLACES if p.who == "trusted")
+
+
+class Pulp:
+    """A backend that remembers as whom it was asked."""
+
+    name, url = "Pulp", "http://pulp.test"
+    users: list[str | None]
+
+    def __init__(self) -> None:
+        self.users = []
+
+    async def ask(self, _: str, __: str, sent: Sequence[tuple[str, str]], *___: object) -> Answer:
+        self.users.append(dict(sent).get("Remote-User"))
+        return Answer(200, [], _nothing(), lambda: None)
+
+
+async def _nothing() -> AsyncGenerator[bytes, None]:
+    pieces: tuple[bytes, ...] = ()
+    for piece in pieces:
+        yield piece
+
+
+def content(pulp: Pulp, *, revoked: bool = False) -> Content:
+    async def admit(request: Request) -> None:
+        if request.peer.name != FOREMAN or revoked:
+            raise Denied("not trusted")
+
+    async def refuse_revoked(_: Request) -> None:
+        if revoked:
+            raise Denied("revoked")
+
+    backend: Any = pulp
+    return Content(MEMBER, {"api": backend}, None, admit, refuse_revoked)
+
+
+async def test_the_gateway_of_this_host_is_pulps_administrator_unless_its_certificate_is_revoked() -> None:
+    pulp = Pulp()
+    request = call("GET", "/pulpcore_registry/v2/", by=peer(MEMBER))
+    await content(pulp).answer(REGISTRY, request)
+    with pytest.raises(Denied, match="revoked"):
+        await content(pulp, revoked=True).answer(REGISTRY, request)
+    assert pulp.users == ["admin"]
+
+
+@pytest.mark.parametrize("who", [peer(FOREMAN), peer("proxy02.example.com"), peer(None), Peer("192.0.2.9")])
+async def test_nobody_else_is(who: Peer) -> None:
+    pulp = Pulp()
+    with pytest.raises(Denied):
+        await content(pulp).answer(REGISTRY, call("GET", "/pulpcore_registry/v2/", by=who))
+    assert pulp.users == []
+
+
+@pytest.mark.parametrize("revoked", [False, True])
+async def test_a_trusted_host_is_itself_when_its_certificate_is_revoked(revoked: bool) -> None:
+    pulp = Pulp()
+    await content(pulp, revoked=revoked).answer(API, call("GET", "/pulp/api/v3/", by=peer(FOREMAN)))
+    assert pulp.users == [None if revoked else "admin"]
