@@ -76,6 +76,14 @@ class Content:
         )  # fmt: skip
         if user:
             sent.append(("Remote-User", user))
+        if request.method in _READING and not request.unread:
+            async with request.while_waited_for():
+                return await self._asked(to, place, path, request, sent)
+        return await self._asked(to, place, path, request, sent)
+
+    async def _asked(
+        self, to: Backend, place: Place, path: str, request: Request, sent: list[tuple[str, str]]
+    ) -> Reply | Streamed:
         if place.backend == "content" and request.method in _READING:
             return await self._content(to, place, path, request, sent)
         length = request.headers.get(b"content-length")

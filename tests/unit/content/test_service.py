@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from muster.content.backend import Answer
 from muster.content.places import PLACES
 from muster.content.service import Content
-from muster.edge.request import Peer, Request
+from muster.edge.request import ClientGone, Peer, Request
 from muster.kernel.errors import Denied
 from tests.unit.edge.calls import FOREMAN, peer
 from tests.unit.edge.calls import request as call
@@ -75,3 +76,35 @@ async def test_a_trusted_host_is_itself_when_its_certificate_is_revoked(revoked:
     pulp = Pulp()
     await content(pulp, revoked=revoked).answer(API, call("GET", "/pulp/api/v3/", by=peer(FOREMAN)))
     assert pulp.users == [None if revoked else "admin"]
+
+
+class Slow(Pulp):
+    """One that does not answer until somebody gives up."""
+
+    given_up = False
+
+    async def ask(self, *_: object) -> Answer:
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            self.given_up = True
+            raise
+        raise AssertionError
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_who_goes_away_before_the_answer_is_asked_for_no_more(method: str) -> None:
+    pulp = Slow()
+    async with asyncio.timeout(10):
+        with pytest.raises(ClientGone):
+            await content(pulp).answer(API, call(method, "/pulp/api/v3/", by=peer(FOREMAN), gone=True))
+    assert pulp.given_up
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+async def test_a_change_goes_on_when_who_asked_for_it_has_gone() -> None:
+    pulp = Pulp()
+    answer = await content(pulp).answer(API, call("POST", "/pulp/api/v3/", by=peer(FOREMAN), gone=True))
+    assert (answer.status, pulp.users) == (200, ["admin"])
