@@ -301,7 +301,8 @@ def served(found: Member) -> Iterator[subprocess.Popen[bytes]]:
         sys.executable, "-m", "muster", "serve", "--cluster", str(found.cluster_file), "--pki", str(found.pki),
         "--member", found.name,
     ]  # fmt: skip
-    process = subprocess.Popen(command)
+    with (found.directory / "said").open("wb") as said:
+        process = subprocess.Popen(command, stderr=said)
     try:
         until(lambda: process.poll() is not None or _answers(found))
         yield process
@@ -331,6 +332,7 @@ def test_a_member_that_is_stopped_finishes_what_it_sends(tmp_path: Path, backend
         backend.go_on.set()
         assert len(connection.answer().body) == len(PIECE) * PIECES
         assert process.wait(30) == 0
+    assert "Finished GET /pulp/content/slow with 200" in (found.directory / "said").read_text()
 
 
 def test_workers_whose_member_is_killed_end_by_themselves(tmp_path: Path, backend: Backend) -> None:

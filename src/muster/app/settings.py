@@ -52,6 +52,7 @@ def loaded(path: Path) -> ClusterFile:
     return cluster
 
 
+_FILES = ("policy_executable", "module", "foreman_certificate", "foreman_key")
 _NEEDED = "members and balancers that need it do not start without it"
 
 
@@ -107,7 +108,7 @@ def _files_in(settings: BaseModel, above: Location) -> Iterator[tuple[Location, 
         parts = enumerate(value) if isinstance(value, tuple) else value.items() if isinstance(value, dict) else ()
         if isinstance(value, BaseModel):
             yield from _files_in(value, here)
-        elif isinstance(value, Path) and (name.endswith("file") or name in ("policy_executable", "module")):
+        elif isinstance(value, Path) and (name.endswith("file") or name in _FILES):
             yield here, value
         for key, part in parts:
             if isinstance(part, BaseModel):

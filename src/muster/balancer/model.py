@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from muster.cluster.sections import ServiceCheck, ServiceOverride
 from muster.kernel.errors import Misconfigured
 from muster.kernel.settings import Document, Location, Problem
 
+_HTTP = re.compile(r"http(?P<tls>s?)://(?P<host>\[[^\]]*\]|[^/:\[\]]+)(?::(?P<port>[0-9]{1,5}))?(?:/|\Z)")
 _SMARTPROXY = "smartproxy"
 _PUPPETCA = "puppetca"
 
@@ -211,6 +213,7 @@ def problems(document: Document) -> list[Problem]:
         *_unknown_services(document, overrides, rows, offered),
         *_unknown_on_disks(document, content, {*(row.name for row in rows), *map(str, overrides)}),
         *_not_offered(document, content, offered, overrides),
+        *_to_itself(document, content, _listening(overrides, rows)),
         *_port_clashes(document, content, _listening(overrides, rows)),
         *_several_signers(document, content, overrides, rows),
         *_answers_to_nothing(document, overrides),
@@ -429,6 +432,30 @@ def _not_offered(
         else:
             continue
         yield document.problem(("content", "services"), sentence)
+
+
+def _to_itself(document: Document, content: dict[str, Any], listening: list[_Listening]) -> Iterator[Problem]:
+    """What members answer from another program must not lead back to them: each call would go round and round."""
+    section = content.get("content")
+    if not isinstance(section, dict):
+        return
+    services = section.get("services", ["https", "http"])
+    answered = [s for s in listening if isinstance(services, list) and s.name in services]
+    members = _mappings(content.get("members"))
+    ours = {"{address}", *(str(m.get(key)).lower() for m in members for key in ("address", "name"))}
+    for key in ("pulp_content_url", "pulp_api_url", "registry_url"):
+        parts = _HTTP.match(str(section.get(key)))
+        if parts is None:
+            continue
+        port = int(parts["port"]) if parts["port"] else 443 if parts["tls"] else 80
+        host = parts["host"].strip("[]").lower()
+        for one in answered:
+            around = host == str(content.get("address")).lower() and port == one.listen_port
+            if around or (host in ours and port == one.member_port):
+                sentence = (
+                    f"leads to port {port}, on which members answer {one.name} themselves; name the program behind them"
+                )
+                yield document.problem(("content", key), sentence)
 
 
 def _unknown_on_disks(document: Document, content: dict[str, Any], known: set[str]) -> Iterator[Problem]:

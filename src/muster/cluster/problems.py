@@ -87,7 +87,25 @@ def warnings(document: Document, cluster: ClusterFile) -> list[Problem]:
                 "url says which of its certificates is Foreman's",
             )
         )
-    return found
+    return [*found, *_of_content(document, cluster)]
+
+
+def _of_content(document: Document, cluster: ClusterFile) -> Iterator[Problem]:
+    """Ports with nothing behind them, and settings that change nothing."""
+    content = cluster.content
+    if content is None:
+        return
+    where: Location = ("content", "services")
+    if "rhsm" in content.services and cluster.foreman.url is None:
+        yield document.problem(where, "rhsm leads to foreman.url, which is absent: every call there is 404")
+    if "docker" in content.services and content.registry_url is None:
+        yield document.problem(where, "docker leads to registry_url, which is absent: /v2/ is 404")
+    if content.foreman_key is not None and content.foreman_certificate is None:
+        yield document.problem(
+            ("content", "foreman_key"), "counts together with foreman_certificate only, which is absent"
+        )
+    if content.pub is not None and (not content.pub.is_absolute() or len(content.pub.parts) < 2):
+        yield document.problem(("content", "pub"), f"{content.pub} is no path of a directory for everybody, from / on")
 
 
 def _of_smartproxy(document: Document, content: dict[str, Any], members: list[dict[str, Any]]) -> Iterator[Problem]:

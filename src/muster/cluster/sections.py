@@ -10,7 +10,18 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, StringConstraints, Tag
 
-from muster.cluster.values import AnswerText, BackendURL, ForemanVersion, Port, RequestPath, Seconds, Slug, StoreURL
+from muster.cluster.values import (
+    AnswerText,
+    BackendURL,
+    ForemanURL,
+    ForemanVersion,
+    Port,
+    RegistryURL,
+    RequestPath,
+    Seconds,
+    Slug,
+    StoreURL,
+)
 from muster.kernel.names import FQDN
 from muster.kernel.settings import Settings
 
@@ -34,9 +45,7 @@ class Store(Settings):
 class Foreman(Settings):
     """The Foreman this cluster serves."""
 
-    url: Annotated[str, StringConstraints(pattern=r"\Ahttps?://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._~/-]*)?\z")] | None = (
-        None
-    )
+    url: ForemanURL | None = None
     """Foreman's own URL."""
     version: ForemanVersion = "5.0"
     """Foreman's version, in quotes: ``"3.14"``; members say it is theirs (``/version``). Up to 5.0.0 Foreman warns of
@@ -78,8 +87,9 @@ class Content(Settings):
     ``unix:/PATH`` is a socket on the member's host."""
     pulp_api_url: BackendURL = "http://127.0.0.1:24817"
     """Where Pulp's API answers."""
-    registry_url: BackendURL | None = None
-    """Where ``/v1/``, ``/v2/`` and ``/index/`` lead: the container gateway, or a registry. Absent: they are 404."""
+    registry_url: RegistryURL | None = None
+    """Where ``/v1/``, ``/v2/`` and ``/index/`` lead: a registry, or the container gateway of a Smart Proxy, whose URL ends
+    in ``/container_gateway``. Absent: they are 404."""
     ca_file: Path | None = None
     """Who issued the certificates of what is reached over HTTPS, Foreman included. Absent: the cluster's CA, and
     ``foreman.ca_file``."""

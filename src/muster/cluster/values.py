@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
@@ -14,6 +15,11 @@ from muster.kernel.secrets import Secret
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
+_BACKEND = re.compile(
+    r"(?:https?://(?P<host>[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:]{2,45}\]|\{address\})(?::(?P<port>[0-9]{1,5}))?|"
+    r"unix:/[A-Za-z0-9._/-]{1,90})\Z"
+)
+_BELOW = re.compile(r"(?<=[^/:])(?:/[A-Za-z0-9_][A-Za-z0-9._~-]{0,63}){1,8}\Z")
 
 
 def _host(value: str) -> str:
@@ -55,15 +61,50 @@ def _foreman_version(value: str) -> str:
 
 
 def _backend_url(value: str) -> str:
-    if not re.match(
-        r"(?:https?://(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:]{2,45}\]|\{address\})(?::[0-9]{1,5})?|unix:/[A-Za-z0-9._/-]{1,90})\Z",
-        value,
-    ):
+    found = _BACKEND.match(value)
+    if not found:
         raise ValueError("is neither http://HOST:PORT, https://HOST:PORT nor unix:/PATH")
+    if found["host"] is not None:
+        _reachable(found["host"].replace("{address}", "localhost"), found["port"])
     return value
 
 
+def _registry_url(value: str) -> str:
+    if value.startswith("http") and (path := _BELOW.search(value)):
+        return _backend_url(value[: path.start()]) + path[0]
+    return _backend_url(value)
+
+
+def _foreman_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        host, port = parts.netloc, parts.port
+    except ValueError as e:
+        raise ValueError(f"is no URL: {e}") from e
+    if port is not None:
+        host = host.rpartition(":")[0]
+    _reachable(host, None if port is None else str(port))
+    return value
+
+
+def _reachable(host: str, port: str | None) -> None:
+    if host.startswith("["):
+        if not isinstance(address_of(host[1:-1]), ipaddress.IPv6Address):
+            raise ValueError(f"holds {host}, which is no IPv6 address")
+    else:
+        _host(host)
+    if port is not None and not 1 <= int(port) <= 65535:
+        raise ValueError(f"holds the port {port}, which there is none of")
+
+
+# Where a program on a member's host, or elsewhere, is asked; a registry may lie below a path.
 BackendURL = Annotated[str, AfterValidator(_backend_url)]
+RegistryURL = Annotated[str, AfterValidator(_registry_url)]
+ForemanURL = Annotated[
+    str,
+    StringConstraints(pattern=r"\Ahttps?://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._~/-]*)?\z"),
+    AfterValidator(_foreman_url),
+]
 Host = Annotated[str, AfterValidator(_host)]
 StoreURL = Annotated[Secret, AfterValidator(_store_url)]
 ForemanVersion = Annotated[str, BeforeValidator(_quoted), AfterValidator(_foreman_version)]

@@ -109,12 +109,11 @@ class Backend:
         while True:
             try:
                 return await self._asked(method, path, headers, body, length)
-            except aiohttp.ConnectionTimeoutError:
-                within = f"connecting took longer than {self._patience.connect_s:g} s"
-                raise Unavailable(f"{self.name} cannot be reached: {within}") from None
-            except aiohttp.ClientConnectorError as e:
+            except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as e:
                 if is_last:
-                    raise Unavailable(f"{self.name} cannot be reached: {_said(e)}") from e
+                    is_late = isinstance(e, aiohttp.ConnectionTimeoutError)
+                    why = f"connecting took longer than {self._patience.connect_s:g} s" if is_late else _said(e)
+                    raise Unavailable(f"{self.name} cannot be reached: {why}") from e
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as e:
                 # Nothing was answered; what may be repeated is.
                 if is_last or method not in _REPEATABLE:

@@ -10,7 +10,7 @@ import stat
 from collections.abc import AsyncGenerator
 from functools import partial
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import unquote_to_bytes
 
 from muster.content import headers as headers_of
 from muster.content import ranges
@@ -31,7 +31,7 @@ class Pub:
         """Answer for a path below the directory, as :func:`muster.content.paths.forwarded` returns it."""
         if request.method not in ("GET", "HEAD"):
             return reply(405, b"", b"text/plain", (b"allow", b"GET, HEAD"))
-        found = await asyncio.to_thread(self._opened, unquote(path.partition("?")[0]))
+        found = await asyncio.to_thread(self._opened, os.fsdecode(unquote_to_bytes(path.partition("?")[0])))
         if found is None:
             return not_found()
         file, size = found
@@ -60,9 +60,11 @@ class Pub:
 
     def _opened(self, path: str) -> tuple[int, int] | None:
         """Return descriptor and size of a plain file below the root; None when there is none."""
-        if "\0" in path:
+        # A directory is none; and what Apache keeps from clients by default, somebody may have relied on.
+        if "\0" in path or path.endswith("/") or "/.ht" in path:
             return None
-        with contextlib.suppress(OSError):
+        # Links that lead in a circle are a RuntimeError.
+        with contextlib.suppress(OSError, RuntimeError):
             root = self._root.resolve(strict=True)
             where = (root / path.lstrip("/")).resolve(strict=True)
             if not where.is_relative_to(root):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_ONE = re.compile(r"bytes=\s*(?P<first>[0-9]{0,18})-(?P<last>[0-9]{0,18})\s*\Z", re.IGNORECASE)
+_ONE = re.compile(r"bytes=\s*(?P<first>[0-9]{0,64})-(?P<last>[0-9]{0,64})\s*\Z", re.IGNORECASE)
 
 
 class Unsatisfiable(ValueError):

@@ -99,6 +99,8 @@ class Content:
         # A member asks for somebody; who else says so is asking for himself.
         is_between_us = place.backend == "content" and self.gate.is_ours(request, self.members)
         other = fill.behind(request.sent_headers) if is_between_us else None
+        if other is not None:
+            await self.gate.refuse_revoked(request)
         client = other or Behind(request.peer.address, request.peer.certificate)
         sent = headers.asked(
             request.sent_headers, backend=place.backend, address=client.address,
@@ -106,8 +108,23 @@ class Content:
         )  # fmt: skip
         if user:
             sent.append(("Remote-User", user))
+        of = client if other is None else None
+        if request.method in _READING and not request.unread:
+            async with request.while_waited_for():
+                return await self._asked(to, place, path, request, sent, of)
+        return await self._asked(to, place, path, request, sent, of)
+
+    async def _asked(
+        self,
+        to: Backend,
+        place: Place,
+        path: str,
+        request: Request,
+        sent: list[tuple[str, str]],
+        client: Behind | None,
+    ) -> Reply | Streamed:
         if place.backend == "content" and request.method in _READING:
-            return await self._content(to, place, path, request, sent, client if other is None else None)
+            return await self._content(to, place, path, request, sent, client)
         length = request.headers.get(b"content-length")
         body = request.pieces() if request.unread else None
         got = await to.ask(request.method, path, sent, body, int(length) if body and length else None)
@@ -123,6 +140,7 @@ class Content:
         if place.who == "gateway":
             if request.peer.name != self.member.lower():
                 raise Denied(f"{place.prefix} is for the container gateway of {self.member} itself")
+            await self.gate.refuse_revoked(request)
             return "admin"
         return ""
 

@@ -7,7 +7,7 @@ decided before a feature sees it; what a page of another site may not read is wi
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import itertools
 import os
 import time
@@ -216,43 +216,30 @@ class Application:
 
     async def _stream(self, request: Request, answer: Streamed, send: Send, cut: Callable[[], None]) -> None:
         """Send a body as it comes. A client that goes away ends it at once, an error of its pieces cuts the connection."""
-        me = asyncio.current_task()
         headers = self._headers(request, answer.headers)
-        waiting = True
-
-        def left(gone: asyncio.Task[None]) -> None:
-            if waiting and me is not None and not gone.cancelled():
-                me.cancel()
-
         # A client that sends while it is answered is heard of when it is written to.
-        gone = None if request.unread else asyncio.create_task(request.gone(), name="client")
-        if gone is not None:
-            gone.add_done_callback(left)
+        there = contextlib.nullcontext() if request.unread else request.while_waited_for()
         try:
-            await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-            async for piece in answer.pieces:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-            waiting = False
-            if request.unread:
-                await request.discard()
-            await send({"type": "http.response.body", "body": b""})
-        except asyncio.CancelledError:
-            if gone is None or not gone.done() or me is None or me.uncancel() > 0:
-                raise
+            async with there:
+                await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+                async for piece in answer.pieces:
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                if request.unread:
+                    await request.discard()
+                await send({"type": "http.response.body", "body": b""})
+        except ClientGone:
+            # Nobody is there to be told.
+            pass
         except MusterError as e:
             # Whatever breaks off can be asked for as often as anybody likes.
             held = self._refusals.held_back((source_of(request.peer.address), "cut"))
             if held is not None:
                 called = f"{request.method} {_shown(request.raw_path.decode('latin-1'))}"
                 _log.warning(f"A reply was cut: {e} ({called}){log.and_more(held)}")
-            waiting = False
             cut()
             # Not before the connection is gone: the server would complain of a reply that is not whole.
             await request.gone()
         finally:
-            waiting = False
-            if gone is not None:
-                gone.cancel()
             try:
                 await answer.pieces.aclose()
             finally:

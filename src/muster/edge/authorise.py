@@ -249,6 +249,15 @@ class Gate:
             await self._check_trusted(request)
         else:
             self._check_cluster(request)
+        await self.refuse_revoked(request)
+
+    async def refuse_revoked(self, request: Request) -> None:
+        """Return when the caller shows no certificate that is revoked.
+
+        Raises:
+            Denied: it does.
+            Unavailable: whether it is could not be asked.
+        """
         certificate = request.peer.parsed if request.over_tls else None
         if certificate is not None and (
             self.lists.revoke(certificate) or (self.revoked is not None and await self.revoked(certificate))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -294,6 +294,34 @@ class Request:
         """Wait until the client has closed the connection, which may be never; what is left of its body is not kept."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
+
+    @contextlib.asynccontextmanager
+    async def while_waited_for(self) -> AsyncIterator[None]:
+        """Run the block as long as the client is there. What is left of its body is not kept.
+
+        Raises:
+            ClientGone: it closed the connection, and the block was ended where it waited.
+        """
+        me = asyncio.current_task()
+        is_left = False
+
+        def leave(gone: asyncio.Task[None]) -> None:
+            nonlocal is_left
+            if me is not None and not gone.cancelled():
+                is_left = True
+                me.cancel()
+
+        gone = asyncio.create_task(self.gone(), name="client")
+        gone.add_done_callback(leave)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not is_left or me is None or me.uncancel() > 0:
+                raise
+            raise ClientGone("the client closed the connection before it was answered") from None
+        finally:
+            gone.remove_done_callback(leave)
+            gone.cancel()
 
     async def discard(self) -> None:
         """Let the rest of a body nobody read arrive, within bounds: closing before it has, resets the reply away."""

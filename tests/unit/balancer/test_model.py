@@ -79,6 +79,45 @@ def test_members_answer_ports_of_content(rest: str) -> None:
     assert said(rest) == []
 
 
+@pytest.mark.parametrize(
+    ("rest", "where"),
+    [
+        ("content: {pulp_content_url: 'https://{address}'}\n", "pulp_content_url"),
+        ("content: {pulp_api_url: 'http://10.0.0.1:80'}\n", "pulp_api_url"),
+        ("content: {pulp_api_url: 'https://PROXY02.test'}\n", "pulp_api_url"),
+        ("content: {registry_url: 'https://cluster.test/v2'}\n", "registry_url"),
+        ("profile: seed\ncontent: {services: [docker], registry_url: 'https://{address}:5000'}\n", "registry_url"),
+        (
+            "content: {pulp_api_url: 'http://{address}:8443'}\nservices: {https: {member_port: 8443}}\n",
+            "pulp_api_url",
+        ),
+    ],
+)
+def test_what_members_answer_must_not_come_from_themselves(rest: str, where: str) -> None:
+    (found,) = said(rest)
+    assert found.where == f"content.{where}"
+    assert "which members answer" in found.sentence
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "content:\n",
+        "content: {pulp_content_url: 'http://{address}:24816', registry_url: 'https://{address}:9443/container_gateway'}\n",
+        # The port stays with another program.
+        "content: {services: [http], pulp_api_url: 'https://{address}'}\n",
+        "content: {pulp_api_url: 'unix:/run/pulp.sock', pulp_content_url: 'https://pulp.test'}\n",
+    ],
+)
+def test_what_members_answer_comes_from_elsewhere(rest: str) -> None:
+    assert said(rest) == []
+
+
+@pytest.mark.parametrize("content", ["[]", "x", "{pulp_api_url: 7}", "{services: x, pulp_api_url: 'http://['}"])
+def test_a_half_valid_section_is_looked_at_without_stumbling(content: str) -> None:
+    said(f"content: {content}\n")
+
+
 def test_the_seed_profile_is_the_seeds_table() -> None:
     rows = [f"{r.label} {r.listen_port} {r.balance} {r.member_port} {r.destinations}" for r in SEED]
     assert rows == SEED_TABLE.splitlines()

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from muster.cluster.problems import problems
+from muster.cluster.problems import problems, warnings
 from muster.kernel.settings import Problem, parse
 from tests.unit.cluster.written import ONE, SHARED, SMALL, TWO, parsed, said, with_members
 
@@ -180,3 +180,25 @@ def test_one_balancer_shares_with_nobody() -> None:
 )
 def test_half_valid_shared_addresses_are_spoken_of_without_a_crash(text: str) -> None:
     problems(parse(text))
+
+
+@pytest.mark.parametrize(
+    ("section", "doubted"),
+    [
+        ("content: {services: [rhsm]}\n", ["content.services"]),
+        ("content: {services: [docker, rhsm]}\nforeman: {url: https://foreman.test}\n", ["content.services"]),
+        ("content: {services: [docker], registry_url: https://registry.test}\n", []),
+        ("content: {foreman_key: /etc/key.pem}\n", ["content.foreman_key"]),
+        ("content: {foreman_key: /etc/key.pem, foreman_certificate: /etc/cert.pem}\n", []),
+        ("content: {pub: /}\n", ["content.pub"]),
+        ("content: {pub: pub}\n", ["content.pub"]),
+        ("content: {pub: ''}\n", ["content.pub"]),
+        ("content: {pub: /var/www/html/pub}\n", []),
+        ("content:\n", []),
+    ],
+)
+def test_ports_with_nothing_behind_them_and_directories_for_nobody_are_doubted(
+    section: str, doubted: list[str]
+) -> None:
+    text = SMALL + section
+    assert [p.where for p in warnings(parse(text), parsed(text))] == doubted

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.unit.cluster.written import SHARED, SMALL, parsed, schema_problems
@@ -27,3 +29,49 @@ def test_an_address_that_no_host_could_have_is_refused_with_its_line(address: ob
 @pytest.mark.parametrize("address", ["192.0.2.10/32", "192.0.2.0/31", "fd00::a/64"])
 def test_short_networks_and_ipv6_are_fine(address: str) -> None:
     assert parsed(SHARED.replace("192.0.2.10/24", address)).virtual_address is not None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://h:99999", "http://h:0", "http://...", "http://-", "http://[:::::]:1", "http://[12]", "http://10.0.0.256",
+        "http://h/path", "unix:relative", "http://{address}{address}", "unix:/{address}", "http://h:1\n", "ftp://h",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("key", ["pulp_content_url", "pulp_api_url"])
+def test_a_program_is_where_something_can_listen(key: str, url: str) -> None:
+    found = schema_problems(f"{SMALL}content: {{{key}: {json.dumps(url)}}}\n")
+    assert [p.where for p in found] == [f"content.{key}"]
+
+
+@pytest.mark.parametrize("key", ["pulp_content_url", "pulp_api_url", "registry_url"])
+@pytest.mark.parametrize(
+    "url",
+    ["http://h.test:1", "https://{address}:65535", "https://{address}", "http://[fd00::1]:24816", "unix:/run/p.sock"],
+)
+def test_a_program_may_be_anywhere(key: str, url: str) -> None:
+    assert parsed(f"{SMALL}content: {{{key}: {json.dumps(url)}}}\n").content is not None
+
+
+def test_a_registry_may_lie_below_a_path() -> None:
+    at = "https://{address}:9443/container_gateway"
+    content = parsed(f"{SMALL}content: {{registry_url: {json.dumps(at)}}}\n").content
+    assert content is not None
+    assert content.registry_url == at
+    for path in ("/..", "/a/../b", "/a//b", "/a?b", "/", "//a", "/%2e"):
+        url = json.dumps(f"https://h.test{path}")
+        assert schema_problems(f"{SMALL}content: {{registry_url: {url}}}\n"), path
+
+
+@pytest.mark.parametrize(
+    "url", ["http://h:99999", "https://:::", "https://[x", "https://[fe]/", "https://10.0.0.256/foreman"]
+)
+def test_foreman_is_where_something_can_listen(url: str) -> None:
+    assert [p.where for p in schema_problems(f"{SMALL}foreman: {{url: {json.dumps(url)}}}\n")] == ["foreman.url"]
+
+
+@pytest.mark.parametrize(
+    "url", ["https://foreman.test", "https://f.test:8443/foreman", "http://[fd00::1]:3000", "https://10.0.0.2"]
+)
+def test_foreman_may_be_anywhere(url: str) -> None:
+    assert parsed(f"{SMALL}foreman: {{url: {json.dumps(url)}}}\n").foreman.url == url

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from muster.app.duties.duty import Duty, Found
@@ -10,6 +11,8 @@ from muster.kernel.errors import MusterError
 
 # HAProxy wants two as well before it believes that somebody is gone.
 _FALL = 2
+# Clients may have to wait for what Pulp fetches meanwhile; this question needs nothing of the kind.
+_PATIENCE_S = 5.0
 
 
 class BackendAsked(Duty):
@@ -18,20 +21,26 @@ class BackendAsked(Duty):
     Any answer below 500 will do: which of its paths there are is the program's own matter.
     """
 
-    def __init__(self, backend: Backend, path: str, services: Sequence[str]) -> None:
+    def __init__(
+        self, backend: Backend, path: str, services: Sequence[str], *, patience_s: float = _PATIENCE_S
+    ) -> None:
         self.name = f"backend {backend.name}"
         self._backend = backend
         self._path = path
         self._services = services
+        self._patience_s = patience_s
         self._failures = _FALL
         # Nobody gets clients of a program that has not answered yet.
         self._why = f"{backend.name} was not asked yet"
 
     async def beat(self) -> None:
         try:
-            answer = await self._backend.ask("GET", self._path, [])
+            async with asyncio.timeout(self._patience_s):
+                answer = await self._backend.ask("GET", self._path, [])
             answer.end()
             why = f"{self._backend.name} answers {answer.status}" if answer.status >= 500 else ""
+        except TimeoutError:
+            why = f"{self._backend.name} did not answer within {self._patience_s:g} s"
         except MusterError as e:
             why = str(e)
         self._failures = self._failures + 1 if why else 0
