@@ -334,6 +334,14 @@ def test_what_breaks_off_everywhere_is_cut_and_never_mixed_with_something_else(c
     assert is_cut(package), "its name says nothing of its bytes"
 
 
+def test_what_another_member_refuses_a_third_may_give(cluster: Cluster) -> None:
+    cluster.backends[1].status = 403
+    cluster.backends[2].files[NAME] = FILE
+    assert cluster.get(0, NAME).body == FILE
+    cluster.backends[2].files.clear()
+    assert cluster.get(0, NAME).status == 403, "it is somewhere, and not for everybody"
+
+
 def test_writing_is_asked_of_the_own_backend_alone(cluster: Cluster) -> None:
     assert cluster.get(0, "/pulp/api/v3/none").status == 404
     assert cluster.asked() == [["/pulp/api/v3/none"], [], []]

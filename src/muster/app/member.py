@@ -332,10 +332,10 @@ def _siblings_known(
         return []
     from muster.app.duties.siblings import Siblings
 
-    def tell(siblings: Sequence[Sibling]) -> None:
-        content.know(tuple(siblings))
+    def tell(siblings: Sequence[Sibling], members: Sequence[str]) -> None:
+        content.know(siblings, members)
         if workers is not None:
-            workers.hold("siblings", siblings)
+            workers.hold("siblings", [siblings, members])
 
     return [Siblings(name, service.member_port, listed, store, tell)]
 

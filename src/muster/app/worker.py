@@ -59,7 +59,8 @@ class Worker:
         self.order: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self.stop = asyncio.Event()
         self._draining = False
-        self._siblings: list[Any] = []
+        # Who is ready to be asked, and all members; None before the member knows.
+        self._siblings: tuple[list[Any], list[str]] | None = None
         self._server: Server | None = None
         self._content: service.Content | None = None
         self._certificates: Certificates | None = None
@@ -153,8 +154,9 @@ class Worker:
 
     def _know(self, siblings: Any) -> None:
         self._siblings = siblings
-        if self._content is not None:
-            self._content.know(tuple(Sibling(*s) for s in siblings))
+        if self._content is not None and siblings is not None:
+            ready, members = siblings
+            self._content.know([Sibling(*s) for s in ready], members)
 
     def _reload(self, _: Any) -> None:
         if self._certificates is not None:

@@ -70,9 +70,9 @@ class _Said:
     answer: Answer | None = None
     why: str = ""
 
-    @property
-    def is_found(self) -> bool:
-        return self.answer is not None and self.answer.status != 404
+    def is_found(self, *, here: bool) -> bool:
+        """Whether nobody else need be asked: what another member refuses, a third may give."""
+        return self.answer is not None and self.answer.status not in ((404,) if here else (401, 403, 404))
 
 
 Ask = Callable[[], Awaitable[Answer]]
@@ -138,9 +138,11 @@ class Fill:
             why = "; ".join(one.why for one in said if one.why)
             answers = [one.answer for one in said if one.answer is not None]
             if not why:
-                _end(answers[1:])
+                # Who may not have it there hears that, and not that it is nowhere.
+                kept = next((a for a in answers if a.status != 404), answers[0])
+                _end([a for a in answers if a is not kept])
                 self._filled.labels("nobody").inc()
-                return answers[0]
+                return kept
             _end(answers)
             if loop.time() + _PAUSE_S > until:
                 self._filled.labels("held").inc()
@@ -187,7 +189,7 @@ class Fill:
                     by, one = running.pop(task), task.result()
                     if by is own and loop.time() < own_is_due < float("inf"):
                         self._late = 0
-                    if found is None and one.is_found:
+                    if found is None and one.is_found(here=by is own):
                         found = one.answer
                         if by is not own:
                             self._filled.labels("sibling").inc()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -41,7 +41,7 @@ _SMALL_BYTES = 4 << 20
 _CONDITIONS = frozenset({"if-none-match", "if-modified-since", "if-range", "if-match", "if-unmodified-since"})
 
 
-@dataclass(frozen=True)
+@dataclass
 class Content:
     """One member's content. Concurrency: any number of calls.
 
@@ -50,7 +50,7 @@ class Content:
         backends: by what places call them; one that is not there makes its places 404.
         gate: says who is a trusted host, and who a member.
         fill: asks the other members; None: there are none.
-        members: their names, and this one's, in lower case.
+        members: the names of those of kind ``muster``, in lower case.
     """
 
     member: str
@@ -60,10 +60,11 @@ class Content:
     fill: Fill | None
     members: frozenset[str]
 
-    def know(self, siblings: tuple[Sibling, ...]) -> None:
-        """Ask these members, and no others, for what is not here."""
+    def know(self, siblings: Iterable[Sibling], members: Iterable[str]) -> None:
+        """Ask these siblings, and no others, for what is not here; believe all of these members."""
+        self.members = frozenset(m.lower() for m in members)
         if self.fill is not None:
-            self.fill.siblings = siblings
+            self.fill.siblings = tuple(siblings)
 
     async def answer(self, place: Place, request: Request) -> Reply | Streamed:
         """Answer a call below a place.

@@ -21,20 +21,25 @@ class Siblings(Duty):
     Args:
         name: this member's, who is none of them.
         port: where members answer content over TLS.
-        tell: hears of them each time that they change.
+        tell: hears of them, and of all members of kind ``muster``, each time that they change.
     """
 
     name = "siblings"
 
     def __init__(
-        self, name: str, port: int, listed: Listed, store: Store, tell: Callable[[Sequence[Sibling]], None]
+        self,
+        name: str,
+        port: int,
+        listed: Listed,
+        store: Store,
+        tell: Callable[[Sequence[Sibling], Sequence[str]], None],
     ) -> None:
         self._own = name
         self._port = port
         self._listed = listed
         self._roster = Roster(store)
         self._tell = tell
-        self._told: tuple[Sibling, ...] = ()
+        self._told: tuple[tuple[Sibling, ...], tuple[str, ...]] = ((), ())
 
     async def beat(self) -> None:
         try:
@@ -46,11 +51,13 @@ class Siblings(Duty):
             name for name, one in seen.items()
             if not one.silent and one.report.readiness.get("https", {}).get("state") == "ready"
         }  # fmt: skip
-        found = tuple(
+        ours = [m for m in self._listed.latest.members if m.kind == "muster"]
+        siblings = tuple(
             Sibling(str(m.name), m.address, self._port)
-            for m in self._listed.latest.members
-            if m.kind == "muster" and str(m.name) in ready and str(m.name) != self._own
+            for m in ours
+            if str(m.name) in ready and str(m.name) != self._own
         )
+        found = (siblings, tuple(str(m.name) for m in ours))
         if found != self._told:
             self._told = found
-            self._tell(found)
+            self._tell(*found)
