@@ -28,7 +28,6 @@ _SLOW_PAUSE_S = 1.0
 # keeps a connection all the same: a round is shorter than the 30 s after which members close it.
 _ASKED_OF_PULP_PER_S = 16.0
 _ASKED_PER_S = 100.0
-_FIRST_BYTE_ROUNDS = 2
 _FIRST_BYTE_TIMEOUT_S = 20.0
 _NOWHERE = "/nothing-there"
 _IDLE_WINDOW_S = 5.0
@@ -47,20 +46,21 @@ class Size:
 
     Attributes:
         seconds: of each round with small files.
-        window_s: of each round in which first bytes are waited for.
+        windows, window_s: how often, and for how long, first bytes are waited for.
         slow_s: how long slow readers are watched.
     """
 
     large_mb: int
     seconds: int
-    clients: int
-    window_s: float
     rounds: int
+    clients: int
+    windows: int
+    window_s: float
     slow_s: float
 
 
-QUICK = Size(large_mb=256, seconds=2, clients=200, window_s=5.0, rounds=2, slow_s=5.0)
-FULL = Size(large_mb=512, seconds=3, clients=1000, window_s=10.0, rounds=3, slow_s=20.0)
+QUICK = Size(large_mb=256, seconds=2, rounds=2, clients=200, windows=1, window_s=5.0, slow_s=4.0)
+FULL = Size(large_mb=512, seconds=3, rounds=3, clients=1000, windows=2, window_s=10.0, slow_s=10.0)
 
 
 @dataclass
@@ -104,22 +104,24 @@ async def measured(directory: Path, *, quick: bool) -> Findings:
         these = await fronts.started(stack, directory, pulp, small[0])
         member = these.member.server
         rest, idle = tree_rss_mb(member.pid), await _idle(these.member)
-        await _large(findings, these.all, large, size)
+        async with _part(findings, "large files"):
+            await _large(findings, these.all, large, size)
         after = tree_rss_mb(member.pid)
-        await _small(findings, these.all, small, size, "small files", _CALLERS_OF_PULP)
-        if these.quick:
+        async with _part(findings, "small files"):
+            await _small(findings, these.all, small, size, "small files", _CALLERS_OF_PULP)
+        async with _part(findings, "small files, nginx behind"):
             await _small(findings, these.quick, small, size, "small files, nginx behind", _CALLERS)
-        asked = [front for front in these.all if front.name not in (STATIC, STATIC_2)]
-        await _first_bytes(findings, asked, small[0], size, _ASKED_OF_PULP_PER_S, "first byte")
-        if these.quick:
+        async with _part(findings, "first byte"):
+            asked = [front for front in these.all if front.name not in (STATIC, STATIC_2)]
+            await _first_bytes(findings, asked, small[0], size, _ASKED_OF_PULP_PER_S, "first byte")
+        async with _part(findings, "first byte, nginx behind"):
             await _first_bytes(findings, these.quick, small[0], size, _ASKED_PER_S, "first byte, nginx behind")
         findings.figures += [
             Figure("memory of the member at rest", "MB", [rest], goal=_MEMORY_GOAL),
             Figure("the same after the large files", "MB", [after], goal=_MEMORY_GOAL),
         ]
-        await _slow(findings, these, large, size)
-    if not these.quick:
-        findings.notes.append(f"nginx not measured: {nginx.missing()}")
+        async with _part(findings, "slow readers"):
+            await _slow(findings, these, large, size)
     findings.notes += [
         f"peers: {_versions()}; one process of pulp-content, without a cache; nginx has Debian's settings and its access "
         "log, as a proxy it keeps connections and spools nothing",
@@ -143,22 +145,37 @@ async def _idle(front: Front) -> float:
 
 
 @contextlib.asynccontextmanager
-async def _named(what: str) -> AsyncIterator[None]:
-    """Let a failure say at what it happened."""
+async def _part(findings: Findings, name: str) -> AsyncIterator[None]:
+    """Let what fails be a note, and the other parts go on."""
     try:
         yield
-    except (MusterError, OSError, TimeoutError) as e:
-        raise Unavailable(f"{what}: {e or type(e).__name__}") from e
+    except (MusterError, OSError) as e:
+        findings.notes.append(f"{name} not measured: {e}")
+
+
+@contextlib.asynccontextmanager
+async def _with(front: Front, scheme: Scheme) -> AsyncIterator[None]:
+    """Let a failure say with whom it happened."""
+    try:
+        yield
+    except (MusterError, OSError) as e:
+        raise Unavailable(f"{front.name}, {SCHEMES[scheme]}: {str(e) or type(e).__name__}") from e
 
 
 async def _alternating(
     compared: Sequence[Front], rounds: int, work: Callable[[Front, Scheme, int], Awaitable[None]]
 ) -> None:
-    """Do the work with every front and scheme in each round, first in order, then in reverse."""
+    """Do the work with every front and scheme in each round, first in order, then in reverse.
+
+    Raises:
+        Unavailable: there is no nginx, and so nobody to compare; or the work failed.
+    """
+    if not compared:
+        raise Unavailable(nginx.missing() or "nobody is there")
     asked = [(front, scheme) for scheme in SCHEMES for front in compared if scheme in front.schemes]
     for number in range(rounds):
         for front, scheme in asked if number % 2 == 0 else reversed(asked):
-            async with _named(f"{front.name}, {SCHEMES[scheme]}"):
+            async with _with(front, scheme):
                 await work(front, scheme, number)
 
 
@@ -221,7 +238,7 @@ async def _first_bytes(
         halves.setdefault((front.name, scheme), []).append(taken[len(taken) // 2])
         most.setdefault((front.name, scheme), []).append(taken[int(0.99 * (len(taken) - 1))])
 
-    await _alternating(compared, _FIRST_BYTE_ROUNDS, work)
+    await _alternating(compared, size.windows, work)
     for scheme, spoken in SCHEMES.items():
         findings.figures += _beside(f"{name}, {spoken}", "p99 ms", most, scheme, compared)
         findings.figures += _beside("", "p50 ms", halves, scheme, compared)
@@ -258,15 +275,17 @@ def _beside(
     compared: Sequence[Front],
     goals: Mapping[str, str] | None = None,
 ) -> list[Figure]:
-    """Return a figure for each peer that has one; ours is the first that is compared."""
+    """Return a figure for each peer that has one, and ours alone where none has; ours is the first that is compared."""
     ours, *peers = compared
+    if (ours.name, scheme) not in found:
+        return []
     figures: list[Figure] = []
     for front in peers:
         values = found.get((front.name, scheme))
         if values:
             goal = (goals or {}).get(front.name, "")
             figures.append(Figure("" if figures else name, unit, found[ours.name, scheme], front.name, values, goal))
-    return figures
+    return figures or [Figure(name, unit, found[ours.name, scheme])]
 
 
 def _versions() -> str:
