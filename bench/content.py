@@ -24,9 +24,9 @@ _CALLERS_OF_PULP = 4
 _CALLERS = 32
 _SLOW_READERS = 300
 _SLOW_PAUSE_S = 1.0
-# All clients together. Of Pulp it is less than half of what one process answers. Who does not come to ask in a round
+# All clients together. Of Pulp it is a quarter of what one process answers. Who does not come to ask in a round
 # keeps a connection all the same: a round is shorter than the 30 s after which members close it.
-_ASKED_OF_PULP_PER_S = 16.0
+_ASKED_OF_PULP_PER_S = 10.0
 _ASKED_PER_S = 100.0
 _FIRST_BYTE_TIMEOUT_S = 20.0
 _NOWHERE = "/nothing-there"
