@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench import load
 from bench.processes import Credentials, Running, cpu_seconds
@@ -19,6 +19,7 @@ from muster.kernel.process import run
 
 _KEPT_CONNECTIONS = 32
 _NEW_AT_ONCE = 8
+_TIMEOUT_S = 30
 # Far beyond what any server here answers, so that every caller of bench.load is always late and never waits.
 _FLOOD_PER_S = 50_000.0
 
@@ -29,42 +30,55 @@ class Round:
 
     Attributes:
         cpu_us: CPU time of the server's process tree per request.
+        requests: how many were answered.
     """
 
     per_second: float
     cpu_us: float
+    requests: int
 
 
-def missing_tools() -> list[str]:
-    """Return a sentence for each generator this machine lacks."""
+def missing_tools(*needed: str) -> list[str]:
+    """Return a sentence for each generator this machine lacks, of those that are needed; none named: all."""
     packages = {"wrk": "wrk", "ab": "apache2-utils"}
     return [
         f"{tool} is missing (Debian's package {package}); bench.load took its place, so req/s are its own limit"
         for tool, package in packages.items()
-        if shutil.which(tool) is None
+        if shutil.which(tool) is None and tool in (needed or packages)
     ]
 
 
-async def kept_connections(server: Running, scheme: str, seconds: float, credentials: Credentials) -> Round:
-    """Ask ``GET /version`` on 32 kept-alive connections.
+async def kept_connections(
+    server: Running,
+    scheme: str,
+    seconds: float,
+    credentials: Credentials,
+    path: str = "/version",
+    connections: int = _KEPT_CONNECTIONS,
+) -> Round:
+    """Ask for one path on kept-alive connections.
+
+    At the end as many requests are under way, and count for nothing; of a slow server that is a share.
 
     Raises:
         Unavailable: the generator failed or an answer was not 200.
     """
     before = cpu_seconds(server.pid)
     if shutil.which("wrk"):
-        command = ["wrk", "-t1", f"-c{_KEPT_CONNECTIONS}", f"-d{seconds:g}s", server.url(scheme)]
-        said = await _said(command, seconds)
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", f"--timeout={_TIMEOUT_S}s"]
+        said = await _said([*command, server.url(scheme, path)], seconds)
         if "Non-2xx" in said or "Socket errors" in said:
-            raise Unavailable(f"wrk against {server.url(scheme)} saw failures: {said.strip()[-300:]}")
+            raise Unavailable(f"wrk against {server.url(scheme, path)} saw failures: {said.strip()[-300:]}")
         count, per_second = int(_number(r"(\d+) requests in", said)), _number(r"Requests/sec:\s+([\d.]+)", said)
     else:
-        target = _target(server, scheme, credentials)
+        target = replace(_target(server, scheme, credentials), path=path)
         begun = time.perf_counter()
         wanted = 2500 * seconds / _FLOOD_PER_S
-        count = _counted(await load.keep_alive(target, _FLOOD_PER_S, wanted, _KEPT_CONNECTIONS, timeout_s=30))
+        count = _counted(await load.keep_alive(target, _FLOOD_PER_S, wanted, connections, timeout_s=_TIMEOUT_S))
         per_second = count / (time.perf_counter() - begun)
-    return Round(per_second, (cpu_seconds(server.pid) - before) / count * 1e6)
+    if not count:
+        raise Unavailable(f"{server.url(scheme, path)} gave no answer within {seconds:g} s")
+    return Round(per_second, (cpu_seconds(server.pid) - before) / count * 1e6, count)
 
 
 async def new_tls_connections(server: Running, count: int, credentials: Credentials) -> Round:
@@ -84,9 +98,11 @@ async def new_tls_connections(server: Running, count: int, credentials: Credenti
     else:
         target = _target(server, "https", credentials)
         begun = time.perf_counter()
-        made = await load.new_connections(target, _FLOOD_PER_S, count / _FLOOD_PER_S, _NEW_AT_ONCE, timeout_s=30)
+        made = await load.new_connections(
+            target, _FLOOD_PER_S, count / _FLOOD_PER_S, _NEW_AT_ONCE, timeout_s=_TIMEOUT_S
+        )
         per_second = _counted(made) / (time.perf_counter() - begun)
-    return Round(per_second, (cpu_seconds(server.pid) - before) / count * 1e6)
+    return Round(per_second, (cpu_seconds(server.pid) - before) / count * 1e6, count)
 
 
 def _target(server: Running, scheme: str, credentials: Credentials) -> load.Target:

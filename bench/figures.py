@@ -69,7 +69,7 @@ def table(findings: Findings) -> str:
 
 def _row(figure: Figure) -> tuple[str, ...]:
     peer = f"{_spread(figure.peer)} {figure.peer_name}" if figure.peer else "–"
-    ratio = "–" if figure.ratio is None else f"{figure.ratio:.2f}"
+    ratio = "–" if figure.ratio is None else f"{figure.ratio:.{2 if figure.ratio >= 0.1 else 4}f}"
     return (figure.name, figure.unit, _spread(figure.ours), peer, ratio, figure.goal)
 
 

@@ -19,7 +19,7 @@ import ssl
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ MAX_DURATION_S = 3600.0
 MAX_WORKERS = 1024
 _BODY_LIMIT_BYTES = 1 << 20
 _SHUTDOWN_S = 1.0
+_WARMED_AT_ONCE = 16
 _REPEATABLE = frozenset({"GET", "HEAD"})
 
 
@@ -69,6 +70,7 @@ class Operation:
         start: when it began; later than due when every worker was busy.
         failed: why it failed; None when it was answered with 2xx or an accepted status.
         status: the HTTP status, None without an answer.
+        head: when the answer's headers had come.
         member: who answered, when the body is a JSON object that says ``member``.
         reconnected: a kept-alive connection had ended and a new one was made.
         resent: the kept-alive connection ended without one byte of a reply, so the request was sent again.
@@ -82,6 +84,7 @@ class Operation:
     member: str | None = None
     reconnected: bool = False
     resent: bool = False
+    head: float | None = None
 
     @property
     def ok(self) -> bool:
@@ -206,24 +209,29 @@ async def keep_alive(
     timeout_s: float = TIMEOUT_S,
     stop: asyncio.Event | None = None,
     seen: Callable[[Operation], None] | None = None,
+    warm_path: str | None = None,
 ) -> list[Operation]:
     """Share the requests evenly among kept connections and return the operations in order of schedule.
 
     A connection the server ended between two requests is made anew. A request without a whole answer has failed, except
     a repeatable one on a connection that had served before and ended without one byte of a reply: there the end was on
-    its way before the request, and the request is sent again once and marked.
+    its way before the request, and the request is sent again once and marked. With a ``warm_path`` every connection has
+    been asked for that when the schedule begins; whatever was answered, it is on no record.
     """
     count = _bounded(per_second, duration_s)
-    connections = _workers(connections, count)
     context = tls_context(target)
     request = _request(target, keep=True)
+    # More of them than there are requests are only kept.
+    many = _workers(connections, count if warm_path is None else connections)
+    kept = [_Kept(target, context, request) for _ in range(many)]
+    if warm_path is not None:
+        await _warm(kept, _request(replace(target, path=warm_path), keep=True), timeout_s)
     begin = time.monotonic() + 0.05
     done: list[Operation] = []
 
-    async def work(first: int) -> None:
-        connection = _Kept(target, context, request)
+    async def work(first: int, connection: _Kept) -> None:
         try:
-            for number in range(first, count, connections):
+            for number in range(first, count, len(kept)):
                 due = begin + number / per_second
                 if not await _due(due, stop):
                     return
@@ -235,9 +243,21 @@ async def keep_alive(
             connection.close()
 
     async with asyncio.TaskGroup() as group:
-        for first in range(connections):
-            group.create_task(work(first))
+        for first, connection in enumerate(kept):
+            group.create_task(work(first, connection))
     return sorted(done, key=lambda o: o.due)
+
+
+async def _warm(connections: Sequence[_Kept], request: bytes, timeout_s: float) -> None:
+    waiting = iter(connections)
+
+    async def work() -> None:
+        for connection in waiting:
+            await connection.ask(time.monotonic(), timeout_s, request)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(_WARMED_AT_ONCE):
+            group.create_task(work())
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,6 +323,7 @@ class _Answer:
     status: int
     body: bytes
     last: bool
+    head: float
 
 
 class _Kept:
@@ -315,7 +336,9 @@ class _Kept:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._ever = False
 
-    async def ask(self, due: float, timeout_s: float) -> Operation:
+    async def ask(self, due: float, timeout_s: float, request: bytes | None = None) -> Operation:
+        """Send the request, or another one instead, and return what became of it."""
+        request = request or self._request
         start = time.monotonic()
         reconnected = resent = False
         try:
@@ -325,14 +348,14 @@ class _Kept:
                 used = self._streams is not None
                 reconnected = self._ever and not used
                 try:
-                    answer = await self._exchange()
+                    answer = await self._exchange(request)
                 except (_Lost, OSError) as e:
                     self.close()
                     unanswered = not isinstance(e, _Lost) or e.unanswered
                     if not (used and unanswered and self._target.method in _REPEATABLE):
                         raise
                     reconnected = resent = True
-                    answer = await self._exchange()
+                    answer = await self._exchange(request)
         except (OSError, ssl.SSLError, TimeoutError, _Lost, ValueError) as e:
             self.close()
             return Operation(due, start, time.monotonic(), _why(e), reconnected=reconnected, resent=resent)
@@ -340,12 +363,12 @@ class _Kept:
             self.close()
         return _answered(self._target, due, start, answer, reconnected=reconnected, resent=resent)
 
-    async def _exchange(self) -> _Answer:
+    async def _exchange(self, request: bytes) -> _Answer:
         if self._streams is None:
             self._streams = await _connected(self._target, self._context)
             self._ever = True
         reader, writer = self._streams
-        writer.write(self._request)
+        writer.write(request)
         return await _read(reader, self._target.method)
 
     def close(self) -> None:
@@ -378,7 +401,7 @@ def _answered(
     good = 200 <= answer.status < 300 or answer.status in target.accepted
     failed = None if good else f"status {answer.status}"
     return Operation(
-        due, start, time.monotonic(), failed, answer.status, _member(answer.body), reconnected, resent
+        due, start, time.monotonic(), failed, answer.status, _member(answer.body), reconnected, resent, answer.head
     )  # fmt: skip
 
 
@@ -423,6 +446,7 @@ async def _read(reader: asyncio.StreamReader, method: str) -> _Answer:
         raise _Lost("closed before the reply", unanswered=not e.partial) from None
     except asyncio.LimitOverrunError:
         raise _Lost("reply without an end of its headers", unanswered=False) from None
+    at = time.monotonic()
     status_line, *lines = head.decode("latin-1").split("\r\n")
     headers = {k.strip().lower(): v.strip() for k, _, v in (line.partition(":") for line in lines if line)}
     status = int(status_line.split(" ", 2)[1])
@@ -431,7 +455,7 @@ async def _read(reader: asyncio.StreamReader, method: str) -> _Answer:
         body = await _body(reader, headers, empty=method == "HEAD" or status in (204, 304))
     except asyncio.IncompleteReadError:
         raise _Lost("closed within the reply", unanswered=False) from None
-    return _Answer(status, body, last)
+    return _Answer(status, body, last, at)
 
 
 async def _body(reader: asyncio.StreamReader, headers: Mapping[str, str], *, empty: bool) -> bytes:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import resource
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -26,6 +27,7 @@ from muster.kernel.process import clean_environment
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _READY_TIMEOUT_S = 20.0
+_DESCRIPTORS = 65_536
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,8 @@ class Running:
     https_port: int
     started_in_s: float
 
-    def url(self, scheme: str) -> str:
-        return f"{scheme}://{self.address}:{self.https_port if scheme == 'https' else self.http_port}/version"
+    def url(self, scheme: str, path: str = "/version") -> str:
+        return f"{scheme}://{self.address}:{self.https_port if scheme == 'https' else self.http_port}{path}"
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,25 @@ def cpu_seconds(pid: int) -> float:
 def rss_mb(pid: int) -> float:
     """Return the resident memory of the process in units of 10^6 bytes."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES / 1e6
+
+
+def tree_rss_mb(pid: int) -> float:
+    """Return the resident memory of the process and all its descendants; what they share counts once for each."""
+    total = 0.0
+    for one in _tree(pid):
+        with contextlib.suppress(OSError):
+            total += rss_mb(one)
+    return total
+
+
+def descriptors() -> int:
+    """Return how many this process, and what it starts from now on, may have: from here on the hard limit, or 65 536."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft == resource.RLIM_INFINITY or soft >= most:
+        return _DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return most
 
 
 def _tree(pid: int) -> list[int]:
@@ -120,7 +141,7 @@ async def member(plan: Plan) -> AsyncIterator[Running]:
     assert child.process is not None
     try:
         address, http_port = plan.member_address(0), plan.ports["anaconda"]
-        await _answered(address, http_port, child.process, child.log)
+        await answered(address, http_port, child.process, child.log)
         took = time.perf_counter() - started
         yield Running(child.process.pid, address, http_port, plan.ports["smartproxy"], took)
     finally:
@@ -156,7 +177,7 @@ async def bare(
             stdin=asyncio.subprocess.DEVNULL, stdout=out, stderr=out, env=clean_environment(),
         )  # fmt: skip
     try:
-        await _answered(address, ports[0], process, log)
+        await answered(address, ports[0], process, log)
         yield Running(process.pid, address, ports[0], ports[1], time.perf_counter() - started)
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -164,7 +185,12 @@ async def bare(
         await process.wait()
 
 
-async def _answered(address: str, port: int, process: asyncio.subprocess.Process, log: Path) -> None:
+async def answered(address: str, port: int, process: asyncio.subprocess.Process, log: Path) -> None:
+    """Return once ``GET /version`` is answered.
+
+    Raises:
+        Unavailable: the process ended, or it took more than 20 s; with the end of its log.
+    """
     deadline = time.monotonic() + _READY_TIMEOUT_S
     while True:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):

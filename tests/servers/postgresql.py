@@ -110,6 +110,12 @@ class PostgreSQL:
             process.send_signal(signal.SIGQUIT)
             process.wait(30)
 
+    @property
+    def pid(self) -> int:
+        """The process id of the server, of which all others of it descend."""
+        assert self._process is not None, "it is stopped"
+        return self._process.pid
+
     def give(self, file: Path) -> None:
         """Let the server's account, and nobody else, read a file."""
         file.chmod(0o600)

@@ -137,6 +137,10 @@ class Pulp:
         for part in list(self._processes):
             self.kill(part)
 
+    def pid(self, part: Part) -> int:
+        """Return the process id of a part; what it started descends from it."""
+        return self._processes[part].pid
+
     def log(self, part: Part) -> str:
         return (self.directory / f"{part}.log").read_text("utf-8", "replace")
 

@@ -72,6 +72,42 @@ async def test_every_scheduled_operation_is_on_record() -> None:
     assert not any(o.reconnected for o in kept)
 
 
+async def test_the_first_byte_is_told_from_the_last() -> None:
+    let_go = asyncio.Event()
+
+    async def halting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(GOOD[:-5])
+        await let_go.wait()
+        writer.write(GOOD[-5:])
+
+    async with serving(halting) as target:
+        asyncio.get_running_loop().call_later(0.1, let_go.set)
+        (one,) = await keep_alive(target, 20, 0.05, 1)
+    assert one.ok
+    assert one.head is not None
+    assert one.start <= one.head < one.end
+
+
+async def test_warm_connections_have_been_asked_before_the_schedule_begins_and_are_on_no_record() -> None:
+    asked: list[bytes] = []
+    connections = 0
+
+    async def noting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            asked.append(head.split(b" ")[1])
+            writer.write(GOOD)
+
+    async with serving(noting) as target:
+        operations = await keep_alive(target, 100, 0.05, 40, warm_path="/warm")
+    # More connections than requests: the others are only kept.
+    assert connections == 40
+    assert asked == [b"/warm"] * 40 + [b"/version"] * 5
+    assert [(o.ok, o.reconnected) for o in operations] == [(True, False)] * 5
+
+
 async def test_a_stall_counts_from_when_the_call_was_due() -> None:
     turn = asyncio.Lock()
 
