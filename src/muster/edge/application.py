@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -182,7 +182,7 @@ class Application:
         try:
             answer, route = await self._answered(request, scope)
             if isinstance(answer, Streamed):
-                await self._stream(request, answer, send, scope["state"]["cut"])
+                await self._stream(request, answer, send, scope["state"])
             else:
                 answer = await self._send(request, answer, send)
         finally:
@@ -214,8 +214,9 @@ class Application:
         await send({"type": "http.response.body", "body": answer.body[at:]})
         return answer
 
-    async def _stream(self, request: Request, answer: Streamed, send: Send, cut: Callable[[], None]) -> None:
+    async def _stream(self, request: Request, answer: Streamed, send: Send, state: Mapping[str, Any]) -> None:
         """Send a body as it comes. A client that goes away ends it at once, an error of its pieces cuts the connection."""
+        cut, drain = state["cut"], state["drain"]
         headers = self._headers(request, answer.headers)
         # A client that sends while it is answered is heard of when it is written to.
         there = contextlib.nullcontext() if request.unread else request.while_waited_for()
@@ -224,6 +225,8 @@ class Application:
                 await send({"type": "http.response.start", "status": answer.status, "headers": headers})
                 async for piece in answer.pieces:
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
+                    # The server waits when it is given the next one, which is then held for nothing.
+                    await drain()
                 if request.unread:
                     await request.discard()
                 await send({"type": "http.response.body", "body": b""})

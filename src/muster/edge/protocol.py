@@ -188,7 +188,7 @@ class MemberProtocol(HttpToolsProtocol):
             self.trust,
             time.monotonic() + self.deadlines.age_s,
         )
-        self.app_state = {"peer": peer, "cut": transport.abort}
+        self.app_state = {"peer": peer, "cut": transport.abort, "drain": self.flow.drain}
         self.deadline = self.loop.time() + self.deadlines.header_s
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -34,9 +34,13 @@ class Call:
     closed: bool = False
     cut: bool = False
     gone: asyncio.Event = field(default_factory=asyncio.Event)
+    taken: asyncio.Event = field(default_factory=asyncio.Event)
     lines: list[str] = field(default_factory=list)
     draining: bool = False
     application: Application | None = None
+
+    def __post_init__(self) -> None:
+        self.taken.set()
 
     async def make(
         self, pieces: AsyncGenerator[bytes, None], *, end: Callable[[], None] = lambda: None, send: Send | None = None
@@ -76,7 +80,7 @@ class Call:
             asyncio.get_running_loop().call_soon(self.gone.set)
 
         call = scope("GET", "/x/y")
-        call["state"]["cut"] = cut
+        call["state"] |= {"cut": cut, "drain": self.taken.wait}
         await application(call, receive, send or keep)
 
     @property
@@ -102,6 +106,25 @@ async def test_pieces_are_sent_one_by_one_and_the_call_is_logged(call: Call) -> 
     await call.make(pieces())
     assert (call.body, call.ended, call.closed, call.cut) == ([b"a", b"b", b""], True, True, False)
     assert "Finished GET /x/y with 200" in call.lines[0]
+
+
+async def test_no_piece_is_asked_for_before_the_client_has_taken_the_one_before(call: Call) -> None:
+    """It would be held in memory for nothing, once for each reader who is slow."""
+    asked: list[bytes] = []
+
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        for piece in (b"a", b"b"):
+            asked.append(piece)
+            yield piece
+
+    call.taken.clear()
+    making = asyncio.create_task(call.make(pieces()))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert (asked, call.body) == ([b"a"], [b"a"])
+    call.taken.set()
+    await making
+    assert call.body == [b"a", b"b", b""]
 
 
 async def test_an_error_cuts_the_connection_instead_of_ending_the_body(call: Call) -> None:
