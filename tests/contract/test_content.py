@@ -426,6 +426,18 @@ def test_every_503_says_when_to_come_again(site: Site, path: str, said: bytes, t
     assert (got.status, got.headers["retry-after"], got.body) == (503, told, b"busy")
 
 
+@pytest.mark.parametrize("body", [b"", b"hello", b"x" * 300_000])
+def test_who_knows_no_chunks_gets_none(site: Site, body: bytes) -> None:
+    site.backend.raw = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    site.backend.raw += (b"%x\r\n%s\r\n" % (len(body), body) if body else b"") + b"0\r\n\r\n"
+    with Connection(site.http) as connection:
+        connection.send(b"GET /pulp/content/raw HTTP/1.0\r\n\r\n")
+        head, _, got = connection.remainder().partition(b"\r\n\r\n")
+    assert b"connection: close" in head
+    assert b"transfer-encoding" not in head
+    assert got == body
+
+
 @pytest.mark.parametrize("hosts", ["Host: a\r\nHost: b", "Host: a b", "Host: a/b"])
 def test_a_name_asked_for_is_one_name(site: Site, hosts: str) -> None:
     with Connection(site.https, tls=site.member.tls()) as connection:
