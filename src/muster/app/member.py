@@ -164,6 +164,8 @@ async def member_opened(
             metrics=counted,
             access_log=access_log,
         )
+        # Before the server, so that it is closed behind it: what is passed on may end first.
+        content = await _content_of(stack, cluster, member, bundle, gate)
         balancers = Resolved(b.address for b in cluster.balancers)
         await balancers.refresh()
         opening = server_opened(application, cluster.edge, counted, balancers.addresses)
@@ -174,7 +176,6 @@ async def member_opened(
             gate.revoked = authority.revocations.is_revoked
             stack.push_async_callback(authority.close)
             await authority.kept()
-        content = await _content_of(stack, cluster, member, bundle, gate)
         standing, listed = Standing(own_health, server), Listed(options.cluster_file, cluster)
         files = TrustFiles(bundle, options.pki, cluster.foreman.ca_file, cluster.foreman.crl_file)
         certificates = Certificates(
