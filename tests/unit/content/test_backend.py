@@ -111,6 +111,21 @@ async def test_what_changes_something_is_asked_once() -> None:
     assert calls == 2
 
 
+@pytest.mark.parametrize(("method", "times"), [("GET", 4), ("HEAD", 4), ("PUT", 2), ("DELETE", 2), ("PATCH", 1)])
+async def test_how_often_a_backend_that_hangs_up_is_asked(method: str, times: int) -> None:
+    calls = 0
+
+    async def talk(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        nonlocal calls
+        await reader.readuntil(b"\r\n\r\n")
+        calls += 1
+
+    async with asking(talk) as it:
+        with pytest.raises(Unavailable, match="hung up"):
+            await it.ask(method, "/x", [])
+    assert calls == times
+
+
 async def test_a_client_that_ends_within_its_body_is_not_the_backends_fault() -> None:
     arrived = asyncio.Event()
 
