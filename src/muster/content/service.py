@@ -223,6 +223,6 @@ async def opened(
                 url = url.replace("{address}", in_url(member.address)).rstrip("/")
                 opening = backends.opened(spoken, url, patience, context=context)
                 found[name] = await stack.enter_async_context(opening)
-        pub = Pub(settings.pub) if settings.pub is not None else None
+        pub = stack.enter_context(contextlib.closing(Pub(settings.pub))) if settings.pub is not None else None
         admit = partial(gate.admit, Access.TRUSTED)
         yield Content(str(member.name), found, pub, admit, gate.refuse_revoked)
