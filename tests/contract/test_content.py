@@ -426,6 +426,18 @@ def test_every_503_says_when_to_come_again(site: Site, path: str, said: bytes, t
     assert (got.status, got.headers["retry-after"], got.body) == (503, told, b"busy")
 
 
+@pytest.mark.parametrize("body", [b"", b"hello", b"x" * 300_000])
+def test_who_knows_no_chunks_gets_none(site: Site, body: bytes) -> None:
+    site.backend.raw = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    site.backend.raw += (b"%x\r\n%s\r\n" % (len(body), body) if body else b"") + b"0\r\n\r\n"
+    with Connection(site.http) as connection:
+        connection.send(b"GET /pulp/content/raw HTTP/1.0\r\n\r\n")
+        head, _, got = connection.remainder().partition(b"\r\n\r\n")
+    assert b"connection: close" in head
+    assert b"transfer-encoding" not in head
+    assert got == body
+
+
 @pytest.mark.parametrize("hosts", ["Host: a\r\nHost: b", "Host: a b", "Host: a/b"])
 def test_a_name_asked_for_is_one_name(site: Site, hosts: str) -> None:
     with Connection(site.https, tls=site.member.tls()) as connection:
@@ -532,3 +544,66 @@ def test_a_backend_that_is_away_costs_its_services_alone_and_a_sentence(tmp_path
         assert made.ask("GET", "/health/ready?service=smartproxy").status == 200
     finally:
         made.stop()
+
+
+def short_lived(directory: Path, backend: Backend, *, stop_timeout_s: float) -> tuple[Member, Place]:
+    """Return a member that is started and can be stopped, and where it answers over HTTP."""
+    url = f"http://127.0.0.1:{backend.port}"
+    content = {"services": ["http"], "pulp_content_url": url}
+    made = member.made(directory, content=content, edge={"stop_timeout_s": stop_timeout_s})
+    port = free_port(made.https.address)
+    document = yaml.safe_load(made.cluster_file.read_text())
+    document["services"]["http"] = {"member_port": port}
+    made.cluster_file.write_text(yaml.safe_dump(document))
+    made.start()
+    return made, Place(made.https.address, port)
+
+
+ENDLESS = b"GET /pulp/content/endless HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def test_a_member_that_stops_lets_a_download_end(tmp_path: Path, backend: Backend) -> None:
+    made, place = short_lived(tmp_path, backend, stop_timeout_s=60)
+    stopping = threading.Thread(target=made.stop)
+    try:
+        with Connection(place) as connection:
+            connection.send(ENDLESS)
+            assert connection.socket.recv(12) == b"HTTP/1.1 200"
+            stopping.start()
+            deadline = time.monotonic() + 20
+            # Nobody is let in any more: it stops.
+            while accepts(place):
+                assert time.monotonic() < deadline, "it does not stop"
+                time.sleep(0.05)
+            got = sum(map(len, iter(lambda: connection.socket.recv(1 << 20), b"")))
+        # The rest of its headers is part of it.
+        assert BIG < got < BIG + 1000
+    finally:
+        if not stopping.ident:
+            stopping.start()
+        stopping.join()
+
+
+def accepts(place: Place) -> bool:
+    try:
+        Connection(place).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_a_download_that_outlasts_a_stop_is_cut_without_a_complaint(
+    tmp_path: Path, backend: Backend, capfd: pytest.CaptureFixture[str]
+) -> None:
+    made, place = short_lived(tmp_path, backend, stop_timeout_s=0.2)
+    try:
+        with Connection(place) as connection:
+            connection.send(ENDLESS)
+            assert connection.socket.recv(12) == b"HTTP/1.1 200"
+            made.stop()
+            assert len(connection.remainder()) < BIG
+    finally:
+        made.stop()
+    said = capfd.readouterr().err
+    assert "Calls in flight were cut" in said
+    assert "ASGI" not in said

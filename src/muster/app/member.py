@@ -346,13 +346,13 @@ def _backends_asked(cluster: ClusterFile, content: Content | None) -> list[Duty]
     from muster.app.duties.content import BackendAsked
 
     ours = cluster.content.services
-    asked: dict[str, tuple[str, list[str]]] = {
-        "content": ("/pulp/content/", [s for s in ours if s in ("https", "http")]),
-        "registry": ("/v2/", [s for s in ours if s == "docker"]),
+    asked: dict[str, tuple[str, list[str], int | None]] = {
+        "content": ("/pulp/content/", [s for s in ours if s in ("https", "http")], None),
+        "registry": ("/v2/", [s for s in ours if s == "docker"], 404),
     }
     return [
-        BackendAsked(content.backends[name], path, services)
-        for name, (path, services) in asked.items()
+        BackendAsked(content.backends[name], path, services, absent=absent)
+        for name, (path, services, absent) in asked.items()
         if services and name in content.backends
     ]
 

@@ -174,7 +174,8 @@ class Edge(Settings):
     header_timeout_s: Seconds = 10.0
     """From a request's first byte, or the handshake, to the end of its headers."""
     body_timeout_s: Seconds = 60.0
-    """From the end of the headers to the end of the body."""
+    """From the end of the headers to the end of the body. What is passed on as it comes has no end of its own: it may be
+    silent for so long, and has to bring 500 bytes a second on average."""
     write_timeout_s: Seconds = 30.0
     """How long a client may take no byte of its reply before its connection is closed."""
     idle_timeout_s: Seconds = 30.0

@@ -19,6 +19,7 @@ from muster.kernel.reasons import spoken
 
 _READ_BYTES = 64 << 10
 _RECEIVE_BYTES = 512 << 10
+# aiohttp asks once more itself, at once, PUT and DELETE too: what it kept may have been closed meanwhile.
 _REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS"})
 # Connecting is tried once more, because a backend that is restarted is away for as long as that.
 _SECOND_TRY_S = 0.3

@@ -24,8 +24,8 @@ _HOP = frozenset({
 })  # fmt: skip
 # Those that some backend takes for a statement of the server in front of it; ``_`` and ``-`` are one to CGI's names.
 _STATEMENTS = re.compile(
-    rb"(?:x-client-cert|x-client-.*|ssl-.*|x-ssl-.*|x-rhsm-.*|remote-user|x-remote-user|remote-.*|http-.*|x-forwarded-.*|"
-    rb"forwarded|x-real-ip|x-muster-.*|x-original-.*|x-rewrite-url|x-sendfile.*|x-accel-.*)\Z"
+    rb"(?:(?:x-|x-cluster-|true-)?client-.*|(?:x-)?ssl-.*|x-rhsm-.*|(?:x-)?remote-.*|http-.*|(?:x-)?forwarded.*|x-real-ip|"
+    rb"cf-connecting-ip|x-muster-.*|x-original-.*|x-rewrite-url|x-sendfile.*|x-accel-.*)\Z"
 )
 _ASKED_ANEW = frozenset({b"host", b"content-length", b"accept-encoding"})
 # Of the backend alone: two of them give equal bytes different ones (docs/facts/content-and-boot.md).

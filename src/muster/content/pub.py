@@ -8,6 +8,7 @@ import mimetypes
 import os
 import stat
 from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
@@ -19,19 +20,29 @@ from muster.edge.request import Request
 from muster.kernel.errors import Unavailable
 
 _PIECE_BYTES = 256 << 10
+_THREADS = 8
 
 
 class Pub:
-    """Serves one directory. Links lead where they lead as long as that is below it."""
+    """Serves one directory. Links lead where they lead as long as that is below it.
+
+    A file system that hangs holds up these threads, and nobody else's. Use :meth:`close`.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._threads = ThreadPoolExecutor(_THREADS, "pub")
+
+    def close(self) -> None:
+        """Wait for nothing that still reads."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def answer(self, path: str, request: Request) -> Reply | Streamed:
         """Answer for a path below the directory, as :func:`muster.content.paths.forwarded` returns it."""
         if request.method not in ("GET", "HEAD"):
             return reply(405, b"", b"text/plain", (b"allow", b"GET, HEAD"))
-        found = await asyncio.to_thread(self._opened, os.fsdecode(unquote_to_bytes(path.partition("?")[0])))
+        name = os.fsdecode(unquote_to_bytes(path.partition("?")[0]))
+        found = await asyncio.get_running_loop().run_in_executor(self._threads, self._opened, name)
         if found is None:
             return not_found()
         file, size = found
@@ -53,7 +64,7 @@ class Pub:
                 headers.append((b"content-range", b"bytes %d-%d/%d" % (first, last, size)))
             wanted = 0 if request.method == "HEAD" else last - first + 1
             status = 206 if part is not None else 200
-            return Streamed(status, headers, _read(file, first, wanted), partial(os.close, file))
+            return Streamed(status, headers, self._read(file, first, wanted), partial(os.close, file))
         except BaseException:
             os.close(file)
             raise
@@ -77,18 +88,18 @@ class Pub:
             os.close(file)
         return None
 
-
-async def _read(file: int, at: int, count: int) -> AsyncGenerator[bytes, None]:
-    while count:
-        try:
-            piece = await asyncio.to_thread(os.pread, file, min(count, _PIECE_BYTES), at)
-        except OSError as e:
-            raise Unavailable(f"reading a file below /pub failed: {e.strerror or e}") from e
-        if not piece:
-            raise Unavailable("a file below /pub became shorter while it was sent")
-        at += len(piece)
-        count -= len(piece)
-        yield piece
+    async def _read(self, file: int, at: int, count: int) -> AsyncGenerator[bytes, None]:
+        loop = asyncio.get_running_loop()
+        while count:
+            try:
+                piece = await loop.run_in_executor(self._threads, os.pread, file, min(count, _PIECE_BYTES), at)
+            except OSError as e:
+                raise Unavailable(f"reading a file below /pub failed: {e.strerror or e}") from e
+            if not piece:
+                raise Unavailable("a file below /pub became shorter while it was sent")
+            at += len(piece)
+            count -= len(piece)
+            yield piece
 
 
 def _type(path: str) -> bytes:

@@ -297,5 +297,5 @@ async def opened(
             among_us = RenewedContext(bundle.ca, bundle.certificate, bundle.key)
             filling = fill.opened(among_us, patience, registry, after_s=settings.fill_after_s, hold_s=settings.hold_s)
             others = await stack.enter_async_context(filling)
-        pub = Pub(settings.pub) if settings.pub is not None else None
+        pub = stack.enter_context(contextlib.closing(Pub(settings.pub))) if settings.pub is not None else None
         yield Content(str(member.name), found, pub, gate, others, members)

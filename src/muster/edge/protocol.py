@@ -46,6 +46,7 @@ _FOREVER = float("inf")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _END_OF_HEADERS = b"\r\n\r\n"
 _TAIL_BYTES = len(_END_OF_HEADERS) - 1
+_CHUNKED = b"\r\ntransfer-encoding: chunked\r\n"
 _CONTENT_LENGTH = b"content-length"
 _CONTENT_LENGTH_SIZE = len(_CONTENT_LENGTH)
 
@@ -93,6 +94,25 @@ class _OneWrite:
 
     def is_closing(self) -> bool:
         return self._transport.is_closing()
+
+
+class _Unchunked(_OneWrite):
+    """As that, for HTTP/1.0: it knows no chunks, so a body of unknown length is as long as its connection."""
+
+    __slots__ = ("_strips",)
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        super().__init__(transport)
+        self._strips = False
+
+    def write(self, data: bytes) -> None:
+        if self._strips:
+            # One chunk, the last one behind it.
+            size, _, body = data.partition(b"\r\n")
+            data = body[: int(size, 16)] if size else b""
+        elif not self._started and _CHUNKED in data:
+            self._strips, data = True, data.replace(_CHUNKED, b"\r\n", 1)
+        super().write(data)
 
 
 class _Flow(FlowControl):
@@ -317,7 +337,8 @@ class MemberProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         # The reply to HEAD has no body that its headers could wait for.
         if self.scope["method"] != "HEAD":
-            self.cycle.transport = cast(asyncio.Transport, _OneWrite(self.transport))
+            sent = _Unchunked if self.scope["http_version"] == "1.0" else _OneWrite
+            self.cycle.transport = cast(asyncio.Transport, sent(self.transport))
 
     def on_chunk_header(self) -> None:
         # What one frame does not take of it, nothing else may.

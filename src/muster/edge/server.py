@@ -28,6 +28,7 @@ _SWEEP_S = 0.5
 # A client that has not asked for so long gets its connection closed while the member drains. Shorter would meet requests
 # that are under way; the idle timeout is as long as a drain may take.
 _PARTING_S = 5.0
+_LAST_S = 0.5
 
 
 class Server:
@@ -142,10 +143,14 @@ class Server:
                     await asyncio.sleep(0.02)
         except TimeoutError:
             _log.warning("Calls in flight were cut", calls=len(self._state.tasks), waited_s=self.limits.stop_timeout_s)
-            for task in list(self._state.tasks):
-                task.cancel()
             for connection in list(self._state.connections):
                 connection.transport.abort()
+            # What only waited for its client has ended by itself then, and complains of nothing.
+            late: set[asyncio.Task[None]] = set(self._state.tasks)
+            if late:
+                _, late = await asyncio.wait(late, timeout=_LAST_S)
+            for task in late:
+                task.cancel()
 
     def tick(self) -> None:
         self._state.default_headers = [(b"date", formatdate(usegmt=True).encode())]

@@ -69,6 +69,18 @@ async def test_a_path_and_headers_go_as_they_are() -> None:
     assert not [x for x in lines if x.lower().startswith((b"user-agent", b"accept-encoding", b"content-type"))]
 
 
+async def test_a_program_may_lie_below_a_path() -> None:
+    heard = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.readuntil(b"\r\n"))
+        writer.write(OK)
+
+    async with asking(talk) as root, backend.opened("it", f"{root.url}/container_gateway", Patience(2, 5, 5)) as it:
+        assert await whole(it, "/v2/") == b"ok"
+    assert heard == [b"GET /container_gateway/v2/ HTTP/1.1\r\n"]
+
+
 async def test_a_socket_of_the_host_is_a_backend_too(tmp_path: Path) -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -109,6 +121,21 @@ async def test_what_changes_something_is_asked_once() -> None:
             with pytest.raises(Unavailable, match="the backend hung up before it answered"):
                 await it.ask("POST", "/x", [], more)
     assert calls == 2
+
+
+@pytest.mark.parametrize(("method", "times"), [("GET", 4), ("HEAD", 4), ("PUT", 2), ("DELETE", 2), ("PATCH", 1)])
+async def test_how_often_a_backend_that_hangs_up_is_asked(method: str, times: int) -> None:
+    calls = 0
+
+    async def talk(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        nonlocal calls
+        await reader.readuntil(b"\r\n\r\n")
+        calls += 1
+
+    async with asking(talk) as it:
+        with pytest.raises(Unavailable, match="hung up"):
+            await it.ask(method, "/x", [])
+    assert calls == times
 
 
 async def test_a_client_that_ends_within_its_body_is_not_the_backends_fault() -> None:

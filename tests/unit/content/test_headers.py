@@ -30,6 +30,9 @@ def test_where_a_client_came_from_is_said_of_the_connection() -> None:
         b"x-client-cert", b"x_client_cert", b"x-client-dn", b"ssl_client_cert", b"ssl-client-verify", b"x-ssl-cert",
         b"x-rhsm-ssl-client-cert", b"x_rhsm_ssl_client_cert", b"remote-user", b"remote_user", b"x-remote-user",
         b"http_remote_user", b"x-forwarded-for", b"x_forwarded_for", b"x-forwarded-port", b"forwarded", b"x-real-ip",
+        # What Rails reads beside X-Forwarded-For, RFC 9440, and what content networks say.
+        b"client-ip", b"client_ip", b"client-cert", b"client-cert-chain", b"true-client-ip", b"x-cluster-client-ip",
+        b"cf-connecting-ip", b"x-remote-user-groups", b"remote-user-email", b"x-forwarded", b"x-ssl-client-verify",
         b"x-muster-hop", b"x-original-url", b"x-rewrite-url", b"x-sendfile-type", b"x-accel-mapping",
     ],
 )  # fmt: skip

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -24,7 +27,12 @@ def root(tmp_path: Path) -> Path:
 
 
 async def got(root: Path, path: str, **headers: str) -> tuple[int, bytes]:
-    answer = await Pub(root).answer(path, request("GET", f"/pub{path}", headers=headers))
+    with contextlib.closing(Pub(root)) as pub:
+        return await got_of(pub, path, **headers)
+
+
+async def got_of(pub: Pub, path: str, **headers: str) -> tuple[int, bytes]:
+    answer = await pub.answer(path, request("GET", f"/pub{path}", headers=headers))
     if isinstance(answer, Reply):
         return answer.status, answer.body
     try:
@@ -89,3 +97,17 @@ async def test_a_file_that_gets_shorter_is_cut_and_one_that_is_replaced_is_sent_
             with pytest.raises(Unavailable, match="became shorter"):
                 await anext(answer.pieces)
         answer.end()
+
+
+async def test_a_file_system_that_hangs_holds_up_nobody_else(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    goes_on = threading.Event()
+    monkeypatch.setattr("muster.content.pub.os.pread", lambda *_: goes_on.wait(30) and b"0123456789")
+    with contextlib.closing(Pub(root)) as pub:
+        waiting = [asyncio.create_task(got_of(pub, "/file.rpm")) for _ in range(40)]
+        try:
+            async with asyncio.timeout(10):
+                await asyncio.sleep(0.1)
+                assert await asyncio.to_thread(lambda: "others") == "others"
+        finally:
+            goes_on.set()
+        assert set(await asyncio.gather(*waiting)) == {(200, b"0123456789")}

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import MutableMapping
+from typing import Any
 
 import pytest
 
@@ -96,6 +98,45 @@ async def test_a_body_that_does_not_come_is_too_slow() -> None:
 async def test_a_client_that_goes_away_is_said_to_be_gone() -> None:
     with pytest.raises(ClientGone):
         await request("POST", body=[b"half"], gone=True).body()
+
+
+def arriving(size: int, every_s: float) -> Request:
+    """Return a request whose body arrives in pieces of a size, without end."""
+
+    async def receive() -> MutableMapping[str, Any]:
+        await asyncio.sleep(every_s)
+        return {"type": "http.request", "body": bytes(size), "more_body": True}
+
+    return Request(
+        scope("POST", "/"), receive, peer=Peer("192.0.2.1"), request_id="1", headers={}, body_limit_bytes=1,
+        body_timeout_s=0.5,
+    )  # fmt: skip
+
+
+async def test_a_body_that_comes_a_byte_now_and_then_is_too_slow() -> None:
+    async def read() -> None:
+        async for _ in arriving(1, 0.05).pieces():
+            pass
+
+    async with asyncio.timeout(10):
+        with pytest.raises(TooSlow):
+            await read()
+
+
+async def test_a_body_that_goes_on_has_as_long_as_it_needs() -> None:
+    pieces = arriving(1000, 0.05).pieces()
+    # More than twice what a body may be silent.
+    for _ in range(25):
+        await anext(pieces)
+    await pieces.aclose()
+
+
+async def test_a_body_that_is_taken_slowly_is_no_slow_one() -> None:
+    pieces = arriving(1, 0.001).pieces()
+    for _ in range(3):
+        await anext(pieces)
+        await asyncio.sleep(0.3)
+    await pieces.aclose()
 
 
 async def test_a_body_is_read_once_and_remembered() -> None:

@@ -18,16 +18,24 @@ _PATIENCE_S = 5.0
 class BackendAsked(Duty):
     """Takes out the services whose places lead to a program that does not answer. One a program.
 
-    Any answer below 500 will do: which of its paths there are is the program's own matter.
+    Any answer below 500 will do: which of its paths there are is the program's own matter. But a registry that has no
+    ``/v2/`` is none (Distribution specification: 404 says so), hence ``absent``: a status that is no answer either.
     """
 
     def __init__(
-        self, backend: Backend, path: str, services: Sequence[str], *, patience_s: float = _PATIENCE_S
+        self,
+        backend: Backend,
+        path: str,
+        services: Sequence[str],
+        *,
+        absent: int | None = None,
+        patience_s: float = _PATIENCE_S,
     ) -> None:
         self.name = f"backend {backend.name}"
         self._backend = backend
         self._path = path
         self._services = services
+        self._absent = absent
         self._patience_s = patience_s
         self._failures = _FALL
         # Nobody gets clients of a program that has not answered yet.
@@ -38,7 +46,8 @@ class BackendAsked(Duty):
             async with asyncio.timeout(self._patience_s):
                 answer = await self._backend.ask("GET", self._path, [])
             answer.end()
-            why = f"{self._backend.name} answers {answer.status}" if answer.status >= 500 else ""
+            is_there = answer.status < 500 and answer.status != self._absent
+            why = "" if is_there else f"{self._backend.name} answers {answer.status} to {self._path}"
         except TimeoutError:
             why = f"{self._backend.name} did not answer within {self._patience_s:g} s"
         except MusterError as e:

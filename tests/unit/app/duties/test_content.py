@@ -69,10 +69,20 @@ async def test_any_answer_below_500_will_do(status: int) -> None:
     assert await found(status) == [""]
 
 
+async def test_a_registry_without_its_path_is_none() -> None:
+    backend: Any = Asked([404, 404, 401])
+    it = BackendAsked(backend, "/v2/", ["docker"], absent=404)
+    for _ in range(2):
+        await it.beat()
+    assert it.found().down == {"docker": "the backend answers 404 to /v2/"}
+    await it.beat()
+    assert it.found().down == {}
+
+
 @pytest.mark.parametrize(
     ("says", "why"),
     [
-        (503, "the backend answers 503"),
+        (503, "the backend answers 503 to /pulp/content/"),
         (Unavailable("the backend cannot be reached"), "the backend cannot be reached"),
         (None, "the backend did not answer within 0.05 s"),
     ],
