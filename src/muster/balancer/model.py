@@ -55,6 +55,8 @@ class Timeouts:
 
 SHORT = Timeouts()
 TUNNEL = Timeouts(tunnel_s=6 * 3600.0)
+# Longer than members wait for what is behind them, so that a client gets their 504 and no connection that is cut.
+_OUTLASTED_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,9 +320,19 @@ def _service(
         destinations=row.destinations,
         servers=tuple(_server(cluster, row, m, asked, itself) for m in _destinations(cluster, row)),
         check=check,
-        timeouts=TUNNEL if row.traffic == "tls-tunnel" else SHORT,
+        timeouts=_timeouts(cluster, row),
         maxconn_per_member=override.maxconn_per_member,
     )
+
+
+def _timeouts(cluster: ClusterFile, row: Row) -> Timeouts:
+    if row.traffic == "tls-tunnel":
+        return TUNNEL
+    content = cluster.content
+    if content is None or row.name not in content.services:
+        return SHORT
+    longest_s = max(content.first_byte_timeout_s, content.stall_timeout_s)
+    return replace(SHORT, idle_s=max(SHORT.idle_s, longest_s + _OUTLASTED_S))
 
 
 def _server(cluster: ClusterFile, row: Row, member: Member, asked: Question, itself: bool) -> Server:
