@@ -54,6 +54,10 @@ def problems(document: Document) -> list[Problem]:
     found += _of_smartproxy(document, content, [m for _, m in members])
     found += _virtual_address_problems(document, content)
     found += _of_expected_differences(document, content, names)
+    section = content.get("content")
+    if isinstance(section, dict) and section.get("foreman_key") and not section.get("foreman_certificate"):
+        where: Location = ("content", "foreman_key")
+        found.append(document.problem(where, "is the key of no certificate: foreman_certificate is absent"))
     return [*found, *_of_store(document, content, [m for _, m in members])]
 
 
@@ -87,7 +91,21 @@ def warnings(document: Document, cluster: ClusterFile) -> list[Problem]:
                 "url says which of its certificates is Foreman's",
             )
         )
-    return found
+    return [*found, *_of_content(document, cluster)]
+
+
+def _of_content(document: Document, cluster: ClusterFile) -> Iterator[Problem]:
+    content = cluster.content
+    if content is None:
+        return
+    if all(m.kind != "muster" for m in cluster.members):
+        yield document.problem(("content",), "leads to nothing: no member is of kind muster, and others have an Apache")
+    if content.registry_url is None and "docker" in content.services:
+        sentence = "docker leads nowhere: without registry_url, /v1/, /v2/ and /index/ are 404"
+        yield document.problem(("content", "services"), sentence)
+    if cluster.foreman.url is None and not {"https", "rhsm"}.isdisjoint(content.services):
+        sentence = "/rhsm and what else Foreman answers is 404, because foreman.url is absent"
+        yield document.problem(("content",), sentence)
 
 
 def _of_smartproxy(document: Document, content: dict[str, Any], members: list[dict[str, Any]]) -> Iterator[Problem]:
