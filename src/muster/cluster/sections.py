@@ -76,7 +76,7 @@ class Content(Settings):
     pulp_api_url: BackendURL = "http://127.0.0.1:24817"
     """Where Pulp's API answers."""
     registry_url: BackendURL | None = None
-    """Where ``/v1/``, ``/v2/`` and ``/index/`` lead: the container gateway, or a registry. Absent: they are 404."""
+    """Where ``/v1/``, ``/v2/`` and ``/index/`` lead: a registry. Members are no container gateway. Absent: they are 404."""
     ca_file: Path | None = None
     """Who issued the certificates of what is reached over HTTPS, Foreman included. Absent: the cluster's CA, and
     ``foreman.ca_file``."""
@@ -89,7 +89,8 @@ class Content(Settings):
     connect_timeout_s: Seconds = 2.0
     """How long connecting to one of these may take."""
     first_byte_timeout_s: Seconds = 60.0
-    """How long one may be silent before its answer begins; Pulp fetches what it has on demand meanwhile."""
+    """How long one may be silent before its answer begins; Pulp fetches what it has on demand meanwhile. Balancers let
+    clients wait 10 s longer, also for the next one."""
     stall_timeout_s: Seconds = 60.0
     """How long one may be silent within its answer."""
 
