@@ -138,9 +138,11 @@ def _behind(service: str, server: Server, who: str, why: str) -> Finding:
         _REGISTRY: "Start it; content: registry_url, ca_file.",
         _FOREMAN: "Start it; foreman: url; content: ca_file, foreman_certificate.",
     }
+    # What takes the service out stands where the member's own word for that does.
+    takes_out = (service in ("https", "http") and who == _PULP) or (service == "docker" and who == _REGISTRY)
     return Finding(
         "CONTENT-BACKEND",
-        f"{service} on {server.name}",
+        f"{service} on {server.name}" if takes_out else f"{who} behind {server.name}",
         f"{server.name} gets no answer for {service}: {why}",
         f"{who} is stopped or broken, elsewhere, or members may not reach it there.",
         remedies[who],

@@ -91,23 +91,23 @@ async def test_a_member_in_front_of_what_answers_has_no_findings(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("path", "who", "services"),
+    ("path", "who", "places"),
     [
-        (PULP, "Pulp's content application", ["https", "http"]),
-        (API, "Pulp's API", ["https"]),
-        (REGISTRY, "The registry", ["https"]),
-        (FOREMAN, "Foreman", ["https"]),
+        (PULP, "Pulp's content application", ["https on proxy01.test", "http on proxy01.test"]),
+        (API, "Pulp's API", ["Pulp's API behind proxy01.test"]),
+        (REGISTRY, "The registry", ["The registry behind proxy01.test"]),
+        (FOREMAN, "Foreman", ["Foreman behind proxy01.test"]),
     ],
 )
 async def test_each_program_that_does_not_answer_is_named(
-    path: str, who: str, services: list[str], tmp_path: Path
+    path: str, who: str, places: list[str], tmp_path: Path
 ) -> None:
     for answer, why in (
         ((503, f"{who} cannot be reached: Connection refused"), f"{who} cannot be reached: Connection refused"),
         ((500, "<html>\n<p>no</p></html>"), f"{who} answers 500"),
     ):
         told = await found(tmp_path, without(path, answer))
-        assert [(f.code, f.place) for f in told] == [("CONTENT-BACKEND", f"{s} on proxy01.test") for s in services]
+        assert [(f.code, f.place) for f in told] == [("CONTENT-BACKEND", place) for place in places]
         assert told[0].sentence == f"proxy01.test gets no answer for https: {why}"
         assert told[0].cause.startswith(who)
 

@@ -51,7 +51,9 @@ class BackendAsked(Duty):
             self._why = f"{why} ({self._place})"
         is_out = self._failures >= _FALL
         if is_out and not self._is_said:
-            _log.warning("What is behind content does not answer", services=", ".join(self._services), why=self._why)
+            _log.warning(
+                "What is behind content does not answer", services=", ".join(self._services) or "none", why=self._why
+            )
         elif self._is_said and not why:
             _log.info("What is behind content answers again", program=self._backend.name)
         self._is_said = is_out or (self._is_said and bool(why))
