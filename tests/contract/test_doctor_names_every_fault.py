@@ -87,6 +87,8 @@ class Machine:
         clock_s: how far its clock is ahead.
         plain: it speaks plain HTTP where TLS belongs.
         puppet_ca: the bundle it hands out; empty: its puppetserver is no CA.
+        server: what it says that it is.
+        behind: status of what lies behind its ports of content.
     """
 
     name: str
@@ -101,6 +103,8 @@ class Machine:
     version: str = "1.0"
     reports: bool = True
     trusted: Path | None = None
+    server: str = "foreman-proxy muster/1.0"
+    behind: int = 200
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, EOFError, asyncio.LimitOverrunError, IndexError):
@@ -110,7 +114,8 @@ class Machine:
                 await reader.read()
             status, body = self._said(path)
             date = format_datetime(datetime.now(UTC) + timedelta(seconds=self.clock_s), usegmt=True)
-            head = f"HTTP/1.1 {status} X\r\nDate: {date}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+            head = f"HTTP/1.1 {status} X\r\nDate: {date}\r\nServer: {self.server}\r\n"
+            head += f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
             writer.write((head + body).encode())
             await writer.drain()
         writer.close()
@@ -120,6 +125,8 @@ class Machine:
             return self.ready[0], json.dumps(self.ready[1])
         if path == "/features":
             return self.features_status, json.dumps(list(self.features))
+        if path.startswith("/pulp/"):
+            return self.behind, "from behind"
         if path.startswith("/status/v1/simple"):
             return 200, "running"
         if path.startswith("/puppet-ca/"):
@@ -402,6 +409,39 @@ async def test_no_ca_file_here_is_said_once(world: World) -> None:
     named(found, "PKI-UNUSABLE")
     assert len(found) == 1
     assert not any(c.ok for c in world.cells)
+
+
+# Content.
+
+
+@pytest.fixture
+def content(world: World) -> World:
+    """Members answer 443, too, in front of a Pulp."""
+    off = {"enabled": False}
+    world.changes |= {
+        "services": {
+            **dict.fromkeys(("http", "puppet", "puppetca", "anaconda"), off),
+            "smartproxy": {"listen_port": world.listen, "member_port": world.port},
+            "https": {"listen_port": world.listen + 1, "member_port": world.ca_port},
+        },
+        "content": {"services": ["https"]},
+    }
+    return world
+
+
+async def test_content_that_is_well_has_no_findings(content: World) -> None:
+    assert await content.examined() == []
+
+
+async def test_a_program_behind_content_that_does_not_answer(content: World) -> None:
+    content.second.behind = 500
+    found = named(await content.examined(), "CONTENT-BACKEND")
+    assert (found.place, found.severity) == (f"https on {SECOND}", "error")
+
+
+async def test_another_program_on_a_port_of_content(content: World) -> None:
+    content.second.server = "Apache/2.4.62"
+    assert named(await content.examined(), "CONTENT-ELSEWHERE").place == f"https on {SECOND}"
 
 
 # The network, and what listens.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import json
 import subprocess
 import sys
@@ -149,14 +150,14 @@ async def test_a_roll_leaves_alone_who_is_out_because_somebody_wants_it(local: L
     finally:
         for name in (rests, local.names[1]):
             assert (await local.cli("ready", name)).code == 0
-    why = "put into maintenance by root: host is off"
+    why = f"put into maintenance by {getpass.getuser()}: host is off"
     assert f"leave {rests} alone" in planned.out
     assert f"{rests}: left alone, {why}" in planned.out
     assert (named.code, f"{rests} is {why}; a roll would take it back" in named.err) == (4, True), named
     assert (status.code, doctor.code) == (0, 0), (status, doctor)
     assert (rolled.code, diary.read_text().splitlines()) == (0, local.names[:2]), rolled
     assert f"Rolled over 2 members. Left alone: {rests}." in rolled.out
-    assert f"{local.names[1]}: meanwhile put into maintenance by root; it is left as it is" in rolled.out
+    assert f"{local.names[1]}: meanwhile put into maintenance by {getpass.getuser()}; it is left as it is" in rolled.out
     assert (lives[rests]["state"], lives[rests]["reason"]) == ("maintenance", why)
     assert lives[local.names[1]]["state"] in ("drained", "maintenance")
     await until(local.is_steady, "every member is ready again")

@@ -341,20 +341,27 @@ def _siblings_known(
 
 
 def _backends_asked(cluster: ClusterFile, content: Content | None) -> list[Duty]:
-    if cluster.content is None or content is None:
+    settings = cluster.content
+    if settings is None or content is None:
         return []
-    from muster.app.duties.content import BackendAsked
+    from muster.app.duties.content import BackendAsked, PubLooked
 
-    ours = cluster.content.services
-    asked: dict[str, tuple[str, list[str], int | None]] = {
-        "content": ("/pulp/content/", [s for s in ours if s in ("https", "http")], None),
-        "registry": ("/v2/", [s for s in ours if s == "docker"], 404),
-    }
-    return [
-        BackendAsked(content.backends[name], path, services, absent=absent)
-        for name, (path, services, absent) in asked.items()
-        if services and name in content.backends
+    ours = settings.services
+    asked: list[tuple[str, str, list[str], str | None, int | None]] = [
+        ("content", "/pulp/content/", [s for s in ours if s in ("https", "http")], settings.pulp_content_url, None),
+        ("registry", "/v2/", [s for s in ours if s == "docker"], settings.registry_url, 404),
     ]
+    found: list[Duty] = [
+        BackendAsked(content.backends[name], path, services, url, absent=absent)
+        for name, path, services, url, absent in asked
+        if services and url is not None
+    ]
+    if "https" in ours:
+        # Foreman alone needs it, and only to change what there is: a sentence is enough.
+        found.append(BackendAsked(content.backends["api"], "/pulp/api/v3/status/", (), settings.pulp_api_url))
+    if settings.pub is not None:
+        found.append(PubLooked(settings.pub))
+    return found
 
 
 async def _features_opened(

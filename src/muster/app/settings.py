@@ -52,6 +52,7 @@ def loaded(path: Path) -> ClusterFile:
     return cluster
 
 
+# Settings whose names do not end in ``file``.
 _FILES = ("policy_executable", "module", "foreman_certificate", "foreman_key")
 _NEEDED = "members and balancers that need it do not start without it"
 
@@ -71,6 +72,10 @@ def warnings(path: Path, cluster: ClusterFile) -> list[Problem]:
         for where, file in named_files(cluster)
         if _is_absent(file)
     ]
+    if cluster.content is not None and (pub := cluster.content.pub) is not None and _is_absent(pub):
+        found.append(
+            document.problem(("content", "pub"), f"{pub} is not on this host; on members without it /pub is 404")
+        )
     with contextlib.suppress(Misconfigured):
         # A URL that cannot be read is the store's to refuse.
         place = Place.parsed(cluster.store.url)

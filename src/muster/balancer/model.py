@@ -5,20 +5,23 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import math
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from muster.balancer.profiles import CONNECTION, KNOWN, PROFILES, Balance, Destinations, Over, Proof, Row, Traffic
-from muster.cluster.file import ClusterFile, Member
-from muster.cluster.sections import ServiceCheck, ServiceOverride
+from muster.cluster.file import Authority, ClusterFile, Member
+from muster.cluster.sections import Content, ServiceCheck, ServiceOverride
 from muster.kernel.errors import Misconfigured
 from muster.kernel.settings import Document, Location, Problem
 
-_HTTP = re.compile(r"http(?P<tls>s?)://(?P<host>\[[^\]]*\]|[^/:\[\]]+)(?::(?P<port>[0-9]{1,5}))?(?:/|\Z)")
 _SMARTPROXY = "smartproxy"
 _PUPPETCA = "puppetca"
+_ANACONDA = "anaconda"
+# In place of {address}: no name there is.
+_MEMBER = "member."
+_STANDARD_PORTS = {"http": 80, "https": 443}
 
 READY = "/health/ready"
 """Where members of kind muster say whether they take clients."""
@@ -57,6 +60,8 @@ class Timeouts:
 
 SHORT = Timeouts()
 TUNNEL = Timeouts(tunnel_s=6 * 3600.0)
+# Longer than members wait for what is behind them, so that a client gets their 504 and no connection that is cut.
+_OUTLASTED_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,8 +218,9 @@ def problems(document: Document) -> list[Problem]:
         *_unknown_services(document, overrides, rows, offered),
         *_unknown_on_disks(document, content, {*(row.name for row in rows), *map(str, overrides)}),
         *_not_offered(document, content, offered, overrides),
-        *_to_itself(document, content, _listening(overrides, rows)),
         *_port_clashes(document, content, _listening(overrides, rows)),
+        *_answered_twice(document, content, _listening(overrides, rows)),
+        *_leads_back(document, content, _listening(overrides, rows)),
         *_several_signers(document, content, overrides, rows),
         *_answers_to_nothing(document, overrides),
     ]
@@ -321,9 +327,19 @@ def _service(
         destinations=row.destinations,
         servers=tuple(_server(cluster, row, m, asked, itself) for m in _destinations(cluster, row)),
         check=check,
-        timeouts=TUNNEL if row.traffic == "tls-tunnel" else SHORT,
+        timeouts=_timeouts(cluster, row),
         maxconn_per_member=override.maxconn_per_member,
     )
+
+
+def _timeouts(cluster: ClusterFile, row: Row) -> Timeouts:
+    if row.traffic == "tls-tunnel":
+        return TUNNEL
+    content = cluster.content
+    if content is None or row.name not in content.services:
+        return SHORT
+    longest_s = max(content.first_byte_timeout_s, content.stall_timeout_s)
+    return replace(SHORT, idle_s=max(SHORT.idle_s, longest_s + _OUTLASTED_S))
 
 
 def _server(cluster: ClusterFile, row: Row, member: Member, asked: Question, itself: bool) -> Server:
@@ -417,9 +433,7 @@ def _not_offered(
     document: Document, content: dict[str, Any], offered: set[str], overrides: dict[str, Any]
 ) -> Iterator[Problem]:
     """A port that members shall answer must be one."""
-    section = content.get("content")
-    services = section.get("services") if isinstance(section, dict) else None
-    for name in services if isinstance(services, list) else []:
+    for name in _of_content(content):
         override = overrides.get(str(name))
         if isinstance(override, dict) and override.get("enabled") is False:
             sentence = f"{name} is switched off under services"
@@ -434,28 +448,53 @@ def _not_offered(
         yield document.problem(("content", "services"), sentence)
 
 
-def _to_itself(document: Document, content: dict[str, Any], listening: list[_Listening]) -> Iterator[Problem]:
-    """What members answer from another program must not lead back to them: each call would go round and round."""
+def _of_content(content: dict[str, Any]) -> list[str]:
+    """Return whose ports of content members answer, as the file says it or leaves it."""
+    section = content.get("content")
+    if not isinstance(section, dict):
+        return []
+    services = section.get("services", list(Content.model_fields["services"].default))
+    return [str(name) for name in services] if isinstance(services, list) else []
+
+
+def _answered_twice(document: Document, content: dict[str, Any], listening: list[_Listening]) -> Iterator[Problem]:
+    """A member cannot listen twice on one port: what it answers itself needs a port for each."""
+    if not any(m.get("kind", "muster") == "muster" for m in _mappings(content.get("members"))):
+        return
+    ours = [_SMARTPROXY, _ANACONDA, *_of_content(content)]
+    ports: list[tuple[int, str, Location]] = [
+        (one.member_port, one.name, ("services", one.name, "member_port")) for one in listening if one.name in ours
+    ]
+    authority = content.get("authority")
+    if isinstance(authority, dict) and content.get("signer", "any") == "any":
+        ports.append((authority.get("port", Authority.model_fields["port"].default), _PUPPETCA, ("authority", "port")))
+    taken: dict[int, str] = {}
+    # As above: what the file says comes last.
+    for port, name, where in sorted(ports, key=lambda p: p[2] in document.lines):
+        other = taken.setdefault(port, name)
+        if other != name:
+            yield document.problem(where, f"members would listen twice on port {port}, for {other} and for {name}")
+
+
+def _leads_back(document: Document, content: dict[str, Any], listening: list[_Listening]) -> Iterator[Problem]:
+    """What is behind members cannot be their own ports: each call would come back, until connections run out."""
     section = content.get("content")
     if not isinstance(section, dict):
         return
-    services = section.get("services", ["https", "http"])
-    answered = [s for s in listening if isinstance(services, list) and s.name in services]
-    members = _mappings(content.get("members"))
-    ours = {"{address}", *(str(m.get(key)).lower() for m in members for key in ("address", "name"))}
+    members = {str(m.get(key)).lower() for m in _mappings(content.get("members")) for key in ("name", "address")}
+    aliases = content.get("aliases")
+    names = {str(n).lower() for n in (content.get("address"), *(aliases if isinstance(aliases, list) else []))}
+    ours = [one for one in listening if one.name in _of_content(content)]
     for key in ("pulp_content_url", "pulp_api_url", "registry_url"):
-        parts = _HTTP.match(str(section.get(key)))
-        if parts is None:
+        try:
+            url = urlsplit(str(section.get(key, "")).replace("{address}", _MEMBER))
+            host, port = url.hostname, url.port or _STANDARD_PORTS.get(url.scheme)
+        except ValueError:
             continue
-        port = int(parts["port"]) if parts["port"] else 443 if parts["tls"] else 80
-        host = parts["host"].strip("[]").lower()
-        for one in answered:
-            around = host == str(content.get("address")).lower() and port == one.listen_port
-            if around or (host in ours and port == one.member_port):
-                sentence = (
-                    f"leads to port {port}, on which members answer {one.name} themselves; name the program behind them"
-                )
-                yield document.problem(("content", key), sentence)
+        at_members = next((o for o in ours if o.member_port == port), None) if host in members | {_MEMBER} else None
+        at_balancers = next((o for o in ours if o.listen_port == port), None) if host in names else None
+        if (one := at_members or at_balancers) is not None:
+            yield document.problem(("content", key), f"leads back to {one.name}, which members answer themselves")
 
 
 def _unknown_on_disks(document: Document, content: dict[str, Any], known: set[str]) -> Iterator[Problem]:

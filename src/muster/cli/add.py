@@ -19,6 +19,9 @@ from muster.cli.options import (
     pki_option,
 )
 
+# What a host has of its own: copied from another one it would speak as that.
+_EACH_ITS_OWN = ("foreman_certificate", "foreman_key")
+
 
 @click.command()
 @cluster_option
@@ -126,13 +129,20 @@ def _needs(path: Path, pki: Path, text: str, name: str, kind: str) -> list[str]:
             f"on {name}: start the Ruby Smart Proxy",
         ]
     # What a member reads besides: its own features' files and the CA's, not those that only balancers check with.
-    files = [str(f) for where, f in named_files(cluster) if where[0] in ("store", "foreman", "features", "authority")]
+    ours = ("store", "foreman", "features", "authority", "content")
+    files = [str(f) for where, f in named_files(cluster) if where[0] in ours and where[-1] not in _EACH_ITS_OWN]
     if cluster.authority is not None and signs_itself(cluster) and cluster.authority.key.kind == "file":
         files += [] if cluster.authority.key.file else [str(pki / "puppet-ca" / "ca_key.pem")]
+    own = [str(f) for where, f in named_files(cluster) if where[0] == "content" and where[-1] in _EACH_ITS_OWN]
+    also = [f"on {name}: the host's own {' and '.join(own)}, which Foreman is shown"] if own else []
+    if cluster.content is not None:
+        # 80 and 443, and what Pulp and the installer let only their own groups read.
+        also.append(f"on {name}: install packaging/systemd/muster-member.service.d/content.conf; stop Apache")
     wanted = [str(path), str(pki / "ca.pem"), f"{at.directory}/", *dict.fromkeys(files)]
     return [
         f"on {name}: install Muster; copy there, in the same places: {', '.join(wanted)} (never {pki / 'ca.key'})",
         f"on {name}: chown -R muster: {path.parent}, and keys 0600",
+        *also,
         f"on {name}: systemctl enable --now muster-member (or muster serve --member {name})",
     ]
 

@@ -30,7 +30,7 @@ from muster.kernel.names import shown
 if TYPE_CHECKING:
     from muster.cluster.file import ClusterFile, Member
     from muster.cluster.observations import Observed
-    from muster.cluster.roster import Wish
+    from muster.cluster.roster import Seen, Wish
     from muster.cluster.view import View
     from muster.store.engine import Store
 
@@ -39,6 +39,7 @@ Result = dict[str, Any]
 
 # A steward looks at its lease every few beats; after so long without any there is none.
 _NOBODY_DECIDES_S = 8.0
+_LONGEST_REASON = 300
 _LONGEST_NAME = 64
 _DONE: dict[Target, str] = {"ready": "ready", "drain": "drained", "maintenance": "maintenance", "removed": "removed"}
 
@@ -255,6 +256,8 @@ class Change:
             if state == _DONE[self.wanted] and not shut and not lost:
                 # Who is forced may have been given up with connections that nobody counts.
                 left = "; no balancer has a connection to it" if self.wanted == "drain" and not self.force else ""
+                if self.wanted == "ready":
+                    left = _lacking((await Roster(store).seen()).get(name))
                 return self._result(name, True, f"{name} is {_standing(self.wanted)}{left}.")
             waited_s = time.monotonic() - started
             why = said.held.get(name)
@@ -290,6 +293,17 @@ def _shut(cluster: ClusterFile, told: Mapping[str, Observed], name: str) -> str:
         if (o := told.get(b.name)) is not None and not o.silent and name.lower() in (o.observation.held or ())
     ]
     return f"{', '.join(late)} has not let it in yet" if late else ""
+
+
+def _lacking(seen: Seen | None) -> str:
+    """Return for which services a member that takes clients is not ready, and why, as it says itself."""
+    by_why: dict[str, list[str]] = {}
+    for service, said in sorted(seen.report.readiness.items()) if seen is not None else ():
+        if said.get("state") == "unready":
+            by_why.setdefault(said.get("reason", ""), []).append(service)
+    return "".join(
+        f", but not for {', '.join(services)}: {shown(why, _LONGEST_REASON)}" for why, services in by_why.items()
+    )
 
 
 def _standing(target: Target) -> str:

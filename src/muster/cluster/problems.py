@@ -54,6 +54,10 @@ def problems(document: Document) -> list[Problem]:
     found += _of_smartproxy(document, content, [m for _, m in members])
     found += _virtual_address_problems(document, content)
     found += _of_expected_differences(document, content, names)
+    section = content.get("content")
+    if isinstance(section, dict) and section.get("foreman_key") and not section.get("foreman_certificate"):
+        where: Location = ("content", "foreman_key")
+        found.append(document.problem(where, "is the key of no certificate: foreman_certificate is absent"))
     return [*found, *_of_store(document, content, [m for _, m in members])]
 
 
@@ -91,19 +95,17 @@ def warnings(document: Document, cluster: ClusterFile) -> list[Problem]:
 
 
 def _of_content(document: Document, cluster: ClusterFile) -> Iterator[Problem]:
-    """Ports with nothing behind them, and settings that change nothing."""
     content = cluster.content
     if content is None:
         return
-    where: Location = ("content", "services")
-    if "rhsm" in content.services and cluster.foreman.url is None:
-        yield document.problem(where, "rhsm leads to foreman.url, which is absent: every call there is 404")
-    if "docker" in content.services and content.registry_url is None:
-        yield document.problem(where, "docker leads to registry_url, which is absent: /v2/ is 404")
-    if content.foreman_key is not None and content.foreman_certificate is None:
-        yield document.problem(
-            ("content", "foreman_key"), "counts together with foreman_certificate only, which is absent"
-        )
+    if all(m.kind != "muster" for m in cluster.members):
+        yield document.problem(("content",), "leads to nothing: no member is of kind muster, and others have an Apache")
+    if content.registry_url is None and "docker" in content.services:
+        sentence = "docker leads nowhere: without registry_url, /v1/, /v2/ and /index/ are 404"
+        yield document.problem(("content", "services"), sentence)
+    if cluster.foreman.url is None and not {"https", "rhsm"}.isdisjoint(content.services):
+        sentence = "/rhsm and what else Foreman answers is 404, because foreman.url is absent"
+        yield document.problem(("content",), sentence)
     if content.pub is not None and (not content.pub.is_absolute() or len(content.pub.parts) < 2):
         yield document.problem(("content", "pub"), f"{content.pub} is no path of a directory for everybody, from / on")
 

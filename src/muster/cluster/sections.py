@@ -103,7 +103,7 @@ class Content(Settings):
     """How long connecting to one of these may take."""
     first_byte_timeout_s: Seconds = 60.0
     """How long one may be silent before its answer begins, counted from the last it was sent; Pulp fetches what it has on
-    demand meanwhile."""
+    demand meanwhile. Balancers let clients wait 10 s longer, also for the next one."""
     stall_timeout_s: Seconds = 60.0
     """How long one may be silent within its answer."""
     fill_after_s: Annotated[float, Field(ge=0.05, le=60)] = 0.5

@@ -155,6 +155,9 @@ class Backend:
             if isinstance(e.__cause__, MusterError):
                 # The body's, which the client did not go on with.
                 raise e.__cause__ from None
+            if isinstance(e, aiohttp.ClientResponseError):
+                # The library's words repeat what came, and where it was asked: nothing for a client.
+                raise BadGateway(f"{self.name} gave no answer: what came is no HTTP") from e
             raise BadGateway(f"{self.name} gave no answer: {_said(e)}") from e
         if why := _unfit(response):
             response.close()

@@ -20,6 +20,12 @@ _FIRST = (
     "PKI-UNUSABLE", "STORE-SETTINGS", "STORE-DOWN", "DISK-FULL", "CLUSTER-DOWN", "MEMBER-DOWN", "BALANCER-DOWN",
     "ENTRANCE-DOWN",
 )  # fmt: skip
+# What says of a service on a member why the other finding about it is there, the first cause in front.
+_OF_A_PLACE = {
+    "MEMBER-UNREADY": ("CONTENT-BACKEND",),
+    "BALANCER-OUT": ("CONTENT-BACKEND", "MEMBER-UNREADY"),
+    "SERVICE-DOWN": ("CONTENT-BACKEND",),
+}
 # How the store's own errors begin, wherever they are repeated.
 _STORE = "The store ("
 _NO_STORE_YET = "There is no store"
@@ -172,6 +178,8 @@ def _root(
             or next((f for f in by_code.get("ENTRANCE-DOWN", ()) if f.place == entrance.host), None)
             or next((f for f in by_code.get("SERVICE-NOWHERE", ()) if f.place == service), None)
         )
+    if (of := _OF_A_PLACE.get(finding.code)) is not None:
+        return next((f for code in of for f in by_code.get(code, ()) if f.place.lower() == finding.place.lower()), None)
     if finding.code == "SERVICE-NOWHERE":
         return _why_nowhere(finding.place, by_code, members)
     return None

@@ -18,6 +18,7 @@ from muster.cluster import checks as cluster_room
 from muster.cluster.checks import Resolve
 from muster.cluster.file import ClusterFile, Member
 from muster.cluster.life import Life, in_maintenance
+from muster.content import checks as content
 from muster.doctor import clocks, signer
 from muster.foreman import questions
 from muster.kernel.clock import Clock
@@ -105,6 +106,7 @@ class Patient:
                 self._cluster, self._balancing, self._usable, self.store, lives=self.lives, whole=self.cluster
             ),
             *self._of_balancer(),
+            *content.checks(self._cluster, self._balancing, self._context),
             *self._of_features(),
             Check("features", self._features),
             Check("clocks", self._clocks),

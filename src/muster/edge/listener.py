@@ -28,6 +28,8 @@ from muster.pki.trust import Trust
 _log = log.logger("edge")
 _ACCEPTS_PER_WAKE = 64
 _RECEIVE_BYTES = 32 << 10
+# Linux' default for net.ipv4.ip_unprivileged_port_start.
+_PRIVILEGED_BELOW = 1024
 _NOT_SENT: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 _NOT_SENT_BYTES = 256 << 10
 _PAUSE_WITHOUT_DESCRIPTORS_S = 0.2
@@ -57,9 +59,18 @@ def bound(address: str, port: int) -> socket.socket:
         sock.listen(2048)
     except OSError as e:
         sock.close()
-        raise Misconfigured(f"Listening on {address} port {port} failed: {e.strerror or e}") from e
+        raise Misconfigured(f"Listening on {address} port {port} failed: {e.strerror or e}{remedy(e, port)}") from e
     sock.setblocking(False)
     return sock
+
+
+def remedy(error: OSError, port: int) -> str:
+    """Return what to do about a port that cannot be had; empty where the system's words say it."""
+    if error.errno == errno.EADDRINUSE:
+        return "; ss -ltnp names the program that has it"
+    if error.errno == errno.EACCES and port < _PRIVILEGED_BELOW:
+        return "; ports below 1024 are for units with CAP_NET_BIND_SERVICE (packaging/README.md)"
+    return ""
 
 
 @dataclass

@@ -21,11 +21,12 @@ _BY_STATUS: Mapping[int, type[MusterError]] = {
 
 @dataclass(frozen=True)
 class Answer:
-    """What the other proxy said: status and body as text, and what it named that version of the body."""
+    """What the other proxy said: status and body as text, what it named that version of the body, and what it says it is."""
 
     status: int
     text: str
     etag: str | None = None
+    server: str | None = None
 
     def json(self) -> Any:
         """Return the body as JSON.

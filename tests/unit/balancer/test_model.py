@@ -61,6 +61,7 @@ def service(rest: str, name: str) -> Service:
         ),
         ("content: {services: [https]}\nservices: {https: {enabled: false}}\n", "https is switched off under services"),
         ("content: {services: [docker]}\nservices: {docker: {member_port: 5000}}\n", "docker is no service of profile"),
+        ("content: {}\nservices: {http: {enabled: false}}\n", "http is switched off under services"),
     ],
 )
 def test_a_port_that_members_shall_answer_must_be_one(rest: str, why: str) -> None:
@@ -116,6 +117,63 @@ def test_what_members_answer_comes_from_elsewhere(rest: str) -> None:
 @pytest.mark.parametrize("content", ["[]", "x", "{pulp_api_url: 7}", "{services: x, pulp_api_url: 'http://['}"])
 def test_a_half_valid_section_is_looked_at_without_stumbling(content: str) -> None:
     said(f"content: {content}\n")
+
+
+@pytest.mark.parametrize(
+    ("rest", "where", "why"),
+    [
+        (
+            "services: {https: {member_port: 9090}}\n",
+            "services.https.member_port",
+            "9090, for smartproxy and for https",
+        ),
+        ("services: {http: {member_port: 443}}\n", "services.http.member_port", "443, for https and for http"),
+        ("services: {http: {member_port: 8000}}\n", "services.http.member_port", "8000, for anaconda and for http"),
+        ("authority: {port: 443}\n", "authority.port", "443, for https and for puppetca"),
+        (
+            "services: {https: {member_port: 8141}}\nauthority: {}\n",
+            "services.https.member_port",
+            "8141, for puppetca and",
+        ),
+    ],
+)
+def test_a_member_cannot_listen_twice_on_one_port(rest: str, where: str, why: str) -> None:
+    found = problems(document(f"content: {{}}\n{rest}" + ("" if "authority" in rest else "signer: proxy02.test\n")))
+    assert [p.where for p in found] == [where], found
+    assert f"members would listen twice on port {why}" in found[0].sentence
+
+
+def test_ports_of_other_programs_beside_a_member_are_theirs() -> None:
+    assert said("services: {https: {member_port: 9090}}\n") == []
+    ruby = HEAD.replace("10.0.0.1}", "10.0.0.1, kind: foreman}")
+    assert (
+        problems(parse(f"{ruby}content: {{}}\nservices: {{http: {{member_port: 443}}}}\nsigner: proxy02.test\n")) == []
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "url", "service"),
+    [
+        ("pulp_content_url", "https://{address}", "https"),
+        ("pulp_content_url", "http://10.0.0.1:80", "http"),
+        ("pulp_api_url", "https://proxy01.test:443", "https"),
+        ("registry_url", "https://cluster.test", "https"),
+        ("registry_url", "https://hosts.test", "https"),
+    ],
+)
+def test_what_is_behind_members_is_not_what_they_answer_themselves(key: str, url: str, service: str) -> None:
+    found = said(f"aliases: [hosts.test]\ncontent: {{{key}: '{url}'}}\n")
+    assert [(p.where, p.sentence) for p in found] == [
+        (f"content.{key}", f"leads back to {service}, which members answer themselves")
+    ]
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://{address}:24816", "unix:/run/x.sock", "https://pulp.test", "http://cluster.test:24816", "http://[::1]:80"],
+)
+def test_what_is_behind_members_may_be_on_their_hosts(url: str) -> None:
+    assert said(f"content: {{pulp_content_url: '{url}'}}\n") == []
 
 
 def test_the_seed_profile_is_the_seeds_table() -> None:

@@ -220,6 +220,21 @@ def test_only_tls_waits_for_a_client_hello() -> None:
     assert gate not in section(it, "frontend http_in from tcp_base")
 
 
+@pytest.mark.parametrize(
+    ("settings", "idle"),
+    [("first_byte_timeout_s: 300", "310s"), ("stall_timeout_s: 90", "100s"), ("services: [https, http]", "70s")],
+)
+def test_where_members_answer_content_silence_may_last_as_long_as_they_wait(settings: str, idle: str) -> None:
+    it = text(f"content: {{{settings}}}\n")
+    for name in ("https", "http"):
+        assert f"timeout client {idle}" in section(it, f"frontend {name}_in from tcp_base")
+        for backend in (name, f"{name}_panic"):
+            assert f"timeout server {idle}" in section(it, f"backend {backend} from tcp_base")
+    assert f"timeout client {idle}" not in section(it, "frontend smartproxy_in from tcp_base")
+    short = text("content: {first_byte_timeout_s: 20, stall_timeout_s: 20}\n")
+    assert "timeout client" not in section(short, "frontend https_in from tcp_base")
+
+
 def test_tunnels_live_long_and_notice_dead_peers() -> None:
     it = text("profile: seed\n")
     assert "timeout tunnel 21600s" in section(it, "defaults tcp_long")

@@ -54,6 +54,17 @@ def test_an_added_member_s_needs_are_listed_whole(file: Path) -> None:
         pki / "puppet-ca" / "ca_key.pem", "chown -R muster:", "systemctl enable --now muster-member", f"never {pki}/ca.key",
     ):  # fmt: skip
         assert str(needed) in said
+    content = (
+        f"content: {{services: [https], ca_file: {file.parent}/site.pem, foreman_certificate: {file.parent}/its.pem}}\n"
+    )
+    text = file.read_text().replace("https: {enabled: false}", "https: {listen_port: 8443}")
+    file.write_text(text + content)
+    said = run(file, "add", "proxy03.test", "--address", "127.0.0.13", "--dry-run").output
+    copied = next(line for line in said.splitlines() if "copy there" in line)
+    assert f"{file.parent}/site.pem" in copied
+    assert f"{file.parent}/its.pem" not in copied
+    assert f"the host's own {file.parent}/its.pem" in said
+    assert "muster-member.service.d/content.conf" in said
     ruby = run(file, "add", "rb1.test", "--address", "127.0.0.14", "--kind", "foreman", "--dry-run").output
     assert "a certificate with the names rb1.test and proxy.test" in ruby
     assert "muster certs import rb1.test" in ruby

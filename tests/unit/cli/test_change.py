@@ -136,3 +136,20 @@ def test_a_dead_member_is_not_called_ready(file: Path) -> None:
     asyncio.run(prepare(True, proxy01="up", proxy02="up"))
     assert said("proxy01") == (0, "proxy01.test is ready.\n")
     assert said("proxy02") == (0, "proxy02.test is ready.\n")
+
+
+def test_who_takes_clients_but_not_for_every_service_is_told_with_the_reason(file: Path) -> None:
+    async def prepare() -> None:
+        async with opened(Secret(f"sqlite:///{file.parent / 'store.db'}")) as store:
+            why = {"state": "unready", "reason": "Pulp's content application answers 500"}
+            readiness = {"smartproxy": {"state": "ready", "reason": ""}, "https": why, "http": why}
+            await Roster(store).beat(
+                Report("proxy01.test", 1, "1", "1", "h", 1, "ready", "", {}, readiness, {}), first=True
+            )
+            async with store.write() as uow:
+                await changed(uow, "proxy01.test", "ready", reason="", expected=0)
+
+    asyncio.run(prepare())
+    result = run(file, "ready", "proxy01", "--wait", "0")
+    said = "proxy01.test is ready, but not for http, https: Pulp's content application answers 500.\n"
+    assert (result.return_value, result.output) == (0, said)

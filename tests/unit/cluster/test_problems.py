@@ -185,15 +185,13 @@ def test_half_valid_shared_addresses_are_spoken_of_without_a_crash(text: str) ->
 @pytest.mark.parametrize(
     ("section", "doubted"),
     [
-        ("content: {services: [rhsm]}\n", ["content.services"]),
+        ("content: {services: [rhsm]}\n", ["content"]),
         ("content: {services: [docker, rhsm]}\nforeman: {url: https://foreman.test}\n", ["content.services"]),
         ("content: {services: [docker], registry_url: https://registry.test}\n", []),
-        ("content: {foreman_key: /etc/key.pem}\n", ["content.foreman_key"]),
-        ("content: {foreman_key: /etc/key.pem, foreman_certificate: /etc/cert.pem}\n", []),
-        ("content: {pub: /}\n", ["content.pub"]),
-        ("content: {pub: pub}\n", ["content.pub"]),
-        ("content: {pub: ''}\n", ["content.pub"]),
-        ("content: {pub: /var/www/html/pub}\n", []),
+        ("content: {services: [http], pub: /}\n", ["content.pub"]),
+        ("content: {services: [http], pub: pub}\n", ["content.pub"]),
+        ("content: {services: [http], pub: ''}\n", ["content.pub"]),
+        ("content: {services: [http], pub: /var/www/html/pub}\n", []),
         ("content:\n", []),
     ],
 )

@@ -198,7 +198,7 @@ async def test_what_is_cut_or_no_http_is_no_answer() -> None:
         writer.write(b"SSH-2.0-x\r\n\r\n")
 
     async with asking(other) as it:
-        with pytest.raises(BadGateway, match="the backend gave no answer"):
+        with pytest.raises(BadGateway, match=r"the backend gave no answer: what came is no HTTP\Z"):
             await it.ask("GET", "/x", [])
 
 

@@ -138,3 +138,17 @@ def test_twelve_dead_members_are_a_screenful(width: int) -> None:
     assert "…" not in out.getvalue()
     assert "the same of: proxy02.example.net" in out.getvalue()
     assert "72 errors of 1 cause." in out.getvalue()
+
+
+def test_what_is_behind_a_member_explains_what_the_member_and_the_balancer_say() -> None:
+    def about(code: str, member: str) -> Finding:
+        return Finding(code, f"https on {member}", f"{code} of {member}", f"cause of {code}", "r")
+
+    members = [m.lower() for m in MEMBERS[:2]]
+    nowhere = Finding("SERVICE-NOWHERE", "https", "nobody for https", "c", "r")
+    codes = ("MEMBER-UNREADY", "BALANCER-OUT", "CONTENT-BACKEND")
+    found = told(cells(), *(about(c, m) for c in codes for m in members), nowhere)
+    assert found == [("CONTENT-BACKEND", "https on proxy01.test", 1, 5)]
+    out = told(cells(), *(about(c, m) for c in codes[:2] for m in members))
+    assert out == [("MEMBER-UNREADY", "https on proxy01.test", 1, 2)]
+    assert told(cells(), about("BALANCER-OUT", members[0])) == [("BALANCER-OUT", "https on proxy01.test", 0, 0)]

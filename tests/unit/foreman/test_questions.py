@@ -133,6 +133,23 @@ async def test_one_that_announces_the_end_and_stays_has_answered(tmp_path: Path)
             one.close()
 
 
+async def test_one_that_is_gone_as_soon_as_it_has_answered_has_answered(tmp_path: Path) -> None:
+    pki = Pki.made(tmp_path)
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK + b"Connection: close\r\n\r\n{}")
+        writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0, ssl=pki.server_context())
+    url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    try:
+        async with opened(url, context=pki.client_context(), server_name=CLUSTER_NAME, timeout_s=5) as questions:
+            assert {(await questions.ask("/x")).text for _ in range(20)} == {"{}"}
+    finally:
+        server.close()
+
+
 async def test_an_answer_without_a_length_ends_with_the_connection() -> None:
     async with answering(b"HTTP/1.0 404 Not Found\r\n\r\nnowhere", keeps=False) as (questions, _):
         answer = await questions.ask("/x")

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from muster.balancer.haproxy.journal import FORMAT, socket_path
 from muster.balancer.haproxy.version import HAProxyVersion
@@ -234,6 +235,7 @@ class _Page:
         yield f"  maxconn {_share(self.which.maxconn, len(self.balancing.services)):d}"
         yield f"  tcp-request connection reject if {{ {_SOURCE},table_conn_cur({GUARD}) ge {limit:d} }}"
         yield f"  tcp-request connection track-sc0 {_SOURCE} table {GUARD}"
+        yield from _idle(service, "client")
         if service.traffic != "plain":
             yield f"  tcp-request inspect-delay {_ms(timeouts.hello_s)}"
             yield "  tcp-request content accept if { req.ssl_hello_type 1 }"
@@ -246,6 +248,7 @@ class _Page:
         asked = _asked(service.servers)
         inline = asked.inline[0] if asked.inline else None
         yield f"backend {name} from {_defaults(service)}"
+        yield from _idle(service, "server")
         yield from _balance(service)
         yield from self._request(inline)
         # Only a member of ours drains with 404; from another program it means that what is asked for is not there. Where
@@ -317,6 +320,7 @@ class _Page:
     def _panic(self, service: Service) -> Iterator[str]:
         """The unchecked twin: when every check fails, the checks are the likelier liars."""
         yield f"backend {word(service.name)}_panic from {_defaults(service)}"
+        yield from _idle(service, "server")
         yield from _balance(service)
         for server in service.servers:
             yield self._server(service, server, "")
@@ -397,6 +401,12 @@ def _share(maxconn: int, services: int) -> int:
 
 def _defaults(service: Service) -> str:
     return "tcp_long" if service.traffic == "tls-tunnel" else "tcp_base"
+
+
+def _idle(service: Service, side: Literal["client", "server"]) -> Iterator[str]:
+    """The silence that a service allows where it is not that of its defaults."""
+    if service.timeouts.idle_s != SHORT.idle_s:
+        yield f"  timeout {side} {_ms(service.timeouts.idle_s)}"
 
 
 def _dead_peer(service: Service) -> str:

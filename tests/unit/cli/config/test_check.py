@@ -96,6 +96,44 @@ def test_files_that_are_named_and_absent_are_warned_of(tmp_path: Path) -> None:
     assert "valid; 1 member, profile current; 2 warnings" in plain
 
 
+CONTENT = (
+    "services: {puppet: {enabled: false}, puppetca: {enabled: false}, docker: {listen_port: 5000, member_port: 5000}}\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "where"),
+    [
+        ("services: [http]", []),
+        ("services: [https]", ["content"]),
+        ("services: [docker]", ["content.services"]),
+        ("services: [docker], registry_url: 'https://registry.test'", []),
+        ("services: [http], pub: /nowhere/pub", ["content.pub"]),
+        (
+            "services: [http], foreman_certificate: /nowhere/c.pem, foreman_key: /nowhere/k.pem",
+            ["content.foreman_certificate", "content.foreman_key"],
+        ),
+    ],
+)
+def test_content_that_leads_nowhere_or_lacks_its_files_is_warned_of(
+    content: str, where: list[str], tmp_path: Path
+) -> None:
+    text = f"{CLUSTER}{CONTENT}content: {{{content}}}\n"
+    assert [w for _, w in warned(tmp_path, text)] == where
+    if where == ["content"]:
+        assert warned(tmp_path, f"{text}foreman: {{url: 'https://foreman.test'}}\n") == []
+
+
+def test_content_without_a_member_that_answers_it_is_warned_of(tmp_path: Path) -> None:
+    text = CLUSTER.replace("}]", ", kind: foreman}]") + f"{CONTENT}content: {{services: [http]}}\n"
+    assert [w for _, w in warned(tmp_path, text)] == ["content"]
+
+
+def test_a_key_without_its_certificate_is_refused(tmp_path: Path) -> None:
+    text = f"{CLUSTER}{CONTENT}content: {{services: [http], foreman_key: /x.pem}}\n"
+    assert checked(tmp_path, text) == (INVALID_SETTINGS, [(7, "content.foreman_key")])
+
+
 def test_an_authority_whose_service_is_disabled_is_warned_of(tmp_path: Path) -> None:
     code, found, _ = said(tmp_path, CLUSTER + f"{OFF}}}\nauthority: {{}}\n")
     assert (code, [w for _, w, _ in found]) == (0, ["authority"])
