@@ -10,6 +10,7 @@ import hashlib
 import random
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -80,10 +81,10 @@ class Counted:
 @contextlib.contextmanager
 def balancing(first: Member) -> Iterator[None]:
     """Hold the cluster's balancer running."""
-    run = first.directory / "run"
-    with (first.directory / "balance.log").open("wb") as log:
+    # A short path: HAProxy's sockets lie there.
+    with tempfile.TemporaryDirectory(prefix="lb-") as run, (first.directory / "balance.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "muster", "balance", "--cluster", str(first.cluster_file), "--run", str(run)],
+            [sys.executable, "-m", "muster", "balance", "--cluster", str(first.cluster_file), "--run", run],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log,
         )  # fmt: skip
         try:
