@@ -14,7 +14,7 @@ from pathlib import Path
 from bench import downloads, fronts, load, nginx, processes
 from bench.closed_loop import kept_connections, missing_tools
 from bench.figures import Figure, Findings
-from bench.fronts import PROXY, PULP, SCHEMES, STATIC, STATIC_2, File, Front, Fronts, Scheme
+from bench.fronts import PROXY, PULP, SCHEMES, STATIC, STATIC_2, WORKERS_2, File, Front, Fronts, Scheme
 from bench.processes import cpu_seconds, tree_rss_mb
 from muster.kernel.errors import MusterError, Unavailable
 
@@ -119,6 +119,11 @@ async def measured(directory: Path, *, quick: bool) -> Findings:
         findings.figures += [
             Figure("memory of the member at rest", "MB", [rest], goal=_MEMORY_GOAL),
             Figure("the same after the large files", "MB", [after], goal=_MEMORY_GOAL),
+            *(
+                Figure("a member with two workers, after the small files", "MB", [tree_rss_mb(front.server.pid)])
+                for front in these.quick
+                if front.name == WORKERS_2
+            ),
         ]
         async with _part(findings, "slow readers"):
             await _slow(findings, these, large, size)

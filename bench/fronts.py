@@ -28,6 +28,7 @@ Scheme = Literal["http", "https"]
 SCHEMES: dict[Scheme, str] = {"http": "plain", "https": "TLS"}
 
 MUSTER = "Muster"
+WORKERS_2 = "Muster, 2 workers"
 PULP = "pulp-content"
 STATIC = "nginx, static, 1 worker"
 STATIC_2 = "nginx, static, 2 workers"
@@ -94,7 +95,7 @@ class Fronts:
         member: in front of Pulp.
         peers: of it, Pulp included.
         quick: a member in front of an nginx that serves files itself, so that its own share is no longer hidden behind
-            Pulp's; then its peers, that nginx included. Empty without nginx.
+            Pulp's; then its peers, that nginx and a member with two workers included. Empty without nginx.
     """
 
     member: Front
@@ -144,21 +145,27 @@ async def started(stack: contextlib.AsyncExitStack, directory: Path, pulp: Pulp,
         proxy = await _nginx(stack, directory / "nginx-3", plan, origin, None, workers=1)
         other, second = await _member(stack, directory / "other", origin)
         in_front = replace(static, name=PROXY, server=proxy, backend=one.pid)
-        quick = [replace(in_front, name=MUSTER, server=second, caller=processes.credentials(other)), in_front, static]
+        more, third = await _member(stack, directory / "workers", origin, workers=2)
+        quick = [
+            replace(in_front, name=MUSTER, server=second, caller=processes.credentials(other)), in_front, static,
+            replace(in_front, name=WORKERS_2, server=third, caller=processes.credentials(more)),
+        ]  # fmt: skip
     for front in (ours, *peers, *quick):
         for scheme in front.schemes:
             await _answers(front.target(scheme, file))
     return Fronts(ours, peers, quick)
 
 
-async def _member(stack: contextlib.AsyncExitStack, directory: Path, beside: str) -> tuple[Plan, Running]:
+async def _member(
+    stack: contextlib.AsyncExitStack, directory: Path, beside: str, *, workers: int = 1
+) -> tuple[Plan, Running]:
     """Run a cluster's only member in front of the content application at this host and port."""
     plan = processes.prepared(directory)
     ports: dict[Scheme, int] = {}
     while len(set(ports.values())) < len(SCHEMES):
         ports = {scheme: free_port(plan.member_address(0)) for scheme in SCHEMES}
     document = yaml.safe_load(plan.cluster_file.read_text())
-    document["content"] = {"services": list(SCHEMES), "pulp_content_url": f"http://{beside}"}
+    document["content"] = {"services": list(SCHEMES), "pulp_content_url": f"http://{beside}", "workers": workers}
     document["services"] |= {scheme: {"member_port": port} for scheme, port in ports.items()}
     document["edge"]["connections_per_address"] = CONNECTIONS_PER_ADDRESS
     write_atomically(plan.cluster_file, yaml.safe_dump(document, sort_keys=False), mode=0o600)
