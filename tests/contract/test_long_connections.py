@@ -307,7 +307,9 @@ async def test_a_reload_ends_no_subscription(site: Site) -> None:
         for one in clients.values():
             await one.until_heard("after the reload")
             assert one.count("connected") == 1
-        # Connections of old workers are counted: a drain waits for them.
+        # Connections of old workers are counted by everybody: a drain waits for them.
+        servers = (await site.local.cli("status", "--json")).json["balancer"]["servers"]
+        assert sum(s["sessions"] for s in servers if (s["backend"], s["server"]) in {(k, first) for k in KINDS}) == 2
         said = await site.local.cli("drain", first, "--wait", _PATIENCE_S)
         await site.local.cli("ready", first)
         assert "2 connections left" in said.err, said
