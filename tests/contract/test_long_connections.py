@@ -214,6 +214,21 @@ async def test_a_member_leaves_when_its_last_client_has_gone(site: Site, command
             await site.local.cli("ready", first)
 
 
+async def test_a_roll_stops_before_its_command_at_a_member_whose_clients_stay(site: Site, tmp_path: Path) -> None:
+    first = site.local.names[0]
+    ran = tmp_path / "ran"
+    async with site.clients(at=first) as clients:
+        try:
+            said = await site.local.cli("roll", "--member", first, "--wait", _PATIENCE_S, "--", "touch", str(ran))
+            assert said.code != 0, said
+            assert "2 connections left" in f"{said}", said
+            assert not ran.exists()
+            assert [one.count("lost") for one in clients.values()] == [0, 0]
+        finally:
+            await site.local.cli("roll", "--forget")
+            await site.local.cli("ready", first)
+
+
 async def test_clients_of_a_killed_broker_are_with_another_member_at_once(site: Site) -> None:
     first, second = site.local.names
     async with site.clients(at=first) as clients:
