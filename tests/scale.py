@@ -30,3 +30,7 @@ STORE_AWAY_S = _of(8.0, 60.0)
 FLIPS_S = _of(45.0, 300.0)
 # tests/unit/authority/x509/test_csr.py: requests that are changed somewhere.
 CHANGED_REQUESTS = _of(1_500, 20_000)
+# tests/contract/test_long_connections.py: silence after which connections of other services are cut; 60 s is the product's.
+SILENCE_S = _of(2.0, 60.0)
+# The same: how long a connection outlives a reload; 15 minutes is the product's.
+OLD_WORKER_S = _of(3.0, 900.0)

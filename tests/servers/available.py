@@ -23,6 +23,7 @@ def missing(name: str) -> str | None:
         "gpg": _gpg,
         "haproxy": _haproxy,
         "keepalived": _keepalived,
+        "mosquitto": _mosquitto,
         "namespaces": _namespaces,
         "nginx": _nginx,
         "postgresql": _postgresql,
@@ -30,6 +31,7 @@ def missing(name: str) -> str | None:
         "pulp": _pulp,
         "puppet": _puppet,
         "puppetserver": _puppetserver,
+        "rabbitmq": _rabbitmq,
         "registry": _registry,
         "skopeo": _skopeo,
         "softhsm": _softhsm,
@@ -140,6 +142,20 @@ def _skopeo() -> str | None:
 def _registry() -> str | None:
     found = shutil.which("docker-registry")
     return None if found else "no docker-registry on this machine (Debian package docker-registry)"
+
+
+def _mosquitto() -> str | None:
+    found = sbin("mosquitto") and shutil.which("mosquitto_sub") and shutil.which("mosquitto_pub")
+    return None if found else "no mosquitto on this machine (Debian packages mosquitto, mosquitto-clients)"
+
+
+def _rabbitmq() -> str | None:
+    from tests.servers import rabbitmq, subscribers
+
+    if not (rabbitmq.SERVER.exists() and shutil.which("epmd")):
+        return "no RabbitMQ on this machine (Debian package rabbitmq-server)"
+    proton = subprocess.run([subscribers.PYTHON, "-c", "import proton"], capture_output=True, timeout=20, check=False)
+    return None if proton.returncode == 0 else "no Qpid Proton on this machine (Debian package python3-qpid-proton)"
 
 
 def sbin(name: str) -> str | None:

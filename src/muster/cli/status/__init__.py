@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -177,13 +178,18 @@ async def _balancer(run: Path) -> dict[str, Any] | None:
     socket = run / "runtime.sock"
     if not socket.exists():
         return None
-    from muster.balancer.haproxy.sockets import RuntimeSocket
+    from muster.balancer.haproxy.sockets import MasterSocket, RuntimeSocket
     from muster.kernel.errors import MusterError
 
     try:
         states = await RuntimeSocket(socket).servers()
     except MusterError as e:
         return {"ok": False, "trouble": str(e), "servers": []}
+    # Long connections outlive a reload: those of old workers are the host's, too. An old one may end in this moment.
+    sessions: dict[tuple[str, str], int] = {}
+    with contextlib.suppress(MusterError):
+        for s in await MasterSocket(run / "master.sock").servers_of_all_workers():
+            sessions[s.backend, s.server] = sessions.get((s.backend, s.server), 0) + s.sessions
     return {
         "ok": True,
         "trouble": None,
@@ -193,7 +199,7 @@ async def _balancer(run: Path) -> dict[str, Any] | None:
                 "server": s.server,
                 "status": s.status,
                 "check": s.check,
-                "sessions": s.sessions,
+                "sessions": sessions.get((s.backend, s.server), s.sessions),
                 "total_sessions": s.total_sessions,
             }
             for s in states
