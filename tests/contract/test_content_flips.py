@@ -166,9 +166,9 @@ def test_no_run_of_dnf_fails_while_two_pulps_publish_at_their_own_moments(
         for number, pulp in enumerate(pulps):
             now = tmp_path / f"now{number}"
             now.symlink_to(versions.directory / "1")
-            made = pulp_api.repository(pulp.api, "rpm", "flips", retain_versions=KEPT)
+            made = pulp_api.repository(pulp.api, "rpm", "moments", retain_versions=KEPT)
             followed.append((made.sync_from(now.as_uri()), now))
-        path = "/pulp/content/flips/"
+        path = "/pulp/content/moments/"
         identity = Identity(members[0].ca)
         urls = f"https://{CLUSTER_ADDRESS}:{ports['https']}{path}", f"http://{plain.address}:{plain.port}{path}"
         hosts = {CLUSTER_ADDRESS: BALANCER}
