@@ -24,6 +24,7 @@ import pytest
 import yaml
 
 from muster.app.duties import workers
+from muster.app.line import Line
 from muster.cli.demo.bind import free_port
 from muster.kernel.secrets import Secret
 from muster.pki import bundles
@@ -233,6 +234,45 @@ def test_a_worker_that_hangs_is_ended_and_another_started(
         os.kill(pids[0], signal.SIGSTOP)
         until(lambda: len(it.pids()) == 2 and pids[0] not in it.pids())
         assert "A worker hangs and is ended" in found.ask("GET", "/logs/").text
+    finally:
+        found.stop()
+
+
+def test_a_worker_that_never_comes_to_serve_is_ended_and_another_started(
+    tmp_path: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "_STARTING_S", 0.01)
+    found, place = made(tmp_path, backend)
+    found.start()
+    try:
+        until(lambda: "A worker does not come to serve and is ended" in found.ask("GET", "/logs/").text)
+        assert not Site(found, place, backend).ready()["ready"]
+        monkeypatch.setattr(workers, "_STARTING_S", 60.0)
+        until(lambda: len(Site(found, place, backend).pids()) == 2)
+    finally:
+        found.stop()
+
+
+def test_a_bug_in_keeping_a_worker_is_not_its_end(
+    tmp_path: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = Line.over
+    broken = 2
+
+    async def over(*given: Any) -> Any:
+        nonlocal broken
+        if broken:
+            broken -= 1
+            raise RuntimeError("a bug")
+        return await begun(*given)
+
+    monkeypatch.setattr(Line, "over", over)
+    found, place = made(tmp_path, backend)
+    found.start()
+    try:
+        until(lambda: len(Site(found, place, backend).pids()) == 2)
+        assert broken == 0
+        assert "Keeping a worker broke" in found.ask("GET", "/logs/").text
     finally:
         found.stop()
 

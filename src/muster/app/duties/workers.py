@@ -25,6 +25,8 @@ _WELL_TIMEOUT_S = 5.0
 # So many questions in a row unanswered, and it hangs.
 _FALL = 3
 _COUNTED_TIMEOUT_S = 2.0
+# Half a second, where nothing else wants the processor; a balancer's name that does not resolve takes five.
+_STARTING_S = 60.0
 # Who lived that long did not end for what it was started with.
 _SOON_S = 10.0
 _FIRST_WAIT_S = 0.5
@@ -161,6 +163,9 @@ class Workers(Duty):
                 how = await self._lived(place)
             except OSError as e:
                 how = f"it could not be started: {e.strerror or e}"
+            except Exception as e:  # noqa: BLE001 - boundary: a bug here must not be the end of a worker for good
+                _log.exception("Keeping a worker broke", worker=place.number)
+                how = f"{type(e).__name__}: {e}"
             finally:
                 place.process = place.line = None
                 place.serving = False
@@ -188,24 +193,39 @@ class Workers(Duty):
                 ours.close()
                 raise
         process = place.process
+        late = asyncio.get_running_loop().call_later(_STARTING_S, _end_unless_serving, place, process)
+        try:
+            status = await self._followed(place, process, ours, descriptors)
+        finally:
+            late.cancel()
+            _kill(process)
+        return f"signal {-status}" if status < 0 else f"status {status}"
+
+    async def _followed(
+        self, place: _Place, process: Process, ours: socket.socket, descriptors: Mapping[str, int]
+    ) -> int:
+        """Give one its order, hear what it says, and return the status that it ended with."""
 
         def serves(_: Any) -> None:
             place.serving, place.unanswered, place.why = True, 0, ""
 
-        place.line = await Line.over(ours, {"serving": serves, "log": self._hear}, {"revoked": self._is_revoked})
-        place.line.tell("order", {**self._order, "sockets": descriptors})
-        for kind, content in self._holds.items():
-            place.line.tell(kind, content)
-        if self._leaving.is_set():
-            place.line.tell("stop")
-        following = asyncio.create_task(place.line.follow(), name=f"worker {place.number}'s words")
         try:
-            status = await process.wait()
+            line = await Line.over(ours, {"serving": serves, "log": self._hear}, {"revoked": self._is_revoked})
+        except BaseException:
+            ours.close()
+            raise
+        place.line = line
+        line.tell("order", {**self._order, "sockets": descriptors})
+        for kind, content in self._holds.items():
+            line.tell(kind, content)
+        if self._leaving.is_set():
+            line.tell("stop")
+        following = asyncio.create_task(line.follow(), name=f"worker {place.number}'s words")
+        try:
+            return await process.wait()
         finally:
-            _kill(process)
-            place.line.close()
+            line.close()
             await asyncio.gather(following, return_exceptions=True)
-        return f"signal {-status}" if status < 0 else f"status {status}"
 
     async def _looked_at(self, place: _Place) -> None:
         line, process = place.line, place.process
@@ -227,6 +247,12 @@ class Workers(Duty):
         if self._revoked is None:
             return False
         return await self._revoked(x509.load_pem_x509_certificate(pem.encode()))
+
+
+def _end_unless_serving(place: _Place, process: Process) -> None:
+    if not place.serving:
+        _log.error("A worker does not come to serve and is ended", worker=place.number, after_s=_STARTING_S)
+        _kill(process)
 
 
 async def _counted(place: _Place) -> str:
