@@ -342,6 +342,17 @@ def test_what_another_member_refuses_a_third_may_give(cluster: Cluster) -> None:
     assert cluster.get(0, NAME).status == 403, "it is somewhere, and not for everybody"
 
 
+def test_what_another_member_cannot_give_for_images_a_third_may(cluster: Cluster) -> None:
+    blob = f"/pulp/container/r/blobs/sha256:{'cd' * 32}"
+    cluster.backends[1].status = 503
+    cluster.backends[2].files[blob] = FILE
+    for at in (0, 1, 2):
+        assert cluster.get(at, blob).body == FILE
+    cluster.backends[2].files.clear()
+    got = cluster.get(0, blob)
+    assert (got.status, got.headers["retry-after"]) == (429, "5")
+
+
 def test_writing_is_asked_of_the_own_backend_alone(cluster: Cluster) -> None:
     assert cluster.get(0, "/pulp/api/v3/none").status == 404
     assert cluster.asked() == [["/pulp/api/v3/none"], [], []]

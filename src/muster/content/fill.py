@@ -208,7 +208,8 @@ async def _heard(ask: Ask) -> _Said:
         answer = await ask()
     except MusterError as e:
         return _Said(why=str(e))
-    if answer.status >= 500:
+    # 429 is another member's 503 for images.
+    if answer.status >= 500 or answer.status == 429:
         answer.end()
         return _Said(why=f"{answer.of} answers {answer.status}")
     return _Said(answer)
