@@ -574,7 +574,7 @@ def test_no_connection_is_forgotten_in_the_count(own_limits: Member) -> None:
 @pytest.fixture
 def own_limits(tmp_path: Path) -> Iterator[Member]:
     """A member with small numbers and long deadlines: what closes a connection here is its number."""
-    edge = {"connections_per_address": PER_ADDRESS, "connections": 5 * PER_ADDRESS, "handshake_timeout_s": 2.0}
+    edge = {"connections_per_address": PER_ADDRESS, "connections": 5 * PER_ADDRESS, "handshake_timeout_s": 20.0}
     with member.running(tmp_path, edge=edge, balancers=[BALANCER], names=NAMES) as running:
         yield running
 
