@@ -40,32 +40,32 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Member, Pl
         made.stop()
 
 
-def test_images_are_pushed_and_pulled(
-    front: tuple[Member, Place, Place], tmp_path: Path, needs: Callable[[str], None]
-) -> None:
+@pytest.fixture
+def skopeo(front: tuple[Member, Place, Place], tmp_path: Path, needs: Callable[[str], None]) -> tuple[Skopeo, str, str]:
+    """It, an image's name at the member, and the digest of what lies in ``image`` to be pushed there."""
     needs("registry")
     needs("skopeo")
-    made, place, behind = front
+    made, place, _ = front
     digest = Image().write(tmp_path / "image")
-    skopeo = Skopeo(tmp_path / "skopeo", Identity(made.ca))
-    image = f"{place.address}:{place.port}/tiny:1"
+    return Skopeo(tmp_path / "skopeo", Identity(made.ca)), f"{place.address}:{place.port}/tiny:1", digest
+
+
+def test_images_are_pushed_and_pulled(
+    front: tuple[Member, Place, Place], skopeo: tuple[Skopeo, str, str], tmp_path: Path
+) -> None:
+    (_, _, behind), (client, image, digest) = front, skopeo
     with registry.running(tmp_path, address=behind.address, port=behind.port):
-        pushed = skopeo.push(tmp_path / "image", image)
+        pushed = client.push(tmp_path / "image", image)
         assert pushed.is_whole, pushed
-        assert digest in skopeo.pull(image, "pulled").fetched
+        assert digest in client.pull(image, "pulled").fetched
 
 
 def test_a_registry_that_is_away_for_a_moment_costs_no_pull(
-    front: tuple[Member, Place, Place], tmp_path: Path, needs: Callable[[str], None]
+    front: tuple[Member, Place, Place], skopeo: tuple[Skopeo, str, str], tmp_path: Path
 ) -> None:
-    needs("registry")
-    needs("skopeo")
-    made, place, behind = front
-    digest = Image().write(tmp_path / "image")
-    skopeo = Skopeo(tmp_path / "skopeo", Identity(made.ca))
-    image = f"{place.address}:{place.port}/tiny:1"
+    (made, place, behind), (client, image, digest) = front, skopeo
     with registry.running(tmp_path, address=behind.address, port=behind.port):
-        assert skopeo.push(tmp_path / "image", image).is_whole
+        assert client.push(tmp_path / "image", image).is_whole
     away = ask(place, "GET", "/v2/", tls=made.tls())
     assert (away.status, away.headers["retry-after"]) == (429, "5")
     assert json.loads(away.body)["errors"][0]["code"] == "TOOMANYREQUESTS"
@@ -76,6 +76,6 @@ def test_a_registry_that_is_away_for_a_moment_costs_no_pull(
 
         back = threading.Timer(2, return_it)
         back.start()
-        pulled = skopeo.pull(image, "pulled")
+        pulled = client.pull(image, "pulled")
         back.join()
         assert digest in pulled.fetched, pulled

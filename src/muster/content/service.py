@@ -109,27 +109,16 @@ class Content:
         )  # fmt: skip
         if user:
             sent.append(("Remote-User", user))
-        of = client if other is None else None
-        if request.method in _READING and not request.unread:
-            async with request.while_waited_for():
-                return await self._asked(to, place, path, request, sent, of)
-        return await self._asked(to, place, path, request, sent, of)
-
-    async def _asked(
-        self,
-        to: Backend,
-        place: Place,
-        path: str,
-        request: Request,
-        sent: list[tuple[str, str]],
-        client: Behind | None,
-    ) -> Reply | Streamed:
-        if place.backend == "content" and request.method in _READING:
-            return await self._content(to, place, path, request, sent, client)
-        length = request.headers.get(b"content-length")
-        body = request.pieces() if request.unread else None
-        got = await to.ask(request.method, path, sent, body, int(length) if body and length else None)
-        return _passed(got, headers.answered(got.headers, keeps_validators=True, moved=_moved(to, place)))
+        is_reading = request.method in _READING
+        # A change goes on when who asked for it has gone.
+        there = request.while_waited_for() if is_reading and not request.unread else contextlib.nullcontext()
+        async with there:
+            if place.backend == "content" and is_reading:
+                return await self._content(to, place, path, request, sent, client if other is None else None)
+            length = request.headers.get(b"content-length")
+            body = request.pieces() if request.unread else None
+            got = await to.ask(request.method, path, sent, body, int(length) if body and length else None)
+            return _passed(got, headers.answered(got.headers, keeps_validators=True, moved=_moved(to, place)))
 
     async def _user(self, place: Place, request: Request) -> str:
         """Return as whom the backend shall take the caller, empty: as itself."""
