@@ -345,20 +345,21 @@ def _backends_asked(cluster: ClusterFile, content: Content | None) -> list[Duty]
     if settings is None or content is None:
         return []
     from muster.app.duties.content import BackendAsked, PubLooked
+    from muster.content.places import PROGRAMS, Backend
 
     ours = settings.services
-    asked: list[tuple[str, str, list[str], str | None, int | None]] = [
-        ("content", "/pulp/content/", [s for s in ours if s in ("https", "http")], settings.pulp_content_url, None),
-        ("registry", "/v2/", [s for s in ours if s == "docker"], settings.registry_url, 404),
+    asked: list[tuple[Backend, str | None, int | None]] = [
+        ("content", settings.pulp_content_url, None),
+        ("registry", settings.registry_url, 404),
     ]
     found: list[Duty] = [
-        BackendAsked(content.backends[name], path, services, url, absent=absent)
-        for name, path, services, url, absent in asked
-        if services and url is not None
+        BackendAsked(content.backends[name], PROGRAMS[name].asked, services, url, absent=absent)
+        for name, url, absent in asked
+        if url is not None and (services := [s for s in ours if s in PROGRAMS[name].needed_by])
     ]
     if "https" in ours:
-        # Foreman alone needs it, and only to change what there is: a sentence is enough.
-        found.append(BackendAsked(content.backends["api"], "/pulp/api/v3/status/", (), settings.pulp_api_url))
+        # No service leaves for it: a sentence is enough.
+        found.append(BackendAsked(content.backends["api"], PROGRAMS["api"].asked, (), settings.pulp_api_url))
     if settings.pub is not None:
         found.append(PubLooked(settings.pub))
     return found

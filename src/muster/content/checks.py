@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from muster.balancer.model import Balancing, Server
 from muster.cluster.file import ClusterFile
 from muster.cluster.sections import ContentService
+from muster.content.places import PROGRAMS, Backend
 from muster.foreman import questions
 from muster.foreman.answers import Answer
 from muster.foreman.questions import Questions
@@ -19,17 +20,19 @@ from muster.kernel.names import in_url, shown
 _TIMEOUT_S = 5.0
 # What every answer of a member says that it is from, whatever the path.
 _OURS = "muster/"
-_PULP, _API, _REGISTRY, _FOREMAN = "Pulp's content application", "Pulp's API", "The registry", "Foreman"
-# One question to each program behind a port: its service, who it is, and where. Any answer below 500 will do.
-_ASKED: tuple[tuple[ContentService, str, str], ...] = (
-    ("https", _PULP, "/pulp/content/"),
-    ("https", _API, "/pulp/api/v3/status/"),
-    ("https", _REGISTRY, "/v2/"),
-    ("https", _FOREMAN, "/rhsm/status"),
-    ("http", _PULP, "/pulp/content/"),
-    ("rhsm", _FOREMAN, "/rhsm/status"),
-    ("docker", _REGISTRY, "/v2/"),
-)
+# One question to each program behind a port. Any answer below 500 will do.
+_ASKED: Mapping[ContentService, Sequence[Backend]] = {
+    "https": ("content", "api", "registry", "foreman"),
+    "http": ("content",),
+    "rhsm": ("foreman",),
+    "docker": ("registry",),
+}
+_REMEDIES: Mapping[Backend, str] = {
+    "content": "There: systemctl status pulpcore-content; content: pulp_content_url; may the member's account use a socket?",
+    "api": "There: systemctl status pulpcore-api; content: pulp_api_url; may the member's account use a socket?",
+    "registry": "Start it; content: registry_url, ca_file.",
+    "foreman": "Start it; foreman: url; content: ca_file, foreman_certificate.",
+}
 
 
 def checks(
@@ -84,18 +87,26 @@ async def _of_port(
             return []
         if _OURS not in (first.server or ""):
             return [_elsewhere(service, server, first)]
-    wanted = [(who, path) for s, who, path in _ASKED if s == service and _is_there(cluster, who)]
+    wanted = [backend for backend in _ASKED[service] if _is_there(cluster, backend)]
     # Each on a connection of its own: one that hangs holds up no other.
-    said = await asyncio.gather(*(_unanswered(url, context, address, timeout_s, who, path) for who, path in wanted))
-    return [_behind(service, server, who, why) for (who, _), why in zip(wanted, said, strict=True) if why]
+    said = await asyncio.gather(
+        *(_unanswered(url, context, address, timeout_s, _spoken(one), PROGRAMS[one].asked) for one in wanted)
+    )
+    return [_behind(service, server, one, why) for one, why in zip(wanted, said, strict=True) if why]
 
 
-def _is_there(cluster: ClusterFile, who: str) -> bool:
+def _is_there(cluster: ClusterFile, backend: Backend) -> bool:
     content = cluster.content
     return {
-        _REGISTRY: content is not None and content.registry_url is not None,
-        _FOREMAN: cluster.foreman.url is not None,
-    }.get(who, True)
+        "registry": content is not None and content.registry_url is not None,
+        "foreman": cluster.foreman.url is not None,
+    }.get(backend, True)
+
+
+def _spoken(backend: Backend) -> str:
+    """Return a program's name as a sentence begins with it."""
+    name = PROGRAMS[backend].name
+    return name[0].upper() + name[1:]
 
 
 async def _unanswered(
@@ -131,19 +142,14 @@ def _elsewhere(service: str, server: Server, answer: Answer) -> Finding:
     )
 
 
-def _behind(service: str, server: Server, who: str, why: str) -> Finding:
-    remedies = {
-        _PULP: "There: systemctl status pulpcore-content; content: pulp_content_url; may the member's account use a socket?",
-        _API: "There: systemctl status pulpcore-api; content: pulp_api_url; may the member's account use a socket?",
-        _REGISTRY: "Start it; content: registry_url, ca_file.",
-        _FOREMAN: "Start it; foreman: url; content: ca_file, foreman_certificate.",
-    }
+def _behind(service: ContentService, server: Server, backend: Backend, why: str) -> Finding:
+    who = _spoken(backend)
     # What takes the service out stands where the member's own word for that does.
-    takes_out = (service in ("https", "http") and who == _PULP) or (service == "docker" and who == _REGISTRY)
+    takes_out = service in PROGRAMS[backend].needed_by
     return Finding(
         "CONTENT-BACKEND",
         f"{service} on {server.name}" if takes_out else f"{who} behind {server.name}",
         f"{server.name} gets no answer for {service}: {why}",
         f"{who} is stopped or broken, elsewhere, or members may not reach it there.",
-        remedies[who],
+        _REMEDIES[backend],
     )

@@ -5,12 +5,37 @@ Source: docs/facts/deployment.md §3.5, the table of a content proxy's Apache.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from muster.cluster.sections import ContentService
 
 Backend = Literal["content", "api", "registry", "foreman", "pub"]
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A program that places lead to.
+
+    Attributes:
+        name: as it is spoken of.
+        asked: the path whose answer says that it is there.
+        needed_by: the services that leave a member while it does not answer.
+    """
+
+    name: str
+    asked: str
+    needed_by: frozenset[ContentService] = frozenset()
+
+
+PROGRAMS: Mapping[Backend, Program] = {
+    "content": Program("Pulp's content application", "/pulp/content/", frozenset({"https", "http"})),
+    # Foreman alone needs it, and only to change what there is.
+    "api": Program("Pulp's API", "/pulp/api/v3/status/"),
+    "registry": Program("the registry", "/v2/", frozenset({"docker"})),
+    "foreman": Program("Foreman", "/rhsm/status"),
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,10 @@ from prometheus_client import CollectorRegistry
 from muster.cluster.file import ClusterFile, Member
 from muster.cluster.sections import Content as Settings
 from muster.content import backend as backends
-from muster.content import fill, headers, paths, validators
+from muster.content import fill, headers, paths, places, validators
 from muster.content.backend import Answer, Backend, Patience
 from muster.content.fill import Behind, Fill, Sibling
-from muster.content.places import Place
+from muster.content.places import PROGRAMS, Place
 from muster.content.pub import Pub
 from muster.content.resume import resumed
 from muster.content.validators import Digest
@@ -54,7 +54,7 @@ class Content:
     """
 
     member: str
-    backends: Mapping[str, Backend]
+    backends: Mapping[places.Backend, Backend]
     pub: Pub | None
     gate: Gate
     fill: Fill | None
@@ -267,18 +267,18 @@ async def opened(
     key = settings.foreman_key if settings.foreman_certificate is not None else bundle.key
     context = RenewedContext(bundle.ca, shown, key, also=also)
     patience = Patience(settings.connect_timeout_s, settings.first_byte_timeout_s, settings.stall_timeout_s)
-    behind = {
-        "content": ("Pulp's content application", settings.pulp_content_url),
-        "api": ("Pulp's API", settings.pulp_api_url),
-        "registry": ("the registry", settings.registry_url),
-        "foreman": ("Foreman", cluster.foreman.url),
+    urls: dict[places.Backend, str | None] = {
+        "content": settings.pulp_content_url,
+        "api": settings.pulp_api_url,
+        "registry": settings.registry_url,
+        "foreman": cluster.foreman.url,
     }
     async with contextlib.AsyncExitStack() as stack:
         found = {}
-        for name, (spoken, url) in behind.items():
+        for name, url in urls.items():
             if url is not None:
                 url = url.replace("{address}", in_url(member.address)).rstrip("/")
-                opening = backends.opened(spoken, url, patience, context=context)
+                opening = backends.opened(PROGRAMS[name].name, url, patience, context=context)
                 found[name] = await stack.enter_async_context(opening)
         others = None
         members = frozenset(str(m.name).lower() for m in cluster.members if m.kind == "muster")
