@@ -1,0 +1,170 @@
+"""XML of two levels, as repositories write it, read with expat in bounded memory.
+
+A document type, and so every entity that a document makes itself, is refused; so is any encoding but UTF-8. Names are
+compared as they are written, with their prefix: so dnf does it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass, field
+from typing import NamedTuple
+from xml.parsers import expat
+
+from muster.content.metadata.malformed import Malformed
+
+_FED_BYTES = 64 << 10
+_DEPTH = 16
+# One tag with its attributes, or one comment. Until a token is whole expat keeps it, and older ones read it anew each time.
+_TOKEN_BYTES = 256 << 10
+_TEXT_CHARACTERS = 4096
+_NOT_UTF_8 = frozenset({0x00, 0xFE, 0xFF})
+
+
+class Field(NamedTuple):
+    """An element that is looked for in a record.
+
+    Attributes:
+        text: without white space around it.
+    """
+
+    attributes: Mapping[str, str]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A child of the root.
+
+    Attributes:
+        text: its own, without white space around it; empty for one in which fields are looked for.
+        fields: by name; each is there once at most.
+    """
+
+    name: str
+    attributes: Mapping[str, str]
+    text: str = ""
+    fields: dict[str, Field] = field(default_factory=dict)
+
+
+def records(
+    pieces: Iterable[bytes], root: str, wanted: Mapping[str, Set[str]], *, of: str, limit_records: int
+) -> Iterator[Record]:
+    """Yield the children of the root whose names are wanted, with those of their children that are wanted, in order.
+
+    ``wanted`` says for the name of a record which fields are looked for in it; of a record without any the text is read.
+
+    Raises:
+        Malformed: it is no well-formed XML with that root, has a document type, is not UTF-8, nests deeper than 16, has more
+            than ``limit_records`` records, a token longer than 256 KiB, a text that is looked for and is longer than 4096
+            characters or has an element in it, or a field twice. What was yielded until then came before the fault.
+    """
+    reading = _Reading(root, wanted, of, limit_records)
+    for piece in pieces:
+        for at in range(0, len(piece), _FED_BYTES):
+            yield from reading.fed(piece[at : at + _FED_BYTES])
+    yield from reading.fed(b"", is_last=True)
+
+
+class _Reading:
+    """What expat has told so far."""
+
+    def __init__(self, root: str, wanted: Mapping[str, Set[str]], of: str, limit_records: int) -> None:
+        self._root = root
+        self._wanted = wanted
+        self._of = of
+        self._limit_records = limit_records
+        self._depth = 0
+        self._count = 0
+        self._fed = 0
+        self._whole: list[Record] = []
+        self._record: tuple[str, Mapping[str, str]] | None = None
+        self._fields: dict[str, Field] = {}
+        # Name and attributes of the element whose text is read.
+        self._open: tuple[str, Mapping[str, str]] | None = None
+        self._text: list[str] = []
+        self._length = 0
+        self._parser = expat.ParserCreate("UTF-8")
+        self._parser.XmlDeclHandler = self._declared
+        self._parser.StartDoctypeDeclHandler = self._doctype
+        self._parser.StartElementHandler = self._began
+        self._parser.EndElementHandler = self._ended
+
+    def fed(self, data: bytes, *, is_last: bool = False) -> list[Record]:
+        """Read on; return the records that are whole now."""
+        # expat reads UTF-16 whatever it is told; these bytes are in no UTF-8.
+        if self._fed < 4 and not _NOT_UTF_8.isdisjoint(data[:4]):
+            raise self._wrong("its encoding is not UTF-8")
+        try:
+            self._parser.Parse(data, is_last)
+        except expat.ExpatError as e:
+            raise Malformed.reading(self._of, f"it is no well-formed XML: {e}") from e
+        self._fed += len(data)
+        # Where the last token that was told began.
+        if not is_last and self._fed - max(self._parser.CurrentByteIndex, 0) > _TOKEN_BYTES:
+            raise self._wrong(f"a token is longer than {_TOKEN_BYTES} bytes")
+        whole, self._whole = self._whole, []
+        return whole
+
+    def _declared(self, _version: str, encoding: str | None, _standalone: int) -> None:
+        if encoding is not None and encoding.upper() != "UTF-8":
+            raise self._wrong("its encoding is not UTF-8")
+
+    def _doctype(self, *_said: object) -> None:
+        raise self._wrong("it has a document type, and entities are not read here")
+
+    def _began(self, name: str, attributes: Mapping[str, str]) -> None:
+        self._depth = depth = self._depth + 1
+        if depth > _DEPTH:
+            raise self._wrong(f"elements nest deeper than {_DEPTH}")
+        if self._open is not None:
+            raise self._wrong(f"an element is in the text of {self._open[0]}")
+        if depth > 3:
+            return
+        if depth == 3:
+            if self._record is not None and name in self._wanted[self._record[0]]:
+                if name in self._fields:
+                    raise self._wrong(f"{name} is there twice")
+                self._read_text(name, attributes)
+        elif depth == 2:
+            fields = self._wanted.get(name)
+            if fields is None:
+                return
+            self._count += 1
+            if self._count > self._limit_records:
+                raise self._wrong(f"it has more than {self._limit_records} entries")
+            self._record, self._fields = (name, attributes), {}
+            if not fields:
+                self._read_text(name, attributes)
+        elif name != self._root:
+            raise self._wrong(f"its root is not {self._root}")
+
+    def _ended(self, name: str) -> None:
+        depth = self._depth
+        self._depth = depth - 1
+        if depth > 3 or self._record is None:
+            return
+        text = ""
+        if self._open is not None:
+            text = "".join(self._text).strip()
+            if depth == 3:
+                self._fields[name] = Field(self._open[1], text)
+            self._open = None
+            self._parser.CharacterDataHandler = None
+        if depth == 2:
+            self._whole.append(Record(*self._record, text, self._fields))
+            self._record = None
+
+    def _read_text(self, name: str, attributes: Mapping[str, str]) -> None:
+        self._open = (name, attributes)
+        self._text, self._length = [], 0
+        self._parser.CharacterDataHandler = self._told
+
+    def _told(self, text: str) -> None:
+        self._length += len(text)
+        if self._length > _TEXT_CHARACTERS:
+            raise self._wrong(f"a text is longer than {_TEXT_CHARACTERS} characters")
+        self._text.append(text)
+
+    def _wrong(self, why: str) -> Malformed:
+        return Malformed.reading(self._of, f"{why}, at line {self._parser.CurrentLineNumber}")
