@@ -402,6 +402,7 @@ class Kept:
 
     async def _abandoned(self, new: _New) -> None:
         """Leave nothing of a file that was being written; a disk that hangs is not waited for."""
+        new.is_wanted = False
         # Closed: then the next process removes it.
         with contextlib.suppress(RuntimeError):
             await asyncio.wait({asyncio.wrap_future(self._threads.submit(new.abandon))}, timeout=_PATIENCE_S)
@@ -471,10 +472,16 @@ class Kept:
 
 
 class _New:
-    """A file that is being written and has no name yet that anybody reads. Its methods run in threads, one after another."""
+    """A file that is being written and has no name yet that anybody reads. Its methods run in threads, one after another.
+
+    Attributes:
+        size: how many bytes were written.
+        is_wanted: false: it gets no name any more.
+    """
 
     def __init__(self, root: Path, algorithm: str) -> None:
         self.size = 0
+        self.is_wanted = True
         self._root = root
         self._path = root / f".new-{secrets.token_hex(8)}"
         self._algorithm = algorithm
@@ -483,8 +490,7 @@ class _New:
         if algorithm not in self._hashes:
             self._hashes[algorithm] = hashlib.new(algorithm)
         self._fd: int | None = None
-        self._is_over = False
-        # Whoever is cancelled waits for no thread; what comes after it in another one does.
+        # Whoever is cancelled waits for no thread; what comes after it, in another one, does.
         self._lock = threading.Lock()
 
     @property
@@ -498,7 +504,7 @@ class _New:
 
     def write(self, pieces: list[bytes]) -> None:
         with self._lock:
-            if self._is_over:
+            if not self.is_wanted:
                 return
             if self._fd is None:
                 self._fd = self._opened()
@@ -517,23 +523,24 @@ class _New:
 
     def rename(self, at: Path) -> None:
         with self._lock:
-            if self._is_over or self._fd is None:
+            if self._fd is None or not self.is_wanted:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self._path))
             self._path.rename(at)
-            self._is_over = True
-            os.close(self._fd)
+            self._close()
 
     def abandon(self) -> None:
         """Leave nothing, unless it has got its name."""
         with self._lock:
-            if self._is_over:
-                return
-            self._is_over = True
             if self._fd is not None:
                 # Before the lock goes, so that nobody finds it.
                 with contextlib.suppress(OSError):
                     self._path.unlink()
-                os.close(self._fd)
+                self._close()
+
+    def _close(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
 
     def _opened(self) -> int:
         _make(self._root)

@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from muster.content import kept as module
 from muster.content.files import Opened
@@ -247,16 +248,16 @@ async def half_and_no_more(begun: asyncio.Event) -> AsyncGenerator[bytes, None]:
 
 async def test_a_call_that_is_cancelled_leaves_nothing(kept: Kept, root: Path) -> None:
     begun = asyncio.Event()
-    adding = asyncio.create_task(kept.add(half_and_no_more(begun), digest=None, largest=64 * MB))
+    adding = asyncio.create_task(kept.add(half_and_no_more(begun), digest=None, size=40 * MB, largest=64 * MB))
     await begun.wait()
     assert [p.name[:5] for p in root.iterdir()] == [".new-"]
     adding.cancel()
     with pytest.raises(asyncio.CancelledError):
         await adding
     assert (all_of(root), kept.size_bytes) == ([], 0)
-    with pytest.raises(Full):
+    # Nor does it take room any more.
+    with pytest.raises(Full, match=f" 0 of {64 * MB} bytes are taken"):
         await kept.add(pieces(b""), digest=None, size=65 * MB, largest=65 * MB)
-    await kept.add(pieces(b"x" * 64 * MB, MB), digest=None, size=64 * MB, largest=64 * MB)
 
 
 async def test_a_call_that_is_cancelled_while_the_disk_writes_leaves_nothing(
@@ -277,6 +278,59 @@ async def test_a_call_that_is_cancelled_while_the_disk_writes_leaves_nothing(
     with pytest.raises(asyncio.CancelledError):
         await adding
     assert all_of(root) == []
+
+
+async def test_a_call_that_is_cancelled_while_its_file_is_synced_leaves_nothing(
+    kept: Kept, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await kept.add_bytes(NAME.encode())
+    (root / "sha256" / NAME[:2]).mkdir()
+    before, sync, syncs, goes_on = all_of(root), os.fsync, threading.Event(), threading.Event()
+
+    def slowly(fd: int) -> None:
+        syncs.set()
+        goes_on.wait(30)
+        sync(fd)
+
+    monkeypatch.setattr("muster.content.kept.os.fsync", slowly)
+    monkeypatch.setattr(module, "_PATIENCE_S", 0.05)
+    adding = asyncio.create_task(kept.add(pieces(BODY), digest=NAME, largest=MB))
+    await asyncio.to_thread(syncs.wait, 30)
+    adding.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await adding
+    goes_on.set()
+    kept._threads.shutdown(wait=True)
+    assert all_of(root) == before
+    assert kept.size_bytes == len(NAME)
+
+
+async def test_what_a_thread_begins_too_late_is_not_begun(root: Path) -> None:
+    new = module._New(root, "sha256")
+    new.is_wanted = False
+    new.abandon()
+    new.write([BODY])
+    with pytest.raises(FileNotFoundError):
+        new.rename(root / "x")
+    assert not root.exists()
+
+
+async def test_bytes_are_on_the_disk_before_their_name_is_and_the_name_before_it_is_told(
+    kept: Kept, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync, synced = os.fsync, list[tuple[str, bool]]()
+
+    def seen(fd: int) -> None:
+        synced.append((str(Path(f"/proc/self/fd/{fd}").readlink()), at(root, NAME).exists()))
+        sync(fd)
+
+    monkeypatch.setattr("muster.content.kept.os.fsync", seen)
+    await kept.add_bytes(BODY)
+    base, files, directory = str(root), str(root / "sha256"), str(at(root, NAME).parent)
+    assert [(where.partition("/.new-")[0], is_there) for where, is_there in synced] == [
+        (str(root.parent), False), (base, False), (files, False), (base, False), (directory, True),
+    ]  # fmt: skip
+    assert [where.startswith(f"{base}/.new-") for where, _ in synced] == [False, False, False, True, False]
 
 
 async def test_a_disk_that_hangs_holds_up_neither_who_gives_up_nor_anybody_else(
@@ -386,9 +440,11 @@ async def test_a_damaged_file_is_never_served(kept: Kept, root: Path, body: byte
         assert await read(kept, name) == body
     spoilt(root, name)
     call = request("GET", "/x")
-    for _ in range(2):
-        assert (await kept.open(name), await kept.path(name)) == (None, None)
-        assert await kept.answer(name, call, content_type=b"text/xml") is None
+    with capture_logs() as said:
+        for _ in range(2):
+            assert (await kept.open(name), await kept.path(name)) == (None, None)
+            assert await kept.answer(name, call, content_type=b"text/xml") is None
+    assert [line["event"].partition(" is damaged")[0] for line in said] == [str(at(root, name))]
     # The right bytes take its place.
     await kept.add(pieces(body), digest=name, largest=8 * MB)
     assert (await read(kept, name), kept.size_bytes) == (body, len(body))
