@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from muster.cluster.file import ClusterFile, Member
 from muster.cluster.sections import Content as Settings
 from muster.content import backend as backends
-from muster.content import fill, headers, paths, places, validators
+from muster.content import conditions, fill, headers, paths, places, validators
 from muster.content.backend import Answer, Backend, Patience
 from muster.content.fill import Behind, Fill, Sibling
 from muster.content.places import PROGRAMS, Place
@@ -148,10 +148,7 @@ class Content:
         ``client`` is whose call it is; None: another member's, which gets what is here and no more.
         """
         digest = validators.named(path)
-        # Said twice it is no range.
-        asks_range = sum(n == b"range" for n, _ in request.sent_headers) == 1
-        if asks_range and (condition := headers.field(request.sent_headers, b"if-range")) is not None:
-            asks_range = digest is not None and condition.strip() == digest.tag
+        asks_range = conditions.asks_range(request, digest)
         dropped = _CONDITIONS if asks_range else _CONDITIONS | {"range"}
         sent = [(k, v) for k, v in sent if k.lower() not in dropped]
         is_small = path.partition("?")[0].rpartition("/")[2] in _SMALL and not asks_range
@@ -177,7 +174,7 @@ class Content:
         if got.status in (200, 206):
             if digest is not None:
                 passed.append((b"etag", digest.tag.encode()))
-            if (instead := _instead(request, digest, passed)) is not None:
+            if (instead := conditions.instead(request, digest, passed)) is not None:
                 got.end()
                 return instead
         return _passed(got, passed)
@@ -204,27 +201,6 @@ def _passed(got: Answer, passed: list[Header]) -> Streamed:
     return Streamed(got.status, [*passed, SERVER_HEADER], got.pieces, got.end)
 
 
-def _instead(request: Request, digest: Digest | None, passed: list[Header]) -> Reply | None:
-    """Return what is said instead of the body, whole or in part, by the client's conditions; None: nothing.
-
-    Source: RFC 9110 §13.2.2, their order. Whatever has no digest here has no entity tag: none that a client has is its.
-    """
-    tag = digest.tag if digest is not None else None
-    wanted = headers.field(request.sent_headers, b"if-match")
-    if wanted is not None and not validators.matches(wanted, tag, weakly=False):
-        return reply(412, b"", b"text/plain")
-    had = headers.field(request.sent_headers, b"if-none-match")
-    if tag is not None and had is not None and validators.matches(had, tag, weakly=True):
-        return _unmodified(passed)
-    return None
-
-
-def _unmodified(passed: list[Header]) -> Reply:
-    """Return 304 with what RFC 9110 §15.4.5 wants of the answer there would have been."""
-    kept = (b"etag", b"cache-control", b"expires", b"vary", b"content-location")
-    return Reply(304, b"", [*(h for h in passed if h[0] in kept), SERVER_HEADER])
-
-
 async def _small(got: Answer, request: Request) -> Reply:
     """Read a small body whole, and answer with its digest for a validator.
 
@@ -243,7 +219,7 @@ async def _small(got: Answer, request: Request) -> Reply:
     digest = Digest("sha256", hashlib.sha256(body).hexdigest())
     passed = [h for h in headers.answered(got.headers, keeps_validators=False) if h[0] != b"content-length"]
     passed.append((b"etag", digest.tag.encode()))
-    if (instead := _instead(request, digest, passed)) is not None:
+    if (instead := conditions.instead(request, digest, passed)) is not None:
         return instead
     passed += [(b"content-length", b"%d" % len(body)), SERVER_HEADER]
     return Reply(200, b"" if request.method == "HEAD" else bytes(body), passed)

@@ -11,6 +11,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from muster.kernel.errors import Rejected
+from muster.kernel.names import shown
+
 # repodata/<digest>-primary.xml.gz, by-hash/SHA256/<digest>, blobs/sha256:<digest>; which kind it is its length says.
 _IN_NAME = re.compile(
     r"(?:/repodata/(?P<repodata>[0-9a-f]{64}|[0-9a-f]{96}|[0-9a-f]{128})-[^/]+|"
@@ -18,6 +21,7 @@ _IN_NAME = re.compile(
     r"/blobs/sha256:(?P<blob>[0-9a-f]{64}))\Z"
 )
 _ALGORITHM = {64: "sha256", 96: "sha384", 128: "sha512"}
+_HEX = re.compile(r"[0-9a-f]{1,128}\Z")
 _TAG = re.compile(r'\s*(?P<weak>W/)?(?P<opaque>"[\x21\x23-\x7e\x80-\xff]*")\s*(?:,|\Z)')
 
 
@@ -32,6 +36,17 @@ class Digest:
     def tag(self) -> str:
         """The entity tag: strong, because the bytes are the same wherever the digest is."""
         return f'"{self.algorithm}:{self.value}"'
+
+
+def digest(algorithm: str, value: str) -> Digest:
+    """Return a digest that was given in two words: sha256, sha384 or sha512, and lower-case hexadecimal digits.
+
+    Raises:
+        Rejected: it is none.
+    """
+    if _HEX.match(value) is None or _ALGORITHM.get(len(value)) != algorithm:
+        raise Rejected(f"{shown(value)} is no digest of {shown(algorithm)} in lower-case hexadecimal digits")
+    return Digest(algorithm, value)
 
 
 def named(path: str) -> Digest | None:

@@ -123,6 +123,19 @@ def give_to_owner(made: Path, *, like: Path | None = None, mode: int | None = No
         os.close(fd)
 
 
+def sync_directory(path: Path) -> None:
+    """Make what was renamed, made or removed in the directory survive a power cut.
+
+    Raises:
+        OSError: it is none, or the disk refused.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def make_private(path: Path) -> None:
     """Make an empty file, mode 0600, where there is none; root's goes to the directory's owner.
 
@@ -258,7 +271,7 @@ def _written_beside(
         finally:
             os.close(fd)
         yield beside
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
     except OSError:
         with contextlib.suppress(OSError):
             beside.unlink()
@@ -305,11 +318,3 @@ def _give(fd: int, before: os.stat_result) -> None:
         same_group = os.fstat(fd).st_gid == before.st_gid
         if not (before.st_mode & _OTHERS_READ or (same_group and before.st_mode & _GROUP_READS)):
             raise
-
-
-def _sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

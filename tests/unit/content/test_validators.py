@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from muster.content import ranges
-from muster.content.validators import matches, named
+from muster.content.validators import digest, matches, named
+from muster.kernel.errors import Rejected
 
 HEX = "0123456789abcdef" * 4
 TAG = f'"sha256:{HEX}"'
@@ -29,6 +30,17 @@ TAG = f'"sha256:{HEX}"'
 def test_a_name_that_holds_a_digest_tells_it(path: str, algorithm: str | None) -> None:
     found = named(path)
     assert (found.algorithm if found else None) == algorithm
+
+
+def test_a_digest_in_two_words_is_one_only_in_its_own_length_and_digits() -> None:
+    for algorithm, value in (("sha256", HEX), ("sha384", HEX[:32] + HEX), ("sha512", HEX * 2)):
+        assert digest(algorithm, value).tag == f'"{algorithm}:{value}"'
+    for algorithm, value in (
+        ("sha256", HEX * 2), ("sha512", HEX), ("sha1", HEX[:40]), ("", HEX), ("sha256", HEX.upper()), ("sha256", ""),
+        ("sha256", f"{HEX}\n"), ("sha256", f"{HEX[1:]}g"), ("sha256", "٣" * 64), ("sha256", "a" * 10_000),
+    ):  # fmt: skip
+        with pytest.raises(Rejected, match="no digest"):
+            digest(algorithm, value)
 
 
 @pytest.mark.parametrize(

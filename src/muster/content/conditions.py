@@ -1,0 +1,40 @@
+"""What a client's conditions make of an answer: the body, a part of it, or a word instead.
+
+Source: RFC 9110 §13, §14. Whatever has no digest here has no entity tag: none that a client has is its.
+"""
+
+from __future__ import annotations
+
+from muster.content import headers, validators
+from muster.content.validators import Digest
+from muster.edge.replies import SERVER_HEADER, Header, Reply, reply
+from muster.edge.request import Request
+
+
+def asks_range(request: Request, digest: Digest | None) -> bool:
+    """Whether a range counts: it is said once and, under ``If-Range``, of these very bytes."""
+    if sum(n == b"range" for n, _ in request.sent_headers) != 1:
+        return False
+    condition = headers.field(request.sent_headers, b"if-range")
+    return condition is None or (digest is not None and condition.strip() == digest.tag)
+
+
+def instead(request: Request, digest: Digest | None, passed: list[Header]) -> Reply | None:
+    """Return what is said instead of the body, whole or in part, by the client's conditions; None: nothing.
+
+    ``passed`` are the headers of the answer there would have been. Source: RFC 9110 §13.2.2, their order.
+    """
+    tag = digest.tag if digest is not None else None
+    wanted = headers.field(request.sent_headers, b"if-match")
+    if wanted is not None and not validators.matches(wanted, tag, weakly=False):
+        return reply(412, b"", b"text/plain")
+    had = headers.field(request.sent_headers, b"if-none-match")
+    if tag is not None and had is not None and validators.matches(had, tag, weakly=True):
+        return _unmodified(passed)
+    return None
+
+
+def _unmodified(passed: list[Header]) -> Reply:
+    """Return 304 with what RFC 9110 §15.4.5 wants of the answer there would have been."""
+    kept = (b"etag", b"cache-control", b"expires", b"vary", b"content-location")
+    return Reply(304, b"", [*(h for h in passed if h[0] in kept), SERVER_HEADER])
