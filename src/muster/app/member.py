@@ -191,6 +191,7 @@ async def member_opened(
             gate.revoked = authority.revocations.is_revoked
             await authority.kept()
         workers = _workers_of(cluster, options, rings, gate)
+        following = _following_of(stack, cluster, options, store, content, workers)
 
         def drain(draining: bool) -> None:
             server.drain(draining)
@@ -239,6 +240,7 @@ async def member_opened(
             *_backends_asked(cluster, content),
             *([workers] if workers else []),
             *_siblings_known(name, balancing, listed, store, content, workers),
+            *following,
             certificates,
             census,
             BalancersNames(balancers, server),
@@ -313,6 +315,7 @@ def _workers_of(cluster: ClusterFile, options: MemberOptions, rings: LogRings, g
         "cluster": {**stands, "store": {"url": "sqlite:///nowhere"}},
         "member": options.member,
         "pki": str(options.pki.absolute()),
+        "state": str((options.state or options.pki).absolute()),
         "log_form": options.log_form,
     }
     patience_s = cluster.edge.stop_timeout_s + cluster.edge.handshake_timeout_s
@@ -338,6 +341,48 @@ def _siblings_known(
             workers.hold("siblings", [siblings, members])
 
     return [Siblings(name, service.member_port, listed, store, tell)]
+
+
+def _following_of(
+    stack: contextlib.AsyncExitStack,
+    cluster: ClusterFile,
+    options: MemberOptions,
+    store: Store,
+    content: Content | None,
+    workers: Workers | None,
+) -> list[Duty]:
+    """Return the duty that follows the repositories clients fetch; ``content`` and ``workers`` answer with what it knows."""
+    settings = cluster.content
+    ours = [s for s in settings.services if s in ("https", "http")] if settings is not None else []
+    if settings is None or content is None or not ours or not settings.one_version:
+        return []
+    from muster.app.duties.repositories import RepositoriesFollowed
+    from muster.content import known
+    from muster.content.following import Following
+    from muster.content.kept import Kept
+    from muster.content.repositories import Repositories
+    from muster.content.staging import Staging
+    from muster.content.views import Views
+
+    home = (options.state or options.pki) / "content"
+    kept = stack.enter_context(contextlib.closing(Kept(home, limit_bytes=settings.kept_bytes)))
+
+    async def told() -> None:
+        if workers is not None:
+            await asyncio.to_thread(following.known.write, home / known.FILE)
+            workers.hold("known", None)
+
+    following = Following(
+        Views(store), Staging(content.call_as, kept), kept,
+        member=str(content.member),
+        members=lambda: [str(m.name) for m in cluster.members if m.kind == "muster"],
+        services=ours, lag_s=settings.lag_s, retention_s=settings.retention_days * 86_400, wait_s=settings.hold_s,
+        told=told,
+    )  # fmt: skip
+    content.repositories = Repositories(kept, following.known, following.current, hold_s=settings.hold_s)
+    if workers is not None:
+        workers.answer("current", following.asked)
+    return [RepositoriesFollowed(following, ours)]
 
 
 def _backends_asked(cluster: ClusterFile, content: Content | None) -> list[Duty]:

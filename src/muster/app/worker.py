@@ -7,6 +7,7 @@ are the member's.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import signal
 import socket
@@ -28,8 +29,12 @@ from muster.app.line import Line
 from muster.app.memory import give_memory_back, keep_memory
 from muster.app.resolution import Resolved
 from muster.cluster.file import ClusterFile
-from muster.content import ports, service
+from muster.content import known, ports, service
 from muster.content.fill import Sibling
+from muster.content.kept import Kept
+from muster.content.known import Known
+from muster.content.repositories import Repositories
+from muster.content.views import Shown
 from muster.edge.application import Application, Mounted
 from muster.edge.authorise import Callers, Gate
 from muster.edge.feature import Features
@@ -47,6 +52,8 @@ _log = log.logger("app")
 _ORDER_TIMEOUT_S = 20.0
 # The store's own limits come before it.
 _REVOKED_TIMEOUT_S = 20.0
+# What nobody asked for lately is looked at first (content: hold_s).
+_CURRENT_TIMEOUT_S = 70.0
 
 
 class Worker:
@@ -64,6 +71,7 @@ class Worker:
         self._server: Server | None = None
         self._content: service.Content | None = None
         self._certificates: Certificates | None = None
+        self._known_file: Path | None = None
         self._registry = CollectorRegistry()
 
     async def work(self, sock: socket.socket) -> None:
@@ -78,6 +86,7 @@ class Worker:
                 "order": self.order.set_result,
                 "drain": self._drain,
                 "siblings": self._know,
+                "known": self._look,
                 "reload": self._reload,
                 "stop": lambda _: self.stop.set(),
             },
@@ -123,6 +132,14 @@ class Worker:
             opening_content = service.opened(cluster, cluster.content, member, bundle, gate, self._registry)
             content = self._content = await stack.enter_async_context(opening_content)
             self._know(self._siblings)
+            if cluster.content.one_version:
+                home = Path(order["state"]) / "content"
+                kept = stack.enter_context(contextlib.closing(Kept(home, limit_bytes=cluster.content.kept_bytes)))
+                content.repositories = Repositories(
+                    kept, Known(), partial(_current, line), hold_s=cluster.content.hold_s
+                )
+                self._known_file = home / known.FILE
+                self._look(None)
             opening = server_opened(main, cluster.edge, counted, balancers.addresses)
             server = self._server = await stack.enter_async_context(opening)
             taken = [p for p in ports.PORTS if p.listener in order["sockets"]]
@@ -158,6 +175,11 @@ class Worker:
             ready, members = siblings
             self._content.know([Sibling(*s) for s in ready], members)
 
+    def _look(self, _: Any) -> None:
+        """Read which repositories are followed, as the member has written it."""
+        if self._content is not None and self._content.repositories is not None and self._known_file is not None:
+            self._content.repositories.known.read(self._known_file)
+
     def _reload(self, _: Any) -> None:
         if self._certificates is not None:
             self._certificates.reload()
@@ -191,6 +213,12 @@ class _Told(LogRings):
 async def _is_revoked(line: Line, certificate: x509.Certificate) -> bool:
     pem = certificate.public_bytes(Encoding.PEM).decode()
     return bool(await line.ask("revoked", pem, timeout_s=_REVOKED_TIMEOUT_S))
+
+
+async def _current(line: Line, path: str, certificate: bytes | None) -> Shown | None:
+    shown = base64.b64encode(certificate).decode() if certificate is not None else ""
+    found = await line.ask("current", [path, shown], timeout_s=_CURRENT_TIMEOUT_S)
+    return Shown(*found) if found is not None else None
 
 
 def run(descriptor: int) -> int:

@@ -111,6 +111,16 @@ class Content(Settings):
     hold_s: Annotated[float, Field(ge=0, le=60)] = 6.0
     """How long a call waits while somebody who might have what it asks for cannot be asked; then it is 503. dnf asks four
     times in a row."""
+    one_version: bool = True
+    """Whether all members answer the same version of each yum repository, the whole of it, whatever their Pulps have at the
+    moment. False: each answers as its Pulp does."""
+    lag_s: Annotated[float, Field(ge=1, le=86_400)] = 600.0
+    """How long a Pulp, or a member's disk, may be behind the others before it is not waited for, and its member leaves
+    content."""
+    retention_days: Annotated[float, Field(ge=0.01, le=365)] = 3.0
+    """How long metadata stays on members' disks that is superseded, or of repositories that nobody asks for."""
+    kept_bytes: Annotated[int, Field(ge=64 << 20)] = 10 << 30
+    """How much of a member's disk that may take, below its state directory."""
 
 
 class ServiceCheck(Settings):

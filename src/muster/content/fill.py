@@ -113,11 +113,12 @@ class Fill:
         behind: Behind,
         *,
         own_last: bool = False,
+        judged: Callable[[Answer], Awaitable[Answer]] | None = None,
     ) -> Answer:
         """Return the answer of the first who has one.
 
         ``own`` asks the own backend, ``own_last``: after all others; ``path`` is the client's; ``sent`` are the headers that
-        the backend gets.
+        the backend gets. ``judged`` makes another of each answer: who has not what is asked for has answered 404.
 
         It is 404 when all said so. While somebody who might have it could not be asked, the call is held.
 
@@ -132,6 +133,8 @@ class Fill:
             first = zlib.crc32(path.encode()) % len(siblings)
             order = (*siblings[first:], *siblings[:first])
             others = [self._ask(s, method, path, sent, behind) for s in order]
+            if judged is not None:
+                others = [_judged(ask, judged) for ask in others]
             found, said = await self._round(own, others, own_last=own_last)
             if found is not None:
                 return found
@@ -201,6 +204,13 @@ class Fill:
         finally:
             await _given_up(running)
         return None, said
+
+
+def _judged(ask: Ask, judged: Callable[[Answer], Awaitable[Answer]]) -> Ask:
+    async def asked() -> Answer:
+        return await judged(await ask())
+
+    return asked
 
 
 async def _heard(ask: Ask) -> _Said:

@@ -27,6 +27,8 @@ _STATEMENTS = re.compile(
     rb"(?:(?:x-|x-cluster-|true-)?client-.*|(?:x-)?ssl-.*|x-rhsm-.*|(?:x-)?remote-.*|http-.*|(?:x-)?forwarded.*|x-real-ip|"
     rb"cf-connecting-ip|x-muster-.*|x-original-.*|x-rewrite-url|x-sendfile.*|x-accel-.*)\Z"
 )
+CONDITIONS = frozenset({"if-none-match", "if-modified-since", "if-range", "if-match", "if-unmodified-since"})
+"""On content they name validators of ours, which no backend knows."""
 _ASKED_ANEW = frozenset({b"host", b"content-length", b"accept-encoding"})
 # Of the backend alone: two of them give equal bytes different ones (docs/facts/content-and-boot.md).
 _OF_ONE_BACKEND = frozenset({b"etag", b"last-modified", b"server", b"date", b"x-pulp-cache"})

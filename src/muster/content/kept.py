@@ -229,6 +229,31 @@ class Kept:
         found.close()
         return self._at(sha256)
 
+    async def has(self, *sha256: str) -> bool:
+        """Whether all of these are there; what their bytes are is looked at when they are opened.
+
+        Raises:
+            Rejected: a name is no SHA-256.
+            Unavailable: the disk refused.
+        """
+        names = [validators.digest("sha256", one).value for one in sha256]
+        return await self._done("Looking", lambda: all(self._at(name).is_file() for name in names))
+
+    async def read(self, sha256: str) -> bytes | None:
+        """Return the bytes of a small file; as :meth:`open`.
+
+        Raises:
+            Rejected: the name is no SHA-256.
+            Unavailable: the disk refused.
+        """
+        found = await self.open(sha256)
+        if found is None:
+            return None
+        try:
+            return await self._done("Reading", found.read, found.size, 0)
+        finally:
+            found.close()
+
     async def answer(
         self,
         sha256: str,

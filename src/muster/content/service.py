@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 
 from prometheus_client import CollectorRegistry
 
@@ -16,9 +16,11 @@ from muster.cluster.sections import Content as Settings
 from muster.content import backend as backends
 from muster.content import conditions, fill, headers, paths, places, validators
 from muster.content.backend import Answer, Backend, Patience
+from muster.content.call import Call
 from muster.content.fill import Behind, Fill, Sibling
 from muster.content.places import PROGRAMS, Place
 from muster.content.pub import Pub
+from muster.content.repositories import Repositories
 from muster.content.resume import resumed
 from muster.content.validators import Digest
 from muster.edge.authorise import Gate
@@ -38,7 +40,7 @@ _SMALL = frozenset({
     "PULP_MANIFEST",
 })  # fmt: skip
 _SMALL_BYTES = 4 << 20
-_CONDITIONS = frozenset({"if-none-match", "if-modified-since", "if-range", "if-match", "if-unmodified-since"})
+_DIGEST = re.compile(r"/([0-9a-f]{64})\Z")
 
 
 @dataclass
@@ -51,6 +53,8 @@ class Content:
         gate: says who is a trusted host, and who a member.
         fill: asks the other members; None: there are none.
         members: the names of those of kind ``muster``, in lower case.
+        address: where it asks from for itself.
+        repositories: of which all members answer the same version; None: each answers as its Pulp does.
     """
 
     member: str
@@ -59,12 +63,21 @@ class Content:
     gate: Gate
     fill: Fill | None
     members: frozenset[str]
+    address: str
+    repositories: Repositories | None = None
 
     def know(self, siblings: Iterable[Sibling], members: Iterable[str]) -> None:
         """Ask these siblings, and no others, for what is not here; believe all of these members."""
         self.members = frozenset(m.lower() for m in members)
         if self.fill is not None:
             self.fill.siblings = tuple(siblings)
+
+    def call_as(self, certificate: bytes | None) -> Call:
+        """Return how this member asks Pulp for itself, as a client with a certificate would, DER; None: without."""
+        sent = headers.asked(
+            (), backend="content", address=self.address, host="", scheme="https", certificate=certificate
+        )  # fmt: skip
+        return Call(self.backends["content"], self.fill, sent, Behind(self.address, certificate))
 
     async def answer(self, place: Place, request: Request) -> Reply | Streamed:
         """Answer a call below a place.
@@ -91,6 +104,8 @@ class Content:
         if request.method not in _METHODS:
             return reply(405, b"", b"text/plain", (b"allow", ", ".join(_METHODS).encode()))
         path = paths.forwarded(place, request.raw_path, request.raw_query)
+        if place.backend == "kept":
+            return await self._kept(path, request)
         if place.backend == "pub":
             return await self.pub.answer(path, request) if self.pub is not None else not_found()
         to = self.backends.get(place.backend)
@@ -114,7 +129,8 @@ class Content:
         there = request.while_waited_for() if is_reading and not request.unread else contextlib.nullcontext()
         async with there:
             if place.backend == "content" and is_reading:
-                return await self._content(to, place, path, request, sent, client if other is None else None)
+                call = Call(to, self.fill if other is None else None, sent, client)
+                return await self._content(call, place, path, request, is_between_us=other is not None)
             length = request.headers.get(b"content-length")
             body = request.pieces() if request.unread else None
             got = await to.ask(request.method, path, sent, body, int(length) if body and length else None)
@@ -134,43 +150,44 @@ class Content:
             return "admin"
         return ""
 
-    async def _content(
-        self,
-        to: Backend,
-        place: Place,
-        path: str,
-        request: Request,
-        sent: list[tuple[str, str]],
-        client: Behind | None,
-    ) -> Reply | Streamed:
-        """Answer a reading call whose validators are ours, whatever the backend has.
+    async def _kept(self, path: str, request: Request) -> Reply | Streamed:
+        """Answer another member with what lies on this one's disk."""
+        if not self.gate.is_ours(request, self.members):
+            raise Denied("what a member keeps is for the other members")
+        await self.gate.refuse_revoked(request)
+        digest = _DIGEST.match(path)
+        if self.repositories is None or digest is None:
+            return not_found()
+        return await self.repositories.kept(digest[1], request)
 
-        ``client`` is whose call it is; None: another member's, which gets what is here and no more.
-        """
+    async def _content(
+        self, call: Call, place: Place, path: str, request: Request, *, is_between_us: bool
+    ) -> Reply | Streamed:
+        """Answer a reading call whose validators are ours, whatever the backend has."""
+        theirs = paths.as_sent(request.raw_path, request.raw_query)
+        if self.repositories is not None:
+            found = await self.repositories.answer(call, path, theirs, request, is_between_us=is_between_us)
+            if found is not None:
+                return found
+        sent = call.sent
         digest = validators.named(path)
         asks_range = conditions.asks_range(request, digest)
-        dropped = _CONDITIONS if asks_range else _CONDITIONS | {"range"}
+        dropped = headers.CONDITIONS if asks_range else headers.CONDITIONS | {"range"}
         sent = [(k, v) for k, v in sent if k.lower() not in dropped]
         is_small = path.partition("?")[0].rpartition("/")[2] in _SMALL and not asks_range
-
-        async def ask(method: str, sent: list[tuple[str, str]], *, own_last: bool = False) -> Answer:
-            own = partial(to.ask, method, path, sent)
-            if self.fill is None or client is None:
-                return await own()
-            theirs = paths.as_sent(request.raw_path, request.raw_query)
-            return await self.fill.asked(own, method, theirs, sent, client, own_last=own_last)
 
         async def rest(first: int, last: int) -> Answer:
             without = [(k, v) for k, v in sent if k.lower() != "range"]
             # The own backend's may be what broke.
-            return await ask("GET", [*without, ("Range", f"bytes={first}-{last}")], own_last=True)
+            part = [*without, ("Range", f"bytes={first}-{last}")]
+            return await call.ask("GET", path, theirs=theirs, sent=part, own_last=True)
 
-        got = await ask("GET" if is_small else request.method, sent)
+        got = await call.ask("GET" if is_small else request.method, path, theirs=theirs, sent=sent)
         if digest is not None and request.method == "GET":
             got = resumed(got, rest)
         if got.status == 200 and is_small:
             return await _small(got, request)
-        passed = headers.answered(got.headers, keeps_validators=False, moved=_moved(to, place))
+        passed = headers.answered(got.headers, keeps_validators=False, moved=_moved(call.own, place))
         if got.status in (200, 206):
             if digest is not None:
                 passed.append((b"etag", digest.tag.encode()))
@@ -263,4 +280,4 @@ async def opened(
             filling = fill.opened(among_us, patience, registry, after_s=settings.fill_after_s, hold_s=settings.hold_s)
             others = await stack.enter_async_context(filling)
         pub = stack.enter_context(contextlib.closing(Pub(settings.pub))) if settings.pub is not None else None
-        yield Content(str(member.name), found, pub, gate, others, members)
+        yield Content(str(member.name), found, pub, gate, others, members, member.address)

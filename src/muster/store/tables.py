@@ -265,6 +265,61 @@ audit = Table(
 """What was done to certificates, by whom, on which member; written with the change itself."""
 
 
+content_repositories = Table(
+    "content_repositories",
+    metadata,
+    Column("path", Text, primary_key=True),
+    Column("generation", BigInteger, nullable=False, server_default="0"),
+    Column("shown", Text, nullable=False, server_default=""),
+    Column("shown_since", Double, nullable=False, server_default="0"),
+    Column("newer_since", Double),
+    Column("version", BigInteger, nullable=False, server_default="1"),
+    Column("asked_at", Double, nullable=False),
+    Column("certificate", Text, nullable=False, server_default=""),
+    Index(None, "asked_at"),
+)
+"""A repository that clients fetch, by its path at Pulp.
+
+``shown`` is the digest of the ``repomd.xml`` that every member answers, empty: none; ``newer_since`` says since when some
+Pulp has had something newer; ``version`` counts changes.
+``certificate`` is the last that its guard let in, DER in base64; it is no secret, and members ask their Pulps with it.
+"""
+
+content_versions = Table(
+    "content_versions",
+    metadata,
+    Column("path", Text, primary_key=True),
+    Column("digest", Text, primary_key=True),
+    Column("generation", BigInteger, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("timestamp", Double, nullable=False),
+    Column("seen_at", Double, nullable=False),
+    Column("left_at", Double),
+    Column("manifest", Text, nullable=False),
+)
+"""A version of a repository: ``digest`` is that of its ``repomd.xml``, ``manifest`` that of the list of all it consists of.
+
+``left_at`` is when it ceased to be shown.
+"""
+
+content_reports = Table(
+    "content_reports",
+    metadata,
+    Column("path", Text, primary_key=True),
+    Column("member", Text, primary_key=True),
+    Column("reached", Integer, nullable=False),
+    Column("carried", Text, nullable=False, server_default=""),
+    Column("staged", Text, nullable=False, server_default=""),
+    Column("unreached_since", Double),
+    Column("trouble", Text, nullable=False, server_default=""),
+    Column("told_at", Double, nullable=False),
+)
+"""What a member says of a repository: what its own Pulp carries, and which versions lie whole on its disk.
+
+``staged`` are digests, separated by a space. A member writes its own rows alone.
+"""
+
+
 class store_now(FunctionElement[float]):  # noqa: N801 - reads as the SQL function it is
     """The store's clock as a SQL expression: seconds since the epoch at the moment the row is touched.
 

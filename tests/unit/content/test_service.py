@@ -48,7 +48,7 @@ def content(pulp: Pulp, *, revoked: bool = False) -> Content:
 
     backend: Any = pulp
     gate = Gate(Callers(frozenset({FOREMAN}), frozenset()), revoked=is_revoked)
-    return Content(MEMBER, {"api": backend}, None, gate, None, frozenset({MEMBER}))
+    return Content(MEMBER, {"api": backend}, None, gate, None, frozenset({MEMBER}), "127.0.0.1")
 
 
 async def test_the_gateway_of_this_host_is_pulps_administrator_unless_its_certificate_is_revoked() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from cryptography import x509
 
 from muster.app.duties.duty import Duty, Found
-from muster.app.line import Line
+from muster.app.line import Asked, Line
 from muster.kernel import log
 from muster.kernel.errors import MusterError
 from muster.kernel.rings import LogRecord, LogRings
@@ -90,6 +90,7 @@ class Workers(Duty):
         self._sockets: dict[str, socket.socket] = {}
         # What each that is started hears, by its kind.
         self._holds: dict[str, Any] = {"drain": False}
+        self._answers: dict[str, Asked] = {"revoked": self._is_revoked}
         self._leaving = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -97,6 +98,10 @@ class Workers(Duty):
         """Start them on listening sockets, by the listener's name; the sockets are closed with :meth:`leave`."""
         self._sockets = dict(sockets)
         self._tasks = [asyncio.create_task(self._kept(p), name=f"worker {p.number}") for p in self._places]
+
+    def answer(self, kind: str, asked: Asked) -> None:
+        """Answer questions of this kind that workers ask; said before they are started."""
+        self._answers[kind] = asked
 
     async def beat(self) -> None:
         await asyncio.gather(*(self._looked_at(p) for p in self._places if p.serving))
@@ -210,7 +215,7 @@ class Workers(Duty):
             place.serving, place.unanswered, place.why = True, 0, ""
 
         try:
-            line = await Line.over(ours, {"serving": serves, "log": self._hear}, {"revoked": self._is_revoked})
+            line = await Line.over(ours, {"serving": serves, "log": self._hear}, self._answers)
         except BaseException:
             ours.close()
             raise

@@ -1,0 +1,61 @@
+"""What a process that answers knows of repositories: which are followed, and which versions of them lie on this disk.
+
+The member writes it to a file; its workers read that, because it may be larger than what is said between processes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from muster.kernel.files import write_atomically
+
+FILE = "known.json"
+
+
+class Followed(NamedTuple):
+    """A repository.
+
+    Attributes:
+        manifests: of the versions on this disk, the one that is shown first, then from the newest.
+        is_open: whoever asks the own Pulp for it gets it, also without a certificate.
+    """
+
+    manifests: tuple[str, ...]
+    is_open: bool
+
+
+@dataclass
+class Known:
+    """Replaced as a whole; looked at by path.
+
+    Attributes:
+        repositories: by their path at Pulp.
+    """
+
+    repositories: Mapping[str, Followed] = field(default_factory=dict)
+
+    def of(self, path: str) -> tuple[str, str] | None:
+        """Return the repository that a path lies in, and the path below it; None: none that is followed."""
+        at = path.rfind("/")
+        while at > 0:
+            if path[:at] in self.repositories:
+                return path[:at], path[at + 1 :]
+            at = path.rfind("/", 0, at)
+        return None
+
+    def write(self, file: Path) -> None:
+        """Write it for others."""
+        said = {path: [list(f.manifests), f.is_open] for path, f in self.repositories.items()}
+        write_atomically(file, json.dumps(said, separators=(",", ":")).encode(), mode=0o600)
+
+    def read(self, file: Path) -> None:
+        """Take what was written; what is not there says nothing."""
+        try:
+            said = json.loads(file.read_bytes())
+            self.repositories = {p: Followed(tuple(m), bool(is_open)) for p, (m, is_open) in said.items()}
+        except FileNotFoundError:
+            self.repositories = {}

@@ -1,0 +1,350 @@
+"""What a client gets below a repository that is followed: all of one version, and packages that are what that version names.
+
+Source: docs/facts/content-and-boot.md §8.6.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import mimetypes
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import replace
+from typing import TypeVar
+from urllib.parse import unquote
+
+from muster.content import conditions, headers, validators
+from muster.content.backend import Answer
+from muster.content.call import Call
+from muster.content.index import Expected, Index
+from muster.content.kept import Kept
+from muster.content.known import Known
+from muster.content.manifest import BESIDE, REPOMD, Manifest
+from muster.content.resume import resumed
+from muster.content.staging import KEPT_PATH, nothing_here
+from muster.content.validators import Digest
+from muster.content.views import Shown
+from muster.edge.replies import SERVER_HEADER, Header, Reply, Streamed, not_found, reply
+from muster.edge.request import Request
+from muster.kernel.errors import MusterError, Unavailable
+
+_MANIFESTS = 512
+_INDEXES = 64
+# What is read whole before it is judged, so that somebody else can be asked when it is something else.
+_JUDGED_WHOLE_BYTES = 1 << 20
+_VERIFIED = 20_000
+_PAUSE_S = 0.25
+# Of what has no digest in its name.
+_SMALL_BYTES = 4 << 20
+_TYPES = {
+    ".gz": b"application/gzip",
+    ".bz2": b"application/x-bzip2",
+    ".xz": b"application/x-xz",
+    ".rpm": b"application/x-rpm",
+}
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+Current = Callable[[str, bytes | None], Awaitable[Shown | None]]
+
+
+class Repositories:
+    """Answers in one process.
+
+    Args:
+        known: what is followed; changed by whoever follows.
+        current: says which version of a repository clients get now (:meth:`muster.content.following.Following.current`).
+        hold_s: how long a call waits for what is on its way to this disk.
+    """
+
+    def __init__(self, kept: Kept, known: Known, current: Current, *, hold_s: float) -> None:
+        self.known = known
+        self._hold_s = hold_s
+        self._kept, self._current = kept, current
+        self._manifests: OrderedDict[str, Manifest] = OrderedDict()
+        self._indexes: OrderedDict[str, Index] = OrderedDict()
+        # What was found to be what it should be: whose it was, its validators there, and what it should be.
+        self._verified: OrderedDict[tuple[str, ...], None] = OrderedDict()
+
+    async def answer(
+        self, call: Call, path: str, theirs: str, request: Request, *, is_between_us: bool
+    ) -> Reply | Streamed | None:
+        """Answer a reading call for a path at Pulp, ``theirs`` as the client sent it; None: it is Pulp's to answer.
+
+        Raises:
+            Unavailable: who has it, or says who may have it, could not be asked.
+        """
+        if "?" in path or "//" in path:
+            return None
+        found = self.known.of(path)
+        if is_between_us:
+            return await self._named(call, path, request, *found) if found is not None else None
+        if found is None or found[1] == REPOMD or found[1] in BESIDE:
+            return await self._of_the_version(call, path, request)
+        at, below = found
+        if validators.named(path) is not None:
+            return await self._named(call, path, request, at, below)
+        return await self._package(call, path, theirs, request, at, below)
+
+    async def kept(self, digest: str, request: Request) -> Reply | Streamed:
+        """Answer another member with what lies on this disk."""
+        found = await self._kept.answer(digest, request, content_type=b"application/octet-stream")
+        return found if found is not None else not_found()
+
+    async def _of_the_version(self, call: Call, path: str, request: Request) -> Reply | Streamed | None:
+        """Answer what belongs to the version that is shown and has no digest in its name."""
+        at, below = _repository(path)
+        # A repository has one name here.
+        if not at or "%" in at or (at not in self.known.repositories and below != REPOMD):
+            return None
+        refused, is_open = await self._refused(call, at)
+        if refused is not None:
+            return refused
+        shown = await self._current(at, None if is_open else call.client.certificate)
+        if shown is None:
+            return None
+        manifest = await self._manifest(shown.manifest, call)
+        digest = manifest.files.get(below)
+        if digest is None:
+            return not_found()
+        return await self._of_disk(digest, below, call, request)
+
+    async def _named(self, call: Call, path: str, request: Request, at: str, below: str) -> Reply | Streamed | None:
+        """Answer what is named by its digest and lies on this disk."""
+        named = validators.named(path)
+        if named is None:
+            return None
+        key = named.value if named.algorithm == "sha256" else None
+        for one in self.known.repositories[at].manifests if key is None else ():
+            with contextlib.suppress(MusterError):
+                key = key or (await self._manifest(one, call)).files.get(below)
+        if key is None or not await self._kept.has(key):
+            return None
+        refused, _ = await self._refused(call, at)
+        if refused is not None:
+            return refused
+        return await self._kept.answer(key, request, content_type=_type(below), digest=named)
+
+    async def _package(
+        self, call: Call, path: str, theirs: str, request: Request, at: str, below: str
+    ) -> Reply | Streamed | None:
+        """Answer a package, whose size and digest the version that is shown names; Pulp has its bytes, or another Pulp."""
+        expected = await self._expected(at, below)
+        if expected is None:
+            return None
+        digest = Digest(expected.algorithm, expected.digest)
+        said: list[Header] = [(b"etag", digest.tag.encode()), (b"accept-ranges", b"bytes")]
+        if (instead := conditions.instead(request, digest, said)) is not None or request.method == "HEAD":
+            refused, _ = await self._refused(call, at)
+            if refused is not None:
+                return refused
+            if instead is not None:
+                return instead
+            length = (b"content-length", b"%d" % expected.size)
+            return Reply(200, b"", [*said, length, (b"content-type", _type(below)), SERVER_HEADER])
+        dropped = headers.CONDITIONS if conditions.asks_range(request, digest) else headers.CONDITIONS | {"range"}
+        sent = [(k, v) for k, v in call.sent if k.lower() not in dropped]
+
+        async def judged(answer: Answer) -> Answer:
+            return await self._judged(answer, expected)
+
+        async def rest(first: int, last: int) -> Answer:
+            without = [(k, v) for k, v in sent if k.lower() != "range"]
+            part = [*without, ("Range", f"bytes={first}-{last}")]
+            return await call.ask("GET", path, theirs=theirs, sent=part, own_last=True, judged=judged)
+
+        got = await call.ask("GET", path, theirs=theirs, sent=sent, judged=judged)
+        if got.status == 200:
+            got = self._verifying(resumed(got, rest), expected)
+        elif got.status == 206:
+            got = resumed(got, rest)
+        passed = headers.answered(got.headers, keeps_validators=False)
+        if got.status in (200, 206):
+            passed.append(said[0])
+        return Streamed(got.status, [*passed, SERVER_HEADER], got.pieces, got.end)
+
+    async def _expected(self, at: str, below: str) -> Expected | None:
+        """Return what a path below a repository has to be; None: no version here names it."""
+        named: dict[str, Expected] = {}
+        for manifest in self.known.repositories[at].manifests:
+            index = await self._index_of(manifest)
+            # dnf writes a plus sign as %2b.
+            if index is not None and (found := index.find(unquote(below))) is not None:
+                named[manifest] = found
+        if not named:
+            return None
+        if len({e.digest for e in named.values()}) > 1:
+            # Which of them depends on the moment.
+            shown = await self._current(at, None)
+            if shown is not None and shown.manifest in named:
+                return named[shown.manifest]
+        return next(iter(named.values()))
+
+    async def _refused(self, call: Call, at: str) -> tuple[Reply | None, bool]:
+        """Return what whoever may not read a repository hears, and whether anybody may.
+
+        What lies here says nothing of who may have it: the repository's guard does, at Pulp, each time. Only who is let in
+        there is: a Pulp that does not have the repository has no guard of it either.
+        """
+        followed = self.known.repositories.get(at)
+        if followed is not None and followed.is_open:
+            return None, True
+        sent = [(k, v) for k, v in call.sent if k.lower() not in headers.CONDITIONS | {"range"}]
+        answer = await call.ask("HEAD", f"{at}/{REPOMD}", sent=sent)
+        answer.end()
+        if answer.status == 200:
+            return None, False
+        return (not_found() if answer.status == 404 else reply(answer.status, b"", b"text/plain")), False
+
+    async def _judged(self, answer: Answer, expected: Expected) -> Answer:
+        """Return an answer that may be what is expected, or 404 in its place."""
+        if answer.status not in (200, 206):
+            return answer
+        said = {name.lower(): value for name, value in answer.headers}
+        if answer.status == 206:
+            return answer if said.get("content-range", "").endswith(f"/{expected.size}") else _not_here(answer)
+        length = said.get("content-length")
+        if length is not None and length != str(expected.size):
+            return _not_here(answer)
+        if length is None:
+            # Pulp fetches it on demand; what it will be is known.
+            answer = replace(answer, headers=[*answer.headers, ("Content-Length", str(expected.size))])
+        if expected.size > _JUDGED_WHOLE_BYTES or self._is_verified(answer, expected):
+            return answer
+        body = bytearray()
+        try:
+            async with contextlib.aclosing(answer.pieces) as coming:
+                async for piece in coming:
+                    body += piece
+                    if len(body) > expected.size:
+                        break
+        finally:
+            answer.end()
+        if len(body) != expected.size or hashlib.new(expected.algorithm, body).hexdigest() != expected.digest:
+            return _not_here(answer)
+        self._note_verified(answer, expected)
+        return replace(answer, pieces=_once(bytes(body)), end=lambda: None)
+
+    def _verifying(self, answer: Answer, expected: Expected) -> Answer:
+        """Return an answer that ends well only when it was what is expected: its last piece is held back until then."""
+        if self._is_verified(answer, expected):
+            return answer
+
+        async def pieces() -> AsyncGenerator[bytes, None]:
+            hashed, held = hashlib.new(expected.algorithm), b""
+            async with contextlib.aclosing(answer.pieces) as coming:
+                async for piece in coming:
+                    if held:
+                        yield held
+                    hashed.update(piece)
+                    held = piece
+            if hashed.hexdigest() != expected.digest:
+                raise Unavailable(f"{answer.of} has other bytes than the repository names")
+            self._note_verified(answer, expected)
+            yield held
+
+        return replace(answer, pieces=pieces())
+
+    def _is_verified(self, answer: Answer, expected: Expected) -> bool:
+        key = _key(answer, expected)
+        return bool(key) and key in self._verified
+
+    def _note_verified(self, answer: Answer, expected: Expected) -> None:
+        if key := _key(answer, expected):
+            _remember(self._verified, key, None, _VERIFIED)
+
+    async def _of_disk(self, digest: str, below: str, call: Call, request: Request) -> Reply | Streamed:
+        """Answer with a small file of the version that is shown: from this disk, or as another member has it."""
+        also: list[Header] = [(b"cache-control", b"no-cache")]
+        found = await self._kept.answer(digest, request, content_type=_type(below), also=also)
+        if found is not None:
+            return found
+        body = await self._small(digest, call)
+        named = Digest("sha256", digest)
+        passed = [(b"content-type", _type(below)), *also, (b"etag", named.tag.encode())]
+        if (instead := conditions.instead(request, named, passed)) is not None:
+            return instead
+        passed += [(b"content-length", b"%d" % len(body)), SERVER_HEADER]
+        return Reply(200, b"" if request.method == "HEAD" else body, passed)
+
+    async def _small(self, digest: str, call: Call) -> bytes:
+        """Return a small file of the version that is shown. Where this member does not have it yet, another has."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._hold_s
+        while True:
+            if (body := await self._kept.read(digest)) is not None:
+                return body
+            if call.fill is not None and (body := await self._of_others(digest, call)) is not None:
+                return body
+            if loop.time() + _PAUSE_S > until:
+                raise Unavailable("The version that is shown is not on this disk yet, and no other member gives it")
+            await asyncio.sleep(_PAUSE_S)
+
+    async def _of_others(self, digest: str, call: Call) -> bytes | None:
+        assert call.fill is not None  # noqa: S101 - asked before
+        answer = await call.fill.asked(nothing_here, "GET", f"{KEPT_PATH}/{digest}", [], call.client)
+        body = bytearray()
+        try:
+            async for piece in answer.pieces:
+                body += piece
+                if len(body) > _SMALL_BYTES:
+                    return None
+        finally:
+            await answer.pieces.aclose()
+            answer.end()
+        return bytes(body) if answer.status == 200 and hashlib.sha256(body).hexdigest() == digest else None
+
+    async def _manifest(self, digest: str, call: Call) -> Manifest:
+        found = self._manifests.get(digest) or Manifest.read(await self._small(digest, call))
+        return _remember(self._manifests, digest, found, _MANIFESTS)
+
+    async def _index_of(self, manifest: str) -> Index | None:
+        found = self._indexes.get(manifest)
+        if found is None:
+            body = await self._kept.read(manifest)
+            packages = Manifest.read(body).packages if body is not None else ""
+            path = await self._kept.path(packages) if packages else None
+            if path is None:
+                return None
+            found = await asyncio.to_thread(Index.opened, path)
+        return _remember(self._indexes, manifest, found, _INDEXES)
+
+
+def _repository(path: str) -> tuple[str, str]:
+    """Return the repository of which a path is a file that has no digest in its name; empty: it is none."""
+    for name in (REPOMD, *BESIDE):
+        if path.endswith(f"/{name}"):
+            return path[: -len(name) - 1], name
+    return "", ""
+
+
+def _remember(kept: OrderedDict[Key, Value], key: Key, value: Value, most: int) -> Value:
+    kept[key] = value
+    kept.move_to_end(key)
+    if len(kept) > most:
+        kept.popitem(last=False)
+    return value
+
+
+def _key(answer: Answer, expected: Expected) -> tuple[str, ...]:
+    said = {name.lower(): value for name, value in answer.headers}
+    # Without a validator nothing says that it is the same the next time.
+    tag = said.get("etag", "")
+    return (answer.of, tag, said.get("last-modified", ""), expected.digest) if tag else ()
+
+
+def _not_here(answer: Answer) -> Answer:
+    answer.end()
+    return Answer(answer.of, 404, (), _once(b""), lambda: None)
+
+
+async def _once(body: bytes) -> AsyncGenerator[bytes, None]:
+    if body:
+        yield body
+
+
+def _type(below: str) -> bytes:
+    known = next((kind for end, kind in _TYPES.items() if below.endswith(end)), None)
+    return known or (mimetypes.guess_type(below)[0] or "application/octet-stream").encode()

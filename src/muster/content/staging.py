@@ -1,0 +1,228 @@
+"""Brings versions of repositories to a member's disk, whole: from its own Pulp, and from members that have them.
+
+Nothing of this is in a client's way. What a version consists of is a :class:`~muster.content.manifest.Manifest`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from urllib.parse import quote
+
+from muster.content import index
+from muster.content.backend import Answer
+from muster.content.call import Call
+from muster.content.kept import Kept
+from muster.content.manifest import BESIDE, REPOMD, Manifest
+from muster.content.metadata import packed, primary, repomd
+from muster.kernel.errors import MusterError, Unavailable
+
+KEPT_PATH = "/.muster/kept"
+"""Below it other members get what lies on this one's disk, by its digest."""
+
+_REPOMD_BYTES = 4 << 20
+_LARGEST_BYTES = 1 << 30
+_LARGEST_UNPACKED_BYTES = 8 << 30
+_POLL_S = 3.0
+# A whole version may be hundreds of megabytes; what stalls has its own end.
+_STAGE_S = 1800.0
+_LARGEST_REVISION = (1 << 63) - 1
+
+
+@dataclass(frozen=True)
+class Polled:
+    """What the own Pulp says of a repository.
+
+    Attributes:
+        reached: whether it said anything of use.
+        is_open: it told somebody without a certificate.
+        body: the ``repomd.xml``; None: there is none.
+        why: why it was not reached.
+    """
+
+    reached: bool
+    is_open: bool = False
+    body: bytes | None = None
+    why: str = ""
+
+
+class Staging:
+    """Stages for one member. Concurrency: any number of versions at once."""
+
+    def __init__(self, call: Callable[[bytes | None], Call], kept: Kept) -> None:
+        """``call`` asks as a client with a certificate would, DER, None without."""
+        self._call = call
+        self._kept = kept
+
+    async def polled(self, path: str, certificate: bytes | None) -> Polled:
+        """Ask the own Pulp what it has: as nobody first, and as who was let in where that is refused."""
+        found = await self._polled(path, None)
+        if found is None and certificate is not None:
+            found = await self._polled(path, certificate)
+            if found is not None:
+                return replace(found, is_open=False)
+        return (
+            found if found is not None else Polled(reached=False, why="its guard lets nobody in who was let in before")
+        )
+
+    async def _polled(self, path: str, certificate: bytes | None) -> Polled | None:
+        """Return what it said, None: that it does not say it to this one."""
+        alone = replace(self._call(certificate), fill=None)
+        try:
+            async with asyncio.timeout(_POLL_S):
+                answer = await alone.ask("GET", f"{path}/{REPOMD}")
+                if answer.status == 200:
+                    return Polled(reached=True, is_open=True, body=await _whole(answer, _REPOMD_BYTES))
+                answer.end()
+        except TimeoutError:
+            return Polled(reached=False, why=f"no answer within {_POLL_S:g} s")
+        except MusterError as e:
+            return Polled(reached=False, why=str(e))
+        if answer.status in (401, 403):
+            return None
+        if answer.status in (404, 410):
+            return Polled(reached=True)
+        return Polled(reached=False, why=f"{answer.of} answers {answer.status}")
+
+    async def staged(self, path: str, body: bytes, certificate: bytes | None) -> Manifest:
+        """Bring the version to the disk that the own Pulp has now, whose ``repomd.xml`` is ``body``.
+
+        Raises:
+            MusterError: it did not come whole, or has changed meanwhile; what came of it stays until it is reclaimed.
+        """
+        read = repomd.read(body)
+        async with asyncio.timeout(_STAGE_S):
+            files = {REPOMD: await self._kept.add_bytes(body)}
+            for named in read.files:
+                files[named.href] = await self._named(path, named, certificate)
+            for name in BESIDE:
+                digest = await self._beside(path, name, certificate)
+                if digest is not None:
+                    files[name] = digest
+            # What has no digest belongs to this version where the version was there before and after.
+            if (await self.polled(path, certificate)).body != body:
+                raise Unavailable(f"{path} changed while it was fetched")
+            described = next((n for n in read.files if n.kind == "primary"), None)
+            packages = await self._indexed(described, files) if described is not None else ""
+        revision, timestamp = read.order_key
+        return Manifest(min(revision, _LARGEST_REVISION), timestamp, files, packages)
+
+    async def copied(self, digest: str) -> Manifest:
+        """Bring a version to the disk that other members have, by the digest of its manifest.
+
+        Raises:
+            MusterError: none of them had all of it.
+        """
+        async with asyncio.timeout(_STAGE_S):
+            await self._copy(digest)
+            manifest = await self.manifest(digest)
+            if manifest is None:
+                raise Unavailable("What was copied from another member is gone again")
+            for needed in sorted(manifest.needed):
+                await self._copy(needed)
+        return manifest
+
+    async def manifest(self, digest: str) -> Manifest | None:
+        """Return a manifest that lies on the disk; None: it does not."""
+        body = await self._kept.read(digest)
+        return Manifest.read(body) if body is not None else None
+
+    async def keep(self, manifest: Manifest) -> str:
+        """Put a manifest on the disk; return its digest."""
+        return await self._kept.add_bytes(manifest.written())
+
+    async def has(self, manifest: Manifest) -> bool:
+        """Whether all of it is on the disk."""
+        return await self._kept.has(*manifest.needed)
+
+    async def _named(self, path: str, named: repomd.Named, certificate: bytes | None) -> str:
+        if named.algorithm == "sha256" and await self._kept.has(named.digest):
+            return named.digest
+        answer = await self._call(certificate).ask("GET", f"{path}/{quote(named.href)}")
+        # SHA-1 proves nothing; what it names is what its own Pulp has under that name.
+        algorithm, digest = (named.algorithm, named.digest) if named.is_proven else ("sha256", None)
+        return await self._taken(answer, f"{path}/{named.href}", algorithm, digest, named.size)
+
+    async def _beside(self, path: str, name: str, certificate: bytes | None) -> str | None:
+        answer = await replace(self._call(certificate), fill=None).ask("GET", f"{path}/{name}")
+        if answer.status == 404:
+            answer.end()
+            return None
+        return await self._taken(answer, f"{path}/{name}", "sha256", None, None, largest=_REPOMD_BYTES)
+
+    async def _copy(self, digest: str) -> None:
+        if await self._kept.has(digest):
+            return
+        call = self._call(None)
+        if call.fill is None:
+            raise Unavailable("There is no other member to copy it from")
+        path = f"{KEPT_PATH}/{digest}"
+        answer = await call.fill.asked(nothing_here, "GET", path, [], call.client)
+        await self._taken(answer, path, "sha256", digest, None)
+
+    async def _taken(
+        self,
+        answer: Answer,
+        what: str,
+        algorithm: str,
+        digest: str | None,
+        size: int | None,
+        largest: int = _LARGEST_BYTES,
+    ) -> str:
+        try:
+            if answer.status != 200:
+                raise Unavailable(f"{answer.of} answers {answer.status} for {what}")
+            return await self._kept.add(
+                answer.pieces, algorithm=algorithm, digest=digest, size=size, largest=largest
+            )  # fmt: skip
+        finally:
+            await answer.pieces.aclose()
+            answer.end()
+
+    async def _indexed(self, described: repomd.Named, files: dict[str, str]) -> str:
+        """Return the digest of the index of the packages that a version names."""
+        path = await self._kept.path(files[described.href])
+        if path is None:
+            raise Unavailable("What was fetched is gone again")
+        return await self._kept.add_bytes(await asyncio.to_thread(_index_of, described.href, path))
+
+
+def _index_of(name: str, path: Path) -> bytes:
+    with tempfile.TemporaryDirectory() as directory, path.open("rb") as file:
+        written = Path(directory) / "packages"
+        pieces = iter(partial(file.read, 256 << 10), b"")
+        index.write(written, primary.packages(packed.unpacked(pieces, of=name, limit_bytes=_LARGEST_UNPACKED_BYTES)))
+        return written.read_bytes()
+
+
+async def _whole(answer: Answer, limit_bytes: int) -> bytes:
+    """Return a body.
+
+    Raises:
+        Unavailable: it is larger, or breaks off.
+    """
+    body = bytearray()
+    try:
+        async with contextlib.aclosing(answer.pieces) as coming:
+            async for piece in coming:
+                body += piece
+                if len(body) > limit_bytes:
+                    raise Unavailable(f"{answer.of} answers with more than {limit_bytes >> 20} MiB")
+    finally:
+        answer.end()
+    return bytes(body)
+
+
+async def nothing_here() -> Answer:
+    """Return this member's answer to what it asks of the others alone."""
+    return Answer("this member", 404, (), _no_pieces(), lambda: None)
+
+
+async def _no_pieces() -> AsyncGenerator[bytes, None]:
+    return
+    yield b""
