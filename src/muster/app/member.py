@@ -380,6 +380,7 @@ def _following_of(
         told=told,
     )  # fmt: skip
     content.repositories = Repositories(kept, following.known, following.current, hold_s=settings.hold_s)
+    stack.callback(content.repositories.close)
     if workers is not None:
         workers.answer("current", following.asked)
     return [RepositoriesFollowed(following, ours)]

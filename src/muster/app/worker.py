@@ -138,6 +138,7 @@ class Worker:
                 content.repositories = Repositories(
                     kept, Known(), partial(_current, line), hold_s=cluster.content.hold_s
                 )
+                stack.callback(content.repositories.close)
                 self._known_file = home / known.FILE
                 self._look(None)
             opening = server_opened(main, cluster.edge, counted, balancers.addresses)

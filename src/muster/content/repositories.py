@@ -28,7 +28,7 @@ from muster.content.validators import Digest
 from muster.content.views import Shown
 from muster.edge.replies import SERVER_HEADER, Header, Reply, Streamed, not_found, reply
 from muster.edge.request import Request
-from muster.kernel.errors import MusterError, Unavailable
+from muster.kernel.errors import Unavailable
 
 _MANIFESTS = 512
 _INDEXES = 64
@@ -67,6 +67,12 @@ class Repositories:
         self._indexes: OrderedDict[str, Index] = OrderedDict()
         # What was found to be what it should be: whose it was, its validators there, and what it should be.
         self._verified: OrderedDict[tuple[str, ...], None] = OrderedDict()
+
+    def close(self) -> None:
+        """Close what is open of the disk."""
+        for index in self._indexes.values():
+            index.close()
+        self._indexes.clear()
 
     async def answer(
         self, call: Call, path: str, theirs: str, request: Request, *, is_between_us: bool
@@ -118,8 +124,8 @@ class Repositories:
             return None
         key = named.value if named.algorithm == "sha256" else None
         for one in self.known.repositories[at].manifests if key is None else ():
-            with contextlib.suppress(MusterError):
-                key = key or (await self._manifest(one, call)).files.get(below)
+            manifest = await self._manifest_here(one)
+            key = key or (manifest.files.get(below) if manifest is not None else None)
         if key is None or not await self._kept.has(key):
             return None
         refused, _ = await self._refused(call, at)
@@ -148,7 +154,7 @@ class Repositories:
         sent = [(k, v) for k, v in call.sent if k.lower() not in dropped]
 
         async def judged(answer: Answer) -> Answer:
-            return await self._judged(answer, expected)
+            return await self._judged(answer, expected, request)
 
         async def rest(first: int, last: int) -> Answer:
             without = [(k, v) for k, v in sent if k.lower() != "range"]
@@ -198,7 +204,7 @@ class Repositories:
             return None, False
         return (not_found() if answer.status == 404 else reply(answer.status, b"", b"text/plain")), False
 
-    async def _judged(self, answer: Answer, expected: Expected) -> Answer:
+    async def _judged(self, answer: Answer, expected: Expected, request: Request) -> Answer:
         """Return an answer that may be what is expected, or 404 in its place."""
         if answer.status not in (200, 206):
             return answer
@@ -218,6 +224,7 @@ class Repositories:
             async with contextlib.aclosing(answer.pieces) as coming:
                 async for piece in coming:
                     body += piece
+                    request.hold(len(piece))
                     if len(body) > expected.size:
                         break
         finally:
@@ -300,16 +307,29 @@ class Repositories:
         found = self._manifests.get(digest) or Manifest.read(await self._small(digest, call))
         return _remember(self._manifests, digest, found, _MANIFESTS)
 
-    async def _index_of(self, manifest: str) -> Index | None:
-        found = self._indexes.get(manifest)
+    async def _manifest_here(self, digest: str) -> Manifest | None:
+        found = self._manifests.get(digest)
+        if found is None and (body := await self._kept.read(digest)) is not None:
+            found = Manifest.read(body)
+        return _remember(self._manifests, digest, found, _MANIFESTS) if found is not None else None
+
+    async def _index_of(self, digest: str) -> Index | None:
+        found = self._indexes.get(digest)
         if found is None:
-            body = await self._kept.read(manifest)
-            packages = Manifest.read(body).packages if body is not None else ""
+            manifest = await self._manifest_here(digest)
+            packages = manifest.packages if manifest is not None else ""
             path = await self._kept.path(packages) if packages else None
             if path is None:
                 return None
-            found = await asyncio.to_thread(Index.opened, path)
-        return _remember(self._indexes, manifest, found, _INDEXES)
+            opened = await asyncio.to_thread(Index.opened, path)
+            if (found := self._indexes.get(digest)) is not None:
+                # Somebody else was quicker.
+                opened.close()
+                return found
+            found = opened
+            if len(self._indexes) >= _INDEXES:
+                self._indexes.popitem(last=False)[1].close()
+        return _remember(self._indexes, digest, found, _INDEXES)
 
 
 def _repository(path: str) -> tuple[str, str]:
