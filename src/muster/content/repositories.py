@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import mimetypes
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 from urllib.parse import unquote
@@ -36,6 +36,9 @@ _INDEXES = 64
 _JUDGED_WHOLE_BYTES = 1 << 20
 _VERIFIED = 20_000
 _PAUSE_S = 0.25
+# 16 MiB at most.
+_HELD_EACH_BYTES = 64 << 10
+_HELD = 256
 # Of what has no digest in its name.
 _SMALL_BYTES = 4 << 20
 _TYPES = {
@@ -63,6 +66,7 @@ class Repositories:
         self.known = known
         self._hold_s = hold_s
         self._kept, self._current = kept, current
+        self._held: OrderedDict[str, bytes] = OrderedDict()
         self._manifests: OrderedDict[str, Manifest] = OrderedDict()
         self._indexes: OrderedDict[str, Index] = OrderedDict()
         # What was found to be what it should be: whose it was, its validators there, and what it should be.
@@ -115,7 +119,10 @@ class Repositories:
         digest = manifest.files.get(below)
         if digest is None:
             return not_found()
-        return await self._of_disk(digest, below, call, request)
+        also = ((b"cache-control", b"no-cache"),)
+        named = Digest("sha256", digest)
+        found = await self._of_disk(digest, named, below, request, also)
+        return found or _answered(await self._small(digest, call), named, below, request, also)
 
     async def _named(self, call: Call, path: str, request: Request, at: str, below: str) -> Reply | Streamed | None:
         """Answer what is named by its digest and lies on this disk."""
@@ -126,12 +133,10 @@ class Repositories:
         for one in self.known.repositories[at].manifests if key is None else ():
             manifest = await self._manifest_here(one)
             key = key or (manifest.files.get(below) if manifest is not None else None)
-        if key is None or not await self._kept.has(key):
+        if key is None or (key not in self._held and not await self._kept.has(key)):
             return None
         refused, _ = await self._refused(call, at)
-        if refused is not None:
-            return refused
-        return await self._kept.answer(key, request, content_type=_type(below), digest=named)
+        return refused if refused is not None else await self._of_disk(key, named, below, request)
 
     async def _package(
         self, call: Call, path: str, theirs: str, request: Request, at: str, below: str
@@ -262,19 +267,18 @@ class Repositories:
         if key := _key(answer, expected):
             _remember(self._verified, key, None, _VERIFIED)
 
-    async def _of_disk(self, digest: str, below: str, call: Call, request: Request) -> Reply | Streamed:
-        """Answer with a small file of the version that is shown: from this disk, or as another member has it."""
-        also: list[Header] = [(b"cache-control", b"no-cache")]
-        found = await self._kept.answer(digest, request, content_type=_type(below), also=also)
-        if found is not None:
-            return found
-        body = await self._small(digest, call)
-        named = Digest("sha256", digest)
-        passed = [(b"content-type", _type(below)), *also, (b"etag", named.tag.encode())]
-        if (instead := conditions.instead(request, named, passed)) is not None:
-            return instead
-        passed += [(b"content-length", b"%d" % len(body)), SERVER_HEADER]
-        return Reply(200, b"" if request.method == "HEAD" else body, passed)
+    async def _of_disk(
+        self, key: str, named: Digest, below: str, request: Request, also: Sequence[Header] = ()
+    ) -> Reply | Streamed | None:
+        """Answer with a file on this disk, by its SHA-256; a small one that was asked for lately is held in memory."""
+        body = self._held.get(key)
+        if body is None and (found := await self._kept.open(key)) is not None:
+            found.close()
+            if found.size <= _HELD_EACH_BYTES and (body := await self._kept.read(key)) is not None:
+                _remember(self._held, key, body, _HELD)
+        if body is not None and b"range" not in request.headers:
+            return _answered(body, named, below, request, also)
+        return await self._kept.answer(key, request, content_type=_type(below), digest=named, also=also)
 
     async def _small(self, digest: str, call: Call) -> bytes:
         """Return a small file of the version that is shown. Where this member does not have it yet, another has."""
@@ -330,6 +334,15 @@ class Repositories:
             if len(self._indexes) >= _INDEXES:
                 self._indexes.popitem(last=False)[1].close()
         return _remember(self._indexes, digest, found, _INDEXES)
+
+
+def _answered(body: bytes, named: Digest, below: str, request: Request, also: Sequence[Header]) -> Reply:
+    """Answer with a small file as a whole."""
+    passed = [(b"content-type", _type(below)), (b"etag", named.tag.encode()), *also, SERVER_HEADER]
+    if (instead := conditions.instead(request, named, passed)) is not None:
+        return instead
+    passed.append((b"content-length", b"%d" % len(body)))
+    return Reply(200, b"" if request.method == "HEAD" else body, passed)
 
 
 def _repository(path: str) -> tuple[str, str]:
