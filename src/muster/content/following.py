@@ -58,6 +58,7 @@ class _Own:
 
     polled: Polled
     carried: str
+    carried_since: float
     unreached_since: float | None
     at: float
 
@@ -231,20 +232,26 @@ class Following:
         async def one(row: Row, before: _Own | None) -> None:
             async with room:
                 polled = await self._staging.polled(row.path, row.certificate)
-            carried, since = "", None
-            if polled.body is not None:
-                carried = hashlib.sha256(polled.body).hexdigest()
-            elif not polled.reached:
-                carried = before.carried if before is not None else ""
-                since = before.unreached_since if before is not None else None
-                since = picture.now if since is None else since
-            self._own[row.path] = _Own(polled, carried, since, now)
+            had, had_since, since = self._had(picture, row.path, before)
+            if polled.reached:
+                carried, since = hashlib.sha256(polled.body).hexdigest() if polled.body is not None else "", None
+            else:
+                carried, since = had, picture.now if since is None else since
+            carried_since = had_since if carried == had else picture.now
+            self._own[row.path] = _Own(polled, carried, carried_since, since, now)
 
         async with asyncio.TaskGroup() as polling:
             for row in hot:
                 before = self._own.get(row.path)
                 if before is None or now - before.at >= every_s or row.path in self._waiting:
                     polling.create_task(one(row, before))
+
+    def _had(self, picture: Picture, path: str, before: _Own | None) -> tuple[str, float, float | None]:
+        """Return what the own Pulp had, since when, and since when it was not reached; a restart does not change that."""
+        if before is not None:
+            return before.carried, before.carried_since, before.unreached_since
+        told = picture.told.get(path, {}).get(self._member)
+        return (told.carried, told.carried_since, told.unreached_since) if told is not None else ("", picture.now, None)
 
     def _stage(self, picture: Picture, hot: Sequence[Row]) -> None:
         for row in hot:
@@ -263,7 +270,9 @@ class Following:
             own = self._own[row.path]
             staged = self._shelf.whole(row.path).keys() & picture.versions.get(row.path, {}).keys()
             trouble = self._shelf.trouble(row.path)
-            told[row.path] = Told(own.polled.reached, own.carried, frozenset(staged), own.unreached_since, trouble)
+            told[row.path] = Told(
+                own.polled.reached, own.carried, own.carried_since, frozenset(staged), own.unreached_since, trouble
+            )  # fmt: skip
         due = changed(self._told, told)
         due |= {p: t for p, t in told.items() if now - self._told_at.get(p, 0.0) >= _SAID_AGAIN_S}
         if due:
@@ -308,10 +317,10 @@ class Following:
             is_heard = one is not None and (is_own or (is_here and picture.now - one.told_at < _SILENT_S))
             if one is None or not is_heard:
                 # Who has the time to say something is waited for.
-                out.append(Report(name, None, frozenset(), name in ready and is_new, last_here))
+                out.append(Report(name, None, frozenset(), name in ready and is_new, unreached_since=last_here))
             else:
                 since = None if one.reached else one.unreached_since
-                out.append(Report(name, one.carried or None, one.staged, name in ready, since))
+                out.append(Report(name, one.carried or None, one.staged, name in ready, one.carried_since, since))
         return out
 
     def _is_settled(self, picture: Picture, row: Row, reports: Sequence[Report]) -> bool:

@@ -15,7 +15,7 @@ Invariants, cited by number in the tests:
     5. What is newer waits for a second backend no longer than ``lag_s``, counted from when something above what is shown
        was first carried, also where one version follows another faster than that.
     6. When nobody carries what is shown or something above it, nor may, what most backends carry becomes shown, of
-       equals the highest: a version that was withdrawn, a repository that was emptied. What was withdrawn keeps its
+       equals what one went to last: a version was withdrawn, or a repository emptied. What was withdrawn keeps its
        generation, so a backend that comes back with it changes nothing.
     7. That there is no such repository is shown only when every backend was reached and says so.
     8. Whoever decides, and from however old a reading, comes to no harm: a decision counts only where since its reading
@@ -65,7 +65,8 @@ class Report:
     """What one member says of a repository; one that is silent is reported by whoever reads.
 
     Attributes:
-        carried: digest that its backend carries; None: it answers 404. It says nothing while the backend is not reached.
+        carried: digest that its backend carries, or did when it was last reached; None: it answered 404, or never.
+        carried_since: store time of the first sight of that; a restart of either does not change it.
         staged: digests of which everything that is named lies on its disk, and stays there while somebody carries it.
         is_ready: it takes clients of content now, or may, for all that is known of a silent one.
         unreached_since: store time since when nobody heard from its backend, be it that the member is silent, that the
@@ -76,6 +77,7 @@ class Report:
     carried: str | None
     staged: frozenset[str]
     is_ready: bool
+    carried_since: float = 0.0
     unreached_since: float | None = None
 
     @property
@@ -136,7 +138,7 @@ def decided(
             return Decided(replace(view, newer_since=None), None, "What was newer is carried no more.")
         return back
     since = now if view.newer_since is None else view.newer_since
-    highest, why = _allowed(shown, carried, above, is_overdue=now - since >= lag_s)
+    highest, why = _allowed(shown, carried, is_overdue=now - since >= lag_s)
     for version in above:
         if version.order <= highest.order and _is_staged(version, reports):
             newer_since = now if version.order < above[0].order else None
@@ -185,17 +187,16 @@ def _is_staged(version: Version, reports: Sequence[Report]) -> bool:
     return all(have) and any(version.digest in r.staged for r in reports)
 
 
-def _allowed(
-    shown: Version | None, carried: Sequence[Version], above: Sequence[Version], *, is_overdue: bool
-) -> tuple[Version, str]:
-    """Return the highest that may be shown, and why it may."""
+def _allowed(shown: Version | None, carried: Sequence[Version], *, is_overdue: bool) -> tuple[Version, str]:
+    """Return the highest that may be shown, and why it may; ``carried`` has the highest first."""
     if is_overdue:
         return carried[0], "the other backends had time enough to follow"
     if len(carried) < _CARRIERS:
         return carried[0], "no other backend carries anything"
     highest = carried[_CARRIERS - 1]
     if shown is not None and shown not in carried and highest.order < shown.order:
-        return above[-1], "no backend carries what was shown"
+        # It is the only one above: were there two, the second would be the highest that may.
+        return carried[0], "no backend carries what was shown"
     return highest, f"{_CARRIERS} backends carry it or something newer"
 
 
@@ -216,10 +217,12 @@ def _gone_back(
 ) -> Decided | None:
     if any(_may_carry_anything(r, versions, now, forget_s) for r in reports):
         return None
-    carried = Counter(_carried(versions, reports))
-    if carried:
-        # The highest could be that of a backend that lagged behind the withdrawn one already.
-        version = max(carried, key=lambda v: (carried[v], v.order))
+    votes = Counter(_carried(versions, reports))
+    if votes:
+        # The highest could be that of a backend that lagged behind the withdrawn one already; the last one to leave that
+        # says where it went.
+        since = {r.carried: r.carried_since for r in sorted(reports, key=lambda r: r.carried_since) if r.is_reached}
+        version = max(votes, key=lambda v: (votes[v], since[v.digest], v.order))
         if not _is_staged(version, reports):
             return None
         why = f"Showing {version} in a new generation: no backend carries {shown} or anything newer."

@@ -35,7 +35,7 @@ _VERSIONS = Query(
     " WHERE path IN (SELECT path FROM content_repositories WHERE asked_at >= :since)"
 )
 _REPORTS = Query(
-    "SELECT path, member, reached, carried, staged, unreached_since, trouble, told_at FROM content_reports"
+    "SELECT path, member, reached, carried, carried_since, staged, unreached_since, trouble, told_at FROM content_reports"
     " WHERE path IN (SELECT path FROM content_repositories WHERE asked_at >= :since)"
 )
 _ASK = Change(
@@ -49,11 +49,11 @@ _KNOW = Change(
     " WHERE r.path = :path ON CONFLICT (path, digest) DO NOTHING"
 )
 _REPORT = Change(
-    "INSERT INTO content_reports (path, member, reached, carried, staged, unreached_since, trouble, told_at)"
-    " VALUES (:path, :member, :reached, :carried, :staged, :unreached_since, :trouble, {now})"
+    "INSERT INTO content_reports (path, member, reached, carried, carried_since, staged, unreached_since, trouble, told_at)"
+    " VALUES (:path, :member, :reached, :carried, :carried_since, :staged, :unreached_since, :trouble, {now})"
     " ON CONFLICT (path, member) DO UPDATE SET reached = excluded.reached, carried = excluded.carried,"
-    " staged = excluded.staged, unreached_since = excluded.unreached_since, trouble = excluded.trouble,"
-    " told_at = excluded.told_at"
+    " carried_since = excluded.carried_since, staged = excluded.staged, unreached_since = excluded.unreached_since,"
+    " trouble = excluded.trouble, told_at = excluded.told_at"
 )
 _SHOW = Change(
     "UPDATE content_repositories SET generation = :generation, shown = :shown, shown_since = :shown_since,"
@@ -105,13 +105,15 @@ class Told:
     """What a member said of a repository.
 
     Attributes:
-        carried: digest of what its own Pulp has; empty: nothing.
+        carried: digest of what its own Pulp has, or had when it was reached last; empty: nothing.
+        carried_since: store time of the first sight of that.
         staged: digests of what lies whole on its disk.
         trouble: why it cannot stage what it should; empty: nothing.
     """
 
     reached: bool
     carried: str
+    carried_since: float
     staged: frozenset[str]
     unreached_since: float | None
     trouble: str = ""
@@ -204,7 +206,8 @@ class Views:
         rows = [
             {
                 "path": path, "member": member, "reached": int(t.reached), "carried": t.carried,
-                "staged": " ".join(sorted(t.staged)), "unreached_since": t.unreached_since, "trouble": t.trouble[:500],
+                "carried_since": t.carried_since, "staged": " ".join(sorted(t.staged)),
+                "unreached_since": t.unreached_since, "trouble": t.trouble[:500],
             }
             for path, t in sorted(told.items())
         ]  # fmt: skip
@@ -247,7 +250,8 @@ def _row(r: Mapping[str, Any]) -> Row:
 
 def _told(t: Mapping[str, Any]) -> Told:
     return Told(
-        bool(t["reached"]), t["carried"], frozenset(t["staged"].split()), t["unreached_since"], t["trouble"], t["told_at"]
+        bool(t["reached"]), t["carried"], t["carried_since"], frozenset(t["staged"].split()), t["unreached_since"],
+        t["trouble"], t["told_at"],
     )  # fmt: skip
 
 
@@ -257,4 +261,4 @@ def changed(before: Mapping[str, Told], now: Mapping[str, Told]) -> dict[str, To
 
 
 def _but_time(told: Told) -> Sequence[object]:
-    return (told.reached, told.carried, told.staged, told.unreached_since, told.trouble)
+    return (told.reached, told.carried, told.carried_since, told.staged, told.unreached_since, told.trouble)

@@ -309,6 +309,7 @@ content_reports = Table(
     Column("member", Text, primary_key=True),
     Column("reached", Integer, nullable=False),
     Column("carried", Text, nullable=False, server_default=""),
+    Column("carried_since", Double, nullable=False, server_default="0"),
     Column("staged", Text, nullable=False, server_default=""),
     Column("unreached_since", Double),
     Column("trouble", Text, nullable=False, server_default=""),
