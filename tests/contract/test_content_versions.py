@@ -173,6 +173,15 @@ def test_a_pulp_that_lags_is_not_waited_for_and_its_member_gives_the_new_bytes(c
     assert "still carries" in said, said
 
 
+def test_who_publishes_the_same_packages_anew_does_not_lag(cluster: Cluster) -> None:
+    one, again = version(1, packages(1)), version(2, packages(1))
+    assert one.repomd != again.repomd
+    _carry(cluster, one, again)
+    cluster.until_shown(again)
+    time.sleep(LAG_S + 2)
+    assert [_is_ready(cluster, at) for at in (0, 1)] == [True, True]
+
+
 def test_metadata_stays_when_every_pulp_is_gone(cluster: Cluster) -> None:
     one = version(1, packages(1))
     _carry(cluster, one, one)

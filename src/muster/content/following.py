@@ -370,6 +370,9 @@ class Following:
             versions = picture.versions.get(row.path, {})
             mine = next((r for r in self._reports(picture, row) if r.member == self._member), None)
             is_known = row.view.shown is None or row.view.shown in versions
+            if self._shelf.have_same_packages(row.path, mine.carried if mine is not None else None, row.view.shown):
+                # Published anew by each Pulp for itself: other metadata, the same packages.
+                continue
             if mine is not None and is_known and (why := lagging(row.view, versions, mine, picture.now, self._lag_s)):
                 trouble = self._shelf.trouble(row.path)
                 behind.append(f"{row.path}: {why}{f' ({trouble})' if trouble else ''}")

@@ -90,6 +90,13 @@ class Shelf:
             if not self.has(path, version) and (found := await self._found(manifest)) is not None:
                 self._place(path, version, manifest, found)
 
+    def have_same_packages(self, path: str, one: str | None, other: str | None) -> bool:
+        """Whether two versions that are both here, and are not the same, name the same packages."""
+        whole = self._whole.get(path, {})
+        if one == other or one not in whole or other not in whole:
+            return False
+        return self._manifests[whole[one]].packages == self._manifests[whole[other]].packages
+
     def needed(self, manifests: Iterable[str]) -> frozenset[str]:
         """Return what lies on the disk for these manifests, as far as they are known here."""
         found = [self._manifests[m].needed for m in manifests if m in self._manifests]

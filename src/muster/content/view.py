@@ -66,7 +66,8 @@ class Report:
 
     Attributes:
         carried: digest that its backend carries, or did when it was last reached; None: it answered 404, or never.
-        carried_since: store time of the first sight of that; a restart of either does not change it.
+        carried_since: store time when it was last seen to carry something else, whoever was away or restarted since;
+            0: never.
         staged: digests of which everything that is named lies on its disk, and stays there while somebody carries it.
         is_ready: it takes clients of content now, or may, for all that is known of a silent one.
         unreached_since: store time since when nobody heard from its backend, be it that the member is silent, that the

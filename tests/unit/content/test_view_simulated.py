@@ -236,7 +236,7 @@ class World:
     def poll(self, member: Member) -> None:
         if member.backend.alive:
             if member.carried != member.backend.carried:
-                member.carried, member.carried_since = member.backend.carried, self.now
+                member.carried, member.carried_since = member.backend.carried, member.backend.reached_at
             member.unreached_since = None
             member.backend.reached_at = self.now
         elif member.unreached_since is None:
