@@ -14,6 +14,10 @@ from typing import Any
 import pytest
 
 from muster.cli.demo.bind import free_port
+from muster.content import following
+from muster.content.views import Views
+from muster.kernel.errors import Unavailable
+from muster.store.engine import Store
 from tests.servers import member
 from tests.servers.client import Answer, Place, ask
 from tests.servers.member import Member
@@ -194,6 +198,32 @@ def test_metadata_stays_when_every_pulp_is_gone(cluster: Cluster) -> None:
         assert cluster.get(at, f"{ROOT}/Packages/same.rpm").status >= 500
 
 
+def test_a_member_that_lost_the_store_answers_as_the_others_do(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = version(1, packages(1)), version(2, packages(2))
+    _carry(cluster, one, one)
+    cluster.until_shown(one)
+    lost = cluster.members[0].process.store
+    for name in ("shown", "picture", "ask", "tell", "show", "know"):
+        monkeypatch.setattr(Views, name, _lost(getattr(Views, name), lost))
+    # It still says in the roster that it is there, which one without the store could not.
+    monkeypatch.setattr(following, "_SILENT_S", 2.0)
+    _carry(cluster, two, two)
+    _until(lambda: cluster.shown(1) == two.repomd)
+    assert cluster.shown(0) == two.repomd
+    assert cluster.get(0, f"{ROOT}/{two.primary}").body == two.files[two.primary]
+
+
+def _lost(method: Callable[..., Any], store: Store) -> Callable[..., Any]:
+    async def called(self: Views, *arguments: Any, **more: Any) -> Any:
+        if self._store is store:
+            raise Unavailable("The store is cut off")
+        return await method(self, *arguments, **more)
+
+    return called
+
+
 def test_going_back_works_with_the_last_pulp(cluster: Cluster) -> None:
     one, two = version(1, packages(1)), version(2, packages(2))
     _carry(cluster, two, two)
@@ -250,9 +280,9 @@ def test_what_lies_on_a_disk_is_for_members_alone(cluster: Cluster) -> None:
     one = version(1, packages(1))
     _carry(cluster, one, one)
     cluster.until_shown(one)
-    path = f"/.muster/kept/{hashlib.sha256(one.repomd).hexdigest()}"
-    for name in (None, "host.example.com", member.TRUSTED):
-        assert cluster.get(0, path, name=name).status == 403
+    for path in (f"/.muster/kept/{hashlib.sha256(one.repomd).hexdigest()}", f"/.muster/shown{ROOT}"):
+        for name in (None, "host.example.com", member.TRUSTED):
+            assert cluster.get(0, path, name=name).status == 403
 
 
 @also_with_workers

@@ -216,9 +216,9 @@ async def _is_revoked(line: Line, certificate: x509.Certificate) -> bool:
     return bool(await line.ask("revoked", pem, timeout_s=_REVOKED_TIMEOUT_S))
 
 
-async def _current(line: Line, path: str, certificate: bytes | None) -> Shown | None:
+async def _current(line: Line, path: str, certificate: bytes | None, *, alone: bool = False) -> Shown | None:
     shown = base64.b64encode(certificate).decode() if certificate is not None else ""
-    found = await line.ask("current", [path, shown], timeout_s=_CURRENT_TIMEOUT_S)
+    found = await line.ask("current", [path, shown, alone], timeout_s=_CURRENT_TIMEOUT_S)
     return Shown(*found) if found is not None else None
 
 

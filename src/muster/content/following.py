@@ -39,8 +39,8 @@ _POLL_EVERY_S = 1.0
 # Each costs a Pulp 15 to 25 ms of CPU (docs/facts/content-and-boot.md §9).
 _POLLS_EACH_S = 10.0
 _POLLS_AT_ONCE = 8
-_SHOWN_TIMEOUT_S = 0.5
-_STORE_AGAIN_S = 1.0
+_SHOWN_TIMEOUT_S = 1.0
+_STORE_AGAIN_S = 2.0
 _ALL_EVERY_S = 30.0
 _RECLAIM_EVERY_S = 600.0
 # Without the store for so long nobody knows what others show; what was shown last is.
@@ -124,12 +124,18 @@ class Following:
         self._all_at = 0.0
         self._reclaim_at = self._began_at + _RECLAIM_EVERY_S
 
-    async def current(self, path: str, certificate: bytes | None) -> Shown | None:
+    async def current(self, path: str, certificate: bytes | None, *, alone: bool = False) -> Shown | None:
         """Return which version clients get of a repository now; None: none is shown, and its Pulp answers for itself.
 
         ``certificate`` is that of a client whom the repository's guard let in. One that nobody asked for lately is looked at
-        by all members first.
+        by all members first. ``alone``: for another member, which gets what the store says and nothing else.
         """
+        if alone:
+            try:
+                async with asyncio.timeout(_SHOWN_TIMEOUT_S):
+                    return await self._views.shown(path)
+            except (TimeoutError, MusterError):
+                return None
         if certificate is not None or path not in self._asked:
             self._asked[path] = certificate
         if not self._is_away and (path not in self._hot or path in self._waiting):
@@ -143,9 +149,9 @@ class Following:
         return await self._shown(path)
 
     async def asked(self, question: Any) -> Any:
-        """As :meth:`current`, for another process of this member: a path and a certificate in base64, empty: none."""
-        path, certificate = question
-        return await self.current(path, base64.b64decode(certificate) if certificate else None)
+        """As :meth:`current`, for another process of this member: a path, a certificate in base64, and ``alone``."""
+        path, certificate, alone = question
+        return await self.current(path, base64.b64decode(certificate) if certificate else None, alone=alone)
 
     async def _shown(self, path: str) -> Shown | None:
         now = time.monotonic()
@@ -155,9 +161,13 @@ class Following:
                     found = self._last[path] = await self._views.shown(path)
                     return found
             except (TimeoutError, MusterError) as e:
-                # While no member reaches the store, nobody changes what is shown.
                 self._store_again_at = time.monotonic() + _STORE_AGAIN_S
                 _log.debug("What is shown was not read", why=str(e))
+        # Others may reach the store, and change what is shown. While nobody does, nobody changes it.
+        with contextlib.suppress(TimeoutError, MusterError):
+            async with asyncio.timeout(_SHOWN_TIMEOUT_S):
+                if (told := await self._staging.shown_elsewhere(path)) is not None:
+                    self._last[path] = told
         return self._last.get(path)
 
     async def beat(self) -> None:
@@ -177,6 +187,9 @@ class Following:
             _log.debug("What members have of repositories was not read", why=str(e))
             return
         self._is_away = False
+        for path, row in picture.rows.items():
+            manifest = picture.manifests.get(path, {}).get(row.view.shown or "")
+            self._last[path] = Shown(row.view.shown, manifest) if row.view.shown and manifest else None
         hot = [r for r in picture.rows.values() if picture.now - r.asked_at < HOT_S]
         for row in hot:
             self._hot.setdefault(row.path, now)

@@ -11,7 +11,7 @@ from typing import Literal
 
 from muster.cluster.sections import ContentService
 
-Backend = Literal["content", "api", "registry", "foreman", "pub", "kept"]
+Backend = Literal["content", "api", "registry", "foreman", "pub", "members"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +87,8 @@ PLACES: tuple[Place, ...] = (
     Place("/api/registration_commands", "foreman", "/api/registration_commands", _SUBSCRIPTIONS),
     Place("/katello/api/v2/repositories", "foreman", "/katello/api/v2/repositories", _SUBSCRIPTIONS),
     Place("/pub", "pub", "", _BOTH),
-    # Between members: what lies on a member's disk, by its digest.
-    Place("/.muster/kept", "kept", "", _HTTPS),
+    # Between members.
+    Place("/.muster", "members", "", _HTTPS),
 )
 """Every other path is 404."""
 

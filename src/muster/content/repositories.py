@@ -9,10 +9,11 @@ import asyncio
 import contextlib
 import hashlib
 import mimetypes
+import re
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Protocol, TypeVar
 from urllib.parse import unquote
 
 from muster.content import conditions, headers, validators
@@ -23,7 +24,7 @@ from muster.content.kept import Kept
 from muster.content.known import Known
 from muster.content.manifest import BESIDE, REPOMD, Manifest
 from muster.content.resume import resumed
-from muster.content.staging import KEPT_PATH, nothing_here
+from muster.content.staging import KEPT_PATH, SHOWN_PATH, nothing_here
 from muster.content.validators import Digest
 from muster.content.views import Shown
 from muster.edge.replies import SERVER_HEADER, Header, Reply, Streamed, not_found, reply
@@ -36,6 +37,9 @@ _INDEXES = 64
 _JUDGED_WHOLE_BYTES = 1 << 20
 _VERIFIED = 20_000
 _PAUSE_S = 0.25
+# As they come here, without what the place of members is called.
+_KEPT = re.compile(KEPT_PATH.removeprefix("/.muster") + r"/([0-9a-f]{64})\Z")
+_SHOWN = SHOWN_PATH.removeprefix("/.muster")
 # 16 MiB at most.
 _HELD_EACH_BYTES = 64 << 10
 _HELD = 256
@@ -50,7 +54,12 @@ _TYPES = {
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
-Current = Callable[[str, bytes | None], Awaitable[Shown | None]]
+
+
+class Current(Protocol):
+    """Says which version of a repository clients get now (:meth:`muster.content.following.Following.current`)."""
+
+    async def __call__(self, path: str, certificate: bytes | None, *, alone: bool = False) -> Shown | None: ...
 
 
 class Repositories:
@@ -58,7 +67,6 @@ class Repositories:
 
     Args:
         known: what is followed; changed by whoever follows.
-        current: says which version of a repository clients get now (:meth:`muster.content.following.Following.current`).
         hold_s: how long a call waits for what is on its way to this disk.
     """
 
@@ -98,10 +106,15 @@ class Repositories:
             return await self._named(call, path, request, at, below)
         return await self._package(call, path, theirs, request, at, below)
 
-    async def kept(self, digest: str, request: Request) -> Reply | Streamed:
-        """Answer another member with what lies on this disk."""
-        found = await self._kept.answer(digest, request, content_type=b"application/octet-stream")
-        return found if found is not None else not_found()
+    async def to_member(self, path: str, request: Request) -> Reply | Streamed:
+        """Answer another member: what lies on this disk, or what the store says is shown."""
+        if (digest := _KEPT.match(path)) is not None:
+            found = await self._kept.answer(digest[1], request, content_type=b"application/octet-stream")
+            return found if found is not None else not_found()
+        if path.startswith(_SHOWN):
+            shown = await self._current(path.removeprefix(_SHOWN), None, alone=True)
+            return reply(200, shown.written(), b"text/plain") if shown is not None else not_found()
+        return not_found()
 
     async def _of_the_version(self, call: Call, path: str, request: Request) -> Reply | Streamed | None:
         """Answer what belongs to the version that is shown and has no digest in its name."""

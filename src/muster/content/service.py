@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -40,7 +39,6 @@ _SMALL = frozenset({
     "PULP_MANIFEST",
 })  # fmt: skip
 _SMALL_BYTES = 4 << 20
-_DIGEST = re.compile(r"/([0-9a-f]{64})\Z")
 
 
 @dataclass
@@ -104,8 +102,8 @@ class Content:
         if request.method not in _METHODS:
             return reply(405, b"", b"text/plain", (b"allow", ", ".join(_METHODS).encode()))
         path = paths.forwarded(place, request.raw_path, request.raw_query)
-        if place.backend == "kept":
-            return await self._kept(path, request)
+        if place.backend == "members":
+            return await self._to_member(path, request)
         if place.backend == "pub":
             return await self.pub.answer(path, request) if self.pub is not None else not_found()
         to = self.backends.get(place.backend)
@@ -150,15 +148,14 @@ class Content:
             return "admin"
         return ""
 
-    async def _kept(self, path: str, request: Request) -> Reply | Streamed:
-        """Answer another member with what lies on this one's disk."""
+    async def _to_member(self, path: str, request: Request) -> Reply | Streamed:
+        """Answer another member, which asks for itself."""
         if not self.gate.is_ours(request, self.members):
-            raise Denied("what a member keeps is for the other members")
+            raise Denied("what members tell each other is for members")
         await self.gate.refuse_revoked(request)
-        digest = _DIGEST.match(path)
-        if self.repositories is None or digest is None:
+        if self.repositories is None:
             return not_found()
-        return await self.repositories.kept(digest[1], request)
+        return await self.repositories.to_member(path, request)
 
     async def _content(
         self, call: Call, place: Place, path: str, request: Request, *, is_between_us: bool

@@ -20,15 +20,20 @@ from muster.content.call import Call
 from muster.content.kept import Kept
 from muster.content.manifest import BESIDE, REPOMD, Manifest
 from muster.content.metadata import packed, primary, repomd
+from muster.content.views import Shown
 from muster.kernel.errors import MusterError, Unavailable
 
 KEPT_PATH = "/.muster/kept"
 """Below it other members get what lies on this one's disk, by its digest."""
 
+SHOWN_PATH = "/.muster/shown"
+"""Before the path of a repository: which version of it the store says is shown, for members that do not reach the store."""
+
 _REPOMD_BYTES = 4 << 20
 _LARGEST_BYTES = 1 << 30
 _LARGEST_UNPACKED_BYTES = 8 << 30
 _POLL_S = 3.0
+_SHOWN_BYTES = 1 << 10
 # A whole version may be hundreds of megabytes; what stalls has its own end.
 _STAGE_S = 1800.0
 _LARGEST_REVISION = (1 << 63) - 1
@@ -131,6 +136,17 @@ class Staging:
         """Return a manifest that lies on the disk; None: it does not."""
         body = await self._kept.read(digest)
         return Manifest.read(body) if body is not None else None
+
+    async def shown_elsewhere(self, path: str) -> Shown | None:
+        """Return what another member reads in the store, None: none of them can."""
+        call = self._call(None)
+        if call.fill is None:
+            return None
+        answer = await call.fill.asked(nothing_here, "GET", f"{SHOWN_PATH}{path}", [], call.client)
+        if answer.status != 200:
+            answer.end()
+            return None
+        return Shown.read(await _whole(answer, _SHOWN_BYTES))
 
     async def keep(self, manifest: Manifest) -> str:
         """Put a manifest on the disk; return its digest."""

@@ -7,12 +7,14 @@ another has already left; and it is changed by whoever sees first that it may be
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from muster.cluster.roster import seen_in
 from muster.content.view import Decided, Version, View
+from muster.kernel.errors import Unavailable
 from muster.store.reading import Query
 from muster.store.writing import Change
 
@@ -73,6 +75,7 @@ _FORGET = (
         " (SELECT 1 FROM content_reports c WHERE c.path = content_versions.path AND c.carried = content_versions.digest)"
     ),
 )
+_WRITTEN = re.compile(r"([0-9a-f]{64}) ([0-9a-f]{64})\Z")
 # Repositories are told apart by what clients ask for, so how many there can be is not ours to say.
 MOST = 5000
 
@@ -82,6 +85,22 @@ class Shown(NamedTuple):
 
     digest: str
     manifest: str
+
+    def written(self) -> bytes:
+        """Return it as members tell each other."""
+        return f"{self.digest} {self.manifest}".encode()
+
+    @classmethod
+    def read(cls, body: bytes) -> Shown:
+        """Return what :meth:`written` wrote on another member.
+
+        Raises:
+            Unavailable: this is none.
+        """
+        found = _WRITTEN.match(body.decode("ascii", "replace"))
+        if found is None:
+            raise Unavailable("What another member says is shown is no version")
+        return cls(found[1], found[2])
 
 
 @dataclass(frozen=True)
