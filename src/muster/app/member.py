@@ -191,7 +191,6 @@ async def member_opened(
             gate.revoked = authority.revocations.is_revoked
             await authority.kept()
         workers = _workers_of(cluster, options, rings, gate)
-        following = _following_of(stack, cluster, options, store, content, workers)
 
         def drain(draining: bool) -> None:
             server.drain(draining)
@@ -199,6 +198,7 @@ async def member_opened(
                 workers.drain(draining)
 
         standing, listed = Standing(own_health, drain), Listed(options.cluster_file, cluster)
+        following = _following_of(stack, cluster, options, listed, store, content, workers)
         files = TrustFiles(bundle, options.pki, cluster.foreman.ca_file, cluster.foreman.crl_file)
         certificates = Certificates(
             files,
@@ -347,6 +347,7 @@ def _following_of(
     stack: contextlib.AsyncExitStack,
     cluster: ClusterFile,
     options: MemberOptions,
+    listed: Listed,
     store: Store,
     content: Content | None,
     workers: Workers | None,
@@ -375,7 +376,7 @@ def _following_of(
     following = Following(
         Views(store), Staging(content.call_as, kept), kept,
         member=str(content.member),
-        members=lambda: [str(m.name) for m in cluster.members if m.kind == "muster"],
+        members=lambda: [str(m.name) for m in listed.latest.members if m.kind == "muster"],
         services=ours, lag_s=settings.lag_s, retention_s=settings.retention_days * 86_400, wait_s=settings.hold_s,
         told=told,
     )  # fmt: skip

@@ -153,6 +153,18 @@ class Fill:
             await asyncio.sleep(_PAUSE_S)
         return await own()
 
+    async def each(
+        self, method: str, path: str, sent: Sequence[tuple[str, str]], behind: Behind
+    ) -> list[Answer | None]:
+        """Return what each of the others answers for itself, None for who gives no answer; all are asked at once."""
+        asks = [self._ask(s, method, path, sent, behind) for s in self.siblings]
+        running = [asyncio.create_task(_heard(ask), name="fill") for ask in asks]
+        try:
+            return [(await task).answer for task in running]
+        except BaseException:
+            await _given_up(running)
+            raise
+
     def _ask(self, sibling: Sibling, method: str, path: str, sent: Sequence[tuple[str, str]], behind: Behind) -> Ask:
         headers = [h for h in sent if h[0].lower() not in _SAID]
         headers += [(MARK, "1"), (_ADDRESS, behind.address)]

@@ -27,7 +27,7 @@ from muster.kernel.errors import MusterError
 _log = log.logger("content")
 
 # What was asked for within that long is looked at again and again.
-HOT_S = 60.0
+HOT_S = 30.0
 # So often the store hears that clients still ask, and what a member has.
 _SAID_AGAIN_S = 15.0
 # What a member said within that long holds, unless it has said something else: it says so when that changes.
@@ -35,10 +35,15 @@ _HOLDS_S = 20.0
 # Who has said nothing of a repository for so long is not waited for: it hangs, or is of a version that says nothing.
 _SILENT_S = 60.0
 _FIRST_WORD_S = 10.0
+# Once a second while clients ask, and ever less often when they cease.
 _POLL_EVERY_S = 1.0
+_LESS_OFTEN = 0.2
 # Each costs a Pulp 15 to 25 ms of CPU (docs/facts/content-and-boot.md §9).
 _POLLS_EACH_S = 10.0
 _POLLS_AT_ONCE = 8
+# Whether what was guarded is so still: a second call for each poll otherwise.
+_OPEN_AGAIN_S = 30.0
+_CARRIED_TIMEOUT_S = 1.0
 _SHOWN_TIMEOUT_S = 1.0
 _STORE_AGAIN_S = 2.0
 _ALL_EVERY_S = 30.0
@@ -114,6 +119,8 @@ class Following:
         # Since when each is looked at, by the loop's clock.
         self._hot: dict[str, float] = {}
         self._own: dict[str, _Own] = {}
+        # When the own Pulp last refused to tell somebody without a certificate.
+        self._guarded_at: dict[str, float] = {}
         self._told: dict[str, Told] = {}
         self._told_at: dict[str, float] = {}
         self._rows: dict[str, Row] = {}
@@ -138,7 +145,8 @@ class Following:
                 return None
         if certificate is not None or path not in self._asked:
             self._asked[path] = certificate
-        if not self._is_away and (path not in self._hot or path in self._waiting):
+        is_cold = path not in self._hot or path in self._waiting
+        if is_cold and not self._is_away and not await self._is_unchanged(path, certificate):
             waiting = self._waiting.get(path)
             if waiting is None:
                 waiting = self._waiting[path] = asyncio.get_running_loop().create_future()
@@ -152,6 +160,17 @@ class Following:
         """As :meth:`current`, for another process of this member: a path, a certificate in base64, and ``alone``."""
         path, certificate, alone = question
         return await self.current(path, base64.b64decode(certificate) if certificate else None, alone=alone)
+
+    async def _is_unchanged(self, path: str, certificate: bytes | None) -> bool:
+        """Whether all have what is shown, so that nobody need wait for what follows from what they have."""
+        shown = await self._shown(path)
+        if shown is None or path in self._waiting:
+            return False
+        try:
+            async with asyncio.timeout(_CARRIED_TIMEOUT_S):
+                return await self._staging.carried(path, certificate) == {shown.digest}
+        except (TimeoutError, MusterError):
+            return False
 
     async def _shown(self, path: str) -> Shown | None:
         now = time.monotonic()
@@ -239,12 +258,15 @@ class Following:
 
     async def _poll(self, picture: Picture, hot: Sequence[Row]) -> None:
         now = time.monotonic()
-        every_s = max(_POLL_EVERY_S, len(hot) / _POLLS_EACH_S)
+        at_least_s = max(_POLL_EVERY_S, len(hot) / _POLLS_EACH_S)
         room = asyncio.Semaphore(_POLLS_AT_ONCE)
 
         async def one(row: Row, before: _Own | None) -> None:
             async with room:
-                polled = await self._staging.polled(row.path, row.certificate)
+                is_guarded = now - self._guarded_at.get(row.path, -_OPEN_AGAIN_S) < _OPEN_AGAIN_S
+                polled = await self._staging.polled(row.path, row.certificate, is_guarded=is_guarded)
+            if polled.reached and not polled.is_open and not is_guarded:
+                self._guarded_at[row.path] = now
             had, had_since, since = self._had(picture, row.path, before)
             if polled.reached:
                 carried, since = hashlib.sha256(polled.body).hexdigest() if polled.body is not None else "", None
@@ -256,6 +278,7 @@ class Following:
         async with asyncio.TaskGroup() as polling:
             for row in hot:
                 before = self._own.get(row.path)
+                every_s = max(at_least_s, _LESS_OFTEN * (picture.now - row.asked_at))
                 if before is None or now - before.at >= every_s or row.path in self._waiting:
                     polling.create_task(one(row, before))
 
@@ -283,9 +306,12 @@ class Following:
             own = self._own[row.path]
             staged = self._shelf.whole(row.path).keys() & picture.versions.get(row.path, {}).keys()
             trouble = self._shelf.trouble(row.path)
-            told[row.path] = Told(
-                own.polled.reached, own.carried, own.carried_since, frozenset(staged), own.unreached_since, trouble
-            )  # fmt: skip
+            reached, since = own.polled.reached, own.unreached_since
+            if reached and own.carried not in ("", *picture.versions.get(row.path, {})):
+                why = self._shelf.trouble(row.path, own.carried)
+                # Of what cannot be read nobody knows whether it is newer.
+                reached, since = not why, own.carried_since if why else None
+            told[row.path] = Told(reached, own.carried, own.carried_since, frozenset(staged), since, trouble)
         due = changed(self._told, told)
         due |= {p: t for p, t in told.items() if now - self._told_at.get(p, 0.0) >= _SAID_AGAIN_S}
         if due:

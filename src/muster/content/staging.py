@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import tempfile
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
@@ -64,9 +65,12 @@ class Staging:
         self._call = call
         self._kept = kept
 
-    async def polled(self, path: str, certificate: bytes | None) -> Polled:
-        """Ask the own Pulp what it has: as nobody first, and as who was let in where that is refused."""
-        found = await self._polled(path, None)
+    async def polled(self, path: str, certificate: bytes | None, *, is_guarded: bool = False) -> Polled:
+        """Ask the own Pulp what it has: as nobody first, and as who was let in where that is refused.
+
+        ``is_guarded``: it was refused a moment ago.
+        """
+        found = await self._polled(path, None) if certificate is None or not is_guarded else None
         if found is None and certificate is not None:
             found = await self._polled(path, certificate)
             if found is not None:
@@ -136,6 +140,22 @@ class Staging:
         """Return a manifest that lies on the disk; None: it does not."""
         body = await self._kept.read(digest)
         return Manifest.read(body) if body is not None else None
+
+    async def carried(self, path: str, certificate: bytes | None) -> frozenset[str]:
+        """Return what this Pulp and those of all other ready members have at this moment; empty: some do not say.
+
+        These are the digests of their ``repomd.xml``.
+        """
+        call = self._call(certificate)
+        name = f"{path}/{REPOMD}"
+        others = call.fill.each("GET", name, call.sent, call.client) if call.fill is not None else _nobody()
+        own, answers = await asyncio.gather(self.polled(path, certificate), others)
+        bodies = [
+            own.body,
+            *[await _whole(a, _REPOMD_BYTES) if a is not None and a.status == 200 else None for a in answers],
+        ]
+        found = frozenset(hashlib.sha256(b).hexdigest() for b in bodies if b is not None)
+        return found if None not in bodies else frozenset()
 
     async def shown_elsewhere(self, path: str) -> Shown | None:
         """Return what another member reads in the store, None: none of them can."""
@@ -232,6 +252,10 @@ async def _whole(answer: Answer, limit_bytes: int) -> bytes:
     finally:
         answer.end()
     return bytes(body)
+
+
+async def _nobody() -> list[Answer | None]:
+    return []
 
 
 async def nothing_here() -> Answer:
