@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import ssl
@@ -275,6 +277,35 @@ def test_a_bug_in_keeping_a_worker_is_not_its_end(
         assert "Keeping a worker broke" in found.ask("GET", "/logs/").text
     finally:
         found.stop()
+
+
+def test_a_worker_without_descriptors_rests_until_it_has_some(site: Site) -> None:
+    pids, tls = site.pids(), site.member.tls()
+    limits = {pid: resource.prlimit(pid, resource.RLIMIT_NOFILE) for pid in pids}
+
+    def refused() -> float:
+        text = site.member.ask("GET", "/metrics").text
+        return sum(
+            map(float, re.findall(r'connections_refused_total{.*why="no descriptors left".*} ([0-9.e+]+)', text))
+        )
+
+    with contextlib.ExitStack() as stack:
+        for pid, (_, hard) in limits.items():
+            taken = {int(d.name) for d in Path(f"/proc/{pid}/fd").iterdir()}
+            next_free = next(n for n in itertools.count() if n not in taken)
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (next_free, hard))
+        waiting = [stack.enter_context(socket.create_connection(site.https)) for _ in range(4)]
+        until(refused)
+        time.sleep(1)
+        # Five times a second each, and not as often as the processor can.
+        assert refused() < 200
+        for pid, limit in limits.items():
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, limit)
+        for sock in waiting:
+            with tls.wrap_socket(sock, server_hostname=site.https.address) as secured:
+                secured.sendall(request("GET", "/pulp/content/small", {"Connection": "close"}))
+                assert secured.recv(1024).startswith(b"HTTP/1.1 200")
+    assert site.pids() == pids
 
 
 def test_every_worker_shows_the_new_certificate(site: Site) -> None:

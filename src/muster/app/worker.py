@@ -90,6 +90,8 @@ class Worker:
                 order = await self.order
             access_log = AccessLog(order["log_form"], order["member"])
             async with self._serving(order, line, access_log):
+                # What logs is loaded by the first record; later, descriptors may have run out.
+                _log.debug("Serving")
                 line.tell("serving")
                 await self.stop.wait()
             access_log.flush()
