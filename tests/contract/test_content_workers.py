@@ -240,6 +240,32 @@ def test_a_worker_that_hangs_is_ended_and_another_started(
         found.stop()
 
 
+def test_when_all_workers_hang_balancers_hear_so_before_they_are_ended(
+    tmp_path: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "_WELL_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(workers.Workers, "every_s", 0.2)
+    found, place = made(tmp_path, backend)
+    found.start()
+    try:
+        it = Site(found, place, backend)
+        pids = until(lambda: it.pids() if len(it.pids()) == 2 else None)
+        until(lambda: it.ready()["ready"])
+        killed = threading.Event()
+        monkeypatch.setattr(workers, "_kill", lambda _: killed.set())
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        said = until(lambda: None if it.ready()["ready"] else it.ready())
+        assert "no worker serves: worker 1 of 2 does not answer" in said["reason"]
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+        until(lambda: it.ready()["ready"])
+        assert it.pids() == pids
+    finally:
+        monkeypatch.undo()
+        found.stop()
+
+
 def test_a_worker_that_never_comes_to_serve_is_ended_and_another_started(
     tmp_path: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,8 +21,9 @@ from muster.kernel.rings import LogRecord, LogRings
 
 _log = log.logger("app")
 
-_WELL_TIMEOUT_S = 5.0
-# So many questions in a row unanswered, and it hangs.
+# With the rest between two questions, three times that: 15 s (docs/admin/content.md).
+_WELL_TIMEOUT_S = 4.0
+# So many questions in a row unanswered, and it hangs; one less, and it is not counted on.
 _FALL = 3
 _COUNTED_TIMEOUT_S = 2.0
 # Half a second, where nothing else wants the processor; a balancer's name that does not resolve takes five.
@@ -52,6 +53,18 @@ class _Place:
     unanswered: int = 0
     why: str = ""
 
+    @property
+    def away(self) -> bool:
+        """Whether it takes no calls, as far as is known."""
+        return not self.serving or self.unanswered >= _FALL - 1
+
+    @property
+    def said(self) -> str:
+        """Why it is away; empty while it starts for the first time."""
+        if self.serving:
+            return "does not answer"
+        return f"is started anew: {self.why}" if self.why else ""
+
 
 class Workers(Duty):
     """Keeps so many workers, starts anew which ended, ends which hang, and says so.
@@ -69,7 +82,7 @@ class Workers(Duty):
     """
 
     name = "workers"
-    every_s = 5.0
+    every_s = 1.0
 
     def __init__(
         self,
@@ -102,13 +115,12 @@ class Workers(Duty):
         await asyncio.gather(*(self._looked_at(p) for p in self._places if p.serving))
 
     def found(self) -> Found:
-        away = [p for p in self._places if not p.serving]
+        away = [p for p in self._places if p.away]
+        said = [f"worker {p.number} of {len(self._places)} {p.said}" for p in away if p.said]
         if len(away) == len(self._places):
-            why = next((f": {p.why}" for p in away if p.why), "")
+            why = f": {said[0]}" if said else ""
             return Found(dict.fromkeys(self._services, f"no worker serves{why}"))
-        return Found(
-            notes=[f"worker {p.number} of {len(self._places)} is started anew: {p.why}" for p in away if p.why]
-        )
+        return Found(notes=said)
 
     def drain(self, draining: bool) -> None:
         """As :meth:`muster.edge.server.Server.drain`, in each of them."""
