@@ -110,10 +110,11 @@ class Content:
         if user:
             sent.append(("Remote-User", user))
         is_reading = request.method in _READING
-        # A change goes on when who asked for it has gone.
-        there = request.while_waited_for() if is_reading and not request.unread else contextlib.nullcontext()
-        async with there:
-            if place.backend == "content" and is_reading:
+        is_of_content = place.backend == "content" and is_reading
+        # A change goes on when who asked for it has gone. Of content nobody takes what a client sends.
+        is_waited_for = is_of_content or (is_reading and not request.unread)
+        async with request.while_waited_for() if is_waited_for else contextlib.nullcontext():
+            if is_of_content:
                 return await self._content(to, place, path, request, sent, client if other is None else None)
             length = request.headers.get(b"content-length")
             body = request.pieces() if request.unread else None
