@@ -281,6 +281,20 @@ def test_a_worker_that_never_comes_to_serve_is_ended_and_another_started(
         found.stop()
 
 
+def test_what_keeps_a_worker_from_serving_is_said_where_an_administrator_looks(site: Site) -> None:
+    found = site.member.process.workers
+    assert found is not None
+    key = bundles.paths(site.member.pki, "member", site.member.name).key
+    away = key.with_name("away")
+    key.rename(away)
+    os.kill(site.pids()[0], signal.SIGKILL)
+    until(lambda: [note for note in found.found().notes if "it cannot serve" in note and str(key.name) in note])
+    assert site.get().body == b"ok"
+    away.rename(key)
+    until(lambda: len(site.pids()) == 2)
+    assert not found.found().notes
+
+
 def test_a_bug_in_keeping_a_worker_is_not_its_end(
     tmp_path: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:

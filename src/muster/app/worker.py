@@ -95,6 +95,9 @@ class Worker:
                 line.tell("serving")
                 await self.stop.wait()
             access_log.flush()
+        except MusterError as e:
+            line.tell("cannot", str(e))
+            raise
         finally:
             line.close()
             following.cancel()

@@ -32,6 +32,7 @@ _STARTING_S = 60.0
 _SOON_S = 10.0
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 30.0
+_LAST_WORDS_S = 1.0
 # Beyond what calls in flight may take: for what a process does at its end.
 _LAST_S = 5.0
 
@@ -43,6 +44,7 @@ class _Place:
     Attributes:
         serving: it said that it accepts.
         unanswered: questions in a row whether it is well.
+        cannot: why it says that it cannot serve; empty while it does not say so.
         why: how the last one ended; empty when none has.
     """
 
@@ -51,6 +53,7 @@ class _Place:
     line: Line | None = None
     serving: bool = False
     unanswered: int = 0
+    cannot: str = ""
     why: str = ""
 
     @property
@@ -193,6 +196,7 @@ class Workers(Duty):
 
     async def _lived(self, place: _Place) -> str:
         """Start one, and return how it ended."""
+        place.cannot = ""
         ours, theirs = socket.socketpair()
         with theirs:
             descriptors = {name: sock.fileno() for name, sock in self._sockets.items()}
@@ -211,6 +215,8 @@ class Workers(Duty):
         finally:
             late.cancel()
             _kill(process)
+        if place.cannot:
+            return f"it cannot serve: {place.cannot}"
         return f"signal {-status}" if status < 0 else f"status {status}"
 
     async def _followed(
@@ -221,8 +227,12 @@ class Workers(Duty):
         def serves(_: Any) -> None:
             place.serving, place.unanswered, place.why = True, 0, ""
 
+        def cannot(why: Any) -> None:
+            place.cannot = str(why)
+
+        told = {"serving": serves, "cannot": cannot, "log": self._hear}
         try:
-            line = await Line.over(ours, {"serving": serves, "log": self._hear}, {"revoked": self._is_revoked})
+            line = await Line.over(ours, told, {"revoked": self._is_revoked})
         except BaseException:
             ours.close()
             raise
@@ -234,7 +244,10 @@ class Workers(Duty):
             line.tell("stop")
         following = asyncio.create_task(line.follow(), name=f"worker {place.number}'s words")
         try:
-            return await process.wait()
+            status = await process.wait()
+            # What it said last.
+            await asyncio.wait({following}, timeout=_LAST_WORDS_S)
+            return status
         finally:
             line.close()
             await asyncio.gather(following, return_exceptions=True)
