@@ -43,7 +43,7 @@ from muster.edge.metrics import EdgeMetrics
 from muster.edge.server import Server
 from muster.edge.server import opened as server_opened
 from muster.kernel import log
-from muster.kernel.errors import MusterError
+from muster.kernel.errors import MusterError, Unavailable
 from muster.kernel.rings import LogRecord, LogRings
 from muster.pki.bundles import paths as bundle_paths
 from muster.pki.context import server_context
@@ -78,7 +78,7 @@ class Worker:
         """Serve until the member says stop, or is gone: then nobody watches over this process any more.
 
         Raises:
-            MusterError: a file of the order cannot be used.
+            MusterError: a file of the order cannot be used, or the member was gone before it gave one.
         """
         line = await Line.over(
             sock,
@@ -93,15 +93,20 @@ class Worker:
             {"well": self._well, "counted": self._counted},
         )
         following = asyncio.create_task(line.follow(), name="the member's words")
-        following.add_done_callback(lambda _: self.stop.set())
+        following.add_done_callback(self._leave)
         try:
             async with asyncio.timeout(_ORDER_TIMEOUT_S):
                 order = await self.order
             access_log = AccessLog(order["log_form"], order["member"])
             async with self._serving(order, line, access_log):
+                # What logs is loaded by the first record; later, descriptors may have run out.
+                _log.debug("Serving")
                 line.tell("serving")
                 await self.stop.wait()
             access_log.flush()
+        except MusterError as e:
+            line.tell("cannot", str(e))
+            raise
         finally:
             line.close()
             following.cancel()
@@ -164,6 +169,12 @@ class Worker:
             duties = Duties([certificates, BalancersNames(balancers, server)], Health(name, frozenset()), counted)
             await stack.enter_async_context(duties.running())
             yield
+
+    def _leave(self, _: object) -> None:
+        """The member is gone. Who waited for its order would hold its ports, which the next member needs."""
+        if not self.order.done():
+            self.order.set_exception(Unavailable("The member ended before it said what to do"))
+        self.stop.set()
 
     def _drain(self, draining: Any) -> None:
         self._draining = bool(draining)

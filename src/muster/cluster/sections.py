@@ -109,8 +109,8 @@ class Content(Settings):
     fill_after_s: Annotated[float, Field(ge=0.05, le=60)] = 0.5
     """How long Pulp's content application may take to begin an answer before other members are asked for it, too."""
     hold_s: Annotated[float, Field(ge=0, le=60)] = 6.0
-    """How long a call waits while somebody who might have what it asks for cannot be asked; then it is 503. dnf asks four
-    times in a row."""
+    """How long a call waits while somebody who might have what it asks for cannot be asked, or is another member that is
+    silent (3 s at least); then it is 503. dnf asks four times in a row."""
     one_version: bool = True
     """Whether all members answer the same version of each yum repository, the whole of it, whatever their Pulps have at the
     moment. False: each answers as its Pulp does."""

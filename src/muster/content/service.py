@@ -123,10 +123,11 @@ class Content:
         if user:
             sent.append(("Remote-User", user))
         is_reading = request.method in _READING
-        # A change goes on when who asked for it has gone.
-        there = request.while_waited_for() if is_reading and not request.unread else contextlib.nullcontext()
-        async with there:
-            if place.backend == "content" and is_reading:
+        is_of_content = place.backend == "content" and is_reading
+        # A change goes on when who asked for it has gone. Of content nobody takes what a client sends.
+        is_waited_for = is_of_content or (is_reading and not request.unread)
+        async with request.while_waited_for() if is_waited_for else contextlib.nullcontext():
+            if is_of_content:
                 call = Call(to, self.fill if other is None else None, sent, client)
                 return await self._content(call, place, path, request, is_between_us=other is not None)
             length = request.headers.get(b"content-length")

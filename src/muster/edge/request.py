@@ -299,8 +299,9 @@ class Request:
 
     async def gone(self) -> None:
         """Wait until the client has closed the connection, which may be never; what is left of its body is not kept."""
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+        with contextlib.suppress(ClientGone):
+            while True:
+                await self._arrived()
 
     @contextlib.asynccontextmanager
     async def while_waited_for(self) -> AsyncIterator[None]:

@@ -100,6 +100,15 @@ async def test_a_client_that_goes_away_is_said_to_be_gone() -> None:
         await request("POST", body=[b"half"], gone=True).body()
 
 
+async def test_what_arrived_while_a_client_was_waited_for_is_read_and_not_on_its_way_any_more() -> None:
+    call = request("GET", headers={"Content-Length": "5"}, body=[b"he", b"llo"])
+    assert call.unread
+    with pytest.raises(IndexError):
+        # Nothing comes any more, not even the news that it has gone.
+        await call.gone()
+    assert not call.unread
+
+
 def arriving(size: int, every_s: float) -> Request:
     """Return a request whose body arrives in pieces of a size, without end."""
 
