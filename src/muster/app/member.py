@@ -378,6 +378,8 @@ async def _features_opened(
     for name, feature in manifests.items():
         given = cluster.features.get(name)
         # Ruby's default: logs is on until it is switched off, everything else is off until it is named.
+        if given is None and feature.is_plugin:
+            continue
         if given is None and name != "logs":
             served.served[name] = Served(feature, FeatureSettings(enabled=False))
             continue

@@ -22,6 +22,7 @@ _SETTINGS: Mapping[str, tuple[str, str]] = {
     "dns": ("muster.features.dns.settings", "DNSSettings"),
     "puppet": ("muster.features.puppet.settings", "PuppetSettings"),
     "puppetca": ("muster.features.puppetca.settings", "PuppetCASettings"),
+    "pulpcore": ("muster.features.pulpcore.settings", "PulpcoreSettings"),
     "logs": ("muster.edge.feature", "FeatureSettings"),
 }
 
@@ -29,11 +30,12 @@ _SETTINGS: Mapping[str, tuple[str, str]] = {
 def manifests() -> Mapping[str, Feature]:
     """Return the features by name. What serves them is imported here: reading a cluster file needs none of it."""
     from muster.features.dns.manifest import FEATURE as DNS
+    from muster.features.pulpcore.manifest import FEATURE as PULPCORE
     from muster.features.puppet.manifest import FEATURE as PUPPET
     from muster.features.puppetca.manifest import FEATURE as PUPPETCA
 
     # The order is the Ruby proxy's, in which answers name them (docs/facts/smart-proxy-protocol.md §4).
-    return {f.name: f for f in (DNS, PUPPETCA, PUPPET)}
+    return {f.name: f for f in (DNS, PUPPETCA, PUPPET, PULPCORE)}
 
 
 def settings_models() -> dict[str, type[FeatureSettings]]:
