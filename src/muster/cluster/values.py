@@ -23,6 +23,11 @@ _WEB = re.compile(
     r"https?://(?P<host>[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:]{2,45}\]|\{member\}|\{address\})(?::(?P<port>[0-9]{1,5}))?"
     r"(?P<path>/[A-Za-z0-9._~/-]{0,200})?\Z"
 )
+_SERVICE = re.compile(
+    r"[a-z][a-z0-9+-]{0,15}://(?P<host>[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:]{2,45}\]|\{member\}|\{address\})"
+    r"(?::(?P<port>[0-9]{1,5}))?(?P<path>/[A-Za-z0-9._~/-]{0,200})?\Z"
+)
+_SOCKET = re.compile(r"unix:/[A-Za-z0-9._/-]{1,90}\Z")
 _BELOW = re.compile(r"(?<=[^/:])(?:/[A-Za-z0-9_][A-Za-z0-9._~-]{0,63}){1,8}\Z")
 
 
@@ -90,6 +95,24 @@ def web_url(value: str) -> str:
     found = _WEB.match(value)
     if not found:
         raise ValueError("is no http(s)://HOST, with :PORT and /PATH where they are needed")
+    return _answerable(value, found)
+
+
+def service_url(value: str) -> str:
+    """As :func:`web_url`, of any scheme (``dns://192.0.2.53``), and ``unix:/PATH``.
+
+    Raises:
+        ValueError: it is none; the sentence goes on after its name.
+    """
+    if _SOCKET.match(value):
+        return value
+    found = _SERVICE.match(value)
+    if not found:
+        raise ValueError("is neither SCHEME://HOST, with :PORT and /PATH where they are needed, nor unix:/PATH")
+    return _answerable(value, found)
+
+
+def _answerable(value: str, found: re.Match[str]) -> str:
     _reachable(found["host"].replace("{member}", "localhost").replace("{address}", "localhost"), found["port"])
     if {".", ".."} & set((found["path"] or "").split("/")):
         raise ValueError("holds . or .. in its path")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from muster.cluster.sections import Foreman
+from muster.cluster.service import Seen, Service
 from muster.derived.output import Output
 from muster.edge.ports import Port
 from muster.kernel.errors import Misconfigured, MusterError, NotAcceptable, Unavailable
@@ -97,6 +98,10 @@ class FeatureSettings(Settings):
     def on(self, scheme: str) -> bool:
         return self.enabled is True or self.enabled == scheme
 
+    def registered(self) -> tuple[Service, ...]:
+        """Return the services behind the feature, for the register."""
+        return ()
+
 
 class ProvidedFeatureSettings(FeatureSettings):
     """What the settings of a feature with providers have."""
@@ -154,6 +159,9 @@ class Feature:
             features without one.
         refreshed: brings what the service tells up to date before Foreman hears it; bounded in time, and raises nothing.
         told: what the running service tells, instead of ``exposed`` and ``capabilities``.
+        is_essential: whether the member leaves the balancer while the provider is away, where the running service knows it
+            better than its settings.
+        observed: what the running service has found out about the services behind it, for the register.
         is_plugin: whether the Ruby proxy has it as a plugin, which nobody hears of before it is installed.
         on_ports: what it answers on ports of its own, by listener. Here, because settings, which offer the ports, stand
             below the routes.
@@ -169,6 +177,8 @@ class Feature:
     reached: Callable[[Any], Awaitable[None]] | None = None
     refreshed: Callable[[Any], Awaitable[None]] | None = None
     told: Callable[[Any], Told] | None = None
+    is_essential: Callable[[Any], bool] | None = None
+    observed: Callable[[Any], tuple[Seen, ...]] | None = None
     is_plugin: bool = False
     on_ports: Mapping[str, tuple[Mount, ...]] = field(default_factory=dict)
 

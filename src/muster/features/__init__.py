@@ -13,6 +13,7 @@ from muster.kernel.settings import Document, InvalidSettings, Problem
 
 if TYPE_CHECKING:
     from muster.cluster.file import ClusterFile
+    from muster.cluster.service import Service
     from muster.edge.feature import Feature, FeatureSettings
     from muster.edge.ports import Port
 
@@ -54,6 +55,14 @@ def ports(cluster: ClusterFile) -> dict[str, tuple[Port, ...]]:
     models = ((name, _settings_model(name), given) for name, given in cluster.features.items() if name in _SETTINGS)
     # As the member reads it: false has several spellings.
     return {name: m.ports for name, m, given in models if m.ports and m.model_validate(given).enabled}
+
+
+def services(cluster: ClusterFile) -> dict[str, Service]:
+    """Return the services behind the cluster that its settings name, those of enabled features included, by name."""
+    from muster.cluster.service import joined, of_cluster
+
+    models = (_settings_model(n).model_validate(given) for n, given in cluster.features.items() if n in _SETTINGS)
+    return joined(of_cluster(cluster), *({s.name: s for s in m.registered()} for m in models if m.enabled))
 
 
 def warnings(document: Document, cluster: ClusterFile) -> list[Problem]:

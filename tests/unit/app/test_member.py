@@ -168,5 +168,5 @@ async def test_only_metrics_are_for_the_cluster_and_everything_else_is_for_trust
     assert by_access == {
         Access.OPEN: {"", "/health", "/pulpcore", "/pulp/api/v3/smart_proxy"},
         Access.CLUSTER: {"/metrics"},
-        Access.TRUSTED: {"/v2", "/logs", "/dns", "/puppet", "/puppet/ca", "/pulp/api/v3/smart_proxy"},
+        Access.TRUSTED: {"/v2", "/logs", "/services", "/dns", "/puppet", "/puppet/ca", "/pulp/api/v3/smart_proxy"},
     }

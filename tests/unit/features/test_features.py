@@ -18,6 +18,7 @@ from muster.features.puppetca import providers as puppetca
 from muster.features.puppetca.autosigners import AUTOSIGNERS
 from muster.features.puppetca.settings import PuppetCASettings
 from muster.kernel.settings import parse
+from tests.unit.cluster.written import SMALL, parsed
 
 
 def said(text: str) -> list[tuple[int, str, str]]:
@@ -100,3 +101,31 @@ def test_a_rule_between_settings_of_a_feature_has_the_features_line() -> None:
 
 def test_features_stand_in_the_order_in_which_the_ruby_proxy_loads_them() -> None:
     assert list(features.manifests()) == ["dns", "puppetca", "puppet", "pulpcore"]
+
+
+def test_settings_of_enabled_features_name_the_services_behind_them() -> None:
+    server = {"url": "https://puppet.test:8140", "certificate": "/c", "key": "/k", "ca": "/ca"}
+    given: dict[str, Any] = {
+        "dns": {"nsupdate": {"server": "fd00::53"}, "readiness": "essential"},
+        "puppet": {"puppetserver": server},
+        "puppetca": {"provider": "puppetserver", "puppetserver": {**server, "url": "https://ca.test"}},
+        "pulpcore": {
+            "pulp_url": "https://{member}", "content_app_url": "https://lb.test/pulp/content", "password_file": "/etc/p",
+        },
+        "logs": {},
+    }  # fmt: skip
+    cluster = parsed(SMALL)
+    found = features.services(cluster.model_copy(update={"features": given}))
+    assert {n: (s.control_url, s.weight) for n, s in found.items()} == {
+        "store": ("sqlite:///var/muster.db", "essential"),
+        "dns": ("dns://[fd00::53]:53", "essential"),
+        "puppet": ("https://puppet.test:8140", "functional"),
+        "puppetca": ("https://ca.test", "functional"),
+        "pulp": ("https://{member}", "functional"),
+    }
+    assert found["pulp"].credentials == "file:/etc/p"
+    assert found["pulp"].client_urls == {"any": "https://lb.test/pulp/content"}
+    off = {name: {**one, "enabled": False} for name, one in given.items()}
+    assert list(features.services(cluster.model_copy(update={"features": off}))) == ["store"]
+    memory = {name: {"provider": "memory"} for name in ("dns", "puppet", "puppetca", "pulpcore")}
+    assert list(features.services(cluster.model_copy(update={"features": memory}))) == ["store"]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from muster.cluster.service import room_said
 from muster.kernel.errors import Unavailable
 from muster.kernel.names import shown
 from muster.policy.marks import query
@@ -24,26 +25,17 @@ class Said:
 
 
 @dataclass(frozen=True)
-class Storage:
-    """How full the disk is on which a Pulp keeps its content, in bytes."""
-
-    total: int
-    used: int
-    free: int
-
-
-@dataclass(frozen=True)
 class PulpStatus:
     """What a Pulp says of itself.
 
     Attributes:
         versions: by component, in Pulp's order: ``{"core": "3.105.12", "rpm": "3.35.1"}``.
-        storage: None where it does not say, as with content in an object store.
+        room: how full the disk is on which it keeps its content, as the register's facts; empty where it does not say.
         troubles: what of it is amiss; one clause each.
     """
 
     versions: Mapping[str, str]
-    storage: Storage | None
+    room: Mapping[str, int]
     troubles: tuple[str, ...]
 
     @classmethod
@@ -59,14 +51,24 @@ class PulpStatus:
             content = None
         listed = content.get("versions") if isinstance(content, dict) else None
         if not isinstance(content, dict) or not isinstance(listed, list):
-            raise Unavailable(f"What answers as Pulp's API says no status of a Pulp: {shown(text)}")
+            # Anybody may hear this, so nothing of the answer is repeated.
+            what = "no JSON" if content is None else "JSON without a list of versions"
+            raise Unavailable(f"What answers as Pulp's API says no status of a Pulp: {what}")
         versions = {
             name: shown(str(one.get("version", "")), _LONGEST_COMPONENT)
             for one in listed[:_MOST_COMPONENTS]
             if isinstance(one, dict) and isinstance(name := one.get("component"), str)
             if name.isprintable() and 0 < len(name) <= _LONGEST_COMPONENT
         }
-        return cls(versions, _storage(content.get("storage")), tuple(_troubles(content)))
+        return cls(versions, room_said(content.get("storage")), tuple(_troubles(content)))
+
+    def facts(self) -> dict[str, Any]:
+        """Return it as facts for the register."""
+        return {
+            "versions": dict(self.versions),
+            **self.room,
+            **({"troubles": list(self.troubles)} if self.troubles else {}),
+        }
 
 
 class PulpProvider(Protocol):
@@ -83,16 +85,6 @@ class PulpProvider(Protocol):
             Unavailable: it did not answer.
             Misconfigured: TLS refused.
         """
-
-
-def _storage(said: Any) -> Storage | None:
-    if not isinstance(said, dict):
-        return None
-    figures = [said.get(name) for name in ("total", "used", "free")]
-    if not all(isinstance(f, int) and not isinstance(f, bool) and f >= 0 for f in figures) or not figures[0]:
-        return None
-    total, used, free = (int(f) for f in figures if f is not None)
-    return Storage(total, used, free)
 
 
 def _troubles(content: Mapping[str, Any]) -> list[str]:

@@ -27,5 +27,7 @@ FEATURE = Feature(
     reached=Pulpcore.reached,
     refreshed=Pulpcore.refresh,
     told=Pulpcore.told,
+    is_essential=lambda pulp: pulp.is_essential,
+    observed=Pulpcore.observed,
     is_plugin=True,
 )

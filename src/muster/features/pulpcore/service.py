@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from muster.cluster.sections import Foreman
+from muster.cluster.service import ANY, Seen, Service
+from muster.cluster.services import register
 from muster.edge.feature import Surroundings, Told
 from muster.features.pulpcore.contract import PulpProvider, PulpStatus, Said
 from muster.features.pulpcore.settings import PulpcoreSettings
 from muster.kernel.clock import Clock, SystemClock
 from muster.kernel.errors import Misconfigured, MusterError, Unavailable
 from muster.kernel.files import read_bounded
+from muster.kernel.log import logger
 from muster.kernel.names import in_url
 from muster.kernel.secrets import Secret
 from muster.policy.chain import chained
@@ -23,7 +27,16 @@ from muster.policy.chain import chained
 _KEPT_S = 2.0
 # What a Pulp has changes when it is upgraded.
 _CAPABLE_S = 60.0
+# Longer than the member's duty rests between two questions.
+_TRIED_S = 10.0
+# The register is in the store, and a member whose store hangs serves on.
+_LOOK_S = 2.0
 _PASSWORD_BYTES = 4096
+
+_log = logger("features")
+
+Registered = Callable[[], Awaitable[Service | None]]
+"""Returns this member's entry in the register, None when there is none. Raises Unavailable."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +52,17 @@ class Whereabouts:
     content_app_url: str | None
     rhsm_url: str | None
     asked: str
+
+    def changed(self, entry: Service) -> Whereabouts:
+        """Return where it is when an administrator has typed something else into the register."""
+        control = entry.control_url.rstrip("/") if entry.typed("control_url") else ""
+        client = entry.client_urls[ANY].rstrip("/") if entry.typed(f"client_urls.{ANY}") else ""
+        return replace(
+            self,
+            pulp_url=control or self.pulp_url,
+            content_app_url=client or self.content_app_url,
+            asked=control or self.asked,
+        )
 
 
 class Pulpcore:
@@ -57,22 +81,32 @@ class Pulpcore:
         where: Whereabouts,
         *,
         version: str = Foreman().told_version,
+        registered: Registered | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.settings = settings
         self.version = version
         self.known: PulpStatus | None = None
-        self.asked_at = 0.0
+        self.asked_at = float("-inf")
         self._provider = provider
-        self._where = where
+        self._where = self._of_settings = where
+        self._registered = registered
+        self._is_essential: bool | None = None
         self._clock = clock or SystemClock()
         self._said: Said | None = None
         self._said_at = 0.0
-        self._asking: asyncio.Task[Said] | None = None
+        self._tried_at = float("-inf")
+        self._asking: dict[str, asyncio.Task[Said]] = {}
 
     @property
     def where(self) -> Whereabouts:
+        """Where the Pulp is, by the register as it was last read, else by the settings."""
         return self._where
+
+    @property
+    def is_essential(self) -> bool:
+        """Whether the member leaves the balancer while Pulp is away."""
+        return self.settings.readiness == "essential" if self._is_essential is None else self._is_essential
 
     async def reached(self) -> None:
         """Return when Pulp answers and works.
@@ -81,6 +115,7 @@ class Pulpcore:
             Unavailable: it does not; the sentence says what is amiss.
             Misconfigured: TLS refused.
         """
+        await self._follow()
         said = await self._asked(kept_s=0)
         if said.status != 200:
             raise Unavailable(f"{self.where.asked} answers {said.status} to the question for Pulp's status")
@@ -101,13 +136,15 @@ class Pulpcore:
 
     async def refresh(self) -> None:
         """Bring what Foreman is told up to date; what cannot be asked stays as it was last known."""
-        if self.known is not None and self._clock.monotonic() - self.asked_at < _CAPABLE_S:
+        await self._follow()
+        now = self._clock.monotonic()
+        # One that is away is asked by the member's duty all the time; nobody needs to wait for that.
+        if self.known is not None and (now - self.asked_at < _CAPABLE_S or now - self._tried_at < _TRIED_S):
             return
-        try:
-            await self._asked(kept_s=_KEPT_S)
-        except MusterError:
-            # That it is away, readiness and the log say; what it can do it still can when it is back.
-            return
+        # That it is away, readiness and the log say; what it can do it still can when it is back.
+        with contextlib.suppress(MusterError, TimeoutError):
+            async with asyncio.timeout(self.settings.status_timeout_s):
+                await self._asked(kept_s=_KEPT_S)
 
     def told(self) -> Told:
         """Return the settings and capabilities that Foreman is told; without an answer there are no capabilities."""
@@ -123,27 +160,66 @@ class Pulpcore:
         }
         return Told(shown, tuple(self.known.versions) if self.known is not None else ())
 
+    def observed(self) -> tuple[Seen, ...]:
+        """Return what Pulp has just said, for the register; nothing while it says nothing, so that facts show their age."""
+        is_fresh = self._clock.monotonic() - self.asked_at < _CAPABLE_S
+        return (Seen("pulp", self.known.facts()),) if self.known is not None and is_fresh else ()
+
     async def close(self) -> None:
-        """End the question that still runs."""
-        if self._asking is not None:
-            self._asking.cancel()
-            await asyncio.gather(self._asking, return_exceptions=True)
+        """End the questions that still run."""
+        running = list(self._asking.values())
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    async def _follow(self) -> None:
+        """Take up what an administrator has typed into the register since."""
+        if self._registered is None:
+            return
+        try:
+            async with asyncio.timeout(_LOOK_S):
+                entry = await self._registered()
+        except (MusterError, TimeoutError):
+            # The store's own duty says so; a Pulp does not move back because of that.
+            return
+        where = self._of_settings if entry is None else self._of_settings.changed(entry)
+        self._is_essential = entry.weight == "essential" if entry is not None and entry.typed("weight") else None
+        if where == self._where:
+            return
+        if where.asked != self._where.asked:
+            _log.info("Pulp is elsewhere now, by the register", was=self._where.asked, now=where.asked)
+            # What the other one said is no answer of this one's; what it could is told until this one has answered.
+            self._said, self.asked_at, self._tried_at = None, float("-inf"), float("-inf")
+        self._where = where
 
     async def _asked(self, *, kept_s: float) -> Said:
         if self._said is not None and self._clock.monotonic() - self._said_at < kept_s:
             return self._said
-        if self._asking is None or self._asking.done():
-            self._asking = asyncio.create_task(self._ask(self.where.asked), name="status of Pulp")
-            # One that nobody waits for any more may fail unheard.
-            self._asking.add_done_callback(lambda t: t.cancelled() or t.exception())
+        url = self.where.asked
+        asking = self._asking.get(url)
+        if asking is None:
+            asking = self._asking[url] = asyncio.create_task(self._ask(url), name="status of Pulp")
+            asking.add_done_callback(lambda task: self._asked_and_done(url, task))
         # Whoever gives up must not end the question others wait for.
-        return await asyncio.shield(self._asking)
+        return await asyncio.shield(asking)
+
+    def _asked_and_done(self, url: str, task: asyncio.Task[Said]) -> None:
+        del self._asking[url]
+        # One that nobody waits for any more may fail unheard.
+        if not task.cancelled():
+            task.exception()
 
     async def _ask(self, url: str) -> Said:
+        if url == self._where.asked:
+            self._tried_at = self._clock.monotonic()
         said = await self._provider.status(url)
-        self._said, self._said_at = said, self._clock.monotonic()
-        if said.status == 200:
-            self.known, self.asked_at = PulpStatus.read(said.text), self._said_at
+        # What is no status of a Pulp is passed on to nobody.
+        status = PulpStatus.read(said.text) if said.status == 200 else None
+        # Else it moved meanwhile.
+        if url == self._where.asked:
+            self._said, self._said_at = said, self._clock.monotonic()
+            if status is not None:
+                self.known, self.asked_at = status, self._said_at
         return said
 
 
@@ -176,6 +252,19 @@ def whereabouts(settings: PulpcoreSettings, around: Surroundings) -> Whereabouts
     return Whereabouts(placed(settings.pulp_url), placed(settings.content_app_url), placed(settings.rhsm_url), asked)
 
 
+def _registered(around: Surroundings) -> Registered | None:
+    store, cluster = around.store, around.cluster
+    if store is None or cluster is None:
+        return None
+    member = cluster.member(around.member)
+
+    async def looked_up() -> Service | None:
+        # What the settings say is known here.
+        return (await register(store, {})).of_member("pulp", member)
+
+    return looked_up
+
+
 @asynccontextmanager
 async def opened(settings: PulpcoreSettings, around: Surroundings) -> AsyncIterator[Pulpcore]:
     """Yield the service with its provider open.
@@ -193,6 +282,7 @@ async def opened(settings: PulpcoreSettings, around: Surroundings) -> AsyncItera
             chained(PulpProvider, provider, policies),  # type: ignore[type-abstract]
             settings,
             whereabouts(settings, around),
+            registered=_registered(around),
             version=(around.cluster.foreman if around.cluster is not None else Foreman()).told_version,
         )
         try:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
+from muster.cluster.service import ANY, Service, of_settings
 from muster.cluster.values import BackendURL, Seconds, WebURL
 from muster.edge.feature import ProvidedFeatureSettings
 from muster.kernel.secrets import Secret
@@ -49,6 +50,13 @@ class PulpcoreSettings(ProvidedFeatureSettings):
     """Who issued Pulp's certificate. Absent: the cluster's CA, and ``foreman.ca_file``."""
     status_timeout_s: Seconds = 5.0
     """How long Pulp may take to say its status."""
+
+    def registered(self) -> tuple[Service, ...]:
+        if self.provider == "memory":
+            return ()
+        credentials = f"file:{self.password_file}" if self.password_file is not None else ""
+        at = {ANY: self.content_app_url}
+        return (of_settings("pulp", self.pulp_url, at, weight=self.readiness, credentials=credentials),)
 
     @model_validator(mode="after")
     def _where_it_is(self) -> Self:

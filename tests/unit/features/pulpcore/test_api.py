@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from muster.cluster.service import ADMINISTRATOR, ANY, Service
 from muster.edge.replies import error_reply, not_found
 from muster.edge.request import Peer
 from muster.edge.routes import Access, RouteTable
+from muster.features.pulpcore import service
 from muster.features.pulpcore.api import MOUNT, RECORD
 from muster.features.pulpcore.manifest import FEATURE
 from muster.features.pulpcore.providers.memory import MemoryPulp
@@ -103,6 +105,78 @@ async def test_capabilities_are_pulps_components_and_outlive_its_absence() -> No
     await pulp.refresh()
     assert len(memory.asked) == asked + 1
     assert pulp.told().capabilities == ("core", "rpm")
+    # Who is away is not waited for by every caller.
+    await pulp.refresh()
+    assert len(memory.asked) == asked + 1
+
+
+async def test_foreman_hears_of_a_pulp_that_hangs_what_was_last_known() -> None:
+    pulp, memory, clock = made(status_timeout_s=0.05)
+    await pulp.refresh()
+    memory.slow = asyncio.Event()
+    clock.advance(61)
+    await pulp.refresh()
+    assert pulp.told().capabilities == ("core", "rpm")
+    await pulp.close()
+
+
+def entry(**fields: Any) -> Service:
+    typed = {k: v for k, v in fields.items() if k != "client_urls"}
+    said = [*typed, *(f"client_urls.{n}" for n in fields.get("client_urls", {}))]
+    return Service("pulp", "pulp", **fields, sources=dict.fromkeys(said, ADMINISTRATOR))
+
+
+async def test_what_is_typed_into_the_register_is_told_and_asked_from_the_next_call_on() -> None:
+    register: list[Service | Exception | None] = [None]
+
+    async def registered() -> Service | None:
+        found = register[-1]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    memory, clock = MemoryPulp(), FakeClock()
+    settings = PulpcoreSettings(provider="memory")
+    pulp = Pulpcore(memory, settings, WHERE, registered=registered, clock=clock)
+    await pulp.refresh()
+    assert (memory.asked, pulp.is_essential) == (["https://pulp.test"], False)
+    register.append(entry(control_url="https://dmz.test/", client_urls={ANY: "https://lb.test/x"}, weight="essential"))
+    await pulp.refresh()
+    told = pulp.told().settings
+    assert (told["pulp_url"], told["content_app_url"], pulp.is_essential) == (
+        "https://dmz.test",
+        "https://lb.test/x",
+        True,
+    )
+    assert memory.asked[-1] == "https://dmz.test"
+    # What the other sources say does not reach here: those are this member's settings.
+    register.append(Service("pulp", "pulp", control_url="https://other.test", sources={"control_url": "features of x"}))
+    await pulp.refresh()
+    assert (pulp.where, pulp.is_essential) == (WHERE, False)
+    register.append(entry(control_url="https://dmz.test"))
+    await pulp.refresh()
+    register.append(Unavailable("the store is away"))
+    await pulp.refresh()
+    assert pulp.where.pulp_url == "https://dmz.test"
+
+
+async def test_a_store_that_hangs_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def registered() -> Service | None:
+        await asyncio.Event().wait()
+        return None
+
+    monkeypatch.setattr(service, "_LOOK_S", 0.01)
+    pulp = Pulpcore(MemoryPulp(), PulpcoreSettings(provider="memory"), WHERE, registered=registered, clock=FakeClock())
+    await pulp.reached()
+    assert pulp.told().capabilities == ("core", "rpm")
+
+
+async def test_what_is_no_status_of_a_pulp_is_passed_on_to_nobody() -> None:
+    pulp, memory, _ = made()
+    memory.content = {"secret": "of whoever answers there"}
+    status, said = await call(pulp, "/status")
+    assert (status, "no status of a Pulp" in said) == (503, True)
+    assert "secret" not in said
 
 
 async def test_foreman_is_told_in_the_ruby_plugins_order() -> None:

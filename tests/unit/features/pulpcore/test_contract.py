@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from muster.features.pulpcore.contract import PulpStatus, Storage
+from muster.cluster.service import FREE, TOTAL, USED
+from muster.features.pulpcore.contract import PulpStatus
 from muster.kernel.errors import Unavailable
 
 GOOD = {
@@ -24,7 +25,7 @@ def read(**more: Any) -> PulpStatus:
 
 def test_a_status_says_components_room_and_nothing_amiss() -> None:
     found = read()
-    assert found == PulpStatus({"core": "3.105.12", "rpm": "3.35.1"}, Storage(100, 40, 60), ())
+    assert found == PulpStatus({"core": "3.105.12", "rpm": "3.35.1"}, {TOTAL: 100, USED: 40, FREE: 60}, ())
 
 
 @pytest.mark.parametrize(
@@ -33,7 +34,7 @@ def test_a_status_says_components_room_and_nothing_amiss() -> None:
      {"total": -1, "used": 1, "free": 1}, {"total": True, "used": 1, "free": 1}, {"total": "1", "used": 1, "free": 1}],
 )  # fmt: skip
 def test_storage_that_is_not_said_is_no_error(storage: object) -> None:
-    assert read(storage=storage).storage is None
+    assert read(storage=storage).room == {}
 
 
 def test_what_is_amiss_is_said() -> None:
