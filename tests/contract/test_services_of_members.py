@@ -19,6 +19,7 @@ from muster.pki import bundles
 from muster.pki.bundles import BundleRequest
 from tests.servers import member, pulp, ruby
 from tests.servers.client import PATIENCE_S, Answer, Place, ask
+from tests.servers.local import muster
 from tests.servers.member import CLUSTER_ADDRESS, TRUSTED, Member
 from tests.servers.pulp import Pulp
 from tests.servers.ruby import RubyProxy, feature
@@ -97,6 +98,19 @@ def test_ruby_members_features_are_entries_of_their_own_without_passwords(among_
     metrics = among_rubys.ask("GET", "/metrics").text
     assert f'muster_storage_free_bytes{{kind="pulp",member="{OLD}"}} 50.0' in metrics
     assert f'member="{CONTAINER}"' not in metrics
+
+
+def test_the_doctor_and_show_say_that_a_disk_is_nearly_full(among_rubys: Member) -> None:
+    waited(lambda: f"pulp@{OLD}" in told(among_rubys))
+    place = ("--cluster", str(among_rubys.cluster_file))
+    write_atomically(among_rubys.pki / "ca.pem", among_rubys.ca.read_bytes())
+    said = muster("doctor", "--json", *place, "--pki", str(among_rubys.pki))
+    (short,) = [f for f in json.loads(said.out)["findings"] if f["code"] == "SERVICE-STORAGE"]
+    assert (short["severity"], short["place"]) == ("warning", f"pulp of {OLD}")
+    assert "5 %" in short["sentence"]
+    shown = muster("services", "show", f"pulp@{OLD}", *place)
+    assert "storage_free_bytes: 0.0 GiB" in shown.out
+    assert f"features of {OLD}" in shown.out
 
 
 @pytest.fixture(scope="module")
