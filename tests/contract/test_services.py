@@ -82,6 +82,19 @@ async def test_of_two_who_read_the_same_version_one_hears_of_it(store: Store) ->
     assert len((await register(store, BASE)).services) == 6
 
 
+async def test_an_entry_and_the_list_of_changes_are_bounded(store: Store) -> None:
+    services = Services(store)
+    many = {f"n{n}": "https://h.test" for n in range(50)}
+    await services.set("pulp", Change(client_urls=many), by="anna", base=BASE)
+    with pytest.raises(Rejected, match="at most 50 networks"):
+        await services.set("pulp", Change(client_urls={"one-more": "https://h.test"}), by="anna", base=BASE)
+    await services.set("pulp", Change(client_urls={"n0": "", "one-more": "https://h.test"}), by="anna", base=BASE)
+    for n in range(100):
+        await services.set("pulp", Change(control_url=f"https://p{n}.test"), by="anna", base=BASE)
+    changes = (await register(store, BASE)).changes
+    assert (len(changes), changes[0]["version"], changes[-1]["version"]) == (100, 102, 3)
+
+
 async def test_a_dry_run_says_what_would_be_and_changes_nothing(store: Store) -> None:
     services = Services(store)
     would = await services.set("pulp", MOVED, by="anna", base=BASE, dry=True)

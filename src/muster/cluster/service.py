@@ -49,7 +49,7 @@ _WORD = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,98}[a-z0-9])?\Z")
 _NETWORK_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}\Z")
 _FILE = re.compile(r"file:/[A-Za-z0-9._/-]{1,200}\Z")
 _CLIENT = re.compile(r"client:(?P<name>[A-Za-z0-9.-]{1,253})\Z")
-_MOST_NETWORKS = 200
+_MOST_NETWORKS = 50
 
 
 def room_said(storage: Any) -> dict[str, int]:
@@ -363,10 +363,10 @@ def typed_over(entry: Mapping[str, Any], change: Change, known: Service | None) 
         if (value := getattr(change, key)) is not None:
             kept[key] = value
     if change.client_urls is not None:
-        kept["client_urls"] = {**kept.get("client_urls", {}), **change.client_urls}
+        after = {**kept.get("client_urls", {}), **change.client_urls}
+        kept["client_urls"] = {n: url for n, url in after.items() if url}
         if len(kept["client_urls"]) > _MOST_NETWORKS:
             raise Rejected(f"A service has at most {_MOST_NETWORKS} networks")
-        kept["client_urls"] = {n: url for n, url in kept["client_urls"].items() if url}
     if known is None and not kept.get("control_url") and not kept.get("client_urls"):
         raise Rejected("A service has a control_url or client_urls; else there is nothing to find")
     return {k: v for k, v in kept.items() if v}

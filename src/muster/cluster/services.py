@@ -43,7 +43,7 @@ _TELLERS = Query(
     json=("content",),
 )
 _MOST_ENTRIES = 500
-_MOST_CHANGES = 200
+_MOST_CHANGES = 100
 
 
 class Outdated(Conflict):
