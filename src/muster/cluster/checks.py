@@ -13,7 +13,7 @@ from muster.cluster.life import Life, Lives, spoken
 from muster.cluster.observations import observations_in
 from muster.cluster.roster import Seen, seen_in
 from muster.cluster.service import FREE, TOTAL, Register
-from muster.cluster.services import register
+from muster.cluster.services import register_in
 from muster.kernel.errors import Misconfigured, MusterError, Unavailable
 from muster.kernel.findings import Check, Finding
 from muster.store.reading import Readable
@@ -107,6 +107,7 @@ def checks(
             async with store() as opened, opened.read() as uow:
                 seen = await seen_in(uow)
                 observed = await observations_in(uow)
+                services = await register_in(uow, {})
         except (Unavailable, Misconfigured):
             # The store's own check names it.
             return []
@@ -115,22 +116,9 @@ def checks(
             for name, o in observed.items()
             if o.observation.refused and not o.silent
         ]
-        return [*_silent(cluster, seen), *_versions(cluster, seen), *refused]
+        return [*_silent(cluster, seen), *_versions(cluster, seen), *refused, *short_of_room(services)]
 
-    async def room() -> Sequence[Finding]:
-        try:
-            async with store() as opened:
-                found = await register(opened, {})
-        except (Unavailable, Misconfigured):
-            return []
-        return short_of_room(found)
-
-    return [
-        Check("address", addresses),
-        Check("member names", members),
-        Check("reports", reports),
-        Check("services", room),
-    ]
+    return [Check("address", addresses), Check("member names", members), Check("reports", reports)]
 
 
 def short_of_room(found: Register) -> list[Finding]:

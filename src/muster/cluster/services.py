@@ -215,8 +215,13 @@ async def register(store: Readable, base: Mapping[str, Service]) -> Register:
         Unavailable: the store did not answer.
     """
     async with store.read() as uow:
-        now, _, entries, changes = await _read(uow)
-        told = await _told(uow)
+        return await register_in(uow, base)
+
+
+async def register_in(uow: Reading, base: Mapping[str, Service]) -> Register:
+    """As :func:`register`, within a unit that reads more."""
+    now, _, entries, changes = await _read(uow)
+    told = await _told(uow)
     return Register(merged(entries, base, told, now), changes)
 
 
