@@ -27,10 +27,11 @@ from muster.app.duties.balancers import BalancersNames
 from muster.app.duties.certificates import Certificates, TrustFiles
 from muster.app.duties.disks import Disks
 from muster.app.duties.duty import Duties, Duty
-from muster.app.duties.parity import CensusTaken, Likeness
+from muster.app.duties.parity import CensusTaken, Likeness, shown_to_members
 from muster.app.duties.programs import Program, beside
 from muster.app.duties.providers import Providers
 from muster.app.duties.roster import Attendance
+from muster.app.duties.services import ServicesObserved
 from muster.app.duties.workers import Workers
 from muster.app.listed import Listed
 from muster.app.listeners import Listeners
@@ -43,7 +44,7 @@ from muster.cluster.file import ClusterFile, Member
 from muster.cluster.roster import Report
 from muster.cluster.timeline import Timeline as SharedTimeline
 from muster.content import ports as content_ports
-from muster.edge import health, logs, metrics, root
+from muster.edge import health, logs, metrics, root, services
 from muster.edge.application import Application, Mounted
 from muster.edge.authorise import Callers, Gate, Names, SystemNames
 from muster.edge.feature import Feature, Features, FeatureSettings, Served, State, Surroundings
@@ -56,7 +57,7 @@ from muster.kernel.errors import Misconfigured, MusterError
 from muster.kernel.rings import LogRings
 from muster.observed.programs import Asker, believing
 from muster.pki.bundles import paths as bundle_paths
-from muster.pki.context import server_context
+from muster.pki.context import Credentials, server_context
 from muster.policy.metered import OperationMetrics
 from muster.store.engine import Store
 from muster.version import VERSION
@@ -167,6 +168,7 @@ async def member_opened(
             Mounted(root.V2, served),
             Mounted(health.MOUNT, own_health),
             Mounted(metrics.MOUNT, counted),
+            Mounted(services.MOUNT, services.Registered(store, lambda: rooms.services(cluster))),
         ]
         rings.failed_modules.update(served.failed())
         application = Application(
@@ -243,6 +245,9 @@ async def member_opened(
             *following,
             certificates,
             census,
+            ServicesObserved(
+                name, served, listed, store, holder, lambda: _shown_to_rubys(listed.cluster, options.pki, bundle), registry
+            ),
             BalancersNames(balancers, server),
         ]  # fmt: skip
         duties = Duties(listing, own_health, counted)
@@ -257,6 +262,11 @@ async def member_opened(
         own_health.starting = ""
         _log.info("Member serves", version=VERSION, features=", ".join(served.running()))
         yield process
+
+
+def _shown_to_rubys(cluster: ClusterFile, pki: Path, bundle: BundlePaths) -> Credentials:
+    shown = shown_to_members(cluster, pki, bundle)
+    return Credentials(bundle.ca, shown.certificate, shown.key, cluster.foreman.ca_file)
 
 
 def _authority_of(
@@ -425,6 +435,8 @@ async def _features_opened(
     for name, feature in manifests.items():
         given = cluster.features.get(name)
         # Ruby's default: logs is on until it is switched off, everything else is off until it is named.
+        if given is None and feature.is_plugin:
+            continue
         if given is None and name != "logs":
             served.served[name] = Served(feature, FeatureSettings(enabled=False))
             continue

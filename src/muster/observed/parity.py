@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -30,6 +31,8 @@ _CERTIFICATE = "certificate."
 _NO_FEATURES = frozenset({"certificate", "muster"})
 _OWN = "(its own name)"
 _BRIEF = 64
+_SECRET = re.compile(r"password|secret|passphrase")
+_SET = "(set)"
 _SOON = (timedelta(days=1), timedelta(days=7), timedelta(days=30))
 
 
@@ -102,11 +105,18 @@ def of_wire(version: Mapping[str, Any], features: Mapping[str, Any], listed: Col
         state = entry.get("state", ABSENT)
         if state == _DISABLED:
             continue
-        told = dict(entry)
+        told = {k: _hidden(v) if k == "settings" else v for k, v in entry.items()}
         if isinstance(entry.get("capabilities"), list):
             told["capabilities"] = sorted(str(c) for c in entry["capabilities"])
         facts[name] = {**told, "state": state, "listed": name in listed, "version": modules.get(name, ABSENT)}
     return facts
+
+
+def _hidden(settings: Any) -> Any:
+    """Return a feature's settings without its secrets, which proxies tell trusted hosts: whether there is one is enough."""
+    if not isinstance(settings, Mapping):
+        return settings
+    return {k: _SET if v and _SECRET.search(str(k)) else v for k, v in settings.items()}
 
 
 def openly(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -359,3 +359,14 @@ members:
 - {id: 3, name: p3.test, address: 127.0.0.13}
 - {id: 4, name: p4.test, address: 127.0.0.14}
 """
+
+
+def test_a_secret_of_a_feature_is_no_fact_but_that_there_is_one_is() -> None:
+    def pulp(password: str | None) -> dict[str, object]:
+        settings = {"pulp_url": "https://pulp.test", "username": "admin", "password": password}
+        return of_wire(VERSION, {"pulpcore": {"state": "running", "settings": settings}}, ["pulpcore"])
+
+    assert "hunter2" not in str(pulp("hunter2"))
+    assert pulp("hunter2")["pulpcore"]["settings"]["username"] == "admin"  # type: ignore[index]
+    (drift,) = compared({P1: pulp("hunter2"), P2: pulp(None), P3: pulp("hunter3")})
+    assert (drift.field, drift.differing) == ("pulpcore.settings.password", (P2,))
