@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,12 +13,14 @@ from prometheus_client import CollectorRegistry
 from muster.cluster.file import ClusterFile, Member
 from muster.cluster.sections import Content as Settings
 from muster.content import backend as backends
-from muster.content import fill, headers, paths, places, validators
+from muster.content import fill, headers, paths, places, registry, validators
 from muster.content.backend import Answer, Backend, Patience
 from muster.content.fill import Behind, Fill, Sibling
 from muster.content.places import PROGRAMS, Place
 from muster.content.pub import Pub
+from muster.content.registry import Registry
 from muster.content.resume import resumed
+from muster.content.uploads import Uploads
 from muster.content.validators import Digest
 from muster.edge.authorise import Gate
 from muster.edge.replies import RETRY_AFTER, SERVER_HEADER, Header, Reply, Streamed, not_found, reply
@@ -51,6 +52,7 @@ class Content:
         gate: says who is a trusted host, and who a member.
         fill: asks the other members; None: there are none.
         members: the names of those of kind ``muster``, in lower case.
+        registry: the backend of that name; None without.
     """
 
     member: str
@@ -59,12 +61,16 @@ class Content:
     gate: Gate
     fill: Fill | None
     members: frozenset[str]
+    registry: Registry | None = None
 
     def know(self, siblings: Iterable[Sibling], members: Iterable[str]) -> None:
         """Ask these siblings, and no others, for what is not here; believe all of these members."""
+        siblings, members = tuple(siblings), tuple(members)
         self.members = frozenset(m.lower() for m in members)
         if self.fill is not None:
-            self.fill.siblings = tuple(siblings)
+            self.fill.siblings = siblings
+        if self.registry is not None and self.registry.uploads is not None:
+            self.registry.uploads.know(siblings, members)
 
     async def answer(self, place: Place, request: Request) -> Reply | Streamed:
         """Answer a call below a place.
@@ -81,8 +87,7 @@ class Content:
             found = await self._answer(place, request)
         except Unavailable as e:
             # Source: docs/facts/content-and-boot.md §1; the form is the distribution specification's.
-            said = {"errors": [{"code": "TOOMANYREQUESTS", "message": str(e)}]}
-            return reply(429, json.dumps(said).encode(), b"application/json", RETRY_AFTER)
+            return registry.error(429, "TOOMANYREQUESTS", str(e), RETRY_AFTER)
         if found.status == 503 and isinstance(found, Streamed):
             return replace(found, status=429)
         return found
@@ -98,7 +103,7 @@ class Content:
             return not_found()
         user = await self._user(place, request)
         # A member asks for somebody; who else says so is asking for himself.
-        is_between_us = place.backend == "content" and self.gate.is_ours(request, self.members)
+        is_between_us = place.backend in ("content", "registry") and self.gate.is_ours(request, self.members)
         other = fill.behind(request.sent_headers) if is_between_us else None
         if other is not None:
             await self.gate.refuse_revoked(request)
@@ -113,11 +118,18 @@ class Content:
         # A change goes on when who asked for it has gone.
         there = request.while_waited_for() if is_reading and not request.unread else contextlib.nullcontext()
         async with there:
-            if place.backend == "content" and is_reading:
-                return await self._content(to, place, path, request, sent, client if other is None else None)
-            length = request.headers.get(b"content-length")
-            body = request.pieces() if request.unread else None
-            got = await to.ask(request.method, path, sent, body, int(length) if body and length else None)
+            own = self.registry if registry.is_of(place) else None
+            if is_reading and (place.backend == "content" or (own is not None and registry.is_read(path))):
+                return await self._content(own or to, place, path, request, sent, client if other is None else None)
+            if own is not None:
+                found = await own.change(request, path, sent, client, is_handed_on=other is not None)
+                if isinstance(found, Reply):
+                    return found
+                got = found
+            else:
+                length = request.headers.get(b"content-length")
+                body = request.pieces() if request.unread else None
+                got = await to.ask(request.method, path, sent, body, int(length) if body and length else None)
             return _passed(got, headers.answered(got.headers, keeps_validators=True, moved=_moved(to, place)))
 
     async def _user(self, place: Place, request: Request) -> str:
@@ -136,7 +148,7 @@ class Content:
 
     async def _content(
         self,
-        to: Backend,
+        to: Backend | Registry,
         place: Place,
         path: str,
         request: Request,
@@ -175,6 +187,8 @@ class Content:
             return await _small(got, request)
         passed = headers.answered(got.headers, keeps_validators=False, moved=_moved(to, place))
         if got.status in (200, 206):
+            if digest is None and place.backend == "registry":
+                digest = validators.said(got.headers)
             if digest is not None:
                 passed.append((b"etag", digest.tag.encode()))
             if (instead := _instead(request, digest, passed)) is not None:
@@ -183,7 +197,7 @@ class Content:
         return _passed(got, passed)
 
 
-def _moved(to: Backend, place: Place) -> Callable[[str], str]:
+def _moved(to: Backend | Registry, place: Place) -> Callable[[str], str]:
     """Return what makes a path of a location at the backend itself, under the place's prefix."""
     home = to.url + place.to
 
@@ -256,11 +270,11 @@ async def opened(
     member: Member,
     bundle: BundlePaths,
     gate: Gate,
-    registry: CollectorRegistry,
+    collected: CollectorRegistry,
 ) -> AsyncIterator[Content]:
     """Yield a member's content; its backends are asked when somebody comes, not before.
 
-    ``registry`` gets what it counts.
+    ``collected`` gets what it counts.
     """
     also = [f for f in (settings.ca_file, cluster.foreman.ca_file) if f is not None]
     shown = settings.foreman_certificate or bundle.certificate
@@ -284,7 +298,11 @@ async def opened(
         members = frozenset(str(m.name).lower() for m in cluster.members if m.kind == "muster")
         if "content" in found and fill.is_possible(cluster):
             among_us = RenewedContext(bundle.ca, bundle.certificate, bundle.key)
-            filling = fill.opened(among_us, patience, registry, after_s=settings.fill_after_s, hold_s=settings.hold_s)
+            filling = fill.opened(among_us, patience, collected, after_s=settings.fill_after_s, hold_s=settings.hold_s)
             others = await stack.enter_async_context(filling)
         pub = stack.enter_context(contextlib.closing(Pub(settings.pub))) if settings.pub is not None else None
-        yield Content(str(member.name), found, pub, gate, others, members)
+        images = None
+        if "registry" in found:
+            uploads = Uploads(str(member.name), others.other) if others is not None else None
+            images = Registry(found["registry"], found.get("content"), others, uploads)
+        yield Content(str(member.name), found, pub, gate, others, members, images)
