@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from muster.cluster.file import ClusterFile, Member
 from muster.cluster.sections import Content as Settings
 from muster.content import backend as backends
-from muster.content import fill, headers, paths, places, registry, validators
+from muster.content import fill, gateway, headers, paths, places, registry, validators
 from muster.content.backend import Answer, Backend, Patience
 from muster.content.fill import Behind, Fill, Sibling
 from muster.content.places import PROGRAMS, Place
@@ -280,6 +280,7 @@ async def opened(
     shown = settings.foreman_certificate or bundle.certificate
     key = settings.foreman_key if settings.foreman_certificate is not None else bundle.key
     context = RenewedContext(bundle.ca, shown, key, also=also)
+    among_us = RenewedContext(bundle.ca, bundle.certificate, bundle.key)
     patience = Patience(settings.connect_timeout_s, settings.first_byte_timeout_s, settings.stall_timeout_s)
     urls: dict[places.Backend, str | None] = {
         "content": settings.pulp_content_url,
@@ -292,12 +293,15 @@ async def opened(
         for name, url in urls.items():
             if url is not None:
                 url = url.replace("{address}", in_url(member.address)).rstrip("/")
-                opening = backends.opened(PROGRAMS[name].name, url, patience, context=context)
-                found[name] = await stack.enter_async_context(opening)
+                # Its own gateway believes of a client what this member's certificate says.
+                is_ours = name == "registry" and gateway.is_of_members(cluster, url)
+                shown_to = among_us if is_ours else context
+                opening = backends.opened(PROGRAMS[name].name, url, patience, context=shown_to)
+                one = await stack.enter_async_context(opening)
+                found[name] = one.at(one.name, url, server_hostname=str(member.name)) if is_ours else one
         others = None
         members = frozenset(str(m.name).lower() for m in cluster.members if m.kind == "muster")
         if "content" in found and fill.is_possible(cluster):
-            among_us = RenewedContext(bundle.ca, bundle.certificate, bundle.key)
             filling = fill.opened(among_us, patience, collected, after_s=settings.fill_after_s, hold_s=settings.hold_s)
             others = await stack.enter_async_context(filling)
         pub = stack.enter_context(contextlib.closing(Pub(settings.pub))) if settings.pub is not None else None
