@@ -219,6 +219,40 @@ def test_a_tag_and_its_digest_are_the_same_wherever_they_lie(fronts: Fronts, tmp
         assert (unknown.status, json.loads(unknown.body)["errors"][0]["code"]) == (404, "MANIFEST_UNKNOWN")
 
 
+def test_a_tag_that_moves_is_nowhere_the_older_one_again(fronts: Fronts, tmp_path: Path) -> None:
+    digests = []
+    for n in range(6):
+        image = Image(f"moves {n}", padding=20_000, above=[f"moves {n} {layer}" for layer in LAYERS[:3]])
+        digests.append(image.write(tmp_path / f"image{n}"))
+        pushed = fronts.skopeo(tmp_path / f"push{n}").push(tmp_path / f"image{n}", fronts.image("moves:latest"))
+        assert pushed.is_whole, pushed
+        for at in (0, 1):
+            got = fronts.ask(at, "HEAD", "/v2/moves/manifests/latest", headers={"Accept": MANIFEST})
+            assert got.headers["docker-content-digest"] == digests[-1]
+        pulled = fronts.skopeo(tmp_path / f"pull{n}").pull(fronts.image("moves:latest"), "pulled")
+        assert pulled.is_whole, pulled
+        assert digests[-1] in pulled.fetched
+    # Where it was it was moved; what was there by its digest is there still.
+    assert fronts.ask(0, "HEAD", f"/v2/moves/manifests/{digests[0]}", headers={"Accept": MANIFEST}).status == 200
+
+
+def test_what_is_deleted_is_brought_back_from_nowhere(fronts: Fronts, tmp_path: Path) -> None:
+    digest = Image("deleted").write(tmp_path / "image")
+    manifest = (tmp_path / "image" / "blobs" / "sha256" / digest.removeprefix("sha256:")).read_bytes()
+    path, typed = f"/v2/deleted/manifests/{digest}", {"Content-Type": MANIFEST}
+    for file in (tmp_path / "image" / "blobs" / "sha256").iterdir():
+        for place in fronts.registries:
+            pushed_blob(place, "deleted", file.read_bytes())
+    for held in ((0, 1), (1,)):
+        for at in held:
+            assert fronts.own(at, "PUT", path, body=manifest, headers=typed).status == 201
+        assert fronts.ask(0, "DELETE", path).status == 202
+        for at in (0, 1):
+            assert fronts.ask(at, "GET", path, headers={"Accept": MANIFEST}).status == 404
+    nowhere = fronts.ask(0, "DELETE", path)
+    assert (nowhere.status, json.loads(nowhere.body)["errors"][0]["code"]) == (404, "MANIFEST_UNKNOWN")
+
+
 def test_a_manifest_brings_what_its_registry_lacks_and_an_index_its_manifests(fronts: Fronts, tmp_path: Path) -> None:
     digest = Image("brought").write(tmp_path / "image")
     blobs = {f"sha256:{f.name}": f.read_bytes() for f in (tmp_path / "image" / "blobs" / "sha256").iterdir()}

@@ -5,16 +5,18 @@ Sources: the OCI distribution specification 1.1; docs/facts/content-and-boot.md 
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import json
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from muster.content import headers, paths
 from muster.content.backend import Answer, Backend, BadGateway
-from muster.content.fill import Behind, Fill, told
+from muster.content.fill import Behind, Fill, Sibling, told
 from muster.content.places import PLACES, Place
 from muster.content.uploads import Uploads
 from muster.content.validators import Digest, named
@@ -43,6 +45,12 @@ _MOST_NAMED = 1000
 _DEEPEST = 3
 # Who asks, in a question of the member's own; all else that a client sent belongs to its own.
 _WHO = frozenset({"authorization", "user-agent", "x_rhsm_ssl_client_cert", "x-forwarded-for", "x-forwarded-proto"})
+# The same to another member, which says itself whom it asks for.
+_TO_OTHERS = _WHO | {"x-forwarded-host"}
+_ANY_MANIFEST = (
+    "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, "
+    "application/vnd.docker.distribution.manifest.v2+json, application/vnd.docker.distribution.manifest.list.v2+json"
+)
 
 
 def is_of(place: Place) -> bool:
@@ -160,9 +168,61 @@ class Registry:
             whole = await _whole(body, request)
             if whole is None:
                 return error(413, "SIZE_INVALID", f"a manifest larger than {_LARGEST_MANIFEST >> 20} MiB is not taken")
-            return await self._kept(put["name"], put["reference"], whole, sent, behind)
+            got = await self._kept(put["name"], put["reference"], whole, sent, behind)
+            if got.status == 201 and not is_handed_on and not _DIGEST.match(put["reference"]):
+                await self._tag_moved(path, whole, sent, behind)
+            return got
         got = await self.own.ask(request.method, path, sent, body, size)
+        if request.method == "DELETE" and not is_handed_on and _READ.match(path):
+            return await self._deleted(path, got, sent, behind)
         return self._marked(got, path, headers.host(request.sent_headers))
+
+    async def _tag_moved(self, path: str, manifest: bytes, sent: Sequence[tuple[str, str]], behind: Behind) -> None:
+        """Move a tag at the other members that have it, too; where there is none, none is made."""
+        asking = [*((k, v) for k, v in sent if k.lower() in _TO_OTHERS), ("Accept", _ANY_MANIFEST)]
+        wanted = f"sha256:{hashlib.sha256(manifest).hexdigest()}"
+
+        async def moved(sibling: Sibling, other: Backend) -> None:
+            had = await other.ask("HEAD", path, told(asking, behind))
+            had.end()
+            # Whatever else it says, that is of a tag which it does not give to anybody now.
+            if had.status != 200 or _field(had, "docker-content-digest") == wanted:
+                return
+            got = await other.ask("PUT", path, told(sent, behind), _once(manifest), len(manifest))
+            got.end()
+            if got.status != 201:
+                _log.warning("A tag was not moved at another member", member=sibling.name, tag=path, status=got.status)
+
+        await self._each("A tag may not have been moved at another member", moved)
+
+    async def _deleted(self, path: str, got: Answer, sent: Sequence[tuple[str, str]], behind: Behind) -> Answer:
+        """Delete what was deleted here at the other members, too: or it would be brought back from there."""
+        answers = [got]
+
+        async def deleted(_: Sibling, other: Backend) -> None:
+            answers.append(await other.ask("DELETE", path, told(sent, behind)))
+
+        if got.status < 300 or got.status == 404:
+            await self._each("What was deleted may still be at another member", deleted)
+        kept = next((one for one in answers if one.status < 300), got)
+        for one in answers:
+            if one is not kept:
+                one.end()
+        return kept
+
+    async def _each(self, doubt: str, asked: Callable[[Sibling, Backend], Awaitable[None]]) -> None:
+        """Ask every other member that is ready; of one that cannot be asked the log says what that leaves open."""
+        fill = self.fill
+        if fill is None:
+            return
+
+        async def one(sibling: Sibling) -> None:
+            try:
+                await asked(sibling, fill.other(sibling))
+            except MusterError as e:
+                _log.warning(doubt, member=sibling.name, why=str(e))
+
+        await asyncio.gather(*(one(sibling) for sibling in fill.siblings))
 
     async def _handed_on(
         self,

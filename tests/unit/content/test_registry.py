@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Any
@@ -246,9 +247,13 @@ class Others:
 
     siblings = (Sibling("proxy02.example.com", "192.0.2.2", 443),)
 
-    def __init__(self, has: Mapping[str, bytes], *, away: bool = False) -> None:
+    def __init__(self, has: Mapping[str, bytes], *, away: bool = False, registry: Any = None) -> None:
         self.has, self.away = has, away
         self.asked_for: list[str] = []
+        self.registry = registry or Standing("https://192.0.2.2", {})
+
+    def other(self, _: Sibling) -> Any:
+        return self.registry
 
     async def asked(self, _own: object, _method: str, path: str, _sent: object, _behind: Behind) -> Answer:
         self.asked_for.append(path)
@@ -317,6 +322,64 @@ async def test_what_a_manifest_names_is_brought_once_with_the_clients_account() 
     # So that it says where the upload is by its own address.
     assert all("X-Forwarded-Host" not in sent for _, _, sent, _ in own.asked[1:5])
     assert own.open == 1
+
+
+def held(digest: str) -> Any:
+    """Return another member at which a tag leads to what has this digest."""
+    path = "/v2/r/manifests/1"
+    had = {f"HEAD {path}": (200, {"Docker-Content-Digest": digest}, b""), f"PUT {path}": (201, {}, b"")}
+    return Standing("https://192.0.2.2", had)
+
+
+async def test_a_tag_is_moved_where_it_leads_elsewhere_and_only_there() -> None:
+    own_digest = f"sha256:{hashlib.sha256(MANIFEST).hexdigest()}"
+    for registry_, methods in (
+        (held(DIGEST), ["HEAD", "PUT"]),
+        (held(own_digest), ["HEAD"]),
+        (Standing("https://192.0.2.2", {}), ["HEAD"]),
+    ):
+        own = lacking()
+        own.has = True
+        assert (await put(own, Others({}, registry=registry_))).status == 201
+        assert [method for method, *_ in registry_.asked] == methods
+        assert registry_.open == 0
+        assert all(sent["X-Muster-Fill"] == "1" for _, _, sent, _ in registry_.asked)
+        assert all(sent["Host"] == "proxy.example.com" for _, _, sent, _ in registry_.asked)
+
+
+class Away(Standing):
+    async def ask(self, *_: Any) -> Answer:
+        raise Unavailable("it is away")
+
+
+async def test_another_member_that_is_away_costs_no_push() -> None:
+    own = lacking()
+    own.has = True
+    assert (await put(own, Others({}, registry=Away("https://192.0.2.2", {})))).status == 201
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "status", "asked"),
+    [
+        (202, 202, 202, True),
+        (404, 202, 202, True),
+        (202, 404, 202, True),
+        (404, 404, 404, True),
+        (401, 202, 401, False),
+    ],
+)
+async def test_what_is_deleted_is_deleted_everywhere(here: int, there: int, status: int, asked: bool) -> None:
+    path = f"/v2/r/manifests/{DIGEST}"
+    own: Any = Standing("http://registry.test:5000", {path: (here, {}, b"")})
+    other = Standing("https://192.0.2.2", {path: (there, {}, b"")})
+    fill: Any = Others({}, registry=other)
+    it = Registry(own, None, fill)
+    got = await it.change(call("DELETE", path), path, [], WHO, is_handed_on=False)
+    assert isinstance(got, Answer)
+    assert (got.status, bool(other.asked), own.open + other.open) == (status, asked, 1)
+    handed = await it.change(call("DELETE", path), path, [], WHO, is_handed_on=True)
+    assert isinstance(handed, Answer)
+    assert (handed.status, len(other.asked)) == (here, int(asked))
 
 
 @pytest.mark.parametrize("away", [False, True])
