@@ -129,6 +129,10 @@ class Cluster:
                 time.sleep(0.1)
             else:
                 raise AssertionError(f"member {at} never asked all others")
+        # What was asked before they all knew may still be on its way.
+        seen = None
+        while seen != (seen := [len(asked) for asked in self.asked()]):
+            time.sleep(0.5)
         for backend in self.backends:
             backend.asked.clear()
 

@@ -89,7 +89,7 @@ class Content(Settings):
     """Where Pulp's API answers."""
     registry_url: RegistryURL | None = None
     """Where ``/v1/``, ``/v2/`` and ``/index/`` lead: a registry, or the container gateway of a Smart Proxy, whose URL ends
-    in ``/container_gateway``. Absent: they are 404."""
+    in ``/container_gateway``; ``https://{address}:9090/container_gateway`` is members' own. Absent: they are 404."""
     ca_file: Path | None = None
     """Who issued the certificates of what is reached over HTTPS, Foreman included. Absent: the cluster's CA, and
     ``foreman.ca_file``."""

@@ -160,6 +160,8 @@ RequestPath = Annotated[
 ]
 AnswerText = Annotated[str, StringConstraints(pattern=r"\A[ -&(-\[\]-~]{0,200}\z")]
 Slug = Annotated[str, StringConstraints(pattern=r"\A[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\z")]
+# As Foreman names them on the wire, of which one has an underscore.
+FeatureName = Annotated[str, StringConstraints(pattern=r"\A[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?\z")]
 
 
 def address_of(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

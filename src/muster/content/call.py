@@ -5,11 +5,23 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
-from muster.content.backend import Answer, Backend
+from muster.content.backend import Answer
 from muster.content.fill import Behind, Fill
 
 Judge = Callable[[Answer], Awaitable[Answer]]
+
+
+class Asked(Protocol):
+    """A backend, or what stands for one."""
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+
+    async def ask(self, method: str, path: str, headers: Sequence[tuple[str, str]], /) -> Answer:
+        """Return its answer, as :meth:`muster.content.backend.Backend.ask`."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +35,7 @@ class Call:
         client: whose call it is.
     """
 
-    own: Backend
+    own: Asked
     fill: Fill | None
     sent: Sequence[tuple[str, str]]
     client: Behind

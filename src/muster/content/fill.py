@@ -28,7 +28,9 @@ from muster.pki.context import RenewedContext
 
 MARK, _CERTIFICATE, _ADDRESS = "X-Muster-Fill", "X-Muster-Client-Certificate", "X-Muster-Client-Address"
 # Said to backends of who asks; to another member it is said under the names above.
-_SAID = frozenset({"x-client-cert", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "host"})
+_SAID = frozenset({
+    "x-client-cert", "x_rhsm_ssl_client_cert", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "host",
+})  # fmt: skip
 _BETWEEN_MEMBERS = tuple(name.lower().encode() for name in (MARK, _CERTIFICATE, _ADDRESS))
 _LARGEST_CERTIFICATE = 16 << 10
 # Of each of the others: one that hangs must not keep the rest from being asked.
@@ -107,6 +109,10 @@ class Fill:
             registry=registry,
         )
 
+    def other(self, sibling: Sibling) -> Backend:
+        """Return another member."""
+        return self._others(sibling)
+
     async def asked(
         self,
         own: Ask,
@@ -171,10 +177,7 @@ class Fill:
             raise
 
     def _ask(self, sibling: Sibling, method: str, path: str, sent: Sequence[tuple[str, str]], behind: Behind) -> Ask:
-        headers = [h for h in sent if h[0].lower() not in _SAID]
-        headers += [(MARK, "1"), (_ADDRESS, behind.address)]
-        if behind.certificate is not None:
-            headers.append((_CERTIFICATE, base64.b64encode(behind.certificate).decode()))
+        headers = told(sent, behind)
 
         room = self._rooms.setdefault(sibling.name, asyncio.Semaphore(_AT_ONCE))
 
@@ -244,6 +247,17 @@ def _judged(ask: Ask, judged: Callable[[Answer], Awaitable[Answer]]) -> Ask:
         return await judged(await ask())
 
     return asked
+
+
+def told(sent: Sequence[tuple[str, str]], behind: Behind) -> list[tuple[str, str]]:
+    """Return a backend's headers for another member, which hears who asks as :func:`behind` reads it."""
+    headers = [h for h in sent if h[0].lower() not in _SAID]
+    # Programs build addresses for clients from it.
+    headers += [("Host", value) for name, value in sent if name.lower() == "x-forwarded-host"]
+    headers += [(MARK, "1"), (_ADDRESS, behind.address)]
+    if behind.certificate is not None:
+        headers.append((_CERTIFICATE, base64.b64encode(behind.certificate).decode()))
+    return headers
 
 
 async def _heard(ask: Ask) -> _Said:

@@ -81,6 +81,8 @@ PLACES: tuple[Place, ...] = (
     Place("/v1", "registry", "/v1", _REGISTRY),
     Place("/v2", "registry", "/v2", _REGISTRY),
     Place("/index", "registry", "/index", _REGISTRY),
+    # Where Pulp keeps signatures of images, and says so with each answer; no Apache of the installer's has it.
+    Place("/extensions/v2", "registry", "/extensions/v2", _REGISTRY),
     Place("/rhsm", "foreman", "/rhsm", _SUBSCRIPTIONS),
     Place("/redhat_access", "foreman", "/redhat_access", _SUBSCRIPTIONS),
     Place("/api/lightspeed", "foreman", "/api/lightspeed", _SUBSCRIPTIONS),

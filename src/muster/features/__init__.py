@@ -24,19 +24,21 @@ _SETTINGS: Mapping[str, tuple[str, str]] = {
     "puppet": ("muster.features.puppet.settings", "PuppetSettings"),
     "puppetca": ("muster.features.puppetca.settings", "PuppetCASettings"),
     "pulpcore": ("muster.features.pulpcore.settings", "PulpcoreSettings"),
+    "container_gateway": ("muster.features.container_gateway.settings", "ContainerGatewaySettings"),
     "logs": ("muster.edge.feature", "FeatureSettings"),
 }
 
 
 def manifests() -> Mapping[str, Feature]:
     """Return the features by name. What serves them is imported here: reading a cluster file needs none of it."""
+    from muster.features.container_gateway.manifest import FEATURE as CONTAINER_GATEWAY
     from muster.features.dns.manifest import FEATURE as DNS
     from muster.features.pulpcore.manifest import FEATURE as PULPCORE
     from muster.features.puppet.manifest import FEATURE as PUPPET
     from muster.features.puppetca.manifest import FEATURE as PUPPETCA
 
     # The order is the Ruby proxy's, in which answers name them (docs/facts/smart-proxy-protocol.md §4).
-    return {f.name: f for f in (DNS, PUPPETCA, PUPPET, PULPCORE)}
+    return {f.name: f for f in (DNS, PUPPETCA, PUPPET, PULPCORE, CONTAINER_GATEWAY)}
 
 
 def settings_models() -> dict[str, type[FeatureSettings]]:

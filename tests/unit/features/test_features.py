@@ -90,7 +90,7 @@ def test_an_unknown_feature_is_answered_with_the_nearest_or_all() -> None:
     (dsn, other) = said("features:\n  dnss: {}\n  zzzzz: {}\n")
     assert dsn == (2, "features.dnss", "unknown feature 'dnss'; did you mean 'dns'?")
     assert other[:2] == (3, "features.zzzzz")
-    assert other[2].startswith("unknown feature 'zzzzz'; known features: dns")
+    assert other[2].startswith("unknown feature 'zzzzz'; known features: container_gateway, dns")
 
 
 def test_a_rule_between_settings_of_a_feature_has_the_features_line() -> None:
@@ -100,7 +100,7 @@ def test_a_rule_between_settings_of_a_feature_has_the_features_line() -> None:
 
 
 def test_features_stand_in_the_order_in_which_the_ruby_proxy_loads_them() -> None:
-    assert list(features.manifests()) == ["dns", "puppetca", "puppet", "pulpcore"]
+    assert list(features.manifests()) == ["dns", "puppetca", "puppet", "pulpcore", "container_gateway"]
 
 
 def test_settings_of_enabled_features_name_the_services_behind_them() -> None:
