@@ -191,7 +191,7 @@ async def member_opened(
             gate.revoked = authority.revocations.is_revoked
             await authority.kept()
         workers = _workers_of(cluster, options, rings, gate)
-        following = _following_of(stack, cluster, options, store, content, workers)
+        following = _following_of(stack, cluster, options, store, content, workers, registry)
 
         def drain(draining: bool) -> None:
             server.drain(draining)
@@ -350,6 +350,7 @@ def _following_of(
     store: Store,
     content: Content | None,
     workers: Workers | None,
+    registry: CollectorRegistry,
 ) -> list[Duty]:
     """Return the duty that follows the repositories clients fetch; ``content`` and ``workers`` answer with what it knows."""
     settings = cluster.content
@@ -360,6 +361,7 @@ def _following_of(
     from muster.content import known
     from muster.content.following import Following
     from muster.content.kept import Kept
+    from muster.content.metrics import AnswerMetrics, FollowingMetrics
     from muster.content.repositories import Repositories
     from muster.content.staging import Staging
     from muster.content.views import Views
@@ -377,9 +379,12 @@ def _following_of(
         member=str(content.member),
         members=lambda: [str(m.name) for m in cluster.members if m.kind == "muster"],
         services=ours, lag_s=settings.lag_s, retention_s=settings.retention_days * 86_400, wait_s=settings.hold_s,
-        told=told,
+        told=told, counted=FollowingMetrics(registry),
     )  # fmt: skip
-    content.repositories = Repositories(kept, following.known, following.current, hold_s=settings.hold_s)
+    answers = AnswerMetrics(registry) if workers is None else None
+    content.repositories = Repositories(
+        kept, following.known, following.current, hold_s=settings.hold_s, counted=answers
+    )  # fmt: skip
     if workers is not None:
         workers.answer("current", following.asked)
     return [RepositoriesFollowed(following, ours)]

@@ -15,6 +15,8 @@ from dataclasses import replace
 from typing import TypeVar
 from urllib.parse import unquote
 
+from prometheus_client import CollectorRegistry
+
 from muster.content import conditions, headers, validators
 from muster.content.backend import Answer
 from muster.content.call import Call
@@ -22,6 +24,7 @@ from muster.content.index import Expected, Index
 from muster.content.kept import Kept
 from muster.content.known import Known
 from muster.content.manifest import BESIDE, REPOMD, Manifest
+from muster.content.metrics import AnswerMetrics
 from muster.content.resume import resumed
 from muster.content.staging import KEPT_PATH, nothing_here
 from muster.content.validators import Digest
@@ -57,10 +60,14 @@ class Repositories:
         known: what is followed; changed by whoever follows.
         current: says which version of a repository clients get now (:meth:`muster.content.following.Following.current`).
         hold_s: how long a call waits for what is on its way to this disk.
+        counted: gets where answers came from.
     """
 
-    def __init__(self, kept: Kept, known: Known, current: Current, *, hold_s: float) -> None:
+    def __init__(
+        self, kept: Kept, known: Known, current: Current, *, hold_s: float, counted: AnswerMetrics | None = None
+    ) -> None:
         self.known = known
+        self._counted = counted if counted is not None else AnswerMetrics(CollectorRegistry())
         self._hold_s = hold_s
         self._kept, self._current = kept, current
         self._manifests: OrderedDict[str, Manifest] = OrderedDict()
@@ -125,7 +132,10 @@ class Repositories:
         refused, _ = await self._refused(call, at)
         if refused is not None:
             return refused
-        return await self._kept.answer(key, request, content_type=_type(below), digest=named)
+        found = await self._kept.answer(key, request, content_type=_type(below), digest=named)
+        if found is not None:
+            self._counted.answered("disk")
+        return found
 
     async def _package(
         self, call: Call, path: str, theirs: str, request: Request, at: str, below: str
@@ -156,6 +166,8 @@ class Repositories:
             return await call.ask("GET", path, theirs=theirs, sent=part, own_last=True, judged=judged)
 
         got = await call.ask("GET", path, theirs=theirs, sent=sent, judged=judged)
+        if got.status in (200, 206):
+            self._counted.answered("pulp" if got.of == call.own.name else "sibling")
         if got.status == 200:
             got = self._verifying(resumed(got, rest), expected)
         elif got.status == 206:
@@ -260,8 +272,10 @@ class Repositories:
         also: list[Header] = [(b"cache-control", b"no-cache")]
         found = await self._kept.answer(digest, request, content_type=_type(below), also=also)
         if found is not None:
+            self._counted.answered("disk")
             return found
         body = await self._small(digest, call)
+        self._counted.answered("sibling")
         named = Digest("sha256", digest)
         passed = [(b"content-type", _type(below)), *also, (b"etag", named.tag.encode())]
         if (instead := conditions.instead(request, named, passed)) is not None:
