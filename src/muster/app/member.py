@@ -200,7 +200,7 @@ async def member_opened(
                 workers.drain(draining)
 
         standing, listed = Standing(own_health, drain), Listed(options.cluster_file, cluster)
-        following = _following_of(stack, cluster, options, listed, store, content, workers)
+        following = _following_of(stack, cluster, options, listed, store, content, workers, registry)
         files = TrustFiles(bundle, options.pki, cluster.foreman.ca_file, cluster.foreman.crl_file)
         certificates = Certificates(
             files,
@@ -361,6 +361,7 @@ def _following_of(
     store: Store,
     content: Content | None,
     workers: Workers | None,
+    registry: CollectorRegistry,
 ) -> list[Duty]:
     """Return the duty that follows the repositories clients fetch; ``content`` and ``workers`` answer with what it knows."""
     settings = cluster.content
@@ -371,6 +372,7 @@ def _following_of(
     from muster.content import known
     from muster.content.following import Following
     from muster.content.kept import Kept
+    from muster.content.metrics import AnswerMetrics, FollowingMetrics
     from muster.content.repositories import Repositories
     from muster.content.staging import Staging
     from muster.content.views import Views
@@ -388,9 +390,12 @@ def _following_of(
         member=str(content.member),
         members=lambda: [str(m.name) for m in listed.latest.members if m.kind == "muster"],
         services=ours, lag_s=settings.lag_s, retention_s=settings.retention_days * 86_400, wait_s=settings.hold_s,
-        told=told,
+        told=told, counted=FollowingMetrics(registry),
     )  # fmt: skip
-    content.repositories = Repositories(kept, following.known, following.current, hold_s=settings.hold_s)
+    answers = AnswerMetrics(registry) if workers is None else None
+    content.repositories = Repositories(
+        kept, following.known, following.current, hold_s=settings.hold_s, counted=answers
+    )  # fmt: skip
     stack.callback(content.repositories.close)
     if workers is not None:
         workers.answer("current", following.asked)

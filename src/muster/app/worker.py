@@ -33,6 +33,7 @@ from muster.content import known, ports, service
 from muster.content.fill import Sibling
 from muster.content.kept import Kept
 from muster.content.known import Known
+from muster.content.metrics import AnswerMetrics
 from muster.content.repositories import Repositories
 from muster.content.views import Shown
 from muster.edge.application import Application, Mounted
@@ -141,8 +142,9 @@ class Worker:
                 home = Path(order["state"]) / "content"
                 kept = stack.enter_context(contextlib.closing(Kept(home, limit_bytes=cluster.content.kept_bytes)))
                 content.repositories = Repositories(
-                    kept, Known(), partial(_current, line), hold_s=cluster.content.hold_s
-                )
+                    kept, Known(), partial(_current, line), hold_s=cluster.content.hold_s,
+                    counted=AnswerMetrics(self._registry),
+                )  # fmt: skip
                 stack.callback(content.repositories.close)
                 self._known_file = home / known.FILE
                 self._look(None)

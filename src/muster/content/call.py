@@ -17,6 +17,10 @@ class Asked(Protocol):
     """A backend, or what stands for one."""
 
     @property
+    def name(self) -> str:
+        """What its answers say that they are of."""
+
+    @property
     def url(self) -> str:
         """Where it is."""
 

@@ -11,29 +11,29 @@ import base64
 import contextlib
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from prometheus_client import CollectorRegistry
+
 from muster.content.kept import Kept
 from muster.content.known import Followed, Known
+from muster.content.metrics import FollowingMetrics
 from muster.content.shelf import Shelf
 from muster.content.staging import Polled, Staging
 from muster.content.view import Report, decided, lagging
-from muster.content.views import Picture, Row, Shown, Told, Views, changed
+from muster.content.views import HOT_S, Picture, Row, Shown, Told, Views, changed
 from muster.kernel import log
 from muster.kernel.errors import MusterError
 
 _log = log.logger("content")
 
-# What was asked for within that long is looked at again and again.
-HOT_S = 30.0
 # So often the store hears that clients still ask, and what a member has.
 _SAID_AGAIN_S = 15.0
 # What a member said within that long holds, unless it has said something else: it says so when that changes.
 _HOLDS_S = 20.0
-# Who has said nothing of a repository for so long is not waited for: it hangs, or is of a version that says nothing.
-_SILENT_S = 60.0
 _FIRST_WORD_S = 10.0
 # Once a second while clients ask, and ever less often when they cease.
 _POLL_EVERY_S = 1.0
@@ -51,6 +51,8 @@ _RECLAIM_EVERY_S = 600.0
 # Without the store for so long nobody knows what others show; what was shown last is.
 _STORE_PATIENCE_S = 10.0
 _UNASKED_S = 30 * 86400.0
+# What comes a moment later is nobody's matter.
+_NOTED_S = 30.0
 
 
 @dataclass
@@ -79,11 +81,13 @@ class Following:
         retention_s: how long what was shown is kept.
         wait_s: how long a client waits for a repository that nobody asked for lately.
         told: is awaited when ``known`` has changed.
+        counted: gets what is counted.
 
     Attributes:
         known: what is followed, for whoever answers.
         trouble: why this member is not fit to answer, in one sentence; empty: it is.
-        is_alone: no other member takes clients of content.
+        note: what does not come to this disk, and why, in one sentence; empty: nothing.
+        is_alone: no other member takes clients of content that is less behind. So of several that are behind one stays.
         woken: set when there is something to do before the next beat is due.
 
     Concurrency: one loop; beats do not overlap.
@@ -102,16 +106,20 @@ class Following:
         retention_s: float,
         wait_s: float,
         told: Callable[[], Awaitable[None]],
+        counted: FollowingMetrics | None = None,
     ) -> None:
         self.known = Known()
         self.trouble = "which versions of repositories clients get was not read from the store yet"
+        self.note = ""
         self.is_alone = True
         self.woken = asyncio.Event()
         self._views, self._staging, self._kept = views, staging, kept
         self._member, self._members, self._services = member, members, services
         self._lag_s, self._retention_s, self._wait_s = lag_s, retention_s, wait_s
         self._tell_others = told
-        self._shelf = Shelf(views, staging, self.woken.set)
+        self._untold = ""
+        self._counted = counted if counted is not None else FollowingMetrics(CollectorRegistry())
+        self._shelf = Shelf(views, staging, self.woken.set, self._counted)
         # What clients asked for since the store heard of it, with the certificate that was let in.
         self._asked: dict[str, bytes | None] = {}
         self._asked_said: dict[str, float] = {}
@@ -226,9 +234,8 @@ class Following:
         except MusterError as e:
             _log.debug("What is shown was not decided", why=str(e))
         await self._publish(picture, is_whole=is_whole)
-        self.trouble = self._behind(picture, hot)
-        if picture.rows:
-            self.is_alone = not picture.ready(self._services) - {self._member}
+        self._judge(picture, hot)
+        self._count(picture, hot)
         if is_whole:
             self._all_at = now + _ALL_EVERY_S
             if now >= self._reclaim_at:
@@ -274,6 +281,7 @@ class Following:
                 carried, since = had, picture.now if since is None else since
             carried_since = had_since if carried == had else picture.now
             self._own[row.path] = _Own(polled, carried, carried_since, since, now)
+            self._counted.polled("carried" if polled.body is not None else "nothing" if polled.reached else "unreached")
 
         async with asyncio.TaskGroup() as polling:
             for row in hot:
@@ -294,7 +302,7 @@ class Following:
             known, own = picture.manifests.get(row.path, {}), self._own[row.path]
             if own.polled.body is not None:
                 self._shelf.bring_own(row.path, own.carried, own.polled.body, row.certificate, known.get(own.carried))
-            wanted = {row.view.shown, *(t.carried for t in picture.told.get(row.path, {}).values())}
+            wanted = self._wanted(picture, row)
             for version, manifest in known.items():
                 if version in wanted and (version != own.carried or own.polled.body is None):
                     self._shelf.bring(row.path, version, manifest)
@@ -305,10 +313,10 @@ class Following:
         for row in hot:
             own = self._own[row.path]
             staged = self._shelf.whole(row.path).keys() & picture.versions.get(row.path, {}).keys()
-            trouble = self._shelf.trouble(row.path)
+            trouble = self._lasting(picture, row) or own.polled.why
             reached, since = own.polled.reached, own.unreached_since
             if reached and own.carried not in ("", *picture.versions.get(row.path, {})):
-                why = self._shelf.trouble(row.path, own.carried)
+                why = self._shelf.trouble(row.path, (own.carried,))
                 # Of what cannot be read nobody knows whether it is newer.
                 reached, since = not why, own.carried_since if why else None
             told[row.path] = Told(reached, own.carried, own.carried_since, frozenset(staged), since, trouble)
@@ -342,25 +350,9 @@ class Following:
 
     def _reports(self, picture: Picture, row: Row) -> list[Report]:
         """Return what each member says of a repository, and of those that say nothing since when."""
-        told = {**picture.told.get(row.path, {})}
-        if row.path in self._told:
-            told[self._member] = self._told[row.path]
-        ready = picture.ready(self._services)
         is_new = time.monotonic() - self._hot.get(row.path, 0.0) < _FIRST_WORD_S
-        out = []
-        for name in self._members():
-            one, seen = told.get(name), picture.members.get(name)
-            is_own = name == self._member
-            is_here = is_own or (seen is not None and not seen.silent)
-            last_here = picture.now - seen.age_s if seen is not None else 0.0
-            is_heard = one is not None and (is_own or (is_here and picture.now - one.told_at < _SILENT_S))
-            if one is None or not is_heard:
-                # Who has the time to say something is waited for.
-                out.append(Report(name, None, frozenset(), name in ready and is_new, unreached_since=last_here))
-            else:
-                since = None if one.reached else one.unreached_since
-                out.append(Report(name, one.carried or None, one.staged, name in ready, one.carried_since, since))
-        return out
+        own = self._member, self._told.get(row.path)
+        return picture.reports(row.path, self._members(), picture.ready(self._services), own=own, is_new=is_new)
 
     def _is_settled(self, picture: Picture, row: Row, reports: Sequence[Report]) -> bool:
         """Whether what is shown follows from what all have now, and not from what they had."""
@@ -375,7 +367,7 @@ class Following:
         carried = {r.carried for r in ready if r.is_reached and r.carried is not None}
         # What does not come is not waited for.
         return all(
-            all(version in r.staged for r in ready) or self._shelf.trouble(row.path, version) for version in carried
+            all(version in r.staged for r in ready) or self._shelf.trouble(row.path, (version,)) for version in carried
         )
 
     async def _publish(self, picture: Picture, *, is_whole: bool) -> None:
@@ -398,25 +390,62 @@ class Following:
                 own.polled.is_open if own is not None and own.polled.reached else before is not None and before.is_open
             )
             found[path] = Followed(tuple(whole[v] for v in here), is_open)
-        if found != self.known.repositories:
+        if found != self.known.repositories or self._untold:
             self.known.repositories = found
-            await self._tell_others()
+            try:
+                await self._tell_others()
+                self._untold = ""
+            except MusterError as e:
+                self._untold = str(e)
 
-    def _behind(self, picture: Picture, hot: Sequence[Row]) -> str:
-        """Return why this member is behind the others."""
-        behind = []
+    def _wanted(self, picture: Picture, row: Row) -> frozenset[str | None]:
+        """Return the versions that have to come to this disk."""
+        return frozenset((row.view.shown, *(t.carried for t in picture.told.get(row.path, {}).values())))
+
+    def _lasting(self, picture: Picture, row: Row) -> str:
+        """Return why something of it has not come for a while."""
+        return self._shelf.trouble(row.path, self._wanted(picture, row), for_s=min(_NOTED_S, self._lag_s))
+
+    def _judge(self, picture: Picture, hot: Sequence[Row]) -> None:
+        """Say whether this member is behind the others, and whether it has to stay nevertheless."""
+        behind: Counter[str] = Counter()
+        mine, noted = [], []
         for row in hot:
             versions = picture.versions.get(row.path, {})
-            mine = next((r for r in self._reports(picture, row) if r.member == self._member), None)
-            is_known = row.view.shown is None or row.view.shown in versions
-            if self._shelf.have_same_packages(row.path, mine.carried if mine is not None else None, row.view.shown):
-                # Published anew by each Pulp for itself: other metadata, the same packages.
+            if row.view.shown is not None and row.view.shown not in versions:
                 continue
-            if mine is not None and is_known and (why := lagging(row.view, versions, mine, picture.now, self._lag_s)):
-                trouble = self._shelf.trouble(row.path)
-                behind.append(f"{row.path}: {why}{f' ({trouble})' if trouble else ''}")
-        more = f", and {len(behind) - 1} more" if len(behind) > 1 else ""
-        return f"{behind[0]}{more}" if behind else ""
+            reports = self._reports(picture, row)
+            for one in reports:
+                is_own = one.member == self._member
+                if not (one.is_ready or is_own):
+                    continue
+                if self._shelf.have_same_packages(row.path, one.carried, row.view.shown):
+                    # Published anew by each Pulp for itself: other metadata, the same packages.
+                    continue
+                if why := lagging(row.view, versions, one, picture.now, self._lag_s, reports):
+                    behind[one.member] += 1
+                    if is_own:
+                        trouble = self._shelf.trouble(row.path, self._wanted(picture, row))
+                        mine.append(f"{row.path}: {why}{f' ({trouble})' if trouble else ''}")
+            if why := self._lasting(picture, row):
+                noted.append(f"{row.path}: not all of it comes to this disk: {why}")
+        if self._untold:
+            behind[self._member] += 1
+            mine.append(f"its workers do not hear which repositories are followed: {self._untold}")
+        self.trouble, self.note = _first_of(mine), _first_of(noted)
+        own = behind[self._member], self._member
+        if picture.rows:
+            others = picture.ready(self._services) - {self._member}
+            self.is_alone = not any((behind[name], name) < own for name in others)
+        self._counted.behind.set(len(mine))
+
+    def _count(self, picture: Picture, hot: Sequence[Row]) -> None:
+        self._counted.followed.set(len(hot))
+        self._counted.versions.set(self._shelf.count)
+        self._counted.kept.set(self._kept.size_bytes)
+        self._counted.limit.set(self._kept.limit_bytes)
+        since = [row.view.newer_since for row in hot if row.view.newer_since is not None]
+        self._counted.waiting.set(max(0.0, picture.now - min(since)) if since else 0.0)
 
     async def _reclaim(self, picture: Picture) -> None:
         """Take from the disk what no version needs any more."""
@@ -434,3 +463,8 @@ class Following:
         waiting = self._waiting.pop(path, None)
         if waiting is not None and not waiting.done():
             waiting.set_result(None)
+
+
+def _first_of(sentences: Sequence[str]) -> str:
+    more = f", and {len(sentences) - 1} more" if len(sentences) > 1 else ""
+    return f"{sentences[0]}{more}" if sentences else ""

@@ -86,6 +86,10 @@ class Registry:
     uploads: Uploads | None = None
 
     @property
+    def name(self) -> str:
+        return self.own.name
+
+    @property
     def url(self) -> str:
         return self.own.url
 

@@ -16,6 +16,8 @@ from dataclasses import replace
 from typing import Protocol, TypeVar
 from urllib.parse import unquote
 
+from prometheus_client import CollectorRegistry
+
 from muster.content import conditions, headers, validators
 from muster.content.backend import Answer
 from muster.content.call import Call
@@ -23,6 +25,7 @@ from muster.content.index import Expected, Index
 from muster.content.kept import Kept
 from muster.content.known import Known
 from muster.content.manifest import BESIDE, REPOMD, Manifest
+from muster.content.metrics import AnswerMetrics
 from muster.content.resume import resumed
 from muster.content.staging import KEPT_PATH, SHOWN_PATH, nothing_here
 from muster.content.validators import Digest
@@ -68,10 +71,14 @@ class Repositories:
     Args:
         known: what is followed; changed by whoever follows.
         hold_s: how long a call waits for what is on its way to this disk.
+        counted: gets where answers came from.
     """
 
-    def __init__(self, kept: Kept, known: Known, current: Current, *, hold_s: float) -> None:
+    def __init__(
+        self, kept: Kept, known: Known, current: Current, *, hold_s: float, counted: AnswerMetrics | None = None
+    ) -> None:
         self.known = known
+        self._counted = counted if counted is not None else AnswerMetrics(CollectorRegistry())
         self._hold_s = hold_s
         self._kept, self._current = kept, current
         self._held: OrderedDict[str, bytes] = OrderedDict()
@@ -134,8 +141,11 @@ class Repositories:
             return not_found()
         also = ((b"cache-control", b"no-cache"),)
         named = Digest("sha256", digest)
-        found = await self._of_disk(digest, named, below, request, also)
-        return found or _answered(await self._small(digest, call), named, below, request, also)
+        if (found := await self._of_disk(digest, named, below, request, also)) is not None:
+            return found
+        body = await self._small(digest, call)
+        self._counted.answered("sibling")
+        return _answered(body, named, below, request, also)
 
     async def _named(self, call: Call, path: str, request: Request, at: str, below: str) -> Reply | Streamed | None:
         """Answer what is named by its digest and lies on this disk."""
@@ -180,6 +190,8 @@ class Repositories:
             return await call.ask("GET", path, theirs=theirs, sent=part, own_last=True, judged=judged)
 
         got = await call.ask("GET", path, theirs=theirs, sent=sent, judged=judged)
+        if got.status in (200, 206):
+            self._counted.answered("pulp" if got.of == call.own.name else "sibling")
         if got.status == 200:
             got = self._verifying(resumed(got, rest), expected)
         elif got.status == 206:
@@ -290,8 +302,12 @@ class Repositories:
             if found.size <= _HELD_EACH_BYTES and (body := await self._kept.read(key)) is not None:
                 _remember(self._held, key, body, _HELD)
         if body is not None and b"range" not in request.headers:
+            self._counted.answered("disk")
             return _answered(body, named, below, request, also)
-        return await self._kept.answer(key, request, content_type=_type(below), digest=named, also=also)
+        answer = await self._kept.answer(key, request, content_type=_type(below), digest=named, also=also)
+        if answer is not None:
+            self._counted.answered("disk")
+        return answer
 
     async def _small(self, digest: str, call: Call) -> bytes:
         """Return a small file of the version that is shown. Where this member does not have it yet, another has."""

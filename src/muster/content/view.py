@@ -152,17 +152,25 @@ def decided(
     return Decided(replace(view, newer_since=now), None, _waiting(highest, above, reports))
 
 
-def lagging(view: View, versions: Mapping[str, Version], report: Report, now: float, lag_s: float) -> str:
+def lagging(
+    view: View,
+    versions: Mapping[str, Version],
+    report: Report,
+    now: float,
+    lag_s: float,
+    reports: Sequence[Report] = (),
+) -> str:
     """Return why a member is not fit to answer for the repository; empty when it is.
 
-    Whether its backend answers at all is asked elsewhere.
+    Whether its backend answers at all is asked elsewhere. ``reports`` are those of all members: one that cannot bring what
+    another one that takes clients has would keep that from being shown for ever.
     """
-    if view.shown is None:
-        return ""
-    shown = versions[view.shown]
-    if shown.digest not in report.staged:
+    shown = None if view.shown is None else versions[view.shown]
+    if shown is not None and shown.digest not in report.staged:
         return f"it has not all metadata of {shown} yet"
-    if not report.is_reached or now - view.shown_since < lag_s:
+    if why := _holding_up(view, shown, versions, report, now, lag_s, reports):
+        return why
+    if shown is None or not report.is_reached or now - view.shown_since < lag_s:
         return ""
     if report.carried is None:
         return f"its backend has no such repository, {now - view.shown_since:.0f} s after {shown} was shown"
@@ -170,6 +178,44 @@ def lagging(view: View, versions: Mapping[str, Version], report: Report, now: fl
     if carried is not None and carried.order < shown.order:
         return f"its backend still carries {carried}, {now - view.shown_since:.0f} s after {shown} was shown"
     return ""
+
+
+def waits(view: View, versions: Mapping[str, Version], reports: Sequence[Report], now: float, lag_s: float) -> str:
+    """Return what something newer than what is shown waits for; empty when there is nothing newer."""
+    carried = sorted(_carried(versions, reports), key=lambda v: v.order, reverse=True)
+    shown = None if view.shown is None else versions[view.shown]
+    above = [v for v in carried if shown is None or v.order > shown.order]
+    if not above or view.newer_since is None:
+        return ""
+    highest, _ = _allowed(shown, carried, is_overdue=now - view.newer_since >= lag_s)
+    return _waiting(highest, above, reports)
+
+
+def _holding_up(
+    view: View,
+    shown: Version | None,
+    versions: Mapping[str, Version],
+    report: Report,
+    now: float,
+    lag_s: float,
+    reports: Sequence[Report],
+) -> str:
+    """Return which version this member keeps from being shown, by not having it, for longer than anybody waits for it."""
+    if view.newer_since is None or now - view.newer_since < lag_s:
+        return ""
+
+    def is_newer(version: Version) -> bool:
+        return shown is None or version.order > shown.order
+
+    elsewhere = [r.staged for r in reports if r.is_ready and r.member != report.member]
+    newer = [v for v in _carried(versions, reports) if is_newer(v) and any(v.digest in staged for staged in elsewhere)]
+    newest = max(newer, key=lambda v: v.order, default=None)
+    if newest is None or newest.digest in report.staged:
+        return ""
+    # One that has brought others since has lag_s for each; one that brings none has had its time, however many came.
+    if now - newest.seen_at < lag_s and any(is_newer(versions[d]) for d in report.staged if d in versions):
+        return ""
+    return f"it has not all metadata of {newest}, {now - view.newer_since:.0f} s after something newer was first seen"
 
 
 def _carried(versions: Mapping[str, Version], reports: Sequence[Report]) -> list[Version]:

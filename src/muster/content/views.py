@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from muster.cluster.roster import seen_in
-from muster.content.view import Decided, Version, View
+from muster.content.view import Decided, Report, Version, View
 from muster.kernel.errors import Unavailable
 from muster.store.reading import Query
 from muster.store.writing import Change
@@ -21,6 +21,7 @@ from muster.store.writing import Change
 if TYPE_CHECKING:
     from muster.cluster.roster import Seen
     from muster.store.engine import Store
+    from muster.store.reading import Reading
 
 _SHOWN = Query(
     "SELECT r.shown, v.manifest FROM content_repositories r JOIN content_versions v"
@@ -78,6 +79,10 @@ _FORGET = (
 _WRITTEN = re.compile(r"([0-9a-f]{64}) ([0-9a-f]{64})\Z")
 # Repositories are told apart by what clients ask for, so how many there can be is not ours to say.
 MOST = 5000
+# What was asked for within that long is looked at again and again.
+HOT_S = 30.0
+# Who has said nothing of a repository for so long is not waited for: it hangs, or is of a version that says nothing.
+_SILENT_S = 60.0
 
 
 class Shown(NamedTuple):
@@ -127,7 +132,7 @@ class Told:
         carried: digest of what its own Pulp has, or had when it was reached last; empty: nothing.
         carried_since: store time of the first sight of that.
         staged: digests of what lies whole on its disk.
-        trouble: why it cannot stage what it should; empty: nothing.
+        trouble: why it cannot stage what it should, or why its Pulp was not reached; empty: nothing.
     """
 
     reached: bool
@@ -146,6 +151,7 @@ class Picture:
     Attributes:
         now: the store's clock.
         manifests: by path and digest.
+        left: since when versions are not shown any more, by path and digest; of what was never shown nothing.
         told: by path and member.
         members: the roster.
     """
@@ -154,6 +160,7 @@ class Picture:
     rows: Mapping[str, Row] = field(default_factory=dict)
     versions: Mapping[str, Mapping[str, Version]] = field(default_factory=dict)
     manifests: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    left: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     told: Mapping[str, Mapping[str, Told]] = field(default_factory=dict)
     members: Mapping[str, Seen] = field(default_factory=dict)
 
@@ -163,6 +170,39 @@ class Picture:
             name for name, one in self.members.items()
             if not one.silent and any(one.report.readiness.get(s, {}).get("state") == "ready" for s in services)
         )  # fmt: skip
+
+    def heard(self, path: str, name: str) -> Told | None:
+        """Return what a member says of a repository, None: it is silent, or has said nothing of it lately."""
+        one, seen = self.told.get(path, {}).get(name), self.members.get(name)
+        is_here = seen is not None and not seen.silent
+        return one if one is not None and is_here and self.now - one.told_at < _SILENT_S else None
+
+    def reports(
+        self,
+        path: str,
+        names: Iterable[str],
+        ready: Container[str],
+        *,
+        own: tuple[str, Told | None] = ("", None),
+        is_new: bool = False,
+    ) -> list[Report]:
+        """Return what each of these members says of a repository, and of those that say nothing since when.
+
+        ``ready`` are those that take clients; ``own`` is who reads, and what it says now; ``is_new``: who says nothing has
+        not had the time to.
+        """
+        out = []
+        for name in names:
+            is_own = name == own[0]
+            one = own[1] or self.told.get(path, {}).get(name) if is_own else self.heard(path, name)
+            if one is None:
+                seen = self.members.get(name)
+                last_here = self.now - seen.age_s if seen is not None else 0.0
+                out.append(Report(name, None, frozenset(), name in ready and is_new, unreached_since=last_here))
+            else:
+                since = None if one.reached else one.unreached_since
+                out.append(Report(name, one.carried or None, one.staged, name in ready, one.carried_since, since))
+        return out
 
 
 class Views:
@@ -182,25 +222,7 @@ class Views:
             # As long as nobody fetches anything that is all it costs.
             return Picture(0.0)
         async with self._store.read() as uow:
-            now = await uow.now()
-            since = now - within_s
-            rows = [_row(r) for r in await uow.rows(_REPOSITORIES, since=since)]
-            if not rows:
-                return Picture(now)
-            versions = await uow.rows(_VERSIONS, since=since)
-            told = await uow.rows(_REPORTS, since=since)
-            members = await seen_in(uow)
-        by_path: dict[str, dict[str, Version]] = {}
-        manifests: dict[str, dict[str, str]] = {}
-        for v in versions:
-            by_path.setdefault(v["path"], {})[v["digest"]] = Version(
-                v["digest"], v["generation"], v["revision"], v["timestamp"], v["seen_at"]
-            )
-            manifests.setdefault(v["path"], {})[v["digest"]] = v["manifest"]
-        reports: dict[str, dict[str, Told]] = {}
-        for t in told:
-            reports.setdefault(t["path"], {})[t["member"]] = _told(t)
-        return Picture(now, {r.path: r for r in rows}, by_path, manifests, reports, members)
+            return await picture_in(uow, within_s)
 
     async def ask(self, asked: Mapping[str, bytes | None]) -> None:
         """Say that clients ask for these repositories, with the certificates that their guards let in."""
@@ -259,6 +281,29 @@ class Views:
             for change in _FORGET:
                 given: dict[str, Any] = {"unasked": now - unasked_s, "left": now - left_s}
                 await uow.change(change, [{k: v for k, v in given.items() if f":{k}" in change.text}])
+
+
+async def picture_in(uow: Reading, within_s: float) -> Picture:
+    """Return what there is of the repositories that were asked for within so long."""
+    now = await uow.now()
+    since = now - within_s
+    rows = [_row(r) for r in await uow.rows(_REPOSITORIES, since=since)]
+    if not rows:
+        return Picture(now)
+    versions: dict[str, dict[str, Version]] = {}
+    manifests: dict[str, dict[str, str]] = {}
+    left: dict[str, dict[str, float]] = {}
+    for v in await uow.rows(_VERSIONS, since=since):
+        path, digest = v["path"], v["digest"]
+        found = Version(digest, v["generation"], v["revision"], v["timestamp"], v["seen_at"])
+        versions.setdefault(path, {})[digest] = found
+        manifests.setdefault(path, {})[digest] = v["manifest"]
+        if v["left_at"] is not None:
+            left.setdefault(path, {})[digest] = v["left_at"]
+    told: dict[str, dict[str, Told]] = {}
+    for t in await uow.rows(_REPORTS, since=since):
+        told.setdefault(t["path"], {})[t["member"]] = _told(t)
+    return Picture(now, {r.path: r for r in rows}, versions, manifests, left, told, await seen_in(uow))
 
 
 def _row(r: Mapping[str, Any]) -> Row:

@@ -107,6 +107,7 @@ class Patient:
             ),
             *self._of_balancer(),
             *content.checks(self._cluster, self._balancing, self._context),
+            *content.repositories(self._cluster, self.store),
             *self._of_features(),
             Check("features", self._features),
             Check("clocks", self._clocks),

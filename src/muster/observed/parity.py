@@ -46,6 +46,7 @@ class Drift:
         agreed: whether there is a majority; without one every member differs.
         differing: the members nobody expected to differ; empty when the cluster file declares all of it.
         expected: reason by member, for those that the cluster file declares.
+        measure: what members are measured by, in the words before ``majority``.
     """
 
     field: str
@@ -54,6 +55,7 @@ class Drift:
     agreed: bool
     differing: tuple[str, ...]
     expected: Mapping[str, str]
+    measure: str = "most have"
 
     @property
     def sentence(self) -> str:
@@ -64,7 +66,7 @@ class Drift:
             said = ", ".join(f"{spoken(self.values[m])} on {m}" for m in self.differing)
             return f"Members disagree about {self.field}: {said}"
         said = ", ".join(f"{m} has {spoken(self.values[m])}" for m in self.differing)
-        return f"{self.field} differs: {said}, most have {spoken(self.majority)}"
+        return f"{self.field} differs: {said}, {self.measure} {spoken(self.majority)}"
 
     def as_json(self) -> dict[str, Any]:
         return {**asdict(self), "sentence": self.sentence}
@@ -80,6 +82,17 @@ def compared(facts: Mapping[str, Mapping[str, Any]], expected: Sequence[Expected
     fields = sorted({field for f in told.values() for field in f})
     found = (_drift(field, _values(field, told, groups), expected) for field in fields)
     return [d for d in found if d is not None]
+
+
+def measured(
+    field: str, values: Mapping[str, Any], right: Any, measure: str, expected: Sequence[ExpectedDifference] = ()
+) -> Drift | None:
+    """Return how members differ from what is right, whatever most of them have; None: none does."""
+    differing = [m for m, value in values.items() if _canonical(value) != _canonical(right)]
+    declared = {m: e.reason for m in differing for e in expected if _declares(e, field, m)}
+    if not differing:
+        return None
+    return Drift(field, dict(values), right, True, tuple(m for m in differing if m not in declared), declared, measure)
 
 
 def unneeded(drifts: Sequence[Drift], expected: Sequence[ExpectedDifference]) -> list[ExpectedDifference]:

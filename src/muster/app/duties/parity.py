@@ -128,6 +128,7 @@ class CensusTaken(Duty):
     def _census(self) -> Census:
         """Return the census as this member can take it: as a trusted host where it has the bundle of one, else as itself."""
         # It brings an HTTP client with it, which only the one member needs that takes the census.
+        from muster.content import drifts
         from muster.observed.census import Census
 
         cluster = self._listed.cluster
@@ -140,4 +141,5 @@ class CensusTaken(Duty):
             shown.key,
             datetime.now(UTC),
             openly=True,
+            also=drifts.reading(cluster),
         )
