@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from muster.cli.demo.bind import free_port
-from muster.content import following
+from muster.content import views
 from muster.content.views import Views
 from muster.kernel.errors import Unavailable
 from muster.store.engine import Store
@@ -208,7 +208,7 @@ def test_a_member_that_lost_the_store_answers_as_the_others_do(
     for name in ("shown", "picture", "ask", "tell", "show", "know"):
         monkeypatch.setattr(Views, name, _lost(getattr(Views, name), lost))
     # It still says in the roster that it is there, which one without the store could not.
-    monkeypatch.setattr(following, "_SILENT_S", 2.0)
+    monkeypatch.setattr(views, "_SILENT_S", 2.0)
     _carry(cluster, two, two)
     _until(lambda: cluster.shown(1) == two.repomd)
     assert cluster.shown(0) == two.repomd
