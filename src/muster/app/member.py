@@ -379,7 +379,8 @@ async def _features_opened(
         given = cluster.features.get(name)
         # Ruby's default: logs is on until it is switched off, everything else is off until it is named.
         if given is None and name != "logs":
-            served.served[name] = Served(feature, FeatureSettings(enabled=False))
+            if not feature.is_plugin:
+                served.served[name] = Served(feature, FeatureSettings(enabled=False))
             continue
         settings = feature.settings.model_validate(given or {})
         entry = served.served[name] = Served(feature, settings)

@@ -134,6 +134,8 @@ class Feature:
             features without one.
         on_ports: what it answers on ports of its own, by listener. Here, because settings, which offer the ports, stand
             below the routes.
+        is_plugin: whether Foreman hears nothing of it where the cluster file does not name it, as of a plugin that a Ruby
+            proxy does not have; features of its core are listed as disabled.
     """
 
     name: str
@@ -145,6 +147,7 @@ class Feature:
     capabilities: tuple[str, ...] = ()
     reached: Callable[[Any], Awaitable[None]] | None = None
     on_ports: Mapping[str, tuple[Mount, ...]] = field(default_factory=dict)
+    is_plugin: bool = False
 
 
 @dataclass
