@@ -27,7 +27,10 @@ GOOD: dict[str, Any] = {
         {"id": 2, "name": "old.example.com", "address": "127.0.0.12", "kind": "foreman"},
     ],
     "signer": "old.example.com",
-    "features": {name: {"provider": "memory"} for name in ("dns", "puppet", "puppetca", "pulpcore")},
+    "features": {
+        **{name: {"provider": "memory"} for name in ("dns", "puppet", "puppetca", "pulpcore")},
+        "container_gateway": {},
+    },
 }
 
 
@@ -168,5 +171,14 @@ async def test_only_metrics_are_for_the_cluster_and_everything_else_is_for_trust
     assert by_access == {
         Access.OPEN: {"", "/health", "/pulpcore", "/pulp/api/v3/smart_proxy"},
         Access.CLUSTER: {"/metrics"},
-        Access.TRUSTED: {"/v2", "/logs", "/services", "/dns", "/puppet", "/puppet/ca", "/pulp/api/v3/smart_proxy"},
+        Access.TRUSTED: {
+            "/v2",
+            "/logs",
+            "/services",
+            "/dns",
+            "/puppet",
+            "/puppet/ca",
+            "/container_gateway",
+            "/pulp/api/v3/smart_proxy",
+        },
     }

@@ -8,14 +8,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from muster.edge.replies import Reply, Streamed, json_reply
 from muster.edge.request import NotUnderstood, Request
 from muster.edge.routes import Access, Mount, Route
 from muster.features.container_gateway import mapping
 from muster.features.container_gateway.grants import Subject
-from muster.features.container_gateway.service import Gateway
+
+if TYPE_CHECKING:
+    from muster.features.container_gateway.service import Gateway
 
 T = TypeVar("T")
 

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
 
-from muster.edge.feature import Feature
+from muster.edge.feature import Feature, Surroundings
 from muster.features.container_gateway.api import MOUNT
-from muster.features.container_gateway.service import opened
 from muster.features.container_gateway.settings import ContainerGatewaySettings
+
+if TYPE_CHECKING:
+    from muster.features.container_gateway.service import Gateway
 
 
 def _exposed(_settings: ContainerGatewaySettings | None) -> dict[str, Any]:
     return {}
+
+
+@asynccontextmanager
+async def _opened(settings: ContainerGatewaySettings, around: Surroundings) -> AsyncIterator[Gateway]:
+    # Members without it do not pay for an HTTP client and signatures.
+    from muster.features.container_gateway import service
+
+    async with service.opened(settings, around) as gateway:
+        yield gateway
 
 
 FEATURE = Feature(
@@ -20,5 +33,6 @@ FEATURE = Feature(
     settings=ContainerGatewaySettings,
     mounts=(MOUNT,),
     exposed=_exposed,
-    opened=opened,
+    opened=_opened,
+    is_plugin=True,
 )
