@@ -240,6 +240,27 @@ def test_a_worker_that_hangs_is_ended_and_another_started(
         found.stop()
 
 
+def test_a_member_that_stops_does_not_wait_for_a_worker_that_hangs(
+    tmp_path: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "_WELL_TIMEOUT_S", 0.5)
+    found, place = made(tmp_path, backend, edge={"stop_timeout_s": 600})
+    found.start()
+    it = Site(found, place, backend)
+    pids = until(lambda: it.pids() if len(it.pids()) == 2 else None)
+    stopping = threading.Thread(target=found.stop, daemon=True)
+    os.kill(pids[0], signal.SIGSTOP)
+    try:
+        stopping.start()
+        stopping.join(60)
+        assert not stopping.is_alive()
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        stopping.join()
+
+
 def test_when_all_workers_hang_balancers_hear_so_before_they_are_ended(
     tmp_path: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -158,16 +158,24 @@ class Workers(Duty):
         self._tell("stop")
 
     async def close(self) -> None:
-        """As :meth:`leave`, and wait until they have ended; who has not in time is killed."""
+        """As :meth:`leave`, and wait until they have ended; who hangs, or has not in time, is killed."""
         self.leave()
         if not self._tasks:
             return
+        watching = asyncio.create_task(self._watched(), name="workers watched")
         _, late = await asyncio.wait(self._tasks, timeout=self._patience_s + _LAST_S)
+        watching.cancel()
         for place in self._places:
             if late and place.process is not None and place.process.returncode is None:
                 _log.warning("A worker did not end in time", worker=place.number)
                 _kill(place.process)
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _watched(self) -> None:
+        # The duty itself has had its last beat by now.
+        while True:
+            await self.beat()
+            await asyncio.sleep(self.every_s)
 
     def _tell(self, kind: str, content: Any = None) -> None:
         for place in self._places:
