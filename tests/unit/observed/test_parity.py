@@ -15,6 +15,7 @@ from muster.observed.parity import (
     brief,
     compared,
     fields_of,
+    measured,
     of_another_file,
     of_certificate,
     of_muster,
@@ -359,3 +360,15 @@ members:
 - {id: 3, name: p3.test, address: 127.0.0.13}
 - {id: 4, name: p4.test, address: 127.0.0.14}
 """
+
+
+def test_members_are_measured_by_what_is_right_also_where_most_have_something_else() -> None:
+    found = measured("content./r", {"a": "old", "b": "old", "c": "new"}, "new", "shown is")
+    assert found is not None
+    assert (found.differing, found.majority) == (("a", "b"), "new")
+    assert found.sentence == "content./r differs: a has old, b has old, shown is new"
+    assert measured("content./r", {"a": "new"}, "new", "shown is") is None
+    declared = ExpectedDifference(field="content.*", members=("a",), reason="far away")
+    found = measured("content./r", {"a": "old", "b": "new"}, "new", "shown is", [declared])
+    assert found is not None
+    assert (found.differing, found.expected) == ((), {"a": "far away"})
