@@ -69,7 +69,10 @@ class Drift:
         return f"{self.field} differs: {said}, {self.measure} {spoken(self.majority)}"
 
     def as_json(self) -> dict[str, Any]:
-        return {**asdict(self), "sentence": self.sentence}
+        said = {**asdict(self), "sentence": self.sentence}
+        # Words, which the sentence has.
+        del said["measure"]
+        return said
 
 
 def compared(facts: Mapping[str, Mapping[str, Any]], expected: Sequence[ExpectedDifference] = ()) -> list[Drift]:

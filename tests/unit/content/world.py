@@ -110,15 +110,17 @@ class Others:
         for name, member in self._members.items():
             if found.status < 400 or name == self._mine:
                 continue
-            found.end()
             if path.startswith(f"{KEPT_PATH}/"):
                 body = await member.kept.read(path.rpartition("/")[2])
                 said = pieces(body if body is not None else b"")
-                found = Answer(f"member {name}", 404 if body is None else 200, (), said, lambda: None)
+                answer = Answer(f"member {name}", 404 if body is None else 200, (), said, lambda: None)
             else:
-                answer = await member.pulp.ask(method, path, sent)
-                found = Answer(f"member {name}", answer.status, answer.headers, answer.pieces, answer.end)
-                found = await judged(found) if judged is not None else found
+                theirs = await member.pulp.ask(method, path, sent)
+                answer = Answer(f"member {name}", theirs.status, theirs.headers, theirs.pieces, theirs.end)
+                answer = await judged(answer) if judged is not None else answer
+            # Who may not have it there hears that, and not that it is nowhere.
+            worse, found = (answer, found) if answer.status == 404 != found.status else (found, answer)
+            worse.end()
         return found
 
 

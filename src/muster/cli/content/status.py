@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _REMEMBERED_S = 30 * 86_400.0
 # Of what there is no matter with, without --all.
 _MOST_WELL = 10
-_ENDS = ("/repodata/repomd.xml", "/repodata", "/")
+_ENDS = ("/repodata/repomd.xml", "/repodata")
 
 
 @click.command()
@@ -80,6 +80,7 @@ def _named(states: list[State], path: str) -> State:
     from muster.kernel.names import shown
 
     wanted = "/" + path.partition("://")[2].partition("/")[2] if "://" in path else path
+    wanted = wanted.rstrip("/")
     for end in _ENDS:
         wanted = wanted.removesuffix(end)
     by_path = {state.path: state for state in states}

@@ -1,26 +1,32 @@
-"""A member whose disk takes no more says so, keeps the others from nothing, and stays where it is the only one."""
+"""Whose disk or Pulp does not follow is named, keeps nothing from the others, and stays where it is the only one."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from muster.cli import doctor, parity
+from muster.cli.content import status as content_status
 from muster.cli.demo.bind import free_port
 from muster.cluster.roster import seen_in
 from muster.content.views import Picture
 from muster.kernel.secrets import Secret
+from muster.pki import bundles
+from muster.pki.bundles import BundleRequest
 from muster.store.glance import glanced
 from tests.contract.test_content_versions import Cluster, packages
 from tests.servers import member
 from tests.servers.client import ask
 from tests.servers.member import Member
-from tests.servers.pulp_stand_in import Pulp, Version, version
+from tests.servers.pulp_stand_in import ROOT, Pulp, Version, version
 
 LAG_S = 3.0
 LEAST_BYTES = 64 << 20
@@ -113,6 +119,11 @@ def test_a_full_disk_keeps_the_others_from_nothing_for_longer_than_the_lag(clust
     assert "it has not all metadata of revision 2" in said, said
     assert f"of {LEAST_BYTES} bytes are taken" in said, said
     assert verdict(cluster, 1)[0] == 200
+    (of,) = asyncio.run(content_status.collected(cluster.members[1].cluster_file))["repositories"]
+    assert ("unstaged", [cluster.members[0].name]) in [(m["kind"], list(m["members"])) for m in of["matters"]], of
+    assert counted(cluster, 0, "muster_content_behind") == counted(cluster, 0, "muster_content_repositories") == 1
+    assert counted(cluster, 0, "muster_content_kept_bytes") > LEAST_BYTES
+    assert counted(cluster, 1, "muster_content_behind") == 0
     # Whoever comes to it nevertheless gets the same.
     assert cluster.shown(0) == two.repomd
     began = time.monotonic()
@@ -121,6 +132,47 @@ def test_a_full_disk_keeps_the_others_from_nothing_for_longer_than_the_lag(clust
     assert time.monotonic() - began < 30
     restart(cluster, 0, full=False)
     cluster.until_shown(three)
+
+
+def counted(cluster: Cluster, at: int, name: str) -> float:
+    """Return what a member counts, as Prometheus reads it."""
+    one = cluster.members[at]
+    text = ask(one.https, "GET", "/metrics", tls=one.tls(member.TRUSTED)).body.decode()
+    return next(float(line.split()[-1]) for line in text.splitlines() if line.startswith(f"{name} "))
+
+
+def of_an_administrator(cluster: Cluster) -> Path:
+    """Return a directory with what shows members who asks."""
+    one = cluster.members[0]
+    pki = one.directory.parent / "administrator"
+    bundles.write(one.authority.issue(BundleRequest("balancer", "balancer"), now=datetime.now(UTC)), pki)
+    shutil.copy(one.ca, pki / "ca.pem")
+    return pki
+
+
+def test_a_pulp_that_lags_is_named_by_status_doctor_and_parity(cluster: Cluster) -> None:
+    one, two = (version(n, packages(n)) for n in (1, 2))
+    carry(cluster, one)
+    cluster.until_shown(one)
+    cluster.pulps[1].carries = two
+    cluster.until_shown(two)
+    lags, file = cluster.members[0].name, cluster.members[1].cluster_file
+    pki = of_an_administrator(cluster)
+    until(lambda: verdict(cluster, 0)[0] == 503)
+    # Nobody asks any more, and it is known for a minute.
+    (of,) = asyncio.run(content_status.collected(file))["repositories"]
+    assert of["is_wrong"], of
+    assert [(m["kind"], list(m["members"])) for m in of["matters"]] == [("behind", [lags])]
+    assert "still carries revision 1" in of["sentence"]
+    found = asyncio.run(doctor.examination(file, pki))["findings"]
+    behind = [f for f in found if f["code"] == "CONTENT-BEHIND"]
+    assert [f["place"] for f in behind] == [ROOT], found
+    because = {f["because"] for f in found if f["code"] == "MEMBER-UNREADY" and f["place"].endswith(f" on {lags}")}
+    assert because == {"CONTENT-BEHIND"}, found
+    drifts = asyncio.run(parity.examination(file, pki))["drifts"]
+    (drift,) = [d for d in drifts if d["field"] == f"content.{ROOT}"]
+    assert list(drift["differing"]) == [lags]
+    assert "shown is revision 2" in drift["sentence"]
 
 
 def test_the_only_member_stays_with_a_full_disk_and_says_so(cluster: Cluster) -> None:
