@@ -319,7 +319,9 @@ class Following:
                 why = self._shelf.trouble(row.path, (own.carried,))
                 # Of what cannot be read nobody knows whether it is newer.
                 reached, since = not why, own.carried_since if why else None
-            told[row.path] = Told(reached, own.carried, own.carried_since, frozenset(staged), since, trouble)
+            told[row.path] = Told(
+                reached, own.carried, frozenset(staged), since, trouble, carried_since=own.carried_since
+            )
         due = changed(self._told, told)
         due |= {p: t for p, t in told.items() if now - self._told_at.get(p, 0.0) >= _SAID_AGAIN_S}
         if due:

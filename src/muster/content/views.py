@@ -137,11 +137,11 @@ class Told:
 
     reached: bool
     carried: str
-    carried_since: float
     staged: frozenset[str]
     unreached_since: float | None
     trouble: str = ""
     told_at: float = 0.0
+    carried_since: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -314,8 +314,8 @@ def _row(r: Mapping[str, Any]) -> Row:
 
 def _told(t: Mapping[str, Any]) -> Told:
     return Told(
-        bool(t["reached"]), t["carried"], t["carried_since"], frozenset(t["staged"].split()), t["unreached_since"],
-        t["trouble"], t["told_at"],
+        bool(t["reached"]), t["carried"], frozenset(t["staged"].split()), t["unreached_since"], t["trouble"], t["told_at"],
+        t["carried_since"],
     )  # fmt: skip
 
 

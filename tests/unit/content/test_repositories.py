@@ -51,7 +51,7 @@ class It:
             member.kept, self.known, self._current, hold_s=0.0, counted=AnswerMetrics(self.registry)
         )
 
-    async def _current(self, path: str, certificate: bytes | None) -> Shown | None:
+    async def _current(self, path: str, certificate: bytes | None, *, alone: bool = False) -> Shown | None:
         self.asked.append((path, certificate))
         return self.shown
 
@@ -276,6 +276,7 @@ async def test_other_members_get_what_is_named_by_its_digest_alone(it: It) -> No
     assert found.body == ONE.files[ONE.primary]
     for below in (REPOMD, SAME):
         assert await it.get(below, between=True) is None
-    (kept,) = [await it.repositories.kept(digest(ONE), request("GET", "/x"))]
+    kept = await it.repositories.to_member(f"/kept/{digest(ONE)}", request("GET", "/x"))
     assert (await whole(kept)).body == ONE.repomd
-    assert (await whole(await it.repositories.kept("0" * 64, request("GET", "/x")))).status == 404
+    for path in (f"/kept/{'0' * 64}", "/kept/..", "/else"):
+        assert (await whole(await it.repositories.to_member(path, request("GET", "/x")))).status == 404
