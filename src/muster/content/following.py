@@ -111,13 +111,14 @@ class Following:
         self.known = Known()
         self.trouble = "which versions of repositories clients get was not read from the store yet"
         self.note = ""
-        self.is_alone = True
+        # Nobody gets clients of one that knows nothing yet.
+        self.is_alone = False
         self.woken = asyncio.Event()
         self._views, self._staging, self._kept = views, staging, kept
         self._member, self._members, self._services = member, members, services
         self._lag_s, self._retention_s, self._wait_s = lag_s, retention_s, wait_s
         self._tell_others = told
-        self._untold = ""
+        self._untold = self._unread = ""
         self._counted = counted if counted is not None else FollowingMetrics(CollectorRegistry())
         self._shelf = Shelf(views, staging, self.woken.set, self._counted)
         # What clients asked for since the store heard of it, with the certificate that was let in.
@@ -223,8 +224,7 @@ class Following:
         for path in self._hot.keys() - {r.path for r in hot}:
             del self._hot[path]
         if is_whole:
-            for path, manifests in picture.manifests.items():
-                await self._shelf.look(path, manifests)
+            await self._look(picture)
         await self._poll(picture, hot)
         self._stage(picture, hot)
         try:
@@ -245,6 +245,14 @@ class Following:
     async def close(self) -> None:
         """End what is under way."""
         await self._shelf.close()
+
+    async def _look(self, picture: Picture) -> None:
+        try:
+            for path, manifests in picture.manifests.items():
+                await self._shelf.look(path, manifests)
+            self._unread = ""
+        except MusterError as e:
+            self._unread = str(e)
 
     async def _say_asked(self, now: float) -> None:
         for path in [p for p, at in self._asked_said.items() if now - at > HOT_S]:
@@ -416,7 +424,7 @@ class Following:
             versions = picture.versions.get(row.path, {})
             if row.view.shown is not None and row.view.shown not in versions:
                 continue
-            reports = self._reports(picture, row)
+            reports, left = self._reports(picture, row), picture.left.get(row.path)
             for one in reports:
                 is_own = one.member == self._member
                 if not (one.is_ready or is_own):
@@ -424,7 +432,7 @@ class Following:
                 if self._shelf.have_same_packages(row.path, one.carried, row.view.shown):
                     # Published anew by each Pulp for itself: other metadata, the same packages.
                     continue
-                if why := lagging(row.view, versions, one, picture.now, self._lag_s, reports):
+                if why := lagging(row.view, versions, one, picture.now, self._lag_s, reports, left):
                     behind[one.member] += 1
                     if is_own:
                         trouble = self._shelf.trouble(row.path, self._wanted(picture, row))
@@ -432,8 +440,10 @@ class Following:
             if why := self._lasting(picture, row):
                 noted.append(f"{row.path}: not all of it comes to this disk: {why}")
         if self._untold:
-            behind[self._member] += 1
             mine.append(f"its workers do not hear which repositories are followed: {self._untold}")
+        if self._unread:
+            mine.append(f"what it keeps of repositories cannot be read: {self._unread}")
+        behind[self._member] = len(mine)
         self.trouble, self.note = _first_of(mine), _first_of(noted)
         own = behind[self._member], self._member
         if picture.rows:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from muster.cluster.file import ClusterFile
-from muster.content.view import Report, Version, View, waits
+from muster.content.view import Report, Version, View, passed_since, waits
 from muster.content.views import HOT_S, Picture, Row, Told, picture_in
 from muster.store.reading import Reading
 
@@ -205,9 +205,7 @@ def _behind(
     carried = versions.get(report.carried)
     if carried is None or carried.order >= shown.order:
         return None
-    # Since the first that was newer was shown in its place, whatever was shown after that.
-    passed = [at for digest, at in left.items() if digest in versions and versions[digest].order >= carried.order]
-    return f"still carries {carried}", min([*passed, row.view.shown_since])
+    return f"still carries {carried}", passed_since(carried, row.view, versions, left)
 
 
 def _unstaged_since(row: Row, shown: Version | None, report: Report) -> float | None:

@@ -159,25 +159,39 @@ def lagging(
     now: float,
     lag_s: float,
     reports: Sequence[Report] = (),
+    left: Mapping[str, float] | None = None,
 ) -> str:
     """Return why a member is not fit to answer for the repository; empty when it is.
 
     Whether its backend answers at all is asked elsewhere. ``reports`` are those of all members: one that cannot bring what
-    another one that takes clients has would keep that from being shown for ever.
+    another one that takes clients has would keep that from being shown for ever. ``left`` is as in :func:`passed_since`.
     """
     shown = None if view.shown is None else versions[view.shown]
     if shown is not None and shown.digest not in report.staged:
         return f"it has not all metadata of {shown} yet"
     if why := _holding_up(view, shown, versions, report, now, lag_s, reports):
         return why
-    if shown is None or not report.is_reached or now - view.shown_since < lag_s:
+    if shown is None or not report.is_reached:
         return ""
     if report.carried is None:
-        return f"its backend has no such repository, {now - view.shown_since:.0f} s after {shown} was shown"
+        for_s = now - view.shown_since
+        return f"its backend has no such repository, {for_s:.0f} s after {shown} was shown" if for_s >= lag_s else ""
     carried = versions.get(report.carried)
-    if carried is not None and carried.order < shown.order:
-        return f"its backend still carries {carried}, {now - view.shown_since:.0f} s after {shown} was shown"
-    return ""
+    if carried is None or carried.order >= shown.order:
+        return ""
+    for_s = now - passed_since(carried, view, versions, left or {})
+    return (
+        f"its backend still carries {carried}, {for_s:.0f} s after something newer was shown" if for_s >= lag_s else ""
+    )
+
+
+def passed_since(carried: Version, view: View, versions: Mapping[str, Version], left: Mapping[str, float]) -> float:
+    """Return since when something newer than a version has been shown, however often that has changed since.
+
+    ``left`` says of versions since when they are not shown any more.
+    """
+    passed = [at for digest, at in left.items() if digest in versions and versions[digest].order >= carried.order]
+    return min([*passed, view.shown_since])
 
 
 def waits(view: View, versions: Mapping[str, Version], reports: Sequence[Report], now: float, lag_s: float) -> str:

@@ -13,7 +13,10 @@ from muster.app.duties.repositories import RepositoriesFollowed
 from muster.content import following as module
 from muster.content import shelf, views
 from muster.content.following import Following
-from muster.content.views import Views
+from muster.content.view import Report, Version, View, lagging, passed_since
+from muster.content.views import Told, Views
+from muster.kernel.errors import Unavailable
+from muster.store.writing import Change
 from tests.servers.pulp_stand_in import version
 from tests.unit.content.world import MB, PATH, World, digest, large, world
 
@@ -118,11 +121,19 @@ async def test_without_the_store_what_was_shown_last_is_shown_and_nobody_waits(p
     assert await one.following.current(OTHER, None) is None
 
 
-async def test_one_that_never_read_the_store_says_so(patient: World) -> None:
+async def test_one_that_never_read_the_store_takes_no_clients_for_a_while(
+    patient: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = patient["p1"]
+    assert not one.stays
     one.views.why = "the store is away"
     await one.following.beat()
     assert "was not read from the store" in one.following.trouble
+    assert not one.stays
+    # Then it shows what it has: nobody may be better off.
+    monkeypatch.setattr(module, "_STORE_PATIENCE_S", -1.0)
+    await one.following.beat()
+    assert one.stays
 
 
 async def test_a_pulp_that_lags_is_named_and_its_member_leaves(two: World) -> None:
@@ -335,3 +346,59 @@ async def test_what_nobody_needs_is_taken_from_the_disk(patient: World, monkeypa
     await patient.until(lambda: due._reclaim_at != 0.0)
     assert not await one.kept.has(left)
     assert await whole(patient, "p1", ONE)
+
+
+async def test_a_pulp_that_stands_still_is_named_also_where_what_is_shown_never_stands_still(tmp_path: Path) -> None:
+    async with world(tmp_path, "p1", "p2", "p3") as it:
+        carry(it, ONE, ONE, ONE)
+        await it.ask()
+        await it.until_shown(ONE)
+        carry(it, ONE, TWO, TWO)
+        await it.until_shown(TWO)
+        await it.beat()
+        assert it["p1"].following.trouble == ""
+        # What it carries was left long ago; what is shown now has been for a moment.
+        async with it.store.write("long ago") as uow:
+            await uow.change(
+                Change("UPDATE content_versions SET left_at = {now} - 700 WHERE digest = :d"), [{"d": digest(ONE)}]
+            )
+        await it.beat()
+        assert "still carries revision 1" in it["p1"].following.trouble
+        assert it["p2"].following.trouble == ""
+
+
+def test_a_version_is_passed_since_the_first_newer_one_was_shown() -> None:
+    one, two, three = (Version(f"{n}" * 64, 0, n, float(n), 0.0) for n in (1, 2, 3))
+    versions = {v.digest: v for v in (one, two, three)}
+    view, report = View(0, three.digest, 950.0), Told(True, one.digest, frozenset(versions), None)
+    said = Report("p1", report.carried, report.staged, True)
+    left = {one.digest: 300.0, two.digest: 950.0}
+    assert passed_since(one, view, versions, left) == 300.0
+    assert passed_since(two, view, versions, left) == 950.0
+    assert "700 s after something newer" in lagging(view, versions, said, 1000.0, 600.0, left=left)
+    assert lagging(view, versions, said, 1000.0, 701.0, left=left) == ""
+
+
+async def test_a_disk_that_cannot_be_read_is_said_and_the_beat_goes_on(
+    two: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carry(two, ONE, ONE)
+    await two.ask()
+    await two.until_shown(ONE)
+    one = two["p1"]
+    monkeypatch.setattr(module, "_ALL_EVERY_S", 0.0)
+
+    async def refuse(*_: object) -> bytes:
+        raise Unavailable("Reading a file failed: Input/output error")
+
+    with monkeypatch.context() as broken:
+        # It has just started anew.
+        one.following._all_at = 0.0
+        one.following._shelf._whole.clear()
+        one.following._shelf._manifests.clear()
+        broken.setattr(one.kept, "read", refuse)
+        await two.beat()
+        assert "Input/output error" in one.following.trouble
+        assert not one.following.is_alone
+    one.following._all_at = 0.0
+    await two.until(lambda: not one.following.trouble)
