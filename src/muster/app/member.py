@@ -191,7 +191,7 @@ async def member_opened(
             gate.revoked = authority.revocations.is_revoked
             await authority.kept()
         workers = _workers_of(cluster, options, rings, gate)
-        following = _following_of(stack, cluster, options, store, content, workers)
+        following, keeping = _following_of(stack, cluster, options, store, content, workers)
 
         def drain(draining: bool) -> None:
             server.drain(draining)
@@ -241,6 +241,7 @@ async def member_opened(
             *([workers] if workers else []),
             *_siblings_known(name, balancing, listed, store, content, workers),
             *following,
+            *keeping,
             certificates,
             census,
             BalancersNames(balancers, server),
@@ -350,12 +351,16 @@ def _following_of(
     store: Store,
     content: Content | None,
     workers: Workers | None,
-) -> list[Duty]:
-    """Return the duty that follows the repositories clients fetch; ``content`` and ``workers`` answer with what it knows."""
+) -> tuple[list[Duty], list[Duty]]:
+    """Return the duty that follows the repositories clients fetch, and what keeps packages of theirs.
+
+    ``content`` and ``workers`` answer with what it knows.
+    """
     settings = cluster.content
     ours = [s for s in settings.services if s in ("https", "http")] if settings is not None else []
     if settings is None or content is None or not ours or not settings.one_version:
-        return []
+        return [], []
+    from muster.app.duties.keepers import KeepersTurned
     from muster.app.duties.repositories import RepositoriesFollowed
     from muster.content import known
     from muster.content.following import Following
@@ -382,7 +387,8 @@ def _following_of(
     content.repositories = Repositories(kept, following.known, following.current, hold_s=settings.hold_s)
     if workers is not None:
         workers.answer("current", following.asked)
-    return [RepositoriesFollowed(following, ours)]
+    keeping = KeepersTurned.of(cluster, settings, content.backends["api"], following, store)
+    return [RepositoriesFollowed(following, ours)], [keeping]
 
 
 def _backends_asked(cluster: ClusterFile, content: Content | None) -> list[Duty]:

@@ -22,6 +22,7 @@ from muster.content.places import PROGRAMS, Place
 from muster.content.pub import Pub
 from muster.content.repositories import Repositories
 from muster.content.resume import resumed
+from muster.content.retention import ring
 from muster.content.validators import Digest
 from muster.edge.authorise import Gate
 from muster.edge.replies import RETRY_AFTER, SERVER_HEADER, Header, Reply, Streamed, not_found, reply
@@ -55,6 +56,7 @@ class Content:
         members: the names of those of kind ``muster``, in lower case.
         address: where it asks from for itself.
         repositories: of which all members answer the same version; None: each answers as its Pulp does.
+        keepers: how many there are of each repository that is followed.
     """
 
     member: str
@@ -65,6 +67,7 @@ class Content:
     members: frozenset[str]
     address: str
     repositories: Repositories | None = None
+    keepers: int = 0
 
     def know(self, siblings: Iterable[Sibling], members: Iterable[str]) -> None:
         """Ask these siblings, and no others, for what is not here; believe all of these members."""
@@ -129,12 +132,19 @@ class Content:
         there = request.while_waited_for() if is_reading and not request.unread else contextlib.nullcontext()
         async with there:
             if place.backend == "content" and is_reading:
-                call = Call(to, self.fill if other is None else None, sent, client)
+                if ring.is_inside(path):
+                    return not_found()
+                call = Call(to, self.fill if other is None else None, sent, client, self._keepers)
                 return await self._content(call, place, path, request, is_between_us=other is not None)
             length = request.headers.get(b"content-length")
             body = request.pieces() if request.unread else None
             got = await to.ask(request.method, path, sent, body, int(length) if body and length else None)
             return _passed(got, headers.answered(got.headers, keeps_validators=True, moved=_moved(to, place)))
+
+    def _keepers(self, path: str) -> list[str]:
+        """Return where the own Pulp may still have a package that a newer version dropped."""
+        found = self.repositories.known.of(path) if self.keepers and self.repositories is not None else None
+        return ring.paths(*found, self.keepers) if found is not None else []
 
     async def _user(self, place: Place, request: Request) -> str:
         """Return as whom the backend shall take the caller, empty: as itself."""
@@ -280,4 +290,6 @@ async def opened(
             filling = fill.opened(among_us, patience, registry, after_s=settings.fill_after_s, hold_s=settings.hold_s)
             others = await stack.enter_async_context(filling)
         pub = stack.enter_context(contextlib.closing(Pub(settings.pub))) if settings.pub is not None else None
-        yield Content(str(member.name), found, pub, gate, others, members, member.address)
+        yield Content(
+            str(member.name), found, pub, gate, others, members, member.address, keepers=settings.keepers
+        )  # fmt: skip

@@ -1,0 +1,21 @@
+"""``muster content``: the repositories that clients ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import click
+
+from muster.cli.options import CommandFiles
+
+_COMMANDS: Mapping[str, tuple[str, str]] = {
+    "keepers": (
+        "keepers",
+        "Show what members keep of older versions in their Pulps; exit 1 when one could not be asked.",
+    ),
+}
+
+
+@click.group(cls=CommandFiles, package="muster.cli.content", files=_COMMANDS)
+def content() -> None:
+    """The repositories that clients ask for."""
