@@ -191,7 +191,7 @@ async def member_opened(
             gate.revoked = authority.revocations.is_revoked
             await authority.kept()
         workers = _workers_of(cluster, options, rings, gate)
-        following, keeping = _following_of(stack, cluster, options, store, content, workers)
+        following = _following_of(stack, cluster, options, store, content, workers)
 
         def drain(draining: bool) -> None:
             server.drain(draining)
@@ -241,7 +241,7 @@ async def member_opened(
             *([workers] if workers else []),
             *_siblings_known(name, balancing, listed, store, content, workers),
             *following,
-            *keeping,
+            *_keepers_of(cluster, store, content, following),
             certificates,
             census,
             BalancersNames(balancers, server),
@@ -351,16 +351,12 @@ def _following_of(
     store: Store,
     content: Content | None,
     workers: Workers | None,
-) -> tuple[list[Duty], list[Duty]]:
-    """Return the duty that follows the repositories clients fetch, and what keeps packages of theirs.
-
-    ``content`` and ``workers`` answer with what it knows.
-    """
+) -> list[Duty]:
+    """Return the duty that follows the repositories clients fetch; ``content`` and ``workers`` answer with what it knows."""
     settings = cluster.content
     ours = [s for s in settings.services if s in ("https", "http")] if settings is not None else []
     if settings is None or content is None or not ours or not settings.one_version:
-        return [], []
-    from muster.app.duties.keepers import KeepersTurned
+        return []
     from muster.app.duties.repositories import RepositoriesFollowed
     from muster.content import known
     from muster.content.following import Following
@@ -387,8 +383,17 @@ def _following_of(
     content.repositories = Repositories(kept, following.known, following.current, hold_s=settings.hold_s)
     if workers is not None:
         workers.answer("current", following.asked)
-    keeping = KeepersTurned.of(cluster, settings, content.backends["api"], following, store)
-    return [RepositoriesFollowed(following, ours)], [keeping]
+    return [RepositoriesFollowed(following, ours)]
+
+
+def _keepers_of(cluster: ClusterFile, store: Store, content: Content | None, following: Sequence[Duty]) -> list[Duty]:
+    if cluster.content is None or content is None:
+        return []
+    from muster.app.duties.keepers import KeepersTurned
+    from muster.app.duties.repositories import RepositoriesFollowed
+
+    followed = next((d.following for d in following if isinstance(d, RepositoriesFollowed)), None)
+    return [KeepersTurned.of(cluster, cluster.content, content.backends["api"], followed, store)]
 
 
 def _backends_asked(cluster: ClusterFile, content: Content | None) -> list[Duty]:

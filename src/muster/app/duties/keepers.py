@@ -29,15 +29,18 @@ class KeepersTurned(Duty):
         self.begins_at_once = bool(count)
 
     @classmethod
-    def of(cls, cluster: ClusterFile, settings: Settings, api: Backend, following: Following, store: Readable) -> Self:
-        """Return a member's."""
+    def of(
+        cls, cluster: ClusterFile, settings: Settings, api: Backend, following: Following | None, store: Readable
+    ) -> Self:
+        """Return a member's; where nothing is followed there are to be none."""
+        count = settings.keepers if following is not None else 0
+        carried = following.carried if following is not None else dict
         try:
             pulp = Pulp(api, password(settings.pulp_password_file))
         except Misconfigured as e:
-            return cls(None, settings.keepers, str(e))
+            return cls(None, count, str(e))
         asked = asked_within(store, settings.retention_days * 86_400)
-        keepers = Keepers(pulp, following.carried, asked, cluster=str(cluster.cluster), count=settings.keepers)
-        return cls(keepers, settings.keepers)
+        return cls(Keepers(pulp, carried, asked, cluster=str(cluster.cluster), count=count), count)
 
     async def beat(self) -> None:
         if self._keepers is not None:

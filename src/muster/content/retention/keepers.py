@@ -12,7 +12,7 @@ from muster.content.pulp import Distribution, Pulp
 from muster.content.retention import ring
 from muster.content.retention.ring import CONTENT, LABEL, Keeper
 from muster.kernel import log
-from muster.kernel.errors import MusterError
+from muster.kernel.errors import Denied, MusterError
 from muster.store.reading import Query, Readable
 
 _log = log.logger("content")
@@ -53,7 +53,7 @@ class Keepers:
 
     Attributes:
         trouble: why something could not be done, in one sentence; empty: all was.
-        is_over: nothing is left to be done, ever: there are to be no keepers, and there are none.
+        is_over: nothing is left to be done, ever: there are to be no keepers, and none can be removed.
 
     Concurrency: one loop; beats do not overlap.
     """
@@ -82,6 +82,10 @@ class Keepers:
         self._look_at = time.monotonic() + _LOOK_EVERY_S
         try:
             failed = await self._look(due)
+        except Denied as e:
+            failed = str(e)
+            # Who may not ask has made none, and asks no second time for nothing.
+            self.is_over = not self._count
         except MusterError as e:
             failed = str(e)
         if failed:

@@ -81,7 +81,8 @@ def paths(at: str, below: str, count: int) -> list[str]:
 
 def is_inside(path: str) -> bool:
     """Whether a path at the content application leads to a keeper: clients have no business there."""
-    return _INSIDE.search(unquote(path.removeprefix(CONTENT))) is not None
+    below = path.partition("?")[0].removeprefix(CONTENT)
+    return path.startswith(CONTENT) and _INSIDE.search(unquote(below)) is not None
 
 
 def recognised(found: Distribution, cluster: str) -> Keeper | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 
@@ -50,7 +51,10 @@ def test_where_nothing_is_wrong_or_wanted_nothing_is_said(count: int, trouble: s
 
 async def test_a_password_file_that_is_none_is_a_note(tmp_path: Path) -> None:
     settings = Content(keepers=2, pulp_password_file=tmp_path / "absent")
-    nothing = cast(Any, None)
+    nothing: Any = Mock()
     it = KeepersTurned.of(nothing, settings, nothing, nothing, nothing)
     await it.beat()
     assert str(tmp_path / "absent") in it.found().notes[0]
+    # Where nothing is followed nothing is kept.
+    without = KeepersTurned.of(nothing, settings, nothing, None, nothing)
+    assert without.found() == NOTHING

@@ -186,6 +186,14 @@ async def test_without_keepers_ours_go_and_nothing_else_does() -> None:
         assert len(it.api.asked) == asked, "Pulp is left alone afterwards"
 
 
+async def test_who_may_not_ask_and_wants_none_asks_once() -> None:
+    async with world(count=0) as it:
+        it.api.broken = (403, b"")
+        await it.keepers.beat()
+        await it.keepers.beat()
+        assert len(it.api.asked) == 1
+
+
 async def test_an_api_that_refuses_or_is_away_is_named_and_tried_again() -> None:
     async with world() as it:
         for broken, why in (((401, b""), "answers 401"), ((500, b""), "answers 500"), ((200, b"x"), "no JSON")):

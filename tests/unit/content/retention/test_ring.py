@@ -115,6 +115,8 @@ def test_keepers_are_asked_for_packages_alone() -> None:
         ("/pulp/content/org/muster-keep%2F7/repo/x", True),
         ("/pulp/content/org/muster-keep/7", True),
         ("/pulp/content/org/muster-keep/", False),
+        ("/pulp/content/org/repo/x?at=/muster-keep/7/x", False),
+        ("/pulp/container/org/muster-keep/7/x", False),
         ("/pulp/content/org/muster-keeper/7/x", False),
         ("/pulp/content/org/repo/Packages/m/muster-keep-1.rpm", False),
     ],
