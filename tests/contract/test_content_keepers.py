@@ -162,8 +162,9 @@ def test_a_package_dropped_three_versions_ago_is_gone_at_the_pulp_and_there_at_i
     assert [k["base_path"] for k in ring] == [f"org/muster-keep/{n}/kept" for n in (1, 2, 3, 0)]
     assert [k["hidden"] for k in ring] == [True] * COUNT
     assert {k["pulp_labels"]["katello_orphan_cleanup"] for k in ring} == {"false"}
-    # A member that starts anew goes on where it was.
+    # A member that starts anew goes on where it was, and its workers do as it does.
     front.member.stop()
+    front.configure(workers=2)
     front.member.start()
     shown_and_kept(front, source, 6)
     assert [k["base_path"] for k in front.ring("org/kept")] == [f"org/muster-keep/{n}/kept" for n in (2, 3, 0, 1)]
