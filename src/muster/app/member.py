@@ -243,6 +243,7 @@ async def member_opened(
             *([workers] if workers else []),
             *_siblings_known(name, balancing, listed, store, content, workers),
             *following,
+            *_keepers_of(cluster, store, content, following),
             certificates,
             census,
             ServicesObserved(
@@ -400,6 +401,16 @@ def _following_of(
     if workers is not None:
         workers.answer("current", following.asked)
     return [RepositoriesFollowed(following, ours)]
+
+
+def _keepers_of(cluster: ClusterFile, store: Store, content: Content | None, following: Sequence[Duty]) -> list[Duty]:
+    if cluster.content is None or content is None:
+        return []
+    from muster.app.duties.keepers import KeepersTurned
+    from muster.app.duties.repositories import RepositoriesFollowed
+
+    followed = next((d.following for d in following if isinstance(d, RepositoriesFollowed)), None)
+    return [KeepersTurned.of(cluster, cluster.content, content.backends["api"], followed, store)]
 
 
 def _backends_asked(cluster: ClusterFile, content: Content | None) -> list[Duty]:

@@ -87,6 +87,9 @@ class Content(Settings):
     ``unix:/PATH`` is a socket on the member's host."""
     pulp_api_url: BackendURL = "http://127.0.0.1:24817"
     """Where Pulp's API answers."""
+    pulp_password_file: Path | None = None
+    """File on every member whose first line is the password of Pulp's user ``admin``, which members then show its API when
+    they ask it for themselves. Absent: they say ``Remote-User: admin``, which a Pulp believes that the installer set up."""
     registry_url: RegistryURL | None = None
     """Where ``/v1/``, ``/v2/`` and ``/index/`` lead: a registry, or the container gateway of a Smart Proxy, whose URL ends
     in ``/container_gateway``; ``https://{address}:9090/container_gateway`` is members' own. Absent: they are 404."""
@@ -121,6 +124,10 @@ class Content(Settings):
     """How long metadata stays on members' disks that is superseded, or of repositories that nobody asks for."""
     kept_bytes: Annotated[int, Field(ge=64 << 20)] = 10 << 30
     """How much of a member's disk that may take, below its state directory."""
+    keepers: Annotated[int, Field(ge=0, le=8)] = 0
+    """How many publications of each yum repository that clients ask for a Pulp goes on serving, so that packages which newer
+    versions dropped are still to be had. Its member makes that many distributions beside the repository's, and leads them to
+    what that served. For Pulps without retention; 0: none, and those there are go."""
 
 
 class ServiceCheck(Settings):

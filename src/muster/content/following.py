@@ -198,6 +198,11 @@ class Following:
                     self._last[path] = told
         return self._last.get(path)
 
+    def carried(self) -> dict[str, str]:
+        """Return the digest of what the own Pulp has of each repository that clients ask for now, by path."""
+        found = ((path, self._own[path]) for path in self._hot if path in self._own)
+        return {path: own.carried for path, own in found if own.polled.reached and own.carried}
+
     async def beat(self) -> None:
         """Look at what clients ask for, and at what members have of it."""
         self.woken.clear()

@@ -21,6 +21,7 @@ from muster.content.pub import Pub
 from muster.content.registry import Registry
 from muster.content.repositories import Repositories
 from muster.content.resume import resumed
+from muster.content.retention import ring
 from muster.content.uploads import Uploads
 from muster.content.validators import Digest
 from muster.edge.authorise import Gate
@@ -55,6 +56,7 @@ class Content:
         address: where it asks from for itself.
         repositories: of which all members answer the same version; None: each answers as its Pulp does.
         registry: the backend of that name; None without.
+        keepers: how many there are of each repository that is followed.
     """
 
     member: str
@@ -66,6 +68,7 @@ class Content:
     address: str
     registry: Registry | None = None
     repositories: Repositories | None = None
+    keepers: int = 0
 
     def know(self, siblings: Iterable[Sibling], members: Iterable[str]) -> None:
         """Ask these siblings, and no others, for what is not here; believe all of these members."""
@@ -134,7 +137,10 @@ class Content:
         is_waited_for = is_of_content or (is_reading and not request.unread)
         async with request.while_waited_for() if is_waited_for else contextlib.nullcontext():
             if is_of_content:
-                call = Call(own or to, self.fill if other is None else None, sent, client)
+                if place.backend == "content" and ring.is_inside(path):
+                    return not_found()
+                keepers = {"keepers": self._keepers} if own is None else {}
+                call = Call(own or to, self.fill if other is None else None, sent, client, **keepers)
                 return await self._content(call, place, path, request, is_between_us=other is not None)
             if own is not None:
                 found = await own.change(request, path, sent, client, is_handed_on=other is not None)
@@ -146,6 +152,11 @@ class Content:
                 body = request.pieces() if request.unread else None
                 got = await to.ask(request.method, path, sent, body, int(length) if body and length else None)
             return _passed(got, headers.answered(got.headers, keeps_validators=True, moved=_moved(to, place)))
+
+    def _keepers(self, path: str) -> list[str]:
+        """Return where the own Pulp may still have a package that a newer version dropped."""
+        found = self.repositories.known.of(path) if self.keepers and self.repositories is not None else None
+        return ring.paths(*found, self.keepers) if found is not None else []
 
     async def _user(self, place: Place, request: Request) -> str:
         """Return as whom the backend shall take the caller, empty: as itself."""
@@ -300,4 +311,6 @@ async def opened(
         if "registry" in found:
             uploads = Uploads(str(member.name), others.other) if others is not None else None
             images = Registry(found["registry"], found.get("content"), others, uploads)
-        yield Content(str(member.name), found, pub, gate, others, members, member.address, images)
+        yield Content(
+            str(member.name), found, pub, gate, others, members, member.address, images, keepers=settings.keepers
+        )

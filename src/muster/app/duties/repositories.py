@@ -20,7 +20,7 @@ class RepositoriesFollowed(Duty):
     every_s = 0.02
 
     def __init__(self, following: Following, services: Sequence[str]) -> None:
-        self._following = following
+        self.following = self._following = following
         self._services = services
         self._is_first = True
 

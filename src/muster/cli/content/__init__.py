@@ -13,6 +13,10 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
         "status",
         "Show which version of each repository clients get, and what is the matter; exit 1 when something is.",
     ),
+    "keepers": (
+        "keepers",
+        "Show what members keep of older versions in their Pulps; exit 1 when one could not be asked.",
+    ),
 }
 
 
