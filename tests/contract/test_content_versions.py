@@ -186,6 +186,24 @@ def test_who_publishes_the_same_packages_anew_does_not_lag(cluster: Cluster) -> 
     assert [_is_ready(cluster, at) for at in (0, 1)] == [True, True]
 
 
+def test_a_repository_that_changes_faster_than_all_have_a_version_is_shown_all_the_same(cluster: Cluster) -> None:
+    """Two Pulps that are never at the same version, and change while a member fetches."""
+    versions = [version(n, {"same": b"the same"}) for n in range(1, 9)]
+    _carry(cluster, versions[0], versions[0])
+    cluster.until_shown(versions[0])
+    shown = [0]
+    for n in range(1, len(versions)):
+        for at, pulp in enumerate(cluster.pulps):
+            pulp.pause_s = 0.3
+            pulp.carries, pulp.before = versions[n - at], versions[: n - at]
+            until = time.monotonic() + 1.3
+            while time.monotonic() < until:
+                shown.append([v.repomd for v in versions].index(cluster.shown(len(shown) % 2)))
+                time.sleep(0.1)
+    assert shown == sorted(shown)
+    assert len(set(shown)) > 2, "nothing newer was shown while there was something newer still"
+
+
 def test_metadata_stays_when_every_pulp_is_gone(cluster: Cluster) -> None:
     one = version(1, packages(1))
     _carry(cluster, one, one)

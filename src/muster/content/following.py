@@ -23,10 +23,10 @@ from muster.content.known import Followed, Known
 from muster.content.metrics import FollowingMetrics
 from muster.content.shelf import Shelf
 from muster.content.staging import Polled, Staging
-from muster.content.view import Report, decided, lagging
+from muster.content.view import Report, decided, lagging, passed
 from muster.content.views import HOT_S, Picture, Row, Shown, Told, Views, changed
 from muster.kernel import log
-from muster.kernel.errors import MusterError
+from muster.kernel.errors import MusterError, Unavailable
 
 _log = log.logger("content")
 
@@ -44,8 +44,9 @@ _POLLS_AT_ONCE = 8
 # Whether what was guarded is so still: a second call for each poll otherwise.
 _OPEN_AGAIN_S = 30.0
 _CARRIED_TIMEOUT_S = 1.0
-_SHOWN_TIMEOUT_S = 1.0
-_STORE_AGAIN_S = 2.0
+_SHOWN_TIMEOUT_S = 2.0
+_STORE_AGAIN_S = 1.0
+_STORE_PAUSE_S = 0.25
 _ALL_EVERY_S = 30.0
 _RECLAIM_EVERY_S = 600.0
 # Without the store for so long nobody knows what others show; what was shown last is.
@@ -133,8 +134,10 @@ class Following:
         self._told: dict[str, Told] = {}
         self._told_at: dict[str, float] = {}
         self._rows: dict[str, Row] = {}
-        self._last: dict[str, Shown | None] = {}
+        # What is shown as it was read last, and when that was.
+        self._last: dict[str, tuple[float, Shown | None]] = {}
         self._store_again_at = 0.0
+        self._read_at = time.monotonic()
         self._is_away = False
         self._began_at = time.monotonic()
         self._all_at = 0.0
@@ -182,21 +185,37 @@ class Following:
             return False
 
     async def _shown(self, path: str) -> Shown | None:
-        now = time.monotonic()
-        if now >= self._store_again_at:
-            try:
-                async with asyncio.timeout(_SHOWN_TIMEOUT_S):
-                    found = self._last[path] = await self._views.shown(path)
+        """Return what the store says is shown; where this member does not reach it, what another reads there.
+
+        A store that is slow, or is away for a moment, is waited for: another member may have read something newer meanwhile.
+        Where nobody has reached it for a while, nobody has changed what was shown last.
+
+        Raises:
+            Unavailable: it was waited for in vain.
+        """
+        until = time.monotonic() + self._wait_s
+        while True:
+            if time.monotonic() >= self._store_again_at:
+                try:
+                    async with asyncio.timeout(_SHOWN_TIMEOUT_S):
+                        found = await self._views.shown(path)
+                    self._read_at = time.monotonic()
+                    self._last[path] = self._read_at, found
                     return found
-            except (TimeoutError, MusterError) as e:
-                self._store_again_at = time.monotonic() + _STORE_AGAIN_S
-                _log.debug("What is shown was not read", why=str(e))
-        # Others may reach the store, and change what is shown. While nobody does, nobody changes it.
-        with contextlib.suppress(TimeoutError, MusterError):
-            async with asyncio.timeout(_SHOWN_TIMEOUT_S):
-                if (told := await self._staging.shown_elsewhere(path)) is not None:
-                    self._last[path] = told
-        return self._last.get(path)
+                except (TimeoutError, MusterError) as e:
+                    self._store_again_at = time.monotonic() + _STORE_AGAIN_S
+                    _log.debug("What is shown was not read", why=str(e))
+            with contextlib.suppress(TimeoutError, MusterError):
+                async with asyncio.timeout(_SHOWN_TIMEOUT_S):
+                    if (told := await self._staging.shown_elsewhere(path)) is not None:
+                        self._last[path] = time.monotonic(), told
+                        return told
+            now = time.monotonic()
+            if now - self._read_at >= _STORE_PATIENCE_S:
+                return self._last[path][1] if path in self._last else None
+            if now + _STORE_PAUSE_S >= until:
+                raise Unavailable(f"Which version of {path} is shown was not read from the store")
+            await asyncio.sleep(_STORE_PAUSE_S)
 
     def carried(self) -> dict[str, str]:
         """Return the digest of what the own Pulp has of each repository that clients ask for now, by path."""
@@ -220,9 +239,11 @@ class Following:
             _log.debug("What members have of repositories was not read", why=str(e))
             return
         self._is_away = False
+        self._read_at = time.monotonic()
         for path, row in picture.rows.items():
-            manifest = picture.manifests.get(path, {}).get(row.view.shown or "")
-            self._last[path] = Shown(row.view.shown, manifest) if row.view.shown and manifest else None
+            if path not in self._last or self._last[path][0] < now:
+                manifest = picture.manifests.get(path, {}).get(row.view.shown or "")
+                self._last[path] = now, Shown(row.view.shown or "", manifest) if manifest is not None else None
         hot = [r for r in picture.rows.values() if picture.now - r.asked_at < HOT_S]
         for row in hot:
             self._hot.setdefault(row.path, now)
@@ -415,7 +436,19 @@ class Following:
 
     def _wanted(self, picture: Picture, row: Row) -> frozenset[str | None]:
         """Return the versions that have to come to this disk."""
-        return frozenset((row.view.shown, *(t.carried for t in picture.told.get(row.path, {}).values())))
+        told = picture.told.get(row.path, {}).values()
+        return frozenset((row.view.shown, self._passed(picture, row), *(t.carried for t in told)))
+
+    def _passed(self, picture: Picture, row: Row) -> str | None:
+        """Return the version above what is shown that most members have, though no Pulp may carry it any more."""
+        versions, told = picture.versions.get(row.path, {}), picture.told.get(row.path, {}).values()
+        shown = versions.get(row.view.shown or "")
+        if shown is None or not any(v.order > shown.order for t in told if (v := versions.get(t.carried)) is not None):
+            # What nobody has gone on from was withdrawn.
+            return None
+        found = passed(row.view, versions)
+        best = max(found, key=lambda v: (sum(v.digest in t.staged for t in told), v.order), default=None)
+        return best.digest if best is not None else None
 
     def _lasting(self, picture: Picture, row: Row) -> str:
         """Return why something of it has not come for a while."""

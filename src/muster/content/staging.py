@@ -106,16 +106,14 @@ class Staging:
         """
         read = repomd.read(body)
         async with asyncio.timeout(_STAGE_S):
-            files = {REPOMD: await self._kept.add_bytes(body)}
-            for named in read.files:
-                files[named.href] = await self._named(path, named, certificate)
-            for name in BESIDE:
-                digest = await self._beside(path, name, certificate)
-                if digest is not None:
-                    files[name] = digest
-            # What has no digest belongs to this version where the version was there before and after.
+            # What has no digest belongs to this version where the version was there before and after; so that comes first.
+            beside = await asyncio.gather(*(self._beside(path, name, certificate) for name in BESIDE))
             if (await self.polled(path, certificate)).body != body:
                 raise Unavailable(f"{path} changed while it was fetched")
+            files = {name: digest for name, digest in zip(BESIDE, beside, strict=True) if digest is not None}
+            files[REPOMD] = await self._kept.add_bytes(body)
+            for named in read.files:
+                files[named.href] = await self._named(path, named, certificate)
             described = next((n for n in read.files if n.kind == "primary"), None)
             packages = await self._indexed(described, files) if described is not None else ""
         revision, timestamp = read.order_key

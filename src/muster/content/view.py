@@ -12,6 +12,8 @@ Invariants, cited by number in the tests:
     4. Something newer is shown when two backends carry it or something above it: the death of one then takes no packages
        of what clients were told. One is enough when nobody else carries anything, or nobody who was reached what is shown,
        as its packages are going.
+       Until all members have that, one below it is shown that they have, also where no backend carries it any more:
+       packages that it lacks by then, what is shown lacks as well.
     5. What is newer waits for a second backend no longer than ``lag_s``, counted from when something above what is shown
        was first carried, also where one version follows another faster than that.
     6. When nobody carries what is shown or something above it, nor may, what most backends carry becomes shown, of
@@ -128,7 +130,7 @@ def decided(
     """Return what the row becomes; None: it stays as it is.
 
     The row is read first, then versions, then reports, one of every member that the cluster file lists. ``versions`` holds
-    what is shown, and what is carried as far as it is known.
+    what is shown, and what is or was carried as far as it is known.
     """
     carried = sorted(_carried(versions, reports), key=lambda v: v.order, reverse=True)
     shown = None if view.shown is None else versions[view.shown]
@@ -140,7 +142,7 @@ def decided(
         return back
     since = now if view.newer_since is None else view.newer_since
     highest, why = _allowed(shown, carried, is_overdue=now - since >= lag_s)
-    for version in above:
+    for version in sorted({*above, *passed(view, versions)}, key=lambda v: v.order, reverse=True):
         if version.order <= highest.order and _is_staged(version, reports):
             newer_since = now if version.order < above[0].order else None
             # One that was known before all said that there is none is of the generation that began then.
@@ -150,6 +152,17 @@ def decided(
     if view.newer_since is not None:
         return None
     return Decided(replace(view, newer_since=now), None, _waiting(highest, above, reports))
+
+
+def passed(view: View, versions: Mapping[str, Version]) -> list[Version]:
+    """Return what was above what is shown and carried since it is shown, be it that no backend carries it any more.
+
+    Where one version follows another faster than all members have it, none would be shown while it is carried.
+    """
+    if view.shown is None:
+        return []
+    shown = versions[view.shown]
+    return [v for v in versions.values() if v.seen_at > view.shown_since and v.order > shown.order]
 
 
 def lagging(

@@ -107,7 +107,11 @@ async def test_two_clients_of_one_repository_wait_together(patient: World) -> No
     assert {found.digest for a in asked if (found := a.result()) is not None} == {digest(ONE)}
 
 
-async def test_without_the_store_what_was_shown_last_is_shown_and_nobody_waits(patient: World) -> None:
+async def test_without_the_store_what_was_shown_last_is_shown_and_nobody_waits(
+    patient: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It has been away for that long.
+    monkeypatch.setattr(module, "_STORE_PATIENCE_S", 0.0)
     carry(patient, ONE, ONE)
     await patient.ask()
     await patient.until_shown(ONE)

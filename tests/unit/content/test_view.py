@@ -333,8 +333,8 @@ def test_who_lacks_metadata_of_what_is_shown_is_not_fit() -> None:
 @pytest.mark.parametrize(
     ("report", "why"),
     [
-        (says("a"), "its backend still carries revision 1 (a), 60 s after revision 2 (b) was shown"),
-        (says("text"), "its backend still carries the version (text), 60 s after revision 2 (b) was shown"),
+        (says("a"), "its backend still carries revision 1 (a), 60 s after something newer was shown"),
+        (says("text"), "its backend still carries the version (text), 60 s after something newer was shown"),
         (says(None), "its backend has no such repository, 60 s after revision 2 (b) was shown"),
         (says("b"), ""),
         (says("c"), ""),
@@ -345,3 +345,31 @@ def test_who_lacks_metadata_of_what_is_shown_is_not_fit() -> None:
 def test_whose_backend_stays_behind_what_is_shown_is_not_fit_once_the_lag_is_over(report: Report, why: str) -> None:
     assert lagging(replace(SHOWS_B, shown_since=OVERDUE), KNOWN, report, NOW, LAG_S) == why
     assert lagging(replace(SHOWS_B, shown_since=DUE), KNOWN, report, NOW, LAG_S) == ""
+
+
+# What all have while Pulps pass by.
+
+
+def passed_by(view: View, versions: list[Version], *reports: Report) -> Decided | None:
+    return decided(view, {v.digest: v for v in versions}, reports, NOW, lag_s=LAG_S, forget_s=FORGET_S)
+
+
+def test_a_version_that_all_have_is_shown_where_all_pulps_have_passed_it_already() -> None:
+    one, *later = (Version(f"v{n}", 0, n, float(n), NOW - 20 + n) for n in range(1, 6))
+    view = View(0, "v1", NOW - 19)
+    whole = frozenset({"v1", "v2", "v3"})
+    first = Report("p1", "v5", whole | {"v5"}, True)
+    found = passed_by(view, [one, *later], first, Report("p2", "v4", whole | {"v4"}, True))
+    assert found is not None
+    assert (found.view.shown, found.view.newer_since) == ("v3", NOW)
+    # Not one that a second Pulp has not come to, and not one that somebody lacks.
+    found = passed_by(view, [one, *later], first, Report("p2", "v2", whole | {"v4", "v5"}, True))
+    assert found is not None
+    assert found.view.shown == "v2"
+    found = passed_by(view, [one, *later], first, Report("p2", "v4", frozenset({"v1", "v4"}), True))
+    assert found is not None
+    assert found.view.shown == "v1"
+    # One that was withdrawn before what is shown was shown does not come to be seen by that.
+    found = passed_by(View(0, "v1", NOW - 10), [one, *later], first, Report("p2", "v4", whole, True))
+    assert found is not None
+    assert found.view.shown == "v1"
