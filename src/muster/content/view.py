@@ -186,10 +186,8 @@ def lagging(
         return why
     if shown is None or not report.is_reached:
         return ""
-    if report.carried is None:
-        for_s = now - view.shown_since
-        return f"its backend has no such repository, {for_s:.0f} s after {shown} was shown" if for_s >= lag_s else ""
-    carried = versions.get(report.carried)
+    # Whose backend does not have the repository at all was not given it, and answers with what others have.
+    carried = versions.get(report.carried) if report.carried is not None else None
     if carried is None or carried.order >= shown.order:
         return ""
     for_s = now - passed_since(carried, view, versions, left or {})

@@ -335,7 +335,8 @@ def test_who_lacks_metadata_of_what_is_shown_is_not_fit() -> None:
     [
         (says("a"), "its backend still carries revision 1 (a), 60 s after something newer was shown"),
         (says("text"), "its backend still carries the version (text), 60 s after something newer was shown"),
-        (says(None), "its backend has no such repository, 60 s after revision 2 (b) was shown"),
+        # It was not given the repository: its member answers with what others have.
+        (says(None), ""),
         (says("b"), ""),
         (says("c"), ""),
         (says("not known yet"), ""),
