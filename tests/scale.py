@@ -26,8 +26,10 @@ RACED_NAMES = _of(20, 100)
 STORE_STOPPED_S = _of(10.0, 60.0)
 # tests/e2e/test_the_fault_matrix.py, row 16: the same among other faults.
 STORE_AWAY_S = _of(8.0, 60.0)
-# tests/contract/test_content_flips.py: how long repositories change under clients.
-FLIPS_S = _of(45.0, 300.0)
+# tests/contract/test_content_flips.py: how long repositories change under clients, once for each kind of Pulp.
+FLIPS_S = _of(30.0, 300.0)
+# tests/contract/test_content_members_die.py: runs of dnf within which a member is killed.
+KILLED_RUNS = _of(4, 20)
 # tests/unit/authority/x509/test_csr.py: requests that are changed somewhere.
 CHANGED_REQUESTS = _of(1_500, 20_000)
 # tests/contract/test_long_connections.py: silence after which connections of other services are cut; 60 s is the product's.

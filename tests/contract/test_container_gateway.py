@@ -22,13 +22,13 @@ from cryptography.x509.oid import NameOID
 
 from muster.cli.demo.bind import free_port
 from muster.pki.authority import ClusterCA, ca_paths
-from tests.contract.test_content_flips import balancing
 from tests.contract.test_content_pushes import MANIFEST, pushed_blob
 from tests.servers import member, origins, registry
 from tests.servers.client import Answer, Place, ask, tls_client
 from tests.servers.clients import Identity, Skopeo
 from tests.servers.member import CLUSTER_ADDRESS, TRUSTED, Member
 from tests.servers.packages import Image
+from tests.servers.processes import balancing
 
 BALANCER = "127.0.0.76"
 ALICE, BOB = ("alice", "wonder"), ("bob", "builder")

@@ -15,12 +15,12 @@ from urllib.parse import urljoin, urlsplit
 
 import pytest
 
-from tests.contract.test_content_flips import balancing
 from tests.servers import member, origins, pulp_api, registry
 from tests.servers.client import Answer, Connection, Place, ask, request
 from tests.servers.clients import Identity, Skopeo
 from tests.servers.member import CLUSTER_ADDRESS, Member
 from tests.servers.packages import Image
+from tests.servers.processes import balancing
 from tests.servers.pulp import Pulp
 from tests.servers.pulp_api import Api
 

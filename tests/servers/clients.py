@@ -63,6 +63,7 @@ class Dnf:
         skips_unavailable: as Debian ships it: a repository that fails is left out, and the exit code is 0.
         checks_signatures: of metadata (``repo_gpgcheck``), with this key.
         hosts: name to address, for names that no DNS has; needs root.
+        pace: bytes a second that it takes, as dnf's ``throttle`` has it; empty: all it gets.
     """
 
     directory: Path
@@ -71,6 +72,7 @@ class Dnf:
     skips_unavailable: bool = True
     checks_signatures: Path | None = None
     hosts: Mapping[str, str] = field(default_factory=dict)
+    pace: str = ""
 
     def refresh(self) -> Run:
         """Fetch the metadata anew where it changed (``makecache --refresh``)."""
@@ -99,6 +101,10 @@ class Dnf:
     def metadata(self) -> dict[str, str]:
         """Return name to SHA-256 of the metadata in hand, below each repository's name."""
         return {f"{_named(f.parents[1])}/{f.name}": _digest(f) for f in self._cache.glob("*/repodata/*")}
+
+    def has_begun(self) -> bool:
+        """Whether it has a part of a package."""
+        return any(f.stat().st_size for f in self._cache.glob("*/packages/*.rpm*"))
 
     @property
     def _cache(self) -> Path:
@@ -131,7 +137,7 @@ class Dnf:
         return Run(code, lines, {k: v for k, v in after.items() if before.get(k) != v}, left_out)
 
     def _repository(self, name: str, url: str) -> dict[str, str]:
-        said = {"name": name, "baseurl": url, "enabled": "1"}
+        said = {"name": name, "baseurl": url, "enabled": "1", **({"throttle": self.pace} if self.pace else {})}
         if self.checks_signatures is not None:
             said |= {"repo_gpgcheck": "1", "gpgkey": self.checks_signatures.as_uri()}
         if self.identity is not None:
