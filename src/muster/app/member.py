@@ -359,6 +359,7 @@ def _following_of(
     from muster.app.duties.repositories import RepositoriesFollowed
     from muster.content import known
     from muster.content.following import Following
+    from muster.content.given import Clients, Remembered
     from muster.content.kept import Kept
     from muster.content.repositories import Repositories
     from muster.content.staging import Staging
@@ -379,9 +380,12 @@ def _following_of(
         services=ours, lag_s=settings.lag_s, retention_s=settings.retention_days * 86_400, wait_s=settings.hold_s,
         told=told,
     )  # fmt: skip
-    content.repositories = Repositories(kept, following.known, following.current, hold_s=settings.hold_s)
+    given = Remembered()
+    clients = Clients(given.note, given.noted)
+    content.repositories = Repositories(kept, following.known, following.current, clients, hold_s=settings.hold_s)
     if workers is not None:
         workers.answer("current", following.asked)
+        workers.answer("given", given.asked)
     return [RepositoriesFollowed(following, ours)]
 
 

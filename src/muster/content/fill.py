@@ -33,6 +33,7 @@ _BETWEEN_MEMBERS = tuple(name.lower().encode() for name in (MARK, _CERTIFICATE, 
 _LARGEST_CERTIFICATE = 16 << 10
 _AT_ONCE = 64
 _PAUSE_S = 0.5
+_SMALL_BYTES = 4096
 # After so many calls in a row that it began to answer too late, the others are asked first.
 _SLOW = 2
 # And it itself again after so long: that one call tells whether it is well.
@@ -153,6 +154,18 @@ class Fill:
             await asyncio.sleep(_PAUSE_S)
         return await own()
 
+    async def everybody(self, path: str, behind: Behind, *, within_s: float) -> list[bytes]:
+        """Return the small bodies of those of the others that answer a path with 200, as many as do so in time."""
+
+        async def one(sibling: Sibling) -> bytes:
+            try:
+                async with asyncio.timeout(within_s):
+                    return await _small(await self._ask(sibling, "GET", path, (), behind)())
+            except (TimeoutError, MusterError):
+                return b""
+
+        return [body for body in await asyncio.gather(*(one(s) for s in self.siblings)) if body]
+
     def _ask(self, sibling: Sibling, method: str, path: str, sent: Sequence[tuple[str, str]], behind: Behind) -> Ask:
         headers = [h for h in sent if h[0].lower() not in _SAID]
         headers += [(MARK, "1"), (_ADDRESS, behind.address)]
@@ -204,6 +217,21 @@ class Fill:
         finally:
             await _given_up(running)
         return None, said
+
+
+async def _small(answer: Answer) -> bytes:
+    """Return a body, empty where it is none of 200 or too large."""
+    body = bytearray()
+    try:
+        if answer.status == 200:
+            async with contextlib.aclosing(answer.pieces) as coming:
+                async for piece in coming:
+                    body += piece
+                    if len(body) > _SMALL_BYTES:
+                        return b""
+    finally:
+        answer.end()
+    return bytes(body)
 
 
 def _judged(ask: Ask, judged: Callable[[Answer], Awaitable[Answer]]) -> Ask:

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from muster.content.given import COUNTS_S
 from muster.content.kept import Kept
 from muster.content.known import Followed, Known
 from muster.content.shelf import Shelf
@@ -118,6 +119,8 @@ class Following:
         self._rows: dict[str, Row] = {}
         self._last: dict[str, Shown | None] = {}
         self._store_again_at = 0.0
+        # What the store's clock shows more than the loop's; None: it was not read yet.
+        self._store_ahead_s: float | None = None
         self._is_away = False
         self._began_at = time.monotonic()
         self._all_at = 0.0
@@ -151,13 +154,16 @@ class Following:
         if now >= self._store_again_at:
             try:
                 async with asyncio.timeout(_SHOWN_TIMEOUT_S):
-                    found = self._last[path] = await self._views.shown(path)
-                    return found
+                    self._last[path] = await self._views.shown(path)
             except (TimeoutError, MusterError) as e:
                 # While no member reaches the store, nobody changes what is shown.
                 self._store_again_at = time.monotonic() + _STORE_AGAIN_S
                 _log.debug("What is shown was not read", why=str(e))
-        return self._last.get(path)
+        found = self._last.get(path)
+        if found is None:
+            return None
+        age_s = now + self._store_ahead_s - found.since if self._store_ahead_s is not None else 0.0
+        return found._replace(is_new=age_s < COUNTS_S)
 
     async def beat(self) -> None:
         """Look at what clients ask for, and at what members have of it."""
@@ -176,6 +182,7 @@ class Following:
             _log.debug("What members have of repositories was not read", why=str(e))
             return
         self._is_away = False
+        self._store_ahead_s = picture.now - time.monotonic()
         hot = [r for r in picture.rows.values() if picture.now - r.asked_at < HOT_S]
         for row in hot:
             self._hot.setdefault(row.path, now)
@@ -361,6 +368,9 @@ class Following:
             versions = picture.versions.get(row.path, {})
             mine = next((r for r in self._reports(picture, row) if r.member == self._member), None)
             is_known = row.view.shown is None or row.view.shown in versions
+            if self._shelf.are_alike(row.path, row.view.shown or "", mine.carried or "" if mine is not None else ""):
+                # Published anew: its Pulp has all that clients want of it.
+                continue
             if mine is not None and is_known and (why := lagging(row.view, versions, mine, picture.now, self._lag_s)):
                 trouble = self._shelf.trouble(row.path)
                 behind.append(f"{row.path}: {why}{f' ({trouble})' if trouble else ''}")

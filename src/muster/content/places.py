@@ -11,7 +11,7 @@ from typing import Literal
 
 from muster.cluster.sections import ContentService
 
-Backend = Literal["content", "api", "registry", "foreman", "pub", "kept"]
+Backend = Literal["content", "api", "registry", "foreman", "pub", "kept", "given"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +89,8 @@ PLACES: tuple[Place, ...] = (
     Place("/pub", "pub", "", _BOTH),
     # Between members: what lies on a member's disk, by its digest.
     Place("/.muster/kept", "kept", "", _HTTPS),
+    # And which version of a repository a client was given.
+    Place("/.muster/given", "given", "", _HTTPS),
 )
 """Every other path is 404."""
 

@@ -41,6 +41,7 @@ _SMALL = frozenset({
 })  # fmt: skip
 _SMALL_BYTES = 4 << 20
 _DIGEST = re.compile(r"/([0-9a-f]{64})\Z")
+_KEY = re.compile(r"/([0-9a-f]{32})\Z")
 
 
 @dataclass
@@ -104,8 +105,8 @@ class Content:
         if request.method not in _METHODS:
             return reply(405, b"", b"text/plain", (b"allow", ", ".join(_METHODS).encode()))
         path = paths.forwarded(place, request.raw_path, request.raw_query)
-        if place.backend == "kept":
-            return await self._kept(path, request)
+        if place.backend in ("kept", "given"):
+            return await self._between_us(place, path, request)
         if place.backend == "pub":
             return await self.pub.answer(path, request) if self.pub is not None else not_found()
         to = self.backends.get(place.backend)
@@ -150,15 +151,17 @@ class Content:
             return "admin"
         return ""
 
-    async def _kept(self, path: str, request: Request) -> Reply | Streamed:
-        """Answer another member with what lies on this one's disk."""
+    async def _between_us(self, place: Place, path: str, request: Request) -> Reply | Streamed:
+        """Answer another member: with what lies on this one's disk, or with what it remembers of a client."""
         if not self.gate.is_ours(request, self.members):
             raise Denied("what a member keeps is for the other members")
         await self.gate.refuse_revoked(request)
-        digest = _DIGEST.match(path)
-        if self.repositories is None or digest is None:
+        if self.repositories is None:
             return not_found()
-        return await self.repositories.kept(digest[1], request)
+        if place.backend == "given":
+            return await self.repositories.given(name[1]) if (name := _KEY.match(path)) is not None else not_found()
+        digest = _DIGEST.match(path)
+        return await self.repositories.kept(digest[1], request) if digest is not None else not_found()
 
     async def _content(
         self, call: Call, place: Place, path: str, request: Request, *, is_between_us: bool

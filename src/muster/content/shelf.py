@@ -46,6 +46,12 @@ class Shelf:
         """Return the versions of a repository that are here: their manifests."""
         return self._whole.get(path, {})
 
+    def are_alike(self, path: str, version: str, other: str) -> bool:
+        """Whether two versions of a repository are here and name the same packages."""
+        whole = self.whole(path)
+        found = [self._manifests.get(whole.get(v, "")) for v in (version, other)]
+        return None not in found and len({m.packages for m in found if m is not None}) == 1
+
     def trouble(self, path: str, version: str = "") -> str:
         """Return why a version of a repository, or any of it, does not come; empty: nothing keeps it."""
         return next((why for (p, v), (_, why) in self._failed.items() if p == path and version in ("", v)), "")

@@ -8,24 +8,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
-from muster.content import index
+from muster.content import index, kinds
 from muster.content.backend import Answer
 from muster.content.call import Call
 from muster.content.kept import Kept
-from muster.content.manifest import BESIDE, REPOMD, Manifest
-from muster.content.metadata import packed, primary, repomd
+from muster.content.kinds import File, Kind
+from muster.content.manifest import Manifest
+from muster.content.metadata import packed
+from muster.content.metadata.primary import Package
 from muster.kernel.errors import MusterError, Unavailable
 
 KEPT_PATH = "/.muster/kept"
 """Below it other members get what lies on this one's disk, by its digest."""
 
-_REPOMD_BYTES = 4 << 20
+_ENTRY_BYTES = 4 << 20
+_GONE = (404, 410)
 _LARGEST_BYTES = 1 << 30
 _LARGEST_UNPACKED_BYTES = 8 << 30
 _POLL_S = 3.0
@@ -41,7 +44,7 @@ class Polled:
     Attributes:
         reached: whether it said anything of use.
         is_open: it told somebody without a certificate.
-        body: the ``repomd.xml``; None: there is none.
+        body: the entry, of yum ``repomd.xml``; None: there is none.
         why: why it was not reached.
     """
 
@@ -75,42 +78,54 @@ class Staging:
         alone = replace(self._call(certificate), fill=None)
         try:
             async with asyncio.timeout(_POLL_S):
-                answer = await alone.ask("GET", f"{path}/{REPOMD}")
-                if answer.status == 200:
-                    return Polled(reached=True, is_open=True, body=await _whole(answer, _REPOMD_BYTES))
-                answer.end()
+                for entry in kinds.of(path).entries:
+                    answer = await alone.ask("GET", f"{path}/{entry}")
+                    if answer.status == 200:
+                        return Polled(reached=True, is_open=True, body=await _whole(answer, _ENTRY_BYTES))
+                    answer.end()
+                    if answer.status not in _GONE:
+                        break
         except TimeoutError:
             return Polled(reached=False, why=f"no answer within {_POLL_S:g} s")
         except MusterError as e:
             return Polled(reached=False, why=str(e))
         if answer.status in (401, 403):
             return None
-        if answer.status in (404, 410):
+        if answer.status in _GONE:
             return Polled(reached=True)
         return Polled(reached=False, why=f"{answer.of} answers {answer.status}")
 
     async def staged(self, path: str, body: bytes, certificate: bytes | None) -> Manifest:
-        """Bring the version to the disk that the own Pulp has now, whose ``repomd.xml`` is ``body``.
+        """Bring the version to the disk that the own Pulp has now, whose entry is ``body``.
 
         Raises:
             MusterError: it did not come whole, or has changed meanwhile; what came of it stays until it is reclaimed.
         """
-        read = repomd.read(body)
+        kind = kinds.of(path)
+        read = kind.read(body)
+        entry = kind.entry(body)
+        left = list(read.left)
         async with asyncio.timeout(_STAGE_S):
-            files = {REPOMD: await self._kept.add_bytes(body)}
+            files = {entry: await self._kept.add_bytes(body)}
             for named in read.files:
-                files[named.href] = await self._named(path, named, certificate)
-            for name in BESIDE:
+                digest = await self._named(path, named, certificate)
+                if digest is not None:
+                    files |= dict.fromkeys((named.href, *named.also), digest)
+                elif named.size is not None and named.digest is not None:
+                    left.append(Package(named.href, named.size, named.algorithm, named.digest))
+            for name in sorted(kind.plain - {entry}):
                 digest = await self._beside(path, name, certificate)
                 if digest is not None:
                     files[name] = digest
             # What has no digest belongs to this version where the version was there before and after.
             if (await self.polled(path, certificate)).body != body:
                 raise Unavailable(f"{path} changed while it was fetched")
-            described = next((n for n in read.files if n.kind == "primary"), None)
-            packages = await self._indexed(described, files) if described is not None else ""
-        revision, timestamp = read.order_key
-        return Manifest(min(revision, _LARGEST_REVISION), timestamp, files, packages)
+            listing: dict[str, str] = {}
+            for named in read.files:
+                if named.lists and named.href in files:
+                    listing.setdefault(named.lists, named.href)
+            packages = await self._indexed(kind, path, [(n, files[n]) for n in listing.values()], left)
+        return Manifest(min(read.revision, _LARGEST_REVISION), read.timestamp, files, packages)
 
     async def copied(self, digest: str) -> Manifest:
         """Bring a version to the disk that other members have, by the digest of its manifest.
@@ -140,20 +155,27 @@ class Staging:
         """Whether all of it is on the disk."""
         return await self._kept.has(*manifest.needed)
 
-    async def _named(self, path: str, named: repomd.Named, certificate: bytes | None) -> str:
-        if named.algorithm == "sha256" and await self._kept.has(named.digest):
+    async def _named(self, path: str, named: File, certificate: bytes | None) -> str | None:
+        """Return the digest of a file that a version names; None: it is not there, and need not be."""
+        if named.algorithm == "sha256" and named.digest is not None and await self._kept.has(named.digest):
             return named.digest
-        answer = await self._call(certificate).ask("GET", f"{path}/{quote(named.href)}")
+        call = self._call(certificate)
+        if named.is_optional:
+            call = replace(call, fill=None)
+        answer = await call.ask("GET", f"{path}/{quote(named.href)}")
+        if named.is_optional and answer.status in _GONE:
+            answer.end()
+            return None
         # SHA-1 proves nothing; what it names is what its own Pulp has under that name.
-        algorithm, digest = (named.algorithm, named.digest) if named.is_proven else ("sha256", None)
-        return await self._taken(answer, f"{path}/{named.href}", algorithm, digest, named.size)
+        algorithm = named.algorithm if named.digest is not None else "sha256"
+        return await self._taken(answer, f"{path}/{named.href}", algorithm, named.digest, named.size)
 
     async def _beside(self, path: str, name: str, certificate: bytes | None) -> str | None:
         answer = await replace(self._call(certificate), fill=None).ask("GET", f"{path}/{name}")
         if answer.status == 404:
             answer.end()
             return None
-        return await self._taken(answer, f"{path}/{name}", "sha256", None, None, largest=_REPOMD_BYTES)
+        return await self._taken(answer, f"{path}/{name}", "sha256", None, None, largest=_ENTRY_BYTES)
 
     async def _copy(self, digest: str) -> None:
         if await self._kept.has(digest):
@@ -184,19 +206,35 @@ class Staging:
             await answer.pieces.aclose()
             answer.end()
 
-    async def _indexed(self, described: repomd.Named, files: dict[str, str]) -> str:
-        """Return the digest of the index of the packages that a version names."""
-        path = await self._kept.path(files[described.href])
-        if path is None:
-            raise Unavailable("What was fetched is gone again")
-        return await self._kept.add_bytes(await asyncio.to_thread(_index_of, described.href, path))
+    async def _indexed(self, kind: Kind, path: str, lists: Sequence[tuple[str, str]], left: Sequence[Package]) -> str:
+        """Return the digest of the index of what Pulp gives of a version; empty: nothing.
+
+        ``lists`` are those of its packages, by name and digest, ``left`` other files, by their paths below the repository.
+        """
+        if not lists and not left:
+            return ""
+        found = []
+        for name, digest in lists:
+            file = await self._kept.path(digest)
+            if file is None:
+                raise Unavailable("What was fetched is gone again")
+            found.append((name, file))
+        below = path[len(kind.home(path)) :].removeprefix("/")
+        at_home = [one._replace(href=f"{below}/{one.href}" if below else one.href) for one in left]
+        return await self._kept.add_bytes(await asyncio.to_thread(_index_of, kind, found, at_home))
 
 
-def _index_of(name: str, path: Path) -> bytes:
-    with tempfile.TemporaryDirectory() as directory, path.open("rb") as file:
+def _index_of(kind: Kind, lists: Sequence[tuple[str, Path]], left: Sequence[Package]) -> bytes:
+    def packages() -> Iterator[Package]:
+        yield from left
+        for name, path in lists:
+            with path.open("rb") as file:
+                pieces = iter(partial(file.read, 256 << 10), b"")
+                yield from kind.packages(packed.unpacked(pieces, of=name, limit_bytes=_LARGEST_UNPACKED_BYTES), name)
+
+    with tempfile.TemporaryDirectory() as directory:
         written = Path(directory) / "packages"
-        pieces = iter(partial(file.read, 256 << 10), b"")
-        index.write(written, primary.packages(packed.unpacked(pieces, of=name, limit_bytes=_LARGEST_UNPACKED_BYTES)))
+        index.write(written, packages())
         return written.read_bytes()
 
 

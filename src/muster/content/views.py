@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from muster.store.engine import Store
 
 _SHOWN = Query(
-    "SELECT r.shown, v.manifest FROM content_repositories r JOIN content_versions v"
+    "SELECT r.shown, r.shown_since, v.manifest FROM content_repositories r JOIN content_versions v"
     " ON v.path = r.path AND v.digest = r.shown WHERE r.path = :path"
 )
 _COUNT = Query("SELECT count(*) AS found FROM content_repositories")
@@ -77,10 +77,19 @@ MOST = 5000
 
 
 class Shown(NamedTuple):
-    """A version that is shown: the digest of its ``repomd.xml``, and of its manifest."""
+    """A version that is shown.
+
+    Attributes:
+        digest: of its entry: of its ``repomd.xml``, say.
+        manifest: the digest of that.
+        since: store time.
+        is_new: it has not been shown for so long that nobody is still fetching the one before.
+    """
 
     digest: str
     manifest: str
+    since: float = 0.0
+    is_new: bool = False
 
 
 @dataclass(frozen=True)
@@ -152,7 +161,7 @@ class Views:
     async def shown(self, path: str) -> Shown | None:
         """Return which version a repository shows at this moment; None: none."""
         found = await self._store.ask(_SHOWN, path=path)
-        return Shown(found[0]["shown"], found[0]["manifest"]) if found else None
+        return Shown(found[0]["shown"], found[0]["manifest"], found[0]["shown_since"]) if found else None
 
     async def picture(self, within_s: float) -> Picture:
         """Return what there is of the repositories that were asked for within so long."""

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from muster.content.metadata import deb822
 from muster.content.metadata.deb822 import Stanza
 from muster.content.metadata.malformed import Malformed
-from muster.content.metadata.names import checksum, is_inside, whole_number
+from muster.content.metadata.names import Algorithm, checksum, is_inside, whole_number
 from muster.kernel.names import shown
 
 LIMIT_BYTES = 4 << 20
@@ -51,7 +51,7 @@ class Listed:
     sha512: str
 
     @property
-    def proof(self) -> tuple[str, str]:
+    def proof(self) -> tuple[Algorithm, str]:
         """An algorithm and a digest."""
         return ("sha256", self.sha256) if self.sha256 else ("sha512", self.sha512)
 
