@@ -277,6 +277,22 @@ def test_lists_stay_when_every_pulp_is_gone(cluster: Cluster) -> None:
         assert cluster.get(at, "pool/same.deb").status >= 500
 
 
+def test_what_a_disk_lost_another_member_gives(cluster: Cluster) -> None:
+    one = version(1, packages(1))
+    _carry(cluster, one, one)
+    cluster.until_shown(one)
+    for pulp in cluster.pulps:
+        pulp.status = 500
+    for name in ("InRelease", f"{BINARY}/Packages.gz"):
+        data = one.files[f"{SUITE}/{name}"]
+        digest = hashlib.sha256(data).hexdigest()
+        (cluster.members[0].pki / "content" / "sha256" / digest[:2] / digest).unlink()
+        found = cluster.get(0, f"{SUITE}/{name}")
+        assert (found.status, found.body) == (200, data)
+        head = cluster.get(0, f"{SUITE}/{name}", method="HEAD")
+        assert (head.status, head.headers["content-length"]) == (200, str(len(data)))
+
+
 def test_a_guard_is_asked_for_what_lies_on_the_disk(cluster: Cluster) -> None:
     one = version(1, packages(1))
     for pulp in cluster.pulps:
