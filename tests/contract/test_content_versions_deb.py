@@ -277,6 +277,19 @@ def test_lists_stay_when_every_pulp_is_gone(cluster: Cluster) -> None:
         assert cluster.get(at, "pool/same.deb").status >= 500
 
 
+def test_a_list_that_one_pulp_alone_has_is_answered_by_all(cluster: Cluster) -> None:
+    """As where they were told to sync other architectures of the same suite."""
+    one = version(1, packages(1))
+    name = f"{SUITE}/{BINARY}/Packages.xz"
+    more = Version(1, one.packages, {**one.files, name: b"not here"})
+    # Whose Pulp has it must not matter.
+    _carry(cluster, one, more)
+    cluster.until_shown(one)
+    for at in (0, 1):
+        found = cluster.get(at, name)
+        assert (found.status, found.body) == (200, b"not here"), at
+
+
 def test_what_a_disk_lost_another_member_gives(cluster: Cluster) -> None:
     one = version(1, packages(1))
     _carry(cluster, one, one)
