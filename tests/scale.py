@@ -34,3 +34,5 @@ CHANGED_REQUESTS = _of(1_500, 20_000)
 SILENCE_S = _of(2.0, 60.0)
 # The same: how long a connection outlives a reload; 15 minutes is the product's.
 OLD_WORKER_S = _of(3.0, 900.0)
+# tests/unit/content/test_view_simulated.py: worlds, by their seeds, in which backends and members change and die.
+SHOWN_WORLDS = _of(100, 2_000)

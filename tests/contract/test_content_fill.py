@@ -10,10 +10,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import pytest
+import yaml
 
 from muster.cli.demo.bind import free_port
 from muster.content import ranges
@@ -127,6 +129,10 @@ class Cluster:
                 time.sleep(0.1)
             else:
                 raise AssertionError(f"member {at} never asked all others")
+        # What was asked before they all knew may still be on its way.
+        seen = None
+        while seen != (seen := [len(asked) for asked in self.asked()]):
+            time.sleep(0.5)
         for backend in self.backends:
             backend.asked.clear()
 
@@ -384,3 +390,45 @@ def test_a_member_that_is_gone_is_asked_no_longer(cluster: Cluster) -> None:
             assert time.monotonic() < deadline
     finally:
         gone.start()
+
+
+@pytest.mark.parametrize("count", [1, 2], ids=["alone", "two workers"])
+def test_a_member_that_is_added_to_the_only_one_is_asked_and_believed(tmp_path: Path, count: int) -> None:
+    def content(address: str) -> dict[str, Any]:
+        url = f"http://{address}:{port}"
+        return {"pulp_content_url": url, "pulp_api_url": url, "workers": count, "hold_s": 2}
+
+    port = free_port()
+    (first, second), ports = member.together(tmp_path, [content] * 2, "https", "http")
+    both = yaml.safe_load(first.cluster_file.read_text())
+    write_atomically(first.cluster_file, yaml.safe_dump({**both, "members": both["members"][:1]}))
+    backends = [Backend(m.https.address, port) for m in (first, second)]
+    with contextlib.ExitStack() as stack:
+        for backend in backends:
+            backend.start()
+            stack.callback(backend.stop)
+        first.start()
+        stack.callback(first.stop)
+        cluster = Cluster([first, second], backends, ports["https"], ports["http"])
+        backends[1].files[NAME] = FILE
+        deadline = time.monotonic() + 30
+        while cluster.get(0, "/pulp/content/").status != 200:
+            assert time.monotonic() < deadline
+        assert cluster.get(0, NAME).status == 404
+        write_atomically(first.cluster_file, yaml.safe_dump(both))
+        second.start()
+        stack.callback(second.stop)
+        while cluster.get(0, NAME).status != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        # The other way round the host is heard of, too.
+        name = "web01.example.com"
+        while True:
+            backends[0].asked.clear()
+            assert cluster.get(1, "/pulp/content/r/none", name=name).status == 404
+            if backends[0].asked:
+                break
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        shown = unquote(backends[0].asked[0][2]["x-client-cert"])
+        assert shown.split() == second.client(name).read_text().partition("-----BEGIN PRIVATE")[0].split()

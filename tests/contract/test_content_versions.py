@@ -14,6 +14,10 @@ from typing import Any
 import pytest
 
 from muster.cli.demo.bind import free_port
+from muster.content import views
+from muster.content.views import Views
+from muster.kernel.errors import Unavailable
+from muster.store.engine import Store
 from tests.servers import member
 from tests.servers.client import Answer, Place, ask
 from tests.servers.member import Member
@@ -61,7 +65,11 @@ class Cluster:
         raise AssertionError("the version was never shown")
 
 
-@pytest.fixture(params=[1, 2], ids=["alone", "two workers"])
+# Workers hear from their member what is shown.
+also_with_workers = pytest.mark.parametrize("cluster", [1, 2], ids=["alone", "two workers"], indirect=True)
+
+
+@pytest.fixture(params=[1])
 def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]:
     def content(address: str) -> dict[str, Any]:
         url = f"http://{address}:{port}"
@@ -111,6 +119,7 @@ def _carry(cluster: Cluster, *versions: Version | None) -> None:
         pulp.carries = one
 
 
+@also_with_workers
 def test_both_answer_what_both_carry_with_one_validator(cluster: Cluster) -> None:
     one = version(1, packages(1))
     _carry(cluster, one, one)
@@ -149,6 +158,7 @@ def test_a_version_is_shown_by_all_when_two_pulps_carry_it(cluster: Cluster) -> 
         assert cluster.get(at, f"{ROOT}/{one.primary}").body == one.files[one.primary]
 
 
+@also_with_workers
 def test_a_pulp_that_lags_is_not_waited_for_and_its_member_gives_the_new_bytes(cluster: Cluster) -> None:
     one, two = version(1, packages(1)), version(2, packages(2))
     assert len(one.packages["again"]) == len(two.packages["again"])
@@ -167,6 +177,33 @@ def test_a_pulp_that_lags_is_not_waited_for_and_its_member_gives_the_new_bytes(c
     assert "still carries" in said, said
 
 
+def test_who_publishes_the_same_packages_anew_does_not_lag(cluster: Cluster) -> None:
+    one, again = version(1, packages(1)), version(2, packages(1))
+    assert one.repomd != again.repomd
+    _carry(cluster, one, again)
+    cluster.until_shown(again)
+    time.sleep(LAG_S + 2)
+    assert [_is_ready(cluster, at) for at in (0, 1)] == [True, True]
+
+
+def test_a_repository_that_changes_faster_than_all_have_a_version_is_shown_all_the_same(cluster: Cluster) -> None:
+    """Two Pulps that are never at the same version, and change while a member fetches."""
+    versions = [version(n, {"same": b"the same"}) for n in range(1, 9)]
+    _carry(cluster, versions[0], versions[0])
+    cluster.until_shown(versions[0])
+    shown = [0]
+    for n in range(1, len(versions)):
+        for at, pulp in enumerate(cluster.pulps):
+            pulp.pause_s = 0.3
+            pulp.carries, pulp.before = versions[n - at], versions[: n - at]
+            until = time.monotonic() + 1.3
+            while time.monotonic() < until:
+                shown.append([v.repomd for v in versions].index(cluster.shown(len(shown) % 2)))
+                time.sleep(0.1)
+    assert shown == sorted(shown)
+    assert len(set(shown)) > 2, "nothing newer was shown while there was something newer still"
+
+
 def test_metadata_stays_when_every_pulp_is_gone(cluster: Cluster) -> None:
     one = version(1, packages(1))
     _carry(cluster, one, one)
@@ -177,6 +214,32 @@ def test_metadata_stays_when_every_pulp_is_gone(cluster: Cluster) -> None:
         assert cluster.shown(at) == one.repomd
         assert cluster.get(at, f"{ROOT}/{one.primary}").body == one.files[one.primary]
         assert cluster.get(at, f"{ROOT}/Packages/same.rpm").status >= 500
+
+
+def test_a_member_that_lost_the_store_answers_as_the_others_do(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = version(1, packages(1)), version(2, packages(2))
+    _carry(cluster, one, one)
+    cluster.until_shown(one)
+    lost = cluster.members[0].process.store
+    for name in ("shown", "picture", "ask", "tell", "show", "know"):
+        monkeypatch.setattr(Views, name, _lost(getattr(Views, name), lost))
+    # It still says in the roster that it is there, which one without the store could not.
+    monkeypatch.setattr(views, "_SILENT_S", 2.0)
+    _carry(cluster, two, two)
+    _until(lambda: cluster.shown(1) == two.repomd)
+    assert cluster.shown(0) == two.repomd
+    assert cluster.get(0, f"{ROOT}/{two.primary}").body == two.files[two.primary]
+
+
+def _lost(method: Callable[..., Any], store: Store) -> Callable[..., Any]:
+    async def called(self: Views, *arguments: Any, **more: Any) -> Any:
+        if self._store is store:
+            raise Unavailable("The store is cut off")
+        return await method(self, *arguments, **more)
+
+    return called
 
 
 def test_going_back_works_with_the_last_pulp(cluster: Cluster) -> None:
@@ -208,6 +271,7 @@ def test_a_member_that_comes_back_without_its_disk_has_all_before_it_is_ready(cl
     assert cluster.get(0, f"{ROOT}/{two.primary}").body == two.files[two.primary]
 
 
+@also_with_workers
 def test_a_guard_is_asked_for_what_lies_on_the_disk(cluster: Cluster) -> None:
     one = version(1, packages(1))
     for pulp in cluster.pulps:
@@ -234,11 +298,12 @@ def test_what_lies_on_a_disk_is_for_members_alone(cluster: Cluster) -> None:
     one = version(1, packages(1))
     _carry(cluster, one, one)
     cluster.until_shown(one)
-    path = f"/.muster/kept/{hashlib.sha256(one.repomd).hexdigest()}"
-    for name in (None, "host.example.com", member.TRUSTED):
-        assert cluster.get(0, path, name=name).status == 403
+    for path in (f"/.muster/kept/{hashlib.sha256(one.repomd).hexdigest()}", f"/.muster/shown{ROOT}"):
+        for name in (None, "host.example.com", member.TRUSTED):
+            assert cluster.get(0, path, name=name).status == 403
 
 
+@also_with_workers
 def test_a_package_is_answered_for_from_what_metadata_says_of_it(cluster: Cluster) -> None:
     one = version(1, packages(1))
     _carry(cluster, one, one)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import ssl
@@ -238,6 +240,53 @@ def test_a_worker_that_hangs_is_ended_and_another_started(
         found.stop()
 
 
+def test_a_member_that_stops_does_not_wait_for_a_worker_that_hangs(
+    tmp_path: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "_WELL_TIMEOUT_S", 0.5)
+    found, place = made(tmp_path, backend, edge={"stop_timeout_s": 600})
+    found.start()
+    it = Site(found, place, backend)
+    pids = until(lambda: it.pids() if len(it.pids()) == 2 else None)
+    stopping = threading.Thread(target=found.stop, daemon=True)
+    os.kill(pids[0], signal.SIGSTOP)
+    try:
+        stopping.start()
+        stopping.join(60)
+        assert not stopping.is_alive()
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        stopping.join()
+
+
+def test_when_all_workers_hang_balancers_hear_so_before_they_are_ended(
+    tmp_path: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "_WELL_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(workers.Workers, "every_s", 0.2)
+    found, place = made(tmp_path, backend)
+    found.start()
+    try:
+        it = Site(found, place, backend)
+        pids = until(lambda: it.pids() if len(it.pids()) == 2 else None)
+        until(lambda: it.ready()["ready"])
+        killed = threading.Event()
+        monkeypatch.setattr(workers, "_kill", lambda _: killed.set())
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        said = until(lambda: None if it.ready()["ready"] else it.ready())
+        assert "no worker serves: worker 1 of 2 does not answer" in said["reason"]
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+        until(lambda: it.ready()["ready"])
+        assert it.pids() == pids
+    finally:
+        monkeypatch.undo()
+        found.stop()
+
+
 def test_a_worker_that_never_comes_to_serve_is_ended_and_another_started(
     tmp_path: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -251,6 +300,20 @@ def test_a_worker_that_never_comes_to_serve_is_ended_and_another_started(
         until(lambda: len(Site(found, place, backend).pids()) == 2)
     finally:
         found.stop()
+
+
+def test_what_keeps_a_worker_from_serving_is_said_where_an_administrator_looks(site: Site) -> None:
+    found = site.member.process.workers
+    assert found is not None
+    key = bundles.paths(site.member.pki, "member", site.member.name).key
+    away = key.with_name("away")
+    key.rename(away)
+    os.kill(site.pids()[0], signal.SIGKILL)
+    until(lambda: [note for note in found.found().notes if "it cannot serve" in note and str(key.name) in note])
+    assert site.get().body == b"ok"
+    away.rename(key)
+    until(lambda: len(site.pids()) == 2)
+    assert not found.found().notes
 
 
 def test_a_bug_in_keeping_a_worker_is_not_its_end(
@@ -275,6 +338,35 @@ def test_a_bug_in_keeping_a_worker_is_not_its_end(
         assert "Keeping a worker broke" in found.ask("GET", "/logs/").text
     finally:
         found.stop()
+
+
+def test_a_worker_without_descriptors_rests_until_it_has_some(site: Site) -> None:
+    pids, tls = site.pids(), site.member.tls()
+    limits = {pid: resource.prlimit(pid, resource.RLIMIT_NOFILE) for pid in pids}
+
+    def refused() -> float:
+        text = site.member.ask("GET", "/metrics").text
+        return sum(
+            map(float, re.findall(r'connections_refused_total{.*why="no descriptors left".*} ([0-9.e+]+)', text))
+        )
+
+    with contextlib.ExitStack() as stack:
+        for pid, (_, hard) in limits.items():
+            taken = {int(d.name) for d in Path(f"/proc/{pid}/fd").iterdir()}
+            next_free = next(n for n in itertools.count() if n not in taken)
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (next_free, hard))
+        waiting = [stack.enter_context(socket.create_connection(site.https)) for _ in range(4)]
+        until(refused)
+        time.sleep(1)
+        # Five times a second each, and not as often as the processor can.
+        assert refused() < 200
+        for pid, limit in limits.items():
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, limit)
+        for sock in waiting:
+            with tls.wrap_socket(sock, server_hostname=site.https.address) as secured:
+                secured.sendall(request("GET", "/pulp/content/small", {"Connection": "close"}))
+                assert secured.recv(1024).startswith(b"HTTP/1.1 200")
+    assert site.pids() == pids
 
 
 def test_every_worker_shows_the_new_certificate(site: Site) -> None:

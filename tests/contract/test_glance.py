@@ -22,6 +22,8 @@ from muster.cluster.life import changed, life_of, lives_in
 from muster.cluster.minutes import Minutes, is_there_in, minutes_in
 from muster.cluster.observations import Observation, observations_in, told
 from muster.cluster.roster import Report, Roster, seen_in, wishes_in
+from muster.content.view import Decided, View
+from muster.content.views import Told, Views, picture_in
 from muster.kernel.errors import Misconfigured, MusterError, Unavailable
 from muster.kernel.secrets import Secret
 from muster.observed.statements import Statements, told_in
@@ -60,6 +62,12 @@ async def filled(store: Store, home: Path) -> None:
         await changed(uow, "p1.test", "warming", reason="new", expected=0)
         await told(uow, Observation("lb1", "HAProxy", opinions={"p1.test": {"dns": "up"}}, held=["p2.test"]))
     await puppetca.begin(store, home / "key")
+    views = Views(store)
+    await views.ask({"/r": b"certificate", "/r2": None})
+    await views.know("/r", [("a" * 64, 1, 1.5, "b" * 64), ("c" * 64, -1, 2.5, "d" * 64)])
+    (row,) = [r for r in (await views.picture(60)).rows.values() if r.path == "/r"]
+    assert await views.show(row, Decided(View(0, "a" * 64, 7.25, 8.25), None, "why"))
+    await views.tell("p1.test", {"/r": Told(False, "a" * 64, frozenset(["a" * 64]), 9.5, "ü 'x'")})
 
 
 async def everything(uow: Reading) -> dict[str, Any]:
@@ -67,7 +75,9 @@ async def everything(uow: Reading) -> dict[str, Any]:
     assert await uow.now() > 1.7e9
     ages = {n: s.age_s for n, s in (await seen_in(uow)).items()}
     assert all(0 <= age < 60 for age in ages.values())
+    of = await picture_in(uow, 600)
     return {
+        "content": (of.rows, of.versions, of.manifests, of.left, of.told, of.ready(["dns"])),
         "seen": {n: replace(s, age_s=0) for n, s in (await seen_in(uow)).items()},
         "wishes": await wishes_in(uow),
         "lives": {n: replace(life, age_s=0) for n, life in (await lives_in(uow)).items()},

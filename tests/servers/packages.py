@@ -140,25 +140,30 @@ class Package:
 
 @dataclass(frozen=True)
 class Image:
-    """A container image of one layer with one file; ``padding`` is how many bytes the layer has beside it."""
+    """A container image of one layer with one file; ``padding`` is how many bytes the layer has beside it.
+
+    Attributes:
+        above: the contents of further layers, each with as much beside it.
+    """
 
     content: str = "hello"
     padding: int = 0
     labels: Mapping[str, str] = field(default_factory=dict)
+    above: Sequence[str] = ()
 
     @property
-    def layer(self) -> bytes:
-        return _tar({"hello": self.content.encode(), "padding": _noise(self.content, self.padding)})
+    def layers(self) -> list[bytes]:
+        return [_tar({"hello": c.encode(), "padding": _noise(c, self.padding)}) for c in (self.content, *self.above)]
 
     def write(self, directory: Path) -> str:
         """Write it as an OCI layout with the tag ``latest``; return the manifest's digest."""
-        layer = self.layer
-        plain = hashlib.sha256(gzip.decompress(layer)).hexdigest()
+        layers = self.layers
+        plain = [hashlib.sha256(gzip.decompress(layer)).hexdigest() for layer in layers]
         config = {
             "architecture": "amd64",
             "os": "linux",
             "config": {"Labels": dict(self.labels)},
-            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{plain}"]},
+            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{p}" for p in plain]},
         }
         of_config = json.dumps(config).encode()
         blobs = directory / "blobs" / "sha256"
@@ -173,7 +178,7 @@ class Image:
             "schemaVersion": 2,
             "mediaType": "application/vnd.oci.image.manifest.v1+json",
             "config": kept("config.v1+json", of_config),
-            "layers": [kept("layer.v1.tar+gzip", layer)],
+            "layers": [kept("layer.v1.tar+gzip", layer) for layer in layers],
         }
         found = kept("manifest.v1+json", json.dumps(manifest).encode())
         index = {

@@ -41,6 +41,20 @@ _DATABASE_KEY = base64.urlsafe_b64encode(bytes(32)).decode()
 # Django's own hash of a password costs each call of the API, and of the registry, half a second of CPU.
 _HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 _QUICK = {"synchronous_commit": "off", "full_page_writes": "off"}
+AS_INSTALLED: Mapping[str, Any] = {
+    "AUTHENTICATION_BACKENDS": [
+        "pulpcore.app.authentication.PulpNoCreateRemoteUserBackend",
+        "django.contrib.auth.backends.ModelBackend",
+        "pulpcore.backends.ObjectRolePermissionBackend",
+    ],
+    "REMOTE_USER_ENVIRON_NAME": "HTTP_REMOTE_USER",
+    "REST_FRAMEWORK__DEFAULT_AUTHENTICATION_CLASSES": (
+        "rest_framework.authentication.SessionAuthentication",
+        "pulpcore.app.authentication.PulpRemoteUserAuthentication",
+        "pulpcore.app.authentication.BasicAuthentication",
+    ),
+}
+"""Settings with which the API believes ``Remote-User``, as the installer's does, and passwords besides."""
 _START_S = 120.0
 _STOP_S = 20.0
 

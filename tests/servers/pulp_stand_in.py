@@ -9,6 +9,7 @@ import contextlib
 import gzip
 import hashlib
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -73,6 +74,7 @@ class Pulp:
         before: what it had, whose files are still to be had.
         guarded: it wants a client certificate.
         status: of every answer, while it is set.
+        pause_s: for so long it thinks about each answer.
         answers: it takes requests and answers none while this is not set.
         asked: method and path of all it was asked.
     """
@@ -83,6 +85,7 @@ class Pulp:
     before: list[Version] = field(default_factory=list)
     guarded: bool = False
     status: int | None = None
+    pause_s: float = 0.0
     answers: threading.Event = field(default_factory=threading.Event)
     asked: list[tuple[str, str]] = field(default_factory=list)
 
@@ -109,6 +112,7 @@ class Pulp:
             def do(self) -> None:
                 it.asked.append((self.command, self.path))
                 it.answers.wait(30)
+                time.sleep(it.pause_s)
                 file = it.found(self.path)
                 status = it.status or (200 if file is not None or self.path == "/pulp/content/" else 404)
                 if it.guarded and self.path.startswith(ROOT) and "X-CLIENT-CERT" not in self.headers:

@@ -15,7 +15,8 @@ from muster.kernel.errors import MusterError, Unavailable
 
 _log = log.logger("app")
 
-# The longest is a worker's metrics, of which there are some hundred bytes a route and status.
+# The longest is a worker's metrics, of which there are some hundred bytes a route and status. A longer one would end the
+# line, and the worker with it; it is not said.
 _LONGEST_LINE = 8 << 20
 # What the other end has not read yet; beyond that what is merely told is dropped.
 _UNREAD_BYTES = 1 << 20
@@ -71,11 +72,10 @@ class Line:
             self.close()
 
     def tell(self, kind: str, content: Any = None) -> bool:
-        """Say something that needs no answer; false when it was dropped, because the other end does not read."""
+        """Say something that needs no answer; false when it was dropped: the other end does not read, or it is too long."""
         if self._closed or self._writer.transport.get_write_buffer_size() > _UNREAD_BYTES:
             return False
-        self._send({"tell": kind, "content": content})
-        return True
+        return self._send({"tell": kind, "content": content})
 
     async def ask(self, kind: str, content: Any = None, *, timeout_s: float) -> Any:
         """Return the other end's answer.
@@ -87,7 +87,8 @@ class Line:
             raise Unavailable("The other process is gone")
         number = next(self._numbers)
         waiting = self._waiting[number] = asyncio.get_running_loop().create_future()
-        self._send({"ask": kind, "number": number, "content": content})
+        if not self._send({"ask": kind, "number": number, "content": content}):
+            waiting.set_exception(Unavailable("The question is too long"))
         try:
             async with asyncio.timeout(timeout_s):
                 return await waiting
@@ -131,13 +132,18 @@ class Line:
         except Exception as e:  # noqa: BLE001 - boundary: whoever asks must not wait for what broke
             _log.exception("Answering the other process broke", kind=kind)
             answer = {"answer": number, "failed": f"{type(e).__name__}: {e}"}
-        self._send(answer)
+        if not self._send(answer):
+            self._send({"answer": number, "failed": "The answer is too long"})
 
-    def _send(self, said: dict[str, Any]) -> None:
-        if self._closed:
-            return
-        with contextlib.suppress(OSError, RuntimeError):
-            self._writer.write(json.dumps(said).encode() + b"\n")
+    def _send(self, said: dict[str, Any]) -> bool:
+        """Say it, unless the line is closed; false, and it is not said, when it is too long."""
+        text = json.dumps(said).encode() + b"\n"
+        if len(text) > _LONGEST_LINE:
+            return False
+        if not self._closed:
+            with contextlib.suppress(OSError, RuntimeError):
+                self._writer.write(text)
+        return True
 
 
 def _left(_: Any) -> None:

@@ -27,10 +27,11 @@ from muster.app.duties.balancers import BalancersNames
 from muster.app.duties.certificates import Certificates, TrustFiles
 from muster.app.duties.disks import Disks
 from muster.app.duties.duty import Duties, Duty
-from muster.app.duties.parity import CensusTaken, Likeness
+from muster.app.duties.parity import CensusTaken, Likeness, shown_to_members
 from muster.app.duties.programs import Program, beside
 from muster.app.duties.providers import Providers
 from muster.app.duties.roster import Attendance
+from muster.app.duties.services import ServicesObserved
 from muster.app.duties.workers import Workers
 from muster.app.listed import Listed
 from muster.app.listeners import Listeners
@@ -43,7 +44,7 @@ from muster.cluster.file import ClusterFile, Member
 from muster.cluster.roster import Report
 from muster.cluster.timeline import Timeline as SharedTimeline
 from muster.content import ports as content_ports
-from muster.edge import health, logs, metrics, root
+from muster.edge import health, logs, metrics, root, services
 from muster.edge.application import Application, Mounted
 from muster.edge.authorise import Callers, Gate, Names, SystemNames
 from muster.edge.feature import Feature, Features, FeatureSettings, Served, State, Surroundings
@@ -56,7 +57,7 @@ from muster.kernel.errors import Misconfigured, MusterError
 from muster.kernel.rings import LogRings
 from muster.observed.programs import Asker, believing
 from muster.pki.bundles import paths as bundle_paths
-from muster.pki.context import server_context
+from muster.pki.context import Credentials, server_context
 from muster.policy.metered import OperationMetrics
 from muster.store.engine import Store
 from muster.version import VERSION
@@ -167,6 +168,7 @@ async def member_opened(
             Mounted(root.V2, served),
             Mounted(health.MOUNT, own_health),
             Mounted(metrics.MOUNT, counted),
+            Mounted(services.MOUNT, services.Registered(store, lambda: rooms.services(cluster))),
         ]
         rings.failed_modules.update(served.failed())
         application = Application(
@@ -191,7 +193,6 @@ async def member_opened(
             gate.revoked = authority.revocations.is_revoked
             await authority.kept()
         workers = _workers_of(cluster, options, rings, gate)
-        following = _following_of(stack, cluster, options, store, content, workers)
 
         def drain(draining: bool) -> None:
             server.drain(draining)
@@ -199,6 +200,7 @@ async def member_opened(
                 workers.drain(draining)
 
         standing, listed = Standing(own_health, drain), Listed(options.cluster_file, cluster)
+        following = _following_of(stack, cluster, options, listed, store, content, workers, registry)
         files = TrustFiles(bundle, options.pki, cluster.foreman.ca_file, cluster.foreman.crl_file)
         certificates = Certificates(
             files,
@@ -241,8 +243,12 @@ async def member_opened(
             *([workers] if workers else []),
             *_siblings_known(name, balancing, listed, store, content, workers),
             *following,
+            *_keepers_of(cluster, store, content, following),
             certificates,
             census,
+            ServicesObserved(
+                name, served, listed, store, holder, lambda: _shown_to_rubys(listed.cluster, options.pki, bundle), registry
+            ),
             BalancersNames(balancers, server),
         ]  # fmt: skip
         duties = Duties(listing, own_health, counted)
@@ -257,6 +263,11 @@ async def member_opened(
         own_health.starting = ""
         _log.info("Member serves", version=VERSION, features=", ".join(served.running()))
         yield process
+
+
+def _shown_to_rubys(cluster: ClusterFile, pki: Path, bundle: BundlePaths) -> Credentials:
+    shown = shown_to_members(cluster, pki, bundle)
+    return Credentials(bundle.ca, shown.certificate, shown.key, cluster.foreman.ca_file)
 
 
 def _authority_of(
@@ -347,9 +358,11 @@ def _following_of(
     stack: contextlib.AsyncExitStack,
     cluster: ClusterFile,
     options: MemberOptions,
+    listed: Listed,
     store: Store,
     content: Content | None,
     workers: Workers | None,
+    registry: CollectorRegistry,
 ) -> list[Duty]:
     """Return the duty that follows the repositories clients fetch; ``content`` and ``workers`` answer with what it knows."""
     settings = cluster.content
@@ -361,6 +374,7 @@ def _following_of(
     from muster.content.following import Following
     from muster.content.given import Clients, Remembered
     from muster.content.kept import Kept
+    from muster.content.metrics import AnswerMetrics, FollowingMetrics
     from muster.content.repositories import Repositories
     from muster.content.staging import Staging
     from muster.content.views import Views
@@ -376,17 +390,31 @@ def _following_of(
     following = Following(
         Views(store), Staging(content.call_as, kept), kept,
         member=str(content.member),
-        members=lambda: [str(m.name) for m in cluster.members if m.kind == "muster"],
+        members=lambda: [str(m.name) for m in listed.latest.members if m.kind == "muster"],
         services=ours, lag_s=settings.lag_s, retention_s=settings.retention_days * 86_400, wait_s=settings.hold_s,
-        told=told,
+        told=told, counted=FollowingMetrics(registry),
     )  # fmt: skip
     given = Remembered()
-    clients = Clients(given.note, given.noted)
-    content.repositories = Repositories(kept, following.known, following.current, clients, hold_s=settings.hold_s)
+    answers = AnswerMetrics(registry) if workers is None else None
+    content.repositories = Repositories(
+        kept, following.known, following.current, Clients(given.note, given.noted), hold_s=settings.hold_s,
+        counted=answers,
+    )  # fmt: skip
+    stack.callback(content.repositories.close)
     if workers is not None:
         workers.answer("current", following.asked)
         workers.answer("given", given.asked)
     return [RepositoriesFollowed(following, ours)]
+
+
+def _keepers_of(cluster: ClusterFile, store: Store, content: Content | None, following: Sequence[Duty]) -> list[Duty]:
+    if cluster.content is None or content is None:
+        return []
+    from muster.app.duties.keepers import KeepersTurned
+    from muster.app.duties.repositories import RepositoriesFollowed
+
+    followed = next((d.following for d in following if isinstance(d, RepositoriesFollowed)), None)
+    return [KeepersTurned.of(cluster, cluster.content, content.backends["api"], followed, store)]
 
 
 def _backends_asked(cluster: ClusterFile, content: Content | None) -> list[Duty]:
@@ -427,6 +455,8 @@ async def _features_opened(
     for name, feature in manifests.items():
         given = cluster.features.get(name)
         # Ruby's default: logs is on until it is switched off, everything else is off until it is named.
+        if given is None and feature.is_plugin:
+            continue
         if given is None and name != "logs":
             served.served[name] = Served(feature, FeatureSettings(enabled=False))
             continue

@@ -34,6 +34,7 @@ from muster.content.fill import Sibling
 from muster.content.given import Clients, Given
 from muster.content.kept import Kept
 from muster.content.known import Known
+from muster.content.metrics import AnswerMetrics
 from muster.content.repositories import Repositories
 from muster.content.views import Shown
 from muster.edge.application import Application, Mounted
@@ -44,7 +45,7 @@ from muster.edge.metrics import EdgeMetrics
 from muster.edge.server import Server
 from muster.edge.server import opened as server_opened
 from muster.kernel import log
-from muster.kernel.errors import MusterError
+from muster.kernel.errors import MusterError, Unavailable
 from muster.kernel.rings import LogRecord, LogRings
 from muster.pki.bundles import paths as bundle_paths
 from muster.pki.context import server_context
@@ -80,7 +81,7 @@ class Worker:
         """Serve until the member says stop, or is gone: then nobody watches over this process any more.
 
         Raises:
-            MusterError: a file of the order cannot be used.
+            MusterError: a file of the order cannot be used, or the member was gone before it gave one.
         """
         line = await Line.over(
             sock,
@@ -95,15 +96,20 @@ class Worker:
             {"well": self._well, "counted": self._counted},
         )
         following = asyncio.create_task(line.follow(), name="the member's words")
-        following.add_done_callback(lambda _: self.stop.set())
+        following.add_done_callback(self._leave)
         try:
             async with asyncio.timeout(_ORDER_TIMEOUT_S):
                 order = await self.order
             access_log = AccessLog(order["log_form"], order["member"])
             async with self._serving(order, line, access_log):
+                # What logs is loaded by the first record; later, descriptors may have run out.
+                _log.debug("Serving")
                 line.tell("serving")
                 await self.stop.wait()
             access_log.flush()
+        except MusterError as e:
+            line.tell("cannot", str(e))
+            raise
         finally:
             line.close()
             following.cancel()
@@ -139,8 +145,10 @@ class Worker:
                 kept = stack.enter_context(contextlib.closing(Kept(home, limit_bytes=cluster.content.kept_bytes)))
                 clients = Clients(partial(_note, line), partial(_noted, line))
                 content.repositories = Repositories(
-                    kept, Known(), partial(_current, line), clients, hold_s=cluster.content.hold_s
-                )
+                    kept, Known(), partial(_current, line), clients, hold_s=cluster.content.hold_s,
+                    counted=AnswerMetrics(self._registry),
+                )  # fmt: skip
+                stack.callback(content.repositories.close)
                 self._known_file = home / known.FILE
                 self._look(None)
             opening = server_opened(main, cluster.edge, counted, balancers.addresses)
@@ -166,6 +174,12 @@ class Worker:
             duties = Duties([certificates, BalancersNames(balancers, server)], Health(name, frozenset()), counted)
             await stack.enter_async_context(duties.running())
             yield
+
+    def _leave(self, _: object) -> None:
+        """The member is gone. Who waited for its order would hold its ports, which the next member needs."""
+        if not self.order.done():
+            self.order.set_exception(Unavailable("The member ended before it said what to do"))
+        self.stop.set()
 
     def _drain(self, draining: Any) -> None:
         self._draining = bool(draining)
@@ -218,9 +232,9 @@ async def _is_revoked(line: Line, certificate: x509.Certificate) -> bool:
     return bool(await line.ask("revoked", pem, timeout_s=_REVOKED_TIMEOUT_S))
 
 
-async def _current(line: Line, path: str, certificate: bytes | None) -> Shown | None:
+async def _current(line: Line, path: str, certificate: bytes | None, *, alone: bool = False) -> Shown | None:
     shown = base64.b64encode(certificate).decode() if certificate is not None else ""
-    found = await line.ask("current", [path, shown], timeout_s=_CURRENT_TIMEOUT_S)
+    found = await line.ask("current", [path, shown, alone], timeout_s=_CURRENT_TIMEOUT_S)
     return Shown(*found) if found is not None else None
 
 

@@ -56,8 +56,13 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     ),
     "remove": ("remove", "Drain MEMBER, let balancers forget it, and take it out of the cluster file."),
     "roll": ("roll", "Drain a member, run COMMAND here, wait until the member is ready again; then the next one."),
+    "services": (
+        "services",
+        "Where everything lives that members serve with: Pulps, registries, Foreman, DNS servers.",
+    ),
     "config": ("config", "Write, check and show the cluster file."),
     "certs": ("certs", "The cluster's own TLS certificates."),
+    "content": ("content", "The repositories that clients ask for."),
     "ca": ("ca", "The Puppet CA: certificates of Puppet agents, signed by any member."),
     "render": ("render", "Show or write the configuration of other programs."),
 }

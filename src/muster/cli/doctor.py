@@ -136,6 +136,7 @@ async def _examined(
     from muster.doctor.matrix import THROUGH_BALANCER, Prober, entrances
     from muster.kernel import log
     from muster.kernel.clock import SystemClock
+    from muster.pki.context import Credentials
 
     # What would be logged is a finding; unconfigured, it would also stand between the lines of the answer.
     log.configure(level="ERROR")
@@ -169,6 +170,7 @@ async def _examined(
         clock,
         (file.parent,) if (file := _store_file(cluster)) else (),
         lives=lives,
+        trusted=Credentials(pki / "ca.pem", certificate, key),
     )
     cells, findings = await asyncio.gather(prober.cells(ways_in), examined(patient.checks()))
     settings = of_settings(cluster_path, doubts(cluster_path, cluster))

@@ -69,6 +69,7 @@ async def examination(
     from muster.app.offers import modelled
     from muster.app.settings import loaded, store_to_read
     from muster.cli.credentials import client_bundle
+    from muster.content import drifts
     from muster.kernel import log
     from muster.kernel.clock import SystemClock
     from muster.observed.census import Census
@@ -77,7 +78,8 @@ async def examination(
     log.configure(level="ERROR")
     cluster = loaded(cluster_path)
     certificate, key = pair or client_bundle(pki, cluster.trusted_names, client)
-    census = Census(cluster, modelled(cluster), pki / "ca.pem", certificate, key, SystemClock().now())
+    now = SystemClock().now()
+    census = Census(cluster, modelled(cluster), pki / "ca.pem", certificate, key, now, also=drifts.reading(cluster))
     async with store_to_read(cluster) as store:
         found = await census.parity(store)
     return {

@@ -12,6 +12,8 @@ from muster.cluster.file import ClusterFile, Member
 from muster.cluster.life import Life, Lives, spoken
 from muster.cluster.observations import observations_in
 from muster.cluster.roster import Seen, seen_in
+from muster.cluster.service import FREE, TOTAL, Register
+from muster.cluster.services import register_in
 from muster.kernel.errors import Misconfigured, MusterError, Unavailable
 from muster.kernel.findings import Check, Finding
 from muster.store.reading import Readable
@@ -19,6 +21,10 @@ from muster.store.reading import Readable
 # The answer decides who is asked at all, so everybody waits for it.
 _LIVES_WITHIN_S = 5.0
 _DRAINED = ("draining", "drained")
+# Members say it once a minute; of what is older nobody knows whether it is so.
+_LASTS_S = 900.0
+# Below the first is time to make room, below the second there is none.
+_SHORT_PERCENT, _ALMOST_PERCENT = 10, 3
 _NOTHING_NEW = "Balancers send it nothing new."
 
 Resolve = Callable[[str], Awaitable[frozenset[str]]]
@@ -101,6 +107,7 @@ def checks(
             async with store() as opened, opened.read() as uow:
                 seen = await seen_in(uow)
                 observed = await observations_in(uow)
+                services = await register_in(uow, {})
         except (Unavailable, Misconfigured):
             # The store's own check names it.
             return []
@@ -109,9 +116,33 @@ def checks(
             for name, o in observed.items()
             if o.observation.refused and not o.silent
         ]
-        return [*_silent(cluster, seen), *_versions(cluster, seen), *refused]
+        return [*_silent(cluster, seen), *_versions(cluster, seen), *refused, *short_of_room(services)]
 
     return [Check("address", addresses), Check("member names", members), Check("reports", reports)]
+
+
+def short_of_room(found: Register) -> list[Finding]:
+    """Return which services say that the disk they keep their content on is nearly full; who does not say is passed over."""
+    facts: dict[tuple[str, str], dict[str, int]] = {}
+    for one in found.services.values():
+        for fact in one.facts:
+            if fact.name in (TOTAL, FREE) and isinstance(fact.value, int) and fact.age_s < _LASTS_S:
+                facts.setdefault((one.kind, fact.member), {})[fact.name] = fact.value
+    short = {
+        who: said for who, said in facts.items() if len(said) == 2 and said[FREE] * 100 < said[TOTAL] * _SHORT_PERCENT
+    }
+    return [
+        Finding(
+            "SERVICE-STORAGE",
+            f"{kind} of {member}",
+            f"The {kind} of {member} has {said[FREE] / (1 << 30):.1f} of {said[TOTAL] / (1 << 30):.1f} GiB left, "
+            f"{said[FREE] * 100 // said[TOTAL]} %",
+            "What it keeps has grown, or a synchronisation is under way that needs room for old and new.",
+            "Make room there (Foreman: Reclaim Space of the Smart Proxy) before a synchronisation fails half way.",
+            "error" if said[FREE] * 100 < said[TOTAL] * _ALMOST_PERCENT else "warning",
+        )
+        for (kind, member), said in short.items()
+    ]
 
 
 async def _of_name(cluster: ClusterFile, name: str, resolve: Resolve) -> Sequence[Finding]:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, StringConstraints, model_validator
 
 from muster.cluster.sections import Content, Disk, Edge, ExpectedDifference, Foreman, Log, ServiceOverride, Store
-from muster.cluster.values import AddressWithPrefix, Host, Interface, Port, Seconds, Slug, address_of
+from muster.cluster.values import AddressWithPrefix, FeatureName, Host, Interface, Port, Seconds, Slug, address_of
 from muster.kernel.errors import Misconfigured, Rejected
 from muster.kernel.names import FQDN, host_or_address
 from muster.kernel.settings import Document, Settings, read
@@ -206,7 +206,7 @@ class ClusterFile(Settings):
     """The set of services: ``seed`` (nine ports of 2018), ``current`` (today's six)."""
     services: dict[Slug, ServiceOverride] = Field(default_factory=dict)
     """Changes to the profile, by service name."""
-    features: dict[Slug, dict[str, Any]] = Field(default_factory=dict)
+    features: dict[FeatureName, dict[str, Any]] = Field(default_factory=dict)
     """Settings of each feature; the feature's own page documents them."""
     authority: Authority | None = None
     """The Puppet CA on every member; absent: none."""

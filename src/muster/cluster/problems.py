@@ -58,6 +58,9 @@ def problems(document: Document) -> list[Problem]:
     if isinstance(section, dict) and section.get("foreman_key") and not section.get("foreman_certificate"):
         where: Location = ("content", "foreman_key")
         found.append(document.problem(where, "is the key of no certificate: foreman_certificate is absent"))
+    if isinstance(section, dict) and section.get("keepers") and section.get("one_version") is False:
+        where = ("content", "keepers")
+        found.append(document.problem(where, "needs one_version, which is false: nothing follows what Pulp serves"))
     return [*found, *_of_store(document, content, [m for _, m in members])]
 
 

@@ -87,9 +87,12 @@ class Content(Settings):
     ``unix:/PATH`` is a socket on the member's host."""
     pulp_api_url: BackendURL = "http://127.0.0.1:24817"
     """Where Pulp's API answers."""
+    pulp_password_file: Path | None = None
+    """File on every member whose first line is the password of Pulp's user ``admin``, which members then show its API when
+    they ask it for themselves. Absent: they say ``Remote-User: admin``, which a Pulp believes that the installer set up."""
     registry_url: RegistryURL | None = None
     """Where ``/v1/``, ``/v2/`` and ``/index/`` lead: a registry, or the container gateway of a Smart Proxy, whose URL ends
-    in ``/container_gateway``. Absent: they are 404."""
+    in ``/container_gateway``; ``https://{address}:9090/container_gateway`` is members' own. Absent: they are 404."""
     ca_file: Path | None = None
     """Who issued the certificates of what is reached over HTTPS, Foreman included. Absent: the cluster's CA, and
     ``foreman.ca_file``."""
@@ -109,8 +112,8 @@ class Content(Settings):
     fill_after_s: Annotated[float, Field(ge=0.05, le=60)] = 0.5
     """How long Pulp's content application may take to begin an answer before other members are asked for it, too."""
     hold_s: Annotated[float, Field(ge=0, le=60)] = 6.0
-    """How long a call waits while somebody who might have what it asks for cannot be asked; then it is 503. dnf asks four
-    times in a row."""
+    """How long a call waits while somebody who might have what it asks for cannot be asked, or is another member that is
+    silent (3 s at least); then it is 503. dnf asks four times in a row."""
     one_version: bool = True
     """Whether all members answer the same version of each yum repository and each deb suite, the whole of it, whatever their
     Pulps have at the moment. False: each answers as its Pulp does."""
@@ -121,6 +124,10 @@ class Content(Settings):
     """How long metadata stays on members' disks that is superseded, or of repositories that nobody asks for."""
     kept_bytes: Annotated[int, Field(ge=64 << 20)] = 10 << 30
     """How much of a member's disk that may take, below its state directory."""
+    keepers: Annotated[int, Field(ge=0, le=8)] = 0
+    """How many publications of each yum repository that clients ask for a Pulp goes on serving, so that packages which newer
+    versions dropped are still to be had. Its member makes that many distributions beside the repository's, and leads them to
+    what that served. For Pulps without retention; 0: none, and those there are go."""
 
 
 class ServiceCheck(Settings):

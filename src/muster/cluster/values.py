@@ -19,6 +19,15 @@ _BACKEND = re.compile(
     r"(?:https?://(?P<host>[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:]{2,45}\]|\{address\})(?::(?P<port>[0-9]{1,5}))?|"
     r"unix:/[A-Za-z0-9._/-]{1,90})\Z"
 )
+_WEB = re.compile(
+    r"https?://(?P<host>[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:]{2,45}\]|\{member\}|\{address\})(?::(?P<port>[0-9]{1,5}))?"
+    r"(?P<path>/[A-Za-z0-9._~/-]{0,200})?\Z"
+)
+_SERVICE = re.compile(
+    r"[a-z][a-z0-9+-]{0,15}://(?P<host>[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:]{2,45}\]|\{member\}|\{address\})"
+    r"(?::(?P<port>[0-9]{1,5}))?(?P<path>/[A-Za-z0-9._~/-]{0,200})?\Z"
+)
+_SOCKET = re.compile(r"unix:/[A-Za-z0-9._/-]{1,90}\Z")
 _BELOW = re.compile(r"(?<=[^/:])(?:/[A-Za-z0-9_][A-Za-z0-9._~-]{0,63}){1,8}\Z")
 
 
@@ -75,6 +84,41 @@ def _registry_url(value: str) -> str:
     return _backend_url(value)
 
 
+def web_url(value: str) -> str:
+    """Return a URL of the web when something can answer there; ``{member}`` or ``{address}`` may stand for its host.
+
+    Nobody's name or password stands in it, no query, and nothing that two programs might read differently.
+
+    Raises:
+        ValueError: it is none; the sentence goes on after its name.
+    """
+    found = _WEB.match(value)
+    if not found:
+        raise ValueError("is no http(s)://HOST, with :PORT and /PATH where they are needed")
+    return _answerable(value, found)
+
+
+def service_url(value: str) -> str:
+    """As :func:`web_url`, of any scheme (``dns://192.0.2.53``), and ``unix:/PATH``.
+
+    Raises:
+        ValueError: it is none; the sentence goes on after its name.
+    """
+    if _SOCKET.match(value):
+        return value
+    found = _SERVICE.match(value)
+    if not found:
+        raise ValueError("is neither SCHEME://HOST, with :PORT and /PATH where they are needed, nor unix:/PATH")
+    return _answerable(value, found)
+
+
+def _answerable(value: str, found: re.Match[str]) -> str:
+    _reachable(found["host"].replace("{member}", "localhost").replace("{address}", "localhost"), found["port"])
+    if {".", ".."} & set((found["path"] or "").split("/")):
+        raise ValueError("holds . or .. in its path")
+    return value
+
+
 def _foreman_url(value: str) -> str:
     try:
         parts = urlsplit(value)
@@ -100,6 +144,7 @@ def _reachable(host: str, port: str | None) -> None:
 # Where a program on a member's host, or elsewhere, is asked; a registry may lie below a path.
 BackendURL = Annotated[str, AfterValidator(_backend_url)]
 RegistryURL = Annotated[str, AfterValidator(_registry_url)]
+WebURL = Annotated[str, AfterValidator(web_url)]
 ForemanURL = Annotated[
     str,
     StringConstraints(pattern=r"\Ahttps?://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._~/-]*)?\z"),
@@ -115,6 +160,8 @@ RequestPath = Annotated[
 ]
 AnswerText = Annotated[str, StringConstraints(pattern=r"\A[ -&(-\[\]-~]{0,200}\z")]
 Slug = Annotated[str, StringConstraints(pattern=r"\A[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\z")]
+# As Foreman names them on the wire, of which one has an underscore.
+FeatureName = Annotated[str, StringConstraints(pattern=r"\A[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?\z")]
 
 
 def address_of(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

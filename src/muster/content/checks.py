@@ -1,21 +1,24 @@
-"""What the doctor can find out about content: whether members answer its ports, and what is behind those that do."""
+"""What the doctor can find out about content: who answers its ports, what is behind them, and which Pulp or disk lags."""
 
 from __future__ import annotations
 
 import asyncio
 import ssl
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 
 from muster.balancer.model import Balancing, Server
 from muster.cluster.file import ClusterFile
 from muster.cluster.sections import ContentService
 from muster.content.places import PROGRAMS, Backend
+from muster.content.states import Kind, State, states_in
 from muster.foreman import questions
 from muster.foreman.answers import Answer
 from muster.foreman.questions import Questions
-from muster.kernel.errors import MusterError
-from muster.kernel.findings import Check, Finding
+from muster.kernel.errors import Misconfigured, MusterError, Unavailable
+from muster.kernel.findings import Check, Finding, Severity
 from muster.kernel.names import in_url, shown
+from muster.store.reading import Readable
 
 _TIMEOUT_S = 5.0
 # What every answer of a member says that it is from, whatever the path.
@@ -67,6 +70,67 @@ def checks(
         return [f for found in await asyncio.gather(*asked) for f in found]
 
     return [Check("content", answered)]
+
+
+# Of each kind: the code, how bad it is, the cause and the remedy.
+_OF_A_KIND: Mapping[Kind, tuple[str, Severity, str, str]] = {
+    "behind": (
+        "CONTENT-BEHIND",
+        "error",
+        "That Pulp was not synced, its synchronisation failed, or the repository is not its any more. Its member leaves "
+        "content while others take clients.",
+        "Foreman: Smart Proxies, that one, Content, Synchronize; its tasks say what failed. muster content status PATH "
+        "shows what each member has.",
+    ),
+    "unstaged": (
+        "CONTENT-UNSTAGED",
+        "error",
+        "The disk is full or content.kept_bytes is reached, the metadata is damaged at its Pulp, or Pulp does not give it.",
+        "Do what the sentence says: make room or raise content.kept_bytes; sync the repository anew. Members try again by "
+        "themselves.",
+    ),
+    "alone": (
+        "CONTENT-ALONE",
+        "error",
+        "The repository's lifecycle environment is assigned to that Smart Proxy alone, or the others were never synced.",
+        "Foreman: Smart Proxies, each of the others, Lifecycle Environments; then Synchronize.",
+    ),
+    "unreached": (
+        "CONTENT-UNREACHED",
+        "warning",
+        "That Pulp answers for other repositories: this one is broken there, or its guard lets nobody in.",
+        "Look at that Pulp's log; ask it for the repository's repodata/repomd.xml, of a deb suite for its InRelease.",
+    ),
+}  # fmt: skip
+
+
+def repositories(cluster: ClusterFile, store: Callable[[], AbstractAsyncContextManager[Readable]]) -> list[Check]:
+    """Return the check of the repositories that clients ask for; none where each Pulp answers for itself."""
+    content = cluster.content
+    if content is None or not content.one_version:
+        return []
+
+    async def followed() -> Sequence[Finding]:
+        try:
+            async with store() as opened, opened.read() as uow:
+                found = await states_in(uow, cluster)
+        except (Unavailable, Misconfigured):
+            # The store's own check names it.
+            return []
+        return of_states(found)
+
+    return [Check("repositories", followed)]
+
+
+def of_states(states: Sequence[State]) -> list[Finding]:
+    """Return what is so for longer than Pulps and disks may be behind."""
+    return [
+        Finding(code, state.path, f"{state.path}: {matter.sentence}", cause, remedy, severity)
+        for state in states
+        for matter in state.matters
+        if matter.is_overdue and (told := _OF_A_KIND.get(matter.kind)) is not None
+        for code, severity, cause, remedy in [told]
+    ]
 
 
 async def _of_port(

@@ -12,7 +12,7 @@ import contextlib
 import ipaddress
 import zlib
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -28,12 +28,17 @@ from muster.pki.context import RenewedContext
 
 MARK, _CERTIFICATE, _ADDRESS = "X-Muster-Fill", "X-Muster-Client-Certificate", "X-Muster-Client-Address"
 # Said to backends of who asks; to another member it is said under the names above.
-_SAID = frozenset({"x-client-cert", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "host"})
+_SAID = frozenset({
+    "x-client-cert", "x_rhsm_ssl_client_cert", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "host",
+})  # fmt: skip
 _BETWEEN_MEMBERS = tuple(name.lower().encode() for name in (MARK, _CERTIFICATE, _ADDRESS))
 _LARGEST_CERTIFICATE = 16 << 10
+# Of each of the others: one that hangs must not keep the rest from being asked.
 _AT_ONCE = 64
 _PAUSE_S = 0.5
 _SMALL_BYTES = 4096
+# As long as that another member has to begin its answer, however short a call is held.
+_LEAST_S = 3.0
 # After so many calls in a row that it began to answer too late, the others are asked first.
 _SLOW = 2
 # And it itself again after so long: that one call tells whether it is well.
@@ -85,7 +90,7 @@ class Fill:
     Attributes:
         siblings: who is ready now; set by whoever knows.
 
-    Concurrency: any number of calls on one loop; of the others' answers ``_AT_ONCE`` are awaited at a time.
+    Concurrency: any number of calls on one loop; of each other member ``_AT_ONCE`` answers are awaited at a time.
     """
 
     def __init__(
@@ -95,7 +100,7 @@ class Fill:
         self._others = others
         self._after_s = after_s
         self._hold_s = hold_s
-        self._room = asyncio.Semaphore(_AT_ONCE)
+        self._rooms: dict[str, asyncio.Semaphore] = {}
         self._late = 0
         self._own_again_at = 0.0
         self._filled = Counter(
@@ -104,6 +109,10 @@ class Fill:
             ("outcome",),
             registry=registry,
         )
+
+    def other(self, sibling: Sibling) -> Backend:
+        """Return another member."""
+        return self._others(sibling)
 
     async def asked(
         self,
@@ -121,7 +130,8 @@ class Fill:
         ``own`` asks the own backend, ``own_last``: after all others; ``path`` is the client's; ``sent`` are the headers that
         the backend gets. ``judged`` makes another of each answer: who has not what is asked for has answered 404.
 
-        It is 404 when all said so. While somebody who might have it could not be asked, the call is held.
+        It is 404 when all said so. While somebody who might have it could not be asked, the call is held; so long another
+        member may be silent, too, where the own backend has said that it is not enough.
 
         Raises:
             Unavailable: it was held for ``hold_s``.
@@ -133,10 +143,11 @@ class Fill:
             # The same path leads to the same one first: it may have had to fetch it itself.
             first = zlib.crc32(path.encode()) % len(siblings)
             order = (*siblings[first:], *siblings[:first])
-            others = [self._ask(s, method, path, sent, behind) for s in order]
+            others = {self._ask(s, method, path, sent, behind): s.name for s in order}
             if judged is not None:
-                others = [_judged(ask, judged) for ask in others]
-            found, said = await self._round(own, others, own_last=own_last)
+                others = {_judged(ask, judged): name for ask, name in others.items()}
+            latest = max(until, loop.time() + _LEAST_S)
+            found, said = await self._round(own, others, latest, own_last=own_last)
             if found is not None:
                 return found
             why = "; ".join(one.why for one in said if one.why)
@@ -166,24 +177,42 @@ class Fill:
 
         return [body for body in await asyncio.gather(*(one(s) for s in self.siblings)) if body]
 
+    async def each(
+        self, method: str, path: str, sent: Sequence[tuple[str, str]], behind: Behind
+    ) -> list[Answer | None]:
+        """Return what each of the others answers for itself, None for who gives no answer; all are asked at once."""
+        asks = [self._ask(s, method, path, sent, behind) for s in self.siblings]
+        running = [asyncio.create_task(_heard(ask), name="fill") for ask in asks]
+        try:
+            return [(await task).answer for task in running]
+        except BaseException:
+            await _given_up(running)
+            raise
+
     def _ask(self, sibling: Sibling, method: str, path: str, sent: Sequence[tuple[str, str]], behind: Behind) -> Ask:
-        headers = [h for h in sent if h[0].lower() not in _SAID]
-        headers += [(MARK, "1"), (_ADDRESS, behind.address)]
-        if behind.certificate is not None:
-            headers.append((_CERTIFICATE, base64.b64encode(behind.certificate).decode()))
+        headers = told(sent, behind)
+
+        room = self._rooms.setdefault(sibling.name, asyncio.Semaphore(_AT_ONCE))
 
         async def ask() -> Answer:
-            async with self._room:
+            async with room:
                 return await self._others(sibling).ask(method, path, headers)
 
         return ask
 
-    async def _round(self, own: Ask, others: Sequence[Ask], *, own_last: bool) -> tuple[Answer | None, list[_Said]]:
-        """Ask one after the other; whoever does not begin to answer soon is awaited beside the next."""
+    async def _round(
+        self, own: Ask, others: Mapping[Ask, str], latest: float, *, own_last: bool
+    ) -> tuple[Answer | None, list[_Said]]:
+        """Ask one after the other; whoever does not begin to answer soon is awaited beside the next.
+
+        ``others`` are asked by name; when only they are silent still, they are awaited until ``latest``.
+        """
         loop = asyncio.get_running_loop()
         waiting = deque((*others, own) if own_last else (own, *others))
         if not own_last and self._late >= _SLOW and loop.time() < self._own_again_at:
-            waiting = deque((others[0], own, *others[1:]))
+            first = next(iter(others))
+            waiting = deque((first, own, *(ask for ask in others if ask is not first)))
+        found: Answer | None = None
         said: list[_Said] = []
         running: dict[asyncio.Task[_Said], Ask] = {}
         own_is_due = float("inf")
@@ -194,13 +223,13 @@ class Fill:
                     running[asyncio.create_task(_heard(ask), name="fill")] = ask
                     if ask is own:
                         own_is_due = loop.time() + self._after_s
-                done, _ = await asyncio.wait(
-                    running, timeout=self._after_s if waiting else None, return_when=asyncio.FIRST_COMPLETED
-                )
+                patience_s: float | None = self._after_s
+                if not waiting:
+                    patience_s = None if own in running.values() else max(0.0, latest - loop.time())
+                done, _ = await asyncio.wait(running, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
                 if loop.time() >= own_is_due and own in running.values():
                     self._late, self._own_again_at = self._late + 1, loop.time() + _OWN_AGAIN_S
                     own_is_due = float("inf")
-                found = None
                 for task in done:
                     by, one = running.pop(task), task.result()
                     if by is own and loop.time() < own_is_due < float("inf"):
@@ -214,6 +243,13 @@ class Fill:
                 if found is not None:
                     _end([one.answer for one in said])
                     return found, []
+                if not done and not waiting:
+                    said += [_Said(why=f"member {others[by]} does not begin to answer") for by in running.values()]
+                    break
+        except BaseException:
+            # Whoever asked has gone.
+            _end([found, *(one.answer for one in said)])
+            raise
         finally:
             await _given_up(running)
         return None, said
@@ -239,6 +275,17 @@ def _judged(ask: Ask, judged: Callable[[Answer], Awaitable[Answer]]) -> Ask:
         return await judged(await ask())
 
     return asked
+
+
+def told(sent: Sequence[tuple[str, str]], behind: Behind) -> list[tuple[str, str]]:
+    """Return a backend's headers for another member, which hears who asks as :func:`behind` reads it."""
+    headers = [h for h in sent if h[0].lower() not in _SAID]
+    # Programs build addresses for clients from it.
+    headers += [("Host", value) for name, value in sent if name.lower() == "x-forwarded-host"]
+    headers += [(MARK, "1"), (_ADDRESS, behind.address)]
+    if behind.certificate is not None:
+        headers.append((_CERTIFICATE, base64.b64encode(behind.certificate).decode()))
+    return headers
 
 
 async def _heard(ask: Ask) -> _Said:
@@ -289,9 +336,11 @@ def behind(sent: Iterable[Header]) -> Behind | None:
 
 
 def is_possible(cluster: ClusterFile) -> bool:
-    """Whether there may be other members to ask: who is asked must be able to hear who asks, so over TLS."""
-    others = [m for m in cluster.members if m.kind == "muster"]
-    return cluster.content is not None and "https" in cluster.content.services and len(others) > 1
+    """Whether other members can be asked: who is must be able to hear who asks, so over TLS.
+
+    There need be none yet: one may be added while this one runs.
+    """
+    return cluster.content is not None and "https" in cluster.content.services
 
 
 @contextlib.asynccontextmanager

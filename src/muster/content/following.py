@@ -11,42 +11,50 @@ import base64
 import contextlib
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from prometheus_client import CollectorRegistry
+
 from muster.content.given import COUNTS_S
 from muster.content.kept import Kept
 from muster.content.known import Followed, Known
+from muster.content.metrics import FollowingMetrics
 from muster.content.shelf import Shelf
 from muster.content.staging import Polled, Staging
-from muster.content.view import Report, decided, lagging
-from muster.content.views import Picture, Row, Shown, Told, Views, changed
+from muster.content.view import Report, decided, lagging, passed
+from muster.content.views import HOT_S, Picture, Row, Shown, Told, Views, changed
 from muster.kernel import log
-from muster.kernel.errors import MusterError
+from muster.kernel.errors import MusterError, Unavailable
 
 _log = log.logger("content")
 
-# What was asked for within that long is looked at again and again.
-HOT_S = 60.0
 # So often the store hears that clients still ask, and what a member has.
 _SAID_AGAIN_S = 15.0
 # What a member said within that long holds, unless it has said something else: it says so when that changes.
 _HOLDS_S = 20.0
-# Who has said nothing of a repository for so long is not waited for: it hangs, or is of a version that says nothing.
-_SILENT_S = 60.0
 _FIRST_WORD_S = 10.0
+# Once a second while clients ask, and ever less often when they cease.
 _POLL_EVERY_S = 1.0
+_LESS_OFTEN = 0.2
 # Each costs a Pulp 15 to 25 ms of CPU (docs/facts/content-and-boot.md §9).
 _POLLS_EACH_S = 10.0
 _POLLS_AT_ONCE = 8
-_SHOWN_TIMEOUT_S = 0.5
+# Whether what was guarded is so still: a second call for each poll otherwise.
+_OPEN_AGAIN_S = 30.0
+_CARRIED_TIMEOUT_S = 1.0
+_SHOWN_TIMEOUT_S = 2.0
 _STORE_AGAIN_S = 1.0
+_STORE_PAUSE_S = 0.25
 _ALL_EVERY_S = 30.0
 _RECLAIM_EVERY_S = 600.0
 # Without the store for so long nobody knows what others show; what was shown last is.
 _STORE_PATIENCE_S = 10.0
 _UNASKED_S = 30 * 86400.0
+# What comes a moment later is nobody's matter.
+_NOTED_S = 30.0
 
 
 @dataclass
@@ -59,6 +67,7 @@ class _Own:
 
     polled: Polled
     carried: str
+    carried_since: float
     unreached_since: float | None
     at: float
 
@@ -74,11 +83,13 @@ class Following:
         retention_s: how long what was shown is kept.
         wait_s: how long a client waits for a repository that nobody asked for lately.
         told: is awaited when ``known`` has changed.
+        counted: gets what is counted.
 
     Attributes:
         known: what is followed, for whoever answers.
         trouble: why this member is not fit to answer, in one sentence; empty: it is.
-        is_alone: no other member takes clients of content.
+        note: what does not come to this disk, and why, in one sentence; empty: nothing.
+        is_alone: no other member takes clients of content that is less behind. So of several that are behind one stays.
         woken: set when there is something to do before the next beat is due.
 
     Concurrency: one loop; beats do not overlap.
@@ -97,16 +108,21 @@ class Following:
         retention_s: float,
         wait_s: float,
         told: Callable[[], Awaitable[None]],
+        counted: FollowingMetrics | None = None,
     ) -> None:
         self.known = Known()
         self.trouble = "which versions of repositories clients get was not read from the store yet"
-        self.is_alone = True
+        self.note = ""
+        # Nobody gets clients of one that knows nothing yet.
+        self.is_alone = False
         self.woken = asyncio.Event()
         self._views, self._staging, self._kept = views, staging, kept
         self._member, self._members, self._services = member, members, services
         self._lag_s, self._retention_s, self._wait_s = lag_s, retention_s, wait_s
         self._tell_others = told
-        self._shelf = Shelf(views, staging, self.woken.set)
+        self._untold = self._unread = ""
+        self._counted = counted if counted is not None else FollowingMetrics(CollectorRegistry())
+        self._shelf = Shelf(views, staging, self.woken.set, self._counted)
         # What clients asked for since the store heard of it, with the certificate that was let in.
         self._asked: dict[str, bytes | None] = {}
         self._asked_said: dict[str, float] = {}
@@ -114,27 +130,38 @@ class Following:
         # Since when each is looked at, by the loop's clock.
         self._hot: dict[str, float] = {}
         self._own: dict[str, _Own] = {}
+        # When the own Pulp last refused to tell somebody without a certificate.
+        self._guarded_at: dict[str, float] = {}
         self._told: dict[str, Told] = {}
         self._told_at: dict[str, float] = {}
         self._rows: dict[str, Row] = {}
-        self._last: dict[str, Shown | None] = {}
+        # What is shown as it was read last, and when that was.
+        self._last: dict[str, tuple[float, Shown | None]] = {}
         self._store_again_at = 0.0
         # What the store's clock shows more than the loop's; None: it was not read yet.
         self._store_ahead_s: float | None = None
+        self._read_at = time.monotonic()
         self._is_away = False
         self._began_at = time.monotonic()
         self._all_at = 0.0
         self._reclaim_at = self._began_at + _RECLAIM_EVERY_S
 
-    async def current(self, path: str, certificate: bytes | None) -> Shown | None:
+    async def current(self, path: str, certificate: bytes | None, *, alone: bool = False) -> Shown | None:
         """Return which version clients get of a repository now; None: none is shown, and its Pulp answers for itself.
 
         ``certificate`` is that of a client whom the repository's guard let in. One that nobody asked for lately is looked at
-        by all members first.
+        by all members first. ``alone``: for another member, which gets what the store says and nothing else.
         """
+        if alone:
+            try:
+                async with asyncio.timeout(_SHOWN_TIMEOUT_S):
+                    return await self._views.shown(path)
+            except (TimeoutError, MusterError):
+                return None
         if certificate is not None or path not in self._asked:
             self._asked[path] = certificate
-        if not self._is_away and (path not in self._hot or path in self._waiting):
+        is_cold = path not in self._hot or path in self._waiting
+        if is_cold and not self._is_away and not await self._is_unchanged(path, certificate):
             waiting = self._waiting.get(path)
             if waiting is None:
                 waiting = self._waiting[path] = asyncio.get_running_loop().create_future()
@@ -145,25 +172,65 @@ class Following:
         return await self._shown(path)
 
     async def asked(self, question: Any) -> Any:
-        """As :meth:`current`, for another process of this member: a path and a certificate in base64, empty: none."""
-        path, certificate = question
-        return await self.current(path, base64.b64decode(certificate) if certificate else None)
+        """As :meth:`current`, for another process of this member: a path, a certificate in base64, and ``alone``."""
+        path, certificate, alone = question
+        return await self.current(path, base64.b64decode(certificate) if certificate else None, alone=alone)
+
+    async def _is_unchanged(self, path: str, certificate: bytes | None) -> bool:
+        """Whether all have what is shown, so that nobody need wait for what follows from what they have."""
+        shown = await self._shown(path)
+        if shown is None or path in self._waiting:
+            return False
+        try:
+            async with asyncio.timeout(_CARRIED_TIMEOUT_S):
+                return await self._staging.carried(path, certificate) == {shown.digest}
+        except (TimeoutError, MusterError):
+            return False
 
     async def _shown(self, path: str) -> Shown | None:
-        now = time.monotonic()
-        if now >= self._store_again_at:
-            try:
+        """Return what the store says is shown; where this member does not reach it, what another reads there.
+
+        A store that is slow, or is away for a moment, is waited for: another member may have read something newer meanwhile.
+        Where nobody has reached it for a while, nobody has changed what was shown last.
+
+        Raises:
+            Unavailable: it was waited for in vain.
+        """
+        until = time.monotonic() + self._wait_s
+        while True:
+            if time.monotonic() >= self._store_again_at:
+                try:
+                    async with asyncio.timeout(_SHOWN_TIMEOUT_S):
+                        found = await self._views.shown(path)
+                    self._read_at = time.monotonic()
+                    self._last[path] = self._read_at, found
+                    return self._aged(found)
+                except (TimeoutError, MusterError) as e:
+                    self._store_again_at = time.monotonic() + _STORE_AGAIN_S
+                    _log.debug("What is shown was not read", why=str(e))
+            with contextlib.suppress(TimeoutError, MusterError):
                 async with asyncio.timeout(_SHOWN_TIMEOUT_S):
-                    self._last[path] = await self._views.shown(path)
-            except (TimeoutError, MusterError) as e:
-                # While no member reaches the store, nobody changes what is shown.
-                self._store_again_at = time.monotonic() + _STORE_AGAIN_S
-                _log.debug("What is shown was not read", why=str(e))
-        found = self._last.get(path)
-        if found is None:
+                    if (told := await self._staging.shown_elsewhere(path)) is not None:
+                        self._last[path] = time.monotonic(), told
+                        return self._aged(told)
+            now = time.monotonic()
+            if now - self._read_at >= _STORE_PATIENCE_S:
+                return self._aged(self._last[path][1]) if path in self._last else None
+            if now + _STORE_PAUSE_S >= until:
+                raise Unavailable(f"Which version of {path} is shown was not read from the store")
+            await asyncio.sleep(_STORE_PAUSE_S)
+
+    def _aged(self, shown: Shown | None) -> Shown | None:
+        """Return what is shown with whether it is new; so is what nobody knows the age of, for the others are asked then."""
+        if shown is None:
             return None
-        age_s = now + self._store_ahead_s - found.since if self._store_ahead_s is not None else 0.0
-        return found._replace(is_new=age_s < COUNTS_S)
+        age_s = time.monotonic() + self._store_ahead_s - shown.since if self._store_ahead_s is not None else 0.0
+        return shown._replace(is_new=age_s < COUNTS_S)
+
+    def carried(self) -> dict[str, str]:
+        """Return the digest of what the own Pulp has of each repository that clients ask for now, by path."""
+        found = ((path, self._own[path]) for path in self._hot if path in self._own)
+        return {path: own.carried for path, own in found if own.polled.reached and own.carried}
 
     async def beat(self) -> None:
         """Look at what clients ask for, and at what members have of it."""
@@ -182,15 +249,19 @@ class Following:
             _log.debug("What members have of repositories was not read", why=str(e))
             return
         self._is_away = False
-        self._store_ahead_s = picture.now - time.monotonic()
+        self._read_at = time.monotonic()
+        if picture.rows:
+            self._store_ahead_s = picture.now - self._read_at
+        for path, row in picture.rows.items():
+            if path not in self._last or self._last[path][0] < now:
+                self._last[path] = now, _shown_in(picture, row)
         hot = [r for r in picture.rows.values() if picture.now - r.asked_at < HOT_S]
         for row in hot:
             self._hot.setdefault(row.path, now)
         for path in self._hot.keys() - {r.path for r in hot}:
             del self._hot[path]
         if is_whole:
-            for path, manifests in picture.manifests.items():
-                await self._shelf.look(path, manifests)
+            await self._look(picture)
         await self._poll(picture, hot)
         self._stage(picture, hot)
         try:
@@ -200,9 +271,8 @@ class Following:
         except MusterError as e:
             _log.debug("What is shown was not decided", why=str(e))
         await self._publish(picture, is_whole=is_whole)
-        self.trouble = self._behind(picture, hot)
-        if picture.rows:
-            self.is_alone = not picture.ready(self._services) - {self._member}
+        self._judge(picture, hot)
+        self._count(picture, hot)
         if is_whole:
             self._all_at = now + _ALL_EVERY_S
             if now >= self._reclaim_at:
@@ -212,6 +282,14 @@ class Following:
     async def close(self) -> None:
         """End what is under way."""
         await self._shelf.close()
+
+    async def _look(self, picture: Picture) -> None:
+        try:
+            for path, manifests in picture.manifests.items():
+                await self._shelf.look(path, manifests)
+            self._unread = ""
+        except MusterError as e:
+            self._unread = str(e)
 
     async def _say_asked(self, now: float) -> None:
         for path in [p for p, at in self._asked_said.items() if now - at > HOT_S]:
@@ -232,33 +310,44 @@ class Following:
 
     async def _poll(self, picture: Picture, hot: Sequence[Row]) -> None:
         now = time.monotonic()
-        every_s = max(_POLL_EVERY_S, len(hot) / _POLLS_EACH_S)
+        at_least_s = max(_POLL_EVERY_S, len(hot) / _POLLS_EACH_S)
         room = asyncio.Semaphore(_POLLS_AT_ONCE)
 
         async def one(row: Row, before: _Own | None) -> None:
             async with room:
-                polled = await self._staging.polled(row.path, row.certificate)
-            carried, since = "", None
-            if polled.body is not None:
-                carried = hashlib.sha256(polled.body).hexdigest()
-            elif not polled.reached:
-                carried = before.carried if before is not None else ""
-                since = before.unreached_since if before is not None else None
-                since = picture.now if since is None else since
-            self._own[row.path] = _Own(polled, carried, since, now)
+                is_guarded = now - self._guarded_at.get(row.path, -_OPEN_AGAIN_S) < _OPEN_AGAIN_S
+                polled = await self._staging.polled(row.path, row.certificate, is_guarded=is_guarded)
+            if polled.reached and not polled.is_open and not is_guarded:
+                self._guarded_at[row.path] = now
+            had, had_since, since = self._had(picture, row.path, before)
+            if polled.reached:
+                carried, since = hashlib.sha256(polled.body).hexdigest() if polled.body is not None else "", None
+            else:
+                carried, since = had, picture.now if since is None else since
+            carried_since = had_since if carried == had else picture.now
+            self._own[row.path] = _Own(polled, carried, carried_since, since, now)
+            self._counted.polled("carried" if polled.body is not None else "nothing" if polled.reached else "unreached")
 
         async with asyncio.TaskGroup() as polling:
             for row in hot:
                 before = self._own.get(row.path)
+                every_s = max(at_least_s, _LESS_OFTEN * (picture.now - row.asked_at))
                 if before is None or now - before.at >= every_s or row.path in self._waiting:
                     polling.create_task(one(row, before))
+
+    def _had(self, picture: Picture, path: str, before: _Own | None) -> tuple[str, float, float | None]:
+        """Return what the own Pulp had, since when, and since when it was not reached; a restart does not change that."""
+        if before is not None:
+            return before.carried, before.carried_since, before.unreached_since
+        told = picture.told.get(path, {}).get(self._member)
+        return (told.carried, told.carried_since, told.unreached_since) if told is not None else ("", picture.now, None)
 
     def _stage(self, picture: Picture, hot: Sequence[Row]) -> None:
         for row in hot:
             known, own = picture.manifests.get(row.path, {}), self._own[row.path]
             if own.polled.body is not None:
                 self._shelf.bring_own(row.path, own.carried, own.polled.body, row.certificate, known.get(own.carried))
-            wanted = {row.view.shown, *(t.carried for t in picture.told.get(row.path, {}).values())}
+            wanted = self._wanted(picture, row)
             for version, manifest in known.items():
                 if version in wanted and (version != own.carried or own.polled.body is None):
                     self._shelf.bring(row.path, version, manifest)
@@ -269,8 +358,15 @@ class Following:
         for row in hot:
             own = self._own[row.path]
             staged = self._shelf.whole(row.path).keys() & picture.versions.get(row.path, {}).keys()
-            trouble = self._shelf.trouble(row.path)
-            told[row.path] = Told(own.polled.reached, own.carried, frozenset(staged), own.unreached_since, trouble)
+            trouble = self._lasting(picture, row) or own.polled.why
+            reached, since = own.polled.reached, own.unreached_since
+            if reached and own.carried not in ("", *picture.versions.get(row.path, {})):
+                why = self._shelf.trouble(row.path, (own.carried,))
+                # Of what cannot be read nobody knows whether it is newer.
+                reached, since = not why, own.carried_since if why else None
+            told[row.path] = Told(
+                reached, own.carried, frozenset(staged), since, trouble, carried_since=own.carried_since
+            )
         due = changed(self._told, told)
         due |= {p: t for p, t in told.items() if now - self._told_at.get(p, 0.0) >= _SAID_AGAIN_S}
         if due:
@@ -301,25 +397,9 @@ class Following:
 
     def _reports(self, picture: Picture, row: Row) -> list[Report]:
         """Return what each member says of a repository, and of those that say nothing since when."""
-        told = {**picture.told.get(row.path, {})}
-        if row.path in self._told:
-            told[self._member] = self._told[row.path]
-        ready = picture.ready(self._services)
         is_new = time.monotonic() - self._hot.get(row.path, 0.0) < _FIRST_WORD_S
-        out = []
-        for name in self._members():
-            one, seen = told.get(name), picture.members.get(name)
-            is_own = name == self._member
-            is_here = is_own or (seen is not None and not seen.silent)
-            last_here = picture.now - seen.age_s if seen is not None else 0.0
-            is_heard = one is not None and (is_own or (is_here and picture.now - one.told_at < _SILENT_S))
-            if one is None or not is_heard:
-                # Who has the time to say something is waited for.
-                out.append(Report(name, None, frozenset(), name in ready and is_new, last_here))
-            else:
-                since = None if one.reached else one.unreached_since
-                out.append(Report(name, one.carried or None, one.staged, name in ready, since))
-        return out
+        own = self._member, self._told.get(row.path)
+        return picture.reports(row.path, self._members(), picture.ready(self._services), own=own, is_new=is_new)
 
     def _is_settled(self, picture: Picture, row: Row, reports: Sequence[Report]) -> bool:
         """Whether what is shown follows from what all have now, and not from what they had."""
@@ -334,7 +414,7 @@ class Following:
         carried = {r.carried for r in ready if r.is_reached and r.carried is not None}
         # What does not come is not waited for.
         return all(
-            all(version in r.staged for r in ready) or self._shelf.trouble(row.path, version) for version in carried
+            all(version in r.staged for r in ready) or self._shelf.trouble(row.path, (version,)) for version in carried
         )
 
     async def _publish(self, picture: Picture, *, is_whole: bool) -> None:
@@ -357,25 +437,76 @@ class Following:
                 own.polled.is_open if own is not None and own.polled.reached else before is not None and before.is_open
             )
             found[path] = Followed(tuple(whole[v] for v in here), is_open)
-        if found != self.known.repositories:
+        if found != self.known.repositories or self._untold:
             self.known.repositories = found
-            await self._tell_others()
+            try:
+                await self._tell_others()
+                self._untold = ""
+            except MusterError as e:
+                self._untold = str(e)
 
-    def _behind(self, picture: Picture, hot: Sequence[Row]) -> str:
-        """Return why this member is behind the others."""
-        behind = []
+    def _wanted(self, picture: Picture, row: Row) -> frozenset[str | None]:
+        """Return the versions that have to come to this disk."""
+        told = picture.told.get(row.path, {}).values()
+        return frozenset((row.view.shown, self._passed(picture, row), *(t.carried for t in told)))
+
+    def _passed(self, picture: Picture, row: Row) -> str | None:
+        """Return the version above what is shown that most members have, though no Pulp may carry it any more."""
+        versions, told = picture.versions.get(row.path, {}), picture.told.get(row.path, {}).values()
+        shown = versions.get(row.view.shown or "")
+        if shown is None or not any(v.order > shown.order for t in told if (v := versions.get(t.carried)) is not None):
+            # What nobody has gone on from was withdrawn.
+            return None
+        found = passed(row.view, versions)
+        best = max(found, key=lambda v: (sum(v.digest in t.staged for t in told), v.order), default=None)
+        return best.digest if best is not None else None
+
+    def _lasting(self, picture: Picture, row: Row) -> str:
+        """Return why something of it has not come for a while."""
+        return self._shelf.trouble(row.path, self._wanted(picture, row), for_s=min(_NOTED_S, self._lag_s))
+
+    def _judge(self, picture: Picture, hot: Sequence[Row]) -> None:
+        """Say whether this member is behind the others, and whether it has to stay nevertheless."""
+        behind: Counter[str] = Counter()
+        mine, noted = [], []
         for row in hot:
             versions = picture.versions.get(row.path, {})
-            mine = next((r for r in self._reports(picture, row) if r.member == self._member), None)
-            is_known = row.view.shown is None or row.view.shown in versions
-            if self._shelf.are_alike(row.path, row.view.shown or "", mine.carried or "" if mine is not None else ""):
-                # Published anew: its Pulp has all that clients want of it.
+            if row.view.shown is not None and row.view.shown not in versions:
                 continue
-            if mine is not None and is_known and (why := lagging(row.view, versions, mine, picture.now, self._lag_s)):
-                trouble = self._shelf.trouble(row.path)
-                behind.append(f"{row.path}: {why}{f' ({trouble})' if trouble else ''}")
-        more = f", and {len(behind) - 1} more" if len(behind) > 1 else ""
-        return f"{behind[0]}{more}" if behind else ""
+            reports, left = self._reports(picture, row), picture.left.get(row.path)
+            for one in reports:
+                is_own = one.member == self._member
+                if not (one.is_ready or is_own):
+                    continue
+                if self._shelf.have_same_packages(row.path, one.carried, row.view.shown):
+                    # Published anew by each Pulp for itself: other metadata, the same packages.
+                    continue
+                if why := lagging(row.view, versions, one, picture.now, self._lag_s, reports, left):
+                    behind[one.member] += 1
+                    if is_own:
+                        trouble = self._shelf.trouble(row.path, self._wanted(picture, row))
+                        mine.append(f"{row.path}: {why}{f' ({trouble})' if trouble else ''}")
+            if why := self._lasting(picture, row):
+                noted.append(f"{row.path}: not all of it comes to this disk: {why}")
+        if self._untold:
+            mine.append(f"its workers do not hear which repositories are followed: {self._untold}")
+        if self._unread:
+            mine.append(f"what it keeps of repositories cannot be read: {self._unread}")
+        behind[self._member] = len(mine)
+        self.trouble, self.note = _first_of(mine), _first_of(noted)
+        own = behind[self._member], self._member
+        if picture.rows:
+            others = picture.ready(self._services) - {self._member}
+            self.is_alone = not any((behind[name], name) < own for name in others)
+        self._counted.behind.set(len(mine))
+
+    def _count(self, picture: Picture, hot: Sequence[Row]) -> None:
+        self._counted.followed.set(len(hot))
+        self._counted.versions.set(self._shelf.count)
+        self._counted.kept.set(self._kept.size_bytes)
+        self._counted.limit.set(self._kept.limit_bytes)
+        since = [row.view.newer_since for row in hot if row.view.newer_since is not None]
+        self._counted.waiting.set(max(0.0, picture.now - min(since)) if since else 0.0)
 
     async def _reclaim(self, picture: Picture) -> None:
         """Take from the disk what no version needs any more."""
@@ -393,3 +524,13 @@ class Following:
         waiting = self._waiting.pop(path, None)
         if waiting is not None and not waiting.done():
             waiting.set_result(None)
+
+
+def _shown_in(picture: Picture, row: Row) -> Shown | None:
+    manifest = picture.manifests.get(row.path, {}).get(row.view.shown or "")
+    return Shown(row.view.shown or "", manifest, row.view.shown_since) if manifest is not None else None
+
+
+def _first_of(sentences: Sequence[str]) -> str:
+    more = f", and {len(sentences) - 1} more" if len(sentences) > 1 else ""
+    return f"{sentences[0]}{more}" if sentences else ""

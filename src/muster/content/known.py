@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from muster.content import kinds
-from muster.kernel.files import write_atomically
+from muster.kernel.files import make_directory, write_atomically
 
 FILE = "known.json"
 
@@ -70,7 +70,13 @@ class Known:
         return (), ""
 
     def write(self, file: Path) -> None:
-        """Write it for others."""
+        """Write it for others.
+
+        Raises:
+            Unavailable: the disk refused; what was there is as it was.
+        """
+        # Nothing may have come to this disk yet.
+        make_directory(file.parent, mode=0o700)
         said = {path: [list(f.manifests), f.is_open] for path, f in self.repositories.items()}
         write_atomically(file, json.dumps(said, separators=(",", ":")).encode(), mode=0o600)
 

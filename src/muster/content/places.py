@@ -11,7 +11,7 @@ from typing import Literal
 
 from muster.cluster.sections import ContentService
 
-Backend = Literal["content", "api", "registry", "foreman", "pub", "kept", "given"]
+Backend = Literal["content", "api", "registry", "foreman", "pub", "members"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +81,16 @@ PLACES: tuple[Place, ...] = (
     Place("/v1", "registry", "/v1", _REGISTRY),
     Place("/v2", "registry", "/v2", _REGISTRY),
     Place("/index", "registry", "/index", _REGISTRY),
+    # Where Pulp keeps signatures of images, and says so with each answer; no Apache of the installer's has it.
+    Place("/extensions/v2", "registry", "/extensions/v2", _REGISTRY),
     Place("/rhsm", "foreman", "/rhsm", _SUBSCRIPTIONS),
     Place("/redhat_access", "foreman", "/redhat_access", _SUBSCRIPTIONS),
     Place("/api/lightspeed", "foreman", "/api/lightspeed", _SUBSCRIPTIONS),
     Place("/api/registration_commands", "foreman", "/api/registration_commands", _SUBSCRIPTIONS),
     Place("/katello/api/v2/repositories", "foreman", "/katello/api/v2/repositories", _SUBSCRIPTIONS),
     Place("/pub", "pub", "", _BOTH),
-    # Between members: what lies on a member's disk, by its digest.
-    Place("/.muster/kept", "kept", "", _HTTPS),
-    # And which version of a repository a client was given.
-    Place("/.muster/given", "given", "", _HTTPS),
+    # Between members.
+    Place("/.muster", "members", "", _HTTPS),
 )
 """Every other path is 404."""
 

@@ -9,11 +9,14 @@ import asyncio
 import contextlib
 import hashlib
 import mimetypes
+import re
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Protocol, TypeVar
 from urllib.parse import unquote
+
+from prometheus_client import CollectorRegistry
 
 from muster.content import conditions, given, headers, kinds, validators
 from muster.content.backend import Answer
@@ -23,13 +26,14 @@ from muster.content.index import Expected, Index
 from muster.content.kept import Kept
 from muster.content.known import Known
 from muster.content.manifest import Manifest
+from muster.content.metrics import AnswerMetrics
 from muster.content.resume import resumed
-from muster.content.staging import KEPT_PATH, nothing_here
+from muster.content.staging import KEPT_PATH, SHOWN_PATH, nothing_here
 from muster.content.validators import Digest
 from muster.content.views import Shown
 from muster.edge.replies import SERVER_HEADER, Header, Reply, Streamed, not_found, reply
 from muster.edge.request import Request
-from muster.kernel.errors import MusterError, Unavailable
+from muster.kernel.errors import Unavailable
 
 _MANIFESTS = 512
 _INDEXES = 64
@@ -39,6 +43,13 @@ _VERIFIED = 20_000
 _PAUSE_S = 0.25
 # Another member that takes longer is not waited for: it may remember nothing.
 _GIVEN_S = 1.0
+# As they come here, without what the place of members is called.
+_KEPT = re.compile(KEPT_PATH.removeprefix("/.muster") + r"/([0-9a-f]{64})\Z")
+_GIVEN = re.compile(given.PATH.removeprefix("/.muster") + r"/([0-9a-f]{32})\Z")
+_SHOWN = SHOWN_PATH.removeprefix("/.muster")
+# 16 MiB at most.
+_HELD_EACH_BYTES = 64 << 10
+_HELD = 256
 # Of what has no digest in its name.
 _SMALL_BYTES = 4 << 20
 _TYPES = {
@@ -50,7 +61,12 @@ _TYPES = {
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
-Current = Callable[[str, bytes | None], Awaitable[Shown | None]]
+
+
+class Current(Protocol):
+    """Says which version of a repository clients get now (:meth:`muster.content.following.Following.current`)."""
+
+    async def __call__(self, path: str, certificate: bytes | None, *, alone: bool = False) -> Shown | None: ...
 
 
 class Repositories:
@@ -58,19 +74,36 @@ class Repositories:
 
     Args:
         known: what is followed; changed by whoever follows.
-        current: says which version of a repository clients get now (:meth:`muster.content.following.Following.current`).
         clients: remembers which they were given.
         hold_s: how long a call waits for what is on its way to this disk.
+        counted: gets where answers came from.
     """
 
-    def __init__(self, kept: Kept, known: Known, current: Current, clients: Clients, *, hold_s: float) -> None:
+    def __init__(
+        self,
+        kept: Kept,
+        known: Known,
+        current: Current,
+        clients: Clients,
+        *,
+        hold_s: float,
+        counted: AnswerMetrics | None = None,
+    ) -> None:
         self.known = known
+        self._counted = counted if counted is not None else AnswerMetrics(CollectorRegistry())
         self._hold_s = hold_s
         self._kept, self._current, self._clients = kept, current, clients
+        self._held: OrderedDict[str, bytes] = OrderedDict()
         self._manifests: OrderedDict[str, Manifest] = OrderedDict()
         self._indexes: OrderedDict[str, Index] = OrderedDict()
         # What was found to be what it should be: whose it was, its validators there, and what it should be.
         self._verified: OrderedDict[tuple[str, ...], None] = OrderedDict()
+
+    def close(self) -> None:
+        """Close what is open of the disk."""
+        for index in self._indexes.values():
+            index.close()
+        self._indexes.clear()
 
     async def answer(
         self, call: Call, path: str, theirs: str, request: Request, *, is_between_us: bool
@@ -99,15 +132,18 @@ class Repositories:
             return await self._of_the_version(call, path, theirs, request, at, below)
         return await self._package(call, path, theirs, request, (at,), below)
 
-    async def kept(self, digest: str, request: Request) -> Reply | Streamed:
-        """Answer another member with what lies on this disk."""
-        found = await self._kept.answer(digest, request, content_type=b"application/octet-stream")
-        return found if found is not None else not_found()
-
-    async def given(self, key: str) -> Reply:
-        """Answer another member with what this one remembers of a client."""
-        found = await self._clients.noted(key)
-        return reply(200, found.written(), b"text/plain") if found is not None else not_found()
+    async def to_member(self, path: str, request: Request) -> Reply | Streamed:
+        """Answer another member: what lies on this disk, what a client was given here, or what the store says is shown."""
+        if (digest := _KEPT.match(path)) is not None:
+            found = await self._kept.answer(digest[1], request, content_type=b"application/octet-stream")
+            return found if found is not None else not_found()
+        if (key := _GIVEN.match(path)) is not None:
+            noted = await self._clients.noted(key[1])
+            return reply(200, noted.written(), b"text/plain") if noted is not None else not_found()
+        if path.startswith(_SHOWN):
+            shown = await self._current(path.removeprefix(_SHOWN), None, alone=True)
+            return reply(200, shown.written(), b"text/plain") if shown is not None else not_found()
+        return not_found()
 
     async def _of_the_version(
         self, call: Call, path: str, theirs: str, request: Request, at: str, below: str
@@ -130,7 +166,7 @@ class Repositories:
         if digest is not None:
             if below in kind.entries and kind.names_alone and request.method == "GET":
                 await self._clients.note(given.key(at, call.client), version)
-            return await self._of_disk(digest, below, call, request)
+            return await self._of_members(digest, below, call, request)
         if below in kind.plain:
             return not_found()
         home = kind.home(at)
@@ -160,14 +196,12 @@ class Repositories:
             return None
         key = named.value if named.algorithm == "sha256" else None
         for one in self.known.repositories[at].manifests if key is None else ():
-            with contextlib.suppress(MusterError):
-                key = key or (await self._manifest(one, call)).files.get(below)
-        if key is None or not await self._kept.has(key):
+            manifest = await self._manifest_here(one)
+            key = key or (manifest.files.get(below) if manifest is not None else None)
+        if key is None or (key not in self._held and not await self._kept.has(key)):
             return None
         refused, _ = await self._refused(call, at)
-        if refused is not None:
-            return refused
-        return await self._kept.answer(key, request, content_type=_type(below), digest=named)
+        return refused if refused is not None else await self._of_disk(key, named, below, request)
 
     async def _package(
         self,
@@ -202,7 +236,7 @@ class Repositories:
         sent = [(k, v) for k, v in call.sent if k.lower() not in dropped]
 
         async def judged(answer: Answer) -> Answer:
-            return await self._judged(answer, expected)
+            return await self._judged(answer, expected, request)
 
         async def rest(first: int, last: int) -> Answer:
             without = [(k, v) for k, v in sent if k.lower() != "range"]
@@ -210,6 +244,8 @@ class Repositories:
             return await call.ask("GET", path, theirs=theirs, sent=part, own_last=True, judged=judged)
 
         got = await call.ask("GET", path, theirs=theirs, sent=sent, judged=judged)
+        if got.status in (200, 206):
+            self._counted.answered("pulp" if got.of == call.own.name else "sibling")
         if got.status == 200:
             got = self._verifying(resumed(got, rest), expected)
         elif got.status == 206:
@@ -261,7 +297,7 @@ class Repositories:
                 break
         return (not_found() if status == 404 else reply(status, b"", b"text/plain")), False
 
-    async def _judged(self, answer: Answer, expected: Expected) -> Answer:
+    async def _judged(self, answer: Answer, expected: Expected, request: Request) -> Answer:
         """Return an answer that may be what is expected, or 404 in its place."""
         if answer.status not in (200, 206):
             return answer
@@ -281,6 +317,7 @@ class Repositories:
             async with contextlib.aclosing(answer.pieces) as coming:
                 async for piece in coming:
                     body += piece
+                    request.hold(len(piece))
                     if len(body) > expected.size:
                         break
         finally:
@@ -318,21 +355,39 @@ class Repositories:
         if key := _key(answer, expected):
             _remember(self._verified, key, None, _VERIFIED)
 
-    async def _of_disk(self, digest: str, below: str, call: Call, request: Request) -> Reply | Streamed:
-        """Answer with a file of the version that is shown: from this disk, or as another member has it."""
-        also: list[Header] = [(b"cache-control", b"no-cache")]
-        found = await self._kept.answer(digest, request, content_type=_type(below), also=also)
-        if found is not None:
-            return found
+    async def _of_disk(
+        self, key: str, named: Digest, below: str, request: Request, also: Sequence[Header] = ()
+    ) -> Reply | Streamed | None:
+        """Answer with a file on this disk, by its SHA-256; a small one that was asked for lately is held in memory."""
+        body = self._held.get(key)
+        if body is None and (found := await self._kept.open(key)) is not None:
+            found.close()
+            if found.size <= _HELD_EACH_BYTES and (body := await self._kept.read(key)) is not None:
+                _remember(self._held, key, body, _HELD)
+        if body is not None and b"range" not in request.headers:
+            self._counted.answered("disk")
+            return _answered(body, named, below, request, also)
+        answer = await self._kept.answer(key, request, content_type=_type(below), digest=named, also=also)
+        if answer is not None:
+            self._counted.answered("disk")
+        return answer
+
+    async def _of_members(self, digest: str, below: str, call: Call, request: Request) -> Reply | Streamed:
+        """Answer with a file of a version, whose name says nothing of it: from this disk, or as another member has it."""
+        also: Sequence[Header] = ((b"cache-control", b"no-cache"),)
         named = Digest("sha256", digest)
+        if (found := await self._of_disk(digest, named, below, request, also)) is not None:
+            return found
+        if below in kinds.plain():
+            body = await self._small(digest, call)
+            self._counted.answered("sibling")
+            return _answered(body, named, below, request, also)
         passed = [(b"content-type", _type(below)), *also, (b"etag", named.tag.encode())]
         if (instead := conditions.instead(request, named, passed)) is not None:
             return instead
-        if below not in kinds.plain():
-            return await self._through(digest, passed, call, request)
-        body = await self._small(digest, call)
-        passed += [(b"content-length", b"%d" % len(body)), SERVER_HEADER]
-        return Reply(200, b"" if request.method == "HEAD" else body, passed)
+        answer = await self._through(digest, passed, call, request)
+        self._counted.answered("sibling")
+        return answer
 
     async def _small(self, digest: str, call: Call) -> bytes:
         """Return a small file of the version that is shown. Where this member does not have it yet, another has."""
@@ -378,16 +433,38 @@ class Repositories:
         found = self._manifests.get(digest) or Manifest.read(await self._small(digest, call))
         return _remember(self._manifests, digest, found, _MANIFESTS)
 
-    async def _index_of(self, manifest: str) -> Index | None:
-        found = self._indexes.get(manifest)
+    async def _manifest_here(self, digest: str) -> Manifest | None:
+        found = self._manifests.get(digest)
+        if found is None and (body := await self._kept.read(digest)) is not None:
+            found = Manifest.read(body)
+        return _remember(self._manifests, digest, found, _MANIFESTS) if found is not None else None
+
+    async def _index_of(self, digest: str) -> Index | None:
+        found = self._indexes.get(digest)
         if found is None:
-            body = await self._kept.read(manifest)
-            packages = Manifest.read(body).packages if body is not None else ""
+            manifest = await self._manifest_here(digest)
+            packages = manifest.packages if manifest is not None else ""
             path = await self._kept.path(packages) if packages else None
             if path is None:
                 return None
-            found = await asyncio.to_thread(Index.opened, path)
-        return _remember(self._indexes, manifest, found, _INDEXES)
+            opened = await asyncio.to_thread(Index.opened, path)
+            if (found := self._indexes.get(digest)) is not None:
+                # Somebody else was quicker.
+                opened.close()
+                return found
+            found = opened
+            if len(self._indexes) >= _INDEXES:
+                self._indexes.popitem(last=False)[1].close()
+        return _remember(self._indexes, digest, found, _INDEXES)
+
+
+def _answered(body: bytes, named: Digest, below: str, request: Request, also: Sequence[Header]) -> Reply:
+    """Answer with a small file as a whole."""
+    passed = [(b"content-type", _type(below)), (b"etag", named.tag.encode()), *also, SERVER_HEADER]
+    if (instead := conditions.instead(request, named, passed)) is not None:
+        return instead
+    passed.append((b"content-length", b"%d" % len(body)))
+    return Reply(200, b"" if request.method == "HEAD" else body, passed)
 
 
 def _remember(kept: OrderedDict[Key, Value], key: Key, value: Value, most: int) -> Value:

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
 from typing import NamedTuple
 
-from muster.content.backend import Answer
+from muster.content.backend import Answer, BadGateway
 from muster.kernel import log
 from muster.kernel.errors import MusterError, Unavailable
 
@@ -28,8 +28,8 @@ class _Span(NamedTuple):
 def resumed(got: Answer, rest: Callable[[int, int], Awaitable[Answer]]) -> Answer:
     """Return an answer whose body, when it breaks off, goes on with what ``rest`` gives from one position to another.
 
-    Both must be of one digest: bytes of different files would make one that nobody ever had. Without a length it is
-    returned as it is.
+    Both must be of one digest: bytes of different files would make one that nobody ever had. Without a length, or with two
+    that differ, it is returned as it is. One that gives more than it said is cut.
     """
     span = _span(got)
     if span is None:
@@ -39,21 +39,24 @@ def resumed(got: Answer, rest: Callable[[int, int], Awaitable[Answer]]) -> Answe
     async def pieces() -> AsyncGenerator[bytes, None]:
         at = span.first
         for time in range(_TIMES + 1):
+            of = now[0].of
             try:
                 async with contextlib.aclosing(now[0].pieces) as coming:
                     async for piece in coming:
                         at += len(piece)
+                        if at > span.last + 1:
+                            raise BadGateway(f"{of} gives more than it said")
                         yield piece
+                broke = Unavailable(f"{of} ended its answer before it was whole")
             except Unavailable as e:
-                if at > span.last:
-                    return
-                if time == _TIMES:
-                    raise
-                _log.info("A broken answer is gone on with", why=str(e), at=at, of=span.total)
-                now[0].end()
-                now[0] = await _following(rest, span._replace(first=at), e)
-            else:
+                broke = e
+            if at > span.last:
                 return
+            if time == _TIMES:
+                raise broke
+            _log.info("A broken answer is gone on with", why=str(broke), at=at, of=span.total)
+            now[0].end()
+            now[0] = await _following(rest, span._replace(first=at), broke)
 
     return replace(got, pieces=pieces(), end=lambda: now[0].end())
 
@@ -76,8 +79,12 @@ async def _following(rest: Callable[[int, int], Awaitable[Answer]], wanted: _Spa
 
 def _span(got: Answer) -> _Span | None:
     said = {name.lower(): value for name, value in got.headers}
-    if got.status == 200 and said.get("content-length", "").isdecimal():
-        length = int(said["content-length"])
+    length = int(said["content-length"]) if said.get("content-length", "").isdecimal() else None
+    if got.status == 200:
         return _Span(0, length - 1, length) if length else None
     found = _RANGE.match(said.get("content-range", "")) if got.status == 206 else None
-    return _Span(int(found["first"]), int(found["last"]), int(found["total"])) if found is not None else None
+    if found is None:
+        return None
+    span = _Span(int(found["first"]), int(found["last"]), int(found["total"]))
+    is_one = span.first <= span.last < span.total and length in (None, span.last - span.first + 1)
+    return span if is_one else None

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
-import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -14,14 +12,17 @@ from prometheus_client import CollectorRegistry
 from muster.cluster.file import ClusterFile, Member
 from muster.cluster.sections import Content as Settings
 from muster.content import backend as backends
-from muster.content import conditions, fill, headers, paths, places, validators
+from muster.content import conditions, fill, gateway, headers, paths, places, registry, validators
 from muster.content.backend import Answer, Backend, Patience
-from muster.content.call import Call
+from muster.content.call import Asked, Call
 from muster.content.fill import Behind, Fill, Sibling
 from muster.content.places import PROGRAMS, Place
 from muster.content.pub import Pub
+from muster.content.registry import Registry
 from muster.content.repositories import Repositories
 from muster.content.resume import resumed
+from muster.content.retention import ring
+from muster.content.uploads import Uploads
 from muster.content.validators import Digest
 from muster.edge.authorise import Gate
 from muster.edge.replies import RETRY_AFTER, SERVER_HEADER, Header, Reply, Streamed, not_found, reply
@@ -40,8 +41,6 @@ _SMALL = frozenset({
     "PULP_MANIFEST",
 })  # fmt: skip
 _SMALL_BYTES = 4 << 20
-_DIGEST = re.compile(r"/([0-9a-f]{64})\Z")
-_KEY = re.compile(r"/([0-9a-f]{32})\Z")
 
 
 @dataclass
@@ -56,6 +55,8 @@ class Content:
         members: the names of those of kind ``muster``, in lower case.
         address: where it asks from for itself.
         repositories: of which all members answer the same version; None: each answers as its Pulp does.
+        registry: the backend of that name; None without.
+        keepers: how many there are of each repository that is followed.
     """
 
     member: str
@@ -65,13 +66,18 @@ class Content:
     fill: Fill | None
     members: frozenset[str]
     address: str
+    registry: Registry | None = None
     repositories: Repositories | None = None
+    keepers: int = 0
 
     def know(self, siblings: Iterable[Sibling], members: Iterable[str]) -> None:
         """Ask these siblings, and no others, for what is not here; believe all of these members."""
+        siblings, members = tuple(siblings), tuple(members)
         self.members = frozenset(m.lower() for m in members)
         if self.fill is not None:
-            self.fill.siblings = tuple(siblings)
+            self.fill.siblings = siblings
+        if self.registry is not None and self.registry.uploads is not None:
+            self.registry.uploads.know(siblings, members)
 
     def call_as(self, certificate: bytes | None) -> Call:
         """Return how this member asks Pulp for itself, as a client with a certificate would, DER; None: without."""
@@ -95,8 +101,7 @@ class Content:
             found = await self._answer(place, request)
         except Unavailable as e:
             # Source: docs/facts/content-and-boot.md §1; the form is the distribution specification's.
-            said = {"errors": [{"code": "TOOMANYREQUESTS", "message": str(e)}]}
-            return reply(429, json.dumps(said).encode(), b"application/json", RETRY_AFTER)
+            return registry.error(429, "TOOMANYREQUESTS", str(e), RETRY_AFTER)
         if found.status == 503 and isinstance(found, Streamed):
             return replace(found, status=429)
         return found
@@ -105,8 +110,8 @@ class Content:
         if request.method not in _METHODS:
             return reply(405, b"", b"text/plain", (b"allow", ", ".join(_METHODS).encode()))
         path = paths.forwarded(place, request.raw_path, request.raw_query)
-        if place.backend in ("kept", "given"):
-            return await self._between_us(place, path, request)
+        if place.backend == "members":
+            return await self._to_member(path, request)
         if place.backend == "pub":
             return await self.pub.answer(path, request) if self.pub is not None else not_found()
         to = self.backends.get(place.backend)
@@ -114,7 +119,7 @@ class Content:
             return not_found()
         user = await self._user(place, request)
         # A member asks for somebody; who else says so is asking for himself.
-        is_between_us = place.backend == "content" and self.gate.is_ours(request, self.members)
+        is_between_us = place.backend in ("content", "registry") and self.gate.is_ours(request, self.members)
         other = fill.behind(request.sent_headers) if is_between_us else None
         if other is not None:
             await self.gate.refuse_revoked(request)
@@ -126,16 +131,32 @@ class Content:
         if user:
             sent.append(("Remote-User", user))
         is_reading = request.method in _READING
-        # A change goes on when who asked for it has gone.
-        there = request.while_waited_for() if is_reading and not request.unread else contextlib.nullcontext()
-        async with there:
-            if place.backend == "content" and is_reading:
-                call = Call(to, self.fill if other is None else None, sent, client)
+        own = self.registry if registry.is_of(place) else None
+        is_of_content = is_reading and (place.backend == "content" or (own is not None and registry.is_read(path)))
+        # A change goes on when who asked for it has gone. Of content nobody takes what a client sends.
+        is_waited_for = is_of_content or (is_reading and not request.unread)
+        async with request.while_waited_for() if is_waited_for else contextlib.nullcontext():
+            if is_of_content:
+                if place.backend == "content" and ring.is_inside(path):
+                    return not_found()
+                keepers = {"keepers": self._keepers} if own is None else {}
+                call = Call(own or to, self.fill if other is None else None, sent, client, **keepers)
                 return await self._content(call, place, path, request, is_between_us=other is not None)
-            length = request.headers.get(b"content-length")
-            body = request.pieces() if request.unread else None
-            got = await to.ask(request.method, path, sent, body, int(length) if body and length else None)
+            if own is not None:
+                found = await own.change(request, path, sent, client, is_handed_on=other is not None)
+                if isinstance(found, Reply):
+                    return found
+                got = found
+            else:
+                length = request.headers.get(b"content-length")
+                body = request.pieces() if request.unread else None
+                got = await to.ask(request.method, path, sent, body, int(length) if body and length else None)
             return _passed(got, headers.answered(got.headers, keeps_validators=True, moved=_moved(to, place)))
+
+    def _keepers(self, path: str) -> list[str]:
+        """Return where the own Pulp may still have a package that a newer version dropped."""
+        found = self.repositories.known.of(path) if self.keepers and self.repositories is not None else None
+        return ring.paths(*found, self.keepers) if found is not None else []
 
     async def _user(self, place: Place, request: Request) -> str:
         """Return as whom the backend shall take the caller, empty: as itself."""
@@ -151,24 +172,21 @@ class Content:
             return "admin"
         return ""
 
-    async def _between_us(self, place: Place, path: str, request: Request) -> Reply | Streamed:
-        """Answer another member: with what lies on this one's disk, or with what it remembers of a client."""
+    async def _to_member(self, path: str, request: Request) -> Reply | Streamed:
+        """Answer another member, which asks for itself."""
         if not self.gate.is_ours(request, self.members):
-            raise Denied("what a member keeps is for the other members")
+            raise Denied("what members tell each other is for members")
         await self.gate.refuse_revoked(request)
         if self.repositories is None:
             return not_found()
-        if place.backend == "given":
-            return await self.repositories.given(name[1]) if (name := _KEY.match(path)) is not None else not_found()
-        digest = _DIGEST.match(path)
-        return await self.repositories.kept(digest[1], request) if digest is not None else not_found()
+        return await self.repositories.to_member(path, request)
 
     async def _content(
         self, call: Call, place: Place, path: str, request: Request, *, is_between_us: bool
     ) -> Reply | Streamed:
         """Answer a reading call whose validators are ours, whatever the backend has."""
         theirs = paths.as_sent(request.raw_path, request.raw_query)
-        if self.repositories is not None:
+        if self.repositories is not None and place.backend == "content":
             found = await self.repositories.answer(call, path, theirs, request, is_between_us=is_between_us)
             if found is not None:
                 return found
@@ -192,6 +210,8 @@ class Content:
             return await _small(got, request)
         passed = headers.answered(got.headers, keeps_validators=False, moved=_moved(call.own, place))
         if got.status in (200, 206):
+            if digest is None and place.backend == "registry":
+                digest = validators.said(got.headers)
             if digest is not None:
                 passed.append((b"etag", digest.tag.encode()))
             if (instead := conditions.instead(request, digest, passed)) is not None:
@@ -200,7 +220,7 @@ class Content:
         return _passed(got, passed)
 
 
-def _moved(to: Backend, place: Place) -> Callable[[str], str]:
+def _moved(to: Asked, place: Place) -> Callable[[str], str]:
     """Return what makes a path of a location at the backend itself, under the place's prefix."""
     home = to.url + place.to
 
@@ -252,16 +272,17 @@ async def opened(
     member: Member,
     bundle: BundlePaths,
     gate: Gate,
-    registry: CollectorRegistry,
+    collected: CollectorRegistry,
 ) -> AsyncIterator[Content]:
     """Yield a member's content; its backends are asked when somebody comes, not before.
 
-    ``registry`` gets what it counts.
+    ``collected`` gets what it counts.
     """
     also = [f for f in (settings.ca_file, cluster.foreman.ca_file) if f is not None]
     shown = settings.foreman_certificate or bundle.certificate
     key = settings.foreman_key if settings.foreman_certificate is not None else bundle.key
     context = RenewedContext(bundle.ca, shown, key, also=also)
+    among_us = RenewedContext(bundle.ca, bundle.certificate, bundle.key)
     patience = Patience(settings.connect_timeout_s, settings.first_byte_timeout_s, settings.stall_timeout_s)
     urls: dict[places.Backend, str | None] = {
         "content": settings.pulp_content_url,
@@ -274,13 +295,22 @@ async def opened(
         for name, url in urls.items():
             if url is not None:
                 url = url.replace("{address}", in_url(member.address)).rstrip("/")
-                opening = backends.opened(PROGRAMS[name].name, url, patience, context=context)
-                found[name] = await stack.enter_async_context(opening)
+                # Its own gateway believes of a client what this member's certificate says.
+                is_ours = name == "registry" and gateway.is_of_members(cluster, url)
+                shown_to = among_us if is_ours else context
+                opening = backends.opened(PROGRAMS[name].name, url, patience, context=shown_to)
+                one = await stack.enter_async_context(opening)
+                found[name] = one.at(one.name, url, server_hostname=str(member.name)) if is_ours else one
         others = None
         members = frozenset(str(m.name).lower() for m in cluster.members if m.kind == "muster")
         if "content" in found and fill.is_possible(cluster):
-            among_us = RenewedContext(bundle.ca, bundle.certificate, bundle.key)
-            filling = fill.opened(among_us, patience, registry, after_s=settings.fill_after_s, hold_s=settings.hold_s)
+            filling = fill.opened(among_us, patience, collected, after_s=settings.fill_after_s, hold_s=settings.hold_s)
             others = await stack.enter_async_context(filling)
         pub = stack.enter_context(contextlib.closing(Pub(settings.pub))) if settings.pub is not None else None
-        yield Content(str(member.name), found, pub, gate, others, members, member.address)
+        images = None
+        if "registry" in found:
+            uploads = Uploads(str(member.name), others.other) if others is not None else None
+            images = Registry(found["registry"], found.get("content"), others, uploads)
+        yield Content(
+            str(member.name), found, pub, gate, others, members, member.address, images, keepers=settings.keepers
+        )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Container, Coroutine, Iterable, Mapping
+from typing import Any, NamedTuple
 
+from muster.content.kept import Full
 from muster.content.manifest import Manifest
+from muster.content.metrics import FollowingMetrics
 from muster.content.staging import Staging
 from muster.content.views import Views
 from muster.kernel import log
@@ -18,6 +20,21 @@ _log = log.logger("content")
 _AT_ONCE = 4
 # What failed is begun again no sooner.
 _AGAIN_S = 2.0
+# A disk that is full gets no emptier by being written to.
+_FULL_AGAIN_S = 10.0
+
+
+class _Failed(NamedTuple):
+    """What did not come.
+
+    Attributes:
+        not_before: when it is tried again, by the loop's clock.
+        since: when it failed first.
+    """
+
+    not_before: float
+    since: float
+    why: str
 
 
 class Shelf:
@@ -29,13 +46,14 @@ class Shelf:
     Concurrency: one loop; each version is brought by one task.
     """
 
-    def __init__(self, views: Views, staging: Staging, came: Callable[[], None]) -> None:
-        self._views, self._staging, self._came = views, staging, came
+    def __init__(self, views: Views, staging: Staging, came: Callable[[], None], counted: FollowingMetrics) -> None:
+        self._views, self._staging, self._came, self._counted = views, staging, came, counted
         # By path and version: the digest of its manifest.
         self._whole: dict[str, dict[str, str]] = {}
         self._manifests: dict[str, Manifest] = {}
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
-        self._failed: dict[tuple[str, str], tuple[float, str]] = {}
+        # By path and version.
+        self._failed: dict[str, dict[str, _Failed]] = {}
         self._room = asyncio.Semaphore(_AT_ONCE)
 
     def has(self, path: str, version: str) -> bool:
@@ -46,15 +64,16 @@ class Shelf:
         """Return the versions of a repository that are here: their manifests."""
         return self._whole.get(path, {})
 
-    def are_alike(self, path: str, version: str, other: str) -> bool:
-        """Whether two versions of a repository are here and name the same packages."""
-        whole = self.whole(path)
-        found = [self._manifests.get(whole.get(v, "")) for v in (version, other)]
-        return None not in found and len({m.packages for m in found if m is not None}) == 1
+    @property
+    def count(self) -> int:
+        """How many versions are here."""
+        return sum(map(len, self._whole.values()))
 
-    def trouble(self, path: str, version: str = "") -> str:
-        """Return why a version of a repository, or any of it, does not come; empty: nothing keeps it."""
-        return next((why for (p, v), (_, why) in self._failed.items() if p == path and version in ("", v)), "")
+    def trouble(self, path: str, versions: Container[str | None], *, for_s: float = 0.0) -> str:
+        """Return why one of these versions of a repository has not come for so long; empty: nothing keeps any."""
+        until = time.monotonic() - for_s
+        failed = self._failed.get(path, {}).items()
+        return next((one.why for version, one in failed if version in versions and one.since <= until), "")
 
     def bring_own(self, path: str, version: str, body: bytes, certificate: bytes | None, manifest: str | None) -> None:
         """Begin to bring the version that the own Pulp has now, unless that is under way.
@@ -96,6 +115,12 @@ class Shelf:
             if not self.has(path, version) and (found := await self._found(manifest)) is not None:
                 self._place(path, version, manifest, found)
 
+    def have_same_packages(self, path: str, one: str | None, other: str | None) -> bool:
+        """Whether two versions that are both here, and are not the same, name the same packages."""
+        whole = self.whole(path)
+        found = [self._manifests.get(whole.get(version or "", "")) for version in (one, other)]
+        return one != other and None not in found and len({m.packages for m in found if m is not None}) == 1
+
     def needed(self, manifests: Iterable[str]) -> frozenset[str]:
         """Return what lies on the disk for these manifests, as far as they are known here."""
         found = [self._manifests[m].needed for m in manifests if m in self._manifests]
@@ -106,8 +131,7 @@ class Shelf:
         whole = self._whole.get(path, {})
         for version in whole.keys() - frozenset(kept):
             self._manifests.pop(whole.pop(version), None)
-        for key in [k for k in self._failed if k[0] == path and k[1] not in whole]:
-            del self._failed[key]
+        self._failed.pop(path, None)
 
     async def close(self) -> None:
         """End what is under way."""
@@ -124,11 +148,12 @@ class Shelf:
     def _place(self, path: str, version: str, manifest: str, found: Manifest) -> None:
         self._manifests[manifest] = found
         self._whole.setdefault(path, {})[version] = manifest
+        self._failed.get(path, {}).pop(version, None)
 
     def _begin(self, path: str, version: str, bring: Callable[[], Coroutine[Any, Any, None]]) -> None:
         key = (path, version)
-        not_before, _ = self._failed.get(key, (0.0, ""))
-        if key in self._tasks or time.monotonic() < not_before:
+        failed = self._failed.get(path, {}).get(version)
+        if key in self._tasks or (failed is not None and time.monotonic() < failed.not_before):
             return
         self._tasks[key] = asyncio.create_task(self._bring(key, bring), name="stage")
 
@@ -139,14 +164,23 @@ class Shelf:
                 await bring()
         except (MusterError, TimeoutError, OSError) as e:
             why = str(e) or "it took too long"
-            if key not in self._failed:
+            if version not in self._failed.get(path, {}):
                 _log.warning("A version of a repository did not come", path=path, version=version[:12], why=why)
-            self._failed[key] = (time.monotonic() + _AGAIN_S, why)
+            self._fail(path, version, why, _FULL_AGAIN_S if isinstance(e, Full) else _AGAIN_S)
         except Exception as e:  # noqa: BLE001 - boundary: what one repository breaks must not end the others
             _log.exception("Bringing a version of a repository broke", path=path, version=version[:12])
-            self._failed[key] = (time.monotonic() + _AGAIN_S, f"{type(e).__name__}: {e}")
+            self._fail(path, version, f"{type(e).__name__}: {e}", _AGAIN_S)
         else:
-            self._failed.pop(key, None)
+            self._counted.staged("brought")
+            # Also of one that was only noted: it is placed the next time.
+            self._failed.get(path, {}).pop(version, None)
         finally:
             del self._tasks[key]
             self._came()
+
+    def _fail(self, path: str, version: str, why: str, again_s: float) -> None:
+        self._counted.staged("failed")
+        failed = self._failed.setdefault(path, {})
+        now = time.monotonic()
+        since = failed[version].since if version in failed else now
+        failed[version] = _Failed(now + again_s, since, why)

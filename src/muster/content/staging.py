@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import tempfile
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -22,16 +23,21 @@ from muster.content.kinds import File, Kind
 from muster.content.manifest import Manifest
 from muster.content.metadata import packed
 from muster.content.metadata.primary import Package
+from muster.content.views import Shown
 from muster.kernel.errors import MusterError, Unavailable
 
 KEPT_PATH = "/.muster/kept"
 """Below it other members get what lies on this one's disk, by its digest."""
+
+SHOWN_PATH = "/.muster/shown"
+"""Before the path of a repository: which version of it the store says is shown, for members that do not reach the store."""
 
 _ENTRY_BYTES = 4 << 20
 _GONE = (404, 410)
 _LARGEST_BYTES = 1 << 30
 _LARGEST_UNPACKED_BYTES = 8 << 30
 _POLL_S = 3.0
+_SHOWN_BYTES = 1 << 10
 # A whole version may be hundreds of megabytes; what stalls has its own end.
 _STAGE_S = 1800.0
 _LARGEST_REVISION = (1 << 63) - 1
@@ -62,9 +68,12 @@ class Staging:
         self._call = call
         self._kept = kept
 
-    async def polled(self, path: str, certificate: bytes | None) -> Polled:
-        """Ask the own Pulp what it has: as nobody first, and as who was let in where that is refused."""
-        found = await self._polled(path, None)
+    async def polled(self, path: str, certificate: bytes | None, *, is_guarded: bool = False) -> Polled:
+        """Ask the own Pulp what it has: as nobody first, and as who was let in where that is refused.
+
+        ``is_guarded``: it was refused a moment ago.
+        """
+        found = await self._polled(path, None) if certificate is None or not is_guarded else None
         if found is None and certificate is not None:
             found = await self._polled(path, certificate)
             if found is not None:
@@ -106,26 +115,34 @@ class Staging:
         entry = kind.entry(body)
         left = list(read.left)
         async with asyncio.timeout(_STAGE_S):
-            files = {entry: await self._kept.add_bytes(body)}
+            # What has no digest belongs to this version where the version was there before and after; so that comes first.
+            names = sorted(kind.plain - {entry})
+            beside = await asyncio.gather(*(self._beside(path, name, certificate) for name in names))
+            await self._see_same(path, body, certificate)
+            files = {name: digest for name, digest in zip(names, beside, strict=True) if digest is not None}
+            files[entry] = await self._kept.add_bytes(body)
+            is_all_there = True
             for named in read.files:
                 digest = await self._named(path, named, certificate)
                 if digest is not None:
                     files |= dict.fromkeys((named.href, *named.also), digest)
-                elif named.size is not None and named.digest is not None:
+                    continue
+                is_all_there = False
+                if named.size is not None and named.digest is not None:
                     left.append(Package(named.href, named.size, named.algorithm, named.digest))
-            for name in sorted(kind.plain - {entry}):
-                digest = await self._beside(path, name, certificate)
-                if digest is not None:
-                    files[name] = digest
-            # What has no digest belongs to this version where the version was there before and after.
-            if (await self.polled(path, certificate)).body != body:
-                raise Unavailable(f"{path} changed while it was fetched")
+            if not is_all_there:
+                # What is not there may have been until Pulp went on to another version.
+                await self._see_same(path, body, certificate)
             listing: dict[str, str] = {}
             for named in read.files:
                 if named.lists and named.href in files:
                     listing.setdefault(named.lists, named.href)
             packages = await self._indexed(kind, path, [(n, files[n]) for n in listing.values()], left)
         return Manifest(min(read.revision, _LARGEST_REVISION), read.timestamp, files, packages)
+
+    async def _see_same(self, path: str, body: bytes, certificate: bytes | None) -> None:
+        if (await self.polled(path, certificate)).body != body:
+            raise Unavailable(f"{path} changed while it was fetched")
 
     async def copied(self, digest: str) -> Manifest:
         """Bring a version to the disk that other members have, by the digest of its manifest.
@@ -146,6 +163,40 @@ class Staging:
         """Return a manifest that lies on the disk; None: it does not."""
         body = await self._kept.read(digest)
         return Manifest.read(body) if body is not None else None
+
+    async def carried(self, path: str, certificate: bytes | None) -> frozenset[str]:
+        """Return what this Pulp and those of all other ready members have at this moment; empty: some do not say.
+
+        These are the digests of their entries, of yum of ``repomd.xml``.
+        """
+        own, others = await asyncio.gather(self.polled(path, certificate), self._entries(path, certificate))
+        bodies = [own.body, *others]
+        found = frozenset(hashlib.sha256(b).hexdigest() for b in bodies if b is not None)
+        return found if None not in bodies else frozenset()
+
+    async def _entries(self, path: str, certificate: bytes | None) -> list[bytes | None]:
+        """Return what the Pulps of all other ready members have: the first entry that any of them has."""
+        call = self._call(certificate)
+        bodies: list[bytes | None] = []
+        if call.fill is None:
+            return bodies
+        for entry in kinds.of(path).entries:
+            answers = await call.fill.each("GET", f"{path}/{entry}", call.sent, call.client)
+            bodies = [await _body(answer, _ENTRY_BYTES) if answer is not None else None for answer in answers]
+            if any(answer is None or answer.status not in _GONE for answer in answers):
+                break
+        return bodies
+
+    async def shown_elsewhere(self, path: str) -> Shown | None:
+        """Return what another member reads in the store, None: none of them can."""
+        call = self._call(None)
+        if call.fill is None:
+            return None
+        answer = await call.fill.asked(nothing_here, "GET", f"{SHOWN_PATH}{path}", [], call.client)
+        if answer.status != 200:
+            answer.end()
+            return None
+        return Shown.read(await _whole(answer, _SHOWN_BYTES))
 
     async def keep(self, manifest: Manifest) -> str:
         """Put a manifest on the disk; return its digest."""
@@ -254,6 +305,14 @@ async def _whole(answer: Answer, limit_bytes: int) -> bytes:
     finally:
         answer.end()
     return bytes(body)
+
+
+async def _body(answer: Answer, limit_bytes: int) -> bytes | None:
+    """Return a body, None: there is none."""
+    if answer.status == 200:
+        return await _whole(answer, limit_bytes)
+    answer.end()
+    return None
 
 
 async def nothing_here() -> Answer:

@@ -9,19 +9,22 @@ Source: RFC 9110 §8.8, §13, §14.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from muster.kernel.errors import Rejected
 from muster.kernel.names import shown
 
-# repodata/<digest>-primary.xml.gz, by-hash/SHA256/<digest>, blobs/sha256:<digest>; which kind it is its length says.
+# repodata/<digest>-primary.xml.gz, by-hash/SHA256/<digest>, blobs/sha256:<digest>, manifests/sha256:<digest>; which kind
+# of the first two it is its length says.
 _IN_NAME = re.compile(
     r"(?:/repodata/(?P<repodata>[0-9a-f]{64}|[0-9a-f]{96}|[0-9a-f]{128})-[^/]+|"
     r"/by-hash/(?:SHA256|SHA512)/(?P<byhash>[0-9a-f]{64}|[0-9a-f]{128})|"
-    r"/blobs/sha256:(?P<blob>[0-9a-f]{64}))\Z"
+    r"/(?:blobs|manifests)/(?:sha256:(?P<sha256>[0-9a-f]{64})|sha512:(?P<sha512>[0-9a-f]{128})))\Z"
 )
 _ALGORITHM = {64: "sha256", 96: "sha384", 128: "sha512"}
 _HEX = re.compile(r"[0-9a-f]{1,128}\Z")
+_SAID = re.compile(r"(?:sha256:(?P<sha256>[0-9a-f]{64})|sha512:(?P<sha512>[0-9a-f]{128}))\Z")
 _TAG = re.compile(r'\s*(?P<weak>W/)?(?P<opaque>"[\x21\x23-\x7e\x80-\xff]*")\s*(?:,|\Z)')
 
 
@@ -51,7 +54,16 @@ def digest(algorithm: str, value: str) -> Digest:
 
 def named(path: str) -> Digest | None:
     """Return the digest that a path's name holds; None when it holds none."""
-    found = _IN_NAME.search(path.partition("?")[0])
+    return _digest(_IN_NAME.search(path.partition("?")[0]))
+
+
+def said(headers: Iterable[tuple[str, str]]) -> Digest | None:
+    """Return the digest that a registry says of what it gives under a tag; None when it says none."""
+    value = next((v for k, v in headers if k.lower() == "docker-content-digest"), "")
+    return _digest(_SAID.match(value.strip()))
+
+
+def _digest(found: re.Match[str] | None) -> Digest | None:
     value = next((g for g in found.groups() if g), None) if found else None
     return Digest(_ALGORITHM[len(value)], value) if value is not None else None
 

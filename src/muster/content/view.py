@@ -12,10 +12,12 @@ Invariants, cited by number in the tests:
     4. Something newer is shown when two backends carry it or something above it: the death of one then takes no packages
        of what clients were told. One is enough when nobody else carries anything, or nobody who was reached what is shown,
        as its packages are going.
+       Until all members have that, one below it is shown that they have, also where no backend carries it any more:
+       packages that it lacks by then, what is shown lacks as well.
     5. What is newer waits for a second backend no longer than ``lag_s``, counted from when something above what is shown
        was first carried, also where one version follows another faster than that.
     6. When nobody carries what is shown or something above it, nor may, what most backends carry becomes shown, of
-       equals the highest: a version that was withdrawn, a repository that was emptied. What was withdrawn keeps its
+       equals what one went to last: a version was withdrawn, or a repository emptied. What was withdrawn keeps its
        generation, so a backend that comes back with it changes nothing.
     7. That there is no such repository is shown only when every backend was reached and says so.
     8. Whoever decides, and from however old a reading, comes to no harm: a decision counts only where since its reading
@@ -65,7 +67,9 @@ class Report:
     """What one member says of a repository; one that is silent is reported by whoever reads.
 
     Attributes:
-        carried: digest that its backend carries; None: it answers 404. It says nothing while the backend is not reached.
+        carried: digest that its backend carries, or did when it was last reached; None: it answered 404, or never.
+        carried_since: store time when it was last seen to carry something else, whoever was away or restarted since;
+            0: never.
         staged: digests of which everything that is named lies on its disk, and stays there while somebody carries it.
         is_ready: it takes clients of content now, or may, for all that is known of a silent one.
         unreached_since: store time since when nobody heard from its backend, be it that the member is silent, that the
@@ -76,6 +80,7 @@ class Report:
     carried: str | None
     staged: frozenset[str]
     is_ready: bool
+    carried_since: float = 0.0
     unreached_since: float | None = None
 
     @property
@@ -125,7 +130,7 @@ def decided(
     """Return what the row becomes; None: it stays as it is.
 
     The row is read first, then versions, then reports, one of every member that the cluster file lists. ``versions`` holds
-    what is shown, and what is carried as far as it is known.
+    what is shown, and what is or was carried as far as it is known.
     """
     carried = sorted(_carried(versions, reports), key=lambda v: v.order, reverse=True)
     shown = None if view.shown is None else versions[view.shown]
@@ -136,8 +141,8 @@ def decided(
             return Decided(replace(view, newer_since=None), None, "What was newer is carried no more.")
         return back
     since = now if view.newer_since is None else view.newer_since
-    highest, why = _allowed(shown, carried, above, is_overdue=now - since >= lag_s)
-    for version in above:
+    highest, why = _allowed(shown, carried, is_overdue=now - since >= lag_s)
+    for version in sorted({*above, *passed(view, versions)}, key=lambda v: v.order, reverse=True):
         if version.order <= highest.order and _is_staged(version, reports):
             newer_since = now if version.order < above[0].order else None
             # One that was known before all said that there is none is of the generation that began then.
@@ -149,24 +154,95 @@ def decided(
     return Decided(replace(view, newer_since=now), None, _waiting(highest, above, reports))
 
 
-def lagging(view: View, versions: Mapping[str, Version], report: Report, now: float, lag_s: float) -> str:
-    """Return why a member is not fit to answer for the repository; empty when it is.
+def passed(view: View, versions: Mapping[str, Version]) -> list[Version]:
+    """Return what was above what is shown and carried since it is shown, be it that no backend carries it any more.
 
-    Whether its backend answers at all is asked elsewhere.
+    Where one version follows another faster than all members have it, none would be shown while it is carried.
     """
     if view.shown is None:
-        return ""
+        return []
     shown = versions[view.shown]
-    if shown.digest not in report.staged:
+    return [v for v in versions.values() if v.seen_at > view.shown_since and v.order > shown.order]
+
+
+def lagging(
+    view: View,
+    versions: Mapping[str, Version],
+    report: Report,
+    now: float,
+    lag_s: float,
+    reports: Sequence[Report] = (),
+    left: Mapping[str, float] | None = None,
+) -> str:
+    """Return why a member is not fit to answer for the repository; empty when it is.
+
+    Whether its backend answers at all is asked elsewhere. ``reports`` are those of all members: one that cannot bring what
+    another one that takes clients has would keep that from being shown for ever. ``left`` is as in :func:`passed_since`.
+    """
+    shown = None if view.shown is None else versions[view.shown]
+    if shown is not None and shown.digest not in report.staged:
         return f"it has not all metadata of {shown} yet"
-    if not report.is_reached or now - view.shown_since < lag_s:
+    if why := _holding_up(view, shown, versions, report, now, lag_s, reports):
+        return why
+    if shown is None or not report.is_reached:
         return ""
     if report.carried is None:
-        return f"its backend has no such repository, {now - view.shown_since:.0f} s after {shown} was shown"
+        for_s = now - view.shown_since
+        return f"its backend has no such repository, {for_s:.0f} s after {shown} was shown" if for_s >= lag_s else ""
     carried = versions.get(report.carried)
-    if carried is not None and carried.order < shown.order:
-        return f"its backend still carries {carried}, {now - view.shown_since:.0f} s after {shown} was shown"
-    return ""
+    if carried is None or carried.order >= shown.order:
+        return ""
+    for_s = now - passed_since(carried, view, versions, left or {})
+    return (
+        f"its backend still carries {carried}, {for_s:.0f} s after something newer was shown" if for_s >= lag_s else ""
+    )
+
+
+def passed_since(carried: Version, view: View, versions: Mapping[str, Version], left: Mapping[str, float]) -> float:
+    """Return since when something newer than a version has been shown, however often that has changed since.
+
+    ``left`` says of versions since when they are not shown any more.
+    """
+    passed = [at for digest, at in left.items() if digest in versions and versions[digest].order >= carried.order]
+    return min([*passed, view.shown_since])
+
+
+def waits(view: View, versions: Mapping[str, Version], reports: Sequence[Report], now: float, lag_s: float) -> str:
+    """Return what something newer than what is shown waits for; empty when there is nothing newer."""
+    carried = sorted(_carried(versions, reports), key=lambda v: v.order, reverse=True)
+    shown = None if view.shown is None else versions[view.shown]
+    above = [v for v in carried if shown is None or v.order > shown.order]
+    if not above or view.newer_since is None:
+        return ""
+    highest, _ = _allowed(shown, carried, is_overdue=now - view.newer_since >= lag_s)
+    return _waiting(highest, above, reports)
+
+
+def _holding_up(
+    view: View,
+    shown: Version | None,
+    versions: Mapping[str, Version],
+    report: Report,
+    now: float,
+    lag_s: float,
+    reports: Sequence[Report],
+) -> str:
+    """Return which version this member keeps from being shown, by not having it, for longer than anybody waits for it."""
+    if view.newer_since is None or now - view.newer_since < lag_s:
+        return ""
+
+    def is_newer(version: Version) -> bool:
+        return shown is None or version.order > shown.order
+
+    elsewhere = [r.staged for r in reports if r.is_ready and r.member != report.member]
+    newer = [v for v in _carried(versions, reports) if is_newer(v) and any(v.digest in staged for staged in elsewhere)]
+    newest = max(newer, key=lambda v: v.order, default=None)
+    if newest is None or newest.digest in report.staged:
+        return ""
+    # One that has brought others since has lag_s for each; one that brings none has had its time, however many came.
+    if now - newest.seen_at < lag_s and any(is_newer(versions[d]) for d in report.staged if d in versions):
+        return ""
+    return f"it has not all metadata of {newest}, {now - view.newer_since:.0f} s after something newer was first seen"
 
 
 def _carried(versions: Mapping[str, Version], reports: Sequence[Report]) -> list[Version]:
@@ -185,17 +261,16 @@ def _is_staged(version: Version, reports: Sequence[Report]) -> bool:
     return all(have) and any(version.digest in r.staged for r in reports)
 
 
-def _allowed(
-    shown: Version | None, carried: Sequence[Version], above: Sequence[Version], *, is_overdue: bool
-) -> tuple[Version, str]:
-    """Return the highest that may be shown, and why it may."""
+def _allowed(shown: Version | None, carried: Sequence[Version], *, is_overdue: bool) -> tuple[Version, str]:
+    """Return the highest that may be shown, and why it may; ``carried`` has the highest first."""
     if is_overdue:
         return carried[0], "the other backends had time enough to follow"
     if len(carried) < _CARRIERS:
         return carried[0], "no other backend carries anything"
     highest = carried[_CARRIERS - 1]
     if shown is not None and shown not in carried and highest.order < shown.order:
-        return above[-1], "no backend carries what was shown"
+        # It is the only one above: were there two, the second would be the highest that may.
+        return carried[0], "no backend carries what was shown"
     return highest, f"{_CARRIERS} backends carry it or something newer"
 
 
@@ -216,10 +291,12 @@ def _gone_back(
 ) -> Decided | None:
     if any(_may_carry_anything(r, versions, now, forget_s) for r in reports):
         return None
-    carried = Counter(_carried(versions, reports))
-    if carried:
-        # The highest could be that of a backend that lagged behind the withdrawn one already.
-        version = max(carried, key=lambda v: (carried[v], v.order))
+    votes = Counter(_carried(versions, reports))
+    if votes:
+        # The highest could be that of a backend that lagged behind the withdrawn one already; the last one to leave that
+        # says where it went.
+        since = {r.carried: r.carried_since for r in sorted(reports, key=lambda r: r.carried_since) if r.is_reached}
+        version = max(votes, key=lambda v: (votes[v], since[v.digest], v.order))
         if not _is_staged(version, reports):
             return None
         why = f"Showing {version} in a new generation: no backend carries {shown} or anything newer."

@@ -7,23 +7,27 @@ another has already left; and it is changed by whoever sees first that it may be
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from muster.cluster.roster import seen_in
-from muster.content.view import Decided, Version, View
+from muster.content.view import Decided, Report, Version, View
+from muster.kernel.errors import Unavailable
 from muster.store.reading import Query
 from muster.store.writing import Change
 
 if TYPE_CHECKING:
     from muster.cluster.roster import Seen
     from muster.store.engine import Store
+    from muster.store.reading import Reading
 
 _SHOWN = Query(
     "SELECT r.shown, r.shown_since, v.manifest FROM content_repositories r JOIN content_versions v"
     " ON v.path = r.path AND v.digest = r.shown WHERE r.path = :path"
 )
+_ANY = Query("SELECT path FROM content_repositories LIMIT 1")
 _COUNT = Query("SELECT count(*) AS found FROM content_repositories")
 _REPOSITORIES = Query(
     "SELECT path, generation, shown, shown_since, newer_since, version, asked_at, certificate FROM content_repositories"
@@ -34,7 +38,7 @@ _VERSIONS = Query(
     " WHERE path IN (SELECT path FROM content_repositories WHERE asked_at >= :since)"
 )
 _REPORTS = Query(
-    "SELECT path, member, reached, carried, staged, unreached_since, trouble, told_at FROM content_reports"
+    "SELECT path, member, reached, carried, carried_since, staged, unreached_since, trouble, told_at FROM content_reports"
     " WHERE path IN (SELECT path FROM content_repositories WHERE asked_at >= :since)"
 )
 _ASK = Change(
@@ -48,11 +52,11 @@ _KNOW = Change(
     " WHERE r.path = :path ON CONFLICT (path, digest) DO NOTHING"
 )
 _REPORT = Change(
-    "INSERT INTO content_reports (path, member, reached, carried, staged, unreached_since, trouble, told_at)"
-    " VALUES (:path, :member, :reached, :carried, :staged, :unreached_since, :trouble, {now})"
+    "INSERT INTO content_reports (path, member, reached, carried, carried_since, staged, unreached_since, trouble, told_at)"
+    " VALUES (:path, :member, :reached, :carried, :carried_since, :staged, :unreached_since, :trouble, {now})"
     " ON CONFLICT (path, member) DO UPDATE SET reached = excluded.reached, carried = excluded.carried,"
-    " staged = excluded.staged, unreached_since = excluded.unreached_since, trouble = excluded.trouble,"
-    " told_at = excluded.told_at"
+    " carried_since = excluded.carried_since, staged = excluded.staged, unreached_since = excluded.unreached_since,"
+    " trouble = excluded.trouble, told_at = excluded.told_at"
 )
 _SHOW = Change(
     "UPDATE content_repositories SET generation = :generation, shown = :shown, shown_since = :shown_since,"
@@ -72,8 +76,13 @@ _FORGET = (
         " (SELECT 1 FROM content_reports c WHERE c.path = content_versions.path AND c.carried = content_versions.digest)"
     ),
 )
+_WRITTEN = re.compile(r"([0-9a-f]{64}) ([0-9a-f]{64}) ([0-9]{1,12}\.[0-9]{6})\Z")
 # Repositories are told apart by what clients ask for, so how many there can be is not ours to say.
 MOST = 5000
+# What was asked for within that long is looked at again and again.
+HOT_S = 30.0
+# Who has said nothing of a repository for so long is not waited for: it hangs, or is of a version that says nothing.
+_SILENT_S = 60.0
 
 
 class Shown(NamedTuple):
@@ -90,6 +99,22 @@ class Shown(NamedTuple):
     manifest: str
     since: float = 0.0
     is_new: bool = False
+
+    def written(self) -> bytes:
+        """Return it as members tell each other; whether it is new follows from the time, for whoever reads it."""
+        return f"{self.digest} {self.manifest} {self.since:.6f}".encode()
+
+    @classmethod
+    def read(cls, body: bytes) -> Shown:
+        """Return what :meth:`written` wrote on another member.
+
+        Raises:
+            Unavailable: this is none.
+        """
+        found = _WRITTEN.match(body.decode("ascii", "replace"))
+        if found is None:
+            raise Unavailable("What another member says is shown is no version")
+        return cls(found[1], found[2], float(found[3]))
 
 
 @dataclass(frozen=True)
@@ -113,9 +138,10 @@ class Told:
     """What a member said of a repository.
 
     Attributes:
-        carried: digest of what its own Pulp has; empty: nothing.
+        carried: digest of what its own Pulp has, or had when it was reached last; empty: nothing.
+        carried_since: store time of the first sight of that.
         staged: digests of what lies whole on its disk.
-        trouble: why it cannot stage what it should; empty: nothing.
+        trouble: why it cannot stage what it should, or why its Pulp was not reached; empty: nothing.
     """
 
     reached: bool
@@ -124,6 +150,7 @@ class Told:
     unreached_since: float | None
     trouble: str = ""
     told_at: float = 0.0
+    carried_since: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -133,6 +160,7 @@ class Picture:
     Attributes:
         now: the store's clock.
         manifests: by path and digest.
+        left: since when versions are not shown any more, by path and digest; of what was never shown nothing.
         told: by path and member.
         members: the roster.
     """
@@ -141,6 +169,7 @@ class Picture:
     rows: Mapping[str, Row] = field(default_factory=dict)
     versions: Mapping[str, Mapping[str, Version]] = field(default_factory=dict)
     manifests: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    left: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     told: Mapping[str, Mapping[str, Told]] = field(default_factory=dict)
     members: Mapping[str, Seen] = field(default_factory=dict)
 
@@ -150,6 +179,39 @@ class Picture:
             name for name, one in self.members.items()
             if not one.silent and any(one.report.readiness.get(s, {}).get("state") == "ready" for s in services)
         )  # fmt: skip
+
+    def heard(self, path: str, name: str) -> Told | None:
+        """Return what a member says of a repository, None: it is silent, or has said nothing of it lately."""
+        one, seen = self.told.get(path, {}).get(name), self.members.get(name)
+        is_here = seen is not None and not seen.silent
+        return one if one is not None and is_here and self.now - one.told_at < _SILENT_S else None
+
+    def reports(
+        self,
+        path: str,
+        names: Iterable[str],
+        ready: Container[str],
+        *,
+        own: tuple[str, Told | None] = ("", None),
+        is_new: bool = False,
+    ) -> list[Report]:
+        """Return what each of these members says of a repository, and of those that say nothing since when.
+
+        ``ready`` are those that take clients; ``own`` is who reads, and what it says now; ``is_new``: who says nothing has
+        not had the time to.
+        """
+        out = []
+        for name in names:
+            is_own = name == own[0]
+            one = own[1] or self.told.get(path, {}).get(name) if is_own else self.heard(path, name)
+            if one is None:
+                seen = self.members.get(name)
+                last_here = self.now - seen.age_s if seen is not None else 0.0
+                out.append(Report(name, None, frozenset(), name in ready and is_new, unreached_since=last_here))
+            else:
+                since = None if one.reached else one.unreached_since
+                out.append(Report(name, one.carried or None, one.staged, name in ready, one.carried_since, since))
+        return out
 
 
 class Views:
@@ -165,26 +227,11 @@ class Views:
 
     async def picture(self, within_s: float) -> Picture:
         """Return what there is of the repositories that were asked for within so long."""
+        if not await self._store.ask(_ANY):
+            # As long as nobody fetches anything that is all it costs.
+            return Picture(0.0)
         async with self._store.read() as uow:
-            now = await uow.now()
-            since = now - within_s
-            rows = [_row(r) for r in await uow.rows(_REPOSITORIES, since=since)]
-            if not rows:
-                return Picture(now)
-            versions = await uow.rows(_VERSIONS, since=since)
-            told = await uow.rows(_REPORTS, since=since)
-            members = await seen_in(uow)
-        by_path: dict[str, dict[str, Version]] = {}
-        manifests: dict[str, dict[str, str]] = {}
-        for v in versions:
-            by_path.setdefault(v["path"], {})[v["digest"]] = Version(
-                v["digest"], v["generation"], v["revision"], v["timestamp"], v["seen_at"]
-            )
-            manifests.setdefault(v["path"], {})[v["digest"]] = v["manifest"]
-        reports: dict[str, dict[str, Told]] = {}
-        for t in told:
-            reports.setdefault(t["path"], {})[t["member"]] = _told(t)
-        return Picture(now, {r.path: r for r in rows}, by_path, manifests, reports, members)
+            return await picture_in(uow, within_s)
 
     async def ask(self, asked: Mapping[str, bytes | None]) -> None:
         """Say that clients ask for these repositories, with the certificates that their guards let in."""
@@ -209,7 +256,8 @@ class Views:
         rows = [
             {
                 "path": path, "member": member, "reached": int(t.reached), "carried": t.carried,
-                "staged": " ".join(sorted(t.staged)), "unreached_since": t.unreached_since, "trouble": t.trouble[:500],
+                "carried_since": t.carried_since, "staged": " ".join(sorted(t.staged)),
+                "unreached_since": t.unreached_since, "trouble": t.trouble[:500],
             }
             for path, t in sorted(told.items())
         ]  # fmt: skip
@@ -244,6 +292,29 @@ class Views:
                 await uow.change(change, [{k: v for k, v in given.items() if f":{k}" in change.text}])
 
 
+async def picture_in(uow: Reading, within_s: float) -> Picture:
+    """Return what there is of the repositories that were asked for within so long."""
+    now = await uow.now()
+    since = now - within_s
+    rows = [_row(r) for r in await uow.rows(_REPOSITORIES, since=since)]
+    if not rows:
+        return Picture(now)
+    versions: dict[str, dict[str, Version]] = {}
+    manifests: dict[str, dict[str, str]] = {}
+    left: dict[str, dict[str, float]] = {}
+    for v in await uow.rows(_VERSIONS, since=since):
+        path, digest = v["path"], v["digest"]
+        found = Version(digest, v["generation"], v["revision"], v["timestamp"], v["seen_at"])
+        versions.setdefault(path, {})[digest] = found
+        manifests.setdefault(path, {})[digest] = v["manifest"]
+        if v["left_at"] is not None:
+            left.setdefault(path, {})[digest] = v["left_at"]
+    told: dict[str, dict[str, Told]] = {}
+    for t in await uow.rows(_REPORTS, since=since):
+        told.setdefault(t["path"], {})[t["member"]] = _told(t)
+    return Picture(now, {r.path: r for r in rows}, versions, manifests, left, told, await seen_in(uow))
+
+
 def _row(r: Mapping[str, Any]) -> Row:
     certificate = base64.b64decode(r["certificate"]) if r["certificate"] else None
     view = View(r["generation"], r["shown"] or None, r["shown_since"], r["newer_since"])
@@ -252,7 +323,8 @@ def _row(r: Mapping[str, Any]) -> Row:
 
 def _told(t: Mapping[str, Any]) -> Told:
     return Told(
-        bool(t["reached"]), t["carried"], frozenset(t["staged"].split()), t["unreached_since"], t["trouble"], t["told_at"]
+        bool(t["reached"]), t["carried"], frozenset(t["staged"].split()), t["unreached_since"], t["trouble"], t["told_at"],
+        t["carried_since"],
     )  # fmt: skip
 
 
@@ -262,4 +334,4 @@ def changed(before: Mapping[str, Told], now: Mapping[str, Told]) -> dict[str, To
 
 
 def _but_time(told: Told) -> Sequence[object]:
-    return (told.reached, told.carried, told.staged, told.unreached_since, told.trouble)
+    return (told.reached, told.carried, told.carried_since, told.staged, told.unreached_since, told.trouble)

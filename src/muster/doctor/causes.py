@@ -26,6 +26,8 @@ _OF_A_PLACE = {
     "BALANCER-OUT": ("CONTENT-BACKEND", "MEMBER-UNREADY"),
     "SERVICE-DOWN": ("CONTENT-BACKEND",),
 }
+# What says of a repository why a member is out, worst first.
+_OF_A_REPOSITORY = ("CONTENT-UNSTAGED", "CONTENT-BEHIND", "CONTENT-ALONE")
 # How the store's own errors begin, wherever they are repeated.
 _STORE = "The store ("
 _NO_STORE_YET = "There is no store"
@@ -179,10 +181,27 @@ def _root(
             or next((f for f in by_code.get("SERVICE-NOWHERE", ()) if f.place == service), None)
         )
     if (of := _OF_A_PLACE.get(finding.code)) is not None:
-        return next((f for code in of for f in by_code.get(code, ()) if f.place.lower() == finding.place.lower()), None)
+        found = (f for code in of for f in by_code.get(code, ()) if f.place.lower() == finding.place.lower())
+        return next(found, None) or _of_a_repository(finding, where, by_code)
+    if finding.code == "CONTENT-UNREACHED":
+        return _behind_it(finding, by_code)
     if finding.code == "SERVICE-NOWHERE":
         return _why_nowhere(finding.place, by_code, members)
     return None
+
+
+def _of_a_repository(finding: Finding, member: str, by_code: Mapping[str, Sequence[Finding]]) -> Finding | None:
+    """Return which finding of a repository says why a member is out."""
+    if finding.code != "MEMBER-UNREADY":
+        return None
+    found = (f for code in _OF_A_REPOSITORY for f in by_code.get(code, ()) if member.lower() in f.sentence.lower())
+    return next((f for f in found if f"{f.place}: " in finding.sentence), None)
+
+
+def _behind_it(finding: Finding, by_code: Mapping[str, Sequence[Finding]]) -> Finding | None:
+    """Return why a Pulp gives no answer for a repository: it gives none at all."""
+    said = finding.sentence.lower()
+    return next((f for f in by_code.get("CONTENT-BACKEND", ()) if f.place.rpartition(" on ")[2].lower() in said), None)
 
 
 def _why_nowhere(service: str, by_code: Mapping[str, Sequence[Finding]], members: Sequence[str]) -> Finding | None:

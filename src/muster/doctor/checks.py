@@ -19,6 +19,7 @@ from muster.cluster.checks import Resolve
 from muster.cluster.file import ClusterFile, Member
 from muster.cluster.life import Life, in_maintenance
 from muster.content import checks as content
+from muster.content.retention import checks as retention
 from muster.doctor import clocks, signer
 from muster.foreman import questions
 from muster.kernel.clock import Clock
@@ -66,6 +67,7 @@ class Patient:
         left: says how much a disk has left.
         limit: says how many descriptors a process may open.
         lives: where members stand; None: the store does not say. Those in maintenance are not looked at.
+        trusted: what members are asked with for what trusted hosts alone may know; None: with ``credentials``.
     """
 
     cluster: ClusterFile
@@ -80,6 +82,7 @@ class Patient:
     left: Callable[[Path], Space] = store_room.space
     limit: Callable[[int | None], int] = balancer.limit_of
     lives: Mapping[str, Life] | None = None
+    trusted: Credentials | None = None
 
     @cached_property
     def balancing(self) -> Balancing:
@@ -107,6 +110,8 @@ class Patient:
             ),
             *self._of_balancer(),
             *content.checks(self._cluster, self._balancing, self._context),
+            *content.repositories(self._cluster, self.store),
+            *retention.checks(self._cluster, self._balancing, self._trusted, self.store),
             *self._of_features(),
             Check("features", self._features),
             Check("clocks", self._clocks),
@@ -186,6 +191,13 @@ class Patient:
     def _context(self) -> ssl.SSLContext | None:
         usable = self._usable()
         return usable.ours() if usable is not None else None
+
+    def _trusted(self) -> ssl.SSLContext | None:
+        """As :meth:`_context`, with what a trusted host shows where that is here and of use."""
+        with contextlib.suppress(Misconfigured):
+            if self.trusted is not None and self._usable() is not None:
+                return self.trusted.ours()
+        return self._context()
 
     async def _own_files(self) -> Sequence[Finding]:
         why = self._unusable()

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from muster.cluster.sections import Foreman
+from muster.cluster.service import Seen, Service
 from muster.derived.output import Output
 from muster.edge.ports import Port
 from muster.kernel.errors import Misconfigured, MusterError, NotAcceptable, Unavailable
+from muster.kernel.secrets import Secret
 from muster.kernel.settings import Settings
 from muster.policy.settings import PolicySettings
 
@@ -35,6 +37,8 @@ class State(Enum):
     FAILED = "failed"
 
 
+_ANSWERS = (State.RUNNING, State.DRAINING)
+
 # Foreman reads three words and drops every feature that is not "running" at its next refresh, so a draining member,
 # whose features still answer, must keep saying so.
 WIRE_STATE = {
@@ -46,7 +50,8 @@ WIRE_STATE = {
     State.FAILED: "failed",
 }
 
-# Every prefix Foreman or a host may call (docs/facts/smart-proxy-protocol.md §4, §18), so that a member that lacks the
+# Every prefix Foreman or a host may call (docs/facts/smart-proxy-protocol.md §4, §18; for Pulp's own record
+# docs/facts/foreman-and-katello.md §5), so that a member that lacks the
 # feature says 503: Foreman takes 404 on a delete for success (docs/facts/smart-proxy-protocol.md §19.2).
 FOREMAN_PREFIXES: Mapping[str, str] = {
     "/dns": "dns",
@@ -65,6 +70,7 @@ FOREMAN_PREFIXES: Mapping[str, str] = {
     "/register": "registration",
     "/ipam": "externalipam",
     "/pulpcore": "pulpcore",
+    "/pulp/api/v3/smart_proxy": "pulpcore",
     "/dynflow": "dynflow",
     "/ssh": "script",
     "/job": "script",
@@ -88,6 +94,13 @@ class FeatureSettings(Settings):
     enabled: Literal["http", "https"] | bool = "https"
     """``https`` or ``http``: that listener only; ``true``: both; ``false``: off. Over plain HTTP nobody shows a certificate:
     protected calls are taken there only from hosts that ``foreman.trusted_hosts`` names, by their address' name."""
+
+    def on(self, scheme: str) -> bool:
+        return self.enabled is True or self.enabled == scheme
+
+    def registered(self) -> tuple[Service, ...]:
+        """Return the services behind the feature, for the register."""
+        return ()
 
 
 class ProvidedFeatureSettings(FeatureSettings):
@@ -121,6 +134,18 @@ class Surroundings:
 
 
 @dataclass(frozen=True)
+class Told:
+    """What a service that runs says of itself to Foreman.
+
+    Attributes:
+        settings: in the Ruby plugin's order. A ``Secret`` goes to those who may know it (``edge/root.py: secrets_for``).
+    """
+
+    settings: Mapping[str, Any]
+    capabilities: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Feature:
     """A feature's manifest.
 
@@ -132,6 +157,12 @@ class Feature:
         opened: opens the provider and yields the service that the routes' endpoints get.
         reached: asks the service's provider whether its server answers, raising an error that says why not; None for
             features without one.
+        refreshed: brings what the service tells up to date before Foreman hears it; bounded in time, and raises nothing.
+        told: what the running service tells, instead of ``exposed`` and ``capabilities``.
+        is_essential: whether the member leaves the balancer while the provider is away, where the running service knows it
+            better than its settings.
+        observed: what the running service has found out about the services behind it, for the register.
+        is_plugin: whether the Ruby proxy has it as a plugin, which nobody hears of before it is installed.
         on_ports: what it answers on ports of its own, by listener. Here, because settings, which offer the ports, stand
             below the routes.
     """
@@ -144,7 +175,26 @@ class Feature:
     opened: Callable[[Any, Surroundings], AbstractAsyncContextManager[Any]]
     capabilities: tuple[str, ...] = ()
     reached: Callable[[Any], Awaitable[None]] | None = None
+    refreshed: Callable[[Any], Awaitable[None]] | None = None
+    told: Callable[[Any], Told] | None = None
+    is_essential: Callable[[Any], bool] | None = None
+    observed: Callable[[Any], tuple[Seen, ...]] | None = None
+    is_plugin: bool = False
     on_ports: Mapping[str, tuple[Mount, ...]] = field(default_factory=dict)
+
+
+def entry(
+    told: Told, settings: FeatureSettings, state: State, secrets: Callable[[Secret], str | None]
+) -> dict[str, Any]:
+    """Return one feature's entry of ``/v2/features``, keys in the Ruby proxy's order."""
+    answers = state in _ANSWERS
+    return {
+        "http_enabled": answers and settings.on("http"),
+        "https_enabled": answers and settings.on("https"),
+        "settings": {k: secrets(v) if isinstance(v, Secret) else v for k, v in told.settings.items()},
+        "state": WIRE_STATE[state],
+        "capabilities": sorted(told.capabilities),
+    }
 
 
 @dataclass
@@ -162,20 +212,27 @@ class Served:
 
     @property
     def answers(self) -> bool:
-        return self.state in (State.RUNNING, State.DRAINING)
+        return self.state in _ANSWERS
 
     def on(self, scheme: str) -> bool:
-        return self.settings.enabled is True or self.settings.enabled == scheme
+        return self.settings.on(scheme)
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the entry of ``/v2/features``, keys in the Ruby proxy's order."""
-        return {
-            "http_enabled": self.answers and self.on("http"),
-            "https_enabled": self.answers and self.on("https"),
-            "settings": self.feature.exposed(self.settings if self.state is not State.DISABLED else None),
-            "state": WIRE_STATE[self.state],
-            "capabilities": sorted(self.feature.capabilities),
-        }
+    async def refresh(self) -> None:
+        """Bring what the feature tells up to date."""
+        if self.feature.refreshed is not None and self.answers:
+            await self.feature.refreshed(self.service)
+
+    def as_json(self, secrets: Callable[[Secret], str | None] = lambda _: None) -> dict[str, Any]:
+        """Return the entry of ``/v2/features``.
+
+        ``secrets`` says what stands for a setting that is one: nothing, unless the caller may know it.
+        """
+        if self.feature.told is not None and self.answers:
+            told = self.feature.told(self.service)
+        else:
+            shown = self.feature.exposed(self.settings if self.state is not State.DISABLED else None)
+            told = Told(shown, self.feature.capabilities)
+        return entry(told, self.settings, self.state, secrets)
 
 
 @dataclass

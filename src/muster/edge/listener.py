@@ -138,11 +138,12 @@ class Listener:
                 return
             except OSError as e:
                 if e.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    # Spinning on a full descriptor table would starve the connections that will free some.
-                    self._refuse("no descriptors left")
+                    # Spinning on a full descriptor table would starve the connections that will free some. Before it is
+                    # said: what says it may need a descriptor, too.
                     self._loop.remove_reader(self.sock)
                     self._accepting = False
                     self._loop.call_later(_PAUSE_WITHOUT_DESCRIPTORS_S, self._resume)
+                    self._refuse("no descriptors left")
                 return
             self._admit(connection, unmapped(peer[0]))
 

@@ -299,8 +299,9 @@ class Request:
 
     async def gone(self) -> None:
         """Wait until the client has closed the connection, which may be never; what is left of its body is not kept."""
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+        with contextlib.suppress(ClientGone):
+            while True:
+                await self._arrived()
 
     @contextlib.asynccontextmanager
     async def while_waited_for(self) -> AsyncIterator[None]:
@@ -310,11 +311,12 @@ class Request:
             ClientGone: it closed the connection, and the block was ended where it waited.
         """
         me = asyncio.current_task()
-        is_left = False
+        is_left = is_over = False
 
         def leave(gone: asyncio.Task[None]) -> None:
             nonlocal is_left
-            if me is not None and not gone.cancelled():
+            # Once the client is gone this is as good as called: that the block ended first, it has to see for itself.
+            if me is not None and not is_over and not gone.cancelled():
                 is_left = True
                 me.cancel()
 
@@ -327,7 +329,7 @@ class Request:
                 raise
             raise ClientGone("the client closed the connection before it was answered") from None
         finally:
-            gone.remove_done_callback(leave)
+            is_over = True
             gone.cancel()
 
     async def discard(self) -> None:

@@ -13,6 +13,7 @@ from muster.kernel.settings import Document, InvalidSettings, Problem
 
 if TYPE_CHECKING:
     from muster.cluster.file import ClusterFile
+    from muster.cluster.service import Service
     from muster.edge.feature import Feature, FeatureSettings
     from muster.edge.ports import Port
 
@@ -22,18 +23,22 @@ _SETTINGS: Mapping[str, tuple[str, str]] = {
     "dns": ("muster.features.dns.settings", "DNSSettings"),
     "puppet": ("muster.features.puppet.settings", "PuppetSettings"),
     "puppetca": ("muster.features.puppetca.settings", "PuppetCASettings"),
+    "pulpcore": ("muster.features.pulpcore.settings", "PulpcoreSettings"),
+    "container_gateway": ("muster.features.container_gateway.settings", "ContainerGatewaySettings"),
     "logs": ("muster.edge.feature", "FeatureSettings"),
 }
 
 
 def manifests() -> Mapping[str, Feature]:
     """Return the features by name. What serves them is imported here: reading a cluster file needs none of it."""
+    from muster.features.container_gateway.manifest import FEATURE as CONTAINER_GATEWAY
     from muster.features.dns.manifest import FEATURE as DNS
+    from muster.features.pulpcore.manifest import FEATURE as PULPCORE
     from muster.features.puppet.manifest import FEATURE as PUPPET
     from muster.features.puppetca.manifest import FEATURE as PUPPETCA
 
     # The order is the Ruby proxy's, in which answers name them (docs/facts/smart-proxy-protocol.md §4).
-    return {f.name: f for f in (DNS, PUPPETCA, PUPPET)}
+    return {f.name: f for f in (DNS, PUPPETCA, PUPPET, PULPCORE, CONTAINER_GATEWAY)}
 
 
 def settings_models() -> dict[str, type[FeatureSettings]]:
@@ -52,6 +57,14 @@ def ports(cluster: ClusterFile) -> dict[str, tuple[Port, ...]]:
     models = ((name, _settings_model(name), given) for name, given in cluster.features.items() if name in _SETTINGS)
     # As the member reads it: false has several spellings.
     return {name: m.ports for name, m, given in models if m.ports and m.model_validate(given).enabled}
+
+
+def services(cluster: ClusterFile) -> dict[str, Service]:
+    """Return the services behind the cluster that its settings name, those of enabled features included, by name."""
+    from muster.cluster.service import joined, of_cluster
+
+    models = (_settings_model(n).model_validate(given) for n, given in cluster.features.items() if n in _SETTINGS)
+    return joined(of_cluster(cluster), *({s.name: s for s in m.registered()} for m in models if m.enabled))
 
 
 def warnings(document: Document, cluster: ClusterFile) -> list[Problem]:

@@ -32,6 +32,8 @@ class SmartProxy:
         self._context = context
         self._server_name = server_name
         self.url = url.rstrip("/")
+        # A socket's path stands in no URL; it is the connector's.
+        self._base = "http://localhost" if self.url.startswith("unix:") else self.url
 
     async def ask(
         self,
@@ -57,7 +59,7 @@ class SmartProxy:
         try:
             async with self._session.request(
                 method,
-                self.url + path,
+                self._base + path,
                 data=form,
                 json=document,
                 headers=sent,
@@ -107,13 +109,17 @@ async def opened(
     connect_timeout_s: float = 2.0,
     answer_limit_bytes: int = _BODY_LIMIT_BYTES,
 ) -> AsyncIterator[SmartProxy]:
-    """Yield a client of the proxy at ``url``.
+    """Yield a client of the proxy at ``url``, which may be ``unix:/PATH``: a socket of this host.
 
     ``server_name`` is the name its certificate must carry when it is not the URL's host. ``context`` may be a callable
     that is asked before each call, so that it can follow files; None trusts the CAs of the system.
     """
     timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=connect_timeout_s)
-    connector = aiohttp.TCPConnector(limit=64, keepalive_timeout=15)
+    connector: aiohttp.BaseConnector = (
+        aiohttp.UnixConnector(url.removeprefix("unix:"), limit=64, keepalive_timeout=15)
+        if url.startswith("unix:")
+        else aiohttp.TCPConnector(limit=64, keepalive_timeout=15)
+    )
     asked = context if callable(context) else lambda: context
     async with aiohttp.ClientSession(
         connector=connector, timeout=timeout, trust_env=False, auto_decompress=False

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -37,7 +37,7 @@ from muster.observed.statements import told_in
 from muster.pki.context import Credentials
 from muster.pki.facts import CertificateFacts
 from muster.pki.verify import verify_port
-from muster.store.reading import Readable
+from muster.store.reading import Readable, Reading
 from muster.version import VERSION
 
 _CLOSE_S = 1.0
@@ -97,6 +97,7 @@ class Census:
         certificate: of a host that the members trust, because ``/v2/features`` is protected; ``key`` None: in the same file.
         openly: whether members that do not trust it may be compared by what they tell anybody. As soon as one is, all are:
             otherwise what that one kept to itself would be a drift.
+        also: reads out of the store in what else members differ.
     """
 
     cluster: ClusterFile
@@ -107,6 +108,7 @@ class Census:
     now: datetime
     timeout_s: float = 5.0
     openly: bool = False
+    also: Callable[[Reading], Awaitable[Sequence[Drift]]] | None = None
 
     async def parity(self, store: Readable) -> Parity:
         """Ask every member and the store and compare what they say; never raises for one that does not answer.
@@ -117,7 +119,7 @@ class Census:
         shown = Credentials(self.ca_file, self.certificate, self.key, self.cluster.foreman.ca_file)
         contexts = {"muster": shown.ours(), "foreman": shown.rubys()}
         members = self.cluster.members
-        asked, (told, notes) = await asyncio.gather(
+        asked, (told, also, notes) = await asyncio.gather(
             asyncio.gather(*(self._of_member(m, contexts[m.kind]) for m in members)), self._statements(store)
         )
         silent = [str(m.name) for m, said in zip(members, asked, strict=True) if said.openly]
@@ -140,7 +142,7 @@ class Census:
                 f"{', '.join(behind)}: another cluster file than the one read here; restart them when it is copied"
             )
         expected = self.cluster.expected_differences
-        drifts = compared(facts, expected)
+        drifts = [*compared(facts, expected), *also]
         # A member that was not asked might have shown the difference.
         idle = () if unasked else tuple(unneeded(drifts, expected))
         return Parity(facts, tuple(drifts), unasked, tuple(notes), idle)
@@ -230,17 +232,18 @@ class Census:
                 async with asyncio.timeout(_CLOSE_S):
                     await writer.wait_closed()
 
-    async def _statements(self, store: Readable) -> tuple[Mapping[str, Mapping[str, Any]], list[str]]:
+    async def _statements(self, store: Readable) -> tuple[Mapping[str, Mapping[str, Any]], Sequence[Drift], list[str]]:
         try:
             async with store.read() as uow:
                 told = await told_in(uow)
+                also = await self.also(uow) if self.also is not None else []
         except Unavailable as e:
-            return {}, [f"Muster's version and the cluster file were not compared: {e}"]
+            return {}, [], [f"Muster's version and the cluster file were not compared: {e}"]
         quiet = [str(m.name) for m in self.cluster.members if m.kind == "muster" and str(m.name) not in told]
         if not quiet:
-            return told, []
+            return told, also, []
         sentence = f"Muster's version and the cluster file were not compared on {', '.join(quiet)}"
-        return told, [f"{sentence}: nothing fresh stands in the store"]
+        return told, also, [f"{sentence}: nothing fresh stands in the store"]
 
 
 async def _features(proxy: Questions) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -30,6 +31,8 @@ _CERTIFICATE = "certificate."
 _NO_FEATURES = frozenset({"certificate", "muster"})
 _OWN = "(its own name)"
 _BRIEF = 64
+_SECRET = re.compile(r"password|secret|passphrase")
+_SET = "(set)"
 _SOON = (timedelta(days=1), timedelta(days=7), timedelta(days=30))
 
 
@@ -43,6 +46,7 @@ class Drift:
         agreed: whether there is a majority; without one every member differs.
         differing: the members nobody expected to differ; empty when the cluster file declares all of it.
         expected: reason by member, for those that the cluster file declares.
+        measure: what members are measured by, in the words before ``majority``.
     """
 
     field: str
@@ -51,6 +55,7 @@ class Drift:
     agreed: bool
     differing: tuple[str, ...]
     expected: Mapping[str, str]
+    measure: str = "most have"
 
     @property
     def sentence(self) -> str:
@@ -61,10 +66,13 @@ class Drift:
             said = ", ".join(f"{spoken(self.values[m])} on {m}" for m in self.differing)
             return f"Members disagree about {self.field}: {said}"
         said = ", ".join(f"{m} has {spoken(self.values[m])}" for m in self.differing)
-        return f"{self.field} differs: {said}, most have {spoken(self.majority)}"
+        return f"{self.field} differs: {said}, {self.measure} {spoken(self.majority)}"
 
     def as_json(self) -> dict[str, Any]:
-        return {**asdict(self), "sentence": self.sentence}
+        said = {**asdict(self), "sentence": self.sentence}
+        # Words, which the sentence has.
+        del said["measure"]
+        return said
 
 
 def compared(facts: Mapping[str, Mapping[str, Any]], expected: Sequence[ExpectedDifference] = ()) -> list[Drift]:
@@ -77,6 +85,17 @@ def compared(facts: Mapping[str, Mapping[str, Any]], expected: Sequence[Expected
     fields = sorted({field for f in told.values() for field in f})
     found = (_drift(field, _values(field, told, groups), expected) for field in fields)
     return [d for d in found if d is not None]
+
+
+def measured(
+    field: str, values: Mapping[str, Any], right: Any, measure: str, expected: Sequence[ExpectedDifference] = ()
+) -> Drift | None:
+    """Return how members differ from what is right, whatever most of them have; None: none does."""
+    differing = [m for m, value in values.items() if _canonical(value) != _canonical(right)]
+    declared = {m: e.reason for m in differing for e in expected if _declares(e, field, m)}
+    if not differing:
+        return None
+    return Drift(field, dict(values), right, True, tuple(m for m in differing if m not in declared), declared, measure)
 
 
 def unneeded(drifts: Sequence[Drift], expected: Sequence[ExpectedDifference]) -> list[ExpectedDifference]:
@@ -102,11 +121,18 @@ def of_wire(version: Mapping[str, Any], features: Mapping[str, Any], listed: Col
         state = entry.get("state", ABSENT)
         if state == _DISABLED:
             continue
-        told = dict(entry)
+        told = {k: _hidden(v) if k == "settings" else v for k, v in entry.items()}
         if isinstance(entry.get("capabilities"), list):
             told["capabilities"] = sorted(str(c) for c in entry["capabilities"])
         facts[name] = {**told, "state": state, "listed": name in listed, "version": modules.get(name, ABSENT)}
     return facts
+
+
+def _hidden(settings: Any) -> Any:
+    """Return a feature's settings without its secrets, which proxies tell trusted hosts: whether there is one is enough."""
+    if not isinstance(settings, Mapping):
+        return settings
+    return {k: _SET if v and _SECRET.search(str(k)) else v for k, v in settings.items()}
 
 
 def openly(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -264,6 +264,33 @@ audit = Table(
 )
 """What was done to certificates, by whom, on which member; written with the change itself."""
 
+gateway_repositories = Table(
+    "gateway_repositories",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("auth_required", Integer, nullable=False, server_default="1"),
+)
+"""Images that the container gateway has, as Foreman names them; ``auth_required`` is 0 where everybody may read."""
+
+gateway_subjects = Table(
+    "gateway_subjects",
+    metadata,
+    Column("kind", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    CheckConstraint("kind IN ('user', 'host')", name="kind"),
+)
+"""Whom the container gateway knows: users that logged in, and hosts by the UUID of their subscription."""
+
+gateway_grants = Table(
+    "gateway_grants",
+    metadata,
+    Column("kind", Text, primary_key=True),
+    Column("subject", Text, primary_key=True),
+    Column("repository", Text, primary_key=True),
+    CheckConstraint("kind IN ('user', 'host')", name="kind"),
+)
+"""Who may read which image. Of an image that there is not it says nothing."""
+
 
 content_repositories = Table(
     "content_repositories",
@@ -309,6 +336,7 @@ content_reports = Table(
     Column("member", Text, primary_key=True),
     Column("reached", Integer, nullable=False),
     Column("carried", Text, nullable=False, server_default=""),
+    Column("carried_since", Double, nullable=False, server_default="0"),
     Column("staged", Text, nullable=False, server_default=""),
     Column("unreached_since", Double),
     Column("trouble", Text, nullable=False, server_default=""),

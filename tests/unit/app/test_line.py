@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from muster.app import line
 from muster.app.line import Line
 from muster.kernel.errors import Misconfigured, Unavailable
 
@@ -25,7 +26,7 @@ async def lines(heard: list[Any], answers: dict[str, Any]) -> AsyncIterator[tupl
 
     here = await Line.over(one, {}, {})
     there = await Line.over(other, {"word": heard.append, "broken": broken}, answers)
-    following = [asyncio.create_task(line.follow()) for line in (here, there)]
+    following = [asyncio.create_task(end.follow()) for end in (here, there)]
     try:
         yield here, there
     finally:
@@ -101,3 +102,21 @@ async def test_what_nobody_reads_is_dropped_and_holds_no_memory() -> None:
         assert told[0] is True
         assert told[-1] is False
         here.close()
+
+
+async def test_what_is_too_long_is_not_said_and_does_not_end_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line, "_LONGEST_LINE", 100_000)
+    heard: list[Any] = []
+
+    async def as_long(length: Any) -> str:
+        return "x" * int(length)
+
+    async with lines(heard, {"as long": as_long}) as (here, _):
+        assert here.tell("word", "x" * 200_000) is False
+        with pytest.raises(Unavailable, match="question is too long"):
+            await here.ask("as long", "1" * 200_000, timeout_s=20)
+        with pytest.raises(Unavailable, match="answer is too long"):
+            await here.ask("as long", 200_000, timeout_s=20)
+        assert here.tell("word", "short") is True
+        assert await here.ask("as long", 90_000, timeout_s=20) == "x" * 90_000
+        assert heard == ["short"]

@@ -27,7 +27,10 @@ GOOD: dict[str, Any] = {
         {"id": 2, "name": "old.example.com", "address": "127.0.0.12", "kind": "foreman"},
     ],
     "signer": "old.example.com",
-    "features": {name: {"provider": "memory"} for name in ("dns", "puppet", "puppetca")},
+    "features": {
+        **{name: {"provider": "memory"} for name in ("dns", "puppet", "puppetca", "pulpcore")},
+        "container_gateway": {},
+    },
 }
 
 
@@ -152,6 +155,10 @@ async def test_exactly_these_routes_are_unprotected(tmp_path: Path, monkeypatch:
         ("GET", "/features"),
         ("GET", "/health/live"),
         ("GET", "/health/ready"),
+        # Open by design: docs/facts/smart-proxy-protocol.md §18, §5.
+        ("GET", "/pulp/api/v3/smart_proxy/features[/]"),
+        ("GET", "/pulp/api/v3/smart_proxy/version[/]"),
+        ("GET", "/pulpcore/status"),
         ("GET", "/version"),
     ]
 
@@ -162,7 +169,16 @@ async def test_only_metrics_are_for_the_cluster_and_everything_else_is_for_trust
     mounts = await product_mounts(tmp_path, monkeypatch)
     by_access = {a: {m.mount.prefix for m in mounts for r in m.mount.routes if r.access is a} for a in Access}
     assert by_access == {
-        Access.OPEN: {"", "/health"},
+        Access.OPEN: {"", "/health", "/pulpcore", "/pulp/api/v3/smart_proxy"},
         Access.CLUSTER: {"/metrics"},
-        Access.TRUSTED: {"/v2", "/logs", "/dns", "/puppet", "/puppet/ca"},
+        Access.TRUSTED: {
+            "/v2",
+            "/logs",
+            "/services",
+            "/dns",
+            "/puppet",
+            "/puppet/ca",
+            "/container_gateway",
+            "/pulp/api/v3/smart_proxy",
+        },
     }

@@ -152,7 +152,7 @@ def test_help_loads_no_command() -> None:
     assert {m for m in loaded if m.startswith("muster.cli.")} == {"muster.cli.options"}
 
 
-@pytest.mark.parametrize("group", ["ca", "certs", "config", "render"])
+@pytest.mark.parametrize("group", ["ca", "certs", "config", "content", "render"])
 def test_the_help_of_a_group_loads_none_of_its_commands(group: str) -> None:
     code, loaded = loaded_by(group, "--help")
     assert code == 0
@@ -160,7 +160,9 @@ def test_the_help_of_a_group_loads_none_of_its_commands(group: str) -> None:
     assert {m for m in loaded if m.startswith("muster.cli.")} == {"muster.cli.options", f"muster.cli.{group}"}
 
 
-@pytest.mark.parametrize(("group", "command"), [("ca", "list_"), ("certs", "show"), ("config", "check")])
+@pytest.mark.parametrize(
+    ("group", "command"), [("ca", "list_"), ("certs", "show"), ("config", "check"), ("content", "status")]
+)
 def test_a_command_loads_no_other_of_its_group(group: str, command: str) -> None:
     _, loaded = loaded_by(group, command.rstrip("_"), "--help")
     commands = {f"muster.cli.{group}.{file}" for file, _ in group_of(group).files.values()}
@@ -173,7 +175,7 @@ def group_of(name: str) -> CommandFiles:
     return found
 
 
-@pytest.mark.parametrize("group", ["", "ca", "certs", "config"])
+@pytest.mark.parametrize("group", ["", "ca", "certs", "config", "content"])
 def test_the_list_of_commands_says_what_the_commands_say(group: str) -> None:
     commands = group_of(group) if group else muster
     assert isinstance(commands, CommandFiles)

@@ -12,10 +12,14 @@ import yaml
 
 from muster.app.offers import modelled
 from muster.cluster.file import ClusterFile
-from muster.content.checks import checks
+from muster.content.checks import checks, of_states, repositories
+from muster.content.states import states
+from muster.kernel.errors import Unavailable
 from muster.kernel.findings import Finding
 from muster.kernel.settings import parse
+from muster.store.reading import Readable
 from tests.servers.haproxy import CLUSTER_NAME, Pki
+from tests.unit.content.pictures import LAG_S, MEMBERS, both, picture, told, version
 
 pytestmark = pytest.mark.anyio
 
@@ -153,3 +157,35 @@ async def test_a_port_that_nothing_answers_is_the_matrix_s_to_say(tmp_path: Path
     gone = cluster(ports)
     (check,) = checks(gone, modelled(gone), pki.client_context)
     assert await check.run() == []
+
+
+@contextlib.asynccontextmanager
+async def no_store() -> AsyncIterator[Readable]:
+    raise Unavailable("The store did not answer")
+    yield
+
+
+async def test_without_a_store_or_one_version_nothing_is_said_of_repositories() -> None:
+    (check,) = repositories(cluster({"https": 1, "http": 2}), no_store)
+    assert await check.run() == []
+    assert repositories(cluster({}, content=None), no_store) == []
+
+
+def test_what_lasts_is_found_by_repository_and_what_passes_is_not() -> None:
+    one, two = version(1), version(2)
+    well = {m: told(two, two) for m in MEMBERS}
+    of = both(
+        picture({**well, "p1.test": told(one, two)}, one, two, shown=two, path="/a"),
+        picture({**well, "p1.test": told(two, one, trouble="full")}, one, two, shown=one, newer_s=900, path="/b"),
+        picture({"p1.test": told(two, two), "p2.test": told(None, two)}, two, shown=two, path="/c"),
+        picture({**well, "p2.test": told(two, two, unreached_s=900)}, two, shown=two, path="/d"),
+        # These are young, or wait as they should.
+        picture({**well, "p1.test": told(one, two)}, one, two, shown=two, shown_s=60, path="/e"),
+        picture({**well, **{m: told(one, two) for m in MEMBERS[1:]}}, one, two, shown=one, newer_s=900, path="/f"),
+    )
+    found = of_states(states(of, MEMBERS, ["https"], LAG_S))
+    assert sorted((f.code, f.place, f.severity) for f in found) == [
+        ("CONTENT-ALONE", "/c", "error"), ("CONTENT-BEHIND", "/a", "error"), ("CONTENT-UNREACHED", "/d", "warning"),
+        ("CONTENT-UNSTAGED", "/b", "error"),
+    ]  # fmt: skip
+    assert all(f.sentence.startswith(f"{f.place}: ") and f.cause and f.remedy for f in found)

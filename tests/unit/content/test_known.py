@@ -1,13 +1,60 @@
+"""What processes that answer know of repositories, and how they hear of it."""
+
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
 
-from muster.content.known import Followed, Known
+from muster.content.known import FILE, Followed, Known
+from muster.kernel.errors import Unavailable
 
+A, B = "a" * 64, "b" * 64
+SOME = {"/pulp/content/r": Followed((A, B), True), "/pulp/content/r/deeper": Followed((), False)}
 ROOT = "/pulp/content/r"
 STABLE, TESTING, YUM = f"{ROOT}/dists/stable", f"{ROOT}/dists/testing", "/pulp/content/y"
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("/pulp/content/r/repodata/x", ("/pulp/content/r", "repodata/x")),
+        ("/pulp/content/r/deeper/x", ("/pulp/content/r/deeper", "x")),
+        ("/pulp/content/r/deeperx", ("/pulp/content/r", "deeperx")),
+        ("/pulp/content/r/", ("/pulp/content/r", "")),
+        ("/pulp/content/r", None),
+        ("/pulp/content/rx/y", None),
+        ("/pulp/content/", None),
+        ("", None),
+    ],
+)
+def test_a_path_lies_in_the_nearest_repository_above_it(path: str, found: tuple[str, str] | None) -> None:
+    assert Known(SOME).of(path) == found
+
+
+def test_what_was_written_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "content" / FILE
+    # Nothing has come to this disk yet.
+    Known(SOME).write(file)
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert file.parent.stat().st_mode & 0o777 == 0o700
+    other = Known()
+    other.read(file)
+    assert other.repositories == SOME
+    assert isinstance(other.repositories["/pulp/content/r"], Followed)
+
+
+def test_what_is_not_there_says_nothing(tmp_path: Path) -> None:
+    known = Known(SOME)
+    known.read(tmp_path / FILE)
+    assert known.repositories == {}
+
+
+def test_a_disk_that_refuses_is_named_and_leaves_what_was_there(tmp_path: Path) -> None:
+    (tmp_path / "content").write_text("no directory")
+    with pytest.raises(Unavailable, match="content"):
+        Known(SOME).write(tmp_path / "content" / FILE)
+    assert (tmp_path / "content").read_text() == "no directory"
 
 
 def known(*paths: str) -> Known:
@@ -35,18 +82,15 @@ def test_archives_change_with_what_is_followed() -> None:
     assert it.archive(f"{ROOT}/x") == ((), "")
 
 
-def test_a_repository_is_found_by_what_lies_in_it() -> None:
+def test_a_suite_is_found_by_what_lies_in_it_and_not_by_its_packages() -> None:
     it = known(STABLE, YUM)
     assert it.of(f"{STABLE}/main/binary-amd64/Packages") == (STABLE, "main/binary-amd64/Packages")
     assert it.of(f"{YUM}/a/x.rpm") == (YUM, "a/x.rpm")
     assert it.of(f"{ROOT}/pool/x.deb") is None
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
-    it, other = known(STABLE, YUM), Known()
-    other.read(tmp_path / "known")
-    assert other.repositories == {}
-    it.write(tmp_path / "known")
-    other.read(tmp_path / "known")
-    assert other.repositories == it.repositories
+def test_archives_are_known_of_what_was_written(tmp_path: Path) -> None:
+    other = Known()
+    known(STABLE, YUM).write(tmp_path / FILE)
+    other.read(tmp_path / FILE)
     assert other.archive(f"{ROOT}/x") == ((STABLE,), "x")

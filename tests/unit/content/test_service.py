@@ -19,6 +19,7 @@ pytestmark = pytest.mark.anyio
 
 MEMBER = "proxy01.example.com"
 REGISTRY = next(p for p in PLACES if p.who == "gateway")
+CONTENT = next(p for p in PLACES if p.prefix == "/pulp/content")
 API = next(p for p in PLACES if p.who == "trusted")
 
 
@@ -99,6 +100,18 @@ async def test_who_goes_away_before_the_answer_is_asked_for_no_more(method: str)
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
+
+
+@pytest.mark.parametrize("body", [(), (b"he",)], ids=["nothing of it", "a part"])
+async def test_so_is_who_announced_a_body_that_nobody_takes(body: tuple[bytes, ...]) -> None:
+    pulp: Any = Slow()
+    of = content(pulp)
+    of.backends = {"content": pulp}
+    sent = call("GET", "/pulp/content/r/a.rpm", headers={"Content-Length": "5"}, body=body, gone=True)
+    async with asyncio.timeout(10):
+        with pytest.raises(ClientGone):
+            await of.answer(CONTENT, sent)
+    assert pulp.given_up
 
 
 async def test_a_change_goes_on_when_who_asked_for_it_has_gone() -> None:

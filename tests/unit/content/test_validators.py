@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from muster.content import ranges
-from muster.content.validators import digest, matches, named
+from muster.content.validators import Digest, digest, matches, named, said
 from muster.kernel.errors import Rejected
 
 HEX = "0123456789abcdef" * 4
@@ -20,6 +20,10 @@ TAG = f'"sha256:{HEX}"'
         (f"/pulp/content/d/dists/x/main/by-hash/SHA256/{HEX}", "sha256"),
         (f"/pulp/content/d/dists/x/main/by-hash/SHA512/{HEX * 2}", "sha512"),
         (f"/v2/library/x/blobs/sha256:{HEX}", "sha256"),
+        (f"/v2/library/x/manifests/sha256:{HEX}", "sha256"),
+        (f"/v2/library/x/manifests/sha512:{HEX * 2}", "sha512"),
+        (f"/v2/library/x/manifests/sha512:{HEX}", None),
+        ("/v2/library/x/manifests/1.0", None),
         ("/pulp/content/r/repodata/repomd.xml", None),
         (f"/pulp/content/r/repodata/{HEX[:40]}-primary.xml.gz", None),
         (f"/pulp/content/r/Packages/{HEX}-1.rpm", None),
@@ -81,3 +85,18 @@ def test_one_range_is_read(field: str | None, length: int, part: tuple[int, int]
 def test_a_range_outside_cannot_be_given(field: str, length: int) -> None:
     with pytest.raises(ranges.Unsatisfiable):
         ranges.asked(field, length)
+
+
+@pytest.mark.parametrize(
+    ("value", "digest"),
+    [
+        (f"sha256:{HEX}", Digest("sha256", HEX)),
+        (f" sha512:{HEX * 2} ", Digest("sha512", HEX * 2)),
+        (f"sha256:{HEX}x", None),
+        (f"md5:{HEX}", None),
+        ("", None),
+    ],
+)
+def test_a_registry_tells_the_digest_of_what_a_tag_leads_to(value: str, digest: Digest | None) -> None:
+    assert said([("Content-Type", "x"), ("docker-Content-Digest", value)]) == digest
+    assert said([]) is None

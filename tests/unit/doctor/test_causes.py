@@ -152,3 +152,26 @@ def test_what_is_behind_a_member_explains_what_the_member_and_the_balancer_say()
     out = told(cells(), *(about(c, m) for c in codes[:2] for m in members))
     assert out == [("MEMBER-UNREADY", "https on proxy01.test", 1, 2)]
     assert told(cells(), about("BALANCER-OUT", members[0])) == [("BALANCER-OUT", "https on proxy01.test", 0, 0)]
+
+
+def test_a_member_that_is_out_for_a_repository_follows_from_what_is_found_of_that() -> None:
+    behind = Finding("CONTENT-BEHIND", "/r", "/r: the Pulp of Proxy01.test still carries revision 1", "c", "r")
+    other = Finding("CONTENT-BEHIND", "/r2", "/r2: the Pulp of proxy02.test still carries revision 1", "c", "r")
+    why = "is not ready for https: /r: its backend still carries revision 1"
+    out = Finding("MEMBER-UNREADY", "https on proxy01.test", f"proxy01.test {why}", "c2", "r")
+    else_out = Finding("MEMBER-UNREADY", "https on proxy03.test", f"proxy03.test {why}", "c2", "r")
+    assert told(cells(), behind, other, out) == [("CONTENT-BEHIND", "/r", 1, 1)]
+    assert told(cells(), behind, else_out) == [
+        ("CONTENT-BEHIND", "/r", 0, 0), ("MEMBER-UNREADY", "https on proxy03.test", 0, 0),
+    ]  # fmt: skip
+
+
+def test_a_pulp_that_answers_for_nothing_answers_for_no_repository() -> None:
+    gone = Finding("CONTENT-BACKEND", "https on proxy01.test", "no answer", "c", "r")
+    silent = [
+        Finding("CONTENT-UNREACHED", p, f"{p}: the Pulp of Proxy01.test gives none", "c", "r") for p in ("/a", "/b")
+    ]
+    other = Finding("CONTENT-UNREACHED", "/a", "/a: the Pulp of proxy02.test gives none", "c", "r", "warning")
+    assert told(cells(), gone, *silent, other) == [
+        ("CONTENT-BACKEND", "https on proxy01.test", 0, 2), ("CONTENT-UNREACHED", "/a", 0, 0),
+    ]  # fmt: skip

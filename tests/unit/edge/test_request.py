@@ -100,6 +100,37 @@ async def test_a_client_that_goes_away_is_said_to_be_gone() -> None:
         await request("POST", body=[b"half"], gone=True).body()
 
 
+async def test_what_arrived_while_a_client_was_waited_for_is_read_and_not_on_its_way_any_more() -> None:
+    call = request("GET", headers={"Content-Length": "5"}, body=[b"he", b"llo"])
+    assert call.unread
+    with pytest.raises(IndexError):
+        # Nothing comes any more, not even the news that it has gone.
+        await call.gone()
+    assert not call.unread
+
+
+async def test_a_client_that_goes_away_as_the_block_ends_ends_nothing_behind_it() -> None:
+    news: asyncio.Future[MutableMapping[str, Any]] = asyncio.get_running_loop().create_future()
+
+    async def receive() -> MutableMapping[str, Any]:
+        return await news
+
+    call = Request(
+        scope("GET", "/"), receive, peer=Peer("192.0.2.1"), request_id="1", headers={}, body_limit_bytes=1,
+        body_timeout_s=0.5,
+    )  # fmt: skip
+    async with call.while_waited_for():
+        await asyncio.sleep(0)
+        news.set_result({"type": "http.disconnect"})
+        # The news is heard in this turn of the loop, and what follows from it comes with the next.
+        await asyncio.sleep(0)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
 def arriving(size: int, every_s: float) -> Request:
     """Return a request whose body arrives in pieces of a size, without end."""
 

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+
+import pytest
 
 from muster.edge import root
-from muster.edge.feature import Features, State
+from muster.edge.feature import Features, State, Told
+from muster.edge.request import Peer
 from muster.edge.routes import Access
-from tests.unit.edge.calls import request
+from muster.kernel.secrets import Secret
+from tests.unit.edge.calls import peer, request
 from tests.unit.edge.features_for_tests import feature, served
 
 FEATURES = Features(
@@ -43,6 +48,42 @@ async def test_the_second_version_shows_also_what_does_not_run() -> None:
         "logs": "running",
     }
     assert (shown["dns"]["http_enabled"], shown["dns"]["https_enabled"]) == (False, True)
+
+
+PULP = "s3cret-of-pulp"
+
+
+def told(_: object) -> Told:
+    return Told({"pulp_url": "https://pulp.test", "password": Secret(PULP)}, ("rpm", "core"))
+
+
+async def test_a_service_that_runs_says_itself_what_it_is_and_is_asked_first() -> None:
+    asked = []
+
+    async def refreshed(service: object) -> None:
+        asked.append(service)
+
+    running = replace(feature("pulpcore", "/pulpcore"), told=told, refreshed=refreshed)
+    many = Features({"pulpcore": served(running), "dns": served(feature("dns", "/dns"))})
+    by = request(by=peer())
+    shown = json.loads((await root.features_v2(many, by)).body)["pulpcore"]
+    assert len(asked) == 1
+    assert shown["settings"] == {"pulp_url": "https://pulp.test", "password": PULP}
+    assert shown["capabilities"] == ["core", "rpm"]
+    off = Features({"pulpcore": served(running, State.FAILED, reason="x")})
+    assert json.loads((await root.features_v2(off, by)).body)["pulpcore"]["settings"] == {
+        "use_provider": "pulpcore_memory"
+    }
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize(("scheme", "by"), [("http", None), ("http", peer()), ("https", None)])
+async def test_a_password_is_told_to_nobody_without_a_certificate(scheme: str, by: Peer | None) -> None:
+    one = Features({"pulpcore": served(replace(feature("pulpcore", "/pulpcore"), told=told))})
+    body = (await root.features_v2(one, request(scheme=scheme, by=by))).body.decode()
+    assert PULP not in body
+    assert json.loads(body)["pulpcore"]["settings"]["password"] is None
+    assert PULP not in str(one.served["pulpcore"].as_json())
 
 
 def test_only_the_second_version_is_protected() -> None:

@@ -10,12 +10,15 @@ from muster.edge.feature import FOREMAN_PREFIXES, FeatureSettings
 from muster.edge.routes import Access
 from muster.features.dns import providers as dns
 from muster.features.dns.settings import DNSSettings
+from muster.features.pulpcore import providers as pulpcore
+from muster.features.pulpcore.settings import PulpcoreSettings
 from muster.features.puppet import providers as puppet
 from muster.features.puppet.settings import PuppetSettings
 from muster.features.puppetca import providers as puppetca
 from muster.features.puppetca.autosigners import AUTOSIGNERS
 from muster.features.puppetca.settings import PuppetCASettings
 from muster.kernel.settings import parse
+from tests.unit.cluster.written import SMALL, parsed
 
 
 def said(text: str) -> list[tuple[int, str, str]]:
@@ -30,11 +33,15 @@ def test_every_feature_is_listed_by_its_name_under_foremans_prefixes() -> None:
         assert all(FOREMAN_PREFIXES[m.prefix] == name for m in feature.mounts)
 
 
+# Open by design: docs/facts/smart-proxy-protocol.md §18 (Pulp's status) and §5 (what a proxy is, here Pulp's own record).
+OPEN = {"/pulpcore/status", "/pulp/api/v3/smart_proxy/features[/]", "/pulp/api/v3/smart_proxy/version[/]"}
+
+
 def test_every_route_of_a_feature_whose_clients_are_not_hosts_is_protected() -> None:
     for_hosts = {"httpboot", "templates", "registration"}
     for name, feature in features.manifests().items():
-        kinds = {r.access for m in feature.mounts for r in m.routes}
-        assert kinds == {Access.OPEN if name in for_hosts else Access.TRUSTED}
+        for path, access in ((m.prefix + r.path, r.access) for m in feature.mounts for r in m.routes):
+            assert access is (Access.OPEN if name in for_hosts or path in OPEN else Access.TRUSTED), path
 
 
 @pytest.mark.parametrize(
@@ -42,6 +49,7 @@ def test_every_route_of_a_feature_whose_clients_are_not_hosts_is_protected() -> 
     [
         (dns.PROVIDERS, DNSSettings, "provider"),
         (puppet.PROVIDERS, PuppetSettings, "provider"),
+        (pulpcore.PROVIDERS, PulpcoreSettings, "provider"),
         (puppetca.PROVIDERS, PuppetCASettings, "provider"),
         (AUTOSIGNERS, PuppetCASettings, "autosigner"),
     ],
@@ -82,7 +90,7 @@ def test_an_unknown_feature_is_answered_with_the_nearest_or_all() -> None:
     (dsn, other) = said("features:\n  dnss: {}\n  zzzzz: {}\n")
     assert dsn == (2, "features.dnss", "unknown feature 'dnss'; did you mean 'dns'?")
     assert other[:2] == (3, "features.zzzzz")
-    assert other[2].startswith("unknown feature 'zzzzz'; known features: dns")
+    assert other[2].startswith("unknown feature 'zzzzz'; known features: container_gateway, dns")
 
 
 def test_a_rule_between_settings_of_a_feature_has_the_features_line() -> None:
@@ -92,4 +100,32 @@ def test_a_rule_between_settings_of_a_feature_has_the_features_line() -> None:
 
 
 def test_features_stand_in_the_order_in_which_the_ruby_proxy_loads_them() -> None:
-    assert list(features.manifests()) == ["dns", "puppetca", "puppet"]
+    assert list(features.manifests()) == ["dns", "puppetca", "puppet", "pulpcore", "container_gateway"]
+
+
+def test_settings_of_enabled_features_name_the_services_behind_them() -> None:
+    server = {"url": "https://puppet.test:8140", "certificate": "/c", "key": "/k", "ca": "/ca"}
+    given: dict[str, Any] = {
+        "dns": {"nsupdate": {"server": "fd00::53"}, "readiness": "essential"},
+        "puppet": {"puppetserver": server},
+        "puppetca": {"provider": "puppetserver", "puppetserver": {**server, "url": "https://ca.test"}},
+        "pulpcore": {
+            "pulp_url": "https://{member}", "content_app_url": "https://lb.test/pulp/content", "password_file": "/etc/p",
+        },
+        "logs": {},
+    }  # fmt: skip
+    cluster = parsed(SMALL)
+    found = features.services(cluster.model_copy(update={"features": given}))
+    assert {n: (s.control_url, s.weight) for n, s in found.items()} == {
+        "store": ("sqlite:///var/muster.db", "essential"),
+        "dns": ("dns://[fd00::53]:53", "essential"),
+        "puppet": ("https://puppet.test:8140", "functional"),
+        "puppetca": ("https://ca.test", "functional"),
+        "pulp": ("https://{member}", "functional"),
+    }
+    assert found["pulp"].credentials == "file:/etc/p"
+    assert found["pulp"].client_urls == {"any": "https://lb.test/pulp/content"}
+    off = {name: {**one, "enabled": False} for name, one in given.items()}
+    assert list(features.services(cluster.model_copy(update={"features": off}))) == ["store"]
+    memory = {name: {"provider": "memory"} for name in ("dns", "puppet", "puppetca", "pulpcore")}
+    assert list(features.services(cluster.model_copy(update={"features": memory}))) == ["store"]

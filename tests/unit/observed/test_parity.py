@@ -15,6 +15,7 @@ from muster.observed.parity import (
     brief,
     compared,
     fields_of,
+    measured,
     of_another_file,
     of_certificate,
     of_muster,
@@ -359,3 +360,26 @@ members:
 - {id: 3, name: p3.test, address: 127.0.0.13}
 - {id: 4, name: p4.test, address: 127.0.0.14}
 """
+
+
+def test_a_secret_of_a_feature_is_no_fact_but_that_there_is_one_is() -> None:
+    def pulp(password: str | None) -> dict[str, object]:
+        settings = {"pulp_url": "https://pulp.test", "username": "admin", "password": password}
+        return of_wire(VERSION, {"pulpcore": {"state": "running", "settings": settings}}, ["pulpcore"])
+
+    assert "hunter2" not in str(pulp("hunter2"))
+    assert pulp("hunter2")["pulpcore"]["settings"]["username"] == "admin"  # type: ignore[index]
+    (drift,) = compared({P1: pulp("hunter2"), P2: pulp(None), P3: pulp("hunter3")})
+    assert (drift.field, drift.differing) == ("pulpcore.settings.password", (P2,))
+
+
+def test_members_are_measured_by_what_is_right_also_where_most_have_something_else() -> None:
+    found = measured("content./r", {"a": "old", "b": "old", "c": "new"}, "new", "shown is")
+    assert found is not None
+    assert (found.differing, found.majority) == (("a", "b"), "new")
+    assert found.sentence == "content./r differs: a has old, b has old, shown is new"
+    assert measured("content./r", {"a": "new"}, "new", "shown is") is None
+    declared = ExpectedDifference(field="content.*", members=("a",), reason="far away")
+    found = measured("content./r", {"a": "old", "b": "new"}, "new", "shown is", [declared])
+    assert found is not None
+    assert (found.differing, found.expected) == ((), {"a": "far away"})

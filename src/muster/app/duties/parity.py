@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from muster.app.duties.duty import Duty
 from muster.app.listed import Listed
 from muster.app.offers import modelled
-from muster.cluster.file import SCHEMA_VERSION, Member
+from muster.cluster.file import SCHEMA_VERSION, ClusterFile, Member
 from muster.edge.feature import Features
 from muster.kernel import log
 from muster.kernel.clock import SystemClock, system_chance
@@ -32,6 +32,12 @@ if TYPE_CHECKING:
     from muster.observed.census import Census
 
 _log = log.logger("app")
+
+
+def shown_to_members(cluster: ClusterFile, pki: Path, own: BundlePaths) -> BundlePaths:
+    """Return what a member shows when it asks others what trusted hosts are told: the bundle of one, else its own."""
+    clients = (bundle_paths(pki, "client", name) for name in cluster.trusted_names)
+    return next((c for c in clients if c.certificate.exists()), own)
 
 
 class Likeness:
@@ -122,11 +128,11 @@ class CensusTaken(Duty):
     def _census(self) -> Census:
         """Return the census as this member can take it: as a trusted host where it has the bundle of one, else as itself."""
         # It brings an HTTP client with it, which only the one member needs that takes the census.
+        from muster.content import drifts
         from muster.observed.census import Census
 
         cluster = self._listed.cluster
-        clients = (bundle_paths(self._pki, "client", name) for name in cluster.trusted_names)
-        shown = next((c for c in clients if c.certificate.exists()), self._bundle)
+        shown = shown_to_members(cluster, self._pki, self._bundle)
         return Census(
             cluster,
             modelled(cluster),
@@ -135,4 +141,5 @@ class CensusTaken(Duty):
             shown.key,
             datetime.now(UTC),
             openly=True,
+            also=drifts.reading(cluster),
         )

@@ -52,7 +52,10 @@ class Providers(Duty):
         return Found(joined([{"smartproxy": "; ".join(why)} if why else {}, *own]), notes=notes)
 
     def _is_essential(self, name: str) -> bool:
-        settings = self._features.served[name].settings
+        served = self._features.served[name]
+        if served.feature.is_essential is not None:
+            return served.feature.is_essential(served.service)
+        settings = served.settings
         return isinstance(settings, ProvidedFeatureSettings) and settings.readiness == "essential"
 
 

@@ -20,7 +20,7 @@ class RepositoriesFollowed(Duty):
     every_s = 0.02
 
     def __init__(self, following: Following, services: Sequence[str]) -> None:
-        self._following = following
+        self.following = self._following = following
         self._services = services
         self._is_first = True
 
@@ -33,12 +33,12 @@ class RepositoriesFollowed(Duty):
         await self._following.beat()
 
     def found(self) -> Found:
-        why = self._following.trouble
-        if not why:
-            return NOTHING
-        if self._following.is_alone:
-            return Found(notes=(why,))
-        return Found(dict.fromkeys(self._services, why))
+        why, note = self._following.trouble, self._following.note
+        if why and not self._following.is_alone:
+            return Found(dict.fromkeys(self._services, why))
+        # A sentence about what does not come is part of the other one.
+        said = why or note
+        return Found(notes=(said,)) if said else NOTHING
 
     async def end(self) -> None:
         await self._following.close()

@@ -16,7 +16,9 @@ _log = log.logger("app")
 
 
 class Siblings(Duty):
-    """Tells content who is ready, by the roster. Without the store whoever was ready last is.
+    """Tells content who is ready, by the roster, and who is a member, by the cluster file.
+
+    Without the store whoever was ready last is.
 
     Args:
         name: this member's, who is none of them.
@@ -39,23 +41,26 @@ class Siblings(Duty):
         self._listed = listed
         self._roster = Roster(store)
         self._tell = tell
+        self._ready: frozenset[str] = frozenset()
         self._told: tuple[tuple[Sibling, ...], tuple[str, ...]] = ((), ())
 
     async def beat(self) -> None:
+        # Who was taken out of it is believed no longer, and that need not wait for the store.
+        self._listed.look()
         try:
             seen = await self._roster.seen()
         except MusterError as e:
             _log.debug("The roster was not read", why=str(e))
-            return
-        ready = {
-            name for name, one in seen.items()
-            if not one.silent and one.report.readiness.get("https", {}).get("state") == "ready"
-        }  # fmt: skip
+        else:
+            self._ready = frozenset(
+                name for name, one in seen.items()
+                if not one.silent and one.report.readiness.get("https", {}).get("state") == "ready"
+            )  # fmt: skip
         ours = [m for m in self._listed.latest.members if m.kind == "muster"]
         siblings = tuple(
             Sibling(str(m.name), m.address, self._port)
             for m in ours
-            if str(m.name) in ready and str(m.name) != self._own
+            if str(m.name) in self._ready and str(m.name) != self._own
         )
         found = (siblings, tuple(str(m.name) for m in ours))
         if found != self._told:

@@ -21,8 +21,9 @@ from muster.kernel.rings import LogRecord, LogRings
 
 _log = log.logger("app")
 
-_WELL_TIMEOUT_S = 5.0
-# So many questions in a row unanswered, and it hangs.
+# With the rest between two questions, three times that: 15 s (docs/admin/content.md).
+_WELL_TIMEOUT_S = 4.0
+# So many questions in a row unanswered, and it hangs; one less, and it is not counted on.
 _FALL = 3
 _COUNTED_TIMEOUT_S = 2.0
 # Half a second, where nothing else wants the processor; a balancer's name that does not resolve takes five.
@@ -31,6 +32,7 @@ _STARTING_S = 60.0
 _SOON_S = 10.0
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 30.0
+_LAST_WORDS_S = 1.0
 # Beyond what calls in flight may take: for what a process does at its end.
 _LAST_S = 5.0
 
@@ -42,6 +44,7 @@ class _Place:
     Attributes:
         serving: it said that it accepts.
         unanswered: questions in a row whether it is well.
+        cannot: why it says that it cannot serve; empty while it does not say so.
         why: how the last one ended; empty when none has.
     """
 
@@ -50,7 +53,20 @@ class _Place:
     line: Line | None = None
     serving: bool = False
     unanswered: int = 0
+    cannot: str = ""
     why: str = ""
+
+    @property
+    def away(self) -> bool:
+        """Whether it takes no calls, as far as is known."""
+        return not self.serving or self.unanswered >= _FALL - 1
+
+    @property
+    def said(self) -> str:
+        """Why it is away; empty while it starts for the first time."""
+        if self.serving:
+            return "does not answer"
+        return f"is started anew: {self.why}" if self.why else ""
 
 
 class Workers(Duty):
@@ -69,7 +85,7 @@ class Workers(Duty):
     """
 
     name = "workers"
-    every_s = 5.0
+    every_s = 1.0
 
     def __init__(
         self,
@@ -107,13 +123,12 @@ class Workers(Duty):
         await asyncio.gather(*(self._looked_at(p) for p in self._places if p.serving))
 
     def found(self) -> Found:
-        away = [p for p in self._places if not p.serving]
+        away = [p for p in self._places if p.away]
+        said = [f"worker {p.number} of {len(self._places)} {p.said}" for p in away if p.said]
         if len(away) == len(self._places):
-            why = next((f": {p.why}" for p in away if p.why), "")
+            why = f": {said[0]}" if said else ""
             return Found(dict.fromkeys(self._services, f"no worker serves{why}"))
-        return Found(
-            notes=[f"worker {p.number} of {len(self._places)} is started anew: {p.why}" for p in away if p.why]
-        )
+        return Found(notes=said)
 
     def drain(self, draining: bool) -> None:
         """As :meth:`muster.edge.server.Server.drain`, in each of them."""
@@ -143,16 +158,24 @@ class Workers(Duty):
         self._tell("stop")
 
     async def close(self) -> None:
-        """As :meth:`leave`, and wait until they have ended; who has not in time is killed."""
+        """As :meth:`leave`, and wait until they have ended; who hangs, or has not in time, is killed."""
         self.leave()
         if not self._tasks:
             return
+        watching = asyncio.create_task(self._watched(), name="workers watched")
         _, late = await asyncio.wait(self._tasks, timeout=self._patience_s + _LAST_S)
+        watching.cancel()
         for place in self._places:
             if late and place.process is not None and place.process.returncode is None:
                 _log.warning("A worker did not end in time", worker=place.number)
                 _kill(place.process)
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _watched(self) -> None:
+        # The duty itself has had its last beat by now.
+        while True:
+            await self.beat()
+            await asyncio.sleep(self.every_s)
 
     def _tell(self, kind: str, content: Any = None) -> None:
         for place in self._places:
@@ -186,6 +209,7 @@ class Workers(Duty):
 
     async def _lived(self, place: _Place) -> str:
         """Start one, and return how it ended."""
+        place.cannot = ""
         ours, theirs = socket.socketpair()
         with theirs:
             descriptors = {name: sock.fileno() for name, sock in self._sockets.items()}
@@ -204,6 +228,8 @@ class Workers(Duty):
         finally:
             late.cancel()
             _kill(process)
+        if place.cannot:
+            return f"it cannot serve: {place.cannot}"
         return f"signal {-status}" if status < 0 else f"status {status}"
 
     async def _followed(
@@ -214,8 +240,12 @@ class Workers(Duty):
         def serves(_: Any) -> None:
             place.serving, place.unanswered, place.why = True, 0, ""
 
+        def cannot(why: Any) -> None:
+            place.cannot = str(why)
+
+        told = {"serving": serves, "cannot": cannot, "log": self._hear}
         try:
-            line = await Line.over(ours, {"serving": serves, "log": self._hear}, self._answers)
+            line = await Line.over(ours, told, self._answers)
         except BaseException:
             ours.close()
             raise
@@ -227,7 +257,10 @@ class Workers(Duty):
             line.tell("stop")
         following = asyncio.create_task(line.follow(), name=f"worker {place.number}'s words")
         try:
-            return await process.wait()
+            status = await process.wait()
+            # What it said last.
+            await asyncio.wait({following}, timeout=_LAST_WORDS_S)
+            return status
         finally:
             line.close()
             await asyncio.gather(following, return_exceptions=True)

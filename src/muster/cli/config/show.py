@@ -35,6 +35,7 @@ def show(cluster_path: Path, as_json: bool) -> None:
 def understood(cluster: ClusterFile) -> dict[str, Any]:
     """Return a cluster file's whole meaning: what the profile has stands where a change to it would."""
     from muster.app.offers import modelled
+    from muster.features import settings_models
     from muster.store.place import Place
 
     content: dict[str, Any] = cluster.model_dump(mode="json", by_alias=True)
@@ -58,5 +59,9 @@ def understood(cluster: ClusterFile) -> dict[str, Any]:
         }
         for name in names
     }
+    models = settings_models()
+    for name, given in cluster.features.items():
+        # As they stand in the file, but for what the feature calls a secret.
+        content["features"][name] = models[name].model_validate(given).model_dump(mode="json", exclude_unset=True)
     content["store"]["url"] = Place.parsed(cluster.store.url).shown_url
     return content

@@ -7,9 +7,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
+from muster.cluster.service import Service, of_settings
 from muster.cluster.values import Host, Port, Seconds
 from muster.edge.feature import ProvidedFeatureSettings
-from muster.kernel.names import FQDN
+from muster.kernel.names import FQDN, in_url
 from muster.kernel.secrets import Secret
 from muster.kernel.settings import Settings
 
@@ -88,6 +89,13 @@ class DNSSettings(ProvidedFeatureSettings):
     """Settings of provider ``memory``."""
     smart_proxy: SmartProxySettings | None = None
     """Settings of provider ``smart_proxy``."""
+
+    def registered(self) -> tuple[Service, ...]:
+        url = {
+            "nsupdate": f"dns://{in_url(self.nsupdate.server)}:{self.nsupdate.port}",
+            "smart_proxy": self.smart_proxy.url if self.smart_proxy is not None else "",
+        }.get(self.provider)
+        return (of_settings("dns", url, weight=self.readiness),) if url else ()
 
     @model_validator(mode="after")
     def _provider_has_settings(self) -> Self:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
+from muster.cluster.service import Service, of_settings
 from muster.cluster.values import Seconds
 from muster.edge.feature import ProvidedFeatureSettings
 from muster.kernel.names import FQDN
@@ -40,6 +41,10 @@ class PuppetSettings(ProvidedFeatureSettings):
     for five minutes."""
     classes_timeout_s: Seconds = 300.0
     """How long the server may take to parse an environment."""
+
+    def registered(self) -> tuple[Service, ...]:
+        server = self.puppetserver if self.provider == "puppetserver" else None
+        return (of_settings("puppet", server.url, weight=self.readiness),) if server is not None else ()
 
     @model_validator(mode="after")
     def _provider_has_settings(self) -> Self:

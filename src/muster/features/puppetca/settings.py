@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
+from muster.cluster.service import Service, of_settings
 from muster.cluster.values import Seconds
 from muster.edge.feature import ProvidedFeatureSettings
 from muster.kernel.names import FQDN
@@ -46,6 +47,10 @@ class PuppetCASettings(ProvidedFeatureSettings):
     """How long a token is good when Foreman does not say (Ruby: ``token_ttl``)."""
     puppetserver: PuppetserverSettings | None = None
     """Settings of provider ``puppetserver``."""
+
+    def registered(self) -> tuple[Service, ...]:
+        server = self.puppetserver if self.provider == "puppetserver" else None
+        return (of_settings("puppetca", server.url, weight=self.readiness),) if server is not None else ()
 
     @model_validator(mode="after")
     def _provider_has_settings(self) -> Self:

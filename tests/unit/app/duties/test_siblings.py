@@ -31,7 +31,7 @@ async def test_who_is_ready_for_content_is_told_each_time_that_it_changes(
         SimpleNamespace(name=f"proxy0{n}.example.com", address=f"192.0.2.{n}", kind=kind)
         for n, kind in ((1, "muster"), (2, "muster"), (3, "muster"), (4, "foreman"))
     ]
-    listed = cast(Listed, SimpleNamespace(latest=SimpleNamespace(members=members)))
+    listed = cast(Listed, SimpleNamespace(latest=SimpleNamespace(members=members), look=lambda: None))
     told: list[tuple[Sequence[Sibling], Sequence[str]]] = []
 
     def tell(siblings: Sequence[Sibling], names: Sequence[str]) -> None:
@@ -58,6 +58,29 @@ async def test_who_is_ready_for_content_is_told_each_time_that_it_changes(
     # Without the store whoever was told last is.
     await duty.beat()
     assert len(told) == 4
+
+
+async def test_who_leaves_the_cluster_file_is_believed_no_longer_also_without_the_store(tmp_path: Path) -> None:
+    members = [SimpleNamespace(name=f"proxy0{n}.example.com", address=f"192.0.2.{n}", kind="muster") for n in (1, 2, 3)]
+    left = SimpleNamespace(members=members)
+    listed = SimpleNamespace(latest=left)
+    listed.look = lambda: setattr(listed, "latest", left)
+    told: list[tuple[Sequence[Sibling], Sequence[str]]] = []
+
+    def tell(siblings: Sequence[Sibling], names: Sequence[str]) -> None:
+        told.append((siblings, names))
+
+    async with opened(Secret(f"sqlite:///{tmp_path}/muster.db")) as store:
+        duty = Siblings("proxy01.example.com", 443, cast(Listed, listed), store, tell)
+        for number in (2, 3):
+            await Roster(store).beat(report(number, "ready"), first=True)
+        await duty.beat()
+        assert len(told[-1][0]) == 2
+    left = SimpleNamespace(members=members[:2])
+    await duty.beat()
+    assert told[-1] == (
+        (Sibling("proxy02.example.com", "192.0.2.2", 443),), ("proxy01.example.com", "proxy02.example.com"),
+    )  # fmt: skip
 
 
 def test_an_item_of_the_workers_line_is_a_sibling_again() -> None:

@@ -134,6 +134,12 @@ def test_a_key_without_its_certificate_is_refused(tmp_path: Path) -> None:
     assert checked(tmp_path, text) == (INVALID_SETTINGS, [(7, "content.foreman_key")])
 
 
+def test_keepers_of_what_nothing_follows_are_invalid(tmp_path: Path) -> None:
+    text = f"{CLUSTER}{CONTENT}content: {{services: [http], one_version: false, keepers: 2}}\n"
+    assert checked(tmp_path, text) == (INVALID_SETTINGS, [(7, "content.keepers")])
+    assert checked(tmp_path, text.replace("keepers: 2", "keepers: 0"))[0] != INVALID_SETTINGS
+
+
 def test_an_authority_whose_service_is_disabled_is_warned_of(tmp_path: Path) -> None:
     code, found, _ = said(tmp_path, CLUSTER + f"{OFF}}}\nauthority: {{}}\n")
     assert (code, [w for _, w, _ in found]) == (0, ["authority"])

@@ -26,3 +26,19 @@ def test_what_is_understood_has_the_profile_s_services_and_the_store_s_place_wit
         "enabled": True, "listen_port": 9090, "member_port": 9090, "balance": "roundrobin",
     }  # fmt: skip
     assert services["puppet"]["enabled"] is False
+
+
+def test_a_secret_of_a_feature_is_not_shown(tmp_path: Path) -> None:
+    file = tmp_path / "cluster.yaml"
+    dns = "dns: {nsupdate: {key_name: k, key_secret: aHVudGVyMg==}}"
+    pulp = "pulpcore: {pulp_url: 'https://{member}', content_app_url: 'https://x.test/pulp/content', password: hunter2}"
+    file.write_text(CLUSTER + f"{OFF}}}\nfeatures: {{{dns}, {pulp}}}\n")
+    told = CliRunner().invoke(muster, ["config", "show", "--json", "--cluster", str(file)], standalone_mode=False)
+    assert json.loads(told.output)["features"] == {
+        "dns": {"nsupdate": {"key_name": "k", "key_secret": "***"}},
+        "pulpcore": {
+            "pulp_url": "https://{member}",
+            "content_app_url": "https://x.test/pulp/content",
+            "password": "***",
+        },
+    }

@@ -43,6 +43,7 @@ def upgrade() -> None:
         sa.Column("member", sa.Text, nullable=False),
         sa.Column("reached", sa.Integer, nullable=False),
         sa.Column("carried", sa.Text, nullable=False, server_default=""),
+        sa.Column("carried_since", sa.Double, nullable=False, server_default="0"),
         sa.Column("staged", sa.Text, nullable=False, server_default=""),
         sa.Column("unreached_since", sa.Double),
         sa.Column("trouble", sa.Text, nullable=False, server_default=""),

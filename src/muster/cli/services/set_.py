@@ -1,0 +1,44 @@
+"""``muster services set``: somebody says where a service is."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import click
+
+from muster.cli.change import who
+from muster.cli.options import cluster_option, dry_run_option, json_option
+from muster.cli.services.place import changed, expected_option, fields, opened, reported, where
+
+
+@click.command("set")
+@click.argument("service")
+@fields
+@expected_option
+@cluster_option
+@dry_run_option
+@json_option
+def set_(
+    service: str,
+    control_url: str | None,
+    client_urls: tuple[tuple[str, str], ...],
+    weight: str | None,
+    credentials: str | None,
+    expected: int | None,
+    cluster_path: Path,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
+    """Type in where SERVICE is, whatever settings say; members follow at once.
+
+    What is not named stays as it is. Foreman hears it at its next refresh of the proxy.
+    """
+    change = changed(control_url, client_urls, weight, credentials)
+
+    async def done() -> int:
+        async with opened(cluster_path) as (services, base):
+            one = await services.set(service, change, by=who(), base=base, expected=expected, dry=dry_run)
+        return reported(one, service, f"{service} is {where(one)}.", dry=dry_run, as_json=as_json)
+
+    return asyncio.run(done())

@@ -1,0 +1,1 @@
+"""Packages that newer versions drop: whether Pulps keep them, and keepers for those that do not."""

@@ -1,0 +1,79 @@
+"""``muster services``: read, changed in versions, tried dry; as text and as JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from muster.cluster.services import Outdated
+from muster.kernel.errors import Conflict, NotFound, Rejected
+from tests.unit.cli.calls import run, wrong_usage
+
+PULP = """\
+features: {pulpcore: {pulp_url: "https://{member}", content_app_url: "https://proxy.test/pulp/content"}}
+"""
+
+
+@pytest.fixture
+def with_pulp(file: Path) -> Path:
+    file.write_text(file.read_text() + PULP)
+    return file
+
+
+def shown(file: Path, name: str) -> Any:
+    return json.loads(run(file, "services", "show", name, "--json").output)
+
+
+def test_what_the_settings_say_is_listed(with_pulp: Path) -> None:
+    listed = json.loads(run(with_pulp, "services", "list", "--json").output)["services"]
+    assert [(s["name"], s["source"], s["weight"]) for s in listed] == [
+        ("pulp", "settings", "functional"), ("store", "settings", "essential"),
+    ]  # fmt: skip
+    text = run(with_pulp, "services", "list").output
+    assert "https://{member}" in text
+    assert "settings" in text
+
+
+def test_a_service_is_moved_and_moved_back(with_pulp: Path) -> None:
+    dry = run(with_pulp, "services", "set", "pulp", "--control-url", "https://dmz.test", "--dry-run")
+    assert dry.output.startswith("Nothing was changed; pulp would be: pulp is https://dmz.test;")
+    assert shown(with_pulp, "pulp")["version"] == 0
+    done = run(with_pulp, "services", "set", "pulp", "--control-url", "https://dmz.test", "--if-version", "0", "--json")
+    assert json.loads(done.output)["now"]["control_url"] == "https://dmz.test"
+    with pytest.raises(Outdated):
+        run(with_pulp, "services", "set", "pulp", "--weight", "essential", "--if-version", "0")
+    args = ("--client-url", "192.0.2.0/24=https://dmz.test/pulp/content", "--weight", "essential")
+    run(with_pulp, "services", "set", "pulp", *args, "--if-version", "1")
+    text = run(with_pulp, "services", "show", "pulp").output
+    assert "control URL    https://dmz.test  (administrator)" in text
+    assert "for any        https://proxy.test/pulp/content  (settings)" in text
+    assert "for 192.0.2.0/24 https://dmz.test/pulp/content  (administrator)" in text
+    assert [c["version"] for c in shown(with_pulp, "pulp")["changes"]] == [2, 1]
+    run(with_pulp, "services", "set", "pulp", "--client-url", "192.0.2.0/24=")
+    assert set(shown(with_pulp, "pulp")["client_urls"]) == {"any"}
+    assert "by settings" in run(with_pulp, "services", "remove", "pulp", "--dry-run").output
+    run(with_pulp, "services", "remove", "pulp")
+    assert (shown(with_pulp, "pulp")["control_url"], shown(with_pulp, "pulp")["version"]) == ("https://{member}", 0)
+    with pytest.raises(NotFound):
+        run(with_pulp, "services", "remove", "pulp")
+
+
+def test_one_that_no_setting_names_is_added_once(file: Path) -> None:
+    at = ("services", "add", "pulp@dmz", "--control-url", "https://dmz.test")
+    for _ in range(2):
+        assert run(file, *at).output == "pulp@dmz is https://dmz.test; functional.\n"
+    with pytest.raises(Conflict):
+        run(file, "services", "add", "pulp@dmz", "--control-url", "https://other.test")
+    with pytest.raises(Rejected, match="begins with its kind"):
+        run(file, "services", "add", "frob", "--control-url", "https://other.test")
+    assert run(file, "services", "remove", "pulp@dmz").output == "pulp@dmz is gone.\n"
+
+
+def test_a_change_that_says_nothing_is_wrong_usage(file: Path) -> None:
+    at = ("--cluster", str(file))
+    assert wrong_usage("services", "set", "store", *at)
+    assert wrong_usage("services", "set", "store", "--client-url", "no-url", *at)
+    assert wrong_usage("services", "set", "store", "--weight", "heavy", *at)

@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import AsyncGenerator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from muster.content.backend import Answer
+from muster.edge.replies import Reply, Streamed
+from muster.edge.request import Request
+from muster.features.container_gateway.grants import Subject
+from muster.features.container_gateway.katello import Said
+from muster.features.container_gateway.service import Gateway
+from tests.unit.edge.calls import request as call
+
+pytestmark = pytest.mark.anyio
+
+BASIC = "Basic " + base64.b64encode(b"alice:pass:word").decode()
+DIGEST = f"sha256:{'ab' * 32}"
+
+
+class Pulp:
+    """Answers everything, and remembers what it was asked."""
+
+    def __init__(self, *, status: int = 200, body: bytes = b"{}", headers: Sequence[tuple[str, str]] = ()) -> None:
+        self.status, self.body, self.headers = status, body, headers
+        self.asked: list[tuple[str, str, dict[str, str]]] = []
+
+    async def ask(self, method: str, path: str, sent: Sequence[tuple[str, str]], *_: object) -> Answer:
+        self.asked.append((method, path, dict(sent)))
+        return Answer("Pulp", self.status, self.headers, _pieces(self.body), lambda: None)
+
+
+async def _pieces(body: bytes) -> AsyncGenerator[bytes, None]:
+    yield body
+
+
+class Katello:
+    def __init__(self, **answer: Any) -> None:
+        self.answer = answer
+        self.asked: list[tuple[str, dict[str, str]]] = []
+
+    async def token(self, authorization: str, query: dict[str, str]) -> Said:
+        self.asked.append((authorization, query))
+        return Said(200, json.dumps(self.answer).encode(), "application/json")
+
+    async def repositories_of_user(self, *_: object) -> Said:
+        return Said(200, b'{"repositories": ["secret", "../x", 3]}', "application/json")
+
+
+class Grants:
+    def __init__(self) -> None:
+        self.said: dict[Subject, set[str]] = {}
+
+    async def may_read(self, name: str, subject: Subject | None) -> bool:
+        return name == "open" or (subject is not None and name in self.said.get(subject, ()))
+
+    async def catalog(self, subject: Subject | None) -> list[str]:
+        return sorted({"open", *(self.said.get(subject, ()) if subject is not None else ())})
+
+    async def set(self, subject: Subject, names: set[str]) -> None:
+        self.said[subject] = names
+
+
+class Tokens:
+    """Those of this test name their user."""
+
+    lifetime_s = 0.0
+
+    async def issued(self, user: str, lifetime_s: float) -> tuple[str, float]:
+        self.lifetime_s = lifetime_s
+        return f"of-{user}", lifetime_s
+
+    async def user(self, token: str) -> str | None:
+        return token.removeprefix("of-") if token.startswith("of-") else None
+
+
+def gateway(pulp: Any = None, katello: Any = None) -> tuple[Gateway, Any, Any, Any]:
+    grants: Any = Grants()
+    tokens: Any = Tokens()
+    pulp, katello = pulp or Pulp(), katello or Katello(token="unauthenticated")
+    return Gateway("proxy01.example.com", grants, tokens, katello, pulp), grants, tokens, pulp
+
+
+async def got(it: Gateway, target: str, method: str = "GET", **headers: str) -> Reply | Streamed:
+    sent = {name.replace("_", "-"): value for name, value in headers.items()}
+    return await it.answer(target.partition("?")[0], asking(target, method, sent))
+
+
+def asking(target: str, method: str, headers: dict[str, str]) -> Request:
+    return call(method, f"/container_gateway{target}", headers={"Host": "proxy.example.com:5000", **headers})
+
+
+async def test_a_token_is_the_users_whose_password_it_was_and_lasts_as_long_as_katellos() -> None:
+    made = datetime(2020, 1, 1, tzinfo=UTC)
+    left = (datetime.now(UTC) - made).total_seconds() + 300
+    katello = Katello(token="katellos", expires_in=left, issued_at="2020-01-01T00:00:00Z")
+    it, grants, tokens, _ = gateway(katello=katello)
+    answer = await got(it, "/v2/token?account=bob&scope=repository:secret:pull&x=1", authorization=BASIC)
+    assert isinstance(answer, Reply)
+    said = json.loads(answer.body)
+    assert (said["token"], said["access_token"]) == ("of-alice", "of-alice")
+    assert 290 <= tokens.lifetime_s <= 300
+    assert grants.said == {Subject("user", "alice"): {"secret"}}
+    assert katello.asked == [(BASIC, {"scope": "repository:secret:pull", "account": "bob"})]
+
+
+@pytest.mark.parametrize(
+    "authorization", ["", "Bearer x", "Basic", "Basic !!", "Basic " + base64.b64encode(b":x").decode()]
+)
+async def test_without_a_password_there_is_no_token_of_ours(authorization: str) -> None:
+    it, grants, _, _ = gateway(katello=Katello(token="katellos"))
+    answer = await got(it, "/v2/token", authorization=authorization)
+    assert (answer.status, grants.said) == (401, {})
+
+
+async def test_what_katello_says_of_those_without_account_is_said() -> None:
+    it, *_ = gateway(katello=Katello(token="unauthenticated", expires_in=180))
+    answer = await got(it, "/v2/token")
+    assert isinstance(answer, Reply)
+    assert json.loads(answer.body) == {"token": "unauthenticated", "expires_in": 180}
+    it, *_ = gateway(katello=Katello(token="unauthorized"))
+    assert (await got(it, "/v2/token", authorization=BASIC)).status == 401
+    it, *_ = gateway(katello=Katello())
+    assert (await got(it, "/v2/token", authorization=BASIC)).status == 502
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v2/../manifests/1", "/v2/open/../secret/manifests/1", "/v2/UPPER/manifests/1", "/v2/open/manifests/..",
+        "/v2/open%2fx/manifests/1", "/v2/open/blobs/..", "/v2/open/tags/other", "/v2/open/manifests/-x",
+    ],
+)  # fmt: skip
+async def test_pulp_hears_no_name_that_was_not_looked_up(path: str) -> None:
+    it, _, _, pulp = gateway()
+    assert (await got(it, path)).status == 404
+    assert pulp.asked == []
+
+
+async def test_pulp_hears_what_is_read_and_nothing_of_who_reads() -> None:
+    it, _, _, pulp = gateway(
+        Pulp(headers=[("Docker-Content-Digest", DIGEST), ("Set-Cookie", "x"), ("X-Registry", "1")])
+    )
+    answer = await got(
+        it,
+        f"/v2/open/blobs/{DIGEST}",
+        authorization="Bearer of-alice",
+        cookie="a=b",
+        remote_user="root",
+        range="bytes=1-2",
+    )
+    assert pulp.asked == [
+        (
+            "GET",
+            f"/v2/open/blobs/{DIGEST}",
+            {"range": "bytes=1-2", "Accept-Encoding": "identity", "Remote-User": "admin"},
+        )
+    ]
+    assert [n for n, _ in answer.headers] == [b"docker-content-digest", b"docker-distribution-api-version", b"server"]
+    await got(it, "/v2/open/tags/list?n=3&last=a%26b&x[]=1")
+    assert pulp.asked[-1][1] == "/v2/open/tags/list?n=3&last=a%26b"
+
+
+async def test_of_pulps_index_everybody_sees_what_he_may_read() -> None:
+    index = {"Results": [{"Name": "open"}, {"Name": "secret"}, "x"], "Registry": "r"}
+    it, grants, _, _ = gateway(Pulp(body=json.dumps(index).encode()))
+    grants.said[Subject("user", "alice")] = {"secret"}
+    for headers, names in (({}, ["open"]), ({"authorization": "Bearer of-alice"}, ["open", "secret"])):
+        answer = await got(it, "/index/static?tag=latest", **headers)
+        assert isinstance(answer, Reply)
+        assert [r["Name"] for r in json.loads(answer.body)["Results"]] == names
+    it, *_ = gateway(Pulp(body=b"no JSON"))
+    assert (await got(it, "/index/static")).status == 502
+
+
+async def test_any_other_path_is_not_there() -> None:
+    it, _, _, pulp = gateway()
+    for path in ("/", "", "/v2/x", "/v3/", "/users/x", "/v2/open/manifests/", "/v2//manifests/1"):
+        assert (await got(it, path)).status == 404
+    assert pulp.asked == []
