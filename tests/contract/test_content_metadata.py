@@ -1,4 +1,4 @@
-"""What createrepo_c writes is read, in every packing it knows; and the bytes are what it says."""
+"""What createrepo_c and gpg write is read, in every packing they know; and the bytes are what it says."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from muster.content import index
-from muster.content.metadata import repomd
+from muster.content.metadata import packages as lists
+from muster.content.metadata import release, repomd
 from muster.content.metadata.packed import unpacked
 from muster.content.metadata.primary import packages
-from tests.servers import origins
+from tests.servers import origins, signing
 from tests.servers.packages import Package
 
 PACKAGES = [Package("alpha"), Package("beta+x", version="1.0~rc1^git"), Package("gamma", padding=5000)]
@@ -39,3 +40,26 @@ def test_a_repository_is_read(needs: Callable[[str], None], tmp_path: Path, comp
         for one in told:
             body = (root / one.href).read_bytes()
             assert opened.find(one.href) == (len(body), "sha256", hashlib.sha256(body).hexdigest())
+
+
+def test_a_deb_archive_is_read(needs: Callable[[str], None], tmp_path: Path) -> None:
+    needs("gpg")
+    with signing.made() as signer:
+        root = origins.deb(tmp_path / "archive", PACKAGES, revision=7, by_hash=True, signer=signer)
+    suite = root / "dists" / "stable"
+    found = release.read((suite / "InRelease").read_bytes())
+    assert found == release.read((suite / "Release").read_bytes())
+    assert (found.suite, found.components, found.architectures, found.has_by_hash) == (
+        "stable",
+        ("main",),
+        ("amd64",),
+        True,
+    )
+    for listed in found.files:
+        body = (suite / listed.href).read_bytes()
+        assert (listed.size, listed.sha256) == (len(body), hashlib.sha256(body).hexdigest())
+        for one in lists.packages(unpacked([body], of=listed.href, limit_bytes=1 << 20)):
+            data = (root / one.href).read_bytes()
+            assert (one.size, one.digest) == (len(data), hashlib.sha256(data).hexdigest())
+    told = list(lists.packages([(suite / "main/binary-amd64/Packages").read_bytes()]))
+    assert sorted(p.href for p in told) == sorted(f"pool/main/{p.name[0]}/{p.deb_name}" for p in PACKAGES)

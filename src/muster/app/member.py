@@ -372,6 +372,7 @@ def _following_of(
     from muster.app.duties.repositories import RepositoriesFollowed
     from muster.content import known
     from muster.content.following import Following
+    from muster.content.given import Clients, Remembered
     from muster.content.kept import Kept
     from muster.content.metrics import AnswerMetrics, FollowingMetrics
     from muster.content.repositories import Repositories
@@ -393,13 +394,16 @@ def _following_of(
         services=ours, lag_s=settings.lag_s, retention_s=settings.retention_days * 86_400, wait_s=settings.hold_s,
         told=told, counted=FollowingMetrics(registry),
     )  # fmt: skip
+    given = Remembered()
     answers = AnswerMetrics(registry) if workers is None else None
     content.repositories = Repositories(
-        kept, following.known, following.current, hold_s=settings.hold_s, counted=answers
+        kept, following.known, following.current, Clients(given.note, given.noted), hold_s=settings.hold_s,
+        counted=answers,
     )  # fmt: skip
     stack.callback(content.repositories.close)
     if workers is not None:
         workers.answer("current", following.asked)
+        workers.answer("given", given.asked)
     return [RepositoriesFollowed(following, ours)]
 
 

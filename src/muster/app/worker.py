@@ -31,6 +31,7 @@ from muster.app.resolution import Resolved
 from muster.cluster.file import ClusterFile
 from muster.content import known, ports, service
 from muster.content.fill import Sibling
+from muster.content.given import Clients, Given
 from muster.content.kept import Kept
 from muster.content.known import Known
 from muster.content.metrics import AnswerMetrics
@@ -55,6 +56,7 @@ _ORDER_TIMEOUT_S = 20.0
 _REVOKED_TIMEOUT_S = 20.0
 # What nobody asked for lately is looked at first (content: hold_s).
 _CURRENT_TIMEOUT_S = 70.0
+_GIVEN_TIMEOUT_S = 1.0
 
 
 class Worker:
@@ -141,8 +143,9 @@ class Worker:
             if cluster.content.one_version:
                 home = Path(order["state"]) / "content"
                 kept = stack.enter_context(contextlib.closing(Kept(home, limit_bytes=cluster.content.kept_bytes)))
+                clients = Clients(partial(_note, line), partial(_noted, line))
                 content.repositories = Repositories(
-                    kept, Known(), partial(_current, line), hold_s=cluster.content.hold_s,
+                    kept, Known(), partial(_current, line), clients, hold_s=cluster.content.hold_s,
                     counted=AnswerMetrics(self._registry),
                 )  # fmt: skip
                 stack.callback(content.repositories.close)
@@ -233,6 +236,19 @@ async def _current(line: Line, path: str, certificate: bytes | None, *, alone: b
     shown = base64.b64encode(certificate).decode() if certificate is not None else ""
     found = await line.ask("current", [path, shown, alone], timeout_s=_CURRENT_TIMEOUT_S)
     return Shown(*found) if found is not None else None
+
+
+async def _note(line: Line, key: str, manifest: str) -> None:
+    # Of another version the member may not know the question.
+    with contextlib.suppress(MusterError):
+        await line.ask("given", [key, manifest], timeout_s=_GIVEN_TIMEOUT_S)
+
+
+async def _noted(line: Line, key: str) -> Given | None:
+    with contextlib.suppress(MusterError):
+        found = await line.ask("given", [key, ""], timeout_s=_GIVEN_TIMEOUT_S)
+        return Given(*found) if found is not None else None
+    return None
 
 
 def run(descriptor: int) -> int:

@@ -115,8 +115,8 @@ class Content(Settings):
     """How long a call waits while somebody who might have what it asks for cannot be asked, or is another member that is
     silent (3 s at least); then it is 503. dnf asks four times in a row."""
     one_version: bool = True
-    """Whether all members answer the same version of each yum repository, the whole of it, whatever their Pulps have at the
-    moment. False: each answers as its Pulp does."""
+    """Whether all members answer the same version of each yum repository and each deb suite, the whole of it, whatever their
+    Pulps have at the moment. False: each answers as its Pulp does."""
     lag_s: Annotated[float, Field(ge=1, le=86_400)] = 600.0
     """How long a Pulp, or a member's disk, may be behind the others before it is not waited for, and its member leaves
     content."""

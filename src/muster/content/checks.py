@@ -99,7 +99,7 @@ _OF_A_KIND: Mapping[Kind, tuple[str, Severity, str, str]] = {
         "CONTENT-UNREACHED",
         "warning",
         "That Pulp answers for other repositories: this one is broken there, or its guard lets nobody in.",
-        "Look at that Pulp's log; ask it for the repository's repodata/repomd.xml.",
+        "Look at that Pulp's log; ask it for the repository's repodata/repomd.xml, of a deb suite for its InRelease.",
     ),
 }  # fmt: skip
 

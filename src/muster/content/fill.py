@@ -36,6 +36,7 @@ _LARGEST_CERTIFICATE = 16 << 10
 # Of each of the others: one that hangs must not keep the rest from being asked.
 _AT_ONCE = 64
 _PAUSE_S = 0.5
+_SMALL_BYTES = 4096
 # As long as that another member has to begin its answer, however short a call is held.
 _LEAST_S = 3.0
 # After so many calls in a row that it began to answer too late, the others are asked first.
@@ -164,6 +165,18 @@ class Fill:
             await asyncio.sleep(_PAUSE_S)
         return await own()
 
+    async def everybody(self, path: str, behind: Behind, *, within_s: float) -> list[bytes]:
+        """Return the small bodies of those of the others that answer a path with 200, as many as do so in time."""
+
+        async def one(sibling: Sibling) -> bytes:
+            try:
+                async with asyncio.timeout(within_s):
+                    return await _small(await self._ask(sibling, "GET", path, (), behind)())
+            except (TimeoutError, MusterError):
+                return b""
+
+        return [body for body in await asyncio.gather(*(one(s) for s in self.siblings)) if body]
+
     async def each(
         self, method: str, path: str, sent: Sequence[tuple[str, str]], behind: Behind
     ) -> list[Answer | None]:
@@ -240,6 +253,21 @@ class Fill:
         finally:
             await _given_up(running)
         return None, said
+
+
+async def _small(answer: Answer) -> bytes:
+    """Return a body, empty where it is none of 200 or too large."""
+    body = bytearray()
+    try:
+        if answer.status == 200:
+            async with contextlib.aclosing(answer.pieces) as coming:
+                async for piece in coming:
+                    body += piece
+                    if len(body) > _SMALL_BYTES:
+                        return b""
+    finally:
+        answer.end()
+    return bytes(body)
 
 
 def _judged(ask: Ask, judged: Callable[[Answer], Awaitable[Answer]]) -> Ask:

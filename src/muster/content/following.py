@@ -18,6 +18,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from muster.content.given import COUNTS_S
 from muster.content.kept import Kept
 from muster.content.known import Followed, Known
 from muster.content.metrics import FollowingMetrics
@@ -137,6 +138,8 @@ class Following:
         # What is shown as it was read last, and when that was.
         self._last: dict[str, tuple[float, Shown | None]] = {}
         self._store_again_at = 0.0
+        # What the store's clock shows more than the loop's; None: it was not read yet.
+        self._store_ahead_s: float | None = None
         self._read_at = time.monotonic()
         self._is_away = False
         self._began_at = time.monotonic()
@@ -201,7 +204,7 @@ class Following:
                         found = await self._views.shown(path)
                     self._read_at = time.monotonic()
                     self._last[path] = self._read_at, found
-                    return found
+                    return self._aged(found)
                 except (TimeoutError, MusterError) as e:
                     self._store_again_at = time.monotonic() + _STORE_AGAIN_S
                     _log.debug("What is shown was not read", why=str(e))
@@ -209,13 +212,20 @@ class Following:
                 async with asyncio.timeout(_SHOWN_TIMEOUT_S):
                     if (told := await self._staging.shown_elsewhere(path)) is not None:
                         self._last[path] = time.monotonic(), told
-                        return told
+                        return self._aged(told)
             now = time.monotonic()
             if now - self._read_at >= _STORE_PATIENCE_S:
-                return self._last[path][1] if path in self._last else None
+                return self._aged(self._last[path][1]) if path in self._last else None
             if now + _STORE_PAUSE_S >= until:
                 raise Unavailable(f"Which version of {path} is shown was not read from the store")
             await asyncio.sleep(_STORE_PAUSE_S)
+
+    def _aged(self, shown: Shown | None) -> Shown | None:
+        """Return what is shown with whether it is new; so is what nobody knows the age of, for the others are asked then."""
+        if shown is None:
+            return None
+        age_s = time.monotonic() + self._store_ahead_s - shown.since if self._store_ahead_s is not None else 0.0
+        return shown._replace(is_new=age_s < COUNTS_S)
 
     def carried(self) -> dict[str, str]:
         """Return the digest of what the own Pulp has of each repository that clients ask for now, by path."""
@@ -240,10 +250,11 @@ class Following:
             return
         self._is_away = False
         self._read_at = time.monotonic()
+        if picture.rows:
+            self._store_ahead_s = picture.now - self._read_at
         for path, row in picture.rows.items():
             if path not in self._last or self._last[path][0] < now:
-                manifest = picture.manifests.get(path, {}).get(row.view.shown or "")
-                self._last[path] = now, Shown(row.view.shown or "", manifest) if manifest is not None else None
+                self._last[path] = now, _shown_in(picture, row)
         hot = [r for r in picture.rows.values() if picture.now - r.asked_at < HOT_S]
         for row in hot:
             self._hot.setdefault(row.path, now)
@@ -513,6 +524,11 @@ class Following:
         waiting = self._waiting.pop(path, None)
         if waiting is not None and not waiting.done():
             waiting.set_result(None)
+
+
+def _shown_in(picture: Picture, row: Row) -> Shown | None:
+    manifest = picture.manifests.get(row.path, {}).get(row.view.shown or "")
+    return Shown(row.view.shown or "", manifest, row.view.shown_since) if manifest is not None else None
 
 
 def _first_of(sentences: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from muster.content import kinds
 from muster.kernel.files import make_directory, write_atomically
 
 FILE = "known.json"
@@ -37,6 +38,9 @@ class Known:
     """
 
     repositories: Mapping[str, Followed] = field(default_factory=dict)
+    # What archives there are: made anew when the repositories are others.
+    _made_of: Mapping[str, Followed] | None = field(default=None, repr=False, compare=False)
+    _archives: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False, compare=False)
 
     def of(self, path: str) -> tuple[str, str] | None:
         """Return the repository that a path lies in, and the path below it; None: none that is followed."""
@@ -46,6 +50,24 @@ class Known:
                 return path[:at], path[at + 1 :]
             at = path.rfind("/", 0, at)
         return None
+
+    def archive(self, path: str) -> tuple[tuple[str, ...], str]:
+        """Return the suites of the archive that a path lies in, and the path below that; empty: it lies in none.
+
+        They share their packages, which lie beside them.
+        """
+        if self._made_of is not self.repositories:
+            found: dict[str, tuple[str, ...]] = {}
+            for one in sorted(self.repositories):
+                if (home := kinds.of(one).home(one)) != one:
+                    found[home] = (*found.get(home, ()), one)
+            self._archives, self._made_of = found, self.repositories
+        at = path.rfind("/")
+        while at > 0:
+            if (suites := self._archives.get(path[:at])) is not None:
+                return suites, path[at + 1 :]
+            at = path.rfind("/", 0, at)
+        return (), ""
 
     def write(self, file: Path) -> None:
         """Write it for others.

@@ -12,6 +12,9 @@ from muster.kernel.errors import Unavailable
 REPOMD = "repodata/repomd.xml"
 # Of the same version, without a digest in their names. dnf asks for the signature, Anaconda for the others.
 BESIDE = ("repodata/repomd.xml.asc", "repodata/repomd.xml.key", "treeinfo", ".treeinfo")
+IN_RELEASE, RELEASE = "InRelease", "Release"
+# Of these the first that a version has names it.
+_ENTRIES = (REPOMD, IN_RELEASE, RELEASE)
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -20,8 +23,8 @@ class Manifest:
     """One version.
 
     Attributes:
-        revision: of its ``repomd.xml``, -1 where that is no number.
-        timestamp: the newest of what it names.
+        revision: of its ``repomd.xml``, -1 where that is no number; of a deb suite -1.
+        timestamp: the newest of what it names; of a deb suite its date.
         files: the SHA-256 of each file, by its path below the repository.
         packages: the SHA-256 of the index of its packages (:mod:`muster.content.index`), empty: it names none.
     """
@@ -33,8 +36,8 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """That of its ``repomd.xml``, which names the version."""
-        return self.files[REPOMD]
+        """That of its ``repomd.xml``, ``InRelease`` or, where there is none, ``Release``: it names the version."""
+        return next(self.files[name] for name in _ENTRIES if name in self.files)
 
     @property
     def needed(self) -> frozenset[str]:
@@ -59,7 +62,9 @@ class Manifest:
             said = json.loads(body)
             found = cls(int(said["revision"]), float(said["timestamp"]), dict(said["files"]), str(said["packages"]))
             digests = [*found.files.values(), *([found.packages] if found.packages else [])]
-            if REPOMD not in found.files or not all(isinstance(d, str) and _DIGEST.match(d) for d in digests):
+            if found.files.keys().isdisjoint(_ENTRIES) or not all(
+                isinstance(d, str) and _DIGEST.match(d) for d in digests
+            ):
                 raise ValueError
         except (ValueError, KeyError, TypeError, AttributeError):
             raise Unavailable("What another member has of a repository is no list of its files") from None

@@ -18,13 +18,14 @@ from urllib.parse import unquote
 
 from prometheus_client import CollectorRegistry
 
-from muster.content import conditions, headers, validators
+from muster.content import conditions, given, headers, kinds, validators
 from muster.content.backend import Answer
 from muster.content.call import Call
+from muster.content.given import Clients, Given
 from muster.content.index import Expected, Index
 from muster.content.kept import Kept
 from muster.content.known import Known
-from muster.content.manifest import BESIDE, REPOMD, Manifest
+from muster.content.manifest import Manifest
 from muster.content.metrics import AnswerMetrics
 from muster.content.resume import resumed
 from muster.content.staging import KEPT_PATH, SHOWN_PATH, nothing_here
@@ -40,8 +41,11 @@ _INDEXES = 64
 _JUDGED_WHOLE_BYTES = 1 << 20
 _VERIFIED = 20_000
 _PAUSE_S = 0.25
+# Another member that takes longer is not waited for: it may remember nothing.
+_GIVEN_S = 1.0
 # As they come here, without what the place of members is called.
 _KEPT = re.compile(KEPT_PATH.removeprefix("/.muster") + r"/([0-9a-f]{64})\Z")
+_GIVEN = re.compile(given.PATH.removeprefix("/.muster") + r"/([0-9a-f]{32})\Z")
 _SHOWN = SHOWN_PATH.removeprefix("/.muster")
 # 16 MiB at most.
 _HELD_EACH_BYTES = 64 << 10
@@ -70,17 +74,25 @@ class Repositories:
 
     Args:
         known: what is followed; changed by whoever follows.
+        clients: remembers which they were given.
         hold_s: how long a call waits for what is on its way to this disk.
         counted: gets where answers came from.
     """
 
     def __init__(
-        self, kept: Kept, known: Known, current: Current, *, hold_s: float, counted: AnswerMetrics | None = None
+        self,
+        kept: Kept,
+        known: Known,
+        current: Current,
+        clients: Clients,
+        *,
+        hold_s: float,
+        counted: AnswerMetrics | None = None,
     ) -> None:
         self.known = known
         self._counted = counted if counted is not None else AnswerMetrics(CollectorRegistry())
         self._hold_s = hold_s
-        self._kept, self._current = kept, current
+        self._kept, self._current, self._clients = kept, current, clients
         self._held: OrderedDict[str, bytes] = OrderedDict()
         self._manifests: OrderedDict[str, Manifest] = OrderedDict()
         self._indexes: OrderedDict[str, Index] = OrderedDict()
@@ -106,28 +118,39 @@ class Repositories:
         found = self.known.of(path)
         if is_between_us:
             return await self._named(call, path, request, *found) if found is not None else None
-        if found is None or found[1] == REPOMD or found[1] in BESIDE:
-            return await self._of_the_version(call, path, request)
+        found = found or kinds.begun(path)
+        if found is None:
+            beside, below = self.known.archive(path)
+            return await self._package(call, path, theirs, request, beside, below) if beside else None
         at, below = found
+        kind = kinds.of(at)
+        if below in kind.plain:
+            return await self._of_the_version(call, path, theirs, request, at, below)
         if validators.named(path) is not None:
             return await self._named(call, path, request, at, below)
-        return await self._package(call, path, theirs, request, at, below)
+        if kind.names_alone:
+            return await self._of_the_version(call, path, theirs, request, at, below)
+        return await self._package(call, path, theirs, request, (at,), below)
 
     async def to_member(self, path: str, request: Request) -> Reply | Streamed:
-        """Answer another member: what lies on this disk, or what the store says is shown."""
+        """Answer another member: what lies on this disk, what a client was given here, or what the store says is shown."""
         if (digest := _KEPT.match(path)) is not None:
             found = await self._kept.answer(digest[1], request, content_type=b"application/octet-stream")
             return found if found is not None else not_found()
+        if (key := _GIVEN.match(path)) is not None:
+            noted = await self._clients.noted(key[1])
+            return reply(200, noted.written(), b"text/plain") if noted is not None else not_found()
         if path.startswith(_SHOWN):
             shown = await self._current(path.removeprefix(_SHOWN), None, alone=True)
             return reply(200, shown.written(), b"text/plain") if shown is not None else not_found()
         return not_found()
 
-    async def _of_the_version(self, call: Call, path: str, request: Request) -> Reply | Streamed | None:
-        """Answer what belongs to the version that is shown and has no digest in its name."""
-        at, below = _repository(path)
+    async def _of_the_version(
+        self, call: Call, path: str, theirs: str, request: Request, at: str, below: str
+    ) -> Reply | Streamed | None:
+        """Answer what belongs to the version that a client has, or is shown now, and has no digest in its name."""
         # A repository has one name here.
-        if not at or "%" in at or (at not in self.known.repositories and below != REPOMD):
+        if "%" in at:
             return None
         refused, is_open = await self._refused(call, at)
         if refused is not None:
@@ -135,17 +158,36 @@ class Repositories:
         shown = await self._current(at, None if is_open else call.client.certificate)
         if shown is None:
             return None
-        manifest = await self._manifest(shown.manifest, call)
-        digest = manifest.files.get(below)
-        if digest is None:
+        kind = kinds.of(at)
+        is_told_apart = below in kind.entries or not (kind.names_alone or below in kind.beside)
+        version = shown.manifest if is_told_apart else await self._given(call, at, shown)
+        manifest = await self._manifest(version, call)
+        digest = manifest.files.get(unquote(below))
+        if digest is not None:
+            if below in kind.entries and request.method == "GET":
+                await self._clients.note(given.key(at, call.client), version)
+            return await self._of_members(digest, below, call, request)
+        if below in kind.plain:
             return not_found()
-        also = ((b"cache-control", b"no-cache"),)
-        named = Digest("sha256", digest)
-        if (found := await self._of_disk(digest, named, below, request, also)) is not None:
-            return found
-        body = await self._small(digest, call)
-        self._counted.answered("sibling")
-        return _answered(body, named, below, request, also)
+        home = kind.home(at)
+        at_home = f"{at}/{below}"[len(home) + 1 :]
+        return await self._package(call, path, theirs, request, (at,), at_home, version=version)
+
+    async def _given(self, call: Call, at: str, shown: Shown) -> str:
+        """Return the manifest of the version that a client was given last, while what is shown is new; else of that."""
+        if not shown.is_new:
+            return shown.manifest
+        key = given.key(at, call.client)
+        here = await self._clients.noted(key)
+        if here is not None and here.manifest == shown.manifest:
+            # Nobody is given an older one after it.
+            return shown.manifest
+        told = [here]
+        if call.fill is not None:
+            bodies = await call.fill.everybody(f"{given.PATH}/{key}", call.client, within_s=_GIVEN_S)
+            told += [Given.read(body) for body in bodies]
+        found = [one for one in told if one is not None]
+        return min(found, key=lambda one: one.age_s).manifest if found else shown.manifest
 
     async def _named(self, call: Call, path: str, request: Request, at: str, below: str) -> Reply | Streamed | None:
         """Answer what is named by its digest and lies on this disk."""
@@ -162,12 +204,24 @@ class Repositories:
         return refused if refused is not None else await self._of_disk(key, named, below, request)
 
     async def _package(
-        self, call: Call, path: str, theirs: str, request: Request, at: str, below: str
+        self,
+        call: Call,
+        path: str,
+        theirs: str,
+        request: Request,
+        repositories: Sequence[str],
+        below: str,
+        *,
+        version: str = "",
     ) -> Reply | Streamed | None:
-        """Answer a package, whose size and digest the version that is shown names; Pulp has its bytes, or another Pulp."""
-        expected = await self._expected(at, below)
-        if expected is None:
+        """Answer a package, whose size and digest a version of one of these names; Pulp has its bytes, or another Pulp.
+
+        ``version`` is the manifest that counts, empty: the one that is shown.
+        """
+        found = await self._expected(repositories, below, version)
+        if found is None:
             return None
+        at, expected = found
         digest = Digest(expected.algorithm, expected.digest)
         said: list[Header] = [(b"etag", digest.tag.encode()), (b"accept-ranges", b"bytes")]
         if (instead := conditions.instead(request, digest, said)) is not None or request.method == "HEAD":
@@ -201,22 +255,26 @@ class Repositories:
             passed.append(said[0])
         return Streamed(got.status, [*passed, SERVER_HEADER], got.pieces, got.end)
 
-    async def _expected(self, at: str, below: str) -> Expected | None:
-        """Return what a path below a repository has to be; None: no version here names it."""
-        named: dict[str, Expected] = {}
-        for manifest in self.known.repositories[at].manifests:
-            index = await self._index_of(manifest)
-            # dnf writes a plus sign as %2b.
-            if index is not None and (found := index.find(unquote(below))) is not None:
-                named[manifest] = found
+    async def _expected(self, repositories: Sequence[str], below: str, version: str) -> tuple[str, Expected] | None:
+        """Return what a path below repositories has to be, and which of them says so; None: no version here names it."""
+        # By repository and manifest.
+        named: dict[tuple[str, str], Expected] = {}
+        for at in repositories:
+            for manifest in (version,) if version else self.known.repositories[at].manifests:
+                index = await self._index_of(manifest)
+                # dnf writes a plus sign as %2b.
+                if index is not None and (found := index.find(unquote(below))) is not None:
+                    named[at, manifest] = found
         if not named:
             return None
         if len({e.digest for e in named.values()}) > 1:
             # Which of them depends on the moment.
-            shown = await self._current(at, None)
-            if shown is not None and shown.manifest in named:
-                return named[shown.manifest]
-        return next(iter(named.values()))
+            for at in dict.fromkeys(at for at, _ in named):
+                shown = await self._current(at, None)
+                if shown is not None and (at, shown.manifest) in named:
+                    return at, named[at, shown.manifest]
+        (at, _), expected = next(iter(named.items()))
+        return at, expected
 
     async def _refused(self, call: Call, at: str) -> tuple[Reply | None, bool]:
         """Return what whoever may not read a repository hears, and whether anybody may.
@@ -228,11 +286,16 @@ class Repositories:
         if followed is not None and followed.is_open:
             return None, True
         sent = [(k, v) for k, v in call.sent if k.lower() not in headers.CONDITIONS | {"range"}]
-        answer = await call.ask("HEAD", f"{at}/{REPOMD}", sent=sent)
-        answer.end()
-        if answer.status == 200:
-            return None, False
-        return (not_found() if answer.status == 404 else reply(answer.status, b"", b"text/plain")), False
+        status = 404
+        for entry in kinds.of(at).entries:
+            answer = await call.ask("HEAD", f"{at}/{entry}", sent=sent)
+            answer.end()
+            status = answer.status
+            if status == 200:
+                return None, False
+            if status != 404:
+                break
+        return (not_found() if status == 404 else reply(status, b"", b"text/plain")), False
 
     async def _judged(self, answer: Answer, expected: Expected, request: Request) -> Answer:
         """Return an answer that may be what is expected, or 404 in its place."""
@@ -309,6 +372,23 @@ class Repositories:
             self._counted.answered("disk")
         return answer
 
+    async def _of_members(self, digest: str, below: str, call: Call, request: Request) -> Reply | Streamed:
+        """Answer with a file of a version, whose name says nothing of it: from this disk, or as another member has it."""
+        also: Sequence[Header] = ((b"cache-control", b"no-cache"),)
+        named = Digest("sha256", digest)
+        if (found := await self._of_disk(digest, named, below, request, also)) is not None:
+            return found
+        if below in kinds.plain():
+            body = await self._small(digest, call)
+            self._counted.answered("sibling")
+            return _answered(body, named, below, request, also)
+        passed = [(b"content-type", _type(below)), *also, (b"etag", named.tag.encode())]
+        if (instead := conditions.instead(request, named, passed)) is not None:
+            return instead
+        answer = await self._through(digest, passed, call, request)
+        self._counted.answered("sibling")
+        return answer
+
     async def _small(self, digest: str, call: Call) -> bytes:
         """Return a small file of the version that is shown. Where this member does not have it yet, another has."""
         loop = asyncio.get_running_loop()
@@ -321,6 +401,19 @@ class Repositories:
             if loop.time() + _PAUSE_S > until:
                 raise Unavailable("The version that is shown is not on this disk yet, and no other member gives it")
             await asyncio.sleep(_PAUSE_S)
+
+    async def _through(self, digest: str, passed: list[Header], call: Call, request: Request) -> Streamed:
+        """Answer with a file of any size as another member has it, while it comes."""
+        if call.fill is None:
+            raise Unavailable("The version that is shown is not on this disk")
+        answer = await call.fill.asked(nothing_here, request.method, f"{KEPT_PATH}/{digest}", [], call.client)
+        if answer.status != 200:
+            answer.end()
+            raise Unavailable("The version that is shown is not on this disk, and no other member gives it")
+        length = [(k.lower().encode(), v.encode()) for k, v in answer.headers if k.lower() == "content-length"]
+        if request.method != "HEAD":
+            answer = self._verifying(answer, Expected(0, "sha256", digest))
+        return Streamed(200, [*passed, *length, SERVER_HEADER], answer.pieces, answer.end)
 
     async def _of_others(self, digest: str, call: Call) -> bytes | None:
         assert call.fill is not None  # noqa: S101 - asked before
@@ -374,14 +467,6 @@ def _answered(body: bytes, named: Digest, below: str, request: Request, also: Se
     return Reply(200, b"" if request.method == "HEAD" else body, passed)
 
 
-def _repository(path: str) -> tuple[str, str]:
-    """Return the repository of which a path is a file that has no digest in its name; empty: it is none."""
-    for name in (REPOMD, *BESIDE):
-        if path.endswith(f"/{name}"):
-            return path[: -len(name) - 1], name
-    return "", ""
-
-
 def _remember(kept: OrderedDict[Key, Value], key: Key, value: Value, most: int) -> Value:
     kept[key] = value
     kept.move_to_end(key)
@@ -399,7 +484,7 @@ def _key(answer: Answer, expected: Expected) -> tuple[str, ...]:
 
 def _not_here(answer: Answer) -> Answer:
     answer.end()
-    return Answer(answer.of, 404, (), _once(b""), lambda: None)
+    return Answer(answer.of, 404, (("Content-Length", "0"),), _once(b""), lambda: None)
 
 
 async def _once(body: bytes) -> AsyncGenerator[bytes, None]:

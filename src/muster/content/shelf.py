@@ -117,10 +117,9 @@ class Shelf:
 
     def have_same_packages(self, path: str, one: str | None, other: str | None) -> bool:
         """Whether two versions that are both here, and are not the same, name the same packages."""
-        whole = self._whole.get(path, {})
-        if one == other or one not in whole or other not in whole:
-            return False
-        return self._manifests[whole[one]].packages == self._manifests[whole[other]].packages
+        whole = self.whole(path)
+        found = [self._manifests.get(whole.get(version or "", "")) for version in (one, other)]
+        return one != other and None not in found and len({m.packages for m in found if m is not None}) == 1
 
     def needed(self, manifests: Iterable[str]) -> frozenset[str]:
         """Return what lies on the disk for these manifests, as far as they are known here."""

@@ -9,18 +9,20 @@ import asyncio
 import contextlib
 import hashlib
 import tempfile
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
-from muster.content import index
+from muster.content import index, kinds
 from muster.content.backend import Answer
 from muster.content.call import Call
 from muster.content.kept import Kept
-from muster.content.manifest import BESIDE, REPOMD, Manifest
-from muster.content.metadata import packed, primary, repomd
+from muster.content.kinds import File, Kind
+from muster.content.manifest import Manifest
+from muster.content.metadata import packed
+from muster.content.metadata.primary import Package
 from muster.content.views import Shown
 from muster.kernel.errors import MusterError, Unavailable
 
@@ -30,7 +32,8 @@ KEPT_PATH = "/.muster/kept"
 SHOWN_PATH = "/.muster/shown"
 """Before the path of a repository: which version of it the store says is shown, for members that do not reach the store."""
 
-_REPOMD_BYTES = 4 << 20
+_ENTRY_BYTES = 4 << 20
+_GONE = (404, 410)
 _LARGEST_BYTES = 1 << 30
 _LARGEST_UNPACKED_BYTES = 8 << 30
 _POLL_S = 3.0
@@ -47,7 +50,7 @@ class Polled:
     Attributes:
         reached: whether it said anything of use.
         is_open: it told somebody without a certificate.
-        body: the ``repomd.xml``; None: there is none.
+        body: the entry, of yum ``repomd.xml``; None: there is none.
         why: why it was not reached.
     """
 
@@ -84,40 +87,62 @@ class Staging:
         alone = replace(self._call(certificate), fill=None)
         try:
             async with asyncio.timeout(_POLL_S):
-                answer = await alone.ask("GET", f"{path}/{REPOMD}")
-                if answer.status == 200:
-                    return Polled(reached=True, is_open=True, body=await _whole(answer, _REPOMD_BYTES))
-                answer.end()
+                for entry in kinds.of(path).entries:
+                    answer = await alone.ask("GET", f"{path}/{entry}")
+                    if answer.status == 200:
+                        return Polled(reached=True, is_open=True, body=await _whole(answer, _ENTRY_BYTES))
+                    answer.end()
+                    if answer.status not in _GONE:
+                        break
         except TimeoutError:
             return Polled(reached=False, why=f"no answer within {_POLL_S:g} s")
         except MusterError as e:
             return Polled(reached=False, why=str(e))
         if answer.status in (401, 403):
             return None
-        if answer.status in (404, 410):
+        if answer.status in _GONE:
             return Polled(reached=True)
         return Polled(reached=False, why=f"{answer.of} answers {answer.status}")
 
     async def staged(self, path: str, body: bytes, certificate: bytes | None) -> Manifest:
-        """Bring the version to the disk that the own Pulp has now, whose ``repomd.xml`` is ``body``.
+        """Bring the version to the disk that the own Pulp has now, whose entry is ``body``.
 
         Raises:
             MusterError: it did not come whole, or has changed meanwhile; what came of it stays until it is reclaimed.
         """
-        read = repomd.read(body)
+        kind = kinds.of(path)
+        read = kind.read(body)
+        entry = kind.entry(body)
+        left = list(read.left)
         async with asyncio.timeout(_STAGE_S):
             # What has no digest belongs to this version where the version was there before and after; so that comes first.
-            beside = await asyncio.gather(*(self._beside(path, name, certificate) for name in BESIDE))
-            if (await self.polled(path, certificate)).body != body:
-                raise Unavailable(f"{path} changed while it was fetched")
-            files = {name: digest for name, digest in zip(BESIDE, beside, strict=True) if digest is not None}
-            files[REPOMD] = await self._kept.add_bytes(body)
+            names = sorted(kind.plain - {entry})
+            beside = await asyncio.gather(*(self._beside(path, name, certificate) for name in names))
+            await self._see_same(path, body, certificate)
+            files = {name: digest for name, digest in zip(names, beside, strict=True) if digest is not None}
+            files[entry] = await self._kept.add_bytes(body)
+            is_all_there = True
             for named in read.files:
-                files[named.href] = await self._named(path, named, certificate)
-            described = next((n for n in read.files if n.kind == "primary"), None)
-            packages = await self._indexed(described, files) if described is not None else ""
-        revision, timestamp = read.order_key
-        return Manifest(min(revision, _LARGEST_REVISION), timestamp, files, packages)
+                digest = await self._named(path, named, certificate)
+                if digest is not None:
+                    files |= dict.fromkeys((named.href, *named.also), digest)
+                    continue
+                is_all_there = False
+                if named.size is not None and named.digest is not None:
+                    left.append(Package(named.href, named.size, named.algorithm, named.digest))
+            if not is_all_there:
+                # What is not there may have been until Pulp went on to another version.
+                await self._see_same(path, body, certificate)
+            listing: dict[str, str] = {}
+            for named in read.files:
+                if named.lists and named.href in files:
+                    listing.setdefault(named.lists, named.href)
+            packages = await self._indexed(kind, path, [(n, files[n]) for n in listing.values()], left)
+        return Manifest(min(read.revision, _LARGEST_REVISION), read.timestamp, files, packages)
+
+    async def _see_same(self, path: str, body: bytes, certificate: bytes | None) -> None:
+        if (await self.polled(path, certificate)).body != body:
+            raise Unavailable(f"{path} changed while it was fetched")
 
     async def copied(self, digest: str) -> Manifest:
         """Bring a version to the disk that other members have, by the digest of its manifest.
@@ -142,18 +167,25 @@ class Staging:
     async def carried(self, path: str, certificate: bytes | None) -> frozenset[str]:
         """Return what this Pulp and those of all other ready members have at this moment; empty: some do not say.
 
-        These are the digests of their ``repomd.xml``.
+        These are the digests of their entries, of yum of ``repomd.xml``.
         """
-        call = self._call(certificate)
-        name = f"{path}/{REPOMD}"
-        others = call.fill.each("GET", name, call.sent, call.client) if call.fill is not None else _nobody()
-        own, answers = await asyncio.gather(self.polled(path, certificate), others)
-        bodies = [
-            own.body,
-            *[await _whole(a, _REPOMD_BYTES) if a is not None and a.status == 200 else None for a in answers],
-        ]
+        own, others = await asyncio.gather(self.polled(path, certificate), self._entries(path, certificate))
+        bodies = [own.body, *others]
         found = frozenset(hashlib.sha256(b).hexdigest() for b in bodies if b is not None)
         return found if None not in bodies else frozenset()
+
+    async def _entries(self, path: str, certificate: bytes | None) -> list[bytes | None]:
+        """Return what the Pulps of all other ready members have: the first entry that any of them has."""
+        call = self._call(certificate)
+        bodies: list[bytes | None] = []
+        if call.fill is None:
+            return bodies
+        for entry in kinds.of(path).entries:
+            answers = await call.fill.each("GET", f"{path}/{entry}", call.sent, call.client)
+            bodies = [await _body(answer, _ENTRY_BYTES) if answer is not None else None for answer in answers]
+            if any(answer is None or answer.status not in _GONE for answer in answers):
+                break
+        return bodies
 
     async def shown_elsewhere(self, path: str) -> Shown | None:
         """Return what another member reads in the store, None: none of them can."""
@@ -174,20 +206,27 @@ class Staging:
         """Whether all of it is on the disk."""
         return await self._kept.has(*manifest.needed)
 
-    async def _named(self, path: str, named: repomd.Named, certificate: bytes | None) -> str:
-        if named.algorithm == "sha256" and await self._kept.has(named.digest):
+    async def _named(self, path: str, named: File, certificate: bytes | None) -> str | None:
+        """Return the digest of a file that a version names; None: it is not there, and need not be."""
+        if named.algorithm == "sha256" and named.digest is not None and await self._kept.has(named.digest):
             return named.digest
-        answer = await self._call(certificate).ask("GET", f"{path}/{quote(named.href)}")
+        call = self._call(certificate)
+        if named.is_optional:
+            call = replace(call, fill=None)
+        answer = await call.ask("GET", f"{path}/{quote(named.href)}")
+        if named.is_optional and answer.status in _GONE:
+            answer.end()
+            return None
         # SHA-1 proves nothing; what it names is what its own Pulp has under that name.
-        algorithm, digest = (named.algorithm, named.digest) if named.is_proven else ("sha256", None)
-        return await self._taken(answer, f"{path}/{named.href}", algorithm, digest, named.size)
+        algorithm = named.algorithm if named.digest is not None else "sha256"
+        return await self._taken(answer, f"{path}/{named.href}", algorithm, named.digest, named.size)
 
     async def _beside(self, path: str, name: str, certificate: bytes | None) -> str | None:
         answer = await replace(self._call(certificate), fill=None).ask("GET", f"{path}/{name}")
         if answer.status == 404:
             answer.end()
             return None
-        return await self._taken(answer, f"{path}/{name}", "sha256", None, None, largest=_REPOMD_BYTES)
+        return await self._taken(answer, f"{path}/{name}", "sha256", None, None, largest=_ENTRY_BYTES)
 
     async def _copy(self, digest: str) -> None:
         if await self._kept.has(digest):
@@ -218,19 +257,35 @@ class Staging:
             await answer.pieces.aclose()
             answer.end()
 
-    async def _indexed(self, described: repomd.Named, files: dict[str, str]) -> str:
-        """Return the digest of the index of the packages that a version names."""
-        path = await self._kept.path(files[described.href])
-        if path is None:
-            raise Unavailable("What was fetched is gone again")
-        return await self._kept.add_bytes(await asyncio.to_thread(_index_of, described.href, path))
+    async def _indexed(self, kind: Kind, path: str, lists: Sequence[tuple[str, str]], left: Sequence[Package]) -> str:
+        """Return the digest of the index of what Pulp gives of a version; empty: nothing.
+
+        ``lists`` are those of its packages, by name and digest, ``left`` other files, by their paths below the repository.
+        """
+        if not lists and not left:
+            return ""
+        found = []
+        for name, digest in lists:
+            file = await self._kept.path(digest)
+            if file is None:
+                raise Unavailable("What was fetched is gone again")
+            found.append((name, file))
+        below = path[len(kind.home(path)) :].removeprefix("/")
+        at_home = [one._replace(href=f"{below}/{one.href}" if below else one.href) for one in left]
+        return await self._kept.add_bytes(await asyncio.to_thread(_index_of, kind, found, at_home))
 
 
-def _index_of(name: str, path: Path) -> bytes:
-    with tempfile.TemporaryDirectory() as directory, path.open("rb") as file:
+def _index_of(kind: Kind, lists: Sequence[tuple[str, Path]], left: Sequence[Package]) -> bytes:
+    def packages() -> Iterator[Package]:
+        yield from left
+        for name, path in lists:
+            with path.open("rb") as file:
+                pieces = iter(partial(file.read, 256 << 10), b"")
+                yield from kind.packages(packed.unpacked(pieces, of=name, limit_bytes=_LARGEST_UNPACKED_BYTES), name)
+
+    with tempfile.TemporaryDirectory() as directory:
         written = Path(directory) / "packages"
-        pieces = iter(partial(file.read, 256 << 10), b"")
-        index.write(written, primary.packages(packed.unpacked(pieces, of=name, limit_bytes=_LARGEST_UNPACKED_BYTES)))
+        index.write(written, packages())
         return written.read_bytes()
 
 
@@ -252,8 +307,12 @@ async def _whole(answer: Answer, limit_bytes: int) -> bytes:
     return bytes(body)
 
 
-async def _nobody() -> list[Answer | None]:
-    return []
+async def _body(answer: Answer, limit_bytes: int) -> bytes | None:
+    """Return a body, None: there is none."""
+    if answer.status == 200:
+        return await _whole(answer, limit_bytes)
+    answer.end()
+    return None
 
 
 async def nothing_here() -> Answer:

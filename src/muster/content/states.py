@@ -64,7 +64,7 @@ class State:
 
     Attributes:
         shown: the version clients get, in words; empty: none is shown, and each Pulp answers for itself.
-        digest: of its ``repomd.xml``.
+        digest: of its entry: of yum ``repomd.xml``, of a deb suite ``InRelease`` or ``Release``.
         shown_s: for how long it has been shown, None: nothing is.
         asked_s: how long ago clients asked for it last.
         is_followed: clients ask for it now, so members look at it; what is said of another one is what was.

@@ -39,7 +39,7 @@ class Version:
     """One version of a repository that some backend carried.
 
     Attributes:
-        digest: SHA-256 of its ``repomd.xml``.
+        digest: SHA-256 of its ``repomd.xml``; of a deb suite, of its ``InRelease`` or ``Release``.
         generation: in force when it was first seen, or when it was last gone back to.
         revision: -1 where it is no number; Pulp writes 0 for an emptied repository.
         timestamp: the largest of its data, a finite number.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from muster.store.reading import Reading
 
 _SHOWN = Query(
-    "SELECT r.shown, v.manifest FROM content_repositories r JOIN content_versions v"
+    "SELECT r.shown, r.shown_since, v.manifest FROM content_repositories r JOIN content_versions v"
     " ON v.path = r.path AND v.digest = r.shown WHERE r.path = :path"
 )
 _ANY = Query("SELECT path FROM content_repositories LIMIT 1")
@@ -76,7 +76,7 @@ _FORGET = (
         " (SELECT 1 FROM content_reports c WHERE c.path = content_versions.path AND c.carried = content_versions.digest)"
     ),
 )
-_WRITTEN = re.compile(r"([0-9a-f]{64}) ([0-9a-f]{64})\Z")
+_WRITTEN = re.compile(r"([0-9a-f]{64}) ([0-9a-f]{64}) ([0-9]{1,12}\.[0-9]{6})\Z")
 # Repositories are told apart by what clients ask for, so how many there can be is not ours to say.
 MOST = 5000
 # What was asked for within that long is looked at again and again.
@@ -86,14 +86,23 @@ _SILENT_S = 60.0
 
 
 class Shown(NamedTuple):
-    """A version that is shown: the digest of its ``repomd.xml``, and of its manifest."""
+    """A version that is shown.
+
+    Attributes:
+        digest: of its entry: of its ``repomd.xml``, say.
+        manifest: the digest of that.
+        since: store time.
+        is_new: it has not been shown for so long that nobody is still fetching the one before.
+    """
 
     digest: str
     manifest: str
+    since: float = 0.0
+    is_new: bool = False
 
     def written(self) -> bytes:
-        """Return it as members tell each other."""
-        return f"{self.digest} {self.manifest}".encode()
+        """Return it as members tell each other; whether it is new follows from the time, for whoever reads it."""
+        return f"{self.digest} {self.manifest} {self.since:.6f}".encode()
 
     @classmethod
     def read(cls, body: bytes) -> Shown:
@@ -105,7 +114,7 @@ class Shown(NamedTuple):
         found = _WRITTEN.match(body.decode("ascii", "replace"))
         if found is None:
             raise Unavailable("What another member says is shown is no version")
-        return cls(found[1], found[2])
+        return cls(found[1], found[2], float(found[3]))
 
 
 @dataclass(frozen=True)
@@ -214,7 +223,7 @@ class Views:
     async def shown(self, path: str) -> Shown | None:
         """Return which version a repository shows at this moment; None: none."""
         found = await self._store.ask(_SHOWN, path=path)
-        return Shown(found[0]["shown"], found[0]["manifest"]) if found else None
+        return Shown(found[0]["shown"], found[0]["manifest"], found[0]["shown_since"]) if found else None
 
     async def picture(self, within_s: float) -> Picture:
         """Return what there is of the repositories that were asked for within so long."""

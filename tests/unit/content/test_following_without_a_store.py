@@ -9,12 +9,14 @@ import pytest
 
 from muster.content import following
 from muster.content.following import Following
+from muster.content.given import COUNTS_S
 from muster.content.view import View
 from muster.content.views import Picture, Row, Shown
 from muster.kernel.errors import Unavailable
 
 PATH = "/pulp/content/r"
-ONE, TWO = Shown("1" * 64, "a" * 64), Shown("2" * 64, "b" * 64)
+# What nobody knows the age of is new.
+ONE, TWO = (Shown(str(n) * 64, manifest * 64, is_new=True) for n, manifest in ((1, "a"), (2, "b")))
 
 
 class Store:
@@ -24,6 +26,7 @@ class Store:
         self.shows: Shown | None = ONE
         self.why = ""
         self.slow_s = 0.0
+        self.now = 0.0
 
     async def shown(self, path: str) -> Shown | None:
         assert path == PATH
@@ -37,8 +40,8 @@ class Store:
         await self.shown(PATH)
         if self.shows is None:
             return Picture(0.0)
-        row = Row(PATH, View(0, self.shows.digest), 1, -1e9, None)
-        return Picture(0.0, {PATH: row}, {}, {PATH: {self.shows.digest: self.shows.manifest}})
+        row = Row(PATH, View(0, self.shows.digest, self.shows.since), 1, -1e9, None)
+        return Picture(self.now, {PATH: row}, {}, {PATH: {self.shows.digest: self.shows.manifest}})
 
     async def ask(self, asked: Any) -> None:
         await self.shown(PATH)
@@ -109,3 +112,39 @@ async def test_what_was_read_last_is_what_any_question_read_last(monkeypatch: py
     store.why = "away"
     monkeypatch.setattr(following, "_STORE_PATIENCE_S", 0.0)
     assert await it.current(PATH, None) == TWO
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("is_reached", [True, False])
+async def test_what_is_shown_is_new_for_a_while_by_the_stores_clock(
+    is_reached: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "_STORE_PATIENCE_S", 0.0)
+    store = Store()
+    store.now = 5000.0
+    it = followed(store)
+
+    async def is_new(age_s: float) -> bool:
+        store.why, store.shows = "", ONE._replace(since=store.now - age_s)
+        await it.beat()
+        store.why = "" if is_reached else "away"
+        found = await it.current(PATH, None)
+        assert found is not None
+        return found.is_new
+
+    assert [await is_new(age_s) for age_s in (0.0, COUNTS_S - 60, COUNTS_S + 60)] == [True, True, False]
+
+
+@pytest.mark.anyio
+async def test_what_another_member_reads_is_as_new_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store()
+    store.now = 5000.0
+    it = followed(store)
+    await it.beat()
+    store.why = "away"
+
+    async def elsewhere(_: str) -> Shown:
+        return Shown.read(TWO._replace(since=store.now - COUNTS_S - 60).written())
+
+    monkeypatch.setattr(it._staging, "shown_elsewhere", elsewhere)
+    assert await it.current(PATH, None) == TWO._replace(since=store.now - COUNTS_S - 60, is_new=False)

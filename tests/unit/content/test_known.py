@@ -11,6 +11,8 @@ from muster.kernel.errors import Unavailable
 
 A, B = "a" * 64, "b" * 64
 SOME = {"/pulp/content/r": Followed((A, B), True), "/pulp/content/r/deeper": Followed((), False)}
+ROOT = "/pulp/content/r"
+STABLE, TESTING, YUM = f"{ROOT}/dists/stable", f"{ROOT}/dists/testing", "/pulp/content/y"
 
 
 @pytest.mark.parametrize(
@@ -53,3 +55,42 @@ def test_a_disk_that_refuses_is_named_and_leaves_what_was_there(tmp_path: Path) 
     with pytest.raises(Unavailable, match="content"):
         Known(SOME).write(tmp_path / "content" / FILE)
     assert (tmp_path / "content").read_text() == "no directory"
+
+
+def known(*paths: str) -> Known:
+    return Known(dict.fromkeys(paths, Followed(("a" * 64,), is_open=True)))
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        (f"{ROOT}/pool/a/x.deb", ((STABLE, TESTING), "pool/a/x.deb")),
+        (f"{ROOT}/dists/other/InRelease", ((STABLE, TESTING), "dists/other/InRelease")),
+        (f"{YUM}/x.rpm", ((), "")), ("/pulp/content/x", ((), "")), ("/", ((), "")), ("", ((), "")),
+    ],
+)  # fmt: skip
+def test_suites_of_one_archive_share_what_lies_beside_them(path: str, expected: tuple[tuple[str, ...], str]) -> None:
+    assert known(TESTING, YUM, STABLE).archive(path) == expected
+
+
+def test_archives_change_with_what_is_followed() -> None:
+    it = known(YUM)
+    assert it.archive(f"{ROOT}/x") == ((), "")
+    it.repositories = known(STABLE).repositories
+    assert it.archive(f"{ROOT}/x") == ((STABLE,), "x")
+    it.repositories = {}
+    assert it.archive(f"{ROOT}/x") == ((), "")
+
+
+def test_a_suite_is_found_by_what_lies_in_it_and_not_by_its_packages() -> None:
+    it = known(STABLE, YUM)
+    assert it.of(f"{STABLE}/main/binary-amd64/Packages") == (STABLE, "main/binary-amd64/Packages")
+    assert it.of(f"{YUM}/a/x.rpm") == (YUM, "a/x.rpm")
+    assert it.of(f"{ROOT}/pool/x.deb") is None
+
+
+def test_archives_are_known_of_what_was_written(tmp_path: Path) -> None:
+    other = Known()
+    known(STABLE, YUM).write(tmp_path / FILE)
+    other.read(tmp_path / FILE)
+    assert other.archive(f"{ROOT}/x") == ((STABLE,), "x")

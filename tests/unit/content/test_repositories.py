@@ -12,6 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from muster.content.call import Call
+from muster.content.given import Clients, Given, Remembered
 from muster.content.known import Followed, Known
 from muster.content.manifest import REPOMD
 from muster.content.metrics import AnswerMetrics
@@ -47,9 +48,11 @@ class It:
         self.asked: list[tuple[str, bytes | None]] = []
         self.known = Known()
         self.registry = CollectorRegistry()
+        self.remembered = Remembered()
         self.repositories = Repositories(
-            member.kept, self.known, self._current, hold_s=0.0, counted=AnswerMetrics(self.registry)
-        )
+            member.kept, self.known, self._current, Clients(self.remembered.note, self.remembered.noted), hold_s=0.0,
+            counted=AnswerMetrics(self.registry),
+        )  # fmt: skip
 
     async def _current(self, path: str, certificate: bytes | None, *, alone: bool = False) -> Shown | None:
         self.asked.append((path, certificate))
@@ -280,3 +283,19 @@ async def test_other_members_get_what_is_named_by_its_digest_alone(it: It) -> No
     assert (await whole(kept)).body == ONE.repomd
     for path in (f"/kept/{'0' * 64}", "/kept/..", "/else"):
         assert (await whole(await it.repositories.to_member(path, request("GET", "/x")))).status == 404
+
+
+async def test_another_member_hears_what_a_client_was_given_here(it: It) -> None:
+    key, manifest = "a" * 32, "b" * 64
+    await it.remembered.note(key, manifest)
+
+    async def told(path: str) -> Answered:
+        return await whole(await it.repositories.to_member(path, request("GET", f"/.muster{path}")))
+
+    answer = await told(f"/given/{key}")
+    given = Given.read(answer.body)
+    assert answer.status == 200
+    assert given is not None
+    assert given.manifest == manifest
+    for path in (f"/given/{'c' * 32}", f"/given/{key}x", f"/given/{key[1:]}", "/given/", "/given", f"/given/{key}/"):
+        assert (await told(path)).status == 404

@@ -17,6 +17,7 @@ from muster.content.kept import Differs, Full, Oversized
 from muster.content.manifest import REPOMD
 from muster.content.metadata.malformed import Malformed
 from muster.kernel.errors import MusterError, Unavailable
+from tests.servers import deb_stand_in
 from tests.servers.pulp_stand_in import Version, version
 from tests.unit.content.world import PATH, Member, World, digest, pieces, world
 
@@ -25,6 +26,10 @@ pytestmark = pytest.mark.anyio
 ONE, TWO = (version(n, {"a": b"package %d" % n, "b": b"same"}) for n in (1, 2))
 PLAIN = version(3, {"a": b"x"}, signed=False)
 CERTIFICATE = b"certificate"
+ARCHIVE = "/pulp/content/deb"
+SUITE = f"{ARCHIVE}/{deb_stand_in.SUITE}"
+IN_RELEASE, RELEASE = (f"{deb_stand_in.SUITE}/{name}" for name in ("InRelease", "Release"))
+DEB_ONE, DEB_TWO = (deb_stand_in.version(n, {"a": b"package %d" % n}) for n in (1, 2))
 
 
 @pytest.fixture
@@ -97,7 +102,7 @@ async def test_a_pulp_that_is_away_or_hangs_says_nothing(one: Member, monkeypatc
 async def test_a_repomd_larger_than_such_files_are_is_not_read_whole(
     one: Member, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_REPOMD_BYTES", len(ONE.repomd) - 1)
+    monkeypatch.setattr(module, "_ENTRY_BYTES", len(ONE.repomd) - 1)
     assert "more than" in (await one.staging.polled(PATH, None)).why
     assert one.pulp.ended == 1
 
@@ -167,10 +172,56 @@ async def test_a_signature_is_the_own_pulps_alone(members: World, one: Member) -
 
 
 async def test_a_signature_as_large_as_no_signature_is_is_refused(one: Member, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_REPOMD_BYTES", 1000)
+    monkeypatch.setattr(module, "_ENTRY_BYTES", 1000)
     one.pulp.instead[f"{PATH}/{REPOMD}.asc"] = bytes(1001)
     with pytest.raises(Oversized):
         await one.staging.staged(PATH, ONE.repomd, None)
+
+
+@pytest.fixture
+def suites(members: World) -> World:
+    for member in members.members.values():
+        member.pulp.carries = {ARCHIVE: DEB_ONE}
+    return members
+
+
+async def test_a_suite_that_changes_while_it_is_fetched_is_none(suites: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it names and is not there may be so because Pulp has gone on."""
+    pulp = suites["p1"].pulp
+    real = pulp.ask
+
+    def entries(version: Version) -> Version:
+        return Version(1, {}, {name: version.files[name] for name in (IN_RELEASE, RELEASE)})
+
+    async def asked(method: str, path: str, *more: Any) -> Answer:
+        answer = await real(method, path, *more)
+        if path.endswith("/Release.gpg"):
+            pulp.carries[ARCHIVE] = entries(DEB_ONE)
+        elif path.endswith("/Packages"):
+            pulp.carries[ARCHIVE] = entries(DEB_TWO)
+        return answer
+
+    monkeypatch.setattr(pulp, "ask", asked)
+    with pytest.raises(Unavailable, match="changed while it was fetched"):
+        await suites["p1"].staging.staged(SUITE, DEB_ONE.files[IN_RELEASE], None)
+
+
+async def test_what_all_pulps_have_of_a_suite_is_asked_by_the_entry_that_it_has(suites: World) -> None:
+    one, two = suites["p1"], suites["p2"]
+    signed, plain = (sha256(DEB_ONE.files[name]) for name in (IN_RELEASE, RELEASE))
+    assert await one.staging.carried(SUITE, None) == {signed}
+    two.pulp.carries[ARCHIVE] = DEB_TWO
+    assert await one.staging.carried(SUITE, None) == {signed, sha256(DEB_TWO.files[IN_RELEASE])}
+    unsigned = Version(1, {}, {k: v for k, v in DEB_ONE.files.items() if k != IN_RELEASE})
+    two.pulp.carries[ARCHIVE] = unsigned
+    assert await one.staging.carried(SUITE, None) == {signed, plain}
+    one.pulp.carries[ARCHIVE] = unsigned
+    assert await one.staging.carried(SUITE, None) == {plain}
+    assert two.pulp.ended == len(two.pulp.asked)
+    two.pulp.carries[ARCHIVE] = None
+    assert await one.staging.carried(SUITE, None) == frozenset()
+    two.pulp.why = "away"
+    assert await one.staging.carried(SUITE, None) == frozenset()
 
 
 async def test_what_is_no_metadata_is_named_so(one: Member) -> None:

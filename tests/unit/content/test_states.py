@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -40,6 +41,17 @@ def test_a_pulp_lags_since_what_it_has_was_left_whatever_was_shown_after_that() 
     assert found.sentence == f"the Pulp of p1.test still carries {ONE}, for 25 min"
     assert found.is_wrong
     assert found.members[0].sentence == found.sentence
+
+
+def test_a_suite_is_spoken_of_without_a_revision() -> None:
+    path = "/pulp/content/deb/dists/stable"
+    one, two, three = (replace(v, revision=-1) for v in (ONE, TWO, THREE))
+    says = {"p1.test": told(one, two), "p2.test": told(three, two), "p3.test": told(two, two)}
+    of = picture(says, one, two, three, shown=two, shown_s=900, newer_s=40, path=path)
+    found = state(of)
+    assert found.shown == f"the version ({two.digest[:12]})"
+    assert found.matters[0].sentence == f"the Pulp of p1.test still carries the version ({one.digest[:12]}), for 15 min"
+    assert "-1" not in json.dumps([m.sentence for m in found.matters])
 
 
 @pytest.mark.parametrize(("shown_s", "is_overdue"), [(599.0, False), (600.0, True)])

@@ -10,7 +10,8 @@ import pytest
 from muster.cluster.roster import Report, Roster
 from muster.content import views as module
 from muster.content.view import Decided, View
-from muster.content.views import Picture, Told, Views, changed, picture_in
+from muster.content.views import Picture, Shown, Told, Views, changed, picture_in
+from muster.kernel.errors import Unavailable
 from muster.kernel.secrets import Secret
 from muster.store.engine import Store, opened
 from muster.store.glance import glanced
@@ -55,7 +56,19 @@ async def test_nothing_is_shown_of_what_is_not_known(views: Views) -> None:
 
 async def test_what_is_shown_is_read_with_its_manifest(views: Views) -> None:
     assert await show(views, A)
-    assert await views.shown(PATH) == (A, "1" * 64)
+    assert await views.shown(PATH) == Shown(A, "1" * 64, since=5.0)
+
+
+def test_members_tell_each_other_what_is_shown_and_since_when() -> None:
+    told = Shown.read(Shown(A, B, since=1_700_000_000.123456, is_new=True).written())
+    # For how long that is new is up to who reads it.
+    assert told == Shown(A, B, since=1_700_000_000.123456)
+
+
+@pytest.mark.parametrize("more", ["", " 5", " -5.000000", " 5.000000\n", " 1e9.000000", " 5.000000 True"])
+def test_what_is_no_word_of_a_member_is_not_believed(more: str) -> None:
+    with pytest.raises(Unavailable, match="no version"):
+        Shown.read(f"{A} {B}{more}".encode())
 
 
 async def test_of_two_who_change_a_row_the_second_changes_nothing(views: Views) -> None:

@@ -123,6 +123,15 @@ class Others:
             worse.end()
         return found
 
+    async def each(self, method: str, path: str, sent: Any, behind: Behind) -> list[Answer | None]:
+        self.asked_for.append(path)
+        others = [member for name, member in self._members.items() if name != self._mine]
+        return [None if m.pulp.why else await m.pulp.ask(method, path, sent) for m in others]
+
+    async def everybody(self, path: str, behind: Behind, *, within_s: float) -> list[bytes]:
+        self.asked_for.append(path)
+        return []
+
 
 class Stored(Views):
     """Views whose store a test takes away."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 
+from muster.content import kinds
 from muster.content.pulp import Distribution, Pulp
 from muster.content.retention import ring
 from muster.content.retention.ring import CONTENT, LABEL, Keeper
@@ -39,7 +40,8 @@ def asked_within(store: Readable, within_s: float) -> Asked:
 
 def distributed(paths: Collection[str]) -> dict[str, str]:
     """Return the path at Pulp by base path, of repositories that a distribution may have as a whole."""
-    return {p.removeprefix(CONTENT): p for p in paths if p.startswith(CONTENT) and not ring.is_inside(p)}
+    whole = (p for p in paths if kinds.of(p).home(p) == p)
+    return {p.removeprefix(CONTENT): p for p in whole if p.startswith(CONTENT) and not ring.is_inside(p)}
 
 
 class Keepers:

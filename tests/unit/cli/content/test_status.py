@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from muster.cli.content.status import shown
+from muster.cli.content.status import _named, shown
 from muster.cluster.roster import Roster
 from muster.content.states import State, states
 from muster.content.views import Told, Views
@@ -136,6 +136,14 @@ def test_one_is_found_by_what_people_copy(named: str, file: Path) -> None:
     result = run(file, "content", "status", named)
     assert result.stdout.startswith(f"{PATH}\n")
     assert "proxy01.test: its Pulp has revision 1" in result.stdout
+
+
+@pytest.mark.parametrize("end", ["", "/", "/InRelease", "/Release"])
+def test_a_suite_is_found_by_what_people_copy(end: str) -> None:
+    path = "/pulp/content/Org/deb/dists/stable"
+    of = states(picture({}, ONE, TWO, shown=ONE, path=path), MEMBERS, ["https"], LAG_S)
+    assert _named(of, f"https://proxy.test{path}{end}").path == path
+    assert _named(of, f"Org/deb/dists/stable{end}").path == path
 
 
 def test_one_that_nobody_asked_for_is_not_found_and_one_that_is_near_is_named(file: Path) -> None:

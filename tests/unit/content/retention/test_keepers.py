@@ -224,4 +224,5 @@ async def test_what_clients_asked_for_is_read_from_the_store(tmp_path: Path) -> 
 
 
 def test_what_a_distribution_may_have_as_a_whole() -> None:
-    assert distributed([AT, "/elsewhere/x", "/pulp/content/muster-keep/1/x"]) == {"org/repo": AT}
+    suite = "/pulp/content/org/archive/dists/stable"
+    assert distributed([AT, "/elsewhere/x", "/pulp/content/muster-keep/1/x", suite]) == {"org/repo": AT}

@@ -1,0 +1,172 @@
+"""The kinds of repositories of which all members answer one version: how each is found, read, and what belongs to it.
+
+What is followed is a path at Pulp: of yum the repository, of deb one suite, ``…/dists/SUITE``, whose packages lie beside
+``dists``. The path alone says of which kind it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from muster.content import manifest
+from muster.content.metadata import packages, primary, release, repomd
+from muster.content.metadata.names import Algorithm
+from muster.content.metadata.primary import Package
+
+_DISTS = "/dists/"
+# What apt and installers fetch by themselves. The rest, Contents above all, is large and asked for by few: it is given as
+# packages are, from a Pulp that has it.
+_LISTS = re.compile(r"(?:.*/)?(?:Packages|Sources|Translation-[^/.]+|Release)(?:\.[a-z0-9]+)?\Z")
+_PACKAGES = re.compile(r"(?P<of>(?:.*/)?Packages)(?:\.xz|\.gz|\.bz2|\.zst|)\Z")
+# The smallest first; what is not packed at all is the most to read.
+_PACKED = (".xz", ".gz", ".bz2", ".zst", "")
+_LARGEST_BYTES = 128 << 20
+# A component has a Release of its own for each architecture; what lies there is no suite.
+_COMPONENTS = re.compile(r"(?:binary-[^/]+|source)\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file that a version names.
+
+    Attributes:
+        href: the path below the repository, plain text.
+        size: None where it is not said.
+        digest: hex; None: what is said of it proves nothing, so it is what Pulp has under that name.
+        lists: what packages are listed in it, empty: none. Of several that list the same one is read.
+        is_optional: it is named, be it there or not.
+        also: other names of the same bytes.
+    """
+
+    href: str
+    size: int | None
+    algorithm: Algorithm
+    digest: str | None
+    lists: str = ""
+    is_optional: bool = False
+    also: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What the entry of a version says.
+
+    Attributes:
+        revision: -1 where it is no number.
+        timestamp: what is larger in a newer version of the same revision.
+        files: what has to lie on a disk; of those that list the same packages, what is read best comes first.
+        left: files that Pulp gives, as it gives packages; their paths are below the repository.
+    """
+
+    revision: int
+    timestamp: float
+    files: tuple[File, ...]
+    left: tuple[Package, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One of them.
+
+    Attributes:
+        entries: what tells that there is a repository: the first that is there names its version by its digest.
+        beside: what else belongs to the version, without a digest that says so.
+        read: returns what an entry says.
+        entry: returns which of the entries a body is.
+        packages: tells the packages of a list, unpacked; the name is what errors call it.
+        home: returns what the paths of packages are relative to.
+        names_alone: files of one version have the names that those of another had, and are told apart by nothing: which
+            version a client has decides.
+    """
+
+    entries: tuple[str, ...]
+    beside: tuple[str, ...]
+    read: Callable[[bytes], Contents]
+    entry: Callable[[bytes], str]
+    packages: Callable[[Iterable[bytes], str], Iterator[Package]]
+    home: Callable[[str], str]
+    names_alone: bool
+
+    @property
+    def plain(self) -> frozenset[str]:
+        """What every version has at most one of, and no digest in its name."""
+        return frozenset((*self.entries, *self.beside))
+
+
+def of(path: str) -> Kind:
+    """Return of which kind a repository is."""
+    return _DEB if _DISTS in path else _YUM
+
+
+def plain() -> frozenset[str]:
+    """Return what versions of any kind have under one name: small files."""
+    return _YUM.plain | _DEB.plain
+
+
+def begun(path: str) -> tuple[str, str] | None:
+    """Return the repository that a path is an entry of, and the entry's name; None: it is none."""
+    for kind in (_YUM, _DEB):
+        for name in kind.entries:
+            at = path.removesuffix(f"/{name}")
+            if at != path and at and of(at) is kind and (kind is _YUM or not _COMPONENTS.match(at.rpartition("/")[2])):
+                return at, name
+    return None
+
+
+def _yum(body: bytes) -> Contents:
+    said = repomd.read(body)
+    files = tuple(
+        File(n.href, n.size, n.algorithm, n.digest if n.is_proven else None, n.kind if n.kind == "primary" else "")
+        for n in said.files
+    )
+    return Contents(*said.order_key, files)
+
+
+def _deb(body: bytes) -> Contents:
+    said = release.read(body)
+    files: list[File] = []
+    left: list[Package] = []
+    for listed in said.files:
+        algorithm, digest = listed.proof
+        if listed.size > _LARGEST_BYTES or not _LISTS.match(listed.href):
+            left.append(Package(listed.href, listed.size, algorithm, digest))
+            continue
+        named = _PACKAGES.match(listed.href)
+        # The SHA-256 is what a file is kept under; by the other one it has to be found.
+        place = listed.href[: listed.href.rfind("/") + 1]
+        by_hash = (f"{place}by-hash/SHA512/{listed.sha512}",) if listed.sha512 else ()
+        files.append(
+            File(
+                listed.href,
+                listed.size,
+                algorithm,
+                digest,
+                named["of"] if named else "",
+                is_optional=True,
+                also=by_hash,
+            )
+        )
+    files.sort(key=lambda f: _PACKED.index(f.href.removeprefix(f.lists)) if f.lists else 0)
+    return Contents(-1, said.date, tuple(files), tuple(left))
+
+
+_YUM = Kind(
+    entries=(manifest.REPOMD,),
+    beside=manifest.BESIDE,
+    read=_yum,
+    entry=lambda _: manifest.REPOMD,
+    packages=lambda pieces, of: primary.packages(pieces, of=of),
+    home=lambda path: path,
+    names_alone=False,
+)
+_DEB = Kind(
+    entries=(manifest.IN_RELEASE, manifest.RELEASE),
+    beside=("Release.gpg",),
+    read=_deb,
+    entry=lambda body: manifest.IN_RELEASE if release.is_signed(body) else manifest.RELEASE,
+    packages=lambda pieces, of: packages.packages(pieces, of=of),
+    home=lambda path: path.rpartition(_DISTS)[0],
+    names_alone=True,
+)
