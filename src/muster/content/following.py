@@ -511,8 +511,10 @@ class Following:
     async def _reclaim(self, picture: Picture) -> None:
         """Take from the disk what no version needs any more."""
         keep = frozenset[str]()
-        for path, manifests in picture.manifests.items():
-            self._shelf.drop(path, manifests)
+        for path in self._shelf.paths | picture.manifests.keys():
+            # Of what nobody asks for any more nothing.
+            self._shelf.drop(path, picture.manifests.get(path, {}))
+        for manifests in picture.manifests.values():
             keep |= self._shelf.needed(manifests.values())
         try:
             await self._views.forget(unasked_s=_UNASKED_S, left_s=self._retention_s)

@@ -129,6 +129,9 @@ def _deb(body: bytes) -> Contents:
     files: list[File] = []
     left: list[Package] = []
     for listed in said.files:
+        if listed.href in _DEB.plain:
+            # apt-ftparchive lists the file that it is writing, as it is at that moment.
+            continue
         algorithm, digest = listed.proof
         if listed.size > _LARGEST_BYTES or not _LISTS.match(listed.href):
             left.append(Package(listed.href, listed.size, algorithm, digest))

@@ -65,6 +65,11 @@ class Shelf:
         return self._whole.get(path, {})
 
     @property
+    def paths(self) -> frozenset[str]:
+        """The repositories of which something is here."""
+        return frozenset(self._whole)
+
+    @property
     def count(self) -> int:
         """How many versions are here."""
         return sum(map(len, self._whole.values()))
@@ -130,7 +135,12 @@ class Shelf:
         """Forget the versions of a repository but these."""
         whole = self._whole.get(path, {})
         for version in whole.keys() - frozenset(kept):
-            self._manifests.pop(whole.pop(version), None)
+            manifest = whole.pop(version)
+            # Repositories may have versions in common: one content view in two lifecycle environments.
+            if not any(manifest in one.values() for one in self._whole.values()):
+                self._manifests.pop(manifest, None)
+        if not whole:
+            self._whole.pop(path, None)
         self._failed.pop(path, None)
 
     async def close(self) -> None:

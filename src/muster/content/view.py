@@ -11,7 +11,7 @@ Invariants, cited by number in the tests:
        for less than ``forget_s``, or carries what is not known yet.
     4. Something newer is shown when two backends carry it or something above it: the death of one then takes no packages
        of what clients were told. One is enough when nobody else carries anything, or nobody who was reached what is shown,
-       as its packages are going.
+       as its packages are going; what is carried and not known yet may be anything, so it is waited for.
        Until all members have that, one below it is shown that they have, also where no backend carries it any more:
        packages that it lacks by then, what is shown lacks as well.
     5. What is newer waits for a second backend no longer than ``lag_s``, counted from when something above what is shown
@@ -141,9 +141,9 @@ def decided(
             return Decided(replace(view, newer_since=None), None, "What was newer is carried no more.")
         return back
     since = now if view.newer_since is None else view.newer_since
-    highest, why = _allowed(shown, carried, is_overdue=now - since >= lag_s)
+    highest, why = _allowed(shown, carried, _unknown(versions, reports), is_overdue=now - since >= lag_s)
     for version in sorted({*above, *passed(view, versions)}, key=lambda v: v.order, reverse=True):
-        if version.order <= highest.order and _is_staged(version, reports):
+        if highest is not None and version.order <= highest.order and _is_staged(version, reports):
             newer_since = now if version.order < above[0].order else None
             # One that was known before all said that there is none is of the generation that began then.
             raised = version.digest if version.generation < view.generation else None
@@ -212,7 +212,7 @@ def waits(view: View, versions: Mapping[str, Version], reports: Sequence[Report]
     above = [v for v in carried if shown is None or v.order > shown.order]
     if not above or view.newer_since is None:
         return ""
-    highest, _ = _allowed(shown, carried, is_overdue=now - view.newer_since >= lag_s)
+    highest, _ = _allowed(shown, carried, _unknown(versions, reports), is_overdue=now - view.newer_since >= lag_s)
     return _waiting(highest, above, reports)
 
 
@@ -248,6 +248,11 @@ def _carried(versions: Mapping[str, Version], reports: Sequence[Report]) -> list
     return [versions[d] for d in digests if d in versions]
 
 
+def _unknown(versions: Mapping[str, Version], reports: Sequence[Report]) -> int:
+    """Return how many backends carry what is not known yet."""
+    return sum(r.is_reached and r.carried is not None and r.carried not in versions for r in reports)
+
+
 def _may_carry_anything(report: Report, versions: Mapping[str, Version], now: float, forget_s: float) -> bool:
     if report.unreached_since is not None:
         return now - report.unreached_since < forget_s
@@ -259,21 +264,29 @@ def _is_staged(version: Version, reports: Sequence[Report]) -> bool:
     return all(have) and any(version.digest in r.staged for r in reports)
 
 
-def _allowed(shown: Version | None, carried: Sequence[Version], *, is_overdue: bool) -> tuple[Version, str]:
-    """Return the highest that may be shown, and why it may; ``carried`` has the highest first."""
+def _allowed(
+    shown: Version | None, carried: Sequence[Version], unknown: int, *, is_overdue: bool
+) -> tuple[Version | None, str]:
+    """Return the highest that may be shown, None: nothing may, and why; ``carried`` has the highest first.
+
+    ``unknown`` backends carry something else, which may be above or below.
+    """
     if is_overdue:
         return carried[0], "the other backends had time enough to follow"
-    if len(carried) < _CARRIERS:
+    if len(carried) + unknown < _CARRIERS:
         return carried[0], "no other backend carries anything"
-    highest = carried[_CARRIERS - 1]
-    if shown is not None and shown not in carried and highest.order < shown.order:
-        # It is the only one above: were there two, the second would be the highest that may.
-        return carried[0], "no backend carries what was shown"
-    return highest, f"{_CARRIERS} backends carry it or something newer"
+    highest = carried[_CARRIERS - 1] if len(carried) >= _CARRIERS else None
+    is_alone = highest is None or (shown is not None and shown not in carried and highest.order < shown.order)
+    if not is_alone:
+        return highest, f"{_CARRIERS} backends carry it or something newer"
+    if unknown:
+        return None, ""
+    # It is the only one above: were there two, the second would be the highest that may.
+    return carried[0], "no backend carries what was shown"
 
 
-def _waiting(allowed: Version, above: Sequence[Version], reports: Sequence[Report]) -> str:
-    if allowed not in above:
+def _waiting(allowed: Version | None, above: Sequence[Version], reports: Sequence[Report]) -> str:
+    if allowed is None or allowed not in above:
         return f"Not showing {above[0]} yet: one backend alone carries it."
     late = sorted(r.member for r in reports if r.is_ready and allowed.digest not in r.staged)
     return f"Not showing {allowed} yet: not all metadata of it is at {', '.join(late) or 'any member'}."

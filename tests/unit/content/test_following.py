@@ -352,6 +352,43 @@ async def test_what_nobody_needs_is_taken_from_the_disk(patient: World, monkeypa
     assert await whole(patient, "p1", ONE)
 
 
+async def test_what_two_repositories_have_in_common_stays_as_long_as_one_of_them_has_it(
+    patient: World,
+) -> None:
+    other = "/pulp/content/another"
+    for member in patient.members.values():
+        member.pulp.carries = {PATH: ONE, other: ONE}
+    await patient.ask(PATH, other)
+    await patient.until_shown(ONE)
+    await patient.until_shown(ONE, other)
+    shelf = patient["p1"].following._shelf
+    (manifest,) = shelf.whole(other).values()
+    needed = shelf.needed([manifest])
+    shelf.drop(PATH, ())
+    assert shelf.needed([manifest]) == needed
+    assert len(needed) > 1
+
+
+async def test_what_nobody_asked_for_is_brought_again_when_somebody_does(
+    patient: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carry(patient, ONE, ONE)
+    await patient.ask()
+    await patient.until_shown(ONE)
+    monkeypatch.setattr(module, "_RECLAIM_EVERY_S", -1.0)
+    async with patient.store.write("long ago") as uow:
+        await uow.change(Change("UPDATE content_repositories SET asked_at = {now} - 1000000"), [{}])
+    await patient.ask("/pulp/content/another")
+    for member in patient.members.values():
+        member.following._all_at = member.following._reclaim_at = 0.0
+    await patient.beat()
+    assert not await whole(patient, "p1", ONE)
+    await patient.ask()
+    one = patient["p1"]
+    await patient.until(lambda: one.following._shelf.has(PATH, digest(ONE)))
+    assert await whole(patient, "p1", ONE)
+
+
 async def test_a_pulp_that_stands_still_is_named_also_where_what_is_shown_never_stands_still(tmp_path: Path) -> None:
     async with world(tmp_path, "p1", "p2", "p3") as it:
         carry(it, ONE, ONE, ONE)

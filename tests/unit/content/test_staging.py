@@ -206,6 +206,17 @@ async def test_a_suite_that_changes_while_it_is_fetched_is_none(suites: World, m
         await suites["p1"].staging.staged(SUITE, DEB_ONE.files[IN_RELEASE], None)
 
 
+async def test_what_a_release_says_of_itself_is_nothing(suites: World) -> None:
+    """``apt-ftparchive`` lists the file that it is writing, as it is then."""
+    itself = f" {sha256(b'')} 0 Release\n".encode()
+    files = {**DEB_ONE.files, RELEASE: DEB_ONE.files[RELEASE] + itself}
+    del files[IN_RELEASE]
+    one = suites["p1"]
+    one.pulp.carries[ARCHIVE] = Version(1, {}, files)
+    found = await one.staging.staged(SUITE, files[RELEASE], None)
+    assert found.digest == sha256(files[RELEASE])
+
+
 async def test_what_all_pulps_have_of_a_suite_is_asked_by_the_entry_that_it_has(suites: World) -> None:
     one, two = suites["p1"], suites["p2"]
     signed, plain = (sha256(DEB_ONE.files[name]) for name in (IN_RELEASE, RELEASE))

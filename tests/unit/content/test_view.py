@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from muster.content.view import Decided, Report, Version, View, decided, lagging
+from muster.content.view import Decided, Report, Version, View, decided, lagging, waits
 
 NOW, LAG_S, FORGET_S = 1000.0, 60.0, 3600.0
 
@@ -152,6 +152,25 @@ def test_invariant_4_at_first_nobody_is_waited_for_who_has_nothing_or_does_not_a
     decision = decide(View(), "a", None)
     assert decision == Decided(
         View(shown="a", shown_since=NOW), None, "Showing revision 1 (a): no other backend carries anything."
+    )
+
+
+def test_invariant_4_who_carries_what_is_not_known_yet_carries_something() -> None:
+    why = "Not showing revision 3 (c) yet: one backend alone carries it."
+    assert decide(View(), "c", "unknown") == Decided(View(newer_since=NOW), None, why)
+    assert decide(View(newer_since=DUE), "c", None, "unknown") is None
+    assert becomes(View(newer_since=OVERDUE), "c", "unknown") == "c"
+    assert becomes(View(), "c", "b", "unknown") == "b"
+    assert becomes(View(), "c", replace(lost(DUE), carried="unknown")) == "c"
+    # It may be above what is shown, and below what one alone carries.
+    assert decide(SHOWS_B, "d", "unknown") == Decided(
+        replace(SHOWS_B, newer_since=NOW), None, why.replace("3 (c)", "4 (d)")
+    )
+    assert becomes(SHOWS_B, "d", "a", "unknown") == "b"
+    assert becomes(SHOWS_B, "d", "c", "unknown") == "c"
+    assert becomes(replace(SHOWS_B, newer_since=OVERDUE), "d", "unknown") == "d"
+    assert waits(replace(SHOWS_B, newer_since=DUE), KNOWN, [says("d"), says("unknown")], NOW, LAG_S) == (
+        why.replace("3 (c)", "4 (d)")
     )
 
 
