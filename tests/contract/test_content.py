@@ -63,7 +63,9 @@ def backend() -> Iterator[Backend]:
                     self.rfile.readline()
                 self.rfile.readline()
             path = self.path.partition("?")[0]
-            it.asked.append((self.command, self.path, dict(self.headers.items()), body))
+            # A member asks for itself, too, what the repositories have that clients ask for.
+            if not self.headers.get("X-Forwarded-For", "").startswith("127.0.1."):
+                it.asked.append((self.command, self.path, dict(self.headers.items()), body))
             if path.endswith("/endless"):
                 self.send_response(200)
                 self.send_header("Content-Length", str(BIG))
