@@ -9,6 +9,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from http.client import HTTPSConnection
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -155,7 +156,8 @@ def test_a_content_application_that_is_gone_takes_its_services_out_and_returns(f
     front.pulp.end("content")
     try:
         until("unready")
-        gone = front.ask("front/same/repodata/repomd.xml")
+        # Metadata is on the member's own disk.
+        gone = front.ask(f"front/same/Packages/a/{ALPHA.rpm_name}")
         assert (gone.status, "retry-after" in gone.headers) == (503, True)
         assert state("smartproxy") == "ready"
     finally:
@@ -165,10 +167,10 @@ def test_a_content_application_that_is_gone_takes_its_services_out_and_returns(f
 
 @pytest.fixture(scope="module")
 def both(pulps: tuple[Pulp, Pulp], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Front, Front]]:
-    """Two members of one cluster, each in front of a Pulp of its own."""
+    """Two members of one cluster, each in front of a Pulp of its own, and each with the metadata that this has."""
 
-    def before(pulp: Pulp) -> Callable[[str], dict[str, str]]:
-        return lambda _: {"pulp_content_url": pulp.content_url().partition("/pulp/")[0]}
+    def before(pulp: Pulp) -> Callable[[str], dict[str, Any]]:
+        return lambda _: {"pulp_content_url": pulp.content_url().partition("/pulp/")[0], "one_version": False}
 
     members, ports = member.together(tmp_path_factory.mktemp("both"), [before(p) for p in pulps], "https", "http")
     with ExitStack() as stack:

@@ -236,7 +236,7 @@ class Views:
     async def ask(self, asked: Mapping[str, bytes | None]) -> None:
         """Say that clients ask for these repositories, with the certificates that their guards let in."""
         rows = [{"path": p, "certificate": base64.b64encode(c).decode() if c else ""} for p, c in sorted(asked.items())]
-        async with self._store.write("content asked") as uow:
+        async with self._store.write("content-asked") as uow:
             await uow.change(_ASK, rows)
 
     async def has_room(self) -> bool:
@@ -248,7 +248,7 @@ class Views:
         rows = [
             {"path": path, "digest": d, "revision": r, "timestamp": t, "manifest": m} for d, r, t, m in versions
         ]  # fmt: skip
-        async with self._store.write("content version") as uow:
+        async with self._store.write("content-version") as uow:
             await uow.change(_KNOW, rows)
 
     async def tell(self, member: str, told: Mapping[str, Told]) -> None:
@@ -261,13 +261,13 @@ class Views:
             }
             for path, t in sorted(told.items())
         ]  # fmt: skip
-        async with self._store.write("content report") as uow:
+        async with self._store.write("content-report") as uow:
             await uow.change(_REPORT, rows)
 
     async def show(self, row: Row, decided: Decided) -> bool:
         """Change what a repository shows; false when somebody did so since the row was read, and nothing was changed."""
         view = decided.view
-        async with self._store.write("content shown") as uow:
+        async with self._store.write("content-shown") as uow:
             values = {
                 "path": row.path, "version": row.version, "generation": view.generation, "shown": view.shown or "",
                 "shown_since": view.shown_since, "newer_since": view.newer_since,
@@ -285,7 +285,7 @@ class Views:
 
     async def forget(self, *, unasked_s: float, left_s: float) -> None:
         """Drop repositories that nobody asked for that long, and versions left that long ago."""
-        async with self._store.write("content forgotten") as uow:
+        async with self._store.write("content-forgotten") as uow:
             now = await uow.now()
             for change in _FORGET:
                 given: dict[str, Any] = {"unasked": now - unasked_s, "left": now - left_s}
