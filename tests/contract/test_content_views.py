@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from muster.content.view import Decided, View
-from muster.content.views import Shown, Told, Views
+from muster.content.views import Told, Views
 from muster.kernel.secrets import Secret
 from muster.store.engine import opened
 
@@ -51,7 +51,9 @@ async def test_of_two_that_decide_on_one_reading_one_changes_what_is_shown(url: 
         assert sorted(done) == [False, True]
         first, second = (V1, V2) if done[0] else (V2, V1)
         manifests = {V1: M1, V2: M2}
-        assert await views.shown(PATH) == Shown(first, manifests[first])
+        found = await views.shown(PATH)
+        assert found is not None
+        assert (found.digest, found.manifest) == (first, manifests[first])
         row = (await views.picture(60)).rows[PATH]
         assert await views.show(row, Decided(View(1, second, 20.0, 15.0), second, ""))
         picture = await views.picture(60)
