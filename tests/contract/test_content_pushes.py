@@ -220,8 +220,6 @@ def test_a_tag_and_its_digest_are_the_same_wherever_they_lie(fronts: Fronts, tmp
 
 
 def test_a_tag_that_moves_is_nowhere_the_older_one_again(fronts: Fronts, tmp_path: Path) -> None:
-    # One that was stopped is asked again when it is ready.
-    fronts.until_known()
     digests = []
     for n in range(6):
         image = Image(f"moves {n}", padding=20_000, above=[f"moves {n} {layer}" for layer in LAYERS[:3]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 from muster.app.duties.duty import Duty
@@ -14,9 +15,13 @@ from muster.store.engine import Store
 
 _log = log.logger("app")
 
+# One that is started again takes clients of other ports before all know that it is ready for content, and whoever was
+# ready a moment ago has what clients left there.
+_RETURNS_S = 5.0
+
 
 class Siblings(Duty):
-    """Tells content who is ready, by the roster, and who is a member, by the cluster file.
+    """Tells content who is ready, or was a moment ago, by the roster, and who is a member, by the cluster file.
 
     Without the store whoever was ready last is.
 
@@ -41,6 +46,7 @@ class Siblings(Duty):
         self._listed = listed
         self._roster = Roster(store)
         self._tell = tell
+        self._ready_at: dict[str, float] = {}
         self._ready: frozenset[str] = frozenset()
         self._told: tuple[tuple[Sibling, ...], tuple[str, ...]] = ((), ())
 
@@ -52,10 +58,12 @@ class Siblings(Duty):
         except MusterError as e:
             _log.debug("The roster was not read", why=str(e))
         else:
-            self._ready = frozenset(
-                name for name, one in seen.items()
-                if not one.silent and one.report.readiness.get("https", {}).get("state") == "ready"
-            )  # fmt: skip
+            now = time.monotonic()
+            heard = {name: one.report for name, one in seen.items() if not one.silent}
+            for name, report in heard.items():
+                if report.readiness.get("https", {}).get("state") == "ready":
+                    self._ready_at[name] = now
+            self._ready = frozenset(n for n in heard if n in self._ready_at and now - self._ready_at[n] <= _RETURNS_S)
         ours = [m for m in self._listed.latest.members if m.kind == "muster"]
         siblings = tuple(
             Sibling(str(m.name), m.address, self._port)

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from muster.app.duties import siblings as siblings_module
 from muster.app.duties.siblings import Siblings
 from muster.app.listed import Listed
 from muster.cluster import roster
@@ -58,6 +59,25 @@ async def test_who_is_ready_for_content_is_told_each_time_that_it_changes(
     # Without the store whoever was told last is.
     await duty.beat()
     assert len(told) == 4
+
+
+async def test_who_was_ready_a_moment_ago_is_asked_for_what_clients_left_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members = [SimpleNamespace(name=f"proxy0{n}.example.com", address=f"192.0.2.{n}", kind="muster") for n in (1, 2)]
+    listed = cast(Listed, SimpleNamespace(latest=SimpleNamespace(members=members), look=lambda: None))
+    told: list[Sequence[Sibling]] = []
+    second = Sibling("proxy02.example.com", "192.0.2.2", 443)
+    async with opened(Secret(f"sqlite:///{tmp_path}/muster.db")) as store:
+        duty = Siblings("proxy01.example.com", 443, listed, store, lambda siblings, _: told.append(siblings))
+        for state in ("ready", "starting"):
+            await Roster(store).beat(report(2, state), first=True)
+            await duty.beat()
+        # It starts again, and its other ports may take clients before everybody knows that it is ready for these.
+        assert told == [(second,)]
+        monkeypatch.setattr(siblings_module, "_RETURNS_S", 0.0)
+        await duty.beat()
+        assert told == [(second,), ()]
 
 
 async def test_who_leaves_the_cluster_file_is_believed_no_longer_also_without_the_store(tmp_path: Path) -> None:
