@@ -65,6 +65,35 @@ class Answer:
     pieces: AsyncGenerator[bytes, None]
     end: Callable[[], None]
 
+    @classmethod
+    def absent(cls, of: str) -> Answer:
+        """Return the answer of somebody who has not what is asked for."""
+        return cls(of, 404, (("Content-Length", "0"),), once(b""), lambda: None)
+
+    async def whole(self, limit_bytes: int, *, hold: Callable[[int], None] = lambda _: None) -> bytes | None:
+        """Return the body, and end the answer; None: it is larger. ``hold`` counts each piece.
+
+        Raises:
+            Unavailable: it breaks off.
+        """
+        body = bytearray()
+        try:
+            async with contextlib.aclosing(self.pieces) as coming:
+                async for piece in coming:
+                    body += piece
+                    hold(len(piece))
+                    if len(body) > limit_bytes:
+                        return None
+        finally:
+            self.end()
+        return bytes(body)
+
+
+async def once(body: bytes) -> AsyncGenerator[bytes, None]:
+    """Yield a body in one piece; nothing, where it is empty."""
+    if body:
+        yield body
+
 
 class Backend:
     """One program. Use :func:`opened`. Connections are kept; safe for many tasks of one loop."""

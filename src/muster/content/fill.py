@@ -36,7 +36,6 @@ _LARGEST_CERTIFICATE = 16 << 10
 # Of each of the others: one that hangs must not keep the rest from being asked.
 _AT_ONCE = 64
 _PAUSE_S = 0.5
-_SMALL_BYTES = 4096
 # As long as that another member has to begin its answer, however short a call is held.
 _LEAST_S = 3.0
 # After so many calls in a row that it began to answer too late, the others are asked first.
@@ -67,6 +66,13 @@ class Behind:
 
     address: str
     certificate: bytes | None
+
+
+class Small(NamedTuple):
+    """An answer that was read whole."""
+
+    status: int
+    body: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,29 +171,31 @@ class Fill:
             await asyncio.sleep(_PAUSE_S)
         return await own()
 
-    async def everybody(self, path: str, behind: Behind, *, within_s: float) -> list[bytes]:
-        """Return the small bodies of those of the others that answer a path with 200, as many as do so in time."""
+    async def elsewhere(self, method: str, path: str, sent: Sequence[tuple[str, str]], behind: Behind) -> Answer:
+        """As :meth:`asked`, of the others alone."""
 
-        async def one(sibling: Sibling) -> bytes:
-            try:
-                async with asyncio.timeout(within_s):
-                    return await _small(await self._ask(sibling, "GET", path, (), behind)())
-            except (TimeoutError, MusterError):
-                return b""
+        async def nothing_here() -> Answer:
+            return Answer.absent("this member")
 
-        return [body for body in await asyncio.gather(*(one(s) for s in self.siblings)) if body]
+        return await self.asked(nothing_here, method, path, sent, behind)
 
     async def each(
-        self, method: str, path: str, sent: Sequence[tuple[str, str]], behind: Behind
-    ) -> list[Answer | None]:
-        """Return what each of the others answers for itself, None for who gives no answer; all are asked at once."""
-        asks = [self._ask(s, method, path, sent, behind) for s in self.siblings]
-        running = [asyncio.create_task(_heard(ask), name="fill") for ask in asks]
-        try:
-            return [(await task).answer for task in running]
-        except BaseException:
-            await _given_up(running)
-            raise
+        self, path: str, sent: Sequence[tuple[str, str]], behind: Behind, *, limit_bytes: int, within_s: float
+    ) -> list[Small | None]:
+        """Return what each of the others answers for itself to ``GET``, None for who does not in time; all at once."""
+
+        async def one(sibling: Sibling) -> Small | None:
+            try:
+                async with asyncio.timeout(within_s):
+                    said = await _heard(self._ask(sibling, "GET", path, sent, behind))
+                    if said.answer is None:
+                        return None
+                    body = await said.answer.whole(limit_bytes)
+            except (TimeoutError, MusterError):
+                return None
+            return Small(said.answer.status, body) if body is not None else None
+
+        return await asyncio.gather(*(one(s) for s in self.siblings))
 
     def _ask(self, sibling: Sibling, method: str, path: str, sent: Sequence[tuple[str, str]], behind: Behind) -> Ask:
         headers = told(sent, behind)
@@ -253,21 +261,6 @@ class Fill:
         finally:
             await _given_up(running)
         return None, said
-
-
-async def _small(answer: Answer) -> bytes:
-    """Return a body, empty where it is none of 200 or too large."""
-    body = bytearray()
-    try:
-        if answer.status == 200:
-            async with contextlib.aclosing(answer.pieces) as coming:
-                async for piece in coming:
-                    body += piece
-                    if len(body) > _SMALL_BYTES:
-                        return b""
-    finally:
-        answer.end()
-    return bytes(body)
 
 
 def _judged(ask: Ask, judged: Callable[[Answer], Awaitable[Answer]]) -> Ask:

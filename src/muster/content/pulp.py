@@ -9,13 +9,13 @@ import asyncio
 import base64
 import json
 import re
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from muster.content.backend import Answer, Backend, BadGateway
+from muster.content.backend import Backend, BadGateway, once
 from muster.kernel.errors import Denied, Misconfigured, MusterError, NotFound, Rejected, Unavailable
 from muster.kernel.files import read_bounded
 from muster.kernel.names import shown
@@ -253,10 +253,12 @@ class Pulp:
         try:
             async with asyncio.timeout(_ASK_S):
                 length = None if body is None else len(body)
-                answer = await self._backend.ask(method, path, sent, None if body is None else _once(body), length)
-                told = await _whole(answer)
+                answer = await self._backend.ask(method, path, sent, None if body is None else once(body), length)
+                told = await answer.whole(_ANSWER_BYTES)
         except TimeoutError:
             raise Unavailable(f"{self._backend.name} did not answer {target} within {_ASK_S:g} s") from None
+        if told is None:
+            raise BadGateway(f"{answer.of} answers with more than {_ANSWER_BYTES >> 20} MiB")
         if 200 <= answer.status < 300:
             if not told:
                 return answer.status, None
@@ -270,23 +272,6 @@ class Pulp:
         kinds: Mapping[int, type[MusterError]] = {400: Rejected, 404: NotFound, 405: Rejected, 409: Rejected}
         kind = kinds.get(answer.status, Unavailable)
         raise kind(f"{why}: {shown(told.decode('utf-8', 'replace').strip())}" if kind is Rejected else why)
-
-
-async def _once(body: bytes) -> AsyncIterator[bytes]:
-    yield body
-
-
-async def _whole(answer: Answer) -> bytes:
-    body = bytearray()
-    try:
-        async for piece in answer.pieces:
-            body += piece
-            if len(body) > _ANSWER_BYTES:
-                raise BadGateway(f"{answer.of} answers with more than {_ANSWER_BYTES >> 20} MiB")
-    finally:
-        await answer.pieces.aclose()
-        answer.end()
-    return bytes(body)
 
 
 def _in_parts(base_paths: Iterable[str]) -> list[list[str]]:

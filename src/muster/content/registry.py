@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from muster.content import headers, paths
-from muster.content.backend import Answer, Backend, BadGateway
+from muster.content.backend import Answer, Backend, BadGateway, once
 from muster.content.fill import Behind, Fill, Sibling, told
 from muster.content.places import PLACES, Place
 from muster.content.uploads import Uploads
@@ -192,7 +192,7 @@ class Registry:
             # Whatever else it says, that is of a tag which it does not give to anybody now.
             if had.status != 200 or _field(had, "docker-content-digest") == wanted:
                 return
-            got = await other.ask("PUT", path, told(sent, behind), _once(manifest), len(manifest))
+            got = await other.ask("PUT", path, told(sent, behind), once(manifest), len(manifest))
             got.end()
             if got.status != 201:
                 _log.warning("A tag was not moved at another member", member=sibling.name, tag=path, status=got.status)
@@ -265,7 +265,7 @@ class Registry:
     ) -> Answer:
         """Put a manifest; when the registry lacks what it names, bring that here and put it again."""
         path = f"/v2/{name}/manifests/{reference}"
-        got = await self.own.ask("PUT", path, sent, _once(manifest), len(manifest))
+        got = await self.own.ask("PUT", path, sent, once(manifest), len(manifest))
         if got.status not in (400, 404):
             return got
         said, got = await _begun(got)
@@ -278,7 +278,7 @@ class Registry:
             return got
         got.end()
         _log.info("What a manifest names was brought from other members", image=f"{name}:{reference}", brought=brought)
-        return await self.own.ask("PUT", path, sent, _once(manifest), len(manifest))
+        return await self.own.ask("PUT", path, sent, once(manifest), len(manifest))
 
     async def _brought(
         self,
@@ -300,7 +300,7 @@ class Registry:
         if here.status != 404:
             return False
         try:
-            got = await self.fill.asked(_nowhere, "GET", path, asking, behind)
+            got = await self.fill.elsewhere("GET", path, asking, behind)
         except MusterError as e:
             _log.warning("What a manifest names was not found at other members", digest=digest, why=str(e))
             return False
@@ -309,7 +309,7 @@ class Registry:
                 return False
             if kind == "blobs":
                 return await self._uploaded(base, digest, got, who)
-            whole = await _whole(got.pieces)
+            whole = await got.whole(_LARGEST_MANIFEST)
             if whole is None or depth == _DEEPEST:
                 return False
             said = _field(got, "content-type") or media
@@ -426,15 +426,14 @@ def _json(text: bytes) -> Any:
         return None
 
 
-async def _whole(pieces: AsyncIterator[bytes], holder: Request | None = None) -> bytes | None:
-    """Read a manifest; None: it is larger than manifests are. ``holder`` counts it."""
+async def _whole(pieces: AsyncIterator[bytes], holder: Request) -> bytes | None:
+    """Read a manifest that somebody sends; None: it is larger than manifests are. ``holder`` counts it."""
     whole = bytearray()
     async for piece in pieces:
         whole += piece
         if len(whole) > _LARGEST_MANIFEST:
             return None
-        if holder is not None:
-            holder.hold(len(piece))
+        holder.hold(len(piece))
     return bytes(whole)
 
 
@@ -452,11 +451,3 @@ async def _begun(got: Answer) -> tuple[bytes, Answer]:
             yield piece
 
     return bytes(read), replace(got, pieces=pieces())
-
-
-async def _once(body: bytes) -> AsyncGenerator[bytes, None]:
-    yield body
-
-
-async def _nowhere() -> Answer:
-    return Answer("this member", 404, [], _once(b""), lambda: None)

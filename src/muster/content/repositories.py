@@ -19,7 +19,7 @@ from urllib.parse import unquote
 from prometheus_client import CollectorRegistry
 
 from muster.content import conditions, given, headers, kinds, validators
-from muster.content.backend import Answer
+from muster.content.backend import Answer, once
 from muster.content.call import Call
 from muster.content.given import Clients, Given
 from muster.content.index import Expected, Index
@@ -28,7 +28,7 @@ from muster.content.known import Known
 from muster.content.manifest import Manifest
 from muster.content.metrics import AnswerMetrics
 from muster.content.resume import resumed
-from muster.content.staging import KEPT_PATH, SHOWN_PATH, nothing_here
+from muster.content.staging import KEPT_PATH, SHOWN_PATH
 from muster.content.validators import Digest
 from muster.content.views import Shown
 from muster.edge.replies import SERVER_HEADER, Header, Reply, Streamed, not_found, reply
@@ -43,6 +43,7 @@ _VERIFIED = 20_000
 _PAUSE_S = 0.25
 # Another member that takes longer is not waited for: it may remember nothing.
 _GIVEN_S = 1.0
+_GIVEN_BYTES = 4096
 # As they come here, without what the place of members is called.
 _KEPT = re.compile(KEPT_PATH.removeprefix("/.muster") + r"/([0-9a-f]{64})\Z")
 _GIVEN = re.compile(given.PATH.removeprefix("/.muster") + r"/([0-9a-f]{32})\Z")
@@ -184,8 +185,10 @@ class Repositories:
             return shown.manifest
         told = [here]
         if call.fill is not None:
-            bodies = await call.fill.everybody(f"{given.PATH}/{key}", call.client, within_s=_GIVEN_S)
-            told += [Given.read(body) for body in bodies]
+            answers = await call.fill.each(
+                f"{given.PATH}/{key}", (), call.client, limit_bytes=_GIVEN_BYTES, within_s=_GIVEN_S
+            )
+            told += [Given.read(one.body) for one in answers if one is not None and one.status == 200]
         found = [one for one in told if one is not None]
         return min(found, key=lambda one: one.age_s).manifest if found else shown.manifest
 
@@ -303,29 +306,20 @@ class Repositories:
             return answer
         said = {name.lower(): value for name, value in answer.headers}
         if answer.status == 206:
-            return answer if said.get("content-range", "").endswith(f"/{expected.size}") else _not_here(answer)
+            return answer if said.get("content-range", "").endswith(f"/{expected.size}") else _absent(answer)
         length = said.get("content-length")
         if length is not None and length != str(expected.size):
-            return _not_here(answer)
+            return _absent(answer)
         if length is None:
             # Pulp fetches it on demand; what it will be is known.
             answer = replace(answer, headers=[*answer.headers, ("Content-Length", str(expected.size))])
         if expected.size > _JUDGED_WHOLE_BYTES or self._is_verified(answer, expected):
             return answer
-        body = bytearray()
-        try:
-            async with contextlib.aclosing(answer.pieces) as coming:
-                async for piece in coming:
-                    body += piece
-                    request.hold(len(piece))
-                    if len(body) > expected.size:
-                        break
-        finally:
-            answer.end()
-        if len(body) != expected.size or hashlib.new(expected.algorithm, body).hexdigest() != expected.digest:
-            return _not_here(answer)
+        body = await answer.whole(expected.size, hold=request.hold)
+        if body is None or len(body) != expected.size or not _is_of(body, expected):
+            return Answer.absent(answer.of)
         self._note_verified(answer, expected)
-        return replace(answer, pieces=_once(bytes(body)), end=lambda: None)
+        return replace(answer, pieces=once(body), end=lambda: None)
 
     def _verifying(self, answer: Answer, expected: Expected) -> Answer:
         """Return an answer that ends well only when it was what is expected: its last piece is held back until then."""
@@ -406,7 +400,7 @@ class Repositories:
         """Answer with a file of any size as another member has it, while it comes."""
         if call.fill is None:
             raise Unavailable("The version that is shown is not on this disk")
-        answer = await call.fill.asked(nothing_here, request.method, f"{KEPT_PATH}/{digest}", [], call.client)
+        answer = await call.fill.elsewhere(request.method, f"{KEPT_PATH}/{digest}", [], call.client)
         if answer.status != 200:
             answer.end()
             raise Unavailable("The version that is shown is not on this disk, and no other member gives it")
@@ -417,17 +411,10 @@ class Repositories:
 
     async def _of_others(self, digest: str, call: Call) -> bytes | None:
         assert call.fill is not None  # noqa: S101 - asked before
-        answer = await call.fill.asked(nothing_here, "GET", f"{KEPT_PATH}/{digest}", [], call.client)
-        body = bytearray()
-        try:
-            async for piece in answer.pieces:
-                body += piece
-                if len(body) > _SMALL_BYTES:
-                    return None
-        finally:
-            await answer.pieces.aclose()
-            answer.end()
-        return bytes(body) if answer.status == 200 and hashlib.sha256(body).hexdigest() == digest else None
+        answer = await call.fill.elsewhere("GET", f"{KEPT_PATH}/{digest}", [], call.client)
+        body = await answer.whole(_SMALL_BYTES)
+        is_it = answer.status == 200 and body is not None and hashlib.sha256(body).hexdigest() == digest
+        return body if is_it else None
 
     async def _manifest(self, digest: str, call: Call) -> Manifest:
         found = self._manifests.get(digest) or Manifest.read(await self._small(digest, call))
@@ -482,14 +469,13 @@ def _key(answer: Answer, expected: Expected) -> tuple[str, ...]:
     return (answer.of, tag, said.get("last-modified", ""), expected.digest) if tag else ()
 
 
-def _not_here(answer: Answer) -> Answer:
-    answer.end()
-    return Answer(answer.of, 404, (("Content-Length", "0"),), _once(b""), lambda: None)
+def _is_of(body: bytes, expected: Expected) -> bool:
+    return hashlib.new(expected.algorithm, body).hexdigest() == expected.digest
 
 
-async def _once(body: bytes) -> AsyncGenerator[bytes, None]:
-    if body:
-        yield body
+def _absent(instead_of: Answer) -> Answer:
+    instead_of.end()
+    return Answer.absent(instead_of.of)
 
 
 def _type(below: str) -> bytes:

@@ -247,22 +247,16 @@ async def _small(got: Answer, request: Request) -> Reply:
     Raises:
         Unavailable: it is larger than such files are, or there is no room for it.
     """
-    body = bytearray()
-    try:
-        async for piece in got.pieces:
-            body += piece
-            request.hold(len(piece))
-            if len(body) > _SMALL_BYTES:
-                raise Unavailable(f"metadata larger than {_SMALL_BYTES >> 20} MiB is not passed on")
-    finally:
-        got.end()
+    body = await got.whole(_SMALL_BYTES, hold=request.hold)
+    if body is None:
+        raise Unavailable(f"metadata larger than {_SMALL_BYTES >> 20} MiB is not passed on")
     digest = Digest("sha256", hashlib.sha256(body).hexdigest())
     passed = [h for h in headers.answered(got.headers, keeps_validators=False) if h[0] != b"content-length"]
     passed.append((b"etag", digest.tag.encode()))
     if (instead := conditions.instead(request, digest, passed)) is not None:
         return instead
     passed += [(b"content-length", b"%d" % len(body)), SERVER_HEADER]
-    return Reply(200, b"" if request.method == "HEAD" else bytes(body), passed)
+    return Reply(200, b"" if request.method == "HEAD" else body, passed)
 
 
 @contextlib.asynccontextmanager

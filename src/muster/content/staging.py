@@ -6,10 +6,9 @@ Nothing of this is in a client's way. What a version consists of is a :class:`~m
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import tempfile
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -181,9 +180,11 @@ class Staging:
         if call.fill is None:
             return bodies
         for entry in kinds.of(path).entries:
-            answers = await call.fill.each("GET", f"{path}/{entry}", call.sent, call.client)
-            bodies = [await _body(answer, _ENTRY_BYTES) if answer is not None else None for answer in answers]
-            if any(answer is None or answer.status not in _GONE for answer in answers):
+            answers = await call.fill.each(
+                f"{path}/{entry}", call.sent, call.client, limit_bytes=_ENTRY_BYTES, within_s=_POLL_S
+            )
+            bodies = [one.body if one is not None and one.status == 200 else None for one in answers]
+            if any(one is None or one.status not in _GONE for one in answers):
                 break
         return bodies
 
@@ -192,7 +193,7 @@ class Staging:
         call = self._call(None)
         if call.fill is None:
             return None
-        answer = await call.fill.asked(nothing_here, "GET", f"{SHOWN_PATH}{path}", [], call.client)
+        answer = await call.fill.elsewhere("GET", f"{SHOWN_PATH}{path}", [], call.client)
         if answer.status != 200:
             answer.end()
             return None
@@ -235,7 +236,7 @@ class Staging:
         if call.fill is None:
             raise Unavailable("There is no other member to copy it from")
         path = f"{KEPT_PATH}/{digest}"
-        answer = await call.fill.asked(nothing_here, "GET", path, [], call.client)
+        answer = await call.fill.elsewhere("GET", path, [], call.client)
         await self._taken(answer, path, "sha256", digest, None)
 
     async def _taken(
@@ -295,31 +296,7 @@ async def _whole(answer: Answer, limit_bytes: int) -> bytes:
     Raises:
         Unavailable: it is larger, or breaks off.
     """
-    body = bytearray()
-    try:
-        async with contextlib.aclosing(answer.pieces) as coming:
-            async for piece in coming:
-                body += piece
-                if len(body) > limit_bytes:
-                    raise Unavailable(f"{answer.of} answers with more than {limit_bytes >> 20} MiB")
-    finally:
-        answer.end()
-    return bytes(body)
-
-
-async def _body(answer: Answer, limit_bytes: int) -> bytes | None:
-    """Return a body, None: there is none."""
-    if answer.status == 200:
-        return await _whole(answer, limit_bytes)
-    answer.end()
-    return None
-
-
-async def nothing_here() -> Answer:
-    """Return this member's answer to what it asks of the others alone."""
-    return Answer("this member", 404, (), _no_pieces(), lambda: None)
-
-
-async def _no_pieces() -> AsyncGenerator[bytes, None]:
-    return
-    yield b""
+    body = await answer.whole(limit_bytes)
+    if body is None:
+        raise Unavailable(f"{answer.of} answers with more than {limit_bytes >> 20} MiB")
+    return body

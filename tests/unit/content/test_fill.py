@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from muster.content import fill
 from muster.content.backend import Answer
-from muster.content.fill import Behind, Fill, Sibling
+from muster.content.fill import Behind, Fill, Sibling, Small
 from muster.kernel.errors import Unavailable
 
 pytestmark = pytest.mark.anyio
@@ -25,6 +25,11 @@ async def _nothing() -> AsyncGenerator[bytes, None]:
     pieces: tuple[bytes, ...] = ()
     for piece in pieces:
         yield piece
+
+
+async def _stuck() -> AsyncGenerator[bytes, None]:
+    yield b"be"
+    await asyncio.Event().wait()
 
 
 @dataclass
@@ -117,3 +122,20 @@ async def test_who_goes_away_leaves_no_answer_open() -> None:
     with contextlib.suppress(asyncio.CancelledError):
         await call
     assert (hangs.waiting, own.open, well.open) == (0, 0, 0)
+
+
+async def test_what_each_says_is_read_whole_and_ended_also_when_it_does_not_come() -> None:
+    class Stuck(Other):
+        async def ask(self, method: str, path: str, sent: Any = ()) -> Answer:
+            return replace(await super().ask(method, path, sent), pieces=_stuck())
+
+    stuck, well, without = Stuck("a", frozenset({"/small"})), Other("b", frozenset({"/small"})), Other("c")
+    of = filling(stuck, well, without)
+    found = await of.each("/small", [], CLIENT, limit_bytes=10, within_s=0.05)
+    assert found == [None, Small(200, b""), Small(404, b"")]
+    asking = asyncio.create_task(of.each("/small", [], CLIENT, limit_bytes=10, within_s=60))
+    await asyncio.sleep(0.05)
+    assert stuck.open == 1
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    assert (stuck.open, well.open, without.open) == (0, 0, 0)

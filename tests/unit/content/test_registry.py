@@ -255,7 +255,7 @@ class Others:
     def other(self, _: Sibling) -> Any:
         return self.registry
 
-    async def asked(self, _own: object, _method: str, path: str, _sent: object, _behind: Behind) -> Answer:
+    async def elsewhere(self, _method: str, path: str, _sent: object, _behind: Behind) -> Answer:
         self.asked_for.append(path)
         if self.away:
             raise Unavailable("nobody could be asked")

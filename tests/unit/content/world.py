@@ -14,9 +14,10 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from muster.cluster.roster import Report, Roster
+from muster.content import given
 from muster.content.backend import Answer
 from muster.content.call import Call
-from muster.content.fill import Behind
+from muster.content.fill import Behind, Small
 from muster.content.following import Following
 from muster.content.kept import Kept
 from muster.content.metrics import FollowingMetrics
@@ -123,14 +124,24 @@ class Others:
             worse.end()
         return found
 
-    async def each(self, method: str, path: str, sent: Any, behind: Behind) -> list[Answer | None]:
-        self.asked_for.append(path)
-        others = [member for name, member in self._members.items() if name != self._mine]
-        return [None if m.pulp.why else await m.pulp.ask(method, path, sent) for m in others]
+    async def elsewhere(self, method: str, path: str, sent: Any, behind: Behind) -> Answer:
+        async def nothing_here() -> Answer:
+            return Answer.absent("this member")
 
-    async def everybody(self, path: str, behind: Behind, *, within_s: float) -> list[bytes]:
+        return await self.asked(nothing_here, method, path, sent, behind)
+
+    async def each(
+        self, path: str, sent: Any, behind: Behind, *, limit_bytes: int, within_s: float
+    ) -> list[Small | None]:
         self.asked_for.append(path)
-        return []
+        if path.startswith(f"{given.PATH}/"):
+            return []
+        found: list[Small | None] = []
+        for member in (member for name, member in self._members.items() if name != self._mine):
+            answer = None if member.pulp.why else await member.pulp.ask("GET", path, sent)
+            body = await answer.whole(limit_bytes) if answer is not None else None
+            found.append(Small(answer.status, body) if answer is not None and body is not None else None)
+        return found
 
 
 class Stored(Views):

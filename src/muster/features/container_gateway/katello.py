@@ -66,16 +66,11 @@ class Katello:
     async def _asked(self, path: str, query: Mapping[str, str], headers: Mapping[str, str]) -> Said:
         sent = [("Accept", "application/json"), ("Accept-Encoding", "identity"), *headers.items()]
         got = await self._backend.ask("GET", f"{path}?{urlencode(query)}" if query else path, sent)
-        body = bytearray()
-        try:
-            async for piece in got.pieces:
-                body += piece
-                if len(body) > _LARGEST:
-                    raise Unavailable(f"What Katello answered to {path} is larger than {_LARGEST >> 20} MiB")
-        finally:
-            got.end()
+        body = await got.whole(_LARGEST)
+        if body is None:
+            raise Unavailable(f"What Katello answered to {path} is larger than {_LARGEST >> 20} MiB")
         kind = next((v for k, v in got.headers if k.lower() == "content-type"), "application/json")
-        return Said(got.status, bytes(body), kind)
+        return Said(got.status, body, kind)
 
 
 @contextlib.asynccontextmanager

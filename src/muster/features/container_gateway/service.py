@@ -162,17 +162,11 @@ class Gateway:
         """Return what flatpak may install: of Pulp's index what the caller may read."""
         who = await self._who(request)
         got = await self._asked("GET", f"/index/static{_query(request)}", request)
-        body = bytearray()
-        try:
-            async for piece in got.pieces:
-                body += piece
-                request.hold(len(piece))
-                if len(body) > _INDEX_BYTES:
-                    raise Rejected(f"Pulp's index is larger than {_INDEX_BYTES >> 20} MiB: ask for less of it")
-        finally:
-            got.end()
+        body = await got.whole(_INDEX_BYTES, hold=request.hold)
+        if body is None:
+            raise Rejected(f"Pulp's index is larger than {_INDEX_BYTES >> 20} MiB: ask for less of it")
         if got.status >= 400:
-            return reply(got.status, bytes(body), b"application/json")
+            return reply(got.status, body, b"application/json")
         try:
             index = json.loads(body)
             results = index["Results"]
