@@ -86,6 +86,19 @@ class Call:
             own, method, theirs or path, headers, self.client, own_last=own_last, judged=judged
         )  # fmt: skip
 
+    def rest(
+        self, path: str, sent: Sequence[tuple[str, str]], *, theirs: str, judged: Judge | None = None
+    ) -> Callable[[int, int], Awaitable[Answer]]:
+        """Return what asks for a part of what is at a path, from one position to another, as :meth:`ask` does."""
+        without = [(k, v) for k, v in sent if k.lower() != "range"]
+
+        async def part(first: int, last: int) -> Answer:
+            wanted = [*without, ("Range", f"bytes={first}-{last}")]
+            # The own backend's may be what broke.
+            return await self.ask("GET", path, theirs=theirs, sent=wanted, own_last=True, judged=judged)
+
+        return part
+
     async def _kept(self, missing: Answer, at: Callable[[str], Awaitable[Answer]], path: str) -> Answer:
         """Return what a keeper has of what is missing at a path, else what is said of that."""
         try:

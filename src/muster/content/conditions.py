@@ -34,6 +34,18 @@ def instead(request: Request, digest: Digest | None, passed: list[Header]) -> Re
     return None
 
 
+def answered(body: bytes, request: Request, digest: Digest, passed: list[Header]) -> Reply:
+    """Return the answer that has a small body, whole, with its digest for a validator.
+
+    ``passed`` are its other headers.
+    """
+    passed = [*passed, (b"etag", digest.tag.encode())]
+    if (found := instead(request, digest, passed)) is not None:
+        return found
+    passed += [(b"content-length", b"%d" % len(body)), SERVER_HEADER]
+    return Reply(200, b"" if request.method == "HEAD" else body, passed)
+
+
 def _unmodified(passed: list[Header]) -> Reply:
     """Return 304 with what RFC 9110 §15.4.5 wants of the answer there would have been."""
     kept = (b"etag", b"cache-control", b"expires", b"vary", b"content-location")

@@ -264,14 +264,15 @@ class Following:
             await self._look(picture)
         await self._poll(picture, hot)
         self._stage(picture, hot)
+        ready = picture.ready(self._services)
         try:
             await self._say(picture, hot)
             for row in hot:
-                await self._decide(picture, row)
+                await self._decide(picture, row, ready)
         except MusterError as e:
             _log.debug("What is shown was not decided", why=str(e))
         await self._publish(picture, is_whole=is_whole)
-        self._judge(picture, hot)
+        self._judge(picture, hot, ready)
         self._count(picture, hot)
         if is_whole:
             self._all_at = now + _ALL_EVERY_S
@@ -374,8 +375,8 @@ class Following:
         self._told = told
         self._told_at = {p: now if p in due else self._told_at[p] for p in told}
 
-    async def _decide(self, picture: Picture, row: Row) -> None:
-        reports = self._reports(picture, row)
+    async def _decide(self, picture: Picture, row: Row, ready: frozenset[str]) -> None:
+        reports = self._reports(picture, row, ready)
         versions = picture.versions.get(row.path, {})
         if row.view.shown is not None and row.view.shown not in versions:
             # A member of an earlier snapshot forgot it in this very moment.
@@ -395,11 +396,11 @@ class Following:
             self._resolve(row.path)
             self.woken.set()
 
-    def _reports(self, picture: Picture, row: Row) -> list[Report]:
+    def _reports(self, picture: Picture, row: Row, ready: frozenset[str]) -> list[Report]:
         """Return what each member says of a repository, and of those that say nothing since when."""
         is_new = time.monotonic() - self._hot.get(row.path, 0.0) < _FIRST_WORD_S
         own = self._member, self._told.get(row.path)
-        return picture.reports(row.path, self._members(), picture.ready(self._services), own=own, is_new=is_new)
+        return picture.reports(row.path, self._members(), ready, own=own, is_new=is_new)
 
     def _is_settled(self, picture: Picture, row: Row, reports: Sequence[Report]) -> bool:
         """Whether what is shown follows from what all have now, and not from what they had."""
@@ -465,7 +466,7 @@ class Following:
         """Return why something of it has not come for a while."""
         return self._shelf.trouble(row.path, self._wanted(picture, row), for_s=min(_NOTED_S, self._lag_s))
 
-    def _judge(self, picture: Picture, hot: Sequence[Row]) -> None:
+    def _judge(self, picture: Picture, hot: Sequence[Row], ready: frozenset[str]) -> None:
         """Say whether this member is behind the others, and whether it has to stay nevertheless."""
         behind: Counter[str] = Counter()
         mine, noted = [], []
@@ -473,7 +474,7 @@ class Following:
             versions = picture.versions.get(row.path, {})
             if row.view.shown is not None and row.view.shown not in versions:
                 continue
-            reports, left = self._reports(picture, row), picture.left.get(row.path)
+            reports, left = self._reports(picture, row, ready), picture.left.get(row.path)
             for one in reports:
                 is_own = one.member == self._member
                 if not (one.is_ready or is_own):
@@ -496,8 +497,7 @@ class Following:
         self.trouble, self.note = _first_of(mine), _first_of(noted)
         own = behind[self._member], self._member
         if picture.rows:
-            others = picture.ready(self._services) - {self._member}
-            self.is_alone = not any((behind[name], name) < own for name in others)
+            self.is_alone = not any((behind[name], name) < own for name in ready - {self._member})
         self._counted.behind.set(len(mine))
 
     def _count(self, picture: Picture, hot: Sequence[Row]) -> None:

@@ -27,8 +27,7 @@ _STATEMENTS = re.compile(
     rb"(?:(?:x-|x-cluster-|true-)?client-.*|(?:x-)?ssl-.*|x-rhsm-.*|(?:x-)?remote-.*|http-.*|(?:x-)?forwarded.*|x-real-ip|"
     rb"cf-connecting-ip|x-muster-.*|x-original-.*|x-rewrite-url|x-sendfile.*|x-accel-.*)\Z"
 )
-CONDITIONS = frozenset({"if-none-match", "if-modified-since", "if-range", "if-match", "if-unmodified-since"})
-"""On content they name validators of ours, which no backend knows."""
+_CONDITIONS = frozenset({"if-none-match", "if-modified-since", "if-range", "if-match", "if-unmodified-since"})
 _ASKED_ANEW = frozenset({b"host", b"content-length", b"accept-encoding"})
 # Of the backend alone: two of them give equal bytes different ones (docs/facts/content-and-boot.md).
 _OF_ONE_BACKEND = frozenset({b"etag", b"last-modified", b"server", b"date", b"x-pulp-cache"})
@@ -80,6 +79,11 @@ def host(sent: Iterable[Header]) -> str:
     if len(hosts) > 1 or not _HOST.match(hosts[0]):
         raise Rejected("bad Host header")
     return hosts[0].decode("ascii")
+
+
+def unconditional(sent: Iterable[tuple[str, str]], *, keeps_range: bool = False) -> list[tuple[str, str]]:
+    """Return a backend's headers without a client's conditions, which name validators of ours."""
+    return [(k, v) for k, v in sent if k.lower() not in _CONDITIONS and (keeps_range or k.lower() != "range")]
 
 
 def field(sent: Iterable[Header], name: bytes) -> str | None:

@@ -247,8 +247,14 @@ class Kept:
             Unavailable: the disk refused.
         """
         found = await self.open(sha256)
-        if found is None:
-            return None
+        return await self.taken(found) if found is not None else None
+
+    async def taken(self, found: Opened) -> bytes:
+        """Return the bytes of a small file that is open, and close it.
+
+        Raises:
+            Unavailable: the disk refused.
+        """
         try:
             return await self._done("Reading", found.read, found.size, 0)
         finally:
@@ -276,6 +282,19 @@ class Kept:
         found = await self.open(sha256)
         if found is None:
             return None
+        return self.answered(found, sha256, request, content_type=content_type, digest=digest, also=also)
+
+    def answered(
+        self,
+        found: Opened,
+        sha256: str,
+        request: Request,
+        *,
+        content_type: bytes,
+        digest: Digest | None = None,
+        also: Iterable[Header] = (),
+    ) -> Reply | Streamed:
+        """Answer ``GET`` or ``HEAD`` from a file that is open, which is closed with the answer; as :meth:`answer`."""
         return files.answered(
             found, request, threads=self._threads, called="a file that is kept here", content_type=content_type,
             digest=digest or Digest("sha256", sha256), also=also,

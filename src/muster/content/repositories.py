@@ -235,17 +235,12 @@ class Repositories:
                 return instead
             length = (b"content-length", b"%d" % expected.size)
             return Reply(200, b"", [*said, length, (b"content-type", _type(below)), SERVER_HEADER])
-        dropped = headers.CONDITIONS if conditions.asks_range(request, digest) else headers.CONDITIONS | {"range"}
-        sent = [(k, v) for k, v in call.sent if k.lower() not in dropped]
+        sent = headers.unconditional(call.sent, keeps_range=conditions.asks_range(request, digest))
 
         async def judged(answer: Answer) -> Answer:
             return await self._judged(answer, expected, request)
 
-        async def rest(first: int, last: int) -> Answer:
-            without = [(k, v) for k, v in sent if k.lower() != "range"]
-            part = [*without, ("Range", f"bytes={first}-{last}")]
-            return await call.ask("GET", path, theirs=theirs, sent=part, own_last=True, judged=judged)
-
+        rest = call.rest(path, sent, theirs=theirs, judged=judged)
         got = await call.ask("GET", path, theirs=theirs, sent=sent, judged=judged)
         if got.status in (200, 206):
             self._counted.answered("pulp" if got.of == call.own.name else "sibling")
@@ -288,7 +283,7 @@ class Repositories:
         followed = self.known.repositories.get(at)
         if followed is not None and followed.is_open:
             return None, True
-        sent = [(k, v) for k, v in call.sent if k.lower() not in headers.CONDITIONS | {"range"}]
+        sent = headers.unconditional(call.sent)
         status = 404
         for entry in kinds.of(at).entries:
             answer = await call.ask("HEAD", f"{at}/{entry}", sent=sent)
@@ -353,18 +348,17 @@ class Repositories:
         self, key: str, named: Digest, below: str, request: Request, also: Sequence[Header] = ()
     ) -> Reply | Streamed | None:
         """Answer with a file on this disk, by its SHA-256; a small one that was asked for lately is held in memory."""
+        asks_range = b"range" in request.headers
         body = self._held.get(key)
-        if body is None and (found := await self._kept.open(key)) is not None:
-            found.close()
-            if found.size <= _HELD_EACH_BYTES and (body := await self._kept.read(key)) is not None:
-                _remember(self._held, key, body, _HELD)
-        if body is not None and b"range" not in request.headers:
-            self._counted.answered("disk")
-            return _answered(body, named, below, request, also)
-        answer = await self._kept.answer(key, request, content_type=_type(below), digest=named, also=also)
-        if answer is not None:
-            self._counted.answered("disk")
-        return answer
+        if body is None or asks_range:
+            if (found := await self._kept.open(key)) is None:
+                return None
+            if asks_range or found.size > _HELD_EACH_BYTES:
+                self._counted.answered("disk")
+                return self._kept.answered(found, key, request, content_type=_type(below), digest=named, also=also)
+            body = _remember(self._held, key, await self._kept.taken(found), _HELD)
+        self._counted.answered("disk")
+        return _answered(body, named, below, request, also)
 
     async def _of_members(self, digest: str, below: str, call: Call, request: Request) -> Reply | Streamed:
         """Answer with a file of a version, whose name says nothing of it: from this disk, or as another member has it."""
@@ -417,8 +411,9 @@ class Repositories:
         return body if is_it else None
 
     async def _manifest(self, digest: str, call: Call) -> Manifest:
-        found = self._manifests.get(digest) or Manifest.read(await self._small(digest, call))
-        return _remember(self._manifests, digest, found, _MANIFESTS)
+        if (found := await self._manifest_here(digest)) is not None:
+            return found
+        return _remember(self._manifests, digest, Manifest.read(await self._small(digest, call)), _MANIFESTS)
 
     async def _manifest_here(self, digest: str) -> Manifest | None:
         found = self._manifests.get(digest)
@@ -447,11 +442,7 @@ class Repositories:
 
 def _answered(body: bytes, named: Digest, below: str, request: Request, also: Sequence[Header]) -> Reply:
     """Answer with a small file as a whole."""
-    passed = [(b"content-type", _type(below)), (b"etag", named.tag.encode()), *also, SERVER_HEADER]
-    if (instead := conditions.instead(request, named, passed)) is not None:
-        return instead
-    passed.append((b"content-length", b"%d" % len(body)))
-    return Reply(200, b"" if request.method == "HEAD" else body, passed)
+    return conditions.answered(body, request, named, [(b"content-type", _type(below)), *also])
 
 
 def _remember(kept: OrderedDict[Key, Value], key: Key, value: Value, most: int) -> Value:

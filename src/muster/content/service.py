@@ -139,8 +139,7 @@ class Content:
             if is_of_content:
                 if place.backend == "content" and ring.is_inside(path):
                     return not_found()
-                keepers = {"keepers": self._keepers} if own is None else {}
-                call = Call(own or to, self.fill if other is None else None, sent, client, **keepers)
+                call = Call(own or to, self.fill if other is None else None, sent, client, self._keepers)
                 return await self._content(call, place, path, request, is_between_us=other is not None)
             if own is not None:
                 found = await own.change(request, path, sent, client, is_handed_on=other is not None)
@@ -190,22 +189,14 @@ class Content:
             found = await self.repositories.answer(call, path, theirs, request, is_between_us=is_between_us)
             if found is not None:
                 return found
-        sent = call.sent
         digest = validators.named(path)
         asks_range = conditions.asks_range(request, digest)
-        dropped = headers.CONDITIONS if asks_range else headers.CONDITIONS | {"range"}
-        sent = [(k, v) for k, v in sent if k.lower() not in dropped]
+        sent = headers.unconditional(call.sent, keeps_range=asks_range)
         is_small = path.partition("?")[0].rpartition("/")[2] in _SMALL and not asks_range
-
-        async def rest(first: int, last: int) -> Answer:
-            without = [(k, v) for k, v in sent if k.lower() != "range"]
-            # The own backend's may be what broke.
-            part = [*without, ("Range", f"bytes={first}-{last}")]
-            return await call.ask("GET", path, theirs=theirs, sent=part, own_last=True)
 
         got = await call.ask("GET" if is_small else request.method, path, theirs=theirs, sent=sent)
         if digest is not None and request.method == "GET":
-            got = resumed(got, rest)
+            got = resumed(got, call.rest(path, sent, theirs=theirs))
         if got.status == 200 and is_small:
             return await _small(got, request)
         passed = headers.answered(got.headers, keeps_validators=False, moved=_moved(call.own, place))
@@ -252,11 +243,7 @@ async def _small(got: Answer, request: Request) -> Reply:
         raise Unavailable(f"metadata larger than {_SMALL_BYTES >> 20} MiB is not passed on")
     digest = Digest("sha256", hashlib.sha256(body).hexdigest())
     passed = [h for h in headers.answered(got.headers, keeps_validators=False) if h[0] != b"content-length"]
-    passed.append((b"etag", digest.tag.encode()))
-    if (instead := conditions.instead(request, digest, passed)) is not None:
-        return instead
-    passed += [(b"content-length", b"%d" % len(body)), SERVER_HEADER]
-    return Reply(200, b"" if request.method == "HEAD" else body, passed)
+    return conditions.answered(body, request, digest, passed)
 
 
 @contextlib.asynccontextmanager
