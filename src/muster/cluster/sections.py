@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, StringConstraints, Tag
 
+from muster.cluster.mirror import Mirror
 from muster.cluster.values import (
     AnswerText,
     BackendURL,
@@ -128,6 +129,8 @@ class Content(Settings):
     """How many publications of each yum repository that clients ask for a Pulp goes on serving, so that packages which newer
     versions dropped are still to be had. Its member makes that many distributions beside the repository's, and leads them to
     what that served. For Pulps without retention; 0: none, and those there are go."""
+    mirror: Mirror | None = None
+    """Repositories that members fetch from their origins themselves, and answer below ``/pulp/content/muster/``."""
 
 
 class ServiceCheck(Settings):

@@ -1,0 +1,101 @@
+"""``content.mirror`` of the cluster file: repositories that members fetch from their origins themselves, without a Pulp."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, model_validator
+
+from muster.cluster.values import Seconds
+from muster.kernel.settings import Settings
+
+Label = Annotated[str, StringConstraints(pattern=r"\A[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?\z")]
+"""What names a repository or an environment; it stands in paths."""
+
+OriginURL = Annotated[
+    str,
+    StringConstraints(pattern=r"\Ahttps?://[A-Za-z0-9.:\[\]-]{1,255}(?:/[A-Za-z0-9._~!$&'()*+,;=:@%/-]{0,1024})?\z"),
+]
+"""``http://…`` or ``https://…``, without credentials and without a query."""
+
+_Suite = Annotated[
+    str, StringConstraints(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._+-]{0,63}(?:/[A-Za-z0-9][A-Za-z0-9._+-]{0,63}){0,3}\z")
+]
+_Word = Annotated[str, StringConstraints(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._+/-]{0,127}\z")]
+
+Kind = Literal["yum", "deb", "file"]
+Policy = Literal["immediate", "on_demand", "streamed"]
+
+
+class Mirrored(Settings):
+    """A repository that is mirrored."""
+
+    kind: Kind
+    """``yum``; ``deb``, whose suites are named; ``file``, what a ``PULP_MANIFEST`` lists."""
+    url: OriginURL | None = None
+    """Where it is: of yum what lies above ``repodata``, of deb what lies above ``dists``, of files what lies above
+    ``PULP_MANIFEST``."""
+    mirror_list: OriginURL | None = None
+    """A list of such addresses, one a line, or a metalink, in place of ``url``."""
+    policy: Policy = "on_demand"
+    """``immediate``: packages come with the metadata, before anybody is shown that; ``on_demand``: when somebody asks for
+    one, and stay; ``streamed``: they pass through, and nothing of them stays."""
+    suites: Annotated[tuple[_Suite, ...], Field(max_length=100)] = ()
+    """Of deb: what lies below ``dists``."""
+    components: Annotated[tuple[_Word, ...], Field(max_length=100)] = ()
+    """Of deb: whose lists are fetched. Absent: all that a suite names."""
+    architectures: Annotated[tuple[_Word, ...], Field(max_length=100)] = ()
+    """Of deb: for which lists are fetched, ``all`` and ``source`` counting as ones. Absent: all that a suite names."""
+    ca_file: Path | None = None
+    """Who issued the certificate of an origin over HTTPS, a file on every member. Absent: whom the host trusts."""
+    certificate: Path | None = None
+    """What the origin is shown, a file on every member."""
+    key: Path | None = None
+    """Its key. Absent: in the same file."""
+    proxy: OriginURL | None = None
+    """The proxy through which it is reached."""
+    redirects_to: Annotated[
+        tuple[Annotated[str, StringConstraints(pattern=r"\A[A-Za-z0-9.-]{1,253}\z")], ...], Field(max_length=50)
+    ] = ()
+    """Hosts with private addresses to which the origin may lead on; to public ones it may anyway."""
+    sync_every_s: Annotated[float, Field(ge=60, le=30 * 86_400)] | None = None
+    """How often it is looked at. Absent: when somebody says so."""
+
+    @model_validator(mode="after")
+    def _is_of_a_kind(self) -> Mirrored:
+        if (self.url is None) == (self.mirror_list is None):
+            raise ValueError("either url or mirror_list says where it is")
+        if (self.kind == "deb") != bool(self.suites):
+            raise ValueError("suites are named for deb, and for no other kind")
+        if self.kind != "deb" and (self.components or self.architectures):
+            raise ValueError("components and architectures are of deb")
+        if self.key is not None and self.certificate is None:
+            raise ValueError("a key goes with a certificate")
+        return self
+
+
+class Mirror(Settings):
+    """What members mirror, and in how many stages it is given to clients."""
+
+    repositories: Annotated[dict[Label, Mirrored], Field(max_length=2000)] = {}
+    """By name."""
+    environments: Annotated[tuple[Label, ...], Field(min_length=1, max_length=50)] = ("library",)
+    """Lifecycle environments, in their order. What is fetched is shown in the first; to the others it is promoted."""
+    kept_bytes: Annotated[int, Field(ge=64 << 20)] = 200 << 30
+    """How much of a member's disk packages may take, below its state directory. What was asked for longest ago goes first,
+    where it is not of a repository that is ``immediate``."""
+    publications: Annotated[int, Field(ge=2, le=1000)] = 10
+    """How many publications of each repository are remembered, with their metadata; those that an environment has stay."""
+    bytes_per_s: Annotated[int, Field(ge=1 << 14)] | None = None
+    """How fast each member fetches from origins at most, all together. Absent: as fast as they give."""
+    connections: Annotated[int, Field(ge=1, le=64)] = 8
+    """How many files are fetched at once, of each origin."""
+    timeout_s: Seconds = 30.0
+    """How long an origin may be silent."""
+
+    @model_validator(mode="after")
+    def _has_one_of_each(self) -> Mirror:
+        if len(set(self.environments)) != len(self.environments):
+            raise ValueError("an environment is named twice")
+        return self
