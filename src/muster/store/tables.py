@@ -347,6 +347,80 @@ content_reports = Table(
 ``staged`` are digests, separated by a space. A member writes its own rows alone.
 """
 
+content_publications = Table(
+    "content_publications",
+    metadata,
+    Column("repository", Text, primary_key=True),
+    Column("digest", Text, primary_key=True),
+    Column("parts", Text, nullable=False),
+    Column("origin", Text, nullable=False, server_default=""),
+    Column("packages", BigInteger, nullable=False, server_default="0"),
+    Column("size_bytes", BigInteger, nullable=False, server_default="0"),
+    Column("of", Text, nullable=False, server_default=""),
+    Column("made_at", Double, nullable=False),
+    Column("published_at", Double, nullable=False),
+)
+"""A state of a mirrored repository. ``parts`` is JSON: the digest of each part's manifest by the part's path.
+
+A row never changes but for ``published_at``: when somebody last came to the same state, which says how new it is.
+"""
+
+content_distributions = Table(
+    "content_distributions",
+    metadata,
+    Column("path", Text, primary_key=True),
+    Column("environment", Text, nullable=False),
+    Column("repository", Text, nullable=False),
+    Column("part", Text, nullable=False, server_default=""),
+    Column("publication", Text, nullable=False),
+    Column("manifest", Text, nullable=False),
+    Column("since", Double, nullable=False),
+    Column("version", BigInteger, nullable=False, server_default="1"),
+    Index("content_distributions_repository", "repository"),
+)
+"""What clients of an environment are to get at a path; changed by compare-and-set on ``version``."""
+
+content_promotions = Table(
+    "content_promotions",
+    metadata,
+    Column("id", _row_number, primary_key=True, autoincrement=True),
+    Column("at", Double, nullable=False),
+    Column("by", Text, nullable=False),
+    Column("environment", Text, nullable=False),
+    Column("repository", Text, nullable=False),
+    Column("publication", Text, nullable=False),
+    Column("previous", Text, nullable=False, server_default=""),
+    sqlite_autoincrement=True,
+)
+"""What environments had of repositories, one after the other; written with the change itself. Empty: nothing."""
+
+content_jobs = Table(
+    "content_jobs",
+    metadata,
+    Column("id", _row_number, primary_key=True, autoincrement=True),
+    Column("kind", Text, nullable=False),
+    Column("repository", Text, nullable=False, server_default=""),
+    Column("member", Text, nullable=False, server_default=""),
+    Column("state", Text, nullable=False),
+    Column("asked_by", Text, nullable=False),
+    Column("asked_at", Double, nullable=False),
+    Column("started_at", Double),
+    Column("ended_at", Double),
+    Column("holder", Text, nullable=False, server_default=""),
+    Column("done", BigInteger, nullable=False, server_default="0"),
+    Column("of", BigInteger, nullable=False, server_default="0"),
+    Column("sentence", Text, nullable=False, server_default=""),
+    Column("result", Text, nullable=False, server_default="{}"),
+    Column("is_unwanted", Integer, nullable=False, server_default="0"),
+    Column("tries", Integer, nullable=False, server_default="0"),
+    CheckConstraint("state IN ('asked', 'running', 'done', 'failed', 'cancelled')", name="state"),
+    Index("content_jobs_state", "state"),
+    # Of those alone that are asked for or run, and wanted: so the revision makes it, as that of ``certificates``.
+    Index("content_jobs_open", "kind", "repository", "member", unique=True),
+    sqlite_autoincrement=True,
+)
+"""Work on what is mirrored; ``tries`` counts how often somebody took it. One of a kind is open at a time."""
+
 
 class store_now(FunctionElement[float]):  # noqa: N801 - reads as the SQL function it is
     """The store's clock as a SQL expression: seconds since the epoch at the moment the row is touched.
