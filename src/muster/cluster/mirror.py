@@ -19,6 +19,14 @@ OriginURL = Annotated[
 ]
 """``http://…`` or ``https://…``, without credentials and without a query."""
 
+_ListURL = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"\Ahttps?://[A-Za-z0-9.:\[\]-]{1,255}/[A-Za-z0-9._~!$&'()*+,;=:@%/-]{0,1024}(?:\?[A-Za-z0-9._~!$&'()*+,;=:@%/?-]{0,1024})?\z"
+    ),
+]
+_ProxyURL = Annotated[str, StringConstraints(pattern=r"\Ahttp://[A-Za-z0-9.:\[\]-]{1,255}/?\z")]
+
 _Suite = Annotated[
     str, StringConstraints(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._+-]{0,63}(?:/[A-Za-z0-9][A-Za-z0-9._+-]{0,63}){0,3}\z")
 ]
@@ -36,8 +44,8 @@ class Mirrored(Settings):
     url: OriginURL | None = None
     """Where it is: of yum what lies above ``repodata``, of deb what lies above ``dists``, of files what lies above
     ``PULP_MANIFEST``."""
-    mirror_list: OriginURL | None = None
-    """A list of such addresses, one a line, or a metalink, in place of ``url``."""
+    mirror_list: _ListURL | None = None
+    """A list of such addresses, one a line, or a metalink, in place of ``url``; a query may follow. Ten are used."""
     policy: Policy = "on_demand"
     """``immediate``: packages come with the metadata, before anybody is shown that; ``on_demand``: when somebody asks for
     one, and stay; ``streamed``: they pass through, and nothing of them stays."""
@@ -50,11 +58,11 @@ class Mirrored(Settings):
     ca_file: Path | None = None
     """Who issued the certificate of an origin over HTTPS, a file on every member. Absent: whom the host trusts."""
     certificate: Path | None = None
-    """What the origin is shown, a file on every member."""
+    """What the origin is shown, a file on every member; no other host that it leads to or that a list names is."""
     key: Path | None = None
     """Its key. Absent: in the same file."""
-    proxy: OriginURL | None = None
-    """The proxy through which it is reached."""
+    proxy: _ProxyURL | None = None
+    """The proxy through which it is reached, ``http://HOST:PORT``; to an origin over HTTPS it gives a tunnel."""
     redirects_to: Annotated[
         tuple[Annotated[str, StringConstraints(pattern=r"\A[A-Za-z0-9.-]{1,253}\z")], ...], Field(max_length=50)
     ] = ()

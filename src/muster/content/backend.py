@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
+from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from muster.kernel.errors import MusterError, Unavailable
@@ -106,6 +107,8 @@ class Backend:
         patience: Patience,
         context: Callable[[], ssl.SSLContext] | None,
         server_hostname: str | None = None,
+        *,
+        proxy: str | None = None,
     ) -> None:
         self.name = name
         self.url = "http://localhost" if url.startswith("unix:") else url
@@ -113,10 +116,11 @@ class Backend:
         self._patience = patience
         self._context = context
         self._server_hostname = server_hostname
+        self._proxy = proxy
 
     def at(self, name: str, url: str, *, server_hostname: str) -> Backend:
         """Return another program that is asked in the same way, whose certificate must carry a name."""
-        return Backend(self._session, name, url, self._patience, self._context, server_hostname)
+        return Backend(self._session, name, url, self._patience, self._context, server_hostname, proxy=self._proxy)
 
     async def ask(
         self,
@@ -143,7 +147,8 @@ class Backend:
                 if is_last:
                     is_late = isinstance(e, aiohttp.ConnectionTimeoutError)
                     why = f"connecting took longer than {self._patience.connect_s:g} s" if is_late else _said(e)
-                    raise Unavailable(f"{self.name} cannot be reached: {why}") from e
+                    what = "the proxy to " if isinstance(e, aiohttp.ClientProxyConnectionError) else ""
+                    raise Unavailable(f"{what}{self.name} cannot be reached: {why}") from e
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as e:
                 # Nothing was answered; what may be repeated is.
                 if is_last or method not in _REPEATABLE:
@@ -172,6 +177,7 @@ class Backend:
                     allow_redirects=False,
                     ssl=self._context() if self._context is not None else True,
                     server_hostname=self._server_hostname,
+                    proxy=self._proxy,
                     skip_auto_headers=("User-Agent", "Content-Type", "Accept", "Accept-Encoding"),
                 )
         except (aiohttp.ConnectionTimeoutError, aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
@@ -184,6 +190,8 @@ class Backend:
             if isinstance(e.__cause__, MusterError):
                 # The body's, which the client did not go on with.
                 raise e.__cause__ from None
+            if isinstance(e, aiohttp.ClientHttpProxyError):
+                raise BadGateway(f"{self.name} was not asked: the proxy answered {e.status}") from e
             if isinstance(e, aiohttp.ClientResponseError):
                 # The library's words repeat what came, and where it was asked: nothing for a client.
                 raise BadGateway(f"{self.name} gave no answer: what came is no HTTP") from e
@@ -246,8 +254,21 @@ async def opened(
     if url.startswith("unix:"):
         connector = aiohttp.UnixConnector(url.removeprefix("unix:"), limit=0, keepalive_timeout=15)
     else:
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=15, ttl_dns_cache=30, socket_factory=_socket)
-    session = aiohttp.ClientSession(
+        connector = connecting()
+    async with session(connector, patience) as asking:
+        yield Backend(asking, name, url, patience, context if url.startswith("https:") else None)
+
+
+def connecting(resolver: AbstractResolver | None = None) -> aiohttp.TCPConnector:
+    """Return what connects to programs by name, at addresses that ``resolver`` gives, by default the host's."""
+    return aiohttp.TCPConnector(
+        limit=0, keepalive_timeout=15, ttl_dns_cache=30, socket_factory=_socket, resolver=resolver
+    )  # fmt: skip
+
+
+def session(connector: aiohttp.BaseConnector, patience: Patience) -> aiohttp.ClientSession:
+    """Return what backends ask with: it follows nothing, unpacks nothing, and keeps no cookies."""
+    return aiohttp.ClientSession(
         connector=connector,
         auto_decompress=False,
         read_bufsize=_READ_BYTES,
@@ -257,8 +278,6 @@ async def opened(
         max_line_size=16 << 10,
         max_field_size=16 << 10,
     )
-    async with session:
-        yield Backend(session, name, url, patience, context if url.startswith("https:") else None)
 
 
 def _socket(address: tuple[Any, ...]) -> socket.socket:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -110,6 +110,21 @@ class Index:
     def __len__(self) -> int:
         return self._count
 
+    def __iter__(self) -> Iterator[Expected]:
+        """Yield what each package is, in no order that says anything; bytes that lie at two paths come twice.
+
+        Raises:
+            Unavailable: the disk refused.
+            Malformed: the file became shorter since.
+        """
+        for block in self._blocks():
+            for record in _RECORD.iter_unpack(block):
+                yield _expected(*record)
+
+    def totals(self) -> tuple[int, int]:
+        """Return how many packages there are, and how many bytes they have together; errors as of iterating."""
+        return self._count, sum(size for block in self._blocks() for _, size, _, _ in _RECORD.iter_unpack(block))
+
     def find(self, href: str) -> Expected | None:
         """Return what the package at a path is; None: this index says nothing of it.
 
@@ -128,9 +143,7 @@ class Index:
             middle = (low + high) // 2
             record = self._read(middle)
             if record[:_KEY_BYTES] == key:
-                _, size, code, digest = _RECORD.unpack(record)
-                algorithm, length = _ALGORITHMS[code]
-                return Expected(size, algorithm, digest[:length].hex())
+                return _expected(*_RECORD.unpack(record))
             if record[:_KEY_BYTES] < key:
                 low = middle + 1
             else:
@@ -143,10 +156,19 @@ class Index:
         if descriptor is not None:
             os.close(descriptor)
 
-    def _read(self, number: int) -> bytes:
+    def _blocks(self) -> Iterator[bytes]:
+        for first in range(0, self._count, _READ_RECORDS):
+            yield self._read(first, min(_READ_RECORDS, self._count - first))
+
+    def _read(self, number: int, count: int = 1) -> bytes:
         if self._descriptor is None:
             raise ValueError(f"index {self._path} is closed")
-        return _read_at(self._path, self._descriptor, _START + number * _RECORD.size, _RECORD.size)
+        return _read_at(self._path, self._descriptor, _START + number * _RECORD.size, count * _RECORD.size)
+
+
+def _expected(_key: bytes, size: int, code: int, digest: bytes) -> Expected:
+    algorithm, length = _ALGORITHMS[code]
+    return Expected(size, algorithm, digest[:length].hex())
 
 
 def _key(href: bytes) -> bytes:

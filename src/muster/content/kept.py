@@ -44,6 +44,8 @@ _PIECE_BYTES = 1 << 20
 _HASHERS = 2
 # Of files whose bytes were looked at; what is forgotten is looked at again.
 _REMEMBERED = 1 << 16
+# So many, and whoever is cancelled waits for no more.
+_REMOVED_AT_ONCE = 256
 # How exactly it is known when a file was last opened.
 _TOUCHED_S = 1.0
 # For how long a call that ends without success waits until nothing is left of it.
@@ -315,6 +317,34 @@ class Kept:
             freed += await self._done("Removing", self._reclaimed, prefix, is_kept, older_than_s)
         return freed
 
+    async def shrink(self, to_bytes: int, keep: Callable[[str], bool] | Container[str]) -> int:
+        """Remove what was added or opened longest ago until so many bytes are kept; return how many bytes that freed.
+
+        What is to be kept stays, also where more bytes are left, then; so does what is opened meanwhile. Who reads a file
+        that goes goes on reading it. A ``keep`` that is called is called in a thread, just before each removal.
+
+        Raises:
+            Unavailable: the disk refused; what was removed is.
+        """
+        is_kept = keep if callable(keep) else keep.__contains__
+        freed = 0
+        while await self.counted() > to_bytes:
+            oldest: list[tuple[int, str]] = []
+            for prefix in _PREFIXES:
+                oldest += await self._done("Looking", self._uses, prefix)
+            oldest.sort()
+            removed = 0
+            for first in range(0, len(oldest), _REMOVED_AT_ONCE):
+                if self._size <= to_bytes:
+                    break
+                some = oldest[first : first + _REMOVED_AT_ONCE]
+                removed += await self._done("Removing", self._shrunk, some, to_bytes, is_kept)
+            freed += removed
+            # What was opened meanwhile is looked at again, unless nothing else would go.
+            if not removed:
+                break
+        return freed
+
     async def drop(self, sha256: str) -> bool:
         """Remove a file, whatever it is for; false: there was none.
 
@@ -495,15 +525,33 @@ class Kept:
         freed = 0
         for entry in self._entries(prefix):
             if not is_kept(entry.name):
-                freed += self._removed(entry.name, older_than_s) or 0
+                before_ns = time.time_ns() - int(older_than_s * 1e9)
+                freed += self._removed(entry.name, before_ns) or 0
         return freed
 
-    def _removed(self, name: str, older_than_s: float | None = None) -> int | None:
-        """Remove a file and return its size; None: there is none, or it was touched since."""
+    def _uses(self, prefix: str) -> list[tuple[int, str]]:
+        """Return when each file was used last, with its name."""
+        found = []
+        for entry in self._entries(prefix):
+            with contextlib.suppress(FileNotFoundError):
+                found.append((_used_ns(entry.stat(follow_symlinks=False)), entry.name))
+        return found
+
+    def _shrunk(self, oldest: list[tuple[int, str]], to_bytes: int, is_kept: Callable[[str], bool]) -> int:
+        freed = 0
+        for used_ns, name in oldest:
+            if self._size <= to_bytes:
+                break
+            if not is_kept(name):
+                freed += self._removed(name, used_ns + 1) or 0
+        return freed
+
+    def _removed(self, name: str, before_ns: int | None = None) -> int | None:
+        """Remove a file and return its size; None: there is none, or it was not last used before that."""
         at = self._at(name)
         with self._lock, contextlib.suppress(FileNotFoundError):
             found = at.lstat()
-            if older_than_s is None or max(found.st_mtime, found.st_atime) < time.time() - older_than_s:
+            if before_ns is None or _used_ns(found) < before_ns:
                 at.unlink()
                 self._size -= found.st_size
                 return found.st_size
@@ -676,6 +724,10 @@ def _listed(directory: Path) -> Iterator[os.DirEntry[str]]:
             yield from found
     except (FileNotFoundError, NotADirectoryError):
         return
+
+
+def _used_ns(found: os.stat_result) -> int:
+    return max(found.st_mtime_ns, found.st_atime_ns)
 
 
 def _size(at: Path) -> int:

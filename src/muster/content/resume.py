@@ -17,7 +17,7 @@ _RANGE = re.compile(r"bytes (?P<first>[0-9]{1,18})-(?P<last>[0-9]{1,18})/(?P<tot
 _TIMES = 3
 
 
-class _Span(NamedTuple):
+class Span(NamedTuple):
     """Which bytes of how many an answer holds, both ends included."""
 
     first: int
@@ -31,7 +31,7 @@ def resumed(got: Answer, rest: Callable[[int, int], Awaitable[Answer]]) -> Answe
     Both must be of one digest: bytes of different files would make one that nobody ever had. Without a length, or with two
     that differ, it is returned as it is. One that gives more than it said is cut.
     """
-    span = _span(got)
+    span = span_of(got)
     if span is None:
         return got
     now = [got]
@@ -61,7 +61,7 @@ def resumed(got: Answer, rest: Callable[[int, int], Awaitable[Answer]]) -> Answe
     return replace(got, pieces=pieces(), end=lambda: now[0].end())
 
 
-async def _following(rest: Callable[[int, int], Awaitable[Answer]], wanted: _Span, broke: Unavailable) -> Answer:
+async def _following(rest: Callable[[int, int], Awaitable[Answer]], wanted: Span, broke: Unavailable) -> Answer:
     """Return what follows.
 
     Raises:
@@ -71,20 +71,21 @@ async def _following(rest: Callable[[int, int], Awaitable[Answer]], wanted: _Spa
         found = await rest(wanted.first, wanted.last)
     except MusterError as e:
         raise Unavailable(f"{broke}, and nobody goes on with it: {e}") from e
-    if found.status != 206 or _span(found) != wanted:
+    if found.status != 206 or span_of(found) != wanted:
         found.end()
         raise Unavailable(f"{broke}, and {found.of} does not have the rest of it") from broke
     return found
 
 
-def _span(got: Answer) -> _Span | None:
+def span_of(got: Answer) -> Span | None:
+    """Return which bytes an answer says that it holds; None: it does not say it, or says two things."""
     said = {name.lower(): value for name, value in got.headers}
     length = int(said["content-length"]) if said.get("content-length", "").isdecimal() else None
     if got.status == 200:
-        return _Span(0, length - 1, length) if length else None
+        return Span(0, length - 1, length) if length else None
     found = _RANGE.match(said.get("content-range", "")) if got.status == 206 else None
     if found is None:
         return None
-    span = _Span(int(found["first"]), int(found["last"]), int(found["total"]))
+    span = Span(int(found["first"]), int(found["last"]), int(found["total"]))
     is_one = span.first <= span.last < span.total and length in (None, span.last - span.first + 1)
     return span if is_one else None

@@ -53,11 +53,12 @@ def server_context(
 
 
 def client_context(
-    ca: Path, certificate: Path | None = None, key: Path | None = None, *, also: Sequence[Path] = ()
+    ca: Path | None, certificate: Path | None = None, key: Path | None = None, *, also: Sequence[Path] = ()
 ) -> ssl.SSLContext:
     """Return a context that trusts the CA file alone, checks names, and shows a certificate when given one.
 
-    A certificate without a key path is a file that holds both. ``also`` are further CA files to trust.
+    Without a CA file it trusts whom the host trusts. A certificate without a key path is a file that holds both. ``also``
+    are further CA files to trust.
 
     Raises:
         Misconfigured: as :func:`server_context`.
@@ -65,7 +66,9 @@ def client_context(
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.hostname_checks_common_name = False
-    for file in (ca, *also):
+    if ca is None:
+        context.load_default_certs()
+    for file in (*(() if ca is None else (ca,)), *also):
         _trust(context, file)
     if certificate is not None:
         _load_pair(context, certificate, key or certificate)
@@ -119,13 +122,13 @@ class RenewedContext:
     """
 
     def __init__(
-        self, ca: Path, certificate: Path | None = None, key: Path | None = None, *, also: Sequence[Path] = ()
+        self, ca: Path | None, certificate: Path | None = None, key: Path | None = None, *, also: Sequence[Path] = ()
     ) -> None:
         self._files = (ca, certificate, key)
         self._also = tuple(also)
         self._seen = self._on_disk()
         self._context = client_context(ca, certificate, key, also=self._also)
-        _warn_of_blocks(ca)
+        self._warn()
 
     def __call__(self) -> ssl.SSLContext:
         now = self._on_disk()
@@ -133,10 +136,14 @@ class RenewedContext:
             self._seen = now
             try:
                 self._context = client_context(*self._files, also=self._also)
-                _warn_of_blocks(self._files[0])
+                self._warn()
             except Misconfigured as e:
                 _log.error("New certificate for calls to others refused; the old one goes on", why=str(e))
         return self._context
+
+    def _warn(self) -> None:
+        if self._files[0] is not None:
+            _warn_of_blocks(self._files[0])
 
     def _on_disk(self) -> tuple[object, ...]:
         return fingerprint(*(f for f in (*self._files, *self._also) if f is not None))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import stat
 from collections.abc import Iterator
@@ -159,6 +160,37 @@ def test_one_that_becomes_shorter_while_it_is_open_is_noticed(tmp_path: Path) ->
             opened.find("c")
 
 
+@pytest.mark.parametrize("count", [0, 1, 4096, 4097])
+def test_all_of_them_are_told_and_summed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    packages = many(count)
+    index.write(tmp_path / "index", packages)
+    reads = 0
+    pread = os.pread
+
+    def counted(descriptor: int, length: int, offset: int) -> bytes:
+        nonlocal reads
+        reads += 1
+        return pread(descriptor, length, offset)
+
+    with closing(Index.opened(tmp_path / "index")) as opened:
+        monkeypatch.setattr(os, "pread", counted)
+        assert sorted(opened) == sorted(p[1:] for p in packages)
+        assert opened.totals() == (count, sum(p.size for p in packages))
+        # In blocks, and not one by one.
+        assert reads == 2 * -(-count // 4096)
+
+
+def test_of_every_algorithm_and_size_the_whole_is_told(tmp_path: Path) -> None:
+    index.write(tmp_path / "index", [*THREE, Package("the same", 1, "sha256", A)])
+    with closing(Index.opened(tmp_path / "index")) as opened:
+        assert sorted(opened) == sorted(p[1:] for p in (*THREE, THREE[0]))
+        assert opened.totals() == (4, 2**40 + 2)
+        (tmp_path / "index").write_bytes(b"")
+        for asked in (opened.totals, lambda: list(opened)):
+            with pytest.raises(Malformed, match="became shorter"):
+                asked()
+
+
 def test_a_closed_one_answers_nothing(tmp_path: Path) -> None:
     index.write(tmp_path / "index", THREE)
     opened = Index.opened(tmp_path / "index")
@@ -166,6 +198,8 @@ def test_a_closed_one_answers_nothing(tmp_path: Path) -> None:
     opened.close()
     with pytest.raises(ValueError, match="is closed"):
         opened.find("c")
+    with pytest.raises(ValueError, match="is closed"):
+        opened.totals()
 
 
 @given(st.dictionaries(st.text("abc/ä", min_size=1, max_size=6), st.integers(0, 10**15 - 1), max_size=20))

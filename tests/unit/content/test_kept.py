@@ -546,6 +546,73 @@ async def test_what_is_not_to_be_kept_and_was_not_touched_goes(kept: Kept, root:
     assert (all_of(root), kept.size_bytes) == ([f"sha256/{wanted[:2]}/{wanted}"], 1000)
 
 
+async def test_what_was_used_longest_ago_goes_first_until_there_is_room(kept: Kept, root: Path) -> None:
+    names = [await kept.add_bytes(b"%d" % n * 1000) for n in range(6)]
+    for age, name in enumerate(reversed(names)):
+        aged(root, name, 3600 + 100 * age)
+    # It was the oldest.
+    await read(kept, names[0])
+    # Looking at all of them is not using them.
+    assert [n async for n in kept.verify(bytes_per_s=1e9)] == []
+    assert await kept.shrink(6000, set()) == 0
+    assert await kept.shrink(3500, {names[1]}) == 3000
+    assert [n for n in names if await kept.has(n)] == [names[0], names[1], names[5]]
+    assert (kept.size_bytes, await kept.shrink(0, lambda name: name == names[1])) == (3000, 2000)
+    assert await kept.shrink(0, {names[1]}) == 0
+    assert (all_of(root), kept.size_bytes) == ([f"sha256/{names[1][:2]}/{names[1]}"], 1000)
+
+
+async def test_of_many_files_no_more_go_than_have_to(kept: Kept, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_REMOVED_AT_ONCE", 3)
+    names = [await kept.add_bytes(b"%02d" % n * 50) for n in range(20)]
+    for age, name in enumerate(names):
+        aged(root, name, 3600 - 10 * age)
+    assert await kept.shrink(850, set()) == 1200
+    assert [n for n in names if await kept.has(n)] == names[12:]
+
+
+async def test_what_is_opened_while_others_go_stays(kept: Kept, root: Path) -> None:
+    names = [await kept.add_bytes(b"%d" % n * 1000) for n in range(3)]
+    for age, name in enumerate(names):
+        aged(root, name, 7200 - 100 * age)
+
+    def keep(name: str) -> bool:
+        # Somebody opens the next one just before its turn.
+        if name == names[0]:
+            os.utime(at(root, names[1]))
+        return False
+
+    assert await kept.shrink(1000, keep) == 2000
+    assert [n for n in names if await kept.has(n)] == [names[1]]
+
+
+async def test_who_reads_what_goes_for_room_goes_on(kept: Kept) -> None:
+    name = await kept.add(pieces(LARGE), digest=None, largest=8 * MB)
+    found = await kept.answer(name, request("GET", "/x"), content_type=b"text/xml")
+    assert isinstance(found, Streamed)
+    body = await anext(found.pieces)
+    assert await kept.shrink(0, set()) == len(LARGE)
+    assert (await kept.open(name), kept.size_bytes) == (None, 0)
+    async for piece in found.pieces:
+        body += piece
+    found.end()
+    assert body == LARGE
+
+
+async def test_a_disk_that_refuses_while_room_is_made_is_named(
+    kept: Kept, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await kept.add_bytes(BODY)
+
+    def refusing(self: Path, missing_ok: bool = False) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "unlink", refusing)
+    with pytest.raises(Unavailable, match=r"Removing a file in .* failed: Read-only file system"):
+        await kept.shrink(0, set())
+    assert kept.size_bytes == len(BODY)
+
+
 async def test_what_is_added_again_is_young_again(kept: Kept, root: Path) -> None:
     await kept.add_bytes(BODY)
     aged(root, NAME)

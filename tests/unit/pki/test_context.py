@@ -76,6 +76,19 @@ def test_the_contexts_shake_hands_with_and_without_a_client_certificate(
         shaken(server, client_context(foreman.ca), "other.example.com")
 
 
+def test_without_a_ca_file_it_is_the_hosts_trust_and_further_files(
+    ca: ClusterCA, member: BundlePaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = server_context(member.certificate, member.key, [member.ca])
+    with pytest.raises(ssl.SSLCertVerificationError):
+        shaken(server, client_context(None), "p1.example.com")
+    assert shaken(server, client_context(None, also=[member.ca]), "p1.example.com") is None
+    # What the host trusts, as OpenSSL is told.
+    monkeypatch.setenv("SSL_CERT_FILE", str(member.ca))
+    assert shaken(server, RenewedContext(None)(), "p1.example.com") is None
+    assert shaken(server, client_context(None, member.certificate, member.key), "p1.example.com") is not None
+
+
 def test_a_client_of_another_ca_ends_the_handshake(member: BundlePaths, tmp_path: Path) -> None:
     other = ClusterCA.create(tmp_path / "other", "demo", now=NOW)
     foreign = write(other.issue(BundleRequest("client", "foreman.example.com"), now=NOW), tmp_path / "other")

@@ -1,4 +1,4 @@
-"""XML of two levels, as repositories write it, read with expat in bounded memory.
+"""XML of few levels, as repositories write it, read with expat in bounded memory.
 
 A document type, and so every entity that a document makes itself, is refused; so is any encoding but UTF-8. Names are
 compared as they are written, with their prefix: so dnf does it.
@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 from xml.parsers import expat
 
 from muster.content.metadata.malformed import Malformed
+
+T = TypeVar("T")
 
 _FED_BYTES = 64 << 10
 _DEPTH = 16
@@ -28,6 +30,20 @@ class Field(NamedTuple):
         text: without white space around it.
     """
 
+    attributes: Mapping[str, str]
+    text: str
+
+
+class Element(NamedTuple):
+    """An element that is looked for wherever it is.
+
+    Attributes:
+        within: the name of what it is in.
+        text: without white space around it.
+    """
+
+    name: str
+    within: str
     attributes: Mapping[str, str]
     text: str
 
@@ -59,27 +75,29 @@ def records(
             than ``limit_records`` records, a token longer than 256 KiB, a text that is looked for and is longer than 4096
             characters or has an element in it, or a field twice. What was yielded until then came before the fault.
     """
-    reading = _Reading(root, wanted, of, limit_records)
-    for piece in pieces:
-        for at in range(0, len(piece), _FED_BYTES):
-            yield from reading.fed(piece[at : at + _FED_BYTES])
-    yield from reading.fed(b"", is_last=True)
+    yield from _Records(root, wanted, of, limit_records).read(pieces)
 
 
-class _Reading:
-    """What expat has told so far."""
+def elements(
+    pieces: Iterable[bytes], root: str, wanted: Set[str], *, of: str, limit_elements: int
+) -> Iterator[Element]:
+    """Yield the elements below the root whose names are wanted, at any depth, in order.
 
-    def __init__(self, root: str, wanted: Mapping[str, Set[str]], of: str, limit_records: int) -> None:
+    Raises:
+        Malformed: as :func:`records`.
+    """
+    yield from _Elements(root, wanted, of, limit_elements).read(pieces)
+
+
+class _Reading(Generic[T]):
+    """What expat has told so far, within limits that hold for whatever is looked for."""
+
+    def __init__(self, root: str, of: str) -> None:
         self._root = root
-        self._wanted = wanted
         self._of = of
-        self._limit_records = limit_records
         self._depth = 0
-        self._count = 0
         self._fed = 0
-        self._whole: list[Record] = []
-        self._record: tuple[str, Mapping[str, str]] | None = None
-        self._fields: dict[str, Field] = {}
+        self._whole: list[T] = []
         # Name and attributes of the element whose text is read.
         self._open: tuple[str, Mapping[str, str]] | None = None
         self._text: list[str] = []
@@ -90,8 +108,14 @@ class _Reading:
         self._parser.StartElementHandler = self._began
         self._parser.EndElementHandler = self._ended
 
-    def fed(self, data: bytes, *, is_last: bool = False) -> list[Record]:
-        """Read on; return the records that are whole now."""
+    def read(self, pieces: Iterable[bytes]) -> Iterator[T]:
+        """Yield what is whole, as it comes."""
+        for piece in pieces:
+            for at in range(0, len(piece), _FED_BYTES):
+                yield from self._feed(piece[at : at + _FED_BYTES])
+        yield from self._feed(b"", is_last=True)
+
+    def _feed(self, data: bytes, *, is_last: bool = False) -> list[T]:
         # expat reads UTF-16 whatever it is told; these bytes are in no UTF-8.
         if self._fed < 4 and not _NOT_UTF_8.isdisjoint(data[:4]):
             raise self._wrong("its encoding is not UTF-8")
@@ -114,13 +138,59 @@ class _Reading:
         raise self._wrong("it has a document type, and entities are not read here")
 
     def _began(self, name: str, attributes: Mapping[str, str]) -> None:
+        raise NotImplementedError
+
+    def _ended(self, name: str) -> None:
+        raise NotImplementedError
+
+    def _enter(self, name: str) -> int:
+        """Count an element that begins, and return how deep it is."""
         self._depth = depth = self._depth + 1
         if depth > _DEPTH:
             raise self._wrong(f"elements nest deeper than {_DEPTH}")
         if self._open is not None:
             raise self._wrong(f"an element is in the text of {self._open[0]}")
-        if depth > 3:
+        if depth == 1 and name != self._root:
+            raise self._wrong(f"its root is not {self._root}")
+        return depth
+
+    def _read_text(self, name: str, attributes: Mapping[str, str]) -> None:
+        self._open = (name, attributes)
+        self._text, self._length = [], 0
+        self._parser.CharacterDataHandler = self._told
+
+    def _close_text(self) -> str:
+        self._open = None
+        self._parser.CharacterDataHandler = None
+        return "".join(self._text).strip()
+
+    def _told(self, text: str) -> None:
+        self._length += len(text)
+        if self._length > _TEXT_CHARACTERS:
+            raise self._wrong(f"a text is longer than {_TEXT_CHARACTERS} characters")
+        self._text.append(text)
+
+    def _wrong(self, why: str) -> Malformed:
+        return Malformed.reading(self._of, f"{why}, at line {self._parser.CurrentLineNumber}")
+
+
+class _Records(_Reading[Record]):
+    """Children of the root, and theirs."""
+
+    def __init__(self, root: str, wanted: Mapping[str, Set[str]], of: str, limit_records: int) -> None:
+        super().__init__(root, of)
+        self._wanted = wanted
+        self._limit_records = limit_records
+        self._count = 0
+        self._record: tuple[str, Mapping[str, str]] | None = None
+        self._fields: dict[str, Field] = {}
+
+    def _began(self, name: str, attributes: Mapping[str, str]) -> None:
+        if 3 <= self._depth < _DEPTH and self._open is None:
+            # Most are as deep as that, and a call more for each is felt.
+            self._depth += 1
             return
+        depth = self._enter(name)
         if depth == 3:
             if self._record is not None and name in self._wanted[self._record[0]]:
                 if name in self._fields:
@@ -136,8 +206,6 @@ class _Reading:
             self._record, self._fields = (name, attributes), {}
             if not fields:
                 self._read_text(name, attributes)
-        elif name != self._root:
-            raise self._wrong(f"its root is not {self._root}")
 
     def _ended(self, name: str) -> None:
         depth = self._depth
@@ -146,25 +214,36 @@ class _Reading:
             return
         text = ""
         if self._open is not None:
-            text = "".join(self._text).strip()
+            attributes = self._open[1]
+            text = self._close_text()
             if depth == 3:
-                self._fields[name] = Field(self._open[1], text)
-            self._open = None
-            self._parser.CharacterDataHandler = None
+                self._fields[name] = Field(attributes, text)
         if depth == 2:
             self._whole.append(Record(*self._record, text, self._fields))
             self._record = None
 
-    def _read_text(self, name: str, attributes: Mapping[str, str]) -> None:
-        self._open = (name, attributes)
-        self._text, self._length = [], 0
-        self._parser.CharacterDataHandler = self._told
 
-    def _told(self, text: str) -> None:
-        self._length += len(text)
-        if self._length > _TEXT_CHARACTERS:
-            raise self._wrong(f"a text is longer than {_TEXT_CHARACTERS} characters")
-        self._text.append(text)
+class _Elements(_Reading[Element]):
+    """Elements of some names, wherever they are."""
 
-    def _wrong(self, why: str) -> Malformed:
-        return Malformed.reading(self._of, f"{why}, at line {self._parser.CurrentLineNumber}")
+    def __init__(self, root: str, wanted: Set[str], of: str, limit_elements: int) -> None:
+        super().__init__(root, of)
+        self._wanted = wanted
+        self._limit_elements = limit_elements
+        self._count = 0
+        self._way: list[str] = []
+
+    def _began(self, name: str, attributes: Mapping[str, str]) -> None:
+        if self._enter(name) > 1 and name in self._wanted:
+            self._count += 1
+            if self._count > self._limit_elements:
+                raise self._wrong(f"it has more than {self._limit_elements} entries")
+            self._read_text(name, attributes)
+        self._way.append(name)
+
+    def _ended(self, name: str) -> None:
+        self._depth -= 1
+        self._way.pop()
+        if self._open is not None:
+            attributes = self._open[1]
+            self._whole.append(Element(name, self._way[-1], attributes, self._close_text()))

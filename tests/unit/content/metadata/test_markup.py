@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muster.content.metadata.malformed import Malformed
-from muster.content.metadata.markup import Record, records
+from muster.content.metadata.markup import Element, Record, elements, records
 from tests.unit.content.metadata.documents import bytewise
 
 WANTED = {"word": frozenset[str](), "thing": frozenset({"a", "b"})}
@@ -134,3 +134,34 @@ def test_what_came_before_a_fault_was_told() -> None:
 def test_whatever_comes_is_read_or_refused(text: str) -> None:
     with contextlib.suppress(Malformed):
         read(f"<root>{text}</root>")
+
+
+def test_elements_are_told_wherever_they_are() -> None:
+    body = (
+        b"<root><url>0</url><files><file name='a'><resources><url p='1'> http://a/&amp; </url><x><url/></x></resources>"
+        b"</file></files></root>"
+    )
+    told = [
+        Element("url", "root", {}, "0"),
+        Element("url", "resources", {"p": "1"}, "http://a/&"),
+        Element("url", "x", {}, ""),
+    ]
+    for pieces in ([body], bytewise(body)):
+        assert list(elements(pieces, "root", {"url"}, of="it.xml", limit_elements=3)) == told
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b"<root>" + b"<url>1</url>" * 4 + b"</root>", "more than 3 entries"),
+        (b"<root><url><b/></url></root>", "an element is in the text of url"),
+        (b"<url>1</url>", "root is not root"),
+        (b"<!DOCTYPE root><root><url>1</url></root>", "document type"),
+        (b"<root><url>" + b"x" * 5000 + b"</url></root>", "longer than 4096"),
+        (b"<root>" + b"<a>" * 20, "deeper than 16"),
+        (b"<root><url>1</url>", "no well-formed XML"),
+    ],
+)
+def test_elements_are_read_within_the_same_limits(body: bytes, why: str) -> None:
+    with pytest.raises(Malformed, match=f"^Reading it.xml failed: .*{why}"):
+        list(elements([body], "root", {"url"}, of="it.xml", limit_elements=3))
