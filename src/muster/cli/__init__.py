@@ -62,7 +62,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     ),
     "config": ("config", "Write, check and show the cluster file."),
     "certs": ("certs", "The cluster's own TLS certificates."),
-    "content": ("content", "The repositories that clients ask for."),
+    "content": ("content", "The repositories that clients ask for, and those that members mirror."),
     "ca": ("ca", "The Puppet CA: certificates of Puppet agents, signed by any member."),
     "render": ("render", "Show or write the configuration of other programs."),
 }

@@ -1,4 +1,4 @@
-"""``muster content``: the repositories that clients ask for."""
+"""``muster content``: the repositories that clients ask for, and those that members mirror."""
 
 from __future__ import annotations
 
@@ -17,9 +17,38 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
         "keepers",
         "Show what members keep of older versions in their Pulps; exit 1 when one could not be asked.",
     ),
+    "sync": (
+        "sync",
+        "Fetch what the origins of NAMEs have now, and let the first environment have it; exit 1 when one failed.",
+    ),
+    "publications": (
+        "publications",
+        "Show the publications of mirrored repositories, the newest first, and which environments have each.",
+    ),
+    "promote": (
+        "promote",
+        "Let an environment have what another one has of NAMEs, or one publication of a NAME; also to go back.",
+    ),
+    "counts": (
+        "counts",
+        "Show how many packages, and of what size, each environment has of each mirrored repository.",
+    ),
+    "jobs": (
+        "jobs",
+        "Show work on mirrored repositories: what is asked for, how far it is, and what came of it.",
+    ),
+    "cancel": ("cancel", "Cancel JOB, by its number; what of it is done stays, and clients get what they got before."),
+    "verify": (
+        "verify",
+        "Have members look whether what lies on their disks is what it should be; what is not is fetched again.",
+    ),
+    "reclaim": (
+        "reclaim",
+        "Have members remove from their disks what no publication that is remembered needs.",
+    ),
 }
 
 
 @click.group(cls=CommandFiles, package="muster.cli.content", files=_COMMANDS)
 def content() -> None:
-    """The repositories that clients ask for."""
+    """The repositories that clients ask for, and those that members mirror."""

@@ -1,0 +1,36 @@
+"""``muster content sync``: members fetch what an origin has now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from muster.cli.content.mirrored import Place
+from muster.cli.content.work import Asked, Work, asks
+from muster.kernel.errors import NotFound
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[NAME...]")
+@click.option("--all", "is_all", is_flag=True, help="Every repository of the cluster file.")
+@asks
+def sync(names: tuple[str, ...], is_all: bool, cluster_path: Path, is_left: bool, dry_run: bool, as_json: bool) -> int:
+    """Fetch what the origins of NAMEs have now, and let the first environment have it; exit 1 when one failed.
+
+    A member does it, and goes on when this command is interrupted. What the origin has not changed stays as it is.
+    """
+    if bool(names) == is_all:
+        raise click.UsageError("Name repositories, or say --all.")
+    place = Place.of(cluster_path)
+    if not place.settings.repositories:
+        raise NotFound(f"{cluster_path} names no repository to mirror (content.mirror.repositories)")
+    wanted = list(place.settings.repositories) if is_all else list(dict.fromkeys(names))
+    for name in wanted:
+        place.repository(name)
+
+    def targets(_there: Sequence[str]) -> list[Asked]:
+        return [Asked(name) for name in wanted]
+
+    return Work(place, "sync", targets, is_left, dry_run, as_json).carried_out()
