@@ -1,7 +1,8 @@
 """The kinds of repositories of which all members answer one version: how each is found, read, and what belongs to it.
 
 What is followed is a path at Pulp: of yum the repository, of deb one suite, ``…/dists/SUITE``, whose packages lie beside
-``dists``. The path alone says of which kind it is.
+``dists``. The path alone says of which kind it is. Of what members mirror themselves a word in it does
+(:mod:`muster.content.mirror.paths`); repositories of files are followed there alone.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from muster.content import manifest
-from muster.content.metadata import packages, primary, release, repomd
+from muster.content.metadata import packages, primary, pulp_manifest, release, repomd
 from muster.content.metadata.names import Algorithm
 from muster.content.metadata.primary import Package
 
@@ -25,6 +26,10 @@ _PACKED = (".xz", ".gz", ".bz2", ".zst", "")
 _LARGEST_BYTES = 128 << 20
 # A component has a Release of its own for each architecture; what lies there is no suite.
 _COMPONENTS = re.compile(r"(?:binary-[^/]+|source)\Z")
+# ``content.mirror.paths`` says the same; what lies there imports this file.
+_MIRRORED = re.compile(
+    r"(?P<at>/pulp/content/muster/[^/]+/(?P<kind>yum|deb|file)/[^/]+)(?:/(?P<below>.*))?\Z", re.DOTALL
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,22 +102,40 @@ class Kind:
 
 def of(path: str) -> Kind:
     """Return of which kind a repository is."""
+    if (mirrored := _MIRRORED.match(path)) is not None:
+        return _MIRRORED_KINDS[mirrored["kind"]]
     return _DEB if _DISTS in path else _YUM
 
 
 def plain() -> frozenset[str]:
     """Return what versions of any kind have under one name: small files."""
-    return _YUM.plain | _DEB.plain
+    return _YUM.plain | _DEB.plain | _FILE.plain
 
 
 def begun(path: str) -> tuple[str, str] | None:
     """Return the repository that a path is an entry of, and the entry's name; None: it is none."""
-    for kind in (_YUM, _DEB):
+    for kind in (_YUM, _DEB, _FILE):
         for name in kind.entries:
             at = path.removesuffix(f"/{name}")
-            if at != path and at and of(at) is kind and (kind is _YUM or not _COMPONENTS.match(at.rpartition("/")[2])):
+            if at != path and at and of(at) is kind and _may_be(kind, at):
                 return at, name
     return None
+
+
+def _may_be(kind: Kind, at: str) -> bool:
+    """Whether a path of this kind is one at which a repository of it may be."""
+    if kind is _DEB:
+        return _home(at) != at and not _COMPONENTS.match(at.rpartition("/")[2])
+    mirrored = _MIRRORED.match(at)
+    return mirrored is None or mirrored["below"] is None
+
+
+def _home(suite: str) -> str:
+    """Return what ``dists`` lies in; the path itself, where that is no suite."""
+    if (mirrored := _MIRRORED.match(suite)) is not None:
+        # The suite's own name may hold the word.
+        return mirrored["at"] if (mirrored["below"] or "").startswith(_DISTS[1:]) else suite
+    return suite.rpartition(_DISTS)[0]
 
 
 def _yum(body: bytes) -> Contents:
@@ -155,6 +178,12 @@ def _deb(body: bytes) -> Contents:
     return Contents(-1, said.date, tuple(files), tuple(left))
 
 
+def _file(body: bytes) -> Contents:
+    # It names itself, where whoever wrote it ran twice.
+    listed = (one for one in pulp_manifest.packages(body) if one.href != manifest.PULP_MANIFEST)
+    return Contents(-1, 0.0, (), tuple(listed))
+
+
 _YUM = Kind(
     entries=(manifest.REPOMD,),
     beside=manifest.BESIDE,
@@ -170,6 +199,16 @@ _DEB = Kind(
     read=_deb,
     entry=lambda body: manifest.IN_RELEASE if release.is_signed(body) else manifest.RELEASE,
     packages=lambda pieces, of: packages.packages(pieces, of=of),
-    home=lambda path: path.rpartition(_DISTS)[0],
+    home=_home,
     names_alone=True,
 )
+_FILE = Kind(
+    entries=(manifest.PULP_MANIFEST,),
+    beside=(),
+    read=_file,
+    entry=lambda _: manifest.PULP_MANIFEST,
+    packages=lambda pieces, of: iter(pulp_manifest.packages(b"".join(pieces), of=of)),
+    home=lambda path: path,
+    names_alone=True,
+)
+_MIRRORED_KINDS = {"yum": _YUM, "deb": _DEB, "file": _FILE}

@@ -13,8 +13,9 @@ REPOMD = "repodata/repomd.xml"
 # Of the same version, without a digest in their names. dnf asks for the signature, Anaconda for the others.
 BESIDE = ("repodata/repomd.xml.asc", "repodata/repomd.xml.key", "treeinfo", ".treeinfo")
 IN_RELEASE, RELEASE = "InRelease", "Release"
+PULP_MANIFEST = "PULP_MANIFEST"
 # Of these the first that a version has names it.
-_ENTRIES = (REPOMD, IN_RELEASE, RELEASE)
+_ENTRIES = (REPOMD, IN_RELEASE, RELEASE, PULP_MANIFEST)
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -23,8 +24,8 @@ class Manifest:
     """One version.
 
     Attributes:
-        revision: of its ``repomd.xml``, -1 where that is no number; of a deb suite -1.
-        timestamp: the newest of what it names; of a deb suite its date.
+        revision: of its ``repomd.xml``, -1 where that is no number; of a deb suite and of files -1.
+        timestamp: the newest of what it names; of a deb suite its date; of files 0.
         files: the SHA-256 of each file, by its path below the repository.
         packages: the SHA-256 of the index of its packages (:mod:`muster.content.index`), empty: it names none.
     """
@@ -36,7 +37,7 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """That of its ``repomd.xml``, ``InRelease`` or, where there is none, ``Release``: it names the version."""
+        """That of its ``repomd.xml``, ``PULP_MANIFEST``, ``InRelease`` or, where there is none, ``Release``."""
         return next(self.files[name] for name in _ENTRIES if name in self.files)
 
     @property

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import quote
 
 from muster.content import index, kinds
 from muster.content.backend import Answer
 from muster.content.call import Call
-from muster.content.kept import Kept
+from muster.content.kept import Differs, Oversized
 from muster.content.kinds import File, Kind
 from muster.content.manifest import Manifest
 from muster.content.metadata import packed
@@ -59,13 +61,42 @@ class Polled:
     why: str = ""
 
 
-class Staging:
-    """Stages for one member. Concurrency: any number of versions at once."""
+class Keeping(Protocol):
+    """The disk, as :class:`muster.content.kept.Kept` has it, or what stands before that."""
 
-    def __init__(self, call: Callable[[bytes | None], Call], kept: Kept) -> None:
-        """``call`` asks as a client with a certificate would, DER, None without."""
-        self._call = call
-        self._kept = kept
+    async def add(
+        self,
+        pieces: AsyncIterator[bytes],
+        *,
+        algorithm: str = "sha256",
+        digest: str | None,
+        size: int | None = None,
+        largest: int,
+    ) -> str: ...
+    async def add_bytes(self, body: bytes) -> str: ...
+    async def has(self, *sha256: str) -> bool: ...
+    async def read(self, sha256: str) -> bytes | None: ...
+    async def path(self, sha256: str) -> Path | None: ...
+
+
+class Staging:
+    """Stages for one member. Concurrency: any number of versions at once.
+
+    Args:
+        call: asks as a client with a certificate would, DER, None without.
+        wanted: which of the files that a version names are fetched; the others are given as packages are.
+        poll_s: for how long an entry is waited for; None: as for that of a Pulp beside.
+    """
+
+    def __init__(
+        self,
+        call: Callable[[bytes | None], Call],
+        kept: Keeping,
+        *,
+        wanted: Callable[[File], bool] = lambda _: True,
+        poll_s: float | None = None,
+    ) -> None:
+        self._call, self._kept, self._wanted, self._poll_s = call, kept, wanted, poll_s
 
     async def polled(self, path: str, certificate: bytes | None, *, is_guarded: bool = False) -> Polled:
         """Ask the own Pulp what it has: as nobody first, and as who was let in where that is refused.
@@ -84,8 +115,9 @@ class Staging:
     async def _polled(self, path: str, certificate: bytes | None) -> Polled | None:
         """Return what it said, None: that it does not say it to this one."""
         alone = replace(self._call(certificate), fill=None)
+        within_s = _POLL_S if self._poll_s is None else self._poll_s
         try:
-            async with asyncio.timeout(_POLL_S):
+            async with asyncio.timeout(within_s):
                 for entry in kinds.of(path).entries:
                     answer = await alone.ask("GET", f"{path}/{entry}")
                     if answer.status == 200:
@@ -94,7 +126,7 @@ class Staging:
                     if answer.status not in _GONE:
                         break
         except TimeoutError:
-            return Polled(reached=False, why=f"no answer within {_POLL_S:g} s")
+            return Polled(reached=False, why=f"no answer within {within_s:g} s")
         except MusterError as e:
             return Polled(reached=False, why=str(e))
         if answer.status in (401, 403):
@@ -122,11 +154,12 @@ class Staging:
             files[entry] = await self._kept.add_bytes(body)
             is_all_there = True
             for named in read.files:
-                digest = await self._named(path, named, certificate)
+                is_wanted = self._wanted(named)
+                digest = await self._named(path, named, certificate) if is_wanted else None
                 if digest is not None:
                     files |= dict.fromkeys((named.href, *named.also), digest)
                     continue
-                is_all_there = False
+                is_all_there &= not is_wanted
                 if named.size is not None and named.digest is not None:
                     left.append(Package(named.href, named.size, named.algorithm, named.digest))
             if not is_all_there:
@@ -254,6 +287,8 @@ class Staging:
             return await self._kept.add(
                 answer.pieces, algorithm=algorithm, digest=digest, size=size, largest=largest
             )  # fmt: skip
+        except (Differs, Oversized) as e:
+            raise type(e)(f"{answer.of} gives another {what}: {e}") from e
         finally:
             await answer.pieces.aclose()
             answer.end()
@@ -276,17 +311,23 @@ class Staging:
         return await self._kept.add_bytes(await asyncio.to_thread(_index_of, kind, found, at_home))
 
 
-def _index_of(kind: Kind, lists: Sequence[tuple[str, Path]], left: Sequence[Package]) -> bytes:
-    def packages() -> Iterator[Package]:
-        yield from left
-        for name, path in lists:
-            with path.open("rb") as file:
-                pieces = iter(partial(file.read, 256 << 10), b"")
-                yield from kind.packages(packed.unpacked(pieces, of=name, limit_bytes=_LARGEST_UNPACKED_BYTES), name)
+def listed(kind: Kind, lists: Sequence[tuple[str, Path]]) -> Iterator[Package]:
+    """Yield the packages of lists, by their names and where they lie, packed or not; it reads while it is asked.
 
+    Raises:
+        Malformed: a list is none.
+        OSError: the disk refused.
+    """
+    for name, path in lists:
+        with path.open("rb") as file:
+            pieces = iter(partial(file.read, 256 << 10), b"")
+            yield from kind.packages(packed.unpacked(pieces, of=name, limit_bytes=_LARGEST_UNPACKED_BYTES), name)
+
+
+def _index_of(kind: Kind, lists: Sequence[tuple[str, Path]], left: Sequence[Package]) -> bytes:
     with tempfile.TemporaryDirectory() as directory:
         written = Path(directory) / "packages"
-        index.write(written, packages())
+        index.write(written, itertools.chain(left, listed(kind, lists)))
         return written.read_bytes()
 
 

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import pytest
 
+from muster.cluster.mirror import Kind, Mirrored
 from muster.content import kinds
 from muster.content.kinds import File
+from muster.content.manifest import PULP_MANIFEST
 from muster.content.metadata.primary import Package
+from muster.content.mirror import paths
 from tests.unit.content.metadata.documents import A, C, entry, repomd
 
 DEB, YUM = "/pulp/content/r/dists/stable", "/pulp/content/r"
@@ -79,3 +82,55 @@ def test_a_file_is_found_by_its_other_digest() -> None:
     found = kinds.of(DEB).read(release(f"5 {PLACE}/Packages", algorithm="SHA512", digest=C))
     assert found.files[0].also == (f"{PLACE}/by-hash/SHA512/{C}",)
     assert (found.files[0].algorithm, found.files[0].digest) == ("sha512", C)
+
+
+URL = "https://origin.test/x"
+MIRRORED: dict[Kind, Mirrored] = {
+    "yum": Mirrored(kind="yum", url=URL), "file": Mirrored(kind="file", url=URL),
+    "deb": Mirrored(kind="deb", url=URL, suites=("stable", "stable/updates", "a/dists/b")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["yum", "deb", "file"])
+@pytest.mark.parametrize("name", ["r", "dists", "file", "a.b"])
+def test_of_what_is_mirrored_the_path_says_the_kind(kind: Kind, name: str) -> None:
+    for part in paths.parts(MIRRORED[kind]):
+        at = paths.at("library", kind, name, part)
+        entries = {"yum": ("repodata/repomd.xml",), "deb": ("InRelease", "Release"), "file": (PULP_MANIFEST,)}[kind]
+        assert kinds.of(at).entries == entries
+        assert kinds.of(at).home(at) == paths.at("library", kind, name, "")
+        assert [kinds.begun(f"{at}/{entry}") for entry in entries] == [(at, entry) for entry in entries]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "yum/r/dists/stable/InRelease", "yum/r/sub/repodata/repomd.xml", "yum/r/PULP_MANIFEST", "file/r/sub/PULP_MANIFEST",
+        "file/r/repodata/repomd.xml", "file/r/dists/stable/InRelease", "deb/r/Release", "deb/r/distsx/stable/Release",
+        "deb/r/dists/stable/main/binary-amd64/Release", "deb/r/dists/stable/PULP_MANIFEST", "file/PULP_MANIFEST",
+    ],
+)  # fmt: skip
+def test_what_lies_within_a_mirrored_repository_begins_none(path: str) -> None:
+    assert kinds.begun(f"{paths.ROOT}library/{path}") is None
+
+
+def test_in_a_mirrored_yum_repository_a_directory_may_be_called_as_that_of_suites() -> None:
+    assert kinds.of(f"{paths.ROOT}library/yum/r/x/dists/y").entries == ("repodata/repomd.xml",)
+
+
+@pytest.mark.parametrize(
+    "path", ["/pulp/content/r", "/pulp/content/muster/library/other/r", "/pulp/content/muster/file"]
+)
+def test_files_are_followed_where_they_are_mirrored_and_nowhere_else(path: str) -> None:
+    assert kinds.begun(f"{path}/{PULP_MANIFEST}") is None
+    assert kinds.of(path).entries == ("repodata/repomd.xml",)
+
+
+def test_of_files_everything_is_given_as_packages_are() -> None:
+    at = paths.at("library", "file", "r", "")
+    found = kinds.of(at).read(f"a/b.iso,{A},5\n{PULP_MANIFEST},{A},7\n".encode())
+    assert (found.revision, found.timestamp, found.files) == (-1, 0.0, ())
+    assert found.left == (Package("a/b.iso", 5, "sha256", A),)
+    assert kinds.of(at).entry(b"") == PULP_MANIFEST
+    assert kinds.of(at).names_alone
+    assert list(kinds.of(at).packages([f"a,{A}".encode(), b",5\n"], "x")) == [Package("a", 5, "sha256", A)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,10 +13,13 @@ import pytest
 
 from muster.content import staging as module
 from muster.content.backend import Answer
-from muster.content.index import Index
+from muster.content.call import Call
+from muster.content.fill import Behind
+from muster.content.index import Expected, Index
 from muster.content.kept import Differs, Full, Oversized
 from muster.content.manifest import REPOMD
 from muster.content.metadata.malformed import Malformed
+from muster.content.staging import Staging
 from muster.kernel.errors import MusterError, Unavailable
 from tests.servers import deb_stand_in
 from tests.servers.pulp_stand_in import Version, version
@@ -26,6 +30,7 @@ pytestmark = pytest.mark.anyio
 ONE, TWO = (version(n, {"a": b"package %d" % n, "b": b"same"}) for n in (1, 2))
 PLAIN = version(3, {"a": b"x"}, signed=False)
 CERTIFICATE = b"certificate"
+NOBODY = Behind("127.0.0.1", None)
 ARCHIVE = "/pulp/content/deb"
 SUITE = f"{ARCHIVE}/{deb_stand_in.SUITE}"
 IN_RELEASE, RELEASE = (f"{deb_stand_in.SUITE}/{name}" for name in ("InRelease", "Release"))
@@ -119,6 +124,30 @@ async def test_all_that_a_version_names_lies_on_the_disk(one: Member) -> None:
     assert package is not None
     assert (package.digest, package.size) == (sha256(ONE.files["Packages/a.rpm"]), len(ONE.files["Packages/a.rpm"]))
     assert one.pulp.ended == len(one.pulp.asked)
+
+
+async def test_what_is_not_wanted_is_not_fetched_and_is_given_as_packages_are(one: Member) -> None:
+    one.pulp.carries[ARCHIVE] = DEB_ONE
+    text = "main/binary-amd64/Release"
+    own: Any = one.pulp
+    narrow = Staging(lambda _: Call(own, None, (), NOBODY), one.kept, wanted=lambda file: file.href != text)
+    found = await narrow.staged(SUITE, DEB_ONE.files[IN_RELEASE], None)
+    whole = await one.staging.staged(SUITE, DEB_ONE.files[IN_RELEASE], None)
+    assert whole.files.keys() - found.files.keys() == {text}
+    assert [path for _, path in one.pulp.asked].count(f"{SUITE}/{text}") == 1
+    index = await one.kept.path(found.packages)
+    assert index is not None
+    with contextlib.closing(Index.opened(index)) as opened:
+        body = DEB_ONE.files[f"{deb_stand_in.SUITE}/{text}"]
+        assert opened.find(f"{deb_stand_in.SUITE}/{text}") == Expected(len(body), "sha256", sha256(body))
+
+
+async def test_other_bytes_are_refused_by_the_name_of_the_file(one: Member) -> None:
+    one.pulp.instead[f"{PATH}/{ONE.primary}"] = b"x"
+    with pytest.raises(
+        Differs, match=rf"gives another {PATH}/{ONE.primary}: Of sha256:.* bytes were expected, and 1 came"
+    ):
+        await one.staging.staged(PATH, ONE.repomd, None)
 
 
 async def test_two_members_make_the_same_manifest_of_a_version(members: World, one: Member) -> None:

@@ -393,3 +393,28 @@ def test_a_version_that_all_have_is_shown_where_all_pulps_have_passed_it_already
     found = passed_by(View(0, "v1", NOW - 10), [one, *later], first, Report("p2", "v4", whole, True))
     assert found is not None
     assert found.view.shown == "v1"
+
+
+@pytest.mark.parametrize(("shown", "carried"), [("a", "b"), ("b", "a")])
+def test_of_two_that_nothing_puts_in_order_what_all_carry_is_shown(shown: str, carried: str) -> None:
+    alike = {digest: version(digest, -1, timestamp=0.0) for digest in "ab"}
+    row = View(shown=shown, shown_since=600.0)
+    decision = decide(row, *(says(carried, staged=frozenset("ab")) for _ in range(3)), known=alike)
+    assert decision is not None
+    assert decision.view.shown == carried
+    # And so it stays, also where one is silent.
+    assert (
+        decide(
+            decision.view,
+            *(says(carried, staged=frozenset("ab")) for _ in range(3)),
+            known={
+                **alike,
+                **(
+                    {decision.raised: replace(alike[decision.raised], generation=decision.view.generation)}
+                    if decision.raised
+                    else {}
+                ),
+            },
+        )
+        is None
+    )

@@ -1,0 +1,468 @@
+"""Fetches a repository from its origin as it is at one moment: all of it is here in the end, or nothing of it.
+
+What a part of it consists of is what :mod:`muster.content.staging` makes of it, as it would of a Pulp's. What a ``treeinfo``
+names with checksums is left to whoever asks for it: it is neither fetched nor compared here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import itertools
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+from muster.cluster.mirror import Mirrored
+from muster.content import kinds
+from muster.content.backend import Answer
+from muster.content.call import Asked, Call
+from muster.content.fill import Behind
+from muster.content.kept import Differs, Full, Kept, Oversized
+from muster.content.kinds import Contents, File, Kind
+from muster.content.manifest import Manifest
+from muster.content.metadata.names import PROOFS
+from muster.content.metadata.primary import Package
+from muster.content.mirror import paths
+from muster.content.mirror.narrowing import Of, narrowed, of
+from muster.content.mirror.noted import Noted
+from muster.content.mirror.publications import Publication
+from muster.content.resume import resumed
+from muster.content.staging import Staging, listed
+from muster.kernel.errors import MusterError, NotFound, Rejected, Unavailable
+
+Progress = Callable[[int, int, str], Awaitable[None]]
+"""Hears how many bytes have come, of how many (0: nobody knows), and what is being done."""
+
+# How often it is begun anew where the origin has changed meanwhile.
+_TIMES = 3
+# A file that comes with other bytes, or not at all, may come well from another mirror.
+_TRIES = 2
+_ENTRY_BYTES = 4 << 20
+# How long an entry takes is the origin's to say, which has its own patience.
+_ENTRY_S = 600.0
+_TELL_S = 1.0
+_LOOKED_AT = 256
+# An origin that lists no directories says of what is not there that nobody may have it.
+_ABSENT = (403, 404, 410)
+_PLACE = "origin"
+
+
+class Synchronised(NamedTuple):
+    """What came of it.
+
+    Attributes:
+        publication: what the origin has; the last one, where that is the same.
+        fetched: how many packages came, which were not here.
+        fetched_bytes: how large these are.
+        weak: how many packages have no digest that proves anything (sha1 and weaker): they are not to be had here. Not
+            counted where nothing has changed and packages do not come with their metadata.
+    """
+
+    publication: Publication
+    fetched: int = 0
+    fetched_bytes: int = 0
+    weak: int = 0
+
+
+async def _make_no_room(_: int) -> None:
+    """There is as much as there is."""
+
+
+async def synchronised(
+    name: str,
+    mirrored: Mirrored,
+    origin: Asked,
+    kept: Kept,
+    packages: Kept,
+    *,
+    last: Publication | None,
+    progress: Progress,
+    connections: int,
+    is_needed: Callable[[str], bool] = lambda _: False,
+    make_room: Callable[[int], Awaitable[None]] = _make_no_room,
+    sha256_of: MutableMapping[str, str] | None = None,
+) -> Synchronised:
+    """Fetch what the origin has now: metadata into ``kept`` and, of what is ``immediate``, packages into ``packages``.
+
+    Where nothing has changed since ``last``, and all of that is still here, only the entries are asked for, and what lies
+    beside them. Otherwise what is here already is not fetched again. ``connections`` packages are fetched at once.
+
+    ``is_needed`` says of a file, by its SHA-256, that it stays also where this fails; ``make_room`` is told how many bytes
+    of packages will come, before they do. ``sha256_of`` has the SHA-256 of packages of which metadata say another digest,
+    as ``sha512:…``, and gets those of what comes; without it such packages are fetched each time.
+
+    Raises:
+        Rejected: this is no repository of a kind that is mirrored.
+        NotFound: there is none.
+        Malformed: its metadata are broken.
+        Differs, Oversized: a file is not what the metadata say of it.
+        Full: there is no room.
+        Unavailable: something did not come, or the origin changed again and again.
+        MusterError: what the origin was asked failed; as with all of these, and with a cancellation, what this run added
+            is removed again.
+    """
+    noted, noted_packages = Noted(kept), Noted(packages)
+    names = sha256_of if sha256_of is not None else {}
+    run = _Run(name, mirrored, origin, noted, noted_packages, packages, last, progress, connections, make_room, names)
+    needed: frozenset[str] = frozenset()
+    try:
+        try:
+            found, needed = await run.whole()
+        finally:
+            await noted.dropped(needed, is_needed)
+            await noted_packages.dropped(needed, is_needed)
+    finally:
+        noted.close()
+        noted_packages.close()
+    return found
+
+
+@dataclass(frozen=True)
+class _Below:
+    """The origin, asked at the paths at which what is fetched from it will be given to clients."""
+
+    origin: Asked
+    at: str
+    kind: Kind
+
+    @property
+    def name(self) -> str:
+        return self.origin.name
+
+    @property
+    def url(self) -> str:
+        return self.origin.url
+
+    async def ask(self, method: str, path: str, headers: Sequence[tuple[str, str]] = (), /) -> Answer:
+        below = path.removeprefix(self.at)
+        answer = await self.origin.ask(method, below, headers)
+        is_plain = any(below.endswith(f"/{one}") for one in self.kind.plain)
+        if answer.status in _ABSENT and (is_plain or self.kind.names_alone):
+            answer.end()
+            return Answer.absent(answer.of)
+        # What nothing proves might be put together of two files.
+        return answer if is_plain else resumed(answer, _rest(self.origin, below))
+
+
+def _rest(origin: Asked, path: str) -> Callable[[int, int], Awaitable[Answer]]:
+    async def rest(first: int, last: int) -> Answer:
+        return await origin.ask("GET", path, [("Range", f"bytes={first}-{last}")])
+
+    return rest
+
+
+@dataclass
+class _Run:
+    """One synchronisation; ``room`` is the disk of packages itself."""
+
+    name: str
+    mirrored: Mirrored
+    origin: Asked
+    kept: Noted
+    packages: Noted
+    room: Kept
+    last: Publication | None
+    progress: Progress
+    connections: int
+    make_room: Callable[[int], Awaitable[None]]
+    sha256_of: MutableMapping[str, str]
+    done: int = 0
+    total: int = 0
+    came: int = 0
+    came_bytes: int = 0
+    _at: str = field(init=False)
+    _kind: Kind = field(init=False)
+    _below: _Below = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._at = paths.at(_PLACE, self.mirrored.kind, self.name, "")
+        self._kind = kinds.of(self._path(paths.parts(self.mirrored)[0]))
+        self._below = _Below(self.origin, self._at, self._kind)
+
+    async def whole(self) -> tuple[Synchronised, frozenset[str]]:
+        """Return what the origin has, and what of it lies on the two disks."""
+        for _ in range(_TIMES):
+            entries = {part: await self._entry(part) for part in paths.parts(self.mirrored)}
+            try:
+                return await self._fetched(entries)
+            except (MusterError, TimeoutError, OSError) as e:
+                broke = self._said(e)
+                if isinstance(e, Full) or not await self._has_changed(entries):
+                    raise broke from e
+        raise Unavailable(f"{self.origin.url} changed {_TIMES} times while it was fetched; at last: {broke}")
+
+    async def _has_changed(self, entries: Mapping[str, bytes]) -> bool:
+        with contextlib.suppress(MusterError):
+            return any([await self._entry(part) != body for part, body in entries.items()])
+        return False
+
+    def _path(self, part: str) -> str:
+        return paths.at(_PLACE, self.mirrored.kind, self.name, part)
+
+    def _said(self, error: Exception) -> MusterError:
+        """Return an error that names files by where they are at the origin."""
+        if not isinstance(error, MusterError):
+            said = "it took too long" if isinstance(error, TimeoutError) else str(error)
+            return Unavailable(f"Fetching from {self.origin.url} failed: {said}")
+        error.args = (str(error).replace(self._at, self.origin.url.rstrip("/")), *error.args[1:])
+        return error
+
+    def _url(self, below: str) -> str:
+        return f"{self.origin.url.rstrip('/')}/{below}"
+
+    async def _entry(self, part: str) -> bytes:
+        """Return the entry of a part as the origin has it.
+
+        Raises:
+            NotFound, Rejected, Unavailable: there is none, and why.
+        """
+        said = []
+        for entry in self._kind.entries:
+            below = f"{part}/{entry}" if part else entry
+            answer = await self.origin.ask("GET", f"/{below}", ())
+            if answer.status == 200:
+                body = await answer.whole(_ENTRY_BYTES)
+                if body is None:
+                    raise Unavailable(f"{self._url(below)} is larger than {_ENTRY_BYTES >> 20} MiB")
+                return body
+            answer.end()
+            said.append(f"{answer.status} for {self._url(below)}")
+            if answer.status not in _ABSENT:
+                raise Unavailable(f"{answer.of} answers {said[-1]}")
+        if self.mirrored.kind == "deb":
+            await self._refuse_flat(part.removeprefix("dists/"))
+        raise NotFound(f"There is no {self.mirrored.kind} repository: {self.origin.name} answers {', '.join(said)}")
+
+    async def _refuse_flat(self, suite: str) -> None:
+        for place in ("", f"{suite}/"):
+            for entry in self._kind.entries:
+                answer = await self.origin.ask("HEAD", f"/{place}{entry}", ())
+                answer.end()
+                if answer.status == 200:
+                    raise Rejected(
+                        f"{self._url(place + entry)} is that of a flat repository, which has no suites below dists: "
+                        "such repositories are not mirrored"
+                    )
+
+    async def _before(self, entries: Mapping[str, bytes]) -> dict[str, Manifest] | None:
+        """Return the parts of the last publication, where these are its entries and all is here; None: they are not."""
+        if self.last is None or self.last.parts.keys() != entries.keys():
+            return None
+        found: dict[str, Manifest] = {}
+        for part, body in entries.items():
+            written = await self.kept.read(self.last.parts[part])
+            if written is None:
+                return None
+            manifest = Manifest.read(written)
+            if manifest.digest != hashlib.sha256(body).hexdigest():
+                return None
+            files = self._kind.read(body).files
+            if (
+                not await self.kept.has(*manifest.needed)
+                or _of(filter(narrowed(self.mirrored, part), files))
+                != _of(f for f in files if f.href in manifest.files)
+                or not await self._has_same_beside(part, manifest)
+            ):
+                return None
+            found[part] = manifest
+        return found
+
+    async def _has_same_beside(self, part: str, manifest: Manifest) -> bool:
+        """Whether what has no digest in its name is as it was: a signature may come later than what it signs."""
+        for name in sorted(self._kind.plain):
+            digest = manifest.files.get(name)
+            if digest == manifest.digest:
+                continue
+            answer = await self._below.ask("GET", f"{self._path(part)}/{name}")
+            body = await answer.whole(_ENTRY_BYTES)
+            if digest != (hashlib.sha256(body or b"").hexdigest() if answer.status == 200 else None):
+                return False
+        return True
+
+    async def _fetched(self, entries: Mapping[str, bytes]) -> tuple[Synchronised, frozenset[str]]:
+        manifests = await self._before(entries)
+        last = self.last if manifests is not None else None
+        if last is not None and self.mirrored.policy != "immediate":
+            return Synchronised(last), frozenset()
+        if manifests is None:
+            manifests = {}
+            for part, body in entries.items():
+                await self.progress(0, 0, f"Fetching the metadata of {part or self.name}")
+                manifests[part] = await self._staged(part, body)
+        # Two suites of an archive have packages in common.
+        packages: dict[tuple[str, str], Package] = {}
+        weak = 0
+        for part, manifest in manifests.items():
+            listed, left_out = await self._listed(self._kind.read(entries[part]), manifest)
+            packages |= {(p.href, p.digest): p for p in listed.values()}
+            weak += left_out
+        parts = (
+            {part: await self.kept.add_bytes(one.written()) for part, one in manifests.items()} if last is None else {}
+        )
+        needed = {digest for one in manifests.values() for digest in one.needed} | {*parts.values()}
+        if self.mirrored.policy == "immediate":
+            needed |= await self._brought(packages.values())
+        publication = last or Publication(
+            self.name, parts, self.origin.url, len(packages), sum(one.size for one in packages.values())
+        )
+        if self.last is not None and self.last.digest == publication.digest:
+            publication = self.last
+        return Synchronised(publication, self.came, self.came_bytes, weak), frozenset(needed)
+
+    async def _staged(self, part: str, body: bytes) -> Manifest:
+        """Bring the metadata of a part to the disk."""
+        call = Call(self._below, None, (), Behind("", None))
+        staging = Staging(lambda _: call, self.kept, wanted=narrowed(self.mirrored, part), poll_s=_ENTRY_S)
+        return await staging.staged(self._path(part), body, None)
+
+    async def _listed(self, contents: Contents, manifest: Manifest) -> tuple[dict[str, Package], int]:
+        """Return the packages of a part that can be had, by path, and how many cannot for their weak digests."""
+        lists: dict[str, tuple[str, Path]] = {}
+        for file in contents.files:
+            if file.lists and file.lists not in lists and file.href in manifest.files:
+                at = await self.kept.path(manifest.files[file.href])
+                if at is None:
+                    raise Unavailable(f"{file.href} of {self.name} is gone again from this disk, or is damaged")
+                lists[file.lists] = (file.href, at)
+        # Of deb the rest is no packages.
+        others = contents.left if self.mirrored.kind == "file" else ()
+        return await asyncio.to_thread(_named, self._kind, list(lists.values()), others)
+
+    async def _missing(self, packages: Iterable[Package]) -> dict[tuple[str, str], Package]:
+        """Return which of these are not on the disk, by digest."""
+        missing: dict[tuple[str, str], Package] = {}
+        batch: dict[str, Package] = {}
+        for one in packages:
+            name = one.digest if one.algorithm == "sha256" else self.sha256_of.get(f"{one.algorithm}:{one.digest}")
+            if name is None:
+                missing[one.algorithm, one.digest] = one
+                continue
+            batch[name] = one
+            if len(batch) == _LOOKED_AT:
+                missing |= await self._absent(batch)
+                batch = {}
+        return missing | await self._absent(batch)
+
+    async def _absent(self, batch: Mapping[str, Package]) -> dict[tuple[str, str], Package]:
+        # One look for all of them, where all are there.
+        if await self.packages.has(*batch):
+            return {}
+        return {(p.algorithm, p.digest): p for name, p in batch.items() if not await self.packages.has(name)}
+
+    async def _brought(self, packages: Iterable[Package]) -> frozenset[str]:
+        """Bring all of these to the disk, and return their SHA-256s."""
+        wanted = {(one.algorithm, one.digest): one for one in packages}
+        missing = await self._missing(wanted.values())
+        self.total = sum(one.size for one in wanted.values())
+        bytes_missing = sum(one.size for one in missing.values())
+        self.done = self.total - bytes_missing
+        if missing:
+            await self.make_room(bytes_missing)
+            held = await self.room.counted()
+            if held + bytes_missing > self.room.limit_bytes:
+                raise Full(
+                    f"There is no room for the packages of {self.name}: {bytes_missing} bytes are to come, and "
+                    f"{held} of {self.room.limit_bytes} bytes are taken"
+                )
+            await self._all(list(missing.values()))
+        await self.progress(self.done, self.total, f"All packages of {self.name} are here")
+        return frozenset(
+            one.digest if one.algorithm == "sha256" else self.sha256_of[f"{one.algorithm}:{one.digest}"]
+            for one in wanted.values()
+        )
+
+    async def _all(self, missing: list[Package]) -> None:
+        coming = iter(missing)
+
+        async def work() -> None:
+            for one in coming:
+                await self._package(one)
+
+        async def tell() -> None:
+            while True:
+                await self.progress(self.done, self.total, f"Fetching {len(missing)} packages of {self.name}")
+                await asyncio.sleep(_TELL_S)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                telling = group.create_task(tell())
+                await asyncio.wait([group.create_task(work()) for _ in range(self.connections)])
+                telling.cancel()
+        except BaseExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+
+    async def _package(self, one: Package) -> None:
+        """Bring one to the disk."""
+        for tries_left in reversed(range(_TRIES)):
+            came = 0
+
+            def count(size: int) -> None:
+                nonlocal came
+                came += size
+                self.done += size
+
+            try:
+                name = await self._taken(one, count)
+            except MusterError as e:
+                self.done -= came
+                if not tries_left or isinstance(e, Full):
+                    raise
+                continue
+            break
+        self.came, self.came_bytes = self.came + 1, self.came_bytes + one.size
+        if one.algorithm != "sha256":
+            self.sha256_of[f"{one.algorithm}:{one.digest}"] = name
+
+    async def _taken(self, one: Package, count: Callable[[int], None]) -> str:
+        path = f"/{quote(one.href)}"
+        answer = await self.origin.ask("GET", path, ())
+        if answer.status != 200:
+            answer.end()
+            raise Unavailable(f"{answer.of} answers {answer.status} for {self._url(one.href)}, which its metadata name")
+        answer = resumed(answer, _rest(self.origin, path))
+        try:
+            return await self.packages.add(
+                _counted(answer.pieces, count),
+                algorithm=one.algorithm, digest=one.digest, size=one.size, largest=one.size,
+            )  # fmt: skip
+        except (Differs, Oversized) as e:
+            raise type(e)(f"{answer.of} gives another {self._url(one.href)}: {e}") from e
+        finally:
+            await answer.pieces.aclose()
+            answer.end()
+
+
+async def _counted(pieces: AsyncIterator[bytes], count: Callable[[int], None]) -> AsyncGenerator[bytes, None]:
+    async for piece in pieces:
+        count(len(piece))
+        yield piece
+
+
+def _of(files: Iterable[File]) -> frozenset[Of]:
+    """Return of what files are; what is of no architecture may be named, and be nowhere."""
+    return frozenset(one for file in files if (one := of(file.href)).architecture)
+
+
+def _named(kind: Kind, lists: Sequence[tuple[str, Path]], others: Iterable[Package]) -> tuple[dict[str, Package], int]:
+    """Return by path what the index of a version has (:func:`muster.content.index.write`), and how many it leaves out."""
+    found: dict[str, Package | None] = {}
+    weak: set[str] = set()
+    for one in itertools.chain(others, listed(kind, lists)):
+        if one.algorithm not in PROOFS:
+            weak.add(one.href)
+        elif found.setdefault(one.href, one) != one:
+            found[one.href] = None
+    return {href: one for href, one in found.items() if one is not None}, len(weak - found.keys())

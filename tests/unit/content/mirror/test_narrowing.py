@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import pytest
+
+from muster.cluster.mirror import Mirrored
+from muster.content.kinds import File
+from muster.content.mirror.narrowing import Of, narrowed, of
+
+HREFS = (
+    "main/binary-amd64/Packages.xz", "main/binary-all/Packages.gz", "main/binary-arm64/Release",
+    "main/debian-installer/binary-amd64/Packages.xz", "main/source/Sources.xz", "main/i18n/Translation-en.xz",
+    "main/sub/binary-amd64/Packages", "contrib/binary-amd64/Packages.xz", "contrib/i18n/Translation-en.xz", "Packages.gz",
+)  # fmt: skip
+
+
+def fetched(*components: str, architectures: tuple[str, ...] = (), suite: str = "stable") -> set[str]:
+    mirrored = Mirrored(
+        kind="deb", url="https://origin.test/x", suites=(suite,), components=components, architectures=architectures
+    )
+    is_wanted = narrowed(mirrored, f"dists/{suite}")
+    return {href for href in HREFS if is_wanted(File(href, 1, "sha256", "a" * 64))}
+
+
+@pytest.mark.parametrize(
+    ("href", "expected"),
+    [
+        (HREFS[0], ("main", "amd64")), (HREFS[1], ("main", "all")), (HREFS[3], ("main", "amd64")),
+        (HREFS[4], ("main", "source")), (HREFS[5], ("main", "")), (HREFS[6], ("main/sub", "amd64")),
+        ("Packages.gz", ("", "")),
+        ("binary-amd64/Packages", ("", "")), ("source/Sources", ("", "")), ("main/other/Release", ("", "")), ("", ("", "")),
+    ],
+)  # fmt: skip
+def test_a_list_lies_where_it_says_of_what_it_is(href: str, expected: tuple[str, str]) -> None:
+    assert of(href) == Of(*expected)
+
+
+def test_all_is_fetched_where_nothing_is_named() -> None:
+    assert fetched() == set(HREFS)
+
+
+def test_components_are_whole_paths() -> None:
+    assert fetched("contrib") == {HREFS[7], HREFS[8], "Packages.gz"}
+    assert fetched("main/sub") == {HREFS[6], "Packages.gz"}
+    assert fetched("main") == {*HREFS[:6], "Packages.gz"}
+
+
+def test_architectures_are_those_that_are_named_and_no_others() -> None:
+    translations = {HREFS[5], HREFS[8]}
+    assert fetched(architectures=("all", "source")) == {HREFS[1], HREFS[4], "Packages.gz", *translations}
+    assert fetched("main", architectures=("amd64",)) == {HREFS[0], HREFS[3], HREFS[5], "Packages.gz"}
+
+
+def test_a_component_may_carry_the_end_of_its_suite() -> None:
+    assert fetched("updates/main", suite="stable/updates") == fetched("main")
+    assert fetched("updates/main") == {"Packages.gz"}
