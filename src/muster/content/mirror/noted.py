@@ -15,6 +15,11 @@ from muster.content.kept import Kept
 _RELIED: WeakKeyDictionary[Kept, Counter[str]] = WeakKeyDictionary()
 
 
+def is_relied_on(kept: Kept, sha256: str) -> bool:
+    """Whether a run that goes on relies on a file of a disk; any thread may ask."""
+    return sha256 in _RELIED.get(kept, ())
+
+
 class Noted:
     """A disk as one run sees it. Use :meth:`close`. Concurrency: any number of runs of one loop at once."""
 

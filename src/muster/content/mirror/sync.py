@@ -15,12 +15,13 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
+    Container,
     Iterable,
     Mapping,
     MutableMapping,
     Sequence,
 )
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -41,7 +42,10 @@ from muster.content.mirror.noted import Noted
 from muster.content.mirror.publications import Publication
 from muster.content.resume import resumed
 from muster.content.staging import Staging, listed
+from muster.kernel import log
 from muster.kernel.errors import MusterError, NotFound, Rejected, Unavailable
+
+_log = log.logger("content")
 
 Progress = Callable[[int, int, str], Awaitable[None]]
 """Hears how many bytes have come, of how many (0: nobody knows), and what is being done."""
@@ -104,6 +108,9 @@ async def synchronised(
     of packages will come, before they do. ``sha256_of`` has the SHA-256 of packages of which metadata say another digest,
     as ``sha512:…``, and gets those of what comes; without it such packages are fetched each time.
 
+    While it runs, no other run removes what this one found or brought. From when it returns on, that is for ``is_needed`` to
+    say, and for whoever reclaims (:func:`muster.content.mirror.noted.is_relied_on`).
+
     Raises:
         Rejected: this is no repository of a kind that is mirrored.
         NotFound: there is none.
@@ -114,29 +121,43 @@ async def synchronised(
         MusterError: what the origin was asked failed; as with all of these, and with a cancellation, what this run added
             is removed again.
     """
-    noted, noted_packages = Noted(kept), Noted(packages)
+    disks = Noted(kept), Noted(packages)
     names = sha256_of if sha256_of is not None else {}
-    run = _Run(name, mirrored, origin, noted, noted_packages, packages, last, progress, connections, make_room, names)
-    needed: frozenset[str] = frozenset()
+    run = _Run(name, mirrored, origin, *disks, packages, last, progress, connections, make_room, names)
     try:
         try:
             found, needed = await run.whole()
-        finally:
-            await noted.dropped(needed, is_needed)
-            await noted_packages.dropped(needed, is_needed)
+        except BaseException:
+            await _drop(disks, frozenset(), is_needed)
+            raise
+        await _drop(disks, needed, is_needed)
     finally:
-        noted.close()
-        noted_packages.close()
+        for disk in disks:
+            disk.close()
     return found
+
+
+async def _drop(disks: Iterable[Noted], needed: Container[str], is_needed: Callable[[str], bool]) -> None:
+    for disk in disks:
+        try:
+            await disk.dropped(needed, is_needed)
+        except MusterError as e:
+            # What became of the run counts more; what stays is reclaimed some time.
+            _log.warning("What was fetched in vain stays on the disk", why=str(e))
 
 
 @dataclass(frozen=True)
 class _Below:
-    """The origin, asked at the paths at which what is fetched from it will be given to clients."""
+    """The origin, asked at the paths at which what is fetched from it will be given to clients.
+
+    Attributes:
+        proven: paths at the origin of what has a digest: a body that breaks off may go on with the rest of another one.
+    """
 
     origin: Asked
     at: str
     kind: Kind
+    proven: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -153,8 +174,7 @@ class _Below:
         if answer.status in _ABSENT and (is_plain or self.kind.names_alone):
             answer.end()
             return Answer.absent(answer.of)
-        # What nothing proves might be put together of two files.
-        return answer if is_plain else resumed(answer, _rest(self.origin, below))
+        return resumed(answer, _rest(self.origin, below)) if below in self.proven else answer
 
 
 def _rest(origin: Asked, path: str) -> Callable[[int, int], Awaitable[Answer]]:
@@ -166,7 +186,14 @@ def _rest(origin: Asked, path: str) -> Callable[[int, int], Awaitable[Answer]]:
 
 @dataclass
 class _Run:
-    """One synchronisation; ``room`` is the disk of packages itself."""
+    """One synchronisation.
+
+    Attributes:
+        room: the disk of packages itself.
+        done, total: bytes of packages that are here, and of all.
+        came, came_bytes: packages that were fetched.
+        is_ended: who hears of progress has ended it.
+    """
 
     name: str
     mirrored: Mirrored
@@ -183,6 +210,7 @@ class _Run:
     total: int = 0
     came: int = 0
     came_bytes: int = 0
+    is_ended: bool = False
     _at: str = field(init=False)
     _kind: Kind = field(init=False)
     _below: _Below = field(init=False)
@@ -200,7 +228,7 @@ class _Run:
                 return await self._fetched(entries)
             except (MusterError, TimeoutError, OSError) as e:
                 broke = self._said(e)
-                if isinstance(e, Full) or not await self._has_changed(entries):
+                if self.is_ended or isinstance(e, Full) or not await self._has_changed(entries):
                     raise broke from e
         raise Unavailable(f"{self.origin.url} changed {_TIMES} times while it was fetched; at last: {broke}")
 
@@ -208,6 +236,13 @@ class _Run:
         with contextlib.suppress(MusterError):
             return any([await self._entry(part) != body for part, body in entries.items()])
         return False
+
+    async def _tell(self, sentence: str) -> None:
+        try:
+            await self.progress(self.done, self.total, sentence)
+        except MusterError:
+            self.is_ended = True
+            raise
 
     def _path(self, part: str) -> str:
         return paths.at(_PLACE, self.mirrored.kind, self.name, part)
@@ -295,13 +330,16 @@ class _Run:
     async def _fetched(self, entries: Mapping[str, bytes]) -> tuple[Synchronised, frozenset[str]]:
         manifests = await self._before(entries)
         last = self.last if manifests is not None else None
-        if last is not None and self.mirrored.policy != "immediate":
-            return Synchronised(last), frozenset()
         if manifests is None:
             manifests = {}
             for part, body in entries.items():
-                await self.progress(0, 0, f"Fetching the metadata of {part or self.name}")
+                await self._tell(f"Fetching the metadata of {part or self.name}")
                 manifests[part] = await self._staged(part, body)
+        metadata = {digest for one in manifests.values() for digest in one.needed}
+        if last is not None:
+            metadata |= {*last.parts.values()}
+            if self.mirrored.policy != "immediate":
+                return Synchronised(last), frozenset(metadata)
         # Two suites of an archive have packages in common.
         packages: dict[tuple[str, str], Package] = {}
         weak = 0
@@ -312,19 +350,22 @@ class _Run:
         parts = (
             {part: await self.kept.add_bytes(one.written()) for part, one in manifests.items()} if last is None else {}
         )
-        needed = {digest for one in manifests.values() for digest in one.needed} | {*parts.values()}
-        if self.mirrored.policy == "immediate":
-            needed |= await self._brought(packages.values())
+        metadata |= {*parts.values()}
+        brought = await self._brought(packages.values()) if self.mirrored.policy == "immediate" else frozenset()
         publication = last or Publication(
             self.name, parts, self.origin.url, len(packages), sum(one.size for one in packages.values())
         )
+        if not await self.kept.has(*metadata):
+            raise Unavailable(f"Metadata of {self.name} are gone again from this disk")
         if self.last is not None and self.last.digest == publication.digest:
             publication = self.last
-        return Synchronised(publication, self.came, self.came_bytes, weak), frozenset(needed)
+        return Synchronised(publication, self.came, self.came_bytes, weak), brought | metadata
 
     async def _staged(self, part: str, body: bytes) -> Manifest:
         """Bring the metadata of a part to the disk."""
-        call = Call(self._below, None, (), Behind("", None))
+        below = f"/{part}/" if part else "/"
+        proven = frozenset(f"{below}{quote(f.href)}" for f in self._kind.read(body).files if f.digest is not None)
+        call = Call(replace(self._below, proven=proven), None, (), Behind("", None))
         staging = Staging(lambda _: call, self.kept, wanted=narrowed(self.mirrored, part), poll_s=_ENTRY_S)
         return await staging.staged(self._path(part), body, None)
 
@@ -378,7 +419,7 @@ class _Run:
                     f"{held} of {self.room.limit_bytes} bytes are taken"
                 )
             await self._all(list(missing.values()))
-        await self.progress(self.done, self.total, f"All packages of {self.name} are here")
+        await self._tell(f"All packages of {self.name} are here")
         return frozenset(
             one.digest if one.algorithm == "sha256" else self.sha256_of[f"{one.algorithm}:{one.digest}"]
             for one in wanted.values()
@@ -393,7 +434,7 @@ class _Run:
 
         async def tell() -> None:
             while True:
-                await self.progress(self.done, self.total, f"Fetching {len(missing)} packages of {self.name}")
+                await self._tell(f"Fetching {len(missing)} packages of {self.name}")
                 await asyncio.sleep(_TELL_S)
 
         try:

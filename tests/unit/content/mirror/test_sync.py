@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from muster.cluster.mirror import Kind, Mirrored, Policy
 from muster.content.index import Index
 from muster.content.kept import Differs, Full, Kept, Oversized
-from muster.content.manifest import Manifest
+from muster.content.manifest import REPOMD, Manifest
 from muster.content.metadata.malformed import Malformed
 from muster.content.mirror.publications import Publication
 from muster.content.mirror.sync import Synchronised, synchronised
@@ -239,6 +240,19 @@ async def test_a_broken_answer_goes_on_where_it_broke(here: Here) -> None:
     assert here.said[-1][0] == sum(map(len, ONE.packages.values()))
 
 
+async def test_what_nothing_proves_is_not_put_together_of_two_answers(here: Here) -> None:
+    here.origin.files = {
+        "repodata/repomd.xml": (
+            f'<repomd><data type="other"><checksum type="sha">{"a" * 40}</checksum><location href="o.xml"/></data></repomd>'
+        ).encode(),
+        "o.xml": b"o" * 2000,
+    }
+    here.origin.breaks_at = {"o.xml": 1000}
+    with pytest.raises(Unavailable, match="broke off"):
+        await here.sync()
+    assert not [part for _, _, part in here.origin.asked if part]
+
+
 async def test_without_ranges_a_broken_package_is_fetched_once_more(here: Here) -> None:
     here.mirrored = settings("yum", "immediate")
     here.origin.breaks_at, here.origin.no_ranges = {"Packages/a.rpm": 2500}, True
@@ -337,6 +351,53 @@ async def test_whoever_hears_of_progress_may_end_it(here: Here) -> None:
     with pytest.raises(Rejected, match="somebody cancelled it"):
         await here.sync()
     assert here.names() == [set(), set()]
+
+
+async def test_what_was_ended_is_not_begun_anew_where_the_origin_changes(here: Here) -> None:
+    here.mirrored = settings("yum", "immediate")
+
+    async def refuse(done: int, of: int, sentence: str) -> None:
+        here.origin.files = TWO.files if here.origin.files is not TWO.files else ONE.files
+        raise Rejected("somebody cancelled it")
+
+    here.tell = refuse  # type: ignore[method-assign]
+    with pytest.raises(Rejected, match="somebody cancelled it"):
+        await here.sync()
+
+
+async def test_a_disk_that_does_not_free_it_hides_nothing(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    here.mirrored = settings("yum", "immediate")
+    here.origin.status["Packages/d.rpm"] = 500
+
+    async def refuse(name: str) -> bool:
+        raise Unavailable("the disk is gone")
+
+    monkeypatch.setattr(here.kept, "drop", refuse)
+    with capture_logs() as logs, pytest.raises(Unavailable, match="answers 500"):
+        await here.sync()
+    assert [line["why"] for line in logs if "why" in line][-1] == "the disk is gone"
+
+
+async def test_an_origin_that_goes_back_to_what_it_was_leaves_that_whole(here: Here) -> None:
+    one = (await here.sync()).publication
+    before = here.names()
+    primary = sha256(ONE.files[ONE.primary])
+    await here.kept.drop(primary)
+    # The other version names the same lists; one of them does not come.
+    other = {name: body for name, body in ONE.files.items() if name != "repodata/repomd.xml"}
+    here.origin.files = {**other, "repodata/repomd.xml": ONE.repomd + b"<!-- -->"}
+
+    filelists = next(name for name in ONE.files if "filelists" in name)
+    await here.kept.drop(sha256(ONE.files[filelists]))
+    here.origin.status[filelists] = 404
+
+    def change(path: str) -> None:
+        if here.origin.files is not ONE.files and path == REPOMD and ("GET", filelists, "") in here.origin.asked:
+            here.origin.files, here.origin.status = ONE.files, {}
+
+    here.origin.before = change
+    assert (await here.sync(one)).publication is one
+    assert here.names() == before
 
 
 async def test_an_origin_that_changes_meanwhile_is_asked_again(here: Here) -> None:
