@@ -79,3 +79,19 @@ async def test_what_nobody_needs_is_forgotten(url: str) -> None:
         await views.forget(unasked_s=-1, left_s=1000)
         assert (await views.picture(60)).rows == {}
         assert await views.has_room()
+
+
+async def test_what_is_wanted_is_above_all_that_was_wanted_before_whatever_it_says_of_itself(url: str) -> None:
+    async with opened(Secret(url)) as store:
+        views = Views(store)
+        await views.want(PATH, V1, M1, revision=1_700_000_000_000)
+        await views.want(PATH, V2, M2, revision=1_700_000_000_500)
+        versions = (await views.picture(60)).versions[PATH]
+        assert versions[V2].order > versions[V1].order
+        # Going back is one more step forward; who repeats an older step changes nothing.
+        await views.want(PATH, V1, M1, revision=1_700_000_001_000)
+        await views.want(PATH, V2, M2, revision=1_700_000_000_500)
+        picture = await views.picture(60)
+        assert picture.versions[PATH][V1].order > picture.versions[PATH][V2].order
+        assert picture.manifests[PATH] == {V1: M1, V2: M2}
+        assert picture.rows[PATH].view == View()

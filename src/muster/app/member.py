@@ -200,7 +200,7 @@ async def member_opened(
                 workers.drain(draining)
 
         standing, listed = Standing(own_health, drain), Listed(options.cluster_file, cluster)
-        following = _following_of(stack, cluster, options, listed, store, content, workers, registry)
+        following = await _following_of(stack, cluster, options, holder, listed, store, content, workers, registry)
         files = TrustFiles(bundle, options.pki, cluster.foreman.ca_file, cluster.foreman.crl_file)
         certificates = Certificates(
             files,
@@ -354,33 +354,56 @@ def _siblings_known(
     return [Siblings(name, service.member_port, listed, store, tell)]
 
 
-def _following_of(
+async def _following_of(
     stack: contextlib.AsyncExitStack,
     cluster: ClusterFile,
     options: MemberOptions,
+    holder: str,
     listed: Listed,
     store: Store,
     content: Content | None,
     workers: Workers | None,
     registry: CollectorRegistry,
 ) -> list[Duty]:
-    """Return the duty that follows the repositories clients fetch; ``content`` and ``workers`` answer with what it knows."""
+    """Return what follows repositories, and mirrors some; ``content`` and ``workers`` answer with what it knows."""
     settings = cluster.content
     ours = [s for s in settings.services if s in ("https", "http")] if settings is not None else []
     if settings is None or content is None or not ours or not settings.one_version:
         return []
+    from muster.app import mirror
+    from muster.app.duties.mirror import JobsDone, MirrorKept
     from muster.app.duties.repositories import RepositoriesFollowed
     from muster.content import known
     from muster.content.following import Following
     from muster.content.given import Clients, Remembered
     from muster.content.kept import Kept
     from muster.content.metrics import AnswerMetrics, FollowingMetrics
+    from muster.content.mirror.jobs import Jobs
+    from muster.content.mirror.keeping import Keeping
+    from muster.content.mirror.ledger import Ledger
+    from muster.content.mirror.work import Work
     from muster.content.repositories import Repositories
     from muster.content.staging import Staging
     from muster.content.views import Views
+    from muster.store.leases import Leases
 
-    home = (options.state or options.pki) / "content"
+    state = options.state or options.pki
+    home = state / "content"
     kept = stack.enter_context(contextlib.closing(Kept(home, limit_bytes=settings.kept_bytes)))
+    views, staging, ledger = Views(store), Staging(content.call_as, kept), Ledger(store)
+    mirroring = keeping = None
+    if settings.mirror is not None:
+        mirroring = await mirror.opened(stack, settings.mirror, state, kept, content, wait_s=settings.hold_s)
+
+        async def carried() -> None:
+            if workers is not None:
+                await asyncio.to_thread(mirroring.carried.known.write, mirroring.file)
+                workers.hold("mirror", None)
+
+        keeping = Keeping(
+            settings.mirror, ledger, views, staging, kept, mirroring.packages, mirroring.carried,
+            want=lambda path, manifest: following.want(path, manifest), told=carried,
+        )  # fmt: skip
 
     async def told() -> None:
         if workers is not None:
@@ -388,27 +411,38 @@ def _following_of(
             workers.hold("known", None)
 
     following = Following(
-        Views(store), Staging(content.call_as, kept), kept,
+        views, staging, kept,
         member=str(content.member),
         members=lambda: [str(m.name) for m in listed.latest.members if m.kind == "muster"],
         services=ours, lag_s=settings.lag_s, retention_s=settings.retention_days * 86_400, wait_s=settings.hold_s,
-        told=told, counted=FollowingMetrics(registry),
+        told=told, mirrored=keeping, counted=FollowingMetrics(registry),
     )  # fmt: skip
     given = Remembered()
     answers = AnswerMetrics(registry) if workers is None else None
     content.repositories = Repositories(
         kept, following.known, following.current, Clients(given.note, given.noted), hold_s=settings.hold_s,
-        counted=answers,
+        mirror=mirroring.answers if mirroring is not None else None, counted=answers,
     )  # fmt: skip
     stack.callback(content.repositories.close)
     if workers is not None:
         workers.answer("current", following.asked)
         workers.answer("given", given.asked)
-    return [RepositoriesFollowed(following, ours)]
+        if mirroring is not None:
+            workers.answer("package", mirroring.fetched)
+    work = Work(
+        settings.mirror, ledger, views, staging, kept, keeping=keeping,
+        packages=mirroring.packages if mirroring is not None else None,
+        origins=mirroring.origins if mirroring is not None else None,
+    )  # fmt: skip
+    jobs = Jobs(
+        ledger, Leases(store), holder=holder, member=str(content.member), runs=work.runs, settings=settings.mirror
+    )  # fmt: skip
+    kept_too = [MirrorKept(keeping)] if keeping is not None else []
+    return [RepositoriesFollowed(following, ours), *kept_too, JobsDone(jobs)]
 
 
 def _keepers_of(cluster: ClusterFile, store: Store, content: Content | None, following: Sequence[Duty]) -> list[Duty]:
-    if cluster.content is None or content is None:
+    if cluster.content is None or content is None or "api" not in content.backends:
         return []
     from muster.app.duties.keepers import KeepersTurned
     from muster.app.duties.repositories import RepositoriesFollowed
@@ -434,7 +468,7 @@ def _backends_asked(cluster: ClusterFile, content: Content | None) -> list[Duty]
         for name, url, absent in asked
         if url is not None and (services := [s for s in ours if s in PROGRAMS[name].needed_by])
     ]
-    if "https" in ours:
+    if "https" in ours and settings.pulp_api_url is not None:
         # No service leaves for it: a sentence is enough.
         found.append(BackendAsked(content.backends["api"], PROGRAMS["api"].asked, (), settings.pulp_api_url))
     if settings.pub is not None:

@@ -21,12 +21,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 
+from muster.app import mirror
 from muster.app.access_log import AccessLog
 from muster.app.duties.balancers import BalancersNames
 from muster.app.duties.certificates import Certificates, TrustFiles
 from muster.app.duties.duty import Duties
 from muster.app.line import Line
 from muster.app.memory import give_memory_back, keep_memory
+from muster.app.mirror import Mirroring
 from muster.app.resolution import Resolved
 from muster.cluster.file import ClusterFile
 from muster.content import known, ports, service
@@ -35,6 +37,7 @@ from muster.content.given import Clients, Given
 from muster.content.kept import Kept
 from muster.content.known import Known
 from muster.content.metrics import AnswerMetrics
+from muster.content.mirror.packages import Wanted
 from muster.content.repositories import Repositories
 from muster.content.views import Shown
 from muster.edge.application import Application, Mounted
@@ -57,6 +60,8 @@ _REVOKED_TIMEOUT_S = 20.0
 # What nobody asked for lately is looked at first (content: hold_s).
 _CURRENT_TIMEOUT_S = 70.0
 _GIVEN_TIMEOUT_S = 1.0
+# A large package goes to the disk while it passes through already.
+_FETCH_TIMEOUT_S = 3600.0
 
 
 class Worker:
@@ -75,6 +80,7 @@ class Worker:
         self._content: service.Content | None = None
         self._certificates: Certificates | None = None
         self._known_file: Path | None = None
+        self._mirroring: Mirroring | None = None
         self._registry = CollectorRegistry()
 
     async def work(self, sock: socket.socket) -> None:
@@ -90,6 +96,7 @@ class Worker:
                 "drain": self._drain,
                 "siblings": self._know,
                 "known": self._look,
+                "mirror": self._look_at_mirror,
                 "reload": self._reload,
                 "stop": lambda _: self.stop.set(),
             },
@@ -144,9 +151,15 @@ class Worker:
                 home = Path(order["state"]) / "content"
                 kept = stack.enter_context(contextlib.closing(Kept(home, limit_bytes=cluster.content.kept_bytes)))
                 clients = Clients(partial(_note, line), partial(_noted, line))
+                mirroring = None
+                if cluster.content.mirror is not None:
+                    mirroring = self._mirroring = await mirror.opened(
+                        stack, cluster.content.mirror, Path(order["state"]), kept, content,
+                        wait_s=cluster.content.hold_s, fetch=partial(_fetch, line),
+                    )  # fmt: skip
                 content.repositories = Repositories(
                     kept, Known(), partial(_current, line), clients, hold_s=cluster.content.hold_s,
-                    counted=AnswerMetrics(self._registry),
+                    mirror=mirroring.answers if mirroring is not None else None, counted=AnswerMetrics(self._registry),
                 )  # fmt: skip
                 stack.callback(content.repositories.close)
                 self._known_file = home / known.FILE
@@ -197,6 +210,11 @@ class Worker:
         if self._content is not None and self._content.repositories is not None and self._known_file is not None:
             self._content.repositories.known.read(self._known_file)
 
+    def _look_at_mirror(self, _: Any) -> None:
+        """Read what this member carries of what is mirrored, as it has written it."""
+        if self._mirroring is not None:
+            self._mirroring.carried.known.read(self._mirroring.file)
+
     def _reload(self, _: Any) -> None:
         if self._certificates is not None:
             self._certificates.reload()
@@ -236,6 +254,12 @@ async def _current(line: Line, path: str, certificate: bytes | None, *, alone: b
     shown = base64.b64encode(certificate).decode() if certificate is not None else ""
     found = await line.ask("current", [path, shown, alone], timeout_s=_CURRENT_TIMEOUT_S)
     return Shown(*found) if found is not None else None
+
+
+async def _fetch(line: Line, wanted: Wanted) -> None:
+    why = await line.ask("package", mirror.question(wanted), timeout_s=_FETCH_TIMEOUT_S)
+    if why:
+        raise Unavailable(why)
 
 
 async def _note(line: Line, key: str, manifest: str) -> None:

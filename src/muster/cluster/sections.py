@@ -83,11 +83,11 @@ class Content(Settings):
     workers: Annotated[int, Field(ge=1, le=64)] = 1
     """How many processes of each member answer them: 1 is the member's own. More use as many cores, and what ``edge``
     limits each counts for itself."""
-    pulp_content_url: BackendURL = "http://127.0.0.1:24816"
+    pulp_content_url: BackendURL | None = "http://127.0.0.1:24816"
     """Where Pulp's content application answers; ``{address}`` stands for the member's own address, and
-    ``unix:/PATH`` is a socket on the member's host."""
-    pulp_api_url: BackendURL = "http://127.0.0.1:24817"
-    """Where Pulp's API answers."""
+    ``unix:/PATH`` is a socket on the member's host. Null: there is none, and members answer what they mirror themselves."""
+    pulp_api_url: BackendURL | None = "http://127.0.0.1:24817"
+    """Where Pulp's API answers. Null: there is none."""
     pulp_password_file: Path | None = None
     """File on every member whose first line is the password of Pulp's user ``admin``, which members then show its API when
     they ask it for themselves. Absent: they say ``Remote-User: admin``, which a Pulp believes that the installer set up."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -30,6 +30,28 @@ class Asked(Protocol):
         """Where it is."""
 
     async def ask(self, method: str, path: str, headers: Sequence[tuple[str, str]], /) -> Answer:
+        """Return its answer, as :meth:`muster.content.backend.Backend.ask`."""
+
+
+class Program(Protocol):
+    """A backend that is asked for anything."""
+
+    @property
+    def name(self) -> str:
+        """What its answers say that they are of."""
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        headers: Sequence[tuple[str, str]],
+        body: AsyncIterator[bytes] | None = None,
+        length: int | None = None,
+    ) -> Answer:
         """Return its answer, as :meth:`muster.content.backend.Backend.ask`."""
 
 

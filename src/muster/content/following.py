@@ -14,13 +14,14 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry
 
 from muster.content.given import COUNTS_S
 from muster.content.kept import Kept
 from muster.content.known import Followed, Known
+from muster.content.manifest import Manifest
 from muster.content.metrics import FollowingMetrics
 from muster.content.shelf import Shelf
 from muster.content.staging import Polled, Staging
@@ -72,6 +73,22 @@ class _Own:
     at: float
 
 
+class Mirrored(Protocol):
+    """What members fetch themselves."""
+
+    def is_of(self, path: str) -> bool:
+        """Whether a repository is one of these: what is carried of it is known without asking anybody."""
+
+    async def carried(self, path: str) -> Shown | None:
+        """Return what this member carries of one of these; None: nothing."""
+
+    async def missing(self, path: str, manifest: Manifest) -> str:
+        """Return what of a version is not on this disk that is no metadata and has to be; empty: nothing."""
+
+    async def needed(self) -> frozenset[str] | None:
+        """Return what has to stay on this disk, by SHA-256; None: that is not known at this moment."""
+
+
 class Following:
     """One member's. Use :meth:`beat` again and again, :meth:`close` at the end.
 
@@ -83,6 +100,7 @@ class Following:
         retention_s: how long what was shown is kept.
         wait_s: how long a client waits for a repository that nobody asked for lately.
         told: is awaited when ``known`` has changed.
+        mirrored: what members fetch themselves, in place of a Pulp; None: nothing.
         counted: gets what is counted.
 
     Attributes:
@@ -108,6 +126,7 @@ class Following:
         retention_s: float,
         wait_s: float,
         told: Callable[[], Awaitable[None]],
+        mirrored: Mirrored | None = None,
         counted: FollowingMetrics | None = None,
     ) -> None:
         self.known = Known()
@@ -122,7 +141,13 @@ class Following:
         self._tell_others = told
         self._untold = self._unread = ""
         self._counted = counted if counted is not None else FollowingMetrics(CollectorRegistry())
-        self._shelf = Shelf(views, staging, self.woken.set, self._counted)
+        self._mirrored = mirrored
+        beside = (mirrored.missing,) if mirrored is not None else ()
+        self._shelf = Shelf(views, staging, self.woken.set, self._counted, *beside)
+        # What shall be shown of what is mirrored, and is not yet: manifests, by path.
+        self._wanted_of: dict[str, str] = {}
+        # Looked at in the next beat, whenever they were before.
+        self._due: set[str] = set()
         # What clients asked for since the store heard of it, with the certificate that was let in.
         self._asked: dict[str, bytes | None] = {}
         self._asked_said: dict[str, float] = {}
@@ -176,6 +201,15 @@ class Following:
         path, certificate, alone = question
         return await self.current(path, base64.b64decode(certificate) if certificate else None, alone=alone)
 
+    def want(self, path: str, manifest: str) -> None:
+        """See to it that a version of what is mirrored becomes shown, be there clients or not.
+
+        This member carries it from now on, and the store knows it (:meth:`muster.content.views.Views.want`).
+        """
+        self._wanted_of[path] = manifest
+        self._due.add(path)
+        self.woken.set()
+
     async def _is_unchanged(self, path: str, certificate: bytes | None) -> bool:
         """Whether all have what is shown, so that nobody need wait for what follows from what they have."""
         shown = await self._shown(path)
@@ -215,7 +249,9 @@ class Following:
                         return self._aged(told)
             now = time.monotonic()
             if now - self._read_at >= _STORE_PATIENCE_S:
-                return self._aged(self._last[path][1]) if path in self._last else None
+                if path in self._last or self._mirrored is None:
+                    return self._aged(self._last[path][1]) if path in self._last else None
+                return self._aged(await self._mirrored.carried(path))
             if now + _STORE_PAUSE_S >= until:
                 raise Unavailable(f"Which version of {path} is shown was not read from the store")
             await asyncio.sleep(_STORE_PAUSE_S)
@@ -237,6 +273,12 @@ class Following:
         self.woken.clear()
         now = time.monotonic()
         is_whole = now >= self._all_at
+        for path, manifest in list(self._wanted_of.items()):
+            shown = self._last[path][1] if path in self._last else None
+            if shown is not None and shown.manifest == manifest:
+                del self._wanted_of[path]
+            else:
+                self._asked.setdefault(path, None)
         try:
             await self._say_asked(now)
             picture = await self._views.picture(self._retention_s if is_whole else HOT_S)
@@ -311,7 +353,9 @@ class Following:
 
     async def _poll(self, picture: Picture, hot: Sequence[Row]) -> None:
         now = time.monotonic()
-        at_least_s = max(_POLL_EVERY_S, len(hot) / _POLLS_EACH_S)
+        # Nobody is asked for what this member fetches itself.
+        mirrored = frozenset(row.path for row in hot if self._mirrored is not None and self._mirrored.is_of(row.path))
+        at_least_s = max(_POLL_EVERY_S, (len(hot) - len(mirrored)) / _POLLS_EACH_S)
         room = asyncio.Semaphore(_POLLS_AT_ONCE)
 
         async def one(row: Row, before: _Own | None) -> None:
@@ -332,8 +376,11 @@ class Following:
         async with asyncio.TaskGroup() as polling:
             for row in hot:
                 before = self._own.get(row.path)
-                every_s = max(at_least_s, _LESS_OFTEN * (picture.now - row.asked_at))
-                if before is None or now - before.at >= every_s or row.path in self._waiting:
+                is_local = row.path in mirrored
+                every_s = _POLL_EVERY_S if is_local else max(at_least_s, _LESS_OFTEN * (picture.now - row.asked_at))
+                is_due = row.path in self._waiting or row.path in self._due
+                if before is None or now - before.at >= every_s or is_due:
+                    self._due.discard(row.path)
                     polling.create_task(one(row, before))
 
     def _had(self, picture: Picture, path: str, before: _Own | None) -> tuple[str, float, float | None]:
@@ -510,7 +557,9 @@ class Following:
 
     async def _reclaim(self, picture: Picture) -> None:
         """Take from the disk what no version needs any more."""
-        keep = frozenset[str]()
+        keep = await self._mirrored.needed() if self._mirrored is not None else frozenset[str]()
+        if keep is None:
+            return
         for path in self._shelf.paths | picture.manifests.keys():
             # Of what nobody asks for any more nothing.
             self._shelf.drop(path, picture.manifests.get(path, {}))

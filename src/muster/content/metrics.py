@@ -7,7 +7,7 @@ from typing import Literal
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 Polled = Literal["carried", "nothing", "unreached"]
-Source = Literal["disk", "sibling", "pulp"]
+Source = Literal["disk", "sibling", "pulp", "origin"]
 
 
 class FollowingMetrics:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from muster.content.backend import Backend, BadGateway, once
+from muster.content.backend import BadGateway, once
+from muster.content.call import Program
 from muster.kernel.errors import Denied, Misconfigured, MusterError, NotFound, Rejected, Unavailable
 from muster.kernel.files import read_bounded
 from muster.kernel.names import shown
@@ -126,7 +127,7 @@ class Pulp:
     answer, ``Denied`` when it does not take us for its administrator, ``Rejected`` when it refuses what was asked.
     """
 
-    def __init__(self, backend: Backend, secret: Secret | None = None, *, is_direct: bool = True) -> None:
+    def __init__(self, backend: Program, secret: Secret | None = None, *, is_direct: bool = True) -> None:
         """``is_direct``: the backend is Pulp itself, which believes whoever is in the place of the installer's Apache."""
         self._backend = backend
         self._who: list[tuple[str, str]] = []

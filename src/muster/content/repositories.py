@@ -27,6 +27,8 @@ from muster.content.kept import Kept
 from muster.content.known import Known
 from muster.content.manifest import Manifest
 from muster.content.metrics import AnswerMetrics
+from muster.content.mirror import paths
+from muster.content.mirror.answers import Answers
 from muster.content.resume import resumed
 from muster.content.staging import KEPT_PATH, SHOWN_PATH
 from muster.content.validators import Digest
@@ -77,6 +79,7 @@ class Repositories:
         known: what is followed; changed by whoever follows.
         clients: remembers which they were given.
         hold_s: how long a call waits for what is on its way to this disk.
+        mirror: answers packages of what is mirrored; None: nothing is.
         counted: gets where answers came from.
     """
 
@@ -88,9 +91,11 @@ class Repositories:
         clients: Clients,
         *,
         hold_s: float,
+        mirror: Answers | None = None,
         counted: AnswerMetrics | None = None,
     ) -> None:
         self.known = known
+        self._mirror = mirror
         self._counted = counted if counted is not None else AnswerMetrics(CollectorRegistry())
         self._hold_s = hold_s
         self._kept, self._current, self._clients = kept, current, clients
@@ -116,12 +121,16 @@ class Repositories:
         """
         if "?" in path or "//" in path:
             return None
-        found = self.known.of(path)
+        # Of what is mirrored also what nobody has asked for yet is known.
+        mirrored = self._mirror.known if self._mirror is not None and path.startswith(paths.ROOT) else self.known
+        found = mirrored.of(path) or self.known.of(path)
         if is_between_us:
             return await self._named(call, path, request, *found) if found is not None else None
         found = found or kinds.begun(path)
         if found is None:
-            beside, below = self.known.archive(path)
+            beside, below = mirrored.archive(path)
+            if not beside:
+                beside, below = self.known.archive(path)
             return await self._package(call, path, theirs, request, beside, below) if beside else None
         at, below = found
         kind = kinds.of(at)
@@ -136,8 +145,11 @@ class Repositories:
     async def to_member(self, path: str, request: Request) -> Reply | Streamed:
         """Answer another member: what lies on this disk, what a client was given here, or what the store says is shown."""
         if (digest := _KEPT.match(path)) is not None:
-            found = await self._kept.answer(digest[1], request, content_type=b"application/octet-stream")
-            return found if found is not None else not_found()
+            for kept in (self._kept, *([self._mirror.packages.kept] if self._mirror is not None else [])):
+                found = await kept.answer(digest[1], request, content_type=b"application/octet-stream")
+                if found is not None:
+                    return found
+            return not_found()
         if (key := _GIVEN.match(path)) is not None:
             noted = await self._clients.noted(key[1])
             return reply(200, noted.written(), b"text/plain") if noted is not None else not_found()
@@ -158,7 +170,8 @@ class Repositories:
             return refused
         shown = await self._current(at, None if is_open else call.client.certificate)
         if shown is None:
-            return None
+            # What not all members have yet is nowhere.
+            return not_found() if self._mirror is not None and at.startswith(paths.ROOT) else None
         kind = kinds.of(at)
         is_told_apart = below in kind.entries or not (kind.names_alone or below in kind.beside)
         version = shown.manifest if is_told_apart else await self._given(call, at, shown)
@@ -198,7 +211,7 @@ class Repositories:
         if named is None:
             return None
         key = named.value if named.algorithm == "sha256" else None
-        for one in self.known.repositories[at].manifests if key is None else ():
+        for one in self._manifests_of(at) if key is None else ():
             manifest = await self._manifest_here(one)
             key = key or (manifest.files.get(below) if manifest is not None else None)
         if key is None or (key not in self._held and not await self._kept.has(key)):
@@ -235,6 +248,8 @@ class Repositories:
                 return instead
             length = (b"content-length", b"%d" % expected.size)
             return Reply(200, b"", [*said, length, (b"content-type", _type(below)), SERVER_HEADER])
+        if self._mirror is not None and at.startswith(paths.ROOT):
+            return await self._mirrored(self._mirror, at, below, expected, request)
         sent = headers.unconditional(call.sent, keeps_range=conditions.asks_range(request, digest))
 
         async def judged(answer: Answer) -> Answer:
@@ -253,12 +268,34 @@ class Repositories:
             passed.append(said[0])
         return Streamed(got.status, [*passed, SERVER_HEADER], got.pieces, got.end)
 
+    async def _mirrored(
+        self, mirror: Answers, at: str, below: str, expected: Expected, request: Request
+    ) -> Reply | Streamed:
+        got = await mirror.package(at, below, expected, request, content_type=_type(below))
+        if not isinstance(got, Answer):
+            self._counted.answered("disk")
+            return got
+        if got.status != 200:
+            got.end()
+            return not_found()
+        self._counted.answered("origin")
+        got = self._verifying(got, expected)
+        digest = Digest(expected.algorithm, expected.digest)
+        passed = [(b"content-type", _type(below)), (b"etag", digest.tag.encode()), (b"accept-ranges", b"bytes")]
+        passed += headers.answered(got.headers, keeps_validators=False)
+        return Streamed(200, [*passed, SERVER_HEADER], got.pieces, got.end)
+
+    def _manifests_of(self, at: str) -> tuple[str, ...]:
+        """Return the versions of a repository that are here: the one that is shown first."""
+        found = [k.repositories.get(at) for k in (self.known, *([self._mirror.known] if self._mirror else []))]
+        return tuple(dict.fromkeys(m for one in found if one is not None for m in one.manifests))
+
     async def _expected(self, repositories: Sequence[str], below: str, version: str) -> tuple[str, Expected] | None:
         """Return what a path below repositories has to be, and which of them says so; None: no version here names it."""
         # By repository and manifest.
         named: dict[tuple[str, str], Expected] = {}
         for at in repositories:
-            for manifest in (version,) if version else self.known.repositories[at].manifests:
+            for manifest in (version,) if version else self._manifests_of(at):
                 index = await self._index_of(manifest)
                 # dnf writes a plus sign as %2b.
                 if index is not None and (found := index.find(unquote(below))) is not None:
@@ -281,7 +318,8 @@ class Repositories:
         there is: a Pulp that does not have the repository has no guard of it either.
         """
         followed = self.known.repositories.get(at)
-        if followed is not None and followed.is_open:
+        is_mirrored = self._mirror is not None and at in self._mirror.known.repositories
+        if is_mirrored or (followed is not None and followed.is_open):
             return None, True
         sent = headers.unconditional(call.sent)
         status = 404

@@ -13,9 +13,10 @@ from muster.cluster.file import ClusterFile, Member
 from muster.cluster.sections import Content as Settings
 from muster.content import backend as backends
 from muster.content import conditions, fill, gateway, headers, paths, places, registry, validators
-from muster.content.backend import Answer, Backend, Patience
-from muster.content.call import Asked, Call
+from muster.content.backend import Answer, Patience
+from muster.content.call import Asked, Call, Program
 from muster.content.fill import Behind, Fill, Sibling
+from muster.content.mirror.carried import Carried, Fronted
 from muster.content.places import PROGRAMS, Place
 from muster.content.pub import Pub
 from muster.content.registry import Registry
@@ -60,7 +61,7 @@ class Content:
     """
 
     member: str
-    backends: Mapping[places.Backend, Backend]
+    backends: Mapping[places.Backend, Program]
     pub: Pub | None
     gate: Gate
     fill: Fill | None
@@ -69,6 +70,10 @@ class Content:
     registry: Registry | None = None
     repositories: Repositories | None = None
     keepers: int = 0
+
+    def mirror(self, carried: Carried) -> None:
+        """Answer what is mirrored with what is carried of it, and the rest with Pulp, if there is one."""
+        self.backends = {**self.backends, "content": Fronted(self.backends.get("content"), carried)}
 
     def know(self, siblings: Iterable[Sibling], members: Iterable[str]) -> None:
         """Ask these siblings, and no others, for what is not here; believe all of these members."""
@@ -284,7 +289,7 @@ async def opened(
                 found[name] = one.at(one.name, url, server_hostname=str(member.name)) if is_ours else one
         others = None
         members = frozenset(str(m.name).lower() for m in cluster.members if m.kind == "muster")
-        if "content" in found and fill.is_possible(cluster):
+        if ("content" in found or settings.mirror is not None) and fill.is_possible(cluster):
             filling = fill.opened(among_us, patience, collected, after_s=settings.fill_after_s, hold_s=settings.hold_s)
             others = await stack.enter_async_context(filling)
         pub = stack.enter_context(contextlib.closing(Pub(settings.pub))) if settings.pub is not None else None

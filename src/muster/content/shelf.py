@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Container, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Container, Coroutine, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from muster.content.kept import Full
@@ -13,7 +13,7 @@ from muster.content.metrics import FollowingMetrics
 from muster.content.staging import Staging
 from muster.content.views import Views
 from muster.kernel import log
-from muster.kernel.errors import MusterError
+from muster.kernel.errors import MusterError, Unavailable
 
 _log = log.logger("content")
 
@@ -22,6 +22,14 @@ _AT_ONCE = 4
 _AGAIN_S = 2.0
 # A disk that is full gets no emptier by being written to.
 _FULL_AGAIN_S = 10.0
+
+
+Missing = Callable[[str, Manifest], Awaitable[str]]
+"""Returns what of a version of a repository is not here that is no metadata, in words; empty: nothing."""
+
+
+async def _nothing(_path: str, _manifest: Manifest) -> str:
+    return ""
 
 
 class _Failed(NamedTuple):
@@ -42,12 +50,21 @@ class Shelf:
 
     Args:
         came: is called when something came, or did not.
+        missing: what else has to be here before a version is.
 
     Concurrency: one loop; each version is brought by one task.
     """
 
-    def __init__(self, views: Views, staging: Staging, came: Callable[[], None], counted: FollowingMetrics) -> None:
+    def __init__(
+        self,
+        views: Views,
+        staging: Staging,
+        came: Callable[[], None],
+        counted: FollowingMetrics,
+        missing: Missing = _nothing,
+    ) -> None:
         self._views, self._staging, self._came, self._counted = views, staging, came, counted
+        self._missing = missing
         # By path and version: the digest of its manifest.
         self._whole: dict[str, dict[str, str]] = {}
         self._manifests: dict[str, Manifest] = {}
@@ -88,6 +105,7 @@ class Shelf:
 
         async def bring() -> None:
             if manifest is not None and (found := await self._found(manifest)) is not None:
+                await self._see_all(path, found)
                 self._place(path, version, manifest, found)
                 return
             staged = await self._staging.staged(path, body, certificate)
@@ -108,8 +126,9 @@ class Shelf:
         """Begin to bring a version that is known in the store, unless that is under way."""
 
         async def bring() -> None:
-            found = await self._found(manifest)
-            self._place(path, version, manifest, found or await self._staging.copied(manifest))
+            found = await self._found(manifest) or await self._staging.copied(manifest)
+            await self._see_all(path, found)
+            self._place(path, version, manifest, found)
 
         if not self.has(path, version):
             self._begin(path, version, bring)
@@ -117,7 +136,8 @@ class Shelf:
     async def look(self, path: str, versions: Mapping[str, str]) -> None:
         """Find what the disk has of these versions, by their manifests; nothing is asked of anybody."""
         for version, manifest in versions.items():
-            if not self.has(path, version) and (found := await self._found(manifest)) is not None:
+            found = await self._found(manifest) if not self.has(path, version) else None
+            if found is not None and not await self._missing(path, found):
                 self._place(path, version, manifest, found)
 
     def have_same_packages(self, path: str, one: str | None, other: str | None) -> bool:
@@ -149,6 +169,10 @@ class Shelf:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _see_all(self, path: str, found: Manifest) -> None:
+        if why := await self._missing(path, found):
+            raise Unavailable(why)
 
     async def _found(self, manifest: str) -> Manifest | None:
         """Return a manifest all of whose files are on the disk."""

@@ -183,12 +183,12 @@ class Staging:
             MusterError: none of them had all of it.
         """
         async with asyncio.timeout(_STAGE_S):
-            await self._copy(digest)
+            await self.copy(digest)
             manifest = await self.manifest(digest)
             if manifest is None:
                 raise Unavailable("What was copied from another member is gone again")
             for needed in sorted(manifest.needed):
-                await self._copy(needed)
+                await self.copy(needed)
         return manifest
 
     async def manifest(self, digest: str) -> Manifest | None:
@@ -262,7 +262,12 @@ class Staging:
             return None
         return await self._taken(answer, f"{path}/{name}", "sha256", None, None, largest=_ENTRY_BYTES)
 
-    async def _copy(self, digest: str) -> None:
+    async def copy(self, digest: str) -> None:
+        """Bring a file to the disk that other members have, by its SHA-256, unless it is here.
+
+        Raises:
+            MusterError: none of them has it.
+        """
         if await self._kept.has(digest):
             return
         call = self._call(None)

@@ -59,6 +59,7 @@ STEPS: Mapping[str, str] = {
     "gateway-grants-of": "the container gateway is told which images one user or host may read",
     "content-asked": "it is noted which repositories clients ask for",
     "content-version": "a version of a repository is noted, with the list of all it consists of",
+    "content-wanted": "a version of what is mirrored is noted, which is to be shown after all before it",
     "content-report": "a member says what it, and its Pulp, have of repositories",
     "content-shown": "a repository shows another version, or something newer is seen",
     "content-forgotten": "repositories and versions are dropped that nobody needs",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from muster.app.duties.duty import NOTHING, Duty, Found
-from muster.content.backend import Backend
+from muster.content.call import Program
 from muster.kernel import log
 from muster.kernel.errors import MusterError
 
@@ -31,7 +31,7 @@ class BackendAsked(Duty):
 
     def __init__(
         self,
-        backend: Backend,
+        backend: Program,
         path: str,
         services: Sequence[str],
         place: str,

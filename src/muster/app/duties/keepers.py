@@ -7,7 +7,7 @@ from typing import Self
 from muster.app.duties.duty import NOTHING, Duty, Found
 from muster.cluster.file import ClusterFile
 from muster.cluster.sections import Content as Settings
-from muster.content.backend import Backend
+from muster.content.call import Program
 from muster.content.following import Following
 from muster.content.pulp import Pulp, password
 from muster.content.retention.keepers import Keepers, asked_within
@@ -30,7 +30,7 @@ class KeepersTurned(Duty):
 
     @classmethod
     def of(
-        cls, cluster: ClusterFile, settings: Settings, api: Backend, following: Following | None, store: Readable
+        cls, cluster: ClusterFile, settings: Settings, api: Program, following: Following | None, store: Readable
     ) -> Self:
         """Return a member's; where nothing is followed there are to be none."""
         count = settings.keepers if following is not None else 0

@@ -46,6 +46,9 @@ _JOBS = Query(f"{_OF_JOBS} ORDER BY id DESC LIMIT :most")
 _OPEN = Query(f"{_OF_JOBS} WHERE state IN ('asked', 'running') ORDER BY id DESC LIMIT :most")
 _OVER = Query(f"{_OF_JOBS} WHERE state NOT IN ('asked', 'running') ORDER BY id DESC LIMIT :most")
 _JOB = Query(f"{_OF_JOBS} WHERE id = :id")
+_ASKED_AT = Query(
+    "SELECT repository, max(asked_at) AS asked_at FROM content_jobs WHERE kind = 'sync' GROUP BY repository"
+)
 RUNNING = Query(f"{_OF_JOBS} WHERE state = 'running' ORDER BY id")
 
 _PREFIX = re.compile(r"[0-9a-f]{8,64}\Z")
@@ -149,6 +152,12 @@ class Recorded:
         query = _JOBS if is_open is None else _OPEN if is_open else _OVER
         async with self._readable.read() as uow:
             return [job_of(r) for r in await uow.rows(query, most=limit)]
+
+    async def synchronised_s(self) -> dict[str, float]:
+        """Return how long ago somebody last asked for each repository to be synchronised, whatever came of it."""
+        async with self._readable.read() as uow:
+            now = await uow.now()
+            return {row["repository"]: now - row["asked_at"] for row in await uow.rows(_ASKED_AT)}
 
     async def job(self, id: int) -> Job:
         """Return a job.

@@ -70,6 +70,7 @@ async def verified(
                     (mended if await _is_mended(kept, name, mend) else lost).append(name)
             telling.cancel()
     except BaseExceptionGroup as failed:
+        # boundary: whoever called knows no groups; the first is what ended it
         raise failed.exceptions[0] from None
     await progress(done, of, _sentence(mended, lost))
     return Outcome(done, tuple(sorted((*mended, *lost))), tuple(mended), tuple(lost))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import itertools
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -22,7 +21,6 @@ from collections.abc import (
     Sequence,
 )
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -34,14 +32,14 @@ from muster.content.fill import Behind
 from muster.content.kept import Differs, Full, Kept, Oversized
 from muster.content.kinds import Contents, File, Kind
 from muster.content.manifest import Manifest
-from muster.content.metadata.names import PROOFS
 from muster.content.metadata.primary import Package
 from muster.content.mirror import paths
+from muster.content.mirror.named import Named, named_in
 from muster.content.mirror.narrowing import Of, narrowed, of
 from muster.content.mirror.noted import Noted
 from muster.content.mirror.publications import Publication
 from muster.content.resume import resumed
-from muster.content.staging import Staging, listed
+from muster.content.staging import Staging
 from muster.kernel import log
 from muster.kernel.errors import MusterError, NotFound, Rejected, Unavailable
 
@@ -344,7 +342,7 @@ class _Run:
         packages: dict[tuple[str, str], Package] = {}
         weak = 0
         for part, manifest in manifests.items():
-            listed, left_out = await self._listed(self._kind.read(entries[part]), manifest)
+            listed, left_out = await self._named(self._kind.read(entries[part]), manifest)
             packages |= {(p.href, p.digest): p for p in listed.values()}
             weak += left_out
         parts = (
@@ -369,18 +367,8 @@ class _Run:
         staging = Staging(lambda _: call, self.kept, wanted=narrowed(self.mirrored, part), poll_s=_ENTRY_S)
         return await staging.staged(self._path(part), body, None)
 
-    async def _listed(self, contents: Contents, manifest: Manifest) -> tuple[dict[str, Package], int]:
-        """Return the packages of a part that can be had, by path, and how many cannot for their weak digests."""
-        lists: dict[str, tuple[str, Path]] = {}
-        for file in contents.files:
-            if file.lists and file.lists not in lists and file.href in manifest.files:
-                at = await self.kept.path(manifest.files[file.href])
-                if at is None:
-                    raise Unavailable(f"{file.href} of {self.name} is gone again from this disk, or is damaged")
-                lists[file.lists] = (file.href, at)
-        # Of deb the rest is no packages.
-        others = contents.left if self.mirrored.kind == "file" else ()
-        return await asyncio.to_thread(_named, self._kind, list(lists.values()), others)
+    async def _named(self, contents: Contents, manifest: Manifest) -> Named:
+        return await named_in(self.kept, self._kind, contents, manifest, self.name)
 
     async def _missing(self, packages: Iterable[Package]) -> dict[tuple[str, str], Package]:
         """Return which of these are not on the disk, by digest."""
@@ -443,6 +431,7 @@ class _Run:
                 await asyncio.wait([group.create_task(work()) for _ in range(self.connections)])
                 telling.cancel()
         except BaseExceptionGroup as failed:
+            # boundary: whoever called knows no groups; the first is what ended it
             raise failed.exceptions[0] from None
 
     async def _package(self, one: Package) -> None:
@@ -495,15 +484,3 @@ async def _counted(pieces: AsyncIterator[bytes], count: Callable[[int], None]) -
 def _of(files: Iterable[File]) -> frozenset[Of]:
     """Return of what files are; what is of no architecture may be named, and be nowhere."""
     return frozenset(one for file in files if (one := of(file.href)).architecture)
-
-
-def _named(kind: Kind, lists: Sequence[tuple[str, Path]], others: Iterable[Package]) -> tuple[dict[str, Package], int]:
-    """Return by path what the index of a version has (:func:`muster.content.index.write`), and how many it leaves out."""
-    found: dict[str, Package | None] = {}
-    weak: set[str] = set()
-    for one in itertools.chain(others, listed(kind, lists)):
-        if one.algorithm not in PROOFS:
-            weak.add(one.href)
-        elif found.setdefault(one.href, one) != one:
-            found[one.href] = None
-    return {href: one for href, one in found.items() if one is not None}, len(weak - found.keys())

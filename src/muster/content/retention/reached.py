@@ -42,6 +42,8 @@ async def pulp_behind(
     patience = backend.Patience(settings.connect_timeout_s, _ANSWER_S, _ANSWER_S)
     name = PROGRAMS["api"].name
     secret = password(settings.pulp_password_file)
+    if settings.pulp_api_url is None:
+        raise Unavailable("its member has no Pulp: pulp_api_url is null")
     if _is_here(member.address):
         url = settings.pulp_api_url.replace("{address}", in_url(member.address)).rstrip("/")
         trusting = client_context(settings.ca_file) if settings.ca_file is not None else context

@@ -326,6 +326,8 @@ async def opened(settings: ContainerGatewaySettings, around: Surroundings) -> As
     if cluster is None or store is None or cluster.content is None or cluster.foreman.url is None:
         raise Misconfigured("container_gateway needs the section content (pulp_api_url), and foreman.url")
     content = cluster.content
+    if content.pulp_api_url is None:
+        raise Misconfigured("container_gateway needs a Pulp, and pulp_api_url is null")
     member = cluster.member(around.member)
     also = [f for f in (content.ca_file, cluster.foreman.ca_file) if f is not None]
     shown = content.foreman_certificate or around.certificate

@@ -1,0 +1,162 @@
+"""What clients get of the packages of what is mirrored, in one process of a member."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from urllib.parse import quote, unquote
+
+from muster.cluster.mirror import Policy
+from muster.content.backend import Answer
+from muster.content.index import Expected
+from muster.content.known import Known
+from muster.content.mirror import paths
+from muster.content.mirror.carried import Carried
+from muster.content.mirror.packages import WAITED_FOR_BYTES, Packages, Wanted
+from muster.edge.replies import Reply, Streamed
+from muster.edge.request import Request
+from muster.kernel import log
+from muster.kernel.errors import MusterError, NotFound, Unavailable
+
+_log = log.logger("content")
+
+# So many answers of one package come straight from the origin at once; who comes later waits until it is here.
+_PASSING_AT_ONCE = 4
+_LONGER_S = 60.0
+
+Fetch = Callable[[Wanted], Awaitable[None]]
+"""Brings a package to this member's disk, as :meth:`muster.content.mirror.packages.Packages.fetch`."""
+
+
+class Answers:
+    """One process's. Concurrency: one loop, any number of calls.
+
+    Args:
+        policies: by the names of what is mirrored.
+        fetch: in a worker it asks the member, which alone keeps.
+        wait_s: how long a small package is waited for, before it passes through.
+    """
+
+    def __init__(
+        self,
+        carried: Carried,
+        packages: Packages,
+        policies: Mapping[str, Policy],
+        fetch: Fetch,
+        *,
+        wait_s: float,
+    ) -> None:
+        self._carried, self.packages, self._policies, self._fetch, self._wait_s = (
+            carried, packages, policies, fetch, wait_s,
+        )  # fmt: skip
+        self._fetching: dict[str, asyncio.Task[None]] = {}
+        # How many answers pass through, by what they are.
+        self._passing: Counter[str] = Counter()
+
+    @property
+    def known(self) -> Known:
+        """What this member carries."""
+        return self._carried.known
+
+    async def package(
+        self, at: str, below: str, expected: Expected, request: Request, *, content_type: bytes
+    ) -> Reply | Streamed | Answer:
+        """Answer a package of a repository; an :class:`Answer` is still to be verified, or is that nobody has it.
+
+        Raises:
+            MusterError: who may have it could not be asked.
+        """
+        digest = expected.digest
+        if expected.algorithm == "sha256":
+            found = await self.packages.kept.answer(digest, request, content_type=content_type)
+            if found is not None:
+                return found
+        place = paths.split(at)
+        assert place is not None  # noqa: S101 - it is carried
+        name = place[0].name
+        wanted = Wanted(name, f"/{quote(unquote(below))}", expected)
+        if expected.algorithm == "sha256" and self._policies.get(name, "streamed") != "streamed":
+            fetching = self._begin(wanted)
+            if not await self._is_to_pass(wanted, fetching):
+                found = await self.packages.kept.answer(digest, request, content_type=content_type)
+                return found if found is not None else Answer.absent(name)
+        self._passing[digest] += 1
+        try:
+            got = await self.packages.passing(wanted)
+        except BaseException:
+            self._passed(digest)
+            raise
+        # What an origin says of it is not what we say.
+        said = [h for h in got.headers if h[0].lower() == "content-length"]
+        return replace(got, headers=said, end=_both(got.end, partial(self._passed, digest)))
+
+    async def _is_to_pass(self, wanted: Wanted, fetching: asyncio.Task[None]) -> bool:
+        """Whether it has to pass through; false: it has come to the disk, or nobody has it.
+
+        Raises:
+            Unavailable: it does not come, and so many wait for it that no more of it is asked of the origin.
+        """
+        digest, size = wanted.expected.digest, wanted.expected.size
+        if size > WAITED_FOR_BYTES and not self._passing[digest]:
+            return True
+        for patience_s in (self._wait_s, _LONGER_S):
+            try:
+                async with asyncio.timeout(patience_s):
+                    await asyncio.shield(fetching)
+            except NotFound:
+                return False
+            except TimeoutError:
+                pass
+            except MusterError as e:
+                # It may pass through where it cannot stay.
+                _log.debug("A package does not stay", path=wanted.href, why=str(e))
+                return True
+            else:
+                return False
+            if self._passing[digest] < _PASSING_AT_ONCE:
+                return True
+        raise Unavailable(f"{wanted.href} is being fetched, and takes its time")
+
+    def _passed(self, digest: str) -> None:
+        self._passing[digest] -= 1
+        if not self._passing[digest]:
+            del self._passing[digest]
+
+    def _begin(self, wanted: Wanted) -> asyncio.Task[None]:
+        task = self._fetching.get(wanted.expected.digest)
+        if task is None:
+
+            async def fetch() -> None:
+                await self._fetch(wanted)
+
+            task = self._fetching[wanted.expected.digest] = asyncio.create_task(fetch(), name="package")
+            task.add_done_callback(partial(self._ended, wanted.expected.digest))
+        return task
+
+    def _ended(self, digest: str, task: asyncio.Task[None]) -> None:
+        del self._fetching[digest]
+        # Whoever waits hears it; perhaps nobody does.
+        if not task.cancelled():
+            task.exception()
+
+    async def close(self) -> None:
+        """End what is under way."""
+        tasks = list(self._fetching.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _both(one: Callable[[], None], other: Callable[[], None]) -> Callable[[], None]:
+    """Return what calls both, the second one once however often it is called."""
+    left = [other]
+
+    def called() -> None:
+        one()
+        if left:
+            left.pop()()
+
+    return called

@@ -1,0 +1,173 @@
+"""The packages of what is mirrored: on this disk, on another member's, or at the origin, in this order.
+
+A package is what the index of its repository says, by digest. Nobody is given other bytes: what is on a disk was looked at,
+what passes through ends well only when it was right.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Container
+from dataclasses import replace
+from typing import NamedTuple
+
+from muster.content.backend import Answer
+from muster.content.call import Asked
+from muster.content.index import Expected
+from muster.content.kept import Full, Kept
+from muster.content.resume import resumed
+from muster.kernel import log
+from muster.kernel.errors import MusterError, NotFound, Unavailable
+
+_log = log.logger("content")
+
+# Up to here whoever asks waits until it is on the disk, so that many who ask at once cost the origin one answer. What is
+# larger begins at once.
+WAITED_FOR_BYTES = 8 << 20
+# How much of the room is free after it was short of it.
+_FREE_AFTER = 0.1
+_AT_ONCE = 8
+
+Elsewhere = Callable[[str], Awaitable[Answer]]
+"""Asks the other members for what they have kept, by its SHA-256; 404 when none has."""
+
+
+class Wanted(NamedTuple):
+    """A package of a repository.
+
+    Attributes:
+        repository: the name of what is mirrored.
+        href: its path at the origin, quoted, with a leading slash.
+    """
+
+    repository: str
+    href: str
+    expected: Expected
+
+
+class Packages:
+    """One process's. Concurrency: one loop, any number of calls; one process of a member keeps, see :meth:`fetch`.
+
+    Args:
+        origins: returns where a repository is fetched from; raises NotFound for one that is not mirrored.
+
+    Attributes:
+        needed: returns what is never removed to make room, by SHA-256; set by whoever knows.
+    """
+
+    def __init__(
+        self,
+        kept: Kept,
+        elsewhere: Elsewhere,
+        origins: Callable[[str], Awaitable[Asked]],
+    ) -> None:
+        self.kept = kept
+        self.needed: Callable[[], Awaitable[Container[str]]] = _nothing
+        self._elsewhere, self._origins = elsewhere, origins
+        self._fetching: dict[str, asyncio.Task[None]] = {}
+        self._room = asyncio.Semaphore(_AT_ONCE)
+
+    async def close(self) -> None:
+        """End what is under way."""
+        tasks = list(self._fetching.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def begin(self, wanted: Wanted) -> asyncio.Task[None] | None:
+        """Begin to bring a package to this disk, unless that is under way; None: it cannot stay there.
+
+        A disk finds files by their SHA-256, so what is named by another digest does not stay.
+        """
+        if wanted.expected.algorithm != "sha256":
+            return None
+        task = self._fetching.get(wanted.expected.digest)
+        if task is None:
+            task = self._fetching[wanted.expected.digest] = asyncio.create_task(self._fetch(wanted), name="package")
+            task.add_done_callback(lambda done: self._fetched(wanted, done))
+        return task
+
+    async def fetch(self, wanted: Wanted) -> None:
+        """Bring a package to this disk; of many who want it at once one does.
+
+        Raises:
+            NotFound: neither another member nor the origin has it.
+            Full: there is no room.
+            MusterError: it did not come whole, or is something else at the origin.
+        """
+        task = self.begin(wanted)
+        if task is None:
+            raise Unavailable(f"{wanted.href} is named by its {wanted.expected.algorithm} alone, and cannot stay")
+        # Who goes away does not take it from the others.
+        await asyncio.shield(task)
+
+    async def passing(self, wanted: Wanted) -> Answer:
+        """Return a package as it comes, 200 or 404; whoever reads it verifies it.
+
+        Raises:
+            MusterError: nobody who may have it could be asked.
+        """
+        if wanted.expected.algorithm == "sha256":
+            with contextlib.suppress(MusterError):
+                answer = await self._elsewhere(wanted.expected.digest)
+                if answer.status == 200:
+                    return answer
+                answer.end()
+        origin = await self._origins(wanted.repository)
+        answer = await origin.ask("GET", wanted.href, ())
+        if answer.status in (404, 410):
+            answer.end()
+            return Answer.absent(answer.of)
+        if answer.status != 200:
+            answer.end()
+            raise Unavailable(f"{answer.of} answers {answer.status} for {wanted.href}")
+        sized = _sized(answer, wanted.expected.size)
+
+        async def rest(first: int, last: int) -> Answer:
+            return await origin.ask("GET", wanted.href, (("Range", f"bytes={first}-{last}"),))
+
+        return resumed(sized, rest)
+
+    async def _fetch(self, wanted: Wanted) -> None:
+        expected = wanted.expected
+        # Looked at, and not only whether it is there: what is damaged is fetched anew.
+        if (found := await self.kept.open(expected.digest)) is not None:
+            found.close()
+            return
+        async with self._room:
+            await self.make_room(expected.size)
+            answer = await self.passing(wanted)
+            try:
+                if answer.status != 200:
+                    raise NotFound(f"{answer.of} has no {wanted.href}, which the repository names")
+                await self.kept.add(
+                    answer.pieces, algorithm=expected.algorithm, digest=expected.digest, size=expected.size,
+                    largest=expected.size,
+                )  # fmt: skip
+            finally:
+                await answer.pieces.aclose()
+                answer.end()
+
+    async def make_room(self, size: int) -> None:
+        """Remove what was asked for longest ago, where there is no room for so many bytes."""
+        if await self.kept.counted() + size > self.kept.limit_bytes:
+            left = int(self.kept.limit_bytes * (1 - _FREE_AFTER)) - size
+            await self.kept.shrink(max(0, left), await self.needed())
+
+    def _fetched(self, wanted: Wanted, done: asyncio.Task[None]) -> None:
+        self._fetching.pop(wanted.expected.digest, None)
+        if not done.cancelled() and (e := done.exception()) is not None:
+            level = _log.debug if isinstance(e, Full | NotFound) else _log.warning
+            level("A package did not come", repository=wanted.repository, path=wanted.href, why=str(e))
+
+
+async def _nothing() -> Container[str]:
+    return ()
+
+
+def _sized(answer: Answer, size: int) -> Answer:
+    """Return an answer that says its length, which is known."""
+    if any(name.lower() == "content-length" for name, _ in answer.headers):
+        return answer
+    return replace(answer, headers=[*answer.headers, ("Content-Length", str(size))])

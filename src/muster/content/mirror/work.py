@@ -1,0 +1,168 @@
+"""What each kind of job does on a member: synchronise a repository, verify what lies on its disk, reclaim room."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from muster.cluster.mirror import Kind, Mirror
+from muster.content.kept import Kept
+from muster.content.mirror import paths, repair, sync
+from muster.content.mirror.jobs import Outcome, Progress, Run
+from muster.content.mirror.keeping import Keeping
+from muster.content.mirror.ledger import Ledger
+from muster.content.mirror.origins import Origins
+from muster.content.mirror.packages import Packages
+from muster.content.mirror.publications import Job, JobKind, Publication
+from muster.content.staging import Staging
+from muster.content.views import Views
+from muster.kernel.errors import MusterError, Rejected
+from muster.store.leases import Lease
+
+_VERIFIED_BYTES_PER_S = 200 << 20
+# What was brought for a publication that is not put down yet.
+_SPARED_S = 3600.0
+# So long a synchronisation waits until clients get what it published.
+_SHOWN_S = 60.0
+_LOOK_S = 0.2
+# So many files are named one by one; the log has all.
+_NAMED = 200
+
+
+class Work:
+    """One member's.
+
+    Args:
+        kept: metadata of what is followed, be it mirrored or not.
+        keeping: None, and so the others: this member mirrors nothing.
+    """
+
+    def __init__(
+        self,
+        settings: Mirror | None,
+        ledger: Ledger,
+        views: Views,
+        staging: Staging,
+        kept: Kept,
+        *,
+        packages: Packages | None = None,
+        origins: Origins | None = None,
+        keeping: Keeping | None = None,
+    ) -> None:
+        self._settings, self._ledger, self._views, self._staging, self._kept = settings, ledger, views, staging, kept
+        self._packages, self._origins, self._keeping = packages, origins, keeping
+        # Of packages that metadata name by another digest.
+        self._sha256_of: dict[str, str] = {}
+
+    @property
+    def runs(self) -> Mapping[JobKind, Run]:
+        """What does a job, by its kind."""
+        mirrored: Mapping[JobKind, Run] = {"sync": self.synchronise, "reclaim": self.reclaim}
+        return {"verify": self.verify, **(mirrored if self._keeping is not None else {})}
+
+    async def synchronise(self, job: Job, progress: Progress, lease: Lease | None) -> Outcome:
+        """Fetch a repository's state from its origin, put it down, and let the first environment have it.
+
+        Raises:
+            Rejected: this member does not mirror it.
+            MusterError: it did not come whole, or is not what it says; nothing was put down.
+        """
+        assert self._origins is not None and self._packages is not None and self._keeping is not None  # noqa: S101, PT018
+        mirrored = self._settings.repositories.get(job.repository) if self._settings is not None else None
+        if mirrored is None or self._settings is None:
+            raise Rejected(
+                f"{job.repository} is not mirrored: the cluster file of the member that was to do it, as it was when that "
+                "started, does not name it; restart members after a change (muster roll)"
+            )
+        origin = await self._origins.of(job.repository)
+        last = next(iter(await self._ledger.publications(job.repository)), None)
+        self._keeping.is_syncing = True
+        try:
+            found = await sync.synchronised(
+                job.repository, mirrored, origin, self._kept, self._packages.kept,
+                last=last, progress=progress, connections=self._settings.connections,
+                make_room=self._packages.make_room, sha256_of=self._sha256_of,
+            )  # fmt: skip
+            publication, environment = found.publication, self._settings.environments[0]
+            is_new = await self._ledger.publish(
+                publication, environment=environment, kind=mirrored.kind, by=job.asked_by, lease=lease
+            )  # fmt: skip
+        finally:
+            self._keeping.is_syncing = False
+        shown_s = await self._shown(environment, mirrored.kind, publication, progress)
+        with contextlib.suppress(MusterError):
+            # What is not forgotten now is the next time.
+            await self._ledger.forget(self._settings.publications, lease=lease)
+        said = f"{publication.packages} packages in publication {publication.digest[:12]}"
+        weak = f", and {found.weak} that have no digest that proves anything" if found.weak else ""
+        result: dict[str, Any] = {
+            "publication": publication.digest, "is_new": is_new, "environment": environment,
+            "packages": publication.packages, "size_bytes": publication.size_bytes,
+            "fetched": found.fetched, "fetched_bytes": found.fetched_bytes, "weak": found.weak, "shown_s": shown_s,
+        }  # fmt: skip
+        said = f"{said}, for {environment}" if is_new else f"unchanged: {said}"
+        late = "" if shown_s is not None else "; clients do not get it yet: muster content status says why"
+        return Outcome(f"{said}{weak}{late}", result)
+
+    async def _shown(self, environment: str, kind: Kind, publication: Publication, progress: Progress) -> float | None:
+        """Return how long it took until all members give it to clients; None: they do not yet."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        left = {paths.at(environment, kind, publication.repository, part): m for part, m in publication.parts.items()}
+        while left:
+            for path, manifest in list(left.items()):
+                with contextlib.suppress(MusterError):
+                    found = await self._views.shown(path)
+                    if found is not None and found.manifest == manifest:
+                        del left[path]
+            if left and loop.time() - began > _SHOWN_S:
+                return None
+            if left:
+                await progress(0, 0, f"waiting until all members have {publication.digest[:12]}")
+                await asyncio.sleep(_LOOK_S)
+        return round(loop.time() - began, 3)
+
+    async def verify(self, _job: Job, progress: Progress, _lease: Lease | None) -> Outcome:
+        """Read all that lies on this member's disk; what is damaged is brought anew, from whoever has it."""
+        looked = [await self._verified(self._kept, self._mend_metadata, progress)]
+        if self._packages is not None:
+            looked.append(await self._verified(self._packages.kept, self._mend_package, progress))
+        size = sum(one.looked_at_bytes for one in looked)
+        damaged, mended, lost = (
+            [name for one in looked for name in getattr(one, what)] for what in ("damaged", "mended", "lost")
+        )
+        said = f"{size >> 20} MiB looked at, {len(damaged)} files damaged"
+        if damaged:
+            said += f": {len(mended)} brought anew, {len(lost)} lost"
+        result = {
+            "looked_at_bytes": size, "damaged": damaged[:_NAMED], "mended": mended[:_NAMED], "lost": lost[:_NAMED],
+        }  # fmt: skip
+        return Outcome(said, result, is_well=not lost)
+
+    async def _verified(self, kept: Kept, mend: Callable[[str], Awaitable[bool]], progress: Progress) -> repair.Outcome:
+        return await repair.verified(kept, bytes_per_s=_VERIFIED_BYTES_PER_S, mend=mend, progress=progress)
+
+    async def _mend_metadata(self, sha256: str) -> bool:
+        await self._staging.copy(sha256)
+        return True
+
+    async def _mend_package(self, sha256: str) -> bool:
+        assert self._packages is not None and self._keeping is not None  # noqa: S101, PT018
+        wanted = await self._keeping.wanted(sha256)
+        if wanted is None:
+            # No publication names it any more: nobody misses it.
+            return False
+        await self._packages.fetch(wanted)
+        return True
+
+    async def reclaim(self, _job: Job, progress: Progress, _lease: Lease | None) -> Outcome:
+        """Remove packages that no publication names any more."""
+        assert self._packages is not None and self._keeping is not None  # noqa: S101, PT018
+        await progress(0, 0, "looking at what publications name")
+        needed = await self._keeping.packages_needed()
+        before = await self._packages.kept.counted()
+        freed = await self._packages.kept.reclaim(needed, older_than_s=_SPARED_S)
+        said = f"{freed >> 20} of {before >> 20} MiB of packages freed"
+        return Outcome(said, {"freed_bytes": freed, "kept_bytes": before - freed})

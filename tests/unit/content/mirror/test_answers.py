@@ -1,0 +1,139 @@
+"""What clients get of packages: from the disk, or as they come, and few of them from the origin."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from muster.cluster.mirror import Policy
+from muster.content.backend import Answer
+from muster.content.index import Expected
+from muster.content.kept import Kept
+from muster.content.mirror import answers as module
+from muster.content.mirror.answers import Answers
+from muster.content.mirror.carried import Carried
+from muster.content.mirror.packages import Packages
+from muster.edge.replies import Reply, Streamed
+from muster.kernel.errors import Unavailable
+from tests.unit.content.mirror.test_packages import DATA, Origin
+from tests.unit.edge.calls import request
+
+pytestmark = pytest.mark.anyio
+
+AT = "/pulp/content/muster/library/yum"
+LARGE = b"large " * 1000
+
+
+def expected(data: bytes, algorithm: str = "sha256") -> Expected:
+    return Expected(len(data), algorithm, hashlib.new(algorithm, data).hexdigest())  # type: ignore[arg-type]
+
+
+@dataclass
+class World:
+    kept: Kept
+    origin: Origin
+    answers: Answers
+
+    async def ask(self, name: str, path: str, what: Expected) -> Reply | Streamed | Answer:
+        return await self.answers.package(
+            f"{AT}/{name}", path, what, request("GET", "/x"), content_type=b"application/x-rpm"
+        )
+
+    async def body(self, name: str, path: str, what: Expected) -> bytes:
+        found = await self.ask(name, path, what)
+        if isinstance(found, Reply):
+            return found.body
+        assert found.status == 200, found
+        try:
+            return b"".join([p async for p in found.pieces])
+        finally:
+            found.end()
+
+
+@pytest.fixture
+async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    monkeypatch.setattr(module, "WAITED_FOR_BYTES", 2000)
+    monkeypatch.setattr(module, "_LONGER_S", 0.3)
+    origin = Origin({"/a%2Bb.rpm": DATA, "/large.rpm": LARGE})
+
+    async def elsewhere(_: str) -> Answer:
+        return Answer.absent("another")
+
+    async def origins(_: str) -> Origin:
+        return origin
+
+    policies: dict[str, Policy] = {"tools": "on_demand", "passing": "streamed"}
+    with contextlib.closing(Kept(tmp_path, limit_bytes=1 << 20)) as kept:
+        packages = Packages(kept, elsewhere, origins)
+        answers = Answers(Carried(kept), packages, policies, packages.fetch, wait_s=0.2)
+        yield World(kept, origin, answers)
+        await answers.close()
+        await packages.close()
+
+
+async def test_what_is_small_comes_to_the_disk_first_and_stays(world: World) -> None:
+    found = await asyncio.gather(*(world.body("tools", "a%2bb.rpm", expected(DATA)) for _ in range(10)))
+    assert found == [DATA] * 10
+    assert [path for path, _ in world.origin.asked] == ["/a%2Bb.rpm"]
+
+
+async def test_what_is_streamed_passes_and_does_not_stay(world: World) -> None:
+    assert await world.body("passing", "a+b.rpm", expected(DATA)) == DATA
+    assert await world.kept.counted() == 0
+
+
+async def test_what_is_large_begins_at_once_for_one_and_the_others_wait_for_the_disk(world: World) -> None:
+    first = await world.ask("tools", "large.rpm", expected(LARGE))
+    assert isinstance(first, Answer)
+    rest = await asyncio.gather(*(world.body("tools", "large.rpm", expected(LARGE)) for _ in range(8)))
+    assert rest == [LARGE] * 8
+    assert b"".join([p async for p in first.pieces]) == LARGE
+    first.end()
+    first.end()
+    assert len(world.origin.asked) == 2
+    assert not world.answers._passing
+
+
+async def test_while_an_origin_is_slow_few_ask_it(world: World) -> None:
+    world.origin.gate = asyncio.Event()
+    waiting = [asyncio.create_task(world.ask("tools", "large.rpm", expected(LARGE))) for _ in range(12)]
+    done, _ = await asyncio.wait(waiting, timeout=2.0)
+    failed = [t for t in done if isinstance(t.exception(), Unavailable)]
+    assert len(failed) == 12 - module._PASSING_AT_ONCE
+    assert len(world.origin.asked) <= module._PASSING_AT_ONCE + 1
+    world.origin.gate.set()
+    for one in waiting:
+        with contextlib.suppress(Unavailable):
+            found = await one
+            assert isinstance(found, Answer)
+            found.end()
+    assert not world.answers._passing
+
+
+async def test_what_nobody_has_is_absent_and_what_is_another_passes_to_be_verified(world: World) -> None:
+    gone = await world.ask("tools", "none.rpm", expected(DATA))
+    assert isinstance(gone, Answer)
+    assert gone.status == 404
+    gone.end()
+    world.origin.files["/other.rpm"] = b"x" * len(DATA)
+    other = await world.ask("tools", "other.rpm", expected(DATA))
+    assert isinstance(other, Answer)
+    other.end()
+    assert await world.kept.counted() == 0
+
+
+async def test_who_goes_away_leaves_nothing_behind(world: World) -> None:
+    world.origin.gate = asyncio.Event()
+    waiting = [asyncio.create_task(world.ask("tools", "large.rpm", expected(LARGE))) for _ in range(5)]
+    await asyncio.sleep(0.05)
+    for one in waiting:
+        one.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    world.origin.gate.set()
+    assert not world.answers._passing

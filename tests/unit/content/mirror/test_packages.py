@@ -1,0 +1,154 @@
+"""Packages come from this disk, another member, or the origin: once, and right, or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator, Container, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from muster.content.backend import Answer, once
+from muster.content.index import Expected
+from muster.content.kept import Differs, Full, Kept
+from muster.content.mirror.packages import Packages, Wanted
+from muster.kernel.errors import MusterError, NotFound, Unavailable
+
+pytestmark = pytest.mark.anyio
+
+DATA = b"a package " * 100
+
+
+def wanted(data: bytes = DATA, href: str = "/Packages/a.rpm") -> Wanted:
+    return Wanted("tools", href, Expected(len(data), "sha256", hashlib.sha256(data).hexdigest()))
+
+
+@dataclass
+class Origin:
+    """One that has files, and counts; ``gate`` holds its answers back."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    gate: asyncio.Event | None = None
+    name: str = "the origin"
+    url: str = "http://origin.test"
+
+    async def ask(self, method: str, path: str, headers: Sequence[tuple[str, str]], /) -> Answer:
+        self.asked.append((path, dict(headers).get("Range", "")))
+        if self.gate is not None:
+            await self.gate.wait()
+        data = self.files.get(path)
+        return Answer(self.name, 200, (), once(data), lambda: None) if data is not None else Answer.absent(self.name)
+
+
+@dataclass
+class World:
+    kept: Kept
+    packages: Packages
+    origin: Origin
+    elsewhere: dict[str, bytes]
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    origin, others = Origin({"/Packages/a.rpm": DATA}), dict[str, bytes]()
+
+    async def elsewhere(sha256: str) -> Answer:
+        data = others.get(sha256)
+        return Answer("another", 200, (), once(data), lambda: None) if data is not None else Answer.absent("another")
+
+    async def origins(name: str) -> Origin:
+        if name != "tools":
+            raise NotFound(f"no {name}")
+        return origin
+
+    with contextlib.closing(Kept(tmp_path, limit_bytes=1 << 20)) as kept:
+        packages = Packages(kept, elsewhere, origins)
+        yield World(kept, packages, origin, others)
+        await packages.close()
+
+
+async def test_of_many_who_want_one_one_fetches_it(world: World) -> None:
+    world.origin.gate = asyncio.Event()
+    waiting = [asyncio.create_task(world.packages.fetch(wanted())) for _ in range(20)]
+    await asyncio.sleep(0.05)
+    # Who goes away takes it from nobody.
+    waiting[0].cancel()
+    world.origin.gate.set()
+    assert [type(e) for e in await asyncio.gather(*waiting, return_exceptions=True) if e is not None] == [
+        asyncio.CancelledError
+    ]
+    assert len(world.origin.asked) == 1
+    await world.packages.fetch(wanted())
+    assert len(world.origin.asked) == 1
+
+
+async def test_another_member_comes_before_the_origin(world: World) -> None:
+    world.elsewhere[hashlib.sha256(DATA).hexdigest()] = DATA
+    await world.packages.fetch(wanted())
+    assert await world.kept.has(hashlib.sha256(DATA).hexdigest())
+    assert world.origin.asked == []
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [(b"x" * len(DATA), Differs), (DATA[:-1], MusterError), (DATA + b"x", MusterError), (None, NotFound)],
+)
+async def test_what_is_not_right_does_not_stay(world: World, data: bytes | None, error: type[Exception]) -> None:
+    if data is None:
+        del world.origin.files["/Packages/a.rpm"]
+    else:
+        world.origin.files["/Packages/a.rpm"] = data
+    with pytest.raises(error):
+        await world.packages.fetch(wanted())
+    assert not await world.kept.has(hashlib.sha256(DATA).hexdigest())
+    assert await world.kept.counted() == 0
+
+
+async def test_what_was_asked_for_longest_ago_makes_room_but_not_what_is_needed(tmp_path: Path) -> None:
+    files = {f"/{n}": bytes([n]) * 30_000 for n in range(5)}
+    origin = Origin(files)
+
+    async def origins(_: str) -> Origin:
+        return origin
+
+    async def elsewhere(_: str) -> Answer:
+        return Answer.absent("another")
+
+    with contextlib.closing(Kept(tmp_path, limit_bytes=100_000)) as kept:
+        packages = Packages(kept, elsewhere, origins)
+        first = hashlib.sha256(files["/0"]).hexdigest()
+
+        async def needed() -> Container[str]:
+            return {first}
+
+        packages.needed = needed
+        for path, data in files.items():
+            await packages.fetch(wanted(data, path))
+        assert await kept.has(first)
+        assert await kept.has(hashlib.sha256(files["/4"]).hexdigest())
+        assert not await kept.has(hashlib.sha256(files["/1"]).hexdigest())
+        large = b"x" * 200_000
+        origin.files["/large"] = large
+        with pytest.raises(Full):
+            await packages.fetch(wanted(large, "/large"))
+        assert await kept.has(first)
+        await packages.close()
+
+
+async def test_who_is_named_by_another_digest_alone_passes_through(world: World) -> None:
+    other = wanted()._replace(expected=Expected(len(DATA), "sha512", hashlib.sha512(DATA).hexdigest()))
+    with pytest.raises(Unavailable, match="sha512"):
+        await world.packages.fetch(other)
+    answer = await world.packages.passing(other)
+    assert await answer.whole(1 << 20) == DATA
+    # Its length is known, whatever the origin says.
+    assert ("Content-Length", str(len(DATA))) in answer.headers
+
+
+async def test_what_is_of_no_repository_is_asked_of_nobody(world: World) -> None:
+    with pytest.raises(NotFound):
+        await world.packages.fetch(wanted()._replace(repository="others"))
