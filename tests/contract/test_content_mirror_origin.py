@@ -175,6 +175,14 @@ async def test_what_is_connected_to_is_what_was_looked_at(monkeypatch: pytest.Mo
         assert "GET /p" not in server.asked
 
 
+async def test_a_name_that_is_none_is_said() -> None:
+    async with asking("http://none.example/f") as it:
+        with pytest.raises(
+            Unavailable, match=r"from origin r failed: http://none\.example cannot be reached: .*no such name"
+        ):
+            await it.ask("GET", "/x", ())
+
+
 async def test_a_circle_of_redirects_ends() -> None:
     async with serving() as server, asking(server.url()) as it:
         server.said.update({"/x": leads_to("/y"), "/y": leads_to("/x")})
