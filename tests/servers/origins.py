@@ -142,6 +142,7 @@ class Origin:
         asked: method and path of each request, in order.
         clients: common name in the certificate behind each request, empty where none was shown.
         fails: pattern that a path has somewhere to the status it is answered with.
+        leads: pattern that a path has somewhere to where it is led.
         context: with TLS.
     """
 
@@ -151,6 +152,7 @@ class Origin:
     asked: list[tuple[str, str]] = field(default_factory=list)
     clients: list[str] = field(default_factory=list)
     fails: dict[str, HTTPStatus] = field(default_factory=dict)
+    leads: dict[str, str] = field(default_factory=dict)
     context: ssl.SSLContext | None = None
 
     def url(self, path: str = "", *, name: str | None = None) -> str:
@@ -170,6 +172,12 @@ class _Answer(SimpleHTTPRequestHandler):
             self.request = self._origin.context.wrap_socket(self.request, server_side=True)
         super().setup()
 
+    def finish(self) -> None:
+        super().finish()
+        if self._origin.context is not None:
+            # The server closes the one below it alone.
+            self.request.close()
+
     def do_GET(self) -> None:
         self._answer(super().do_GET)
 
@@ -183,6 +191,13 @@ class _Answer(SimpleHTTPRequestHandler):
         self._origin.asked.append((self.command, self.path))
         shown: Any = (self.request.getpeercert() or {}) if isinstance(self.request, ssl.SSLSocket) else {}
         self._origin.clients.append(dict(pair[0] for pair in shown.get("subject", ())).get("commonName", ""))
+        for pattern, to in self._origin.leads.items():
+            if re.search(pattern, self.path):
+                self.send_response(HTTPStatus.FOUND)
+                self.send_header("Location", to)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
         for pattern, status in self._origin.fails.items():
             if re.search(pattern, self.path):
                 self.send_error(status)

@@ -1,4 +1,4 @@
-"""How fast a member fetches from origins, all of its processes' calls together that share a pace."""
+"""How fast a member fetches from origins, from all of them together."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ _BURST_S = 0.25
 
 
 class Pace:
-    """So many bytes in a second, whoever fetches them. Safe for many tasks of one loop; who came first goes on first."""
+    """So many bytes in a second, whoever of one process fetches them.
+
+    Concurrency: any number of tasks of one loop; who came first goes on first.
+    """
 
     def __init__(self, bytes_per_s: float, *, clock: Clock | None = None) -> None:
         self._bytes_per_s = bytes_per_s

@@ -1,36 +1,11 @@
 from __future__ import annotations
 
-import socket
-
 import pytest
-from aiohttp.abc import AbstractResolver, ResolveResult
 
 from muster.content.mirror.addresses import Private, Public, is_public, literal, refuse_private
+from tests.servers.resolver import Names
 
 pytestmark = pytest.mark.anyio
-
-
-class Names(AbstractResolver):
-    """Answers from a table; of several answers each time the next one."""
-
-    def __init__(self, **table: list[list[str]]) -> None:
-        self.table = table
-        self.asked: list[str] = []
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        self.asked.append(host)
-        answers = self.table[host]
-        found = answers.pop(0) if len(answers) > 1 else answers[0]
-        return [
-            ResolveResult(hostname=host, host=a, port=port, family=socket.AF_INET6 if ":" in a else socket.AF_INET,
-                          proto=0, flags=socket.AI_NUMERICHOST)
-            for a in found
-        ]  # fmt: skip
-
-    async def close(self) -> None:
-        pass
 
 
 @pytest.mark.parametrize(
@@ -75,13 +50,13 @@ def test_an_address_is_one_in_whatever_form_it_is_written(host: str, address: st
 
 
 async def test_a_name_with_public_addresses_is_resolved_to_them() -> None:
-    found = await Public(Names(a=[["8.8.8.8", "2a04:4e42::644"]])).resolve("a", 443)
+    found = await Public(Names({"a": [["8.8.8.8", "2a04:4e42::644"]]})).resolve("a", 443)
     assert [(one["host"], one["port"]) for one in found] == [("8.8.8.8", 443), ("2a04:4e42::644", 443)]
 
 
 @pytest.mark.parametrize("address", ["10.0.0.1", "::1", "::ffff:127.0.0.1"])
 async def test_a_name_with_one_that_is_not_is_refused(address: str) -> None:
-    names = Names(a=[["8.8.8.8"], ["8.8.8.8", address]])
+    names = Names({"a": [["8.8.8.8"], ["8.8.8.8", address]]})
     assert await Public(names).resolve("a")
     # Whatever it was before.
     with pytest.raises(Private, match=f"a has the address {address}, which is not public"):

@@ -17,7 +17,7 @@ from muster.content.mirror.pace import Pace
 from muster.kernel.clock import FakeClock
 from muster.kernel.errors import Misconfigured, MusterError, Rejected, Unavailable
 from muster.version import VERSION
-from tests.unit.content.mirror.test_addresses import Names
+from tests.servers.resolver import Names
 
 pytestmark = pytest.mark.anyio
 
@@ -409,3 +409,22 @@ async def test_files_that_cannot_be_used_are_said_at_once(monkeypatch: pytest.Mo
         with pytest.raises(Misconfigured):
             async with asking(monkeypatch, {}, **settings):
                 pass
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"url": "http://u:p@a.example/"},
+        {"url": "http://a.example/?q"},
+        {"url": "ftp://a.example/"},
+        {"mirror_list": "http://u:p@a.example/list"},
+        {"mirror_list": "http://a.example/list?a b"},
+        {"mirror_list": "http://a.example/list?a#b"},
+        {"url": A, "proxy": "https://proxy.example:3128"},
+        {"url": A, "proxy": "http://u:p@proxy.example:3128"},
+        {"url": A, "proxy": "http://proxy.example:3128/path"},
+    ],
+)
+def test_settings_that_say_something_else_are_refused(settings: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="String should match pattern"):
+        Mirrored.model_validate({"kind": "file", **settings})
