@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import shutil
 import sys
 import time
@@ -183,18 +182,18 @@ class Work:
         """Say how far it is: in one line that renews itself, where somebody looks; else now and then in another."""
         now = time.monotonic()
         text = one_line(text)
-        if sys.stderr.isatty():
-            width = shutil.get_terminal_size().columns - 1
-            click.echo(f"\r\x1b[K{text if len(text) <= width else text[: width - 1] + '…'}", nl=False, err=True)
+        if columns := columns_watched():
+            # A line that fills the last column cannot renew itself.
+            most = columns - 1
+            click.echo(f"\r\x1b[K{text if len(text) <= most else text[: most - 1] + '…'}", nl=False, err=True)
         elif text != self._told and now - self._told_at >= _LINE_EVERY_S:
             click.echo(text, err=True)
             self._told_at = now
             self._told = text
 
     def _wiped(self) -> None:
-        if sys.stderr.isatty():
-            with contextlib.suppress(OSError):
-                click.echo("\r\x1b[K", nl=False, err=True)
+        if columns_watched():
+            click.echo("\r\x1b[K", nl=False, err=True)
 
 
 def asks(command: F) -> F:
@@ -216,6 +215,11 @@ def on_members(
         return [Asked(member=m) for m in ([member] if member is not None else there or place.members)]
 
     return Work(place, kind, targets, is_left, dry_run, as_json).carried_out()
+
+
+def columns_watched() -> int:
+    """Return how wide the terminal is on which somebody watches what goes to standard error; 0: it is none."""
+    return shutil.get_terminal_size().columns if sys.stderr.isatty() else 0
 
 
 async def slept(seconds: float) -> None:

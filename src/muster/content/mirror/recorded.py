@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -184,7 +184,7 @@ async def job_in(uow: Reading, number: int) -> Job:
     return job_of(rows[0])
 
 
-def chosen(publications: list[Publication], repository: str, digest_or_prefix: str) -> Publication:
+def chosen(publications: Sequence[Publication], repository: str, digest_or_prefix: str) -> Publication:
     """Return the publication that somebody means; raises as :meth:`Recorded.publication`."""
     if _PREFIX.match(digest_or_prefix) is None:
         raise Rejected(

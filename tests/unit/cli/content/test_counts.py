@@ -1,0 +1,30 @@
+"""``muster content counts``: what each environment has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.unit.cli.calls import run
+from tests.unit.cli.content.mirroring import answered, deb, mirroring, narrow, promoted, publish, yum
+
+
+def test_each_environment_says_what_it_has(tmp_path: Path) -> None:
+    file = mirroring(tmp_path)
+    publish(file, yum(), deb())
+    promoted(file, yum(), "test")
+    said = run(file, "content", "counts").stdout
+    assert said.splitlines() == [
+        "library: 2 repositories, 1235 packages, 5.0 GiB",
+        "    debian",
+        f"        {deb().digest[:12]} for 0 s, 1 package, 2.0 KiB",
+        "    rocky",
+        f"        {yum().digest[:12]} for 0 s, 1234 packages, 5.0 GiB",
+        "test: 1 repository, 1234 packages, 5.0 GiB",
+        "    rocky",
+        f"        {yum().digest[:12]} for 0 s, 1234 packages, 5.0 GiB",
+        "prod: nothing",
+    ]
+    assert narrow(said)
+    library, test, prod = answered(file, "counts")["environments"]
+    assert [(r["repository"], r["parts"]) for r in library["repositories"]] == [("debian", 2), ("rocky", 1)]
+    assert (test["packages"], test["size_bytes"], prod["repositories"]) == (1234, 5 << 30, [])
