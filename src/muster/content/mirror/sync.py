@@ -34,6 +34,7 @@ from muster.content.fill import Behind
 from muster.content.kept import Differs, Full, Kept, Oversized
 from muster.content.kinds import Contents, File, Kind
 from muster.content.manifest import Manifest
+from muster.content.metadata import release
 from muster.content.metadata.names import PROOFS
 from muster.content.metadata.primary import Package
 from muster.content.mirror import paths
@@ -152,12 +153,14 @@ class _Below:
 
     Attributes:
         proven: paths at the origin of what has a digest: a body that breaks off may go on with the rest of another one.
+            With each, where it may lie by its digest, empty: nowhere. Caches before an origin may have what lay under the
+            plain name before.
     """
 
     origin: Asked
     at: str
     kind: Kind
-    proven: frozenset[str] = frozenset()
+    proven: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -169,6 +172,11 @@ class _Below:
 
     async def ask(self, method: str, path: str, headers: Sequence[tuple[str, str]] = (), /) -> Answer:
         below = path.removeprefix(self.at)
+        if by_hash := self.proven.get(below):
+            answer = await self.origin.ask(method, by_hash, headers)
+            if answer.status == 200:
+                return resumed(answer, _rest(self.origin, by_hash))
+            answer.end()
         answer = await self.origin.ask(method, below, headers)
         is_plain = any(below.endswith(f"/{one}") for one in self.kind.plain)
         if answer.status in _ABSENT and (is_plain or self.kind.names_alone):
@@ -364,7 +372,12 @@ class _Run:
     async def _staged(self, part: str, body: bytes) -> Manifest:
         """Bring the metadata of a part to the disk."""
         below = f"/{part}/" if part else "/"
-        proven = frozenset(f"{below}{quote(f.href)}" for f in self._kind.read(body).files if f.digest is not None)
+        has_by_hash = self.mirrored.kind == "deb" and release.read(body).has_by_hash
+        proven = {
+            f"{below}{quote(one.href)}": f"{below}{_by_hash(one)}" if has_by_hash else ""
+            for one in self._kind.read(body).files
+            if one.digest is not None
+        }
         call = Call(replace(self._below, proven=proven), None, (), Behind("", None))
         staging = Staging(lambda _: call, self.kept, wanted=narrowed(self.mirrored, part), poll_s=_ENTRY_S)
         return await staging.staged(self._path(part), body, None)
@@ -495,6 +508,11 @@ async def _counted(pieces: AsyncIterator[bytes], count: Callable[[int], None]) -
 def _of(files: Iterable[File]) -> frozenset[Of]:
     """Return of what files are; what is of no architecture may be named, and be nowhere."""
     return frozenset(one for file in files if (one := of(file.href)).architecture)
+
+
+def _by_hash(file: File) -> str:
+    place = quote(file.href[: file.href.rfind("/") + 1])
+    return f"{place}by-hash/{file.algorithm.upper()}/{file.digest}"
 
 
 def _named(kind: Kind, lists: Sequence[tuple[str, Path]], others: Iterable[Package]) -> tuple[dict[str, Package], int]:
