@@ -86,6 +86,7 @@ class Staging:
         call: asks as a client with a certificate would, DER, None without.
         wanted: which of the files that a version names are fetched; the others are given as packages are.
         poll_s: for how long an entry is waited for; None: as for that of a Pulp beside.
+        stage_s: for how long a whole version may take; None: as from there.
     """
 
     def __init__(
@@ -95,8 +96,9 @@ class Staging:
         *,
         wanted: Callable[[File], bool] = lambda _: True,
         poll_s: float | None = None,
+        stage_s: float | None = None,
     ) -> None:
-        self._call, self._kept, self._wanted, self._poll_s = call, kept, wanted, poll_s
+        self._call, self._kept, self._wanted, self._poll_s, self._stage_s = call, kept, wanted, poll_s, stage_s
 
     async def polled(self, path: str, certificate: bytes | None, *, is_guarded: bool = False) -> Polled:
         """Ask the own Pulp what it has: as nobody first, and as who was let in where that is refused.
@@ -145,7 +147,7 @@ class Staging:
         read = kind.read(body)
         entry = kind.entry(body)
         left = list(read.left)
-        async with asyncio.timeout(_STAGE_S):
+        async with asyncio.timeout(_STAGE_S if self._stage_s is None else self._stage_s):
             # What has no digest belongs to this version where the version was there before and after; so that comes first.
             names = sorted(kind.plain - {entry})
             beside = await asyncio.gather(*(self._beside(path, name, certificate) for name in names))

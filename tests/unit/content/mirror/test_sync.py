@@ -240,6 +240,19 @@ async def test_a_broken_answer_goes_on_where_it_broke(here: Here) -> None:
     assert here.said[-1][0] == sum(map(len, ONE.packages.values()))
 
 
+async def test_a_list_is_fetched_by_its_digest_where_the_plain_name_has_an_older_one(tmp_path: Path) -> None:
+    it = Here(tmp_path, "deb")
+    place = f"{deb_stand_in.SUITE}/{deb_stand_in.BINARY}"
+    name = f"{place}/Packages.gz"
+    by_hash = f"{place}/by-hash/SHA256/{sha256(DEB.files[name])}"
+    it.origin.files = {**DEB.files, name: b"older", by_hash: DEB.files[name]}
+    it.origin.breaks_at = {by_hash: 20}
+    manifest = (await it.manifests((await it.sync()).publication))["dists/stable"]
+    assert manifest.files[f"{deb_stand_in.BINARY}/Packages.gz"] == sha256(DEB.files[name])
+    assert name not in it.origin.paths()
+    it.close()
+
+
 async def test_what_nothing_proves_is_not_put_together_of_two_answers(here: Here) -> None:
     here.origin.files = {
         "repodata/repomd.xml": (
