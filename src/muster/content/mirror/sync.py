@@ -317,8 +317,7 @@ class _Run:
             files = contents[part].files
             if (
                 not await self.kept.has(*manifest.needed)
-                or _of(filter(narrowed(self.mirrored, part), files))
-                != _of(f for f in files if f.href in manifest.files)
+                or _of(filter(narrowed(self.mirrored), files)) != _of(f for f in files if f.href in manifest.files)
                 or not await self._has_same_beside(part, manifest)
             ):
                 return None
@@ -382,9 +381,7 @@ class _Run:
             if one.digest is not None
         }
         call = Call(replace(self._below, proven=proven), None, (), Behind("", None))
-        staging = Staging(
-            lambda _: call, self.kept, wanted=narrowed(self.mirrored, part), poll_s=_ENTRY_S, stage_s=_STAGE_S
-        )
+        staging = Staging(lambda _: call, self.kept, wanted=narrowed(self.mirrored), poll_s=_ENTRY_S, stage_s=_STAGE_S)
         return await staging.staged(self._path(part), body, None)
 
     async def _named(self, contents: Contents, manifest: Manifest) -> Named:

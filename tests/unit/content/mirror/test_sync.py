@@ -167,6 +167,20 @@ async def test_what_is_lost_from_a_disk_is_fetched_again(here: Here) -> None:
         assert here.names() == before
 
 
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_a_list_that_the_disk_has_damaged_is_fetched_the_next_time(here: Here, is_known: bool) -> None:
+    here.mirrored = settings("yum", "immediate")
+    one = (await here.sync()).publication
+    name = sha256(ONE.files[ONE.primary])
+    at = here.roots[0] / "sha256" / name[:2] / name
+    at.write_bytes(b"x" * at.stat().st_size)
+    with pytest.raises(Unavailable, match="gone again"):
+        await here.sync(one if is_known else None)
+    found = (await here.sync(one)).publication
+    assert found is one
+    assert await here.kept.read(name) == ONE.files[ONE.primary]
+
+
 async def test_of_a_newer_version_what_is_here_is_not_fetched_again(here: Here) -> None:
     here.mirrored = settings("yum", "immediate")
     one = (await here.sync()).publication
