@@ -248,8 +248,14 @@ def test_an_environment_has_what_was_promoted_to_it_and_goes_back(cluster: Clust
     cluster.until_shown(test, one.repomd)
     cluster.until_shown(library, one.repomd)
     assert cluster.get(1, "test/yum/whole/Packages/again.rpm").body == one.packages["again"]
+    # An origin that stands still takes nobody forward again.
+    (job,) = cluster.command("sync", "whole")["jobs"]
+    assert (job["state"], job["result"]["is_new"]) == ("done", False)
+    assert [cluster.get(where, library).body for where in (0, 1)] == [one.repomd] * 2
+    three = version(3, packages(3))
+    cluster.origin.carries = three
     cluster.command("sync", "whole")
-    cluster.until_shown(library, two.repomd)
+    cluster.until_shown(library, three.repomd)
 
 
 def test_older_content_is_published_again_as_something_newer(cluster: Cluster) -> None:

@@ -75,7 +75,8 @@ class Work:
         assert self._origins is not None and self._packages is not None and self._keeping is not None  # noqa: S101, PT018
         mirrored, settings = self._mirrored(job)
         origin = await self._origins.of(job.repository)
-        last = next(iter(await self._ledger.publications(job.repository)), None)
+        # What was published again here is not the origin's.
+        last = next((p for p in await self._ledger.publications(job.repository) if not p.of), None)
         self._keeping.is_syncing = True
         try:
             found = await sync.synchronised(
@@ -84,12 +85,15 @@ class Work:
                 make_room=self._packages.make_room, sha256_of=self._sha256_of,
             )  # fmt: skip
             publication, environment = found.publication, settings.environments[0]
-            is_new = await self._ledger.publish(
+            had = await self._had(environment, job.repository)
+            is_kept = last is not None and last.digest == publication.digest and had not in ("", publication.digest)
+            # An origin that stands still changes nothing, so that somebody who went back stays there.
+            is_new = not is_kept and await self._ledger.publish(
                 publication, environment=environment, kind=mirrored.kind, by=job.asked_by, lease=lease
-            )  # fmt: skip
+            )
         finally:
             self._keeping.is_syncing = False
-        shown_s = await self._shown(environment, mirrored.kind, publication, progress)
+        shown_s = None if is_kept else await self._shown(environment, mirrored.kind, publication, progress)
         with contextlib.suppress(MusterError):
             # What is not forgotten now is the next time.
             await self._ledger.forget(settings.publications, lease=lease)
@@ -101,6 +105,8 @@ class Work:
             "fetched": found.fetched, "fetched_bytes": found.fetched_bytes, "weak": found.weak, "shown_s": shown_s,
         }  # fmt: skip
         said = f"{said}, for {environment}" if is_new else f"unchanged: {said}"
+        if is_kept:
+            return Outcome(f"{said}{weak}; {environment} keeps {had[:12]}, which somebody gave it", result)
         return Outcome(f"{said}{weak}{_late(shown_s)}", result)
 
     async def publish(self, job: Job, progress: Progress, lease: Lease | None) -> Outcome:
@@ -137,6 +143,11 @@ class Work:
         result = {"publication": publication.digest, "of": of.digest, "environment": environment, "shown_s": shown_s}
         said = f"the content of {of.digest[:12]} as {publication.digest[:12]}, for {environment}"
         return Outcome(said + _late(shown_s), result)
+
+    async def _had(self, environment: str, repository: str) -> str:
+        """Return the publication of a repository that an environment has; empty: none."""
+        rows = (await self._ledger.distributions()).values()
+        return next((d.publication for d in rows if (d.environment, d.repository) == (environment, repository)), "")
 
     def _mirrored(self, job: Job) -> tuple[Mirrored, Mirror]:
         mirrored = self._settings.repositories.get(job.repository) if self._settings is not None else None
