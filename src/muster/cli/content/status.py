@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _REMEMBERED_S = 30 * 86_400.0
 # Of what there is no matter with, without --all.
 _MOST_WELL = 10
-_ENDS = ("/repodata/repomd.xml", "/repodata", "/InRelease", "/Release")
+_ENDS = ("/repodata/repomd.xml", "/repodata", "/InRelease", "/Release", "/PULP_MANIFEST")
 
 
 @click.command()
