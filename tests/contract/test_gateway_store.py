@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from muster.features.container_gateway import api
 from muster.features.container_gateway.grants import Grants, Subject
 from muster.features.container_gateway.tokens import Tokens
 from muster.kernel.errors import Unavailable
 from muster.kernel.secrets import Secret
 from muster.store.documents import Documents
 from muster.store.engine import Store, opened
+from tests.unit.edge.calls import request
 
 pytestmark = pytest.mark.anyio
 
@@ -50,6 +54,56 @@ async def test_who_may_read_what_is_what_foreman_said_last(store: Store) -> None
     await grants.list_repositories({"other": False})
     assert await grants.catalog(None) == ["other"]
     assert not await grants.may_read("open", BOB)
+
+
+async def test_what_a_host_may_read_goes_with_the_host(store: Store) -> None:
+    grants = Grants(store)
+    await grants.list_repositories({"closed": True})
+    await grants.list_hosts(["one", "two"])
+    await grants.replace("host", {"one": ["closed"], "two": ["closed"]})
+    await grants.replace("user", {"one": ["closed"]})
+    await grants.list_hosts(["two"])
+    assert not await grants.may_read("closed", Subject("host", "one"))
+    assert await grants.may_read("closed", Subject("host", "two"))
+    assert await grants.may_read("closed", Subject("user", "one")), "of another kind"
+
+
+async def test_what_several_hosts_may_read_is_changed_for_all_of_them_or_for_none(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grants, known = Grants(store), ["one", "two", "three"]
+    await grants.list_repositories({"closed": True, "other": True})
+    await grants.set_each("host", {name: ["closed"] for name in known})
+    written, write = [], store.write
+
+    def breaking(step: str = "", **more: Any) -> Any:
+        written.append(step)
+        if len(written) > 1:
+            raise Unavailable("the store went away")
+        return write(step, **more)
+
+    monkeypatch.setattr(store, "write", breaking)
+    form = b"&".join(
+        b"hosts[][%s][][repository]=other&hosts[][%s][][auth_required]=true" % (n, n) for n in (b"one", b"two")
+    )
+    gateway: Any = SimpleNamespace(grants=grants)
+    await api.update_host_repositories(gateway, request("PUT", "/", body=[form]))
+    assert [await grants.catalog(Subject("host", name)) for name in known] == [["other"], ["other"], ["closed"]]
+
+
+async def test_of_two_lists_at_once_one_counts_and_not_both(store: Store) -> None:
+    """Two members hear of Foreman's two syncs at the same moment."""
+    here, there = Grants(store), Grants(store)
+    for _ in range(8):
+        await asyncio.gather(
+            here.list_repositories({"one": False, "both": False}),
+            there.list_repositories({"both": False, "two": False}),
+        )
+        assert await here.catalog(None) in (["both", "one"], ["both", "two"])
+        await asyncio.gather(here.list_hosts(["one"]), there.list_hosts(["two"]))
+        known = [await here.is_known(Subject("host", name)) for name in ("one", "two")]
+        assert sorted(known) == [False, True]
+        await asyncio.gather(here.replace("user", {"alice": ["both"]}), there.replace("user", {"bob": ["both"]}))
 
 
 async def test_what_is_said_twice_is_one(store: Store) -> None:
