@@ -177,7 +177,8 @@ class Services:
                     f"There is a service {name} already, from {known.source}, which says otherwise; nothing was changed "
                     f"(muster services set {name} changes it)"
                 )
-            one = typed_over(entries.get(name, {}), change, known)
+            others = merged({n: e for n, e in entries.items() if n != name}, base, told, now).get(name)
+            one = typed_over(entries.get(name, {}), change, others)
             if len(entries) >= _MOST_ENTRIES and name not in entries:
                 raise Rejected(f"The register has {_MOST_ENTRIES} entries typed in, and holds no more")
             entry = {**one, "version": document.version + 1, "by": by, "at": now}
