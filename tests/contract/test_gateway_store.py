@@ -234,3 +234,48 @@ async def test_tokens_are_told_while_the_store_does_not_answer(tmp_path: Any) ->
             assert await here.user((await here.issued("bob", 600))[0]) == "bob"
             with pytest.raises(Unavailable):
                 await tokens(store, clock).user(token)
+
+
+async def test_one_asks_the_store_that_is_away_and_all_others_go_on_with_its_answer(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, asked = Clock(), []
+    async with opened(Secret(f"sqlite:///{tmp_path}/store.db")) as store:
+        here = tokens(store, clock)
+        token, _ = await here.issued("alice", 600)
+
+        class Away(Documents):
+            async def read(self, name: str) -> Any:
+                asked.append(name)
+                await asyncio.sleep(0)
+                raise Unavailable(name)
+
+        monkeypatch.setattr("muster.features.container_gateway.tokens.Documents", Away)
+        clock.at += 3600
+        made_up = jwt.encode({}, Ed25519PrivateKey.generate(), "EdDSA", headers={"kid": "unknown"})
+        assert set(await asyncio.gather(*(here.user(token) for _ in range(20)))) == {"alice"}
+        assert set(await asyncio.gather(*(here.user(made_up) for _ in range(20)))) == {None}
+        assert len(asked) == 1
+        # Who knows no key waits with the others for the one question, too.
+        new = tokens(store, clock)
+        found = await asyncio.gather(*(new.user(token) for _ in range(20)), return_exceptions=True)
+        assert {type(e) for e in found} == {Unavailable}
+        assert len(asked) == 2
+        clock.at += 5
+        assert (await here.user(token), len(asked)) == ("alice", 3), "and again a moment later"
+
+
+async def test_a_library_that_stumbles_over_a_token_says_that_it_is_nobodys(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tokens(store, Clock())
+    token, _ = await here.issued("alice", 600)
+
+    def stumbling(*_: object, **__: object) -> Any:
+        # As PyJWT 2.10 lets it through.
+        raise RecursionError
+
+    for name in ("decode", "get_unverified_header"):
+        with monkeypatch.context() as patch:
+            patch.setattr(jwt, name, stumbling)
+            assert await here.user(token) is None

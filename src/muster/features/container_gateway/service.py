@@ -41,6 +41,7 @@ _NOT_LOGGED_IN = "unauthenticated"
 _REFUSED = "unauthorized"
 # Source: OAuth 2, where nothing else is said.
 _LIFETIME_S = 60.0
+_ETERNITY_S = 1e12
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 _FORWARDED = b"x_rhsm_ssl_client_cert"
 _READ = re.compile(r"/v2/(?P<name>.+)/(?P<what>manifests|blobs|tags)/(?P<which>[^/]+)/?\Z")
@@ -169,11 +170,15 @@ class Gateway:
             return reply(got.status, body, b"application/json")
         try:
             index = json.loads(body)
-            results = index["Results"]
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, RecursionError):
+            index = None
+        results = index.get("Results") if isinstance(index, dict) else None
+        if not isinstance(index, dict) or not isinstance(results, list):
             return reply(502, b"Pulp's index has no Results", b"text/plain")
         names = set(await self.grants.catalog(who))
-        index["Results"] = [r for r in results if isinstance(r, dict) and r.get("Name") in names]
+        index["Results"] = [
+            r for r in results if isinstance(r, dict) and isinstance(name := r.get("Name"), str) and name in names
+        ]
         return _json(index)
 
     async def _read(self, name: str, what: str, which: str, request: Request) -> Reply | Streamed:
@@ -268,8 +273,10 @@ def _names(content: Mapping[str, Any]) -> set[str]:
 
 def _left_s(answer: Mapping[str, Any], now: datetime) -> float:
     """Return how long a token of Katello's is still good."""
-    lifetime = answer.get("expires_in", _LIFETIME_S)
-    lifetime_s = float(lifetime) if isinstance(lifetime, int | float) else _LIFETIME_S
+    lifetime, lifetime_s = answer.get("expires_in"), _LIFETIME_S
+    # JSON also brings numbers that are none of seconds.
+    if isinstance(lifetime, int | float) and not isinstance(lifetime, bool) and abs(lifetime) < _ETERNITY_S:
+        lifetime_s = float(lifetime)
     with contextlib.suppress(ValueError, TypeError):
         # It may have been made long before, and was made to last for longer now.
         lifetime_s -= (now - datetime.fromisoformat(str(answer["issued_at"]))).total_seconds()

@@ -177,6 +177,31 @@ async def test_of_pulps_index_everybody_sees_what_he_may_read() -> None:
     assert (await got(it, "/index/static")).status == 502
 
 
+@pytest.mark.parametrize(
+    "index", ['{"Results": 3}', '{"Results": null}', "[]", '{"Results": {"Name": "open"}}', "[" * 900]
+)
+async def test_what_is_no_index_of_pulps_is_passed_on_to_nobody(index: str) -> None:
+    it, *_ = gateway(Pulp(body=index.encode()))
+    assert (await got(it, "/index/static")).status == 502
+
+
+async def test_of_an_index_what_has_no_name_is_nobodys() -> None:
+    it, *_ = gateway(Pulp(body=b'{"Results": [{"Name": ["open"]}, {"Name": {}}, {}, {"Name": "open"}]}'))
+    answer = await got(it, "/index/static")
+    assert isinstance(answer, Reply)
+    assert json.loads(answer.body)["Results"] == [{"Name": "open"}]
+
+
+@pytest.mark.parametrize("lifetime", [float("nan"), float("inf"), 10**400, "x", None, True, [], -5, 1e300])
+@pytest.mark.parametrize("issued_at", [None, "x", 5, "2020-01-01T00:00:00", "0001-01-01T00:00:00+23:59"])
+async def test_whatever_katello_says_of_a_tokens_life_there_is_one(lifetime: object, issued_at: object) -> None:
+    it, _, tokens, _ = gateway(katello=Katello(token="katellos", expires_in=lifetime, issued_at=issued_at))
+    answer = await got(it, "/v2/token", authorization=BASIC)
+    assert isinstance(answer, Reply)
+    assert answer.status == 200
+    assert 1 <= tokens.lifetime_s < 1e301
+
+
 async def test_any_other_path_is_not_there() -> None:
     it, _, _, pulp = gateway()
     for path in ("/", "", "/v2/x", "/v3/", "/users/x", "/v2/open/manifests/", "/v2//manifests/1"):
