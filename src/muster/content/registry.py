@@ -268,12 +268,16 @@ class Registry:
         got = await self.own.ask("PUT", path, sent, once(manifest), len(manifest))
         if got.status not in (400, 404):
             return got
-        said, got = await _begun(got)
-        if not _LACKS & _codes(said):
-            return got
-        brought = 0
-        for kind, digest, media in _named_in(manifest):
-            brought += await self._brought(f"/v2/{name}", kind, digest, media, sent, behind, depth)
+        try:
+            said, got = await _begun(got)
+            if not _LACKS & _codes(said):
+                return got
+            brought = 0
+            for kind, digest, media in _named_in(manifest):
+                brought += await self._brought(f"/v2/{name}", kind, digest, media, sent, behind, depth)
+        except BaseException:
+            got.end()
+            raise
         if not brought:
             return got
         got.end()

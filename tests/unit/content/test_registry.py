@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -380,6 +381,29 @@ async def test_what_is_deleted_is_deleted_everywhere(here: int, there: int, stat
     handed = await it.change(call("DELETE", path), path, [], WHO, is_handed_on=True)
     assert isinstance(handed, Answer)
     assert (handed.status, len(other.asked)) == (here, int(asked))
+
+
+async def test_a_registry_that_goes_away_while_a_manifest_is_put_is_left_no_answer_to_hold() -> None:
+    class Going(Remembering):
+        async def ask(self, method: str, path: str, *rest: Any) -> Answer:
+            if method == "HEAD":
+                raise Unavailable("it went away")
+            return await super().ask(method, path, *rest)
+
+    class Breaking(Remembering):
+        async def ask(self, method: str, path: str, *rest: Any) -> Answer:
+            return replace(await super().ask(method, path, *rest), pieces=_broken())
+
+    for kind in (Going, Breaking):
+        own = kind("http://registry.test:5000", lacking().answers)
+        with pytest.raises(Unavailable):
+            await put(own, Others({BLOB: b"blob"}))
+        assert (len(own.asked), own.open) == (1, 0)
+
+
+async def _broken() -> AsyncGenerator[bytes, None]:
+    yield b'{"errors": ['
+    raise Unavailable("it broke off")
 
 
 @pytest.mark.parametrize("away", [False, True])
