@@ -116,6 +116,9 @@ def _text(raw: bytes) -> str:
 def _decoded(raw: bytes) -> str:
     text = raw.decode("utf-8", "surrogateescape")
     refuse_unless_text(text, "a parameter")
+    if not text.isprintable():
+        # PostgreSQL takes no NUL, and nobody is called so.
+        raise Rejected(f"Invalid parameter {shown(text[:100])}: it holds control characters")
     return text
 
 

@@ -64,6 +64,15 @@ def test_what_is_no_such_form_is_refused_whole(form: bytes) -> None:
         mapping.repositories(b"repositories[][repository]=good&" + form)
 
 
+@pytest.mark.parametrize("name", ["a%00b", "a%0Ab", "%7f", "%C2%85"])
+def test_who_is_no_text_is_nobody_in_any_store(name: str) -> None:
+    for form in (f"users[][{name}][][repository]=one", f"users[][{name}][]"):
+        with pytest.raises(Rejected):
+            mapping.granted(form.encode(), "users")
+    with pytest.raises(Rejected):
+        mapping.uuids(f"hosts[][uuid]={name}".encode())
+
+
 def test_a_name_is_read_in_time_that_grows_with_its_length() -> None:
     for name in (b"[" * 100_000, b"repositories" + b"[]" * 100_000, b"repositories[][" + b"a" * 100_000):
         with pytest.raises(Rejected):
