@@ -187,6 +187,38 @@ async def test_two_that_follow_a_key_at_once_follow_it_with_one(store: Store) ->
     assert len(await key_ids(store)) == 2
 
 
+async def test_keys_that_are_gone_from_a_store_that_was_restored_are_made_anew(store: Store) -> None:
+    clock = Clock()
+    here = tokens(store, clock)
+    first, _ = await here.issued("alice", 60)
+    await age(store, 8 * DAY_S)
+    clock.at += 60
+    assert await here.user(first) == "alice", "the keys were read again"
+    await Documents(store).forget(KEYS, by="test")
+    token, _ = await here.issued("bob", 60)
+    assert await tokens(store, Clock()).user(token) == "bob"
+
+
+async def test_a_key_that_is_too_old_signs_on_while_the_store_does_not_answer(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    here = tokens(store, clock)
+    first, _ = await here.issued("alice", 60)
+    await age(store, 8 * DAY_S)
+    clock.at += 60
+    assert await here.user(first) == "alice", "the keys were read again"
+
+    def away(*_: object, **__: object) -> Any:
+        raise Unavailable("the store is away")
+
+    for name in ("read", "write"):
+        with monkeypatch.context() as patch:
+            patch.setattr(store, name, away)
+            assert await here.user((await here.issued("bob", 60))[0]) == "bob"
+    assert len(await key_ids(store)) == 1
+
+
 async def test_a_token_that_was_altered_made_up_or_has_ended_is_nobodys(store: Store) -> None:
     wall = Clock(1_800_000_000.0)
     here = tokens(store, Clock(), wall=wall)

@@ -39,7 +39,8 @@ from muster.pki.facts import common_name
 # What Katello says in place of a token.
 _NOT_LOGGED_IN = "unauthenticated"
 _REFUSED = "unauthorized"
-# Source: OAuth 2, where nothing else is said.
+# Source: the distribution project's token specification. It counts where nothing is said, and clients that are told less
+# keep a token for as long all the same.
 _LIFETIME_S = 60.0
 _ETERNITY_S = 1e12
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
@@ -272,7 +273,7 @@ def _names(content: Mapping[str, Any]) -> set[str]:
 
 
 def _left_s(answer: Mapping[str, Any], now: datetime) -> float:
-    """Return how long a token of Katello's is still good."""
+    """Return how long a token of Katello's is still good, or a minute: what may be read is looked up at each call."""
     lifetime, lifetime_s = answer.get("expires_in"), _LIFETIME_S
     # JSON also brings numbers that are none of seconds.
     if isinstance(lifetime, int | float) and not isinstance(lifetime, bool) and abs(lifetime) < _ETERNITY_S:
@@ -280,7 +281,7 @@ def _left_s(answer: Mapping[str, Any], now: datetime) -> float:
     with contextlib.suppress(ValueError, TypeError):
         # It may have been made long before, and was made to last for longer now.
         lifetime_s -= (now - datetime.fromisoformat(str(answer["issued_at"]))).total_seconds()
-    return max(lifetime_s, 1.0)
+    return max(lifetime_s, _LIFETIME_S)
 
 
 def _query(request: Request) -> str:

@@ -167,24 +167,29 @@ class Tokens:
         async with self._reading:
             if self._kept is not None and self._kept.newest != keys.newest:
                 return self._kept
-            now = await self._now()
-            known = keys.document.content["keys"]
-            # A key signed until the next was read everywhere.
-            over = self._longest_s + _KEPT_S + 2 * _SKEW_S
-            live = [
-                one for at, one in enumerate(known)
-                if at + 1 == len(known) or float(known[at + 1]["made_at"]) + over > now
-            ]  # fmt: skip
-            content = {"keys": [*live, await self._made()]}
             try:
-                found = await Documents(self._store).replace(keys.document, content, by="container_gateway")
-            except Conflict:
-                found = await Documents(self._store).read(_DOCUMENT)
+                self._kept = await self._read_after(keys)
             except Unavailable as e:
                 _log.warning("The key of tokens was not followed by another; it signs on", why=str(e))
                 return keys
-            self._kept = await self._understood(found)
             return self._kept
+
+    async def _read_after(self, keys: _Keys) -> _Keys:
+        """Return the keys when another has followed them, whoever added it."""
+        now = await self._now()
+        known = keys.document.content["keys"]
+        # A key signed until the next was read everywhere.
+        over = self._longest_s + _KEPT_S + 2 * _SKEW_S
+        live = [
+            one for at, one in enumerate(known)
+            if at + 1 == len(known) or float(known[at + 1]["made_at"]) + over > now
+        ]  # fmt: skip
+        content = {"keys": [*live, await self._made()]}
+        try:
+            found = await Documents(self._store).replace(keys.document, content, by="container_gateway")
+        except Conflict:
+            return await self._read()
+        return await self._understood(found)
 
     async def _made(self) -> dict[str, object]:
         key = Ed25519PrivateKey.generate()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import AsyncGenerator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -199,7 +199,16 @@ async def test_whatever_katello_says_of_a_tokens_life_there_is_one(lifetime: obj
     answer = await got(it, "/v2/token", authorization=BASIC)
     assert isinstance(answer, Reply)
     assert answer.status == 200
-    assert 1 <= tokens.lifetime_s < 1e301
+    assert 60 <= tokens.lifetime_s < 1e301
+
+
+async def test_a_token_lasts_for_as_long_as_clients_believe_any_to_last() -> None:
+    """They ask for no other one before a minute has passed (the distribution project's token specification)."""
+    made = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+    it, _, tokens, _ = gateway(katello=Katello(token="katellos", expires_in=3605, issued_at=made))
+    answer = await got(it, "/v2/token", authorization=BASIC)
+    assert isinstance(answer, Reply)
+    assert (tokens.lifetime_s, json.loads(answer.body)["expires_in"]) == (60, 60)
 
 
 async def test_any_other_path_is_not_there() -> None:
