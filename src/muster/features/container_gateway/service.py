@@ -10,7 +10,7 @@ import binascii
 import contextlib
 import json
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
@@ -65,8 +65,19 @@ class Gateway:
         grants: what Foreman said.
     """
 
-    def __init__(self, member: str, grants: Grants, tokens: Tokens, katello: Katello, pulp: Backend) -> None:
+    def __init__(
+        self,
+        member: str,
+        grants: Grants,
+        tokens: Tokens,
+        katello: Katello,
+        pulp: Backend,
+        *,
+        is_revoked: Callable[[x509.Certificate], bool] = lambda _: False,
+    ) -> None:
+        """``is_revoked`` says whether a list that counts now names a certificate."""
         self.grants = grants
+        self._is_revoked = is_revoked
         self._member = member.lower()
         self._tokens = tokens
         self._katello = katello
@@ -230,7 +241,7 @@ class Gateway:
             said = [v for k, v in request.sent_headers if k == _FORWARDED]
             certificate = _in_one_line(said[0]) if len(said) == 1 else None
         # The cluster's own CA issues names that hosts choose.
-        if certificate is None or peer.trust.issuer(certificate)[0] != "other":
+        if certificate is None or peer.trust.issuer(certificate)[0] != "other" or self._is_revoked(certificate):
             return None
         name = common_name(certificate.public_bytes(Encoding.DER)) or ""
         return name if _UUID.match(name) else None
@@ -348,4 +359,4 @@ async def opened(settings: ContainerGatewaySettings, around: Surroundings) -> As
         asking = katello.opened(cluster.foreman.url, context, timeout_s=settings.foreman_timeout_s)
         foreman = await stack.enter_async_context(asking)
         pulp = await stack.enter_async_context(backends.opened("Pulp's API", url, patience, context=context))
-        yield Gateway(around.member, Grants(store), tokens, foreman, pulp)
+        yield Gateway(around.member, Grants(store), tokens, foreman, pulp, is_revoked=around.is_revoked)

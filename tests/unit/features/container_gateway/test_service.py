@@ -7,18 +7,22 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from muster.content.backend import Answer
 from muster.edge.replies import Reply, Streamed
-from muster.edge.request import Request
+from muster.edge.request import Peer, Request
 from muster.features.container_gateway.grants import Subject
 from muster.features.container_gateway.katello import Said
 from muster.features.container_gateway.service import Gateway
+from muster.pki.trust import RevocationLists, Trust
+from tests.servers.certificates import CA
 from tests.unit.edge.calls import request as call
 
 pytestmark = pytest.mark.anyio
 
 BASIC = "Basic " + base64.b64encode(b"alice:pass:word").decode()
+HOST = Subject("host", "5c5be8b4-2b0f-4f0f-8e0c-6f6a3b1d2c3e")
 DIGEST = f"sha256:{'ab' * 32}"
 
 
@@ -61,6 +65,9 @@ class Grants:
     async def catalog(self, subject: Subject | None) -> list[str]:
         return sorted({"open", *(self.said.get(subject, ()) if subject is not None else ())})
 
+    async def is_known(self, subject: Subject) -> bool:
+        return subject in self.said
+
     async def set(self, subject: Subject, names: set[str]) -> None:
         self.said[subject] = names
 
@@ -78,11 +85,11 @@ class Tokens:
         return token.removeprefix("of-") if token.startswith("of-") else None
 
 
-def gateway(pulp: Any = None, katello: Any = None) -> tuple[Gateway, Any, Any, Any]:
+def gateway(pulp: Any = None, katello: Any = None, **more: Any) -> tuple[Gateway, Any, Any, Any]:
     grants: Any = Grants()
     tokens: Any = Tokens()
     pulp, katello = pulp or Pulp(), katello or Katello(token="unauthenticated")
-    return Gateway("proxy01.example.com", grants, tokens, katello, pulp), grants, tokens, pulp
+    return Gateway("proxy01.example.com", grants, tokens, katello, pulp, **more), grants, tokens, pulp
 
 
 async def got(it: Gateway, target: str, method: str = "GET", **headers: str) -> Reply | Streamed:
@@ -209,6 +216,25 @@ async def test_a_token_lasts_for_as_long_as_clients_believe_any_to_last() -> Non
     answer = await got(it, "/v2/token", authorization=BASIC)
     assert isinstance(answer, Reply)
     assert (tokens.lifetime_s, json.loads(answer.body)["expires_in"]) == (60, 60)
+
+
+async def test_a_host_whose_certificate_is_revoked_is_nobody() -> None:
+    ca = CA("katello")
+    revoked = RevocationLists({ca.name: frozenset({55})})
+    it, grants, _, _ = gateway(is_revoked=lambda c: revoked.revoke(c))
+    grants.said[HOST] = {"secret"}
+    for serial, status in ((54, 200), (55, 404)):
+        peer = Peer(
+            "192.0.2.9",
+            ca.issue(HOST.name, serial=serial).public_bytes(Encoding.DER),
+            trust=Trust((), (ca.certificate,)),
+        )
+        asked = call("GET", "/container_gateway/v2/secret/manifests/1", by=peer)
+        assert (await it.answer("/v2/secret/manifests/1", asked)).status == status
+        greeted = await it.answer(
+            "/v2/", call("GET", "/container_gateway/v2/", by=peer, headers={"Host": "proxy.test"})
+        )
+        assert greeted.status == (200 if status == 200 else 401)
 
 
 async def test_any_other_path_is_not_there() -> None:
