@@ -141,8 +141,9 @@ class Services:
         """
         async with self._store.read() as uow:
             rows = await uow.rows(_TELLERS, prefix=_TOLD)
-        gone = {row["name"] for row in rows} - {f"{_TOLD}{name}" for name in known}
-        for name in sorted(gone):
+        # Whoever told them spells its name as it was started with.
+        still = {f"{_TOLD}{name}".lower() for name in known}
+        for name in sorted(row["name"] for row in rows if row["name"].lower() not in still):
             try:
                 await self._documents.forget(name, by=ADMINISTRATOR)
             except Conflict:
