@@ -82,6 +82,15 @@ def test_what_nobody_else_names_is_not_left_without_a_url(file: Path) -> None:
     assert run(file, "services", "set", "store", "--weight", "functional").exit_code == 0
 
 
+def test_a_change_is_shown_as_it_was_typed(file: Path) -> None:
+    urls = ("--client-url", "any=https://a.test/x", "--client-url", "dmz=https://b.test")
+    run(file, "services", "add", "pulp@dmz", *urls)
+    run(file, "services", "set", "pulp@dmz", "--client-url", "dmz=")
+    text = run(file, "services", "show", "pulp@dmz").output
+    assert ": client_urls any=https://a.test/x dmz=https://b.test\n" in text
+    assert ": client_urls dmz=\n" in text
+
+
 def test_a_secret_that_somebody_typed_is_not_repeated(file: Path) -> None:
     arguments = ["services", "set", "pulp", "--client-url", "https://anna:hunter2@dmz.test", "--cluster", str(file)]
     assert "hunter2" not in CliRunner().invoke(muster, arguments).output
