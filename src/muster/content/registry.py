@@ -33,6 +33,7 @@ _READ = re.compile(
 )
 _MANIFEST = re.compile(r"/v2/(?P<name>.+)/manifests/(?P<reference>[^/]+)\Z")
 _UPLOAD = re.compile(r"/v2/.+/blobs/uploads/[^/]+\Z")
+_LINK = re.compile(r"<(?P<to>[^<>]{1,4096})>(?P<rest>;[^<>]*)?\Z")
 _DIGEST = re.compile(r"(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})\Z")
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _HOPS = 3
@@ -67,6 +68,23 @@ def error(status: int, code: str, message: str, *extra: Header) -> Reply:
     """Return an error in the form that container clients read."""
     said = {"errors": [{"code": code, "message": message}]}
     return reply(status, json.dumps(said).encode(), b"application/json", *extra)
+
+
+def linked(got: Answer, here: Callable[[str], str | None]) -> Answer:
+    """Return an answer whose link to the next page of a list is a path that leads here.
+
+    ``here`` returns path and query of a location at whoever gave the answer, None when it is elsewhere. Pulp says the whole
+    URL that it was asked at, which no client knows (docs/facts/content-and-boot.md §9.3).
+    """
+
+    def told(name: str, value: str) -> str:
+        found = _LINK.match(value) if name.lower() == "link" else None
+        there = here(found["to"]) if found is not None else None
+        return value if found is None or there is None else f"<{there}>{found['rest'] or ''}"
+
+    if _field(got, "link") is None:
+        return got
+    return replace(got, headers=[(name, told(name, value)) for name, value in got.headers])
 
 
 @dataclass
@@ -115,6 +133,9 @@ class Registry:
             got.end()
             at, to = found
             got = await at.ask(method, to, _for_content(sent) if at is self.content else sent)
+        if at is self.own:
+            host = next((v for k, v in sent if k.lower() == "x-forwarded-host"), "")
+            got = linked(got, lambda location: self.here(location, to, host))
         return _of(digest, got) if digest is not None else got
 
     def _leads_to(self, at: Backend, path: str, got: Answer) -> tuple[Backend, str] | None:
@@ -179,7 +200,8 @@ class Registry:
         got = await self.own.ask(request.method, path, sent, body, size)
         if request.method == "DELETE" and not is_handed_on and _READ.match(path):
             return await self._deleted(path, got, sent, behind)
-        return self._marked(got, path, headers.host(request.sent_headers))
+        host = headers.host(request.sent_headers)
+        return self._marked(linked(got, lambda location: self.here(location, path, host)), path, host)
 
     async def _tag_moved(self, path: str, manifest: bytes, sent: Sequence[tuple[str, str]], behind: Behind) -> None:
         """Move a tag at the other members that have it, too; where there is none, none is made."""

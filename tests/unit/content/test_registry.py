@@ -121,6 +121,39 @@ async def test_what_is_elsewhere_is_the_clients_to_follow(location: str) -> None
     assert (len(own.asked), content.asked, own.open) == (1, [], 1)
 
 
+TAGS = "/v2/r/tags/list?n=1"
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        # Pulp says the whole of the URL that it was asked at.
+        ("<http://registry.test:5000/v2/r/tags/list?n=1&last=a>", "</v2/r/tags/list?n=1&last=a>"),
+        ("<http://proxy.example.com:5000/v2/r/tags/list?n=1&last=a>", "</v2/r/tags/list?n=1&last=a>"),
+        ("</v2/r/tags/list?n=1&last=a>", "</v2/r/tags/list?n=1&last=a>"),
+        ("<?n=1&last=a>", "</v2/r/tags/list?n=1&last=a>"),
+        ("<http://elsewhere.test/v2/r/tags/list?n=1>", "<http://elsewhere.test/v2/r/tags/list?n=1>"),
+        ("<http://registry.test:5000/v1/x>", "<http://registry.test:5000/v1/x>"),
+        ("<http://[/v2/x>", "<http://[/v2/x>"),
+        ("/v2/r/tags/list", "/v2/r/tags/list"),
+    ],
+)
+@pytest.mark.parametrize("path", [TAGS, "/v2/_catalog?n=1"])
+async def test_the_next_page_is_asked_for_here(path: str, said: str, told: str) -> None:
+    said, told = (one.replace("/v2/r/tags/list", path.partition("?")[0]) for one in (said, told))
+    it, _, _ = standing(own={path: (200, {"Link": f'{said}; rel="next"', "X": "y"}, b"{}")})
+    sent = [("X-Forwarded-Host", "proxy.example.com:5000")]
+    if path == TAGS:
+        got = await it.ask("GET", path, sent)
+    else:
+        changed = await it.change(
+            call("GET", path, headers={"Host": "proxy.example.com:5000"}), path, sent, WHO, is_handed_on=False
+        )
+        assert isinstance(changed, Answer)
+        got = changed
+    assert dict(got.headers) == {"Link": f'{told}; rel="next"', "X": "y"}
+
+
 async def test_redirects_that_lead_round_end() -> None:
     it, own, _ = standing(own=moved(BLOB))
     assert (await it.ask("GET", BLOB, [])).status == 302

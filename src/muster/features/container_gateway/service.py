@@ -13,7 +13,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urljoin, urlsplit
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from muster.content import backend as backends
 from muster.content import headers
 from muster.content.backend import Backend, Patience
-from muster.content.registry import error
+from muster.content.registry import error, linked
 from muster.edge.feature import Surroundings
 from muster.edge.replies import SERVER_HEADER, Header, Reply, Streamed, reply
 from muster.edge.request import Request
@@ -207,9 +207,18 @@ class Gateway:
         return await self._passed(f"/v2/{name}/{what}/{which}{query}", request)
 
     async def _passed(self, path: str, request: Request) -> Streamed:
-        got = await self._asked(request.method, path, request)
+        got = linked(await self._asked(request.method, path, request), lambda location: self._here(location, path))
         kept = [(k.lower().encode(), v.encode("latin-1", "replace")) for k, v in got.headers if k.lower() in _GIVEN]
         return Streamed(got.status, [*kept, _API_VERSION, SERVER_HEADER], got.pieces, got.end)
+
+    def _here(self, location: str, path: str) -> str | None:
+        """Return path and query of a location at Pulp's registry, None when it is elsewhere."""
+        try:
+            there = urlsplit(urljoin(self._pulp.url + path, location))
+        except ValueError:
+            return None
+        is_there = there.netloc == urlsplit(self._pulp.url).netloc and there.path.startswith("/v2/")
+        return f"{there.path}?{there.query}" if is_there else None
 
     async def _asked(self, method: str, path: str, request: Request) -> backends.Answer:
         sent = [(k.decode("latin-1"), v.decode("latin-1")) for k, v in request.sent_headers if k in _ASKED]

@@ -29,6 +29,8 @@ DIGEST = f"sha256:{'ab' * 32}"
 class Pulp:
     """Answers everything, and remembers what it was asked."""
 
+    url = "http://pulp.test:24817"
+
     def __init__(self, *, status: int = 200, body: bytes = b"{}", headers: Sequence[tuple[str, str]] = ()) -> None:
         self.status, self.body, self.headers = status, body, headers
         self.asked: list[tuple[str, str, dict[str, str]]] = []
@@ -235,6 +237,20 @@ async def test_a_host_whose_certificate_is_revoked_is_nobody() -> None:
             "/v2/", call("GET", "/container_gateway/v2/", by=peer, headers={"Host": "proxy.test"})
         )
         assert greeted.status == (200 if status == 200 else 401)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("<http://pulp.test:24817/v2/open/tags/list?n=1&last=a%26b>", "</v2/open/tags/list?n=1&last=a%26b>"),
+        ("</v2/open/tags/list?n=1&last=a>", "</v2/open/tags/list?n=1&last=a>"),
+        ("<https://elsewhere.test/v2/open/tags/list?n=1>", "<https://elsewhere.test/v2/open/tags/list?n=1>"),
+    ],
+)
+async def test_the_next_page_of_pulps_tags_is_asked_for_here(said: str, told: str) -> None:
+    it, *_ = gateway(Pulp(headers=[("Link", f'{said}; rel="next"')]))
+    answer = await got(it, "/v2/open/tags/list?n=1")
+    assert (b"link", f'{told}; rel="next"'.encode()) in answer.headers
 
 
 async def test_any_other_path_is_not_there() -> None:
