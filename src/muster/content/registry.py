@@ -43,6 +43,9 @@ _ERROR_BYTES = 64 << 10
 # docker-registry, and Pulp (BLOB_UNKNOWN of the configuration, MANIFEST_INVALID of layers).
 _LACKS = frozenset({"MANIFEST_BLOB_UNKNOWN", "MANIFEST_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_INVALID"})
 _MOST_NAMED = 1000
+# Whoever pushes or deletes waits for another member no longer: it is asked while its content is to be had, whatever its
+# registry does.
+_EACH_S = 20.0
 _DEEPEST = 3
 # Who asks, in a question of the member's own; all else that a client sent belongs to its own.
 _WHO = frozenset({"authorization", "user-agent", "x_rhsm_ssl_client_cert", "x-forwarded-for", "x-forwarded-proto"})
@@ -237,14 +240,17 @@ class Registry:
         return kept
 
     async def _each(self, doubt: str, asked: Callable[[Sibling, Backend], Awaitable[None]]) -> None:
-        """Ask every other member that is ready; of one that cannot be asked the log says what that leaves open."""
+        """Ask every other member that is ready; of one that does not answer the log says what that leaves open."""
         fill = self.fill
         if fill is None:
             return
 
         async def one(sibling: Sibling) -> None:
             try:
-                await asked(sibling, fill.other(sibling))
+                async with asyncio.timeout(_EACH_S):
+                    await asked(sibling, fill.other(sibling))
+            except TimeoutError:
+                _log.warning(doubt, member=sibling.name, why=f"it did not answer within {_EACH_S:g} s")
             except MusterError as e:
                 _log.warning(doubt, member=sibling.name, why=str(e))
 

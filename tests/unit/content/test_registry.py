@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
@@ -390,6 +391,34 @@ async def test_another_member_that_is_away_costs_no_push() -> None:
     own = lacking()
     own.has = True
     assert (await put(own, Others({}, registry=Away("https://192.0.2.2", {})))).status == 201
+
+
+class Hanging(Standing):
+    given_up = 0
+
+    async def ask(self, *_: Any) -> Answer:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            self.given_up += 1
+            raise
+        raise AssertionError
+
+
+async def test_another_member_whose_registry_hangs_holds_up_no_push_and_no_deletion(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(registry, "_EACH_S", 0.01)
+    hanging = Hanging("https://192.0.2.2", {})
+    own = lacking()
+    own.has = True
+    path = f"/v2/r/manifests/{DIGEST}"
+    own.answers = {**own.answers, path: (202, {}, b"")}
+    fill: Any = Others({}, registry=hanging)
+    async with asyncio.timeout(30):
+        assert (await put(own, fill)).status == 201
+        got = await Registry(own, None, fill).change(call("DELETE", path), path, [], WHO, is_handed_on=False)
+    assert (got.status, hanging.given_up) == (202, 2)
 
 
 @pytest.mark.parametrize(
