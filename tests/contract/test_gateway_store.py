@@ -14,12 +14,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from muster.features.container_gateway import api
-from muster.features.container_gateway.grants import Grants, Subject
+from muster.features.container_gateway.grants import Grants, Subject, in_turn
 from muster.features.container_gateway.tokens import Tokens
 from muster.kernel.errors import Unavailable
 from muster.kernel.secrets import Secret
 from muster.store.documents import Documents
 from muster.store.engine import Store, opened
+from muster.store.writing import Change
 from tests.unit.edge.calls import request
 
 pytestmark = pytest.mark.anyio
@@ -104,6 +105,27 @@ async def test_of_two_lists_at_once_one_counts_and_not_both(store: Store) -> Non
         known = [await here.is_known(Subject("host", name)) for name in ("one", "two")]
         assert sorted(known) == [False, True]
         await asyncio.gather(here.replace("user", {"alice": ["both"]}), there.replace("user", {"bob": ["both"]}))
+
+
+async def test_a_list_waits_for_a_long_one_longer_than_for_any_statement(url: str) -> None:
+    async with opened(Secret(url), statement_timeout_s=0.3) as store:
+        if store.dialect == "sqlite":
+            pytest.skip("writers of SQLite queue up elsewhere")
+        grants = Grants(store)
+        async with store.write() as long:
+            await in_turn(long, "repositories")
+            listing = asyncio.create_task(grants.list_repositories({"open": False}))
+            await asyncio.sleep(1)
+        await listing
+        assert await grants.catalog(None) == ["open"]
+
+        async def lasting() -> None:
+            async with store.write() as unit:
+                await in_turn(unit, "repositories")
+                await unit.changed(Change("SELECT pg_sleep(1)"), {})
+
+        with pytest.raises(Unavailable, match="statement_timeout_s"):
+            await lasting()
 
 
 async def test_what_is_said_twice_is_one(store: Store) -> None:

@@ -40,7 +40,12 @@ _ADD_GRANT = Change(
 )
 # PostgreSQL's lock for who replaces a list, until the unit's end: of two at once each would see and remove only what was
 # there before both, and leave the other's. SQLite's write transaction is one.
-_TURN = Change("SELECT pg_advisory_xact_lock(1297437508, CAST(:number AS int))")
+_TURN = (
+    # A turn may take as long as a whole unit, which ends the wait then.
+    Change("SET LOCAL statement_timeout TO 0"),
+    Change("SELECT pg_advisory_xact_lock(1297437508, CAST(:number AS int))"),
+    Change("SET LOCAL statement_timeout TO DEFAULT"),
+)
 _Listed = Literal["repositories", "hosts", "user", "host"]
 _NUMBERS: Mapping[_Listed, int] = {"repositories": 1, "hosts": 2, "user": 3, "host": 4}
 # A site has thousands of hosts that may read hundreds of images each.
@@ -98,14 +103,14 @@ class Grants:
         """
         rows = [{"name": name, "auth_required": int(needed)} for name, needed in repositories.items()]
         async with self._store.write("gateway-repositories", limit_s=_LONG_S) as uow:
-            await _in_turn(uow, "repositories")
+            await in_turn(uow, "repositories")
             await uow.changed(_FORGET_REPOSITORIES, {})
             await uow.change(_ADD_REPOSITORY, rows)
 
     async def list_hosts(self, uuids: Iterable[str]) -> None:
         """Let these hosts be known, and no others; those may read nothing any more."""
         async with self._store.write("gateway-hosts", limit_s=_LONG_S) as uow:
-            await _in_turn(uow, "hosts")
+            await in_turn(uow, "hosts")
             await uow.changed(_FORGET_SUBJECTS, {"kind": "host"})
             await uow.change(_ADD_SUBJECT, [{"kind": "host", "name": uuid} for uuid in uuids])
             await uow.changed(_FORGET_GRANTS_OF_OTHERS, {"kind": "host"})
@@ -113,7 +118,7 @@ class Grants:
     async def replace(self, kind: Kind, granted: Mapping[str, Collection[str]]) -> None:
         """Let these of a kind read these repositories, and nobody else of that kind any."""
         async with self._store.write("gateway-grants", limit_s=_LONG_S) as uow:
-            await _in_turn(uow, kind)
+            await in_turn(uow, kind)
             await uow.changed(_FORGET_GRANTS, {"kind": kind})
             await _granted(uow, kind, granted)
 
@@ -130,9 +135,11 @@ class Grants:
             await _granted(uow, kind, granted)
 
 
-async def _in_turn(uow: Unit, listed: _Listed) -> None:
+async def in_turn(uow: Unit, listed: _Listed) -> None:
+    """Return when nobody else replaces this list before the unit's end."""
     if uow.dialect == "postgresql":
-        await uow.changed(_TURN, {"number": _NUMBERS[listed]})
+        for change in _TURN:
+            await uow.changed(change, {"number": _NUMBERS[listed]})
 
 
 async def _granted(uow: Unit, kind: Kind, granted: Mapping[str, Collection[str]]) -> None:
