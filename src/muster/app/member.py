@@ -161,6 +161,7 @@ async def member_opened(
         around = Surroundings(
             name, OperationMetrics(registry), bundle.certificate, bundle.key, bundle.ca, store,
             (lambda: authority.ca if authority else None) if signs_itself(cluster) else None, cluster,
+            lambda certificate: gate.lists.revoke(certificate),
         )  # fmt: skip
         mounts = await _features_opened(stack, cluster, served, logs.Timeline(rings, timeline), around)
         mounts += [

@@ -19,5 +19,5 @@ def is_of_members(cluster: ClusterFile, url: str) -> bool:
         and parts.scheme == "https"
         and parts.path.rstrip("/") == _PATH
         and (parts.port or 443) == service.member_port
-        and parts.hostname in {m.address for m in cluster.members if m.kind == "muster"}
+        and parts.hostname in {m.address.lower() for m in cluster.members if m.kind == "muster"}
     )

@@ -205,6 +205,10 @@ class Content:
         if got.status == 200 and is_small:
             return await _small(got, request)
         passed = headers.answered(got.headers, keeps_validators=False, moved=_moved(call.own, place))
+        if got.status == 416:
+            # Some say of their sentence how long the whole is; nobody needs it.
+            got.end()
+            return reply(416, b"", b"text/plain", *(h for h in passed if h[0] == b"content-range"))
         if got.status in (200, 206):
             if digest is None and place.backend == "registry":
                 digest = validators.said(got.headers)

@@ -11,7 +11,6 @@ import click
 from click.types import StringParamType
 
 from muster.cli.options import one_line, print_json
-from muster.kernel.names import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +31,8 @@ class Pair(StringParamType):
             return value
         network, is_one, url = str(value).partition("=")
         if not is_one or not network:
-            self.fail(f"{shown(value)} is not NETWORK=URL", param, ctx)
+            # Not repeated: a URL may hold a password.
+            self.fail("what is given is not NETWORK=URL", param, ctx)
         return network, url
 
 

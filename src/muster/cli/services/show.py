@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -50,8 +50,12 @@ def _lines(found: Register, name: str) -> Iterator[str]:
     for change in found.changes:
         if change.get("name") == name:
             at = datetime.fromtimestamp(change["at"], UTC)
-            said = ", ".join(f"{k} {v}" for k, v in change.get("said", {}).items())
+            said = ", ".join(f"{k} {_typed(v)}" for k, v in change.get("said", {}).items())
             yield f"{at:%Y-%m-%d %H:%M:%SZ} {change['event']} by {change['by']}{': ' + said if said else ''}"
+
+
+def _typed(value: Any) -> str:
+    return " ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
 
 
 def _spoken(fact: Fact) -> str:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from muster.cli import muster
 from muster.cluster.services import Outdated
 from muster.kernel.errors import Conflict, NotFound, Rejected
 from tests.unit.cli.calls import run, wrong_usage
@@ -70,6 +72,28 @@ def test_one_that_no_setting_names_is_added_once(file: Path) -> None:
     with pytest.raises(Rejected, match="begins with its kind"):
         run(file, "services", "add", "frob", "--control-url", "https://other.test")
     assert run(file, "services", "remove", "pulp@dmz").output == "pulp@dmz is gone.\n"
+
+
+def test_what_nobody_else_names_is_not_left_without_a_url(file: Path) -> None:
+    run(file, "services", "add", "pulp@dmz", "--control-url", "https://dmz.test")
+    with pytest.raises(Rejected, match="muster services remove takes"):
+        run(file, "services", "set", "pulp@dmz", "--control-url", "")
+    assert shown(file, "pulp@dmz")["control_url"] == "https://dmz.test"
+    assert run(file, "services", "set", "store", "--weight", "functional").exit_code == 0
+
+
+def test_a_change_is_shown_as_it_was_typed(file: Path) -> None:
+    urls = ("--client-url", "any=https://a.test/x", "--client-url", "dmz=https://b.test")
+    run(file, "services", "add", "pulp@dmz", *urls)
+    run(file, "services", "set", "pulp@dmz", "--client-url", "dmz=")
+    text = run(file, "services", "show", "pulp@dmz").output
+    assert ": client_urls any=https://a.test/x dmz=https://b.test\n" in text
+    assert ": client_urls dmz=\n" in text
+
+
+def test_a_secret_that_somebody_typed_is_not_repeated(file: Path) -> None:
+    arguments = ["services", "set", "pulp", "--client-url", "https://anna:hunter2@dmz.test", "--cluster", str(file)]
+    assert "hunter2" not in CliRunner().invoke(muster, arguments).output
 
 
 def test_a_change_that_says_nothing_is_wrong_usage(file: Path) -> None:
