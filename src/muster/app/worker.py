@@ -75,6 +75,7 @@ class Worker:
         self._content: service.Content | None = None
         self._certificates: Certificates | None = None
         self._known_file: Path | None = None
+        self._has_heard_known = False
         self._registry = CollectorRegistry()
 
     async def work(self, sock: socket.socket) -> None:
@@ -89,7 +90,7 @@ class Worker:
                 "order": self.order.set_result,
                 "drain": self._drain,
                 "siblings": self._know,
-                "known": self._look,
+                "known": self._hear_known,
                 "reload": self._reload,
                 "stop": lambda _: self.stop.set(),
             },
@@ -150,7 +151,8 @@ class Worker:
                 )  # fmt: skip
                 stack.callback(content.repositories.close)
                 self._known_file = home / known.FILE
-                self._look(None)
+                # What the member of before has left says where things are, and nothing of who may have them now.
+                self._look()
             opening = server_opened(main, cluster.edge, counted, balancers.addresses)
             server = self._server = await stack.enter_async_context(opening)
             taken = [p for p in ports.PORTS if p.listener in order["sockets"]]
@@ -192,10 +194,14 @@ class Worker:
             ready, members = siblings
             self._content.know([Sibling(*s) for s in ready], members)
 
-    def _look(self, _: Any) -> None:
+    def _hear_known(self, _: Any) -> None:
+        self._has_heard_known = True
+        self._look()
+
+    def _look(self) -> None:
         """Read which repositories are followed, as the member has written it."""
         if self._content is not None and self._content.repositories is not None and self._known_file is not None:
-            self._content.repositories.known.read(self._known_file)
+            self._content.repositories.known.read(self._known_file, is_of_now=self._has_heard_known)
 
     def _reload(self, _: Any) -> None:
         if self._certificates is not None:

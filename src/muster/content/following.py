@@ -44,6 +44,8 @@ _POLLS_EACH_S = 10.0
 _POLLS_AT_ONCE = 8
 # Whether what was guarded is so still: a second call for each poll otherwise.
 _OPEN_AGAIN_S = 30.0
+# What was open when the own Pulp was asked last may have a guard by now; so long nobody asks again before he is let in.
+_OPEN_S = 30.0
 _CARRIED_TIMEOUT_S = 1.0
 _SHOWN_TIMEOUT_S = 2.0
 _STORE_AGAIN_S = 1.0
@@ -247,6 +249,8 @@ class Following:
             if self._all_at == 0.0 and now - self._began_at > _STORE_PATIENCE_S:
                 self.trouble = ""
             _log.debug("What members have of repositories was not read", why=str(e))
+            # Nobody asks Pulps meanwhile.
+            await self._tell({p: f._replace(is_open=self._is_open(p)) for p, f in self.known.repositories.items()})
             return
         self._is_away = False
         self._read_at = time.monotonic()
@@ -426,18 +430,27 @@ class Following:
             row = picture.rows.get(path)
             if row is None:
                 if before is not None:
-                    found[path] = before
+                    found[path] = before._replace(is_open=self._is_open(path))
                 continue
             versions, whole = picture.versions.get(path, {}), self._shelf.whole(path)
             here = sorted((v for v in whole if v in versions), key=lambda v: versions[v].order, reverse=True)
             if row.view.shown in here:
                 here.remove(row.view.shown)
                 here.insert(0, row.view.shown)
-            own = self._own.get(path)
-            is_open = (
-                own.polled.is_open if own is not None and own.polled.reached else before is not None and before.is_open
-            )
-            found[path] = Followed(tuple(whole[v] for v in here), is_open)
+            found[path] = Followed(tuple(whole[v] for v in here), self._is_open(path))
+        await self._tell(found)
+
+    def _is_open(self, path: str) -> bool | None:
+        """Return whether the own Pulp gives a repository to whoever asks, as :class:`muster.content.known.Followed` says."""
+        own, before = self._own.get(path), self.known.repositories.get(path)
+        was_open = before is not None and before.is_open is not False
+        if own is not None and (own.polled.reached or own.polled.is_refused):
+            was_open = own.polled.is_open
+        if not was_open:
+            return False
+        return True if own is not None and time.monotonic() - own.at < _OPEN_S else None
+
+    async def _tell(self, found: dict[str, Followed]) -> None:
         if found != self.known.repositories or self._untold:
             self.known.repositories = found
             try:

@@ -33,7 +33,7 @@ from muster.content.validators import Digest
 from muster.content.views import Shown
 from muster.edge.replies import SERVER_HEADER, Header, Reply, Streamed, not_found, reply
 from muster.edge.request import Request
-from muster.kernel.errors import Unavailable
+from muster.kernel.errors import MusterError, Unavailable
 
 _MANIFESTS = 512
 _INDEXES = 64
@@ -278,19 +278,28 @@ class Repositories:
         """Return what whoever may not read a repository hears, and whether anybody may.
 
         What lies here says nothing of who may have it: the repository's guard does, at Pulp, each time. Only who is let in
-        there is: a Pulp that does not have the repository has no guard of it either.
+        there is: a Pulp that does not have the repository has no guard of it either. What was open when it was asked last
+        stays so while no Pulp can be asked.
         """
         followed = self.known.repositories.get(at)
         if followed is not None and followed.is_open:
             return None, True
+        was_open = followed is not None and followed.is_open is None
         sent = headers.unconditional(call.sent)
         status = 404
         for entry in kinds.of(at).entries:
-            answer = await call.ask("HEAD", f"{at}/{entry}", sent=sent)
+            try:
+                answer = await call.ask("HEAD", f"{at}/{entry}", sent=sent)
+            except MusterError:
+                if was_open:
+                    return None, True
+                raise
             answer.end()
             status = answer.status
             if status == 200:
                 return None, False
+            if status >= 500 and was_open:
+                return None, True
             if status != 404:
                 break
         return (not_found() if status == 404 else reply(status, b"", b"text/plain")), False

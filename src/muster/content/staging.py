@@ -49,12 +49,14 @@ class Polled:
     Attributes:
         reached: whether it said anything of use.
         is_open: it told somebody without a certificate.
+        is_refused: it told nobody: its guard lets in neither who has no certificate nor who was let in last.
         body: the entry, of yum ``repomd.xml``; None: there is none.
         why: why it was not reached.
     """
 
     reached: bool
     is_open: bool = False
+    is_refused: bool = False
     body: bytes | None = None
     why: str = ""
 
@@ -77,9 +79,9 @@ class Staging:
             found = await self._polled(path, certificate)
             if found is not None:
                 return replace(found, is_open=False)
-        return (
-            found if found is not None else Polled(reached=False, why="its guard lets nobody in who was let in before")
-        )
+        if found is not None:
+            return found
+        return Polled(reached=False, is_refused=True, why="its guard lets nobody in who was let in before")
 
     async def _polled(self, path: str, certificate: bytes | None) -> Polled | None:
         """Return what it said, None: that it does not say it to this one."""

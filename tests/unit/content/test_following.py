@@ -443,3 +443,40 @@ async def test_a_disk_that_cannot_be_read_is_said_and_the_beat_goes_on(
         assert not one.following.is_alone
     one.following._all_at = 0.0
     await two.until(lambda: not one.following.trouble)
+
+
+async def test_what_gets_a_guard_is_given_to_nobody_without_asking_from_the_next_poll_on(patient: World) -> None:
+    carry(patient, ONE, ONE)
+    await patient.ask()
+    await patient.until_shown(ONE)
+    one = patient["p1"]
+    await patient.until(lambda: one.following.known.repositories[PATH].is_open is True)
+    # Clients showed no certificates, so none is known that its guard lets in.
+    one.pulp.allowed = set()
+    await patient.beat()
+    assert one.following.known.repositories[PATH].is_open is False
+    one.pulp.allowed = None
+    await patient.beat()
+    assert one.following.known.repositories[PATH].is_open is True
+    # That it cannot be asked changes nothing.
+    one.pulp.why = "it is away"
+    await patient.beat()
+    assert one.following.known.repositories[PATH].is_open is True
+
+
+@pytest.mark.parametrize("is_away", [False, True], ids=["nobody asks for it any more", "the store is away"])
+async def test_what_was_open_long_ago_may_have_a_guard(
+    patient: World, monkeypatch: pytest.MonkeyPatch, is_away: bool
+) -> None:
+    carry(patient, ONE, ONE)
+    await patient.ask()
+    await patient.until_shown(ONE)
+    one = patient["p1"]
+    await patient.until(lambda: one.following.known.repositories[PATH].is_open is True)
+    monkeypatch.setattr(module, "_OPEN_S", 0.0)
+    if is_away:
+        one.views.why = "the store is away"
+    else:
+        monkeypatch.setattr(module, "HOT_S", 0.0)
+    await one.following.beat()
+    assert one.following.known.repositories[PATH].is_open is None

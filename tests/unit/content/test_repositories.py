@@ -58,7 +58,7 @@ class It:
         self.asked.append((path, certificate))
         return self.shown
 
-    async def stage(self, *versions: Version, of: Member | None = None, is_open: bool = True) -> list[str]:
+    async def stage(self, *versions: Version, of: Member | None = None, is_open: bool | None = True) -> list[str]:
         """Bring versions to this disk, or another, and show the first; return the digests of their manifests."""
         on = of if of is not None else self.member
         manifests = []
@@ -183,6 +183,33 @@ async def test_what_may_have_a_guard_is_for_nobody_while_no_pulp_says_who_may(it
     it.member.pulp.why = "it is away"
     with pytest.raises(Unavailable):
         await it.get(REPOMD)
+
+
+async def test_what_was_open_long_ago_is_asked_for_again_before_anybody_is_let_in(it: It) -> None:
+    await it.stage(ONE, is_open=None)
+    it.member.pulp.carries[PATH] = ONE
+    it.member.pulp.allowed = {CERTIFICATE}
+    for name in (REPOMD, ONE.primary):
+        found = await it.get(name)
+        assert found is not None
+        assert (found.status, found.body) == (403, b""), name
+    it.member.pulp.allowed = None
+    for name in (REPOMD, ONE.primary):
+        found = await it.get(name)
+        assert found is not None
+        assert found.status == 200, name
+
+
+@pytest.mark.parametrize(("why", "status"), [("it is away", None), ("", 502)])
+async def test_what_was_open_long_ago_is_to_be_had_while_no_pulp_can_be_asked(
+    it: It, why: str, status: int | None
+) -> None:
+    await it.stage(ONE, is_open=None)
+    it.member.pulp.why, it.member.pulp.status = why, status
+    for name in (REPOMD, ONE.primary):
+        found = await it.get(name)
+        assert found is not None
+        assert found.status == 200, name
 
 
 async def test_a_package_is_what_the_version_names(it: It) -> None:
