@@ -197,14 +197,34 @@ class Repositories:
         named = validators.named(path)
         if named is None:
             return None
-        key = named.value if named.algorithm == "sha256" else None
-        for one in self.known.repositories[at].manifests if key is None else ():
-            manifest = await self._manifest_here(one)
-            key = key or (manifest.files.get(below) if manifest is not None else None)
-        if key is None or (key not in self._held and not await self._kept.has(key)):
+        if named.algorithm == "sha256" and not await self._is_here(named.value):
+            return None
+        key = await self._key(at, below, named)
+        if key is None or not await self._is_here(key):
             return None
         refused, _ = await self._refused(call, at)
         return refused if refused is not None else await self._of_disk(key, named, below, request)
+
+    async def _is_here(self, key: str) -> bool:
+        return key in self._held or await self._kept.has(key)
+
+    async def _key(self, at: str, below: str, named: Digest) -> str | None:
+        """Return the SHA-256 of what versions of a repository have under a name with a digest; None: none of them has it.
+
+        What another repository has is for whom that one's guard lets in.
+        """
+        followed = self.known.repositories.get(at)
+        manifests = followed.manifests if followed is not None else ()
+        for one in manifests:
+            manifest = await self._manifest_here(one)
+            if manifest is not None and (key := _named_in(manifest, below, named)) is not None:
+                return key
+        # What came is shown a moment before this process hears of it.
+        shown = await self._current(at, None, alone=True)
+        if shown is None or shown.manifest in manifests:
+            return None
+        manifest = await self._manifest_here(shown.manifest)
+        return _named_in(manifest, below, named) if manifest is not None else None
 
     async def _package(
         self,
@@ -452,6 +472,12 @@ class Repositories:
 def _answered(body: bytes, named: Digest, below: str, request: Request, also: Sequence[Header]) -> Reply:
     """Answer with a small file as a whole."""
     return conditions.answered(body, request, named, [(b"content-type", _type(below)), *also])
+
+
+def _named_in(manifest: Manifest, below: str, named: Digest) -> str | None:
+    if named.algorithm != "sha256":
+        return manifest.files.get(below)
+    return named.value if named.value in manifest.files.values() else None
 
 
 def _remember(kept: OrderedDict[Key, Value], key: Key, value: Value, most: int) -> Value:

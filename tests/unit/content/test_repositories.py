@@ -157,6 +157,29 @@ async def test_a_version_of_before_is_to_be_had_by_its_digests(it: It) -> None:
     assert await it.get("repodata/" + "0" * 64 + "-primary.xml.gz") is None
 
 
+async def test_what_another_repository_has_is_not_to_be_had_by_its_digest(it: It) -> None:
+    """Whoever is let in to one repository, and knows a digest of a guarded one, is not let in to that."""
+    (manifest,) = await it.stage(ONE, is_open=False)
+    found = await it.member.staging.manifest(manifest)
+    assert found is not None
+    other, it.shown = "/pulp/content/open", None
+    it.known.repositories = {**it.known.repositories, other: Followed((), True)}
+    for key in (ONE.primary.removeprefix("repodata/")[:64], digest(ONE), manifest, found.packages):
+        for is_between_us in (False, True):
+            path = f"{other}/repodata/{key}-primary.xml.gz"
+            asked = request("GET", path)
+            assert await it.repositories.answer(it.call, path, path, asked, is_between_us=is_between_us) is None, key
+
+
+async def test_what_is_shown_before_this_process_has_heard_of_it_comes_from_the_disk(it: It) -> None:
+    await it.stage(ONE)
+    it.known.repositories = {PATH: Followed((), True)}
+    it.member.pulp.why = "it is away"
+    found = await it.get(ONE.primary)
+    assert found is not None
+    assert found.body == ONE.files[ONE.primary]
+
+
 async def test_a_guard_is_asked_each_time_and_as_the_client(it: It) -> None:
     await it.stage(ONE, is_open=False)
     it.member.pulp.carries[PATH] = ONE
