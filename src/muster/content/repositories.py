@@ -119,7 +119,7 @@ class Repositories:
         found = self.known.of(path)
         if is_between_us:
             return await self._named(call, path, request, *found) if found is not None else None
-        found = found or kinds.begun(path)
+        found = await self._nearest(path, found)
         if found is None:
             beside, below = self.known.archive(path)
             return await self._package(call, path, theirs, request, beside, below) if beside else None
@@ -132,6 +132,18 @@ class Repositories:
         if kind.names_alone:
             return await self._of_the_version(call, path, theirs, request, at, below)
         return await self._package(call, path, theirs, request, (at,), below)
+
+    async def _nearest(self, path: str, found: tuple[str, str] | None) -> tuple[str, str] | None:
+        """Return the repository that a path lies in: what is followed, or what this is the entry of, be it inside that."""
+        begun = kinds.begun(path)
+        if found is None or begun is None or len(begun[0]) <= len(found[0]):
+            return found or begun
+        at, below = found
+        for one in self.known.repositories[at].manifests:
+            manifest = await self._manifest_here(one)
+            if manifest is not None and unquote(below) in manifest.files:
+                return found
+        return begun
 
     async def to_member(self, path: str, request: Request) -> Reply | Streamed:
         """Answer another member: what lies on this disk, what a client was given here, or what the store says is shown."""

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from muster.content.call import Call
 from muster.content.given import Clients, Given, Remembered
 from muster.content.known import Followed, Known
-from muster.content.manifest import REPOMD
+from muster.content.manifest import REPOMD, Manifest
 from muster.content.metrics import AnswerMetrics
 from muster.content.repositories import Repositories
 from muster.content.views import Shown
@@ -140,6 +140,28 @@ async def test_what_is_not_shown_is_its_pulps_to_answer(it: It) -> None:
 async def test_only_its_repomd_makes_a_repository_followed(it: It) -> None:
     assert await it.get("treeinfo") is None
     assert it.asked == []
+
+
+async def test_a_repository_inside_another_is_one_of_its_own(it: It) -> None:
+    await it.stage(TWO)
+    it.member.pulp.carries[f"{PATH}/inside"] = ONE
+    it.shown = None
+    assert await it.get(f"inside/{REPOMD}") is None
+    assert it.asked == [(f"{PATH}/inside", None)]
+
+
+async def test_what_a_suite_names_is_no_suite_of_its_own(it: It) -> None:
+    suite, body = f"{PATH}/dists/stable", b"Component: main\n"
+    kept = it.member.kept
+    files = {"Release": await kept.add_bytes(b"Suite: stable\n"), "main/Release": await kept.add_bytes(body)}
+    manifest = await it.member.staging.keep(Manifest(-1, 1.0, files, ""))
+    it.known.repositories = {suite: Followed((manifest,), True)}
+    it.shown = Shown(files["Release"], manifest)
+    asked = request("GET", f"{suite}/main/Release")
+    found = await it.repositories.answer(it.call, asked.path, asked.path, asked, is_between_us=False)
+    assert found is not None
+    assert (await whole(found)).body == body
+    assert it.asked == [(suite, None)]
 
 
 async def test_a_client_that_has_it_gets_304(it: It) -> None:

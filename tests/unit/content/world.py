@@ -68,7 +68,7 @@ class Pulp:
         self.asked.append((method, path))
         if self.why:
             raise Unavailable(self.why)
-        at = next((r for r in self.carries if path.startswith(f"{r}/")), "")
+        at = max((r for r in self.carries if path.startswith(f"{r}/")), key=len, default="")
         below = path.removeprefix(f"{at}/")
         version = self.carries.get(at)
         body = self.instead.get(path, version.files.get(below) if version is not None else None)
