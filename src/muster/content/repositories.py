@@ -10,8 +10,9 @@ import contextlib
 import hashlib
 import mimetypes
 import re
+import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
 from typing import Protocol, TypeVar
 from urllib.parse import unquote
@@ -40,6 +41,10 @@ _INDEXES = 64
 # What is read whole before it is judged, so that somebody else can be asked when it is something else.
 _JUDGED_WHOLE_BYTES = 1 << 20
 _VERIFIED = 20_000
+# Without a validator what differed may be another one the next time.
+_DIFFERS_S = 60.0
+# Of what is larger a part is given as it comes: who asks for the end of it would wait too long for what is before.
+_CHECKED_FOR_A_PART_BYTES = 64 << 20
 _PAUSE_S = 0.25
 # Another member that takes longer is not waited for: it may remember nothing.
 _GIVEN_S = 1.0
@@ -99,6 +104,8 @@ class Repositories:
         self._indexes: OrderedDict[str, Index] = OrderedDict()
         # What was found to be what it should be: whose it was, its validators there, and what it should be.
         self._verified: OrderedDict[tuple[str, ...], None] = OrderedDict()
+        # And what was not, with when that was.
+        self._differing: OrderedDict[tuple[str, ...], float] = OrderedDict()
 
     def close(self) -> None:
         """Close what is open of the disk."""
@@ -259,7 +266,11 @@ class Repositories:
         at, expected = found
         digest = Digest(expected.algorithm, expected.digest)
         said: list[Header] = [(b"etag", digest.tag.encode()), (b"accept-ranges", b"bytes")]
-        if (instead := conditions.instead(request, digest, said)) is not None or request.method == "HEAD":
+        part: tuple[int, int] | Reply | None = None
+        if (instead := conditions.instead(request, digest, said)) is None and request.method != "HEAD":
+            part = conditions.part(request, digest, expected.size)
+            instead = part if isinstance(part, Reply) else None
+        if isinstance(part, Reply) or instead is not None or request.method == "HEAD":
             refused, _ = await self._refused(call, at)
             if refused is not None:
                 return refused
@@ -267,17 +278,34 @@ class Repositories:
                 return instead
             length = (b"content-length", b"%d" % expected.size)
             return Reply(200, b"", [*said, length, (b"content-type", _type(below)), SERVER_HEADER])
-        sent = headers.unconditional(call.sent, keeps_range=conditions.asks_range(request, digest))
+        sent = headers.unconditional(call.sent)
+        is_of_several = False
 
-        async def judged(answer: Answer) -> Answer:
-            return await self._judged(answer, expected, request)
+        async def ask(part: tuple[int, int] | None, *, own_last: bool = False) -> Answer:
+            async def judged(answer: Answer) -> Answer:
+                return await self._judged(answer, expected, request, part)
 
-        rest = call.rest(path, sent, theirs=theirs, judged=judged)
-        got = await call.ask("GET", path, theirs=theirs, sent=sent, judged=judged)
+            these = sent if part is None else [*sent, ("Range", f"bytes={part[0]}-{part[1]}")]
+            return await call.ask("GET", path, theirs=theirs, sent=these, own_last=own_last, judged=judged)
+
+        async def rest(first: int, last: int) -> Answer:
+            nonlocal is_of_several
+            is_of_several = True
+            # The own backend's may be what broke.
+            return await ask((first, last), own_last=True)
+
+        got = await ask(part)
+        is_checked = expected.size <= _CHECKED_FOR_A_PART_BYTES
+        if got.status == 206 and is_checked and not self._is_verified(got, expected):
+            # A part proves nothing: the whole is read, once.
+            got.end()
+            got = await ask(None)
         if got.status in (200, 206):
             self._counted.answered("pulp" if got.of == call.own.name else "sibling")
         if got.status == 200:
-            got = self._verifying(resumed(got, rest), expected)
+            got = self._verifying(resumed(got, rest), expected, lambda: is_of_several)
+            if part is not None and is_checked:
+                got = _part_of(got, *part, expected.size)
         elif got.status == 206:
             got = resumed(got, rest)
         passed = headers.answered(got.headers, keeps_validators=False)
@@ -336,29 +364,42 @@ class Repositories:
                 break
         return (not_found() if status == 404 else reply(status, b"", b"text/plain")), False
 
-    async def _judged(self, answer: Answer, expected: Expected, request: Request) -> Answer:
-        """Return an answer that may be what is expected, or 404 in its place."""
+    async def _judged(
+        self, answer: Answer, expected: Expected, request: Request, part: tuple[int, int] | None
+    ) -> Answer:
+        """Return an answer that may be what is expected, or 404 in its place; ``part`` of it was asked for, None: all."""
+        if answer.status == 416 and part is not None:
+            # What has that name there is shorter.
+            return _absent(answer)
         if answer.status not in (200, 206):
             return answer
         said = {name.lower(): value for name, value in answer.headers}
-        if answer.status == 206:
-            return answer if said.get("content-range", "").endswith(f"/{expected.size}") else _absent(answer)
+        whole = (0, expected.size - 1)
+        first, last = part if part is not None and answer.status == 206 else whole
+        span = f"bytes {first}-{last}/{expected.size}"
+        is_it = answer.status == 200 or (part is not None and said.get("content-range", "") == span)
         length = said.get("content-length")
-        if length is not None and length != str(expected.size):
+        if not is_it or length not in (None, str(last - first + 1)) or self._differs(answer, expected):
             return _absent(answer)
         if length is None:
             # Pulp fetches it on demand; what it will be is known.
-            answer = replace(answer, headers=[*answer.headers, ("Content-Length", str(expected.size))])
-        if expected.size > _JUDGED_WHOLE_BYTES or self._is_verified(answer, expected):
+            answer = replace(answer, headers=[*answer.headers, ("Content-Length", str(last - first + 1))])
+        if answer.status == 206 or expected.size > _JUDGED_WHOLE_BYTES or self._is_verified(answer, expected):
             return answer
         body = await answer.whole(expected.size, hold=request.hold)
         if body is None or len(body) != expected.size or not _is_of(body, expected):
+            self._note_differs(answer, expected)
             return Answer.absent(answer.of)
         self._note_verified(answer, expected)
         return replace(answer, pieces=once(body), end=lambda: None)
 
-    def _verifying(self, answer: Answer, expected: Expected) -> Answer:
-        """Return an answer that ends well only when it was what is expected: its last piece is held back until then."""
+    def _verifying(
+        self, answer: Answer, expected: Expected, is_of_several: Callable[[], bool] = lambda: False
+    ) -> Answer:
+        """Return an answer that ends well only when it was what is expected: its last piece is held back until then.
+
+        ``is_of_several``: not all of it came from whose answer it is, so it says nothing of him.
+        """
         if self._is_verified(answer, expected):
             return answer
 
@@ -371,19 +412,32 @@ class Repositories:
                     hashed.update(piece)
                     held = piece
             if hashed.hexdigest() != expected.digest:
+                if not is_of_several():
+                    self._note_differs(answer, expected)
                 raise Unavailable(f"{answer.of} has other bytes than the repository names")
-            self._note_verified(answer, expected)
+            if not is_of_several():
+                self._note_verified(answer, expected)
             yield held
 
         return replace(answer, pieces=pieces())
 
     def _is_verified(self, answer: Answer, expected: Expected) -> bool:
         key = _key(answer, expected)
-        return bool(key) and key in self._verified
+        return bool(key[1]) and key in self._verified
 
     def _note_verified(self, answer: Answer, expected: Expected) -> None:
-        if key := _key(answer, expected):
+        # Without a validator nothing says that it is the same the next time.
+        if (key := _key(answer, expected))[1]:
             _remember(self._verified, key, None, _VERIFIED)
+
+    def _differs(self, answer: Answer, expected: Expected) -> bool:
+        """Whether it was other bytes a moment ago: who got these asks again, and gets those of somebody else."""
+        key = _key(answer, expected)
+        noted_at = self._differing.get(key)
+        return noted_at is not None and (bool(key[1]) or time.monotonic() - noted_at < _DIFFERS_S)
+
+    def _note_differs(self, answer: Answer, expected: Expected) -> None:
+        _remember(self._differing, _key(answer, expected), time.monotonic(), _VERIFIED)
 
     async def _of_disk(
         self, key: str, named: Digest, below: str, request: Request, also: Sequence[Header] = ()
@@ -500,11 +554,30 @@ def _remember(kept: OrderedDict[Key, Value], key: Key, value: Value, most: int) 
     return value
 
 
-def _key(answer: Answer, expected: Expected) -> tuple[str, ...]:
+def _key(answer: Answer, expected: Expected) -> tuple[str, str, str, str]:
     said = {name.lower(): value for name, value in answer.headers}
-    # Without a validator nothing says that it is the same the next time.
-    tag = said.get("etag", "")
-    return (answer.of, tag, said.get("last-modified", ""), expected.digest) if tag else ()
+    return answer.of, said.get("etag", ""), said.get("last-modified", ""), expected.digest
+
+
+def _part_of(whole: Answer, first: int, last: int, size: int) -> Answer:
+    """Return a part of an answer, both ends included; its last piece is held back until the whole has ended well."""
+
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        at, held = 0, b""
+        async with contextlib.aclosing(whole.pieces) as coming:
+            async for piece in coming:
+                some = piece[max(0, first - at) : max(0, last + 1 - at)]
+                at += len(piece)
+                if some:
+                    if held:
+                        yield held
+                    held = some
+        if held:
+            yield held
+
+    kept = [(k, v) for k, v in whole.headers if k.lower() not in ("content-length", "content-range")]
+    said = [("Content-Length", str(last - first + 1)), ("Content-Range", f"bytes {first}-{last}/{size}")]
+    return replace(whole, status=206, headers=[*kept, *said], pieces=pieces())
 
 
 def _is_of(body: bytes, expected: Expected) -> bool:

@@ -316,6 +316,88 @@ async def test_a_part_of_a_package_is_of_the_bytes_that_are_named(it: It) -> Non
     assert (all_of_it.status, all_of_it.body) == (200, body)
 
 
+@pytest.mark.parametrize(
+    ("wanted", "first", "last"), [("bytes=0-9", 0, 9), ("bytes=-5", -5, None), ("bytes=100-", 100, None)]
+)
+@pytest.mark.parametrize("has_instead", [b"built 1 " * 30, b"shorter", b"longer " * 99], ids=["same", "less", "more"])
+async def test_a_part_is_of_a_pulp_that_has_these_bytes(
+    members: World, it: It, wanted: str, first: int, last: int | None, has_instead: bytes
+) -> None:
+    await it.stage(TWO, ONE)
+    it.member.pulp.carries[PATH] = replace(ONE, files={**ONE.files, AGAIN: has_instead})
+    members["p2"].pulp.carries[PATH] = TWO
+    body = TWO.files[AGAIN]
+    part = body[first : last + 1 if last is not None else None]
+    for _ in range(2):
+        found = await it.get(AGAIN, Range=wanted)
+        assert found is not None
+        assert (found.status, found.body, found.headers["etag"]) == (206, part, tag(body))
+        at = body.index(part) if last is not None else len(body) - len(part)
+        assert found.headers["content-range"] == f"bytes {at}-{at + len(part) - 1}/{len(body)}"
+        assert found.headers["content-length"] == str(len(part))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "status"),
+    [
+        ("bytes=240-", 416),
+        ("bytes=-0", 416),
+        ("bytes=0-1,5-6", 200),
+        ("bytes=9-1", 200),
+        ("items=0-1", 200),
+        ("x", 200),
+    ],
+)
+async def test_what_is_no_part_is_answered_here(it: It, wanted: str, status: int) -> None:
+    await it.stage(TWO)
+    it.member.pulp.carries[PATH] = TWO
+    found = await it.get(AGAIN, Range=wanted)
+    assert found is not None
+    assert (found.status, found.body) == (status, TWO.files[AGAIN] if status == 200 else b"")
+    if status == 416:
+        assert found.headers["content-range"] == "bytes */240"
+        assert it.member.pulp.asked == []
+
+
+async def test_a_part_that_is_outside_is_said_to_nobody_who_may_not_read(it: It) -> None:
+    await it.stage(ONE, is_open=False)
+    it.member.pulp.carries[PATH] = ONE
+    it.member.pulp.allowed = set()
+    found = await it.get(AGAIN, Range="bytes=999999-")
+    assert found is not None
+    assert (found.status, "content-range" in found.headers) == (403, False)
+
+
+async def test_large_bytes_that_differ_are_cut_and_then_passed_over(members: World, it: It) -> None:
+    one, two = (version(n, {"again": b"built %d " % n * 200_000}) for n in (1, 2))
+    body = two.files[AGAIN]
+    await it.stage(two, one)
+    it.member.pulp.carries[PATH] = one
+    members["p2"].pulp.carries[PATH] = two
+    with pytest.raises(Unavailable, match="other bytes"):
+        await it.get(AGAIN)
+    found = await it.get(AGAIN)
+    assert found is not None
+    assert found.body == body
+    # Of a part that is not known to be it the whole is looked at.
+    part = await it.get(AGAIN, Range="bytes=1000000-1000009")
+    assert part is not None
+    assert (part.status, part.body) == (206, body[1_000_000:1_000_010])
+    # It has them by now.
+    it.member.pulp.carries[PATH] = two
+    found = await it.get(AGAIN)
+    assert found is not None
+    assert (found.body, it.counted("pulp")) == (body, 2)
+
+
+async def test_a_part_of_large_bytes_that_differ_is_cut(it: It) -> None:
+    one, two = (version(n, {"again": b"built %d " % n * 200_000}) for n in (1, 2))
+    await it.stage(two, one)
+    it.member.pulp.carries[PATH] = one
+    with pytest.raises(Unavailable, match="other bytes"):
+        await it.get(AGAIN, Range="bytes=0-9")
+
+
 async def test_what_is_not_on_this_disk_yet_comes_from_another_members(members: World, it: It) -> None:
     await it.stage(ONE, of=members["p2"])
     found = await it.get(REPOMD)
