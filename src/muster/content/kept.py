@@ -253,12 +253,15 @@ class Kept:
         """Return the bytes of a small file that is open, and close it.
 
         Raises:
-            Unavailable: the disk refused.
+            Unavailable: the disk refused, or the file has become shorter since.
         """
         try:
-            return await self._done("Reading", found.read, found.size, 0)
+            body = await self._done("Reading", found.read, found.size, 0)
         finally:
             found.close()
+        if len(body) != found.size:
+            raise Unavailable(f"A file in {self._root} became shorter while it was read")
+        return body
 
     async def answer(
         self,

@@ -12,7 +12,7 @@ import mimetypes
 import re
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Protocol, TypeVar
 from urllib.parse import unquote
@@ -27,6 +27,7 @@ from muster.content.index import Expected, Index
 from muster.content.kept import Kept
 from muster.content.known import Known
 from muster.content.manifest import Manifest
+from muster.content.metadata.malformed import Malformed
 from muster.content.metrics import AnswerMetrics
 from muster.content.resume import resumed
 from muster.content.staging import KEPT_PATH, SHOWN_PATH
@@ -34,10 +35,15 @@ from muster.content.validators import Digest
 from muster.content.views import Shown
 from muster.edge.replies import SERVER_HEADER, Header, Reply, Streamed, not_found, reply
 from muster.edge.request import Request
-from muster.kernel.errors import MusterError, Unavailable
+from muster.kernel import log
+from muster.kernel.errors import MusterError, NotFound, Unavailable
+
+_log = log.logger("content")
 
 _MANIFESTS = 512
-_INDEXES = 64
+_INDEXES = 128
+# Of a repository so many versions are looked through for a package, what is shown first, then from the newest.
+_VERSIONS = 32
 # What is read whole before it is judged, so that somebody else can be asked when it is something else.
 _JUDGED_WHOLE_BYTES = 1 << 20
 _VERIFIED = 20_000
@@ -106,6 +112,7 @@ class Repositories:
         self._verified: OrderedDict[tuple[str, ...], None] = OrderedDict()
         # And what was not, with when that was.
         self._differing: OrderedDict[tuple[str, ...], float] = OrderedDict()
+        self._refusals = log.Seldom(most=1)
 
     def close(self) -> None:
         """Close what is open of the disk."""
@@ -225,7 +232,19 @@ class Repositories:
         return refused if refused is not None else await self._of_disk(key, named, below, request)
 
     async def _is_here(self, key: str) -> bool:
-        return key in self._held or await self._kept.has(key)
+        return key in self._held or await self._here(self._kept.has(key), False)
+
+    async def _here(self, looking: Awaitable[Value], otherwise: Value) -> Value:
+        """Return what was looked for on this disk. One that refuses has nothing for clients: somebody else may have it."""
+        try:
+            return await looking
+        except (Unavailable, NotFound, Malformed) as e:
+            self._say_refused(e)
+            return otherwise
+
+    def _say_refused(self, e: MusterError) -> None:
+        if (held := self._refusals.held_back("disk")) is not None:
+            _log.warning(f"What lies on this disk is not given from it{log.and_more(held)}", why=str(e))
 
     async def _key(self, at: str, below: str, named: Digest) -> str | None:
         """Return the SHA-256 of what versions of a repository have under a name with a digest; None: none of them has it.
@@ -315,14 +334,21 @@ class Repositories:
 
     async def _expected(self, repositories: Sequence[str], below: str, version: str) -> tuple[str, Expected] | None:
         """Return what a path below repositories has to be, and which of them says so; None: no version here names it."""
-        # By repository and manifest.
+        # By repository and manifest; many versions have the same packages.
         named: dict[tuple[str, str], Expected] = {}
+        seen: dict[str, Expected | None] = {}
         for at in repositories:
-            for manifest in (version,) if version else self.known.repositories[at].manifests:
-                index = await self._index_of(manifest)
-                # dnf writes a plus sign as %2b.
-                if index is not None and (found := index.find(unquote(below))) is not None:
-                    named[at, manifest] = found
+            followed = self.known.repositories.get(at)
+            known = followed.manifests[:_VERSIONS] if followed is not None else ()
+            for one in (version,) if version else known:
+                manifest = await self._manifest_here(one)
+                if manifest is None or not manifest.packages:
+                    continue
+                if manifest.packages not in seen:
+                    # dnf writes a plus sign as %2b.
+                    seen[manifest.packages] = await self._found(manifest.packages, unquote(below))
+                if (found := seen[manifest.packages]) is not None:
+                    named[at, one] = found
         if not named:
             return None
         if len({e.digest for e in named.values()}) > 1:
@@ -446,12 +472,14 @@ class Repositories:
         asks_range = b"range" in request.headers
         body = self._held.get(key)
         if body is None or asks_range:
-            if (found := await self._kept.open(key)) is None:
+            if (found := await self._here(self._kept.open(key), None)) is None:
                 return None
             if asks_range or found.size > _HELD_EACH_BYTES:
                 self._counted.answered("disk")
                 return self._kept.answered(found, key, request, content_type=_type(below), digest=named, also=also)
-            body = _remember(self._held, key, await self._kept.taken(found), _HELD)
+            if (body := await self._here(self._kept.taken(found), None)) is None:
+                return None
+            _remember(self._held, key, body, _HELD)
         self._counted.answered("disk")
         return _answered(body, named, below, request, also)
 
@@ -477,7 +505,7 @@ class Repositories:
         loop = asyncio.get_running_loop()
         until = loop.time() + self._hold_s
         while True:
-            if (body := await self._kept.read(digest)) is not None:
+            if (body := await self._here(self._kept.read(digest), None)) is not None:
                 return body
             if call.fill is not None and (body := await self._of_others(digest, call)) is not None:
                 return body
@@ -512,27 +540,32 @@ class Repositories:
 
     async def _manifest_here(self, digest: str) -> Manifest | None:
         found = self._manifests.get(digest)
-        if found is None and (body := await self._kept.read(digest)) is not None:
+        if found is None and (body := await self._here(self._kept.read(digest), None)) is not None:
             found = Manifest.read(body)
         return _remember(self._manifests, digest, found, _MANIFESTS) if found is not None else None
 
-    async def _index_of(self, digest: str) -> Index | None:
-        found = self._indexes.get(digest)
-        if found is None:
-            manifest = await self._manifest_here(digest)
-            packages = manifest.packages if manifest is not None else ""
-            path = await self._kept.path(packages) if packages else None
-            if path is None:
+    async def _found(self, packages: str, href: str) -> Expected | None:
+        """Return what an index, by its digest, says of a path; None: nothing, or the disk refused."""
+        index = self._indexes.get(packages)
+        if index is None:
+            path = await self._here(self._kept.path(packages), None)
+            opened = await self._here(asyncio.to_thread(Index.opened, path), None) if path is not None else None
+            if opened is None:
                 return None
-            opened = await asyncio.to_thread(Index.opened, path)
-            if (found := self._indexes.get(digest)) is not None:
+            if (index := self._indexes.get(packages)) is not None:
                 # Somebody else was quicker.
                 opened.close()
-                return found
-            found = opened
-            if len(self._indexes) >= _INDEXES:
-                self._indexes.popitem(last=False)[1].close()
-        return _remember(self._indexes, digest, found, _INDEXES)
+            else:
+                index = opened
+                if len(self._indexes) >= _INDEXES:
+                    self._indexes.popitem(last=False)[1].close()
+        _remember(self._indexes, packages, index, _INDEXES)
+        try:
+            return index.find(href)
+        except MusterError as e:
+            self._say_refused(e)
+            self._indexes.pop(packages).close()
+            return None
 
 
 def _answered(body: bytes, named: Digest, below: str, request: Request, also: Sequence[Header]) -> Reply:

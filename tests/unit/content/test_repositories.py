@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
+import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +13,9 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
+from muster.content import kept, repositories
 from muster.content.call import Call
+from muster.content.files import Opened
 from muster.content.given import Clients, Given, Remembered
 from muster.content.known import Followed, Known
 from muster.content.manifest import REPOMD, Manifest
@@ -424,6 +428,83 @@ async def test_a_damaged_file_is_had_from_elsewhere(members: World, it: It) -> N
     found = await it.get(REPOMD)
     assert found is not None
     assert found.body == ONE.repomd
+
+
+async def test_a_disk_that_refuses_keeps_nobody_from_what_others_have(
+    members: World, it: It, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await it.stage(ONE, of=members["p2"])
+    await it.stage(ONE)
+    it.member.pulp.carries[PATH] = ONE
+    here = kept._descriptor
+
+    def refused(at: Path) -> int:
+        if it.member.kept._root in at.parents:
+            raise OSError(errno.EIO, "Input/output error")
+        return here(at)
+
+    monkeypatch.setattr(kept, "_descriptor", refused)
+    found = await it.get(REPOMD)
+    assert found is not None
+    assert (found.status, found.body) == (200, ONE.repomd)
+    # What its name or nothing tells from another's is its Pulp's to answer.
+    for name in (ONE.primary, SAME):
+        assert await it.get(name) is None, name
+
+
+async def test_a_file_that_becomes_shorter_while_it_is_read_is_not_given(
+    members: World, it: It, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await it.stage(ONE, of=members["p2"])
+    await it.stage(ONE)
+    taken = it.member.kept.taken
+
+    async def shortened(found: Opened) -> bytes:
+        path = await it.member.kept.path(digest(ONE))
+        assert path is not None
+        os.truncate(path, 5)
+        return await taken(found)
+
+    await it.get(f"{REPOMD}.asc")
+    monkeypatch.setattr(it.member.kept, "taken", shortened)
+    found = await it.get(REPOMD)
+    assert found is not None
+    assert (found.status, found.body) == (200, ONE.repomd)
+
+
+async def test_an_index_that_breaks_while_it_is_open_says_nothing(it: It) -> None:
+    (manifest,) = await it.stage(ONE)
+    assert await it.get(SAME, method="HEAD") is not None
+    said = await it.member.staging.manifest(manifest)
+    assert said is not None
+    path = await it.member.kept.path(said.packages)
+    assert path is not None
+    os.truncate(path, 50)
+    for _ in range(2):
+        assert await it.get(SAME, method="HEAD") is None
+
+
+async def test_of_many_versions_the_newest_are_looked_through(it: It, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repositories, "_VERSIONS", 2)
+    three = [version(n, {f"of{n}": b"of %d" % n}) for n in (3, 2, 1)]
+    await it.stage(*three)
+    found = [await it.get(f"Packages/of{n}.rpm", method="HEAD") is not None for n in (3, 2, 1)]
+    assert found == [True, True, False]
+
+
+async def test_a_repository_that_is_forgotten_meanwhile_is_its_pulps(it: It, monkeypatch: pytest.MonkeyPatch) -> None:
+    suites = [f"{PATH}/dists/{name}" for name in ("stable", "testing")]
+    release = await it.member.kept.add_bytes(b"Suite: stable\n")
+    manifest = await it.member.staging.keep(Manifest(-1, 1.0, {"Release": release}, ""))
+    it.known.repositories = dict.fromkeys(suites, Followed((manifest,), True))
+    here = it.repositories._manifest_here
+
+    async def forgotten(one: str) -> Manifest | None:
+        it.known.repositories = {}
+        return await here(one)
+
+    monkeypatch.setattr(it.repositories, "_manifest_here", forgotten)
+    assert await it.get("pool/x.deb") is None
 
 
 async def test_other_members_get_what_is_named_by_its_digest_alone(it: It) -> None:
