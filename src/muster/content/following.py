@@ -23,7 +23,7 @@ from muster.content.kept import Kept
 from muster.content.known import Followed, Known
 from muster.content.metrics import FollowingMetrics
 from muster.content.shelf import Shelf
-from muster.content.staging import Polled, Staging
+from muster.content.staging import STAGE_S, Polled, Staging
 from muster.content.view import Report, decided, lagging, passed
 from muster.content.views import HOT_S, Picture, Row, Shown, Told, Views, changed
 from muster.kernel import log
@@ -531,7 +531,8 @@ class Following:
             keep |= self._shelf.needed(manifests.values())
         try:
             await self._views.forget(unasked_s=_UNASKED_S, left_s=self._retention_s)
-            await self._kept.reclaim(keep, older_than_s=_RECLAIM_EVERY_S)
+            # What belongs to a version that is on its way no version needs yet.
+            await self._kept.reclaim(keep, older_than_s=STAGE_S)
         except MusterError as e:
             _log.warning("What is kept of repositories was not reclaimed", why=str(e))
 

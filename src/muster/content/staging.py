@@ -31,14 +31,15 @@ KEPT_PATH = "/.muster/kept"
 SHOWN_PATH = "/.muster/shown"
 """Before the path of a repository: which version of it the store says is shown, for members that do not reach the store."""
 
+STAGE_S = 1800.0
+"""For so long at most a version comes: it may be hundreds of megabytes, and what stalls has its own end."""
+
 _ENTRY_BYTES = 4 << 20
 _GONE = (404, 410)
 _LARGEST_BYTES = 1 << 30
 _LARGEST_UNPACKED_BYTES = 8 << 30
 _POLL_S = 3.0
 _SHOWN_BYTES = 1 << 10
-# A whole version may be hundreds of megabytes; what stalls has its own end.
-_STAGE_S = 1800.0
 _LARGEST_REVISION = (1 << 63) - 1
 
 
@@ -115,7 +116,7 @@ class Staging:
         read = kind.read(body)
         entry = kind.entry(body)
         left = list(read.left)
-        async with asyncio.timeout(_STAGE_S):
+        async with asyncio.timeout(STAGE_S):
             # What has no digest belongs to this version where the version was there before and after; so that comes first.
             names = sorted(kind.plain - {entry})
             beside = await asyncio.gather(*(self._beside(path, name, certificate) for name in names))
@@ -151,7 +152,7 @@ class Staging:
         Raises:
             MusterError: none of them had all of it.
         """
-        async with asyncio.timeout(_STAGE_S):
+        async with asyncio.timeout(STAGE_S):
             await self._copy(digest)
             manifest = await self.manifest(digest)
             if manifest is None:

@@ -546,6 +546,28 @@ async def test_what_is_not_to_be_kept_and_was_not_touched_goes(kept: Kept, root:
     assert (all_of(root), kept.size_bytes) == ([f"sha256/{wanted[:2]}/{wanted}"], 1000)
 
 
+async def test_what_is_found_to_be_there_is_in_use(kept: Kept, root: Path) -> None:
+    await kept.add_bytes(BODY)
+    aged(root, NAME)
+    assert await kept.has(NAME)
+    assert await kept.reclaim(set(), older_than_s=1800) == 0
+
+
+async def test_what_cannot_be_opened_is_not_there(kept: Kept, root: Path) -> None:
+    await kept.add_bytes(BODY)
+    path = at(root, NAME)
+    path.unlink()
+    assert not await kept.has(NAME)
+    path.symlink_to(root)
+    assert not await kept.has(NAME)
+    path.unlink()
+    path.symlink_to("/etc/passwd")
+    assert not await kept.has(NAME)
+    path.unlink()
+    path.mkdir()
+    assert not await kept.has(NAME)
+
+
 async def test_what_is_added_again_is_young_again(kept: Kept, root: Path) -> None:
     await kept.add_bytes(BODY)
     aged(root, NAME)
