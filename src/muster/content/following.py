@@ -264,6 +264,9 @@ class Following:
             self._hot.setdefault(row.path, now)
         for path in self._hot.keys() - {r.path for r in hot}:
             del self._hot[path]
+            # Entries may have megabytes; what Pulp had stands in the store.
+            self._own.pop(path, None)
+            self._guarded_at.pop(path, None)
         if is_whole:
             await self._look(picture)
         await self._poll(picture, hot)

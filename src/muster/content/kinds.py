@@ -23,6 +23,8 @@ _PACKAGES = re.compile(r"(?P<of>(?:.*/)?Packages)(?:\.xz|\.gz|\.bz2|\.zst|)\Z")
 # The smallest first; what is not packed at all is the most to read.
 _PACKED = (".xz", ".gz", ".bz2", ".zst", "")
 _LARGEST_BYTES = 128 << 20
+# The store has it for a key, and PostgreSQL no longer ones than 2,700 bytes.
+_LONGEST_PATH = 1024
 # A component has a Release of its own for each architecture; what lies there is no suite.
 _COMPONENTS = re.compile(r"(?:binary-[^/]+|source)\Z")
 
@@ -106,10 +108,12 @@ def plain() -> frozenset[str]:
 
 
 def begun(path: str) -> tuple[str, str] | None:
-    """Return the repository that a path is an entry of, and the entry's name; None: it is none."""
+    """Return the repository that a path is an entry of, and the entry's name; None: it is none, or its path is too long."""
     for kind in (_YUM, _DEB):
         for name in kind.entries:
             at = path.removesuffix(f"/{name}")
+            if len(at) > _LONGEST_PATH:
+                continue
             if at != path and at and of(at) is kind and (kind is _YUM or not _COMPONENTS.match(at.rpartition("/")[2])):
                 return at, name
     return None

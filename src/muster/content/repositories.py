@@ -75,6 +75,10 @@ Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 
+class _Elsewhere(Exception):
+    """It is its Pulp's to answer."""
+
+
 class Current(Protocol):
     """Says which version of a repository clients get now (:meth:`muster.content.following.Following.current`)."""
 
@@ -128,6 +132,14 @@ class Repositories:
         Raises:
             Unavailable: who has it, or says who may have it, could not be asked.
         """
+        try:
+            return await self._answer(call, path, theirs, request, is_between_us=is_between_us)
+        except _Elsewhere:
+            return None
+
+    async def _answer(
+        self, call: Call, path: str, theirs: str, request: Request, *, is_between_us: bool
+    ) -> Reply | Streamed | None:
         if "?" in path or "//" in path:
             return None
         found = self.known.of(path)
@@ -366,6 +378,9 @@ class Repositories:
         What lies here says nothing of who may have it: the repository's guard does, at Pulp, each time. Only who is let in
         there is: a Pulp that does not have the repository has no guard of it either. What was open when it was asked last
         stays so while no Pulp can be asked.
+
+        Raises:
+            _Elsewhere: its Pulp sends clients somewhere else, an object store for one, where others are let in or not.
         """
         followed = self.known.repositories.get(at)
         if followed is not None and followed.is_open:
@@ -386,6 +401,8 @@ class Repositories:
                 return None, False
             if status >= 500 and was_open:
                 return None, True
+            if status < 400:
+                raise _Elsewhere
             if status != 404:
                 break
         return (not_found() if status == 404 else reply(status, b"", b"text/plain")), False

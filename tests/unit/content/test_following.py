@@ -500,3 +500,5 @@ async def test_what_was_open_long_ago_may_have_a_guard(
         monkeypatch.setattr(module, "HOT_S", 0.0)
     await one.following.beat()
     assert one.following.known.repositories[PATH].is_open is None
+    # Nobody holds what Pulp said of what nobody asks for.
+    assert is_away or not one.following._own

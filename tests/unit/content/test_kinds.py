@@ -26,6 +26,8 @@ def release(*lines: str, algorithm: str = "SHA256", digest: str = A) -> bytes:
         # No suite, and no repository below one.
         (f"{YUM}/InRelease", None), (f"{YUM}/dists/Release", None), (f"{DEB}/repodata/repomd.xml", None),
         (f"{DEB}/main/binary-amd64/Release", None), (f"{DEB}/main/source/Release", None),
+        (f"/{'a' * 1023}/repodata/repomd.xml", (f"/{'a' * 1023}", "repodata/repomd.xml")),
+        (f"/{'a' * 1024}/repodata/repomd.xml", None), (f"{DEB}/{'a' * 1024}/InRelease", None),
         ("/repodata/repomd.xml", None), ("", None), (f"{YUM}/xrepodata/repomd.xml", None), (f"{DEB}/xInRelease", None),
     ],
 )  # fmt: skip

@@ -234,6 +234,13 @@ async def test_what_may_have_a_guard_is_for_nobody_while_no_pulp_says_who_may(it
         await it.get(REPOMD)
 
 
+async def test_where_a_pulp_sends_clients_elsewhere_it_is_its_own_to_answer(it: It) -> None:
+    await it.stage(ONE, is_open=False)
+    it.member.pulp.status = 302
+    for name, method in ((REPOMD, "GET"), (ONE.primary, "GET"), (SAME, "HEAD")):
+        assert await it.get(name, method=method) is None, name
+
+
 async def test_what_was_open_long_ago_is_asked_for_again_before_anybody_is_let_in(it: It) -> None:
     await it.stage(ONE, is_open=None)
     it.member.pulp.carries[PATH] = ONE
