@@ -250,7 +250,7 @@ class Following:
                 self.trouble = ""
             _log.debug("What members have of repositories was not read", why=str(e))
             # Nobody asks Pulps meanwhile.
-            await self._tell({p: f._replace(is_open=self._is_open(p)) for p, f in self.known.repositories.items()})
+            await self._tell({p: self._unheard(p, f) for p, f in self.known.repositories.items()})
             return
         self._is_away = False
         self._read_at = time.monotonic()
@@ -433,7 +433,7 @@ class Following:
             row = picture.rows.get(path)
             if row is None:
                 if before is not None:
-                    found[path] = before._replace(is_open=self._is_open(path))
+                    found[path] = self._unheard(path, before)
                 continue
             versions, whole = picture.versions.get(path, {}), self._shelf.whole(path)
             here = sorted((v for v in whole if v in versions), key=lambda v: versions[v].order, reverse=True)
@@ -452,6 +452,11 @@ class Following:
         if not was_open:
             return False
         return True if own is not None and time.monotonic() - own.at < _OPEN_S else None
+
+    def _unheard(self, path: str, said: Followed) -> Followed:
+        """Return what is known of a repository of which nothing is heard."""
+        is_open = self._is_open(path)
+        return said if is_open == said.is_open else said._replace(is_open=is_open)
 
     async def _tell(self, found: dict[str, Followed]) -> None:
         if found != self.known.repositories or self._untold:

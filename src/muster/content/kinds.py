@@ -124,6 +124,8 @@ def _yum(body: bytes) -> Contents:
     files = tuple(
         File(n.href, n.size, n.algorithm, n.digest if n.is_proven else None, n.kind if n.kind == "primary" else "")
         for n in said.files
+        # A repomd cannot say what itself is, nor what signs it.
+        if n.href not in _YUM.plain
     )
     return Contents(*said.order_key, files)
 

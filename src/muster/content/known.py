@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from muster.content import kinds
+from muster.kernel import log
 from muster.kernel.files import make_directory, write_atomically
+
+_log = log.logger("content")
 
 FILE = "known.json"
 
@@ -82,15 +85,20 @@ class Known:
         write_atomically(file, json.dumps(said, separators=(",", ":")).encode(), mode=0o600)
 
     def read(self, file: Path, *, is_of_now: bool = True) -> None:
-        """Take what was written; what is not there says nothing.
+        """Take what was written; what is not there, or is broken, or of another version, says nothing.
 
         ``is_of_now``: this member has written it since it runs, so what is open is so still.
         """
+        found = {}
         try:
             said = json.loads(file.read_bytes())
-            self.repositories = {p: Followed(tuple(m), _opened(is_open, is_of_now)) for p, (m, is_open) in said.items()}
+            found = {p: Followed(tuple(m), _opened(is_open, is_of_now)) for p, (m, is_open) in said.items()}
         except FileNotFoundError:
-            self.repositories = {}
+            pass
+        except (OSError, ValueError, TypeError, AttributeError) as e:
+            # A process that ended for this would end again.
+            _log.warning(f"Which repositories are followed cannot be read in {file}", why=str(e))
+        self.repositories = found
 
 
 def _opened(said: bool | None, is_of_now: bool) -> bool | None:

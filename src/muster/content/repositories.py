@@ -47,6 +47,8 @@ _VERSIONS = 32
 # What is read whole before it is judged, so that somebody else can be asked when it is something else.
 _JUDGED_WHOLE_BYTES = 1 << 20
 _VERIFIED = 20_000
+# What is gone, was not asked for under a condition, or is shorter than the part that was asked for.
+_NOT_IT = frozenset({304, 410, 416})
 # Without a validator what differed may be another one the next time.
 _DIFFERS_S = 60.0
 # Of what is larger a part is given as it comes: who asks for the end of it would wait too long for what is before.
@@ -270,7 +272,9 @@ class Repositories:
             if manifest is not None and (key := _named_in(manifest, below, named)) is not None:
                 return key
         # What came is shown a moment before this process hears of it.
-        shown = await self._current(at, None, alone=True)
+        shown = None
+        with contextlib.suppress(Unavailable):
+            shown = await self._current(at, None, alone=True)
         if shown is None or shown.manifest in manifests:
             return None
         manifest = await self._manifest_here(shown.manifest)
@@ -411,11 +415,8 @@ class Repositories:
         self, answer: Answer, expected: Expected, request: Request, part: tuple[int, int] | None
     ) -> Answer:
         """Return an answer that may be what is expected, or 404 in its place; ``part`` of it was asked for, None: all."""
-        if answer.status == 416 and part is not None:
-            # What has that name there is shorter.
-            return _absent(answer)
         if answer.status not in (200, 206):
-            return answer
+            return _absent(answer) if answer.status in _NOT_IT or answer.status < 300 else answer
         said = {name.lower(): value for name, value in answer.headers}
         whole = (0, expected.size - 1)
         first, last = part if part is not None and answer.status == 206 else whole

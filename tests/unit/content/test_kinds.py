@@ -57,6 +57,13 @@ def test_of_yum_all_that_is_named_has_to_be_there() -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["repodata/repomd.xml", "repodata/repomd.xml.asc", ".treeinfo"])
+def test_a_repomd_says_nothing_of_itself(name: str) -> None:
+    """Else it would be another version that clients are given under its name."""
+    found = kinds.of(YUM).read(repomd(entry(), entry("other", href=name)))
+    assert [f.lists for f in found.files] == ["primary"]
+
+
 def test_of_deb_what_clients_fetch_by_themselves_has_to_be_there_if_it_is() -> None:
     wanted = [
         f"{PLACE}/Packages", f"{PLACE}/Packages.gz", f"{PLACE}/Packages.xz", f"{PLACE}/Release", "main/source/Sources.xz",

@@ -63,6 +63,23 @@ def test_what_is_not_there_says_nothing(tmp_path: Path) -> None:
     assert known.repositories == {}
 
 
+@pytest.mark.parametrize(
+    "written", [b"", b"{", b"[]", b"\xff", b'{"/r": 1}', b'{"/r": [[], true, "more"]}', b'{"/r": [5, 1]}']
+)
+def test_what_is_broken_or_of_another_version_says_nothing(tmp_path: Path, written: bytes) -> None:
+    (tmp_path / FILE).write_bytes(written)
+    known = Known(SOME)
+    known.read(tmp_path / FILE)
+    assert known.repositories == {}
+
+
+def test_what_cannot_be_read_says_nothing(tmp_path: Path) -> None:
+    (tmp_path / FILE).mkdir()
+    known = Known(SOME)
+    known.read(tmp_path / FILE)
+    assert known.repositories == {}
+
+
 def test_a_disk_that_refuses_is_named_and_leaves_what_was_there(tmp_path: Path) -> None:
     (tmp_path / "content").write_text("no directory")
     with pytest.raises(Unavailable, match="content"):

@@ -409,6 +409,16 @@ async def test_a_part_of_large_bytes_that_differ_is_cut(it: It) -> None:
         await it.get(AGAIN, Range="bytes=0-9")
 
 
+@pytest.mark.parametrize("status", [204, 304, 410, 416])
+async def test_what_is_no_answer_to_the_question_is_passed_over(members: World, it: It, status: int) -> None:
+    await it.stage(ONE)
+    it.member.pulp.carries[PATH] = members["p2"].pulp.carries[PATH] = ONE
+    it.member.pulp.status = status
+    found = await it.get(AGAIN)
+    assert found is not None
+    assert (found.status, found.body) == (200, ONE.files[AGAIN])
+
+
 async def test_what_is_not_on_this_disk_yet_comes_from_another_members(members: World, it: It) -> None:
     await it.stage(ONE, of=members["p2"])
     found = await it.get(REPOMD)
