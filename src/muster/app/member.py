@@ -383,9 +383,14 @@ def _following_of(
     kept = stack.enter_context(contextlib.closing(Kept(home, limit_bytes=settings.kept_bytes)))
 
     async def told() -> None:
-        if workers is not None:
+        if workers is None:
+            return
+        try:
             await asyncio.to_thread(following.known.write, home / known.FILE)
-            workers.hold("known", None)
+        except MusterError:
+            workers.hold("known", "as it was")
+            raise
+        workers.hold("known", None)
 
     following = Following(
         Views(store), Staging(content.call_as, kept), kept,

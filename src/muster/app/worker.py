@@ -75,7 +75,8 @@ class Worker:
         self._content: service.Content | None = None
         self._certificates: Certificates | None = None
         self._known_file: Path | None = None
-        self._has_heard_known = False
+        # Whether what is written there is what the member knows now.
+        self._is_known_of_now = False
         self._registry = CollectorRegistry()
 
     async def work(self, sock: socket.socket) -> None:
@@ -194,14 +195,15 @@ class Worker:
             ready, members = siblings
             self._content.know([Sibling(*s) for s in ready], members)
 
-    def _hear_known(self, _: Any) -> None:
-        self._has_heard_known = True
+    def _hear_known(self, said: Any) -> None:
+        # A member that cannot write it says that what is there is as it was.
+        self._is_known_of_now = said is None
         self._look()
 
     def _look(self) -> None:
         """Read which repositories are followed, as the member has written it."""
         if self._content is not None and self._content.repositories is not None and self._known_file is not None:
-            self._content.repositories.known.read(self._known_file, is_of_now=self._has_heard_known)
+            self._content.repositories.known.read(self._known_file, is_of_now=self._is_known_of_now)
 
     def _reload(self, _: Any) -> None:
         if self._certificates is not None:
