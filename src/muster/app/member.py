@@ -407,9 +407,14 @@ async def _following_of(
         )  # fmt: skip
 
     async def told() -> None:
-        if workers is not None:
+        if workers is None:
+            return
+        try:
             await asyncio.to_thread(following.known.write, home / known.FILE)
-            workers.hold("known", None)
+        except MusterError:
+            workers.hold("known", "as it was")
+            raise
+        workers.hold("known", None)
 
     following = Following(
         views, staging, kept,

@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from muster.content import kinds
+from muster.kernel import log
 from muster.kernel.files import make_directory, write_atomically
+
+_log = log.logger("content")
 
 FILE = "known.json"
 
@@ -22,11 +25,12 @@ class Followed(NamedTuple):
 
     Attributes:
         manifests: of the versions on this disk, the one that is shown first, then from the newest.
-        is_open: whoever asks the own Pulp for it gets it, also without a certificate.
+        is_open: whoever asks the own Pulp for it gets it, also without a certificate, as that said a moment ago; None: as it
+            said when it was asked last, which is too long ago for anybody to be let in by.
     """
 
     manifests: tuple[str, ...]
-    is_open: bool
+    is_open: bool | None
 
 
 @dataclass
@@ -80,10 +84,22 @@ class Known:
         said = {path: [list(f.manifests), f.is_open] for path, f in self.repositories.items()}
         write_atomically(file, json.dumps(said, separators=(",", ":")).encode(), mode=0o600)
 
-    def read(self, file: Path) -> None:
-        """Take what was written; what is not there says nothing."""
+    def read(self, file: Path, *, is_of_now: bool = True) -> None:
+        """Take what was written; what is not there, or is broken, or of another version, says nothing.
+
+        ``is_of_now``: this member has written it since it runs, so what is open is so still.
+        """
+        found = {}
         try:
             said = json.loads(file.read_bytes())
-            self.repositories = {p: Followed(tuple(m), bool(is_open)) for p, (m, is_open) in said.items()}
+            found = {p: Followed(tuple(m), _opened(is_open, is_of_now)) for p, (m, is_open) in said.items()}
         except FileNotFoundError:
-            self.repositories = {}
+            pass
+        except (OSError, ValueError, TypeError, AttributeError) as e:
+            # A process that ended for this would end again.
+            _log.warning(f"Which repositories are followed cannot be read in {file}", why=str(e))
+        self.repositories = found
+
+
+def _opened(said: bool | None, is_of_now: bool) -> bool | None:
+    return None if said is None or (said and not is_of_now) else bool(said)
