@@ -42,6 +42,7 @@ from muster.app.standing import Standing
 from muster.balancer.model import Balancing, signs_itself
 from muster.cluster.file import ClusterFile, Member
 from muster.cluster.roster import Report
+from muster.cluster.service import placed
 from muster.cluster.timeline import Timeline as SharedTimeline
 from muster.content import ports as content_ports
 from muster.edge import health, logs, metrics, root, services
@@ -239,7 +240,7 @@ async def member_opened(
             ),
             disks,
             *([authority] if authority else []),
-            *_backends_asked(cluster, content),
+            *_backends_asked(cluster, member, content),
             *([workers] if workers else []),
             *_siblings_known(name, balancing, listed, store, content, workers),
             *following,
@@ -417,7 +418,7 @@ def _keepers_of(cluster: ClusterFile, store: Store, content: Content | None, fol
     return [KeepersTurned.of(cluster, cluster.content, content.backends["api"], followed, store)]
 
 
-def _backends_asked(cluster: ClusterFile, content: Content | None) -> list[Duty]:
+def _backends_asked(cluster: ClusterFile, member: Member, content: Content | None) -> list[Duty]:
     settings = cluster.content
     if settings is None or content is None:
         return []
@@ -430,13 +431,14 @@ def _backends_asked(cluster: ClusterFile, content: Content | None) -> list[Duty]
         ("registry", settings.registry_url, 404),
     ]
     found: list[Duty] = [
-        BackendAsked(content.backends[name], PROGRAMS[name].asked, services, url, absent=absent)
+        BackendAsked(content.backends[name], PROGRAMS[name].asked, services, placed(url, member), absent=absent)
         for name, url, absent in asked
         if url is not None and (services := [s for s in ours if s in PROGRAMS[name].needed_by])
     ]
     if "https" in ours:
         # No service leaves for it: a sentence is enough.
-        found.append(BackendAsked(content.backends["api"], PROGRAMS["api"].asked, (), settings.pulp_api_url))
+        at = placed(settings.pulp_api_url, member)
+        found.append(BackendAsked(content.backends["api"], PROGRAMS["api"].asked, (), at))
     if settings.pub is not None:
         found.append(PubLooked(settings.pub))
     return found

@@ -287,7 +287,7 @@ def _allowed(
 
 def _waiting(allowed: Version | None, above: Sequence[Version], reports: Sequence[Report]) -> str:
     if allowed is None or allowed not in above:
-        return f"Not showing {above[0]} yet: one backend alone carries it."
+        return f"Not showing {above[0]} yet: one Pulp alone carries it."
     late = sorted(r.member for r in reports if r.is_ready and allowed.digest not in r.staged)
     return f"Not showing {allowed} yet: not all metadata of it is at {', '.join(late) or 'any member'}."
 

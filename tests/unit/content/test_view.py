@@ -156,7 +156,7 @@ def test_invariant_4_at_first_nobody_is_waited_for_who_has_nothing_or_does_not_a
 
 
 def test_invariant_4_who_carries_what_is_not_known_yet_carries_something() -> None:
-    why = "Not showing revision 3 (c) yet: one backend alone carries it."
+    why = "Not showing revision 3 (c) yet: one Pulp alone carries it."
     assert decide(View(), "c", "unknown") == Decided(View(newer_since=NOW), None, why)
     assert decide(View(newer_since=DUE), "c", None, "unknown") is None
     assert becomes(View(newer_since=OVERDUE), "c", "unknown") == "c"
@@ -177,7 +177,7 @@ def test_invariant_4_who_carries_what_is_not_known_yet_carries_something() -> No
 def test_invariant_5_the_wait_is_counted_from_when_something_newer_was_carried_first_and_has_an_end() -> None:
     first = decide(SHOWS_B, "c", "b")
     assert first == Decided(
-        replace(SHOWS_B, newer_since=NOW), None, "Not showing revision 3 (c) yet: one backend alone carries it."
+        replace(SHOWS_B, newer_since=NOW), None, "Not showing revision 3 (c) yet: one Pulp alone carries it."
     )
     assert decide(first.view, "c", "b", now=NOW + LAG_S - 0.1) is None
     last = decide(first.view, "c", "b", now=NOW + LAG_S)
