@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from muster.cli.change import who
 from muster.cluster.services import Outdated
 from muster.kernel.errors import Conflict, NotFound, Rejected
 from tests.unit.cli.calls import run, wrong_usage
@@ -33,13 +34,17 @@ def test_what_the_settings_say_is_listed(with_pulp: Path) -> None:
         ("pulp", "settings", "functional"), ("store", "settings", "essential"),
     ]  # fmt: skip
     text = run(with_pulp, "services", "list").output
-    assert "https://{member}" in text
-    assert "settings" in text
+    assert text.startswith(
+        "pulp: functional, by settings\n"
+        "    control URL  https://{member}\n"
+        "    for any      https://proxy.test/pulp/content\n"
+        "store: essential, by settings\n"
+    )
 
 
 def test_a_service_is_moved_and_moved_back(with_pulp: Path) -> None:
     dry = run(with_pulp, "services", "set", "pulp", "--control-url", "https://dmz.test", "--dry-run")
-    assert dry.output.startswith("Nothing was changed; pulp would be: pulp is https://dmz.test;")
+    assert dry.output.startswith("Nothing was changed; with this, pulp is https://dmz.test;")
     assert shown(with_pulp, "pulp")["version"] == 0
     done = run(with_pulp, "services", "set", "pulp", "--control-url", "https://dmz.test", "--if-version", "0", "--json")
     assert json.loads(done.output)["now"]["control_url"] == "https://dmz.test"
@@ -53,6 +58,10 @@ def test_a_service_is_moved_and_moved_back(with_pulp: Path) -> None:
     assert "for 192.0.2.0/24 https://dmz.test/pulp/content  (administrator)" in text
     assert [c["version"] for c in shown(with_pulp, "pulp")["changes"]] == [2, 1]
     run(with_pulp, "services", "set", "pulp", "--client-url", "192.0.2.0/24=")
+    text = run(with_pulp, "services", "show", "pulp").output
+    assert f"set by {who()}: for 192.0.2.0/24 taken out\n" in text
+    assert f"set by {who()}: for 192.0.2.0/24 https://dmz.test/pulp/content, weight essential\n" in text
+    assert f"set by {who()}: control URL https://dmz.test\n" in text
     assert set(shown(with_pulp, "pulp")["client_urls"]) == {"any"}
     assert "by settings" in run(with_pulp, "services", "remove", "pulp", "--dry-run").output
     run(with_pulp, "services", "remove", "pulp")
@@ -70,6 +79,13 @@ def test_one_that_no_setting_names_is_added_once(file: Path) -> None:
     with pytest.raises(Rejected, match="begins with its kind"):
         run(file, "services", "add", "frob", "--control-url", "https://other.test")
     assert run(file, "services", "remove", "pulp@dmz").output == "pulp@dmz is gone.\n"
+
+
+def test_what_has_half_a_members_name_is_refused(file: Path) -> None:
+    with pytest.raises(Rejected, match=r"the member is called proxy01\.test, so pulp@proxy01\.test"):
+        run(file, "services", "add", "pulp@proxy01", "--control-url", "https://dmz.test")
+    added = run(file, "services", "add", "pulp@proxy01.test", "--control-url", "https://dmz.test")
+    assert added.output == "pulp@proxy01.test is https://dmz.test; functional.\n"
 
 
 def test_a_change_that_says_nothing_is_wrong_usage(file: Path) -> None:
