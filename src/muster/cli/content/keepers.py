@@ -93,8 +93,9 @@ def shown(found: dict[str, Any]) -> list[Text]:
         if member["unseen"]:
             parts.append(line(f"{member['name']}: {member['unseen']}", "yellow"))
             continue
-        count = len({k["repository"] for k in member["keepers"]})
-        parts.append(line(f"{member['name']}: {len(member['keepers'])} keepers of {count} repositories"))
+        count, of = len(member["keepers"]), len({k["repository"] for k in member["keepers"]})
+        what = f"{count} keeper{'s' if count != 1 else ''} of {of} repositor{'ies' if of != 1 else 'y'}"
+        parts.append(line(f"{member['name']}: {what}"))
         parts += [
             line(f"    {k['base_path']}  {k['publication'] or 'nothing: its publication was removed'}")
             for k in member["keepers"]

@@ -145,10 +145,11 @@ def _summary(
         return line("Clients have asked for no repository yet.", "dim")
     wrong = sum(r["is_wrong"] for r in repositories)
     cold = sum(not r["is_followed"] for r in well)
+    good = len(well) - cold
     parts = [
         f"{wrong} with something wrong" if wrong else "",
         f"{len(matter) - wrong} not settled yet" if len(matter) > wrong else "",
-        f"{len(well) - cold} as they should be",
+        f"{good} as {'it' if good == 1 else 'they'} should be" if good else "",
         f"{cold} that nobody asks for now" if cold else "",
     ]
     count = len(repositories)

@@ -64,6 +64,8 @@ def test_few_are_listed_whether_or_not_there_is_a_matter() -> None:
     lines = printed(shown(found(*many(2)))).splitlines()
     assert lines[0] == "/pulp/content/0000"
     assert lines[-1] == "2 repositories: 2 as they should be."
+    assert printed(shown(found(*many(1)))).splitlines()[-1] == "1 repository: 1 as it should be."
+    assert printed(shown(found(*many(1, 0)))).splitlines()[-1] == "1 repository: 1 with something wrong."
 
 
 def test_none_is_said() -> None:
