@@ -94,6 +94,9 @@ def shown(found: dict[str, Any]) -> list[Text]:
             parts.append(line(f"{member['name']}: {member['unseen']}", "yellow"))
             continue
         count, of = len(member["keepers"]), len({k["repository"] for k in member["keepers"]})
+        if not count:
+            parts.append(line(f"{member['name']}: no keepers"))
+            continue
         what = f"{count} keeper{'s' if count != 1 else ''} of {of} repositor{'ies' if of != 1 else 'y'}"
         parts.append(line(f"{member['name']}: {what}"))
         parts += [

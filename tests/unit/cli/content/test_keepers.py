@@ -39,6 +39,13 @@ def test_each_keeper_is_listed_the_newest_first(file: Path) -> None:
     assert api.changes() == []
 
 
+def test_a_pulp_without_keepers_has_none(file: Path) -> None:
+    api = PulpApi()
+    with api.running():
+        said = keepers(file, api)
+    assert said.output.startswith("proxy01.test: no keepers\nproxy02.test: no keepers\nWanted: 2 ")
+
+
 def test_a_pulp_that_does_not_say_is_wrong(file: Path) -> None:
     api = PulpApi(broken=(403, b""))
     with api.running():
