@@ -181,6 +181,7 @@ async def member_opened(
             metrics=counted,
             access_log=access_log,
         )
+        _refuse_without(bundle)
         balancers = Resolved(b.address for b in cluster.balancers)
         await balancers.refresh()
         # What calls in flight need is closed behind the server, which finishes them; workers finish theirs meanwhile.
@@ -416,6 +417,19 @@ def _keepers_of(cluster: ClusterFile, store: Store, content: Content | None, fol
 
     followed = next((d.following for d in following if isinstance(d, RepositoriesFollowed)), None)
     return [KeepersTurned.of(cluster, cluster.content, content.backends["api"], followed, store)]
+
+
+def _refuse_without(bundle: BundlePaths) -> None:
+    try:
+        is_absent = not bundle.directory.exists()
+    except OSError:
+        # Not ours to see; who opens its files says why.
+        is_absent = False
+    if is_absent:
+        raise Misconfigured(
+            f"There is no bundle {bundle.directory}, whose certificate this member shows; on the host with the CA "
+            f"muster certs issue {bundle.name} makes it, then it is copied here (docs/admin/first-cluster.md)"
+        )
 
 
 def _backends_asked(cluster: ClusterFile, member: Member, content: Content | None) -> list[Duty]:
