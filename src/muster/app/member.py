@@ -135,6 +135,10 @@ async def member_opened(
     name = str(member.name)
     rings = LogRings(cluster.log.buffer, cluster.log.buffer_errors, name)
     log.configure(rings=rings, level=cluster.log.level, form=options.log_form, member=name)
+    if options.state is not None:
+        # Its file system is looked at from the first beat on. Where it cannot be made, that says so.
+        with contextlib.suppress(OSError):
+            options.state.mkdir(mode=0o700, exist_ok=True)
     balancing = offers.modelled(cluster)
     bundle = bundle_paths(options.pki, "member", member.name)
     registry = CollectorRegistry()
