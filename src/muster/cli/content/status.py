@@ -124,6 +124,8 @@ def _of_members(repository: dict[str, Any]) -> list[Text]:
     from muster.content.states import ago
 
     lines = []
+    # What stands above already says which member it is of.
+    above = "; ".join(m["sentence"] for m in repository["matters"])
     for member in repository["members"]:
         if member["told_s"] is None:
             lines.append(line(f"{member['name']}: {member['sentence']}", "yellow"))
@@ -132,8 +134,9 @@ def _of_members(repository: dict[str, Any]) -> list[Text]:
         count = member["versions"]
         disk = f"{count} version{'s' if count != 1 else ''} on its disk"
         staged = {True: ", what is shown among them", False: ", not what is shown", None: ""}[member["is_staged"]]
-        lines.append(line(f"{member['name']}: {carried}; {disk}{staged}; said {ago(member['told_s'])} ago"))
-        if member["sentence"]:
+        lines.append(line(f"{member['name']}: {carried}; said {ago(member['told_s'])} ago"))
+        lines += _under([line(f"{disk}{staged}")])
+        if member["sentence"] and member["sentence"] not in above:
             lines += _under([line(member["sentence"], "yellow")])
     return _under(lines)
 

@@ -77,8 +77,11 @@ def test_of_one_every_member_is_told() -> None:
     (of,) = states(picture(says, ONE, TWO, shown=TWO, members={m: seen(m) for m in MEMBERS}), MEMBERS, ["https"], LAG_S)
     said = printed(shown(found(of), is_one=True)).splitlines()
     assert said[0] == "/pulp/content/r"
-    assert f"    p1.test: its Pulp has {ONE}; 1 version on its disk, what is shown among them; said 1 s ago" in said
-    assert f"    p2.test: its Pulp has {TWO}; 2 versions on its disk, what is shown among them; said 1 s ago" in said
+    for name, has, disk in (("p1", ONE, "1 version on its disk"), ("p2", TWO, "2 versions on its disk")):
+        at = said.index(f"    {name}.test: its Pulp has {has}; said 1 s ago")
+        assert said[at + 1] == f"        {disk}, what is shown among them"
+    # Each thing that is the matter stands there once.
+    assert sum(f"still carries {ONE}" in text for text in said) == 1
     assert "    p3.test: has said nothing of it" in said
 
 
