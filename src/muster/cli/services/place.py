@@ -95,8 +95,10 @@ expected_option = click.option(
 
 
 @contextlib.asynccontextmanager
-async def opened(cluster_path: Path, *, new: str = "") -> AsyncIterator[tuple[Services, Mapping[str, Service]]]:
-    """Yield the register in the store, and what the settings say.
+async def opened(
+    cluster_path: Path, *, new: str = ""
+) -> AsyncIterator[tuple[Services, Mapping[str, Service], ClusterFile]]:
+    """Yield the register in the store, what the settings say, and the cluster.
 
     Raises:
         Rejected: ``new`` is to be a member's own and has half its name.
@@ -111,7 +113,7 @@ async def opened(cluster_path: Path, *, new: str = "") -> AsyncIterator[tuple[Se
     cluster = loaded(cluster_path)
     _refuse_half_a_name(new, cluster)
     async with cluster_store(cluster) as store:
-        yield Services(store), features.services(cluster)
+        yield Services(store), features.services(cluster), cluster
 
 
 def _refuse_half_a_name(name: str, cluster: ClusterFile) -> None:
@@ -146,6 +148,19 @@ def reported(one: Service | None, name: str, sentence: str, *, dry: bool, as_jso
     else:
         click.echo(one_line(text))
     return 0
+
+
+def followed(name: str, cluster: ClusterFile) -> str:
+    """Return what members do with an entry, as one sentence; empty where they follow it."""
+    from muster.features import settings_models
+
+    kind, _, word = name.partition("@")
+    if kind != "pulp" or (word and word not in [str(m.name).lower() for m in cluster.members]):
+        return "Members go by the cluster file: this is written down, and moves nothing."
+    given = cluster.features.get("pulpcore")
+    if given is None or not settings_models()["pulpcore"].model_validate(given).enabled:
+        return "Nobody is told of it while the feature pulpcore is off: this is written down, and moves nothing."
+    return ""
 
 
 def where(one: Service) -> str:

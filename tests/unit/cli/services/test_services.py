@@ -81,6 +81,21 @@ def test_one_that_no_setting_names_is_added_once(file: Path) -> None:
     assert run(file, "services", "remove", "pulp@dmz").output == "pulp@dmz is gone.\n"
 
 
+MOVED = ("--control-url", "https://dmz.test")
+
+
+def test_what_members_do_not_follow_is_said_when_it_is_moved(file: Path) -> None:
+    file.write_text(f"{file.read_text()}content: {{services: [http], registry_url: 'http://{{address}}:5001'}}\n")
+    assert "Members go by the cluster file" in run(file, "services", "set", "registry", *MOVED).output
+    assert "while the feature pulpcore is off" in run(file, "services", "set", "pulp", *MOVED, "--dry-run").output
+    file.write_text(f"{file.read_text()}{PULP}")
+    assert run(file, "services", "set", "pulp", *MOVED).output.endswith("functional.\n")
+    for name, note in (("pulp@dmz", "Members go by the cluster file"), ("pulp@proxy01.test", "")):
+        run(file, "services", "add", name, *MOVED)
+        said = run(file, "services", "set", name, *MOVED).output.partition("functional.")[2].strip()
+        assert (said.startswith(note), bool(said)) == (True, bool(note))
+
+
 def test_what_has_half_a_members_name_is_refused(file: Path) -> None:
     with pytest.raises(Rejected, match=r"the member is called proxy01\.test, so pulp@proxy01\.test"):
         run(file, "services", "add", "pulp@proxy01", "--control-url", "https://dmz.test")
