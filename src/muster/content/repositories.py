@@ -119,7 +119,7 @@ class Repositories:
         found = self.known.of(path)
         if is_between_us:
             return await self._named(call, path, request, *found) if found is not None else None
-        found = found or kinds.begun(path)
+        found = _innermost(found, kinds.begun(path))
         if found is None:
             beside, below = self.known.archive(path)
             return await self._package(call, path, theirs, request, beside, below) if beside else None
@@ -438,6 +438,17 @@ class Repositories:
             if len(self._indexes) >= _INDEXES:
                 self._indexes.popitem(last=False)[1].close()
         return _remember(self._indexes, digest, found, _INDEXES)
+
+
+def _innermost(within: tuple[str, str] | None, begun: tuple[str, str] | None) -> tuple[str, str] | None:
+    """Return the repository of a path that lies within one which is followed, or begins one of its own, or both.
+
+    A tree to install from has repositories within the first one; each has versions of its own. What lies below a suite is
+    that suite's.
+    """
+    if within is None or begun is None or kinds.of(within[0]).names_alone:
+        return within or begun
+    return begun if len(begun[0]) > len(within[0]) else within
 
 
 def _answered(body: bytes, named: Digest, below: str, request: Request, also: Sequence[Header]) -> Reply:
