@@ -179,7 +179,7 @@ class Change:
         if urls is not None and not isinstance(urls, dict):
             raise Rejected("client_urls is a mapping from networks to URLs")
         texts = {k: content.get(k) for k in known if k != "client_urls"}
-        for key, value in [*texts.items(), *(urls or {}).items()]:
+        for key, value in [*texts.items(), *((f"client_urls.{n}", url) for n, url in (urls or {}).items())]:
             if value is not None and not isinstance(value, str):
                 raise Rejected(f"{shown(key)} is no text")
         if texts["weight"] not in (None, "essential", "functional"):
@@ -279,7 +279,9 @@ def of_cluster(cluster: ClusterFile) -> dict[str, Service]:
     if cluster.foreman.url is not None:
         found.append(of_settings("foreman", cluster.foreman.url))
     if (content := cluster.content) is not None:
-        at = {ANY: f"https://{cluster.address}/pulp/content", MEMBERS: content.pulp_content_url}
+        offered = cluster.services.get("https")
+        port = f":{offered.listen_port}" if offered and offered.listen_port not in (None, 443) else ""
+        at = {ANY: f"https://{cluster.address}{port}/pulp/content", MEMBERS: content.pulp_content_url}
         found.append(of_settings("pulp", content.pulp_api_url, at))
         if content.registry_url is not None:
             found.append(of_settings("registry", content.registry_url))

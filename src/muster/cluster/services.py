@@ -248,4 +248,6 @@ async def _told(uow: Reading) -> list[tuple[Told, float]]:
 def _expect(name: str, expected: int | None, found: int) -> None:
     if expected is not None and expected != found:
         now = f"has version {found} now" if found else "is typed in by nobody now"
-        raise Outdated(f"Service {name} {now}, not {expected}: somebody changed it meanwhile; nothing was changed")
+        raise Outdated(
+            f"Service {name} {now}, not {expected}: somebody changed it meanwhile; nothing was changed, read it anew"
+        )

@@ -6,7 +6,7 @@ The member writes it to a file; its workers read that, because it may be larger 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -48,12 +48,15 @@ class Known:
 
     def of(self, path: str) -> tuple[str, str] | None:
         """Return the repository that a path lies in, and the path below it; None: none that is followed."""
+        return next(self.around(path), None)
+
+    def around(self, path: str) -> Iterator[tuple[str, str]]:
+        """Yield all repositories that a path lies in, the innermost first, and the path below each."""
         at = path.rfind("/")
         while at > 0:
             if path[:at] in self.repositories:
-                return path[:at], path[at + 1 :]
+                yield path[:at], path[at + 1 :]
             at = path.rfind("/", 0, at)
-        return None
 
     def archive(self, path: str) -> tuple[tuple[str, ...], str]:
         """Return the suites of the archive that a path lies in, and the path below that; empty: it lies in none.

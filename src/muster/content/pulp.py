@@ -271,7 +271,7 @@ class Pulp:
                 raise BadGateway(f"{self._backend.name} answers {target} with no JSON") from None
         why = f"{self._backend.name} answers {answer.status} to {target}"
         if answer.status in (401, 403):
-            raise Denied(f"{why}: who asks is not its administrator there")
+            raise Denied(f"{why}: who asks is not its administrator there (content: pulp_password_file)")
         kinds: Mapping[int, type[MusterError]] = {400: Rejected, 404: NotFound, 405: Rejected, 409: Rejected}
         kind = kinds.get(answer.status, Unavailable)
         raise kind(f"{why}: {shown(told.decode('utf-8', 'replace').strip())}" if kind is Rejected else why)

@@ -159,8 +159,11 @@ class Content:
 
     def _keepers(self, path: str) -> list[str]:
         """Return where the own Pulp may still have a package that a newer version dropped."""
-        found = self.repositories.known.of(path) if self.keepers and self.repositories is not None else None
-        return ring.paths(*found, self.keepers) if found is not None else []
+        if not self.keepers or self.repositories is None:
+            return []
+        # A repository within another one is of the same distribution.
+        around = self.repositories.known.around(path)
+        return [one for found in around for one in ring.paths(*found, self.keepers)]
 
     async def _user(self, place: Place, request: Request) -> str:
         """Return as whom the backend shall take the caller, empty: as itself."""

@@ -47,7 +47,12 @@ def test_the_cluster_file_names_its_store_foreman_pulp_and_registry() -> None:
         "pulp": "http://127.0.0.1:24817",
         "registry": "http://{address}:5001",
     }
-    assert found["pulp"].client_urls["members"] == "http://127.0.0.1:24816"
+    assert found["pulp"].client_urls == {
+        "any": "https://proxy.example.com/pulp/content", "members": "http://127.0.0.1:24816",
+    }  # fmt: skip
+    # Clients come to the balancer's port.
+    elsewhere = of_cluster(parsed(text + "services: {https: {listen_port: 8443, member_port: 443}}\n"))
+    assert elsewhere["pulp"].client_urls["any"] == "https://proxy.example.com:8443/pulp/content"
     assert {s.source for s in found.values()} == {"settings"}
     assert found["store"].weight == "essential"
     assert set(of_cluster(parsed(SMALL))) == {"store"}
@@ -141,6 +146,11 @@ def test_a_name_begins_with_its_kind(name: str) -> None:
 def test_what_is_no_name_is_refused(name: str) -> None:
     with pytest.raises(Rejected, match="is no service"):
         kind_of(name)
+
+
+def test_a_url_that_is_no_text_is_named_with_its_network() -> None:
+    with pytest.raises(Rejected, match=r"^client_urls\.any is no text"):
+        Change.of({"client_urls": {"any": 1}})
 
 
 @pytest.mark.parametrize(

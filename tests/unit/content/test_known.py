@@ -35,6 +35,12 @@ def test_a_path_lies_in_the_nearest_repository_above_it(path: str, found: tuple[
     assert Known(SOME).of(path) == found
 
 
+def test_a_path_may_lie_in_several_the_innermost_first() -> None:
+    assert [*Known(SOME).around("/pulp/content/r/deeper/x.rpm")] == [
+        ("/pulp/content/r/deeper", "x.rpm"), ("/pulp/content/r", "deeper/x.rpm"),
+    ]  # fmt: skip
+
+
 def test_what_was_written_is_read(tmp_path: Path) -> None:
     file = tmp_path / "content" / FILE
     # Nothing has come to this disk yet.

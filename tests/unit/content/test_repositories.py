@@ -168,6 +168,18 @@ async def test_what_a_suite_names_is_no_suite_of_its_own(it: It) -> None:
     assert it.asked == [(suite, None)]
 
 
+@pytest.mark.parametrize("entry", [f"AppStream/{REPOMD}", "dists/stable/InRelease"])
+async def test_a_repository_within_one_that_is_followed_is_followed_itself(entry: str, it: It) -> None:
+    await it.stage(ONE)
+    it.member.pulp.carries[PATH] = ONE
+    it.member.pulp.instead[f"{PATH}/{entry}"] = b"an entry of its own"
+    await it.get(entry)
+    within = entry.removesuffix(f"/{REPOMD}").removesuffix("/InRelease")
+    assert [path for path, _ in it.asked] == [f"{PATH}/{within}"]
+    await it.get(REPOMD)
+    assert [path for path, _ in it.asked][1:] == [PATH]
+
+
 async def test_a_client_that_has_it_gets_304(it: It) -> None:
     await it.stage(ONE)
     found = await it.get(REPOMD, If_None_Match=tag(ONE.repomd))

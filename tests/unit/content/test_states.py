@@ -102,7 +102,7 @@ def test_what_is_newer_waits_for_a_second_pulp() -> None:
     says = {"p1.test": told(TWO, ONE, TWO), "p2.test": told(ONE, ONE, TWO), "p3.test": told(ONE, ONE, TWO)}
     of = picture(says, ONE, TWO, shown=ONE, newer_s=120)
     assert matters(of) == [("waiting", (), False)]
-    assert state(of).sentence == f"not showing {TWO} yet: one backend alone carries it, for 2 min"
+    assert state(of).sentence == f"not showing {TWO} yet: one Pulp alone carries it, for 2 min"
 
 
 def test_a_pulp_without_an_answer_is_one_matter() -> None:

@@ -124,6 +124,8 @@ def _of_members(repository: dict[str, Any]) -> list[Text]:
     from muster.content.states import ago
 
     lines = []
+    # What stands above already says which member it is of.
+    above = "; ".join(m["sentence"] for m in repository["matters"])
     for member in repository["members"]:
         if member["told_s"] is None:
             lines.append(line(f"{member['name']}: {member['sentence']}", "yellow"))
@@ -132,8 +134,9 @@ def _of_members(repository: dict[str, Any]) -> list[Text]:
         count = member["versions"]
         disk = f"{count} version{'s' if count != 1 else ''} on its disk"
         staged = {True: ", what is shown among them", False: ", not what is shown", None: ""}[member["is_staged"]]
-        lines.append(line(f"{member['name']}: {carried}; {disk}{staged}; said {ago(member['told_s'])} ago"))
-        if member["sentence"]:
+        lines.append(line(f"{member['name']}: {carried}; said {ago(member['told_s'])} ago"))
+        lines += _under([line(f"{disk}{staged}")])
+        if member["sentence"] and member["sentence"] not in above:
             lines += _under([line(member["sentence"], "yellow")])
     return _under(lines)
 
@@ -145,10 +148,11 @@ def _summary(
         return line("Clients have asked for no repository yet.", "dim")
     wrong = sum(r["is_wrong"] for r in repositories)
     cold = sum(not r["is_followed"] for r in well)
+    good = len(well) - cold
     parts = [
         f"{wrong} with something wrong" if wrong else "",
         f"{len(matter) - wrong} not settled yet" if len(matter) > wrong else "",
-        f"{len(well) - cold} as they should be",
+        f"{good} as {'it' if good == 1 else 'they'} should be" if good else "",
         f"{cold} that nobody asks for now" if cold else "",
     ]
     count = len(repositories)
