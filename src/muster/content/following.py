@@ -553,6 +553,8 @@ class Following:
                 if why := lagging(row.view, versions, one, picture.now, self._lag_s, reports, left):
                     behind[one.member] += 1
                     if is_own:
+                        if self._mirrored is not None and self._mirrored.is_of(row.path):
+                            why = why.replace("Pulp", "mirror")
                         trouble = self._shelf.trouble(row.path, self._wanted(picture, row))
                         mine.append(f"{row.path}: {why}{f' ({trouble})' if trouble else ''}")
             if why := self._lasting(picture, row):

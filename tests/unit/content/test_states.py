@@ -77,6 +77,14 @@ def test_a_pulp_that_lost_it_is_behind() -> None:
     assert "has no such repository" in state(of).sentence
 
 
+def test_of_what_members_mirror_no_pulp_is_spoken() -> None:
+    says = {"p1.test": told(ONE, TWO), "p2.test": told(TWO, TWO), "p3.test": told(TWO, TWO)}
+    path = "/pulp/content/muster/library/yum/tools"
+    found = state(picture(says, ONE, TWO, shown=TWO, path=path))
+    assert found.sentence.startswith("the mirror of p1.test")
+    assert "Pulp" not in found.sentence
+
+
 def test_a_disk_that_cannot_be_filled_is_said_with_the_reason() -> None:
     says = {
         "p1.test": told(TWO, ONE, trouble="no space left on device"), "p2.test": told(TWO, ONE, TWO),

@@ -121,8 +121,10 @@ def _under(lines: list[Text]) -> list[Text]:
 
 
 def _of_members(repository: dict[str, Any]) -> list[Text]:
+    from muster.content.mirror import paths
     from muster.content.states import ago
 
+    whose = "its mirror" if repository["path"].startswith(paths.ROOT) else "its Pulp"
     lines = []
     # What stands above already says which member it is of.
     above = "; ".join(m["sentence"] for m in repository["matters"])
@@ -130,7 +132,7 @@ def _of_members(repository: dict[str, Any]) -> list[Text]:
         if member["told_s"] is None:
             lines.append(line(f"{member['name']}: {member['sentence']}", "yellow"))
             continue
-        carried = f"its Pulp has {member['carried']}" if member["carried"] else "its Pulp was not reached"
+        carried = f"{whose} has {member['carried']}" if member["carried"] else f"{whose} was not reached"
         count = member["versions"]
         disk = f"{count} version{'s' if count != 1 else ''} on its disk"
         staged = {True: ", what is shown among them", False: ", not what is shown", None: ""}[member["is_staged"]]
