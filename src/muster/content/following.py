@@ -268,7 +268,7 @@ class Following:
             self._own.pop(path, None)
             self._guarded_at.pop(path, None)
         if is_whole:
-            await self._look(picture)
+            await self._look(picture, hot)
         await self._poll(picture, hot)
         self._stage(picture, hot)
         ready = picture.ready(self._services)
@@ -291,8 +291,10 @@ class Following:
         """End what is under way."""
         await self._shelf.close()
 
-    async def _look(self, picture: Picture) -> None:
+    async def _look(self, picture: Picture, hot: Sequence[Row]) -> None:
         try:
+            for row in hot:
+                await self._shelf.see(row.path, row.view.shown)
             for path, manifests in picture.manifests.items():
                 await self._shelf.look(path, manifests)
             self._unread = ""

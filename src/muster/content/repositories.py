@@ -256,6 +256,10 @@ class Repositories:
             self._say_refused(e)
             return otherwise
 
+    async def _read(self, digest: str) -> bytes | None:
+        found = await self._here(self._kept.open(digest, removes_damaged=True), None)
+        return await self._here(self._kept.taken(found), None) if found is not None else None
+
     def _say_refused(self, e: MusterError) -> None:
         if (held := self._refusals.held_back("disk")) is not None:
             _log.warning(f"What lies on this disk is not given from it{log.and_more(held)}", why=str(e))
@@ -490,7 +494,7 @@ class Repositories:
         asks_range = b"range" in request.headers
         body = self._held.get(key)
         if body is None or asks_range:
-            if (found := await self._here(self._kept.open(key), None)) is None:
+            if (found := await self._here(self._kept.open(key, removes_damaged=True), None)) is None:
                 return None
             if asks_range or found.size > _HELD_EACH_BYTES:
                 self._counted.answered("disk")
@@ -523,7 +527,7 @@ class Repositories:
         loop = asyncio.get_running_loop()
         until = loop.time() + self._hold_s
         while True:
-            if (body := await self._here(self._kept.read(digest), None)) is not None:
+            if (body := await self._read(digest)) is not None:
                 return body
             if call.fill is not None and (body := await self._of_others(digest, call)) is not None:
                 return body
@@ -558,7 +562,7 @@ class Repositories:
 
     async def _manifest_here(self, digest: str) -> Manifest | None:
         found = self._manifests.get(digest)
-        if found is None and (body := await self._here(self._kept.read(digest), None)) is not None:
+        if found is None and (body := await self._read(digest)) is not None:
             found = Manifest.read(body)
         return _remember(self._manifests, digest, found, _MANIFESTS) if found is not None else None
 
@@ -566,6 +570,8 @@ class Repositories:
         """Return what an index, by its digest, says of a path; None: nothing, or the disk refused."""
         index = self._indexes.get(packages)
         if index is None:
+            if (file := await self._here(self._kept.open(packages, removes_damaged=True), None)) is not None:
+                file.close()
             path = await self._here(self._kept.path(packages), None)
             opened = await self._here(asyncio.to_thread(Index.opened, path), None) if path is not None else None
             if opened is None:

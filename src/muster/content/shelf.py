@@ -123,6 +123,13 @@ class Shelf:
             if not self.has(path, version) and (found := await self._found(manifest)) is not None:
                 self._place(path, version, manifest, found)
 
+    async def see(self, path: str, version: str | None) -> None:
+        """Forget a version that is no more whole on the disk, so that it is brought again."""
+        whole = self._whole.get(path, {})
+        if version is not None and version in whole and await self._found(whole[version]) is None:
+            whole.pop(version, None)
+            _log.warning("Files of a version of a repository are gone from the disk", path=path, version=version[:12])
+
     def have_same_packages(self, path: str, one: str | None, other: str | None) -> bool:
         """Whether two versions that are both here, and are not the same, name the same packages."""
         whole = self.whole(path)
@@ -155,7 +162,7 @@ class Shelf:
 
     async def _found(self, manifest: str) -> Manifest | None:
         """Return a manifest all of whose files are on the disk."""
-        found = self._manifests.get(manifest) or await self._staging.manifest(manifest)
+        found = await self._staging.manifest(manifest)
         return found if found is not None and await self._staging.has(found) else None
 
     def _place(self, path: str, version: str, manifest: str, found: Manifest) -> None:

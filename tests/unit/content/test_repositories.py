@@ -445,6 +445,8 @@ async def test_a_damaged_file_is_had_from_elsewhere(members: World, it: It) -> N
     found = await it.get(REPOMD)
     assert found is not None
     assert found.body == ONE.repomd
+    # So that it is brought again.
+    assert not path.exists()
 
 
 async def test_a_disk_that_refuses_keeps_nobody_from_what_others_have(
