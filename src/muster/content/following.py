@@ -54,6 +54,8 @@ _ALL_EVERY_S = 30.0
 _RECLAIM_EVERY_S = 600.0
 # Without the store for so long nobody knows what others show; what was shown last is.
 _STORE_PATIENCE_S = 10.0
+# A disk that hangs must not keep the member from asking Pulp.
+_SEEN_WITHIN_S = 10.0
 _UNASKED_S = 30 * 86400.0
 # What comes a moment later is nobody's matter.
 _NOTED_S = 30.0
@@ -293,11 +295,14 @@ class Following:
 
     async def _look(self, picture: Picture, hot: Sequence[Row]) -> None:
         try:
-            for row in hot:
-                await self._shelf.see(row.path, row.view.shown)
+            async with asyncio.timeout(_SEEN_WITHIN_S):
+                for row in hot:
+                    await self._shelf.see(row.path, row.view.shown)
             for path, manifests in picture.manifests.items():
                 await self._shelf.look(path, manifests)
             self._unread = ""
+        except TimeoutError:
+            self._unread = f"looking at it takes longer than {_SEEN_WITHIN_S:g} s"
         except MusterError as e:
             self._unread = str(e)
 

@@ -49,6 +49,7 @@ _JUDGED_WHOLE_BYTES = 1 << 20
 _VERIFIED = 20_000
 # What is gone, was not asked for under a condition, or is shorter than the part that was asked for.
 _NOT_IT = frozenset({304, 410, 416})
+_TAG_CHARACTERS = 256
 # Without a validator what differed may be another one the next time.
 _DIFFERS_S = 60.0
 # Of what is larger a part is given as it comes: who asks for the end of it would wait too long for what is before.
@@ -613,7 +614,13 @@ def _remember(kept: OrderedDict[Key, Value], key: Key, value: Value, most: int) 
 
 def _key(answer: Answer, expected: Expected) -> tuple[str, str, str, str]:
     said = {name.lower(): value for name, value in answer.headers}
-    return answer.of, said.get("etag", ""), said.get("last-modified", ""), expected.digest
+    tag, date = said.get("etag", ""), said.get("last-modified", "")
+    # Thousands of them are remembered.
+    return (
+        (answer.of, tag, date, expected.digest)
+        if len(tag + date) <= _TAG_CHARACTERS
+        else (answer.of, "", "", expected.digest)
+    )
 
 
 def _part_of(whole: Answer, first: int, last: int, size: int) -> Answer:

@@ -384,6 +384,26 @@ async def test_what_goes_from_the_disk_is_brought_again(
     assert one.following.trouble == ""
 
 
+async def test_a_disk_that_hangs_does_not_keep_a_member_from_asking_pulp(
+    patient: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carry(patient, ONE, ONE)
+    await patient.ask()
+    await patient.until_shown(ONE)
+    one = patient["p1"]
+
+    async def hangs(*_: object) -> None:
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(module, "_SEEN_WITHIN_S", 0.05)
+    monkeypatch.setattr(one.following._shelf, "see", hangs)
+    one.pulp.allowed = set()
+    one.following._all_at = 0.0
+    await one.following.beat()
+    assert "takes longer" in one.following.trouble
+    assert one.following.known.repositories[PATH].is_open is False
+
+
 async def test_what_may_belong_to_a_version_that_still_comes_stays(patient: World) -> None:
     carry(patient, ONE, ONE)
     await patient.ask()
