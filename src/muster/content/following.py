@@ -55,6 +55,8 @@ _ALL_EVERY_S = 30.0
 _RECLAIM_EVERY_S = 600.0
 # Without the store for so long nobody knows what others show; what was shown last is.
 _STORE_PATIENCE_S = 10.0
+# A disk that hangs must not keep the member from asking Pulp.
+_SEEN_WITHIN_S = 10.0
 _UNASKED_S = 30 * 86400.0
 # What comes a moment later is nobody's matter.
 _NOTED_S = 30.0
@@ -310,7 +312,7 @@ class Following:
             self._own.pop(path, None)
             self._guarded_at.pop(path, None)
         if is_whole:
-            await self._look(picture)
+            await self._look(picture, hot)
         await self._poll(picture, hot)
         self._stage(picture, hot)
         ready = picture.ready(self._services)
@@ -333,11 +335,16 @@ class Following:
         """End what is under way."""
         await self._shelf.close()
 
-    async def _look(self, picture: Picture) -> None:
+    async def _look(self, picture: Picture, hot: Sequence[Row]) -> None:
         try:
+            async with asyncio.timeout(_SEEN_WITHIN_S):
+                for row in hot:
+                    await self._shelf.see(row.path, row.view.shown)
             for path, manifests in picture.manifests.items():
                 await self._shelf.look(path, manifests)
             self._unread = ""
+        except TimeoutError:
+            self._unread = f"looking at it takes longer than {_SEEN_WITHIN_S:g} s"
         except MusterError as e:
             self._unread = str(e)
 

@@ -193,11 +193,12 @@ class Kept:
 
         return await self.add(pieces(), digest=None, size=len(body), largest=len(body))
 
-    async def open(self, sha256: str) -> Opened | None:
+    async def open(self, sha256: str, *, removes_damaged: bool = False) -> Opened | None:
         """Return a file whose bytes are what its name says; None: there is none, or they are not.
 
         All of its bytes are looked at when this process opens it for the first time, and again when it has changed; what a
-        disk loses after that, :meth:`verify` finds. Whoever gets it closes it.
+        disk loses after that, :meth:`verify` finds. Whoever gets it closes it. ``removes_damaged``: so that it is brought
+        again; where another process than this one adds, that one counts it still.
 
         Raises:
             Rejected: the name is no SHA-256.
@@ -215,6 +216,8 @@ class Kept:
                 found.close()
                 raise
             found.close()
+            if removes_damaged:
+                await self._done("Removing", self._remove_damaged, name, found.identity)
             return None
         except OSError as e:
             raise self._refused("Reading", e) from e
@@ -560,6 +563,14 @@ class Kept:
                 self._size -= found.st_size
                 return found.st_size
         return None
+
+    def _remove_damaged(self, name: str, identity: tuple[int, ...]) -> None:
+        at = self._at(name)
+        # A disk that does not let it go keeps what nobody is given.
+        with self._lock, contextlib.suppress(OSError):
+            if files.identity(at.lstat()) == identity:
+                at.unlink()
+                self._size -= identity[-1]
 
     def _is_still(self, name: str, identity: tuple[int, ...]) -> bool:
         with contextlib.suppress(FileNotFoundError):
