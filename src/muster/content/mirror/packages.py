@@ -27,6 +27,8 @@ _log = log.logger("content")
 WAITED_FOR_BYTES = 8 << 20
 # How much of the room is free after it was short of it.
 _FREE_AFTER = 0.1
+# What has to stay is looked at no more often, where there was no room.
+_FULL_S = 10.0
 _AT_ONCE = 8
 
 Elsewhere = Callable[[str], Awaitable[Answer]]
@@ -67,6 +69,9 @@ class Packages:
         self._elsewhere, self._origins = elsewhere, origins
         self._fetching: dict[str, asyncio.Task[None]] = {}
         self._room = asyncio.Semaphore(_AT_ONCE)
+        self._making_room = asyncio.Lock()
+        # For so many bytes there is no room until then, and what has to stay takes so many.
+        self._full_until, self._full_for, self._held = 0.0, 0, 0
 
     async def close(self) -> None:
         """End what is under way."""
@@ -150,10 +155,35 @@ class Packages:
                 answer.end()
 
     async def make_room(self, size: int) -> None:
-        """Remove what was asked for longest ago, where there is no room for so many bytes."""
-        if await self.kept.counted() + size > self.kept.limit_bytes:
-            left = int(self.kept.limit_bytes * (1 - _FREE_AFTER)) - size
-            await self.kept.shrink(max(0, left), await self.needed())
+        """Remove what was asked for longest ago, where there is no room for so many bytes.
+
+        Raises:
+            Full: there would be none, whatever went; nothing was removed.
+            Unavailable: the disk refused, or what has to stay is not known.
+        """
+        async with self._making_room:
+            limit = self.kept.limit_bytes
+            others = self.kept.promised_bytes + size
+            if await self.kept.counted() + others <= limit:
+                return
+            if size > limit:
+                raise Full(f"There is no room for {size} bytes of packages: {limit} is the limit (kept_bytes)")
+            now = asyncio.get_running_loop().time()
+            if now < self._full_until and size >= self._full_for:
+                raise self._full(size)
+            needed = await self.needed()
+            self._held = await self.kept.held(needed)
+            if self._held + others > limit:
+                # Looking at all that there is takes a while.
+                self._full_until, self._full_for = now + _FULL_S, size
+                raise self._full(size)
+            await self.kept.shrink(max(0, int(limit * (1 - _FREE_AFTER)) - others), needed)
+
+    def _full(self, size: int) -> Full:
+        return Full(
+            f"There is no room for {size} bytes of packages: {self._held} of {self.kept.limit_bytes} bytes (kept_bytes)"
+            " are taken by what has to stay"
+        )
 
     def _fetched(self, wanted: Wanted, done: asyncio.Task[None]) -> None:
         self._fetching.pop(wanted.expected.digest, None)

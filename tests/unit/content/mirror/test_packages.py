@@ -152,3 +152,34 @@ async def test_who_is_named_by_another_digest_alone_passes_through(world: World)
 async def test_what_is_of_no_repository_is_asked_of_nobody(world: World) -> None:
     with pytest.raises(NotFound):
         await world.packages.fetch(wanted()._replace(repository="others"))
+
+
+async def test_what_can_have_no_room_takes_nobody_elses(tmp_path: Path) -> None:
+    files = {f"/{n}": bytes([n]) * 30_000 for n in range(3)}
+    origin, looks = Origin(files), list[int]()
+
+    async def origins(_: str) -> Origin:
+        return origin
+
+    async def elsewhere(_: str) -> Answer:
+        return Answer.absent("another")
+
+    with contextlib.closing(Kept(tmp_path, limit_bytes=100_000)) as kept:
+        packages = Packages(kept, elsewhere, origins)
+
+        async def needed() -> Container[str]:
+            looks.append(1)
+            return {hashlib.sha256(files["/0"]).hexdigest()}
+
+        packages.needed = needed
+        for path, data in files.items():
+            await packages.fetch(wanted(data, path))
+        for size in (100_001, 80_000, 80_000):
+            with pytest.raises(Full):
+                await packages.make_room(size)
+        # All that there is was looked at once.
+        assert len(looks) == 1
+        assert await kept.has(*(hashlib.sha256(data).hexdigest() for data in files.values()))
+        await packages.make_room(60_000)
+        assert not await kept.has(hashlib.sha256(files["/1"]).hexdigest())
+        await packages.close()
