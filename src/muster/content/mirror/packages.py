@@ -15,7 +15,7 @@ from typing import NamedTuple
 from muster.content.backend import Answer
 from muster.content.call import Asked
 from muster.content.index import Expected
-from muster.content.kept import Full, Kept
+from muster.content.kept import Differs, Full, Kept
 from muster.content.resume import resumed
 from muster.kernel import log
 from muster.kernel.errors import MusterError, NotFound, Unavailable
@@ -68,7 +68,8 @@ class Packages:
         self.needed: Callable[[], Awaitable[Container[str]]] = _nothing
         self._elsewhere, self._origins = elsewhere, origins
         self._fetching: dict[str, asyncio.Task[None]] = {}
-        self._room = asyncio.Semaphore(_AT_ONCE)
+        # By repository: an origin that is slow holds up no other.
+        self._rooms: dict[str, asyncio.Semaphore] = {}
         self._making_room = asyncio.Lock()
         # For so many bytes there is no room until then, and what has to stay takes so many.
         self._full_until, self._full_for, self._held = 0.0, 0, 0
@@ -113,11 +114,17 @@ class Packages:
         Raises:
             MusterError: nobody who may have it could be asked.
         """
+
+        async def rest(first: int, last: int) -> Answer:
+            origin = await self._origins(wanted.repository)
+            return await origin.ask("GET", wanted.href, (("Range", f"bytes={first}-{last}"),))
+
         if wanted.expected.algorithm == "sha256":
             with contextlib.suppress(MusterError):
                 answer = await self._elsewhere(wanted.expected.digest)
                 if answer.status == 200:
-                    return answer
+                    # A member may go away; the origin has the rest.
+                    return resumed(answer, rest)
                 answer.end()
         origin = await self._origins(wanted.repository)
         answer = await origin.ask("GET", wanted.href, ())
@@ -127,12 +134,7 @@ class Packages:
         if answer.status != 200:
             answer.end()
             raise Unavailable(f"{answer.of} answers {answer.status} for {wanted.href}")
-        sized = _sized(answer, wanted.expected.size)
-
-        async def rest(first: int, last: int) -> Answer:
-            return await origin.ask("GET", wanted.href, (("Range", f"bytes={first}-{last}"),))
-
-        return resumed(sized, rest)
+        return resumed(_sized(answer, wanted), rest)
 
     async def _fetch(self, wanted: Wanted) -> None:
         expected = wanted.expected
@@ -140,7 +142,7 @@ class Packages:
         if (found := await self.kept.open(expected.digest)) is not None:
             found.close()
             return
-        async with self._room:
+        async with self._rooms.setdefault(wanted.repository, asyncio.Semaphore(_AT_ONCE)):
             await self.make_room(expected.size)
             answer = await self.passing(wanted)
             try:
@@ -196,8 +198,17 @@ async def _nothing() -> Container[str]:
     return ()
 
 
-def _sized(answer: Answer, size: int) -> Answer:
-    """Return an answer that says its length, which is known."""
-    if any(name.lower() == "content-length" for name, _ in answer.headers):
-        return answer
-    return replace(answer, headers=[*answer.headers, ("Content-Length", str(size))])
+def _sized(answer: Answer, wanted: Wanted) -> Answer:
+    """Return an answer that says its length, which is known.
+
+    Raises:
+        Differs: it says another.
+    """
+    size = wanted.expected.size
+    said = next((value for name, value in answer.headers if name.lower() == "content-length"), None)
+    if said is None:
+        return replace(answer, headers=[*answer.headers, ("Content-Length", str(size))])
+    if said != str(size):
+        answer.end()
+        raise Differs(f"{answer.of} gives another {wanted.href}: it has not the {size} bytes that the repository names")
+    return answer
