@@ -75,7 +75,7 @@ async def opened(
 
     held = stack.enter_context(contextlib.closing(Kept(state / _PACKAGES, limit_bytes=settings.kept_bytes)))
     origins = await stack.enter_async_context(Origins(settings))
-    packages = Packages(held, elsewhere, origins.of)
+    packages = Packages(held, elsewhere, origins.of, origins.passing)
     stack.push_async_callback(packages.close)
     carried = Carried(kept)
     file = state / "content" / FILE

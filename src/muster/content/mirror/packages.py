@@ -53,6 +53,7 @@ class Packages:
 
     Args:
         origins: returns where a repository is fetched from; raises NotFound for one that is not mirrored.
+        passing: as ``origins``, for what passes through to clients, who may be slow.
 
     Attributes:
         needed: returns what is never removed to make room, by SHA-256; set by whoever knows.
@@ -63,10 +64,11 @@ class Packages:
         kept: Kept,
         elsewhere: Elsewhere,
         origins: Callable[[str], Awaitable[Asked]],
+        passing: Callable[[str], Awaitable[Asked]] | None = None,
     ) -> None:
         self.kept = kept
         self.needed: Callable[[], Awaitable[Container[str]]] = _nothing
-        self._elsewhere, self._origins = elsewhere, origins
+        self._elsewhere, self._origins, self._passing = elsewhere, origins, passing or origins
         self._fetching: dict[str, asyncio.Task[None]] = {}
         # By repository: an origin that is slow holds up no other.
         self._rooms: dict[str, asyncio.Semaphore] = {}
@@ -109,14 +111,16 @@ class Packages:
         await asyncio.shield(task)
 
     async def passing(self, wanted: Wanted) -> Answer:
-        """Return a package as it comes, 200 or 404; whoever reads it verifies it.
+        """Return a package as it comes, for a client, 200 or 404; whoever reads it verifies it.
 
         Raises:
             MusterError: nobody who may have it could be asked.
         """
+        return await self._asked(wanted, self._passing)
 
+    async def _asked(self, wanted: Wanted, origins: Callable[[str], Awaitable[Asked]]) -> Answer:
         async def rest(first: int, last: int) -> Answer:
-            origin = await self._origins(wanted.repository)
+            origin = await origins(wanted.repository)
             return await origin.ask("GET", wanted.href, (("Range", f"bytes={first}-{last}"),))
 
         if wanted.expected.algorithm == "sha256":
@@ -126,7 +130,7 @@ class Packages:
                     # A member may go away; the origin has the rest.
                     return resumed(answer, rest)
                 answer.end()
-        origin = await self._origins(wanted.repository)
+        origin = await origins(wanted.repository)
         answer = await origin.ask("GET", wanted.href, ())
         if answer.status in (404, 410):
             answer.end()
@@ -144,7 +148,7 @@ class Packages:
             return
         async with self._rooms.setdefault(wanted.repository, asyncio.Semaphore(_AT_ONCE)):
             await self.make_room(expected.size)
-            answer = await self.passing(wanted)
+            answer = await self._asked(wanted, self._origins)
             try:
                 if answer.status != 200:
                     raise NotFound(f"{answer.of} has no {wanted.href}, which the repository names")

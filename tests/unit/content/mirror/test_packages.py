@@ -232,3 +232,24 @@ async def test_what_says_another_length_does_not_begin(world: World) -> None:
     world.origin.files["/Packages/a.rpm"] = DATA + b"!"
     with pytest.raises(Differs, match="bytes that the repository names"):
         await world.packages.passing(wanted())
+
+
+async def test_what_passes_to_clients_is_asked_for_apart(tmp_path: Path) -> None:
+    kept_of, passes_of = Origin({"/Packages/a.rpm": DATA}), Origin({"/Packages/a.rpm": DATA})
+
+    async def origins(_: str) -> Origin:
+        return kept_of
+
+    async def passing(_: str) -> Origin:
+        return passes_of
+
+    async def elsewhere(_: str) -> Answer:
+        return Answer.absent("another")
+
+    with contextlib.closing(Kept(tmp_path, limit_bytes=1 << 20)) as kept:
+        packages = Packages(kept, elsewhere, origins, passing)
+        (await packages.passing(wanted())).end()
+        assert (len(kept_of.asked), len(passes_of.asked)) == (0, 1)
+        await packages.fetch(wanted())
+        assert (len(kept_of.asked), len(passes_of.asked)) == (1, 1)
+        await packages.close()
