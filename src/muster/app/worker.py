@@ -278,9 +278,7 @@ async def _current(line: Line, path: str, certificate: bytes | None, *, alone: b
 
 
 async def _fetch(line: Line, wanted: Wanted) -> None:
-    why = await line.ask("package", mirror.question(wanted), timeout_s=_FETCH_TIMEOUT_S)
-    if why:
-        raise Unavailable(why)
+    mirror.refuse_unfetched(await line.ask("package", mirror.question(wanted), timeout_s=_FETCH_TIMEOUT_S))
 
 
 async def _note(line: Line, key: str, manifest: str) -> None:

@@ -92,6 +92,9 @@ class Mirrored(Protocol):
     async def needed(self) -> frozenset[str] | None:
         """Return what has to stay on this disk, by SHA-256; None: that is not known at this moment."""
 
+    def is_relied_on(self, sha256: str) -> bool:
+        """Whether a file of this disk has to stay for what goes on at this moment; any thread may ask."""
+
 
 class Following:
     """One member's. Use :meth:`beat` again and again, :meth:`close` at the end.
@@ -327,9 +330,8 @@ class Following:
         self._count(picture, hot)
         if is_whole:
             self._all_at = now + _ALL_EVERY_S
-            if now >= self._reclaim_at:
+            if now >= self._reclaim_at and await self._reclaim(picture):
                 self._reclaim_at = now + _RECLAIM_EVERY_S
-                await self._reclaim(picture)
 
     async def close(self) -> None:
         """End what is under way."""
@@ -585,22 +587,31 @@ class Following:
         since = [row.view.newer_since for row in hot if row.view.newer_since is not None]
         self._counted.waiting.set(max(0.0, picture.now - min(since)) if since else 0.0)
 
-    async def _reclaim(self, picture: Picture) -> None:
-        """Take from the disk what no version needs any more."""
-        keep = await self._mirrored.needed() if self._mirrored is not None else frozenset[str]()
+    async def _reclaim(self, picture: Picture) -> bool:
+        """Take from the disk what no version needs any more; false: what is needed is not known at this moment."""
+        mirrored = self._mirrored
+        try:
+            keep = await mirrored.needed() if mirrored is not None else frozenset[str]()
+        except MusterError as e:
+            _log.debug("What is kept of repositories was not reclaimed", why=str(e))
+            return False
         if keep is None:
-            return
+            return False
         for path in self._shelf.paths | picture.manifests.keys():
             # Of what nobody asks for any more nothing.
             self._shelf.drop(path, picture.manifests.get(path, {}))
-        for manifests in picture.manifests.values():
-            keep |= self._shelf.needed(manifests.values())
+        needed = keep.union(*(self._shelf.needed(m.values()) for m in picture.manifests.values()))
+
+        def is_kept(name: str) -> bool:
+            return name in needed or (mirrored is not None and mirrored.is_relied_on(name))
+
         try:
             await self._views.forget(unasked_s=_UNASKED_S, left_s=self._retention_s)
             # What belongs to a version that is on its way no version needs yet.
-            await self._kept.reclaim(keep, older_than_s=STAGE_S)
+            await self._kept.reclaim(is_kept, older_than_s=STAGE_S)
         except MusterError as e:
             _log.warning("What is kept of repositories was not reclaimed", why=str(e))
+        return True
 
     def _resolve(self, path: str) -> None:
         waiting = self._waiting.pop(path, None)

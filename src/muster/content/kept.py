@@ -108,6 +108,11 @@ class Kept:
         """How many bytes this process knows to be kept; 0 until they are counted, see :meth:`counted`."""
         return self._size
 
+    @property
+    def promised_bytes(self) -> int:
+        """How many bytes more what is being written will take."""
+        return self._promised
+
     async def counted(self) -> int:
         """Return how many bytes are kept, as soon as those of before are counted.
 
@@ -352,6 +357,16 @@ class Kept:
                 break
         return freed
 
+    async def held(self, keep: Callable[[str], bool] | Container[str]) -> int:
+        """Return how many bytes that takes which is to be kept. A ``keep`` that is called is called in a thread.
+
+        Raises:
+            Unavailable: the disk refused.
+        """
+        await self.counted()
+        is_kept = keep if callable(keep) else keep.__contains__
+        return sum([await self._done("Looking", self._held, prefix, is_kept) for prefix in _PREFIXES])
+
     async def drop(self, sha256: str) -> bool:
         """Remove a file, whatever it is for; false: there was none.
 
@@ -535,6 +550,9 @@ class Kept:
                 before_ns = time.time_ns() - int(older_than_s * 1e9)
                 freed += self._removed(entry.name, before_ns) or 0
         return freed
+
+    def _held(self, prefix: str, is_kept: Callable[[str], bool]) -> int:
+        return sum(_size(self._at(entry.name)) for entry in self._entries(prefix) if is_kept(entry.name))
 
     def _uses(self, prefix: str) -> list[tuple[int, str]]:
         """Return when each file was used last, with its name."""
