@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from tests.servers import member
 from tests.servers.client import Place, ask
 from tests.servers.member import Member
 from tests.servers.pulp_stand_in import ROOT, Pulp, version
+from tests.servers.waiting import until
 
 ONE, TWO = (version(n, {"a": b"package %d" % n * 500_000}) for n in (1, 2))
 REPOMD = f"{ROOT}/repodata/repomd.xml"
@@ -67,42 +67,35 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
         one.start()
         stack.callback(one.stop)
         it = World(one, ports["https"], first, second)
-        _until(lambda: it.get(REPOMD) == ONE.repomd)
+        until(lambda: it.get(REPOMD) == ONE.repomd)
         yield it
-
-
-def _until(holds: Callable[[], bool], within_s: float = 30.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.1)
 
 
 @pytest.mark.parametrize("world", [1, 2], ids=["alone", "two workers"], indirect=True)
 def test_content_follows_where_pulp_is_and_comes_back(world: World) -> None:
     assert "moves nothing" not in world.services("set", "pulp", "--client-url", f"members={world.second.url}")
-    _until(lambda: world.get(REPOMD) == TWO.repomd)
+    until(lambda: world.get(REPOMD) == TWO.repomd)
     assert world.get(f"{ROOT}/Packages/a.rpm") == TWO.packages["a"]
     # The one of this member alone counts before that of all.
     world.services("add", f"pulp@{world.member.name}", "--client-url", f"members={world.first.url}")
-    _until(lambda: world.get(REPOMD) == ONE.repomd)
+    until(lambda: world.get(REPOMD) == ONE.repomd)
     world.services("remove", f"pulp@{world.member.name}")
-    _until(lambda: world.get(REPOMD) == TWO.repomd)
+    until(lambda: world.get(REPOMD) == TWO.repomd)
     world.services("remove", "pulp")
-    _until(lambda: world.get(REPOMD) == ONE.repomd)
+    until(lambda: world.get(REPOMD) == ONE.repomd)
 
 
 def test_a_pulp_that_is_members_own_port_is_not_followed(world: World) -> None:
     itself = f"https://{world.member.https.address}:{world.port}"
     world.services("set", "pulp", "--client-url", f"members={itself}")
-    _until(lambda: "leads back to members" in world.notes())
+    until(lambda: "leads back to members" in world.notes())
     assert world.get(REPOMD) == ONE.repomd
     world.services("set", "pulp", "--client-url", f"members={world.second.url}")
-    _until(lambda: world.get(REPOMD) == TWO.repomd)
-    _until(lambda: "leads back" not in world.notes())
+    until(lambda: world.get(REPOMD) == TWO.repomd)
+    until(lambda: "leads back" not in world.notes())
 
 
 def test_one_that_is_not_there_is_named_as_it_was_typed(world: World) -> None:
     nowhere = f"http://127.0.0.71:{free_port('127.0.0.71')}"
     world.services("set", "pulp", "--client-url", f"members={nowhere}")
-    _until(lambda: nowhere in world.notes("?service=https"))
+    until(lambda: nowhere in world.notes("?service=https"))
