@@ -2,10 +2,11 @@
 # apt 2.6.1 (Debian 12): a repository that goes back to an earlier, valid state (an older `Date` in Release) leaves hosts that
 # have seen the later one with the later lists: `apt-get update` says "Hit" or "Get", no warning, and ends with 0. What those
 # lists name and the repository has no more is then 404, and the install ends with 100. With the same older content under a
-# newer Date apt takes it.
+# newer Date apt takes it. A Date that lies ahead of the host's clock is refused, and the update ends with 100.
 #
 # Seen: update after going back: exit 0, 0 warnings, candidate still 2; install: exit 100; older content under a newer Date:
-# exit 0, candidate 1, install 0. So who takes a deb repository back has to publish its content anew.
+# exit 0, candidate 1, install 0; a Date one day ahead: exit 100. So who takes a deb repository back has to publish its content
+# anew, with a Date of now.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'kill "$server" 2>/dev/null || true; rm -rf "$work"' EXIT
@@ -48,12 +49,24 @@ suite = pathlib.Path("origin/dists/stable")
 P
 }
 
-apt() {
-  root/usr/bin/"$@" -o Dir::Etc="$work/etc" -o Dir::Etc::sourcelist=sources.list -o Dir::Etc::sourceparts=- \
-    -o Dir::State="$work/state" -o Dir::State::status="$work/state/status" -o Dir::Cache="$work/cache" -o Dir::Log="$work/log" \
-    -o Dir::Bin::methods="$work/root/usr/lib/apt/methods" -o APT::Architecture=amd64 -o APT::Architectures=amd64 \
-    -o APT::Sandbox::User=root -o Acquire::Languages=none -o Debug::NoLocking=true 2>&1
-}
+# Read before what lies below Dir::Etc, which it leads away from this host's.
+cat >apt.conf <<P
+Dir::Etc "$work/etc";
+Dir::Etc::sourcelist "sources.list";
+Dir::Etc::sourceparts "-";
+Dir::State "$work/state";
+Dir::State::status "$work/state/status";
+Dir::Cache "$work/cache";
+Dir::Log "$work/log";
+Dir::Bin::methods "$work/root/usr/lib/apt/methods";
+APT::Architecture "amd64";
+APT::Architectures "amd64";
+APT::Sandbox::User "root";
+Acquire::Languages "none";
+Debug::NoLocking "true";
+P
+export APT_CONFIG=$work/apt.conf
+apt() { root/usr/bin/"$@" 2>&1; }
 update() { code=0; said=$(apt apt-get update) || code=$?; }
 candidate() { apt apt-cache policy sample | sed -n 's/ *Candidate: //p'; }
 install() { code=0; apt apt-get install --download-only --yes sample >/dev/null || code=$?; }
@@ -81,3 +94,8 @@ rolled=$(candidate)
 install
 echo "older content under a newer Date: update ends with $anew, candidate $rolled; install ends with $code"
 [ "$went_back $warnings $after $installed $anew $rolled $code" = "0 0 2 100 0 1 0" ]
+
+publish 2 86400
+update
+echo "a Date one day ahead: update ends with $code"
+[ "$code" = 100 ]
