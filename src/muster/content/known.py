@@ -6,15 +6,20 @@ The member writes it to a file; its workers read that, because it may be larger 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from muster.content import kinds
+from muster.kernel import log
 from muster.kernel.files import make_directory, write_atomically
 
+_log = log.logger("content")
+
 FILE = "known.json"
+_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
 
 class Followed(NamedTuple):
@@ -81,9 +86,16 @@ class Known:
         write_atomically(file, json.dumps(said, separators=(",", ":")).encode(), mode=0o600)
 
     def read(self, file: Path) -> None:
-        """Take what was written; what is not there says nothing."""
+        """Take what was written; what is not there says nothing, and what is damaged changes nothing."""
         try:
             said = json.loads(file.read_bytes())
-            self.repositories = {p: Followed(tuple(m), bool(is_open)) for p, (m, is_open) in said.items()}
+            found = {p: Followed(tuple(m), bool(is_open)) for p, (m, is_open) in said.items()}
+            if not all(_DIGEST.match(one) for followed in found.values() for one in followed.manifests):
+                raise ValueError("what is no digest stands for a version")
         except FileNotFoundError:
             self.repositories = {}
+        except (OSError, ValueError, TypeError, AttributeError) as e:
+            # It is written anew as soon as something has changed.
+            _log.warning(f"{file} cannot be read, and is left alone", why=str(e))
+        else:
+            self.repositories = found

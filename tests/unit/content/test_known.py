@@ -50,6 +50,17 @@ def test_what_is_not_there_says_nothing(tmp_path: Path) -> None:
     assert known.repositories == {}
 
 
+@pytest.mark.parametrize(
+    "damaged",
+    [b"", b"{", b"\xff", b"[]", b"7", b'{"/r": 7}', b'{"/r": [["x"], true]}', b'{"/r": [[7], true]}', b'{"/r": {}}'],
+)
+def test_what_is_damaged_changes_nothing(tmp_path: Path, damaged: bytes) -> None:
+    known = Known(SOME)
+    (tmp_path / FILE).write_bytes(damaged)
+    known.read(tmp_path / FILE)
+    assert known.repositories == SOME
+
+
 def test_a_disk_that_refuses_is_named_and_leaves_what_was_there(tmp_path: Path) -> None:
     (tmp_path / "content").write_text("no directory")
     with pytest.raises(Unavailable, match="content"):

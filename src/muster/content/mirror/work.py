@@ -95,6 +95,9 @@ class Work:
         with contextlib.suppress(MusterError):
             # What is not forgotten now is the next time.
             await self._ledger.forget(self._settings.publications, lease=lease)
+            await self._ledger.drop(
+                self._settings.repositories, self._settings.environments, by="the cluster file", lease=lease
+            )
         said = f"{publication.packages} packages in publication {publication.digest[:12]}"
         weak = f", and {found.weak} that have no digest that proves anything" if found.weak else ""
         result: dict[str, Any] = {
