@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from muster.cli.demo.bind import free_port
+from muster.content.mirror.carried import FILE
 from muster.kernel.process import clean_environment
 from tests.servers import deb_stand_in, member, origins
 from tests.servers.client import Answer, Place, ask
@@ -346,6 +347,9 @@ def test_members_that_are_started_again_give_what_they_carried_without_store_or_
     at = "library/yum/whole/repodata/repomd.xml"
     cluster.until_shown(at, one.repomd)
     cluster.origin.status = 500
+    # What it carries is known also where the store is away when it starts.
+    for one_member in cluster.members:
+        assert f"{AT}/{at.removesuffix('/repodata/repomd.xml')}" in (one_member.pki / "content" / FILE).read_text()
     for one_member in cluster.members:
         one_member.stop()
     for one_member in cluster.members:

@@ -418,8 +418,9 @@ async def _following_of(
         mirroring = await mirror.opened(stack, settings.mirror, state, kept, content, wait_s=settings.hold_s)
 
         async def carried() -> None:
+            # Also for the next start, when the store may be away.
+            await asyncio.to_thread(mirroring.carried.known.write, mirroring.file)
             if workers is not None:
-                await asyncio.to_thread(mirroring.carried.known.write, mirroring.file)
                 workers.hold("mirror", None)
 
         keeping = Keeping(

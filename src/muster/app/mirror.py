@@ -80,7 +80,7 @@ async def opened(
     carried = Carried(kept)
     file = state / "content" / FILE
     # What it carried when it was stopped; the store says what it shall carry now.
-    carried.known.read(file)
+    carried.read(file)
     policies = {name: one.policy for name, one in settings.repositories.items()}
     answers = Answers(carried, packages, policies, fetch or packages.fetch, wait_s=wait_s)
     stack.push_async_callback(answers.close)

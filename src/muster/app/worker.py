@@ -234,7 +234,7 @@ class Worker:
     def _look_at_mirror(self, _: Any) -> None:
         """Read what this member carries of what is mirrored, as it has written it."""
         if self._mirroring is not None:
-            self._mirroring.carried.known.read(self._mirroring.file)
+            self._mirroring.carried.read(self._mirroring.file)
 
     def _reload(self, _: Any) -> None:
         if self._certificates is not None:
