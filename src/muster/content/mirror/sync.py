@@ -26,7 +26,7 @@ from urllib.parse import quote
 
 from muster.cluster.mirror import Mirrored
 from muster.content import kinds
-from muster.content.backend import Answer
+from muster.content.backend import Answer, once
 from muster.content.call import Asked, Call
 from muster.content.fill import Behind
 from muster.content.kept import Differs, Full, Kept, Oversized
@@ -150,12 +150,14 @@ class _Below:
 
     Attributes:
         proven: paths at the origin of what has a digest: a body that breaks off may go on with the rest of another one.
+        made: what was made for this run, by its path at the origin.
     """
 
     origin: Asked
     at: str
     kind: Kind
     proven: frozenset[str] = frozenset()
+    made: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -167,6 +169,8 @@ class _Below:
 
     async def ask(self, method: str, path: str, headers: Sequence[tuple[str, str]] = (), /) -> Answer:
         below = path.removeprefix(self.at)
+        if (body := self.made.get(below)) is not None:
+            return Answer(self.name, 200, (("Content-Length", str(len(body))),), once(body), lambda: None)
         answer = await self.origin.ask(method, below, headers)
         is_plain = any(below.endswith(f"/{one}") for one in self.kind.plain)
         if answer.status in _ABSENT and (is_plain or self.kind.names_alone):
@@ -363,7 +367,8 @@ class _Run:
         """Bring the metadata of a part to the disk."""
         below = f"/{part}/" if part else "/"
         proven = frozenset(f"{below}{quote(f.href)}" for f in self._kind.read(body).files if f.digest is not None)
-        call = Call(replace(self._below, proven=proven), None, (), Behind("", None))
+        made = {f"{below}{self._kind.entry(body)}": body} if self._kind.is_made else {}
+        call = Call(replace(self._below, proven=proven, made=made), None, (), Behind("", None))
         staging = Staging(lambda _: call, self.kept, wanted=narrowed(self.mirrored, part), poll_s=_ENTRY_S)
         return await staging.staged(self._path(part), body, None)
 
