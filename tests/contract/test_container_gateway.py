@@ -18,6 +18,8 @@ from urllib.parse import quote, urlencode
 import pytest
 import yaml
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.x509.oid import NameOID
 
 from muster.cli.demo.bind import free_port
@@ -133,6 +135,20 @@ class Site:
         return f"{CLUSTER_ADDRESS}:{self.balanced.port}/{name}:1"
 
 
+def revocation_list(ca: Path, revoked: Sequence[Path]) -> bytes:
+    """Return a CA's list of what it revoked, PEM."""
+    certificate, key = (file.read_bytes() for file in ca_paths(ca))
+    signer: Any = load_pem_private_key(key, None)
+    now = datetime.now(UTC)
+    made = x509.CertificateRevocationListBuilder(
+        x509.load_pem_x509_certificate(certificate).subject, now - timedelta(days=1), now + timedelta(days=1)
+    )
+    for one in revoked:
+        serial = x509.load_pem_x509_certificate(one.read_bytes()).serial_number
+        made = made.add_revoked_certificate(x509.RevokedCertificateBuilder(serial, now).build())
+    return made.sign(signer, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+
 def listed(repositories: dict[str, bool]) -> str:
     pairs = [(k, v) for name, needed in repositories.items() for k, v in (
         ("repositories[][repository]", name), ("repositories[][auth_required]", str(needed).lower()),
@@ -172,6 +188,7 @@ def site(
     katello = Katello(free_port("127.0.0.77"))
     hosts_ca = home / "katello-ca"
     ClusterCA.create(hosts_ca, "katello", now=datetime.now(UTC))
+    (home / "crl.pem").write_bytes(revocation_list(hosts_ca, []))
     with contextlib.ExitStack() as stack:
         stack.enter_context(katello.running())
         (home / "empty" / "pulp" / "content").mkdir(parents=True)
@@ -190,7 +207,11 @@ def site(
         for one in members:
             document = yaml.safe_load(one.cluster_file.read_text())
             document["features"] = {"container_gateway": {}}
-            document["foreman"] |= {"url": f"http://127.0.0.77:{katello.port}", "ca_file": str(ca_paths(hosts_ca)[0])}
+            document["foreman"] |= {
+                "url": f"http://127.0.0.77:{katello.port}",
+                "ca_file": str(ca_paths(hosts_ca)[0]),
+                "crl_file": str(home / "crl.pem"),
+            }
             url = f"https://{{address}}:{ports['smartproxy']}/container_gateway"
             document["content"]["registry_url"] = url
             one.cluster_file.write_text(yaml.safe_dump(document))
@@ -289,6 +310,23 @@ def test_a_host_reads_with_its_certificate_on_every_member_and_with_no_forged_on
         assert ask(one.https, "GET", path, tls=one.tls(name), headers=forged).status == 404
     ours = one.client(UUID)
     assert site.ask(0, f"/v2/{SECRET}/manifests/1", by=ours).status == 404, "of the cluster's own CA, which hosts name"
+
+
+def test_a_host_whose_certificate_is_revoked_is_nobody_from_then_on(site: Site) -> None:
+    uuid = "aaaaaaaa-0000-4000-8000-000000000001"
+    assert site.told(0, "update_hosts", f"hosts[][uuid]={uuid}").status == 200
+    assert site.told(0, "host_repository_mapping", mapped("hosts", {uuid: [SECRET]})).status == 200
+    host, another = site.host(uuid), site.directory / "another.pem"
+    another.write_bytes(host.read_bytes())
+    host = site.host(uuid)
+    (site.directory / "crl.pem").write_bytes(revocation_list(site.hosts_ca, [host]))
+    deadline = time.monotonic() + 30
+    while {site.ask(at, "/v2/", by=host).status for at in (0, 1)} != {401}:
+        assert time.monotonic() < deadline, "the list was never followed"
+        time.sleep(0.1)
+    for at in (0, 1):
+        assert site.ask(at, f"/v2/{SECRET}/manifests/1", by=host).status == 404
+        assert site.ask(at, f"/v2/{SECRET}/manifests/1", by=another).status == 200, "it has a certificate that counts"
 
 
 def test_a_host_that_nobody_spoke_of_is_asked_for_once(site: Site) -> None:

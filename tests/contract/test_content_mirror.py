@@ -248,8 +248,41 @@ def test_an_environment_has_what_was_promoted_to_it_and_goes_back(cluster: Clust
     cluster.until_shown(test, one.repomd)
     cluster.until_shown(library, one.repomd)
     assert cluster.get(1, "test/yum/whole/Packages/again.rpm").body == one.packages["again"]
+    # An origin that stands still takes nobody forward again.
+    (job,) = cluster.command("sync", "whole")["jobs"]
+    assert (job["state"], job["result"]["is_new"]) == ("done", False)
+    assert [cluster.get(where, library).body for where in (0, 1)] == [one.repomd] * 2
+    three = version(3, packages(3))
+    cluster.origin.carries = three
     cluster.command("sync", "whole")
-    cluster.until_shown(library, two.repomd)
+    cluster.until_shown(library, three.repomd)
+
+
+def test_older_content_is_published_again_as_something_newer(cluster: Cluster) -> None:
+    one, two = (version(n, packages(n), signed=False) for n in (1, 2))
+    at = "library/yum/whole"
+    first = ""
+    for now in (one, two):
+        cluster.origin.carries = now
+        found = cluster.command("sync", "whole")["jobs"][0]["result"]["publication"]
+        first = first or found
+        cluster.until_shown(f"{at}/repodata/repomd.xml", now.repomd)
+    cluster.command("publish", "whole", "--of", first[:8], "--dry-run")
+    (job,) = cluster.command("publish", "whole", "--of", first[:8])["jobs"]
+    assert (job["state"], job["result"]["of"]) == ("done", first), job
+    new = cluster.get(0, f"{at}/repodata/repomd.xml").body
+    assert new not in (one.repomd, two.repomd)
+    cluster.until_shown(f"{at}/repodata/repomd.xml", new)
+    revision = int(new.partition(b"<revision>")[2].partition(b"<")[0])
+    assert revision > 2
+    assert one.primary.encode() in new
+    for where in (0, 1):
+        assert cluster.get(where, f"{at}/Packages/again.rpm").body == one.packages["again"]
+    # What is signed is not.
+    cluster.origin.carries = version(3, packages(3))
+    third = cluster.command("sync", "whole")["jobs"][0]["result"]["publication"]
+    (job,) = cluster.command("publish", "whole", "--of", third, code=1)["jobs"]
+    assert "signed" in job["sentence"], job
 
 
 def test_an_origin_that_lies_changes_nothing(cluster: Cluster) -> None:

@@ -1,10 +1,12 @@
-"""Repositories are fetched from origins over HTTP, whole or not at all; and dnf takes one that is published again."""
+"""Repositories are fetched from origins over HTTP, whole or not at all; and apt takes one that is published again."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from muster.content.mirror.sync import Synchronised, synchronised
 from muster.kernel.errors import MusterError, Unavailable
 from tests.servers import origins
 from tests.servers.changing import Changing, served
+from tests.servers.clients import Apt
 from tests.servers.packages import Package
 from tests.servers.pulp_stand_in import version
 
@@ -64,6 +67,7 @@ class Here:
         self, root: Path, origin: Changing, asked: backend.Backend, kind: Kind, limit_bytes: int = 64 * MB
     ) -> None:
         self.kind, self.origin, self.asked, self.root = kind, origin, asked, root
+        self.suites: tuple[str, ...] = ("stable", "stable/updates")
         self.kept = Kept(root / "kept", limit_bytes=limit_bytes)
         self.packages = Kept(root / "packages", limit_bytes=limit_bytes)
 
@@ -76,7 +80,7 @@ class Here:
         )  # fmt: skip
 
     def mirrored(self, policy: Policy = "immediate", **more: Any) -> Mirrored:
-        suites = ("stable", "stable/updates") if self.kind == "deb" else ()
+        suites = self.suites if self.kind == "deb" else ()
         return Mirrored(kind=self.kind, url=self.origin.url, policy=policy, suites=suites, **more)
 
     def names(self, disk: str) -> set[str]:
@@ -212,3 +216,35 @@ async def test_older_content_is_published_again_as_newer(tmp_path: Path) -> None
         assert manifest.revision == 1_900_000_000
         entry = await here.kept.read(manifest.files[REPOMD]) or b""
         assert entry == plain.repomd.replace(b"<revision>1<", b"<revision>1900000000<")
+
+
+async def test_apt_takes_older_content_that_is_published_again_and_stays_with_the_newer_otherwise(
+    needs: Callable[[str], None], tmp_path: Path
+) -> None:
+    needs("apt")
+    suite, name = "dists/stable", "main_binary-amd64_Packages"
+    old, new = (
+        read(origins.deb(tmp_path / f"origin-{n}", MADE[:n], revision=n, by_hash=False)) for n in (1, 2)
+    )  # fmt: skip
+    async with before(tmp_path, "deb", old) as here:
+        here.suites = ("stable",)
+        one = (await here.sync("on_demand")).publication
+        with served(new, address="127.0.0.72") as given:
+            apt = Apt(tmp_path / "apt", [f"{given.url} stable main"])
+
+            async def listed() -> list[str]:
+                run = await asyncio.to_thread(apt.update)
+                assert run.is_whole, run
+                return [digest for list_, digest in apt.lists().items() if list_.endswith(name)]
+
+            def of(files: Mapping[str, bytes]) -> list[str]:
+                return [sha256(files[f"{suite}/main/binary-amd64/Packages"])]
+
+            assert await listed() == of(new)
+            given.files = old
+            assert await listed() == of(new)
+            again = await republished(here.mirrored(), one, here.kept, now=time.time())
+            manifest = await here.manifest(again, suite)
+            files = {f"{suite}/{path}": await here.kept.read(digest) for path, digest in manifest.files.items()}
+            given.files = {path: body for path, body in files.items() if body is not None}
+            assert await listed() == of(old)

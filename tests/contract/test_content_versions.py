@@ -294,6 +294,27 @@ def test_a_guard_is_asked_for_what_lies_on_the_disk(cluster: Cluster) -> None:
     assert cluster.get(0, f"{ROOT}/{one.primary}", name="host.example.com").body == one.files[one.primary]
 
 
+@also_with_workers
+def test_what_gets_a_guard_later_is_for_who_that_lets_in(cluster: Cluster) -> None:
+    one = version(1, packages(1))
+    _carry(cluster, one, one)
+    cluster.until_shown(one)
+    names = ("repodata/repomd.xml", one.primary, "Packages/same.rpm")
+
+    def all_are(status: int, name: str | None = None) -> bool:
+        return {cluster.get(at, f"{ROOT}/{n}", name=name).status for at in (0, 1) for n in names} == {status}
+
+    assert all_are(200)
+    for pulp in cluster.pulps:
+        pulp.guarded = True
+    _until(lambda: all_are(403))
+    assert all_are(200, "host.example.com")
+    assert all_are(403)
+    for pulp in cluster.pulps:
+        pulp.guarded = False
+    _until(lambda: all_are(200))
+
+
 def test_what_lies_on_a_disk_is_for_members_alone(cluster: Cluster) -> None:
     one = version(1, packages(1))
     _carry(cluster, one, one)

@@ -84,13 +84,13 @@ async def test_what_nobody_needs_is_forgotten(url: str) -> None:
 async def test_what_is_wanted_is_above_all_that_was_wanted_before_whatever_it_says_of_itself(url: str) -> None:
     async with opened(Secret(url)) as store:
         views = Views(store)
-        await views.want(PATH, V1, M1, revision=1_700_000_000_000)
-        await views.want(PATH, V2, M2, revision=1_700_000_000_500)
+        await views.want(PATH, V1, M1, since=1000.0)
+        await views.want(PATH, V2, M2, since=1000.5)
         versions = (await views.picture(60)).versions[PATH]
         assert versions[V2].order > versions[V1].order
         # Going back is one more step forward; who repeats an older step changes nothing.
-        await views.want(PATH, V1, M1, revision=1_700_000_001_000)
-        await views.want(PATH, V2, M2, revision=1_700_000_000_500)
+        await views.want(PATH, V1, M1, since=1001.0)
+        await views.want(PATH, V2, M2, since=1000.5)
         picture = await views.picture(60)
         assert picture.versions[PATH][V1].order > picture.versions[PATH][V2].order
         assert picture.manifests[PATH] == {V1: M1, V2: M2}

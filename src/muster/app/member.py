@@ -42,6 +42,7 @@ from muster.app.standing import Standing
 from muster.balancer.model import Balancing, signs_itself
 from muster.cluster.file import ClusterFile, Member
 from muster.cluster.roster import Report
+from muster.cluster.service import placed
 from muster.cluster.timeline import Timeline as SharedTimeline
 from muster.content import ports as content_ports
 from muster.edge import health, logs, metrics, root, services
@@ -134,6 +135,10 @@ async def member_opened(
     name = str(member.name)
     rings = LogRings(cluster.log.buffer, cluster.log.buffer_errors, name)
     log.configure(rings=rings, level=cluster.log.level, form=options.log_form, member=name)
+    if options.state is not None:
+        # Its file system is looked at from the first beat on. Where it cannot be made, that says so.
+        with contextlib.suppress(OSError):
+            options.state.mkdir(mode=0o700, exist_ok=True)
     balancing = offers.modelled(cluster)
     bundle = bundle_paths(options.pki, "member", member.name)
     registry = CollectorRegistry()
@@ -161,6 +166,7 @@ async def member_opened(
         around = Surroundings(
             name, OperationMetrics(registry), bundle.certificate, bundle.key, bundle.ca, store,
             (lambda: authority.ca if authority else None) if signs_itself(cluster) else None, cluster,
+            lambda certificate: gate.lists.revoke(certificate),
         )  # fmt: skip
         mounts = await _features_opened(stack, cluster, served, logs.Timeline(rings, timeline), around)
         mounts += [
@@ -180,6 +186,7 @@ async def member_opened(
             metrics=counted,
             access_log=access_log,
         )
+        _refuse_without(bundle)
         balancers = Resolved(b.address for b in cluster.balancers)
         await balancers.refresh()
         # What calls in flight need is closed behind the server, which finishes them; workers finish theirs meanwhile.
@@ -239,7 +246,7 @@ async def member_opened(
             ),
             disks,
             *([authority] if authority else []),
-            *_backends_asked(cluster, content),
+            *_backends_asked(cluster, member, content),
             *([workers] if workers else []),
             *_siblings_known(name, balancing, listed, store, content, workers),
             *following,
@@ -406,9 +413,14 @@ async def _following_of(
         )  # fmt: skip
 
     async def told() -> None:
-        if workers is not None:
+        if workers is None:
+            return
+        try:
             await asyncio.to_thread(following.known.write, home / known.FILE)
-            workers.hold("known", None)
+        except MusterError:
+            workers.hold("known", "as it was")
+            raise
+        workers.hold("known", None)
 
     following = Following(
         views, staging, kept,
@@ -451,7 +463,20 @@ def _keepers_of(cluster: ClusterFile, store: Store, content: Content | None, fol
     return [KeepersTurned.of(cluster, cluster.content, content.backends["api"], followed, store)]
 
 
-def _backends_asked(cluster: ClusterFile, content: Content | None) -> list[Duty]:
+def _refuse_without(bundle: BundlePaths) -> None:
+    try:
+        is_absent = not bundle.directory.exists()
+    except OSError:
+        # Not ours to see; who opens its files says why.
+        is_absent = False
+    if is_absent:
+        raise Misconfigured(
+            f"There is no bundle {bundle.directory}, whose certificate this member shows; on the host with the CA "
+            f"muster certs issue {bundle.name} makes it, then it is copied here (docs/admin/first-cluster.md)"
+        )
+
+
+def _backends_asked(cluster: ClusterFile, member: Member, content: Content | None) -> list[Duty]:
     settings = cluster.content
     if settings is None or content is None:
         return []
@@ -464,13 +489,14 @@ def _backends_asked(cluster: ClusterFile, content: Content | None) -> list[Duty]
         ("registry", settings.registry_url, 404),
     ]
     found: list[Duty] = [
-        BackendAsked(content.backends[name], PROGRAMS[name].asked, services, url, absent=absent)
+        BackendAsked(content.backends[name], PROGRAMS[name].asked, services, placed(url, member), absent=absent)
         for name, url, absent in asked
         if url is not None and (services := [s for s in ours if s in PROGRAMS[name].needed_by])
     ]
     if "https" in ours and settings.pulp_api_url is not None:
         # No service leaves for it: a sentence is enough.
-        found.append(BackendAsked(content.backends["api"], PROGRAMS["api"].asked, (), settings.pulp_api_url))
+        at = placed(settings.pulp_api_url, member)
+        found.append(BackendAsked(content.backends["api"], PROGRAMS["api"].asked, (), at))
     if settings.pub is not None:
         found.append(PubLooked(settings.pub))
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from muster.app.offers import modelled
 from muster.balancer.model import problems as balancer_problems
 from muster.cluster import problems as cluster_problems
 from muster.cluster.file import ClusterFile, read_present
+from muster.content import gateway
 from muster.kernel.errors import Misconfigured, Rejected
 from muster.kernel.files import read_bounded
 from muster.kernel.secrets import Secret
@@ -54,6 +55,7 @@ def loaded(path: Path) -> ClusterFile:
 
 # Settings whose names do not end in ``file``.
 _FILES = ("policy_executable", "module", "foreman_certificate", "foreman_key")
+_OFF: Mapping[str, object] = {"enabled": False}
 _NEEDED = "members and balancers that need it do not start without it"
 
 
@@ -95,7 +97,46 @@ def doubts(path: Path, cluster: ClusterFile) -> list[Problem]:
             "away from services: puppetca:"
         )
         found.append(document.problem(("authority",), sentence))
+    found += _of_empty_sections(document)
+    found += _of_images(document, cluster)
     return sorted(found, key=lambda p: p.line)
+
+
+def _of_empty_sections(document: Document) -> Iterator[Problem]:
+    """A section without anything below it counts as absent, where somebody surely meant its defaults."""
+    for name in ("content", "authority"):
+        if document.content.get(name, _OFF) is None:
+            yield document.problem((name,), f"is empty and counts as absent; {name}: {{}} has all its defaults")
+
+
+def _of_images(document: Document, cluster: ClusterFile) -> Iterator[Problem]:
+    """What stands in two sections and leads clients of images nowhere."""
+    content = cluster.content
+    if content is None:
+        return
+    url = content.registry_url
+    led = gateway.led_to(cluster, url) if url is not None else "elsewhere"
+    at: Location = ("content", "registry_url")
+    given = cluster.features.get("container_gateway", _OFF)
+    is_on = bool(rooms.settings_models()["container_gateway"].model_validate(given).enabled)
+    if led == "foreman's port":
+        yield document.problem(
+            at,
+            "leads to the port where Foreman calls members, which is no registry; their own container gateway is at "
+            f"{url}{gateway.PATH}",
+        )
+    elif led == "gateway" and not is_on:
+        sentence = "leads to members' own container gateway, which is off: features: {container_gateway: {}}"
+        yield document.problem(at, sentence)
+    elif url is not None and url.endswith(("/v1", "/v2")):
+        yield document.problem(at, f"ends in {url[-3:]}, which clients' paths begin with: it would be asked for twice")
+    if is_on and led != "gateway":
+        ours = gateway.url_of_members(cluster)
+        sentence = f"gets no clients of images: content: registry_url does not lead to it; {ours} does"
+        yield document.problem(("features", "container_gateway"), sentence)
+    if is_on and cluster.foreman.url is None:
+        sentence = "does not start without foreman.url: Foreman says who may log in"
+        yield document.problem(("features", "container_gateway"), sentence)
 
 
 def named_files(cluster: ClusterFile) -> Iterator[tuple[Location, Path]]:

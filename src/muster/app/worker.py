@@ -81,6 +81,8 @@ class Worker:
         self._certificates: Certificates | None = None
         self._known_file: Path | None = None
         self._mirroring: Mirroring | None = None
+        # Whether what is written there is what the member knows now.
+        self._is_known_of_now = False
         self._registry = CollectorRegistry()
 
     async def work(self, sock: socket.socket) -> None:
@@ -95,7 +97,7 @@ class Worker:
                 "order": self.order.set_result,
                 "drain": self._drain,
                 "siblings": self._know,
-                "known": self._look,
+                "known": self._hear_known,
                 "mirror": self._look_at_mirror,
                 "reload": self._reload,
                 "stop": lambda _: self.stop.set(),
@@ -163,7 +165,8 @@ class Worker:
                 )  # fmt: skip
                 stack.callback(content.repositories.close)
                 self._known_file = home / known.FILE
-                self._look(None)
+                # What the member of before has left says where things are, and nothing of who may have them now.
+                self._look()
             opening = server_opened(main, cluster.edge, counted, balancers.addresses)
             server = self._server = await stack.enter_async_context(opening)
             taken = [p for p in ports.PORTS if p.listener in order["sockets"]]
@@ -205,10 +208,15 @@ class Worker:
             ready, members = siblings
             self._content.know([Sibling(*s) for s in ready], members)
 
-    def _look(self, _: Any) -> None:
+    def _hear_known(self, said: Any) -> None:
+        # A member that cannot write it says that what is there is as it was.
+        self._is_known_of_now = said is None
+        self._look()
+
+    def _look(self) -> None:
         """Read which repositories are followed, as the member has written it."""
         if self._content is not None and self._content.repositories is not None and self._known_file is not None:
-            self._content.repositories.known.read(self._known_file)
+            self._content.repositories.known.read(self._known_file, is_of_now=self._is_known_of_now)
 
     def _look_at_mirror(self, _: Any) -> None:
         """Read what this member carries of what is mirrored, as it has written it."""

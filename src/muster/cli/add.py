@@ -137,7 +137,12 @@ def _needs(path: Path, pki: Path, text: str, name: str, kind: str) -> list[str]:
     also = [f"on {name}: the host's own {' and '.join(own)}, which Foreman is shown"] if own else []
     if cluster.content is not None:
         # 80 and 443, and what Pulp and the installer let only their own groups read.
-        also.append(f"on {name}: install packaging/systemd/muster-member.service.d/content.conf; stop Apache")
+        also.append(
+            f"on {name}: install packaging/systemd/muster-member.service.d/content.conf, let the account use Pulp's sockets "
+            "(docs/admin/content.md), stop Apache"
+        )
+        if cluster.content.pub is not None:
+            also.append(f"on {name}: what others have in {cluster.content.pub}; without it /pub is 404")
     wanted = [str(path), str(pki / "ca.pem"), f"{at.directory}/", *dict.fromkeys(files)]
     return [
         f"on {name}: install Muster; copy there, in the same places: {', '.join(wanted)} (never {pki / 'ca.key'})",

@@ -12,8 +12,40 @@ if TYPE_CHECKING:
     from muster.pki.context import Credentials
 
 
+def ca_file(pki: Path) -> Path:
+    """Return the file of the cluster's CA, for who cannot ask anybody without it.
+
+    Raises:
+        Misconfigured: there is none.
+    """
+    from muster.kernel.errors import Misconfigured
+
+    file = pki / "ca.pem"
+    try:
+        is_absent = not file.exists()
+    except OSError:
+        # Not ours to see; who opens it says why.
+        is_absent = False
+    if is_absent:
+        raise Misconfigured(
+            f"There is no CA file {file}, so no member can be asked; run this on a host that has the cluster's "
+            "certificates, name their directory with --pki or MUSTER_PKI, or make them with muster certs init"
+        )
+    return file
+
+
 def credentials(pki: Path, cluster: ClusterFile) -> Credentials:
-    """Return those for questions to members: our CA, and the balancer's check certificate when it is here."""
+    """Return those for questions to members: our CA, and the balancer's check certificate when it is here.
+
+    Raises:
+        Misconfigured: the CA is not here.
+    """
+    ca_file(pki)
+    return credentials_here(pki, cluster)
+
+
+def credentials_here(pki: Path, cluster: ClusterFile) -> Credentials:
+    """As :func:`credentials`, for who finds out by himself what is not here."""
     from muster.pki.bundles import paths
     from muster.pki.context import Credentials
 

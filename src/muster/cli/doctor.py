@@ -127,7 +127,7 @@ async def _examined(
     from muster.app.offers import modelled
     from muster.app.settings import doubts, loaded
     from muster.balancer.model import signs_itself
-    from muster.cli.credentials import client_bundle, credentials
+    from muster.cli.credentials import client_bundle, credentials_here
     from muster.cluster.checks import known_lives
     from muster.cluster.life import in_maintenance
     from muster.doctor.causes import dead, grouped
@@ -166,7 +166,7 @@ async def _examined(
         pki,
         run,
         lambda: _store(cluster),
-        credentials(pki, cluster),
+        credentials_here(pki, cluster),
         clock,
         (file.parent,) if (file := _store_file(cluster)) else (),
         lives=lives,

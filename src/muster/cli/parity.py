@@ -68,7 +68,7 @@ async def examination(
     """Return everything ``muster parity`` shows, as one JSON object."""
     from muster.app.offers import modelled
     from muster.app.settings import loaded, store_to_read
-    from muster.cli.credentials import client_bundle
+    from muster.cli.credentials import ca_file, client_bundle
     from muster.content import drifts
     from muster.kernel import log
     from muster.kernel.clock import SystemClock
@@ -79,7 +79,7 @@ async def examination(
     cluster = loaded(cluster_path)
     certificate, key = pair or client_bundle(pki, cluster.trusted_names, client)
     now = SystemClock().now()
-    census = Census(cluster, modelled(cluster), pki / "ca.pem", certificate, key, now, also=drifts.reading(cluster))
+    census = Census(cluster, modelled(cluster), ca_file(pki), certificate, key, now, also=drifts.reading(cluster))
     async with store_to_read(cluster) as store:
         found = await census.parity(store)
     return {

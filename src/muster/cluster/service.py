@@ -50,13 +50,20 @@ _NETWORK_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}\Z")
 _FILE = re.compile(r"file:/[A-Za-z0-9._/-]{1,200}\Z")
 _CLIENT = re.compile(r"client:(?P<name>[A-Za-z0-9.-]{1,253})\Z")
 _MOST_NETWORKS = 50
+_MOST_NAMED = 20
+# In bytes: who says so many knows nothing of a disk, and no figure of ours holds them.
+_NO_DISK = 1 << 63
+# What stands in a URL before an @, behind a ? or a # may be a password or a token.
+_PERHAPS_SECRET = re.compile(r"[@?#]")
 
 
 def room_said(storage: Any) -> dict[str, int]:
     """Return the facts in what a Pulp's status calls ``storage``; none where it does not say, as with an object store."""
     given = storage if isinstance(storage, Mapping) else {}
     found = {TOTAL: given.get("total"), USED: given.get("used"), FREE: given.get("free")}
-    if not all(isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in found.values()) or not found[TOTAL]:
+    if not all(isinstance(v, int) and not isinstance(v, bool) and 0 <= v < _NO_DISK for v in found.values()):
+        return {}
+    if not found[TOTAL]:
         return {}
     return {name: int(value) for name, value in found.items() if value is not None}
 
@@ -172,11 +179,13 @@ class Change:
         if urls is not None and not isinstance(urls, dict):
             raise Rejected("client_urls is a mapping from networks to URLs")
         texts = {k: content.get(k) for k in known if k != "client_urls"}
-        for key, value in [*texts.items(), *(urls or {}).items()]:
+        for key, value in [*texts.items(), *((f"client_urls.{n}", url) for n, url in (urls or {}).items())]:
             if value is not None and not isinstance(value, str):
                 raise Rejected(f"{shown(key)} is no text")
         if texts["weight"] not in (None, "essential", "functional"):
             raise Rejected(f"weight is essential or functional, not {shown(texts['weight'])}")
+        if urls is None and all(v is None for v in texts.values()):
+            raise Rejected(f"Nothing is said of the service; known keys: {', '.join(known)}")
         return cls(texts["control_url"], urls, cast("Weight | None", texts["weight"]), texts["credentials"])
 
     def says_of(self, one: Service) -> bool:
@@ -234,7 +243,10 @@ class Register:
             NotFound: there is none.
         """
         if name not in self.services:
-            raise NotFound(f"There is no service {shown(name)}; the register has {', '.join(self.services) or 'none'}")
+            names = list(self.services)
+            more = [f"{len(names) - _MOST_NAMED} more"] if len(names) > _MOST_NAMED else []
+            there = " and ".join([", ".join(names[:_MOST_NAMED]) or "none", *more])
+            raise NotFound(f"There is no service {shown(name)}; the register has {there}")
         return self.services[name]
 
     def of_member(self, kind: str, member: Member) -> Service | None:
@@ -267,7 +279,9 @@ def of_cluster(cluster: ClusterFile) -> dict[str, Service]:
     if cluster.foreman.url is not None:
         found.append(of_settings("foreman", cluster.foreman.url))
     if (content := cluster.content) is not None:
-        at = {ANY: f"https://{cluster.address}/pulp/content", MEMBERS: content.pulp_content_url}
+        offered = cluster.services.get("https")
+        port = f":{offered.listen_port}" if offered and offered.listen_port not in (None, 443) else ""
+        at = {ANY: f"https://{cluster.address}{port}/pulp/content", MEMBERS: content.pulp_content_url}
         found.append(of_settings("pulp", content.pulp_api_url, at))
         if content.registry_url is not None:
             found.append(of_settings("registry", content.registry_url))
@@ -316,6 +330,9 @@ def merged(
             heard = Service(name, kind_of(name), **fields, sources=_said_by(one.source, {"kind": name, **fields}))
             found[name] = _over(found[name], heard) if name in found else heard
     for name, entry in entries.items():
+        # A newer Muster may know more kinds.
+        if not _is_name(name):
+            continue
         fields = {k: entry[k] for k in ("control_url", "client_urls", "weight", "credentials") if entry.get(k)}
         typed = Service(
             name, kind_of(name), **fields, sources=_said_by(ADMINISTRATOR, fields), version=entry["version"],
@@ -356,8 +373,14 @@ def _over(below: Service, above: Service) -> Service:
     )  # fmt: skip
 
 
-def typed_over(entry: Mapping[str, Any], change: Change, known: Service | None) -> dict[str, Any]:
-    """Return an entry as it is kept, with a change in it: only what was typed in, so that the rest can shine through."""
+def typed_over(entry: Mapping[str, Any], change: Change, others: Service | None) -> dict[str, Any]:
+    """Return an entry as it is kept, with a change in it: only what was typed in, so that the rest can shine through.
+
+    ``others`` is what all other sources say.
+
+    Raises:
+        Rejected: it has too many networks, or nobody says any more where it is.
+    """
     kept = {k: v for k, v in entry.items() if k in ("control_url", "client_urls", "weight", "credentials")}
     for key in ("control_url", "weight", "credentials"):
         if (value := getattr(change, key)) is not None:
@@ -367,8 +390,10 @@ def typed_over(entry: Mapping[str, Any], change: Change, known: Service | None) 
         kept["client_urls"] = {n: url for n, url in after.items() if url}
         if len(kept["client_urls"]) > _MOST_NETWORKS:
             raise Rejected(f"A service has at most {_MOST_NETWORKS} networks")
-    if known is None and not kept.get("control_url") and not kept.get("client_urls"):
-        raise Rejected("A service has a control_url or client_urls; else there is nothing to find")
+    if others is None and not kept.get("control_url") and not kept.get("client_urls"):
+        raise Rejected(
+            "A service has a control_url or client_urls, else there is nothing to find; muster services remove takes it out"
+        )
     return {k: v for k, v in kept.items() if v}
 
 
@@ -400,6 +425,8 @@ def _check(key: str, value: str, valid: Callable[[str], str]) -> None:
     try:
         valid(value)
     except ValueError as e:
+        if _PERHAPS_SECRET.search(value):
+            raise Rejected(f"{key} {e}; nobody's name or password stands in it, no query and no fragment") from None
         raise Rejected(f"{key} {shown(value)} {e}") from e
 
 
@@ -412,7 +439,8 @@ def _network(name: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
 
 def _check_network(name: str) -> None:
     if _network(name) is None and not _NETWORK_NAME.match(name):
-        raise Rejected(f"{shown(name)} is no network: 192.0.2.0/24, a word of a-z, 0-9 and -, {MEMBERS} or {ANY}")
+        said = "what is given" if _PERHAPS_SECRET.search(name) else shown(name)
+        raise Rejected(f"{said} is no network: 192.0.2.0/24, a word of a-z, 0-9 and -, {MEMBERS} or {ANY}")
 
 
 def _check_credentials(value: str) -> None:

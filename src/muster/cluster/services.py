@@ -141,8 +141,9 @@ class Services:
         """
         async with self._store.read() as uow:
             rows = await uow.rows(_TELLERS, prefix=_TOLD)
-        gone = {row["name"] for row in rows} - {f"{_TOLD}{name}" for name in known}
-        for name in sorted(gone):
+        # Whoever told them spells its name as it was started with.
+        still = {f"{_TOLD}{name}".lower() for name in known}
+        for name in sorted(row["name"] for row in rows if row["name"].lower() not in still):
             try:
                 await self._documents.forget(name, by=ADMINISTRATOR)
             except Conflict:
@@ -177,7 +178,8 @@ class Services:
                     f"There is a service {name} already, from {known.source}, which says otherwise; nothing was changed "
                     f"(muster services set {name} changes it)"
                 )
-            one = typed_over(entries.get(name, {}), change, known)
+            others = merged({n: e for n, e in entries.items() if n != name}, base, told, now).get(name)
+            one = typed_over(entries.get(name, {}), change, others)
             if len(entries) >= _MOST_ENTRIES and name not in entries:
                 raise Rejected(f"The register has {_MOST_ENTRIES} entries typed in, and holds no more")
             entry = {**one, "version": document.version + 1, "by": by, "at": now}
@@ -246,4 +248,6 @@ async def _told(uow: Reading) -> list[tuple[Told, float]]:
 def _expect(name: str, expected: int | None, found: int) -> None:
     if expected is not None and expected != found:
         now = f"has version {found} now" if found else "is typed in by nobody now"
-        raise Outdated(f"Service {name} {now}, not {expected}: somebody changed it meanwhile; nothing was changed")
+        raise Outdated(
+            f"Service {name} {now}, not {expected}: somebody changed it meanwhile; nothing was changed, read it anew"
+        )

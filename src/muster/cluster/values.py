@@ -27,6 +27,8 @@ _SERVICE = re.compile(
     r"[a-z][a-z0-9+-]{0,15}://(?P<host>[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:]{2,45}\]|\{member\}|\{address\})"
     r"(?::(?P<port>[0-9]{1,5}))?(?P<path>/[A-Za-z0-9._~/-]{0,200})?\Z"
 )
+# Of these no host answers; whoever follows one opens a file of his own, or runs it.
+_NO_SERVICE = frozenset({"about", "blob", "data", "file", "javascript", "vbscript"})
 _SOCKET = re.compile(r"unix:/[A-Za-z0-9._/-]{1,90}\Z")
 _BELOW = re.compile(r"(?<=[^/:])(?:/[A-Za-z0-9_][A-Za-z0-9._~-]{0,63}){1,8}\Z")
 
@@ -107,7 +109,7 @@ def service_url(value: str) -> str:
     if _SOCKET.match(value):
         return value
     found = _SERVICE.match(value)
-    if not found:
+    if not found or value.partition(":")[0] in _NO_SERVICE:
         raise ValueError("is neither SCHEME://HOST, with :PORT and /PATH where they are needed, nor unix:/PATH")
     return _answerable(value, found)
 

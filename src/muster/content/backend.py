@@ -112,6 +112,7 @@ class Backend:
     ) -> None:
         self.name = name
         self.url = "http://localhost" if url.startswith("unix:") else url
+        self._place = url
         self._session = session
         self._patience = patience
         self._context = context
@@ -138,7 +139,23 @@ class Backend:
             Unavailable: it cannot be reached, also not a moment later.
             GatewayTimeout: it did not begin to answer in time, counted from the last it was sent.
             BadGateway: what it answered is no HTTP, or nothing that can be passed on.
+
+        Where it was asked is their ``place``: for the log, not for clients.
         """
+        try:
+            return await self._tried(method, path, headers, body, length)
+        except (Unavailable, GatewayTimeout, BadGateway) as e:
+            e.place = self._place
+            raise
+
+    async def _tried(
+        self,
+        method: str,
+        path: str,
+        headers: Sequence[tuple[str, str]],
+        body: AsyncIterator[bytes] | None,
+        length: int | None,
+    ) -> Answer:
         is_last = body is not None
         while True:
             try:

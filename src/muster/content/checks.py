@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from muster.balancer.model import Balancing, Server
-from muster.cluster.file import ClusterFile
+from muster.cluster.file import ClusterFile, Member
 from muster.cluster.sections import ContentService
+from muster.cluster.service import placed
 from muster.content.places import PROGRAMS, Backend
 from muster.content.states import Kind, State, states_in
 from muster.foreman import questions
@@ -156,15 +157,33 @@ async def _of_port(
     said = await asyncio.gather(
         *(_unanswered(url, context, address, timeout_s, _spoken(one), PROGRAMS[one].asked) for one in wanted)
     )
-    return [_behind(service, server, one, why) for one, why in zip(wanted, said, strict=True) if why]
+    member = cluster.member(server.name)
+    return [
+        _behind(service, server, one, f"{why} ({_url_of(cluster, member, one)})")
+        for one, why in zip(wanted, said, strict=True)
+        if why
+    ]
 
 
 def _is_there(cluster: ClusterFile, backend: Backend) -> bool:
+    return _url(cluster, backend) is not None
+
+
+def _url_of(cluster: ClusterFile, member: Member, backend: Backend) -> str:
+    """Return where a member asks a program, as its settings say it."""
+    return placed(_url(cluster, backend) or "", member)
+
+
+def _url(cluster: ClusterFile, backend: Backend) -> str | None:
     content = cluster.content
+    if content is None:
+        return None
     return {
-        "registry": content is not None and content.registry_url is not None,
-        "foreman": cluster.foreman.url is not None,
-    }.get(backend, True)
+        "content": content.pulp_content_url,
+        "api": content.pulp_api_url,
+        "registry": content.registry_url,
+        "foreman": cluster.foreman.url,
+    }.get(backend)
 
 
 def _spoken(backend: Backend) -> str:

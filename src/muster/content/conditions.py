@@ -5,7 +5,7 @@ Source: RFC 9110 §13, §14. Whatever has no digest here has no entity tag: none
 
 from __future__ import annotations
 
-from muster.content import headers, validators
+from muster.content import headers, ranges, validators
 from muster.content.validators import Digest
 from muster.edge.replies import SERVER_HEADER, Header, Reply, reply
 from muster.edge.request import Request
@@ -17,6 +17,15 @@ def asks_range(request: Request, digest: Digest | None) -> bool:
         return False
     condition = headers.field(request.sent_headers, b"if-range")
     return condition is None or (digest is not None and condition.strip() == digest.tag)
+
+
+def part(request: Request, digest: Digest | None, size: int) -> tuple[int, int] | Reply | None:
+    """Return first and last position of the part that is asked for, or 416 where nothing is there; None: the whole."""
+    wanted = headers.field(request.sent_headers, b"range") if asks_range(request, digest) else None
+    try:
+        return ranges.asked(wanted, size)
+    except ranges.Unsatisfiable:
+        return reply(416, b"", b"text/plain", (b"content-range", b"bytes */%d" % size))
 
 
 def instead(request: Request, digest: Digest | None, passed: list[Header]) -> Reply | None:

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from concurrent.futures import Executor, Future
 from io import FileIO
 
-from muster.content import conditions, headers, ranges
+from muster.content import conditions
 from muster.content.validators import Digest
 from muster.edge.replies import SERVER_HEADER, Header, Reply, Streamed, reply
 from muster.edge.request import Request
@@ -127,12 +127,10 @@ def answered(
             if (instead := conditions.instead(request, digest, passed)) is not None:
                 file.close()
                 return instead
-        asked = headers.field(request.sent_headers, b"range") if conditions.asks_range(request, digest) else None
-        try:
-            part = ranges.asked(asked, file.size)
-        except ranges.Unsatisfiable:
+        part = conditions.part(request, digest, file.size)
+        if isinstance(part, Reply):
             file.close()
-            return reply(416, b"", b"text/plain", (b"content-range", b"bytes */%d" % file.size))
+            return part
         first, last = part if part is not None else (0, file.size - 1)
         passed.append((b"content-length", b"%d" % (last - first + 1)))
         if part is not None:

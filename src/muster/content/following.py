@@ -24,7 +24,7 @@ from muster.content.known import Followed, Known
 from muster.content.manifest import Manifest
 from muster.content.metrics import FollowingMetrics
 from muster.content.shelf import Shelf
-from muster.content.staging import Polled, Staging
+from muster.content.staging import STAGE_S, Polled, Staging
 from muster.content.view import Report, decided, lagging, passed
 from muster.content.views import HOT_S, Picture, Row, Shown, Told, Views, changed
 from muster.kernel import log
@@ -45,6 +45,8 @@ _POLLS_EACH_S = 10.0
 _POLLS_AT_ONCE = 8
 # Whether what was guarded is so still: a second call for each poll otherwise.
 _OPEN_AGAIN_S = 30.0
+# What was open when the own Pulp was asked last may have a guard by now; so long nobody asks again before he is let in.
+_OPEN_S = 30.0
 _CARRIED_TIMEOUT_S = 1.0
 _SHOWN_TIMEOUT_S = 2.0
 _STORE_AGAIN_S = 1.0
@@ -289,6 +291,8 @@ class Following:
             if self._all_at == 0.0 and now - self._began_at > _STORE_PATIENCE_S:
                 self.trouble = ""
             _log.debug("What members have of repositories was not read", why=str(e))
+            # Nobody asks Pulps meanwhile.
+            await self._tell({p: self._unheard(p, f) for p, f in self.known.repositories.items()})
             return
         self._is_away = False
         self._read_at = time.monotonic()
@@ -302,6 +306,9 @@ class Following:
             self._hot.setdefault(row.path, now)
         for path in self._hot.keys() - {r.path for r in hot}:
             del self._hot[path]
+            # Entries may have megabytes; what Pulp had stands in the store.
+            self._own.pop(path, None)
+            self._guarded_at.pop(path, None)
         if is_whole:
             await self._look(picture)
         await self._poll(picture, hot)
@@ -473,18 +480,32 @@ class Following:
             row = picture.rows.get(path)
             if row is None:
                 if before is not None:
-                    found[path] = before
+                    found[path] = self._unheard(path, before)
                 continue
             versions, whole = picture.versions.get(path, {}), self._shelf.whole(path)
             here = sorted((v for v in whole if v in versions), key=lambda v: versions[v].order, reverse=True)
             if row.view.shown in here:
                 here.remove(row.view.shown)
                 here.insert(0, row.view.shown)
-            own = self._own.get(path)
-            is_open = (
-                own.polled.is_open if own is not None and own.polled.reached else before is not None and before.is_open
-            )
-            found[path] = Followed(tuple(whole[v] for v in here), is_open)
+            found[path] = Followed(tuple(whole[v] for v in here), self._is_open(path))
+        await self._tell(found)
+
+    def _is_open(self, path: str) -> bool | None:
+        """Return whether the own Pulp gives a repository to whoever asks, as :class:`muster.content.known.Followed` says."""
+        own, before = self._own.get(path), self.known.repositories.get(path)
+        was_open = before is not None and before.is_open is not False
+        if own is not None and (own.polled.reached or own.polled.is_refused):
+            was_open = own.polled.is_open
+        if not was_open:
+            return False
+        return True if own is not None and time.monotonic() - own.at < _OPEN_S else None
+
+    def _unheard(self, path: str, said: Followed) -> Followed:
+        """Return what is known of a repository of which nothing is heard."""
+        is_open = self._is_open(path)
+        return said if is_open == said.is_open else said._replace(is_open=is_open)
+
+    async def _tell(self, found: dict[str, Followed]) -> None:
         if found != self.known.repositories or self._untold:
             self.known.repositories = found
             try:
@@ -532,6 +553,8 @@ class Following:
                 if why := lagging(row.view, versions, one, picture.now, self._lag_s, reports, left):
                     behind[one.member] += 1
                     if is_own:
+                        if self._mirrored is not None and self._mirrored.is_of(row.path):
+                            why = why.replace("Pulp", "mirror")
                         trouble = self._shelf.trouble(row.path, self._wanted(picture, row))
                         mine.append(f"{row.path}: {why}{f' ({trouble})' if trouble else ''}")
             if why := self._lasting(picture, row):
@@ -567,7 +590,8 @@ class Following:
             keep |= self._shelf.needed(manifests.values())
         try:
             await self._views.forget(unasked_s=_UNASKED_S, left_s=self._retention_s)
-            await self._kept.reclaim(keep, older_than_s=_RECLAIM_EVERY_S)
+            # What belongs to a version that is on its way no version needs yet.
+            await self._kept.reclaim(keep, older_than_s=STAGE_S)
         except MusterError as e:
             _log.warning("What is kept of repositories was not reclaimed", why=str(e))
 

@@ -15,6 +15,7 @@ import hashlib
 import os
 import re
 import secrets
+import stat
 import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Container, Iterable, Iterator
@@ -232,14 +233,14 @@ class Kept:
         return self._at(sha256)
 
     async def has(self, *sha256: str) -> bool:
-        """Whether all of these are there; what their bytes are is looked at when they are opened.
+        """Whether all of these are there, which counts as used; what their bytes are is looked at when they are opened.
 
         Raises:
             Rejected: a name is no SHA-256.
             Unavailable: the disk refused.
         """
         names = [validators.digest("sha256", one).value for one in sha256]
-        return await self._done("Looking", lambda: all(self._at(name).is_file() for name in names))
+        return await self._done("Looking", lambda: all(_is_there(self._at(name)) for name in names))
 
     async def read(self, sha256: str) -> bytes | None:
         """Return the bytes of a small file; as :meth:`open`.
@@ -255,12 +256,15 @@ class Kept:
         """Return the bytes of a small file that is open, and close it.
 
         Raises:
-            Unavailable: the disk refused.
+            Unavailable: the disk refused, or the file has become shorter since.
         """
         try:
-            return await self._done("Reading", found.read, found.size, 0)
+            body = await self._done("Reading", found.read, found.size, 0)
         finally:
             found.close()
+        if len(body) != found.size:
+            raise Unavailable(f"A file in {self._root} became shorter while it was read")
+        return body
 
     async def answer(
         self,
@@ -303,7 +307,7 @@ class Kept:
         )  # fmt: skip
 
     async def reclaim(self, keep: Callable[[str], bool] | Container[str], *, older_than_s: float) -> int:
-        """Remove what is not to be kept and was neither added nor opened for so long; return how many bytes that freed.
+        """Remove what is not to be kept and was not added, opened or found for so long; return how many bytes that freed.
 
         Who reads such a file goes on reading it. A ``keep`` that is called is called in a thread.
 
@@ -670,13 +674,40 @@ def _found(at: Path, *, is_touched: bool) -> Opened | None:
             return None
         raise
     if found is not None and is_touched:
-        now = time.time_ns()
-        # Said here, for file systems are mounted to note it once a day, or never.
         with contextlib.suppress(OSError):
-            before = os.fstat(found.fileno())
-            if now - before.st_atime_ns > _TOUCHED_S * 1e9:
-                os.utime(found.fileno(), ns=(now, before.st_mtime_ns))
+            _touch(found.fileno(), os.fstat(found.fileno()))
     return found
+
+
+def _is_there(at: Path) -> bool:
+    """Whether there is a file; it counts as used.
+
+    Raises:
+        OSError: the file system refused.
+    """
+    try:
+        found = at.lstat()
+    except OSError as e:
+        if e.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return False
+        raise
+    if not stat.S_ISREG(found.st_mode):
+        return False
+    try:
+        _touch(at, found)
+    except FileNotFoundError:
+        # Reclaimed in this moment.
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def _touch(file: int | Path, found: os.stat_result) -> None:
+    """Say that a file was used; file systems are mounted to note it once a day, or never."""
+    now = time.time_ns()
+    if now - found.st_atime_ns > _TOUCHED_S * 1e9:
+        os.utime(file, ns=(now, found.st_mtime_ns))
 
 
 def _descriptor(at: Path) -> int:

@@ -24,6 +24,8 @@ _PACKAGES = re.compile(r"(?P<of>(?:.*/)?Packages)(?:\.xz|\.gz|\.bz2|\.zst|)\Z")
 # The smallest first; what is not packed at all is the most to read.
 _PACKED = (".xz", ".gz", ".bz2", ".zst", "")
 _LARGEST_BYTES = 128 << 20
+# The store has it for a key, and PostgreSQL no longer ones than 2,700 bytes.
+_LONGEST_PATH = 1024
 # A component has a Release of its own for each architecture; what lies there is no suite.
 _COMPONENTS = re.compile(r"(?:binary-[^/]+|source)\Z")
 # ``content.mirror.paths`` says the same; what lies there imports this file.
@@ -115,11 +117,11 @@ def plain() -> frozenset[str]:
 
 
 def begun(path: str) -> tuple[str, str] | None:
-    """Return the repository that a path is an entry of, and the entry's name; None: it is none."""
+    """Return the repository that a path is an entry of, and the entry's name; None: it is none, or its path is too long."""
     for kind in (_YUM, _DEB, _FILE, _CONTAINER):
         for name in kind.entries:
             at = path.removesuffix(f"/{name}")
-            if at != path and at and of(at) is kind and _may_be(kind, at):
+            if at != path and 0 < len(at) <= _LONGEST_PATH and of(at) is kind and _may_be(kind, at):
                 return at, name
     return None
 
@@ -145,6 +147,8 @@ def _yum(body: bytes) -> Contents:
     files = tuple(
         File(n.href, n.size, n.algorithm, n.digest if n.is_proven else None, n.kind if n.kind == "primary" else "")
         for n in said.files
+        # A repomd cannot say what itself is, nor what signs it.
+        if n.href not in _YUM.plain
     )
     return Contents(*said.order_key, files)
 

@@ -6,13 +6,16 @@ The member writes it to a file; its workers read that, because it may be larger 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from muster.content import kinds
+from muster.kernel import log
 from muster.kernel.files import make_directory, write_atomically
+
+_log = log.logger("content")
 
 FILE = "known.json"
 
@@ -22,11 +25,12 @@ class Followed(NamedTuple):
 
     Attributes:
         manifests: of the versions on this disk, the one that is shown first, then from the newest.
-        is_open: whoever asks the own Pulp for it gets it, also without a certificate.
+        is_open: whoever asks the own Pulp for it gets it, also without a certificate, as that said a moment ago; None: as it
+            said when it was asked last, which is too long ago for anybody to be let in by.
     """
 
     manifests: tuple[str, ...]
-    is_open: bool
+    is_open: bool | None
 
 
 @dataclass
@@ -44,12 +48,15 @@ class Known:
 
     def of(self, path: str) -> tuple[str, str] | None:
         """Return the repository that a path lies in, and the path below it; None: none that is followed."""
+        return next(self.around(path), None)
+
+    def around(self, path: str) -> Iterator[tuple[str, str]]:
+        """Yield all repositories that a path lies in, the innermost first, and the path below each."""
         at = path.rfind("/")
         while at > 0:
             if path[:at] in self.repositories:
-                return path[:at], path[at + 1 :]
+                yield path[:at], path[at + 1 :]
             at = path.rfind("/", 0, at)
-        return None
 
     def archive(self, path: str) -> tuple[tuple[str, ...], str]:
         """Return the suites of the archive that a path lies in, and the path below that; empty: it lies in none.
@@ -80,10 +87,22 @@ class Known:
         said = {path: [list(f.manifests), f.is_open] for path, f in self.repositories.items()}
         write_atomically(file, json.dumps(said, separators=(",", ":")).encode(), mode=0o600)
 
-    def read(self, file: Path) -> None:
-        """Take what was written; what is not there says nothing."""
+    def read(self, file: Path, *, is_of_now: bool = True) -> None:
+        """Take what was written; what is not there, or is broken, or of another version, says nothing.
+
+        ``is_of_now``: this member has written it since it runs, so what is open is so still.
+        """
+        found = {}
         try:
             said = json.loads(file.read_bytes())
-            self.repositories = {p: Followed(tuple(m), bool(is_open)) for p, (m, is_open) in said.items()}
+            found = {p: Followed(tuple(m), _opened(is_open, is_of_now)) for p, (m, is_open) in said.items()}
         except FileNotFoundError:
-            self.repositories = {}
+            pass
+        except (OSError, ValueError, TypeError, AttributeError) as e:
+            # A process that ended for this would end again.
+            _log.warning(f"Which repositories are followed cannot be read in {file}", why=str(e))
+        self.repositories = found
+
+
+def _opened(said: bool | None, is_of_now: bool) -> bool | None:
+    return None if said is None or (said and not is_of_now) else bool(said)

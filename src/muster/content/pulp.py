@@ -35,6 +35,8 @@ _OF_REPOSITORIES = "pulp_href,retain_repo_versions,retain_package_versions"
 _HREF = re.compile(r"/pulp/api/v3/[A-Za-z0-9_/-]{1,300}/\Z")
 _QUERY = re.compile(r"[!-~]{1,8000}\Z")
 _CORE = re.compile(r"([0-9]{1,4})\.([0-9]{1,4})(?:[.a-z0-9]{0,40})\Z")
+# Halves of characters, as JSON can bring them, and what does things to a terminal.
+_NO_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _RETAINS_SINCE = (3, 109)
 _ANSWER_BYTES = 8 << 20
 _ASK_S = 10.0
@@ -269,7 +271,7 @@ class Pulp:
                 raise BadGateway(f"{self._backend.name} answers {target} with no JSON") from None
         why = f"{self._backend.name} answers {answer.status} to {target}"
         if answer.status in (401, 403):
-            raise Denied(f"{why}: who asks is not its administrator there")
+            raise Denied(f"{why}: who asks is not its administrator there (content: pulp_password_file)")
         kinds: Mapping[int, type[MusterError]] = {400: Rejected, 404: NotFound, 405: Rejected, 409: Rejected}
         kind = kinds.get(answer.status, Unavailable)
         raise kind(f"{why}: {shown(told.decode('utf-8', 'replace').strip())}" if kind is Rejected else why)
@@ -346,7 +348,7 @@ def _sequence(said: Any, what: str) -> Sequence[Any]:
 
 def _text(said: Mapping[str, Any], name: str) -> str:
     found = said.get(name)
-    if not isinstance(found, str) or len(found) > 4096:
+    if not isinstance(found, str) or len(found) > 4096 or _NO_TEXT.search(found):
         raise BadGateway(f"Pulp's API answers without {name}")
     return found
 

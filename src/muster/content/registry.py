@@ -33,6 +33,7 @@ _READ = re.compile(
 )
 _MANIFEST = re.compile(r"/v2/(?P<name>.+)/manifests/(?P<reference>[^/]+)\Z")
 _UPLOAD = re.compile(r"/v2/.+/blobs/uploads/[^/]+\Z")
+_LINK = re.compile(r"<(?P<to>[^<>]{1,4096})>(?P<rest>;[^<>]*)?\Z")
 _DIGEST = re.compile(r"(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})\Z")
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _HOPS = 3
@@ -42,6 +43,9 @@ _ERROR_BYTES = 64 << 10
 # docker-registry, and Pulp (BLOB_UNKNOWN of the configuration, MANIFEST_INVALID of layers).
 _LACKS = frozenset({"MANIFEST_BLOB_UNKNOWN", "MANIFEST_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_INVALID"})
 _MOST_NAMED = 1000
+# Whoever pushes or deletes waits for another member no longer: it is asked while its content is to be had, whatever its
+# registry does.
+_EACH_S = 20.0
 _DEEPEST = 3
 # Who asks, in a question of the member's own; all else that a client sent belongs to its own.
 _WHO = frozenset({"authorization", "user-agent", "x_rhsm_ssl_client_cert", "x-forwarded-for", "x-forwarded-proto"})
@@ -67,6 +71,23 @@ def error(status: int, code: str, message: str, *extra: Header) -> Reply:
     """Return an error in the form that container clients read."""
     said = {"errors": [{"code": code, "message": message}]}
     return reply(status, json.dumps(said).encode(), b"application/json", *extra)
+
+
+def linked(got: Answer, here: Callable[[str], str | None]) -> Answer:
+    """Return an answer whose link to the next page of a list is a path that leads here.
+
+    ``here`` returns path and query of a location at whoever gave the answer, None when it is elsewhere. Pulp says the whole
+    URL that it was asked at, which no client knows (docs/facts/content-and-boot.md §9.3).
+    """
+
+    def told(name: str, value: str) -> str:
+        found = _LINK.match(value) if name.lower() == "link" else None
+        there = here(found["to"]) if found is not None else None
+        return value if found is None or there is None else f"<{there}>{found['rest'] or ''}"
+
+    if _field(got, "link") is None:
+        return got
+    return replace(got, headers=[(name, told(name, value)) for name, value in got.headers])
 
 
 @dataclass
@@ -115,6 +136,9 @@ class Registry:
             got.end()
             at, to = found
             got = await at.ask(method, to, _for_content(sent) if at is self.content else sent)
+        if at is self.own:
+            host = next((v for k, v in sent if k.lower() == "x-forwarded-host"), "")
+            got = linked(got, lambda location: self.here(location, to, host))
         return _of(digest, got) if digest is not None else got
 
     def _leads_to(self, at: Backend, path: str, got: Answer) -> tuple[Backend, str] | None:
@@ -179,7 +203,8 @@ class Registry:
         got = await self.own.ask(request.method, path, sent, body, size)
         if request.method == "DELETE" and not is_handed_on and _READ.match(path):
             return await self._deleted(path, got, sent, behind)
-        return self._marked(got, path, headers.host(request.sent_headers))
+        host = headers.host(request.sent_headers)
+        return self._marked(linked(got, lambda location: self.here(location, path, host)), path, host)
 
     async def _tag_moved(self, path: str, manifest: bytes, sent: Sequence[tuple[str, str]], behind: Behind) -> None:
         """Move a tag at the other members that have it, too; where there is none, none is made."""
@@ -215,14 +240,17 @@ class Registry:
         return kept
 
     async def _each(self, doubt: str, asked: Callable[[Sibling, Backend], Awaitable[None]]) -> None:
-        """Ask every other member that is ready; of one that cannot be asked the log says what that leaves open."""
+        """Ask every other member that is ready; of one that does not answer the log says what that leaves open."""
         fill = self.fill
         if fill is None:
             return
 
         async def one(sibling: Sibling) -> None:
             try:
-                await asked(sibling, fill.other(sibling))
+                async with asyncio.timeout(_EACH_S):
+                    await asked(sibling, fill.other(sibling))
+            except TimeoutError:
+                _log.warning(doubt, member=sibling.name, why=f"it did not answer within {_EACH_S:g} s")
             except MusterError as e:
                 _log.warning(doubt, member=sibling.name, why=str(e))
 
@@ -268,12 +296,16 @@ class Registry:
         got = await self.own.ask("PUT", path, sent, once(manifest), len(manifest))
         if got.status not in (400, 404):
             return got
-        said, got = await _begun(got)
-        if not _LACKS & _codes(said):
-            return got
-        brought = 0
-        for kind, digest, media in _named_in(manifest):
-            brought += await self._brought(f"/v2/{name}", kind, digest, media, sent, behind, depth)
+        try:
+            said, got = await _begun(got)
+            if not _LACKS & _codes(said):
+                return got
+            brought = 0
+            for kind, digest, media in _named_in(manifest):
+                brought += await self._brought(f"/v2/{name}", kind, digest, media, sent, behind, depth)
+        except BaseException:
+            got.end()
+            raise
         if not brought:
             return got
         got.end()

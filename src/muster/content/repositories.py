@@ -10,8 +10,9 @@ import contextlib
 import hashlib
 import mimetypes
 import re
+import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Protocol, TypeVar
 from urllib.parse import unquote
@@ -26,6 +27,7 @@ from muster.content.index import Expected, Index
 from muster.content.kept import Kept
 from muster.content.known import Known
 from muster.content.manifest import Manifest
+from muster.content.metadata.malformed import Malformed
 from muster.content.metrics import AnswerMetrics
 from muster.content.mirror import paths
 from muster.content.mirror.answers import Answers
@@ -35,13 +37,24 @@ from muster.content.validators import Digest
 from muster.content.views import Shown
 from muster.edge.replies import SERVER_HEADER, Header, Reply, Streamed, not_found, reply
 from muster.edge.request import Request
-from muster.kernel.errors import Unavailable
+from muster.kernel import log
+from muster.kernel.errors import MusterError, NotFound, Unavailable
+
+_log = log.logger("content")
 
 _MANIFESTS = 512
-_INDEXES = 64
+_INDEXES = 128
+# Of a repository so many versions are looked through for a package, what is shown first, then from the newest.
+_VERSIONS = 32
 # What is read whole before it is judged, so that somebody else can be asked when it is something else.
 _JUDGED_WHOLE_BYTES = 1 << 20
 _VERIFIED = 20_000
+# What is gone, was not asked for under a condition, or is shorter than the part that was asked for.
+_NOT_IT = frozenset({304, 410, 416})
+# Without a validator what differed may be another one the next time.
+_DIFFERS_S = 60.0
+# Of what is larger a part is given as it comes: who asks for the end of it would wait too long for what is before.
+_CHECKED_FOR_A_PART_BYTES = 64 << 20
 _PAUSE_S = 0.25
 # Another member that takes longer is not waited for: it may remember nothing.
 _GIVEN_S = 1.0
@@ -64,6 +77,10 @@ _TYPES = {
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
+
+
+class _Elsewhere(Exception):
+    """It is its Pulp's to answer."""
 
 
 class Current(Protocol):
@@ -104,6 +121,9 @@ class Repositories:
         self._indexes: OrderedDict[str, Index] = OrderedDict()
         # What was found to be what it should be: whose it was, its validators there, and what it should be.
         self._verified: OrderedDict[tuple[str, ...], None] = OrderedDict()
+        # And what was not, with when that was.
+        self._differing: OrderedDict[tuple[str, ...], float] = OrderedDict()
+        self._refusals = log.Seldom(most=1)
 
     def close(self) -> None:
         """Close what is open of the disk."""
@@ -119,6 +139,14 @@ class Repositories:
         Raises:
             Unavailable: who has it, or says who may have it, could not be asked.
         """
+        try:
+            return await self._answer(call, path, theirs, request, is_between_us=is_between_us)
+        except _Elsewhere:
+            return None
+
+    async def _answer(
+        self, call: Call, path: str, theirs: str, request: Request, *, is_between_us: bool
+    ) -> Reply | Streamed | None:
         if "?" in path or "//" in path:
             return None
         # Of what is mirrored also what nobody has asked for yet is known.
@@ -126,7 +154,7 @@ class Repositories:
         found = mirrored.of(path) or self.known.of(path)
         if is_between_us:
             return await self._named(call, path, request, *found) if found is not None else None
-        found = found or kinds.begun(path)
+        found = await self._nearest(path, found)
         if found is None:
             beside, below = mirrored.archive(path)
             if not beside:
@@ -168,6 +196,18 @@ class Repositories:
         if shown is not None and shown.manifest not in self._manifests_of(at):
             raise Unavailable("The version that is shown is not on this disk yet")
         return found
+
+    async def _nearest(self, path: str, found: tuple[str, str] | None) -> tuple[str, str] | None:
+        """Return the repository that a path lies in: what is followed, or what this is the entry of, be it inside that."""
+        begun = kinds.begun(path)
+        if found is None or begun is None or len(begun[0]) <= len(found[0]):
+            return found or begun
+        at, below = found
+        for one in self._manifests_of(at):
+            manifest = await self._manifest_here(one)
+            if manifest is not None and unquote(below) in manifest.files:
+                return found
+        return begun
 
     async def to_member(self, path: str, request: Request) -> Reply | Streamed:
         """Answer another member: what lies on this disk, what a client was given here, or what the store says is shown."""
@@ -237,14 +277,47 @@ class Repositories:
         named = validators.named(path)
         if named is None:
             return None
-        key = named.value if named.algorithm == "sha256" else None
-        for one in self._manifests_of(at) if key is None else ():
-            manifest = await self._manifest_here(one)
-            key = key or (manifest.files.get(below) if manifest is not None else None)
-        if key is None or (key not in self._held and not await self._kept.has(key)):
+        if named.algorithm == "sha256" and not await self._is_here(named.value):
+            return None
+        key = await self._key(at, below, named)
+        if key is None or not await self._is_here(key):
             return None
         refused, _ = await self._refused(call, at)
         return refused if refused is not None else await self._of_disk(key, named, below, request)
+
+    async def _is_here(self, key: str) -> bool:
+        return key in self._held or await self._here(self._kept.has(key), False)
+
+    async def _here(self, looking: Awaitable[Value], otherwise: Value) -> Value:
+        """Return what was looked for on this disk. One that refuses has nothing for clients: somebody else may have it."""
+        try:
+            return await looking
+        except (Unavailable, NotFound, Malformed) as e:
+            self._say_refused(e)
+            return otherwise
+
+    def _say_refused(self, e: MusterError) -> None:
+        if (held := self._refusals.held_back("disk")) is not None:
+            _log.warning(f"What lies on this disk is not given from it{log.and_more(held)}", why=str(e))
+
+    async def _key(self, at: str, below: str, named: Digest) -> str | None:
+        """Return the SHA-256 of what versions of a repository have under a name with a digest; None: none of them has it.
+
+        What another repository has is for whom that one's guard lets in.
+        """
+        manifests = self._manifests_of(at)
+        for one in manifests:
+            manifest = await self._manifest_here(one)
+            if manifest is not None and (key := _named_in(manifest, below, named)) is not None:
+                return key
+        # What came is shown a moment before this process hears of it.
+        shown = None
+        with contextlib.suppress(Unavailable):
+            shown = await self._current(at, None, alone=True)
+        if shown is None or shown.manifest in manifests:
+            return None
+        manifest = await self._manifest_here(shown.manifest)
+        return _named_in(manifest, below, named) if manifest is not None else None
 
     async def _package(
         self,
@@ -267,7 +340,11 @@ class Repositories:
         at, expected = found
         digest = Digest(expected.algorithm, expected.digest)
         said: list[Header] = [(b"etag", digest.tag.encode()), (b"accept-ranges", b"bytes")]
-        if (instead := conditions.instead(request, digest, said)) is not None or request.method == "HEAD":
+        part: tuple[int, int] | Reply | None = None
+        if (instead := conditions.instead(request, digest, said)) is None and request.method != "HEAD":
+            part = conditions.part(request, digest, expected.size)
+            instead = part if isinstance(part, Reply) else None
+        if isinstance(part, Reply) or instead is not None or request.method == "HEAD":
             refused, _ = await self._refused(call, at)
             if refused is not None:
                 return refused
@@ -277,17 +354,34 @@ class Repositories:
             return Reply(200, b"", [*said, length, (b"content-type", _type(below)), SERVER_HEADER])
         if self._mirror is not None and at.startswith(paths.ROOT):
             return await self._mirrored(self._mirror, at, below, expected, request)
-        sent = headers.unconditional(call.sent, keeps_range=conditions.asks_range(request, digest))
+        sent = headers.unconditional(call.sent)
+        is_of_several = False
 
-        async def judged(answer: Answer) -> Answer:
-            return await self._judged(answer, expected, request)
+        async def ask(part: tuple[int, int] | None, *, own_last: bool = False) -> Answer:
+            async def judged(answer: Answer) -> Answer:
+                return await self._judged(answer, expected, request, part)
 
-        rest = call.rest(path, sent, theirs=theirs, judged=judged)
-        got = await call.ask("GET", path, theirs=theirs, sent=sent, judged=judged)
+            these = sent if part is None else [*sent, ("Range", f"bytes={part[0]}-{part[1]}")]
+            return await call.ask("GET", path, theirs=theirs, sent=these, own_last=own_last, judged=judged)
+
+        async def rest(first: int, last: int) -> Answer:
+            nonlocal is_of_several
+            is_of_several = True
+            # The own backend's may be what broke.
+            return await ask((first, last), own_last=True)
+
+        got = await ask(part)
+        is_checked = expected.size <= _CHECKED_FOR_A_PART_BYTES
+        if got.status == 206 and is_checked and not self._is_verified(got, expected):
+            # A part proves nothing: the whole is read, once.
+            got.end()
+            got = await ask(None)
         if got.status in (200, 206):
             self._counted.answered("pulp" if got.of == call.own.name else "sibling")
         if got.status == 200:
-            got = self._verifying(resumed(got, rest), expected)
+            got = self._verifying(resumed(got, rest), expected, lambda: is_of_several)
+            if part is not None and is_checked:
+                got = _part_of(got, *part, expected.size)
         elif got.status == 206:
             got = resumed(got, rest)
         passed = headers.answered(got.headers, keeps_validators=False)
@@ -319,14 +413,19 @@ class Repositories:
 
     async def _expected(self, repositories: Sequence[str], below: str, version: str) -> tuple[str, Expected] | None:
         """Return what a path below repositories has to be, and which of them says so; None: no version here names it."""
-        # By repository and manifest.
+        # By repository and manifest; many versions have the same packages.
         named: dict[tuple[str, str], Expected] = {}
+        seen: dict[str, Expected | None] = {}
         for at in repositories:
-            for manifest in (version,) if version else self._manifests_of(at):
-                index = await self._index_of(manifest)
-                # dnf writes a plus sign as %2b.
-                if index is not None and (found := index.find(unquote(below))) is not None:
-                    named[at, manifest] = found
+            for one in (version,) if version else self._manifests_of(at)[:_VERSIONS]:
+                manifest = await self._manifest_here(one)
+                if manifest is None or not manifest.packages:
+                    continue
+                if manifest.packages not in seen:
+                    # dnf writes a plus sign as %2b.
+                    seen[manifest.packages] = await self._found(manifest.packages, unquote(below))
+                if (found := seen[manifest.packages]) is not None:
+                    named[at, one] = found
         if not named:
             return None
         if len({e.digest for e in named.values()}) > 1:
@@ -342,47 +441,71 @@ class Repositories:
         """Return what whoever may not read a repository hears, and whether anybody may.
 
         What lies here says nothing of who may have it: the repository's guard does, at Pulp, each time. Only who is let in
-        there is: a Pulp that does not have the repository has no guard of it either.
+        there is: a Pulp that does not have the repository has no guard of it either. What was open when it was asked last
+        stays so while no Pulp can be asked.
+
+        Raises:
+            _Elsewhere: its Pulp sends clients somewhere else, an object store for one, where others are let in or not.
         """
         followed = self.known.repositories.get(at)
         is_mirrored = self._mirror is not None and at in self._mirror.known.repositories
         if is_mirrored or (followed is not None and followed.is_open):
             return None, True
+        was_open = followed is not None and followed.is_open is None
         sent = headers.unconditional(call.sent)
         status = 404
         for entry in kinds.of(at).entries:
-            answer = await call.ask("HEAD", f"{at}/{entry}", sent=sent)
+            try:
+                answer = await call.ask("HEAD", f"{at}/{entry}", sent=sent)
+            except MusterError:
+                if was_open:
+                    return None, True
+                raise
             answer.end()
             status = answer.status
             if status == 200:
                 return None, False
+            if status >= 500 and was_open:
+                return None, True
+            if status < 400:
+                raise _Elsewhere
             if status != 404:
                 break
         return (not_found() if status == 404 else reply(status, b"", b"text/plain")), False
 
-    async def _judged(self, answer: Answer, expected: Expected, request: Request) -> Answer:
-        """Return an answer that may be what is expected, or 404 in its place."""
+    async def _judged(
+        self, answer: Answer, expected: Expected, request: Request, part: tuple[int, int] | None
+    ) -> Answer:
+        """Return an answer that may be what is expected, or 404 in its place; ``part`` of it was asked for, None: all."""
         if answer.status not in (200, 206):
-            return answer
+            return _absent(answer) if answer.status in _NOT_IT or answer.status < 300 else answer
         said = {name.lower(): value for name, value in answer.headers}
-        if answer.status == 206:
-            return answer if said.get("content-range", "").endswith(f"/{expected.size}") else _absent(answer)
+        whole = (0, expected.size - 1)
+        first, last = part if part is not None and answer.status == 206 else whole
+        span = f"bytes {first}-{last}/{expected.size}"
+        is_it = answer.status == 200 or (part is not None and said.get("content-range", "") == span)
         length = said.get("content-length")
-        if length is not None and length != str(expected.size):
+        if not is_it or length not in (None, str(last - first + 1)) or self._differs(answer, expected):
             return _absent(answer)
         if length is None:
             # Pulp fetches it on demand; what it will be is known.
-            answer = replace(answer, headers=[*answer.headers, ("Content-Length", str(expected.size))])
-        if expected.size > _JUDGED_WHOLE_BYTES or self._is_verified(answer, expected):
+            answer = replace(answer, headers=[*answer.headers, ("Content-Length", str(last - first + 1))])
+        if answer.status == 206 or expected.size > _JUDGED_WHOLE_BYTES or self._is_verified(answer, expected):
             return answer
         body = await answer.whole(expected.size, hold=request.hold)
         if body is None or len(body) != expected.size or not _is_of(body, expected):
+            self._note_differs(answer, expected)
             return Answer.absent(answer.of)
         self._note_verified(answer, expected)
         return replace(answer, pieces=once(body), end=lambda: None)
 
-    def _verifying(self, answer: Answer, expected: Expected) -> Answer:
-        """Return an answer that ends well only when it was what is expected: its last piece is held back until then."""
+    def _verifying(
+        self, answer: Answer, expected: Expected, is_of_several: Callable[[], bool] = lambda: False
+    ) -> Answer:
+        """Return an answer that ends well only when it was what is expected: its last piece is held back until then.
+
+        ``is_of_several``: not all of it came from whose answer it is, so it says nothing of him.
+        """
         if self._is_verified(answer, expected):
             return answer
 
@@ -395,19 +518,32 @@ class Repositories:
                     hashed.update(piece)
                     held = piece
             if hashed.hexdigest() != expected.digest:
+                if not is_of_several():
+                    self._note_differs(answer, expected)
                 raise Unavailable(f"{answer.of} has other bytes than the repository names")
-            self._note_verified(answer, expected)
+            if not is_of_several():
+                self._note_verified(answer, expected)
             yield held
 
         return replace(answer, pieces=pieces())
 
     def _is_verified(self, answer: Answer, expected: Expected) -> bool:
         key = _key(answer, expected)
-        return bool(key) and key in self._verified
+        return bool(key[1]) and key in self._verified
 
     def _note_verified(self, answer: Answer, expected: Expected) -> None:
-        if key := _key(answer, expected):
+        # Without a validator nothing says that it is the same the next time.
+        if (key := _key(answer, expected))[1]:
             _remember(self._verified, key, None, _VERIFIED)
+
+    def _differs(self, answer: Answer, expected: Expected) -> bool:
+        """Whether it was other bytes a moment ago: who got these asks again, and gets those of somebody else."""
+        key = _key(answer, expected)
+        noted_at = self._differing.get(key)
+        return noted_at is not None and (bool(key[1]) or time.monotonic() - noted_at < _DIFFERS_S)
+
+    def _note_differs(self, answer: Answer, expected: Expected) -> None:
+        _remember(self._differing, _key(answer, expected), time.monotonic(), _VERIFIED)
 
     async def _of_disk(
         self, key: str, named: Digest, below: str, request: Request, also: Sequence[Header] = ()
@@ -416,12 +552,14 @@ class Repositories:
         asks_range = b"range" in request.headers
         body = self._held.get(key)
         if body is None or asks_range:
-            if (found := await self._kept.open(key)) is None:
+            if (found := await self._here(self._kept.open(key), None)) is None:
                 return None
             if asks_range or found.size > _HELD_EACH_BYTES:
                 self._counted.answered("disk")
                 return self._kept.answered(found, key, request, content_type=_type(below), digest=named, also=also)
-            body = _remember(self._held, key, await self._kept.taken(found), _HELD)
+            if (body := await self._here(self._kept.taken(found), None)) is None:
+                return None
+            _remember(self._held, key, body, _HELD)
         self._counted.answered("disk")
         return _answered(body, named, below, request, also)
 
@@ -451,7 +589,7 @@ class Repositories:
         loop = asyncio.get_running_loop()
         until = loop.time() + self._hold_s
         while True:
-            if (body := await self._kept.read(digest)) is not None:
+            if (body := await self._here(self._kept.read(digest), None)) is not None:
                 return body
             if call.fill is not None and (body := await self._of_others(digest, call)) is not None:
                 return body
@@ -486,32 +624,43 @@ class Repositories:
 
     async def _manifest_here(self, digest: str) -> Manifest | None:
         found = self._manifests.get(digest)
-        if found is None and (body := await self._kept.read(digest)) is not None:
+        if found is None and (body := await self._here(self._kept.read(digest), None)) is not None:
             found = Manifest.read(body)
         return _remember(self._manifests, digest, found, _MANIFESTS) if found is not None else None
 
-    async def _index_of(self, digest: str) -> Index | None:
-        found = self._indexes.get(digest)
-        if found is None:
-            manifest = await self._manifest_here(digest)
-            packages = manifest.packages if manifest is not None else ""
-            path = await self._kept.path(packages) if packages else None
-            if path is None:
+    async def _found(self, packages: str, href: str) -> Expected | None:
+        """Return what an index, by its digest, says of a path; None: nothing, or the disk refused."""
+        index = self._indexes.get(packages)
+        if index is None:
+            path = await self._here(self._kept.path(packages), None)
+            opened = await self._here(asyncio.to_thread(Index.opened, path), None) if path is not None else None
+            if opened is None:
                 return None
-            opened = await asyncio.to_thread(Index.opened, path)
-            if (found := self._indexes.get(digest)) is not None:
+            if (index := self._indexes.get(packages)) is not None:
                 # Somebody else was quicker.
                 opened.close()
-                return found
-            found = opened
-            if len(self._indexes) >= _INDEXES:
-                self._indexes.popitem(last=False)[1].close()
-        return _remember(self._indexes, digest, found, _INDEXES)
+            else:
+                index = opened
+                if len(self._indexes) >= _INDEXES:
+                    self._indexes.popitem(last=False)[1].close()
+        _remember(self._indexes, packages, index, _INDEXES)
+        try:
+            return index.find(href)
+        except MusterError as e:
+            self._say_refused(e)
+            self._indexes.pop(packages).close()
+            return None
 
 
 def _answered(body: bytes, named: Digest, below: str, request: Request, also: Sequence[Header]) -> Reply:
     """Answer with a small file as a whole."""
     return conditions.answered(body, request, named, [(b"content-type", _type(below)), *also])
+
+
+def _named_in(manifest: Manifest, below: str, named: Digest) -> str | None:
+    if named.algorithm != "sha256":
+        return manifest.files.get(below)
+    return named.value if named.value in manifest.files.values() else None
 
 
 def _remember(kept: OrderedDict[Key, Value], key: Key, value: Value, most: int) -> Value:
@@ -522,11 +671,30 @@ def _remember(kept: OrderedDict[Key, Value], key: Key, value: Value, most: int) 
     return value
 
 
-def _key(answer: Answer, expected: Expected) -> tuple[str, ...]:
+def _key(answer: Answer, expected: Expected) -> tuple[str, str, str, str]:
     said = {name.lower(): value for name, value in answer.headers}
-    # Without a validator nothing says that it is the same the next time.
-    tag = said.get("etag", "")
-    return (answer.of, tag, said.get("last-modified", ""), expected.digest) if tag else ()
+    return answer.of, said.get("etag", ""), said.get("last-modified", ""), expected.digest
+
+
+def _part_of(whole: Answer, first: int, last: int, size: int) -> Answer:
+    """Return a part of an answer, both ends included; its last piece is held back until the whole has ended well."""
+
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        at, held = 0, b""
+        async with contextlib.aclosing(whole.pieces) as coming:
+            async for piece in coming:
+                some = piece[max(0, first - at) : max(0, last + 1 - at)]
+                at += len(piece)
+                if some:
+                    if held:
+                        yield held
+                    held = some
+        if held:
+            yield held
+
+    kept = [(k, v) for k, v in whole.headers if k.lower() not in ("content-length", "content-range")]
+    said = [("Content-Length", str(last - first + 1)), ("Content-Range", f"bytes {first}-{last}/{size}")]
+    return replace(whole, status=206, headers=[*kept, *said], pieces=pieces())
 
 
 def _is_of(body: bytes, expected: Expected) -> bool:

@@ -168,8 +168,11 @@ class Content:
 
     def _keepers(self, path: str) -> list[str]:
         """Return where the own Pulp may still have a package that a newer version dropped."""
-        found = self.repositories.known.of(path) if self.keepers and self.repositories is not None else None
-        return ring.paths(*found, self.keepers) if found is not None else []
+        if not self.keepers or self.repositories is None:
+            return []
+        # A repository within another one is of the same distribution.
+        around = self.repositories.known.around(path)
+        return [one for found in around for one in ring.paths(*found, self.keepers)]
 
     async def _user(self, place: Place, request: Request) -> str:
         """Return as whom the backend shall take the caller, empty: as itself."""
@@ -214,6 +217,10 @@ class Content:
         if got.status == 200 and is_small:
             return await _small(got, request)
         passed = headers.answered(got.headers, keeps_validators=False, moved=_moved(call.own, place))
+        if got.status == 416:
+            # Some say of their sentence how long the whole is; nobody needs it.
+            got.end()
+            return reply(416, b"", b"text/plain", *(h for h in passed if h[0] == b"content-range"))
         if got.status in (200, 206):
             if digest is None and place.backend == "registry":
                 digest = validators.said(got.headers)

@@ -33,14 +33,15 @@ KEPT_PATH = "/.muster/kept"
 SHOWN_PATH = "/.muster/shown"
 """Before the path of a repository: which version of it the store says is shown, for members that do not reach the store."""
 
+STAGE_S = 1800.0
+"""For so long at most a version comes: it may be hundreds of megabytes, and what stalls has its own end."""
+
 _ENTRY_BYTES = 4 << 20
 _GONE = (404, 410)
 _LARGEST_BYTES = 1 << 30
 _LARGEST_UNPACKED_BYTES = 8 << 30
 _POLL_S = 3.0
 _SHOWN_BYTES = 1 << 10
-# A whole version may be hundreds of megabytes; what stalls has its own end.
-_STAGE_S = 1800.0
 _LARGEST_REVISION = (1 << 63) - 1
 
 
@@ -51,12 +52,14 @@ class Polled:
     Attributes:
         reached: whether it said anything of use.
         is_open: it told somebody without a certificate.
+        is_refused: it told nobody: its guard lets in neither who has no certificate nor who was let in last.
         body: the entry, of yum ``repomd.xml``; None: there is none.
         why: why it was not reached.
     """
 
     reached: bool
     is_open: bool = False
+    is_refused: bool = False
     body: bytes | None = None
     why: str = ""
 
@@ -86,6 +89,7 @@ class Staging:
         call: asks as a client with a certificate would, DER, None without.
         wanted: which of the files that a version names are fetched; the others are given as packages are.
         poll_s: for how long an entry is waited for; None: as for that of a Pulp beside.
+        stage_s: for how long a whole version may take; None: as from there.
     """
 
     def __init__(
@@ -95,8 +99,9 @@ class Staging:
         *,
         wanted: Callable[[File], bool] = lambda _: True,
         poll_s: float | None = None,
+        stage_s: float | None = None,
     ) -> None:
-        self._call, self._kept, self._wanted, self._poll_s = call, kept, wanted, poll_s
+        self._call, self._kept, self._wanted, self._poll_s, self._stage_s = call, kept, wanted, poll_s, stage_s
 
     async def polled(self, path: str, certificate: bytes | None, *, is_guarded: bool = False) -> Polled:
         """Ask the own Pulp what it has: as nobody first, and as who was let in where that is refused.
@@ -108,9 +113,9 @@ class Staging:
             found = await self._polled(path, certificate)
             if found is not None:
                 return replace(found, is_open=False)
-        return (
-            found if found is not None else Polled(reached=False, why="its guard lets nobody in who was let in before")
-        )
+        if found is not None:
+            return found
+        return Polled(reached=False, is_refused=True, why="its guard lets nobody in who was let in before")
 
     async def _polled(self, path: str, certificate: bytes | None) -> Polled | None:
         """Return what it said, None: that it does not say it to this one."""
@@ -145,7 +150,7 @@ class Staging:
         read = kind.read(body)
         entry = kind.entry(body)
         left = list(read.left)
-        async with asyncio.timeout(_STAGE_S):
+        async with asyncio.timeout(STAGE_S if self._stage_s is None else self._stage_s):
             # What has no digest belongs to this version where the version was there before and after; so that comes first.
             names = sorted(kind.plain - {entry})
             beside = await asyncio.gather(*(self._beside(path, name, certificate) for name in names))
@@ -182,7 +187,7 @@ class Staging:
         Raises:
             MusterError: none of them had all of it.
         """
-        async with asyncio.timeout(_STAGE_S):
+        async with asyncio.timeout(STAGE_S):
             await self.copy(digest)
             manifest = await self.manifest(digest)
             if manifest is None:

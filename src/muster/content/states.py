@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from muster.cluster.file import ClusterFile
+from muster.content.mirror import paths
 from muster.content.view import Report, Version, View, passed_since, waits
 from muster.content.views import HOT_S, Picture, Row, Told, picture_in
 from muster.store.reading import Reading
@@ -131,6 +132,9 @@ def _state(picture: Picture, row: Row, members: Sequence[str], ready: frozenset[
     asked_s = max(0.0, picture.now - row.asked_at)
     is_followed = asked_s < HOT_S
     matters = tuple(_matters(picture, row, shown, reports, lag_s)) if is_followed else ()
+    if row.path.startswith(paths.ROOT):
+        # What members mirror no Pulp has.
+        matters = tuple(replace(m, sentence=m.sentence.replace("Pulp", "mirror")) for m in matters)
     told = picture.told.get(row.path, {})
     return State(
         row.path,

@@ -191,9 +191,7 @@ def lagging(
     if carried is None or carried.order >= shown.order:
         return ""
     for_s = now - passed_since(carried, view, versions, left or {})
-    return (
-        f"its backend still carries {carried}, {for_s:.0f} s after something newer was shown" if for_s >= lag_s else ""
-    )
+    return f"its Pulp still carries {carried}, {for_s:.0f} s after something newer was shown" if for_s >= lag_s else ""
 
 
 def passed_since(carried: Version, view: View, versions: Mapping[str, Version], left: Mapping[str, float]) -> float:
@@ -272,22 +270,22 @@ def _allowed(
     ``unknown`` backends carry something else, which may be above or below.
     """
     if is_overdue:
-        return carried[0], "the other backends had time enough to follow"
+        return carried[0], "the other Pulps had time enough to follow"
     if len(carried) + unknown < _CARRIERS:
-        return carried[0], "no other backend carries anything"
+        return carried[0], "no other Pulp carries anything"
     highest = carried[_CARRIERS - 1] if len(carried) >= _CARRIERS else None
     is_alone = highest is None or (shown is not None and shown not in carried and highest.order < shown.order)
     if not is_alone:
-        return highest, f"{_CARRIERS} backends carry it or something newer"
+        return highest, f"{_CARRIERS} Pulps carry it or something newer"
     if unknown:
         return None, ""
     # It is the only one above: were there two, the second would be the highest that may.
-    return carried[0], "no backend carries what was shown"
+    return carried[0], "no Pulp carries what was shown"
 
 
 def _waiting(allowed: Version | None, above: Sequence[Version], reports: Sequence[Report]) -> str:
     if allowed is None or allowed not in above:
-        return f"Not showing {above[0]} yet: one backend alone carries it."
+        return f"Not showing {above[0]} yet: one Pulp alone carries it."
     late = sorted(r.member for r in reports if r.is_ready and allowed.digest not in r.staged)
     return f"Not showing {allowed} yet: not all metadata of it is at {', '.join(late) or 'any member'}."
 
@@ -310,9 +308,9 @@ def _gone_back(
         version = max(votes, key=lambda v: (votes[v], since[v.digest], v.order))
         if not _is_staged(version, reports):
             return None
-        why = f"Showing {version} in a new generation: no backend carries {shown} or anything newer."
+        why = f"Showing {version} in a new generation: no Pulp carries {shown} or anything newer."
         return Decided(View(view.generation + 1, version.digest, now), version.digest, why)
     if not reports or not all(r.is_reached for r in reports):
         return None
-    why = f"There is no such repository any more: every backend says so, the last shown was {shown}."
+    why = f"There is no such repository any more: every Pulp says so, the last shown was {shown}."
     return Decided(View(view.generation + 1, None, now), None, why)

@@ -53,10 +53,10 @@ _KNOW = Change(
 )
 _WANT = Change(
     "INSERT INTO content_versions (path, digest, generation, revision, timestamp, seen_at, manifest)"
-    " SELECT r.path, :digest, r.generation, :revision, 0, {now}, :manifest FROM content_repositories r WHERE r.path = :path"
-    " ON CONFLICT (path, digest) DO UPDATE SET generation = excluded.generation, revision = excluded.revision,"
-    " manifest = excluded.manifest, left_at = NULL WHERE (excluded.generation, excluded.revision) >"
-    " (content_versions.generation, content_versions.revision)"
+    " SELECT r.path, :digest, r.generation, -1, :since, {now}, :manifest FROM content_repositories r WHERE r.path = :path"
+    " ON CONFLICT (path, digest) DO UPDATE SET generation = excluded.generation, timestamp = excluded.timestamp,"
+    " manifest = excluded.manifest, left_at = NULL WHERE (excluded.generation, excluded.timestamp) >"
+    " (content_versions.generation, content_versions.timestamp)"
 )
 _REPORT = Change(
     "INSERT INTO content_reports (path, member, reached, carried, carried_since, staged, unreached_since, trouble, told_at)"
@@ -258,14 +258,14 @@ class Views:
         async with self._store.write("content-version") as uow:
             await uow.change(_KNOW, rows)
 
-    async def want(self, path: str, digest: str, manifest: str, *, revision: int) -> None:
+    async def want(self, path: str, digest: str, manifest: str, *, since: float) -> None:
         """Note a version that is to be shown after all that were wanted before it, whatever it says of itself.
 
-        ``revision`` grows with each; one that was wanted before gets the new one.
+        ``since``, of the store's clock, is later with each; one that was wanted before gets the new one.
         """
         async with self._store.write("content-wanted") as uow:
             await uow.change(_ASK, [{"path": path, "certificate": ""}])
-            row = {"path": path, "digest": digest, "revision": revision, "manifest": manifest}
+            row = {"path": path, "digest": digest, "since": since, "manifest": manifest}
             await uow.change(_WANT, [row])
 
     async def tell(self, member: str, told: Mapping[str, Told]) -> None:

@@ -290,6 +290,8 @@ class Application:
             level = _log.error if e.status >= 500 else _log.warning
             # A refusal's text names the path inside its mount, as Foreman knows it; an operator asks for the whole one.
             called = f" ({request.method} {_shown(scope['path'])})" if isinstance(e, Denied) else ""
+            # What a member asked, and where, is nothing for a client.
+            called += f" ({_shown(e.place)})" if e.place else ""
             held: int | None = 0
             if not admitted:
                 # Anybody may be refused as often as he likes; it must not push anything else out of the log.

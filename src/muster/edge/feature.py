@@ -19,6 +19,8 @@ from muster.kernel.settings import Settings
 from muster.policy.settings import PolicySettings
 
 if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
+
     # Settings of features stand below this; whoever reads a cluster file needs nothing of what serves them.
     from muster.cluster.file import ClusterFile
     from muster.edge.routes import Mount
@@ -121,6 +123,7 @@ class Surroundings:
         store: the cluster's store; None in tests that need none.
         authority: returns this member's Puppet CA, None while it is not open; None: members are no CA.
         cluster: the cluster file; None in tests that need none.
+        is_revoked: whether the lists of ``foreman.crl_file``, as they are now, name a certificate.
     """
 
     member: str
@@ -131,6 +134,7 @@ class Surroundings:
     store: Store | None = None
     authority: Callable[[], Any] | None = None
     cluster: ClusterFile | None = None
+    is_revoked: Callable[[Certificate], bool] = lambda _: False
 
 
 @dataclass(frozen=True)

@@ -29,10 +29,12 @@ class MusterError(Exception):
         status: the HTTP status that says it.
         retryable: whether the same call may succeed later without anybody changing a setting. It does not say that
             repeating is *safe*: that is the operation's mark (``muster.policy.marks``).
+        place: where somebody was asked, for the log alone; empty where the sentence says it, or nobody was.
     """
 
     status: ClassVar[int] = 500
     retryable: ClassVar[bool] = False
+    place: str = ""
 
     def __str__(self) -> str:
         return self.args[0] if self.args else type(self).__name__

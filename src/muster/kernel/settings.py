@@ -17,10 +17,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NoReturn, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
 
 from muster.kernel.errors import Misconfigured
@@ -43,6 +44,18 @@ _DEEPEST = 100
 # YAML 1.1 reads 1:30:00 to base 60, in quadratic time; no setting needs a number of more characters.
 _LONGEST_NUMBER = 100
 _SHOWN_WHERE, _SHOWN_SENTENCE = 200, 1000
+# By whether it has to be a whole one.
+_NO_NUMBER = {True: "is no whole number", False: "is no number"}
+_NO_MAPPING = "is not a mapping of settings"
+_NO_LIST = "is not a list: [A, B], or each behind a dash on a line of its own"
+# What the library says in words of Python.
+_SAID: Mapping[str, str] = {
+    "model_type": _NO_MAPPING, "model_attributes_type": _NO_MAPPING, "dict_type": _NO_MAPPING,
+    "tuple_type": _NO_LIST, "list_type": _NO_LIST, "path_type": "is no path",
+    "int_type": _NO_NUMBER[True], "int_parsing": _NO_NUMBER[True], "int_from_float": _NO_NUMBER[True],
+    "float_type": _NO_NUMBER[False], "float_parsing": _NO_NUMBER[False],
+    "bool_type": "is neither true nor false", "bool_parsing": "is neither true nor false",
+}  # fmt: skip
 
 
 class Settings(BaseModel):
@@ -56,6 +69,16 @@ class Settings(BaseModel):
         arbitrary_types_allowed=True,
     )
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switch_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        # To Python yes is a number, 1: `keepers: yes` would change something that nobody counted.
+        if isinstance(value, bool) and info.field_name is not None:
+            kinds = _kinds(cls.model_fields[info.field_name].annotation)
+            if bool not in kinds and not {int, float}.isdisjoint(kinds):
+                raise ValueError(_NO_NUMBER[int in kinds])
+        return value
+
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         found = handler(schema)
@@ -66,6 +89,15 @@ class Settings(BaseModel):
             if "$ref" not in of_field or handler.resolve_ref_schema(of_field).get("description") != said:
                 of_field["description"] = said
         return found
+
+
+def _kinds(annotation: Any) -> frozenset[Any]:
+    """Return the types that a value may have, one by one."""
+    if get_origin(annotation) is Annotated:
+        return _kinds(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return frozenset(kind for one in get_args(annotation) for kind in _kinds(one))
+    return frozenset({annotation})
 
 
 def meanings(model: type[BaseModel]) -> dict[str, str]:
@@ -178,9 +210,7 @@ class Document:
             return self.problem(location, f"unknown key {unknown!r}; {hint}")
         if details["type"] == "missing":
             return self.problem(location, "is required")
-        if details["type"] in ("model_type", "model_attributes_type"):
-            return self.problem(location, "is not a mapping of settings")
-        return self.problem(location, details["msg"].removeprefix("Value error, "))
+        return self.problem(location, _spoken(details))
 
     def _in_file(self, location: Location) -> Location:
         kept: list[str | int] = []
@@ -192,6 +222,17 @@ class Document:
             if stands:
                 at = _content_at(at, part)
         return tuple(kept)
+
+
+def _spoken(details: ErrorDetails) -> str:
+    if details["type"] == "dict_type" and details["input"] is None:
+        return "is empty; {} has all its defaults"
+    if details["type"] == "too_short":
+        count = details["ctx"]["min_length"]
+        return f"has too few entries: it needs {count} or more"
+    if details["type"] == "too_long":
+        return f"has too many entries: {details['ctx']['max_length']} are the most"
+    return _SAID.get(details["type"], details["msg"].removeprefix("Value error, "))
 
 
 def _content_at(content: Any, part: str | int) -> Any:

@@ -401,6 +401,7 @@ content_jobs = Table(
     Column("kind", Text, nullable=False),
     Column("repository", Text, nullable=False, server_default=""),
     Column("member", Text, nullable=False, server_default=""),
+    Column("publication", Text, nullable=False, server_default=""),
     Column("state", Text, nullable=False),
     Column("asked_by", Text, nullable=False),
     Column("asked_at", Double, nullable=False),
@@ -416,7 +417,7 @@ content_jobs = Table(
     CheckConstraint("state IN ('asked', 'running', 'done', 'failed', 'cancelled')", name="state"),
     Index("content_jobs_state", "state"),
     # Of those alone that are asked for or run, and wanted: so the revision makes it, as that of ``certificates``.
-    Index("content_jobs_open", "kind", "repository", "member", unique=True),
+    Index("content_jobs_open", "kind", "repository", "member", "publication", unique=True),
     sqlite_autoincrement=True,
 )
 """Work on what is mirrored; ``tries`` counts how often somebody took it. One of a kind is open at a time."""

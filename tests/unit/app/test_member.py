@@ -129,6 +129,22 @@ async def test_a_member_of_the_ruby_kind_is_not_served_by_us(tmp_path: Path) -> 
             pass
 
 
+async def test_a_member_whose_bundle_is_not_here_says_where_it_comes_from(tmp_path: Path) -> None:
+    with pytest.raises(
+        Misconfigured, match=r"There is no bundle .*; on the host with the CA muster certs issue proxy01"
+    ):
+        async with member_opened(MemberOptions(written(tmp_path), "proxy01", tmp_path)):
+            pass
+
+
+async def test_the_directory_that_a_member_writes_to_is_there_before_anybody_looks_at_its_disk(tmp_path: Path) -> None:
+    options = MemberOptions(written(tmp_path), "proxy01", tmp_path, state=tmp_path / "state")
+    with pytest.raises(Misconfigured, match="There is no bundle"):
+        async with member_opened(options):
+            pass
+    assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
+
+
 class Built(Exception):
     """Carries the mounts of an application that was about to serve."""
 

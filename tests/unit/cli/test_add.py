@@ -55,7 +55,8 @@ def test_an_added_member_s_needs_are_listed_whole(file: Path) -> None:
     ):  # fmt: skip
         assert str(needed) in said
     content = (
-        f"content: {{services: [https], ca_file: {file.parent}/site.pem, foreman_certificate: {file.parent}/its.pem}}\n"
+        f"content: {{services: [https], ca_file: {file.parent}/site.pem, foreman_certificate: {file.parent}/its.pem, "
+        "pub: /var/www/html/pub}\n"
     )
     text = file.read_text().replace("https: {enabled: false}", "https: {listen_port: 8443}")
     file.write_text(text + content)
@@ -64,7 +65,8 @@ def test_an_added_member_s_needs_are_listed_whole(file: Path) -> None:
     assert f"{file.parent}/site.pem" in copied
     assert f"{file.parent}/its.pem" not in copied
     assert f"the host's own {file.parent}/its.pem" in said
-    assert "muster-member.service.d/content.conf" in said
+    assert "muster-member.service.d/content.conf, let the account use Pulp's sockets" in said
+    assert "what others have in /var/www/html/pub" in said
     ruby = run(file, "add", "rb1.test", "--address", "127.0.0.14", "--kind", "foreman", "--dry-run").output
     assert "a certificate with the names rb1.test and proxy.test" in ruby
     assert "muster certs import rb1.test" in ruby

@@ -126,7 +126,7 @@ ADDED: list[tuple[str, str, str]] = [
     ("balancers: [{address: 192.0.2.1, metrics_port: 65536}]", "balancers[0].metrics_port", "less than or equal to"),
     ("profile: 2018", "profile", "Input should be 'seed' or 'current'"),
     ("services: {UPPER: {}}", "services", "String should match pattern"),
-    ("features: {dns: yes}", "features.dns", "valid dictionary"),
+    ("features: {dns: yes}", "features.dns", "is not a mapping of settings"),
 ]
 
 

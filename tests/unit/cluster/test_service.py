@@ -47,7 +47,12 @@ def test_the_cluster_file_names_its_store_foreman_pulp_and_registry() -> None:
         "pulp": "http://127.0.0.1:24817",
         "registry": "http://{address}:5001",
     }
-    assert found["pulp"].client_urls["members"] == "http://127.0.0.1:24816"
+    assert found["pulp"].client_urls == {
+        "any": "https://proxy.example.com/pulp/content", "members": "http://127.0.0.1:24816",
+    }  # fmt: skip
+    # Clients come to the balancer's port.
+    elsewhere = of_cluster(parsed(text + "services: {https: {listen_port: 8443, member_port: 443}}\n"))
+    assert elsewhere["pulp"].client_urls["any"] == "https://proxy.example.com:8443/pulp/content"
     assert {s.source for s in found.values()} == {"settings"}
     assert found["store"].weight == "essential"
     assert set(of_cluster(parsed(SMALL))) == {"store"}
@@ -143,10 +148,16 @@ def test_what_is_no_name_is_refused(name: str) -> None:
         kind_of(name)
 
 
+def test_a_url_that_is_no_text_is_named_with_its_network() -> None:
+    with pytest.raises(Rejected, match=r"^client_urls\.any is no text"):
+        Change.of({"client_urls": {"any": 1}})
+
+
 @pytest.mark.parametrize(
     "content",
     [
-        [], {"url": "x"}, {"control_url": 5}, {"client_urls": "x"}, {"client_urls": {"any": 1}}, {"weight": "heavy"},
+        [], {}, {"weight": None},
+        {"url": "x"}, {"control_url": 5}, {"client_urls": "x"}, {"client_urls": {"any": 1}}, {"weight": "heavy"},
     ],
 )  # fmt: skip
 def test_what_is_no_change_is_refused(content: Any) -> None:
@@ -157,7 +168,14 @@ def test_what_is_no_change_is_refused(content: Any) -> None:
 @pytest.mark.parametrize(
     ("kind", "content"),
     [
-        ("pulp", {"control_url": "https://u:p@h"}),
+        ("pulp", {"control_url": "https://u:hunter2@h"}),
+        ("pulp", {"control_url": "https://h/?token=hunter2"}),
+        ("pulp", {"client_urls": {"any": "https://h/#hunter2"}}),
+        ("pulp", {"client_urls": {"https://u:hunter2@h": "x"}}),
+        ("dns", {"control_url": "dns://u:hunter2@h"}),
+        ("dns", {"control_url": "file://localhost/etc/hosts"}),
+        ("dns", {"control_url": "javascript://h/x"}),
+        ("dns", {"client_urls": {"any": "data://h/x"}}),
         ("pulp", {"control_url": "dns://h"}),
         ("pulp", {"control_url": "unix:/run/x"}),
         ("dns", {"control_url": "dns://h:99999"}),
@@ -191,11 +209,30 @@ def test_what_may_be_is_taken(kind: str, content: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "storage", [None, [], {"total": 1}, {"total": 0, "used": 0, "free": 0}, {"total": 1, "used": 1, "free": "1"}]
+    "storage",
+    [
+        None,
+        [],
+        {"total": 10**400, "used": 1, "free": 1},
+        {"total": 1},
+        {"total": 0, "used": 0, "free": 0},
+        {"total": 1, "used": 1, "free": "1"},
+    ],
 )
 def test_room_that_is_not_said_is_no_fact(storage: Any) -> None:
     assert room_said(storage) == {}
     assert room_said({"total": 9, "used": 4, "free": 5}) == {TOTAL: 9, USED: 4, FREE: 5}
+
+
+def test_what_a_newer_muster_typed_in_is_left_to_it() -> None:
+    assert set(merged({"frob@x": typed(control_url="https://h"), "pulp": typed()}, BASE, [], 0.0)) == {"pulp"}
+
+
+def test_of_many_services_a_few_are_named() -> None:
+    entries = {f"dns@s{n}": typed(control_url="dns://h") for n in range(500)}
+    with pytest.raises(NotFound, match=r"the register has dns@s0, .* and 480 more\Z") as raised:
+        Register(merged(entries, {}, [], 0.0)).service("dns")
+    assert len(str(raised.value)) < 500
 
 
 def test_a_service_that_is_not_there_is_said_with_those_that_are() -> None:

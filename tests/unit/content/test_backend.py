@@ -162,8 +162,11 @@ async def test_nobody_there_is_a_sentence() -> None:
     async with asking(talk) as it:
         pass
     async with backend.opened("the backend", it.url, Patience(1, 1, 1)) as it:
-        with pytest.raises(Unavailable, match="the backend cannot be reached"):
+        with pytest.raises(Unavailable, match="the backend cannot be reached") as raised:
             await it.ask("GET", "/x", [])
+    # Where it is stands beside the sentence, which clients are told.
+    assert raised.value.place == it.url
+    assert it.url.removeprefix("http://") not in str(raised.value)
 
 
 async def test_silence_has_an_end_before_and_within_an_answer() -> None:

@@ -26,6 +26,10 @@ pytestmark = pytest.mark.anyio
 Said = Callable[[str], tuple[int, str] | None]
 MEMBER = "Server: foreman-proxy muster/0.1.0"
 PULP, API, REGISTRY, FOREMAN = "/pulp/content/", "/pulp/api/v3/status/", "/v2/", "/rhsm/status"
+URLS = {
+    PULP: "http://127.0.0.1:24816", API: "http://127.0.0.1:24817", REGISTRY: "http://127.0.0.1:5001",
+    FOREMAN: "https://foreman.test",
+}  # fmt: skip
 
 
 @contextlib.asynccontextmanager
@@ -65,7 +69,7 @@ def cluster(ports: dict[str, int], **more: object) -> ClusterFile:
         ],
         "signer": "proxy01.test",
         "services": {name: {"member_port": port} for name, port in ports.items()},
-        "content": {"services": ["https", "http"], "registry_url": "http://127.0.0.1:5001"},
+        "content": {"services": ["https", "http"], "registry_url": "http://{address}:5001"},
         "foreman": {"url": "https://foreman.test"},
     }
     return parse(yaml.safe_dump(content | more)).parsed(ClusterFile)
@@ -112,7 +116,7 @@ async def test_each_program_that_does_not_answer_is_named(
     ):
         told = await found(tmp_path, without(path, answer))
         assert [(f.code, f.place) for f in told] == [("CONTENT-BACKEND", place) for place in places]
-        assert told[0].sentence == f"proxy01.test gets no answer for https: {why}"
+        assert told[0].sentence == f"proxy01.test gets no answer for https: {why} ({URLS[path]})"
         assert told[0].cause.startswith(who)
 
 

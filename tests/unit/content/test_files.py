@@ -162,7 +162,7 @@ async def test_a_file_is_closed_when_nothing_of_it_was_read_and_when_answering_f
     def failing(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("muster.content.files.ranges.asked", failing)
+    monkeypatch.setattr("muster.content.files.conditions.part", failing)
     with pytest.raises(ZeroDivisionError):
         answer(file, threads, "GET", DIGEST)
     assert is_closed(file)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -344,12 +346,29 @@ async def test_what_nobody_needs_is_taken_from_the_disk(patient: World, monkeypa
     one = patient["p1"]
     left = await one.kept.add_bytes(b"of a version that did not come whole")
     monkeypatch.setattr(module, "_RECLAIM_EVERY_S", -1.0)
+    monkeypatch.setattr(module, "STAGE_S", -1.0)
     monkeypatch.setattr(module, "_ALL_EVERY_S", 0.0)
     due: Following = one.following
     due._all_at = due._reclaim_at = 0.0
     await patient.until(lambda: due._reclaim_at != 0.0)
     assert not await one.kept.has(left)
     assert await whole(patient, "p1", ONE)
+
+
+async def test_what_may_belong_to_a_version_that_still_comes_stays(patient: World) -> None:
+    carry(patient, ONE, ONE)
+    await patient.ask()
+    await patient.until_shown(ONE)
+    one = patient["p1"]
+    came = await one.kept.add_bytes(b"the first file of many")
+    path = await one.kept.path(came)
+    assert path is not None
+    a_while_ago = time.time() - 1500
+    os.utime(path, (a_while_ago, a_while_ago))
+    one.following._all_at = one.following._reclaim_at = 0.0
+    await one.following.beat()
+    assert one.following._reclaim_at != 0.0
+    assert path.is_file()
 
 
 async def test_what_two_repositories_have_in_common_stays_as_long_as_one_of_them_has_it(
@@ -376,6 +395,7 @@ async def test_what_nobody_asked_for_is_brought_again_when_somebody_does(
     await patient.ask()
     await patient.until_shown(ONE)
     monkeypatch.setattr(module, "_RECLAIM_EVERY_S", -1.0)
+    monkeypatch.setattr(module, "STAGE_S", -1.0)
     async with patient.store.write("long ago") as uow:
         await uow.change(Change("UPDATE content_repositories SET asked_at = {now} - 1000000"), [{}])
     await patient.ask("/pulp/content/another")
@@ -443,3 +463,42 @@ async def test_a_disk_that_cannot_be_read_is_said_and_the_beat_goes_on(
         assert not one.following.is_alone
     one.following._all_at = 0.0
     await two.until(lambda: not one.following.trouble)
+
+
+async def test_what_gets_a_guard_is_given_to_nobody_without_asking_from_the_next_poll_on(patient: World) -> None:
+    carry(patient, ONE, ONE)
+    await patient.ask()
+    await patient.until_shown(ONE)
+    one = patient["p1"]
+    await patient.until(lambda: one.following.known.repositories[PATH].is_open is True)
+    # Clients showed no certificates, so none is known that its guard lets in.
+    one.pulp.allowed = set()
+    await patient.beat()
+    assert one.following.known.repositories[PATH].is_open is False
+    one.pulp.allowed = None
+    await patient.beat()
+    assert one.following.known.repositories[PATH].is_open is True
+    # That it cannot be asked changes nothing.
+    one.pulp.why = "it is away"
+    await patient.beat()
+    assert one.following.known.repositories[PATH].is_open is True
+
+
+@pytest.mark.parametrize("is_away", [False, True], ids=["nobody asks for it any more", "the store is away"])
+async def test_what_was_open_long_ago_may_have_a_guard(
+    patient: World, monkeypatch: pytest.MonkeyPatch, is_away: bool
+) -> None:
+    carry(patient, ONE, ONE)
+    await patient.ask()
+    await patient.until_shown(ONE)
+    one = patient["p1"]
+    await patient.until(lambda: one.following.known.repositories[PATH].is_open is True)
+    monkeypatch.setattr(module, "_OPEN_S", 0.0)
+    if is_away:
+        one.views.why = "the store is away"
+    else:
+        monkeypatch.setattr(module, "HOT_S", 0.0)
+    await one.following.beat()
+    assert one.following.known.repositories[PATH].is_open is None
+    # Nobody holds what Pulp said of what nobody asks for.
+    assert is_away or not one.following._own

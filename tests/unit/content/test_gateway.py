@@ -14,6 +14,7 @@ CLUSTER = ClusterFile.model_validate({
         {"id": 1, "name": "proxy01.example.com", "address": "192.0.2.1"},
         {"id": 2, "name": "proxy02.example.com", "address": "2001:db8::2"},
         {"id": 3, "name": "proxy03.example.com", "address": "192.0.2.3", "kind": "foreman"},
+        {"id": 4, "name": "proxy04.example.com", "address": "Proxy04.Example.com"},
     ],
     "services": {"smartproxy": {"member_port": 9443}},
 })  # fmt: skip
@@ -24,6 +25,8 @@ CLUSTER = ClusterFile.model_validate({
     [
         ("https://192.0.2.1:9443/container_gateway", True),
         ("https://[2001:db8::2]:9443/container_gateway", True),
+        ("https://Proxy04.Example.com:9443/container_gateway", True),
+        ("https://proxy04.example.com:9443/container_gateway/", True),
         ("https://192.0.2.1:9090/container_gateway", False),
         ("https://192.0.2.1:9443", False),
         ("http://192.0.2.1:9443/container_gateway", False),

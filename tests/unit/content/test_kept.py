@@ -613,6 +613,28 @@ async def test_a_disk_that_refuses_while_room_is_made_is_named(
     assert kept.size_bytes == len(BODY)
 
 
+async def test_what_is_found_to_be_there_is_in_use(kept: Kept, root: Path) -> None:
+    await kept.add_bytes(BODY)
+    aged(root, NAME)
+    assert await kept.has(NAME)
+    assert await kept.reclaim(set(), older_than_s=1800) == 0
+
+
+async def test_what_cannot_be_opened_is_not_there(kept: Kept, root: Path) -> None:
+    await kept.add_bytes(BODY)
+    path = at(root, NAME)
+    path.unlink()
+    assert not await kept.has(NAME)
+    path.symlink_to(root)
+    assert not await kept.has(NAME)
+    path.unlink()
+    path.symlink_to("/etc/passwd")
+    assert not await kept.has(NAME)
+    path.unlink()
+    path.mkdir()
+    assert not await kept.has(NAME)
+
+
 async def test_what_is_added_again_is_young_again(kept: Kept, root: Path) -> None:
     await kept.add_bytes(BODY)
     aged(root, NAME)

@@ -30,6 +30,8 @@ def release(*lines: str, algorithm: str = "SHA256", digest: str = A) -> bytes:
         # No suite, and no repository below one.
         (f"{YUM}/InRelease", None), (f"{YUM}/dists/Release", None), (f"{DEB}/repodata/repomd.xml", None),
         (f"{DEB}/main/binary-amd64/Release", None), (f"{DEB}/main/source/Release", None),
+        (f"/{'a' * 1023}/repodata/repomd.xml", (f"/{'a' * 1023}", "repodata/repomd.xml")),
+        (f"/{'a' * 1024}/repodata/repomd.xml", None), (f"{DEB}/{'a' * 1024}/InRelease", None),
         ("/repodata/repomd.xml", None), ("", None), (f"{YUM}/xrepodata/repomd.xml", None), (f"{DEB}/xInRelease", None),
     ],
 )  # fmt: skip
@@ -57,6 +59,13 @@ def test_of_yum_all_that_is_named_has_to_be_there() -> None:
     assert found.files == (
         File(f"repodata/{A}-primary.xml.gz", 766, "sha256", A, "primary"), File("other.xml", 766, "sha1", None),
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["repodata/repomd.xml", "repodata/repomd.xml.asc", ".treeinfo"])
+def test_a_repomd_says_nothing_of_itself(name: str) -> None:
+    """Else it would be another version that clients are given under its name."""
+    found = kinds.of(YUM).read(repomd(entry(), entry("other", href=name)))
+    assert [f.lists for f in found.files] == ["primary"]
 
 
 def test_of_deb_what_clients_fetch_by_themselves_has_to_be_there_if_it_is() -> None:

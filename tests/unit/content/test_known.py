@@ -10,7 +10,10 @@ from muster.content.known import FILE, Followed, Known
 from muster.kernel.errors import Unavailable
 
 A, B = "a" * 64, "b" * 64
-SOME = {"/pulp/content/r": Followed((A, B), True), "/pulp/content/r/deeper": Followed((), False)}
+LATELY = "/pulp/content/lately"
+SOME = {
+    "/pulp/content/r": Followed((A, B), True), "/pulp/content/r/deeper": Followed((), False), LATELY: Followed((B,), None),
+}  # fmt: skip
 ROOT = "/pulp/content/r"
 STABLE, TESTING, YUM = f"{ROOT}/dists/stable", f"{ROOT}/dists/testing", "/pulp/content/y"
 
@@ -32,6 +35,12 @@ def test_a_path_lies_in_the_nearest_repository_above_it(path: str, found: tuple[
     assert Known(SOME).of(path) == found
 
 
+def test_a_path_may_lie_in_several_the_innermost_first() -> None:
+    assert [*Known(SOME).around("/pulp/content/r/deeper/x.rpm")] == [
+        ("/pulp/content/r/deeper", "x.rpm"), ("/pulp/content/r", "deeper/x.rpm"),
+    ]  # fmt: skip
+
+
 def test_what_was_written_is_read(tmp_path: Path) -> None:
     file = tmp_path / "content" / FILE
     # Nothing has come to this disk yet.
@@ -44,7 +53,34 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     assert isinstance(other.repositories["/pulp/content/r"], Followed)
 
 
+def test_of_what_a_member_of_before_has_left_nothing_is_open(tmp_path: Path) -> None:
+    Known(SOME).write(tmp_path / FILE)
+    other = Known()
+    other.read(tmp_path / FILE, is_of_now=False)
+    assert {path: found.is_open for path, found in other.repositories.items()} == {
+        "/pulp/content/r": None, "/pulp/content/r/deeper": False, LATELY: None,
+    }  # fmt: skip
+    assert other.repositories[LATELY].manifests == (B,)
+
+
 def test_what_is_not_there_says_nothing(tmp_path: Path) -> None:
+    known = Known(SOME)
+    known.read(tmp_path / FILE)
+    assert known.repositories == {}
+
+
+@pytest.mark.parametrize(
+    "written", [b"", b"{", b"[]", b"\xff", b'{"/r": 1}', b'{"/r": [[], true, "more"]}', b'{"/r": [5, 1]}']
+)
+def test_what_is_broken_or_of_another_version_says_nothing(tmp_path: Path, written: bytes) -> None:
+    (tmp_path / FILE).write_bytes(written)
+    known = Known(SOME)
+    known.read(tmp_path / FILE)
+    assert known.repositories == {}
+
+
+def test_what_cannot_be_read_says_nothing(tmp_path: Path) -> None:
+    (tmp_path / FILE).mkdir()
     known = Known(SOME)
     known.read(tmp_path / FILE)
     assert known.repositories == {}

@@ -116,6 +116,15 @@ async def test_an_answer_that_is_none_has_a_name(broken: tuple[int, bytes], kind
         assert len(api.asked) < 4
 
 
+@pytest.mark.parametrize("path", ["org/muster-keep/0/\ud800", "org/muster-keep/0/a\nb", "org/muster-keep/0/\x1b[2J"])
+async def test_what_is_no_text_is_no_name_of_a_distribution(path: str) -> None:
+    api = PulpApi()
+    api.distribute(path, pulp_labels={"muster_keeper": "one"})
+    async with pulp(api) as one:
+        with pytest.raises(BadGateway, match=r"without (?:base_path|name)"):
+            await one.labelled("muster_keeper", "one")
+
+
 async def test_an_answer_larger_than_any_is_not_read() -> None:
     async with pulp(PulpApi(broken=(200, b" " * (9 << 20)))) as one:
         with pytest.raises(BadGateway, match="more than 8 MiB"):

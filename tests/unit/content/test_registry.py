@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -118,6 +120,39 @@ async def test_what_is_elsewhere_is_the_clients_to_follow(location: str) -> None
     got = await it.ask("GET", BLOB, [])
     assert (got.status, dict(got.headers)["Location"]) == (302, location)
     assert (len(own.asked), content.asked, own.open) == (1, [], 1)
+
+
+TAGS = "/v2/r/tags/list?n=1"
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        # Pulp says the whole of the URL that it was asked at.
+        ("<http://registry.test:5000/v2/r/tags/list?n=1&last=a>", "</v2/r/tags/list?n=1&last=a>"),
+        ("<http://proxy.example.com:5000/v2/r/tags/list?n=1&last=a>", "</v2/r/tags/list?n=1&last=a>"),
+        ("</v2/r/tags/list?n=1&last=a>", "</v2/r/tags/list?n=1&last=a>"),
+        ("<?n=1&last=a>", "</v2/r/tags/list?n=1&last=a>"),
+        ("<http://elsewhere.test/v2/r/tags/list?n=1>", "<http://elsewhere.test/v2/r/tags/list?n=1>"),
+        ("<http://registry.test:5000/v1/x>", "<http://registry.test:5000/v1/x>"),
+        ("<http://[/v2/x>", "<http://[/v2/x>"),
+        ("/v2/r/tags/list", "/v2/r/tags/list"),
+    ],
+)
+@pytest.mark.parametrize("path", [TAGS, "/v2/_catalog?n=1"])
+async def test_the_next_page_is_asked_for_here(path: str, said: str, told: str) -> None:
+    said, told = (one.replace("/v2/r/tags/list", path.partition("?")[0]) for one in (said, told))
+    it, _, _ = standing(own={path: (200, {"Link": f'{said}; rel="next"', "X": "y"}, b"{}")})
+    sent = [("X-Forwarded-Host", "proxy.example.com:5000")]
+    if path == TAGS:
+        got = await it.ask("GET", path, sent)
+    else:
+        changed = await it.change(
+            call("GET", path, headers={"Host": "proxy.example.com:5000"}), path, sent, WHO, is_handed_on=False
+        )
+        assert isinstance(changed, Answer)
+        got = changed
+    assert dict(got.headers) == {"Link": f'{told}; rel="next"', "X": "y"}
 
 
 async def test_redirects_that_lead_round_end() -> None:
@@ -358,6 +393,34 @@ async def test_another_member_that_is_away_costs_no_push() -> None:
     assert (await put(own, Others({}, registry=Away("https://192.0.2.2", {})))).status == 201
 
 
+class Hanging(Standing):
+    given_up = 0
+
+    async def ask(self, *_: Any) -> Answer:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            self.given_up += 1
+            raise
+        raise AssertionError
+
+
+async def test_another_member_whose_registry_hangs_holds_up_no_push_and_no_deletion(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(registry, "_EACH_S", 0.01)
+    hanging = Hanging("https://192.0.2.2", {})
+    own = lacking()
+    own.has = True
+    path = f"/v2/r/manifests/{DIGEST}"
+    own.answers = {**own.answers, path: (202, {}, b"")}
+    fill: Any = Others({}, registry=hanging)
+    async with asyncio.timeout(30):
+        assert (await put(own, fill)).status == 201
+        got = await Registry(own, None, fill).change(call("DELETE", path), path, [], WHO, is_handed_on=False)
+    assert (got.status, hanging.given_up) == (202, 2)
+
+
 @pytest.mark.parametrize(
     ("here", "there", "status", "asked"),
     [
@@ -380,6 +443,29 @@ async def test_what_is_deleted_is_deleted_everywhere(here: int, there: int, stat
     handed = await it.change(call("DELETE", path), path, [], WHO, is_handed_on=True)
     assert isinstance(handed, Answer)
     assert (handed.status, len(other.asked)) == (here, int(asked))
+
+
+async def test_a_registry_that_goes_away_while_a_manifest_is_put_is_left_no_answer_to_hold() -> None:
+    class Going(Remembering):
+        async def ask(self, method: str, path: str, *rest: Any) -> Answer:
+            if method == "HEAD":
+                raise Unavailable("it went away")
+            return await super().ask(method, path, *rest)
+
+    class Breaking(Remembering):
+        async def ask(self, method: str, path: str, *rest: Any) -> Answer:
+            return replace(await super().ask(method, path, *rest), pieces=_broken())
+
+    for kind in (Going, Breaking):
+        own = kind("http://registry.test:5000", lacking().answers)
+        with pytest.raises(Unavailable):
+            await put(own, Others({BLOB: b"blob"}))
+        assert (len(own.asked), own.open) == (1, 0)
+
+
+async def _broken() -> AsyncGenerator[bytes, None]:
+    yield b'{"errors": ['
+    raise Unavailable("it broke off")
 
 
 @pytest.mark.parametrize("away", [False, True])

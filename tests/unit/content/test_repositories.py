@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
+import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,10 +13,12 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
+from muster.content import kept, repositories
 from muster.content.call import Call
+from muster.content.files import Opened
 from muster.content.given import Clients, Given, Remembered
 from muster.content.known import Followed, Known
-from muster.content.manifest import REPOMD
+from muster.content.manifest import REPOMD, Manifest
 from muster.content.metrics import AnswerMetrics
 from muster.content.repositories import Repositories
 from muster.content.views import Shown
@@ -58,7 +62,7 @@ class It:
         self.asked.append((path, certificate))
         return self.shown
 
-    async def stage(self, *versions: Version, of: Member | None = None, is_open: bool = True) -> list[str]:
+    async def stage(self, *versions: Version, of: Member | None = None, is_open: bool | None = True) -> list[str]:
         """Bring versions to this disk, or another, and show the first; return the digests of their manifests."""
         on = of if of is not None else self.member
         manifests = []
@@ -142,6 +146,40 @@ async def test_only_its_repomd_makes_a_repository_followed(it: It) -> None:
     assert it.asked == []
 
 
+async def test_a_repository_inside_another_is_one_of_its_own(it: It) -> None:
+    await it.stage(TWO)
+    it.member.pulp.carries[f"{PATH}/inside"] = ONE
+    it.shown = None
+    assert await it.get(f"inside/{REPOMD}") is None
+    assert it.asked == [(f"{PATH}/inside", None)]
+
+
+async def test_what_a_suite_names_is_no_suite_of_its_own(it: It) -> None:
+    suite, body = f"{PATH}/dists/stable", b"Component: main\n"
+    kept = it.member.kept
+    files = {"Release": await kept.add_bytes(b"Suite: stable\n"), "main/Release": await kept.add_bytes(body)}
+    manifest = await it.member.staging.keep(Manifest(-1, 1.0, files, ""))
+    it.known.repositories = {suite: Followed((manifest,), True)}
+    it.shown = Shown(files["Release"], manifest)
+    asked = request("GET", f"{suite}/main/Release")
+    found = await it.repositories.answer(it.call, asked.path, asked.path, asked, is_between_us=False)
+    assert found is not None
+    assert (await whole(found)).body == body
+    assert it.asked == [(suite, None)]
+
+
+@pytest.mark.parametrize("entry", [f"AppStream/{REPOMD}", "dists/stable/InRelease"])
+async def test_a_repository_within_one_that_is_followed_is_followed_itself(entry: str, it: It) -> None:
+    await it.stage(ONE)
+    it.member.pulp.carries[PATH] = ONE
+    it.member.pulp.instead[f"{PATH}/{entry}"] = b"an entry of its own"
+    await it.get(entry)
+    within = entry.removesuffix(f"/{REPOMD}").removesuffix("/InRelease")
+    assert [path for path, _ in it.asked] == [f"{PATH}/{within}"]
+    await it.get(REPOMD)
+    assert [path for path, _ in it.asked][1:] == [PATH]
+
+
 async def test_a_client_that_has_it_gets_304(it: It) -> None:
     await it.stage(ONE)
     found = await it.get(REPOMD, If_None_Match=tag(ONE.repomd))
@@ -155,6 +193,29 @@ async def test_a_version_of_before_is_to_be_had_by_its_digests(it: It) -> None:
     assert found is not None
     assert found.body == ONE.files[ONE.primary]
     assert await it.get("repodata/" + "0" * 64 + "-primary.xml.gz") is None
+
+
+async def test_what_another_repository_has_is_not_to_be_had_by_its_digest(it: It) -> None:
+    """Whoever is let in to one repository, and knows a digest of a guarded one, is not let in to that."""
+    (manifest,) = await it.stage(ONE, is_open=False)
+    found = await it.member.staging.manifest(manifest)
+    assert found is not None
+    other, it.shown = "/pulp/content/open", None
+    it.known.repositories = {**it.known.repositories, other: Followed((), True)}
+    for key in (ONE.primary.removeprefix("repodata/")[:64], digest(ONE), manifest, found.packages):
+        for is_between_us in (False, True):
+            path = f"{other}/repodata/{key}-primary.xml.gz"
+            asked = request("GET", path)
+            assert await it.repositories.answer(it.call, path, path, asked, is_between_us=is_between_us) is None, key
+
+
+async def test_what_is_shown_before_this_process_has_heard_of_it_comes_from_the_disk(it: It) -> None:
+    await it.stage(ONE)
+    it.known.repositories = {PATH: Followed((), True)}
+    it.member.pulp.why = "it is away"
+    found = await it.get(ONE.primary)
+    assert found is not None
+    assert found.body == ONE.files[ONE.primary]
 
 
 async def test_a_guard_is_asked_each_time_and_as_the_client(it: It) -> None:
@@ -183,6 +244,40 @@ async def test_what_may_have_a_guard_is_for_nobody_while_no_pulp_says_who_may(it
     it.member.pulp.why = "it is away"
     with pytest.raises(Unavailable):
         await it.get(REPOMD)
+
+
+async def test_where_a_pulp_sends_clients_elsewhere_it_is_its_own_to_answer(it: It) -> None:
+    await it.stage(ONE, is_open=False)
+    it.member.pulp.status = 302
+    for name, method in ((REPOMD, "GET"), (ONE.primary, "GET"), (SAME, "HEAD")):
+        assert await it.get(name, method=method) is None, name
+
+
+async def test_what_was_open_long_ago_is_asked_for_again_before_anybody_is_let_in(it: It) -> None:
+    await it.stage(ONE, is_open=None)
+    it.member.pulp.carries[PATH] = ONE
+    it.member.pulp.allowed = {CERTIFICATE}
+    for name in (REPOMD, ONE.primary):
+        found = await it.get(name)
+        assert found is not None
+        assert (found.status, found.body) == (403, b""), name
+    it.member.pulp.allowed = None
+    for name in (REPOMD, ONE.primary):
+        found = await it.get(name)
+        assert found is not None
+        assert found.status == 200, name
+
+
+@pytest.mark.parametrize(("why", "status"), [("it is away", None), ("", 502)])
+async def test_what_was_open_long_ago_is_to_be_had_while_no_pulp_can_be_asked(
+    it: It, why: str, status: int | None
+) -> None:
+    await it.stage(ONE, is_open=None)
+    it.member.pulp.why, it.member.pulp.status = why, status
+    for name in (REPOMD, ONE.primary):
+        found = await it.get(name)
+        assert found is not None
+        assert found.status == 200, name
 
 
 async def test_a_package_is_what_the_version_names(it: It) -> None:
@@ -244,6 +339,98 @@ async def test_a_part_of_a_package_is_of_the_bytes_that_are_named(it: It) -> Non
     assert (all_of_it.status, all_of_it.body) == (200, body)
 
 
+@pytest.mark.parametrize(
+    ("wanted", "first", "last"), [("bytes=0-9", 0, 9), ("bytes=-5", -5, None), ("bytes=100-", 100, None)]
+)
+@pytest.mark.parametrize("has_instead", [b"built 1 " * 30, b"shorter", b"longer " * 99], ids=["same", "less", "more"])
+async def test_a_part_is_of_a_pulp_that_has_these_bytes(
+    members: World, it: It, wanted: str, first: int, last: int | None, has_instead: bytes
+) -> None:
+    await it.stage(TWO, ONE)
+    it.member.pulp.carries[PATH] = replace(ONE, files={**ONE.files, AGAIN: has_instead})
+    members["p2"].pulp.carries[PATH] = TWO
+    body = TWO.files[AGAIN]
+    part = body[first : last + 1 if last is not None else None]
+    for _ in range(2):
+        found = await it.get(AGAIN, Range=wanted)
+        assert found is not None
+        assert (found.status, found.body, found.headers["etag"]) == (206, part, tag(body))
+        at = body.index(part) if last is not None else len(body) - len(part)
+        assert found.headers["content-range"] == f"bytes {at}-{at + len(part) - 1}/{len(body)}"
+        assert found.headers["content-length"] == str(len(part))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "status"),
+    [
+        ("bytes=240-", 416),
+        ("bytes=-0", 416),
+        ("bytes=0-1,5-6", 200),
+        ("bytes=9-1", 200),
+        ("items=0-1", 200),
+        ("x", 200),
+    ],
+)
+async def test_what_is_no_part_is_answered_here(it: It, wanted: str, status: int) -> None:
+    await it.stage(TWO)
+    it.member.pulp.carries[PATH] = TWO
+    found = await it.get(AGAIN, Range=wanted)
+    assert found is not None
+    assert (found.status, found.body) == (status, TWO.files[AGAIN] if status == 200 else b"")
+    if status == 416:
+        assert found.headers["content-range"] == "bytes */240"
+        assert it.member.pulp.asked == []
+
+
+async def test_a_part_that_is_outside_is_said_to_nobody_who_may_not_read(it: It) -> None:
+    await it.stage(ONE, is_open=False)
+    it.member.pulp.carries[PATH] = ONE
+    it.member.pulp.allowed = set()
+    found = await it.get(AGAIN, Range="bytes=999999-")
+    assert found is not None
+    assert (found.status, "content-range" in found.headers) == (403, False)
+
+
+async def test_large_bytes_that_differ_are_cut_and_then_passed_over(members: World, it: It) -> None:
+    one, two = (version(n, {"again": b"built %d " % n * 200_000}) for n in (1, 2))
+    body = two.files[AGAIN]
+    await it.stage(two, one)
+    it.member.pulp.carries[PATH] = one
+    members["p2"].pulp.carries[PATH] = two
+    with pytest.raises(Unavailable, match="other bytes"):
+        await it.get(AGAIN)
+    found = await it.get(AGAIN)
+    assert found is not None
+    assert found.body == body
+    # Of a part that is not known to be it the whole is looked at.
+    part = await it.get(AGAIN, Range="bytes=1000000-1000009")
+    assert part is not None
+    assert (part.status, part.body) == (206, body[1_000_000:1_000_010])
+    # It has them by now.
+    it.member.pulp.carries[PATH] = two
+    found = await it.get(AGAIN)
+    assert found is not None
+    assert (found.body, it.counted("pulp")) == (body, 2)
+
+
+async def test_a_part_of_large_bytes_that_differ_is_cut(it: It) -> None:
+    one, two = (version(n, {"again": b"built %d " % n * 200_000}) for n in (1, 2))
+    await it.stage(two, one)
+    it.member.pulp.carries[PATH] = one
+    with pytest.raises(Unavailable, match="other bytes"):
+        await it.get(AGAIN, Range="bytes=0-9")
+
+
+@pytest.mark.parametrize("status", [204, 304, 410, 416])
+async def test_what_is_no_answer_to_the_question_is_passed_over(members: World, it: It, status: int) -> None:
+    await it.stage(ONE)
+    it.member.pulp.carries[PATH] = members["p2"].pulp.carries[PATH] = ONE
+    it.member.pulp.status = status
+    found = await it.get(AGAIN)
+    assert found is not None
+    assert (found.status, found.body) == (200, ONE.files[AGAIN])
+
+
 async def test_what_is_not_on_this_disk_yet_comes_from_another_members(members: World, it: It) -> None:
     await it.stage(ONE, of=members["p2"])
     found = await it.get(REPOMD)
@@ -270,6 +457,83 @@ async def test_a_damaged_file_is_had_from_elsewhere(members: World, it: It) -> N
     found = await it.get(REPOMD)
     assert found is not None
     assert found.body == ONE.repomd
+
+
+async def test_a_disk_that_refuses_keeps_nobody_from_what_others_have(
+    members: World, it: It, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await it.stage(ONE, of=members["p2"])
+    await it.stage(ONE)
+    it.member.pulp.carries[PATH] = ONE
+    here = kept._descriptor
+
+    def refused(at: Path) -> int:
+        if it.member.kept._root in at.parents:
+            raise OSError(errno.EIO, "Input/output error")
+        return here(at)
+
+    monkeypatch.setattr(kept, "_descriptor", refused)
+    found = await it.get(REPOMD)
+    assert found is not None
+    assert (found.status, found.body) == (200, ONE.repomd)
+    # What its name or nothing tells from another's is its Pulp's to answer.
+    for name in (ONE.primary, SAME):
+        assert await it.get(name) is None, name
+
+
+async def test_a_file_that_becomes_shorter_while_it_is_read_is_not_given(
+    members: World, it: It, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await it.stage(ONE, of=members["p2"])
+    await it.stage(ONE)
+    taken = it.member.kept.taken
+
+    async def shortened(found: Opened) -> bytes:
+        path = await it.member.kept.path(digest(ONE))
+        assert path is not None
+        os.truncate(path, 5)
+        return await taken(found)
+
+    await it.get(f"{REPOMD}.asc")
+    monkeypatch.setattr(it.member.kept, "taken", shortened)
+    found = await it.get(REPOMD)
+    assert found is not None
+    assert (found.status, found.body) == (200, ONE.repomd)
+
+
+async def test_an_index_that_breaks_while_it_is_open_says_nothing(it: It) -> None:
+    (manifest,) = await it.stage(ONE)
+    assert await it.get(SAME, method="HEAD") is not None
+    said = await it.member.staging.manifest(manifest)
+    assert said is not None
+    path = await it.member.kept.path(said.packages)
+    assert path is not None
+    os.truncate(path, 50)
+    for _ in range(2):
+        assert await it.get(SAME, method="HEAD") is None
+
+
+async def test_of_many_versions_the_newest_are_looked_through(it: It, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repositories, "_VERSIONS", 2)
+    three = [version(n, {f"of{n}": b"of %d" % n}) for n in (3, 2, 1)]
+    await it.stage(*three)
+    found = [await it.get(f"Packages/of{n}.rpm", method="HEAD") is not None for n in (3, 2, 1)]
+    assert found == [True, True, False]
+
+
+async def test_a_repository_that_is_forgotten_meanwhile_is_its_pulps(it: It, monkeypatch: pytest.MonkeyPatch) -> None:
+    suites = [f"{PATH}/dists/{name}" for name in ("stable", "testing")]
+    release = await it.member.kept.add_bytes(b"Suite: stable\n")
+    manifest = await it.member.staging.keep(Manifest(-1, 1.0, {"Release": release}, ""))
+    it.known.repositories = dict.fromkeys(suites, Followed((manifest,), True))
+    here = it.repositories._manifest_here
+
+    async def forgotten(one: str) -> Manifest | None:
+        it.known.repositories = {}
+        return await here(one)
+
+    monkeypatch.setattr(it.repositories, "_manifest_here", forgotten)
+    assert await it.get("pool/x.deb") is None
 
 
 async def test_other_members_get_what_is_named_by_its_digest_alone(it: It) -> None:

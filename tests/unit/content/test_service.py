@@ -8,8 +8,10 @@ import pytest
 
 from muster.content.backend import Answer
 from muster.content.places import PLACES
+from muster.content.registry import Registry
 from muster.content.service import Content
 from muster.edge.authorise import Callers, Gate
+from muster.edge.replies import Reply
 from muster.edge.request import ClientGone, Peer
 from muster.kernel.errors import Denied
 from tests.unit.edge.calls import FOREMAN, peer
@@ -20,6 +22,7 @@ pytestmark = pytest.mark.anyio
 MEMBER = "proxy01.example.com"
 REGISTRY = next(p for p in PLACES if p.who == "gateway")
 CONTENT = next(p for p in PLACES if p.prefix == "/pulp/content")
+IMAGES = next(p for p in PLACES if p.prefix == "/v2")
 API = next(p for p in PLACES if p.who == "trusted")
 
 
@@ -118,3 +121,27 @@ async def test_a_change_goes_on_when_who_asked_for_it_has_gone() -> None:
     pulp = Pulp()
     answer = await content(pulp).answer(API, call("POST", "/pulp/api/v3/", by=peer(FOREMAN), gone=True))
     assert (answer.status, pulp.users) == (200, ["admin"])
+
+
+@pytest.mark.parametrize("content_range", [[("Content-Range", "bytes */20272")], []])
+async def test_a_range_that_there_is_not_is_refused_without_a_sentence_whose_length_may_be_wrong(
+    content_range: Sequence[tuple[str, str]],
+) -> None:
+    """Debian's registry says of its sentence the length of the whole blob (docs/facts/content-and-boot.md §9.3)."""
+    ended = []
+
+    class Short(Pulp):
+        async def ask(self, *_: object) -> Answer:
+            said = [("Content-Length", "20272"), ("Content-Type", "text/plain"), *content_range]
+            return Answer("the registry", 416, said, _nothing(), lambda: ended.append(True))
+
+    short: Any = Short()
+    of = content(short)
+    of.backends, of.registry = {"registry": short}, Registry(short, None)
+    path = f"/v2/r/blobs/sha256:{'ab' * 32}"
+    answer = await of.answer(IMAGES, call("GET", path, headers={"Range": "bytes=20272-"}, by=peer(FOREMAN)))
+    assert isinstance(answer, Reply)
+    assert (answer.status, answer.body, ended) == (416, b"", [True])
+    said = dict(answer.headers)
+    assert said[b"content-length"] == b"0"
+    assert said.get(b"content-range") == (b"bytes */20272" if content_range else None)

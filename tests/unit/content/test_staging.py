@@ -72,7 +72,7 @@ async def test_a_guard_that_lets_nobody_in_says_nothing_of_what_there_is(
 ) -> None:
     one.pulp.allowed = {CERTIFICATE}
     said = await one.staging.polled(PATH, certificate)
-    assert (said.reached, said.body) == (False, None)
+    assert (said.reached, said.is_refused, said.is_open, said.body) == (False, True, False, None)
     assert "guard" in said.why
 
 

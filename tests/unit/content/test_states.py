@@ -77,6 +77,14 @@ def test_a_pulp_that_lost_it_is_behind() -> None:
     assert "has no such repository" in state(of).sentence
 
 
+def test_of_what_members_mirror_no_pulp_is_spoken() -> None:
+    says = {"p1.test": told(ONE, TWO), "p2.test": told(TWO, TWO), "p3.test": told(TWO, TWO)}
+    path = "/pulp/content/muster/library/yum/tools"
+    found = state(picture(says, ONE, TWO, shown=TWO, path=path))
+    assert found.sentence.startswith("the mirror of p1.test")
+    assert "Pulp" not in found.sentence
+
+
 def test_a_disk_that_cannot_be_filled_is_said_with_the_reason() -> None:
     says = {
         "p1.test": told(TWO, ONE, trouble="no space left on device"), "p2.test": told(TWO, ONE, TWO),
@@ -102,7 +110,7 @@ def test_what_is_newer_waits_for_a_second_pulp() -> None:
     says = {"p1.test": told(TWO, ONE, TWO), "p2.test": told(ONE, ONE, TWO), "p3.test": told(ONE, ONE, TWO)}
     of = picture(says, ONE, TWO, shown=ONE, newer_s=120)
     assert matters(of) == [("waiting", (), False)]
-    assert state(of).sentence == f"not showing {TWO} yet: one backend alone carries it, for 2 min"
+    assert state(of).sentence == f"not showing {TWO} yet: one Pulp alone carries it, for 2 min"
 
 
 def test_a_pulp_without_an_answer_is_one_matter() -> None:

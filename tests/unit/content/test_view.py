@@ -93,7 +93,7 @@ def test_invariant_1_of_what_may_be_shown_the_highest_that_everybody_has_is_show
     assert decision == Decided(
         View(shown="c", shown_since=NOW, newer_since=NOW),
         None,
-        "Showing revision 3 (c): 2 backends carry it or something newer.",
+        "Showing revision 3 (c): 2 Pulps carry it or something newer.",
     )
 
 
@@ -133,7 +133,7 @@ def test_what_a_backend_carried_before_it_was_lost_counts_for_nothing() -> None:
 def test_invariant_4_when_nobody_carries_what_is_shown_what_is_above_it_is_shown_at_once() -> None:
     decision = decide(SHOWS_B, "d", "a")
     assert decision is not None
-    assert decision.why == "Showing revision 4 (d): no backend carries what was shown."
+    assert decision.why == "Showing revision 4 (d): no Pulp carries what was shown."
     assert becomes(SHOWS_B, "d", lost(DUE)) == "d"
     assert becomes(SHOWS_B, "d", "c", "a") == "c"
     # Two are at it or past it, so nothing speaks for less.
@@ -151,12 +151,12 @@ def test_invariant_4_at_first_nobody_is_waited_for_who_has_nothing_or_does_not_a
     assert becomes(View(), None, lost(DUE)) is None
     decision = decide(View(), "a", None)
     assert decision == Decided(
-        View(shown="a", shown_since=NOW), None, "Showing revision 1 (a): no other backend carries anything."
+        View(shown="a", shown_since=NOW), None, "Showing revision 1 (a): no other Pulp carries anything."
     )
 
 
 def test_invariant_4_who_carries_what_is_not_known_yet_carries_something() -> None:
-    why = "Not showing revision 3 (c) yet: one backend alone carries it."
+    why = "Not showing revision 3 (c) yet: one Pulp alone carries it."
     assert decide(View(), "c", "unknown") == Decided(View(newer_since=NOW), None, why)
     assert decide(View(newer_since=DUE), "c", None, "unknown") is None
     assert becomes(View(newer_since=OVERDUE), "c", "unknown") == "c"
@@ -177,14 +177,14 @@ def test_invariant_4_who_carries_what_is_not_known_yet_carries_something() -> No
 def test_invariant_5_the_wait_is_counted_from_when_something_newer_was_carried_first_and_has_an_end() -> None:
     first = decide(SHOWS_B, "c", "b")
     assert first == Decided(
-        replace(SHOWS_B, newer_since=NOW), None, "Not showing revision 3 (c) yet: one backend alone carries it."
+        replace(SHOWS_B, newer_since=NOW), None, "Not showing revision 3 (c) yet: one Pulp alone carries it."
     )
     assert decide(first.view, "c", "b", now=NOW + LAG_S - 0.1) is None
     last = decide(first.view, "c", "b", now=NOW + LAG_S)
     assert last == Decided(
         View(shown="c", shown_since=NOW + LAG_S),
         None,
-        "Showing revision 3 (c): the other backends had time enough to follow.",
+        "Showing revision 3 (c): the other Pulps had time enough to follow.",
     )
     # It was published long ago, and is carried just now.
     assert C.seen_at < NOW - LAG_S
@@ -280,7 +280,7 @@ def test_invariant_6_what_was_withdrawn_changes_nothing_unless_everybody_goes_fo
     assert forward == Decided(
         View(generation=2, shown="c", shown_since=NOW),
         "c",
-        "Showing revision 3 (c) in a new generation: no backend carries revision 1 (a) or anything newer.",
+        "Showing revision 3 (c) in a new generation: no Pulp carries revision 1 (a) or anything newer.",
     )
     # What is published from then on is newer again.
     new = {**known, "e": version("e", 2, generation=1)}
@@ -331,7 +331,7 @@ def test_invariant_7_one_that_is_there_again_begins_anew_in_a_generation_of_its_
     assert gone == Decided(
         View(generation=1, shown=None, shown_since=NOW),
         None,
-        "There is no such repository any more: every backend says so, the last shown was revision 2 (b).",
+        "There is no such repository any more: every Pulp says so, the last shown was revision 2 (b).",
     )
     assert decide(gone.view, None, None) is None
     again = decide(gone.view, "a", None)
@@ -352,8 +352,8 @@ def test_who_lacks_metadata_of_what_is_shown_is_not_fit() -> None:
 @pytest.mark.parametrize(
     ("report", "why"),
     [
-        (says("a"), "its backend still carries revision 1 (a), 60 s after something newer was shown"),
-        (says("text"), "its backend still carries the version (text), 60 s after something newer was shown"),
+        (says("a"), "its Pulp still carries revision 1 (a), 60 s after something newer was shown"),
+        (says("text"), "its Pulp still carries the version (text), 60 s after something newer was shown"),
         # It was not given the repository: its member answers with what others have.
         (says(None), ""),
         (says("b"), ""),

@@ -68,7 +68,7 @@ class Pulp:
         self.asked.append((method, path))
         if self.why:
             raise Unavailable(self.why)
-        at = next((r for r in self.carries if path.startswith(f"{r}/")), "")
+        at = max((r for r in self.carries if path.startswith(f"{r}/")), key=len, default="")
         below = path.removeprefix(f"{at}/")
         version = self.carries.get(at)
         body = self.instead.get(path, version.files.get(below) if version is not None else None)
@@ -80,7 +80,12 @@ class Pulp:
         sent = [("Content-Length", str(len(body))), ("ETag", f'"{hashlib.sha256(body).hexdigest()}"')]
         if status == 200 and "Range" in said:
             first, last = (int(n) for n in said["Range"].removeprefix("bytes=").split("-"))
-            sent = [("Content-Length", str(last - first + 1)), ("Content-Range", f"bytes {first}-{last}/{len(body)}")]
+            if first >= len(body):
+                sent = [("Content-Length", "0"), ("Content-Range", f"bytes */{len(body)}")]
+                return Answer(self.name, 416, sent, pieces(b""), self._end)
+            last = min(last, len(body) - 1)
+            sent[0] = ("Content-Length", str(last - first + 1))
+            sent.append(("Content-Range", f"bytes {first}-{last}/{len(body)}"))
             status, body = 206, body[first : last + 1]
         return Answer(self.name, status, sent, pieces(b"" if method == "HEAD" else body), self._end)
 

@@ -157,7 +157,7 @@ def test_what_is_behind_a_member_explains_what_the_member_and_the_balancer_say()
 def test_a_member_that_is_out_for_a_repository_follows_from_what_is_found_of_that() -> None:
     behind = Finding("CONTENT-BEHIND", "/r", "/r: the Pulp of Proxy01.test still carries revision 1", "c", "r")
     other = Finding("CONTENT-BEHIND", "/r2", "/r2: the Pulp of proxy02.test still carries revision 1", "c", "r")
-    why = "is not ready for https: /r: its backend still carries revision 1"
+    why = "is not ready for https: /r: its Pulp still carries revision 1"
     out = Finding("MEMBER-UNREADY", "https on proxy01.test", f"proxy01.test {why}", "c2", "r")
     else_out = Finding("MEMBER-UNREADY", "https on proxy03.test", f"proxy03.test {why}", "c2", "r")
     assert told(cells(), behind, other, out) == [("CONTENT-BEHIND", "/r", 1, 1)]

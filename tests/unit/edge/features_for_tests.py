@@ -10,7 +10,7 @@ from muster.edge.feature import Feature, FeatureSettings, Served, State, Surroun
 from muster.edge.replies import Reply, empty_reply, json_reply
 from muster.edge.request import Request
 from muster.edge.routes import Access, Mount, Route
-from muster.kernel.errors import Conflict
+from muster.kernel.errors import Conflict, Unavailable
 
 
 class Bug(Exception):
@@ -34,6 +34,12 @@ async def bug(_: Any, __: Request) -> Reply:
     raise Bug("secret detail of the bug")
 
 
+async def gone(_: Any, __: Request) -> Reply:
+    e = Unavailable("Pulp cannot be reached: Connection refused")
+    e.place = "http://192.0.2.9:24816"
+    raise e
+
+
 def routes(access: Access) -> tuple[Route, ...]:
     return (
         Route("GET", "/", access, greeting),
@@ -41,6 +47,7 @@ def routes(access: Access) -> tuple[Route, ...]:
         Route("POST", "/", access, accepted),
         Route("GET", "/conflict", access, conflict),
         Route("GET", "/bug", access, bug),
+        Route("GET", "/gone", access, gone),
     )
 
 

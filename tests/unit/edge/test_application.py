@@ -433,6 +433,12 @@ async def test_a_refusal_is_logged_as_one_printable_line_too(edge: Edge) -> None
     assert all(r.message.isprintable() for r in edge.rings.records())
 
 
+async def test_where_somebody_was_asked_is_for_the_log_and_not_for_the_caller(edge: Edge) -> None:
+    answer = await edge.get("/dns/gone")
+    assert (answer.status, answer.text) == (503, "Pulp cannot be reached: Connection refused")
+    assert "Pulp cannot be reached: Connection refused (http://192.0.2.9:24816)" in edge.logged()
+
+
 async def test_health_questions_fill_no_log(edge: Edge) -> None:
     for path in ("/health/live", "/health/ready?service=smartproxy"):
         assert (await edge.get(path, by=NOBODY)).status == 200

@@ -83,6 +83,45 @@ def test_a_value_that_is_none_of_several_kinds_is_one_problem_of_its_key() -> No
     assert [p.where for p in problems("cluster: x\nenabled: maybe\nhosts: [{name: a}]\n")] == ["enabled"]
 
 
+class Sizes(Settings):
+    count: Annotated[int, Field(ge=0)] = 0
+    share: float | None = None
+    either: bool | int = 0
+    lit: bool = False
+    place: Path | None = None
+    names: tuple[str, ...] = ()
+    few: Annotated[tuple[str, ...], Field(min_length=1, max_length=2)] = ("a",)
+    given: dict[str, Any] = {}
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("count: yes", "is no whole number"),
+        ("count: 10G", "is no whole number"),
+        ("count: 1.5", "is no whole number"),
+        ("count: []", "is no whole number"),
+        ("share: on", "is no number"),
+        ("share: 10m", "is no number"),
+        ("lit: maybe", "is neither true nor false"),
+        ("lit: 7", "is neither true nor false"),
+        ("place: []", "is no path"),
+        ("names: one", "is not a list: [A, B], or each behind a dash on a line of its own"),
+        ("names: {one: 1}", "is not a list: [A, B], or each behind a dash on a line of its own"),
+        ("few: []", "has too few entries: it needs 1 or more"),
+        ("few: [a, b, c]", "has too many entries: 2 are the most"),
+        ("given: [1]", "is not a mapping of settings"),
+        ("given:", "is empty; {} has all its defaults"),
+    ],
+)
+def test_a_value_of_another_kind_is_named_in_words_of_the_file(text: str, sentence: str) -> None:
+    assert [p.sentence for p in problems(text, Sizes)] == [sentence]
+
+
+def test_a_switch_that_may_also_be_a_number_stays_a_switch() -> None:
+    assert parse("either: yes\nlit: yes\n").parsed(Sizes) == Sizes(either=True, lit=True)
+
+
 def test_a_key_that_stands_twice_is_a_problem_wherever_it_stands() -> None:
     found = problems("cluster: a\nhosts:\n  - name: a\n    name: b\ncluster: b\n")
     assert [str(p) for p in found] == [

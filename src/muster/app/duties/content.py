@@ -39,7 +39,7 @@ class BackendAsked(Duty):
         absent: int | None = None,
         patience_s: float = _PATIENCE_S,
     ) -> None:
-        """``place`` is where the settings say it answers, as an administrator wrote it."""
+        """``place`` is where it answers, as the settings say it for this member."""
         self.name = f"backend {backend.name}"
         self._backend = backend
         self._path = path

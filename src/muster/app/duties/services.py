@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Gauge
@@ -58,6 +58,11 @@ class StorageMetrics:
         for (name, *labels), value in said.items():
             self._gauges[name].labels(*labels).set(value)
         self._shown = frozenset(s for s in self._shown if s[1] != member) | said.keys()
+
+    def keep(self, members: Collection[str]) -> None:
+        """Show nothing more of any other member."""
+        for member in {s[1] for s in self._shown} - {*members}:
+            self.show(member, ())
 
 
 class ServicesObserved(Duty):
@@ -121,8 +126,14 @@ class ServicesObserved(Duty):
         return tuple(found)
 
     async def _ask_others(self) -> None:
-        """Ask Ruby members for their features, when no other process of the cluster has taken that on."""
+        """Ask Ruby members for their features, when no other process of the cluster has taken that on.
+
+        What is known of members that there are no longer is forgotten.
+        """
         cluster = self._listed.cluster
+        known = {self._member, *(str(m.name) for m in cluster.members)}
+        self._metrics.keep(known)
+        await self._services.forget(known)
         rubys = [m for m in cluster.members if m.kind == "foreman"]
         if not rubys:
             return
@@ -144,11 +155,10 @@ class ServicesObserved(Duty):
                 return None
 
         for member, told in zip(rubys, await asyncio.gather(*(heard(m) for m in rubys)), strict=True):
-            known = told.services if told is not None else {}
-            self._metrics.show(str(member.name), [Seen(n, said["facts"]) for n, said in known.items()])
+            found = told.services if told is not None else {}
+            self._metrics.show(str(member.name), [Seen(n, said["facts"]) for n, said in found.items()])
             if told is not None:
                 await self._services.tell(told)
-        await self._services.forget(str(m.name) for m in cluster.members)
 
 
 def _lasting(seen: Sequence[Seen]) -> list[tuple[str, dict[str, Any]]]:

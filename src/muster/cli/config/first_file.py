@@ -8,6 +8,7 @@ import click
 import yaml
 
 from muster.cli.options import Host
+from muster.cluster.values import address_of
 from muster.kernel.names import shown
 
 _FIRST = """\
@@ -47,8 +48,10 @@ def first_file(
         UsageError: a member or the balancer is no NAME=IP.
     """
     ours, theirs = [_place(m) for m in members], [_place(m) for m in rubies]
-    (name, at), hosts = _place(balancer), {a for _, a in ours}
-    alone = len(hosts) < 2
+    name, at = _place(balancer)
+    # Loopback addresses are all of one host, on which each needs its ports for itself.
+    alone = len({a for _, a in ours if not _is_loopback(a)}) < 2
+    bind = f", bind: {_scalar(at)}" if _is_loopback(at) else ""
     url = store_url or (
         "sqlite:////var/lib/muster/muster.db" if alone else f"postgresql://muster@{at}/muster{_VERIFIED}"
     )
@@ -70,7 +73,7 @@ def first_file(
             f"- {{id: {i}, name: {_scalar(n)}, address: {_scalar(a)}{kind}}}" for i, (n, a, kind) in enumerate(rows, 1)
         ),
         balancer=_scalar(name),
-        balancer_address=_scalar(at),
+        balancer_address=_scalar(at) + bind,
         services="\n".join(f"  {s}: {{enabled: false}}" for s in off),
     )
 
@@ -80,6 +83,11 @@ def _place(text: str) -> tuple[str, str]:
     if not sign:
         raise click.UsageError(f"{shown(text)} is no NAME=IP")
     return Host().convert(name, None, None), Host().convert(at, None, None)
+
+
+def _is_loopback(at: str) -> bool:
+    address = address_of(at)
+    return address is not None and address.is_loopback
 
 
 def _scalar(text: str) -> str:

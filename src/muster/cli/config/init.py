@@ -49,11 +49,16 @@ def init(
     from muster.cli.config.first_file import first_file
     from muster.kernel.errors import Conflict
     from muster.kernel.files import write_atomically
+    from muster.kernel.settings import InvalidSettings
 
     if not (members or rubies):
         raise click.UsageError("Name at least one --member or --ruby")
     text = first_file(cluster, address, members, rubies, balancer, foreman, store_url)
-    checked(cluster_path, text)
+    try:
+        checked(cluster_path, text)
+    except InvalidSettings as e:
+        # Nobody could look up the lines there.
+        raise InvalidSettings(f"{cluster_path}, which was not written,", e.problems) from None
     if cluster_path.exists() and not force:
         raise Conflict(f"{cluster_path} is there already and stays as it is (--force replaces it)")
     following = [

@@ -25,6 +25,10 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
         "publications",
         "Show the publications of mirrored repositories, the newest first, and which environments have each.",
     ),
+    "publish": (
+        "publish",
+        "Publish the content of an older publication of NAME again, as something newer; exit 1 when that failed.",
+    ),
     "promote": (
         "promote",
         "Let an environment have what another one has of NAMEs, or one publication of a NAME; also to go back.",

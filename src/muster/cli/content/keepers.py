@@ -49,7 +49,7 @@ async def collected(cluster_path: Path, pki: Path, client: str | None = None) ->
     """
     from muster.app.offers import modelled
     from muster.app.settings import loaded
-    from muster.cli.credentials import client_bundle
+    from muster.cli.credentials import ca_file, client_bundle
     from muster.kernel import log
     from muster.kernel.errors import Misconfigured
     from muster.pki.context import client_context
@@ -58,7 +58,7 @@ async def collected(cluster_path: Path, pki: Path, client: str | None = None) ->
     cluster = loaded(cluster_path)
     if cluster.content is None:
         raise Misconfigured(f"{cluster_path} has no section content: members have no Pulps")
-    context = client_context(pki / "ca.pem", *client_bundle(pki, cluster.trusted_names, client))
+    context = client_context(ca_file(pki), *client_bundle(pki, cluster.trusted_names, client))
     balancing = modelled(cluster)
     members = [m for m in cluster.members if m.kind == "muster"]
     said = await asyncio.gather(*(_of(cluster, balancing, m, context) for m in members))
@@ -93,8 +93,12 @@ def shown(found: dict[str, Any]) -> list[Text]:
         if member["unseen"]:
             parts.append(line(f"{member['name']}: {member['unseen']}", "yellow"))
             continue
-        count = len({k["repository"] for k in member["keepers"]})
-        parts.append(line(f"{member['name']}: {len(member['keepers'])} keepers of {count} repositories"))
+        count, of = len(member["keepers"]), len({k["repository"] for k in member["keepers"]})
+        if not count:
+            parts.append(line(f"{member['name']}: no keepers"))
+            continue
+        what = f"{count} keeper{'s' if count != 1 else ''} of {of} repositor{'ies' if of != 1 else 'y'}"
+        parts.append(line(f"{member['name']}: {what}"))
         parts += [
             line(f"    {k['base_path']}  {k['publication'] or 'nothing: its publication was removed'}")
             for k in member["keepers"]

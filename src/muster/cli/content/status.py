@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _REMEMBERED_S = 30 * 86_400.0
 # Of what there is no matter with, without --all.
 _MOST_WELL = 10
-_ENDS = ("/repodata/repomd.xml", "/repodata", "/InRelease", "/Release")
+_ENDS = ("/repodata/repomd.xml", "/repodata", "/InRelease", "/Release", "/PULP_MANIFEST")
 
 
 @click.command()
@@ -121,19 +121,24 @@ def _under(lines: list[Text]) -> list[Text]:
 
 
 def _of_members(repository: dict[str, Any]) -> list[Text]:
+    from muster.content.mirror import paths
     from muster.content.states import ago
 
+    whose = "its mirror" if repository["path"].startswith(paths.ROOT) else "its Pulp"
     lines = []
+    # What stands above already says which member it is of.
+    above = "; ".join(m["sentence"] for m in repository["matters"])
     for member in repository["members"]:
         if member["told_s"] is None:
             lines.append(line(f"{member['name']}: {member['sentence']}", "yellow"))
             continue
-        carried = f"its Pulp has {member['carried']}" if member["carried"] else "its Pulp was not reached"
+        carried = f"{whose} has {member['carried']}" if member["carried"] else f"{whose} was not reached"
         count = member["versions"]
         disk = f"{count} version{'s' if count != 1 else ''} on its disk"
         staged = {True: ", what is shown among them", False: ", not what is shown", None: ""}[member["is_staged"]]
-        lines.append(line(f"{member['name']}: {carried}; {disk}{staged}; said {ago(member['told_s'])} ago"))
-        if member["sentence"]:
+        lines.append(line(f"{member['name']}: {carried}; said {ago(member['told_s'])} ago"))
+        lines += _under([line(f"{disk}{staged}")])
+        if member["sentence"] and member["sentence"] not in above:
             lines += _under([line(member["sentence"], "yellow")])
     return _under(lines)
 
@@ -145,10 +150,11 @@ def _summary(
         return line("Clients have asked for no repository yet.", "dim")
     wrong = sum(r["is_wrong"] for r in repositories)
     cold = sum(not r["is_followed"] for r in well)
+    good = len(well) - cold
     parts = [
         f"{wrong} with something wrong" if wrong else "",
         f"{len(matter) - wrong} not settled yet" if len(matter) > wrong else "",
-        f"{len(well) - cold} as they should be",
+        f"{good} as {'it' if good == 1 else 'they'} should be" if good else "",
         f"{cold} that nobody asks for now" if cold else "",
     ]
     count = len(repositories)

@@ -46,10 +46,12 @@ class Asked:
     Attributes:
         repository: empty: all.
         member: who is to do it; empty: one of them.
+        publication: whose content is meant.
     """
 
     repository: str = ""
     member: str = ""
+    publication: str = ""
 
     @property
     def name(self) -> str:
@@ -102,7 +104,9 @@ class Work:
                 click.echo(one_line(warning), err=True)
             asked: dict[int, Asked] = {}
             for target in targets:
-                job = await ledger.ask(self.kind, target.repository, target.member, actor())
+                job = await ledger.ask(
+                    self.kind, target.repository, target.member, actor(), publication=target.publication
+                )  # fmt: skip
                 asked[job.id] = target
                 self.numbers.append(job.id)
             awaited = [n for n, t in asked.items() if there and t.member not in absent]
@@ -115,10 +119,12 @@ class Work:
 
     def _foreseen(self, targets: Sequence[Asked], under_way: Iterable[Job], warning: str) -> int:
         """Say what would be asked for."""
-        known = {(j.repository, j.member): j for j in under_way if j.kind == self.kind and not j.is_unwanted}
+        known = {
+            (j.repository, j.member, j.publication): j for j in under_way if j.kind == self.kind and not j.is_unwanted
+        }
         said = []
         for target in targets:
-            job = known.get((target.repository, target.member))
+            job = known.get((target.repository, target.member, target.publication))
             is_there = f"is {job.state} as job {job.id} already, and would be awaited" if job else "would be asked for"
             sentence = f"{self.kind} {'of' if target.repository else 'on'} {target.name} {is_there}."
             said.append({**asdict(target), "job": job.id if job else None, "sentence": sentence})

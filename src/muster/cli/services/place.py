@@ -11,11 +11,11 @@ import click
 from click.types import StringParamType
 
 from muster.cli.options import one_line, print_json
-from muster.kernel.names import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from muster.cluster.file import ClusterFile
     from muster.cluster.service import Change, Register, Service
     from muster.cluster.services import Services
 
@@ -32,7 +32,8 @@ class Pair(StringParamType):
             return value
         network, is_one, url = str(value).partition("=")
         if not is_one or not network:
-            self.fail(f"{shown(value)} is not NETWORK=URL", param, ctx)
+            # Not repeated: a URL may hold a password.
+            self.fail("what is given is not NETWORK=URL", param, ctx)
         return network, url
 
 
@@ -94,8 +95,14 @@ expected_option = click.option(
 
 
 @contextlib.asynccontextmanager
-async def opened(cluster_path: Path) -> AsyncIterator[tuple[Services, Mapping[str, Service]]]:
-    """Yield the register in the store, and what the settings say."""
+async def opened(
+    cluster_path: Path, *, new: str = ""
+) -> AsyncIterator[tuple[Services, Mapping[str, Service], ClusterFile]]:
+    """Yield the register in the store, what the settings say, and the cluster.
+
+    Raises:
+        Rejected: ``new`` is to be a member's own and has half its name.
+    """
     from muster import features
     from muster.app.settings import cluster_store, loaded
     from muster.cluster.services import Services
@@ -104,8 +111,20 @@ async def opened(cluster_path: Path) -> AsyncIterator[tuple[Services, Mapping[st
     # What would be logged is raised; unconfigured, it would also stand between the lines of the answer.
     log.configure(level="ERROR")
     cluster = loaded(cluster_path)
+    _refuse_half_a_name(new, cluster)
     async with cluster_store(cluster) as store:
-        yield Services(store), features.services(cluster)
+        yield Services(store), features.services(cluster), cluster
+
+
+def _refuse_half_a_name(name: str, cluster: ClusterFile) -> None:
+    from muster.kernel.errors import Rejected
+    from muster.kernel.names import shown
+
+    kind, _, word = name.partition("@")
+    whole = [str(m.name).lower() for m in cluster.members]
+    found = [n for n in whole if n.partition(".")[0] == word]
+    if found and word not in whole:
+        raise Rejected(f"{shown(name)} would be nobody's own: the member is called {found[0]}, so {kind}@{found[0]}")
 
 
 async def read(cluster_path: Path) -> Register:
@@ -123,13 +142,26 @@ async def read(cluster_path: Path) -> Register:
 
 def reported(one: Service | None, name: str, sentence: str, *, dry: bool, as_json: bool) -> int:
     """Print what came of a change and return the exit code."""
-    text = f"Nothing was changed; {name} would be: {sentence}" if dry else sentence
+    text = f"Nothing was changed; with this, {sentence}" if dry else sentence
     if as_json:
         content = one.as_json() if one is not None else None
         print_json({"dry_run": dry, "service": name, "sentence": text, "now": content})
     else:
         click.echo(one_line(text))
     return 0
+
+
+def followed(name: str, cluster: ClusterFile) -> str:
+    """Return what members do with an entry, as one sentence; empty where they follow it."""
+    from muster.features import settings_models
+
+    kind, _, word = name.partition("@")
+    if kind != "pulp" or (word and word not in [str(m.name).lower() for m in cluster.members]):
+        return "Members go by the cluster file: this is written down, and moves nothing."
+    given = cluster.features.get("pulpcore")
+    if given is None or not settings_models()["pulpcore"].model_validate(given).enabled:
+        return "Nobody is told of it while the feature pulpcore is off: this is written down, and moves nothing."
+    return ""
 
 
 def where(one: Service) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -50,8 +50,16 @@ def _lines(found: Register, name: str) -> Iterator[str]:
     for change in found.changes:
         if change.get("name") == name:
             at = datetime.fromtimestamp(change["at"], UTC)
-            said = ", ".join(f"{k} {v}" for k, v in change.get("said", {}).items())
+            said = ", ".join(_typed(change.get("said", {})))
             yield f"{at:%Y-%m-%d %H:%M:%SZ} {change['event']} by {change['by']}{': ' + said if said else ''}"
+
+
+def _typed(said: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in said.items():
+        parts = value.items() if isinstance(value, dict) else [(name, value)]
+        for key, part in parts:
+            spoken = f"for {key}" if isinstance(value, dict) else key.replace("_url", " URL")
+            yield f"{spoken} {part or 'taken out'}"
 
 
 def _spoken(fact: Fact) -> str:

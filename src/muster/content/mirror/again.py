@@ -34,7 +34,8 @@ async def republished(
     """Return a publication of the same content whose parts are newer than they are; it lies on the disk, too.
 
     Their revision, or date, is ``now`` in whole seconds, and more than ``above`` and than what they have. What a
-    ``treeinfo`` says of ``repomd.xml`` is taken out of it. ``made_at`` is for the caller to say.
+    ``treeinfo`` says of ``repomd.xml`` is taken out of it. apt takes no ``Release`` of a day to come, so ``now`` is to be
+    that, and ``above`` no later. ``made_at`` is for the caller to say.
 
     Raises:
         Rejected: it is signed, and no signature would fit; or files or images, which have no revision.

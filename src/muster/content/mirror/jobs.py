@@ -25,6 +25,8 @@ _LEASE_S = 20.0
 _TOLD_EVERY_S = 1.0
 _MOST = 1000
 _SCHEDULE = "the schedule"
+# What changes what clients get is done by one process.
+_OF_THE_ROLE: tuple[JobKind, ...] = ("sync", "publish")
 
 Progress = Callable[[int, int, str], Awaitable[None]]
 """Hears how far a job is: how much of how much, 0 where nobody knows, and what it does."""
@@ -84,7 +86,7 @@ class Jobs:
         """
         if self._settings is not None:
             self._lease = await self._leases.acquire(ROLE, self._holder, _LEASE_S)
-        if self._lease is None and self._kind == "sync" and self._running is not None:
+        if self._lease is None and self._kind in _OF_THE_ROLE and self._running is not None:
             # Who has the role now begins it anew.
             self._running.cancel()
         await self._look_for_what_was_left()
@@ -92,7 +94,7 @@ class Jobs:
             await self._ask_for_what_is_due()
         if self._running is not None and not self._running.done():
             return
-        kinds: list[JobKind] = [kind for kind in self._runs if kind != "sync" or self._lease is not None]
+        kinds: list[JobKind] = [kind for kind in self._runs if kind not in _OF_THE_ROLE or self._lease is not None]
         job = await self._ledger.take(self._holder, self._member, kinds)
         if job is not None:
             self._kind = job.kind

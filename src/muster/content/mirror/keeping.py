@@ -225,7 +225,7 @@ class Keeping:
         shown = await self._views.shown(row.path)
         if shown is None or shown.manifest != row.manifest:
             # Before it is carried, so that nobody judges it by what its metadata says of its age.
-            await self._views.want(row.path, manifest.digest, row.manifest, revision=int(row.since * 1000))
+            await self._views.want(row.path, manifest.digest, row.manifest, since=row.since)
         known = self._carried.known
         known.repositories = {**known.repositories, row.path: Followed((row.manifest,), is_open=True)}
         self._is_untold = True

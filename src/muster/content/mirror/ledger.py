@@ -91,17 +91,17 @@ _FORGET_JOBS = (
 _FORGET_PROMOTIONS = Change("DELETE FROM content_promotions WHERE at < :promoted")
 
 _ASK = Change(
-    "INSERT INTO content_jobs (kind, repository, member, state, asked_by, asked_at)"
-    " VALUES (:kind, :repository, :member, 'asked', :by, {now}) ON CONFLICT DO NOTHING"
+    "INSERT INTO content_jobs (kind, repository, member, publication, state, asked_by, asked_at)"
+    " VALUES (:kind, :repository, :member, :publication, 'asked', :by, {now}) ON CONFLICT DO NOTHING"
 )
 _ASKED = Query(
     "SELECT id FROM content_jobs WHERE kind = :kind AND repository = :repository AND member = :member"
-    " AND state IN ('asked', 'running') AND is_unwanted = 0"
+    " AND publication = :publication AND state IN ('asked', 'running') AND is_unwanted = 0"
 )
 # One that is cancelled may still be at it: nobody begins beside it.
 _NEXT = Query(
     "SELECT j.id FROM content_jobs j WHERE j.state = 'asked' AND j.member IN ('', :member)"
-    " AND j.kind IN (:one, :two, :three) AND NOT EXISTS (SELECT 1 FROM content_jobs r WHERE r.state = 'running'"
+    " AND j.kind IN (:one, :two, :three, :four) AND NOT EXISTS (SELECT 1 FROM content_jobs r WHERE r.state = 'running'"
     " AND r.kind = j.kind AND r.repository = j.repository AND r.member = j.member) ORDER BY j.id LIMIT 20"
 )
 _TAKE = Change(
@@ -141,7 +141,7 @@ _LEAVE = (
     ),
 )
 
-_KINDS: tuple[JobKind, ...] = ("sync", "verify", "reclaim")
+_KINDS: tuple[JobKind, ...] = ("sync", "verify", "reclaim", "publish")
 # Of two that change the same rows at once the second looks again; more often than so it is no coincidence.
 _LOOKS = 5
 # A unit is to be short; what is left is forgotten the next time.
@@ -328,9 +328,9 @@ class Ledger(Recorded):
             forgotten = await _forgotten(uow, old[:_FORGOTTEN_AT_ONCE])
         return Dropped(tuple(d.path for d in gone), tuple(forgotten))
 
-    async def ask(self, kind: JobKind, repository: str, member: str, by: str) -> Job:
+    async def ask(self, kind: JobKind, repository: str, member: str, by: str, *, publication: str = "") -> Job:
         """Ask for work; while the same is asked for already, or done right now, that job is returned and no other made."""
-        values = {"kind": kind, "repository": repository, "member": member}
+        values = {"kind": kind, "repository": repository, "member": member, "publication": publication}
         for _ in range(_LOOKS):
             async with self._store.write("content-job-asked") as uow:
                 await uow.changed(_ASK, {**values, "by": by})
@@ -347,7 +347,7 @@ class Ledger(Recorded):
         if not kinds:
             return None
         wanted = [k if k in kinds else "" for k in _KINDS]
-        values = {"member": member, **dict(zip(("one", "two", "three"), wanted, strict=True))}
+        values = {"member": member, **dict(zip(("one", "two", "three", "four"), wanted, strict=True))}
         # Mostly there is none, and nobody has to write.
         if not await self._store.ask(_NEXT, **values):
             return None

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from muster.cluster.mirror import Mirrored
 from muster.content.kinds import File
 
-_DISTS, _BINARY, _INSTALLER = "dists/", "binary-", "debian-installer"
+_BINARY, _INSTALLER = "binary-", "debian-installer"
 
 
 class Of(NamedTuple):
@@ -38,16 +38,15 @@ def of(href: str) -> Of:
     return Of(component, "") if place == "i18n" else Of("", "")
 
 
-def narrowed(mirrored: Mirrored, part: str) -> Callable[[File], bool]:
-    """Return whether a file of a part (:func:`muster.content.mirror.paths.parts`) is fetched with it.
+def narrowed(mirrored: Mirrored) -> Callable[[File], bool]:
+    """Return whether a file that a suite names is fetched with it.
 
-    What is of no component, or of no architecture, is, whatever is named.
+    What is of no component, or of no architecture, is, whatever is named. Debian's ``updates/main`` lies in ``main``.
     """
     components, architectures = set(mirrored.components), set(mirrored.architectures)
-    # Archives call the components of SUITE/updates updates/main, and their directories main.
-    above = part.removeprefix(_DISTS).split("/")
-    for at in range(1, len(above)):
-        components |= {one.removeprefix(f"{'/'.join(above[at:])}/") for one in mirrored.components}
+    for one in mirrored.components:
+        words = one.split("/")
+        components |= {"/".join(words[at:]) for at in range(1, len(words))}
 
     def is_wanted(file: File) -> bool:
         component, architecture = of(file.href)

@@ -80,8 +80,11 @@ class Noted:
         return await self._kept.read(sha256)
 
     async def path(self, sha256: str) -> Path | None:
-        """As :meth:`muster.content.kept.Kept.path`."""
-        return await self._kept.path(sha256)
+        """As :meth:`muster.content.kept.Kept.path`; what is damaged is removed, so that it is fetched the next time."""
+        found = await self._kept.path(sha256)
+        if found is None:
+            await self._kept.drop(sha256)
+        return found
 
     async def _named(self, pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
         hashed = hashlib.sha256()

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-JobKind = Literal["sync", "verify", "reclaim"]
+JobKind = Literal["sync", "verify", "reclaim", "publish"]
 JobState = Literal["asked", "running", "done", "failed", "cancelled"]
 
 
@@ -70,6 +70,7 @@ class Job:
         done, of: how far it is, in bytes or files; ``of`` is 0 where nobody knows.
         sentence: what it does now, did at last, or why it failed.
         is_unwanted: somebody has cancelled it.
+        publication: whose content is to be published again.
     """
 
     id: int
@@ -87,6 +88,7 @@ class Job:
     sentence: str = ""
     result: Mapping[str, Any] = field(default_factory=dict)
     is_unwanted: bool = False
+    publication: str = ""
 
     @property
     def is_over(self) -> bool:

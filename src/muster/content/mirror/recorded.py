@@ -39,8 +39,8 @@ _HISTORY = Query(
     " ORDER BY id DESC LIMIT :most"
 )
 _OF_JOBS = (
-    'SELECT id, kind, repository, member, state, asked_by, asked_at, started_at, ended_at, holder, done, "of", sentence,'
-    " result, is_unwanted, tries FROM content_jobs"
+    "SELECT id, kind, repository, member, publication, state, asked_by, asked_at, started_at, ended_at, holder, done,"
+    ' "of", sentence, result, is_unwanted, tries FROM content_jobs'
 )
 _JOBS = Query(f"{_OF_JOBS} ORDER BY id DESC LIMIT :most")
 _OPEN = Query(f"{_OF_JOBS} WHERE state IN ('asked', 'running') ORDER BY id DESC LIMIT :most")

@@ -32,6 +32,7 @@ from muster.content.fill import Behind
 from muster.content.kept import Differs, Full, Kept, Oversized
 from muster.content.kinds import Contents, File, Kind
 from muster.content.manifest import Manifest
+from muster.content.metadata import release
 from muster.content.metadata.primary import Package
 from muster.content.mirror import paths
 from muster.content.mirror.named import Named, named_in
@@ -55,6 +56,8 @@ _TRIES = 2
 _ENTRY_BYTES = 4 << 20
 # How long an entry takes is the origin's to say, which has its own patience.
 _ENTRY_S = 600.0
+# So is the pace; what stalls has its own end.
+_STAGE_S = 86_400.0
 _TELL_S = 1.0
 _LOOKED_AT = 256
 # An origin that lists no directories says of what is not there that nobody may have it.
@@ -150,13 +153,15 @@ class _Below:
 
     Attributes:
         proven: paths at the origin of what has a digest: a body that breaks off may go on with the rest of another one.
+            With each, where it may lie by its digest, empty: nowhere. Caches before an origin may have what lay under the
+            plain name before.
         made: what was made for this run, by its path at the origin.
     """
 
     origin: Asked
     at: str
     kind: Kind
-    proven: frozenset[str] = frozenset()
+    proven: Mapping[str, str] = field(default_factory=dict)
     made: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
@@ -171,6 +176,11 @@ class _Below:
         below = path.removeprefix(self.at)
         if (body := self.made.get(below)) is not None:
             return Answer(self.name, 200, (("Content-Length", str(len(body))),), once(body), lambda: None)
+        if by_hash := self.proven.get(below):
+            answer = await self.origin.ask(method, by_hash, headers)
+            if answer.status == 200:
+                return resumed(answer, _rest(self.origin, by_hash))
+            answer.end()
         answer = await self.origin.ask(method, below, headers)
         is_plain = any(below.endswith(f"/{one}") for one in self.kind.plain)
         if answer.status in _ABSENT and (is_plain or self.kind.names_alone):
@@ -294,7 +304,9 @@ class _Run:
                         "such repositories are not mirrored"
                     )
 
-    async def _before(self, entries: Mapping[str, bytes]) -> dict[str, Manifest] | None:
+    async def _before(
+        self, entries: Mapping[str, bytes], contents: Mapping[str, Contents]
+    ) -> dict[str, Manifest] | None:
         """Return the parts of the last publication, where these are its entries and all is here; None: they are not."""
         if self.last is None or self.last.parts.keys() != entries.keys():
             return None
@@ -306,11 +318,10 @@ class _Run:
             manifest = Manifest.read(written)
             if manifest.digest != hashlib.sha256(body).hexdigest():
                 return None
-            files = self._kind.read(body).files
+            files = contents[part].files
             if (
                 not await self.kept.has(*manifest.needed)
-                or _of(filter(narrowed(self.mirrored, part), files))
-                != _of(f for f in files if f.href in manifest.files)
+                or _of(filter(narrowed(self.mirrored), files)) != _of(f for f in files if f.href in manifest.files)
                 or not await self._has_same_beside(part, manifest)
             ):
                 return None
@@ -330,13 +341,14 @@ class _Run:
         return True
 
     async def _fetched(self, entries: Mapping[str, bytes]) -> tuple[Synchronised, frozenset[str]]:
-        manifests = await self._before(entries)
+        contents = {part: await asyncio.to_thread(self._kind.read, body) for part, body in entries.items()}
+        manifests = await self._before(entries, contents)
         last = self.last if manifests is not None else None
         if manifests is None:
             manifests = {}
             for part, body in entries.items():
                 await self._tell(f"Fetching the metadata of {part or self.name}")
-                manifests[part] = await self._staged(part, body)
+                manifests[part] = await self._staged(part, body, contents[part])
         metadata = {digest for one in manifests.values() for digest in one.needed}
         if last is not None:
             metadata |= {*last.parts.values()}
@@ -346,7 +358,7 @@ class _Run:
         packages: dict[tuple[str, str], Package] = {}
         weak = 0
         for part, manifest in manifests.items():
-            listed, left_out = await self._named(self._kind.read(entries[part]), manifest)
+            listed, left_out = await self._named(contents[part], manifest)
             packages |= {(p.href, p.digest): p for p in listed.values()}
             weak += left_out
         parts = (
@@ -363,13 +375,18 @@ class _Run:
             publication = self.last
         return Synchronised(publication, self.came, self.came_bytes, weak), brought | metadata
 
-    async def _staged(self, part: str, body: bytes) -> Manifest:
+    async def _staged(self, part: str, body: bytes, contents: Contents) -> Manifest:
         """Bring the metadata of a part to the disk."""
         below = f"/{part}/" if part else "/"
-        proven = frozenset(f"{below}{quote(f.href)}" for f in self._kind.read(body).files if f.digest is not None)
+        has_by_hash = self.mirrored.kind == "deb" and release.read(body).has_by_hash
+        proven = {
+            f"{below}{quote(one.href)}": f"{below}{_by_hash(one)}" if has_by_hash else ""
+            for one in contents.files
+            if one.digest is not None
+        }
         made = {f"{below}{self._kind.entry(body)}": body} if self._kind.is_made else {}
         call = Call(replace(self._below, proven=proven, made=made), None, (), Behind("", None))
-        staging = Staging(lambda _: call, self.kept, wanted=narrowed(self.mirrored, part), poll_s=_ENTRY_S)
+        staging = Staging(lambda _: call, self.kept, wanted=narrowed(self.mirrored), poll_s=_ENTRY_S, stage_s=_STAGE_S)
         return await staging.staged(self._path(part), body, None)
 
     async def _named(self, contents: Contents, manifest: Manifest) -> Named:
@@ -489,3 +506,8 @@ async def _counted(pieces: AsyncIterator[bytes], count: Callable[[int], None]) -
 def _of(files: Iterable[File]) -> frozenset[Of]:
     """Return of what files are; what is of no architecture may be named, and be nowhere."""
     return frozenset(one for file in files if (one := of(file.href)).architecture)
+
+
+def _by_hash(file: File) -> str:
+    place = quote(file.href[: file.href.rfind("/") + 1])
+    return f"{place}by-hash/{file.algorithm.upper()}/{file.digest}"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from muster.cluster.mirror import Kind, Mirror
+from muster.cluster.mirror import Kind, Mirror, Mirrored
 from muster.content.kept import Kept
-from muster.content.mirror import paths, repair, sync
+from muster.content.mirror import again, paths, repair, sync
 from muster.content.mirror.jobs import Outcome, Progress, Run
 from muster.content.mirror.keeping import Keeping
 from muster.content.mirror.ledger import Ledger
@@ -59,7 +60,9 @@ class Work:
     @property
     def runs(self) -> Mapping[JobKind, Run]:
         """What does a job, by its kind."""
-        mirrored: Mapping[JobKind, Run] = {"sync": self.synchronise, "reclaim": self.reclaim}
+        mirrored: Mapping[JobKind, Run] = {
+            "sync": self.synchronise, "publish": self.publish, "reclaim": self.reclaim,
+        }  # fmt: skip
         return {"verify": self.verify, **(mirrored if self._keeping is not None else {})}
 
     async def synchronise(self, job: Job, progress: Progress, lease: Lease | None) -> Outcome:
@@ -70,31 +73,30 @@ class Work:
             MusterError: it did not come whole, or is not what it says; nothing was put down.
         """
         assert self._origins is not None and self._packages is not None and self._keeping is not None  # noqa: S101, PT018
-        mirrored = self._settings.repositories.get(job.repository) if self._settings is not None else None
-        if mirrored is None or self._settings is None:
-            raise Rejected(
-                f"{job.repository} is not mirrored: the cluster file of the member that was to do it, as it was when that "
-                "started, does not name it; restart members after a change (muster roll)"
-            )
+        mirrored, settings = self._mirrored(job)
         origin = await self._origins.of(job.repository)
-        last = next(iter(await self._ledger.publications(job.repository)), None)
+        # What was published again here is not the origin's.
+        last = next((p for p in await self._ledger.publications(job.repository) if not p.of), None)
         self._keeping.is_syncing = True
         try:
             found = await sync.synchronised(
                 job.repository, mirrored, origin, self._kept, self._packages.kept,
-                last=last, progress=progress, connections=self._settings.connections,
+                last=last, progress=progress, connections=settings.connections,
                 make_room=self._packages.make_room, sha256_of=self._sha256_of,
             )  # fmt: skip
-            publication, environment = found.publication, self._settings.environments[0]
-            is_new = await self._ledger.publish(
+            publication, environment = found.publication, settings.environments[0]
+            had = await self._had(environment, job.repository)
+            is_kept = last is not None and last.digest == publication.digest and had not in ("", publication.digest)
+            # An origin that stands still changes nothing, so that somebody who went back stays there.
+            is_new = not is_kept and await self._ledger.publish(
                 publication, environment=environment, kind=mirrored.kind, by=job.asked_by, lease=lease
-            )  # fmt: skip
+            )
         finally:
             self._keeping.is_syncing = False
-        shown_s = await self._shown(environment, mirrored.kind, publication, progress)
+        shown_s = None if is_kept else await self._shown(environment, mirrored.kind, publication, progress)
         with contextlib.suppress(MusterError):
             # What is not forgotten now is the next time.
-            await self._ledger.forget(self._settings.publications, lease=lease)
+            await self._ledger.forget(settings.publications, lease=lease)
         said = f"{publication.packages} packages in publication {publication.digest[:12]}"
         weak = f", and {found.weak} that have no digest that proves anything" if found.weak else ""
         result: dict[str, Any] = {
@@ -103,8 +105,58 @@ class Work:
             "fetched": found.fetched, "fetched_bytes": found.fetched_bytes, "weak": found.weak, "shown_s": shown_s,
         }  # fmt: skip
         said = f"{said}, for {environment}" if is_new else f"unchanged: {said}"
-        late = "" if shown_s is not None else "; clients do not get it yet: muster content status says why"
-        return Outcome(f"{said}{weak}{late}", result)
+        if is_kept:
+            return Outcome(f"{said}{weak}; {environment} keeps {had[:12]}, which somebody gave it", result)
+        return Outcome(f"{said}{weak}{_late(shown_s)}", result)
+
+    async def publish(self, job: Job, progress: Progress, lease: Lease | None) -> Outcome:
+        """Put the content of an older publication down as something newer, and let the first environment have it.
+
+        Raises:
+            Rejected: this member does not mirror it, or it is signed.
+            NotFound: there is no such publication any more.
+            MusterError: not all of its metadata is to be had; nothing was put down.
+        """
+        assert self._keeping is not None  # noqa: S101 - then nobody asks
+        mirrored, settings = self._mirrored(job)
+        environment = settings.environments[0]
+        of = await self._ledger.publication(job.repository, job.publication)
+        self._keeping.is_syncing = True
+        try:
+            for digest in of.parts.values():
+                manifest = await self._staging.manifest(digest)
+                if manifest is None or not await self._staging.has(manifest):
+                    await self._staging.copied(digest)
+            given = [
+                d for d in (await self._ledger.distributions()).values()
+                if (d.environment, d.repository) == (environment, job.repository)
+            ]  # fmt: skip
+            had = [m for d in given if (m := await self._staging.manifest(d.manifest)) is not None]
+            above = max((float(m.revision) if mirrored.kind == "yum" else m.timestamp for m in had), default=-1.0)
+            publication = await again.republished(mirrored, of, self._kept, now=time.time(), above=above)
+            await self._ledger.publish(
+                publication, environment=environment, kind=mirrored.kind, by=job.asked_by, lease=lease
+            )  # fmt: skip
+        finally:
+            self._keeping.is_syncing = False
+        shown_s = await self._shown(environment, mirrored.kind, publication, progress)
+        result = {"publication": publication.digest, "of": of.digest, "environment": environment, "shown_s": shown_s}
+        said = f"the content of {of.digest[:12]} as {publication.digest[:12]}, for {environment}"
+        return Outcome(said + _late(shown_s), result)
+
+    async def _had(self, environment: str, repository: str) -> str:
+        """Return the publication of a repository that an environment has; empty: none."""
+        rows = (await self._ledger.distributions()).values()
+        return next((d.publication for d in rows if (d.environment, d.repository) == (environment, repository)), "")
+
+    def _mirrored(self, job: Job) -> tuple[Mirrored, Mirror]:
+        mirrored = self._settings.repositories.get(job.repository) if self._settings is not None else None
+        if mirrored is None or self._settings is None:
+            raise Rejected(
+                f"{job.repository} is not mirrored: the cluster file of the member that was to do it, as it was when that "
+                "started, does not name it; restart members after a change (muster roll)"
+            )
+        return mirrored, self._settings
 
     async def _shown(self, environment: str, kind: Kind, publication: Publication, progress: Progress) -> float | None:
         """Return how long it took until all members give it to clients; None: they do not yet."""
@@ -166,3 +218,7 @@ class Work:
         freed = await self._packages.kept.reclaim(needed, older_than_s=_SPARED_S)
         said = f"{freed >> 20} of {before >> 20} MiB of packages freed"
         return Outcome(said, {"freed_bytes": freed, "kept_bytes": before - freed})
+
+
+def _late(shown_s: float | None) -> str:
+    return "" if shown_s is not None else "; clients do not get it yet: muster content status says why"

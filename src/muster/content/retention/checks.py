@@ -80,16 +80,18 @@ def found(said: Mapping[str, _Kept]) -> list[Finding]:
     """Return what follows from what each member's Pulp keeps, by the member's name."""
     findings = [_unseen(member, one.unseen) for member, one in said.items() if one.unseen]
     findings += [_left(member, one.keepers) for member, one in said.items() if one.keepers]
-    short: dict[str, list[str]] = {}
+    short: dict[str, dict[str, list[str]]] = {}
     for member, one in said.items():
         for path, versions in (one.versions or {}).items():
             why = _short(one.core, versions)
             if why:
-                short.setdefault(path, []).append(f"on {member} {why}")
-    named = [_forgetful(path, whys) for path, whys in sorted(short.items())]
+                short.setdefault(path, {}).setdefault(why, []).append(member)
+    # What is so at several Pulps is said once.
+    whys = {path: [f"on {', '.join(m)} {why}" for why, m in of.items()] for path, of in sorted(short.items())}
+    named = [_forgetful(path, why) for path, why in whys.items()]
     if len(named) > _NAMED:
-        more = sorted(short)[_NAMED:]
-        named = [*named[:_NAMED], _forgetful(f"{more[0]} and {len(more) - 1} more", short[more[0]])]
+        more = [*whys][_NAMED:]
+        named = [*named[:_NAMED], _forgetful(f"{more[0]} and {len(more) - 1} more", whys[more[0]])]
     return findings + named
 
 

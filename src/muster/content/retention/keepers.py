@@ -109,7 +109,11 @@ class Keepers:
             self.is_over = not failed
             return failed
         wanted = distributed(due)
-        sources = {d.base_path: d for d in await self._pulp.at({*wanted, *(k.of for k in ours)})}
+        named = {*wanted, *(k.of for k in ours)}
+        sources = {d.base_path: d for d in await self._pulp.at(named)}
+        if lacking := named - sources.keys():
+            # A list that changes between its pages lacks some that there are.
+            sources |= {d.base_path: d for d in await self._pulp.at(lacking)}
         failed = await self._remove([k for k in ours if k.number >= self._count], "the ring is smaller now")
         failed = await self._remove([k for k in ours if k.of not in sources], "its repository is gone") or failed
         failed = await self._forget(ours) or failed

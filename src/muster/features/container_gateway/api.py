@@ -14,7 +14,6 @@ from muster.edge.replies import Reply, Streamed, json_reply
 from muster.edge.request import NotUnderstood, Request
 from muster.edge.routes import Access, Mount, Route
 from muster.features.container_gateway import mapping
-from muster.features.container_gateway.grants import Subject
 
 if TYPE_CHECKING:
     from muster.features.container_gateway.service import Gateway
@@ -51,8 +50,7 @@ async def host_repository_mapping(gateway: Gateway, request: Request) -> Reply:
 
 
 async def update_host_repositories(gateway: Gateway, request: Request) -> Reply:
-    for uuid, names in (await _read(partial(mapping.granted, of="hosts"), request)).items():
-        await gateway.grants.set(Subject("host", uuid), names)
+    await gateway.grants.set_each("host", await _read(partial(mapping.granted, of="hosts"), request))
     return json_reply({})
 
 

@@ -29,11 +29,25 @@ _ADD_REPOSITORY = Change(
 )
 _FORGET_SUBJECTS = Change("DELETE FROM gateway_subjects WHERE kind = :kind")
 _ADD_SUBJECT = Change("INSERT INTO gateway_subjects (kind, name) VALUES (:kind, :name) ON CONFLICT DO NOTHING")
+_FORGET_GRANTS_OF_OTHERS = Change(
+    "DELETE FROM gateway_grants WHERE kind = :kind AND NOT EXISTS(SELECT 1 FROM gateway_subjects AS s "
+    "WHERE s.kind = gateway_grants.kind AND s.name = gateway_grants.subject)"
+)
 _FORGET_GRANTS = Change("DELETE FROM gateway_grants WHERE kind = :kind")
 _FORGET_GRANTS_OF = Change("DELETE FROM gateway_grants WHERE kind = :kind AND subject = :subject")
 _ADD_GRANT = Change(
     "INSERT INTO gateway_grants (kind, subject, repository) VALUES (:kind, :subject, :repository) ON CONFLICT DO NOTHING"
 )
+# PostgreSQL's lock for who replaces a list, until the unit's end: of two at once each would see and remove only what was
+# there before both, and leave the other's. SQLite's write transaction is one.
+_TURN = (
+    # A turn may take as long as a whole unit, which ends the wait then.
+    Change("SET LOCAL statement_timeout TO 0"),
+    Change("SELECT pg_advisory_xact_lock(1297437508, CAST(:number AS int))"),
+    Change("SET LOCAL statement_timeout TO DEFAULT"),
+)
+_Listed = Literal["repositories", "hosts", "user", "host"]
+_NUMBERS: Mapping[_Listed, int] = {"repositories": 1, "hosts": 2, "user": 3, "host": 4}
 # A site has thousands of hosts that may read hundreds of images each.
 _LONG_S = 120.0
 
@@ -89,29 +103,48 @@ class Grants:
         """
         rows = [{"name": name, "auth_required": int(needed)} for name, needed in repositories.items()]
         async with self._store.write("gateway-repositories", limit_s=_LONG_S) as uow:
+            await in_turn(uow, "repositories")
             await uow.changed(_FORGET_REPOSITORIES, {})
             await uow.change(_ADD_REPOSITORY, rows)
 
     async def list_hosts(self, uuids: Iterable[str]) -> None:
-        """Let these hosts be known, and no others."""
+        """Let these hosts be known, and no others; those may read nothing any more."""
         async with self._store.write("gateway-hosts", limit_s=_LONG_S) as uow:
+            await in_turn(uow, "hosts")
             await uow.changed(_FORGET_SUBJECTS, {"kind": "host"})
             await uow.change(_ADD_SUBJECT, [{"kind": "host", "name": uuid} for uuid in uuids])
+            await uow.changed(_FORGET_GRANTS_OF_OTHERS, {"kind": "host"})
 
     async def replace(self, kind: Kind, granted: Mapping[str, Collection[str]]) -> None:
         """Let these of a kind read these repositories, and nobody else of that kind any."""
         async with self._store.write("gateway-grants", limit_s=_LONG_S) as uow:
+            await in_turn(uow, kind)
             await uow.changed(_FORGET_GRANTS, {"kind": kind})
             await _granted(uow, kind, granted)
 
     async def set(self, subject: Subject, repositories: Collection[str]) -> None:
         """Let one read these repositories and no others; it is known from then on."""
+        await self.set_each(subject.kind, {subject.name: repositories})
+
+    async def set_each(self, kind: Kind, granted: Mapping[str, Collection[str]]) -> None:
+        """As :meth:`set`, of several at once: of all of them or of none."""
+        names = sorted(granted)
         async with self._store.write("gateway-grants-of", limit_s=_LONG_S) as uow:
-            await uow.change(_ADD_SUBJECT, [{"kind": subject.kind, "name": subject.name}])
-            await uow.changed(_FORGET_GRANTS_OF, {"kind": subject.kind, "subject": subject.name})
-            await _granted(uow, subject.kind, {subject.name: repositories})
+            await uow.change(_ADD_SUBJECT, [{"kind": kind, "name": name} for name in names])
+            await uow.change(_FORGET_GRANTS_OF, [{"kind": kind, "subject": name} for name in names])
+            await _granted(uow, kind, granted)
+
+
+async def in_turn(uow: Unit, listed: _Listed) -> None:
+    """Return when nobody else replaces this list before the unit's end."""
+    if uow.dialect == "postgresql":
+        for change in _TURN:
+            await uow.changed(change, {"number": _NUMBERS[listed]})
 
 
 async def _granted(uow: Unit, kind: Kind, granted: Mapping[str, Collection[str]]) -> None:
-    rows = [{"kind": kind, "subject": name, "repository": r} for name, some in granted.items() for r in some]
+    # In one order everywhere: of two that say the same of somebody, neither waits for what the other waits with.
+    rows = [
+        {"kind": kind, "subject": name, "repository": r} for name in sorted(granted) for r in sorted({*granted[name]})
+    ]
     await uow.change(_ADD_GRANT, rows)

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from muster.content import backend as backends
-from muster.content.backend import Backend, Patience
+from muster.content.backend import Backend, GatewayTimeout, Patience
 from muster.kernel.errors import Unavailable
 from muster.pki.context import RenewedContext
 
@@ -51,7 +51,7 @@ class Katello:
         """Ask whether somebody may log in.
 
         Raises:
-            Unavailable, GatewayTimeout, BadGateway: Foreman did not answer.
+            Unavailable, BadGateway: Foreman did not answer.
         """
         return await self._asked("/v2/token", query, {"Authorization": authorization} if authorization else {})
 
@@ -65,7 +65,11 @@ class Katello:
 
     async def _asked(self, path: str, query: Mapping[str, str], headers: Mapping[str, str]) -> Said:
         sent = [("Accept", "application/json"), ("Accept-Encoding", "identity"), *headers.items()]
-        got = await self._backend.ask("GET", f"{path}?{urlencode(query)}" if query else path, sent)
+        try:
+            got = await self._backend.ask("GET", f"{path}?{urlencode(query)}" if query else path, sent)
+        except GatewayTimeout as e:
+            # For whoever logs in it is away, and may be back when he asks again.
+            raise Unavailable(str(e)) from e
         body = await got.whole(_LARGEST)
         if body is None:
             raise Unavailable(f"What Katello answered to {path} is larger than {_LARGEST >> 20} MiB")

@@ -35,14 +35,10 @@ def repositories(form: bytes) -> dict[str, bool]:
         Rejected: it is no such form.
     """
     found: dict[str, bool] = {}
-    last = None
-    for _, key, value in _pairs(form, "repositories", _PLAIN):
-        if key == "repository":
-            last = _repository(value)
+    for _, one in _elements(form, "repositories", _PLAIN):
+        if "repository" in one:
             # What is not said to be for everybody is not.
-            found[last] = True
-        elif key == "auth_required" and last is not None:
-            found[last] = value.lower() == _TRUE
+            found[_repository(one["repository"])] = one.get("auth_required", _TRUE).lower() == _TRUE
     return found
 
 
@@ -53,17 +49,14 @@ def granted(form: bytes, of: str) -> dict[str, set[str]]:
         Rejected: it is no such form.
     """
     found: dict[str, set[str]] = {}
-    last: tuple[str, str] | None = None
-    for subject, key, value in _pairs(form, of, _OF_SOMEBODY):
+    for subject, one in _elements(form, of, _OF_SOMEBODY):
         if not subject or len(subject) > _LONGEST_SUBJECT:
             continue
         some = found.setdefault(subject, set())
-        if key == "repository":
-            last = subject, _repository(value)
-        elif key == "auth_required" and last is not None and last[0] == subject:
-            if value.lower() == _TRUE:
-                some.add(last[1])
-            last = None
+        if "repository" in one:
+            name = _repository(one["repository"])
+            if one.get("auth_required", "").lower() == _TRUE:
+                some.add(name)
     return found
 
 
@@ -78,6 +71,22 @@ def uuids(form: bytes) -> set[str]:
         for _, key, v in _pairs(form, "hosts", _PLAIN)
         if key == "uuid" and 0 < len(v.strip()) <= _LONGEST_SUBJECT
     }
+
+
+def _elements(form: bytes, of: str, shape: re.Pattern[bytes]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield each element of a list and whose it is. As with Rack a key that one has already begins the next."""
+    whose, one = "", dict[str, str]()
+    for subject, key, value in _pairs(form, of, shape):
+        if one and (subject != whose or key in one):
+            yield whose, one
+            one = {}
+        whose = subject
+        if key:
+            one[key] = value
+        else:
+            yield whose, {}
+    if one:
+        yield whose, one
 
 
 def _pairs(form: bytes, of: str, shape: re.Pattern[bytes]) -> Iterator[tuple[str, str, str]]:
@@ -107,6 +116,9 @@ def _text(raw: bytes) -> str:
 def _decoded(raw: bytes) -> str:
     text = raw.decode("utf-8", "surrogateescape")
     refuse_unless_text(text, "a parameter")
+    if not text.isprintable():
+        # PostgreSQL takes no NUL, and nobody is called so.
+        raise Rejected(f"Invalid parameter {shown(text[:100])}: it holds control characters")
     return text
 
 

@@ -10,10 +10,10 @@ import binascii
 import contextlib
 import json
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urljoin, urlsplit
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from muster.content import backend as backends
 from muster.content import headers
 from muster.content.backend import Backend, Patience
-from muster.content.registry import error
+from muster.content.registry import error, linked
 from muster.edge.feature import Surroundings
 from muster.edge.replies import SERVER_HEADER, Header, Reply, Streamed, reply
 from muster.edge.request import Request
@@ -39,8 +39,10 @@ from muster.pki.facts import common_name
 # What Katello says in place of a token.
 _NOT_LOGGED_IN = "unauthenticated"
 _REFUSED = "unauthorized"
-# Source: OAuth 2, where nothing else is said.
+# Source: the distribution project's token specification. It counts where nothing is said, and clients that are told less
+# keep a token for as long all the same.
 _LIFETIME_S = 60.0
+_ETERNITY_S = 1e12
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 _FORWARDED = b"x_rhsm_ssl_client_cert"
 _READ = re.compile(r"/v2/(?P<name>.+)/(?P<what>manifests|blobs|tags)/(?P<which>[^/]+)/?\Z")
@@ -63,8 +65,19 @@ class Gateway:
         grants: what Foreman said.
     """
 
-    def __init__(self, member: str, grants: Grants, tokens: Tokens, katello: Katello, pulp: Backend) -> None:
+    def __init__(
+        self,
+        member: str,
+        grants: Grants,
+        tokens: Tokens,
+        katello: Katello,
+        pulp: Backend,
+        *,
+        is_revoked: Callable[[x509.Certificate], bool] = lambda _: False,
+    ) -> None:
+        """``is_revoked`` says whether a list that counts now names a certificate."""
         self.grants = grants
+        self._is_revoked = is_revoked
         self._member = member.lower()
         self._tokens = tokens
         self._katello = katello
@@ -169,11 +182,15 @@ class Gateway:
             return reply(got.status, body, b"application/json")
         try:
             index = json.loads(body)
-            results = index["Results"]
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, RecursionError):
+            index = None
+        results = index.get("Results") if isinstance(index, dict) else None
+        if not isinstance(index, dict) or not isinstance(results, list):
             return reply(502, b"Pulp's index has no Results", b"text/plain")
         names = set(await self.grants.catalog(who))
-        index["Results"] = [r for r in results if isinstance(r, dict) and r.get("Name") in names]
+        index["Results"] = [
+            r for r in results if isinstance(r, dict) and isinstance(name := r.get("Name"), str) and name in names
+        ]
         return _json(index)
 
     async def _read(self, name: str, what: str, which: str, request: Request) -> Reply | Streamed:
@@ -190,9 +207,18 @@ class Gateway:
         return await self._passed(f"/v2/{name}/{what}/{which}{query}", request)
 
     async def _passed(self, path: str, request: Request) -> Streamed:
-        got = await self._asked(request.method, path, request)
+        got = linked(await self._asked(request.method, path, request), lambda location: self._here(location, path))
         kept = [(k.lower().encode(), v.encode("latin-1", "replace")) for k, v in got.headers if k.lower() in _GIVEN]
         return Streamed(got.status, [*kept, _API_VERSION, SERVER_HEADER], got.pieces, got.end)
+
+    def _here(self, location: str, path: str) -> str | None:
+        """Return path and query of a location at Pulp's registry, None when it is elsewhere."""
+        try:
+            there = urlsplit(urljoin(self._pulp.url + path, location))
+        except ValueError:
+            return None
+        is_there = there.netloc == urlsplit(self._pulp.url).netloc and there.path.startswith("/v2/")
+        return f"{there.path}?{there.query}" if is_there else None
 
     async def _asked(self, method: str, path: str, request: Request) -> backends.Answer:
         sent = [(k.decode("latin-1"), v.decode("latin-1")) for k, v in request.sent_headers if k in _ASKED]
@@ -224,7 +250,7 @@ class Gateway:
             said = [v for k, v in request.sent_headers if k == _FORWARDED]
             certificate = _in_one_line(said[0]) if len(said) == 1 else None
         # The cluster's own CA issues names that hosts choose.
-        if certificate is None or peer.trust.issuer(certificate)[0] != "other":
+        if certificate is None or peer.trust.issuer(certificate)[0] != "other" or self._is_revoked(certificate):
             return None
         name = common_name(certificate.public_bytes(Encoding.DER)) or ""
         return name if _UUID.match(name) else None
@@ -267,13 +293,15 @@ def _names(content: Mapping[str, Any]) -> set[str]:
 
 
 def _left_s(answer: Mapping[str, Any], now: datetime) -> float:
-    """Return how long a token of Katello's is still good."""
-    lifetime = answer.get("expires_in", _LIFETIME_S)
-    lifetime_s = float(lifetime) if isinstance(lifetime, int | float) else _LIFETIME_S
+    """Return how long a token of Katello's is still good, or a minute: what may be read is looked up at each call."""
+    lifetime, lifetime_s = answer.get("expires_in"), _LIFETIME_S
+    # JSON also brings numbers that are none of seconds.
+    if isinstance(lifetime, int | float) and not isinstance(lifetime, bool) and abs(lifetime) < _ETERNITY_S:
+        lifetime_s = float(lifetime)
     with contextlib.suppress(ValueError, TypeError):
         # It may have been made long before, and was made to last for longer now.
         lifetime_s -= (now - datetime.fromisoformat(str(answer["issued_at"]))).total_seconds()
-    return max(lifetime_s, 1.0)
+    return max(lifetime_s, _LIFETIME_S)
 
 
 def _query(request: Request) -> str:
@@ -342,4 +370,4 @@ async def opened(settings: ContainerGatewaySettings, around: Surroundings) -> As
         asking = katello.opened(cluster.foreman.url, context, timeout_s=settings.foreman_timeout_s)
         foreman = await stack.enter_async_context(asking)
         pulp = await stack.enter_async_context(backends.opened("Pulp's API", url, patience, context=context))
-        yield Gateway(around.member, Grants(store), tokens, foreman, pulp)
+        yield Gateway(around.member, Grants(store), tokens, foreman, pulp, is_revoked=around.is_revoked)

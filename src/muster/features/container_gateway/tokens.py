@@ -29,10 +29,14 @@ _ISSUER = "muster"
 _LONGEST = 4096
 # Members read the keys anew after so long: until then some sign with the key before.
 _KEPT_S = 30.0
+# A store that did not answer is asked again after so long; whoever comes meanwhile, or waited, goes on without.
+_AWAY_S = 1.0
 # An unknown key makes a member read them at once, but whoever makes tokens up does not make it read each time.
 _UNKNOWN_S = 1.0
 # Members' clocks may differ by as much.
 _SKEW_S = 30
+# PyJWT 2.10 to 2.12 let the latter out of a header that is nested deeply.
+_NO_TOKEN = (jwt.InvalidTokenError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,8 @@ class Tokens:
         self._wall = wall
         self._kept: _Keys | None = None
         self._reading = asyncio.Lock()
+        self._away = ""
+        self._away_at = 0.0
 
     async def issued(self, user: str, lifetime_s: float) -> tuple[str, float]:
         """Return a token for a user, and how many seconds it is good for.
@@ -100,7 +106,7 @@ class Tokens:
             return None
         try:
             kid = jwt.get_unverified_header(token).get("kid")
-        except jwt.InvalidTokenError:
+        except _NO_TOKEN:
             return None
         keys = await self._keys(_KEPT_S)
         if kid not in keys.by_id:
@@ -113,7 +119,7 @@ class Tokens:
                 token, key, [_ALGORITHM], audience=self._cluster, issuer=_ISSUER, leeway=_SKEW_S,
                 options={"require": ["exp", "iat", "sub", "aud", "iss"]},
             )  # fmt: skip
-        except jwt.InvalidTokenError:
+        except _NO_TOKEN:
             return None
         return str(said["sub"])
 
@@ -125,14 +131,17 @@ class Tokens:
         async with self._reading:
             if self._kept is not None and self._kept is not kept:
                 return self._kept
-            try:
-                self._kept = await self._read()
-            except Unavailable as e:
-                if kept is None:
-                    raise
-                _log.warning("The keys of tokens were not read; those before serve on", why=str(e))
-                return kept
-            return self._kept
+            if not self._away or self._monotonic() - self._away_at >= _AWAY_S:
+                try:
+                    self._kept, self._away = await self._read(), ""
+                    return self._kept
+                except Unavailable as e:
+                    self._away, self._away_at = str(e), self._monotonic()
+                    if kept is not None:
+                        _log.warning("The keys of tokens were not read; those before serve on", why=self._away)
+            if kept is None:
+                raise Unavailable(self._away)
+            return kept
 
     async def _read(self) -> _Keys:
         documents = Documents(self._store)
@@ -158,24 +167,29 @@ class Tokens:
         async with self._reading:
             if self._kept is not None and self._kept.newest != keys.newest:
                 return self._kept
-            now = await self._now()
-            known = keys.document.content["keys"]
-            # A key signed until the next was read everywhere.
-            over = self._longest_s + _KEPT_S + 2 * _SKEW_S
-            live = [
-                one for at, one in enumerate(known)
-                if at + 1 == len(known) or float(known[at + 1]["made_at"]) + over > now
-            ]  # fmt: skip
-            content = {"keys": [*live, await self._made()]}
             try:
-                found = await Documents(self._store).replace(keys.document, content, by="container_gateway")
-            except Conflict:
-                found = await Documents(self._store).read(_DOCUMENT)
+                self._kept = await self._read_after(keys)
             except Unavailable as e:
                 _log.warning("The key of tokens was not followed by another; it signs on", why=str(e))
                 return keys
-            self._kept = await self._understood(found)
             return self._kept
+
+    async def _read_after(self, keys: _Keys) -> _Keys:
+        """Return the keys when another has followed them, whoever added it."""
+        now = await self._now()
+        known = keys.document.content["keys"]
+        # A key signed until the next was read everywhere.
+        over = self._longest_s + _KEPT_S + 2 * _SKEW_S
+        live = [
+            one for at, one in enumerate(known)
+            if at + 1 == len(known) or float(known[at + 1]["made_at"]) + over > now
+        ]  # fmt: skip
+        content = {"keys": [*live, await self._made()]}
+        try:
+            found = await Documents(self._store).replace(keys.document, content, by="container_gateway")
+        except Conflict:
+            return await self._read()
+        return await self._understood(found)
 
     async def _made(self) -> dict[str, object]:
         key = Ed25519PrivateKey.generate()

@@ -9,8 +9,8 @@ from prometheus_client import CollectorRegistry
 
 from muster.app.duties.services import ServicesObserved, StorageMetrics
 from muster.app.listed import Listed
-from muster.cluster.service import FREE, TOTAL, USED, Seen
-from muster.cluster.services import register
+from muster.cluster.service import FREE, TOTAL, USED, Seen, Told
+from muster.cluster.services import Services, register
 from muster.edge.feature import Features
 from muster.kernel.secrets import Secret
 from muster.store.engine import Store, opened
@@ -72,6 +72,24 @@ async def test_without_a_store_the_metric_goes_on(tmp_path: Path) -> None:
         one = duty(store, [Seen("pulp", ROOM)], registry)
         await one.beat()
     assert registry.get_sample_value("muster_storage_total_bytes", {"member": NAME, "kind": "pulp"}) == 100
+
+
+async def test_what_was_known_of_a_member_that_there_is_no_longer_is_forgotten(tmp_path: Path) -> None:
+    async with opened(Secret(f"sqlite:///{tmp_path}/muster.db")) as store:
+        await Services(store).tell(Told("gone.example.com", "asked by gone.example.com", {"pulp": {"facts": {"x": 1}}}))
+        await Services(store).tell(Told(NAME.upper(), "asked by itself", {"pulp": {"facts": {"y": 1}}}))
+        await duty(store, [Seen("pulp", ROOM)], CollectorRegistry()).beat()
+        assert await facts(store) == {**ROOM, "y": 1}
+
+
+def test_who_is_no_member_any_more_has_no_disk() -> None:
+    registry = CollectorRegistry()
+    shown = StorageMetrics(registry)
+    for name in ("a", "b"):
+        shown.show(name, [Seen(f"pulp@{name}", ROOM)])
+    shown.keep({"b"})
+    assert registry.get_sample_value("muster_storage_used_bytes", {"member": "a", "kind": "pulp"}) is None
+    assert registry.get_sample_value("muster_storage_used_bytes", {"member": "b", "kind": "pulp"}) == 40
 
 
 def test_what_one_member_no_longer_says_leaves_the_others_be() -> None:

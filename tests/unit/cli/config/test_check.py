@@ -124,6 +124,52 @@ def test_content_that_leads_nowhere_or_lacks_its_files_is_warned_of(
         assert warned(tmp_path, f"{text}foreman: {{url: 'https://foreman.test'}}\n") == []
 
 
+FOREMAN = "foreman: {url: 'https://foreman.test'}\n"
+GATEWAY = "features: {container_gateway: {}}\n"
+
+
+@pytest.mark.parametrize(
+    ("url", "rest", "told"),
+    [
+        ("https://{address}:9090/container_gateway", FOREMAN + GATEWAY, {}),
+        ("https://{address}:9090/container_gateway", FOREMAN, {"content.registry_url": "which is off"}),
+        (
+            "https://{address}:9090/container_gateway",
+            FOREMAN + "features: {container_gateway: {enabled: false}}\n",
+            {"content.registry_url": "features: {container_gateway: {}}"},
+        ),
+        (
+            "https://{address}:9090/container_gateway", GATEWAY,
+            {"features.container_gateway": "does not start without foreman.url"},
+        ),
+        (
+            "https://{address}:9090", FOREMAN,
+            {"content.registry_url": "container gateway is at https://{address}:9090/container_gateway"},
+        ),
+        (
+            "https://{address}:9443/container_gateway", FOREMAN + GATEWAY,
+            {"features.container_gateway": "https://{address}:9090/container_gateway does"},
+        ),
+        ("https://{address}:9443/container_gateway", FOREMAN, {}),
+        ("http://registry.test:5000/v2", FOREMAN, {"content.registry_url": "ends in /v2"}),
+        ("http://registry.test:5000/images/v2", FOREMAN, {"content.registry_url": "ends in /v2"}),
+        ("http://registry.test:5000", FOREMAN, {}),
+    ],
+)  # fmt: skip
+def test_images_that_lead_nowhere_are_warned_of(url: str, rest: str, told: dict[str, str], tmp_path: Path) -> None:
+    text = f"{CLUSTER}{CONTENT}content: {{services: [http], registry_url: '{url}'}}\n{rest}"
+    code, found, _ = said(tmp_path, text)
+    assert (code, [where for _, where, _ in found]) == (0, list(told))
+    assert all(told[where] in why for _, where, why in found)
+
+
+@pytest.mark.parametrize("name", ["content", "authority"])
+def test_a_section_with_nothing_below_it_is_warned_of(name: str, tmp_path: Path) -> None:
+    code, found, _ = said(tmp_path, f"{CLUSTER}{OFF}}}\n{name}:\n")
+    assert (code, [w for _, w, _ in found]) == (0, [name])
+    assert f"counts as absent; {name}: {{}} has" in found[0][2]
+
+
 def test_content_without_a_member_that_answers_it_is_warned_of(tmp_path: Path) -> None:
     text = CLUSTER.replace("}]", ", kind: foreman}]") + f"{CONTENT}content: {{services: [http]}}\n"
     assert [w for _, w in warned(tmp_path, text)] == ["content"]

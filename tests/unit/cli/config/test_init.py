@@ -42,6 +42,22 @@ def test_a_first_cluster_file_is_valid_and_replaces_none(tmp_path: Path) -> None
     assert first(file, *two, "--force", "--json").exit_code == 0
 
 
+def test_a_first_cluster_on_loopback_shares_one_host_and_takes_no_port_from_its_members(tmp_path: Path) -> None:
+    file = tmp_path / "cluster.yaml"
+    two = ("--member", "proxy01.test=127.0.0.211", "--member", "proxy02.test=127.0.0.212")
+    written = first(file, *two, "--balancer", "lb=127.0.0.210")
+    assert written.exit_code == 0, written.output
+    cluster, _ = load(file)
+    assert cluster.balancers[0].bind == "127.0.0.210"
+    assert cluster.store.url.reveal() == "sqlite:////var/lib/muster/muster.db"
+
+
+def test_a_first_cluster_file_that_cannot_be_is_not_spoken_of_as_if_it_were_there(tmp_path: Path) -> None:
+    told = first(tmp_path / "cluster.yaml", "--member", "proxy.test=192.0.2.11")
+    assert isinstance(told.exception, InvalidSettings)
+    assert f"{tmp_path}/cluster.yaml, which was not written, has 1 problem:" in str(told.exception)
+
+
 @pytest.mark.parametrize(
     "url", ["postgresql://u:geheim@db/x", "postgresql://u@db/x?password=geheim", "mysql://u:geheim@db"]
 )

@@ -35,8 +35,15 @@ def test_each_keeper_is_listed_the_newest_first(file: Path) -> None:
         ("org/muster-keep/1/repo", "/pulp/api/v3/1/", 5),
         ("org/muster-keep/0/repo", "/pulp/api/v3/0/", 4),
     ]
-    assert "proxy01.test: 2 keepers of 1 repositories\n    org/muster-keep/1/repo  /pulp/api/v3/1/\n" in text.output
+    assert "proxy01.test: 2 keepers of 1 repository\n    org/muster-keep/1/repo  /pulp/api/v3/1/\n" in text.output
     assert api.changes() == []
+
+
+def test_a_pulp_without_keepers_has_none(file: Path) -> None:
+    api = PulpApi()
+    with api.running():
+        said = keepers(file, api)
+    assert said.output.startswith("proxy01.test: no keepers\nproxy02.test: no keepers\nWanted: 2 ")
 
 
 def test_a_pulp_that_does_not_say_is_wrong(file: Path) -> None:
@@ -45,6 +52,7 @@ def test_a_pulp_that_does_not_say_is_wrong(file: Path) -> None:
         said = keepers(file, api)
     assert said.return_value == 1
     assert "proxy01.test: Pulp's API answers 403 to GET" in said.output
+    assert "content: pulp_password_file" in said.output
 
 
 def test_a_cluster_without_pulps_has_none(file: Path) -> None:

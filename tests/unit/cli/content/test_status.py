@@ -64,6 +64,8 @@ def test_few_are_listed_whether_or_not_there_is_a_matter() -> None:
     lines = printed(shown(found(*many(2)))).splitlines()
     assert lines[0] == "/pulp/content/0000"
     assert lines[-1] == "2 repositories: 2 as they should be."
+    assert printed(shown(found(*many(1)))).splitlines()[-1] == "1 repository: 1 as it should be."
+    assert printed(shown(found(*many(1, 0)))).splitlines()[-1] == "1 repository: 1 with something wrong."
 
 
 def test_none_is_said() -> None:
@@ -75,8 +77,11 @@ def test_of_one_every_member_is_told() -> None:
     (of,) = states(picture(says, ONE, TWO, shown=TWO, members={m: seen(m) for m in MEMBERS}), MEMBERS, ["https"], LAG_S)
     said = printed(shown(found(of), is_one=True)).splitlines()
     assert said[0] == "/pulp/content/r"
-    assert f"    p1.test: its Pulp has {ONE}; 1 version on its disk, what is shown among them; said 1 s ago" in said
-    assert f"    p2.test: its Pulp has {TWO}; 2 versions on its disk, what is shown among them; said 1 s ago" in said
+    for name, has, disk in (("p1", ONE, "1 version on its disk"), ("p2", TWO, "2 versions on its disk")):
+        at = said.index(f"    {name}.test: its Pulp has {has}; said 1 s ago")
+        assert said[at + 1] == f"        {disk}, what is shown among them"
+    # Each thing that is the matter stands there once.
+    assert sum(f"still carries {ONE}" in text for text in said) == 1
     assert "    p3.test: has said nothing of it" in said
 
 

@@ -48,9 +48,10 @@ class Origin:
         self.before(below)
         if below == self.hangs:
             await asyncio.sleep(60)
+        await asyncio.sleep(0)
+        # From here on whoever asked has it.
         self.open += 1
         self.most = max(self.most, self.open)
-        await asyncio.sleep(0)
         body = self.files.get(below, b"")
         status = self.status.get(below, 200 if below in self.files else 404)
         body = body if status == 200 else b"said"

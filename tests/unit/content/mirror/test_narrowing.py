@@ -13,11 +13,11 @@ HREFS = (
 )  # fmt: skip
 
 
-def fetched(*components: str, architectures: tuple[str, ...] = (), suite: str = "stable") -> set[str]:
+def fetched(*components: str, architectures: tuple[str, ...] = ()) -> set[str]:
     mirrored = Mirrored(
-        kind="deb", url="https://origin.test/x", suites=(suite,), components=components, architectures=architectures
+        kind="deb", url="https://origin.test/x", suites=("stable",), components=components, architectures=architectures
     )
-    is_wanted = narrowed(mirrored, f"dists/{suite}")
+    is_wanted = narrowed(mirrored)
     return {href for href in HREFS if is_wanted(File(href, 1, "sha256", "a" * 64))}
 
 
@@ -50,6 +50,6 @@ def test_architectures_are_those_that_are_named_and_no_others() -> None:
     assert fetched("main", architectures=("amd64",)) == {HREFS[0], HREFS[3], HREFS[5], "Packages.gz"}
 
 
-def test_a_component_may_carry_the_end_of_its_suite() -> None:
-    assert fetched("updates/main", suite="stable/updates") == fetched("main")
-    assert fetched("updates/main") == {"Packages.gz"}
+def test_a_component_may_be_named_with_what_its_paths_do_not_have() -> None:
+    assert fetched("updates/main") == fetched("main")
+    assert fetched("updates/main/sub") == fetched("main/sub")

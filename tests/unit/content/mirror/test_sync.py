@@ -167,6 +167,20 @@ async def test_what_is_lost_from_a_disk_is_fetched_again(here: Here) -> None:
         assert here.names() == before
 
 
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_a_list_that_the_disk_has_damaged_is_fetched_the_next_time(here: Here, is_known: bool) -> None:
+    here.mirrored = settings("yum", "immediate")
+    one = (await here.sync()).publication
+    name = sha256(ONE.files[ONE.primary])
+    at = here.roots[0] / "sha256" / name[:2] / name
+    at.write_bytes(b"x" * at.stat().st_size)
+    with pytest.raises(Unavailable, match="gone again"):
+        await here.sync(one if is_known else None)
+    found = (await here.sync(one)).publication
+    assert found is one
+    assert await here.kept.read(name) == ONE.files[ONE.primary]
+
+
 async def test_of_a_newer_version_what_is_here_is_not_fetched_again(here: Here) -> None:
     here.mirrored = settings("yum", "immediate")
     one = (await here.sync()).publication
@@ -238,6 +252,19 @@ async def test_a_broken_answer_goes_on_where_it_broke(here: Here) -> None:
     parts = [(p, r) for _, p, r in here.origin.asked if r]
     assert sorted(parts) == [(path, f"bytes=2500-{last}"), (primary, f"bytes=5-{end}")]
     assert here.said[-1][0] == sum(map(len, ONE.packages.values()))
+
+
+async def test_a_list_is_fetched_by_its_digest_where_the_plain_name_has_an_older_one(tmp_path: Path) -> None:
+    it = Here(tmp_path, "deb")
+    place = f"{deb_stand_in.SUITE}/{deb_stand_in.BINARY}"
+    name = f"{place}/Packages.gz"
+    by_hash = f"{place}/by-hash/SHA256/{sha256(DEB.files[name])}"
+    it.origin.files = {**DEB.files, name: b"older", by_hash: DEB.files[name]}
+    it.origin.breaks_at = {by_hash: 20}
+    manifest = (await it.manifests((await it.sync()).publication))["dists/stable"]
+    assert manifest.files[f"{deb_stand_in.BINARY}/Packages.gz"] == sha256(DEB.files[name])
+    assert name not in it.origin.paths()
+    it.close()
 
 
 async def test_what_nothing_proves_is_not_put_together_of_two_answers(here: Here) -> None:

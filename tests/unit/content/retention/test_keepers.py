@@ -226,3 +226,33 @@ async def test_what_clients_asked_for_is_read_from_the_store(tmp_path: Path) -> 
 def test_what_a_distribution_may_have_as_a_whole() -> None:
     suite = "/pulp/content/org/archive/dists/stable"
     assert distributed([AT, "/elsewhere/x", "/pulp/content/muster-keep/1/x", suite]) == {"org/repo": AT}
+
+
+async def test_what_a_list_lacks_that_changed_between_its_pages_is_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with world() as it:
+        others = [it.api.add("repositories") for _ in range(2)]
+        hrefs = [it.api.distribute(f"org/a{n}", repository=one) for n, one in enumerate(others)]
+        for one in others:
+            it.api.publish(one, 1)
+        it.carried.update(dict.fromkeys(("/pulp/content/org/a0", "/pulp/content/org/a1"), "digest"))
+        it.asked.extend(it.carried)
+        await it.serve()
+        kept = it.api.at("org/muster-keep/0/a1")
+        assert kept is not None
+        listed = it.api._listed
+
+        def removing(path: str, query: dict[str, list[str]]) -> dict[str, Any]:
+            found = listed(path, query)
+            # What comes after it moves from the second page to the first, which has been read.
+            if "base_path__in" in query:
+                it.api.objects.pop(hrefs[0], None)
+            return found
+
+        monkeypatch.setattr(it.api, "_listed", removing)
+        await it.keepers.beat()
+        assert it.api.at("org/muster-keep/0/a1") == kept
+        assert it.api.at("org/muster-keep/0/repo") is not None
+        await it.keepers.beat()
+        assert it.api.at("org/muster-keep/0/a0") is None, "its repository is gone"

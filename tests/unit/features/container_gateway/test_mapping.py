@@ -13,6 +13,22 @@ def test_images_are_listed_each_with_whether_one_has_to_log_in() -> None:
     assert mapping.repositories(form) == {"acme/tools": True, "acme-open": False, "acme-unsaid": True}
 
 
+def test_what_is_said_of_an_image_is_of_that_image_in_whichever_order() -> None:
+    """As Rack nests it: a key that an element has already begins the next one."""
+    form = b"repositories[][auth_required]=true&repositories[][repository]=closed"
+    form += b"&repositories[][auth_required]=false&repositories[][repository]=open"
+    assert mapping.repositories(form) == {"closed": True, "open": False}
+    form = b"users[][al][][auth_required]=true&users[][al][][repository]=closed"
+    form += b"&users[][bob][][auth_required]=false&users[][bob][][repository]=open"
+    form += b"&users[][bob][][repository]=unsaid&users[][bob][][auth_required]=true&users[][bob][][repository]=last"
+    assert mapping.granted(form, "users") == {"al": {"closed"}, "bob": {"unsaid"}}
+
+
+def test_what_is_said_of_no_image_is_of_none() -> None:
+    form = b"repositories[][auth_required]=false&repositories[][auth_required]=true&repositories[][repository]=closed"
+    assert mapping.repositories(form) == {"closed": True}
+
+
 @pytest.mark.parametrize("form", [b"", b"repositories", b"repositories[]", b"repositories[]="])
 def test_an_empty_list_is_one(form: bytes) -> None:
     assert mapping.repositories(form) == {}
@@ -46,6 +62,15 @@ def test_hosts_without_a_uuid_are_none() -> None:
 def test_what_is_no_such_form_is_refused_whole(form: bytes) -> None:
     with pytest.raises(Rejected):
         mapping.repositories(b"repositories[][repository]=good&" + form)
+
+
+@pytest.mark.parametrize("name", ["a%00b", "a%0Ab", "%7f", "%C2%85"])
+def test_who_is_no_text_is_nobody_in_any_store(name: str) -> None:
+    for form in (f"users[][{name}][][repository]=one", f"users[][{name}][]"):
+        with pytest.raises(Rejected):
+            mapping.granted(form.encode(), "users")
+    with pytest.raises(Rejected):
+        mapping.uuids(f"hosts[][uuid]={name}".encode())
 
 
 def test_a_name_is_read_in_time_that_grows_with_its_length() -> None:

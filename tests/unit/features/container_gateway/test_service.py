@@ -3,27 +3,33 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import AsyncGenerator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from muster.content.backend import Answer
 from muster.edge.replies import Reply, Streamed
-from muster.edge.request import Request
+from muster.edge.request import Peer, Request
 from muster.features.container_gateway.grants import Subject
 from muster.features.container_gateway.katello import Said
 from muster.features.container_gateway.service import Gateway
+from muster.pki.trust import RevocationLists, Trust
+from tests.servers.certificates import CA
 from tests.unit.edge.calls import request as call
 
 pytestmark = pytest.mark.anyio
 
 BASIC = "Basic " + base64.b64encode(b"alice:pass:word").decode()
+HOST = Subject("host", "5c5be8b4-2b0f-4f0f-8e0c-6f6a3b1d2c3e")
 DIGEST = f"sha256:{'ab' * 32}"
 
 
 class Pulp:
     """Answers everything, and remembers what it was asked."""
+
+    url = "http://pulp.test:24817"
 
     def __init__(self, *, status: int = 200, body: bytes = b"{}", headers: Sequence[tuple[str, str]] = ()) -> None:
         self.status, self.body, self.headers = status, body, headers
@@ -61,6 +67,9 @@ class Grants:
     async def catalog(self, subject: Subject | None) -> list[str]:
         return sorted({"open", *(self.said.get(subject, ()) if subject is not None else ())})
 
+    async def is_known(self, subject: Subject) -> bool:
+        return subject in self.said
+
     async def set(self, subject: Subject, names: set[str]) -> None:
         self.said[subject] = names
 
@@ -78,11 +87,11 @@ class Tokens:
         return token.removeprefix("of-") if token.startswith("of-") else None
 
 
-def gateway(pulp: Any = None, katello: Any = None) -> tuple[Gateway, Any, Any, Any]:
+def gateway(pulp: Any = None, katello: Any = None, **more: Any) -> tuple[Gateway, Any, Any, Any]:
     grants: Any = Grants()
     tokens: Any = Tokens()
     pulp, katello = pulp or Pulp(), katello or Katello(token="unauthenticated")
-    return Gateway("proxy01.example.com", grants, tokens, katello, pulp), grants, tokens, pulp
+    return Gateway("proxy01.example.com", grants, tokens, katello, pulp, **more), grants, tokens, pulp
 
 
 async def got(it: Gateway, target: str, method: str = "GET", **headers: str) -> Reply | Streamed:
@@ -175,6 +184,73 @@ async def test_of_pulps_index_everybody_sees_what_he_may_read() -> None:
         assert [r["Name"] for r in json.loads(answer.body)["Results"]] == names
     it, *_ = gateway(Pulp(body=b"no JSON"))
     assert (await got(it, "/index/static")).status == 502
+
+
+@pytest.mark.parametrize(
+    "index", ['{"Results": 3}', '{"Results": null}', "[]", '{"Results": {"Name": "open"}}', "[" * 900]
+)
+async def test_what_is_no_index_of_pulps_is_passed_on_to_nobody(index: str) -> None:
+    it, *_ = gateway(Pulp(body=index.encode()))
+    assert (await got(it, "/index/static")).status == 502
+
+
+async def test_of_an_index_what_has_no_name_is_nobodys() -> None:
+    it, *_ = gateway(Pulp(body=b'{"Results": [{"Name": ["open"]}, {"Name": {}}, {}, {"Name": "open"}]}'))
+    answer = await got(it, "/index/static")
+    assert isinstance(answer, Reply)
+    assert json.loads(answer.body)["Results"] == [{"Name": "open"}]
+
+
+@pytest.mark.parametrize("lifetime", [float("nan"), float("inf"), 10**400, "x", None, True, [], -5, 1e300])
+@pytest.mark.parametrize("issued_at", [None, "x", 5, "2020-01-01T00:00:00", "0001-01-01T00:00:00+23:59"])
+async def test_whatever_katello_says_of_a_tokens_life_there_is_one(lifetime: object, issued_at: object) -> None:
+    it, _, tokens, _ = gateway(katello=Katello(token="katellos", expires_in=lifetime, issued_at=issued_at))
+    answer = await got(it, "/v2/token", authorization=BASIC)
+    assert isinstance(answer, Reply)
+    assert answer.status == 200
+    assert 60 <= tokens.lifetime_s < 1e301
+
+
+async def test_a_token_lasts_for_as_long_as_clients_believe_any_to_last() -> None:
+    """They ask for no other one before a minute has passed (the distribution project's token specification)."""
+    made = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+    it, _, tokens, _ = gateway(katello=Katello(token="katellos", expires_in=3605, issued_at=made))
+    answer = await got(it, "/v2/token", authorization=BASIC)
+    assert isinstance(answer, Reply)
+    assert (tokens.lifetime_s, json.loads(answer.body)["expires_in"]) == (60, 60)
+
+
+async def test_a_host_whose_certificate_is_revoked_is_nobody() -> None:
+    ca = CA("katello")
+    revoked = RevocationLists({ca.name: frozenset({55})})
+    it, grants, _, _ = gateway(is_revoked=lambda c: revoked.revoke(c))
+    grants.said[HOST] = {"secret"}
+    for serial, status in ((54, 200), (55, 404)):
+        peer = Peer(
+            "192.0.2.9",
+            ca.issue(HOST.name, serial=serial).public_bytes(Encoding.DER),
+            trust=Trust((), (ca.certificate,)),
+        )
+        asked = call("GET", "/container_gateway/v2/secret/manifests/1", by=peer)
+        assert (await it.answer("/v2/secret/manifests/1", asked)).status == status
+        greeted = await it.answer(
+            "/v2/", call("GET", "/container_gateway/v2/", by=peer, headers={"Host": "proxy.test"})
+        )
+        assert greeted.status == (200 if status == 200 else 401)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("<http://pulp.test:24817/v2/open/tags/list?n=1&last=a%26b>", "</v2/open/tags/list?n=1&last=a%26b>"),
+        ("</v2/open/tags/list?n=1&last=a>", "</v2/open/tags/list?n=1&last=a>"),
+        ("<https://elsewhere.test/v2/open/tags/list?n=1>", "<https://elsewhere.test/v2/open/tags/list?n=1>"),
+    ],
+)
+async def test_the_next_page_of_pulps_tags_is_asked_for_here(said: str, told: str) -> None:
+    it, *_ = gateway(Pulp(headers=[("Link", f'{said}; rel="next"')]))
+    answer = await got(it, "/v2/open/tags/list?n=1")
+    assert (b"link", f'{told}; rel="next"'.encode()) in answer.headers
 
 
 async def test_any_other_path_is_not_there() -> None:

@@ -57,6 +57,7 @@ def upgrade() -> None:
         sa.Column("kind", sa.Text, nullable=False),
         sa.Column("repository", sa.Text, nullable=False, server_default=""),
         sa.Column("member", sa.Text, nullable=False, server_default=""),
+        sa.Column("publication", sa.Text, nullable=False, server_default=""),
         sa.Column("state", sa.Text, nullable=False),
         sa.Column("asked_by", sa.Text, nullable=False),
         sa.Column("asked_at", sa.Double, nullable=False),
@@ -80,7 +81,7 @@ def upgrade() -> None:
     op.create_index(
         "content_jobs_open",
         "content_jobs",
-        ["kind", "repository", "member"],
+        ["kind", "repository", "member", "publication"],
         unique=True,
         sqlite_where=is_open,
         postgresql_where=is_open,
