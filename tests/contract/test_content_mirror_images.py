@@ -115,7 +115,7 @@ def cluster(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Cluster]
             return {
                 "services": ["https", "docker"], "pulp_content_url": None, "pulp_api_url": None,
                 "workers": more.get("workers", 1), "first_byte_timeout_s": 10, "hold_s": 3, "fill_after_s": 0.3,
-                "lag_s": LAG_S, "registry_url": more.get("registry_url"),
+                "lag_s": LAG_S, "registry_url": origin.url if more.get("has_registry") else None,
                 "mirror": {"repositories": repositories, "environments": ["library", "test"], "timeout_s": 5},
             }  # fmt: skip
 
@@ -402,6 +402,24 @@ def test_nothing_is_pushed_or_deleted_and_errors_are_said_as_clients_read_them(c
 
 def _code(answer: Answer) -> str:
     return str(json.loads(answer.body)["errors"][0]["code"])
+
+
+@pytest.mark.parametrize("cluster", [{"has_registry": True}], indirect=True)
+def test_beside_a_registry_all_other_names_are_its(cluster: Cluster) -> None:
+    one, two = image("one"), image("two")
+    cluster.stand_in.tags |= {"team/app": {"latest": one}, "muster/other/tools": {"latest": two}}
+    cluster.sync("tools")
+    cluster.until_tagged("tools", "latest", one.digest)
+    for at in (0, 1):
+        assert cluster.get(at, "/v2/").body == b"{}"
+        assert cluster.get(at, "/v2/team/app/manifests/latest").body == one.body
+        assert cluster.of(at, "tools", "manifests/latest", environment="other").body == two.body
+        assert cluster.of(at, "tools", "manifests/latest", method="DELETE").status == 405
+        _all_of(cluster, "tools", "latest", one, at=at)
+    assert not [path for _, path, _ in cluster.stand_in.asked if "/muster/library/" in path]
+    # What members follow is a repository as others are.
+    followed = f"/pulp/content/muster/library/container/tools/manifests/{one.digest}"
+    assert cluster.get(0, followed, service="https").body == one.body
 
 
 def test_an_index_and_what_it_names_have_their_types(cluster: Cluster) -> None:

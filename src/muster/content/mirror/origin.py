@@ -180,6 +180,10 @@ class Origin:
         for _ in range(_LIMIT_REDIRECTS + 1):
             answer = await self._at(method, at, asked, why)
             if answer.status not in _REDIRECTS:
+                if at.base != target.base:
+                    # Who asks is the origin's own matter: nobody that it leads to says where that is to be told.
+                    kept = [(k, v) for k, v in answer.headers if k.lower() != "www-authenticate"]
+                    answer = replace(answer, headers=kept)
                 return _plain(answer, at, may_be_part=any(k == "Range" for k, _ in asked))
             location = next((v for k, v in answer.headers if k.lower() == "location"), None)
             await _emptied(answer)

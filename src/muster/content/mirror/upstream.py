@@ -230,6 +230,8 @@ class Upstream:
         answer.end()
         if answer.status in _ABSENT:
             return None
+        if answer.status == 429 or answer.status >= 500:
+            raise Unavailable(f"{self.name} answers {answer.status} for {self.url}/manifests/{tag}")
         said = {k.lower(): v.strip() for k, v in answer.headers}
         media = said.get("content-type", "").partition(";")[0].strip().lower()
         digest, length = said.get("docker-content-digest", ""), said.get("content-length", "")

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from muster.content.manifest import TAGS, Manifest
 from muster.content.metadata import image
 from muster.content.metadata.image import Described, Tags
 from muster.content.metadata.malformed import Malformed
@@ -123,6 +124,8 @@ def test_the_largest_state_is_no_larger_than_what_is_read() -> None:
     body = Tags({f"{n:0128}": f"{n:064x}" for n in range(image.LIMIT_TAGS)}, manifests).written()
     assert len(Tags.read(body).manifests) == image.LIMIT_MANIFESTS
     assert len(body) <= 4 << 20
+    files = {f"manifests/sha256:{one}": one for one in manifests}
+    assert len(Manifest(-1, 0.0, {**files, TAGS: A}, A).written()) <= 4 << 20
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,20 @@ async def test_who_asks_is_told_to_the_origins_own_server_alone(
         assert all(("Accept", "a/b") in one for one in servers.sent)
 
 
+@pytest.mark.parametrize(("leads", "says_it"), [(f"{A}/y", True), (B, False), ("http://a.example:81/y", False)])
+async def test_the_origins_own_server_alone_says_what_is_to_be_shown(
+    monkeypatch: pytest.MonkeyPatch, leads: str, says_it: bool
+) -> None:
+    said: dict[str, Said] = {
+        f"{A}/x": (302, b"", {"Location": leads}),
+        leads: (401, b"", {"WWW-Authenticate": "Basic"}),
+    }
+    async with asking(monkeypatch, said) as (it, _):
+        answer = await it.ask("GET", "/x", ())
+        assert (answer.status, ("WWW-Authenticate", "Basic") in answer.headers) == (401, says_it)
+        answer.end()
+
+
 async def test_no_mirror_is_told_who_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     async with asking(monkeypatch, {LIST: A.encode(), f"{A}/x": b"1"}, mirror_list=LIST) as (it, servers):
         await body(it, headers=[("Authorization", "Basic abc")])

@@ -237,6 +237,15 @@ async def test_an_index_of_other_bytes_than_its_digest_changes_nothing(less: set
         await state(mirrored(registry))
 
 
+@pytest.mark.parametrize(("status", "asked"), [(429, 1), (503, 1), (405, 2)])
+async def test_a_registry_that_has_enough_of_it_is_asked_no_more(status: int, asked: int) -> None:
+    registry = Registry(latest=ONE)
+    registry.status["manifests/latest"] = status
+    with pytest.raises(Unavailable, match=f"answers {status} for .*/manifests/latest"):
+        await state(mirrored(registry, "latest"))
+    assert len(registry.paths()) == asked
+
+
 async def test_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     registry = Registry(**{f"t{n}": ONE for n in range(5)})
     monkeypatch.setattr(upstream, "LIMIT_TAGS", 4)
