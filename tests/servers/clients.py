@@ -7,6 +7,7 @@ ends with 0, and so does apt-get. This machine's files stay as they are.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from muster.kernel.process import clean_environment
 
@@ -247,6 +249,25 @@ class Skopeo:
         """Copy a layout's image to ``host:port/repository:tag``."""
         return self._run("copy", *self._options("dest"), f"oci:{layout}:latest", f"docker://{image}", place=None)
 
+    def pull_all(self, image: str, name: str) -> Run:
+        """Copy it, where it is an index all images of it, to the plain directory with this name."""
+        place = self.directory / name
+        return self._run("copy", "--all", *self._options("src"), f"docker://{image}", f"dir:{place}", place=place)
+
+    def copy_all(self, image: str, to: str) -> Run:
+        """Copy it, where it is an index all images of it, from one registry over plain HTTP to another."""
+        # What is not packed it would pack, and all digests be others.
+        plain = ("--preserve-digests", "--src-tls-verify=false", "--dest-tls-verify=false")
+        return self._run("copy", "--all", *plain, f"docker://{image}", f"docker://{to}", place=None)
+
+    def inspect(self, image: str) -> dict[str, Any]:
+        """Return what it says of ``host:port/repository:tag``."""
+        options = [one.replace("--src-", "--") for one in self._options("src")]
+        run = self._run("inspect", *options, f"docker://{image}", place=None)
+        assert run.code == 0, run
+        found: dict[str, Any] = json.loads("\n".join(run.lines))
+        return found
+
     def _options(self, side: str) -> list[str]:
         said = [f"--{side}-tls-verify={'true' if self.identity else 'false'}"]
         if self.account is not None:
@@ -277,7 +298,8 @@ class Skopeo:
         code, lines = _ran(
             ["skopeo", f"--policy={policy}", *arguments], self.hosts, self.directory, _CONTAINERS_ROOTLESS_UID="1"
         )
-        blobs = place.glob("blobs/sha256/*") if place is not None else ()
+        found = [*place.glob("blobs/sha256/*"), *place.glob("*")] if place is not None else []
+        blobs = [one for one in found if re.match(r"[0-9a-f]{64}\Z", one.name)]
         return Run(code, lines, {f"sha256:{f.name}": _digest(f) for f in blobs})
 
 

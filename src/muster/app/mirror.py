@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from muster.cluster.mirror import Mirror
 from muster.content.backend import Answer
 from muster.content.fill import Behind
+from muster.content.images import Images
 from muster.content.index import Expected
 from muster.content.kept import Full, Kept
 from muster.content.mirror.answers import Answers
@@ -84,7 +85,7 @@ async def opened(
     policies = {name: one.policy for name, one in settings.repositories.items()}
     answers = Answers(carried, packages, policies, fetch or packages.fetch, wait_s=wait_s)
     stack.push_async_callback(answers.close)
-    content.mirror(carried)
+    content.mirror(carried, Images.of(settings))
     return Mirroring(carried, packages, answers, origins, file)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -32,7 +33,16 @@ _Suite = Annotated[
 ]
 _Word = Annotated[str, StringConstraints(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._+/-]{0,127}\z")]
 
-Kind = Literal["yum", "deb", "file"]
+# As registries name repositories; what stands between slashes is one of its words.
+_IMAGE_WORD = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
+_Upstream = Annotated[
+    str, StringConstraints(pattern=rf"\A{_IMAGE_WORD}(?:/{_IMAGE_WORD})*\z", min_length=1, max_length=255)
+]
+_TagPattern = Annotated[str, StringConstraints(pattern=r"\A[A-Za-z0-9_.*?-]{1,128}\z")]
+_Account = Annotated[str, StringConstraints(pattern=r"\A[!-9;-~]{1,255}\z")]
+_NAMED_IN_IMAGES = re.compile(rf"{_IMAGE_WORD}\Z")
+
+Kind = Literal["yum", "deb", "file", "container"]
 Policy = Literal["immediate", "on_demand", "streamed"]
 
 
@@ -40,10 +50,11 @@ class Mirrored(Settings):
     """A repository that is mirrored."""
 
     kind: Kind
-    """``yum``; ``deb``, whose suites are named; ``file``, what a ``PULP_MANIFEST`` lists."""
+    """``yum``; ``deb``, whose suites are named; ``file``, what a ``PULP_MANIFEST`` lists; ``container``, a repository of a
+    registry, whose name there is ``upstream``."""
     url: OriginURL | None = None
     """Where it is: of yum what lies above ``repodata``, of deb what lies above ``dists``, of files what lies above
-    ``PULP_MANIFEST``."""
+    ``PULP_MANIFEST``, of container the registry, above ``/v2``."""
     mirror_list: _ListURL | None = None
     """A list of such addresses, one a line, or a metalink, in place of ``url``; a query may follow. Ten are used."""
     policy: Policy = "on_demand"
@@ -55,6 +66,15 @@ class Mirrored(Settings):
     """Of deb: whose lists are fetched. Absent: all that a suite names."""
     architectures: Annotated[tuple[_Word, ...], Field(max_length=100)] = ()
     """Of deb: for which lists are fetched, ``all`` and ``source`` counting as ones. Absent: all that a suite names."""
+    upstream: _Upstream | None = None
+    """Of container: the repository's name at the registry, ``library/alpine``."""
+    tags: Annotated[tuple[_TagPattern, ...], Field(min_length=1, max_length=200)] | None = None
+    """Of container: which tags are mirrored; ``*`` stands for any characters, ``?`` for one. Absent: all, where these are no
+    more than 2000."""
+    user: _Account | None = None
+    """Of container: as whom the registry is asked. Absent: as nobody."""
+    password_file: Path | None = None
+    """That account's password or token, the first line of a file on every member."""
     ca_file: Path | None = None
     """Who issued the certificate of an origin over HTTPS, a file on every member. Absent: whom the host trusts."""
     certificate: Path | None = None
@@ -80,7 +100,18 @@ class Mirrored(Settings):
             raise ValueError("components and architectures are of deb")
         if self.key is not None and self.certificate is None:
             raise ValueError("a key goes with a certificate")
+        self._refuse_half_a_registry()
         return self
+
+    def _refuse_half_a_registry(self) -> None:
+        if (self.kind == "container") != (self.upstream is not None):
+            raise ValueError("upstream is named for container, and for no other kind")
+        if self.kind != "container" and (self.tags is not None or self.user is not None):
+            raise ValueError("tags and user are of container")
+        if self.kind == "container" and self.mirror_list is not None:
+            raise ValueError("a registry has a url; there are no lists of mirrors of it")
+        if (self.user is None) != (self.password_file is None):
+            raise ValueError("user and password_file go together")
 
 
 class Mirror(Settings):
@@ -108,4 +139,11 @@ class Mirror(Settings):
     def _has_one_of_each(self) -> Mirror:
         if len(set(self.environments)) != len(self.environments):
             raise ValueError("an environment is named twice")
+        if images := [name for name, one in self.repositories.items() if one.kind == "container"]:
+            for word in (*images, *self.environments):
+                if not _NAMED_IN_IMAGES.match(word):
+                    raise ValueError(
+                        f"{word} cannot stand in the name of an image: between letters and digits there is one dot, one or "
+                        "two underscores, or hyphens"
+                    )
         return self

@@ -2,7 +2,7 @@
 
 What is followed is a path at Pulp: of yum the repository, of deb one suite, ``…/dists/SUITE``, whose packages lie beside
 ``dists``. The path alone says of which kind it is. Of what members mirror themselves a word in it does
-(:mod:`muster.content.mirror.paths`); repositories of files are followed there alone.
+(:mod:`muster.content.mirror.paths`); repositories of files and of images are followed there alone.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from muster.content import manifest
-from muster.content.metadata import packages, primary, pulp_manifest, release, repomd
+from muster.content.metadata import image, packages, primary, pulp_manifest, release, repomd
 from muster.content.metadata.names import Algorithm
 from muster.content.metadata.primary import Package
 
@@ -30,7 +30,7 @@ _LONGEST_PATH = 1024
 _COMPONENTS = re.compile(r"(?:binary-[^/]+|source)\Z")
 # ``content.mirror.paths`` says the same; what lies there imports this file.
 _MIRRORED = re.compile(
-    r"(?P<at>/pulp/content/muster/[^/]+/(?P<kind>yum|deb|file)/[^/]+)(?:/(?P<below>.*))?\Z", re.DOTALL
+    r"(?P<at>/pulp/content/muster/[^/]+/(?P<kind>yum|deb|file|container)/[^/]+)(?:/(?P<below>.*))?\Z", re.DOTALL
 )
 
 
@@ -86,6 +86,7 @@ class Kind:
         home: returns what the paths of packages are relative to.
         names_alone: files of one version have the names that those of another had, and are told apart by nothing: which
             version a client has decides.
+        is_made: the entry is made of what an origin said, and names all else by its digest.
     """
 
     entries: tuple[str, ...]
@@ -95,6 +96,7 @@ class Kind:
     packages: Callable[[Iterable[bytes], str], Iterator[Package]]
     home: Callable[[str], str]
     names_alone: bool
+    is_made: bool = False
 
     @property
     def plain(self) -> frozenset[str]:
@@ -111,12 +113,12 @@ def of(path: str) -> Kind:
 
 def plain() -> frozenset[str]:
     """Return what versions of any kind have under one name: small files."""
-    return _YUM.plain | _DEB.plain | _FILE.plain
+    return _YUM.plain | _DEB.plain | _FILE.plain | _CONTAINER.plain
 
 
 def begun(path: str) -> tuple[str, str] | None:
     """Return the repository that a path is an entry of, and the entry's name; None: it is none, or its path is too long."""
-    for kind in (_YUM, _DEB, _FILE):
+    for kind in (_YUM, _DEB, _FILE, _CONTAINER):
         for name in kind.entries:
             at = path.removesuffix(f"/{name}")
             if at != path and 0 < len(at) <= _LONGEST_PATH and of(at) is kind and _may_be(kind, at):
@@ -188,6 +190,15 @@ def _file(body: bytes) -> Contents:
     return Contents(-1, 0.0, (), tuple(listed))
 
 
+def _container(body: bytes) -> Contents:
+    files = []
+    for hex_digest, (media, size) in sorted(image.Tags.read(body).manifests.items()):
+        href = f"manifests/sha256:{hex_digest}"
+        # What an image consists of its manifest lists, as if that were a list of packages.
+        files.append(File(href, size, "sha256", hex_digest, href if media in image.IMAGES else ""))
+    return Contents(-1, 0.0, tuple(files))
+
+
 _YUM = Kind(
     entries=(manifest.REPOMD,),
     beside=manifest.BESIDE,
@@ -215,4 +226,14 @@ _FILE = Kind(
     home=lambda path: path,
     names_alone=True,
 )
-_MIRRORED_KINDS = {"yum": _YUM, "deb": _DEB, "file": _FILE}
+_CONTAINER = Kind(
+    entries=(manifest.TAGS,),
+    beside=(),
+    read=_container,
+    entry=lambda _: manifest.TAGS,
+    packages=lambda pieces, of: iter(image.blobs(b"".join(pieces), of=of)),
+    home=lambda path: path,
+    names_alone=False,
+    is_made=True,
+)
+_MIRRORED_KINDS = {"yum": _YUM, "deb": _DEB, "file": _FILE, "container": _CONTAINER}

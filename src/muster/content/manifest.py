@@ -14,8 +14,10 @@ REPOMD = "repodata/repomd.xml"
 BESIDE = ("repodata/repomd.xml.asc", "repodata/repomd.xml.key", "treeinfo", ".treeinfo")
 IN_RELEASE, RELEASE = "InRelease", "Release"
 PULP_MANIFEST = "PULP_MANIFEST"
+# Made by whoever mirrored it: a registry has no file that names its state.
+TAGS = "TAGS"
 # Of these the first that a version has names it.
-_ENTRIES = (REPOMD, IN_RELEASE, RELEASE, PULP_MANIFEST)
+_ENTRIES = (REPOMD, IN_RELEASE, RELEASE, PULP_MANIFEST, TAGS)
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -37,7 +39,7 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """That of its ``repomd.xml``, ``PULP_MANIFEST``, ``InRelease`` or, where there is none, ``Release``."""
+        """That of its ``repomd.xml``, ``PULP_MANIFEST``, ``TAGS``, ``InRelease`` or, where there is none, ``Release``."""
         return next(self.files[name] for name in _ENTRIES if name in self.files)
 
     @property

@@ -171,6 +171,33 @@ class Repositories:
             return await self._of_the_version(call, path, theirs, request, at, below)
         return await self._package(call, path, theirs, request, (at,), below)
 
+    async def version(self, at: str, call: Call) -> Manifest | None:
+        """Return what clients get now of what is mirrored; None: nothing.
+
+        Raises:
+            Unavailable: it is neither here, nor does another member give it.
+        """
+        shown = await self._current(at, None)
+        return await self._manifest(shown.manifest, call) if shown is not None else None
+
+    async def versions_here(self, at: str) -> list[Manifest]:
+        """Return the versions of a repository that lie on this disk."""
+        found = [await self._manifest_here(one) for one in self._manifests_of(at)]
+        return [one for one in found if one is not None]
+
+    async def package(self, at: str, below: str, call: Call, request: Request) -> Reply | Streamed | None:
+        """Answer a package of what is mirrored; None: no version that is here, or is shown, names it.
+
+        Raises:
+            Unavailable: it cannot be had now, or what names it is not here yet.
+        """
+        path = f"{at}/{below}"
+        found = await self._package(call, path, path, request, (at,), below)
+        shown = await self._current(at, None) if found is None else None
+        if shown is not None and shown.manifest not in self._manifests_of(at):
+            raise Unavailable("The version that is shown is not on this disk yet")
+        return found
+
     async def _nearest(self, path: str, found: tuple[str, str] | None) -> tuple[str, str] | None:
         """Return the repository that a path lies in: what is followed, or what this is the entry of, be it inside that."""
         begun = kinds.begun(path)
@@ -548,7 +575,7 @@ class Repositories:
         if (found := await self._of_disk(digest, named, below, request, also)) is not None:
             return found
         if below in kinds.plain():
-            body = await self._small(digest, call)
+            body = await self.small(digest, call)
             self._counted.answered("sibling")
             return _answered(body, named, below, request, also)
         passed = [(b"content-type", _type(below)), *also, (b"etag", named.tag.encode())]
@@ -558,8 +585,12 @@ class Repositories:
         self._counted.answered("sibling")
         return answer
 
-    async def _small(self, digest: str, call: Call) -> bytes:
-        """Return a small file of the version that is shown. Where this member does not have it yet, another has."""
+    async def small(self, digest: str, call: Call) -> bytes:
+        """Return a small file of a version. Where this member does not have it yet, another has.
+
+        Raises:
+            Unavailable: none gives it.
+        """
         loop = asyncio.get_running_loop()
         until = loop.time() + self._hold_s
         while True:
@@ -594,7 +625,7 @@ class Repositories:
     async def _manifest(self, digest: str, call: Call) -> Manifest:
         if (found := await self._manifest_here(digest)) is not None:
             return found
-        return _remember(self._manifests, digest, Manifest.read(await self._small(digest, call)), _MANIFESTS)
+        return _remember(self._manifests, digest, Manifest.read(await self.small(digest, call)), _MANIFESTS)
 
     async def _manifest_here(self, digest: str) -> Manifest | None:
         found = self._manifests.get(digest)

@@ -17,6 +17,7 @@ from muster.content import conditions, fill, gateway, headers, paths, places, re
 from muster.content.backend import Answer, Patience
 from muster.content.call import Asked, Call, Program
 from muster.content.fill import Behind, Fill, Sibling
+from muster.content.images import Images
 from muster.content.led import Led
 from muster.content.mirror.carried import Carried, Fronted
 from muster.content.places import PROGRAMS, Place
@@ -68,6 +69,7 @@ class Content:
         registry: the backend of that name; None without.
         keepers: how many there are of each repository that is followed.
         lead: leads backends to other places, by what places call them, as long as it is not called without them.
+        images: answers for those that are mirrored; None: none is.
     """
 
     member: str
@@ -81,9 +83,11 @@ class Content:
     repositories: Repositories | None = None
     keepers: int = 0
     lead: Callable[[Mapping[str, str]], Coroutine[Any, Any, None]] = _nowhere
+    images: Images | None = None
 
-    def mirror(self, carried: Carried) -> None:
-        """Answer what is mirrored with what is carried of it, and the rest with Pulp, if there is one."""
+    def mirror(self, carried: Carried, images: Images | None) -> None:
+        """Answer what is mirrored with what is carried of it, and the rest with Pulp and the registry, if there are such."""
+        self.images = images
         self.backends = {**self.backends, "content": Fronted(self.backends.get("content"), carried)}
 
     def know(self, siblings: Iterable[Sibling], members: Iterable[str]) -> None:
@@ -131,6 +135,11 @@ class Content:
         if place.backend == "pub":
             return await self.pub.answer(path, request) if self.pub is not None else not_found()
         to = self.backends.get(place.backend)
+        if place.prefix == Images.PREFIX and self.images is not None and self.repositories is not None:
+            call = replace(self.call_as(None), client=Behind(request.peer.address, None))
+            image = await self.images.answer(self.repositories, call, path, request, is_alone=to is None)
+            if image is not None:
+                return image
         if to is None:
             return not_found()
         user = await self._user(place, request)

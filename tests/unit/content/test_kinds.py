@@ -5,7 +5,8 @@ import pytest
 from muster.cluster.mirror import Kind, Mirrored
 from muster.content import kinds
 from muster.content.kinds import File
-from muster.content.manifest import PULP_MANIFEST
+from muster.content.manifest import PULP_MANIFEST, TAGS
+from muster.content.metadata.image import Tags
 from muster.content.metadata.primary import Package
 from muster.content.mirror import paths
 from tests.unit.content.metadata.documents import A, C, entry, repomd
@@ -97,15 +98,18 @@ URL = "https://origin.test/x"
 MIRRORED: dict[Kind, Mirrored] = {
     "yum": Mirrored(kind="yum", url=URL), "file": Mirrored(kind="file", url=URL),
     "deb": Mirrored(kind="deb", url=URL, suites=("stable", "stable/updates", "a/dists/b")),
+    "container": Mirrored(kind="container", url=URL, upstream="a/b"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["yum", "deb", "file"])
+@pytest.mark.parametrize("kind", ["yum", "deb", "file", "container"])
 @pytest.mark.parametrize("name", ["r", "dists", "file", "a.b"])
 def test_of_what_is_mirrored_the_path_says_the_kind(kind: Kind, name: str) -> None:
     for part in paths.parts(MIRRORED[kind]):
         at = paths.at("library", kind, name, part)
-        entries = {"yum": ("repodata/repomd.xml",), "deb": ("InRelease", "Release"), "file": (PULP_MANIFEST,)}[kind]
+        entries = {
+            "yum": ("repodata/repomd.xml",), "deb": ("InRelease", "Release"), "file": (PULP_MANIFEST,), "container": (TAGS,),
+        }[kind]  # fmt: skip
         assert kinds.of(at).entries == entries
         assert kinds.of(at).home(at) == paths.at("library", kind, name, "")
         assert [kinds.begun(f"{at}/{entry}") for entry in entries] == [(at, entry) for entry in entries]
@@ -117,6 +121,7 @@ def test_of_what_is_mirrored_the_path_says_the_kind(kind: Kind, name: str) -> No
         "yum/r/dists/stable/InRelease", "yum/r/sub/repodata/repomd.xml", "yum/r/PULP_MANIFEST", "file/r/sub/PULP_MANIFEST",
         "file/r/repodata/repomd.xml", "file/r/dists/stable/InRelease", "deb/r/Release", "deb/r/distsx/stable/Release",
         "deb/r/dists/stable/main/binary-amd64/Release", "deb/r/dists/stable/PULP_MANIFEST", "file/PULP_MANIFEST",
+        "container/r/sub/TAGS", "yum/r/TAGS", "container/TAGS",
     ],
 )  # fmt: skip
 def test_what_lies_within_a_mirrored_repository_begins_none(path: str) -> None:
@@ -143,3 +148,17 @@ def test_of_files_everything_is_given_as_packages_are() -> None:
     assert kinds.of(at).entry(b"") == PULP_MANIFEST
     assert kinds.of(at).names_alone
     assert list(kinds.of(at).packages([f"a,{A}".encode(), b",5\n"], "x")) == [Package("a", 5, "sha256", A)]
+
+
+def test_of_images_manifests_are_here_and_what_they_name_is_given_as_packages_are() -> None:
+    many, one = "application/vnd.oci.image.index.v1+json", "application/vnd.oci.image.manifest.v1+json"
+    kind = kinds.of(paths.at("library", "container", "r", ""))
+    other = "b" * 64
+    found = kind.read(Tags({"latest": A}, {A: (many, 7), other: (one, 9)}).written())
+    assert (found.revision, found.timestamp, found.left, kind.is_made) == (-1, 0.0, (), True)
+    assert found.files == (
+        File(f"manifests/sha256:{A}", 7, "sha256", A),
+        File(f"manifests/sha256:{other}", 9, "sha256", other, f"manifests/sha256:{other}"),
+    )
+    named = f'{{"config": {{"digest": "sha256:{A}", "size": 3}}, "layers": []}}'.encode()
+    assert list(kind.packages([named[:9], named[9:]], "it")) == [Package(f"blobs/sha256:{A}", 3, "sha256", A)]

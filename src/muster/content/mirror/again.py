@@ -38,13 +38,14 @@ async def republished(
     that, and ``above`` no later. ``made_at`` is for the caller to say.
 
     Raises:
-        Rejected: it is signed, and no signature would fit; or files, which have no revision.
+        Rejected: it is signed, and no signature would fit; or files or images, which have no revision.
         Unavailable: the disk refused, or has not all of it.
         Full: there is no room.
     """
-    if mirrored.kind == "file":
+    if mirrored.kind in ("file", "container"):
+        what = "files" if mirrored.kind == "file" else "images"
         raise Rejected(
-            f"{publication.repository} is a repository of files: it has no revision, and clients take what they get; "
+            f"{publication.repository} is a repository of {what}: it has no revision, and clients take what they get; "
             "promote the older publication instead"
         )
     before: dict[str, tuple[Manifest, bytes]] = {}

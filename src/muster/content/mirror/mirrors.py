@@ -12,7 +12,7 @@ LIMIT_BYTES = 1 << 20
 LIMIT_MIRRORS = 10
 _LIMIT_LINES = 10_000
 # The file by which a metalink names where a repository of a kind is.
-_ENTRY: dict[Kind, str] = {"yum": "/repodata/repomd.xml", "file": "/PULP_MANIFEST", "deb": "/"}
+_ENTRY: dict[Kind, str] = {"yum": "/repodata/repomd.xml", "file": "/PULP_MANIFEST", "deb": "/", "container": "/"}
 _LEAST = 10**6
 
 

@@ -11,8 +11,10 @@ import contextlib
 import math
 import re
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
@@ -38,6 +40,8 @@ _METHODS = frozenset({"GET", "HEAD"})
 _OURS = (("User-Agent", f"Muster/{VERSION}"), ("Accept-Encoding", "identity"))
 _RANGE = re.compile(r"bytes=(?:[0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})\Z")
 _VALIDATOR = re.compile(r"[ -~]{1,300}\Z")
+_ACCEPT = re.compile(r"[a-z0-9.+*/, ;=-]{1,500}\Z")
+_CREDENTIALS = re.compile(r"(?:Basic|Bearer) [!-~]{1,16384}\Z")
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _LIMIT_REDIRECTS = 5
 # After these another mirror may have it. Of the second kind it is the mirror that is to blame, and not the file.
@@ -55,6 +59,9 @@ _SAID = 3
 
 class Origin:
     """What a repository's origin has. Use :func:`opened`.
+
+    Attributes:
+        root: where it is, or where the list of its mirrors is.
 
     Concurrency: any number of tasks of one loop; ``connections`` of them are answered at once, the others wait.
     """
@@ -74,11 +81,11 @@ class Origin:
         self._kind = mirrored.kind
         self._is_list = mirrored.url is None
         try:
-            self._root = Target.of((mirrored.url or "").rstrip("/") or mirrored.mirror_list or "")
+            self.root = Target.of((mirrored.url or "").rstrip("/") or mirrored.mirror_list or "")
         except Rejected as e:
             raise Misconfigured(f"The address of {self.name} cannot be used: {e}") from None
-        self.url = str(self._root)
-        self._free = {self._root.key, *(plain(host) for host in mirrored.redirects_to)}
+        self.url = str(self.root)
+        self._free = {self.root.key, *(plain(host) for host in mirrored.redirects_to)}
         self._near, self._far = sessions
         self._proxy = mirrored.proxy
         self._patience = patience
@@ -96,9 +103,10 @@ class Origin:
     async def ask(self, method: str, path: str, headers: Sequence[tuple[str, str]], /) -> Answer:
         """Return what the origin answers, or the first of its mirrors that has it, wherever that leads.
 
-        ``path`` is quoted, and begins with a slash. Of the headers ``Range``, with one range, and ``If-Range`` go on. Whole
-        bodies alone end well: pieces that are fewer than was said end with Unavailable, more with BadGateway. An answer that
-        is neither 2xx nor 404 is one that the only place to ask gave.
+        ``path`` is quoted, and begins with a slash. Of the headers ``Range``, with one range, ``If-Range`` and ``Accept`` go
+        on; ``Authorization`` to the origin's own server, but to no other that it leads to, and to no mirror. Whole bodies
+        alone end well: pieces that are fewer than was said end with Unavailable, more with BadGateway. An answer that is
+        neither 2xx nor 404 is one that the only place to ask gave.
 
         Raises:
             Rejected: another method than ``GET`` and ``HEAD``, or no such path.
@@ -110,9 +118,26 @@ class Origin:
             raise Rejected(f"{shown(method, 32)} is nothing that an origin is asked")
         refuse_outside(path)
         asked = [*_OURS, *_passed_on(headers)]
+        return await self._in_a_room(method, path, partial(self._found, method, path, asked))
+
+    async def ask_at(self, target: Target, headers: Sequence[tuple[str, str]], why: str, /) -> Answer:
+        """Return what is answered to ``GET`` at an address that the origin has named; ``why`` says so where it is refused.
+
+        Otherwise as :meth:`ask`: the address may be where a redirect may lead, and ``Authorization`` goes to it, and no
+        further.
+        """
+
+        async def found() -> tuple[Answer, Target]:
+            return await self._followed("GET", target, [*_OURS, *_passed_on(headers)], why), target
+
+        return await self._in_a_room("GET", str(target), found)
+
+    async def _in_a_room(
+        self, method: str, path: str, find: Callable[[], Coroutine[Any, Any, tuple[Answer, Target]]]
+    ) -> Answer:
         await self._rooms.acquire()
         try:
-            answer, at = await self._found(method, path, asked)
+            answer, at = await find()
         except MusterError as e:
             self._rooms.release()
             raise self._about(path, e) from None
@@ -124,12 +149,14 @@ class Origin:
     async def _found(self, method: str, path: str, asked: Sequence[tuple[str, str]]) -> tuple[Answer, Target]:
         """Return the first answer that is one, and the mirror that gave it."""
         if not self._is_list:
-            return await self._followed(method, self._root.below(path), asked), self._root
+            return await self._followed(method, self.root.below(path), asked), self.root
+        asked = _without_credentials(asked)
         tried: dict[Target, str] = {}
         while left := [m for m in await self._ordered(is_again=bool(tried)) if m not in tried]:
             for at in left:
                 try:
-                    answer = await self._followed(method, at.below(path), asked, named=at)
+                    why = f"the list {self.root} names {at}"
+                    answer = await self._followed(method, at.below(path), asked, why)
                 except MusterError as e:
                     tried[at] = str(e)
                     self._blame(at)
@@ -147,25 +174,30 @@ class Origin:
         more = f"; and {len(reasons) - _SAID} more" if len(reasons) > _SAID else ""
         raise Unavailable(f"no mirror gave it: {'; '.join(reasons[:_SAID])}{more}")
 
-    async def _followed(
-        self, method: str, target: Target, asked: Sequence[tuple[str, str]], *, named: Target | None = None
-    ) -> Answer:
-        """Return the answer at the end of all redirects; ``named``: the mirror that the list has named."""
-        at, why = target, f"the list {self._root} names {named}" if named is not None else ""
+    async def _followed(self, method: str, target: Target, asked: Sequence[tuple[str, str]], why: str = "") -> Answer:
+        """Return the answer at the end of all redirects; ``why``: who has named where they begin."""
+        at = target
         for _ in range(_LIMIT_REDIRECTS + 1):
             answer = await self._at(method, at, asked, why)
             if answer.status not in _REDIRECTS:
+                if at.base != target.base:
+                    # Who asks is the origin's own matter: nobody that it leads to says where that is to be told.
+                    kept = [(k, v) for k, v in answer.headers if k.lower() != "www-authenticate"]
+                    answer = replace(answer, headers=kept)
                 return _plain(answer, at, may_be_part=any(k == "Range" for k, _ in asked))
             location = next((v for k, v in answer.headers if k.lower() == "location"), None)
             await _emptied(answer)
             if location is None:
                 raise BadGateway(f"{at} answered {answer.status} without saying where it leads")
             to = at.joined(location)
+            if to.base != target.base:
+                # Once away it is not sent any more, be it that this leads back.
+                asked = _without_credentials(asked)
             at, why = to, f"{at} leads on to {to}"
         raise BadGateway(f"it leads on more than {_LIMIT_REDIRECTS} times, at last to {at}")
 
     async def _at(self, method: str, target: Target, asked: Sequence[tuple[str, str]], why: str) -> Answer:
-        is_own, is_free = target.key == self._root.key, target.key in self._free
+        is_own, is_free = target.key == self.root.key, target.key in self._free
         # Whoever reaches all through a proxy looks up the proxy's name alone.
         session = self._near if is_free or self._proxy is not None else self._far
         context = self._own_context if is_own else self._others_context
@@ -241,20 +273,20 @@ class Origin:
                     if self._mirrors:
                         _log.warning(f"Reading the mirrors of {self.name} failed, those of before go on", why=str(e))
         if not self._mirrors:
-            raise self._unread or Unavailable(f"the list {self._root} was not read")
+            raise self._unread or Unavailable(f"the list {self.root} was not read")
         self._failed_at = {m: at for m, at in self._failed_at.items() if now - at < _LAST_S}
         return sorted(self._mirrors, key=lambda m: self._failed_at.get(m, -1.0))
 
     async def _listed(self) -> tuple[Target, ...]:
-        answer = await self._followed("GET", self._root, _OURS)
+        answer = await self._followed("GET", self.root, _OURS)
         if answer.status != 200:
             await _emptied(answer)
-            raise Unavailable(f"the list {self._root} is not there: {answer.status} was answered")
+            raise Unavailable(f"the list {self.root} is not there: {answer.status} was answered")
         body = await answer.whole(mirrors.LIMIT_BYTES)
         if body is None:
-            raise BadGateway(f"the list {self._root} is larger than {mirrors.LIMIT_BYTES} bytes")
-        of = f"the list {self._root}"
-        return mirrors.read(body, self._kind, of=of, only_tls=self._root.scheme == "https")
+            raise BadGateway(f"the list {self.root} is larger than {mirrors.LIMIT_BYTES} bytes")
+        of = f"the list {self.root}"
+        return mirrors.read(body, self._kind, of=of, only_tls=self.root.scheme == "https")
 
 
 @contextlib.asynccontextmanager
@@ -300,6 +332,16 @@ def _contexts(mirrored: Mirrored) -> tuple[Callable[[], ssl.SSLContext] | None, 
 
 
 def _passed_on(headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    more = [("Accept", v) for k, v in headers if k.lower() == "accept" and _ACCEPT.match(v)][:1]
+    more += [("Authorization", v) for k, v in headers if k.lower() == "authorization" and _CREDENTIALS.match(v)][:1]
+    return [*more, *_part(headers)]
+
+
+def _without_credentials(asked: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [(k, v) for k, v in asked if k != "Authorization"]
+
+
+def _part(headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     ranges = [("Range", v) for k, v in headers if k.lower() == "range" and _RANGE.match(v)]
     if len(ranges) != 1:
         return []

@@ -16,6 +16,7 @@ from muster.content.backend import Answer
 from muster.content.call import Asked
 from muster.content.mirror import origin
 from muster.content.mirror.pace import Pace
+from muster.content.mirror.upstream import Upstream
 from muster.kernel.errors import NotFound, Unavailable
 
 
@@ -53,7 +54,8 @@ class Origins:
                     f"This member mirrors no {name}: its cluster file, as it was when it started, names none"
                 )
             opening = origin.opened(name, mirrored, self._mirror, pace=self._pace)
-            found = self._opened[name] = await self._stack.enter_async_context(opening)
+            one = await self._stack.enter_async_context(opening)
+            found = self._opened[name] = Upstream(name, mirrored, one) if mirrored.kind == "container" else one
         return found
 
     async def passing(self, name: str) -> Asked:

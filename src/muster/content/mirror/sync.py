@@ -26,7 +26,7 @@ from urllib.parse import quote
 
 from muster.cluster.mirror import Mirrored
 from muster.content import kinds
-from muster.content.backend import Answer
+from muster.content.backend import Answer, once
 from muster.content.call import Asked, Call
 from muster.content.fill import Behind
 from muster.content.kept import Differs, Full, Kept, Oversized
@@ -155,12 +155,14 @@ class _Below:
         proven: paths at the origin of what has a digest: a body that breaks off may go on with the rest of another one.
             With each, where it may lie by its digest, empty: nowhere. Caches before an origin may have what lay under the
             plain name before.
+        made: what was made for this run, by its path at the origin.
     """
 
     origin: Asked
     at: str
     kind: Kind
     proven: Mapping[str, str] = field(default_factory=dict)
+    made: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -172,6 +174,8 @@ class _Below:
 
     async def ask(self, method: str, path: str, headers: Sequence[tuple[str, str]] = (), /) -> Answer:
         below = path.removeprefix(self.at)
+        if (body := self.made.get(below)) is not None:
+            return Answer(self.name, 200, (("Content-Length", str(len(body))),), once(body), lambda: None)
         if by_hash := self.proven.get(below):
             answer = await self.origin.ask(method, by_hash, headers)
             if answer.status == 200:
@@ -380,7 +384,8 @@ class _Run:
             for one in contents.files
             if one.digest is not None
         }
-        call = Call(replace(self._below, proven=proven), None, (), Behind("", None))
+        made = {f"{below}{self._kind.entry(body)}": body} if self._kind.is_made else {}
+        call = Call(replace(self._below, proven=proven, made=made), None, (), Behind("", None))
         staging = Staging(lambda _: call, self.kept, wanted=narrowed(self.mirrored), poll_s=_ENTRY_S, stage_s=_STAGE_S)
         return await staging.staged(self._path(part), body, None)
 

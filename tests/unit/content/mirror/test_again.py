@@ -29,6 +29,7 @@ URL = "https://origin.test/x"
 YUM = Mirrored(kind="yum", url=URL)
 DEB = Mirrored(kind="deb", url=URL, suites=("stable", "s/u"))
 FILE = Mirrored(kind="file", url=URL)
+IMAGES = Mirrored(kind="container", url=URL, upstream="a/b")
 ENTRIES = documents.entry() + documents.entry("other", href="repodata/other.xml")
 
 
@@ -178,10 +179,11 @@ async def test_what_is_signed_is_refused_and_nothing_is_written(kept: Kept, sign
     assert kept.size_bytes == before
 
 
-async def test_files_have_no_revision(kept: Kept) -> None:
-    older = await published(kept, {"": {"PULP_MANIFEST": b""}}, -1, 0.0)
+@pytest.mark.parametrize(("mirrored", "entry"), [(FILE, "PULP_MANIFEST"), (IMAGES, "TAGS")])
+async def test_files_and_images_have_no_revision(kept: Kept, mirrored: Mirrored, entry: str) -> None:
+    older = await published(kept, {"": {entry: b""}}, -1, 0.0)
     with pytest.raises(Rejected, match="promote the older publication instead"):
-        await republished(FILE, older, kept, now=NOW)
+        await republished(mirrored, older, kept, now=NOW)
 
 
 async def test_what_is_not_whole_on_the_disk_is_said(kept: Kept) -> None:

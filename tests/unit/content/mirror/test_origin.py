@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from muster.content.backend import Answer, BadGateway, GatewayTimeout, once
 from muster.content.mirror import origin
 from muster.content.mirror.origin import Origin
 from muster.content.mirror.pace import Pace
+from muster.content.mirror.targets import Target
 from muster.kernel.clock import FakeClock
 from muster.kernel.errors import Misconfigured, MusterError, Rejected, Unavailable
 from muster.version import VERSION
@@ -97,6 +99,70 @@ async def test_what_goes_on_of_headers(monkeypatch: pytest.MonkeyPatch) -> None:
         await body(it, headers=[("range", "bytes=5-"), ("if-range", '"e"'), ("If-None-Match", '"e"')])
         await body(it, headers=[("Range", "bytes=0-1,3-4")])
         assert servers.sent == [ours, [*ours, ("Range", "bytes=5-"), ("If-Range", '"e"')], ours]
+
+
+async def test_what_is_wanted_and_who_asks_go_on_where_they_are_well_formed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with asking(monkeypatch, {f"{A}/x": b"1"}) as (it, servers):
+        said = [("accept", "application/a+json, b/c"), ("authorization", "Bearer abc"), ("Range", "bytes=0-")]
+        await body(it, headers=said)
+        await body(it, headers=[("Accept", "a\r\nb"), ("Authorization", "Digest x"), ("Authorization", "Bearer a b")])
+        sent = [("Accept", said[0][1]), ("Authorization", "Bearer abc"), ("Range", "bytes=0-")]
+        assert [list(one[2:]) for one in servers.sent] == [sent, []]
+
+
+@pytest.mark.parametrize(
+    ("leads", "knows"),
+    [
+        ((f"{A}/y",), [True, True]), ((B,), [True, False]), (("http://a.example:81/y",), [True, False]),
+        (("http://b.example/back", f"{A}/z"), [True, False, False]),
+    ],
+)  # fmt: skip
+async def test_who_asks_is_told_to_the_origins_own_server_alone(
+    monkeypatch: pytest.MonkeyPatch, leads: Sequence[str], knows: Sequence[bool]
+) -> None:
+    said: dict[str, Said] = {}
+    for at, to in itertools.pairwise((f"{A}/x", *leads)):
+        said[at] = (302, b"", {"Location": to})
+    said[leads[-1]] = b"1"
+    async with asking(monkeypatch, said) as (it, servers):
+        await body(it, headers=[("Authorization", "Basic abc"), ("Accept", "a/b")])
+        assert [("Authorization", "Basic abc") in one for one in servers.sent] == list(knows)
+        assert all(("Accept", "a/b") in one for one in servers.sent)
+
+
+@pytest.mark.parametrize(("leads", "says_it"), [(f"{A}/y", True), (B, False), ("http://a.example:81/y", False)])
+async def test_the_origins_own_server_alone_says_what_is_to_be_shown(
+    monkeypatch: pytest.MonkeyPatch, leads: str, says_it: bool
+) -> None:
+    said: dict[str, Said] = {
+        f"{A}/x": (302, b"", {"Location": leads}),
+        leads: (401, b"", {"WWW-Authenticate": "Basic"}),
+    }
+    async with asking(monkeypatch, said) as (it, _):
+        answer = await it.ask("GET", "/x", ())
+        assert (answer.status, ("WWW-Authenticate", "Basic") in answer.headers) == (401, says_it)
+        answer.end()
+
+
+async def test_no_mirror_is_told_who_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with asking(monkeypatch, {LIST: A.encode(), f"{A}/x": b"1"}, mirror_list=LIST) as (it, servers):
+        await body(it, headers=[("Authorization", "Basic abc")])
+        assert not [one for one in servers.sent if "Authorization" in dict(one)]
+
+
+async def test_an_address_that_the_origin_names_is_asked_as_where_it_leads(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: dict[str, Said] = {
+        "https://auth.example/t?a=b": b"1", "https://auth.example/away": (302, b"", {"Location": f"{C}/y"}), f"{C}/y": b"2",
+    }  # fmt: skip
+    told = [("Authorization", "Basic abc")]
+    async with asking(monkeypatch, said, redirects_to=["10.0.0.7"]) as (it, servers):
+        answer = await it.ask_at(Target.of("https://auth.example/t?a=b"), told, "it says so")
+        assert (await answer.whole(9), servers.sent[0][-1]) == (b"1", told[0])
+        with pytest.raises(BadGateway, match="away from TLS"):
+            await it.ask_at(Target.of("https://auth.example/away"), told, "it says so")
+        with pytest.raises(BadGateway, match=r"it says so, and 127\.0\.0\.1 is not public.*redirects_to"):
+            await it.ask_at(Target.of("https://127.0.0.1/t?secret"), told, "it says so")
+        assert (await it.ask_at(Target.of("https://10.0.0.7/t"), told, "it says so")).status == 404
 
 
 async def test_only_what_reads_below_the_origin_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:

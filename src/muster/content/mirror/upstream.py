@@ -1,0 +1,350 @@
+"""A repository of a registry, asked as any origin is: what names its state is made here, of what its tags name.
+
+Source: the OCI distribution specification 1.1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
+from typing import NamedTuple, TypeVar
+from urllib.parse import quote, unquote, urljoin
+
+from muster.cluster.mirror import Mirrored
+from muster.content.backend import Answer, BadGateway, once
+from muster.content.kept import Differs, Oversized
+from muster.content.manifest import TAGS
+from muster.content.metadata import image
+from muster.content.metadata.image import DIGEST, INDEXES, LIMIT_MANIFESTS, LIMIT_TAGS, TAG, Described, Tags
+from muster.content.metadata.malformed import Malformed
+from muster.content.mirror.origin import Origin
+from muster.content.mirror.targets import Target
+from muster.content.mirror.tokens import Tokens
+from muster.kernel import log
+from muster.kernel.clock import Clock
+from muster.kernel.errors import NotFound, Rejected, Unavailable
+from muster.kernel.names import shown
+
+_log = log.logger("content")
+
+_BELOW = re.compile(r"/(?P<what>manifests|blobs)/(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})\Z")
+_ACCEPT = ("Accept", ", ".join(sorted(image.IMAGES | INDEXES)))
+_NEXT = re.compile(r"\s*<(?P<where>[^<>\s]{1,4096})>\s*;(?P<parameters>[^<>]{0,500})\Z")
+_IS_NEXT = re.compile(r'[\s;]rel="?next"?(?:[\s;]|\Z)', re.IGNORECASE)
+_PER_PAGE = 1000
+_LIMIT_PAGES = 200
+_LIMIT_LISTED = 100_000
+_PAGE_BYTES = 4 << 20
+_DEEPEST = 3
+_AT_ONCE = 8
+_ABSENT = (404, 410)
+# What indexes name is remembered of so many manifests.
+_LIMIT_REMEMBERED = 2 * LIMIT_MANIFESTS
+_NAMED = 5
+_LONGEST_NUMBER = 10
+
+One = TypeVar("One")
+
+
+class _Page(NamedTuple):
+    names: list[str]
+    following: Target | None
+
+
+class Upstream:
+    """One. Concurrency: any number of tasks of one loop."""
+
+    def __init__(self, name: str, mirrored: Mirrored, origin: Origin, *, clock: Clock | None = None) -> None:
+        assert mirrored.upstream is not None  # noqa: S101 - it is of the kind container
+        self.name = origin.name
+        self._setting = f"content.mirror.repositories.{name}"
+        self._origin, self._patterns = origin, mirrored.tags
+        self._base = f"/v2/{mirrored.upstream}"
+        self.url = str(origin.root.below(self._base))
+        self._tokens = Tokens(name, mirrored, origin, clock=clock)
+        # What an index names, by its digest, which says that it stays so.
+        self._named: dict[str, tuple[Described, ...]] = {}
+
+    async def ask(self, method: str, path: str, headers: Sequence[tuple[str, str]], /) -> Answer:
+        """Return ``TAGS`` as it is now, a manifest, or a blob; as :meth:`muster.content.mirror.origin.Origin.ask`.
+
+        Raises:
+            NotFound: there is no such repository, or not the tags that are wanted.
+            Rejected: it has more than is mirrored, or nothing that is.
+            Malformed: what it answers is not what a registry does.
+            Differs, Oversized: a manifest is not what it is called, or larger than they are.
+            Unavailable: it refuses, or wants an account.
+        """
+        if path == f"/{TAGS}":
+            body = (await self._now()).written()
+            return Answer(self.name, 200, (("Content-Length", str(len(body))),), once(body), lambda: None)
+        below = unquote(path)
+        found = _BELOW.match(below)
+        if found is None:
+            raise Rejected(f"{shown(path)!r} is nothing that a registry is asked")
+        return await self._asked(method, below, headers)
+
+    async def _asked(self, method: str, below: str, headers: Sequence[tuple[str, str]] = ()) -> Answer:
+        path = f"{self._base}{quote(below, safe='/:')}"
+        sent = [(k, v) for k, v in headers if k.lower() in ("range", "if-range")]
+        if below.startswith("/manifests/"):
+            sent.append(_ACCEPT)
+        return await self._admitted(below, sent, lambda one: self._origin.ask(method, path, one))
+
+    async def _admitted(
+        self,
+        what: str,
+        sent: Sequence[tuple[str, str]],
+        asked: Callable[[Sequence[tuple[str, str]]], Awaitable[Answer]],
+    ) -> Answer:
+        """Return an answer, once the registry has been shown what it wants.
+
+        Raises:
+            Unavailable: it refuses nevertheless.
+        """
+        had = self._tokens.shown
+        answer = await asked([*sent, *_authorization(had)])
+        if answer.status == 401:
+            said = [v for k, v in answer.headers if k.lower() == "www-authenticate"]
+            answer.end()
+            answer = await asked([*sent, *_authorization(await self._tokens.renew(said, had))])
+        if answer.status in (401, 403):
+            answer.end()
+            raise Unavailable(
+                f"{self.name} refuses {self.url}{shown(what, 200)}: {answer.status} ({self._setting}.user and "
+                "password_file say who asks; many registries answer so for what is not there, too)"
+            )
+        return answer
+
+    async def _now(self) -> Tags:
+        """Return what the registry has now of what is wanted."""
+        names, is_said = await self._wanted()
+        tags: dict[str, Described] = {}
+        unknown: list[str] = []
+
+        async def look(tag: str) -> None:
+            found = await self._tagged(tag)
+            if found is not None:
+                tags[tag] = found
+            elif tag in is_said:
+                raise NotFound(f"{self.url} has no tag {tag} of an image ({self._setting}.tags)")
+            else:
+                unknown.append(tag)
+
+        await _each(names, look)
+        if unknown:
+            _log.warning(
+                "Tags are not mirrored: they are gone, or of no image or index of today's types",
+                repository=self.url, count=len(unknown), tags=sorted(unknown)[:_NAMED],
+            )  # fmt: skip
+        if not tags:
+            raise Rejected(f"{self.url} has no tag of an image ({self._setting}.tags)")
+        manifests: dict[str, tuple[str, int]] = {}
+        layer = {one.hex: one for one in tags.values()}
+        for _ in range(_DEEPEST):
+            manifests |= {hex_digest: (one.media, one.size) for hex_digest, one in layer.items()}
+            self._refuse_many(manifests)
+            layer = await self._below(layer.values(), manifests)
+        if layer:
+            raise Rejected(f"{self.url} has indexes of indexes, {_DEEPEST} and more deep, which are not mirrored")
+        self._forget(manifests)
+        return Tags({tag: one.hex for tag, one in tags.items()}, manifests)
+
+    async def _below(self, layer: Iterable[Described], had: Container[str]) -> dict[str, Described]:
+        """Return what the indexes among these name, and had not."""
+        found: dict[str, Described] = {}
+
+        async def look(one: Described) -> None:
+            found.update({child.hex: child for child in await self._in_index(one) if child.hex not in had})
+
+        await _each([one for one in layer if one.media in INDEXES], look)
+        return found
+
+    def _refuse_many(self, manifests: dict[str, tuple[str, int]]) -> None:
+        if len(manifests) > LIMIT_MANIFESTS:
+            raise Rejected(
+                f"The tags of {self.url} name more than {LIMIT_MANIFESTS} manifests: say fewer in {self._setting}.tags"
+            )
+
+    async def _wanted(self) -> tuple[list[str], frozenset[str]]:
+        """Return the tags to look at, and which of them the settings name themselves.
+
+        Raises:
+            NotFound: none is wanted, or one that the settings name is not there.
+            Rejected: too many are.
+        """
+        patterns = self._patterns
+        said = frozenset(one for one in patterns or () if not set(one) & {"*", "?"})
+        if patterns is not None and len(said) == len(set(patterns)):
+            if odd := [one for one in said if not TAG.match(one)]:
+                raise Rejected(f"{odd[0]} is no tag ({self._setting}.tags)")
+            return sorted(said), said
+        listed = await self._listed()
+        if missing := sorted(said - listed):
+            raise NotFound(f"{self.url} has no tag {missing[0]} ({self._setting}.tags)")
+        wanted = sorted(t for t in listed if patterns is None or any(is_like(t, p) for p in patterns))
+        if not wanted:
+            raise NotFound(f"None of the {len(listed)} tags of {self.url} is wanted ({self._setting}.tags)")
+        if len(wanted) > LIMIT_TAGS:
+            raise Rejected(
+                f"{len(wanted)} tags of {self.url} are wanted, and {LIMIT_TAGS} are mirrored: say fewer in "
+                f"{self._setting}.tags"
+            )
+        return wanted, said
+
+    async def _listed(self) -> frozenset[str]:
+        """Return all tags; what is none is left out."""
+        found: set[str] = set()
+        at: Target | None = self._origin.root.below(f"{self._base}/tags/list?n={_PER_PAGE}")
+        seen: set[str] = set()
+        while at is not None:
+            if at.path in seen or len(seen) >= _LIMIT_PAGES or len(found) > _LIMIT_LISTED:
+                raise Malformed.reading(f"the tags of {self.url}", "they are too many, or their list has no end")
+            seen.add(at.path)
+            page = await self._page(at)
+            found |= {name for name in page.names if TAG.match(name)}
+            at = page.following
+        return frozenset(found)
+
+    async def _page(self, at: Target) -> _Page:
+        answer = await self._admitted(
+            "/tags/list", (), lambda sent: self._origin.ask_at(at, sent, f"{self.name} lists its tags at {at}")
+        )
+        if answer.status in _ABSENT:
+            answer.end()
+            raise NotFound(f"There is no repository {self.url}: {self.name} answers {answer.status} for its tags")
+        if answer.status != 200:
+            answer.end()
+            raise Unavailable(f"{self.name} answers {answer.status} for the tags of {self.url}")
+        body = await answer.whole(_PAGE_BYTES)
+        if body is None:
+            raise Oversized(f"The list of the tags of {self.url} is larger than {_PAGE_BYTES >> 20} MiB")
+        names = image.tags(body, of=f"the tags of {self.url}")
+        return _Page(names, following(at, (v for k, v in answer.headers if k.lower() == "link")))
+
+    async def _tagged(self, tag: str) -> Described | None:
+        """Return what a tag names; None: it is not there, or no image."""
+        answer = await self._asked("HEAD", f"/manifests/{tag}")
+        answer.end()
+        if answer.status in _ABSENT:
+            return None
+        if answer.status == 429 or answer.status >= 500:
+            raise Unavailable(f"{self.name} answers {answer.status} for {self.url}/manifests/{tag}")
+        said = {k.lower(): v.strip() for k, v in answer.headers}
+        media = said.get("content-type", "").partition(";")[0].strip().lower()
+        digest, length = said.get("docker-content-digest", ""), said.get("content-length", "")
+        is_said = answer.status == 200 and DIGEST.match(digest) and media in image.IMAGES | INDEXES
+        if is_said and length.isdecimal() and 0 < len(length) <= _LONGEST_NUMBER and int(length) > 0:
+            return self._sized(Described(digest.removeprefix("sha256:"), media, int(length)), tag)
+        # Who does not say it, shows it.
+        body, headers = await self._manifest(tag)
+        if body is None:
+            return None
+        media = headers.get("content-type", "").partition(";")[0].strip().lower() or media
+        if media not in image.IMAGES | INDEXES:
+            media = image.media(body, of=f"{self.url}:{tag}")
+        if media not in image.IMAGES | INDEXES:
+            return None
+        found = Described(hashlib.sha256(body).hexdigest(), media, len(body))
+        for one in (digest, headers.get("docker-content-digest", "")):
+            if DIGEST.match(one) and one != f"sha256:{found.hex}":
+                raise Differs(f"{self.name} says that {self.url}:{tag} is {one}, and gives sha256:{found.hex}")
+        return self._sized(found, tag)
+
+    def _sized(self, one: Described, tag: str) -> Described:
+        if one.size > image.LIMIT_BYTES:
+            raise Oversized(f"The manifest of {self.url}:{tag} is larger than {image.LIMIT_BYTES >> 20} MiB")
+        return one
+
+    async def _in_index(self, one: Described) -> tuple[Described, ...]:
+        """Return what an index names."""
+        known = self._named.get(one.hex)
+        if known is not None:
+            return known
+        body, _ = await self._manifest(f"sha256:{one.hex}")
+        if body is None:
+            raise Unavailable(
+                f"{self.name} has no {self.url}/manifests/sha256:{one.hex}, which a tag or an index names"
+            )
+        if hashlib.sha256(body).hexdigest() != one.hex:
+            raise Differs(f"{self.name} gives another {self.url}/manifests/sha256:{one.hex}")
+        found = image.manifests(body, of=f"{self.url}/manifests/sha256:{one.hex}")
+        self._named[one.hex] = found
+        return found
+
+    def _forget(self, manifests: dict[str, tuple[str, int]]) -> None:
+        """Forget what indexes name that are nobody's any more, where that is much."""
+        if sum(len(one) + 1 for one in self._named.values()) > _LIMIT_REMEMBERED:
+            self._named = {hex_digest: one for hex_digest, one in self._named.items() if hex_digest in manifests}
+
+    async def _manifest(self, reference: str) -> tuple[bytes | None, dict[str, str]]:
+        answer = await self._asked("GET", f"/manifests/{reference}")
+        headers = {k.lower(): v.strip() for k, v in answer.headers}
+        if answer.status != 200:
+            answer.end()
+            if answer.status in _ABSENT:
+                return None, headers
+            raise Unavailable(f"{self.name} answers {answer.status} for {self.url}/manifests/{reference}")
+        body = await answer.whole(image.LIMIT_BYTES)
+        if body is None:
+            raise Oversized(f"{self.url}/manifests/{reference} is larger than {image.LIMIT_BYTES >> 20} MiB")
+        return body, headers
+
+
+def following(at: Target, said: Iterable[str]) -> Target | None:
+    """Return the page that a ``Link`` says comes next, at the same server; None: this is the last.
+
+    Raises:
+        BadGateway: it says one that is nowhere.
+    """
+    for value in said:
+        found = _NEXT.match(value)
+        if found is None or not _IS_NEXT.search(f";{found['parameters']}"):
+            continue
+        try:
+            # A server behind another one may call itself otherwise; it is asked where it was.
+            to = Target.of(urljoin(f"{at.base}{at.path}", found["where"]))
+        except (Rejected, ValueError):
+            raise BadGateway(f"{at} says of its next page that it is nowhere") from None
+        return at._replace(path=to.path)
+    return None
+
+
+def is_like(name: str, pattern: str) -> bool:
+    """Whether a name is as a pattern says: ``*`` is any characters, ``?`` one. In time of one length by the other."""
+    at = in_pattern = 0
+    star, after = -1, 0
+    while at < len(name):
+        if in_pattern < len(pattern) and pattern[in_pattern] == "*":
+            star, after = in_pattern, at
+            in_pattern += 1
+        elif in_pattern < len(pattern) and pattern[in_pattern] in ("?", name[at]):
+            at, in_pattern = at + 1, in_pattern + 1
+        elif star >= 0:
+            after += 1
+            at, in_pattern = after, star + 1
+        else:
+            return False
+    return not pattern[in_pattern:].strip("*")
+
+
+async def _each(wanted: Iterable[One], do: Callable[[One], Awaitable[None]]) -> None:
+    coming = iter(wanted)
+
+    async def work() -> None:
+        for one in coming:
+            await do(one)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(_AT_ONCE):
+                group.create_task(work())
+    except BaseExceptionGroup as failed:
+        # boundary: whoever called knows no groups; the first is what ended it
+        raise failed.exceptions[0] from None
+
+
+def _authorization(value: str) -> list[tuple[str, str]]:
+    return [("Authorization", value)] if value else []

@@ -1,0 +1,380 @@
+"""A repository of a registry as an origin: what its tags name is made into one state, or nothing is."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+from structlog.testing import capture_logs
+
+from muster.cluster.mirror import Mirrored, Policy
+from muster.content.backend import Answer, BadGateway, once
+from muster.content.index import Index
+from muster.content.kept import Differs, Kept, Oversized
+from muster.content.manifest import TAGS, Manifest
+from muster.content.metadata import image
+from muster.content.metadata.image import Tags
+from muster.content.metadata.malformed import Malformed
+from muster.content.mirror import upstream
+from muster.content.mirror.sync import synchronised
+from muster.content.mirror.targets import Target
+from muster.content.mirror.upstream import Upstream, following, is_like
+from muster.kernel.errors import MusterError, NotFound, Rejected, Unavailable
+from tests.servers import registry_stand_in as made
+from tests.servers.registry_stand_in import Pushed
+
+pytestmark = pytest.mark.anyio
+
+URL = "https://registry.test/x"
+BASE = "/x/v2/a/b"
+
+
+class Registry:
+    """One without sockets; what it has may be changed at any moment.
+
+    Attributes:
+        more: headers of answers, by path.
+        less: headers that answers lack.
+        wants: what has to be shown, empty: nothing.
+    """
+
+    name = "origin r"
+
+    def __init__(self, **tags: Pushed) -> None:
+        self.root = Target.of(URL)
+        self.tags = dict(tags)
+        self.gives: dict[str, bytes] = {}
+        self.status: dict[str, int] = {}
+        self.less: set[str] = set()
+        self.link: list[str] = []
+        self.wants = ""
+        self.token = 0
+        self.asked: list[tuple[str, str, dict[str, str]]] = []
+
+    async def ask(self, method: str, path: str, headers: Sequence[tuple[str, str]], /) -> Answer:
+        await asyncio.sleep(0)
+        sent = dict(headers)
+        self.asked.append((method, path, sent))
+        if self.wants and sent.get("Authorization") != f"{self.wants}{self.token}":
+            return self._answer(401, b"", ("WWW-Authenticate", 'Bearer realm="https://auth.test/"'))
+        below = path.removeprefix("/v2/a/b/")
+        if below in self.status:
+            return self._answer(self.status[below], b"")
+        what, _, reference = below.partition("/")
+        pushed: dict[str, Pushed] = {}
+        for tag, one in self.tags.items():
+            pushed |= {tag: one, one.digest: one, **{b.digest: b for b in one.below}}
+        if what == "blobs":
+            body = next((o.blobs[reference] for o in pushed.values() if reference in o.blobs), None)
+            return self._answer(404, b"") if body is None else self._answer(200, self.gives.get(reference, body))
+        if what != "manifests" or reference not in pushed:
+            return self._answer(404, b"")
+        assert "application/vnd.oci.image.index.v1+json" in sent["Accept"]
+        found = pushed[reference]
+        said = [("Docker-Content-Digest", found.digest), ("Content-Type", f"{found.media}; charset=utf-8")]
+        return self._answer(200, self.gives.get(reference, found.body), *said, is_bodiless=method == "HEAD")
+
+    async def ask_at(self, target: Target, headers: Sequence[tuple[str, str]], _why: str, /) -> Answer:
+        if target.host == "auth.test":
+            self.token += 1
+            return self._answer(200, json.dumps({"token": str(self.token)}).encode())
+        assert target.base == "https://registry.test"
+        self.asked.append(("GET", target.path, dict(headers)))
+        path, _, query = target.path.partition("?")
+        if path != f"{BASE}/tags/list" or not self.tags:
+            return self._answer(404, b"")
+        last = parse_qs(query).get("last", [""])[0]
+        names = self.gives.get("tags/list", json.dumps({"tags": [t for t in self.tags if t > last]}).encode())
+        return self._answer(200, names, *(("Link", self.link.pop(0)),) if self.link else ())
+
+    def _answer(self, status: int, body: bytes, *said: tuple[str, str], is_bodiless: bool = False) -> Answer:
+        headers = [("Content-Length", str(len(body))), *said]
+        kept = [h for h in headers if h[0].lower() not in self.less]
+        return Answer(self.name, status, kept, once(b"" if is_bodiless else body), lambda: None)
+
+    def paths(self) -> list[str]:
+        found = [f"{method} {path}" for method, path, _ in self.asked]
+        self.asked.clear()
+        return found
+
+
+def settings(policy: Policy = "on_demand", **more: Any) -> Mirrored:
+    said = {"kind": "container", "url": URL, "upstream": "a/b", "policy": policy, **more}
+    return Mirrored.model_validate(said)
+
+
+def mirrored(registry: Any, *tags: str) -> Upstream:
+    return Upstream("r", settings(tags=tags or None), registry)
+
+
+async def state(it: Upstream) -> Tags:
+    answer = await it.ask("GET", f"/{TAGS}", ())
+    body = await answer.whole(4 << 20)
+    assert body is not None
+    return Tags.read(body)
+
+
+ONE, TWO = made.image("one"), made.image("two", media=made.DOCKER_MANIFEST)
+MANY = made.index(ONE, TWO, media=made.DOCKER_LIST)
+
+
+async def test_what_tags_name_is_one_state_with_all_that_indexes_name() -> None:
+    registry = Registry(latest=MANY, one=ONE, again=ONE)
+    found = await state(mirrored(registry))
+    names = {p: p.digest.removeprefix("sha256:") for p in (ONE, TWO, MANY)}
+    assert found.tags == {"latest": names[MANY], "one": names[ONE], "again": names[ONE]}
+    assert found.manifests == {names[p]: (p.media, len(p.body)) for p in (ONE, TWO, MANY)}
+    # What an image is is not fetched to name it, and an index once alone.
+    asked = registry.paths()
+    assert asked[0] == f"GET {BASE}/tags/list?n=1000"
+    assert sorted(asked[1:]) == sorted([
+        "HEAD /v2/a/b/manifests/latest", "HEAD /v2/a/b/manifests/one", "HEAD /v2/a/b/manifests/again",
+        f"GET /v2/a/b/manifests/{MANY.digest}",
+    ])  # fmt: skip
+    it = mirrored(registry)
+    await state(it)
+    registry.paths()
+    await state(it)
+    assert not [one for one in registry.paths() if one.startswith("GET /v2")]
+
+
+async def test_tags_that_are_named_are_asked_for_and_no_list() -> None:
+    registry = Registry(latest=ONE, other=TWO)
+    assert set((await state(mirrored(registry, "latest"))).tags) == {"latest"}
+    assert registry.paths() == ["HEAD /v2/a/b/manifests/latest"]
+    for wanted in (("latest", "none"), ("none", "l*")):
+        with pytest.raises(NotFound, match="has no tag none"):
+            await state(mirrored(registry, *wanted))
+
+
+async def test_patterns_choose_among_what_is_listed() -> None:
+    registry = Registry(latest=ONE, **{"3.1": ONE, "3.2": TWO, "4.0": TWO})
+    assert set((await state(mirrored(registry, "3.?", "latest"))).tags) == {"3.1", "3.2", "latest"}
+    with pytest.raises(NotFound, match="None of the 4 tags"):
+        await state(mirrored(registry, "5*"))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "is_it"),
+    [
+        ("*", "", True), ("*", "abc", True), ("a*c", "abc", True), ("a*c", "ac", True), ("a*c", "acb", False),
+        ("?", "", False),
+        ("a?c", "abc", True), ("a?c", "ac", False), ("*.*-x", "1.2-x", True), ("a", "ab", False), ("ab", "a", False),
+        ("**a**", "bab", True), ("*a*b*c", "xxaxxbxxc", True), ("*a*b*c", "xxcxxbxxa", False), ("a.c", "abc", False),
+        ("*a" * 40, "a" * 128, True), ("*a" * 40 + "b", "a" * 128, False),
+    ],
+)  # fmt: skip
+def test_a_pattern_is_of_the_whole_name(pattern: str, name: str, is_it: bool) -> None:
+    assert is_like(name, pattern) is is_it
+
+
+async def test_a_list_in_pages_is_read_to_its_end_and_not_without_one() -> None:
+    registry = Registry(a=ONE, b=ONE, c=ONE)
+    registry.link = ['<?n=1000&last=a>; rel="next"', f"<https://elsewhere.test{BASE}/tags/list?last=b>; rel=next"]
+    assert set((await state(mirrored(registry))).tags) == {"a", "b", "c"}
+    assert [p for p in registry.paths() if "tags" in p] == [
+        f"GET {BASE}/tags/list?n=1000", f"GET {BASE}/tags/list?n=1000&last=a", f"GET {BASE}/tags/list?last=b",
+    ]  # fmt: skip
+    registry.link = ['<?last=a>; rel="next"'] * 3
+    with pytest.raises(Malformed, match="no end"):
+        await state(mirrored(registry))
+
+
+@pytest.mark.parametrize(
+    ("said", "path"),
+    [
+        ('</v2/x/tags/list?last=a>; rel="next"', "/v2/x/tags/list?last=a"), ("<?a=b>;rel=next", "/y?a=b"),
+        ('</a>; rel="prev"', None), ("</a>", None), ("", None), ('</a>; title="rel=next"', None),
+        ('</a b>; rel="next"', None),
+    ],
+)  # fmt: skip
+def test_what_comes_next(said: str, path: str | None) -> None:
+    found = following(Target.of("https://r.test/y?n=1"), [said])
+    assert (found.path if found else None) == path
+
+
+def test_what_comes_next_is_nowhere_else() -> None:
+    for said in ("<ftp://a/b>; rel=next", "<http://me:too@a/b>; rel=next", "<http://[/>; rel=next"):
+        with pytest.raises(BadGateway, match="next page"):
+            following(Target.of("https://r.test/y"), [said])
+
+
+async def test_tags_of_what_is_no_image_are_left_out_and_said() -> None:
+    old = Pushed(b'{"schemaVersion": 1}', "application/vnd.docker.distribution.manifest.v1+prettyjws")
+    registry = Registry(latest=ONE, old=old, gone=TWO)
+    registry.status["manifests/gone"] = 404
+    with capture_logs() as logged:
+        assert set((await state(mirrored(registry))).tags) == {"latest"}
+    assert logged[0]["tags"] == ["gone", "old"]
+    registry.tags = {"old": old}
+    with pytest.raises(Rejected, match="has no tag of an image"):
+        await state(mirrored(registry))
+    with pytest.raises(NotFound, match="has no tag old"):
+        await state(mirrored(registry, "old"))
+
+
+@pytest.mark.parametrize("less", ["docker-content-digest", "content-type", "content-length"])
+async def test_what_is_not_said_of_a_tag_is_looked_at(less: str) -> None:
+    registry = Registry(latest=MANY, one=ONE)
+    registry.less = {less}
+    assert (await state(mirrored(registry))).manifests == (
+        await state(mirrored(Registry(latest=MANY, one=ONE)))
+    ).manifests
+
+
+@pytest.mark.parametrize("less", [set(), {"content-type"}])
+async def test_an_index_of_other_bytes_than_its_digest_changes_nothing(less: set[str]) -> None:
+    registry = Registry(latest=MANY)
+    registry.gives = {MANY.digest: MANY.body + b" ", "latest": MANY.body + b" "}
+    registry.less = less
+    with pytest.raises(Differs, match=MANY.digest):
+        await state(mirrored(registry))
+
+
+@pytest.mark.parametrize(("status", "asked"), [(429, 1), (503, 1), (405, 2)])
+async def test_a_registry_that_has_enough_of_it_is_asked_no_more(status: int, asked: int) -> None:
+    registry = Registry(latest=ONE)
+    registry.status["manifests/latest"] = status
+    with pytest.raises(Unavailable, match=f"answers {status} for .*/manifests/latest"):
+        await state(mirrored(registry, "latest"))
+    assert len(registry.paths()) == asked
+
+
+async def test_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = Registry(**{f"t{n}": ONE for n in range(5)})
+    monkeypatch.setattr(upstream, "LIMIT_TAGS", 4)
+    with pytest.raises(Rejected, match=r"5 tags .* are wanted, and 4 are mirrored"):
+        await state(mirrored(registry))
+    monkeypatch.setattr(upstream, "LIMIT_MANIFESTS", 2)
+    registry.tags = {"latest": MANY}
+    with pytest.raises(Rejected, match="more than 2 manifests"):
+        await state(mirrored(registry))
+    registry.tags = {"latest": Pushed(b" " * (image.LIMIT_BYTES + 1), made.MANIFEST)}
+    with pytest.raises(Oversized, match="larger than 4 MiB"):
+        await state(mirrored(registry))
+    registry.less = {"content-length"}
+    with pytest.raises(Oversized, match="larger than 4 MiB"):
+        await state(mirrored(registry))
+    registry.gives["tags/list"] = b" " * (5 << 20)
+    with pytest.raises(Oversized, match="list of the tags"):
+        await state(mirrored(registry))
+
+
+async def test_indexes_may_name_indexes_but_not_for_ever() -> None:
+    inner = made.index(ONE)
+    outer = made.index(inner)
+    registry = Registry(latest=Pushed(outer.body, outer.media, below=(inner, ONE)))
+    assert len((await state(mirrored(registry))).manifests) == 3
+    last = made.index(outer)
+    registry.tags = {"latest": Pushed(last.body, last.media, below=(outer, inner, ONE))}
+    with pytest.raises(Rejected, match="indexes of indexes"):
+        await state(mirrored(registry))
+
+
+async def test_what_an_index_names_and_is_not_there_is_said() -> None:
+    outer = made.index(made.index(ONE))
+    with pytest.raises(Unavailable, match=made.index(ONE).digest):
+        await state(mirrored(Registry(latest=Pushed(outer.body, outer.media))))
+
+
+async def test_a_repository_that_is_not_there_is_said() -> None:
+    with pytest.raises(NotFound, match=r"There is no repository https://registry\.test/x/v2/a/b"):
+        await state(mirrored(Registry()))
+
+
+async def test_a_token_is_shown_and_had_anew_when_it_counts_no_more() -> None:
+    registry = Registry(latest=ONE)
+    registry.wants = "Bearer "
+    it = mirrored(registry, "latest")
+    await state(it)
+    registry.token += 1
+    (digest, body), *_ = ONE.blobs.items()
+    answer = await it.ask("GET", f"/blobs/{digest.replace(':', '%3A')}", [("Range", "bytes=0-"), ("Cookie", "c")])
+    assert await answer.whole(1 << 20) == body
+    sent = registry.asked[-1][2]
+    assert sent == {"Range": "bytes=0-", "Authorization": "Bearer 3"}
+    registry.wants = "Basic "
+    with pytest.raises(Unavailable, match=r"refuses .*: 401 \(content\.mirror\.repositories\.r\.user"):
+        await it.ask("GET", f"/blobs/{digest}", ())
+    registry.wants, registry.status[f"blobs/{digest}"] = "", 403
+    with pytest.raises(Unavailable, match="403"):
+        await it.ask("GET", f"/blobs/{digest}", ())
+
+
+@pytest.mark.parametrize(
+    "path", ["/blobs/x", "/manifests/latest", "/x", "/manifests/..%2f..", "/blobs/sha256:" + "a" * 63]
+)
+async def test_nothing_else_is_asked_of_a_registry(path: str) -> None:
+    registry = Registry(latest=ONE)
+    with pytest.raises(Rejected):
+        await mirrored(registry).ask("GET", path, ())
+    assert registry.asked == []
+
+
+class Here:
+    """A member's two disks."""
+
+    def __init__(self, root: Path, policy: Policy) -> None:
+        self.kept = Kept(root / "kept", limit_bytes=1 << 20)
+        self.packages = Kept(root / "packages", limit_bytes=1 << 20)
+        self.settings = settings(policy)
+
+    async def sync(self, registry: Any, last: Any = None) -> Any:
+        return await synchronised(
+            "r", self.settings, Upstream("r", self.settings, registry), self.kept, self.packages, last=last,
+            progress=self.tell, connections=3,
+        )  # fmt: skip
+
+    async def tell(self, *_: object) -> None:
+        """Hear it."""
+
+
+@pytest.mark.parametrize("policy", ["immediate", "on_demand"])
+async def test_it_is_brought_here_whole(tmp_path: Path, policy: Policy) -> None:
+    here, registry = Here(tmp_path, policy), Registry(latest=MANY, one=ONE)
+    found = await here.sync(registry)
+    blobs = {digest: body for one in (ONE, TWO) for digest, body in one.blobs.items()}
+    assert (found.publication.packages, found.publication.size_bytes) == (len(blobs), sum(map(len, blobs.values())))
+    assert found.publication.origin == "https://registry.test/x/v2/a/b"
+    body = await here.kept.read(found.publication.parts[""])
+    assert body is not None
+    manifest = Manifest.read(body)
+    hexes = {p.digest.removeprefix("sha256:") for p in (ONE, TWO, MANY)}
+    assert manifest.files == {TAGS: manifest.digest, **{f"manifests/sha256:{h}": h for h in hexes}}
+    assert await here.kept.has(*manifest.needed)
+    path = await here.kept.path(manifest.packages)
+    assert path is not None
+    index = Index.opened(path)
+    for digest, blob in blobs.items():
+        expected = index.find(f"blobs/{digest}")
+        assert expected == (len(blob), "sha256", hashlib.sha256(blob).hexdigest())
+    index.close()
+    assert await here.packages.has(*(d.removeprefix("sha256:") for d in blobs)) is (policy == "immediate")
+    assert found.fetched == (len(blobs) if policy == "immediate" else 0)
+    # A second time only what names the state is asked for.
+    registry.paths()
+    assert (await here.sync(registry, found.publication)).publication is found.publication
+    assert len([p for p in registry.paths() if "tags/list" in p]) == 1
+    registry.tags["one"] = TWO
+    newer = await here.sync(registry, found.publication)
+    assert newer.publication.digest != found.publication.digest
+    assert not [p for p in registry.paths() if "blobs" in p]
+    here.kept.close()
+    here.packages.close()
+
+
+async def test_one_manifest_of_other_bytes_and_nothing_stays(tmp_path: Path) -> None:
+    here, registry = Here(tmp_path, "immediate"), Registry(latest=MANY)
+    for gives in ({ONE.digest: ONE.body[:-1] + b" "}, {next(iter(TWO.blobs)): b"x"}):
+        registry.gives = gives
+        with pytest.raises(MusterError, match=next(iter(gives))):
+            await here.sync(registry)
+        assert not [p for p in tmp_path.rglob("sha256/*/*") if p.is_file()]
+    here.kept.close()
+    here.packages.close()
