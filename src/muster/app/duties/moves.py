@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 from urllib.parse import urlsplit
 
 from muster.app.duties.duty import NOTHING, Duty, Found
@@ -80,11 +79,8 @@ def leads_back(url: str, cluster: ClusterFile, balancing: Balancing) -> bool:
         host, port = parts.hostname, parts.port or _STANDARD_PORTS.get(parts.scheme)
     except ValueError:
         return True
-    ours: list[Any] = (
-        [s for name in cluster.content.services if (s := balancing.service(name)) is not None]
-        if (cluster.content is not None)
-        else []
-    )
+    answered = cluster.content.services if cluster.content is not None else ()
+    ours = [s for name in answered if (s := balancing.service(name)) is not None]
     members = {str(v).lower() for m in cluster.members if m.kind == "muster" for v in (m.name, m.address)}
     names = {str(n).lower() for n in cluster.names}
     return (host in members and port in {s.member_port for s in ours}) or (
