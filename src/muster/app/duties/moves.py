@@ -53,8 +53,8 @@ class PulpFollowed(Duty):
             led: dict[str, str] = {}
             if found is not None and found.typed("control_url") and found.control_url:
                 led["api"] = found.control_url
-            if found is not None and (url := found.client_urls.get(MEMBERS)):
-                led["content"] = url
+            if found is not None and found.typed(f"client_urls.{MEMBERS}"):
+                led["content"] = found.client_urls[MEMBERS]
             back = {name: url for name, url in led.items() if leads_back(url, cluster, self._balancing)}
             self._note = "".join(
                 f"{url}, where the services register says that Pulp is, leads back to members; it is not followed"
