@@ -103,9 +103,14 @@ def _of_content(document: Document, cluster: ClusterFile) -> Iterator[Problem]:
         return
     if all(m.kind != "muster" for m in cluster.members):
         yield document.problem(("content",), "leads to nothing: no member is of kind muster, and others have an Apache")
-    if content.registry_url is None and "docker" in content.services:
+    mirrored = content.mirror.repositories if content.mirror is not None else {}
+    has_images = any(one.kind == "container" for one in mirrored.values())
+    if content.registry_url is None and "docker" in content.services and not has_images:
         sentence = "docker leads nowhere: without registry_url, /v1/, /v2/ and /index/ are 404"
         yield document.problem(("content", "services"), sentence)
+    if has_images and (not content.one_version or {"https", "http"}.isdisjoint(content.services)):
+        sentence = "images that are mirrored are given to nobody: that needs https among services, and one_version"
+        yield document.problem(("content", "mirror"), sentence)
     if cluster.foreman.url is None and not {"https", "rhsm"}.isdisjoint(content.services):
         sentence = "/rhsm and what else Foreman answers is 404, because foreman.url is absent"
         yield document.problem(("content",), sentence)

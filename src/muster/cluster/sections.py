@@ -93,7 +93,8 @@ class Content(Settings):
     they ask it for themselves. Absent: they say ``Remote-User: admin``, which a Pulp believes that the installer set up."""
     registry_url: RegistryURL | None = None
     """Where ``/v1/``, ``/v2/`` and ``/index/`` lead: a registry, or the container gateway of a Smart Proxy, whose URL ends
-    in ``/container_gateway``; ``https://{address}:9090/container_gateway`` is members' own. Absent: they are 404."""
+    in ``/container_gateway``; ``https://{address}:9090/container_gateway`` is members' own. Absent: they are 404,
+    but for images that members mirror."""
     ca_file: Path | None = None
     """Who issued the certificates of what is reached over HTTPS, Foreman included. Absent: the cluster's CA, and
     ``foreman.ca_file``."""

@@ -6,6 +6,8 @@ from muster.cluster.problems import problems, warnings
 from muster.kernel.settings import Problem, parse
 from tests.unit.cluster.written import ONE, SHARED, SMALL, TWO, parsed, said, with_members
 
+IMAGES = "{repositories: {a: {kind: container, url: https://registry.test, upstream: a}}}"
+
 
 def test_members_that_share_an_id_or_a_name_are_named_with_both_lines() -> None:
     again = "{id: 1, name: PROXY01.example.com., address: 127.0.0.13}"
@@ -188,6 +190,9 @@ def test_half_valid_shared_addresses_are_spoken_of_without_a_crash(text: str) ->
         ("content: {services: [rhsm]}\n", ["content"]),
         ("content: {services: [docker, rhsm]}\nforeman: {url: https://foreman.test}\n", ["content.services"]),
         ("content: {services: [docker], registry_url: https://registry.test}\n", []),
+        (f"content: {{services: [docker, http], mirror: {IMAGES}}}\n", []),
+        (f"content: {{services: [docker], mirror: {IMAGES}}}\n", ["content.mirror"]),
+        (f"content: {{services: [http], one_version: false, mirror: {IMAGES}}}\n", ["content.mirror"]),
         ("content: {services: [http], pub: /}\n", ["content.pub"]),
         ("content: {services: [http], pub: pub}\n", ["content.pub"]),
         ("content: {services: [http], pub: ''}\n", ["content.pub"]),

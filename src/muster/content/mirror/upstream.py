@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Sequence, Sized
 from typing import NamedTuple, TypeVar
 from urllib.parse import quote, unquote, urljoin
 
@@ -40,7 +40,7 @@ _PAGE_BYTES = 4 << 20
 _DEEPEST = 3
 _AT_ONCE = 8
 _ABSENT = (404, 410)
-# What indexes name is remembered of so many manifests.
+# So many manifests that indexes name are remembered, with those.
 _LIMIT_REMEMBERED = 2 * LIMIT_MANIFESTS
 _NAMED = 5
 _LONGEST_NUMBER = 10
@@ -66,6 +66,7 @@ class Upstream:
         self._tokens = Tokens(name, mirrored, origin, clock=clock)
         # What an index names, by its digest, which says that it stays so.
         self._named: dict[str, tuple[Described, ...]] = {}
+        self._room = _LIMIT_REMEMBERED
 
     async def ask(self, method: str, path: str, headers: Sequence[tuple[str, str]], /) -> Answer:
         """Return ``TAGS`` as it is now, a manifest, or a blob; as :meth:`muster.content.mirror.origin.Origin.ask`.
@@ -158,11 +159,12 @@ class Upstream:
 
         async def look(one: Described) -> None:
             found.update({child.hex: child for child in await self._in_index(one) if child.hex not in had})
+            self._refuse_many(found)
 
         await _each([one for one in layer if one.media in INDEXES], look)
         return found
 
-    def _refuse_many(self, manifests: dict[str, tuple[str, int]]) -> None:
+    def _refuse_many(self, manifests: Sized) -> None:
         if len(manifests) > LIMIT_MANIFESTS:
             raise Rejected(
                 f"The tags of {self.url} name more than {LIMIT_MANIFESTS} manifests: say fewer in {self._setting}.tags"
@@ -271,13 +273,15 @@ class Upstream:
         if hashlib.sha256(body).hexdigest() != one.hex:
             raise Differs(f"{self.name} gives another {self.url}/manifests/sha256:{one.hex}")
         found = image.manifests(body, of=f"{self.url}/manifests/sha256:{one.hex}")
-        self._named[one.hex] = found
+        if len(found) < self._room:
+            self._named[one.hex] = found
+            self._room -= len(found) + 1
         return found
 
     def _forget(self, manifests: dict[str, tuple[str, int]]) -> None:
-        """Forget what indexes name that are nobody's any more, where that is much."""
-        if sum(len(one) + 1 for one in self._named.values()) > _LIMIT_REMEMBERED:
-            self._named = {hex_digest: one for hex_digest, one in self._named.items() if hex_digest in manifests}
+        """Forget what indexes name that are nobody's any more."""
+        self._named = {hex_digest: one for hex_digest, one in self._named.items() if hex_digest in manifests}
+        self._room = _LIMIT_REMEMBERED - sum(len(one) + 1 for one in self._named.values())
 
     async def _manifest(self, reference: str) -> tuple[bytes | None, dict[str, str]]:
         answer = await self._asked("GET", f"/manifests/{reference}")

@@ -266,6 +266,32 @@ async def test_limits(monkeypatch: pytest.MonkeyPatch) -> None:
         await state(mirrored(registry))
 
 
+async def test_indexes_that_name_too_much_are_not_all_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upstream, "LIMIT_MANIFESTS", 40)
+    registry = Registry(**{f"t{n:02}": made.index(*(made.image(f"{n} {m}") for m in range(3))) for n in range(39)})
+    it = mirrored(registry)
+    with pytest.raises(Rejected, match="more than 40 manifests"):
+        await state(it)
+    assert len([one for one in registry.paths() if one.startswith("GET /v2")]) < 30
+
+
+async def test_no_more_is_remembered_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upstream, "_LIMIT_REMEMBERED", 9)
+    registry = Registry(**{f"t{n}": made.index(made.image(str(n)), TWO) for n in range(5)})
+    it = mirrored(registry)
+    first = await state(it)
+    registry.paths()
+    assert await state(it) == first
+    assert len([one for one in registry.paths() if one.startswith("GET /v2")]) == 2
+    # What is nobody's any more makes room when all is known.
+    registry.tags = {"new": MANY}
+    await state(it)
+    await state(it)
+    registry.paths()
+    await state(it)
+    assert not [one for one in registry.paths() if one.startswith("GET /v2")]
+
+
 async def test_indexes_may_name_indexes_but_not_for_ever() -> None:
     inner = made.index(ONE)
     outer = made.index(inner)
