@@ -6,22 +6,20 @@ import asyncio
 import contextlib
 import os
 import re
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench import downloads, fronts, load, nginx, processes
-from bench.closed_loop import kept_connections, missing_tools
+from bench.closed_loop import missing_tools
+from bench.compared import STREAMS, By, alternating, beside, idle, large_files, part, small_files
 from bench.figures import Figure, Findings
 from bench.fronts import PROXY, PULP, SCHEMES, STATIC, STATIC_2, WORKERS_2, File, Front, Fronts, Scheme
-from bench.processes import cpu_seconds, tree_rss_mb
-from muster.kernel.errors import MusterError, Unavailable
+from bench.processes import tree_rss_mb
+from muster.kernel.errors import Unavailable
 
-_STREAMS = 2
 # What is under way at the end of a round counts for nothing, so of Pulp, which is slow, it has to be little.
 _CALLERS_OF_PULP = 4
-_CALLERS = 32
 _SLOW_READERS = 300
 _SLOW_PAUSE_S = 1.0
 # All clients together. Of Pulp it is a quarter of what one process answers. Who does not come to ask in a round
@@ -30,14 +28,11 @@ _ASKED_OF_PULP_PER_S = 10.0
 _ASKED_PER_S = 100.0
 _FIRST_BYTE_TIMEOUT_S = 20.0
 _NOWHERE = "/nothing-there"
-_IDLE_WINDOW_S = 5.0
 
 _CPU_GOAL = "Muster ≤ 0.8"
 _LATER = "once members keep files"
 _RATE_GOALS = {PULP: f"≥ 5 times, {_LATER}", STATIC: f"≥ 0.25, {_LATER}"}
 _MEMORY_GOAL = "< 150 MB"
-
-By = tuple[str, Scheme]
 
 
 @dataclass(frozen=True)
@@ -63,27 +58,6 @@ QUICK = Size(large_mb=256, seconds=2, rounds=2, clients=200, windows=1, window_s
 FULL = Size(large_mb=512, seconds=3, rounds=3, clients=1000, windows=2, window_s=10.0, slow_s=10.0)
 
 
-@dataclass
-class Used:
-    """CPU seconds of a front's processes, of what is behind it and of the database, by front and scheme: one per round."""
-
-    own: dict[By, list[float]] = field(default_factory=dict)
-    behind: dict[By, list[float]] = field(default_factory=dict)
-    database: dict[By, list[float]] = field(default_factory=dict)
-
-    async def during(self, front: Front, scheme: Scheme, work: Awaitable[float]) -> None:
-        """Count while ``work`` is done, which returns by how much of it to divide."""
-        pids = ((self.own, front.server.pid), (self.behind, front.backend), (self.database, front.database))
-        before = [(to, pid, cpu_seconds(pid)) for to, pid in pids if pid is not None]
-        amount = await work
-        for to, pid, used in before:
-            to.setdefault((front.name, scheme), []).append((cpu_seconds(pid) - used) / amount)
-
-    def of_backend(self) -> dict[By, list[float]]:
-        """Return what the program behind used: of one that is asked directly its own."""
-        return {by: values for by, values in self.own.items() if by[0] == PULP} | self.behind
-
-
 async def measured(directory: Path, *, quick: bool) -> Findings:
     """Return CPU per GB and per small file, first bytes under many clients and memory; rounds of all alternate.
 
@@ -103,18 +77,19 @@ async def measured(directory: Path, *, quick: bool) -> Findings:
         large, small = fronts.filled(pulp, directory / "source", large_mb=size.large_mb, small=size.rounds)
         these = await fronts.started(stack, directory, pulp, small[0])
         member = these.member.server
-        rest, idle = tree_rss_mb(member.pid), await _idle(these.member)
-        async with _part(findings, "large files"):
-            await _large(findings, these.all, large, size)
+        rest, unasked = tree_rss_mb(member.pid), await idle(these.member)
+        async with part(findings, "large files"):
+            await large_files(findings, these.all, large, size.rounds, _CPU_GOAL)
         after = tree_rss_mb(member.pid)
-        async with _part(findings, "small files"):
-            await _small(findings, these.all, small, size, "small files", _CALLERS_OF_PULP)
-        async with _part(findings, "small files, nginx behind"):
-            await _small(findings, these.quick, small, size, "small files, nginx behind", _CALLERS)
-        async with _part(findings, "first byte"):
+        async with part(findings, "small files"):
+            callers = dict.fromkeys((front.name for front in these.all), _CALLERS_OF_PULP)
+            await small_files(findings, these.all, small, size.seconds, "small files", callers, _RATE_GOALS)
+        async with part(findings, "small files, nginx behind"):
+            await small_files(findings, these.quick, small, size.seconds, "small files, nginx behind", {}, _RATE_GOALS)
+        async with part(findings, "first byte"):
             asked = [front for front in these.all if front.name not in (STATIC, STATIC_2)]
             await _first_bytes(findings, asked, small[0], size, _ASKED_OF_PULP_PER_S, "first byte")
-        async with _part(findings, "first byte, nginx behind"):
+        async with part(findings, "first byte, nginx behind"):
             await _first_bytes(findings, these.quick, small[0], size, _ASKED_PER_S, "first byte, nginx behind")
         findings.figures += [
             Figure("memory of the member at rest", "MB", [rest], goal=_MEMORY_GOAL),
@@ -125,13 +100,13 @@ async def measured(directory: Path, *, quick: bool) -> Findings:
                 if front.name == WORKERS_2
             ),
         ]
-        async with _part(findings, "slow readers"):
+        async with part(findings, "slow readers"):
             await _slow(findings, these, large, size)
     findings.notes += [
-        f"peers: {_versions()}; one process of pulp-content, without a cache; nginx has Debian's settings and its access "
+        f"peers: {versions()}; one process of pulp-content, without a cache; nginx has Debian's settings and its access "
         "log, as a proxy it keeps connections and spools nothing",
-        f"asked for nothing, the member takes {idle:.1f} % of a core; that is in each figure",
-        f"{_STREAMS} large downloads at once by clients that throw away what they get; GB and MB are 10^9 and 10^6 bytes; "
+        f"asked for nothing, the member takes {unasked:.1f} % of a core; that is in each figure",
+        f"{STREAMS} large downloads at once by clients that throw away what they get; GB and MB are 10^9 and 10^6 bytes; "
         "on loopback the sender does much of the receiver's work, so its CPU is more than in a network",
         f"first bytes: {size.clients} clients keep connections and ask in turn, all together {_ASKED_OF_PULP_PER_S:g} times "
         f"a second with Pulp behind, {_ASKED_PER_S:g} times with nginx; counted from when it was due",
@@ -140,89 +115,6 @@ async def measured(directory: Path, *, quick: bool) -> Findings:
         f"clients, servers and database share {os.cpu_count()} cores",
     ]
     return findings
-
-
-async def _idle(front: Front) -> float:
-    """Return percent of a core."""
-    before, at = cpu_seconds(front.server.pid), time.perf_counter()
-    await asyncio.sleep(_IDLE_WINDOW_S)
-    return (cpu_seconds(front.server.pid) - before) / (time.perf_counter() - at) * 100
-
-
-@contextlib.asynccontextmanager
-async def _part(findings: Findings, name: str) -> AsyncIterator[None]:
-    """Let what fails be a note, and the other parts go on."""
-    try:
-        yield
-    except (MusterError, OSError) as e:
-        findings.notes.append(f"{name} not measured: {e}")
-
-
-@contextlib.asynccontextmanager
-async def _with(front: Front, scheme: Scheme) -> AsyncIterator[None]:
-    """Let a failure say with whom it happened."""
-    try:
-        yield
-    except (MusterError, OSError) as e:
-        raise Unavailable(f"{front.name}, {SCHEMES[scheme]}: {str(e) or type(e).__name__}") from e
-
-
-async def _alternating(
-    compared: Sequence[Front], rounds: int, work: Callable[[Front, Scheme, int], Awaitable[None]]
-) -> None:
-    """Do the work with every front and scheme in each round, first in order, then in reverse.
-
-    Raises:
-        Unavailable: there is no nginx, and so nobody to compare; or the work failed.
-    """
-    if not compared:
-        raise Unavailable(nginx.missing() or "nobody is there")
-    asked = [(front, scheme) for scheme in SCHEMES for front in compared if scheme in front.schemes]
-    for number in range(rounds):
-        for front, scheme in asked if number % 2 == 0 else reversed(asked):
-            async with _with(front, scheme):
-                await work(front, scheme, number)
-
-
-async def _large(findings: Findings, compared: Sequence[Front], file: File, size: Size) -> None:
-    used = Used()
-
-    async def fetched(front: Front, scheme: Scheme) -> float:
-        await downloads.downloaded(front.target(scheme, file), file.size, _STREAMS)
-        return file.size * _STREAMS / 1e9
-
-    async def work(front: Front, scheme: Scheme, _: int) -> None:
-        await used.during(front, scheme, fetched(front, scheme))
-
-    await _alternating(compared, size.rounds, work)
-    for scheme, spoken in SCHEMES.items():
-        goal = dict.fromkeys((f.name for f in compared), _CPU_GOAL) if scheme == "http" else {}
-        findings.figures += _beside(f"large files, {spoken}", "CPU s/GB", used.own, scheme, compared, goal)
-        findings.figures += _beside("  Pulp meanwhile", "CPU s/GB", used.of_backend(), scheme, compared)
-
-
-async def _small(
-    findings: Findings, compared: Sequence[Front], files: Sequence[File], size: Size, name: str, callers: int
-) -> None:
-    """Add how many files a second there are, and what each costs; a round's file is another one than the last's."""
-    used = Used()
-    rates: dict[By, list[float]] = {}
-
-    async def asked(front: Front, scheme: Scheme, file: File) -> float:
-        found = await kept_connections(front.server, scheme, size.seconds, front.caller, front.path(file), callers)
-        rates.setdefault((front.name, scheme), []).append(found.per_second)
-        return found.requests / 1e6
-
-    async def work(front: Front, scheme: Scheme, number: int) -> None:
-        await used.during(front, scheme, asked(front, scheme, files[number]))
-
-    await _alternating(compared, size.rounds, work)
-    behind = "  Pulp meanwhile" if compared[0].database is not None else "  nginx behind meanwhile"
-    for scheme, spoken in SCHEMES.items():
-        findings.figures += _beside(f"{name}, {spoken}", "files/s", rates, scheme, compared, _RATE_GOALS)
-        findings.figures += _beside("", "CPU µs/file", used.own, scheme, compared)
-        findings.figures += _beside(behind, "CPU µs/file", used.of_backend(), scheme, compared)
-        findings.figures += _beside("  its database", "CPU µs/file", used.database, scheme, compared)
 
 
 async def _first_bytes(
@@ -243,10 +135,10 @@ async def _first_bytes(
         halves.setdefault((front.name, scheme), []).append(taken[len(taken) // 2])
         most.setdefault((front.name, scheme), []).append(taken[int(0.99 * (len(taken) - 1))])
 
-    await _alternating(compared, size.windows, work)
+    await alternating(compared, size.windows, work)
     for scheme, spoken in SCHEMES.items():
-        findings.figures += _beside(f"{name}, {spoken}", "p99 ms", most, scheme, compared)
-        findings.figures += _beside("", "p50 ms", halves, scheme, compared)
+        findings.figures += beside(f"{name}, {spoken}", "p99 ms", most, scheme, compared)
+        findings.figures += beside("", "p50 ms", halves, scheme, compared)
 
 
 async def _slow(findings: Findings, these: Fronts, file: File, size: Size) -> None:
@@ -262,7 +154,7 @@ async def _slow(findings: Findings, these: Fronts, file: File, size: Size) -> No
                 seen.append(tree_rss_mb(front.server.pid))
         most.setdefault((front.name, scheme), []).append(max(seen))
 
-    await _alternating(compared, 1, work)
+    await alternating(compared, 1, work)
     for scheme, spoken in SCHEMES.items():
         findings.figures.append(
             Figure(
@@ -272,28 +164,8 @@ async def _slow(findings: Findings, these: Fronts, file: File, size: Size) -> No
         )  # fmt: skip
 
 
-def _beside(
-    name: str,
-    unit: str,
-    found: Mapping[By, list[float]],
-    scheme: Scheme,
-    compared: Sequence[Front],
-    goals: Mapping[str, str] | None = None,
-) -> list[Figure]:
-    """Return a figure for each peer that has one, and ours alone where none has; ours is the first that is compared."""
-    ours, *peers = compared
-    if (ours.name, scheme) not in found:
-        return []
-    figures: list[Figure] = []
-    for front in peers:
-        values = found.get((front.name, scheme))
-        if values:
-            goal = (goals or {}).get(front.name, "")
-            figures.append(Figure("" if figures else name, unit, found[ours.name, scheme], front.name, values, goal))
-    return figures or [Figure(name, unit, found[ours.name, scheme])]
-
-
-def _versions() -> str:
+def versions() -> str:
+    """Return what the peers call themselves."""
     from tests.servers import pulp as pulps
 
     pinned = re.search(r"^pulpcore==([\w.]+)", (pulps.HOME / "venv" / ".made").read_text(), re.MULTILINE)

@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import hashlib
 import random
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
@@ -17,6 +18,7 @@ from bench import load, nginx, processes
 from bench.processes import Credentials, Running
 from muster.cli.demo.bind import free_port
 from muster.cli.local.plan import ADDRESS, Plan
+from muster.kernel.errors import Unavailable
 from muster.kernel.files import write_atomically
 from muster.pki.bundles import paths as bundle_paths
 
@@ -137,12 +139,12 @@ async def started(stack: contextlib.AsyncExitStack, directory: Path, pulp: Pulp,
     quick = []
     if nginx.missing() is None:
         media = pulp.directory / "media" / "artifact"
-        one = await _nginx(stack, directory / "nginx-1", plan, beside, media, workers=1)
-        two = await _nginx(stack, directory / "nginx-2", plan, beside, media, workers=2)
+        one = await file_server(stack, directory / "nginx-1", plan, beside, media, workers=1)
+        two = await file_server(stack, directory / "nginx-2", plan, beside, media, workers=2)
         static = Front(STATIC, one, caller, lambda f: f.stored)
         peers += [static, replace(static, name=STATIC_2, server=two), replace(ours, name=PROXY, server=one)]
         origin = f"{one.address}:{one.http_port}"
-        proxy = await _nginx(stack, directory / "nginx-3", plan, origin, None, workers=1)
+        proxy = await file_server(stack, directory / "nginx-3", plan, origin, None, workers=1)
         other, second = await _member(stack, directory / "other", origin)
         in_front = replace(static, name=PROXY, server=proxy, backend=one.pid)
         more, third = await _member(stack, directory / "workers", origin, workers=2)
@@ -152,7 +154,7 @@ async def started(stack: contextlib.AsyncExitStack, directory: Path, pulp: Pulp,
         ]  # fmt: skip
     for front in (ours, *peers, *quick):
         for scheme in front.schemes:
-            await _answers(front.target(scheme, file))
+            await answers(front.target(scheme, file))
     return Fronts(ours, peers, quick)
 
 
@@ -160,22 +162,31 @@ async def _member(
     stack: contextlib.AsyncExitStack, directory: Path, beside: str, *, workers: int = 1
 ) -> tuple[Plan, Running]:
     """Run a cluster's only member in front of the content application at this host and port."""
-    plan = processes.prepared(directory)
+    plan, (member,) = await members(stack, directory, {"pulp_content_url": f"http://{beside}", "workers": workers})
+    return plan, member
+
+
+async def members(
+    stack: contextlib.AsyncExitStack, directory: Path, content: Mapping[str, Any], *, count: int = 1
+) -> tuple[Plan, list[Running]]:
+    """Run all members of a cluster with this section ``content``."""
+    plan = processes.prepared(directory, members=count)
     ports: dict[Scheme, int] = {}
     while len(set(ports.values())) < len(SCHEMES):
         ports = {scheme: free_port(plan.member_address(0)) for scheme in SCHEMES}
     document = yaml.safe_load(plan.cluster_file.read_text())
-    document["content"] = {"services": list(SCHEMES), "pulp_content_url": f"http://{beside}", "workers": workers}
+    document["content"] = {"services": list(SCHEMES), **content}
     document["services"] |= {scheme: {"member_port": port} for scheme, port in ports.items()}
     document["edge"]["connections_per_address"] = CONNECTIONS_PER_ADDRESS
     write_atomically(plan.cluster_file, yaml.safe_dump(document, sort_keys=False), mode=0o600)
-    member = await stack.enter_async_context(processes.member(plan))
-    return plan, replace(member, http_port=ports["http"], https_port=ports["https"])
+    running = [await stack.enter_async_context(processes.member(plan, index)) for index in range(count)]
+    return plan, [replace(one, http_port=ports["http"], https_port=ports["https"]) for one in running]
 
 
-async def _nginx(
+async def file_server(
     stack: contextlib.AsyncExitStack, directory: Path, plan: Plan, backend: str, root: Path | None, *, workers: int
 ) -> Running:
+    """Run an nginx with a certificate of that cluster, which serves a directory and passes other calls to the backend."""
     bundle = bundle_paths(plan.pki, "member", plan.names[0])
     running = nginx.running(
         directory, address=plan.member_address(1), workers=workers, root=root, backend=backend,
@@ -184,8 +195,14 @@ async def _nginx(
     return await stack.enter_async_context(running)
 
 
-async def _answers(target: load.Target) -> None:
-    """Return once the target answers well, which is some time after its port does."""
-    async with asyncio.timeout(_ANSWER_TIMEOUT_S):
-        while load.summary(await load.new_connections(target, 10, 0.1)).failed:
-            await asyncio.sleep(0.1)
+async def answers(target: load.Target) -> None:
+    """Return once the target answers well, which is some time after its port does.
+
+    Raises:
+        Unavailable: it had not within 30 s.
+    """
+    deadline = time.monotonic() + _ANSWER_TIMEOUT_S
+    while (found := load.summary(await load.new_connections(target, 10, 0.1))).failed:
+        if time.monotonic() > deadline:
+            raise Unavailable(f"{target.host}:{target.port}{target.path} does not answer well: {found.as_row()}")
+        await asyncio.sleep(0.1)

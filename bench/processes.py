@@ -127,20 +127,23 @@ def credentials(plan: Plan) -> Credentials:
 
 
 @contextlib.asynccontextmanager
-async def member(plan: Plan) -> AsyncIterator[Running]:
-    """Run ``muster serve`` for the plan's first member, as an administrator would, with its access log in a file.
+async def member(plan: Plan, index: int = 0) -> AsyncIterator[Running]:
+    """Run ``muster serve`` for one of the plan's members, as an administrator would, with its access log in a file.
 
     Raises:
         Unavailable: it did not answer; the sentence has the end of its log.
     """
-    name = plan.names[0]
+    name = plan.names[index]
     arguments = ["serve", "--cluster", str(plan.cluster_file), "--pki", str(plan.pki), "--member", name]
-    child = Child("member", arguments, plan.directory / "log" / "member.log")
+    if index:
+        # The first keeps what it writes among the certificates, which are everybody's here.
+        arguments += ["--state", str(plan.directory / "state" / name)]
+    child = Child("member", arguments, plan.directory / "log" / f"member{index or ''}.log")
     started = time.perf_counter()
     await child.start()
     assert child.process is not None
     try:
-        address, http_port = plan.member_address(0), plan.ports["anaconda"]
+        address, http_port = plan.member_address(index), plan.ports["anaconda"]
         await answered(address, http_port, child.process, child.log)
         took = time.perf_counter() - started
         yield Running(child.process.pid, address, http_port, plan.ports["smartproxy"], took)

@@ -163,7 +163,9 @@ async def _begins(cluster: Cluster) -> None:
 def _kills(cluster: Cluster, over: threading.Event) -> None:
     """Kill one member after the other, and start it again."""
     moments = random.Random(SEED)
-    while not over.wait(moments.uniform(15, 25)):
+    for _ in range(scale.MIRROR_KILLS):
+        if over.wait(moments.uniform(15, 25)):
+            return
         one = moments.choice(cluster.processes)
         one.kill()
         cluster.kills += 1
@@ -282,7 +284,7 @@ def test_no_client_is_given_what_is_not_whole_while_origins_change_and_environme
         changing = [
             threading.Thread(target=asyncio.run, args=(_synchronises(cluster, library, done),)),
             threading.Thread(target=asyncio.run, args=(_promotes(cluster, goes_back, done),)),
-            *([threading.Thread(target=_kills, args=(cluster, done))] if scale.LONG else []),
+            threading.Thread(target=_kills, args=(cluster, done)),
         ]
         for thread in (*clients, *changing):
             thread.start()

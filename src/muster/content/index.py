@@ -7,8 +7,10 @@ make the same bytes, whatever their order. Written once; a newer one is put in i
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import struct
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -27,6 +29,9 @@ _START = _HEADER.size + _SEAL_BYTES
 _RECORD = struct.Struct(">16sQB64s")
 _KEY_BYTES = 16
 _READ_RECORDS = 4096
+# How many a search reads at once, some 6 kB.
+_SEARCHED_RECORDS = 64
+_GUESSES = 3
 
 _Algorithm = Literal["sha256", "sha384", "sha512"]
 _CODES: dict[str, int] = {"sha256": 1, "sha384": 2, "sha512": 3}
@@ -138,17 +143,37 @@ class Index:
             key = _key(href.encode())
         except UnicodeEncodeError:
             return None
-        low, high = 0, self._count
-        while low < high:
-            middle = (low + high) // 2
-            record = self._read(middle)
-            if record[:_KEY_BYTES] == key:
-                return _expected(*_RECORD.unpack(record))
-            if record[:_KEY_BYTES] < key:
-                low = middle + 1
-            else:
-                high = middle
+        for block in self._around(key):
+            at = bisect_left(range(len(block) // _RECORD.size), key, key=lambda n: _key_at(block, n)) * _RECORD.size
+            if block.startswith(key, at):
+                return _expected(*_RECORD.unpack_from(block, at))
         return None
+
+    def _around(self, key: bytes) -> Iterator[bytes]:
+        """Yield blocks of records, each nearer to where a key lies; in the last it is, or it is nowhere.
+
+        Digests lie evenly, so that the key itself says about where: each read costs more than the search within it.
+        """
+        wanted = int.from_bytes(key, "big")
+        low, high = 0, self._count
+        # What the keys from low to high lie between.
+        bottom, top = 0, 1 << 8 * _KEY_BYTES
+        for tried in itertools.count():
+            if low >= high:
+                return
+            # Where they do not lie evenly after all, each step halves what is left.
+            share = (wanted - bottom, top - bottom) if tried < _GUESSES else (1, 2)
+            middle = low + (high - low) * share[0] // share[1]
+            first = max(low, min(middle - _SEARCHED_RECORDS // 2, high - _SEARCHED_RECORDS))
+            block = self._read(first, min(_SEARCHED_RECORDS, high - first))
+            yield block
+            smallest, largest = _key_at(block, 0), _key_at(block, len(block) // _RECORD.size - 1)
+            if key < smallest:
+                high, top = first, int.from_bytes(smallest, "big")
+            elif key > largest:
+                low, bottom = first + len(block) // _RECORD.size, int.from_bytes(largest, "big") + 1
+            else:
+                return
 
     def close(self) -> None:
         """Close the file; a second time does nothing."""
@@ -169,6 +194,10 @@ class Index:
 def _expected(_key: bytes, size: int, code: int, digest: bytes) -> Expected:
     algorithm, length = _ALGORITHMS[code]
     return Expected(size, algorithm, digest[:length].hex())
+
+
+def _key_at(block: bytes, number: int) -> bytes:
+    return block[number * _RECORD.size : number * _RECORD.size + _KEY_BYTES]
 
 
 def _key(href: bytes) -> bytes:

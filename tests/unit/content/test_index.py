@@ -62,6 +62,53 @@ def test_any_number_of_packages_is_found(tmp_path: Path, count: int) -> None:
             assert opened.find(package.href + "x") is None
 
 
+@pytest.mark.parametrize(("count", "most"), [(40, 1), (10_000, 3), (100_000, 4)])
+def test_a_disk_is_asked_a_few_times_for_one_of_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, most: int
+) -> None:
+    path = tmp_path / "index"
+    packages = many(count)
+    index.write(path, packages)
+    reads: list[int] = []
+    pread = os.pread
+
+    def counted(descriptor: int, length: int, at: int) -> bytes:
+        reads.append(length)
+        return pread(descriptor, length, at)
+
+    with closing(Index.opened(path)) as opened:
+        monkeypatch.setattr(os, "pread", counted)
+        for package in random.Random(count).sample(packages, 40):
+            for href in (package.href, package.href + "x"):
+                reads.clear()
+                opened.find(href)
+                assert len(reads) <= most, href
+                assert max(reads) <= 8192
+
+
+def test_paths_whose_digests_lie_close_together_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def close(href: bytes) -> bytes:
+        return b"\xff" * 16 if href == b"last" else int(href[1:]).to_bytes(16, "big")
+
+    monkeypatch.setattr(index, "_key", close)
+    path = tmp_path / "index"
+    packages = [Package(f"p{n}", n, "sha256", A) for n in range(20_000)] + [Package("last", 7, "sha256", A)]
+    index.write(path, packages)
+    reads: list[int] = []
+    pread = os.pread
+
+    def counted(descriptor: int, length: int, at: int) -> bytes:
+        reads.append(length)
+        return pread(descriptor, length, at)
+
+    with closing(Index.opened(path)) as opened:
+        monkeypatch.setattr(os, "pread", counted)
+        for package in (*packages[:300], *packages[9_000:9_300], *packages[-300:]):
+            reads.clear()
+            assert opened.find(package.href) == package[1:]
+            assert len(reads) < 20
+
+
 def test_the_same_packages_make_the_same_bytes(tmp_path: Path) -> None:
     packages = many(300)
     for name in ("one", "two"):
