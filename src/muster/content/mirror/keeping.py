@@ -143,6 +143,11 @@ class Keeping:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def look_again(self) -> None:
+        """Let the next beat look whether all is here still: something was lost."""
+        self._seen.clear()
+        self._whole.clear()
+
     def is_of(self, path: str) -> bool:
         """Whether a repository is one of these."""
         return path.startswith(paths.ROOT)
@@ -233,17 +238,22 @@ class Keeping:
                 await self._bring(row)
             self._failed.pop(row.path, None)
         except (MusterError, TimeoutError, OSError) as e:
-            why, now = str(e) or "it took too long", asyncio.get_running_loop().time()
-            before = self._failed.get(row.path)
-            since = before.since if before is not None else now
-            is_said = before is not None and before.is_said
-            if now - since > _NOTED_S and not is_said:
-                _log.warning("A publication does not come", path=row.path, why=why)
-                is_said = True
-            again_s = _FULL_AGAIN_S if isinstance(e, Full) else _AGAIN_S
-            self._failed[row.path] = _Failed(now + again_s, since, why, is_said)
+            self._fail(row.path, str(e) or "it took too long", _FULL_AGAIN_S if isinstance(e, Full) else _AGAIN_S)
+        except Exception as e:  # noqa: BLE001 - boundary: what one repository breaks must not end the others
+            _log.exception("Bringing a publication broke", path=row.path)
+            self._fail(row.path, f"{type(e).__name__}: {e}", _FULL_AGAIN_S)
         finally:
             del self._tasks[row.path]
+
+    def _fail(self, path: str, why: str, again_s: float) -> None:
+        now = asyncio.get_running_loop().time()
+        before = self._failed.get(path)
+        since = before.since if before is not None else now
+        is_said = before is not None and before.is_said
+        if now - since > _NOTED_S and not is_said:
+            _log.warning("A publication does not come", path=path, why=why)
+            is_said = True
+        self._failed[path] = _Failed(now + again_s, since, why, is_said)
 
     async def _bring(self, row: Distribution) -> None:
         manifest = await self._staging.manifest(row.manifest)
@@ -275,9 +285,13 @@ class Keeping:
                 if not await self._packages.kept.has(one.expected.digest):
                     await self._packages.fetch(one)
 
-        async with asyncio.TaskGroup() as fetching:
-            for _ in range(_PACKAGES_AT_ONCE):
-                fetching.create_task(bring())
+        try:
+            async with asyncio.TaskGroup() as fetching:
+                for _ in range(_PACKAGES_AT_ONCE):
+                    fetching.create_task(bring())
+        except BaseExceptionGroup as failed:
+            # boundary: whoever called knows no groups; the first is what ended it
+            raise failed.exceptions[0] from None
 
     async def _named(self, path: str, manifest: Manifest) -> tuple[Package, ...]:
         """Return the packages that a version names; asked again and again until they are here, they are read once."""

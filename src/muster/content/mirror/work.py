@@ -185,6 +185,8 @@ class Work:
         damaged, mended, lost = (
             [name for one in looked for name in getattr(one, what)] for what in ("damaged", "mended", "lost")
         )
+        if lost and self._keeping is not None:
+            self._keeping.look_again()
         said = f"{size >> 20} MiB looked at, {len(damaged)} files damaged"
         if damaged:
             said += f": {len(mended)} brought anew, {len(lost)} lost"

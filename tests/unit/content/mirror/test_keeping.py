@@ -18,6 +18,7 @@ from muster.content.fill import Behind
 from muster.content.index import Expected
 from muster.content.kept import Kept
 from muster.content.known import Followed
+from muster.content.mirror import keeping as module
 from muster.content.mirror import paths
 from muster.content.mirror.carried import Carried, Fronted
 from muster.content.mirror.keeping import Keeping
@@ -195,3 +196,38 @@ async def test_what_the_cluster_file_does_not_name_any_more_is_not_carried(tmp_p
         world.carried.known.repositories = {f"{AT}-gone": Followed((publication.parts[""],), is_open=True)}
         await world.until(lambda: world.carries(publication))
         assert list(world.carried.known.repositories) == [AT]
+
+
+async def test_a_package_that_does_not_come_is_said_and_asked_for_no_more_often_than_other_things(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_NOTED_S", 0.0)
+    monkeypatch.setattr(module, "_AGAIN_S", 0.2)
+    async with member(tmp_path, store, policy="immediate") as world:
+        publication = await world.publish(ONE)
+        world.origin.status["Packages/a.rpm"] = 500
+        world.origin.asked.clear()
+        await world.until(lambda: bool(world.keeping.note))
+        assert "500 for /Packages/a.rpm" in world.keeping.note
+        assert not world.carries(publication)
+        for _ in range(20):
+            await world.keeping.beat()
+            await asyncio.sleep(0.001)
+        assert [name for _, name, _ in world.origin.asked].count("Packages/a.rpm") <= 3
+        world.origin.status.clear()
+        await world.until(lambda: world.carries(publication))
+        await world.until(lambda: not world.keeping.note)
+
+
+async def test_what_a_disk_has_lost_is_brought_again(tmp_path: Path, store: Store) -> None:
+    async with member(tmp_path, store, policy="immediate") as world:
+        publication = await world.publish(ONE)
+        await world.until(lambda: world.carries(publication))
+        await world.disk.drop(sha256(ONE.packages["a"]))
+        await world.keeping.beat()
+        assert not await has_all(world, ONE)
+        world.keeping.look_again()
+        async with asyncio.timeout(10):
+            while not await has_all(world, ONE):
+                await world.keeping.beat()
+                await asyncio.sleep(0.01)
