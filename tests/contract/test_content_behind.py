@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,8 @@ from muster.store.glance import glanced
 from tests.contract.test_content_versions import Cluster, packages
 from tests.servers import member
 from tests.servers.client import ask
-from tests.servers.member import Member
 from tests.servers.pulp_stand_in import ROOT, Pulp, Version, version
+from tests.servers.waiting import stopped, until
 
 LAG_S = 3.0
 LEAST_BYTES = 64 << 20
@@ -49,22 +49,10 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
             stack.enter_context(pulp.running())
         for one in members:
             one.start()
-            stack.callback(_stopped, one)
+            stack.callback(stopped, one)
         it = Cluster(members, pulps, ports["https"])
         until(lambda: all(verdict(it, at)[0] == 200 for at in range(2)))
         yield it
-
-
-def _stopped(one: Member) -> None:
-    with contextlib.suppress(AttributeError):
-        one.stop()
-
-
-def until(holds: Callable[[], bool], within_s: float = 30.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.1)
 
 
 def verdict(cluster: Cluster, at: int) -> tuple[int, str]:

@@ -177,7 +177,7 @@ def plainly(directory: Path, pulps: tuple[Pulp, Pulp], place: Place) -> Iterator
         process.wait(30)
 
 
-def _leads(link: Path, version: Path) -> None:
+def leads(link: Path, version: Path) -> None:
     link.with_suffix(".new").symlink_to(version)
     link.with_suffix(".new").rename(link)
 
@@ -186,7 +186,7 @@ def _follows(versions: Versions, repository: Repository, now: Path, over: thread
     """Sync a Pulp at its own moments; it may skip versions."""
     moments = random.Random(seed)
     while not over.wait(moments.uniform(1, 7)):
-        _leads(now, versions.directory / str(versions.newest))
+        leads(now, versions.directory / str(versions.newest))
         repository.sync()
 
 
@@ -204,10 +204,10 @@ def _lags(versions: Versions, now: Path, keeps: bool, over: threading.Event, see
                     place.parent.mkdir(parents=True, exist_ok=True)
                     place.unlink(missing_ok=True)
                     place.hardlink_to(file)
-            _leads(now, whole)
+            leads(now, whole)
 
 
-def _dnf(versions: Versions, made: Callable[[int], Dnf], way: Way, over: threading.Event, seed: int) -> None:
+def runs_dnf(versions: Versions, made: Callable[[int], Dnf], way: Way, over: threading.Event, seed: int) -> None:
     moments = random.Random(seed)
     run = 0
     while not over.is_set():
@@ -231,7 +231,7 @@ def _dnf(versions: Versions, made: Callable[[int], Dnf], way: Way, over: threadi
         way.judged(counted, versions, revision, changed or failed, str(got))
 
 
-def _quick(versions: Versions, client: Yum, way: Way, over: threading.Event, seed: int) -> None:
+def runs_quickly(versions: Versions, client: Yum, way: Way, over: threading.Event, seed: int) -> None:
     moments = random.Random(seed)
     signed = False
     while not over.wait(moments.uniform(0, 0.2)):
@@ -334,7 +334,7 @@ def test_no_run_of_dnf_fails_while_pulps_publish_at_their_own_moments(
         path = "/pulp/content/moments/"
         (tmp_path / "lags" / "pulp" / "content").mkdir(parents=True)
         lagging = tmp_path / "lags" / path.strip("/")
-        _leads(lagging, versions.directory / "1")
+        leads(lagging, versions.directory / "1")
         third = stack.enter_context(origins.served(tmp_path / "lags"))
         urls = [*(p.content_url().partition("/pulp/")[0] for p in kind.pulps), third.url().rstrip("/")]
         contents = [lambda _, url=url: {"pulp_content_url": url} for url in urls]
@@ -342,7 +342,7 @@ def test_no_run_of_dnf_fails_while_pulps_publish_at_their_own_moments(
         followed = []
         for number, one in enumerate(kind.pulps):
             now = tmp_path / f"now{number}"
-            _leads(now, versions.directory / "1")
+            leads(now, versions.directory / "1")
             made = pulp_api.repository(one.api, "rpm", "moments", retain_versions=kind.retain_versions)
             followed.append((made.sync_from(now.as_uri()), now))
         stack.enter_context(serving(*members))
@@ -372,14 +372,14 @@ def test_no_run_of_dnf_fails_while_pulps_publish_at_their_own_moments(
 
         each = {m.name: Yum(Place(m.https.address, ports["https"]), path, tls) for m in members}
         clients = [
-            threading.Thread(target=_dnf, args=(versions, through_members, ours, over, SEED + 1)),
-            threading.Thread(target=_dnf, args=(versions, signed, ours, over, SEED + 8)),
-            threading.Thread(target=_dnf, args=(versions, straight, theirs, over, SEED + 2)),
+            threading.Thread(target=runs_dnf, args=(versions, through_members, ours, over, SEED + 1)),
+            threading.Thread(target=runs_dnf, args=(versions, signed, ours, over, SEED + 8)),
+            threading.Thread(target=runs_dnf, args=(versions, straight, theirs, over, SEED + 2)),
             threading.Thread(
-                target=_quick,
+                target=runs_quickly,
                 args=(versions, Yum(place, path, members[0].tls("quick.example.com")), ours, over, SEED + 3),
             ),
-            threading.Thread(target=_quick, args=(versions, Yum(plain, path), theirs, over, SEED + 4)),
+            threading.Thread(target=runs_quickly, args=(versions, Yum(plain, path), theirs, over, SEED + 4)),
             threading.Thread(target=_compares, args=(versions, each, found, wrong, over)),
         ]
         publishing = [

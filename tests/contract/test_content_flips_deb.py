@@ -90,7 +90,7 @@ def _follows(versions: Versions, repository: Repository, origin: Origin, over: t
             seen = newest
 
 
-def _fetches(versions: Versions, apt: Callable[[int], Apt], counted: Counted, over: threading.Event, seed: int) -> None:
+def runs_apt(versions: Versions, apt: Callable[[int], Apt], counted: Counted, over: threading.Event, seed: int) -> None:
     moments = random.Random(seed)
     while not over.is_set():
         counted.runs += 1
@@ -154,8 +154,8 @@ def test_no_run_of_apt_fails_while_two_pulps_publish_at_their_own_moments(
                 threading.Thread(target=_follows, args=(versions, repository, origin, over, seed))
                 for seed, repository in enumerate(followed)
             ),
-            threading.Thread(target=_fetches, args=(versions, through_members, ours, over, 3)),
-            threading.Thread(target=_fetches, args=(versions, straight, theirs, over, 4)),
+            threading.Thread(target=runs_apt, args=(versions, through_members, ours, over, 3)),
+            threading.Thread(target=runs_apt, args=(versions, straight, theirs, over, 4)),
         ]
         for thread in threads:
             thread.start()

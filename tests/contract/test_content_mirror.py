@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from muster.cli.demo.bind import free_port
+from muster.content.mirror.carried import FILE
 from muster.kernel.process import clean_environment
 from tests.servers import deb_stand_in, member, origins
 from tests.servers.client import Answer, Place, ask
@@ -24,6 +25,7 @@ from tests.servers.clients import Apt, Dnf, Identity
 from tests.servers.member import Member
 from tests.servers.packages import Package
 from tests.servers.pulp_stand_in import ROOT, Pulp, Version, version
+from tests.servers.waiting import is_ready, stopped, until
 
 AT = "/pulp/content/muster"
 LAG_S = 4.0
@@ -112,30 +114,13 @@ def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]
         members, ports = member.together(tmp_path, [content] * 2, "https", "http")
         for one in members:
             one.start()
-            stack.callback(_stopped, one)
+            stack.callback(stopped, one)
         it = Cluster(members, origin, files, ports["https"], request.param)
-        _until(lambda: all(_is_ready(it, at) for at in range(2)))
+        until(lambda: all(is_ready(it.members[at]) for at in range(2)))
         yield it
 
 
 also_with_workers = pytest.mark.parametrize("cluster", [1, 2], ids=["alone", "two workers"], indirect=True)
-
-
-def _stopped(one: Member) -> None:
-    with contextlib.suppress(AttributeError):
-        one.stop()
-
-
-def _is_ready(cluster: Cluster, at: int) -> bool:
-    one = cluster.members[at]
-    return ask(one.https, "GET", "/health/ready?service=https", tls=one.tls()).status == 200
-
-
-def _until(holds: Callable[[], bool], within_s: float = 30.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.1)
 
 
 @also_with_workers
@@ -185,7 +170,7 @@ def test_a_package_comes_from_the_origin_once_and_from_a_member_after_that(clust
     assert cluster.origin.asked.count(("GET", f"{ROOT}/Packages/same.rpm")) == 1
     # What is large begins at once, and stays nevertheless.
     assert cluster.get(0, f"{at}/Packages/large.rpm").body == LARGE
-    _until(lambda: _holds(cluster, 0, LARGE))
+    until(lambda: _holds(cluster, 0, LARGE))
     cluster.origin.status = 500
     assert [cluster.get(at_, f"{at}/Packages/large.rpm").body for at_ in (0, 1)] == [LARGE] * 2
     part = cluster.get(0, f"{at}/Packages/large.rpm", headers={"Range": "bytes=5-9"})
@@ -318,7 +303,7 @@ def test_a_damaged_file_is_never_given_found_and_mended(cluster: Cluster) -> Non
     cluster.command("sync", "whole")
     at = "library/yum/whole"
     cluster.until_shown(f"{at}/repodata/repomd.xml", one.repomd)
-    _until(lambda: all(_holds(cluster, where, one.packages["same"]) for where in (0, 1)))
+    until(lambda: all(_holds(cluster, where, one.packages["same"]) for where in (0, 1)))
     cluster.origin.status = 500
     home = cluster.members[0].pki
     for data, below in ((one.packages["same"], "content-packages"), (one.files[one.primary], "content")):
@@ -345,14 +330,14 @@ def test_a_member_that_was_away_while_something_was_published_has_it_before_it_i
     away.stop()
     cluster.origin.carries = two
     cluster.command("sync", "whole")
-    _until(lambda: cluster.get(0, at).body == two.repomd)
+    until(lambda: cluster.get(0, at).body == two.repomd)
     cluster.origin.status = 500
     away.start()
-    while not _is_ready(cluster, 1):
+    while not is_ready(cluster.members[1]):
         assert cluster.get(1, at).body in (two.repomd, b"") or cluster.get(1, at).status != 200
         time.sleep(0.05)
     assert cluster.get(1, at).body == two.repomd
-    _until(lambda: cluster.get(1, "library/yum/whole/Packages/of2.rpm").body == two.packages["of2"])
+    until(lambda: cluster.get(1, "library/yum/whole/Packages/of2.rpm").body == two.packages["of2"])
 
 
 def test_members_that_are_started_again_give_what_they_carried_without_store_or_origin(cluster: Cluster) -> None:
@@ -362,11 +347,14 @@ def test_members_that_are_started_again_give_what_they_carried_without_store_or_
     at = "library/yum/whole/repodata/repomd.xml"
     cluster.until_shown(at, one.repomd)
     cluster.origin.status = 500
+    # What it carries is known also where the store is away when it starts.
+    for one_member in cluster.members:
+        assert f"{AT}/{at.removesuffix('/repodata/repomd.xml')}" in (one_member.pki / "content" / FILE).read_text()
     for one_member in cluster.members:
         one_member.stop()
     for one_member in cluster.members:
         one_member.start()
-    _until(lambda: all(_is_ready(cluster, where) for where in (0, 1)))
+    until(lambda: all(is_ready(cluster.members[where]) for where in (0, 1)))
     for where in (0, 1):
         # Before anybody has asked for metadata.
         assert cluster.get(where, "library/yum/whole/Packages/same.rpm").body == one.packages["same"]

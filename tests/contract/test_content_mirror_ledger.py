@@ -120,6 +120,18 @@ async def test_what_another_member_changes_is_seen(store: Store) -> None:
     assert await ledger.distributions() == {}
 
 
+async def test_what_comes_later_is_later_also_where_the_stores_clock_goes_back(store: Store) -> None:
+    ledger, before = Ledger(store), 0.0
+    for number, manifest in enumerate((M1, M2, M1, M3, M2)):
+        await published(ledger, yum(manifest))
+        (row,) = (await ledger.distributions()).values()
+        # Members tell them apart by the millisecond.
+        assert int(row.since * 1000) > int(before * 1000), number
+        await made_older(store, "content_distributions", "since", -3600.0 if number % 2 else 0.0)
+        (row,) = (await ledger.given()).values()
+        before = row.since
+
+
 async def test_a_repository_of_another_kind_leaves_its_place(store: Store) -> None:
     ledger = Ledger(store)
     await published(ledger, yum(M1))

@@ -22,6 +22,7 @@ from tests.servers import member
 from tests.servers.client import Answer, Place, ask
 from tests.servers.member import Member
 from tests.servers.pulp_stand_in import ROOT, Pulp, Version, version
+from tests.servers.waiting import is_ready, stopped, until
 
 REPOMD = f"{ROOT}/repodata/repomd.xml"
 LAG_S = 4.0
@@ -86,32 +87,15 @@ def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]
             stack.enter_context(pulp.running())
         for one in members:
             one.start()
-            stack.callback(_stopped, one)
+            stack.callback(stopped, one)
         it = Cluster(members, pulps, ports["https"])
-        _until(lambda: all(_is_ready(it, at) and _knows_the_other(it, at) for at in range(2)))
+        until(lambda: all(is_ready(it.members[at]) and _knows_the_other(it, at) for at in range(2)))
         yield it
-
-
-def _stopped(one: Member) -> None:
-    with contextlib.suppress(AttributeError):
-        one.stop()
-
-
-def _is_ready(cluster: Cluster, at: int) -> bool:
-    one = cluster.members[at]
-    return ask(one.https, "GET", "/health/ready?service=https", tls=one.tls()).status == 200
 
 
 def _knows_the_other(cluster: Cluster, at: int) -> bool:
     path = f"/pulp/content/known-by-{at}"
     return cluster.get(at, path).status == 404 and all(("GET", path) in pulp.asked for pulp in cluster.pulps)
-
-
-def _until(holds: Callable[[], bool], within_s: float = 30.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.1)
 
 
 def _carry(cluster: Cluster, *versions: Version | None) -> None:
@@ -172,7 +156,7 @@ def test_a_pulp_that_lags_is_not_waited_for_and_its_member_gives_the_new_bytes(c
             assert (found.status, found.body) == (200, two.files[name]), (at, name)
     # And its member leaves content with a sentence.
     one_member = cluster.members[0]
-    _until(lambda: not _is_ready(cluster, 0))
+    until(lambda: not is_ready(cluster.members[0]))
     said = ask(one_member.https, "GET", "/health/ready?service=https", tls=one_member.tls()).body.decode()
     assert "still carries" in said, said
 
@@ -183,7 +167,7 @@ def test_who_publishes_the_same_packages_anew_does_not_lag(cluster: Cluster) -> 
     _carry(cluster, one, again)
     cluster.until_shown(again)
     time.sleep(LAG_S + 2)
-    assert [_is_ready(cluster, at) for at in (0, 1)] == [True, True]
+    assert [is_ready(cluster.members[at]) for at in (0, 1)] == [True, True]
 
 
 def test_a_repository_that_changes_faster_than_all_have_a_version_is_shown_all_the_same(cluster: Cluster) -> None:
@@ -228,7 +212,7 @@ def test_a_member_that_lost_the_store_answers_as_the_others_do(
     # It still says in the roster that it is there, which one without the store could not.
     monkeypatch.setattr(views, "_SILENT_S", 2.0)
     _carry(cluster, two, two)
-    _until(lambda: cluster.shown(1) == two.repomd)
+    until(lambda: cluster.shown(1) == two.repomd)
     assert cluster.shown(0) == two.repomd
     assert cluster.get(0, f"{ROOT}/{two.primary}").body == two.files[two.primary]
 
@@ -263,10 +247,10 @@ def test_a_member_that_comes_back_without_its_disk_has_all_before_it_is_ready(cl
     shutil.rmtree(back.pki / "content")
     # Meanwhile the other one goes on, alone after the lag, and its Pulp dies.
     _carry(cluster, one, two)
-    _until(lambda: cluster.shown(1) == two.repomd)
+    until(lambda: cluster.shown(1) == two.repomd)
     cluster.pulps[1].status = 500
     back.start()
-    _until(lambda: cluster.get(0, "/pulp/content/nothing").status in (404, 503))
+    until(lambda: cluster.get(0, "/pulp/content/nothing").status in (404, 503))
     assert cluster.shown(0) == two.repomd
     assert cluster.get(0, f"{ROOT}/{two.primary}").body == two.files[two.primary]
 
@@ -307,12 +291,12 @@ def test_what_gets_a_guard_later_is_for_who_that_lets_in(cluster: Cluster) -> No
     assert all_are(200)
     for pulp in cluster.pulps:
         pulp.guarded = True
-    _until(lambda: all_are(403))
+    until(lambda: all_are(403))
     assert all_are(200, "host.example.com")
     assert all_are(403)
     for pulp in cluster.pulps:
         pulp.guarded = False
-    _until(lambda: all_are(200))
+    until(lambda: all_are(200))
 
 
 def test_what_lies_on_a_disk_is_for_members_alone(cluster: Cluster) -> None:

@@ -22,6 +22,7 @@ from tests.servers.deb_stand_in import BINARY, SUITE, both, version
 from tests.servers.member import Member
 from tests.servers.packages import Package
 from tests.servers.pulp_stand_in import ROOT, Pulp, Version
+from tests.servers.waiting import is_ready, until
 
 HOST = "host.example.com"
 LAG_S = 4.0
@@ -97,25 +98,13 @@ def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]
             one.start()
             stack.callback(one.stop)
         it = Cluster(members, pulps, ports["https"])
-        _until(lambda: all(_is_ready(it, at) and _knows_the_other(it, at) for at in range(2)))
+        until(lambda: all(is_ready(it.members[at]) and _knows_the_other(it, at) for at in range(2)))
         yield it
-
-
-def _is_ready(cluster: Cluster, at: int) -> bool:
-    one = cluster.members[at]
-    return ask(one.https, "GET", "/health/ready?service=https", tls=one.tls()).status == 200
 
 
 def _knows_the_other(cluster: Cluster, at: int) -> bool:
     path = f"/pulp/content/known-by-{at}"
     return cluster.get(at, path).status == 404 and all(("GET", path) in pulp.asked for pulp in cluster.pulps)
-
-
-def _until(holds: Callable[[], bool], within_s: float = 30.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.1)
 
 
 def _carry(cluster: Cluster, *versions: Version | None) -> None:
@@ -227,7 +216,7 @@ def test_a_pulp_that_lags_gives_no_old_bytes(cluster: Cluster) -> None:
         for at in (0, 1):
             found = cluster.get(at, name, source="127.0.0.9")
             assert (found.status, found.body) == (200, two.files[name]), (at, name)
-    _until(lambda: not _is_ready(cluster, 0))
+    until(lambda: not is_ready(cluster.members[0]))
 
 
 def test_publications_of_the_same_packages_are_as_good_as_each_other(cluster: Cluster) -> None:
@@ -237,7 +226,7 @@ def test_publications_of_the_same_packages_are_as_good_as_each_other(cluster: Cl
     cluster.until_shown(two)
     until = time.monotonic() + LAG_S + 3
     while time.monotonic() < until:
-        assert all(_is_ready(cluster, at) for at in (0, 1))
+        assert all(is_ready(cluster.members[at]) for at in (0, 1))
         for at in (0, 1):
             assert cluster.shown(at) == two.files[f"{SUITE}/InRelease"]
             assert cluster.get(at, PACKAGES).body == two.files[PACKAGES]
@@ -250,8 +239,8 @@ def test_suites_of_one_archive_share_their_packages(cluster: Cluster) -> None:
     archive = both(one, version(1, {"of9": b"of 9 " * 100}, suite=other))
     _carry(cluster, archive, archive)
     cluster.until_shown(one)
-    _until(lambda: cluster.get(0, f"{other}/InRelease").body == archive.files[f"{other}/InRelease"])
-    _until(lambda: cluster.get(1, f"{other}/InRelease").body == archive.files[f"{other}/InRelease"])
+    until(lambda: cluster.get(0, f"{other}/InRelease").body == archive.files[f"{other}/InRelease"])
+    until(lambda: cluster.get(1, f"{other}/InRelease").body == archive.files[f"{other}/InRelease"])
     for at in (0, 1):
         for name, data in archive.files.items():
             assert cluster.get(at, name).body == data, name

@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -249,6 +249,7 @@ async def member_opened(
             *_backends_asked(cluster, member, content),
             *([workers] if workers else []),
             *_siblings_known(name, balancing, listed, store, content, workers),
+            *_pulp_followed(name, balancing, listed, store, content, workers),
             *following,
             *_keepers_of(cluster, store, content, following),
             certificates,
@@ -361,6 +362,20 @@ def _siblings_known(
     return [Siblings(name, service.member_port, listed, store, tell)]
 
 
+def _pulp_followed(
+    name: str, balancing: Balancing, listed: Listed, store: Store, content: Content | None, workers: Workers | None
+) -> list[Duty]:
+    if content is None:
+        return []
+    from muster.app.duties.moves import PulpFollowed
+
+    def tell(led: Mapping[str, str]) -> None:
+        if workers is not None:
+            workers.hold("led", dict(led))
+
+    return [PulpFollowed(name, listed, store, balancing, content, tell)]
+
+
 async def _following_of(
     stack: contextlib.AsyncExitStack,
     cluster: ClusterFile,
@@ -403,8 +418,9 @@ async def _following_of(
         mirroring = await mirror.opened(stack, settings.mirror, state, kept, content, wait_s=settings.hold_s)
 
         async def carried() -> None:
+            # Also for the next start, when the store may be away.
+            await asyncio.to_thread(mirroring.carried.known.write, mirroring.file)
             if workers is not None:
-                await asyncio.to_thread(mirroring.carried.known.write, mirroring.file)
                 workers.hold("mirror", None)
 
         keeping = Keeping(

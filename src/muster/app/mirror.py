@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,17 +13,19 @@ from muster.content.backend import Answer
 from muster.content.fill import Behind
 from muster.content.images import Images
 from muster.content.index import Expected
-from muster.content.kept import Kept
+from muster.content.kept import Full, Kept
 from muster.content.mirror.answers import Answers
 from muster.content.mirror.carried import FILE, Carried
 from muster.content.mirror.origins import Origins
 from muster.content.mirror.packages import Packages, Wanted
 from muster.content.staging import KEPT_PATH
-from muster.kernel.errors import MusterError
+from muster.kernel.errors import MusterError, NotFound, Unavailable
 
 if TYPE_CHECKING:
     from muster.content.service import Content
 
+# Which it was decides whether the origin is asked by the worker itself.
+_FAILURES: Mapping[str, type[MusterError]] = {"absent": NotFound, "full": Full}
 # Below the state directory of a member.
 _PACKAGES = "content-packages"
 
@@ -42,14 +44,14 @@ class Mirroring:
     origins: Origins
     file: Path
 
-    async def fetched(self, question: Any) -> str:
-        """Bring a package that a worker wants; return why it did not come, empty: it is here."""
+    async def fetched(self, question: Any) -> list[str]:
+        """Bring a package that a worker wants; return what :func:`refuse_unfetched` reads."""
         repository, href, *expected = question
         try:
             await self.packages.fetch(Wanted(repository, href, Expected(*expected)))
         except MusterError as e:
-            return str(e)
-        return ""
+            return [next((name for name, kind in _FAILURES.items() if isinstance(e, kind)), ""), str(e)]
+        return []
 
 
 async def opened(
@@ -74,17 +76,31 @@ async def opened(
 
     held = stack.enter_context(contextlib.closing(Kept(state / _PACKAGES, limit_bytes=settings.kept_bytes)))
     origins = await stack.enter_async_context(Origins(settings))
-    packages = Packages(held, elsewhere, origins.of)
+    packages = Packages(held, elsewhere, origins.of, origins.passing)
     stack.push_async_callback(packages.close)
     carried = Carried(kept)
     file = state / "content" / FILE
     # What it carried when it was stopped; the store says what it shall carry now.
-    carried.known.read(file)
+    carried.read(file)
     policies = {name: one.policy for name, one in settings.repositories.items()}
     answers = Answers(carried, packages, policies, fetch or packages.fetch, wait_s=wait_s)
     stack.push_async_callback(answers.close)
     content.mirror(carried, Images.of(settings))
     return Mirroring(carried, packages, answers, origins, file)
+
+
+def refuse_unfetched(answer: Any) -> None:
+    """Raise what a member answered to :func:`question`, unless the package is on its disk.
+
+    Raises:
+        NotFound: nobody has it.
+        Full: it has no room there.
+        Unavailable: it did not come for another reason.
+    """
+    # Before it is started anew, a member of another version answers with the reason alone.
+    kind, why = ("", answer) if isinstance(answer, str) else answer or ("", "")
+    if why:
+        raise _FAILURES.get(kind, Unavailable)(why)
 
 
 def question(wanted: Wanted) -> list[Any]:

@@ -81,6 +81,9 @@ class Worker:
         self._certificates: Certificates | None = None
         self._known_file: Path | None = None
         self._mirroring: Mirroring | None = None
+        # Where backends are that are not where the order says, by what places call them.
+        self._led: dict[str, str] = {}
+        self._leading: set[asyncio.Task[None]] = set()
         # Whether what is written there is what the member knows now.
         self._is_known_of_now = False
         self._registry = CollectorRegistry()
@@ -99,6 +102,7 @@ class Worker:
                 "siblings": self._know,
                 "known": self._hear_known,
                 "mirror": self._look_at_mirror,
+                "led": self._lead,
                 "reload": self._reload,
                 "stop": lambda _: self.stop.set(),
             },
@@ -149,6 +153,7 @@ class Worker:
             opening_content = service.opened(cluster, cluster.content, member, bundle, gate, self._registry)
             content = self._content = await stack.enter_async_context(opening_content)
             self._know(self._siblings)
+            await content.lead(self._led)
             if cluster.content.one_version:
                 home = Path(order["state"]) / "content"
                 kept = stack.enter_context(contextlib.closing(Kept(home, limit_bytes=cluster.content.kept_bytes)))
@@ -218,10 +223,18 @@ class Worker:
         if self._content is not None and self._content.repositories is not None and self._known_file is not None:
             self._content.repositories.known.read(self._known_file, is_of_now=self._is_known_of_now)
 
+    def _lead(self, led: Any) -> None:
+        """Ask Pulp where the member says that it is now."""
+        self._led = led
+        if self._content is not None:
+            task = asyncio.create_task(self._content.lead(led), name="lead")
+            self._leading.add(task)
+            task.add_done_callback(self._leading.discard)
+
     def _look_at_mirror(self, _: Any) -> None:
         """Read what this member carries of what is mirrored, as it has written it."""
         if self._mirroring is not None:
-            self._mirroring.carried.known.read(self._mirroring.file)
+            self._mirroring.carried.read(self._mirroring.file)
 
     def _reload(self, _: Any) -> None:
         if self._certificates is not None:
@@ -265,9 +278,7 @@ async def _current(line: Line, path: str, certificate: bytes | None, *, alone: b
 
 
 async def _fetch(line: Line, wanted: Wanted) -> None:
-    why = await line.ask("package", mirror.question(wanted), timeout_s=_FETCH_TIMEOUT_S)
-    if why:
-        raise Unavailable(why)
+    mirror.refuse_unfetched(await line.ask("package", mirror.question(wanted), timeout_s=_FETCH_TIMEOUT_S))
 
 
 async def _note(line: Line, key: str, manifest: str) -> None:

@@ -127,9 +127,11 @@ class Mirror(Settings):
     publications: Annotated[int, Field(ge=2, le=1000)] = 10
     """How many publications of each repository are remembered, with their metadata; those that an environment has stay."""
     bytes_per_s: Annotated[int, Field(ge=1 << 14)] | None = None
-    """How fast each member fetches from origins at most, all together. Absent: as fast as they give."""
+    """How fast each process of a member fetches from origins at most, all together: workers fetch what passes through to
+    clients, the member itself the rest. Absent: as fast as they give."""
     connections: Annotated[int, Field(ge=1, le=64)] = 8
-    """How many files are fetched at once, of each origin."""
+    """How many files are fetched at once, of each origin, by each process of a member; half of them at most are such as
+    pass through to clients, who may be slow."""
     timeout_s: Seconds = 30.0
     """How long an origin may be silent."""
 

@@ -55,6 +55,8 @@ _ALL_EVERY_S = 30.0
 _RECLAIM_EVERY_S = 600.0
 # Without the store for so long nobody knows what others show; what was shown last is.
 _STORE_PATIENCE_S = 10.0
+# A disk that hangs must not keep the member from asking Pulp.
+_SEEN_WITHIN_S = 10.0
 _UNASKED_S = 30 * 86400.0
 # What comes a moment later is nobody's matter.
 _NOTED_S = 30.0
@@ -89,6 +91,9 @@ class Mirrored(Protocol):
 
     async def needed(self) -> frozenset[str] | None:
         """Return what has to stay on this disk, by SHA-256; None: that is not known at this moment."""
+
+    def is_relied_on(self, sha256: str) -> bool:
+        """Whether a file of this disk has to stay for what goes on at this moment; any thread may ask."""
 
 
 class Following:
@@ -310,7 +315,7 @@ class Following:
             self._own.pop(path, None)
             self._guarded_at.pop(path, None)
         if is_whole:
-            await self._look(picture)
+            await self._look(picture, hot)
         await self._poll(picture, hot)
         self._stage(picture, hot)
         ready = picture.ready(self._services)
@@ -325,19 +330,23 @@ class Following:
         self._count(picture, hot)
         if is_whole:
             self._all_at = now + _ALL_EVERY_S
-            if now >= self._reclaim_at:
+            if now >= self._reclaim_at and await self._reclaim(picture):
                 self._reclaim_at = now + _RECLAIM_EVERY_S
-                await self._reclaim(picture)
 
     async def close(self) -> None:
         """End what is under way."""
         await self._shelf.close()
 
-    async def _look(self, picture: Picture) -> None:
+    async def _look(self, picture: Picture, hot: Sequence[Row]) -> None:
         try:
+            async with asyncio.timeout(_SEEN_WITHIN_S):
+                for row in hot:
+                    await self._shelf.see(row.path, row.view.shown)
             for path, manifests in picture.manifests.items():
                 await self._shelf.look(path, manifests)
             self._unread = ""
+        except TimeoutError:
+            self._unread = f"looking at it takes longer than {_SEEN_WITHIN_S:g} s"
         except MusterError as e:
             self._unread = str(e)
 
@@ -578,22 +587,31 @@ class Following:
         since = [row.view.newer_since for row in hot if row.view.newer_since is not None]
         self._counted.waiting.set(max(0.0, picture.now - min(since)) if since else 0.0)
 
-    async def _reclaim(self, picture: Picture) -> None:
-        """Take from the disk what no version needs any more."""
-        keep = await self._mirrored.needed() if self._mirrored is not None else frozenset[str]()
+    async def _reclaim(self, picture: Picture) -> bool:
+        """Take from the disk what no version needs any more; false: what is needed is not known at this moment."""
+        mirrored = self._mirrored
+        try:
+            keep = await mirrored.needed() if mirrored is not None else frozenset[str]()
+        except MusterError as e:
+            _log.debug("What is kept of repositories was not reclaimed", why=str(e))
+            return False
         if keep is None:
-            return
+            return False
         for path in self._shelf.paths | picture.manifests.keys():
             # Of what nobody asks for any more nothing.
             self._shelf.drop(path, picture.manifests.get(path, {}))
-        for manifests in picture.manifests.values():
-            keep |= self._shelf.needed(manifests.values())
+        needed = keep.union(*(self._shelf.needed(m.values()) for m in picture.manifests.values()))
+
+        def is_kept(name: str) -> bool:
+            return name in needed or (mirrored is not None and mirrored.is_relied_on(name))
+
         try:
             await self._views.forget(unasked_s=_UNASKED_S, left_s=self._retention_s)
             # What belongs to a version that is on its way no version needs yet.
-            await self._kept.reclaim(keep, older_than_s=STAGE_S)
+            await self._kept.reclaim(is_kept, older_than_s=STAGE_S)
         except MusterError as e:
             _log.warning("What is kept of repositories was not reclaimed", why=str(e))
+        return True
 
     def _resolve(self, path: str) -> None:
         waiting = self._waiting.pop(path, None)

@@ -108,6 +108,11 @@ class Kept:
         """How many bytes this process knows to be kept; 0 until they are counted, see :meth:`counted`."""
         return self._size
 
+    @property
+    def promised_bytes(self) -> int:
+        """How many bytes more what is being written will take."""
+        return self._promised
+
     async def counted(self) -> int:
         """Return how many bytes are kept, as soon as those of before are counted.
 
@@ -193,11 +198,12 @@ class Kept:
 
         return await self.add(pieces(), digest=None, size=len(body), largest=len(body))
 
-    async def open(self, sha256: str) -> Opened | None:
+    async def open(self, sha256: str, *, removes_damaged: bool = False) -> Opened | None:
         """Return a file whose bytes are what its name says; None: there is none, or they are not.
 
         All of its bytes are looked at when this process opens it for the first time, and again when it has changed; what a
-        disk loses after that, :meth:`verify` finds. Whoever gets it closes it.
+        disk loses after that, :meth:`verify` finds. Whoever gets it closes it. ``removes_damaged``: so that it is brought
+        again; where another process than this one adds, that one counts it still.
 
         Raises:
             Rejected: the name is no SHA-256.
@@ -215,6 +221,8 @@ class Kept:
                 found.close()
                 raise
             found.close()
+            if removes_damaged:
+                await self._done("Removing", self._remove_damaged, name, found.identity)
             return None
         except OSError as e:
             raise self._refused("Reading", e) from e
@@ -348,6 +356,16 @@ class Kept:
             if not removed:
                 break
         return freed
+
+    async def held(self, keep: Callable[[str], bool] | Container[str]) -> int:
+        """Return how many bytes that takes which is to be kept. A ``keep`` that is called is called in a thread.
+
+        Raises:
+            Unavailable: the disk refused.
+        """
+        await self.counted()
+        is_kept = keep if callable(keep) else keep.__contains__
+        return sum([await self._done("Looking", self._held, prefix, is_kept) for prefix in _PREFIXES])
 
     async def drop(self, sha256: str) -> bool:
         """Remove a file, whatever it is for; false: there was none.
@@ -533,6 +551,9 @@ class Kept:
                 freed += self._removed(entry.name, before_ns) or 0
         return freed
 
+    def _held(self, prefix: str, is_kept: Callable[[str], bool]) -> int:
+        return sum(_size(self._at(entry.name)) for entry in self._entries(prefix) if is_kept(entry.name))
+
     def _uses(self, prefix: str) -> list[tuple[int, str]]:
         """Return when each file was used last, with its name."""
         found = []
@@ -560,6 +581,14 @@ class Kept:
                 self._size -= found.st_size
                 return found.st_size
         return None
+
+    def _remove_damaged(self, name: str, identity: tuple[int, ...]) -> None:
+        at = self._at(name)
+        # A disk that does not let it go keeps what nobody is given.
+        with self._lock, contextlib.suppress(OSError):
+            if files.identity(at.lstat()) == identity:
+                at.unlink()
+                self._size -= identity[-1]
 
     def _is_still(self, name: str, identity: tuple[int, ...]) -> bool:
         with contextlib.suppress(FileNotFoundError):

@@ -6,6 +6,7 @@ The member writes it to a file; its workers read that, because it may be larger 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from muster.kernel.files import make_directory, write_atomically
 _log = log.logger("content")
 
 FILE = "known.json"
+_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
 
 class Followed(NamedTuple):
@@ -87,20 +89,24 @@ class Known:
         said = {path: [list(f.manifests), f.is_open] for path, f in self.repositories.items()}
         write_atomically(file, json.dumps(said, separators=(",", ":")).encode(), mode=0o600)
 
-    def read(self, file: Path, *, is_of_now: bool = True) -> None:
+    def read(self, file: Path, *, is_of_now: bool = True, or_stay: bool = False) -> None:
         """Take what was written; what is not there, or is broken, or of another version, says nothing.
 
-        ``is_of_now``: this member has written it since it runs, so what is open is so still.
+        ``is_of_now``: this member has written it since it runs, so what is open is so still. ``or_stay``: what is broken
+        changes nothing.
         """
         found = {}
         try:
             said = json.loads(file.read_bytes())
             found = {p: Followed(tuple(m), _opened(is_open, is_of_now)) for p, (m, is_open) in said.items()}
+            if not all(_DIGEST.match(one) for followed in found.values() for one in followed.manifests):
+                raise ValueError("what is no digest stands for a version")
         except FileNotFoundError:
             pass
         except (OSError, ValueError, TypeError, AttributeError) as e:
-            # A process that ended for this would end again.
+            # A process that ended for this would end again. It is written anew as soon as something has changed.
             _log.warning(f"Which repositories are followed cannot be read in {file}", why=str(e))
+            found = dict(self.repositories) if or_stay else {}
         self.repositories = found
 
 

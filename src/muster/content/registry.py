@@ -16,6 +16,7 @@ from urllib.parse import urljoin, urlsplit
 
 from muster.content import headers, paths
 from muster.content.backend import Answer, Backend, BadGateway, once
+from muster.content.call import Program
 from muster.content.fill import Behind, Fill, Sibling, told
 from muster.content.places import PLACES, Place
 from muster.content.uploads import Uploads
@@ -101,8 +102,8 @@ class Registry:
         uploads: knows which member an upload is with; None as there.
     """
 
-    own: Backend
-    content: Backend | None
+    own: Program
+    content: Program | None
     fill: Fill | None = None
     uploads: Uploads | None = None
 
@@ -141,7 +142,7 @@ class Registry:
             got = linked(got, lambda location: self.here(location, to, host))
         return _of(digest, got) if digest is not None else got
 
-    def _leads_to(self, at: Backend, path: str, got: Answer) -> tuple[Backend, str] | None:
+    def _leads_to(self, at: Program, path: str, got: Answer) -> tuple[Program, str] | None:
         """Return whom to ask for what instead, None: nobody, or nobody here."""
         location = _field(got, "location")
         if got.status not in _REDIRECTS or location is None:

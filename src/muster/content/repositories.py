@@ -51,6 +51,7 @@ _JUDGED_WHOLE_BYTES = 1 << 20
 _VERIFIED = 20_000
 # What is gone, was not asked for under a condition, or is shorter than the part that was asked for.
 _NOT_IT = frozenset({304, 410, 416})
+_TAG_CHARACTERS = 256
 # Without a validator what differed may be another one the next time.
 _DIFFERS_S = 60.0
 # Of what is larger a part is given as it comes: who asks for the end of it would wait too long for what is before.
@@ -295,6 +296,10 @@ class Repositories:
         except (Unavailable, NotFound, Malformed) as e:
             self._say_refused(e)
             return otherwise
+
+    async def _read(self, digest: str) -> bytes | None:
+        found = await self._here(self._kept.open(digest, removes_damaged=True), None)
+        return await self._here(self._kept.taken(found), None) if found is not None else None
 
     def _say_refused(self, e: MusterError) -> None:
         if (held := self._refusals.held_back("disk")) is not None:
@@ -552,7 +557,7 @@ class Repositories:
         asks_range = b"range" in request.headers
         body = self._held.get(key)
         if body is None or asks_range:
-            if (found := await self._here(self._kept.open(key), None)) is None:
+            if (found := await self._here(self._kept.open(key, removes_damaged=True), None)) is None:
                 return None
             if asks_range or found.size > _HELD_EACH_BYTES:
                 self._counted.answered("disk")
@@ -589,7 +594,7 @@ class Repositories:
         loop = asyncio.get_running_loop()
         until = loop.time() + self._hold_s
         while True:
-            if (body := await self._here(self._kept.read(digest), None)) is not None:
+            if (body := await self._read(digest)) is not None:
                 return body
             if call.fill is not None and (body := await self._of_others(digest, call)) is not None:
                 return body
@@ -624,7 +629,7 @@ class Repositories:
 
     async def _manifest_here(self, digest: str) -> Manifest | None:
         found = self._manifests.get(digest)
-        if found is None and (body := await self._here(self._kept.read(digest), None)) is not None:
+        if found is None and (body := await self._read(digest)) is not None:
             found = Manifest.read(body)
         return _remember(self._manifests, digest, found, _MANIFESTS) if found is not None else None
 
@@ -632,6 +637,8 @@ class Repositories:
         """Return what an index, by its digest, says of a path; None: nothing, or the disk refused."""
         index = self._indexes.get(packages)
         if index is None:
+            if (file := await self._here(self._kept.open(packages, removes_damaged=True), None)) is not None:
+                file.close()
             path = await self._here(self._kept.path(packages), None)
             opened = await self._here(asyncio.to_thread(Index.opened, path), None) if path is not None else None
             if opened is None:
@@ -673,7 +680,13 @@ def _remember(kept: OrderedDict[Key, Value], key: Key, value: Value, most: int) 
 
 def _key(answer: Answer, expected: Expected) -> tuple[str, str, str, str]:
     said = {name.lower(): value for name, value in answer.headers}
-    return answer.of, said.get("etag", ""), said.get("last-modified", ""), expected.digest
+    tag, date = said.get("etag", ""), said.get("last-modified", "")
+    # Thousands of them are remembered.
+    return (
+        (answer.of, tag, date, expected.digest)
+        if len(tag + date) <= _TAG_CHARACTERS
+        else (answer.of, "", "", expected.digest)
+    )
 
 
 def _part_of(whole: Answer, first: int, last: int, size: int) -> Answer:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 
@@ -17,6 +18,7 @@ from muster.content.backend import Answer, Patience
 from muster.content.call import Asked, Call, Program
 from muster.content.fill import Behind, Fill, Sibling
 from muster.content.images import Images
+from muster.content.led import Led
 from muster.content.mirror.carried import Carried, Fronted
 from muster.content.places import PROGRAMS, Place
 from muster.content.pub import Pub
@@ -30,10 +32,13 @@ from muster.edge.authorise import Gate
 from muster.edge.replies import RETRY_AFTER, SERVER_HEADER, Header, Reply, Streamed, not_found, reply
 from muster.edge.request import Request
 from muster.edge.routes import Access
+from muster.kernel import log
 from muster.kernel.errors import Denied, Unavailable
 from muster.kernel.names import in_url
 from muster.pki.bundles import BundlePaths
 from muster.pki.context import RenewedContext
+
+_log = log.logger("content")
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _READING = frozenset({"GET", "HEAD"})
@@ -43,6 +48,10 @@ _SMALL = frozenset({
     "PULP_MANIFEST",
 })  # fmt: skip
 _SMALL_BYTES = 4 << 20
+
+
+async def _nowhere(_: Mapping[str, str]) -> None:
+    return
 
 
 @dataclass
@@ -59,6 +68,7 @@ class Content:
         repositories: of which all members answer the same version; None: each answers as its Pulp does.
         registry: the backend of that name; None without.
         keepers: how many there are of each repository that is followed.
+        lead: leads backends to other places, by what places call them, as long as it is not called without them.
         images: answers for those that are mirrored; None: none is.
     """
 
@@ -72,6 +82,7 @@ class Content:
     registry: Registry | None = None
     repositories: Repositories | None = None
     keepers: int = 0
+    lead: Callable[[Mapping[str, str]], Coroutine[Any, Any, None]] = _nowhere
     images: Images | None = None
 
     def mirror(self, carried: Carried, images: Images | None) -> None:
@@ -293,7 +304,8 @@ async def opened(
         "foreman": cluster.foreman.url,
     }
     async with contextlib.AsyncExitStack() as stack:
-        found = {}
+        found: dict[places.Backend, Program] = {}
+        led: dict[places.Backend, tuple[Led, backends.Backend, str]] = {}
         for name, url in urls.items():
             if url is not None:
                 url = url.replace("{address}", in_url(member.address)).rstrip("/")
@@ -303,6 +315,23 @@ async def opened(
                 opening = backends.opened(PROGRAMS[name].name, url, patience, context=shown_to)
                 one = await stack.enter_async_context(opening)
                 found[name] = one.at(one.name, url, server_hostname=str(member.name)) if is_ours else one
+                if name in ("content", "api"):
+                    led[name] = Led(one, url), one, url
+                    found[name] = led[name][0]
+
+        async def lead(to: Mapping[str, str]) -> None:
+            for name, (backend, own, place) in led.items():
+                url = to.get(name, "").rstrip("/")
+                if (url or place) == backend.place:
+                    continue
+                _log.info("A backend is elsewhere now", program=backend.name, was=backend.place, now=url or place)
+                if not url:
+                    backend.lead(own, place)
+                    continue
+                # What was asked before ends on connections of its own; they are closed with all others.
+                opening = backends.opened(PROGRAMS[name].name, url, patience, context=context)
+                backend.lead(await stack.enter_async_context(opening), url)
+
         others = None
         members = frozenset(str(m.name).lower() for m in cluster.members if m.kind == "muster")
         if ("content" in found or settings.mirror is not None) and fill.is_possible(cluster):
@@ -314,5 +343,14 @@ async def opened(
             uploads = Uploads(str(member.name), others.other) if others is not None else None
             images = Registry(found["registry"], found.get("content"), others, uploads)
         yield Content(
-            str(member.name), found, pub, gate, others, members, member.address, images, keepers=settings.keepers
+            str(member.name),
+            found,
+            pub,
+            gate,
+            others,
+            members,
+            member.address,
+            images,
+            keepers=settings.keepers,
+            lead=lead,
         )

@@ -7,8 +7,9 @@ import time
 from collections.abc import Awaitable, Callable, Container, Coroutine, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from muster.content.kept import Full
+from muster.content.kept import Full, Oversized
 from muster.content.manifest import Manifest
+from muster.content.metadata.malformed import Malformed
 from muster.content.metrics import FollowingMetrics
 from muster.content.staging import Staging
 from muster.content.views import Views
@@ -22,6 +23,8 @@ _AT_ONCE = 4
 _AGAIN_S = 2.0
 # A disk that is full gets no emptier by being written to.
 _FULL_AGAIN_S = 10.0
+# The same bytes are the same the next time, and may be a gigabyte: what takes their place is another version.
+_BROKEN_AGAIN_S = 300.0
 
 
 Missing = Callable[[str, Manifest], Awaitable[str]]
@@ -140,6 +143,13 @@ class Shelf:
             if found is not None and not await self._missing(path, found):
                 self._place(path, version, manifest, found)
 
+    async def see(self, path: str, version: str | None) -> None:
+        """Forget a version that is no more whole on the disk, so that it is brought again."""
+        whole = self._whole.get(path, {})
+        if version is not None and version in whole and await self._found(whole[version]) is None:
+            whole.pop(version, None)
+            _log.warning("Files of a version of a repository are gone from the disk", path=path, version=version[:12])
+
     def have_same_packages(self, path: str, one: str | None, other: str | None) -> bool:
         """Whether two versions that are both here, and are not the same, name the same packages."""
         whole = self.whole(path)
@@ -176,7 +186,7 @@ class Shelf:
 
     async def _found(self, manifest: str) -> Manifest | None:
         """Return a manifest all of whose files are on the disk."""
-        found = self._manifests.get(manifest) or await self._staging.manifest(manifest)
+        found = await self._staging.manifest(manifest)
         return found if found is not None and await self._staging.has(found) else None
 
     def _place(self, path: str, version: str, manifest: str, found: Manifest) -> None:
@@ -200,7 +210,7 @@ class Shelf:
             why = str(e) or "it took too long"
             if version not in self._failed.get(path, {}):
                 _log.warning("A version of a repository did not come", path=path, version=version[:12], why=why)
-            self._fail(path, version, why, _FULL_AGAIN_S if isinstance(e, Full) else _AGAIN_S)
+            self._fail(path, version, why, _again_s(e))
         except Exception as e:  # noqa: BLE001 - boundary: what one repository breaks must not end the others
             _log.exception("Bringing a version of a repository broke", path=path, version=version[:12])
             self._fail(path, version, f"{type(e).__name__}: {e}", _AGAIN_S)
@@ -218,3 +228,9 @@ class Shelf:
         now = time.monotonic()
         since = failed[version].since if version in failed else now
         failed[version] = _Failed(now + again_s, since, why)
+
+
+def _again_s(why: Exception) -> float:
+    if isinstance(why, Malformed | Oversized):
+        return _BROKEN_AGAIN_S
+    return _FULL_AGAIN_S if isinstance(why, Full) else _AGAIN_S

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import shutil
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -353,6 +354,54 @@ async def test_what_nobody_needs_is_taken_from_the_disk(patient: World, monkeypa
     await patient.until(lambda: due._reclaim_at != 0.0)
     assert not await one.kept.has(left)
     assert await whole(patient, "p1", ONE)
+
+
+@pytest.mark.parametrize("is_all", [True, False], ids=["all of it", "what says what it consists of"])
+async def test_what_goes_from_the_disk_is_brought_again(
+    patient: World, monkeypatch: pytest.MonkeyPatch, is_all: bool
+) -> None:
+    carry(patient, ONE, ONE)
+    await patient.ask()
+    await patient.until_shown(ONE)
+    one = patient["p1"]
+    manifest = one.following._shelf.whole(PATH)[digest(ONE)]
+    path = await one.kept.path(manifest)
+    assert path is not None
+    if is_all:
+        shutil.rmtree(path.parent.parent)
+    else:
+        path.unlink()
+    monkeypatch.setattr(module, "_ALL_EVERY_S", 0.0)
+    one.following._all_at = 0.0
+    await one.following.beat()
+    assert not one.following._shelf.has(PATH, digest(ONE))
+    # Meanwhile it has nothing that others lack.
+    assert "not all metadata" in one.following.trouble
+    await patient.until(lambda: one.following._shelf.has(PATH, digest(ONE)))
+    assert await whole(patient, "p1", ONE)
+    assert await one.kept.has(manifest)
+    await one.following.beat()
+    assert one.following.trouble == ""
+
+
+async def test_a_disk_that_hangs_does_not_keep_a_member_from_asking_pulp(
+    patient: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carry(patient, ONE, ONE)
+    await patient.ask()
+    await patient.until_shown(ONE)
+    one = patient["p1"]
+
+    async def hangs(*_: object) -> None:
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(module, "_SEEN_WITHIN_S", 0.05)
+    monkeypatch.setattr(one.following._shelf, "see", hangs)
+    one.pulp.allowed = set()
+    one.following._all_at = 0.0
+    await one.following.beat()
+    assert "takes longer" in one.following.trouble
+    assert one.following.known.repositories[PATH].is_open is False
 
 
 async def test_what_may_belong_to_a_version_that_still_comes_stays(patient: World) -> None:

@@ -70,11 +70,26 @@ def test_what_is_not_there_says_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "written", [b"", b"{", b"[]", b"\xff", b'{"/r": 1}', b'{"/r": [[], true, "more"]}', b'{"/r": [5, 1]}']
+    "written",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"7",
+        b"\xff",
+        b'{"/r": 1}',
+        b'{"/r": [[], true, "more"]}',
+        b'{"/r": [5, 1]}',
+        b'{"/r": [["x"], true]}',
+        b'{"/r": [[7], true]}',
+        b'{"/r": {}}',
+    ],
 )
 def test_what_is_broken_or_of_another_version_says_nothing(tmp_path: Path, written: bytes) -> None:
     (tmp_path / FILE).write_bytes(written)
     known = Known(SOME)
+    known.read(tmp_path / FILE, or_stay=True)
+    assert known.repositories == SOME
     known.read(tmp_path / FILE)
     assert known.repositories == {}
 

@@ -9,11 +9,13 @@ import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from muster.content import kept, repositories
+from muster.content.backend import Answer
 from muster.content.call import Call
 from muster.content.files import Opened
 from muster.content.given import Clients, Given, Remembered
@@ -413,6 +415,22 @@ async def test_large_bytes_that_differ_are_cut_and_then_passed_over(members: Wor
     assert (found.body, it.counted("pulp")) == (body, 2)
 
 
+async def test_a_validator_that_is_large_is_not_remembered(it: It, monkeypatch: pytest.MonkeyPatch) -> None:
+    await it.stage(ONE)
+    it.member.pulp.carries[PATH] = ONE
+    ask = it.member.pulp.ask
+
+    async def tagged(*sent: Any) -> Answer:
+        answer = await ask(*sent)
+        return replace(answer, headers=[*answer.headers, ("ETag", f'"{"x" * 16_000}"')])
+
+    monkeypatch.setattr(it.member.pulp, "ask", tagged)
+    found = await it.get(AGAIN)
+    assert found is not None
+    assert found.body == ONE.files[AGAIN]
+    assert not it.repositories._verified
+
+
 async def test_a_part_of_large_bytes_that_differ_is_cut(it: It) -> None:
     one, two = (version(n, {"again": b"built %d " % n * 200_000}) for n in (1, 2))
     await it.stage(two, one)
@@ -457,6 +475,8 @@ async def test_a_damaged_file_is_had_from_elsewhere(members: World, it: It) -> N
     found = await it.get(REPOMD)
     assert found is not None
     assert found.body == ONE.repomd
+    # So that it is brought again.
+    assert not path.exists()
 
 
 async def test_a_disk_that_refuses_keeps_nobody_from_what_others_have(

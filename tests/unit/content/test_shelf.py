@@ -9,8 +9,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from muster.content import shelf as module
-from muster.content.kept import Full
+from muster.content.kept import Full, Oversized
 from muster.content.manifest import REPOMD, Manifest
+from muster.content.metadata.malformed import Malformed
 from muster.content.metrics import FollowingMetrics
 from muster.content.shelf import Shelf
 from muster.kernel.errors import Unavailable
@@ -185,6 +186,27 @@ async def test_trouble_lasts_since_it_began(it: It, monkeypatch: pytest.MonkeyPa
         await it.until(n)
         await asyncio.sleep(0.02)
     assert it.shelf.trouble(PATH, (A,), for_s=0.05) == "it broke off"
+
+
+@pytest.mark.parametrize("fails", [Malformed("no XML"), Oversized("a gigabyte")])
+async def test_what_will_be_the_same_is_left_alone_for_long(
+    it: It, monkeypatch: pytest.MonkeyPatch, fails: Exception
+) -> None:
+    """It may have to be fetched whole, or unpacked, to be found so."""
+    for name in ("_AGAIN_S", "_FULL_AGAIN_S"):
+        monkeypatch.setattr(module, name, 0.0)
+    it.staging.fails = fails
+    it.shelf.bring_own(PATH, A, A.encode(), None, None)
+    await it.until(1)
+    for _ in range(3):
+        it.shelf.bring_own(PATH, A, A.encode(), None, None)
+        await asyncio.sleep(0)
+    assert it.staging.asked == [A]
+    # Another version is another matter.
+    it.staging.fails = None
+    it.shelf.bring_own(PATH, B, B.encode(), None, None)
+    await it.until(2)
+    assert it.staging.asked == [A, B]
 
 
 async def test_a_full_disk_is_left_alone_for_longer(it: It, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from muster.app.duties.duty import NOTHING, Duty, Found
 from muster.content.call import Program
+from muster.content.led import Led
 from muster.kernel import log
 from muster.kernel.errors import MusterError
 
@@ -58,7 +59,7 @@ class BackendAsked(Duty):
         why = await self._unanswered()
         self._failures = self._failures + 1 if why else 0
         if why:
-            self._why = f"{why} ({self._place})"
+            self._why = f"{why} ({self._backend.place if isinstance(self._backend, Led) else self._place})"
         is_out = self._failures >= _FALL
         if is_out and not self._is_said:
             _log.warning(

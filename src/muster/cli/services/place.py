@@ -158,6 +158,8 @@ def followed(name: str, cluster: ClusterFile) -> str:
     kind, _, word = name.partition("@")
     if kind != "pulp" or (word and word not in [str(m.name).lower() for m in cluster.members]):
         return "Members go by the cluster file: this is written down, and moves nothing."
+    if cluster.content is not None:
+        return ""
     given = cluster.features.get("pulpcore")
     if given is None or not settings_models()["pulpcore"].model_validate(given).enabled:
         return "Nobody is told of it while the feature pulpcore is off: this is written down, and moves nothing."

@@ -12,6 +12,7 @@ from urllib.parse import quote, unquote
 from muster.cluster.mirror import Policy
 from muster.content.backend import Answer
 from muster.content.index import Expected
+from muster.content.kept import Full
 from muster.content.known import Known
 from muster.content.mirror import paths
 from muster.content.mirror.carried import Carried
@@ -26,6 +27,8 @@ _log = log.logger("content")
 # So many answers of one package come straight from the origin at once; who comes later waits until it is here.
 _PASSING_AT_ONCE = 4
 _LONGER_S = 60.0
+# So many are brought to the disk, or wait for it. Whoever asks and goes away leaves one behind.
+_FETCHING = 500
 
 Fetch = Callable[[Wanted], Awaitable[None]]
 """Brings a package to this member's disk, as :meth:`muster.content.mirror.packages.Packages.fetch`."""
@@ -78,14 +81,24 @@ class Answers:
         assert place is not None  # noqa: S101 - it is carried
         name = place[0].name
         wanted = Wanted(name, f"/{quote(unquote(below))}", expected)
-        if expected.algorithm == "sha256" and self._policies.get(name, "streamed") != "streamed":
-            fetching = self._begin(wanted)
-            if not await self._is_to_pass(wanted, fetching):
+        fetching = self._begin(wanted) if self._policies.get(name, "streamed") != "streamed" else None
+        if fetching is not None:
+            try:
+                is_to_pass = await self._is_to_pass(wanted, fetching)
+            except NotFound:
+                return Answer.absent(name)
+            if not is_to_pass:
                 found = await self.packages.kept.answer(digest, request, content_type=content_type)
-                return found if found is not None else Answer.absent(name)
+                if found is not None:
+                    return found
+                # It is gone again already: others needed the room.
         self._passing[digest] += 1
         try:
             got = await self.packages.passing(wanted)
+        except NotFound as e:
+            self._passed(digest)
+            # Another member may mirror it, and has it.
+            raise Unavailable(str(e)) from e
         except BaseException:
             self._passed(digest)
             raise
@@ -94,40 +107,48 @@ class Answers:
         return replace(got, headers=said, end=_both(got.end, partial(self._passed, digest)))
 
     async def _is_to_pass(self, wanted: Wanted, fetching: asyncio.Task[None]) -> bool:
-        """Whether it has to pass through; false: it has come to the disk, or nobody has it.
+        """Whether it has to pass through; false: it has come to the disk.
 
         Raises:
-            Unavailable: it does not come, and so many wait for it that no more of it is asked of the origin.
+            NotFound: nobody has it.
+            MusterError: it does not come, and so many ask the origin for it that no more do.
         """
         digest, size = wanted.expected.digest, wanted.expected.size
         if size > WAITED_FOR_BYTES and not self._passing[digest]:
             return True
+        why: MusterError = Unavailable(f"{wanted.href} is being fetched, and takes its time")
         for patience_s in (self._wait_s, _LONGER_S):
             try:
                 async with asyncio.timeout(patience_s):
                     await asyncio.shield(fetching)
-            except NotFound:
                 return False
+            except NotFound:
+                raise
             except TimeoutError:
                 pass
             except MusterError as e:
-                # It may pass through where it cannot stay.
                 _log.debug("A package does not stay", path=wanted.href, why=str(e))
-                return True
-            else:
-                return False
+                if isinstance(e, Full):
+                    # The origin has it, and it is as if it were streamed.
+                    return True
+                why = e
             if self._passing[digest] < _PASSING_AT_ONCE:
                 return True
-        raise Unavailable(f"{wanted.href} is being fetched, and takes its time")
+            if fetching.done():
+                break
+        raise why
 
     def _passed(self, digest: str) -> None:
         self._passing[digest] -= 1
         if not self._passing[digest]:
             del self._passing[digest]
 
-    def _begin(self, wanted: Wanted) -> asyncio.Task[None]:
+    def _begin(self, wanted: Wanted) -> asyncio.Task[None] | None:
+        """Return what brings it to the disk; None: it cannot stay, or too much is on its way already."""
         task = self._fetching.get(wanted.expected.digest)
         if task is None:
+            if wanted.expected.algorithm != "sha256" or len(self._fetching) >= _FETCHING:
+                return None
 
             async def fetch() -> None:
                 await self._fetch(wanted)

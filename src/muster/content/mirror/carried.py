@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from pathlib import Path
 from urllib.parse import unquote
 
 from muster.content.backend import Answer, once
@@ -31,6 +32,11 @@ class Carried:
     def __init__(self, kept: Kept) -> None:
         self.known = Known()
         self._kept = kept
+
+    def read(self, file: Path) -> None:
+        """Take what was written of what is carried (:meth:`muster.content.known.Known.read`)."""
+        self.known.read(file, or_stay=True)
+        self.known.repositories = {path: one for path, one in self.known.repositories.items() if one.manifests}
 
     async def ask(self, method: str, path: str) -> Answer:
         """Return a file of what is carried, without its packages.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from muster.cluster.mirror import Mirror
@@ -23,7 +23,8 @@ _log = log.logger("content")
 ROLE = "content mirror"
 _LEASE_S = 20.0
 _TOLD_EVERY_S = 1.0
-_MOST = 1000
+# Each is a write; the role has to be extended between them.
+_ASKED_AT_ONCE = 50
 _SCHEDULE = "the schedule"
 # What changes what clients get is done by one process.
 _OF_THE_ROLE: tuple[JobKind, ...] = ("sync", "publish")
@@ -73,6 +74,10 @@ class Jobs:
         self._lease: Lease | None = None
         self._running: asyncio.Task[None] | None = None
         self._kind: JobKind | None = None
+        # What came of a job and is not told yet, for the store was away.
+        self._untold: tuple[Job, JobState, str, Mapping[str, Any]] | None = None
+        # A job that ended here is to be begun anew, by whoever has the role.
+        self._is_undone = False
         # In which role it was looked whether somebody left work behind; its own of an earlier life is found at the start.
         self._looked_in: int | None = None
         self._is_first = True
@@ -94,11 +99,13 @@ class Jobs:
             await self._ask_for_what_is_due()
         if self._running is not None and not self._running.done():
             return
+        await self._tell_what_is_untold()
         kinds: list[JobKind] = [kind for kind in self._runs if kind not in _OF_THE_ROLE or self._lease is not None]
         job = await self._ledger.take(self._holder, self._member, kinds)
         if job is not None:
             self._kind = job.kind
             self._running = asyncio.create_task(self._run(job, self._lease), name=f"{job.kind} {job.repository}")
+            self._running.add_done_callback(self._ended)
 
     async def close(self) -> None:
         """End what runs, and give the role up; what was not done is asked for anew by whoever takes the role."""
@@ -109,18 +116,31 @@ class Jobs:
             with contextlib.suppress(MusterError):
                 await self._leases.release(self._lease)
 
+    async def _tell_what_is_untold(self) -> None:
+        """Say what became of the job that ran here: until then nobody does the same again."""
+        if self._untold is not None:
+            job, state, sentence, result = self._untold
+            await self._ledger.end(job.id, self._holder, state, sentence, result)
+            self._untold = None
+        if self._is_undone:
+            await self._put_back({self._holder}, await self._ledger.running())
+            self._is_undone = False
+
+    async def _put_back(self, holders: Collection[str], running: Iterable[Job]) -> None:
+        await self._ledger.orphaned({j.holder for j in running}.difference(holders))
+
     async def _look_for_what_was_left(self) -> None:
         """Put work back that processes began which are gone: this member's own of before, and that of who had the role."""
         epoch = self._lease.epoch if self._lease is not None else None
         if not self._is_first and epoch in (None, self._looked_in):
             return
-        running = [j for j in await self._ledger.jobs(_MOST, is_open=True) if j.state == "running"]
+        running = await self._ledger.running()
         left = {
             j.holder for j in running
             if j.holder != self._holder and (j.member == self._member or (not j.member and epoch is not None))
         }  # fmt: skip
         if left:
-            await self._ledger.orphaned({j.holder for j in running} - left)
+            await self._put_back(left, running)
         self._is_first, self._looked_in = False, epoch
 
     async def _ask_for_what_is_due(self) -> None:
@@ -133,10 +153,10 @@ class Jobs:
         if unknown:
             ages = await self._ledger.synchronised_s()
             self._due |= {name: now - ages.get(name, every[name]) + every[name] for name in unknown}
-        for name, every_s in every.items():
-            if self._due[name] <= now:
-                await self._ledger.ask("sync", name, "", _SCHEDULE)
-                self._due[name] = now + every_s
+        due = [name for name in every if self._due[name] <= now]
+        for name in due[:_ASKED_AT_ONCE]:
+            await self._ledger.ask("sync", name, "", _SCHEDULE)
+            self._due[name] = now + every[name]
 
     async def _run(self, job: Job, lease: Lease | None) -> None:
         said = [0, 0, ""]
@@ -162,12 +182,20 @@ class Jobs:
             ending = f"{type(e.exceptions[0]).__name__}: {e.exceptions[0]}"
         if cancelled:
             await self._end(job, "cancelled", "cancelled", {})
+        elif outcome is None and lease is not None and (self._lease is None or self._lease.epoch != lease.epoch):
+            # What is done in the role is refused once that has changed hands, or ran out while the store was away.
+            _log.info("A job is begun anew", kind=job.kind, repository=job.repository, why=ending)
+            self._is_undone = True
         elif outcome is None:
             _log.warning("A job failed", kind=job.kind, repository=job.repository, why=ending)
             await self._end(job, "failed", ending, {})
         else:
             _log.info("A job is done", kind=job.kind, repository=job.repository, result=outcome.sentence)
             await self._end(job, "done" if outcome.is_well else "failed", outcome.sentence, outcome.result)
+
+    def _ended(self, done: asyncio.Task[None]) -> None:
+        # It lost its role; that somebody has cancelled it ends it otherwise.
+        self._is_undone = self._is_undone or done.cancelled()
 
     async def _tell(self, job: Job, said: list[Any]) -> None:
         while True:
@@ -186,3 +214,4 @@ class Jobs:
                 await asyncio.sleep(_TOLD_EVERY_S)
             else:
                 return
+        self._untold = job, state, sentence[:500], result

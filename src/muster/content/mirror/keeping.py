@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
+from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -18,6 +19,7 @@ from muster.content.mirror import paths
 from muster.content.mirror.carried import Carried
 from muster.content.mirror.ledger import Ledger
 from muster.content.mirror.named import named
+from muster.content.mirror.noted import is_relied_on
 from muster.content.mirror.packages import Packages, Wanted
 from muster.content.mirror.publications import Distribution
 from muster.content.staging import Staging
@@ -48,8 +50,21 @@ class _Failed(NamedTuple):
     is_said: bool
 
 
+@dataclass(frozen=True)
+class _Staying(Container[str]):
+    """What of a disk stays: what publications need, and what a synchronisation that goes on relies on."""
+
+    needed: Container[str]
+    kept: Kept
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.needed or is_relied_on(self.kept, str(name))
+
+
 class Keeping:
     """One member's. Use :meth:`beat` again and again, :meth:`close` at the end.
+
+    From when it is made, what it needs of ``packages`` is not removed to make room.
 
     Args:
         want: is told what this member carries, so that it becomes shown.
@@ -85,9 +100,13 @@ class Keeping:
         self._failed: dict[str, _Failed] = {}
         self._room = asyncio.Semaphore(_AT_ONCE)
         self._is_untold = False
+        # Manifests that this process has seen to be here, with all that they need: a disk that was stopped may have lost
+        # something, and the policy may be another one.
+        self._seen: dict[str, str] = {}
         # Indexes all of whose packages have to be here, and are.
         self._whole: set[str] = set()
         self._last_named: tuple[str, tuple[Package, ...]] = ("", ())
+        packages.needed = self._staying
 
     async def beat(self) -> None:
         """Look at what clients are to get; what is not here is brought beside.
@@ -110,6 +129,7 @@ class Keeping:
                 continue
             self._tasks[path] = asyncio.create_task(self._bring_whole(row), name="mirror")
         self._failed = {path: failed for path, failed in self._failed.items() if path in self._rows}
+        self._seen = {path: manifest for path, manifest in self._seen.items() if path in self._rows}
         await self._say()
         # Where it was published a moment ago, no other member may be known to have it yet.
         waiting = [f"{path}: {f.why}" for path, f in sorted(self._failed.items()) if now - f.since > _NOTED_S]
@@ -147,7 +167,10 @@ class Keeping:
         return ""
 
     async def needed(self) -> frozenset[str] | None:
-        """Return what has to stay on this disk of metadata, by SHA-256; None: that is not known at this moment."""
+        """Return what has to stay on this disk of metadata, by SHA-256; None: that is not known at this moment.
+
+        What comes to be relied on later stays, too (:meth:`is_relied_on`).
+        """
         if self.is_syncing:
             return None
         manifests = await self._manifests()
@@ -157,6 +180,13 @@ class Keeping:
             if manifest is not None:
                 found |= manifest.needed
         return frozenset(found)
+
+    def is_relied_on(self, sha256: str) -> bool:
+        """Whether a synchronisation that goes on relies on a file of metadata; any thread may ask."""
+        return is_relied_on(self._kept, sha256)
+
+    async def _staying(self) -> Container[str]:
+        return _Staying(await self.packages_needed(immediate_alone=True), self._packages.kept)
 
     async def packages_needed(self, *, immediate_alone: bool = False) -> frozenset[str]:
         """Return the packages that a publication names, by SHA-256."""
@@ -195,7 +225,7 @@ class Keeping:
 
     def _carries(self, row: Distribution) -> bool:
         found = self._carried.known.repositories.get(row.path)
-        return found is not None and found.manifests[0] == row.manifest
+        return self._seen.get(row.path) == row.manifest and found is not None and found.manifests[0] == row.manifest
 
     async def _bring_whole(self, row: Distribution) -> None:
         try:
@@ -228,6 +258,7 @@ class Keeping:
             await self._views.want(row.path, manifest.digest, row.manifest, since=row.since)
         known = self._carried.known
         known.repositories = {**known.repositories, row.path: Followed((row.manifest,), is_open=True)}
+        self._seen[row.path] = row.manifest
         self._is_untold = True
         if shown is None or shown.manifest != row.manifest:
             self._want(row.path, row.manifest)

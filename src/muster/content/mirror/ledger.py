@@ -56,9 +56,11 @@ _GIVE = Change(
     "INSERT INTO content_distributions (path, environment, repository, part, publication, manifest, since, version)"
     " VALUES (:path, :environment, :repository, :part, :publication, :manifest, {now}, 1) ON CONFLICT (path) DO NOTHING"
 )
+# What members show follows in this order, to the millisecond, and a store that takes over may have another clock.
 _MOVE = Change(
     "UPDATE content_distributions SET environment = :environment, repository = :repository, part = :part,"
-    " since = CASE WHEN manifest = :manifest THEN since ELSE {now} END, publication = :publication, manifest = :manifest,"
+    " since = CASE WHEN manifest = :manifest THEN since WHEN since + 0.002 > {now} THEN since + 0.002 ELSE {now} END,"
+    " publication = :publication, manifest = :manifest,"
     " version = version + 1 WHERE path = :path AND version = :version"
 )
 _TAKE_AWAY = Change("DELETE FROM content_distributions WHERE path = :path AND version = :version")

@@ -1,15 +1,23 @@
-"""The origins of what is mirrored, each opened when it is asked for first."""
+"""The origins of what is mirrored, each opened when it is asked for first.
+
+How long what passes through to a client takes is the client's to say, so those never have all connections of an origin:
+some are left for what comes to the disk.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from muster.cluster.mirror import Mirror
+from muster.content.backend import Answer
 from muster.content.call import Asked
 from muster.content.mirror import origin
 from muster.content.mirror.pace import Pace
 from muster.content.mirror.upstream import Upstream
-from muster.kernel.errors import NotFound
+from muster.kernel.errors import NotFound, Unavailable
 
 
 class Origins:
@@ -22,6 +30,7 @@ class Origins:
         self._mirror = mirror
         self._stack = contextlib.AsyncExitStack()
         self._opened: dict[str, Asked] = {}
+        self._passing: dict[str, Asked] = {}
         # All of them together have one pace.
         self._pace = Pace(mirror.bytes_per_s) if mirror.bytes_per_s is not None else None
 
@@ -48,3 +57,50 @@ class Origins:
             one = await self._stack.enter_async_context(opening)
             found = self._opened[name] = Upstream(name, mirrored, one) if mirrored.kind == "container" else one
         return found
+
+    async def passing(self, name: str) -> Asked:
+        """As :meth:`of`, for what passes through to clients: half of the connections at most.
+
+        Who finds all of those taken for as long as an origin may be silent gets Unavailable.
+        """
+        found = self._passing.get(name)
+        if found is None:
+            most = max(1, self._mirror.connections // 2)
+            found = self._passing[name] = _Passing(await self.of(name), most, self._mirror.timeout_s)
+        return found
+
+
+class _Passing:
+    """An origin as clients have it asked."""
+
+    def __init__(self, origin: Asked, most: int, patience_s: float) -> None:
+        self.name, self.url = origin.name, origin.url
+        self._origin, self._most, self._patience_s = origin, most, patience_s
+        self._rooms = asyncio.Semaphore(most)
+
+    async def ask(self, method: str, path: str, headers: Sequence[tuple[str, str]], /) -> Answer:
+        try:
+            async with asyncio.timeout(self._patience_s):
+                await self._rooms.acquire()
+        except TimeoutError:
+            raise Unavailable(
+                f"{self.name} was not asked: {self._most} clients have been fetching from it through this member for "
+                f"{self._patience_s:g} s"
+            ) from None
+        try:
+            answer = await self._origin.ask(method, path, headers)
+        except BaseException:
+            self._rooms.release()
+            raise
+        return replace(answer, end=_once(answer.end, self._rooms.release))
+
+
+def _once(end: Callable[[], None], release: Callable[[], None]) -> Callable[[], None]:
+    left = [release]
+
+    def ended() -> None:
+        end()
+        if left:
+            left.pop()()
+
+    return ended

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from muster.content.backend import Answer
 from muster.content.call import Asked
 from muster.content.index import Expected
-from muster.content.kept import Full, Kept
+from muster.content.kept import Differs, Full, Kept
 from muster.content.resume import resumed
 from muster.kernel import log
 from muster.kernel.errors import MusterError, NotFound, Unavailable
@@ -27,6 +27,8 @@ _log = log.logger("content")
 WAITED_FOR_BYTES = 8 << 20
 # How much of the room is free after it was short of it.
 _FREE_AFTER = 0.1
+# What has to stay is looked at no more often, where there was no room.
+_FULL_S = 10.0
 _AT_ONCE = 8
 
 Elsewhere = Callable[[str], Awaitable[Answer]]
@@ -51,6 +53,7 @@ class Packages:
 
     Args:
         origins: returns where a repository is fetched from; raises NotFound for one that is not mirrored.
+        passing: as ``origins``, for what passes through to clients, who may be slow.
 
     Attributes:
         needed: returns what is never removed to make room, by SHA-256; set by whoever knows.
@@ -61,12 +64,17 @@ class Packages:
         kept: Kept,
         elsewhere: Elsewhere,
         origins: Callable[[str], Awaitable[Asked]],
+        passing: Callable[[str], Awaitable[Asked]] | None = None,
     ) -> None:
         self.kept = kept
         self.needed: Callable[[], Awaitable[Container[str]]] = _nothing
-        self._elsewhere, self._origins = elsewhere, origins
+        self._elsewhere, self._origins, self._passing = elsewhere, origins, passing or origins
         self._fetching: dict[str, asyncio.Task[None]] = {}
-        self._room = asyncio.Semaphore(_AT_ONCE)
+        # By repository: an origin that is slow holds up no other.
+        self._rooms: dict[str, asyncio.Semaphore] = {}
+        self._making_room = asyncio.Lock()
+        # For so many bytes there is no room until then, and what has to stay takes so many.
+        self._full_until, self._full_for, self._held = 0.0, 0, 0
 
     async def close(self) -> None:
         """End what is under way."""
@@ -103,18 +111,26 @@ class Packages:
         await asyncio.shield(task)
 
     async def passing(self, wanted: Wanted) -> Answer:
-        """Return a package as it comes, 200 or 404; whoever reads it verifies it.
+        """Return a package as it comes, for a client, 200 or 404; whoever reads it verifies it.
 
         Raises:
             MusterError: nobody who may have it could be asked.
         """
+        return await self._asked(wanted, self._passing)
+
+    async def _asked(self, wanted: Wanted, origins: Callable[[str], Awaitable[Asked]]) -> Answer:
+        async def rest(first: int, last: int) -> Answer:
+            origin = await origins(wanted.repository)
+            return await origin.ask("GET", wanted.href, (("Range", f"bytes={first}-{last}"),))
+
         if wanted.expected.algorithm == "sha256":
             with contextlib.suppress(MusterError):
                 answer = await self._elsewhere(wanted.expected.digest)
                 if answer.status == 200:
-                    return answer
+                    # A member may go away; the origin has the rest.
+                    return resumed(answer, rest)
                 answer.end()
-        origin = await self._origins(wanted.repository)
+        origin = await origins(wanted.repository)
         answer = await origin.ask("GET", wanted.href, ())
         if answer.status in (404, 410):
             answer.end()
@@ -122,12 +138,7 @@ class Packages:
         if answer.status != 200:
             answer.end()
             raise Unavailable(f"{answer.of} answers {answer.status} for {wanted.href}")
-        sized = _sized(answer, wanted.expected.size)
-
-        async def rest(first: int, last: int) -> Answer:
-            return await origin.ask("GET", wanted.href, (("Range", f"bytes={first}-{last}"),))
-
-        return resumed(sized, rest)
+        return resumed(_sized(answer, wanted), rest)
 
     async def _fetch(self, wanted: Wanted) -> None:
         expected = wanted.expected
@@ -135,9 +146,9 @@ class Packages:
         if (found := await self.kept.open(expected.digest)) is not None:
             found.close()
             return
-        async with self._room:
+        async with self._rooms.setdefault(wanted.repository, asyncio.Semaphore(_AT_ONCE)):
             await self.make_room(expected.size)
-            answer = await self.passing(wanted)
+            answer = await self._asked(wanted, self._origins)
             try:
                 if answer.status != 200:
                     raise NotFound(f"{answer.of} has no {wanted.href}, which the repository names")
@@ -150,10 +161,35 @@ class Packages:
                 answer.end()
 
     async def make_room(self, size: int) -> None:
-        """Remove what was asked for longest ago, where there is no room for so many bytes."""
-        if await self.kept.counted() + size > self.kept.limit_bytes:
-            left = int(self.kept.limit_bytes * (1 - _FREE_AFTER)) - size
-            await self.kept.shrink(max(0, left), await self.needed())
+        """Remove what was asked for longest ago, where there is no room for so many bytes.
+
+        Raises:
+            Full: there would be none, whatever went; nothing was removed.
+            Unavailable: the disk refused, or what has to stay is not known.
+        """
+        async with self._making_room:
+            limit = self.kept.limit_bytes
+            others = self.kept.promised_bytes + size
+            if await self.kept.counted() + others <= limit:
+                return
+            if size > limit:
+                raise Full(f"There is no room for {size} bytes of packages: {limit} is the limit (kept_bytes)")
+            now = asyncio.get_running_loop().time()
+            if now < self._full_until and size >= self._full_for:
+                raise self._full(size)
+            needed = await self.needed()
+            self._held = await self.kept.held(needed)
+            if self._held + others > limit:
+                # Looking at all that there is takes a while.
+                self._full_until, self._full_for = now + _FULL_S, size
+                raise self._full(size)
+            await self.kept.shrink(max(0, int(limit * (1 - _FREE_AFTER)) - others), needed)
+
+    def _full(self, size: int) -> Full:
+        return Full(
+            f"There is no room for {size} bytes of packages: {self._held} of {self.kept.limit_bytes} bytes (kept_bytes)"
+            " are taken by what has to stay"
+        )
 
     def _fetched(self, wanted: Wanted, done: asyncio.Task[None]) -> None:
         self._fetching.pop(wanted.expected.digest, None)
@@ -166,8 +202,17 @@ async def _nothing() -> Container[str]:
     return ()
 
 
-def _sized(answer: Answer, size: int) -> Answer:
-    """Return an answer that says its length, which is known."""
-    if any(name.lower() == "content-length" for name, _ in answer.headers):
-        return answer
-    return replace(answer, headers=[*answer.headers, ("Content-Length", str(size))])
+def _sized(answer: Answer, wanted: Wanted) -> Answer:
+    """Return an answer that says its length, which is known.
+
+    Raises:
+        Differs: it says another.
+    """
+    size = wanted.expected.size
+    said = next((value for name, value in answer.headers if name.lower() == "content-length"), None)
+    if said is None:
+        return replace(answer, headers=[*answer.headers, ("Content-Length", str(size))])
+    if said != str(size):
+        answer.end()
+        raise Differs(f"{answer.of} gives another {wanted.href}: it has not the {size} bytes that the repository names")
+    return answer

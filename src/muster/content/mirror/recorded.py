@@ -153,6 +153,11 @@ class Recorded:
         async with self._readable.read() as uow:
             return [job_of(r) for r in await uow.rows(query, most=limit)]
 
+    async def running(self) -> list[Job]:
+        """Return the jobs that somebody does, all of them."""
+        async with self._readable.read() as uow:
+            return [job_of(r) for r in await uow.rows(RUNNING)]
+
     async def synchronised_s(self) -> dict[str, float]:
         """Return how long ago somebody last asked for each repository to be synchronised, whatever came of it."""
         async with self._readable.read() as uow:

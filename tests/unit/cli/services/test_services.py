@@ -109,9 +109,13 @@ MOVED = ("--control-url", "https://dmz.test")
 
 
 def test_what_members_do_not_follow_is_said_when_it_is_moved(file: Path) -> None:
+    run(file, "services", "add", "pulp", *MOVED)
+    assert "while the feature pulpcore is off" in run(file, "services", "set", "pulp", *MOVED, "--dry-run").output
+    run(file, "services", "remove", "pulp")
     file.write_text(f"{file.read_text()}content: {{services: [http], registry_url: 'http://{{address}}:5001'}}\n")
     assert "Members go by the cluster file" in run(file, "services", "set", "registry", *MOVED).output
-    assert "while the feature pulpcore is off" in run(file, "services", "set", "pulp", *MOVED, "--dry-run").output
+    # Content follows it.
+    assert run(file, "services", "set", "pulp", *MOVED, "--dry-run").output.endswith("functional.\n")
     file.write_text(f"{file.read_text()}{PULP}")
     assert run(file, "services", "set", "pulp", *MOVED).output.endswith("functional.\n")
     for name, note in (("pulp@dmz", "Members go by the cluster file"), ("pulp@proxy01.test", "")):

@@ -18,9 +18,9 @@ from muster.content.kept import Kept
 from muster.content.mirror import answers as module
 from muster.content.mirror.answers import Answers
 from muster.content.mirror.carried import Carried
-from muster.content.mirror.packages import Packages
+from muster.content.mirror.packages import Packages, Wanted
 from muster.edge.replies import Reply, Streamed
-from muster.kernel.errors import Unavailable
+from muster.kernel.errors import MusterError, NotFound, Unavailable
 from tests.unit.content.mirror.test_packages import DATA, Origin
 from tests.unit.edge.calls import request
 
@@ -65,7 +65,9 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     async def elsewhere(_: str) -> Answer:
         return Answer.absent("another")
 
-    async def origins(_: str) -> Origin:
+    async def origins(name: str) -> Origin:
+        if name == "others":
+            raise NotFound(f"this member mirrors no {name}")
         return origin
 
     policies: dict[str, Policy] = {"tools": "on_demand", "passing": "streamed"}
@@ -137,3 +139,51 @@ async def test_who_goes_away_leaves_nothing_behind(world: World) -> None:
     await asyncio.gather(*waiting, return_exceptions=True)
     world.origin.gate.set()
     assert not world.answers._passing
+
+
+async def test_of_many_whom_an_origin_cannot_give_it_few_ask_it(world: World) -> None:
+    # It lies, and it fails.
+    world.origin.files["/lie.rpm"] = b"x" * len(DATA)
+    for path in ("lie.rpm", "away.rpm"):
+        world.origin.asked.clear()
+        asked = [asyncio.create_task(world.ask("tools", path, expected(DATA))) for _ in range(30)]
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        for one in found:
+            if isinstance(one, Answer):
+                one.end()
+            else:
+                assert isinstance(one, MusterError), one
+        assert len(world.origin.asked) <= module._PASSING_AT_ONCE + 1, path
+        assert not world.answers._passing
+
+
+async def test_where_it_cannot_stay_it_passes_for_everybody(world: World) -> None:
+    world.kept.limit_bytes = 10
+    found = await asyncio.gather(*(world.body("tools", "a+b.rpm", expected(DATA)) for _ in range(10)))
+    assert found == [DATA] * 10
+
+
+async def test_what_is_gone_again_at_once_passes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fetched(wanted: Wanted) -> None:
+        await world.answers.packages.fetch(wanted)
+        await world.kept.drop(wanted.expected.digest)
+
+    monkeypatch.setattr(world.answers, "_fetch", fetched)
+    assert await world.body("tools", "a+b.rpm", expected(DATA)) == DATA
+
+
+async def test_of_very_many_packages_few_are_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_FETCHING", 5)
+    world.origin.gate = asyncio.Event()
+    waiting = [asyncio.create_task(world.ask("tools", f"{n}.rpm", expected(b"%d" % n))) for n in range(20)]
+    await asyncio.sleep(0.05)
+    assert len(world.answers._fetching) == 5
+    for one in waiting:
+        one.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    world.origin.gate.set()
+
+
+async def test_what_this_member_does_not_mirror_is_not_said_to_be_nowhere(world: World) -> None:
+    with pytest.raises(Unavailable, match="others"):
+        await world.ask("others", "a+b.rpm", expected(DATA))

@@ -11,7 +11,7 @@ import pytest
 
 from muster.content.backend import Answer, once
 from muster.content.kept import Kept
-from muster.content.known import Followed
+from muster.content.known import Followed, Known
 from muster.content.manifest import Manifest
 from muster.content.mirror.carried import Carried, Fronted
 
@@ -55,3 +55,14 @@ async def test_all_else_is_pulps_where_there_is_one(tmp_path: Path) -> None:
         assert (await with_one.ask("GET", "/pulp/content/r/x", ())).status == 200
         assert (await without.ask("GET", "/pulp/content/r/x", ())).status == 404
         assert (with_one.name, with_one.url, without.url) == ("Pulp", "http://pulp.test", "")
+
+
+async def test_what_it_had_is_read_again_and_nothing_that_it_had_nothing_of(tmp_path: Path) -> None:
+    with contextlib.closing(Kept(tmp_path / "kept", limit_bytes=1 << 20)) as kept:
+        carried, file = Carried(kept), tmp_path / "mirror.json"
+        some = {AT: Followed(("a" * 64,), is_open=True), f"{AT}2": Followed((), is_open=True)}
+        Known(some).write(file)
+        carried.read(file)
+        assert carried.known.repositories == {AT: some[AT]}
+        answer = await carried.ask("GET", f"{AT}2/repodata/repomd.xml")
+        assert answer.status == 404

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,10 @@ from muster.store.writing import Change
 
 pytestmark = pytest.mark.anyio
 
+_ASKED = Change(
+    "INSERT INTO content_jobs (kind, repository, member, state, asked_by, asked_at)"
+    " VALUES ('sync', :n, '', 'asked', 'me', {now})"
+)
 _EXPIRE = Change("UPDATE leases SET expires_at = 0 WHERE name = :name")
 SETTINGS = Mirror.model_validate({"repositories": {"tools": {"kind": "yum", "url": "http://origin.test"}}})
 SCHEDULED = Mirror.model_validate(
@@ -195,3 +200,123 @@ async def test_what_is_due_is_asked_for_once(store: Store) -> None:
     await other.beat()
     assert len(await Ledger(store).jobs()) == 1
     await other.close()
+
+
+async def test_what_came_of_a_job_is_told_when_the_store_is_back(store: Store) -> None:
+    is_away = True
+
+    class _Away(Ledger):
+        async def end(self, *arguments: Any) -> bool:
+            if is_away:
+                raise Unavailable("the store is away")
+            return await super().end(*arguments)
+
+    ledger = _Away(store)
+
+    async def does(job: Job, progress: Progress, lease: Lease | None) -> Outcome:
+        return Outcome("well", {"packages": 7})
+
+    it = Jobs(ledger, Leases(store), holder="p1 1", member="p1", runs=run(does), settings=SETTINGS)
+    asked = await ledger.ask("sync", "tools", "", "me")
+    await it.beat()
+    await asyncio.sleep(0.2)
+    with pytest.raises(Unavailable):
+        await it.beat()
+    is_away = False
+    async with asyncio.timeout(5):
+        while (job := await ledger.job(asked.id)).state != "done":
+            await it.beat()
+            await asyncio.sleep(0.01)
+    assert (job.sentence, dict(job.result)) == ("well", {"packages": 7})
+    await it.close()
+
+
+async def test_who_loses_the_role_and_has_it_again_begins_anew(store: Store) -> None:
+    did: list[int] = []
+
+    async def does(job: Job, progress: Progress, lease: Lease | None) -> Outcome:
+        did.append(job.id)
+        if len(did) == 1:
+            await asyncio.Event().wait()
+        return Outcome("well")
+
+    it, ledger = member(store, "p1", run(does)), Ledger(store)
+    asked = await ledger.ask("sync", "tools", "", "me")
+    await it.beat()
+    await until(store, asked.id, "running")
+    async with store.write() as uow:
+        await uow.change(_EXPIRE, [{"name": ROLE}])
+    # It dies before it has looked at anything.
+    taken = await Leases(store).acquire(ROLE, "p2 1", 20.0)
+    assert taken is not None
+    await it.beat()
+    await Leases(store).release(taken)
+    async with asyncio.timeout(5):
+        while (await ledger.job(asked.id)).state != "done":
+            await it.beat()
+            await asyncio.sleep(0.01)
+    assert did == [asked.id] * 2
+    await it.close()
+
+
+async def test_who_could_not_hold_the_role_while_the_store_was_away_does_it_again(store: Store) -> None:
+    did: list[int] = []
+    gate = asyncio.Event()
+
+    async def does(job: Job, progress: Progress, lease: Lease | None) -> Outcome:
+        did.append(job.id)
+        assert lease is not None
+        await gate.wait()
+        async with store.write() as uow:
+            await Leases(store).fence(uow, lease)
+        return Outcome("well")
+
+    it, ledger = member(store, "p1", run(does)), Ledger(store)
+    asked = await ledger.ask("sync", "tools", "", "me")
+    await it.beat()
+    await until(store, asked.id, "running")
+    async with store.write() as uow:
+        await uow.change(_EXPIRE, [{"name": ROLE}])
+    await it.beat()
+    gate.set()
+    async with asyncio.timeout(5):
+        while (job := await ledger.job(asked.id)).state not in ("done", "failed"):
+            await it.beat()
+            await asyncio.sleep(0.01)
+    assert (job.state, did) == ("done", [asked.id] * 2)
+    await it.close()
+
+
+async def test_what_was_left_behind_is_found_beneath_all_that_is_asked_for(store: Store) -> None:
+    async def does(job: Job, progress: Progress, lease: Lease | None) -> Outcome:
+        return Outcome("well")
+
+    ledger = Ledger(store)
+    left = await ledger.ask("sync", "tools", "", "me")
+    assert await ledger.take("gone 1", "gone", ["sync"]) is not None
+    values = [{"n": f"other{n}"} for n in range(1005)]
+    async with store.write() as uow:
+        await uow.change(_ASKED, values)
+    it = member(store, "p1", run(does))
+    async with asyncio.timeout(5):
+        while (await ledger.job(left.id)).state != "done":
+            await it.beat()
+            await asyncio.sleep(0.01)
+    await it.close()
+
+
+async def test_of_very_many_that_are_due_at_once_some_are_asked_for_in_each_beat(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hangs(job: Job, progress: Progress, lease: Lease | None) -> Outcome:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(module, "_ASKED_AT_ONCE", 4)
+    one = {"kind": "yum", "url": "http://origin.test", "sync_every_s": 3600}
+    settings = Mirror.model_validate({"repositories": {f"r{n}": one for n in range(10)}})
+    it = member(store, "p1", run(hangs), settings)
+    for asked in (4, 8, 10, 10):
+        await it.beat()
+        assert len(await Ledger(store).jobs()) == asked
+    await it.close()

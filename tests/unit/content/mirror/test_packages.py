@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Container, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Container, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,11 +28,13 @@ def wanted(data: bytes = DATA, href: str = "/Packages/a.rpm") -> Wanted:
 
 @dataclass
 class Origin:
-    """One that has files, and counts; ``gate`` holds its answers back."""
+    """One that has files, and counts; ``gate`` holds its answers back. It may tell lengths, and give parts."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     asked: list[tuple[str, str]] = field(default_factory=list)
     gate: asyncio.Event | None = None
+    lengths: bool = False
+    ranges: bool = False
     name: str = "the origin"
     url: str = "http://origin.test"
 
@@ -41,7 +43,14 @@ class Origin:
         if self.gate is not None:
             await self.gate.wait()
         data = self.files.get(path)
-        return Answer(self.name, 200, (), once(data), lambda: None) if data is not None else Answer.absent(self.name)
+        if data is None:
+            return Answer.absent(self.name)
+        if self.ranges and (part := dict(headers).get("Range")):
+            first, last = (int(n) for n in part.removeprefix("bytes=").split("-"))
+            said = (("Content-Range", f"bytes {first}-{last}/{len(data)}"),)
+            return Answer(self.name, 206, said, once(data[first : last + 1]), lambda: None)
+        told = (("Content-Length", str(len(data))),) if self.lengths else ()
+        return Answer(self.name, 200, told, once(data), lambda: None)
 
 
 @dataclass
@@ -152,3 +161,95 @@ async def test_who_is_named_by_another_digest_alone_passes_through(world: World)
 async def test_what_is_of_no_repository_is_asked_of_nobody(world: World) -> None:
     with pytest.raises(NotFound):
         await world.packages.fetch(wanted()._replace(repository="others"))
+
+
+async def test_what_can_have_no_room_takes_nobody_elses(tmp_path: Path) -> None:
+    files = {f"/{n}": bytes([n]) * 30_000 for n in range(3)}
+    origin, looks = Origin(files), list[int]()
+
+    async def origins(_: str) -> Origin:
+        return origin
+
+    async def elsewhere(_: str) -> Answer:
+        return Answer.absent("another")
+
+    with contextlib.closing(Kept(tmp_path, limit_bytes=100_000)) as kept:
+        packages = Packages(kept, elsewhere, origins)
+
+        async def needed() -> Container[str]:
+            looks.append(1)
+            return {hashlib.sha256(files["/0"]).hexdigest()}
+
+        packages.needed = needed
+        for path, data in files.items():
+            await packages.fetch(wanted(data, path))
+        for size in (100_001, 80_000, 80_000):
+            with pytest.raises(Full):
+                await packages.make_room(size)
+        # All that there is was looked at once.
+        assert len(looks) == 1
+        assert await kept.has(*(hashlib.sha256(data).hexdigest() for data in files.values()))
+        await packages.make_room(60_000)
+        assert not await kept.has(hashlib.sha256(files["/1"]).hexdigest())
+        await packages.close()
+
+
+async def test_a_slow_origin_holds_up_no_other(tmp_path: Path) -> None:
+    slow = Origin({}, gate=asyncio.Event())
+    quick = Origin({"/Packages/a.rpm": DATA})
+
+    async def origins(name: str) -> Origin:
+        return slow if name == "slow" else quick
+
+    async def elsewhere(_: str) -> Answer:
+        return Answer.absent("another")
+
+    with contextlib.closing(Kept(tmp_path, limit_bytes=1 << 20)) as kept:
+        packages = Packages(kept, elsewhere, origins)
+        for n in range(50):
+            packages.begin(wanted(b"%d" % n)._replace(repository="slow"))
+        async with asyncio.timeout(5):
+            await packages.fetch(wanted())
+        await packages.close()
+
+
+async def test_where_a_member_goes_away_the_origin_goes_on(world: World) -> None:
+    async def broken(_: str) -> Answer:
+        async def pieces() -> AsyncGenerator[bytes, None]:
+            yield DATA[:100]
+            raise Unavailable("it has died")
+
+        return Answer("another", 200, (("Content-Length", str(len(DATA))),), pieces(), lambda: None)
+
+    world.packages._elsewhere = broken
+    world.origin.ranges = True
+    await world.packages.fetch(wanted())
+    assert world.origin.asked == [("/Packages/a.rpm", f"bytes=100-{len(DATA) - 1}")]
+
+
+async def test_what_says_another_length_does_not_begin(world: World) -> None:
+    world.origin.lengths = True
+    world.origin.files["/Packages/a.rpm"] = DATA + b"!"
+    with pytest.raises(Differs, match="bytes that the repository names"):
+        await world.packages.passing(wanted())
+
+
+async def test_what_passes_to_clients_is_asked_for_apart(tmp_path: Path) -> None:
+    kept_of, passes_of = Origin({"/Packages/a.rpm": DATA}), Origin({"/Packages/a.rpm": DATA})
+
+    async def origins(_: str) -> Origin:
+        return kept_of
+
+    async def passing(_: str) -> Origin:
+        return passes_of
+
+    async def elsewhere(_: str) -> Answer:
+        return Answer.absent("another")
+
+    with contextlib.closing(Kept(tmp_path, limit_bytes=1 << 20)) as kept:
+        packages = Packages(kept, elsewhere, origins, passing)
+        (await packages.passing(wanted())).end()
+        assert (len(kept_of.asked), len(passes_of.asked)) == (0, 1)
+        await packages.fetch(wanted())
+        assert (len(kept_of.asked), len(passes_of.asked)) == (1, 1)
+        await packages.close()
