@@ -268,12 +268,12 @@ class Staging:
         return await self._taken(answer, f"{path}/{name}", "sha256", None, None, largest=_ENTRY_BYTES)
 
     async def copy(self, digest: str) -> None:
-        """Bring a file to the disk that other members have, by its SHA-256, unless it is here.
+        """Bring a file to the disk that other members have, by its SHA-256, unless it is here and not damaged.
 
         Raises:
             MusterError: none of them has it.
         """
-        if await self._kept.has(digest):
+        if await self._kept.path(digest) is not None:
             return
         call = self._call(None)
         if call.fill is None:

@@ -293,6 +293,18 @@ async def test_a_version_is_copied_from_a_member_that_has_it(members: World, one
     assert two.pulp.asked == asked
 
 
+async def test_what_is_damaged_is_copied_anew(members: World, one: Member) -> None:
+    two = members["p2"]
+    manifest = await one.staging.keep(await one.staging.staged(PATH, ONE.repomd, None))
+    await two.staging.copied(manifest)
+    for damaged in (manifest, sha256(ONE.files[ONE.primary])):
+        at = await two.kept.path(damaged)
+        assert at is not None
+        at.write_bytes(at.read_bytes()[:-1] + b"?")
+        found = await two.staging.copied(manifest)
+        assert None not in [await two.kept.read(one) for one in (manifest, *found.needed)]
+
+
 async def test_what_no_member_has_is_not_copied(members: World, one: Member) -> None:
     two = members["p2"]
     manifest = await one.staging.keep(await one.staging.staged(PATH, ONE.repomd, None))

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 from muster.cluster.mirror import Policy
@@ -29,9 +30,19 @@ _PASSING_AT_ONCE = 4
 _LONGER_S = 60.0
 # So many are brought to the disk, or wait for it. Whoever asks and goes away leaves one behind.
 _FETCHING = 500
+# For so long what could not be had is not asked for again; so many of these are remembered.
+_REFUSED_S, _REFUSED = 1.0, 1000
 
 Fetch = Callable[[Wanted], Awaitable[None]]
 """Brings a package to this member's disk, as :meth:`muster.content.mirror.packages.Packages.fetch`."""
+
+
+class _Refused(NamedTuple):
+    """What could not be had: when, by the loop's clock, and why. The error itself would hold what its call held."""
+
+    at: float
+    kind: type[MusterError]
+    why: str
 
 
 class Answers:
@@ -58,6 +69,8 @@ class Answers:
         self._fetching: dict[str, asyncio.Task[None]] = {}
         # How many answers pass through, by what they are.
         self._passing: Counter[str] = Counter()
+        # What could not be had a moment ago.
+        self._refused: dict[str, _Refused] = {}
 
     @property
     def known(self) -> Known:
@@ -77,6 +90,9 @@ class Answers:
             found = await self.packages.kept.answer(digest, request, content_type=content_type)
             if found is not None:
                 return found
+        if (refused := self._refused.get(digest)) is not None and self._is_fresh(refused):
+            # As it was said a moment ago, anew.
+            raise refused.kind(refused.why)
         place = paths.split(at)
         assert place is not None  # noqa: S101 - it is carried
         name = place[0].name
@@ -99,8 +115,10 @@ class Answers:
             self._passed(digest)
             # Another member may mirror it, and has it.
             raise Unavailable(str(e)) from e
-        except BaseException:
+        except BaseException as e:
             self._passed(digest)
+            if isinstance(e, MusterError):
+                self._refuse(digest, e)
             raise
         # What an origin says of it is not what we say.
         said = [h for h in got.headers if h[0].lower() == "content-length"]
@@ -137,6 +155,15 @@ class Answers:
             if fetching.done():
                 break
         raise why
+
+    def _is_fresh(self, refused: _Refused) -> bool:
+        return asyncio.get_running_loop().time() - refused.at < _REFUSED_S
+
+    def _refuse(self, digest: str, why: MusterError) -> None:
+        if len(self._refused) >= _REFUSED:
+            self._refused = {key: one for key, one in self._refused.items() if self._is_fresh(one)}
+        if len(self._refused) < _REFUSED:
+            self._refused[digest] = _Refused(asyncio.get_running_loop().time(), type(why), str(why))
 
     def _passed(self, digest: str) -> None:
         self._passing[digest] -= 1

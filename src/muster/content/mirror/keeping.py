@@ -257,7 +257,8 @@ class Keeping:
 
     async def _bring(self, row: Distribution) -> None:
         manifest = await self._staging.manifest(row.manifest)
-        if manifest is None or not await self._staging.has(manifest):
+        # What keeps it away may be a file that is there, and damaged.
+        if manifest is None or row.path in self._failed or not await self._staging.has(manifest):
             manifest = await self._staging.copied(row.manifest)
         mirrored = self._settings.repositories[row.repository]
         if mirrored.policy == "immediate":

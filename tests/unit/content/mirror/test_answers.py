@@ -187,3 +187,25 @@ async def test_of_very_many_packages_few_are_waited_for(world: World, monkeypatc
 async def test_what_this_member_does_not_mirror_is_not_said_to_be_nowhere(world: World) -> None:
     with pytest.raises(Unavailable, match="others"):
         await world.ask("others", "a+b.rpm", expected(DATA))
+
+
+async def test_an_origin_that_is_away_is_asked_now_and_then(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    async def away(wanted: Wanted) -> None:
+        asked.append(wanted.href)
+        raise Unavailable("the origin is away")
+
+    monkeypatch.setattr(world.answers, "_fetch", away)
+    monkeypatch.setattr(world.answers.packages, "passing", away)
+    for _ in range(20):
+        with pytest.raises(Unavailable, match="the origin is away"):
+            await world.ask("tools", "a+b.rpm", expected(DATA))
+    assert len(asked) == 2
+    monkeypatch.setattr(module, "_REFUSED_S", 0.0)
+    with pytest.raises(Unavailable, match="the origin is away"):
+        await world.ask("tools", "a+b.rpm", expected(DATA))
+    assert len(asked) == 4
+    # What has come meanwhile is given.
+    await world.kept.add_bytes(DATA)
+    assert await world.body("tools", "a+b.rpm", expected(DATA)) == DATA
