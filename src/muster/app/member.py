@@ -389,7 +389,7 @@ async def _following_of(
 ) -> list[Duty]:
     """Return what follows repositories, and mirrors some; ``content`` and ``workers`` answer with what it knows."""
     settings = cluster.content
-    ours = [s for s in settings.services if s in ("https", "http")] if settings is not None else []
+    ours: list[str] = [s for s in settings.services if s in ("https", "http")] if settings is not None else []
     if settings is None or content is None or not ours or not settings.one_version:
         return []
     from muster.app import mirror
@@ -398,6 +398,7 @@ async def _following_of(
     from muster.content import known
     from muster.content.following import Following
     from muster.content.given import Clients, Remembered
+    from muster.content.images import Images
     from muster.content.kept import Kept
     from muster.content.metrics import AnswerMetrics, FollowingMetrics
     from muster.content.mirror.jobs import Jobs
@@ -409,6 +410,9 @@ async def _following_of(
     from muster.content.views import Views
     from muster.store.leases import Leases
 
+    if "docker" in settings.services and settings.mirror is not None and Images.of(settings.mirror) is not None:
+        # Who lacks what others show gives no images either.
+        ours.append("docker")
     state = options.state or options.pki
     home = state / "content"
     kept = stack.enter_context(contextlib.closing(Kept(home, limit_bytes=settings.kept_bytes)))
