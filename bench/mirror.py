@@ -42,6 +42,8 @@ _BY = "the benchmark"
 _PATIENCE_S = 240.0
 _LOOK_S = 0.05
 _CALLERS_OF_PULP = 4
+# So long a member that has much is asked, to see whether it answers.
+_ASKED_S = 20.0
 
 _CPU_GOAL = "Muster ≤ 0.8"
 _RATE_GOALS = {PULP: "≥ 5 times", STATIC: "≥ 0.25"}
@@ -74,7 +76,7 @@ QUICK = Size(
 )  # fmt: skip
 FULL = Size(
     large_mb=512, seconds=3, rounds=3, packages=_MANY_PACKAGES, syncs=2, flips=30, repositories=_REPOSITORIES,
-    rest_s=20.0,
+    rest_s=60.0,
 )  # fmt: skip
 
 
@@ -188,7 +190,7 @@ async def _cluster(
     async with contextlib.AsyncExitStack() as stack:
         plan, members = await fronts.members(stack, directory, content, count=count)
         await processes.with_store(replace(members[0], http_port=plan.ports["anaconda"]))
-        store = await stack.enter_async_context(opened(Secret(plan.store_url), migrate=False))
+        store = await stack.enter_async_context(opened(Secret(plan.store_url)))
         yield Mirroring(plan, members, store)
 
 
@@ -371,11 +373,11 @@ async def _many(findings: Findings, directory: Path, origin: str, size: Size) ->
             await _until_other(member, last.format(name), b"", time.perf_counter())
         shown, cost = time.perf_counter() - began, cpu_seconds(member.pid) - used
         # What was asked for a moment ago is looked at more often.
-        await asyncio.sleep(HOT_S + 5)
+        await asyncio.sleep(HOT_S + 15)
         before, at = cpu_seconds(member.pid), time.perf_counter()
         await asyncio.sleep(size.rest_s)
         rest = (cpu_seconds(member.pid) - before) / (time.perf_counter() - at) * 100
-        waited = await _waited(replace(member, http_port=cluster.plan.ports["anaconda"]), size.rest_s)
+        waited = await _waited(replace(member, http_port=cluster.plan.ports["anaconda"]), min(size.rest_s, _ASKED_S))
         read = await _timed(lambda: Ledger(cluster.store).distributions(), 5)
         stamp = Ledger(cluster.store)
         await stamp.distributions()

@@ -29,9 +29,9 @@ STORE_AWAY_S = _of(8.0, 60.0)
 # tests/contract/test_content_flips.py: how long repositories change under clients, once for each kind of Pulp.
 FLIPS_S = _of(30.0, 300.0)
 # tests/contract/test_content_mirror_flips.py: how long an origin changes under members that mirror it.
-MIRROR_FLIPS_S = _of(15.0, 300.0)
+MIRROR_FLIPS_S = _of(15.0, 240.0)
 # The same: how often one of them is killed meanwhile.
-MIRROR_KILLS = _of(0, 12)
+MIRROR_KILLS = _of(0, 8)
 # tests/contract/test_content_members_die.py: runs of dnf within which a member is killed.
 KILLED_RUNS = _of(4, 20)
 # tests/unit/authority/x509/test_csr.py: requests that are changed somewhere.

@@ -46,6 +46,7 @@ SEED = 23
 REMEMBERED = 10
 POLICIES = ("immediate", "on_demand")
 ENVIRONMENTS = ("library", "test")
+_SYNC_S = 180.0
 
 
 class EitherWay(Versions):
@@ -105,7 +106,9 @@ class Cluster:
     async def synchronised(self, ledger: Ledger, name: str) -> Job:
         """Ask for it as a command does; return when it is over."""
         job = await ledger.ask("sync", name, "", "a test")
+        deadline = time.monotonic() + _SYNC_S
         while not job.is_over:
+            assert time.monotonic() < deadline, job
             await asyncio.sleep(0.1)
             job = await ledger.job(job.id)
         return job
@@ -160,17 +163,19 @@ async def _begins(cluster: Cluster) -> None:
                 await ledger.promote([Move(name, "yum", publication)], to="test", by="a test")
 
 
-def _kills(cluster: Cluster, over: threading.Event) -> None:
+def _kills(cluster: Cluster, over: threading.Event, ended: threading.Event) -> None:
     """Kill one member after the other, and start it again."""
     moments = random.Random(SEED)
     for _ in range(scale.MIRROR_KILLS):
         if over.wait(moments.uniform(15, 25)):
-            return
+            break
         one = moments.choice(cluster.processes)
         one.kill()
         cluster.kills += 1
         over.wait(moments.uniform(0, 5))
         one.start()
+    # What a thread has started ends with it.
+    ended.wait()
 
 
 def _asks_for_all(versions: Versions, client: Yum, revision: int, wrong: list[str]) -> Counter[str]:
@@ -284,8 +289,10 @@ def test_no_client_is_given_what_is_not_whole_while_origins_change_and_environme
         changing = [
             threading.Thread(target=asyncio.run, args=(_synchronises(cluster, library, done),)),
             threading.Thread(target=asyncio.run, args=(_promotes(cluster, goes_back, done),)),
-            threading.Thread(target=_kills, args=(cluster, done)),
         ]
+        ended = threading.Event()
+        stack.callback(ended.set)
+        threading.Thread(target=_kills, args=(cluster, over, ended), name="kills").start()
         for thread in (*clients, *changing):
             thread.start()
         began = time.monotonic()
@@ -306,6 +313,8 @@ def test_no_client_is_given_what_is_not_whole_while_origins_change_and_environme
             done.set()
             for thread in changing:
                 thread.join()
+        for process in cluster.processes:
+            _until_ready(process)
         all_of_them: dict[str, Counter[str]] = {}
         for policy in POLICIES:
             remembered = sorted(cluster.publications[policy])[-REMEMBERED:]
@@ -333,6 +342,13 @@ def test_no_client_is_given_what_is_not_whole_while_origins_change_and_environme
     assert wrong == []
     assert all_of_them["immediate"]["dropped"] == 0
     assert is_enough()
+
+
+def _until_ready(process: Process) -> None:
+    deadline = time.monotonic() + 60
+    while not process.readiness()["ready"]:
+        assert time.monotonic() < deadline, process.readiness()
+        time.sleep(0.1)
 
 
 def _until_answered(client: Yum) -> None:
