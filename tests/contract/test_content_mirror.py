@@ -200,6 +200,28 @@ def test_what_is_synchronised_at_once_needs_no_origin_any_more(cluster: Cluster)
     assert [cluster.get(w, f"{at}/Packages/again.rpm").body for w in (0, 1)] == [two.packages["again"]] * 2
 
 
+def test_each_client_gets_the_packages_that_its_own_metadata_names(cluster: Cluster) -> None:
+    one, two = version(1, packages(1)), version(2, packages(2))
+    assert len(one.packages["again"]) == len(two.packages["again"])
+    at = "library/yum/whole"
+    cluster.origin.carries = one
+    cluster.command("sync", "whole")
+    cluster.until_shown(f"{at}/repodata/repomd.xml", one.repomd)
+    # One client has the metadata of now, from one of the members.
+    assert cluster.get(0, f"{at}/repodata/repomd.xml", source="127.0.0.91").body == one.repomd
+    cluster.origin.carries = two
+    cluster.command("sync", "whole")
+    cluster.until_shown(f"{at}/repodata/repomd.xml", two.repomd)
+    assert cluster.get(1, f"{at}/repodata/repomd.xml", source="127.0.0.92").body == two.repomd
+    for where in (0, 1):
+        for source, its in (("127.0.0.91", one), ("127.0.0.92", two), ("127.0.0.93", two)):
+            found = cluster.get(where, f"{at}/Packages/again.rpm", source=source)
+            assert found.body == its.packages["again"], (where, source)
+    assert cluster.get(1, f"{at}/repodata/repomd.xml", source="127.0.0.91").body == two.repomd
+    for where in (0, 1):
+        assert cluster.get(where, f"{at}/Packages/again.rpm", source="127.0.0.91").body == two.packages["again"]
+
+
 def test_an_origin_that_goes_on_is_not_followed_until_somebody_says_so(cluster: Cluster) -> None:
     one, two = version(1, packages(1)), version(2, packages(2))
     cluster.origin.carries = one

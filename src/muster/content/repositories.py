@@ -339,7 +339,7 @@ class Repositories:
 
         ``version`` is the manifest that counts, empty: the one that is shown.
         """
-        found = await self._expected(repositories, below, version)
+        found = await self._expected(call, repositories, below, version)
         if found is None:
             return None
         at, expected = found
@@ -416,7 +416,9 @@ class Repositories:
         found = [k.repositories.get(at) for k in (self.known, *([self._mirror.known] if self._mirror else []))]
         return tuple(dict.fromkeys(m for one in found if one is not None for m in one.manifests))
 
-    async def _expected(self, repositories: Sequence[str], below: str, version: str) -> tuple[str, Expected] | None:
+    async def _expected(
+        self, call: Call, repositories: Sequence[str], below: str, version: str
+    ) -> tuple[str, Expected] | None:
         """Return what a path below repositories has to be, and which of them says so; None: no version here names it."""
         # By repository and manifest; many versions have the same packages.
         named: dict[tuple[str, str], Expected] = {}
@@ -437,8 +439,14 @@ class Repositories:
             # Which of them depends on the moment.
             for at in dict.fromkeys(at for at, _ in named):
                 shown = await self._current(at, None)
-                if shown is not None and (at, shown.manifest) in named:
-                    return at, named[at, shown.manifest]
+                if shown is None:
+                    continue
+                # What is mirrored is found by its bytes, so each client gets those that its own metadata names.
+                is_mirrored = self._mirror is not None and at.startswith(paths.ROOT)
+                given_last = await self._given(call, at, shown) if is_mirrored else shown.manifest
+                for one in (given_last, shown.manifest):
+                    if (at, one) in named:
+                        return at, named[at, one]
         (at, _), expected = next(iter(named.items()))
         return at, expected
 
