@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -48,6 +48,18 @@ _SMALL = frozenset({
     "PULP_MANIFEST",
 })  # fmt: skip
 _SMALL_BYTES = 4 << 20
+
+
+class _NoPulp:
+    """What a member without a Pulp has: nothing, also of what was followed before it had none."""
+
+    name, url = "a member without a Pulp", ""
+
+    async def ask(self, _method: str, _path: str, _headers: Sequence[tuple[str, str]], /) -> Answer:
+        return Answer.absent(self.name)
+
+
+_NO_PULP = _NoPulp()
 
 
 async def _nowhere(_: Mapping[str, str]) -> None:
@@ -104,7 +116,8 @@ class Content:
         sent = headers.asked(
             (), backend="content", address=self.address, host="", scheme="https", certificate=certificate
         )  # fmt: skip
-        return Call(self.backends["content"], self.fill, sent, Behind(self.address, certificate))
+        own = self.backends.get("content", _NO_PULP)
+        return Call(own, self.fill, sent, Behind(self.address, certificate))
 
     async def answer(self, place: Place, request: Request) -> Reply | Streamed:
         """Answer a call below a place.

@@ -145,3 +145,9 @@ async def test_a_range_that_there_is_not_is_refused_without_a_sentence_whose_len
     said = dict(answer.headers)
     assert said[b"content-length"] == b"0"
     assert said.get(b"content-range") == (b"bytes */20272" if content_range else None)
+
+
+async def test_a_member_without_a_pulp_has_nothing_of_what_was_followed_before() -> None:
+    asked = content(Pulp()).call_as(None)
+    answer = await asked.ask("GET", "/pulp/content/r/repodata/repomd.xml")
+    assert (answer.status, await answer.whole(1)) == (404, b"")
