@@ -33,6 +33,7 @@ from muster.kernel.clock import Clock, SystemClock, system_chance
 from muster.kernel.errors import Misconfigured, MusterError, Unavailable
 from muster.kernel.log import Seldom, and_more, logger
 from muster.kernel.names import in_url
+from muster.kernel.tasks import ended
 from muster.pki.context import Credentials
 
 _log = logger("balancer")
@@ -192,9 +193,7 @@ class Watch:
 
     async def close(self) -> None:
         tasks, self._tasks = list(self._tasks.values()), {}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await ended(tasks)
 
     async def _of(self, member: Watched, context: ssl.SSLContext) -> None:
         thoughts = {name: Thought() for name, _ in member.services}

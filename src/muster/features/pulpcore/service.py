@@ -21,6 +21,7 @@ from muster.kernel.files import read_bounded
 from muster.kernel.log import logger
 from muster.kernel.names import in_url
 from muster.kernel.secrets import Secret
+from muster.kernel.tasks import ended
 from muster.policy.chain import chained
 
 # Anybody may ask for the status, and each answer costs Pulp queries.
@@ -167,10 +168,7 @@ class Pulpcore:
 
     async def close(self) -> None:
         """End the questions that still run."""
-        running = list(self._asking.values())
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await ended(self._asking.values())
 
     async def _follow(self) -> None:
         """Take up what an administrator has typed into the register since."""

@@ -14,6 +14,7 @@ from muster.features.puppet.settings import PuppetSettings
 from muster.kernel.clock import Clock, SystemClock
 from muster.kernel.errors import MusterError, NotFound, Rejected, Unavailable
 from muster.kernel.names import shown
+from muster.kernel.tasks import ended
 from muster.policy.chain import chained
 
 _NAME = re.compile(r"[A-Za-z0-9_]{1,200}\Z")
@@ -123,10 +124,7 @@ class Puppet:
 
     async def close(self) -> None:
         """End the questions that still run."""
-        running = list(self._asking.values())
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await ended(self._asking.values())
 
 
 def _classes(file: dict[str, Any]) -> list[dict[str, Any]]:
