@@ -23,6 +23,7 @@ from tests.servers.clients import Identity, Skopeo
 from tests.servers.member import Member
 from tests.servers.packages import Image
 from tests.servers.registry_stand_in import INDEX, MANIFEST, Pushed, image, index
+from tests.servers.waiting import is_ready, stopped, until
 
 POLICIES = ("immediate", "on_demand", "streamed")
 LAG_S = 4.0
@@ -122,9 +123,9 @@ def cluster(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Cluster]
         members, ports = member.together(tmp_path, [content] * 2, "https", "docker")
         for one in members:
             one.start()
-            stack.callback(_stopped, one)
+            stack.callback(stopped, one)
         it = Cluster(members, ports, origin, real)
-        _until(lambda: all(_is_ready(it, at) for at in range(2)))
+        until(lambda: all(is_ready(it.members[at]) for at in range(2)))
         yield it
 
 
@@ -132,23 +133,6 @@ with_a_registry = pytest.mark.parametrize("cluster", [{"real": True}], indirect=
 also_with_workers = pytest.mark.parametrize(
     "cluster", [{}, {"workers": 2}], ids=["alone", "two workers"], indirect=True
 )
-
-
-def _stopped(one: Member) -> None:
-    with contextlib.suppress(AttributeError):
-        one.stop()
-
-
-def _is_ready(cluster: Cluster, at: int) -> bool:
-    one = cluster.members[at]
-    return ask(one.https, "GET", "/health/ready?service=https", tls=one.tls()).status == 200
-
-
-def _until(holds: Callable[[], bool], within_s: float = 30.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.1)
 
 
 def _all_of(cluster: Cluster, name: str, tag: str, pushed: Pushed, *, at: int) -> None:
@@ -239,7 +223,7 @@ def test_all_members_give_what_an_index_names(cluster: Cluster, name: str) -> No
     head = cluster.of(1, name, f"blobs/{layer}", method="HEAD")
     assert (head.status, head.headers["content-length"]) == (200, str(len(large)))
     if name != "passing":
-        _until(lambda: cluster.holds(1, layer))
+        until(lambda: cluster.holds(1, layer))
         part = cluster.of(1, name, f"blobs/{layer}", headers={"Range": "bytes=5-9"})
         assert (part.status, part.body) == (206, large[5:10])
     assert cluster.of(1, name, f"blobs/{layer}", headers={"If-None-Match": f'"{layer}"'}).status == 304

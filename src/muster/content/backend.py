@@ -8,7 +8,7 @@ import re
 import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import aiohttp
@@ -70,6 +70,17 @@ class Answer:
     def absent(cls, of: str) -> Answer:
         """Return the answer of somebody who has not what is asked for."""
         return cls(of, 404, (("Content-Length", "0"),), once(b""), lambda: None)
+
+    def releasing(self, release: Callable[[], None]) -> Answer:
+        """Return it with something that is called when it ends, once however often that is."""
+        left = [release]
+
+        def end() -> None:
+            self.end()
+            if left:
+                left.pop()()
+
+        return replace(self, end=end)
 
     async def whole(self, limit_bytes: int, *, hold: Callable[[int], None] = lambda _: None) -> bytes | None:
         """Return the body, and end the answer; None: it is larger. ``hold`` counts each piece.

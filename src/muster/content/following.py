@@ -23,6 +23,7 @@ from muster.content.kept import Kept
 from muster.content.known import Followed, Known
 from muster.content.manifest import Manifest
 from muster.content.metrics import FollowingMetrics
+from muster.content.mirror import paths
 from muster.content.shelf import Shelf
 from muster.content.staging import STAGE_S, Polled, Staging
 from muster.content.view import Report, decided, lagging, passed
@@ -562,8 +563,8 @@ class Following:
                 if why := lagging(row.view, versions, one, picture.now, self._lag_s, reports, left):
                     behind[one.member] += 1
                     if is_own:
-                        if self._mirrored is not None and self._mirrored.is_of(row.path):
-                            why = why.replace("Pulp", "mirror")
+                        if self._mirrored is not None:
+                            why = paths.spoken(row.path, why)
                         trouble = self._shelf.trouble(row.path, self._wanted(picture, row))
                         mine.append(f"{row.path}: {why}{f' ({trouble})' if trouble else ''}")
             if why := self._lasting(picture, row):

@@ -151,7 +151,7 @@ class Repositories:
         if "?" in path or "//" in path:
             return None
         # Of what is mirrored also what nobody has asked for yet is known.
-        mirrored = self._mirror.known if self._mirror is not None and path.startswith(paths.ROOT) else self.known
+        mirrored = self._mirror.known if self._mirror is not None and paths.is_mirrored(path) else self.known
         found = mirrored.of(path) or self.known.of(path)
         if is_between_us:
             return await self._named(call, path, request, *found) if found is not None else None
@@ -239,7 +239,7 @@ class Repositories:
         shown = await self._current(at, None if is_open else call.client.certificate)
         if shown is None:
             # What not all members have yet is nowhere.
-            return not_found() if self._mirror is not None and at.startswith(paths.ROOT) else None
+            return not_found() if self._mirror is not None and paths.is_mirrored(at) else None
         kind = kinds.of(at)
         is_told_apart = below in kind.entries or not (kind.names_alone or below in kind.beside)
         version = shown.manifest if is_told_apart else await self._given(call, at, shown)
@@ -357,7 +357,7 @@ class Repositories:
                 return instead
             length = (b"content-length", b"%d" % expected.size)
             return Reply(200, b"", [*said, length, (b"content-type", _type(below)), SERVER_HEADER])
-        if self._mirror is not None and at.startswith(paths.ROOT):
+        if self._mirror is not None and paths.is_mirrored(at):
             return await self._mirrored(self._mirror, at, below, expected, request)
         sent = headers.unconditional(call.sent)
         is_of_several = False
@@ -442,7 +442,7 @@ class Repositories:
                 if shown is None:
                     continue
                 # What is mirrored is found by its bytes, so each client gets those that its own metadata names.
-                is_mirrored = self._mirror is not None and at.startswith(paths.ROOT)
+                is_mirrored = self._mirror is not None and paths.is_mirrored(at)
                 given_last = await self._given(call, at, shown) if is_mirrored else shown.manifest
                 for one in (given_last, shown.manifest):
                     if (at, one) in named:

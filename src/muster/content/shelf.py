@@ -15,6 +15,7 @@ from muster.content.staging import Staging
 from muster.content.views import Views
 from muster.kernel import log
 from muster.kernel.errors import MusterError, Unavailable
+from muster.kernel.tasks import ended
 
 _log = log.logger("content")
 
@@ -175,10 +176,7 @@ class Shelf:
 
     async def close(self) -> None:
         """End what is under way."""
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await ended(self._tasks.values())
 
     async def _see_all(self, path: str, found: Manifest) -> None:
         if why := await self._missing(path, found):

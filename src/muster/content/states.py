@@ -132,9 +132,7 @@ def _state(picture: Picture, row: Row, members: Sequence[str], ready: frozenset[
     asked_s = max(0.0, picture.now - row.asked_at)
     is_followed = asked_s < HOT_S
     matters = tuple(_matters(picture, row, shown, reports, lag_s)) if is_followed else ()
-    if row.path.startswith(paths.ROOT):
-        # What members mirror no Pulp has.
-        matters = tuple(replace(m, sentence=m.sentence.replace("Pulp", "mirror")) for m in matters)
+    matters = tuple(replace(m, sentence=paths.spoken(row.path, m.sentence)) for m in matters)
     told = picture.told.get(row.path, {})
     return State(
         row.path,

@@ -124,7 +124,7 @@ def _of_members(repository: dict[str, Any]) -> list[Text]:
     from muster.content.mirror import paths
     from muster.content.states import ago
 
-    whose = "its mirror" if repository["path"].startswith(paths.ROOT) else "its Pulp"
+    whose = paths.spoken(repository["path"], "its Pulp")
     lines = []
     # What stands above already says which member it is of.
     above = "; ".join(m["sentence"] for m in repository["matters"])

@@ -22,6 +22,7 @@ from muster.edge.replies import Reply, Streamed
 from muster.edge.request import Request
 from muster.kernel import log
 from muster.kernel.errors import MusterError, NotFound, Unavailable
+from muster.kernel.tasks import ended
 
 _log = log.logger("content")
 
@@ -122,7 +123,7 @@ class Answers:
             raise
         # What an origin says of it is not what we say.
         said = [h for h in got.headers if h[0].lower() == "content-length"]
-        return replace(got, headers=said, end=_both(got.end, partial(self._passed, digest)))
+        return replace(got, headers=said).releasing(partial(self._passed, digest))
 
     async def _is_to_pass(self, wanted: Wanted, fetching: asyncio.Task[None]) -> bool:
         """Whether it has to pass through; false: it has come to the disk.
@@ -192,19 +193,4 @@ class Answers:
 
     async def close(self) -> None:
         """End what is under way."""
-        tasks = list(self._fetching.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _both(one: Callable[[], None], other: Callable[[], None]) -> Callable[[], None]:
-    """Return what calls both, the second one once however often it is called."""
-    left = [other]
-
-    def called() -> None:
-        one()
-        if left:
-            left.pop()()
-
-    return called
+        await ended(self._fetching.values())

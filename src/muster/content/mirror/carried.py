@@ -92,7 +92,7 @@ class Fronted:
         length: int | None = None,
     ) -> Answer:
         """Return the answer of whoever has such paths; as :meth:`muster.content.backend.Backend.ask`."""
-        if path.startswith(paths.ROOT):
+        if paths.is_mirrored(path):
             return await self.carried.ask(method, path.partition("?")[0])
         if self._pulp is None:
             return Answer.absent(NAME)

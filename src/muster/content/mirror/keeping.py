@@ -26,6 +26,7 @@ from muster.content.staging import Staging
 from muster.content.views import Shown, Views
 from muster.kernel import log
 from muster.kernel.errors import MusterError, Unavailable
+from muster.kernel.tasks import ended
 
 _log = log.logger("content")
 
@@ -114,7 +115,7 @@ class Keeping:
         Raises:
             Unavailable: the store does not answer; what is carried stays.
         """
-        rows = dict(await self._ledger.distributions())
+        rows = await self._ledger.distributions()
         # What the cluster file does not name any more has no way to its packages.
         self._rows = {path: row for path, row in rows.items() if row.repository in self._settings.repositories}
         known = self._carried.known
@@ -138,10 +139,7 @@ class Keeping:
 
     async def close(self) -> None:
         """End what is under way."""
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await ended(self._tasks.values())
 
     def look_again(self) -> None:
         """Let the next beat look whether all is here still: something was lost."""
@@ -150,7 +148,7 @@ class Keeping:
 
     def is_of(self, path: str) -> bool:
         """Whether a repository is one of these."""
-        return path.startswith(paths.ROOT)
+        return paths.is_mirrored(path)
 
     async def carried(self, path: str) -> Shown | None:
         """Return what this member carries, as if it were shown; None: nothing."""

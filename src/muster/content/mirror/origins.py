@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 
 from muster.cluster.mirror import Mirror
 from muster.content.backend import Answer
@@ -92,15 +91,4 @@ class _Passing:
         except BaseException:
             self._rooms.release()
             raise
-        return replace(answer, end=_once(answer.end, self._rooms.release))
-
-
-def _once(end: Callable[[], None], release: Callable[[], None]) -> Callable[[], None]:
-    left = [release]
-
-    def ended() -> None:
-        end()
-        if left:
-            left.pop()()
-
-    return ended
+        return answer.releasing(self._rooms.release)

@@ -19,6 +19,7 @@ from muster.content.kept import Differs, Full, Kept
 from muster.content.resume import resumed
 from muster.kernel import log
 from muster.kernel.errors import MusterError, NotFound, Unavailable
+from muster.kernel.tasks import ended
 
 _log = log.logger("content")
 
@@ -78,10 +79,7 @@ class Packages:
 
     async def close(self) -> None:
         """End what is under way."""
-        tasks = list(self._fetching.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await ended(self._fetching.values())
 
     def begin(self, wanted: Wanted) -> asyncio.Task[None] | None:
         """Begin to bring a package to this disk, unless that is under way; None: it cannot stay there.

@@ -9,6 +9,16 @@ from muster.cluster.mirror import Kind, Mirrored
 ROOT = "/pulp/content/muster/"
 
 
+def is_mirrored(path: str) -> bool:
+    """Whether what members mirror is given at a path."""
+    return path.startswith(ROOT)
+
+
+def spoken(path: str, sentence: str) -> str:
+    """Return a sentence about a repository as it is said of what is mirrored, where no Pulp has it."""
+    return sentence.replace("Pulp", "mirror") if is_mirrored(path) else sentence
+
+
 class Place(NamedTuple):
     """A repository in an environment."""
 
@@ -35,7 +45,7 @@ def at(environment: str, kind: Kind, name: str, part: str) -> str:
 
 def split(path: str) -> tuple[Place, str] | None:
     """Return the place that a path is in, and what follows it, without its slash; None: it is in none."""
-    if not path.startswith(ROOT):
+    if not is_mirrored(path):
         return None
     environment, kind, name, below = (*path[len(ROOT) :].split("/", 3), "", "", "")[:4]
     return (Place(environment, kind, name), below) if environment and kind and name else None
