@@ -28,7 +28,7 @@ def rendered(balancing: Balancing) -> str:
     """
     ca, server = balancing.service("puppetca"), balancing.service("puppet")
     if ca is None:
-        raise Misconfigured("Service puppetca is disabled, so agents have no CA behind this balancer")
+        raise Misconfigured("The balancer offers no puppetca, so agents have no CA behind it")
     name = word(balancing.address)
     lines = ["[main]", f"server = {name}"]
     if server is not None and server.listen_port != _STANDARD_PORT:

@@ -242,7 +242,7 @@ class Patient:
             return {}
         contexts = {"muster": usable.ours(), "foreman": usable.rubys()}
         members = self._cluster.members
-        answers = await asyncio.gather(*(ask(m, service.member_port, contexts[m.kind]) for m in members))
+        answers = await asyncio.gather(*(ask(m, service.port_on(str(m.name)), contexts[m.kind]) for m in members))
         return {str(m.name): a for m, a in zip(members, answers, strict=True) if a is not None}
 
 

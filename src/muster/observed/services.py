@@ -73,7 +73,7 @@ async def _asked(
     is_there = at is not None and any(s.name == str(member.name).lower() for s in at.servers)
     if at is None or not is_there:
         return None, None
-    url = f"https://{in_url(member.address)}:{at.member_port}"
+    url = f"https://{in_url(member.address)}:{at.port_on(str(member.name))}"
     async with questions.opened(url, context=context, server_name=balancing.address, timeout_s=timeout_s) as asking:
         answer = await asking.ask(path)
         if answer.status == 404:

@@ -38,9 +38,10 @@ def documents(output: Output, rest: str = TWO, **where: Any) -> tuple[Document, 
 
 
 @every
-@pytest.mark.parametrize("profile", ["seed", "current"])
-def test_the_same_file_gives_the_same_documents(output: Output, profile: str) -> None:
-    rest = f"profile: {profile}\n{TWO}"
+@pytest.mark.parametrize("generation", ["seed", "installer", "foremanctl"])
+def test_the_same_file_gives_the_same_documents(output: Output, generation: str) -> None:
+    # Containers have no Puppet CA before the file names one.
+    rest = f"generation: {generation}\n{TWO}services: {{puppetca: {{}}}}\n"
     assert documents(output, rest) == documents(output, rest)
 
 
