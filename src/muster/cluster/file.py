@@ -16,7 +16,18 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, StringConstraints, model_validator
 
-from muster.cluster.sections import Content, Disk, Edge, ExpectedDifference, Foreman, Log, ServiceOverride, Store
+from muster.cluster.sections import (
+    Clients,
+    Content,
+    Disk,
+    Edge,
+    ExpectedDifference,
+    Foreman,
+    Log,
+    Network,
+    ServiceOverride,
+    Store,
+)
 from muster.cluster.values import AddressWithPrefix, FeatureName, Host, Interface, Port, Seconds, Slug, address_of
 from muster.kernel.errors import Misconfigured, Rejected
 from muster.kernel.names import FQDN, host_or_address
@@ -221,6 +232,10 @@ class ClusterFile(Settings):
     """The Puppet CA on every member; absent: none."""
     content: Content | None = None
     """Ports of content that members answer themselves; absent: Apache, nginx or another program does."""
+    clients: Clients = Clients()
+    """What hosts are told when they join."""
+    network: Network = Network()
+    """What lies around the cluster, for firewalls and name servers."""
     signer: Literal["any"] | FQDN = "any"
     """Who signs Puppet certificates: ``any`` member, or one member's name."""
     min_ready: Annotated[int, Field(ge=0, le=200)] = 1

@@ -12,16 +12,20 @@ from pydantic import Discriminator, Field, StringConstraints, Tag
 
 from muster.cluster.mirror import Mirror
 from muster.cluster.values import (
+    CIDR,
     AnswerText,
     BackendURL,
     ForemanURL,
     ForemanVersion,
+    Host,
+    Label,
     Port,
     RegistryURL,
     RequestPath,
     Seconds,
     Slug,
     StoreURL,
+    Title,
 )
 from muster.kernel.names import FQDN
 from muster.kernel.settings import Settings
@@ -65,6 +69,12 @@ class Foreman(Settings):
     revocations_kept_s: Annotated[float, Field(ge=0, le=86_400)] = 600.0
     """How long after the store's last answer the last known revocations of the cluster's own Puppet CA count; later,
     protected calls with its certificates are 503."""
+    organizations: tuple[Title, ...] = ()
+    """Organisations that members are assigned to in Foreman."""
+    locations: tuple[Title, ...] = ()
+    """Locations that members are assigned to in Foreman."""
+    lifecycle_environments: tuple[Title, ...] = ()
+    """Lifecycle environments that each member carries, of the first organisation."""
     forward_verify: bool = True
     """Whether a name found for a plain HTTP client must resolve back to its address."""
 
@@ -72,6 +82,36 @@ class Foreman(Settings):
     def told_version(self) -> str:
         """The version in the form Foreman parses, ``x.y.z``."""
         return self.version if self.version.count(".") == 2 else f"{self.version}.0"
+
+
+class Clients(Settings):
+    """What hosts are told when they join, in the files and commands that are rendered for them."""
+
+    organization: Label | None = None
+    """Label of the organisation that they register in."""
+    activation_keys: tuple[Label, ...] = ()
+    """The activation keys they register with."""
+    hostgroup: Title | None = None
+    """The host group Foreman puts them in."""
+    location: Title | None = None
+    """The location Foreman puts them in."""
+
+
+class Network(Settings):
+    """What lies around the cluster, for firewalls and name servers."""
+
+    clients: tuple[CIDR, ...] = ()
+    """Networks whose hosts may call the address. Empty: all."""
+    direct: tuple[CIDR, ...] = ()
+    """Networks, beside balancers and Foreman, whose hosts may call members themselves: for remote execution, and tests."""
+    dns_zone: FQDN | None = None
+    """The zone in which the address stands. Absent: what follows its first label."""
+    dns_server: Host | None = None
+    """The name server that takes updates of the zone. Absent: the one its SOA record names."""
+    dns_ttl_s: Annotated[int, Field(ge=0, le=604_800)] = 3600
+    """How long resolvers may keep the address."""
+    firewall_zone: Slug = "public"
+    """firewalld's zone of the interfaces that clients come in by."""
 
 
 class Content(Settings):

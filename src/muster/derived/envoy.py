@@ -336,6 +336,7 @@ def _untyped(resources: Json) -> list[Json]:
 OUTPUT = Output(
     word="envoy",
     help="Render Envoy's bootstrap and the files it watches (LDS, CDS, EDS); what Envoy does not do goes to stderr.",
+    goes="`/etc/muster/envoy` on a balancer that runs Envoy in place of HAProxy.",
     rendered=_documents,
     needs=frozenset({"balancer", "pki", "run"}),
     as_json=_files,

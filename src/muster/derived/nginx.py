@@ -192,6 +192,7 @@ async def _accepted(directory: Path, documents: Sequence[Document]) -> None:
 OUTPUT = Output(
     word="nginx",
     help="Render an nginx (stream) configuration for one balancer; its head and --json say what nginx does not do.",
+    goes="On a balancer that runs nginx in place of HAProxy, as its main configuration.",
     rendered=_documents,
     needs=frozenset({"balancer", "run"}),
     as_json=_as_json,

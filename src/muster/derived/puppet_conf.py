@@ -67,6 +67,7 @@ async def _accepted(directory: Path, documents: Sequence[Document]) -> None:
 OUTPUT = Output(
     word="puppet-conf",
     help="Render the lines of puppet.conf for agents: the cluster's name as server and CA, and the CA's port.",
+    goes="Into section `[main]` of `puppet.conf` on each Puppet agent.",
     rendered=_documents,
     as_json=_as_json,
     check=Trial("puppet", "Ask puppet config print what it reads in it.", _accepted),

@@ -221,6 +221,7 @@ def _documents(balancing: Balancing, cluster: ClusterFile, site: Site) -> tuple[
 OUTPUT = Output(
     word="table",
     help="Show what any other load balancer has to be told: ports, members, and what to ask them.",
+    goes="To whoever looks after another load balancer: an appliance, or a cloud's.",
     rendered=_documents,
     as_json=lambda balancing, cluster, site: tabled(cluster, balancing).as_json(),  # noqa: ARG005
 )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # In the order of --help, those that features offer among them: help that had to import every output would be the slowest
 # of all.
 OUTPUTS: Mapping[str, str] = {
+    "all": "Write every output there is as one tree, with a page that says what goes where.",
     "envoy": "Render Envoy's bootstrap and the files it watches (LDS, CDS, EDS); what Envoy does not do goes to stderr.",
     "haproxy": "Render HAProxy's configuration for one balancer; --json shows the model of services and servers instead.",
     "keepalived": (
@@ -54,6 +55,10 @@ class Outputs(Commands):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
         if name not in self.outputs:
             return None
+        if name == "all":
+            from muster.cli.render.all_ import all_
+
+            return all_
         from muster.app import outputs
         from muster.cli.render.command import command_of
         from muster.features import settings_models
