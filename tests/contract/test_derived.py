@@ -37,6 +37,9 @@ SPOILT = {
     "nginx": ("worker_connections", "worker_connection", "worker_connection"),
     "envoy": ('"stat_prefix"', '"stat_prefixes"', "stat_prefixes"),
     "puppet-conf": ("[main]", "[main", "main"),
+    "dnf-repos": ("[baseos]", "[baseos", "baseos"),
+    "apt-sources": ("Types: deb", "Type: deb", "Malformed"),
+    "dns-zone": (" IN A ", " IN AX ", "AX"),
 }
 
 CLUSTER = """\
@@ -53,6 +56,12 @@ balancers:
 - {{name: lb2, address: 10.231.7.12}}
 virtual_address: {{address: 10.231.7.100/24, interface: {device}, script_user: root}}
 signer: proxy01.test
+network: {{dns_zone: test}}
+content:
+  mirror:
+    repositories:
+      baseos: {{kind: yum, url: https://origin.example.net/baseos}}
+      debian: {{kind: deb, url: https://origin.example.net/debian, suites: [bookworm], components: [main, contrib]}}
 services: {services}
 """
 

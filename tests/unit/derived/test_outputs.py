@@ -22,6 +22,14 @@ balancers:
 - {name: lb1, address: 10.0.0.7}
 - {name: lb2, address: 10.0.0.8}
 virtual_address: {address: 10.0.0.10/24, interface: eth0}
+# Containers have no Puppet CA before the file names one.
+services: {puppetca: {}, mqtt: {}}
+network: {dns_zone: test}
+content:
+  mirror:
+    repositories:
+      baseos: {kind: yum, url: https://origin.example.net/baseos}
+      debian: {kind: deb, url: https://origin.example.net/debian, suites: [bookworm], components: [main]}
 """
 # What this host would have told.
 LEARNED: dict[str, dict[str, Any]] = {"haproxy": {"version": HAProxyVersion(2, 6)}}
@@ -45,8 +53,7 @@ def documents(output: Output, rest: str = TWO, **where: Any) -> tuple[Document, 
 @every
 @pytest.mark.parametrize("generation", ["seed", "installer", "foremanctl"])
 def test_the_same_file_gives_the_same_documents(output: Output, generation: str) -> None:
-    # Containers have no Puppet CA before the file names one.
-    rest = f"generation: {generation}\n{TWO}services: {{puppetca: {{}}}}\n"
+    rest = f"generation: {generation}\n{TWO}"
     assert documents(output, rest) == documents(output, rest)
 
 

@@ -101,12 +101,13 @@ def _options(output: Output) -> Iterator[Callable[[Any], Any]]:
             "--balancer", metavar="NAME", help="Whose configuration; needed when the file names several."
         )
     if "member" in output.needs:
-        yield click.option("--member", metavar="NAME", help="For this one only.  [default: each member]")
+        yield click.option("--member", metavar="NAME", help="For this one only. [default: each member]")
     for own in output.options:
         if own.kind == "flag":
             yield click.option(f"--{own.word}", is_flag=True, help=own.help)
         else:
-            yield click.option(f"--{own.word}", type=_FILE, help=own.help)
+            kind = _FILE if own.kind == "file" else None
+            yield click.option(f"--{own.word}", type=kind, help=own.help)
     yield click.option("--output", "at", type=_DIRECTORY if output.in_directory else _FILE, help=output.output_help)
     if output.check is not None:
         yield click.option("--check", is_flag=True, help=output.check.help)

@@ -244,7 +244,7 @@ def test_the_list_of_outputs_says_what_the_outputs_say() -> None:
 def test_help_lists_what_features_offer(file: Path) -> None:
     said = invoked(ZONE, "--help").output
     assert "Render a zone." in said
-    assert said.index("table") < said.index("zone")
+    assert said.index("\n  table ") < said.index("\n  zone ")
     assert "--check" not in invoked(ZONE, "zone", "--help").output
 
 
