@@ -19,6 +19,7 @@ from muster.content.metadata import treeinfo
 from muster.content.metadata.malformed import Malformed
 from muster.content.metadata.treeinfo import Checksum
 from muster.kernel.errors import Unavailable
+from muster.kernel.names import shown
 
 # What installers ask for first comes first, and counts.
 FILES = (".treeinfo", "treeinfo")
@@ -125,7 +126,7 @@ async def left_out(disk: Disk, manifest: Manifest, tree: Tree) -> tuple[str, ...
     images, repositories = await absent(disk, manifest, tree)
     return (
         *([f"what the tree consists of ({tree.why})"] if tree.why else []),
-        *(f"{href} (the origin does not have it)" for href in images),
-        *(f"{one} (the origin has no repository there)" for one in repositories),
-        *(f"{one} (outside the tree: name it as a repository of its own)" for one in tree.outside),
+        *(f"{shown(href)} (the origin does not have it)" for href in images),
+        *(f"{shown(one)} (the origin has no repository there)" for one in repositories),
+        *(f"{shown(one)} (not below the tree: what lies elsewhere is a repository of its own)" for one in tree.outside),
     )

@@ -149,15 +149,16 @@ async def test_an_image_whose_size_nobody_says_is_read(here: Here, monkeypatch: 
 async def test_what_the_origin_does_not_have_is_left_out_and_said_and_comes_later(here: Here) -> None:
     name = "images/boot.iso"
     outside = "../../../AppStream/x86_64/os"
-    said = treeinfo(IMAGES, images=["../x/boot.iso"], repositories=(PLACE, outside))
+    said = treeinfo(IMAGES, images=["../x/boot.iso", "\x1b[2Jx"], repositories=(PLACE, outside))
     files = {n: b for n, b in TREE.items() if n != name and not n.startswith(PLACE)}
     here.origin.files = {**files, ".treeinfo": said}
     found = await here.sync()
     one = found.publication
     assert found.left_out == (
         f"{name} (the origin does not have it)", f"{PLACE} (the origin has no repository there)",
-        "../x/boot.iso (outside the tree: name it as a repository of its own)",
-        f"{outside} (outside the tree: name it as a repository of its own)",
+        "../x/boot.iso (not below the tree: what lies elsewhere is a repository of its own)",
+        r"\x1b[2Jx (not below the tree: what lies elsewhere is a repository of its own)",
+        f"{outside} (not below the tree: what lies elsewhere is a repository of its own)",
     )  # fmt: skip
     assert await expected(here, one, name) is None
     again = await here.sync(one)
