@@ -529,9 +529,11 @@ def test_dnf_installs_from_a_tree_that_productmd_reads(
     for href, data in IMAGES.items():
         (root / href).parent.mkdir(parents=True, exist_ok=True)
         (root / href).write_bytes(data)
-    trees.write(root, IMAGES, tuple(made))
+    trees.write(root, IMAGES, (*made, "../../Other/os"))
     (job,) = cluster.command("sync", "real-yum")["jobs"]
-    assert (job["result"]["packages"], job["result"]["left_out"]) == (2 + len(IMAGES), []), job
+    left_out = "../../Other/os (not below the tree: what lies elsewhere is a repository of its own)"
+    assert (job["result"]["packages"], job["result"]["left_out"]) == (2 + len(IMAGES), [left_out]), job
+    assert job["sentence"].endswith(f"; left out: {left_out}"), job
     for at in (0, 1):
         host = f"https://{cluster.members[at].https.address}:{cluster.port}{AT}/library/yum/real-yum"
         identity = Identity(cluster.members[at].ca)
@@ -570,6 +572,12 @@ def test_apt_fetches_source_packages_from_any_member(
             run = apt.source(made.name)
             assert run.is_whole, str(run)
             assert run.fetched == {name: hashlib.sha256(data).hexdigest() for name, data in made.files.items()}
+    damaged = made.files[f"{made.name}_{made.version}.dsc"]
+    digest = hashlib.sha256(damaged).hexdigest()
+    file = cluster.members[0].pki / "content-packages" / "sha256" / digest[:2] / digest
+    file.write_bytes(damaged[:-3] + b"???")
+    (job,) = cluster.command("verify", "--member", cluster.members[0].name)["jobs"]
+    assert (job["state"], job["result"]["mended"], file.read_bytes()) == ("done", [digest], damaged), job
     for at in (0, 1):
         for name in made.files:
             assert cluster.get(at, f"library/deb/real-deb/pool/main/s/source-a/{name}").status == 404
