@@ -56,31 +56,29 @@ class ForemanFollowed(Duty):
         self._failures = 0
         self._due = float("-inf")
         self._files: tuple[object, ...] = ()
+        self._reading: asyncio.Task[None] | None = None
 
     async def begin(self) -> None:
         """Say what was last heard, from the first answer on."""
-        try:
-            async with asyncio.timeout(_BEGIN_S):
-                self._follow(Heard.read(await self._store.ask(HEARD, name=DOCUMENT)))
-        except (MusterError, TimeoutError) as e:
-            _log.debug("What was last heard of Foreman's version is not known yet", why=str(e))
+        reading = self._reading = asyncio.create_task(self._read(), name="what was heard of Foreman's version")
+        # Not cut off: it may be what brings the schema to this release.
+        await asyncio.wait({reading}, timeout=_BEGIN_S)
 
     async def beat(self) -> None:
         if is_asked(self._cluster):
             await self._ask()
+        if self._mine is None:
+            await self._read()
+            return
+        version, since = self._mine
         try:
-            if self._mine is not None:
-                version, since = self._mine
-                age_s = self._clock.monotonic() - since
-                found: Heard | None = await keep(self._store, version, age_s=age_s, by=self._member)
-                self._mine = None
-            else:
-                found = Heard.read(await self._store.ask(HEARD, name=DOCUMENT))
+            age_s = self._clock.monotonic() - since
+            found = await keep(self._store, version, age_s=age_s, by=self._member)
         except MusterError as e:
-            _log.debug("What members heard of Foreman's version was not shared", why=str(e))
-            if self._mine is not None:
-                self._say(self._mine[0])
+            _log.debug("What was heard of Foreman's version was not shared", why=str(e))
+            self._say(version)
         else:
+            self._mine = None
             self._follow(found)
 
     def found(self) -> Found:
@@ -99,6 +97,21 @@ class ForemanFollowed(Duty):
         else:
             return NOTHING
         return Found(notes=(note,))
+
+    async def end(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+
+    async def _read(self) -> None:
+        """Say what was last heard, unless the store does not answer."""
+        try:
+            heard = Heard.read(await self._store.ask(HEARD, name=DOCUMENT))
+        except MusterError as e:
+            _log.debug("What was last heard of Foreman's version is not known", why=str(e))
+        else:
+            # What was heard here meanwhile is later.
+            if self._mine is None:
+                self._follow(heard)
 
     async def _ask(self) -> None:
         settings, begun = self._cluster.foreman, self._clock.monotonic()

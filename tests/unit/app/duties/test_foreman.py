@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from muster.app.duties import foreman as duties
 from muster.app.duties.foreman import ForemanFollowed
 from muster.cluster.file import ClusterFile
 from muster.kernel.clock import FakeClock
@@ -164,6 +166,30 @@ async def test_while_the_store_is_away_a_member_says_what_it_hears_and_gives_it_
         two = world.member("p2", store=dead)
         await two.begin()
         assert world.told["p2"] == "3.19.0"
+
+
+async def test_a_store_that_hangs_keeps_nobody_from_starting_and_is_not_cut_off(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.member("p1").beat()
+    answers = asyncio.Event()
+    ask = world.store.ask
+
+    async def late(*arguments: Any, **values: Any) -> list[dict[str, Any]]:
+        await answers.wait()
+        return await ask(*arguments, **values)
+
+    monkeypatch.setattr(duties, "_BEGIN_S", 0.01)
+    monkeypatch.setattr(world.store, "ask", late)
+    two = world.member("p2")
+    await two.begin()
+    assert "p2" not in world.told
+    answers.set()
+    async with asyncio.timeout(10):
+        while "p2" not in world.told:
+            await asyncio.sleep(0.01)
+    assert world.told["p2"] == "3.19.0"
+    await two.end()
 
 
 async def test_a_late_answer_of_before_an_upgrade_is_not_said_after_it(world: World, tmp_path: Path) -> None:
