@@ -1,4 +1,7 @@
-"""A Foreman's API, said by a TLS server of our own: its status, HTTP Basic, and its rule of the name it is asked by."""
+"""A Foreman's API, said by a TLS server of our own: its status, HTTP Basic, and its rule of the name it is asked by.
+
+A stand-in: the routes of Smart Proxies are made after Foreman's published documentation of its API.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,12 @@ import contextlib
 import json
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from muster.pki.authority import ClusterCA
 from muster.pki.bundles import BundleRequest, write
@@ -36,6 +40,10 @@ class Foreman:
         raw: status and body that stand for the usual answer.
         asked: the paths that were asked for, in order.
         server_names: the names clients asked for in TLS.
+        proxies: the Smart Proxies it knows, by number.
+        taxonomies: organisations and locations, by kind.
+        asks: returns the features that a Smart Proxy at a URL has; None: it cannot be reached.
+        changes: what it was told to change.
     """
 
     directory: Path
@@ -46,6 +54,10 @@ class Foreman:
     asked: list[str] = field(default_factory=list)
     server_names: set[str | None] = field(default_factory=set)
     port: int = 0
+    proxies: dict[int, dict[str, Any]] = field(default_factory=dict)
+    taxonomies: dict[str, dict[str, int]] = field(default_factory=lambda: {"organizations": {}, "locations": {}})
+    asks: Callable[[str], dict[str, list[str]] | None] = lambda _: {}
+    changes: list[tuple[str, str]] = field(default_factory=list)
     _server: ThreadingHTTPServer | None = None
 
     def __post_init__(self) -> None:
@@ -78,9 +90,55 @@ class Foreman:
             return 401, json.dumps({"error": {"message": f"Unable to authenticate user {USER}"}})
         if self.raw is not None:
             return self.raw
+        if path.startswith("/api/smart_proxies") or path.split("?")[0] in ("/api/organizations", "/api/locations"):
+            return self._listed(path)
         if path != "/api/v2/status":
             return 404, json.dumps({"error": {"message": "Resource not found"}})
         return 200, json.dumps({"result": "ok", "status": 200, "version": self.version, "api_version": 2})
+
+    def _listed(self, path: str) -> tuple[int, str]:
+        parts = urlsplit(path)
+        asked = parse_qs(parts.query)
+        if parts.path == "/api/smart_proxies":
+            first, size = (int(asked[k][0]) for k in ("page", "per_page"))
+            rows = list(self.proxies.values())[(first - 1) * size : first * size]
+            # A list says nothing of organisations.
+            short = [{k: v for k, v in row.items() if k not in self.taxonomies} for row in rows]
+            return 200, json.dumps({"total": len(self.proxies), "page": first, "per_page": size, "results": short})
+        kind = parts.path.removeprefix("/api/")
+        if kind in self.taxonomies:
+            name = asked["search"][0].removeprefix('name="').removesuffix('"')
+            found = [{"id": n, "name": k, "title": k} for k, n in self.taxonomies[kind].items() if k == name]
+            return 200, json.dumps({"results": found})
+        row = self.proxies.get(int(parts.path.rpartition("/")[2]))
+        return (200, json.dumps(row)) if row is not None else (404, json.dumps({"error": {"message": "not found"}}))
+
+    def change(self, method: str, path: str, host: str, authorization: str, body: bytes) -> tuple[int, str]:
+        refused = self.answer("/api/v2/status", host, authorization)
+        if refused[0] != 200:
+            return refused
+        self.changes.append((method, path))
+        given = json.loads(body or b"{}").get("smart_proxy", {})
+        if (method, path) == ("POST", "/api/smart_proxies"):
+            if any(p["name"] == given["name"] or p["url"] == given["url"] for p in self.proxies.values()):
+                return 422, json.dumps({"error": {"id": None, "full_messages": ["Name has already been taken"]}})
+            number = max(self.proxies, default=0) + 1
+            row = {"id": number, "name": given["name"], "url": given["url"]}
+            for kind in self.taxonomies:
+                ids = given.get(f"{kind.removesuffix('s')}_ids", [])
+                row[kind] = [{"id": n, "name": k} for k, n in self.taxonomies[kind].items() if n in ids]
+        elif method == "PUT":
+            number = int(path.split("/")[3])
+            row = {**self.proxies[number], **given}
+        else:
+            return 404, json.dumps({"error": {"message": "not found"}})
+        features = self.asks(row["url"])
+        if features is None:
+            words = "Unable to communicate with the Smart Proxy: ERF12-2530: connection refused"
+            return 422, json.dumps({"error": {"id": number, "errors": {"base": [words]}, "full_messages": [words]}})
+        row["features"] = [{"id": n, "name": k, "capabilities": c} for n, (k, c) in enumerate(features.items(), 1)]
+        self.proxies[number] = row
+        return 201 if method == "POST" else 200, json.dumps(row)
 
     def start(self) -> None:
         """Answer, on the same port as before."""
@@ -93,6 +151,17 @@ class Foreman:
                 foreman.asked.append(self.path)
                 said = self.headers.get("Host", ""), self.headers.get("Authorization", "")
                 status, body = foreman.answer(self.path, *said)
+                self._say(status, body)
+
+            def do_POST(self) -> None:
+                said = self.headers.get("Host", ""), self.headers.get("Authorization", "")
+                given = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                self._say(*foreman.change(self.command, self.path, *said, given))
+
+            def do_PUT(self) -> None:
+                self.do_POST()
+
+            def _say(self, status: int, body: str) -> None:
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body.encode())))
                 self.end_headers()

@@ -60,6 +60,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
         "services",
         "Where everything lives that members serve with: Pulps, registries, Foreman, DNS servers.",
     ),
+    "foreman": ("foreman", "What Foreman knows of the cluster's Smart Proxies: compared, registered, refreshed."),
     "config": ("config", "Write, check and show the cluster file."),
     "certs": ("certs", "The cluster's own TLS certificates."),
     "content": ("content", "The repositories that clients ask for, and those that members mirror."),

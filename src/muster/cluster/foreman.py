@@ -18,6 +18,7 @@ from muster.store.reading import Query, Reading
 
 if TYPE_CHECKING:
     from muster.foreman.api import ForemanAPI, Login
+    from muster.foreman.records import Records
     from muster.store.engine import Store
 
 DOCUMENT = "foreman/version"
@@ -119,6 +120,22 @@ def _login(cluster: ClusterFile) -> Login:
     if not token or len(token) > _LONGEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
         raise Misconfigured(f"The first line of foreman.api_token_file {path} is no personal access token")
     return Login(user, Secret(token))
+
+
+@asynccontextmanager
+async def records_opened(cluster: ClusterFile, ca: Path) -> AsyncIterator[Records]:
+    """As :func:`api_opened`, and yield the Smart Proxies that Foreman knows, which can be changed.
+
+    Raises:
+        Misconfigured: as there.
+    """
+    from muster.foreman import records
+    from muster.pki.context import client_context
+
+    async with api_opened(cluster, ca) as api:
+        context = client_context(ca, also=trust_of(cluster))
+        async with records.opened(api, cluster.foreman.url or "", _login(cluster), context) as opened:
+            yield opened
 
 
 @asynccontextmanager

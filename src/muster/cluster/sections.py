@@ -78,6 +78,9 @@ class Foreman(Settings):
     revocations_kept_s: Annotated[float, Field(ge=0, le=86_400)] = 600.0
     """How long after the store's last answer the last known revocations of the cluster's own Puppet CA count; later,
     protected calls with its certificates are 503."""
+    registration: Literal["cluster", "members"] | None = None
+    """Which Smart Proxies Foreman knows: the ``cluster`` as one, at its address, or each of the ``members`` by its own name.
+    Absent: the cluster, where all members are of kind ``muster``."""
     organizations: tuple[Title, ...] = ()
     """Organisations that members are assigned to in Foreman."""
     locations: tuple[Title, ...] = ()

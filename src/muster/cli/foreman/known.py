@@ -1,0 +1,125 @@
+"""What Foreman knows, what the Smart Proxies say, and what was last refreshed: looked at once for each command."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from muster.kernel.errors import MusterError, NotFound
+
+if TYPE_CHECKING:
+    from muster.cluster.file import ClusterFile
+    from muster.foreman.records import Records
+    from muster.observed.registered import Live, Verdict, Wanted
+
+_REFRESHED = "foreman/refreshed"
+_ASKED_S = 10.0
+
+
+@dataclass
+class Looked:
+    """One look, and the connection to Foreman on which changes are made.
+
+    Attributes:
+        live: by name; absent: it could not be asked, and ``unasked`` says why.
+    """
+
+    cluster: ClusterFile
+    records: Records
+    verdicts: list[Verdict]
+    live: Mapping[str, Live]
+    unasked: Mapping[str, str]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "cluster": self.cluster.cluster,
+            "foreman": self.cluster.foreman.url,
+            "well": all(v.standing == "well" for v in self.verdicts),
+            "smart_proxies": [{**v.as_json(), "unasked": self.unasked.get(v.wanted.name)} for v in self.verdicts],
+        }
+
+
+@contextlib.asynccontextmanager
+async def looked(cluster_path: Path, pki: Path, client: str | None) -> AsyncIterator[Looked]:
+    """Ask Foreman and every Smart Proxy, and yield what came of it."""
+    from muster.app.offers import modelled
+    from muster.app.settings import loaded
+    from muster.cli.credentials import ca_file
+    from muster.cluster.foreman import records_opened
+    from muster.kernel import log
+    from muster.observed.registered import judged, wanted
+
+    log.configure(level="ERROR")
+    cluster = loaded(cluster_path)
+    asked = wanted(cluster, modelled(cluster))
+    async with records_opened(cluster, ca_file(pki)) as records:
+        listed, answers, digests = await asyncio.gather(
+            records.listed(),
+            asyncio.gather(*(_live(one, cluster, pki, client) for one in asked)),
+            refreshed(cluster),
+        )
+        live = {one.name: said for one, said in zip(asked, answers, strict=True) if not isinstance(said, str)}
+        unasked = {one.name: said for one, said in zip(asked, answers, strict=True) if isinstance(said, str)}
+        verdicts = [judged(one, listed, live.get(one.name), digests.get(one.url)) for one in asked]
+        yield Looked(cluster, records, verdicts, live, unasked)
+
+
+async def _live(one: Wanted, cluster: ClusterFile, pki: Path, client: str | None) -> Live | str:
+    """Return what a Smart Proxy says of itself, or why it could not be asked."""
+    from muster.cli.credentials import ca_file, client_bundle
+    from muster.foreman import questions
+    from muster.kernel.errors import Denied, Unavailable
+    from muster.kernel.names import in_url
+    from muster.observed.registered import Live, live_of
+    from muster.pki.context import client_context
+
+    certificate, key = client_bundle(pki, cluster.trusted_names, client)
+    also = (cluster.foreman.ca_file,) if cluster.foreman.ca_file is not None else ()
+    try:
+        context = client_context(ca_file(pki), certificate, key, also=also)
+        url = f"https://{in_url(one.host)}:{one.port:d}"
+        # The name Foreman calls it by, which its certificate has to carry.
+        name = one.name.removesuffix("-pulp") if one.below else one.name
+        async with questions.opened(url, context=context, server_name=name, timeout_s=_ASKED_S) as proxy:
+            try:
+                said = (await proxy.call(f"{one.below}/v2/features")).json()
+                if not isinstance(said, dict):
+                    raise Unavailable(f"{url} answers /v2/features with no mapping")
+                return live_of(said)
+            except (Denied, NotFound):
+                names = (await proxy.call(f"{one.below}/features")).json()
+                if not isinstance(names, list):
+                    raise Unavailable(f"{url} answers /features with no list") from None
+                return Live({str(n): None for n in names})
+    except MusterError as e:
+        return str(e)
+
+
+async def refreshed(cluster: ClusterFile) -> Mapping[str, str]:
+    """Return the digest by URL of what was last refreshed from here; nothing while the store is away."""
+    from muster.app.settings import store_to_read
+    from muster.store.documents import document_in
+
+    try:
+        async with store_to_read(cluster) as store, store.read() as uow:
+            found = (await document_in(uow, _REFRESHED)).content
+    except MusterError:
+        return {}
+    return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
+
+
+async def remember(cluster: ClusterFile, digests: Mapping[str, str], *, by: str) -> None:
+    """Keep what Foreman was refreshed with; while the store is away nothing is, and the next refresh asks again."""
+    from muster.app.settings import cluster_store
+    from muster.store.documents import Documents
+
+    with contextlib.suppress(MusterError):
+        async with cluster_store(cluster) as store:
+            documents = Documents(store)
+            before = await documents.read(_REFRESHED)
+            kept = before.content if isinstance(before.content, dict) else {}
+            await documents.replace(before, {**kept, **digests}, by=by)

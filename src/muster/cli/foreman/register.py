@@ -1,0 +1,88 @@
+"""``muster foreman register``: Smart Proxies that Foreman does not know yet."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from muster.cli import WRONG
+from muster.cli.foreman.status import CLIENT
+from muster.cli.options import cluster_option, dry_run_option, json_option, pki_directory, pki_option, print_json
+
+
+@click.command()
+@cluster_option
+@pki_option
+@CLIENT
+@click.option("--move", is_flag=True, help="Also have Foreman reach those at their URL that it knows at another.")
+@dry_run_option
+@json_option
+def register(
+    cluster_path: Path, pki_path: Path | None, client: str | None, move: bool, dry_run: bool, as_json: bool
+) -> None:
+    """Have Foreman know the Smart Proxies that it does not know yet.
+
+    The cluster as one, at its address, or each member: foreman.registration. They are put into foreman.organizations and
+    foreman.locations. Foreman asks each for its features before it takes it. One that Foreman knows at another URL stays
+    as it is without --move.
+    """
+    said = asyncio.run(_carried_out(cluster_path, pki_directory(cluster_path, pki_path), client, move, dry_run))
+    if as_json:
+        print_json({"dry_run": dry_run, "smart_proxies": said})
+    else:
+        for one in said:
+            click.echo(f"{one['name']}: {one['did']}")
+    if any(one["failed"] for one in said):
+        raise click.exceptions.Exit(WRONG)
+
+
+async def _carried_out(
+    cluster_path: Path, pki: Path, client: str | None, move: bool, dry_run: bool
+) -> list[dict[str, Any]]:
+    from muster.cli.foreman.known import looked, remember
+    from muster.kernel.errors import MusterError
+
+    said: list[dict[str, Any]] = []
+    async with looked(cluster_path, pki, client) as found:
+        settings = found.cluster.foreman
+        ids: dict[str, list[int]] = {}
+        if any(v.standing == "absent" for v in found.verdicts):
+            # Before anything is changed: a name that is mistyped leaves nothing half done.
+            ids = {
+                "organizations": await found.records.ids("organizations", settings.organizations),
+                "locations": await found.records.ids("locations", settings.locations),
+            }
+        digests: dict[str, str] = {}
+        for one in found.verdicts:
+            url, did, failed = one.wanted.url, f"as it was: {one.sentence}", False
+            try:
+                if one.standing == "absent":
+                    did = f"would be registered at {url}"
+                    if not dry_run:
+                        record = await found.records.register(one.wanted.name, url, **ids)
+                        features = ", ".join(sorted(record.features)) or "no features"
+                        did = f"registered at {url} as number {record.id}: {features}"
+                elif one.standing == "elsewhere" and one.record is not None:
+                    did = f"stays at {one.record.url}; --move has Foreman reach it at {url}"
+                    if move:
+                        did = f"would be moved from {one.record.url} to {url}"
+                    if move and not dry_run:
+                        await found.records.move(one.record, url)
+                        did = f"moved from {one.record.url} to {url}"
+                    failed = not move
+                if (
+                    not dry_run
+                    and did.startswith(("registered", "moved"))
+                    and (live := found.live.get(one.wanted.name))
+                ):
+                    digests[url] = live.digest
+            except MusterError as e:
+                did, failed = str(e), True
+            said.append({"name": one.wanted.name, "url": url, "did": did, "failed": failed})
+        if digests:
+            await remember(found.cluster, digests, by=getpass.getuser())
+    return said
