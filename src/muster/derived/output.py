@@ -41,7 +41,7 @@ class Option:
 
     word: str
     help: str
-    kind: Literal["flag", "file"] = "flag"
+    kind: Literal["flag", "file", "directory"] = "flag"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,20 @@ if TYPE_CHECKING:
 # of all.
 OUTPUTS: Mapping[str, str] = {
     "all": "Write every output there is as one tree, with a page that says what goes where.",
+    "certs-generate": (
+        "Render how Foreman makes each Ruby Smart Proxy's certificates, with the address and its aliases among the names."
+    ),
+    "custom-hiera": (
+        "Render the line by which Pulp of 2018 sends clients to the address for content that it has on demand."
+    ),
     "envoy": "Render Envoy's bootstrap and the files it watches (LDS, CDS, EDS); what Envoy does not do goes to stderr.",
+    "foreman-installer": (
+        "Render how each Ruby Smart Proxy is installed by foreman-installer, and how its Puppet gets a certificate."
+    ),
+    "foremanctl": (
+        "Render how each Ruby Smart Proxy is put into containers: a bundle with the address among its names, and itself."
+    ),
+    "hammer": "Render what Foreman is told of each Ruby Smart Proxy: organisations, locations, content.",
     "haproxy": "Render HAProxy's configuration for one balancer; --json shows the model of services and servers instead.",
     "keepalived": (
         "Render keepalived's configuration, which moves the virtual address to a balancer whose HAProxy answers."
@@ -25,6 +38,9 @@ OUTPUTS: Mapping[str, str] = {
         "Render an nginx (stream) configuration for one balancer; its head and --json say what nginx does not do."
     ),
     "puppet-conf": "Render the lines of puppet.conf for agents: the cluster's name as server and CA, and the CA's port.",
+    "ruby-settings": (
+        "Render what the settings of each Ruby Smart Proxy have to hold: registration, templates, content and Puppet."
+    ),
     "table": "Show what any other load balancer has to be told: ports, members, and what to ask them.",
 }
 
