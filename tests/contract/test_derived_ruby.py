@@ -1,8 +1,9 @@
-"""What Ruby Smart Proxies are told, read by Ruby, and certificates looked at by OpenSSL, as they are where it is run."""
+"""What Ruby Smart Proxies are told, read by Ruby, and the certificates that they get, made by puppetserver and OpenSSL."""
 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,10 @@ import pytest
 
 from muster.app.offers import modelled
 from muster.cluster.file import ClusterFile
-from muster.derived import certs_generate, ruby_settings
+from muster.derived import certs_generate, foreman_installer, ruby_settings
 from muster.derived.output import Site
 from muster.kernel.settings import parse
+from tests.servers.haproxy import free_ports
 from tests.servers.stubs import ran
 from tests.unit.derived.test_ruby_settings import CLUSTER, REST
 
@@ -58,6 +60,50 @@ def test_ruby_reads_every_member_port_and_name_and_no_key_but_symbols(
         if generation != "seed":
             registration = found[f"{name}/settings.d/registration.yml"]
             assert registration == {":enabled": "https", ":registration_url": f"https://cluster.test:{https}"}
+
+
+PUPPET = """\
+[main]
+confdir = {0}
+ssldir = {0}/ssl
+vardir = {0}/var
+certname = proxy01.test
+# What puppetserver asks whether it still runs: nobody listens there.
+ca_server = localhost
+ca_port = {1}
+serverport = {1}
+[server]
+cadir = {0}/ca
+"""
+
+
+def test_puppetserver_makes_what_is_handed_over_with_the_address_among_its_names(
+    needs: Callable[[str], None], tmp_path: Path
+) -> None:
+    needs("puppetserver")
+    configuration = tmp_path / "puppet.conf"
+    configuration.write_text(PUPPET.format(tmp_path, *free_ports("127.0.0.1", 1)))
+    made = ["puppetserver", "ca", "setup", "--config", str(configuration), "--certname", "proxy01.test"]
+    subprocess.run(made, capture_output=True, check=True)
+    cluster = parse(f"{CLUSTER}{REST}").parsed(ClusterFile)
+    documents = foreman_installer.OUTPUT.rendered(modelled(cluster), cluster, Site(member="proxy02.test"))
+    text = documents[0].text.replace("/etc/puppetlabs/puppet/ssl", f"{tmp_path}/ssl")
+    text = text.replace("puppetserver ca generate", f"puppetserver ca generate --config {configuration}")
+    for _ in range(2):
+        # The second time it is there, and is copied again.
+        said = ran(text, tmp_path, ["ssh", "scp", "systemctl"])
+        assert said.status == 0, said.stderr
+        copies = [Path(words[1]) for words in said.of("scp")]
+        assert [file.relative_to(tmp_path / "ssl").as_posix() for file in copies] == [
+            "certs/proxy02.test.pem",
+            "private_keys/proxy02.test.pem",
+            "public_keys/proxy02.test.pem",
+            "certs/ca.pem",
+        ]
+        assert all(file.is_file() for file in copies)
+    names = ["openssl", "x509", "-noout", "-ext", "subjectAltName", "-in", str(copies[0])]
+    said_of = subprocess.run(names, capture_output=True, text=True, check=True).stdout
+    assert set(re.findall(r"DNS:([a-z0-9.]+)", said_of)) == {"cluster.test", "proxies.test", "proxy02.test"}
 
 
 def certificate(directory: Path, member: str, names: list[str]) -> None:
