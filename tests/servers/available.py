@@ -36,6 +36,8 @@ def missing(name: str) -> str | None:
         "puppetserver": _puppetserver,
         "rabbitmq": _rabbitmq,
         "registry": _registry,
+        "ruby": _ruby,
+        "sh": lambda: None,
         "skopeo": _skopeo,
         "softhsm": _softhsm,
     }[name]()
@@ -132,6 +134,10 @@ def _pulp() -> str | None:
     from tests.servers import pulp
 
     return pulp.missing()
+
+
+def _ruby() -> str | None:
+    return None if shutil.which("ruby") else "no ruby on this machine (Debian package ruby)"
 
 
 def _dnf() -> str | None:

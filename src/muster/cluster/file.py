@@ -56,6 +56,10 @@ class Member(Settings):
     weight: Annotated[int, Field(ge=1, le=256)] = 100
     """Its share of new clients, beside the others' weights; balancers take a change over without a reload."""
 
+    def __hash__(self) -> int:
+        # Its ports are a mapping, which cannot be hashed.
+        return hash((self.id, self.name))
+
 
 class Balancer(Settings):
     """One host that runs the balancer."""

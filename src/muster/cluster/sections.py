@@ -87,6 +87,8 @@ class Foreman(Settings):
     """Locations that members are assigned to in Foreman."""
     lifecycle_environments: tuple[Title, ...] = ()
     """Lifecycle environments that each member carries, of the first organisation."""
+    download_policy: Literal["on_demand", "immediate", "streamed", "inherit"] | None = None
+    """When Pulps of members fetch content, as Foreman has it for each of them. Absent: as it is there."""
     forward_verify: bool = True
     """Whether a name found for a plain HTTP client must resolve back to its address."""
 

@@ -41,7 +41,7 @@ class Option:
 
     word: str
     help: str
-    kind: Literal["flag", "file", "text"] = "flag"
+    kind: Literal["flag", "file", "directory", "text"] = "flag"
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,12 @@ WORDS = (
     "dns-zone",
     "nsupdate",
     "hosts",
+    "ruby-settings",
+    "certs-generate",
+    "foreman-installer",
+    "foremanctl",
+    "custom-hiera",
+    "hammer",
 )
 
 

@@ -269,3 +269,9 @@ def test_a_wrong_authority_is_said_with_its_line(added: str, where: str, sentenc
     assert where in found
     assert found[where].line == 7
     assert sentence in found[where].sentence
+
+
+def test_members_stand_in_sets_whatever_ports_they_have() -> None:
+    given = {"id": 1, "name": "proxy01.test", "address": "127.0.0.1"}
+    one, moved = Member.model_validate(given), Member.model_validate({**given, "ports": {"smartproxy": 8443}})
+    assert len({one, moved, Member.model_validate(given)}) == 2

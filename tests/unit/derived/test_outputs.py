@@ -14,7 +14,7 @@ from muster.balancer.haproxy.version import HAProxyVersion
 from muster.cluster.file import ClusterFile
 from muster.derived.output import Document, Output, Site
 from muster.derived.outputs import outputs
-from muster.kernel.errors import Rejected
+from muster.kernel.errors import Misconfigured, Rejected
 from tests.unit.balancer.test_model import document
 
 TWO = """\
@@ -31,6 +31,23 @@ content:
       baseos: {kind: yum, url: https://origin.example.net/baseos}
       debian: {kind: deb, url: https://origin.example.net/debian, suites: [bookworm], components: [main]}
 """
+# Of which generations an output is, where it is not of all; the first is looked at where one is enough.
+GENERATIONS = {
+    "certs-generate": ("installer", "seed"),
+    "foreman-installer": ("installer", "seed"),
+    "foremanctl": ("foremanctl",),
+    "custom-hiera": ("seed",),
+}
+EVERY = ("installer", "seed", "foremanctl")
+# What outputs for Ruby members want to know besides; members come first, because those of the head do.
+RUBY = """\
+- {id: 13, name: proxy03.test, address: 10.0.0.3, kind: foreman}
+signer: proxy02.test
+foreman: {url: "https://foreman.test", organizations: [Ops], lifecycle_environments: [Library]}
+"""
+ALSO = dict.fromkeys(
+    ("ruby-settings", "certs-generate", "foreman-installer", "foremanctl", "custom-hiera", "hammer"), RUBY
+)
 # What this host would have told.
 LEARNED: dict[str, dict[str, Any]] = {"haproxy": {"version": HAProxyVersion(2, 6)}}
 
@@ -45,16 +62,31 @@ def site(
     return Site(run=run, balancer=balancer, member=member, given=LEARNED.get(output.word, {}))
 
 
-def documents(output: Output, rest: str = TWO, **where: Any) -> tuple[Document, ...]:
-    cluster = document(rest).parsed(ClusterFile)
+def clusters(output: Output, rest: str = TWO) -> list[ClusterFile]:
+    """One cluster of each generation that has the output, the usual one first."""
+    words = GENERATIONS.get(output.word, EVERY)
+    return [document(f"{ALSO.get(output.word, '')}generation: {w}\n{rest}").parsed(ClusterFile) for w in words]
+
+
+def documents(output: Output, **where: Any) -> tuple[Document, ...]:
+    cluster = clusters(output)[0]
     return output.rendered(modelled(cluster), cluster, site(output, **where))
 
 
 @every
-@pytest.mark.parametrize("generation", ["seed", "installer", "foremanctl"])
-def test_the_same_file_gives_the_same_documents(output: Output, generation: str) -> None:
-    rest = f"generation: {generation}\n{TWO}"
-    assert documents(output, rest) == documents(output, rest)
+def test_the_same_file_gives_the_same_documents(output: Output) -> None:
+    for cluster in clusters(output, TWO):
+        first, second = (output.rendered(modelled(cluster), cluster, site(output)) for _ in range(2))
+        assert first
+        assert first == second
+
+
+@every
+def test_what_an_output_is_not_for_is_said_in_a_sentence(output: Output) -> None:
+    for word in set(EVERY) - set(GENERATIONS.get(output.word, EVERY)):
+        cluster = document(f"{RUBY}generation: {word}\n").parsed(ClusterFile)
+        with pytest.raises(Misconfigured, match=word):
+            output.rendered(modelled(cluster), cluster, site(output))
 
 
 @every
@@ -72,7 +104,7 @@ def test_documents_are_named_end_with_a_line_and_say_who_reads_them(output: Outp
 
 @every
 def test_programs_are_shown_json_without_anything_learned(output: Output) -> None:
-    cluster = document(TWO).parsed(ClusterFile)
+    cluster = clusters(output)[0]
     bare = Site(balancer="lb1")
     # Without a form of its own each text stands under its name (derived/output.py).
     shown = output.as_json or (lambda *given: {d.name: d.text for d in output.rendered(*given)})
@@ -117,7 +149,7 @@ def test_only_what_needs_the_run_directory_holds_it(output: Output) -> None:
 
 @every
 def test_what_the_consumer_lacks_is_said_once(output: Output) -> None:
-    cluster = document(TWO).parsed(ClusterFile)
+    cluster = clusters(output)[0]
     texts = "".join(d.text for d in documents(output))
     for sentence in output.lacks(modelled(cluster), cluster, site(output)):
         assert (sentence in texts) is output.says_lacks

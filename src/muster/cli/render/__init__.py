@@ -17,16 +17,46 @@ if TYPE_CHECKING:
 OUTPUTS: Mapping[str, str] = {
     "all": "Write every output there is as one tree, with a page that says what goes where.",
     "apt-sources": "Render a file of sources for apt: what members mirror of kind deb, in one lifecycle environment.",
-    "dnf-repos": "Render a file of repositories for dnf: what members mirror of kind yum, in one lifecycle environment.",
+    "certs-generate": (
+        "Render how Foreman makes each Ruby Smart Proxy's certificates, with the address and its aliases among the names."
+    ),
+    "custom-hiera": (
+        "Render the line by which Pulp of 2018 sends clients to the address for content that it has on demand."
+    ),
+    "dnf-repos": (
+        "Render a file of repositories for dnf: what members mirror of kind yum, in one lifecycle environment."
+    ),
     "dns-zone": "Render the cluster's records as lines of a zone file: the address, its aliases, members.",
-    "envoy": "Render Envoy's bootstrap and the files it watches (LDS, CDS, EDS); what Envoy does not do goes to stderr.",
-    "haproxy": "Render HAProxy's configuration for one balancer; --json shows the model of services and servers instead.",
-    "hosts": "Render lines of /etc/hosts by which one host asks one member under the cluster's name, past the balancer.",
-    "keepalived": "Render keepalived's configuration, which moves the virtual address to a balancer whose HAProxy answers.",
+    "envoy": (
+        "Render Envoy's bootstrap and the files it watches (LDS, CDS, EDS); what Envoy does not do goes to stderr."
+    ),
+    "foreman-installer": (
+        "Render how each Ruby Smart Proxy is installed by foreman-installer, and how its Puppet gets a certificate."
+    ),
+    "foremanctl": (
+        "Render how each Ruby Smart Proxy is put into containers: a bundle with the address among its names, and itself."
+    ),
+    "hammer": "Render what Foreman is told of each Ruby Smart Proxy: organisations, locations, content.",
+    "haproxy": (
+        "Render HAProxy's configuration for one balancer; --json shows the model of services and servers instead."
+    ),
+    "hosts": (
+        "Render lines of /etc/hosts by which one host asks one member under the cluster's name, past the balancer."
+    ),
+    "keepalived": (
+        "Render keepalived's configuration, which moves the virtual address to a balancer whose HAProxy answers."
+    ),
     "nginx": "Render an nginx (stream) configuration for one balancer; its head and --json say what nginx does not do.",
     "nsupdate": "Render input for nsupdate: the address, its aliases, members, and their reverse records.",
-    "puppet-conf": "Render the lines of puppet.conf for agents: the cluster's name as server and CA, and the CA's port.",
-    "rhsm-conf": "Render the lines of rhsm.conf by which hosts find subscriptions and repositories at the cluster's name.",
+    "puppet-conf": (
+        "Render the lines of puppet.conf for agents: the cluster's name as server and CA, and the CA's port."
+    ),
+    "rhsm-conf": (
+        "Render the lines of rhsm.conf by which hosts find subscriptions and repositories at the cluster's name."
+    ),
+    "ruby-settings": (
+        "Render what the settings of each Ruby Smart Proxy have to hold: registration, templates, content and Puppet."
+    ),
     "scap-client": "Render the lines of foreman_scap_client's config.yaml: where hosts send their reports.",
     "table": "Show what any other load balancer has to be told: ports, members, and what to ask them.",
     "yggdrasil": "Render the line of yggdrasil's config.toml: where hosts find the broker of pull-mqtt.",

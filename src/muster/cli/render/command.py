@@ -106,7 +106,7 @@ def _options(output: Output) -> Iterator[Callable[[Any], Any]]:
         if own.kind == "flag":
             yield click.option(f"--{own.word}", is_flag=True, help=own.help)
         else:
-            kind = _FILE if own.kind == "file" else None
+            kind = {"file": _FILE, "directory": _DIRECTORY}.get(own.kind)
             yield click.option(f"--{own.word}", type=kind, help=own.help)
     yield click.option("--output", "at", type=_DIRECTORY if output.in_directory else _FILE, help=output.output_help)
     if output.check is not None:
