@@ -8,13 +8,13 @@ What is followed is a path at Pulp: of yum the repository, of deb one suite, ``â
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from muster.content import manifest
 from muster.content.metadata import image, packages, primary, pulp_manifest, release, repomd
 from muster.content.metadata.names import Algorithm
-from muster.content.metadata.primary import Package
+from muster.content.metadata.primary import Listing, Package, unheard
 
 _DISTS = "/dists/"
 # What apt and installers fetch by themselves. The rest, Contents above all, is large and asked for by few: it is given as
@@ -65,12 +65,14 @@ class Contents:
         timestamp: what is larger in a newer version of the same revision.
         files: what has to lie on a disk; of those that list the same packages, what is read best comes first.
         left: files that Pulp gives, as it gives packages; their paths are below the repository.
+        left_out: paths among those that nobody can be given.
     """
 
     revision: int
     timestamp: float
     files: tuple[File, ...]
     left: tuple[Package, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ class Kind:
         beside: what else belongs to the version, without a digest that says so.
         read: returns what an entry says.
         entry: returns which of the entries a body is.
-        packages: tells the packages of a list, unpacked; the name is what errors call it.
+        packages: tells the packages of a list.
         home: returns what the paths of packages are relative to.
         names_alone: files of one version have the names that those of another had, and are told apart by nothing: which
             version a client has decides.
@@ -93,7 +95,7 @@ class Kind:
     beside: tuple[str, ...]
     read: Callable[[bytes], Contents]
     entry: Callable[[bytes], str]
-    packages: Callable[[Iterable[bytes], str], Iterator[Package]]
+    packages: Listing
     home: Callable[[str], str]
     names_alone: bool
     is_made: bool = False
@@ -186,8 +188,11 @@ def _deb(body: bytes) -> Contents:
 
 def _file(body: bytes) -> Contents:
     # It names itself, where whoever wrote it ran twice.
-    listed = (one for one in pulp_manifest.packages(body) if one.href != manifest.PULP_MANIFEST)
-    return Contents(-1, 0.0, (), tuple(listed))
+    left_out: list[str] = []
+    listed = pulp_manifest.packages(body, left_out=left_out.append)
+    files = tuple(one for one in listed if one.href != manifest.PULP_MANIFEST)
+    odd = tuple(href for href in left_out if href != manifest.PULP_MANIFEST)
+    return Contents(-1, 0.0, (), files, odd)
 
 
 def _container(body: bytes) -> Contents:
@@ -204,7 +209,7 @@ _YUM = Kind(
     beside=manifest.BESIDE,
     read=_yum,
     entry=lambda _: manifest.REPOMD,
-    packages=lambda pieces, of: primary.packages(pieces, of=of),
+    packages=lambda pieces, of, left_out=unheard: primary.packages(pieces, of=of, left_out=left_out),
     home=lambda path: path,
     names_alone=False,
 )
@@ -213,7 +218,7 @@ _DEB = Kind(
     beside=("Release.gpg",),
     read=_deb,
     entry=lambda body: manifest.IN_RELEASE if release.is_signed(body) else manifest.RELEASE,
-    packages=lambda pieces, of: packages.packages(pieces, of=of),
+    packages=lambda pieces, of, left_out=unheard: packages.packages(pieces, of=of, left_out=left_out),
     home=_home,
     names_alone=True,
 )
@@ -222,7 +227,9 @@ _FILE = Kind(
     beside=(),
     read=_file,
     entry=lambda _: manifest.PULP_MANIFEST,
-    packages=lambda pieces, of: iter(pulp_manifest.packages(b"".join(pieces), of=of)),
+    packages=lambda pieces, of, left_out=unheard: iter(
+        pulp_manifest.packages(b"".join(pieces), of=of, left_out=left_out)
+    ),
     home=lambda path: path,
     names_alone=True,
 )
@@ -231,7 +238,7 @@ _CONTAINER = Kind(
     beside=(),
     read=_container,
     entry=lambda _: manifest.TAGS,
-    packages=lambda pieces, of: iter(image.blobs(b"".join(pieces), of=of)),
+    packages=lambda pieces, of, _=unheard: iter(image.blobs(b"".join(pieces), of=of)),
     home=lambda path: path,
     names_alone=False,
     is_made=True,

@@ -23,7 +23,7 @@ from muster.content.kept import Differs, Oversized
 from muster.content.kinds import File, Kind
 from muster.content.manifest import Manifest
 from muster.content.metadata import packed
-from muster.content.metadata.primary import Package
+from muster.content.metadata.primary import LeftOut, Package, unheard
 from muster.content.views import Shown
 from muster.kernel.errors import MusterError, Unavailable
 
@@ -321,7 +321,7 @@ class Staging:
         return await self._kept.add_bytes(await asyncio.to_thread(_index_of, kind, found, at_home))
 
 
-def listed(kind: Kind, lists: Sequence[tuple[str, Path]]) -> Iterator[Package]:
+def listed(kind: Kind, lists: Sequence[tuple[str, Path]], left_out: LeftOut = unheard) -> Iterator[Package]:
     """Yield the packages of lists, by their names and where they lie, packed or not; it reads while it is asked.
 
     Raises:
@@ -331,7 +331,8 @@ def listed(kind: Kind, lists: Sequence[tuple[str, Path]]) -> Iterator[Package]:
     for name, path in lists:
         with path.open("rb") as file:
             pieces = iter(partial(file.read, 256 << 10), b"")
-            yield from kind.packages(packed.unpacked(pieces, of=name, limit_bytes=_LARGEST_UNPACKED_BYTES), name)
+            unpacked = packed.unpacked(pieces, of=name, limit_bytes=_LARGEST_UNPACKED_BYTES)
+            yield from kind.packages(unpacked, name, left_out)
 
 
 def _index_of(kind: Kind, lists: Sequence[tuple[str, Path]], left: Sequence[Package]) -> bytes:

@@ -31,10 +31,13 @@ class Named(NamedTuple):
     Attributes:
         packages: those that can be had, by path below the repository.
         weak: how many have no digest that proves anything (sha1 and weaker).
+        left_out: paths that nobody can be given: they mean something else to some, lead elsewhere, or are there with
+            different bytes.
     """
 
     packages: dict[str, Package]
     weak: int
+    left_out: frozenset[str]
 
 
 async def named(disk: Disk, path: str, manifest: Manifest) -> Named:
@@ -62,16 +65,22 @@ async def named_in(disk: Disk, kind: Kind, contents: Contents, manifest: Manifes
             lists[file.lists] = (file.href, at)
     # Of others than files the rest is no packages.
     others = contents.left if not contents.files else ()
-    return await asyncio.to_thread(_named, kind, list(lists.values()), others)
+    left_out = contents.left_out if not contents.files else ()
+    return await asyncio.to_thread(_named, kind, list(lists.values()), others, left_out)
 
 
-def _named(kind: Kind, lists: Sequence[tuple[str, Path]], others: Iterable[Package]) -> Named:
+def _named(
+    kind: Kind, lists: Sequence[tuple[str, Path]], others: Iterable[Package], others_left_out: Iterable[str]
+) -> Named:
     """Return what the index of a version has (:func:`muster.content.index.write`), and how many it leaves out."""
     found: dict[str, Package | None] = {}
     weak: set[str] = set()
-    for one in itertools.chain(others, listed(kind, lists)):
+    left_out = set(others_left_out)
+    for one in itertools.chain(others, listed(kind, lists, left_out.add)):
         if one.algorithm not in PROOFS:
             weak.add(one.href)
         elif found.setdefault(one.href, one) != one:
             found[one.href] = None
-    return Named({href: one for href, one in found.items() if one is not None}, len(weak - found.keys()))
+    left_out |= {href for href, one in found.items() if one is None}
+    packages = {href: one for href, one in found.items() if one is not None}
+    return Named(packages, len(weak - found.keys()), frozenset(left_out))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 
 from muster.cluster.mirror import Kind, Mirror, Mirrored
@@ -20,6 +20,7 @@ from muster.content.mirror.publications import Job, JobKind, Publication
 from muster.content.staging import Staging
 from muster.content.views import Views
 from muster.kernel.errors import MusterError, Rejected
+from muster.kernel.names import shown
 from muster.store.leases import Lease
 
 _VERIFIED_BYTES_PER_S = 200 << 20
@@ -99,15 +100,17 @@ class Work:
             await self._ledger.forget(settings.publications, lease=lease)
         said = f"{publication.packages} packages in publication {publication.digest[:12]}"
         weak = f", and {found.weak} that have no digest that proves anything" if found.weak else ""
+        without = weak + _left_out(found.left_out)
         result: dict[str, Any] = {
             "publication": publication.digest, "is_new": is_new, "environment": environment,
             "packages": publication.packages, "size_bytes": publication.size_bytes,
             "fetched": found.fetched, "fetched_bytes": found.fetched_bytes, "weak": found.weak, "shown_s": shown_s,
+            "left_out": len(found.left_out), "left_out_paths": sorted(found.left_out)[:_NAMED],
         }  # fmt: skip
         said = f"{said}, for {environment}" if is_new else f"unchanged: {said}"
         if is_kept:
-            return Outcome(f"{said}{weak}; {environment} keeps {had[:12]}, which somebody gave it", result)
-        return Outcome(f"{said}{weak}{_late(shown_s)}", result)
+            return Outcome(f"{said}{without}; {environment} keeps {had[:12]}, which somebody gave it", result)
+        return Outcome(f"{said}{without}{_late(shown_s)}", result)
 
     async def publish(self, job: Job, progress: Progress, lease: Lease | None) -> Outcome:
         """Put the content of an older publication down as something newer, and let the first environment have it.
@@ -220,6 +223,13 @@ class Work:
         freed = await self._packages.kept.reclaim(needed, older_than_s=_SPARED_S)
         said = f"{freed >> 20} of {before >> 20} MiB of packages freed"
         return Outcome(said, {"freed_bytes": freed, "kept_bytes": before - freed})
+
+
+def _left_out(paths: Collection[str]) -> str:
+    if not paths:
+        return ""
+    first, more = shown(min(paths), 100), f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+    return f"; left out, for their paths are none that can be given: {first}{more}"
 
 
 def _late(shown_s: float | None) -> str:
