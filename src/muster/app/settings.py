@@ -54,7 +54,7 @@ def loaded(path: Path) -> ClusterFile:
 
 
 # Settings whose names do not end in ``file``.
-_FILES = ("policy_executable", "module", "foreman_certificate", "foreman_key")
+_FILES = ("policy_executable", "module", "foreman_certificate", "foreman_key", "certificate", "key")
 _OFF: Mapping[str, object] = {"enabled": False}
 _NEEDED = "members and balancers that need it do not start without it"
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from muster.cli.content.mirrored import DIGITS, Place, clock, counted, size
+from muster.cli.content.mirrored import DIGITS, Place, clock, counted
 from muster.cli.options import cluster_option, json_option, line, print_json, print_parts
+from muster.content.sizes import size
 
 if TYPE_CHECKING:
     from rich.text import Text

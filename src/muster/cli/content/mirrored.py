@@ -117,16 +117,6 @@ async def clock(store: Readable) -> float:
         return await uow.now()
 
 
-def size(count: int) -> str:
-    """Return a number of bytes as a person says it."""
-    value = float(count)
-    for word in ("B", "KiB", "MiB", "GiB"):
-        if value < 1000:
-            return f"{value:.0f} {word}" if word == "B" or value >= 100 else f"{value:.1f} {word}"
-        value /= 1024
-    return f"{value:.1f} TiB"
-
-
 def counted(count: int, word: str) -> str:
     """Return a count with its word, in the plural where it is one."""
     return f"{count} {word}{'' if count == 1 else 's'}"

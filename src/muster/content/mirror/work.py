@@ -17,6 +17,7 @@ from muster.content.mirror.ledger import Ledger
 from muster.content.mirror.origins import Origins
 from muster.content.mirror.packages import Packages
 from muster.content.mirror.publications import Job, JobKind, Publication
+from muster.content.sizes import size
 from muster.content.staging import Staging
 from muster.content.views import Views
 from muster.kernel.errors import MusterError, Rejected
@@ -184,17 +185,17 @@ class Work:
         looked = [await self._verified(self._kept, self._mend_metadata, progress)]
         if self._packages is not None:
             looked.append(await self._verified(self._packages.kept, self._mend_package, progress))
-        size = sum(one.looked_at_bytes for one in looked)
+        looked_at = sum(one.looked_at_bytes for one in looked)
         damaged, mended, lost = (
             [name for one in looked for name in getattr(one, what)] for what in ("damaged", "mended", "lost")
         )
         if lost and self._keeping is not None:
             self._keeping.look_again()
-        said = f"{size >> 20} MiB looked at, {len(damaged)} files damaged"
+        said = f"{size(looked_at)} looked at, {len(damaged)} files damaged"
         if damaged:
             said += f": {len(mended)} brought anew, {len(lost)} lost"
         result = {
-            "looked_at_bytes": size, "damaged": damaged[:_NAMED], "mended": mended[:_NAMED], "lost": lost[:_NAMED],
+            "looked_at_bytes": looked_at, "damaged": damaged[:_NAMED], "mended": mended[:_NAMED], "lost": lost[:_NAMED],
         }  # fmt: skip
         return Outcome(said, result, is_well=not lost)
 
@@ -221,7 +222,7 @@ class Work:
         needed = await self._keeping.packages_needed()
         before = await self._packages.kept.counted()
         freed = await self._packages.kept.reclaim(needed, older_than_s=_SPARED_S)
-        said = f"{freed >> 20} of {before >> 20} MiB of packages freed"
+        said = f"{size(freed)} of {size(before)} of packages freed"
         return Outcome(said, {"freed_bytes": freed, "kept_bytes": before - freed})
 
 
