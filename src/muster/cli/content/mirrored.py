@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from muster.store.engine import Store
     from muster.store.reading import Readable
 
+# What stands behind what is left of an earlier cluster file.
+UNNAMED = " (not in the cluster file any more)"
 # So many digits of a digest tell publications apart on a screen.
 DIGITS = 12
 

@@ -93,7 +93,7 @@ async def _move(
     publication: str | None,
     target: str,
 ) -> Move:
-    from muster.content.mirror.ledger import Move
+    from muster.content.mirror.ledger import Move, refuse_other_kind
     from muster.kernel.errors import NotFound
 
     if source is not None:
@@ -104,7 +104,9 @@ async def _move(
             )
     else:
         digest = (await ledger.publication(name, publication or "")).digest
-    return Move(name, place.settings.repositories[name].kind, digest, _had(given, target, name))
+    kind = place.settings.repositories[name].kind
+    refuse_other_kind(given.values(), name, digest, kind)
+    return Move(name, kind, digest, _had(given, target, name))
 
 
 def _remedy(place: Place, given: Mapping[str, Distribution], name: str, source: str) -> str:

@@ -32,6 +32,8 @@ _SHOWN_S = 60.0
 _LOOK_S = 0.2
 # So many files are named one by one; the log has all.
 _NAMED = 200
+# Paths are longer than digests, and what a job tells has a limit.
+_PATHS = 20
 
 
 class Work:
@@ -106,7 +108,7 @@ class Work:
             "publication": publication.digest, "is_new": is_new, "environment": environment,
             "packages": publication.packages, "size_bytes": publication.size_bytes,
             "fetched": found.fetched, "fetched_bytes": found.fetched_bytes, "weak": found.weak, "shown_s": shown_s,
-            "left_out": len(found.left_out), "left_out_paths": sorted(found.left_out)[:_NAMED],
+            "left_out": len(found.left_out), "left_out_paths": [shown(p, 200) for p in sorted(found.left_out)[:_PATHS]],
         }  # fmt: skip
         said = f"{said}, for {environment}" if is_new else f"unchanged: {said}"
         if is_kept:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,18 @@ async def test_what_is_left_out_is_said(tmp_path: Path, store: Store, monkeypatc
     assert (outcome.result["left_out"], len(paths), outcome.result["packages"]) == (2, 2, 1)
     said = f"; left out, for their paths are none that can be given: {paths[0]} and 1 more"
     assert said in outcome.sentence
+
+
+async def test_of_many_that_are_left_out_a_few_are_told(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_SHOWN_S", 0.0)
+    async with member(tmp_path, store) as world:
+        world.origin.files = version(1, {f"{n}%{'é' * 5000}": b"a" for n in range(30)}).files
+        outcome = await synchronised(world)
+    assert (outcome.result["left_out"], len(outcome.result["left_out_paths"])) == (30, 20)
+    assert len(json.dumps(dict(outcome.result))) < 65_536
+    assert len(outcome.sentence) < 500
 
 
 async def test_who_has_an_older_cluster_file_takes_nothing_away(
