@@ -462,7 +462,7 @@ def test_all_of_a_tree_is_given_by_every_member(cluster: Cluster, name: str) -> 
     assert said["result"]["packages"] == listed
     counted = cluster.command("counts")["environments"][0]
     assert counted["packages"] == listed
-    assert said["result"]["left_out"] == []
+    assert said["result"]["missed"] == []
     for where in (0, 1):
         for below in (
             "addons/HA/repodata/repomd.xml.key",
@@ -532,8 +532,8 @@ def test_dnf_installs_from_a_tree_that_productmd_reads(
     trees.write(root, IMAGES, (*made, "../../Other/os"))
     (job,) = cluster.command("sync", "real-yum")["jobs"]
     left_out = "../../Other/os (not below the tree: what lies elsewhere is a repository of its own)"
-    assert (job["result"]["packages"], job["result"]["left_out"]) == (2 + len(IMAGES), [left_out]), job
-    assert job["sentence"].endswith(f"; left out: {left_out}"), job
+    assert (job["result"]["packages"], job["result"]["missed"]) == (2 + len(IMAGES), [left_out]), job
+    assert job["sentence"].endswith(f"; of its tree is not here: {left_out}"), job
     for at in (0, 1):
         host = f"https://{cluster.members[at].https.address}:{cluster.port}{AT}/library/yum/real-yum"
         identity = Identity(cluster.members[at].ca)

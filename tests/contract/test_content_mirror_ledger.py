@@ -140,6 +140,29 @@ async def test_a_repository_of_another_kind_leaves_its_place(store: Store) -> No
     assert not await ledger.publish(yum(M1), environment="library", kind="file", by="test")
 
 
+async def test_no_environment_gets_what_was_published_of_another_kind(store: Store) -> None:
+    ledger = Ledger(store)
+    old, older, new, newer = (Publication("r", {"": n * 64}) for n in "1234")
+    for one in (older, old):
+        await ledger.publish(one, environment="library", kind="file", by="p1")
+    await ledger.promote([Move("r", "file", old.digest)], to="test", by="ann")
+    for kind in ("yum", "container"):
+        with pytest.raises(
+            Rejected, match=f"library has publication {old.digest[:12]} of r as file, and r is {kind} now; no"
+        ):
+            await ledger.promote([Move("r", kind, old.digest)], to="prod", by="ann")
+    await ledger.publish(new, environment="library", kind="yum", by="p1")
+    await ledger.publish(newer, environment="library", kind="yum", by="p1")
+    # What nobody has of the other kind is nothing that anybody could be given.
+    assert {p.digest for p in await ledger.publications("r")} == {old.digest, new.digest, newer.digest}
+    # Who has it goes on with it, until something else comes.
+    assert "/pulp/content/muster/test/file/r" in await ledger.given()
+    await ledger.promote([Move("r", "yum", newer.digest)], to="test", by="ann")
+    assert {p.digest for p in await ledger.publications("r")} == {new.digest, newer.digest}
+    with pytest.raises(NotFound):
+        await ledger.promote([Move("r", "yum", old.digest)], to="test", by="ann")
+
+
 async def test_one_is_named_by_the_beginning_of_its_digest(store: Store) -> None:
     ledger = Ledger(store)
     await published(ledger, yum(M1), yum(M2))

@@ -89,7 +89,10 @@ async def balance(options: BalancerOptions) -> None:
         wake.set()
 
     loop.add_signal_handler(signal.SIGHUP, looking)
-    make_directory(options.run, mode=0o700)
+    try:
+        make_directory(options.run, mode=0o700)
+    except Unavailable as e:
+        raise Unavailable(f"{e}; --run or MUSTER_RUN names another one, where muster status has to look, too") from e
     with _alone(options.run):
         await _run(options, stop, wake, look)
 

@@ -55,7 +55,7 @@ def loaded(path: Path) -> ClusterFile:
 
 
 # Settings whose names do not end in ``file``.
-_FILES = ("policy_executable", "module", "foreman_certificate", "foreman_key")
+_FILES = ("policy_executable", "module", "foreman_certificate", "foreman_key", "certificate", "key")
 _OFF: Mapping[str, object] = {"enabled": False}
 _OTHERS = 0o007
 _NEEDED = "members and balancers that need it do not start without it"

@@ -137,6 +137,10 @@ class Mirror(Settings):
     pass through to clients, who may be slow."""
     timeout_s: Seconds = 30.0
     """How long an origin may be silent."""
+    least_bytes_per_s: Annotated[int, Field(ge=0, le=1 << 30)] = 500
+    """How many bytes a second an origin has to give of a file, averaged over a minute; time in which nobody asks for more,
+    because a client is slow or ``bytes_per_s`` is reached, does not count. What comes more slowly has failed. 0: any pace
+    will do."""
 
     @model_validator(mode="after")
     def _has_one_of_each(self) -> Mirror:

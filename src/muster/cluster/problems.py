@@ -163,6 +163,11 @@ def _of_content(document: Document, cluster: ClusterFile) -> Iterator[Problem]:
     if has_images and (not content.one_version or {"https", "http"}.isdisjoint(content.services)):
         sentence = "images that are mirrored are given to nobody: that needs https among services, and one_version"
         yield document.problem(("content", "mirror"), sentence)
+    if mirrored and "https" not in content.services and sum(m.kind == "muster" for m in cluster.members) > 1:
+        sentence = (
+            "what is mirrored stays with the member that fetched it: others ask on https, which services do not name"
+        )
+        yield document.problem(("content", "mirror"), sentence)
     if cluster.foreman.url is None and not {"https", "rhsm"}.isdisjoint(content.services):
         sentence = "/rhsm and what else Foreman answers is 404, because foreman.url is absent"
         yield document.problem(("content",), sentence)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from muster.content import manifest
 from muster.content.metadata import image, packages, primary, pulp_manifest, release, repomd, sources
 from muster.content.metadata.names import Algorithm
-from muster.content.metadata.primary import Package
+from muster.content.metadata.primary import Listing, Package, unheard
 
 _DISTS = "/dists/"
 # What apt and installers fetch by themselves. The rest, Contents above all, is large and asked for by few: it is given as
@@ -66,12 +66,14 @@ class Contents:
         timestamp: what is larger in a newer version of the same revision.
         files: what has to lie on a disk; of those that list the same packages, what is read best comes first.
         left: files that Pulp gives, as it gives packages; their paths are below the repository.
+        left_out: paths among those that nobody can be given.
     """
 
     revision: int
     timestamp: float
     files: tuple[File, ...]
     left: tuple[Package, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ class Kind:
         beside: what else belongs to the version, without a digest that says so.
         read: returns what an entry says.
         entry: returns which of the entries a body is.
-        packages: tells the packages of a list, unpacked; the name is what errors call it.
+        packages: tells the packages of a list.
         home: returns what the paths of packages are relative to.
         names_alone: files of one version have the names that those of another had, and are told apart by nothing: which
             version a client has decides.
@@ -97,7 +99,7 @@ class Kind:
     beside: tuple[str, ...]
     read: Callable[[bytes], Contents]
     entry: Callable[[bytes], str]
-    packages: Callable[[Iterable[bytes], str], Iterator[Package]]
+    packages: Listing
     home: Callable[[str], str]
     names_alone: bool
     is_made: bool = False
@@ -209,14 +211,17 @@ def _sources(href: str) -> str:
     return found["of"] if found is not None else ""
 
 
-def _deb_packages(pieces: Iterable[bytes], of: str) -> Iterator[Package]:
-    return sources.files(pieces, of=of) if _sources(of) else packages.packages(pieces, of=of)
+def _deb_packages(pieces: Iterable[bytes], of: str, left_out: Callable[[str], None] = unheard) -> Iterator[Package]:
+    return sources.files(pieces, of=of) if _sources(of) else packages.packages(pieces, of=of, left_out=left_out)
 
 
 def _file(body: bytes) -> Contents:
     # It names itself, where whoever wrote it ran twice.
-    listed = (one for one in pulp_manifest.packages(body) if one.href != manifest.PULP_MANIFEST)
-    return Contents(-1, 0.0, (), tuple(listed))
+    left_out: list[str] = []
+    listed = pulp_manifest.packages(body, left_out=left_out.append)
+    files = tuple(one for one in listed if one.href != manifest.PULP_MANIFEST)
+    odd = tuple(href for href in left_out if href != manifest.PULP_MANIFEST)
+    return Contents(-1, 0.0, (), files, odd)
 
 
 def _container(body: bytes) -> Contents:
@@ -233,7 +238,7 @@ _YUM = Kind(
     beside=manifest.BESIDE,
     read=_yum,
     entry=lambda _: manifest.REPOMD,
-    packages=lambda pieces, of: primary.packages(pieces, of=of),
+    packages=lambda pieces, of, left_out=unheard: primary.packages(pieces, of=of, left_out=left_out),
     home=lambda path: path,
     names_alone=False,
     has_trees=True,
@@ -253,7 +258,9 @@ _FILE = Kind(
     beside=(),
     read=_file,
     entry=lambda _: manifest.PULP_MANIFEST,
-    packages=lambda pieces, of: iter(pulp_manifest.packages(b"".join(pieces), of=of)),
+    packages=lambda pieces, of, left_out=unheard: iter(
+        pulp_manifest.packages(b"".join(pieces), of=of, left_out=left_out)
+    ),
     home=lambda path: path,
     names_alone=True,
 )
@@ -262,7 +269,7 @@ _CONTAINER = Kind(
     beside=(),
     read=_container,
     entry=lambda _: manifest.TAGS,
-    packages=lambda pieces, of: iter(image.blobs(b"".join(pieces), of=of)),
+    packages=lambda pieces, of, _=unheard: iter(image.blobs(b"".join(pieces), of=of)),
     home=lambda path: path,
     names_alone=False,
     is_made=True,

@@ -23,7 +23,7 @@ from muster.content.kept import Differs, Oversized
 from muster.content.kinds import File, Kind
 from muster.content.manifest import Manifest
 from muster.content.metadata import packed
-from muster.content.metadata.primary import Package
+from muster.content.metadata.primary import LeftOut, Package, unheard
 from muster.content.views import Shown
 from muster.kernel.errors import MusterError, Unavailable
 
@@ -326,7 +326,7 @@ class Staging:
         )
 
 
-def listed(kind: Kind, lists: Sequence[tuple[str, Path]]) -> Iterator[Package]:
+def listed(kind: Kind, lists: Sequence[tuple[str, Path]], left_out: LeftOut = unheard) -> Iterator[Package]:
     """Yield the packages of lists, by their names and where they lie, packed or not; it reads while it is asked.
 
     Raises:
@@ -336,7 +336,8 @@ def listed(kind: Kind, lists: Sequence[tuple[str, Path]]) -> Iterator[Package]:
     for name, path in lists:
         with path.open("rb") as file:
             pieces = iter(partial(file.read, 256 << 10), b"")
-            yield from kind.packages(packed.unpacked(pieces, of=name, limit_bytes=_LARGEST_UNPACKED_BYTES), name)
+            unpacked = packed.unpacked(pieces, of=name, limit_bytes=_LARGEST_UNPACKED_BYTES)
+            yield from kind.packages(unpacked, name, left_out)
 
 
 def index_of(packages: Iterable[Package]) -> bytes:

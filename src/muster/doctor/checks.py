@@ -19,6 +19,7 @@ from muster.cluster.checks import Resolve
 from muster.cluster.file import ClusterFile, Member
 from muster.cluster.life import Life, in_maintenance
 from muster.content import checks as content
+from muster.content.mirror import checks as mirror
 from muster.content.retention import checks as retention
 from muster.doctor import clocks, signer
 from muster.foreman import questions
@@ -113,6 +114,7 @@ class Patient:
             *content.checks(self._cluster, self._balancing, self._context),
             *content.repositories(self._cluster, self.store),
             *retention.checks(self._cluster, self._balancing, self._trusted, self.store),
+            *mirror.checks(self._cluster, self.store),
             *self._of_features(),
             Check("features", self._features),
             Check("clocks", self._clocks),

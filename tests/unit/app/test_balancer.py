@@ -420,6 +420,14 @@ async def test_a_second_balancer_and_one_of_no_such_name_leave_the_first_one_s_h
         await app.balance(options)
 
 
+async def test_an_account_that_may_not_make_the_directory_is_told_of_another_one(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(
+        Unavailable, match=r"^Making directory .*/file/run failed: .*; --run or MUSTER_RUN names another"
+    ):
+        await app.balance(replace(written(tmp_path), run=tmp_path / "file" / "run"))
+
+
 async def test_a_cluster_that_lost_its_only_signer_does_not_end_the_balancer(
     process: BalancerProcess, engine: Engine
 ) -> None:

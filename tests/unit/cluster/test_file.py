@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from muster.cluster.file import ClusterFile, load
+from muster.cluster.file import ClusterFile, Member, load
 from muster.cluster.problems import problems
 from muster.kernel.errors import Misconfigured, Rejected
 from muster.kernel.secrets import Secret

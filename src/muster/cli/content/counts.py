@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from muster.cli.content.mirrored import DIGITS, Place, clock, counted, size
+from muster.cli.content.mirrored import DIGITS, UNNAMED, Place, clock, counted
 from muster.cli.options import cluster_option, json_option, line, print_json, print_parts
+from muster.content.sizes import size
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -39,13 +40,15 @@ async def collected(cluster_path: Path) -> dict[str, Any]:
         known = await recorded.counts()
     by_name: dict[str, list[dict[str, Any]]] = {e: [] for e in place.settings.environments}
     for one in known:
-        by_name.setdefault(one.environment, []).append({**asdict(one), "since_s": now - one.since})
+        by_name.setdefault(one.environment, []).append(
+            {**asdict(one), "since_s": now - one.since, "is_named": one.repository in place.settings.repositories}
+        )
     return {
         "cluster": place.cluster.cluster,
         "environments": [
             {
                 "name": name, "packages": sum(r["packages"] for r in has), "size_bytes": sum(r["size_bytes"] for r in has),
-                "repositories": has,
+                "repositories": has, "is_named": name in place.settings.environments,
             }
             for name, has in by_name.items()
         ],
@@ -61,9 +64,10 @@ def shown(found: dict[str, Any]) -> list[Text]:
         has = one["repositories"]
         count = f"{len(has)} repositor{'y' if len(has) == 1 else 'ies'}"
         total = f"{count}, {counted(one['packages'], 'package')}, {size(one['size_bytes'])}"
-        parts.append(line(f"{one['name']}: {total if has else 'nothing'}", "bold"))
+        unnamed = "" if one["is_named"] else UNNAMED
+        parts.append(line(f"{one['name']}{unnamed}: {total if has else 'nothing'}", "bold"))
         for r in has:
             what = f"{counted(r['packages'], 'package')}, {size(r['size_bytes'])}"
-            parts.append(line(f"    {r['repository']}"))
+            parts.append(line(f"    {r['repository']}{'' if r['is_named'] else UNNAMED}"))
             parts.append(line(f"        {r['publication'][:DIGITS]} for {ago(r['since_s'])}, {what}"))
     return parts

@@ -58,6 +58,10 @@ async def collected(cluster_path: Path, pki: Path, client: str | None = None) ->
     cluster = loaded(cluster_path)
     if cluster.content is None:
         raise Misconfigured(f"{cluster_path} has no section content: members have no Pulps")
+    if cluster.content.pulp_api_url is None:
+        raise Misconfigured(
+            f"{cluster_path} says pulp_api_url: null in content: members have no Pulps to keep anything in"
+        )
     context = client_context(ca_file(pki), *client_bundle(pki, cluster.trusted_names, client))
     balancing = modelled(cluster)
     members = [m for m in cluster.members if m.kind == "muster"]

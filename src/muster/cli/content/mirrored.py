@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from muster.store.engine import Store
     from muster.store.reading import Readable
 
+# What stands behind what is left of an earlier cluster file.
+UNNAMED = " (not in the cluster file any more)"
 # So many digits of a digest tell publications apart on a screen.
 DIGITS = 12
 
@@ -115,16 +117,6 @@ async def clock(store: Readable) -> float:
     """Return the store's time, of which every age is."""
     async with store.read() as uow:
         return await uow.now()
-
-
-def size(count: int) -> str:
-    """Return a number of bytes as a person says it."""
-    value = float(count)
-    for word in ("B", "KiB", "MiB", "GiB"):
-        if value < 1000:
-            return f"{value:.0f} {word}" if word == "B" or value >= 100 else f"{value:.1f} {word}"
-        value /= 1024
-    return f"{value:.1f} TiB"
 
 
 def counted(count: int, word: str) -> str:

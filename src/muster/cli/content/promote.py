@@ -93,18 +93,29 @@ async def _move(
     publication: str | None,
     target: str,
 ) -> Move:
-    from muster.content.mirror.ledger import Move
+    from muster.content.mirror.ledger import Move, refuse_other_kind
     from muster.kernel.errors import NotFound
 
     if source is not None:
         digest = _had(given, source, name)
         if not digest:
             raise NotFound(
-                f"{source} has nothing of {name}; nothing was changed. muster content sync {name} fetches it"
+                f"{source} has nothing of {name}; nothing was changed. {_remedy(place, given, name, source)}"
             )
     else:
         digest = (await ledger.publication(name, publication or "")).digest
-    return Move(name, place.settings.repositories[name].kind, digest, _had(given, target, name))
+    kind = place.settings.repositories[name].kind
+    refuse_other_kind(given.values(), name, digest, kind)
+    return Move(name, kind, digest, _had(given, target, name))
+
+
+def _remedy(place: Place, given: Mapping[str, Distribution], name: str, source: str) -> str:
+    """Return how an environment gets something of a repository: of the last one before it that has any."""
+    order = place.settings.environments
+    before = [e for e in order[: order.index(source)] if _had(given, e, name)]
+    if before:
+        return f"muster content promote {name} --from {before[-1]} --to {source} gives it what {before[-1]} has"
+    return f"muster content sync {name} fetches it for {order[0]}"
 
 
 def _had(given: Mapping[str, Distribution], environment: str, repository: str) -> str:

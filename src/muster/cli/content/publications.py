@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from muster.cli.content.mirrored import DIGITS, Place, clock, counted, size
+from muster.cli.content.mirrored import DIGITS, UNNAMED, Place, clock, counted
 from muster.cli.options import cluster_option, json_option, line, print_json, print_parts
+from muster.content.sizes import size
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -47,7 +48,8 @@ async def collected(cluster_path: Path, name: str | None = None) -> dict[str, An
         environments = sorted(has, key=lambda e: (order.get(e, len(order)), e))
         said = {**asdict(one), "digest": one.digest, "age_s": now - one.made_at, "environments": environments}
         by_name.setdefault(one.repository, []).append(said)
-    return {"cluster": place.cluster.cluster, "repositories": by_name}
+    unnamed = sorted(by_name.keys() - place.settings.repositories.keys())
+    return {"cluster": place.cluster.cluster, "repositories": by_name, "unnamed": unnamed}
 
 
 def shown(found: dict[str, Any]) -> list[Text]:
@@ -56,7 +58,8 @@ def shown(found: dict[str, Any]) -> list[Text]:
 
     parts = []
     for name, known in found["repositories"].items():
-        parts.append(line(name if known else f"{name}: nothing is published yet"))
+        title = f"{name}{UNNAMED if name in found.get('unnamed', ()) else ''}"
+        parts.append(line(title if known else f"{title}: nothing is published yet"))
         for one in known:
             what = f"{counted(one['packages'], 'package')}, {size(one['size_bytes'])}"
             of = f", content of {one['of'][:DIGITS]}" if one["of"] else ""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from muster.cli import WRONG
+from muster.cli.content.mirrored import DIGITS
 from muster.cli.options import cluster_option, json_option, line, print_json, print_parts
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ def status(path: str | None, cluster_path: Path, as_json: bool, is_all: bool) ->
 async def collected(cluster_path: Path, path: str | None = None) -> dict[str, Any]:
     """Return everything ``muster content status`` shows, as one JSON object; ``path``: of that repository alone."""
     from muster.app.settings import loaded, store_to_read
+    from muster.content.mirror.paths import is_mirrored
+    from muster.content.mirror.recorded import DISTRIBUTIONS, distributions_of
     from muster.content.states import states_in
     from muster.kernel import log
     from muster.kernel.errors import Misconfigured
@@ -57,6 +60,9 @@ async def collected(cluster_path: Path, path: str | None = None) -> dict[str, An
         raise Misconfigured(f"{cluster_path} {why}: each Pulp answers for itself, and members follow no repositories")
     async with store_to_read(cluster) as store, store.read() as uow:
         states = await states_in(uow, cluster, _REMEMBERED_S)
+        # A store that no member which mirrors has used has no such table.
+        has_mirrored = any(is_mirrored(state.path) for state in states)
+        given = distributions_of(await uow.rows(DISTRIBUTIONS)) if has_mirrored else {}
     if path is not None:
         states = [_named(states, path)]
     return {
@@ -64,7 +70,9 @@ async def collected(cluster_path: Path, path: str | None = None) -> dict[str, An
         "address": cluster.address,
         "lag_s": cluster.content.lag_s,
         "members": [str(m.name) for m in cluster.members if m.kind == "muster"],
-        "repositories": [state.as_json() for state in states],
+        "repositories": [
+            {**s.as_json(), "publication": given[s.path].publication if s.path in given else ""} for s in states
+        ],
     }
 
 
@@ -111,7 +119,9 @@ def _lines(repository: dict[str, Any]) -> list[Text]:
     what = f"{repository['shown']} for {ago(repository['shown_s'])}" if repository["shown"] else "no version is shown"
     said = [line(m["sentence"], "red" if m["is_overdue"] else "yellow") for m in repository["matters"]]
     style = "red" if repository["is_wrong"] else "yellow" if said else ""
-    return [line(repository["path"], style), *_under([line(f"{what}, {asked}"), *said])]
+    publication = repository.get("publication", "")
+    of_mirror = [line(f"from publication {publication[:DIGITS]}", "dim")] if publication else []
+    return [line(repository["path"], style), *_under([line(f"{what}, {asked}"), *of_mirror, *said])]
 
 
 def _under(lines: list[Text]) -> list[Text]:

@@ -22,7 +22,7 @@ def sync(names: tuple[str, ...], is_all: bool, cluster_path: Path, is_left: bool
     A member does it, and goes on when this command is interrupted. What the origin has not changed stays as it is.
     """
     if bool(names) == is_all:
-        raise click.UsageError("Name repositories, or say --all.")
+        raise click.UsageError("Name repositories, or say --all" + (", not both." if is_all else "."))
     place = Place.of(cluster_path)
     if not place.settings.repositories:
         raise NotFound(f"{cluster_path} names no repository to mirror (content.mirror.repositories)")

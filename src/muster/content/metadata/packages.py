@@ -8,7 +8,7 @@ from muster.content.metadata import deb822
 from muster.content.metadata.deb822 import Stanza
 from muster.content.metadata.malformed import Malformed
 from muster.content.metadata.names import Algorithm, checksum, is_inside, whole_number
-from muster.content.metadata.primary import LIMIT_PACKAGES, Package
+from muster.content.metadata.primary import LIMIT_PACKAGES, LeftOut, Package, unheard
 from muster.kernel.names import shown
 
 _STANZA_BYTES = 1 << 20
@@ -19,7 +19,11 @@ _WANTED = frozenset({"filename", "size", *_FIELDS.values()})
 
 
 def packages(
-    pieces: Iterable[bytes], *, of: str = "Packages", limit_packages: int = LIMIT_PACKAGES
+    pieces: Iterable[bytes],
+    *,
+    of: str = "Packages",
+    limit_packages: int = LIMIT_PACKAGES,
+    left_out: LeftOut = unheard,
 ) -> Iterator[Package]:
     """Yield the packages of an unpacked list, in its order, while it comes; memory does not grow with it.
 
@@ -34,6 +38,8 @@ def packages(
         package = _package(stanza, of)
         if package is not None:
             yield package
+        else:
+            left_out(deb822.single(stanza, "filename", of=of))
 
 
 def _package(stanza: Stanza, of: str) -> Package | None:

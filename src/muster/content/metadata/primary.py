@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple, Protocol
 
 from muster.content.metadata.malformed import Malformed
 from muster.content.metadata.markup import Record, records
@@ -29,8 +29,26 @@ class Package(NamedTuple):
     digest: str
 
 
+LeftOut = Callable[[str], None]
+"""Hears the path of each package that is left out, as metadata writes it."""
+
+
+class Listing(Protocol):
+    """Tells the packages of a list, unpacked; ``of`` is what errors call it."""
+
+    def __call__(self, pieces: Iterable[bytes], of: str, left_out: LeftOut = ..., /) -> Iterator[Package]: ...
+
+
+def unheard(_: str) -> None:
+    """Nobody asks what is left out."""
+
+
 def packages(
-    pieces: Iterable[bytes], *, of: str = "primary.xml", limit_packages: int = LIMIT_PACKAGES
+    pieces: Iterable[bytes],
+    *,
+    of: str = "primary.xml",
+    limit_packages: int = LIMIT_PACKAGES,
+    left_out: LeftOut = unheard,
 ) -> Iterator[Package]:
     """Yield the packages of an unpacked primary, in its order, while it comes; memory does not grow with it.
 
@@ -49,6 +67,8 @@ def packages(
         package = _package(record, of)
         if package is not None:
             yield package
+        else:
+            left_out(record.fields["location"].attributes["href"])
 
 
 def _package(record: Record, of: str) -> Package | None:

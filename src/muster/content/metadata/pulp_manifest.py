@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from muster.content.metadata.malformed import Malformed
 from muster.content.metadata.names import checksum, is_inside, whole_number
-from muster.content.metadata.primary import Package
+from muster.content.metadata.primary import LeftOut, Package, unheard
 from muster.kernel.names import shown
 
 LIMIT_BYTES = 4 << 20
 _LIMIT_LINES = 200_000
 
 
-def packages(body: bytes, *, of: str = "PULP_MANIFEST") -> tuple[Package, ...]:
+def packages(body: bytes, *, of: str = "PULP_MANIFEST", left_out: LeftOut = unheard) -> tuple[Package, ...]:
     """Return the files that are listed, in the order of the document; ``of`` is what an error calls it.
 
     Left out are paths that lead out of the repository or are written in a way that is another one when it is asked for, and
@@ -37,8 +37,12 @@ def packages(body: bytes, *, of: str = "PULP_MANIFEST") -> tuple[Package, ...]:
         if not line or line[0] == "#":
             continue
         package = _package(line, number, of)
-        if is_inside(package.href) and found.setdefault(package.href, package) != package:
+        if not is_inside(package.href):
+            left_out(package.href)
+        elif found.setdefault(package.href, package) != package:
             found[package.href] = None
+    for href in (href for href, one in found.items() if one is None):
+        left_out(href)
     return tuple(one for one in found.values() if one is not None)
 
 

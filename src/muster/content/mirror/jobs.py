@@ -181,7 +181,7 @@ class Jobs:
             _log.exception("A job broke", kind=job.kind, repository=job.repository)
             ending = f"{type(e.exceptions[0]).__name__}: {e.exceptions[0]}"
         if cancelled:
-            await self._end(job, "cancelled", "cancelled", {})
+            await self._end(job, "cancelled", await self._cancelled_by(job), {})
         elif outcome is None and lease is not None and (self._lease is None or self._lease.epoch != lease.epoch):
             # What is done in the role is refused once that has changed hands, or ran out while the store was away.
             _log.info("A job is begun anew", kind=job.kind, repository=job.repository, why=ending)
@@ -192,6 +192,14 @@ class Jobs:
         else:
             _log.info("A job is done", kind=job.kind, repository=job.repository, result=outcome.sentence)
             await self._end(job, "done" if outcome.is_well else "failed", outcome.sentence, outcome.result)
+
+    async def _cancelled_by(self, job: Job) -> str:
+        """Return what whoever has cancelled a job left."""
+        with contextlib.suppress(MusterError):
+            found = await self._ledger.job(job.id)
+            if found.is_unwanted and found.sentence:
+                return found.sentence
+        return "cancelled"
 
     def _ended(self, done: asyncio.Task[None]) -> None:
         # It lost its role; that somebody has cancelled it ends it otherwise.

@@ -8,7 +8,7 @@ parts of two publications, and whoever looks finds out how it came about.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,7 +23,7 @@ from muster.content.mirror.recorded import (
     job_of,
     publication_of,
 )
-from muster.kernel.errors import Conflict, NotFound
+from muster.kernel.errors import Conflict, NotFound, Rejected
 from muster.store.leases import Leases
 from muster.store.reading import Query
 from muster.store.writing import Change
@@ -39,6 +39,7 @@ _STAMP = Query(
     " FROM content_distributions"
 )
 _AT = Query(f"{DISTRIBUTIONS.text} WHERE environment = :environment AND repository = :repository ORDER BY path")
+_GIVEN = Query(f"{DISTRIBUTIONS.text} WHERE repository = :repository AND publication = :digest ORDER BY path")
 _PUBLISH = Change(
     'INSERT INTO content_publications (repository, digest, parts, origin, packages, size_bytes, "of", made_at,'
     " published_at) VALUES (:repository, :digest, :parts, :origin, :packages, :size_bytes, :of, {now}, {now})"
@@ -258,6 +259,7 @@ class Ledger(Recorded):
 
         Raises:
             NotFound: there is no such publication (any more).
+            Rejected: it is of the kind that the repository was of before.
             Conflict: the environment has something else than when it was decided.
         """
         for _ in range(_LOOKS):
@@ -426,6 +428,21 @@ class _Outrun(Exception):
     """Somebody changed the rows since they were read."""
 
 
+def refuse_other_kind(given: Iterable[Distribution], repository: str, publication: str, kind: Kind) -> None:
+    """Refuse a publication that an environment has as one of another kind; no client could read it by its new path.
+
+    Raises:
+        Rejected: it is.
+    """
+    for one in given:
+        has = _kind(one.path)
+        if (one.repository, one.publication) == (repository, publication) and has != kind:
+            raise Rejected(
+                f"{one.environment} has publication {publication[:12]} of {repository} as {has}, and {repository} is {kind} "
+                f"now; nothing was changed. muster content sync {repository} publishes what can be promoted"
+            )
+
+
 async def _promoted(uow: Unit, move: Move, to: str, by: str) -> Outcome:
     held = {"repository": move.repository, "digest": move.publication}
     if not await uow.changed(_HOLD, held):
@@ -434,6 +451,8 @@ async def _promoted(uow: Unit, move: Move, to: str, by: str) -> Outcome:
             "nothing was changed"
         )
     (row,) = await uow.rows(_HELD, **held)
+    had = distributions_of(await uow.rows(_GIVEN, **held))
+    refuse_other_kind(had.values(), move.repository, move.publication, move.kind)
     done = await _moved(uow, to, move.kind, publication_of(row), by)
     if done.is_changed and move.previous is not None and done.previous != move.previous:
         now = f"publication {done.previous[:12]}" if done.previous else "none"
@@ -474,7 +493,27 @@ async def _moved(uow: Unit, environment: str, kind: Kind, publication: Publicati
             raise _Outrun
     if previous != digest:
         await uow.changed(_NOTE, _line(by, environment, repository, digest, previous))
+    if any(_kind(path) != kind for path in before):
+        await _forget_other_kind(uow, repository, kind, environment, previous)
     return Outcome(repository, digest, previous, is_changed=True)
+
+
+async def _forget_other_kind(uow: Unit, repository: str, kind: Kind, environment: str, previous: str) -> None:
+    """Drop publications of the kind that a repository was of, which no client could read by its new paths.
+
+    They do not say themselves of which kind they are. When the first environment gets one of the new kind all others are of
+    the old one; later that is what an environment had before. What others still have stays until they get something else.
+    """
+    given = distributions_of(await uow.rows(DISTRIBUTIONS)).values()
+    old = [previous]
+    if not any(d.repository == repository and d.environment != environment and _kind(d.path) == kind for d in given):
+        old = [r["digest"] for r in await uow.rows(_AGES) if r["repository"] == repository and not r["is_given"]]
+    await _forgotten(uow, [(repository, digest) for digest in old])
+
+
+def _kind(path: str) -> str:
+    place = paths.split(path)
+    return place[0].kind if place is not None else ""
 
 
 def _line(by: str, environment: str, repository: str, publication: str, previous: str) -> dict[str, str]:

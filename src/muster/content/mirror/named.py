@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from muster.content.kinds import Contents, Kind
 from muster.content.manifest import REPOMD, Manifest
 from muster.content.metadata.malformed import Malformed
 from muster.content.metadata.names import PROOFS
-from muster.content.metadata.primary import Package
+from muster.content.metadata.primary import Package, unheard
 from muster.content.mirror import tree
 from muster.content.mirror.tree import Disk
 from muster.content.staging import listed
@@ -31,10 +31,13 @@ class Named(NamedTuple):
     Attributes:
         packages: those that can be had, by path below the repository.
         weak: how many have no digest that proves anything (sha1 and weaker).
+        left_out: paths that nobody can be given: they mean something else to some, lead elsewhere, or are there with
+            different bytes.
     """
 
     packages: dict[str, Package]
     weak: int
+    left_out: frozenset[str]
 
 
 class _List(NamedTuple):
@@ -72,7 +75,8 @@ async def named_in(disk: Disk, kind: Kind, contents: Contents, manifest: Manifes
     index = await disk.path(manifest.packages) if any(one.is_indexed for one in lists) and manifest.packages else None
     # Of others than files the rest is no packages.
     others = contents.left if not contents.files else ()
-    found = await asyncio.to_thread(_named, kind, lists, others, index)
+    left_out = contents.left_out if not contents.files else ()
+    found = await asyncio.to_thread(_named, kind, lists, others, left_out, index)
     for href, one in (await tree.found(disk, manifest, planted.images)).items():
         found.packages.setdefault(href, Package(href, one.size, one.algorithm, one.digest))
     return found
@@ -116,25 +120,34 @@ async def _lists(
     return list(lists.values())
 
 
-def _named(kind: Kind, lists: Sequence[_List], others: Iterable[Package], index: Path | None) -> Named:
+def _named(
+    kind: Kind,
+    lists: Sequence[_List],
+    others: Iterable[Package],
+    others_left_out: Iterable[str],
+    index: Path | None,
+) -> Named:
     """Return what the index of a version has (:func:`muster.content.index.write`), and how many it leaves out."""
     found: dict[str, Package | None] = {}
     weak: set[str] = set()
+    left_out = set(others_left_out)
     with contextlib.ExitStack() as stack:
         opened = stack.enter_context(contextlib.closing(Index.opened(index))) if index is not None else None
-        all_of_them = (_counting(kind, one, opened) for one in lists)
+        all_of_them = (_counting(kind, one, opened, left_out.add) for one in lists)
         for one in itertools.chain(others, *all_of_them):
             if one.algorithm not in PROOFS:
                 weak.add(one.href)
             elif found.setdefault(one.href, one) != one:
                 found[one.href] = None
-    return Named({href: one for href, one in found.items() if one is not None}, len(weak - found.keys()))
+    left_out |= {href for href, one in found.items() if one is None}
+    packages = {href: one for href, one in found.items() if one is not None}
+    return Named(packages, len(weak - found.keys()), frozenset(left_out))
 
 
-def _counting(kind: Kind, one: _List, index: Index | None) -> Iterator[Package]:
+def _counting(kind: Kind, one: _List, index: Index | None, left_out: Callable[[str], None]) -> Iterator[Package]:
     """Yield the packages of a list that belong to the version."""
     if not one.is_indexed:
-        yield from _packages(kind, one)
+        yield from _packages(kind, one, left_out)
     elif index is not None and _is_in(kind, one, index):
         for package in _packages(kind, one):
             if package.algorithm not in PROOFS or index.find(package.href) is not None:
@@ -150,6 +163,11 @@ def _is_in(kind: Kind, one: _List, index: Index | None) -> bool | None:
     return False
 
 
-def _packages(kind: Kind, one: _List) -> Iterator[Package]:
-    for package in listed(kind, [(one.name, one.at)]):
-        yield package._replace(href=f"{one.above}/{package.href}") if one.above else package
+def _packages(kind: Kind, one: _List, left_out: Callable[[str], None] = unheard) -> Iterator[Package]:
+    """Yield what a list lists, where that lies in a tree; ``left_out`` hears the paths that nobody can be given."""
+
+    def within(href: str) -> str:
+        return f"{one.above}/{href}" if one.above else href
+
+    for package in listed(kind, [(one.name, one.at)], lambda href: left_out(within(href))):
+        yield package._replace(href=within(package.href))

@@ -21,10 +21,10 @@ from aiohttp.abc import AbstractResolver
 
 from muster.cluster.mirror import Mirror, Mirrored
 from muster.content import backend
-from muster.content.backend import Answer, Backend, BadGateway, Patience, once
+from muster.content.backend import Answer, Backend, BadGateway, GatewayTimeout, Patience, once
 from muster.content.mirror import mirrors
 from muster.content.mirror.addresses import Private, Public, refuse_private
-from muster.content.mirror.pace import Pace
+from muster.content.mirror.pace import Pace, no_slower
 from muster.content.mirror.targets import Target, plain, refuse_outside
 from muster.content.resume import span_of
 from muster.kernel import log
@@ -90,6 +90,7 @@ class Origin:
         self._proxy = mirrored.proxy
         self._patience = patience
         self._pace = pace
+        self._least_bytes_per_s = mirror.least_bytes_per_s
         self._clock = clock
         self._rooms = asyncio.Semaphore(mirror.connections)
         self._own_context, self._others_context = _contexts(mirrored)
@@ -110,7 +111,7 @@ class Origin:
 
         Raises:
             Rejected: another method than ``GET`` and ``HEAD``, or no such path.
-            Unavailable: it cannot be reached, or no mirror gives it, and not all say that it is not there.
+            Unavailable: it cannot be reached, or no mirror gives it, and not most of them say that it is not there.
             GatewayTimeout: it did not begin to answer in time.
             BadGateway: what it answered is no HTTP, packed otherwise than asked for, or leads where nobody is led.
         """
@@ -168,7 +169,8 @@ class Origin:
                 if answer.status >= 500 or answer.status == 429:
                     self._blame(at)
                 await _emptied(answer)
-            if not any(tried.values()):
+            if sum(not why for why in tried.values()) > len(tried) / 2:
+                # Of ten mirrors one is always away, which must not keep anybody from what has no signature.
                 return Answer.absent(self.name), left[0]
         reasons = [why or f"{at} has it not" for at, why in tried.items()]
         more = f"; and {len(reasons) - _SAID} more" if len(reasons) > _SAID else ""
@@ -208,11 +210,15 @@ class Origin:
         try:
             if not is_free:
                 refuse_private(target.host)
-            return await one.ask(method, target.path or "/", asked)
+            answer = await one.ask(method, target.path or "/", asked)
         except Private as e:
             raise BadGateway(
                 f"{why}, and {e}; hosts with private addresses to which it may lead are named in {self._setting}"
             ) from None
+        if not self._least_bytes_per_s:
+            return answer
+        pieces = no_slower(answer.pieces, self._least_bytes_per_s, str(target), clock=self._clock)
+        return replace(answer, pieces=pieces)
 
     def _held(self, answer: Answer, at: Target, path: str, *, is_bodiless: bool) -> Answer:
         """Return an answer that has its room until it ends, and comes at a pace."""
@@ -241,6 +247,8 @@ class Origin:
             except MusterError as e:
                 if self._is_list:
                     self._blame(at)
+                    # Whoever is too slow is not gone on with, but another mirror may be.
+                    e = Unavailable(str(e)) if isinstance(e, GatewayTimeout) else e
                 raise self._about(path, e) from None
             finally:
                 end()

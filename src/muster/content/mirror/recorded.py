@@ -49,6 +49,8 @@ _JOB = Query(f"{_OF_JOBS} WHERE id = :id")
 _ASKED_AT = Query(
     "SELECT repository, max(asked_at) AS asked_at FROM content_jobs WHERE kind = 'sync' GROUP BY repository"
 )
+_LAST_SYNCS = "SELECT max(id) FROM content_jobs WHERE kind = 'sync' AND state IN ('done', 'failed') GROUP BY repository"
+_FAILED = Query(f"{_OF_JOBS} WHERE state = 'failed' AND id IN ({_LAST_SYNCS}) ORDER BY repository")
 RUNNING = Query(f"{_OF_JOBS} WHERE state = 'running' ORDER BY id")
 
 _PREFIX = re.compile(r"[0-9a-f]{8,64}\Z")
@@ -157,6 +159,11 @@ class Recorded:
         """Return the jobs that somebody does, all of them."""
         async with self._readable.read() as uow:
             return [job_of(r) for r in await uow.rows(RUNNING)]
+
+    async def failed(self) -> list[Job]:
+        """Return the last synchronisation of each repository of which that failed."""
+        async with self._readable.read() as uow:
+            return [job_of(r) for r in await uow.rows(_FAILED)]
 
     async def synchronised_s(self) -> dict[str, float]:
         """Return how long ago somebody last asked for each repository to be synchronised, whatever came of it."""

@@ -80,14 +80,17 @@ class Synchronised(NamedTuple):
         fetched_bytes: how large these are.
         weak: how many packages have no digest that proves anything (sha1 and weaker): they are not to be had here. Not
             counted where nothing has changed and packages do not come with their metadata.
-        left_out: what of an installation tree is not to be had here, and why.
+        left_out: paths that are named and nobody can be given (:class:`muster.content.mirror.named.Named`), counted as
+            ``weak`` are.
+        missed: what of an installation tree is not to be had here, and why.
     """
 
     publication: Publication
     fetched: int = 0
     fetched_bytes: int = 0
     weak: int = 0
-    left_out: tuple[str, ...] = ()
+    left_out: frozenset[str] = frozenset()
+    missed: tuple[str, ...] = ()
 
 
 async def _make_no_room(_: int) -> None:
@@ -398,14 +401,15 @@ class _Run:
         if last is not None:
             metadata |= {*last.parts.values()}
             if self.mirrored.policy != "immediate":
-                return Synchronised(last, left_out=missed), frozenset(metadata)
+                return Synchronised(last, missed=missed), frozenset(metadata)
         # Two suites of an archive have packages in common.
         packages: dict[tuple[str, str], Package] = {}
-        weak = 0
+        weak, left_out = 0, frozenset[str]()
         for part, manifest in manifests.items():
-            listed, left_out = await self._named(contents[part], manifest)
-            packages |= {(p.href, p.digest): p for p in listed.values()}
-            weak += left_out
+            named = await self._named(contents[part], manifest)
+            packages |= {(p.href, p.digest): p for p in named.packages.values()}
+            weak += named.weak
+            left_out |= named.left_out
         parts = (
             {part: await self.kept.add_bytes(one.written()) for part, one in manifests.items()} if last is None else {}
         )
@@ -420,7 +424,8 @@ class _Run:
             raise Unavailable(f"Metadata of {self.name} are gone again from this disk")
         if self.last is not None and self.last.digest == publication.digest:
             publication = self.last
-        return Synchronised(publication, self.came, self.came_bytes, weak, missed), brought | metadata
+        synchronised = Synchronised(publication, self.came, self.came_bytes, weak, left_out, missed)
+        return synchronised, brought | metadata
 
     async def _staged(self, part: str, body: bytes, contents: Contents) -> Manifest:
         """Bring the metadata of a part to the disk."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from muster.cluster.mirror import Kind, Mirror, Mirrored
@@ -17,9 +17,11 @@ from muster.content.mirror.ledger import Ledger
 from muster.content.mirror.origins import Origins
 from muster.content.mirror.packages import Packages
 from muster.content.mirror.publications import Job, JobKind, Publication
+from muster.content.sizes import size
 from muster.content.staging import Staging
 from muster.content.views import Views
 from muster.kernel.errors import MusterError, Rejected
+from muster.kernel.names import shown
 from muster.store.leases import Lease
 
 _VERIFIED_BYTES_PER_S = 200 << 20
@@ -32,6 +34,8 @@ _LOOK_S = 0.2
 _NAMED = 200
 # And so many in the sentence.
 _SAID = 3
+# Paths are longer than digests, and what a job tells has a limit.
+_PATHS = 20
 
 
 class Work:
@@ -101,17 +105,18 @@ class Work:
             await self._ledger.forget(settings.publications, lease=lease)
         said = f"{publication.packages} packages in publication {publication.digest[:12]}"
         weak = f", and {found.weak} that have no digest that proves anything" if found.weak else ""
-        weak += _left_out(found.left_out)
+        without = weak + _left_out(found.left_out) + _missed(found.missed)
         result: dict[str, Any] = {
             "publication": publication.digest, "is_new": is_new, "environment": environment,
             "packages": publication.packages, "size_bytes": publication.size_bytes,
-            "fetched": found.fetched, "fetched_bytes": found.fetched_bytes, "weak": found.weak,
-            "left_out": list(found.left_out[:_NAMED]), "shown_s": shown_s,
+            "fetched": found.fetched, "fetched_bytes": found.fetched_bytes, "weak": found.weak, "shown_s": shown_s,
+            "left_out": len(found.left_out), "left_out_paths": [shown(p, 200) for p in sorted(found.left_out)[:_PATHS]],
+            "missed": list(found.missed[:_NAMED]),
         }  # fmt: skip
         said = f"{said}, for {environment}" if is_new else f"unchanged: {said}"
         if is_kept:
-            return Outcome(f"{said}{weak}; {environment} keeps {had[:12]}, which somebody gave it", result)
-        return Outcome(f"{said}{weak}{_late(shown_s)}", result)
+            return Outcome(f"{said}{without}; {environment} keeps {had[:12]}, which somebody gave it", result)
+        return Outcome(f"{said}{without}{_late(shown_s)}", result)
 
     async def publish(self, job: Job, progress: Progress, lease: Lease | None) -> Outcome:
         """Put the content of an older publication down as something newer, and let the first environment have it.
@@ -185,17 +190,17 @@ class Work:
         looked = [await self._verified(self._kept, self._mend_metadata, progress)]
         if self._packages is not None:
             looked.append(await self._verified(self._packages.kept, self._mend_package, progress))
-        size = sum(one.looked_at_bytes for one in looked)
+        looked_at = sum(one.looked_at_bytes for one in looked)
         damaged, mended, lost = (
             [name for one in looked for name in getattr(one, what)] for what in ("damaged", "mended", "lost")
         )
         if lost and self._keeping is not None:
             self._keeping.look_again()
-        said = f"{size >> 20} MiB looked at, {len(damaged)} files damaged"
+        said = f"{size(looked_at)} looked at, {len(damaged)} files damaged"
         if damaged:
             said += f": {len(mended)} brought anew, {len(lost)} lost"
         result = {
-            "looked_at_bytes": size, "damaged": damaged[:_NAMED], "mended": mended[:_NAMED], "lost": lost[:_NAMED],
+            "looked_at_bytes": looked_at, "damaged": damaged[:_NAMED], "mended": mended[:_NAMED], "lost": lost[:_NAMED],
         }  # fmt: skip
         return Outcome(said, result, is_well=not lost)
 
@@ -222,13 +227,21 @@ class Work:
         needed = await self._keeping.packages_needed()
         before = await self._packages.kept.counted()
         freed = await self._packages.kept.reclaim(needed, older_than_s=_SPARED_S)
-        said = f"{freed >> 20} of {before >> 20} MiB of packages freed"
+        said = f"{size(freed)} of {size(before)} of packages freed"
         return Outcome(said, {"freed_bytes": freed, "kept_bytes": before - freed})
 
 
-def _left_out(what: Sequence[str]) -> str:
+def _left_out(paths: Collection[str]) -> str:
+    if not paths:
+        return ""
+    first, more = shown(min(paths), 100), f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+    return f"; left out, for their paths are none that can be given: {first}{more}"
+
+
+def _missed(what: Sequence[str]) -> str:
+    """Say what of an installation tree is not there."""
     more = f", and {len(what) - _SAID} more" if len(what) > _SAID else ""
-    return f"; left out: {', '.join(what[:_SAID])}{more}" if what else ""
+    return f"; of its tree is not here: {', '.join(what[:_SAID])}{more}" if what else ""
 
 
 def _late(shown_s: float | None) -> str:

@@ -61,6 +61,9 @@ def checks(
     content = cluster.content
     if content is None or not content.one_version or not {"https", "http"} & {*content.services} or content.keepers:
         return []
+    if content.pulp_content_url is None and content.pulp_api_url is None:
+        # There is no Pulp.
+        return []
 
     async def looked() -> Sequence[Finding]:
         shown_to = context()

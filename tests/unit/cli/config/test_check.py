@@ -114,6 +114,23 @@ def test_files_that_are_named_and_absent_are_warned_of(tmp_path: Path) -> None:
     assert "valid; 1 member, generation installer; 2 warnings" in plain
 
 
+def test_files_of_what_is_mirrored_that_are_absent_are_warned_of(tmp_path: Path) -> None:
+    of = "kind: yum, url: 'https://h/x', ca_file: /none/ca, certificate: /none/c, key: /none/k"
+    text = f"{CLUSTER}{CONTENT}content: {{services: [https], mirror: {{repositories: {{r: {{{of}}}}}}}}}\n"
+    found = [where.rpartition(".")[2] for _, where in warned(tmp_path, text)]
+    assert found == ["ca_file", "certificate", "key", "content"]
+
+
+def test_a_mirror_without_https_is_warned_of(tmp_path: Path) -> None:
+    mirror = "mirror: {repositories: {r: {kind: yum, url: 'https://h/x'}}}"
+    two = CLUSTER.replace("}]", "}, {id: 2, name: b.test, address: 127.0.0.9}]")
+    for cluster, services, more in (
+        (two, "[http]", ["content.mirror"]), (two, "[https]", []), (CLUSTER, "[http]", []),
+    ):  # fmt: skip
+        text = f"{cluster}{CONTENT}foreman: {{url: 'https://f'}}\ncontent: {{services: {services}, {mirror}}}\n"
+        assert [where for _, where in warned(tmp_path, text)] == more
+
+
 CONTENT = (
     "services: {puppet: {enabled: false}, puppetca: {enabled: false}, "
     "docker: {listen_port: 5000, member_port: 5000, check: tcp}}\n"

@@ -58,3 +58,6 @@ def test_a_pulp_that_does_not_say_is_wrong(file: Path) -> None:
 def test_a_cluster_without_pulps_has_none(file: Path) -> None:
     with pytest.raises(Misconfigured, match="no section content"):
         run(file, "content", "keepers")
+    file.write_text(file.read_text().partition("content:")[0] + "content: {pulp_api_url: null}\n")
+    with pytest.raises(Misconfigured, match="says pulp_api_url: null in content: members have no Pulps"):
+        run(file, "content", "keepers")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from muster.cli.content.mirrored import counted, size
+from muster.cli.content.mirrored import counted
 from muster.kernel.errors import Misconfigured, NotFound
 from tests.unit.cli.calls import run
 from tests.unit.cli.content.mirroring import mirroring
@@ -44,13 +44,5 @@ def test_what_the_cluster_file_does_not_name_is_refused_with_what_is_near(
         run(mirroring(tmp_path), "content", *command)
 
 
-@pytest.mark.parametrize(
-    ("count", "said"),
-    [
-        (0, "0 B"), (999, "999 B"), (1000, "1.0 KiB"), (5 << 20, "5.0 MiB"), (500 << 30, "500 GiB"),
-        (3 << 40, "3.0 TiB"), (3 << 50, "3072.0 TiB"),
-    ],
-)  # fmt: skip
-def test_sizes_are_said_as_a_person_says_them(count: int, said: str) -> None:
-    assert size(count) == said
+def test_what_is_counted_is_one_or_several() -> None:
     assert (counted(1, "package"), counted(2, "package")) == ("1 package", "2 packages")

@@ -92,7 +92,8 @@ def test_what_is_against_the_order_is_done_and_said(file: Path, arguments: tuple
 
 def test_when_one_cannot_be_none_is(file: Path) -> None:
     promoted(file, ONE, "test")
-    with pytest.raises(NotFound, match=r"test has nothing of debian; nothing was changed\. muster content sync debian"):
+    remedy = "muster content promote debian --from library --to test gives it what library has"
+    with pytest.raises(NotFound, match=rf"test has nothing of debian; nothing was changed\. {remedy}$"):
         run(file, "content", "promote", "rocky", "debian", "--from", "test", "--to", "prod")
     assert has(file, "prod") == {}
 
@@ -104,3 +105,9 @@ def test_what_says_nothing_or_two_things_is_wrong_usage(file: Path) -> None:
     assert wrong_usage(*at, "rocky", "debian", "--publication", ONE.digest)
     assert wrong_usage(*at, "rocky", "--from", "test")
     assert wrong_usage(*at, "--from", "library")
+
+
+def test_what_no_environment_has_is_to_be_fetched(tmp_path: Path) -> None:
+    for source in ("library", "test"):
+        with pytest.raises(NotFound, match=f"^{source} has nothing of .* sync debian fetches it for library$"):
+            run(mirroring(tmp_path), "content", "promote", "debian", "--from", source, "--to", "prod")

@@ -16,8 +16,9 @@ from muster.content.states import State, states
 from muster.content.views import Told, Views
 from muster.kernel.errors import Misconfigured, NotFound
 from muster.kernel.secrets import Secret
-from muster.store.engine import opened
+from muster.store.engine import Store, opened
 from tests.unit.cli.calls import CLUSTER, run
+from tests.unit.cli.content.mirroring import in_store, mirroring, publish, yum
 from tests.unit.cli.terminal import CLEAN, EVIL, printed
 from tests.unit.content.pictures import LAG_S, MEMBERS, both, picture, seen, told, version
 
@@ -164,3 +165,18 @@ def test_where_each_pulp_answers_for_itself_that_is_said(content: str, tmp_path:
     file.write_text(CLUSTER.format(store=tmp_path / "muster.db") + content)
     with pytest.raises(Misconfigured, match="each Pulp answers for itself"):
         run(file, "content", "status")
+
+
+def test_of_what_is_mirrored_the_publication_is_said(tmp_path: Path) -> None:
+    file = mirroring(tmp_path)
+    publish(file, yum())
+    path = "/pulp/content/muster/library/yum/rocky"
+
+    async def asked(store: Store) -> None:
+        await Views(store).ask({path: None, PATH: None})
+
+    in_store(file, asked)
+    told = json.loads(run(file, "content", "status", "--json").stdout)["repositories"]
+    assert {one["path"]: one["publication"] for one in told} == {path: yum().digest, PATH: ""}
+    said = run(file, "content", "status", path).stdout
+    assert f"    from publication {yum().digest[:12]}\n" in said

@@ -62,6 +62,9 @@ def test_it_is_read_as_it_is_packed(pack: Callable[[bytes], bytes]) -> None:
 )
 def test_what_no_client_fetches_by_that_path_is_left_out(href: str) -> None:
     assert [p.href for p in read(stanza(name=f"Filename: {href}\n"), stanza())] == [NAME]
+    heard: list[str] = []
+    list(packages([stanza(name=f"Filename: {href}\n").encode()], left_out=heard.append))
+    assert heard == [href]
 
 
 @pytest.mark.parametrize(

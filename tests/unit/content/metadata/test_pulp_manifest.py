@@ -50,7 +50,10 @@ def test_a_repository_may_be_empty(body: bytes) -> None:
     ],
 )
 def test_paths_that_lead_elsewhere_are_left_out(path: str) -> None:
-    assert packages(f"{path},{A},5\nb,{A},5\n".encode()) == (Package("b", 5, "sha256", A),)
+    heard: list[str] = []
+    body = f"{path},{A},5\nb,{A},5\nc,{A},5\nc,{A},6\n".encode()
+    assert packages(body, left_out=heard.append) == (Package("b", 5, "sha256", A),)
+    assert heard == [path, "c"]
 
 
 def test_what_is_there_twice_counts_once_and_with_different_bytes_not_at_all() -> None:

@@ -130,7 +130,8 @@ async def test_what_was_cancelled_ends(store: Store) -> None:
     await it.beat()
     await Ledger(store).cancel(asked.id, by="me")
     await asyncio.wait_for(ended.wait(), 5)
-    assert (await until(store, asked.id, "cancelled")).state == "cancelled"
+    over = await until(store, asked.id, "cancelled")
+    assert (over.state, over.sentence) == ("cancelled", "Cancelled by me")
     await it.close()
 
 

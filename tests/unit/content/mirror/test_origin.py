@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.anyio
 
 LIST = "http://list.example/mirrors"
 A, B, C = "http://a.example", "http://b.example/f", "http://c.example"
-Said = int | bytes | MusterError | tuple[int, bytes, dict[str, str]]
+Said = int | bytes | MusterError | tuple[int, bytes, dict[str, str]] | AsyncGenerator[bytes, None]
 
 
 class Servers:
@@ -45,6 +45,8 @@ class Servers:
             said = self.said.get(url, 404)
             if isinstance(said, MusterError):
                 raise said
+            if isinstance(said, AsyncGenerator):
+                return Answer(base, 200, (), said, lambda: None)
             status, body, more = (
                 (200, said, {}) if isinstance(said, bytes) else (said, b"", {}) if isinstance(said, int) else said
             )
@@ -213,7 +215,7 @@ async def test_a_mirror_that_failed_is_asked_last_for_a_while(monkeypatch: pytes
         assert servers.asked == [f"{A}/x"]
 
 
-async def test_only_what_all_say_is_absent_is(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_what_most_say_is_absent_is(monkeypatch: pytest.MonkeyPatch) -> None:
     said: dict[str, Said] = {LIST: f"{A}\n{B}\n".encode(), f"{B}/y": 403, f"{B}/z": 410}
     async with asking(monkeypatch, said, mirror_list=LIST) as (it, servers):
         for path in ("/x", "/z"):
@@ -297,7 +299,10 @@ async def test_a_list_may_not_name_private_addresses(monkeypatch: pytest.MonkeyP
 
 async def test_the_lists_own_host_may_be_a_mirror_and_those_that_settings_name(monkeypatch: pytest.MonkeyPatch) -> None:
     at = "http://10.0.0.1/mirrors"
-    said: dict[str, Said] = {at: b"http://10.0.0.3/\nhttp://10.0.0.1:8080/f\nhttp://10.0.0.2/\n"}
+    said: dict[str, Said] = {
+        at: b"http://10.0.0.3/\nhttp://10.0.0.1:8080/f\nhttp://10.0.0.2/\n",
+        "http://10.0.0.2/x": 500,
+    }
     async with asking(monkeypatch, said, mirror_list=at, redirects_to=["10.0.0.2"]) as (it, servers):
         with pytest.raises(Unavailable, match=r"10.0.0.3 is not public"):
             await it.ask("GET", "/x", ())
@@ -468,6 +473,43 @@ async def test_bodies_come_at_a_pace(monkeypatch: pytest.MonkeyPatch) -> None:
         for _ in range(5):
             await body(it)
         assert clock.ticks == pytest.approx(5)
+
+
+def trickling(clock: FakeClock) -> AsyncGenerator[bytes, None]:
+    async def given() -> AsyncGenerator[bytes, None]:
+        for _ in range(100):
+            clock.advance(7)
+            yield b"x"
+
+    return given()
+
+
+async def test_an_origin_that_is_slow_for_a_minute_is_given_up_be_it_the_list_that_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = FakeClock()
+    async with asking(monkeypatch, {f"{A}/x": trickling(clock)}, clock=clock) as (it, _):
+        with pytest.raises(GatewayTimeout, match=r"^Fetching /x from origin r failed: http://a\.example/x is too slow"):
+            await body(it)
+    async with asking(monkeypatch, {LIST: trickling(clock)}, clock=clock, mirror_list=LIST) as (it, _):
+        with pytest.raises(GatewayTimeout, match=f"{LIST} is too slow"):
+            await body(it)
+
+
+async def test_another_mirror_goes_on_where_one_is_too_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeClock()
+    said: dict[str, Said] = {LIST: f"{A}\n{B}\n".encode(), f"{A}/x": trickling(clock), f"{B}/x": b"2"}
+    async with asking(monkeypatch, said, clock=clock, mirror_list=LIST) as (it, _):
+        with pytest.raises(Unavailable, match="too slow"):
+            await body(it)
+        assert await body(it) == b"2"
+
+
+async def test_what_most_mirrors_say_is_absent_is_though_one_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: dict[str, Said] = {LIST: f"{A}\n{B}\n{C}\n".encode(), f"{B}/x": Unavailable("b is away")}
+    async with asking(monkeypatch, said, mirror_list=LIST) as (it, _):
+        answer = await it.ask("GET", "/x", ())
+        assert answer.status == 404
 
 
 async def test_files_that_cannot_be_used_are_said_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -584,6 +584,26 @@ async def test_packages_with_weak_digests_are_counted_and_not_fetched(here: Here
     assert (await here.sync(found.publication)).weak == 1
 
 
+def oddly(kind: Kind) -> Mapping[str, bytes]:
+    """Return a repository one of whose packages has a path that is not the same for everybody."""
+    if kind == "file":
+        return {**CONTENT["file"], "PULP_MANIFEST": listing({**FILES, "100%/x": b"x", "PULP_MANIFEST": b"y"})}
+    odd, plain = (version(2, {**BODIES, name: b"odd"}) for name in ("odd%2fd", "oddd"))
+    assert {*odd.packages} - {*plain.packages}
+    return odd.files
+
+
+@pytest.mark.parametrize("kind", ["yum", "file"])
+@pytest.mark.parametrize("policy", ["immediate", "on_demand"])
+async def test_packages_whose_paths_cannot_be_given_are_told(tmp_path: Path, kind: Kind, policy: Policy) -> None:
+    it = Here(tmp_path, kind, policy)
+    it.origin.files = oddly(kind)
+    found = await it.sync()
+    assert (len(found.left_out), found.publication.packages) == (1, 3)
+    assert all("%" in path for path in found.left_out)
+    it.close()
+
+
 async def test_packages_of_another_strong_digest_are_found_again_by_what_is_remembered(here: Here) -> None:
     here.mirrored = settings("yum", "immediate")
     here.origin.files = weakly("sha512")

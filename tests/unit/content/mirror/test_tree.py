@@ -53,7 +53,7 @@ async def expected(here: Here, publication: Publication, href: str) -> Expected 
 async def test_all_of_a_tree_is_published_and_comes_where_that_is_told(here: Here) -> None:
     found = await here.sync()
     publication = found.publication
-    assert (found.fetched, found.left_out, here.names()[1]) == (0, (), set())
+    assert (found.fetched, found.missed, here.names()[1]) == (0, (), set())
     # What has a checksum is not read to learn how large it is.
     assert {p for m, p, _ in here.origin.asked if m == "HEAD"} == IMAGES.keys()
     assert not {p for m, p, _ in here.origin.asked if m == "GET"} & IMAGES.keys()
@@ -154,7 +154,7 @@ async def test_what_the_origin_does_not_have_is_left_out_and_said_and_comes_late
     here.origin.files = {**files, ".treeinfo": said}
     found = await here.sync()
     one = found.publication
-    assert found.left_out == (
+    assert found.missed == (
         f"{name} (the origin does not have it)", f"{PLACE} (the origin has no repository there)",
         "../x/boot.iso (not below the tree: what lies elsewhere is a repository of its own)",
         r"\x1b[2Jx (not below the tree: what lies elsewhere is a repository of its own)",
@@ -162,20 +162,20 @@ async def test_what_the_origin_does_not_have_is_left_out_and_said_and_comes_late
     )  # fmt: skip
     assert await expected(here, one, name) is None
     again = await here.sync(one)
-    assert (again.publication, again.left_out) == (one, found.left_out)
+    assert (again.publication, again.missed) == (one, found.missed)
     here.origin.files = {**files, ".treeinfo": said, name: IMAGES[name]}
     two = await here.sync(one)
-    assert two.left_out == found.left_out[1:]
+    assert two.missed == found.missed[1:]
     assert await expected(here, two.publication, name) is not None
     here.origin.files = {**TREE, ".treeinfo": said}
-    assert (await here.sync(two.publication)).left_out == found.left_out[2:]
+    assert (await here.sync(two.publication)).missed == found.missed[2:]
 
 
 async def test_a_tree_that_cannot_be_read_leaves_the_repository_as_it_is(here: Here) -> None:
     here.origin.files = {**ONE.files, ".treeinfo": b"[checksums]\n../a = sha256:a\n", **IMAGES}
     found = await here.sync()
     assert found.publication.packages == 2
-    assert found.left_out == (
+    assert found.missed == (
         "what the tree consists of (Reading .treeinfo failed: '../a' is no path inside the tree)",
     )  # fmt: skip
     assert ".treeinfo" in (await here.manifests(found.publication))[""].files

@@ -74,6 +74,10 @@ async def test_what_is_kept_has_no_findings(tmp_path: Path, core: str, versions:
         assert await found(tmp_path, api) == []
 
 
+async def test_where_there_is_no_pulp_nothing_is_looked_at(tmp_path: Path) -> None:
+    assert await found(tmp_path, PulpApi(), pulp_content_url=None, pulp_api_url=None) == []
+
+
 @pytest.mark.parametrize("by", ["repository", "publication", "repository_version"])
 @pytest.mark.parametrize(
     ("core", "versions", "why"),
