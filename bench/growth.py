@@ -27,7 +27,7 @@ _ADDRESS = "smartproxy.example.net"
 
 async def measured(directory: Path, *, quick: bool) -> Findings:
     """Return times for each size; the peer of every row is the smallest cluster, so the ratio is the growth."""
-    findings = Findings("Growth: members x 9 services (profile seed), peer: 3 members")
+    findings = Findings("Growth: members x 9 services (generation seed), peer: 3 members")
     rounds = 3 if quick else 7
     smallest: dict[str, list[float]] = {}
     for members in _SIZES:
@@ -59,7 +59,7 @@ def _cluster(members: int) -> ClusterFile:
             "cluster": "growth",
             "address": _ADDRESS,
             "store": {"url": "sqlite:////nowhere"},
-            "profile": "seed",
+            "generation": "seed",
             "members": [
                 {"id": n, "name": f"proxy{n:02d}.example.net", "address": f"192.0.2.{n}"} for n in range(1, members + 1)
             ],

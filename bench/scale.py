@@ -24,13 +24,13 @@ from bench import processes
 from bench.figures import Figure, Findings
 from muster.app.offers import modelled
 from muster.app.settings import loaded
+from muster.balancer.generations import SEED
 from muster.balancer.haproxy import binary as binaries
 from muster.balancer.haproxy.render import RuntimePaths, rendered
 from muster.balancer.haproxy.sockets import RuntimeSocket, ServerState
 from muster.balancer.haproxy.supervisor import Supervisor
 from muster.balancer.haproxy.version import HAProxyVersion
 from muster.balancer.model import READY
-from muster.balancer.profiles import SEED
 from muster.balancer.watch import Watch, Watched, is_needed, watched
 from muster.cli.demo.bind import free_port
 from muster.cli.local.plan import Plan
@@ -116,7 +116,7 @@ async def measured(directory: Path, *, quick: bool) -> Findings:
 
     The peer of every row is the smallest cluster, so the ratio is the growth.
     """
-    findings = Findings("Scale: readiness checks of members x 9 services (profile seed), peer: 3 members")
+    findings = Findings("Scale: readiness checks of members x 9 services (generation seed), peer: 3 members")
     window_s, windows, looks = (5.0, 3, 3) if quick else (20.0, 3, 5)
     smallest: dict[str, Sequence[float]] = {}
     binary = await binaries.probed(binaries.found())
@@ -179,7 +179,7 @@ def _document(plan: Plan, members: int, outside: Mapping[str, int]) -> dict[str,
         listening.add(free_port())
     return {
         **base,
-        "profile": "seed",
+        "generation": "seed",
         "members": [
             {"id": n, "name": name.replace("01", f"{n:02d}"), "address": plan.member_address(0)}
             for n in range(1, members + 1)

@@ -39,7 +39,7 @@ schema: 1
 cluster: demo
 address: cluster.test
 store: {{url: sqlite:////nowhere/x.db}}
-profile: {profile}
+generation: {generation}
 members:
 - {{id: 1, name: proxy01.test, address: {first}}}
 - {{id: 2, name: proxy02.test, address: {second}{kind}}}
@@ -121,11 +121,11 @@ async def site(executable: Path, directory: Path, pki: Pki, **engine: float) -> 
 
 
 def cluster(
-    services: str, *, profile: str = "current", proxy: str = "off", kind: str = "", metrics: str = ""
+    services: str, *, generation: str = "installer", proxy: str = "off", kind: str = "", metrics: str = ""
 ) -> ClusterFile:
     return parse(
         CLUSTER.format(
-            profile=profile,
+            generation=generation,
             proxy=proxy,
             kind=kind,
             metrics=metrics,
@@ -147,16 +147,16 @@ async def text(executable: Path, paths: RuntimePaths, of: ClusterFile) -> str:
     return rendered(modelled(of), which=of.balancers[0], runtime=paths, version=found.version)
 
 
-@pytest.mark.parametrize("profile", ["seed", "current"])
+@pytest.mark.parametrize("generation", ["seed", "installer", "foremanctl"])
 @pytest.mark.parametrize("proxy", ["accepted", "required", "off"])
 @pytest.mark.parametrize("kind", ["", ", kind: foreman"], ids=["muster", "mixed"])
 async def test_haproxy_accepts_what_is_rendered_without_a_warning(
-    executable: Path, tmp_path: Path, pki: Pki, profile: str, proxy: str, kind: str
+    executable: Path, tmp_path: Path, pki: Pki, generation: str, proxy: str, kind: str
 ) -> None:
     paths = RuntimePaths(tmp_path, pki.directory)
     of = cluster(
         "  mqtt: {listen_port: 1883, member_port: 1883, traffic: tls-tunnel, maxconn_per_member: 50}",
-        profile=profile,
+        generation=generation,
         proxy=proxy,
         kind=kind,
         metrics=", metrics_port: 9404",
@@ -183,6 +183,28 @@ async def test_members_are_asked_for_the_service_and_serve(executable: Path, tmp
         assert it.engine.generation is not None
         assert it.engine.generation in it.text
         assert (it.engine.paths.runtime_socket.stat().st_mode & 0o777, it.engine.last_error) == (0o600, None)
+
+
+async def test_a_cluster_that_moves_answers_both_ports_and_each_member_has_its_own(
+    executable: Path, tmp_path: Path, pki: Pki
+) -> None:
+    before, after, old, new = free_ports("127.0.0.1", 4)
+    file = smartproxy_only(before, old).model_dump(mode="json", by_alias=True, exclude_unset=True)
+    file["store"]["url"] = "sqlite:////nowhere/x.db"
+    file["members"][1]["ports"] = {"smartproxy": new}
+    file["services"]["smartproxy"]["also_listen_ports"] = [after]
+    paths = RuntimePaths(tmp_path / "run", pki.directory)
+    config = await text(executable, paths, ClusterFile.model_validate(file))
+    async with (
+        member("proxy01.test", "127.0.0.11", old, pki) as first,
+        member("proxy02.test", "127.0.0.12", new, pki) as second,
+        HAProxyEngine(paths, binary=executable, min_interval_s=0.0) as engine,
+    ):
+        await engine.apply(config)
+        it = Site(engine, config, before, [first, second], pki)
+        await it.until(lambda s: len(s) == 2 and all(x.check == "L7OK" for x in s.values()))
+        for port in (before, after):
+            assert {await call(LB, port, pki) for _ in range(4)} == {"proxy01.test", "proxy02.test"}
 
 
 async def test_a_member_that_answers_404_drains_and_comes_back(executable: Path, tmp_path: Path, pki: Pki) -> None:

@@ -59,7 +59,7 @@ def test_what_katello_lets_a_user_read_he_pulls_from_pulp_and_nobody_else(
                 "trusted_hosts": [TRUSTED], "url": f"http://127.0.0.77:{katello.port}",
                 "ca_file": str(ca_paths(hosts_ca)[0]),
             },
-            profile="seed",
+            generation="seed",
         )  # fmt: skip
         place = Place(front.https.address, free_port(front.https.address))
         document = yaml.safe_load(front.cluster_file.read_text())

@@ -164,7 +164,7 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         "first_byte_timeout_s": 5, "stall_timeout_s": 5, "workers": request.param,
     }  # fmt: skip
     made = member.made(
-        directory, content=content, foreman={"url": url, "trusted_hosts": [member.TRUSTED]}, profile="seed"
+        directory, content=content, foreman={"url": url, "trusted_hosts": [member.TRUSTED]}, generation="seed"
     )
     document = yaml.safe_load(made.cluster_file.read_text())
     address = made.https.address

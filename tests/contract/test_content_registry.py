@@ -26,7 +26,7 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Member, Pl
     made = member.made(
         tmp_path_factory.mktemp("front"),
         content={"services": ["docker"], "registry_url": f"http://{behind.address}:{behind.port}"},
-        profile="seed",
+        generation="seed",
     )
     place = Place(made.https.address, free_port(made.https.address))
     document = yaml.safe_load(made.cluster_file.read_text())

@@ -37,6 +37,9 @@ SPOILT = {
     "nginx": ("worker_connections", "worker_connection", "worker_connection"),
     "envoy": ('"stat_prefix"', '"stat_prefixes"', "stat_prefixes"),
     "puppet-conf": ("[main]", "[main", "main"),
+    "dnf-repos": ("[baseos]", "[baseos", "baseos"),
+    "apt-sources": ("Types: deb", "Type: deb", "Malformed"),
+    "dns-zone": (" IN A ", " IN AX ", "AX"),
 }
 
 CLUSTER = """\
@@ -44,7 +47,7 @@ schema: 1
 cluster: demo
 address: cluster.test
 store: {{url: "sqlite:////nowhere/x.db"}}
-profile: {profile}
+generation: {generation}
 members:
 - {{id: 1, name: proxy01.test, address: 10.231.7.21}}
 - {{id: 2, name: proxy02.test, address: "fd00::2", kind: foreman}}
@@ -53,19 +56,31 @@ balancers:
 - {{name: lb2, address: 10.231.7.12}}
 virtual_address: {{address: 10.231.7.100/24, interface: {device}, script_user: root}}
 signer: proxy01.test
+network: {{dns_zone: test}}
+content:
+  mirror:
+    repositories:
+      baseos: {{kind: yum, url: https://origin.example.net/baseos}}
+      debian: {{kind: deb, url: https://origin.example.net/debian, suites: [bookworm], components: [main, contrib]}}
 services: {services}
 """
 
 
-def document(profile: str, services: str = "{}") -> str:
-    return CLUSTER.format(profile=profile, device=DEVICE, services=services)
+def document(generation: str, services: str = "{}") -> str:
+    return CLUSTER.format(generation=generation, device=DEVICE, services=services)
 
 
-def on_free_ports(profile: str) -> str:
+def on_free_ports(generation: str) -> str:
     """The cluster file with ports that nobody listens on: nginx -t opens them."""
-    names = [s.name for s in modelled(parse(document(profile)).parsed(ClusterFile)).services]
-    ports = zip(names, free_ports("127.0.0.31", len(names)), strict=True)
-    return document(profile, "".join(f"\n  {n}: {{listen_port: {p}, maxconn_per_member: 50}}" for n, p in ports))
+    # Containers have no Puppet CA before the file names one.
+    named = document(generation, "{puppetca: {}}")
+    names = [s.name for s in modelled(parse(named).parsed(ClusterFile)).services]
+    *ports, second = free_ports("127.0.0.31", len(names) + 1)
+    also = {"smartproxy": f", also_listen_ports: [{second}]"}
+    changes = (
+        f"{n}: {{listen_port: {p}{also.get(n, '')}, maxconn_per_member: 50}}" for n, p in zip(names, ports, strict=True)
+    )
+    return document(generation, "".join(f"\n  {one}" for one in changes))
 
 
 @dataclass(frozen=True)
@@ -124,10 +139,10 @@ def _first_on_path(directory: Path, monkeypatch: pytest.MonkeyPatch, name: str, 
     monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
 
 
-@pytest.mark.parametrize("profile", ["seed", "current"])
-def test_the_consumer_accepts_what_is_rendered(reader: Reader, profile: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("generation", ["seed", "installer", "foremanctl"])
+def test_the_consumer_accepts_what_is_rendered(reader: Reader, generation: str, tmp_path: Path) -> None:
     file = tmp_path / "cluster.yaml"
-    file.write_text(on_free_ports(profile))
+    file.write_text(on_free_ports(generation))
     arguments = ["render", reader.output.word, "--cluster", str(file), *reader.options, "--check"]
     said = CliRunner().invoke(muster, [*arguments, "--output", str(tmp_path / "out")])
     assert (said.exit_code, said.exception) == (0, None)
@@ -137,7 +152,7 @@ def test_the_consumer_accepts_what_is_rendered(reader: Reader, profile: str, tmp
 
 @pytest.mark.anyio
 async def test_the_consumer_refuses_what_was_spoilt_in_its_own_words(reader: Reader, tmp_path: Path) -> None:
-    output, cluster = reader.output, parse(on_free_ports("current")).parsed(ClusterFile)
+    output, cluster = reader.output, parse(on_free_ports("installer")).parsed(ClusterFile)
     directory = tmp_path / "spoilt"
     directory.mkdir()
     site = replace(reader.site, place=directory)
@@ -162,7 +177,7 @@ async def test_an_nginx_without_its_stream_module_says_what_it_lacks(
     needs("nginx")
     if not list(Path("/etc/nginx/modules-enabled").glob("*stream*")):
         pytest.skip("nginx: this one has its stream module built in")
-    cluster = parse(on_free_ports("current")).parsed(ClusterFile)
+    cluster = parse(on_free_ports("installer")).parsed(ClusterFile)
     paths = NginxPaths(tmp_path, ())
     text = nginx.rendered(cluster, modelled(cluster), which=cluster.balancer("lb1"), paths=paths)
     (tmp_path / "nginx.conf").write_text(text)

@@ -156,7 +156,7 @@ async def site(running: Site) -> Site:
     return running
 
 
-async def test_a_service_beside_the_profile_is_a_tunnel(site: Site) -> None:
+async def test_a_service_beside_the_generation_is_a_tunnel(site: Site) -> None:
     said = await site.local.cli("config", "check")
     assert (said.code, "valid" in said.out, said.err) == (0, True, ""), said
     text = (site.local.run / "haproxy.cfg").read_text()

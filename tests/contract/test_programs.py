@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from muster.balancer.generations import KNOWN, Proof
 from muster.balancer.model import Question
-from muster.balancer.profiles import KNOWN, Proof
 from muster.observed.programs import Asker, believing
 from tests.servers.haproxy import CLUSTER_NAME, Pki, free_ports
 from tests.servers.program import Mood, Program, running

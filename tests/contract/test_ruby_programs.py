@@ -16,11 +16,11 @@ import pytest
 import yaml
 
 from muster.app.offers import modelled
+from muster.balancer.generations import KNOWN
 from muster.balancer.haproxy import binary as binaries
 from muster.balancer.haproxy.engine import HAProxyEngine
 from muster.balancer.haproxy.render import RuntimePaths, rendered
 from muster.balancer.model import Question
-from muster.balancer.profiles import KNOWN
 from muster.cluster.file import ClusterFile
 from muster.kernel.settings import parse
 from muster.observed.programs import Asker, believing
@@ -140,14 +140,14 @@ async def site(executable: Path, directory: Path, pki: Pki, puppet_pki: Pki) -> 
         yield it
 
 
-@pytest.mark.parametrize("profile", ["seed", "current"])
+@pytest.mark.parametrize("generation", ["seed", "installer", "foremanctl"])
 async def test_haproxy_accepts_a_cluster_of_ruby_members_without_a_warning(
-    executable: Path, tmp_path: Path, pki: Pki, profile: str
+    executable: Path, tmp_path: Path, pki: Pki, generation: str
 ) -> None:
     content = {
         "schema": 1, "cluster": "rubies", "address": CLUSTER_NAME, "store": {"url": "sqlite:////nowhere/x.db"},
         "members": [{"id": i, "name": n, "address": a, "kind": "foreman"} for i, (n, a) in enumerate(MEMBERS.items(), 1)],
-        "balancers": [{"name": "lb", "address": LB, "bind": LB}], "profile": profile, "signer": FIRST,
+        "balancers": [{"name": "lb", "address": LB, "bind": LB}], "generation": generation, "signer": FIRST,
         "services": {"mqtt": {"listen_port": 1883, "member_port": 1883}},
     }  # fmt: skip
     of = parse(yaml.safe_dump(content)).parsed(ClusterFile)

@@ -115,7 +115,7 @@ def site(tmp_path: Path, needs: Callable[[str], None]) -> Site:
                     {"id": 2, "name": NEW, "address": NEW_ADDRESS, "kind": "foreman"},
                 ],
                 "balancers": [{"name": "lb", "address": CLUSTER_ADDRESS, "bind": CLUSTER_ADDRESS}],
-                "profile": "current",
+                "generation": "installer",
                 "services": {
                     **{n: {"enabled": False} for n in ("http", "https", "anaconda", "puppet", "smartproxy")},
                     "puppetca": {"listen_port": found.listen_port, "member_port": found.member_port},

@@ -118,7 +118,7 @@ def site(tmp_path: Path, needs: Callable[[str], None]) -> Iterator[Site]:
         "schema": 1, "cluster": "rubies", "address": CLUSTER, "store": {"url": f"sqlite:///{tmp_path}/store.db"},
         "members": [{"id": i, "name": n, "address": a, "kind": "foreman"} for i, (n, a) in enumerate(MEMBERS.items(), 1)],
         "balancers": [{"name": "lb", "address": BALANCER, "bind": BALANCER}],
-        "profile": "current",
+        "generation": "installer",
         "services": {**{n: {"enabled": False} for n in others},
                      "smartproxy": {"listen_port": port, "member_port": member_port}},
     }  # fmt: skip

@@ -16,6 +16,7 @@ def missing(name: str) -> str | None:
     """Return why the server cannot be had, or None when it can."""
     return {
         "apt": _apt,
+        "apt-get": _apt,
         "bind": _bind,
         "dig": _dig,
         "dnf": _dnf,
@@ -24,8 +25,10 @@ def missing(name: str) -> str | None:
         "haproxy": _haproxy,
         "keepalived": _keepalived,
         "mosquitto": _mosquitto,
+        "named-checkzone": _checkzone,
         "namespaces": _namespaces,
         "nginx": _nginx,
+        "nsupdate": _nsupdate,
         "postgresql": _postgresql,
         "powerdns": _powerdns,
         "pulp": _pulp,
@@ -44,6 +47,14 @@ def _bind() -> str | None:
 
 def named() -> str | None:
     return shutil.which("named") or (str(p) if (p := Path("/usr/sbin/named")).exists() else None)
+
+
+def _checkzone() -> str | None:
+    return None if sbin("named-checkzone") else "no named-checkzone on this machine (package bind9-utils)"
+
+
+def _nsupdate() -> str | None:
+    return None if shutil.which("nsupdate") else "no nsupdate on this machine (package dnsutils)"
 
 
 def _dig() -> str | None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from muster.balancer.model import Balancing
+from muster.cluster.file import Member
 from muster.edge.application import Application, Mounted
 from muster.edge.authorise import Gate
 from muster.edge.listener import bound
@@ -37,9 +38,10 @@ class Listeners:
         gate: Gate,
         *,
         bind: str | None,
-        address: str,
+        member: Member,
     ) -> None:
-        self._address = bind or _own_address(address)
+        self._address = bind or _own_address(member.address)
+        self._name = str(member.name)
         self._server = server
         self._main = main
         self._balancing = balancing
@@ -92,7 +94,7 @@ class Listeners:
     def _number(self, port: Port) -> int | None:
         offered = self._balancing.service(port.service)
         if offered is not None:
-            return offered.member_port
+            return offered.port_on(self._name)
         if port.needed:
             raise Misconfigured(f"Service {port.service} is disabled; a member of kind muster cannot serve without it")
         return None

@@ -194,7 +194,7 @@ async def member_opened(
         stack.push_async_callback(closed_behind_the_server)
         opening = server_opened(application, cluster.edge, counted, balancers.addresses)
         server = await stack.enter_async_context(opening)
-        listeners = Listeners(server, application, balancing, gate, bind=options.bind, address=member.address)
+        listeners = Listeners(server, application, balancing, gate, bind=options.bind, member=member)
         authority = _authority_of(cluster, options, store, name, registry, listeners)
         if authority is not None:
             gate.revoked = authority.revocations.is_revoked
@@ -359,7 +359,7 @@ def _siblings_known(
         if workers is not None:
             workers.hold("siblings", [siblings, members])
 
-    return [Siblings(name, service.member_port, listed, store, tell)]
+    return [Siblings(name, service.port_on, listed, store, tell)]
 
 
 def _pulp_followed(

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from muster import features as rooms
 from muster.app.offers import modelled
 from muster.balancer.model import problems as balancer_problems
+from muster.balancer.model import warnings as balancer_warnings
 from muster.cluster import problems as cluster_problems
 from muster.cluster.file import ClusterFile, read_present
 from muster.content import gateway
@@ -90,7 +91,9 @@ def warnings(path: Path, cluster: ClusterFile) -> list[Problem]:
 def doubts(path: Path, cluster: ClusterFile) -> list[Problem]:
     """As :func:`warnings`, less what other checks of the doctor find out about this host and the store."""
     document = read(path)
-    found = [w for room in (cluster_problems.warnings, rooms.warnings) for w in room(document, cluster)]
+    found = [
+        w for room in (cluster_problems.warnings, balancer_warnings, rooms.warnings) for w in room(document, cluster)
+    ]
     if cluster.authority is not None and modelled(cluster).service("puppetca") is None:
         sentence = (
             "makes the members a Puppet CA, but puppetca is disabled, so balancers lead nobody to it; take enabled: false "

@@ -5,12 +5,24 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from muster.balancer.profiles import CONNECTION, KNOWN, PROFILES, Balance, Destinations, Over, Proof, Row, Traffic
+from muster.balancer.generations import (
+    CONNECTION,
+    GENERATIONS,
+    KNOWN,
+    Balance,
+    Destinations,
+    Generation,
+    Over,
+    Proof,
+    Row,
+    Traffic,
+    generation_of,
+)
 from muster.cluster.file import Authority, ClusterFile, Member
 from muster.cluster.sections import Content, ServiceCheck, ServiceOverride
 from muster.kernel.errors import Misconfigured
@@ -136,7 +148,12 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One port at the cluster's address and the servers behind it."""
+    """One port at the cluster's address and the servers behind it.
+
+    Attributes:
+        member_port: of members that have no other of their own (:meth:`port_on`).
+        also_listen_ports: further ports of the address, which lead to the same.
+    """
 
     name: str
     label: str
@@ -149,6 +166,16 @@ class Service:
     check: Check
     timeouts: Timeouts
     maxconn_per_member: int | None = None
+    also_listen_ports: tuple[int, ...] = ()
+
+    @property
+    def listen_ports(self) -> tuple[int, ...]:
+        """Every port of the address that leads here."""
+        return (self.listen_port, *self.also_listen_ports)
+
+    def port_on(self, member: str) -> int:
+        """Return the port of a member; it need not be one that clients are led to."""
+        return next((s.port for s in self.servers if s.name == member.lower()), self.member_port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +210,7 @@ def signs_itself(cluster: ClusterFile) -> bool:
 
 
 def modelled(cluster: ClusterFile, answered: frozenset[str]) -> Balancing:
-    """Return what the cluster's balancers have to do: the profile's rows, changed and completed by the overrides.
+    """Return what the cluster's balancers have to do: the generation's rows, changed and completed by the overrides.
 
     ``answered`` are the services whose port members of kind ``muster`` listen on themselves: only there can they read a
     PROXY header, and no program beside them is asked.
@@ -212,12 +239,14 @@ def problems(document: Document) -> list[Problem]:
         return []
     overrides = content.get("services")
     overrides = overrides if isinstance(overrides, dict) else {}
-    rows = PROFILES.get(str(content.get("profile", "current")), ())
+    word, generation = generation_of(content)
+    rows = tuple(_begun(generation, overrides, _signs(content))) if generation is not None else ()
     offered = {row.name for row in rows} | _complete(overrides)
     return [
-        *_unknown_services(document, overrides, rows, offered),
+        *_unknown_services(document, overrides, word, generation, offered),
         *_unknown_on_disks(document, content, {*(row.name for row in rows), *map(str, overrides)}),
-        *_not_offered(document, content, offered, overrides),
+        *_unknown_on_members(document, content, {*(row.name for row in rows), *map(str, overrides)}),
+        *_not_offered(document, content, word, offered, overrides),
         *_port_clashes(document, content, _listening(overrides, rows)),
         *_answered_twice(document, content, _listening(overrides, rows)),
         *_leads_back(document, content, _listening(overrides, rows)),
@@ -226,10 +255,89 @@ def problems(document: Document) -> list[Problem]:
     ]
 
 
+def warnings(document: Document, cluster: ClusterFile) -> list[Problem]:
+    """Return what is valid of the services and does probably not what was meant."""
+    return [
+        *_asks_who_signs_nothing(document, cluster),
+        *_answered_by_nothing(document, cluster),
+        *_cut_short(document, cluster),
+        *_images_wander(document, cluster),
+        *_never_spare(document, cluster),
+    ]
+
+
+def _asks_who_signs_nothing(document: Document, cluster: ClusterFile) -> Iterator[Problem]:
+    override = cluster.services.get(_PUPPETCA)
+    if cluster.signer != "any" and override is not None and override.enabled and override.destinations == "all":
+        yield document.problem(
+            ("services", _PUPPETCA, "destinations"),
+            f"leads requests to members that sign nothing, where only {cluster.signer} does: signer, unless each passes "
+            "them on",
+        )
+
+
+def _answered_by_nothing(document: Document, cluster: ClusterFile) -> Iterator[Problem]:
+    """Both of its ports make a service of anything; a check says that somebody knows what is behind it."""
+    ours = cluster.content.services if cluster.content is not None else ()
+    has_ours = any(m.kind == "muster" for m in cluster.members)
+    for name, why in GENERATIONS[cluster.generation].lacks.items():
+        override = cluster.services.get(name)
+        if override is None or not override.enabled or override.check is not None or (has_ours and name in ours):
+            continue
+        yield document.problem(
+            ("services", name),
+            f"is led to a program of yours: in generation {cluster.generation} {why}; check: says what it is asked, or that "
+            "a connection is enough (check: tcp)",
+        )
+
+
+def _cut_short(document: Document, cluster: ClusterFile) -> Iterator[Problem]:
+    for name, override in cluster.services.items():
+        is_tunnel = name in KNOWN and KNOWN[name].traffic == "tls-tunnel"
+        if is_tunnel and override.enabled and override.traffic not in (None, "tls-tunnel"):
+            yield document.problem(
+                ("services", name, "traffic"),
+                f"{override.traffic} ends connections after {SHORT.idle_s:g} s of silence, and hosts of {name} say nothing "
+                "for hours: tls-tunnel",
+            )
+
+
+def _images_wander(document: Document, cluster: ClusterFile) -> Iterator[Problem]:
+    """Logins and uploads to a Ruby member's registry are that member's own (docs/facts/deployment.md §1.6)."""
+    https = cluster.services.get("https")
+    is_ruby = any(m.kind == "foreman" for m in cluster.members) and len(cluster.members) > 1
+    if is_ruby and https is not None and https.enabled and https.balance not in (None, "source"):
+        sentence = (
+            f"{https.balance} sends clients of container images to another Ruby member each time, which does not know the "
+            "login at the first: source, where images are served"
+        )
+        yield document.problem(("services", "https", "balance"), sentence)
+
+
+def _never_spare(document: Document, cluster: ClusterFile) -> Iterator[Problem]:
+    count = len(cluster.members)
+    if cluster.min_ready > count:
+        yield document.problem(("min_ready",), f"is more than the {count} members there are: none can ever be drained")
+    elif cluster.min_ready == count and count > 1:
+        yield document.problem(("min_ready",), f"is as many as there are members: none of the {count} can be drained")
+
+
+def _begun(generation: Generation, named: Iterable[str], signs: bool) -> Iterator[Row]:
+    """Return the rows that a file begins with: the generation's, those beside them that it names, and its Puppet CA's."""
+    yield from generation.rows
+    for row in generation.beside:
+        if row.name in named or (row.name == _PUPPETCA and signs):
+            yield row
+
+
+def _signs(content: dict[str, Any]) -> bool:
+    return content.get("authority") is not None and content.get("signer", "any") == "any"
+
+
 def _rows(cluster: ClusterFile) -> Iterator[tuple[Row, ServiceOverride]]:
-    profile = PROFILES[cluster.profile]
-    known = {row.name for row in profile}
-    for row in profile:
+    begun = list(_begun(GENERATIONS[cluster.generation], cluster.services, signs_itself(cluster)))
+    known = {row.name for row in begun}
+    for row in begun:
         override = cluster.services.get(row.name, ServiceOverride())
         if override.enabled:
             yield _changed(_of_authority(cluster, row), override), override
@@ -260,7 +368,7 @@ def _changed(row: Row, override: ServiceOverride) -> Row:
 
 
 def _proof(row: Row, check: ServiceCheck | Literal["tcp"]) -> Proof:
-    """Return what the row asks, changed by the override; with another path the profile's answer is none any more."""
+    """Return what the row asks, changed by the override; with another path the generation's answer is none any more."""
     if check == "tcp":
         return CONNECTION
     kept = row.proof if check.path is None else Proof(over=_over(row), timeout_s=row.proof.timeout_s)
@@ -279,7 +387,7 @@ def _over(row: Row) -> Over:
 
 def _custom(name: str, override: ServiceOverride) -> Row:
     if override.listen_port is None or override.member_port is None:
-        raise Misconfigured(f"Service {name} is in no profile, so it needs listen_port and member_port")
+        raise Misconfigured(f"Service {name} is in no generation, so it needs listen_port and member_port")
     # One that is known keeps its traffic: AMQP and MQTT stay tunnels, RHSM stays a short call.
     base = KNOWN.get(name) or Row(name, override.listen_port, override.member_port, "tls", "leastconn")
     return _changed(base, override)
@@ -329,6 +437,7 @@ def _service(
         check=check,
         timeouts=_timeouts(cluster, row),
         maxconn_per_member=override.maxconn_per_member,
+        also_listen_ports=override.also_listen_ports,
     )
 
 
@@ -348,28 +457,35 @@ def _server(cluster: ClusterFile, row: Row, member: Member, asked: Question, its
         name=str(member.name).lower(),
         id=member.id,
         address=member.address,
-        port=row.member_port,
+        port=member.ports.get(row.name, row.member_port),
         question=_question(cluster, row, member, asked, itself),
         weight=member.weight,
         proxied=ours and itself and cluster.edge.proxy_protocol != "off",
-        beside=asked if ours and not itself else None,
+        beside=_on(member, asked, row) if ours and not itself else None,
     )
+
+
+def _on(member: Member, asked: Question, row: Row) -> Question:
+    """Return the question with the member's own port, where it has one of the service that is asked."""
+    return replace(asked, port=member.ports[row.name]) if row.name in member.ports else asked
 
 
 def _question(cluster: ClusterFile, row: Row, member: Member, asked: Question, itself: bool) -> Question:
     if member.kind == "muster":
         proxy = cluster.edge.proxy_protocol
         proxied = proxy == "required" or (proxy == "accepted" and itself)
-        return Question("ready", _own_port(cluster), f"{READY}?service={row.name}", proxied)
+        return Question(
+            "ready", member.ports.get(_SMARTPROXY, _own_port(cluster)), f"{READY}?service={row.name}", proxied
+        )
     site = cluster.foreman.ca_file is not None and asked.proof.ca_file is None
     if row.name == _SMARTPROXY and asked.proof == KNOWN[_SMARTPROXY].proof:
-        return Question("alive", row.member_port, asked.proof.uri, site=site)
-    return replace(asked, site=site)
+        return Question("alive", member.ports.get(row.name, row.member_port), asked.proof.uri, site=site)
+    return replace(_on(member, asked, row), site=site)
 
 
 def _own_port(cluster: ClusterFile) -> int:
     override = cluster.services.get(_SMARTPROXY, ServiceOverride())
-    standard = next(row.member_port for row in PROFILES[cluster.profile] if row.name == _SMARTPROXY)
+    standard = next(row.member_port for row in GENERATIONS[cluster.generation].rows if row.name == _SMARTPROXY)
     return override.member_port or standard
 
 
@@ -379,6 +495,7 @@ class _Listening:
     listen_port: int
     member_port: int
     where: Location
+    also: tuple[int, ...] = ()
 
 
 def _listening(overrides: dict[str, Any], rows: tuple[Row, ...]) -> list[_Listening]:
@@ -393,23 +510,44 @@ def _listening(overrides: dict[str, Any], rows: tuple[Row, ...]) -> list[_Listen
         if override.get("enabled") is False or not isinstance(listen_port, int) or not isinstance(member_port, int):
             continue
         where: Location = ("services", name, "listen_port") if "listen_port" in override else ("services", name)
-        found.append(_Listening(name, listen_port, member_port, where))
+        also = override.get("also_listen_ports")
+        numbers = tuple(p for p in also if isinstance(p, int)) if isinstance(also, list) else ()
+        found.append(_Listening(name, listen_port, member_port, where, numbers))
     return found
 
 
 def _unknown_services(
-    document: Document, overrides: dict[str, Any], rows: tuple[Row, ...], offered: set[str]
+    document: Document, overrides: dict[str, Any], word: str, generation: Generation | None, offered: set[str]
 ) -> Iterator[Problem]:
-    names = [row.name for row in rows]
+    if generation is None:
+        return
+    names = [row.name for row in (*generation.rows, *generation.beside)]
     for name in map(str, overrides):
-        if not names or name in offered:
+        if name in offered:
+            continue
+        if name in generation.lacks:
+            yield document.problem(
+                ("services", name),
+                f"is no service of generation {word}: {generation.lacks[name]}; where a program of yours answers it, it "
+                "needs listen_port and member_port",
+            )
             continue
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"the profile has {', '.join(names)};"
+        hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names)};"
         yield document.problem(
             ("services", name),
-            f"{name!r} is no service of the profile; {hint} a new one needs listen_port and member_port",
+            f"{name!r} is no service of generation {word}; {hint} a new one needs listen_port and member_port",
         )
+
+
+def _unknown_on_members(document: Document, content: dict[str, Any], known: set[str]) -> Iterator[Problem]:
+    for index, member in enumerate(_mappings(content.get("members"))):
+        ports = member.get("ports")
+        for name in map(str, ports) if isinstance(ports, dict) else ():
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+                hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known))}"
+                yield document.problem(("members", index, "ports", name), f"{name!r} is no service; {hint}")
 
 
 def _answers_to_nothing(document: Document, overrides: dict[str, Any]) -> Iterator[Problem]:
@@ -430,7 +568,7 @@ def _complete(overrides: dict[str, Any]) -> set[str]:
 
 
 def _not_offered(
-    document: Document, content: dict[str, Any], offered: set[str], overrides: dict[str, Any]
+    document: Document, content: dict[str, Any], word: str, offered: set[str], overrides: dict[str, Any]
 ) -> Iterator[Problem]:
     """A port that members shall answer must be one."""
     for name in _of_content(content):
@@ -440,7 +578,7 @@ def _not_offered(
         elif str(name) in KNOWN and str(name) not in offered:
             row = KNOWN[str(name)]
             sentence = (
-                f"{name} is no service of profile {content.get('profile', 'current')}; add it: "
+                f"{name} is no service of generation {word}; add it: "
                 f"services: {{{name}: {{listen_port: {row.listen_port}, member_port: {row.member_port}}}}}"
             )
         else:
@@ -532,12 +670,24 @@ def _port_clashes(document: Document, content: dict[str, Any], listening: list[_
         other = taken.setdefault(one.listen_port, one)
         if other is not one:
             yield document.problem(one.where, f"{one.name} and {other.name} both listen on port {one.listen_port}")
+    for one in listening:
+        for place, port in enumerate(one.also):
+            other = taken.setdefault(port, one)
+            if other is not one or port == one.listen_port or port in one.also[:place]:
+                sentence = f"port {port} is where {other.name} listens" + _of_generation(content, port, other.name)
+                yield document.problem(("services", one.name, "also_listen_ports", place), sentence)
     for index, balancer in enumerate(_mappings(content.get("balancers"))):
         metrics = balancer.get("metrics_port")
         if metrics in taken:
             sentence = f"port {metrics} is where {taken[metrics].name} listens"
             yield document.problem(("balancers", index, "metrics_port"), sentence)
         yield from _shared_hosts(document, content, index, balancer, listening)
+
+
+def _of_generation(content: dict[str, Any], port: int, name: str) -> str:
+    word, generation = generation_of(content)
+    row = generation.row(name) if generation is not None else None
+    return f" in generation {word}" if row is not None and row.listen_port == port else ""
 
 
 def _shared_hosts(
@@ -549,11 +699,13 @@ def _shared_hosts(
         wide = bind == "*" and (address == str(balancer.get("address")) or _is_loopback(address))
         if not (wide or bind == address):
             continue
-        clash = next((s for s in listening if s.listen_port in {o.member_port for o in listening}), None)
+        own = member.get("ports")
+        there = {*(o.member_port for o in listening), *(own.values() if isinstance(own, dict) else ())}
+        clash = next((p for s in listening for p in (s.listen_port, *s.also) if p in there), None)
         if clash is not None:
             yield document.problem(
                 ("balancers", index, "bind"),
-                f"the balancer would take port {clash.listen_port} from member {member.get('name')} on the same host; "
+                f"the balancer would take port {clash} from member {member.get('name')} on the same host; "
                 "bind it to an address of its own",
             )
             return

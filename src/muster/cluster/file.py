@@ -16,13 +16,27 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, StringConstraints, model_validator
 
-from muster.cluster.sections import Content, Disk, Edge, ExpectedDifference, Foreman, Log, ServiceOverride, Store
+from muster.cluster.sections import (
+    Clients,
+    Content,
+    Disk,
+    Edge,
+    ExpectedDifference,
+    Foreman,
+    Log,
+    Network,
+    ServiceOverride,
+    Store,
+)
 from muster.cluster.values import AddressWithPrefix, FeatureName, Host, Interface, Port, Seconds, Slug, address_of
 from muster.kernel.errors import Misconfigured, Rejected
 from muster.kernel.names import FQDN, host_or_address
 from muster.kernel.settings import Document, Settings, read
 
 SCHEMA_VERSION = 1
+
+OLDER_WORDS = {"seed": "seed", "current": "installer"}
+"""What ``profile`` calls a generation."""
 
 
 class Member(Settings):
@@ -36,6 +50,9 @@ class Member(Settings):
     """Where balancers reach it: IP address or host name."""
     kind: Literal["muster", "foreman"] = "muster"
     """``muster`` (ours) or ``foreman`` (the Ruby smart-proxy)."""
+    ports: dict[Slug, Port] = Field(default_factory=dict)
+    """Its own port of a service, where that is not the other members', as while they move from one generation to the next:
+    ``{smartproxy: 8443}``."""
     weight: Annotated[int, Field(ge=1, le=256)] = 100
     """Its share of new clients, beside the others' weights; balancers take a change over without a reload."""
 
@@ -202,16 +219,23 @@ class ClusterFile(Settings):
     """The hosts that run the balancer."""
     virtual_address: VirtualAddress | None = None
     """The address several balancers share; absent: each has its own only."""
-    profile: Literal["seed", "current"] = "current"
-    """The set of services: ``seed`` (nine ports of 2018), ``current`` (today's six)."""
+    generation: Literal["seed", "installer", "foremanctl"] = "installer"
+    """Whose layout the members have: ``seed`` (nine ports of 2018), ``installer`` (today's six, the Smart Proxy on 9090),
+    ``foremanctl`` (containers: 80, 443, and the Smart Proxy on 8443)."""
+    profile: Literal["seed", "current"] | None = None
+    """Older words for ``generation``: ``seed``, and ``current`` for ``installer``."""
     services: dict[Slug, ServiceOverride] = Field(default_factory=dict)
-    """Changes to the profile, by service name."""
+    """Changes to the generation's services, by name."""
     features: dict[FeatureName, dict[str, Any]] = Field(default_factory=dict)
     """Settings of each feature; the feature's own page documents them."""
     authority: Authority | None = None
     """The Puppet CA on every member; absent: none."""
     content: Content | None = None
     """Ports of content that members answer themselves; absent: Apache, nginx or another program does."""
+    clients: Clients = Clients()
+    """What hosts are told when they join."""
+    network: Network = Network()
+    """What lies around the cluster, for firewalls and name servers."""
     signer: Literal["any"] | FQDN = "any"
     """Who signs Puppet certificates: ``any`` member, or one member's name."""
     min_ready: Annotated[int, Field(ge=0, le=200)] = 1
@@ -226,6 +250,14 @@ class ClusterFile(Settings):
     """Limits of the listeners."""
     log: Log = Log()
     """Logging."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_older_word(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or given.get("profile") not in OLDER_WORDS:
+            return given
+        meant = OLDER_WORDS[given["profile"]]
+        return {**given, "generation": given.get("generation", meant)}
 
     def member(self, name: str) -> Member:
         """Return the member of that name, or of that first label when only one has it.

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
-from muster.cluster.file import ClusterFile, priority_at
+from muster.cluster.file import OLDER_WORDS, ClusterFile, priority_at
 from muster.cluster.sections import ServiceOverride
 from muster.cluster.values import address_of
 from muster.kernel.settings import Document, Location, Problem
@@ -45,6 +46,8 @@ def problems(document: Document) -> list[Problem]:
             found.append(
                 document.problem(("members", index, "name"), "is the cluster's address; a member needs its own")
             )
+    found += _of_names(document, content)
+    found += _of_generation(document, content)
     seen: set[str] = set()
     for index, balancer in _sequence(content.get("balancers")):
         name = str(balancer.get("name", "balancer")) if isinstance(balancer, dict) else ""
@@ -62,6 +65,38 @@ def problems(document: Document) -> list[Problem]:
         where = ("content", "keepers")
         found.append(document.problem(where, "needs one_version, which is false: nothing follows what Pulp serves"))
     return [*found, *_of_store(document, content, [m for _, m in members])]
+
+
+def _of_names(document: Document, content: dict[str, Any]) -> Iterator[Problem]:
+    """The names that clients use are nobody's own."""
+    members = {_folded(m.get("name")) for _, m in _sequence(content.get("members")) if isinstance(m, dict)}
+    foreman = content.get("foreman")
+    host = _host_in(foreman.get("url")) if isinstance(foreman, dict) else ""
+    places: list[tuple[Location, Any]] = [(("address",), content.get("address"))]
+    places += [(("aliases", index), name) for index, name in _sequence(content.get("aliases"))]
+    for where, name in places:
+        if host and _folded(name) == host:
+            yield document.problem(where, f"is Foreman's name; clients of the proxies need another than {host}")
+        # Of the address itself it is said where the member stands.
+        if where[0] == "aliases" and _folded(name) in members:
+            yield document.problem(where, f"is a member's own name, which leads past the balancer: {name}")
+
+
+def _host_in(url: Any) -> str:
+    try:
+        return _folded(urlsplit(str(url)).hostname or "")
+    except ValueError:
+        return ""
+
+
+def _of_generation(document: Document, content: dict[str, Any]) -> Iterator[Problem]:
+    older = content.get("profile")
+    if older is None or "generation" not in content or not isinstance(older, str):
+        return
+    meant = OLDER_WORDS.get(older, older)
+    if content["generation"] != meant:
+        sentence = f"is an older word for generation: {meant}, and the file says {content['generation']}; take it away"
+        yield document.problem(("profile",), sentence)
 
 
 def _of_store(document: Document, content: dict[str, Any], members: list[dict[str, Any]]) -> Iterator[Problem]:

@@ -12,16 +12,20 @@ from pydantic import Discriminator, Field, StringConstraints, Tag
 
 from muster.cluster.mirror import Mirror
 from muster.cluster.values import (
+    CIDR,
     AnswerText,
     BackendURL,
     ForemanURL,
     ForemanVersion,
+    Host,
+    Label,
     Port,
     RegistryURL,
     RequestPath,
     Seconds,
     Slug,
     StoreURL,
+    Title,
 )
 from muster.kernel.names import FQDN
 from muster.kernel.settings import Settings
@@ -65,6 +69,12 @@ class Foreman(Settings):
     revocations_kept_s: Annotated[float, Field(ge=0, le=86_400)] = 600.0
     """How long after the store's last answer the last known revocations of the cluster's own Puppet CA count; later,
     protected calls with its certificates are 503."""
+    organizations: tuple[Title, ...] = ()
+    """Organisations that members are assigned to in Foreman."""
+    locations: tuple[Title, ...] = ()
+    """Locations that members are assigned to in Foreman."""
+    lifecycle_environments: tuple[Title, ...] = ()
+    """Lifecycle environments that each member carries, of the first organisation."""
     forward_verify: bool = True
     """Whether a name found for a plain HTTP client must resolve back to its address."""
 
@@ -74,11 +84,41 @@ class Foreman(Settings):
         return self.version if self.version.count(".") == 2 else f"{self.version}.0"
 
 
+class Clients(Settings):
+    """What hosts are told when they join, in the files and commands that are rendered for them."""
+
+    organization: Label | None = None
+    """Label of the organisation that they register in."""
+    activation_keys: tuple[Label, ...] = ()
+    """The activation keys they register with."""
+    hostgroup: Title | None = None
+    """The host group Foreman puts them in."""
+    location: Title | None = None
+    """The location Foreman puts them in."""
+
+
+class Network(Settings):
+    """What lies around the cluster, for firewalls and name servers."""
+
+    clients: tuple[CIDR, ...] = ()
+    """Networks whose hosts may call the address. Empty: all."""
+    direct: tuple[CIDR, ...] = ()
+    """Networks, beside balancers and Foreman, whose hosts may call members themselves: for remote execution, and tests."""
+    dns_zone: FQDN | None = None
+    """The zone in which the address stands. Absent: what follows its first label."""
+    dns_server: Host | None = None
+    """The name server that takes updates of the zone. Absent: the one its SOA record names."""
+    dns_ttl_s: Annotated[int, Field(ge=0, le=604_800)] = 3600
+    """How long resolvers may keep the address."""
+    firewall_zone: Slug = "public"
+    """firewalld's zone of the interfaces that clients come in by."""
+
+
 class Content(Settings):
     """What members answer themselves on the ports of content, in front of a Pulp."""
 
     services: Annotated[tuple[ContentService, ...], Field(min_length=1)] = ("https", "http")
-    """Whose ports members answer: ``https``, ``http``, ``rhsm`` (8443 in profile ``seed``), ``docker`` (5000). The others
+    """Whose ports members answer: ``https``, ``http``, ``rhsm`` (8443 in generation ``seed``), ``docker`` (5000). The others
     stay with other programs."""
     workers: Annotated[int, Field(ge=1, le=64)] = 1
     """How many processes of each member answer them: 1 is the member's own. More use as many cores, and what ``edge``
@@ -138,11 +178,11 @@ class ServiceCheck(Settings):
     """What the program behind a service is asked, and what counts as its answer.
 
     By balancers on members of kind ``foreman``, and by members of kind ``muster`` on their own host for ports they do not
-    listen on themselves. What is absent is as the profile has it; with a ``path`` that is only ``over`` and ``timeout_s``.
+    listen on themselves. What is absent is as the generation has it; with a ``path`` only ``over`` and ``timeout_s`` are.
     """
 
     path: RequestPath | None = None
-    """What is asked for with ``GET``. Where the profile has none either, a finished TLS handshake is enough."""
+    """What is asked for with ``GET``. Where the generation has none either, a finished TLS handshake is enough."""
     over: Literal["plain", "tls", "verified", "mutual"] | None = None
     """``plain``; ``tls``: whoever answers is believed; ``verified``: its certificate must carry the cluster's name and come
     from the CA; ``mutual``: ours is shown, too."""
@@ -167,12 +207,14 @@ AskedOrNot = Annotated[
 
 
 class ServiceOverride(Settings):
-    """A change to a service of the profile, or a service the profile lacks (then both ports are required)."""
+    """A change to a service of the generation, or a service that it lacks (then both ports are required)."""
 
     enabled: bool = True
     """False: the balancer does not offer it."""
     listen_port: Port | None = None
     """Port clients use at the cluster's address."""
+    also_listen_ports: Annotated[tuple[Port, ...], Field(max_length=8)] = ()
+    """Further ports there that lead to the same, as 8443 beside 9090 while clients move from one to the other."""
     member_port: Port | None = None
     """Port on each member."""
     traffic: Literal["tls", "plain", "tls-tunnel"] | None = None
@@ -184,7 +226,7 @@ class ServiceOverride(Settings):
     maxconn_per_member: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """Connections one member gets at once; the rest wait at the balancer."""
     check: AskedOrNot | None = None
-    """What the program is asked, when not what the profile says. ``tcp``: nothing, its port has to take a connection."""
+    """What the program is asked, when not what the generation says. ``tcp``: nothing, its port has to take a connection."""
 
 
 class Edge(Settings):

@@ -143,6 +143,15 @@ def _reachable(host: str, port: str | None) -> None:
         raise ValueError(f"holds the port {port}, which there is none of")
 
 
+def _cidr(value: str) -> str:
+    if not re.match(r"[0-9A-Fa-f.:]{2,45}/[0-9]{1,3}\Z", value):
+        raise ValueError("is no network, as in 192.0.2.0/24")
+    try:
+        return str(ipaddress.ip_network(value))
+    except ValueError as e:
+        raise ValueError(f"is no network: {e}") from e
+
+
 # Where a program on a member's host, or elsewhere, is asked; a registry may lie below a path.
 BackendURL = Annotated[str, AfterValidator(_backend_url)]
 RegistryURL = Annotated[str, AfterValidator(_registry_url)]
@@ -153,6 +162,12 @@ ForemanURL = Annotated[
     AfterValidator(_foreman_url),
 ]
 Host = Annotated[str, AfterValidator(_host)]
+CIDR = Annotated[str, AfterValidator(_cidr)]
+# What Foreman calls something, as people read it; nothing in it means anything to a shell within single or double quotes.
+Title = Annotated[
+    str, StringConstraints(pattern=r"\A[A-Za-z0-9À-ɏ](?:[A-Za-z0-9À-ɏ ._,:()/&+-]{0,253}[A-Za-z0-9À-ɏ.)])?\z")
+]
+Label = Annotated[str, StringConstraints(pattern=r"\A[A-Za-z0-9_-]{1,128}\z")]
 StoreURL = Annotated[Secret, AfterValidator(_store_url)]
 ForemanVersion = Annotated[str, BeforeValidator(_quoted), AfterValidator(_foreman_version)]
 AddressWithPrefix = Annotated[str, AfterValidator(_with_prefix)]

@@ -37,7 +37,7 @@ def _led_to(cluster: ClusterFile, url: str, addresses: Iterable[str]) -> Led:
     if (
         service is None
         or parts.scheme != "https"
-        or (parts.port or 443) != service.member_port
+        or (parts.port or 443) not in {service.member_port, *(v.port for v in service.servers)}
         or parts.hostname not in {a.lower() for a in addresses}
     ):
         return "elsewhere"

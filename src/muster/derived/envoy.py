@@ -127,6 +127,9 @@ def _listener(service: Service, which: Balancer, dual_stack: bool) -> Json:
         ]
     }
     listener: Json = {"name": name, "address": _bind(which, service.listen_port, dual_stack), "filter_chains": [chain]}
+    if service.also_listen_ports:
+        also = [{"address": _bind(which, port, dual_stack)} for port in service.also_listen_ports]
+        listener["additional_addresses"] = also
     if service.traffic != "plain":
         # What begins with no ClientHello finds no chain and is closed before it reaches a member.
         chain["filter_chain_match"] = {"transport_protocol": "tls"}
@@ -333,6 +336,7 @@ def _untyped(resources: Json) -> list[Json]:
 OUTPUT = Output(
     word="envoy",
     help="Render Envoy's bootstrap and the files it watches (LDS, CDS, EDS); what Envoy does not do goes to stderr.",
+    goes="`/etc/muster/envoy` on a balancer that runs Envoy in place of HAProxy.",
     rendered=_documents,
     needs=frozenset({"balancer", "pki", "run"}),
     as_json=_files,

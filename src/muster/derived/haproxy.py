@@ -55,6 +55,7 @@ async def _accepted(directory: Path, documents: Sequence[Document]) -> None:
 OUTPUT = Output(
     word="haproxy",
     help="Render HAProxy's configuration for one balancer; --json shows the model of services and servers instead.",
+    goes="On each balancer; `muster balance` renders it and puts it in force by itself, so this is for looking at.",
     rendered=_documents,
     needs=frozenset({"balancer", "pki", "run"}),
     as_json=_as_json,

@@ -180,6 +180,7 @@ async def _accepted(directory: Path, documents: Sequence[Document]) -> None:
 OUTPUT = Output(
     word="keepalived",
     help="Render keepalived's configuration, which moves the virtual address to a balancer whose HAProxy answers.",
+    goes="`/etc/keepalived/keepalived.conf` on each balancer; then `systemctl reload keepalived`.",
     rendered=_documents,
     needs=frozenset({"balancer", "run"}),
     options=(

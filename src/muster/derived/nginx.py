@@ -129,8 +129,9 @@ def _server(service: Service, which: Balancer, dual_stack: bool) -> Iterator[str
     name, timeouts = word(service.name), service.timeouts
     tunnel = service.traffic == "tls-tunnel"
     yield "  server {"
-    for bind in _binds(which, service.listen_port, dual_stack):
-        yield f"    listen {bind}{' so_keepalive=60s:10s:3' if tunnel else ''};"
+    for port in service.listen_ports:
+        for bind in _binds(which, port, dual_stack):
+            yield f"    listen {bind}{' so_keepalive=60s:10s:3' if tunnel else ''};"
     if tunnel:
         yield "    proxy_socket_keepalive on;"
     yield f"    proxy_timeout {_seconds(timeouts.tunnel_s or timeouts.idle_s)};"
@@ -191,6 +192,7 @@ async def _accepted(directory: Path, documents: Sequence[Document]) -> None:
 OUTPUT = Output(
     word="nginx",
     help="Render an nginx (stream) configuration for one balancer; its head and --json say what nginx does not do.",
+    goes="On a balancer that runs nginx in place of HAProxy, as its main configuration.",
     rendered=_documents,
     needs=frozenset({"balancer", "run"}),
     as_json=_as_json,

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from muster.balancer.model import Balancing
-from muster.cluster.file import ClusterFile
-from muster.kernel.files import write_atomically
+from muster.cluster.file import ClusterFile, Member
+from muster.kernel.files import make_directory, write_atomically
 
-Need = Literal["balancer", "pki", "run"]
+Need = Literal["balancer", "member", "pki", "run"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,8 @@ class Document:
     """One text that another program reads.
 
     Attributes:
-        name: of its file, where nobody chooses another.
+        name: of its file, where nobody chooses another; of several that lie together it may be a path below their directory:
+            ``proxy01.example.net/settings.yml``.
         consumer: the program, as it is called in a shell; empty: people read it.
     """
 
@@ -40,7 +41,7 @@ class Option:
 
     word: str
     help: str
-    kind: Literal["flag", "file"] = "flag"
+    kind: Literal["flag", "file", "text"] = "flag"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Site:
 
     Attributes:
         balancer: for whom; None: the file's only one.
+        member: for whom; None: for each of them.
         run: directory of sockets and running state.
         pki: directory of ``ca.pem`` and ``check.pem``, which balancers ask members with.
         place: the file or directory that the documents are for; None: nobody said.
@@ -59,9 +61,18 @@ class Site:
     run: Path = Path("/run/muster")
     pki: Path = Path("/etc/muster/pki/balancer")
     balancer: str | None = None
+    member: str | None = None
     place: Path | None = None
     dual_stack: bool = True
     given: Mapping[str, Any] = field(default_factory=dict)
+
+    def members(self, cluster: ClusterFile) -> tuple[Member, ...]:
+        """Return the members that documents are for.
+
+        Raises:
+            Rejected: the one that is named is none.
+        """
+        return cluster.members if self.member is None else (cluster.member(self.member),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +117,7 @@ class Output:
     Attributes:
         word: its name on the command line.
         help: what its command does, one sentence.
+        goes: where its documents go and what is done with them there, for people; one or two sentences.
         rendered: returns the documents, in the order in which they may be written; pure.
         needs: what of the site it looks at, so that the command line asks for nothing else.
         options: what it alone may be told.
@@ -122,6 +134,7 @@ class Output:
     word: str
     help: str
     rendered: Callable[[Balancing, ClusterFile, Site], tuple[Document, ...]]
+    goes: str = ""
     needs: frozenset[Need] = frozenset()
     options: tuple[Option, ...] = ()
     as_json: Callable[[Balancing, ClusterFile, Site], Any] | None = None
@@ -148,5 +161,6 @@ async def tried(output: Output, balancing: Balancing, cluster: ClusterFile, site
         there = replace(site, place=directory, run=directory if output.check.scratch_run else site.run)
         documents = output.rendered(balancing, cluster, there)
         for document in documents:
+            make_directory((directory / document.name).parent)
             write_atomically(directory / document.name, document.text, mode=document.mode)
         await output.check.asked(directory, documents)

@@ -7,7 +7,22 @@ import importlib
 from muster.derived.output import Output
 
 # Each is the OUTPUT of the file of its name, imported when it is rendered.
-WORDS = ("haproxy", "keepalived", "nginx", "envoy", "table", "puppet-conf")
+WORDS = (
+    "haproxy",
+    "keepalived",
+    "nginx",
+    "envoy",
+    "table",
+    "puppet-conf",
+    "rhsm-conf",
+    "yggdrasil",
+    "scap-client",
+    "dnf-repos",
+    "apt-sources",
+    "dns-zone",
+    "nsupdate",
+    "hosts",
+)
 
 
 def output(word: str) -> Output | None:

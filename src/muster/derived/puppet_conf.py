@@ -28,7 +28,7 @@ def rendered(balancing: Balancing) -> str:
     """
     ca, server = balancing.service("puppetca"), balancing.service("puppet")
     if ca is None:
-        raise Misconfigured("Service puppetca is disabled, so agents have no CA behind this balancer")
+        raise Misconfigured("The balancer offers no puppetca, so agents have no CA behind it")
     name = word(balancing.address)
     lines = ["[main]", f"server = {name}"]
     if server is not None and server.listen_port != _STANDARD_PORT:
@@ -67,6 +67,7 @@ async def _accepted(directory: Path, documents: Sequence[Document]) -> None:
 OUTPUT = Output(
     word="puppet-conf",
     help="Render the lines of puppet.conf for agents: the cluster's name as server and CA, and the CA's port.",
+    goes="Into section `[main]` of `puppet.conf` on each Puppet agent.",
     rendered=_documents,
     as_json=_as_json,
     check=Trial("puppet", "Ask puppet config print what it reads in it.", _accepted),

@@ -66,6 +66,7 @@ class ServiceRow:
 
     name: str
     listen_port: int
+    also_listen_ports: tuple[int, ...]
     passes: str
     spread: str
     idle_s: float
@@ -109,7 +110,7 @@ def lines(table: Table) -> list[str]:
     for service in table.services:
         rhythm = f"check every {service.check_every_s:g} s, {service.fall} failures out, {service.rise} answers in"
         out.append(
-            f"{service.name}: port {service.listen_port}, {service.passes}, {service.spread}, "
+            f"{service.name}: port {_ports(service)}, {service.passes}, {service.spread}, "
             f"idle {service.idle_s:g} s; {rhythm}"
         )
         if service.beside:
@@ -117,6 +118,10 @@ def lines(table: Table) -> list[str]:
         out += _aligned([("id", "member", "to", "check", "proxy v2"), *(_words(m) for m in service.members)])
         out.append("")
     return [*out, *table.notes]
+
+
+def _ports(service: ServiceRow) -> str:
+    return " and ".join(f"{port:d}" for port in (service.listen_port, *service.also_listen_ports))
 
 
 def _words(member: MemberRow) -> tuple[str, ...]:
@@ -142,6 +147,7 @@ def _service(cluster: ClusterFile, service: Service) -> ServiceRow:
     return ServiceRow(
         name=word(service.name),
         listen_port=service.listen_port,
+        also_listen_ports=service.also_listen_ports,
         passes={"plain": "TCP", "tls": "TLS", "tls-tunnel": "TLS, idle for hours"}[service.traffic],
         spread=_SPREAD[service.balance],
         idle_s=service.timeouts.tunnel_s or service.timeouts.idle_s,
@@ -215,6 +221,7 @@ def _documents(balancing: Balancing, cluster: ClusterFile, site: Site) -> tuple[
 OUTPUT = Output(
     word="table",
     help="Show what any other load balancer has to be told: ports, members, and what to ask them.",
+    goes="To whoever looks after another load balancer: an appliance, or a cloud's.",
     rendered=_documents,
     as_json=lambda balancing, cluster, site: tabled(cluster, balancing).as_json(),  # noqa: ARG005
 )

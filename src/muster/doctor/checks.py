@@ -231,7 +231,7 @@ class Patient:
             with contextlib.suppress(Misconfigured):
                 contexts = {"muster": shown.ours(), "foreman": shown.rubys()}
         members = self._cluster.members
-        answers = await asyncio.gather(*(ask(m, service.member_port, contexts[m.kind]) for m in members))
+        answers = await asyncio.gather(*(ask(m, service.port_on(str(m.name)), contexts[m.kind]) for m in members))
         return {str(m.name): a for m, a in zip(members, answers, strict=True) if a is not None}
 
 

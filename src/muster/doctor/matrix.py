@@ -170,16 +170,24 @@ class Prober:
         return any(v.name == path for s in self.balancing.services for v in s.servers)
 
     async def cells(self, ways_in: Sequence[Entrance]) -> list[Cell]:
-        """Return a cell per service and path, services in the model's order; members, then the entrances."""
+        """Return a cell per service and path, services in the model's order; members, then the entrances.
+
+        Of a service with several ports an entrance's cell is of the first, or of the first that does not answer.
+        """
         wanted = [
             (s, way)
             for s in self.balancing.services
             for way in (
                 *(_Way(v.name, v.address, v.port, f"on {v.name}") for v in s.servers),
-                *(_Way(e.path, e.host, s.listen_port, e.words) for e in ways_in),
+                *(_Way(e.path, e.host, port, e.words) for e in ways_in for port in s.listen_ports),
             )
         ]
-        return list(await asyncio.gather(*(self._cell(service, way) for service, way in wanted)))
+        found: dict[tuple[str, str], Cell] = {}
+        for cell in await asyncio.gather(*(self._cell(service, way) for service, way in wanted)):
+            first = found.setdefault((cell.service, cell.path), cell)
+            if first.ok and not cell.ok:
+                found[cell.service, cell.path] = cell
+        return list(found.values())
 
     async def _cell(self, service: Service, way: _Way) -> Cell:
         if way.path in self.resting:
@@ -301,6 +309,6 @@ def _not_serving(service: Service, way: _Way, why: str) -> Finding:
         "SERVICE-DOWN",
         f"{service.name} on {way.path}",
         f"Service {service.name} does not work {way.words}: {why}",
-        "Nothing serves the port, or what serves it is not what the profile expects there.",
+        "Nothing serves the port, or what serves it is not what the generation has there.",
         "Start the program that serves it, or disable the service in the cluster file (services: enabled: false).",
     )

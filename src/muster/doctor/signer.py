@@ -66,9 +66,12 @@ def elsewhere(cluster: ClusterFile, balancing: Balancing) -> list[Place]:
         return []
     services = [balancing.service(n) for n in (("puppet",) if ours else ("puppetca", "puppet"))]
     own = cluster.authority.port if ours and cluster.authority else None
-    ports = sorted({s.member_port for s in services if s is not None} - {own})
     members = [m for m in cluster.members if m.name != cluster.signer]
-    return [Place(str(m.name), m.address, port) for m in members for port in ports if port is not None]
+    return [
+        Place(str(m.name), m.address, port)
+        for m in members
+        for port in sorted({m.ports.get(s.name, s.member_port) for s in services if s is not None} - {own})
+    ]
 
 
 def down(service: Service, refusals: Mapping[str, str]) -> list[Finding]:

@@ -7,7 +7,7 @@ own, and where its Pulp is, its own name.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -115,14 +115,14 @@ def misled(cluster: ClusterFile, balancing: Balancing, running: Mapping[str, Run
 
 def _told(
     cluster: ClusterFile, members: list[Member], running: Mapping[str, Running], setting: _Setting
-) -> dict[Member, Any]:
+) -> list[tuple[Member, Any]]:
     """Return what the members that tell the setting's feature say; None of one that says nothing."""
-    return {
-        m: settings.get(setting.name)
+    return [
+        (m, settings.get(setting.name))
         for m in members
         if (settings := running[str(m.name)].settings.get(setting.feature)) is not None
         and not any(declares(e, setting.field, str(m.name)) for e in cluster.expected_differences)
-    }
+    ]
 
 
 def _unseen(members: list[Member], running: Mapping[str, Running]) -> Iterator[Finding]:
@@ -145,8 +145,8 @@ def _unseen(members: list[Member], running: Mapping[str, Running]) -> Iterator[F
 def _ungrouped(cluster: ClusterFile, members: list[Member], running: Mapping[str, Running]) -> Iterator[Finding]:
     for setting in (_REGISTRATION, _TEMPLATES):
         told = _told(cluster, members, running, setting)
-        others = [f"{_seen(url)} by {m.name}" for m, url in told.items() if url]
-        for member, url in told.items():
+        others = [f"{_seen(url)} by {m.name}" for m, url in told if url]
+        for member, url in told:
             # One of ours that is known to Foreman by the cluster's address needs none; a Ruby one puts its own name there.
             if url or (member.kind == "muster" and not others):
                 continue
@@ -162,10 +162,10 @@ def _ungrouped(cluster: ClusterFile, members: list[Member], running: Mapping[str
 
 
 def _elsewhere(
-    cluster: ClusterFile, balancing: Balancing, setting: _Setting, told: Mapping[Member, Any]
+    cluster: ClusterFile, balancing: Balancing, setting: _Setting, told: Sequence[tuple[Member, Any]]
 ) -> Iterator[Finding]:
     names = _names(cluster)
-    for member, url in told.items():
+    for member, url in told:
         if not url:
             continue
         parts = _parts(url)
@@ -191,21 +191,21 @@ def _elsewhere(
 def _unoffered(parts: SplitResult, balancing: Balancing) -> str:
     """Return why no service of the balancer answers there; empty when one does."""
     port = _port(parts)
-    service = next((s for s in balancing.services if s.listen_port == port), None)
+    service = next((s for s in balancing.services if port in s.listen_ports), None)
     if service is None:
-        offered = ", ".join(str(s.listen_port) for s in balancing.services)
+        offered = ", ".join(str(p) for s in balancing.services for p in s.listen_ports)
         return f"balancers offer no port {port}; they offer {offered}"
     if (parts.scheme == "http") != (service.traffic == "plain"):
         return f"balancers offer {service.name} there, which is {'no TLS' if service.traffic == 'plain' else 'TLS'}"
     return ""
 
 
-def _different(cluster: ClusterFile, setting: _Setting, told: Mapping[Member, Any]) -> Iterator[Finding]:
+def _different(cluster: ClusterFile, setting: _Setting, told: Sequence[tuple[Member, Any]]) -> Iterator[Finding]:
     """Two that both lead to the cluster and are not the same."""
     names = _names(cluster)
     by_url: dict[tuple[str, str, int, str], list[str]] = {}
     said: dict[tuple[str, str, int, str], str] = {}
-    for member, url in told.items():
+    for member, url in told:
         parts = _parts(url) if url else None
         if parts is None or _host(parts) not in names:
             continue
@@ -229,9 +229,9 @@ def _different(cluster: ClusterFile, setting: _Setting, told: Mapping[Member, An
     )
 
 
-def _not_own(cluster: ClusterFile, setting: _Setting, told: Mapping[Member, Any]) -> Iterator[Finding]:
+def _not_own(cluster: ClusterFile, setting: _Setting, told: Sequence[tuple[Member, Any]]) -> Iterator[Finding]:
     others = {str(m.name).lower(): m for m in cluster.members}
-    for member, url in told.items():
+    for member, url in told:
         parts = _parts(url) if url else None
         host = _host(parts) if parts is not None else ""
         if not url or host in (str(member.name).lower(), member.address.lower()):

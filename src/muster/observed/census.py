@@ -161,7 +161,7 @@ class Census:
         service = self.balancing.service("smartproxy")
         if service is None:
             raise Misconfigured("Service smartproxy is disabled, so there is nothing that members could be asked")
-        url = f"https://{in_url(member.address)}:{service.member_port}"
+        url = f"https://{in_url(member.address)}:{service.port_on(str(member.name))}"
         async with questions.opened(
             url, context=context, server_name=self.balancing.address, timeout_s=self.timeout_s
         ) as proxy:
@@ -183,7 +183,7 @@ class Census:
             for s in self.balancing.services
             if s.traffic != "plain" and any(v.name == str(member.name).lower() for v in s.servers)
         ]
-        found = await asyncio.gather(*(self._certificate(member, s.member_port) for s in services))
+        found = await asyncio.gather(*(self._certificate(member, s.port_on(str(member.name))) for s in services))
         return {s.name: f for s, f in zip(services, found, strict=True)}
 
     async def _certificate(self, member: Member, port: int) -> dict[str, Any]:

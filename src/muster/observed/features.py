@@ -51,7 +51,7 @@ async def running_on(
     service = balancing.service("smartproxy")
     if service is None:
         return None
-    url = f"https://{in_url(member.address)}:{service.member_port}"
+    url = f"https://{in_url(member.address)}:{service.port_on(str(member.name))}"
     try:
         async with questions.opened(url, context=context, server_name=balancing.address, timeout_s=timeout_s) as asking:
             own = await _of_proxy(asking)
@@ -83,7 +83,7 @@ async def _with_pulp(
     if at is None or not any(s.name == str(member.name).lower() for s in at.servers):
         return own
     doubtful = Running(own.features, own.settings, frozenset({_PULPCORE}), own.unseen)
-    url = f"https://{in_url(member.address)}:{at.member_port}"
+    url = f"https://{in_url(member.address)}:{at.port_on(str(member.name))}"
     try:
         # Under its own name, as Foreman asks it: where no URL is set for it, it tells the one it was asked by.
         async with questions.opened(url, context=context, server_name=str(member.name), timeout_s=timeout_s) as asking:

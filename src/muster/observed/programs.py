@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from muster.balancer.generations import Over, Proof
 from muster.balancer.model import Question
-from muster.balancer.profiles import Over, Proof
 from muster.kernel.names import in_url, shown
 from muster.kernel.reasons import spoken
 

@@ -73,7 +73,7 @@ async def _asked(
     is_there = at is not None and any(s.name == str(member.name).lower() for s in at.servers)
     if at is None or not is_there:
         return None, None
-    url = f"https://{in_url(member.address)}:{at.member_port}"
+    url = f"https://{in_url(member.address)}:{at.port_on(str(member.name))}"
     # A Pulp for which no URL is set tells the name that it was asked by: Foreman asks by the member's own.
     name = str(member.name) if path == PULP_RECORD else balancing.address
     async with questions.opened(url, context=context, server_name=name, timeout_s=timeout_s) as asking:

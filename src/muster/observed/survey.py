@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from muster.balancer.generations import CONNECTION, Over
 from muster.balancer.model import Balancing, Question, Server, Service
-from muster.balancer.profiles import CONNECTION, Over
 from muster.foreman import questions
 from muster.foreman.questions import Questions
 from muster.kernel.errors import Misconfigured, MusterError, Unavailable

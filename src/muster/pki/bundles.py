@@ -18,11 +18,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
+from cryptography.hazmat.primitives.serialization.pkcs12 import serialize_key_and_certificates
+
 from muster.kernel import failpoints
 from muster.kernel.errors import Conflict, Rejected, Unavailable
 from muster.kernel.files import make_directory, read_bounded, write_atomically
 from muster.kernel.names import FQDN, ip_address, shown
 from muster.kernel.secrets import Secret
+from muster.pki import pem as pems
 from muster.pki.facts import CertificateFacts
 
 Kind = Literal["member", "client", "balancer"]
@@ -171,6 +175,20 @@ def write(bundle: Bundle, directory: Path) -> BundlePaths:
     failpoints.after_commit("bundle")
     _forget(versions, keep={version.name, previous})
     return at
+
+
+def for_browsers(bundle: Bundle, password: Secret) -> bytes:
+    """Return a bundle as one PKCS#12 file, encrypted, with the CA beside the certificate."""
+    chain = pems.certificates(bundle.certificate_pem.encode(), bundle.name)
+    own = pems.certificates(bundle.chain_pem.encode(), bundle.name)
+    key = pems.private_key(bundle.key_pem.reveal().encode(), bundle.name)
+    return serialize_key_and_certificates(
+        bundle.name.encode(),
+        key,
+        chain[0],
+        [*chain[1:], *own],
+        BestAvailableEncryption(password.reveal().encode()),
+    )
 
 
 def refuse_unless_ours(at: BundlePaths) -> None:

@@ -105,7 +105,7 @@ def listeners(of: ClusterFile, server: Recording, gate: Gate, *, draining: bool 
     rings, metrics = LogRings(10, 5, "proxy01.test"), EdgeMetrics(CollectorRegistry())
     main = Application(gate=gate, features=Features(), mounts=(), limits=of.edge, rings=rings, metrics=metrics)
     main.draining = draining
-    return Listeners(cast(Server, server), main, modelled(of), gate, bind=None, address="127.0.0.11")
+    return Listeners(cast(Server, server), main, modelled(of), gate, bind=None, member=of.members[0])
 
 
 def test_a_port_with_mounts_of_its_own_has_an_application_of_its_own_that_drains_with_the_member() -> None:

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from muster.app.offers import answered, modelled
-from muster.balancer.model import Balancing, Service, problems, signs_itself
-from muster.balancer.profiles import CURRENT, KNOWN, SEED
+from muster.balancer.generations import FOREMANCTL, INSTALLER, KNOWN, SEED
+from muster.balancer.model import Balancing, Service, problems, signs_itself, warnings
 from muster.cluster.file import ClusterFile
 from muster.kernel.errors import Misconfigured
 from muster.kernel.settings import Document, Problem, parse
@@ -57,10 +57,13 @@ def service(rest: str, name: str) -> Service:
     [
         (
             "content: {services: [rhsm]}\n",
-            "rhsm is no service of profile current; add it: services: {rhsm: {listen_port: 8443",
+            "rhsm is no service of generation installer; add it: services: {rhsm: {listen_port: 8443",
         ),
         ("content: {services: [https]}\nservices: {https: {enabled: false}}\n", "https is switched off under services"),
-        ("content: {services: [docker]}\nservices: {docker: {member_port: 5000}}\n", "docker is no service of profile"),
+        (
+            "content: {services: [docker]}\nservices: {docker: {member_port: 5000}}\n",
+            "docker is no service of generation",
+        ),
         ("content: {}\nservices: {http: {enabled: false}}\n", "http is switched off under services"),
     ],
 )
@@ -72,7 +75,7 @@ def test_a_port_that_members_shall_answer_must_be_one(rest: str, why: str) -> No
     "rest",
     [
         "content: {}\n",
-        "profile: seed\ncontent: {services: [https, http, rhsm, docker]}\n",
+        "generation: seed\ncontent: {services: [https, http, rhsm, docker]}\n",
         "content: {services: [docker]}\nservices: {docker: {listen_port: 5000, member_port: 5000}}\n",
     ],
 )
@@ -87,7 +90,7 @@ def test_members_answer_ports_of_content(rest: str) -> None:
         ("content: {pulp_api_url: 'http://10.0.0.1:80'}\n", "pulp_api_url"),
         ("content: {pulp_api_url: 'https://PROXY02.test'}\n", "pulp_api_url"),
         ("content: {registry_url: 'https://cluster.test/v2'}\n", "registry_url"),
-        ("profile: seed\ncontent: {services: [docker], registry_url: 'https://{address}:5000'}\n", "registry_url"),
+        ("generation: seed\ncontent: {services: [docker], registry_url: 'https://{address}:5000'}\n", "registry_url"),
         (
             "content: {pulp_api_url: 'http://{address}:8443'}\nservices: {https: {member_port: 8443}}\n",
             "pulp_api_url",
@@ -176,13 +179,13 @@ def test_what_is_behind_members_may_be_on_their_hosts(url: str) -> None:
     assert said(f"content: {{pulp_content_url: '{url}'}}\n") == []
 
 
-def test_the_seed_profile_is_the_seeds_table() -> None:
+def test_the_generation_seed_is_the_seeds_table() -> None:
     rows = [f"{r.label} {r.listen_port} {r.balance} {r.member_port} {r.destinations}" for r in SEED]
     assert rows == SEED_TABLE.splitlines()
 
 
-def test_the_current_profile_is_the_documented_six() -> None:
-    assert {(r.name, r.listen_port, r.member_port, r.balance) for r in CURRENT} == {
+def test_the_generation_installer_is_the_documented_six() -> None:
+    assert {(r.name, r.listen_port, r.member_port, r.balance) for r in INSTALLER} == {
         ("http", 80, 80, "roundrobin"),
         ("https", 443, 443, "source"),
         ("anaconda", 8000, 8000, "roundrobin"),
@@ -193,7 +196,7 @@ def test_the_current_profile_is_the_documented_six() -> None:
 
 
 def test_plain_ports_and_tunnels_are_told_from_tls() -> None:
-    traffic = {s.name: s.traffic for s in model("profile: seed\n").services}
+    traffic = {s.name: s.traffic for s in model("generation: seed\n").services}
     assert [n for n, t in traffic.items() if t == "plain"] == ["http", "anaconda"]
     assert [n for n, t in traffic.items() if t == "tls-tunnel"] == ["amqp"]
 
@@ -286,7 +289,7 @@ def asked(rest: str = "") -> dict[str, tuple[int, str, str]]:
 
 
 def test_a_program_behind_a_port_is_asked_and_not_only_connected_to() -> None:
-    seed = asked("profile: seed\nservices:\n  mqtt: {listen_port: 1883, member_port: 1883}\n")
+    seed = asked("generation: seed\nservices:\n  mqtt: {listen_port: 1883, member_port: 1883}\n")
     assert seed == {
         "http": (443, "/pulp/api/v3/status/", "verified"),
         "https": (443, "/pulp/api/v3/status/", "verified"),
@@ -390,11 +393,11 @@ def test_overrides_change_disable_and_add() -> None:
     assert amqp.traffic == "tls-tunnel"
 
 
-@pytest.mark.parametrize("profile", ["seed", "current"])
-def test_a_known_service_beside_the_profile_keeps_its_traffic_unless_another_is_given(profile: str) -> None:
+@pytest.mark.parametrize("generation", ["seed", "installer", "foremanctl"])
+def test_a_known_service_beside_the_generation_keeps_its_traffic_unless_another_is_given(generation: str) -> None:
     def added(name: str, more: str = "") -> Service:
         ports = f"listen_port: 18{len(name)}3, member_port: 18{len(name)}4"
-        return service(f"profile: {profile}\nservices:\n  {name}: {{{ports}{more}}}\n", name)
+        return service(f"generation: {generation}\nservices:\n  {name}: {{{ports}{more}}}\n", name)
 
     for name, row in KNOWN.items():
         found = added(name)
@@ -423,7 +426,7 @@ def test_an_unknown_service_is_named_with_its_line_and_the_nearest_known() -> No
 
 def test_a_new_service_with_both_ports_is_no_problem() -> None:
     assert said("services:\n  mqtt: {listen_port: 1883, member_port: 1883}\n") == []
-    assert len(said("services:\n  mqtt: {listen_port: 1883}\n")) == 1
+    assert len(said("services:\n  more: {listen_port: 1883}\n")) == 1
 
 
 @pytest.mark.parametrize("second", ["puppet: {listen_port: 443}", "mqtt: {listen_port: 443, member_port: 1883}"])
@@ -452,7 +455,9 @@ def test_a_balancer_may_not_take_its_members_ports() -> None:
 SIGNERS = "puppetca would lead to 2 members, each a Puppet CA of its own; name the one that signs (signer: NAME)"
 
 
-@pytest.mark.parametrize("rest", ["", "signer: any\n", "profile: seed\n", "services:\n  puppetca: {balance: random}\n"])
+@pytest.mark.parametrize(
+    "rest", ["", "signer: any\n", "generation: seed\n", "services:\n  puppetca: {balance: random}\n"]
+)
 def test_several_members_that_would_each_sign_out_of_a_ca_of_their_own_are_said(rest: str) -> None:
     (found,) = problems(document(rest))
     assert found.where == "signer"
@@ -482,7 +487,155 @@ def test_a_single_member_is_the_signer() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "services: 3", "services: [1]", "services: {1: 2}", "profile: 7", "members: x", "balancers: [x, {}]"],
+    [
+        "",
+        "[]",
+        "services: 3",
+        "services: [1]",
+        "services: {1: 2}",
+        "profile: 7",
+        "generation: 7",
+        "generation: [seed]",
+        "profile: [seed]",
+        "members: x",
+        "balancers: [x, {}]",
+    ],
 )
 def test_half_valid_files_are_spoken_of_without_a_crash(text: str) -> None:
     problems(parse(text))
+
+
+def warned(rest: str) -> list[tuple[str, str]]:
+    there = document(rest)
+    return [(w.where, w.sentence) for w in warnings(there, there.parsed(ClusterFile))]
+
+
+def test_the_generation_foremanctl_is_what_containers_listen_on() -> None:
+    """docs/facts/deployment.md §5: Apache on the host, the Smart Proxy on 8443, and none of Puppet."""
+    assert {(r.name, r.listen_port, r.member_port) for r in FOREMANCTL} == {
+        ("http", 80, 80), ("https", 443, 443), ("smartproxy", 8443, 8443),
+    }  # fmt: skip
+    it = service("generation: foremanctl\n", "smartproxy")
+    assert {(s.port, s.question.port) for s in it.servers} == {(8443, 8443)}
+
+
+@pytest.mark.parametrize(("older", "generation"), [("seed", "seed"), ("current", "installer")])
+def test_the_older_words_of_generations_mean_the_same(older: str, generation: str) -> None:
+    assert model(f"profile: {older}\n") == model(f"generation: {generation}\n")
+    assert said(f"profile: {older}\nservices: {{rhsm: {{}}}}\n") == said(
+        f"generation: {generation}\nservices: {{rhsm: {{}}}}\n"
+    )
+
+
+@pytest.mark.parametrize("generation", ["seed", "installer", "foremanctl"])
+def test_mqtt_is_there_in_any_generation_once_it_is_named(generation: str) -> None:
+    rest = f"generation: {generation}\n"
+    assert model(f"{rest}signer: proxy02.test\n").service("mqtt") is None
+    assert said(f"{rest}services: {{mqtt: {{}}}}\n") == []
+    it = service(f"{rest}signer: proxy02.test\nservices: {{mqtt: {{}}}}\n", "mqtt")
+    assert (it.listen_port, it.member_port, it.traffic) == (1883, 1883, "tls-tunnel")
+
+
+def test_what_members_bring_to_containers_is_there_once_it_is_named() -> None:
+    rest = "generation: foremanctl\nsigner: proxy02.test\n"
+    it = model(f"{rest}services: {{puppet: {{}}, puppetca: {{}}, anaconda: {{}}}}\n")
+    assert {s.name for s in it.services} == {"http", "https", "smartproxy", "puppet", "puppetca", "anaconda"}
+    # The Puppet CA that members are has its port without being named again.
+    assert model("generation: foremanctl\nauthority: {}\n").service("puppetca") is not None
+    assert model(rest).service("puppetca") is None
+
+
+@pytest.mark.parametrize(
+    ("generation", "name", "why"),
+    [
+        ("installer", "rhsm", "443 under /rhsm, and nothing listens on 8443"),
+        ("installer", "amqp", "qpid and katello-agent"),
+        ("installer", "docker", "images are answered on 443"),
+        ("foremanctl", "rhsm", "8443 is the Smart Proxy's port"),
+        ("foremanctl", "amqp", "qpid and katello-agent"),
+        ("foremanctl", "docker", "images are answered on 443"),
+    ],
+)
+def test_what_a_generation_has_no_listener_for_is_refused_with_the_reason(generation: str, name: str, why: str) -> None:
+    rest = f"generation: {generation}\nservices:\n"
+    (found,) = said(f"{rest}  {name}: {{}}\n")
+    assert (found.line, found.where) == (10, f"services.{name}")
+    assert f"is no service of generation {generation}: " in found.sentence
+    assert why in found.sentence
+    # Somebody's own program may answer it; that is said, unless a check says that somebody knows.
+    both = f"{rest}  {name}: {{listen_port: 7001, member_port: 7001"
+    assert said(f"{both}}}\n") == []
+    ((where, sentence),) = warned(f"{both}}}\n")
+    assert (where, why in sentence) == (f"services.{name}", True)
+    assert warned(f"{both}, check: tcp}}\n") == []
+    assert warned(f"{both}, enabled: false}}\n") == []
+
+
+def test_the_smart_proxy_is_had_on_9090_and_8443_while_clients_move() -> None:
+    moving = "services:\n  smartproxy: {also_listen_ports: [8443]}\n"
+    for generation in ("installer", "foremanctl"):
+        given = moving if generation == "installer" else moving.replace("8443", "9090")
+        rest = f"generation: {generation}\n{given}"
+        assert said(rest) == []
+        assert sorted(service(f"{rest}signer: proxy02.test\n", "smartproxy").listen_ports) == [8443, 9090]
+    (found,) = said(f"generation: seed\n{moving}")
+    assert found.where == "services.smartproxy.also_listen_ports[0]"
+    assert found.sentence == "port 8443 is where rhsm listens in generation seed"
+
+
+@pytest.mark.parametrize(
+    ("ports", "where"),
+    [("[443]", "also_listen_ports[0]"), ("[9090]", "also_listen_ports[0]"), ("[7001, 7001]", "also_listen_ports[1]")],
+)
+def test_a_port_that_is_taken_leads_nowhere_else(ports: str, where: str) -> None:
+    (found,) = said(f"services:\n  smartproxy: {{also_listen_ports: {ports}}}\n")
+    assert found.where == f"services.smartproxy.{where}"
+
+
+def test_a_member_may_have_a_port_of_its_own_while_it_moves() -> None:
+    text = (
+        HEAD.replace("{id: 12,", "{id: 12, ports: {smartproxy: 8443, https: 8444},")
+        + "services: {mqtt: {}}\nsigner: any\n"
+    )
+    it = modelled(parse(text).parsed(ClusterFile))
+    by_name = {s.name: {v.id: (v.port, v.question.port) for v in s.servers} for s in it.services}
+    assert by_name["smartproxy"][12] == (8443, 8443)
+    assert by_name["https"][12][0] == 8444
+    others = [number for number in by_name["smartproxy"] if number != 12]
+    assert {by_name["smartproxy"][n] for n in others} == {(9090, 9090)}
+    smartproxy = it.service("smartproxy")
+    assert smartproxy is not None
+    assert [smartproxy.port_on(s.name) for s in smartproxy.servers] == [s.port for s in smartproxy.servers]
+
+
+def test_a_member_s_own_port_is_of_a_service() -> None:
+    text = HEAD.replace("{id: 12,", "{id: 12, ports: {smartprox: 8443},") + "signer: proxy02.test\n"
+    (found,) = problems(parse(text))
+    assert found.where.endswith("ports.smartprox")
+    assert "did you mean 'smartproxy'?" in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("rest", "where", "sentence"),
+    [
+        ("signer: proxy02.test\nservices: {mqtt: {traffic: tls}}\n", "services.mqtt.traffic", "tls-tunnel"),
+        (
+            "signer: proxy02.test\nservices: {puppetca: {destinations: all}}\n",
+            "services.puppetca.destinations",
+            "sign nothing",
+        ),
+        ("signer: proxy02.test\nmin_ready: 2\n", "min_ready", "none of the 2 can be drained"),
+        ("signer: proxy02.test\nmin_ready: 3\n", "min_ready", "more than the 2 members"),
+    ],
+)
+def test_what_is_valid_and_hardly_meant_is_warned_of(rest: str, where: str, sentence: str) -> None:
+    ((found, said_of_it),) = warned(rest)
+    assert (found, sentence in said_of_it) == (where, True)
+
+
+def test_images_want_one_ruby_member_a_client() -> None:
+    # Of the two members one is a Ruby proxy.
+    for balance, count in (("roundrobin", 1), ("source", 0)):
+        assert len(warned(f"services: {{https: {{balance: {balance}}}}}\n")) == count
+    ours = parse(HEAD.replace(", kind: foreman", "") + "services: {https: {balance: roundrobin}}\n")
+    assert warnings(ours, ours.parsed(ClusterFile)) == []

@@ -8,10 +8,10 @@ import pytest
 from pydantic import ValidationError
 
 from muster.app.offers import modelled
+from muster.balancer.generations import Proof
 from muster.balancer.haproxy.layout import Layout
 from muster.balancer.haproxy.render import RuntimePaths, generation, is_untouched, rendered
 from muster.balancer.haproxy.version import HAProxyVersion
-from muster.balancer.profiles import Proof
 from muster.cluster.file import Balancer, ClusterFile
 from muster.cluster.sections import ServiceCheck
 from muster.kernel.errors import Misconfigured, Rejected, Unsupported
@@ -58,13 +58,13 @@ def test_clients_are_counted_by_address_or_ipv6_network_and_no_service_takes_all
 
 
 def test_source_is_never_rendered_without_a_consistent_hash() -> None:
-    lines = [line.strip() for line in text("profile: seed\n").splitlines()]
+    lines = [line.strip() for line in text("generation: seed\n").splitlines()]
     after = [lines[n + 1] for n, line in enumerate(lines) if line == "balance source"]
     assert after == ["hash-type consistent"] * 2
 
 
 def test_the_seed_listens_on_the_seeds_nine_ports() -> None:
-    ports = [port for _, port in Layout.of(text("profile: seed\n")).listeners]
+    ports = [port for _, port in Layout.of(text("generation: seed\n")).listeners]
     assert ports == [80, 8000, 443, 8443, 5647, 8140, 8141, 9090, 5000]
 
 
@@ -77,7 +77,7 @@ def test_our_members_checks_are_mutual_tls_on_their_own_port_with_the_clusters_n
 
 def test_a_version_one_header_is_never_sent() -> None:
     for proxy in ("accepted", "required", '"off"'):
-        for line in text(f"profile: seed\nedge: {{proxy_protocol: {proxy}}}\n").splitlines():
+        for line in text(f"generation: seed\nedge: {{proxy_protocol: {proxy}}}\n").splitlines():
             assert "check-send-proxy" not in line or "send-proxy-v2" in line.split()
 
 
@@ -205,8 +205,8 @@ def test_no_text_of_an_answer_can_end_its_quotes(bad: str) -> None:
 
 
 def test_every_service_falls_back_to_unchecked_servers() -> None:
-    it = text("profile: seed\n")
-    for row in modelled(document("profile: seed\n").parsed(ClusterFile)).services:
+    it = text("generation: seed\n")
+    for row in modelled(document("generation: seed\n").parsed(ClusterFile)).services:
         defaults = "tcp_long" if row.traffic == "tls-tunnel" else "tcp_base"
         rule = f"use_backend {row.name}_panic if {{ nbsrv({row.name}) lt 1 }}"
         assert rule in section(it, f"frontend {row.name}_in from {defaults}")
@@ -236,7 +236,7 @@ def test_where_members_answer_content_silence_may_last_as_long_as_they_wait(sett
 
 
 def test_tunnels_live_long_and_notice_dead_peers() -> None:
-    it = text("profile: seed\n")
+    it = text("generation: seed\n")
     assert "timeout tunnel 21600s" in section(it, "defaults tcp_long")
     for line in servers(it, "backend amqp from tcp_long"):
         assert "tcp-ut 60s on-marked-down shutdown-sessions" in line
@@ -263,7 +263,7 @@ def test_the_generation_is_the_hash_of_the_rest() -> None:
     assert it == text()
     assert is_untouched(it)
     assert not is_untouched(it.replace("maxconn 4000", "maxconn 4001"))
-    assert generation(it) != generation(text("profile: seed\n"))
+    assert generation(it) != generation(text("generation: seed\n"))
     assert generation("global\n") is None
     assert not is_untouched("global\n")
 
@@ -311,3 +311,10 @@ def test_versions_are_read_as_haproxy_says_them(said: str, version: tuple[int, i
 def test_too_old_or_other_programs_are_unsupported(said: str) -> None:
     with pytest.raises(Unsupported):
         HAProxyVersion.parse(said)
+
+
+def test_the_ports_of_a_service_lead_to_the_same_servers() -> None:
+    it = text("services: {smartproxy: {also_listen_ports: [8443, 7443]}}\nsigner: proxy02.test\n")
+    binds = [one for one in section(it, "frontend smartproxy_in from tcp_base") if one.startswith("bind ")]
+    assert [one.split()[1].rpartition(":")[2] for one in binds] == ["9090", "8443", "7443"]
+    assert {port for _, port in Layout.of(it).listeners} >= {9090, 8443, 7443}

@@ -46,7 +46,7 @@ def of(cluster: ClusterFile, address: str = "10.0.0.9") -> dict[str, Watched]:
 def many(members: int) -> Balancing:
     lines = [f"- {{id: {n}, name: p{n}.test, address: 10.0.1.{n}}}\n" for n in range(1, members + 1)]
     head = HEAD.partition("members:")[0].format()
-    return modelled(parse(f"{head}members:\n{''.join(lines)}signer: p1.test\nprofile: seed\n").parsed(ClusterFile))
+    return modelled(parse(f"{head}members:\n{''.join(lines)}signer: p1.test\ngeneration: seed\n").parsed(ClusterFile))
 
 
 @pytest.mark.parametrize("members", [1, 3, 5, 6, 7, 8, 13, 20, 50, 200])

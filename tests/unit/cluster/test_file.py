@@ -34,7 +34,7 @@ members:
 balancers:
   - {name: lb1, address: 192.0.2.1, bind: 192.0.2.10, metrics_port: 9101, maxconn: 100}
   - {name: lb2, address: 192.0.2.2}
-profile: seed
+generation: seed
 services:
   docker: {enabled: false}
   mqtt: {listen_port: 1883, member_port: 1884, traffic: tls-tunnel, balance: leastconn, maxconn_per_member: 50}
@@ -84,7 +84,7 @@ def test_a_file_written_from_the_settings_is_read_as_the_same_settings() -> None
 
 def test_a_small_file_has_todays_defaults() -> None:
     cluster = parsed(SMALL)
-    assert (cluster.profile, cluster.signer, cluster.balancers, cluster.aliases) == ("current", "any", (), ())
+    assert (cluster.generation, cluster.signer, cluster.balancers, cluster.aliases) == ("installer", "any", (), ())
     # Absent is not empty: nobody is trusted only when the file says so.
     assert cluster.foreman.trusted_hosts is None
     assert parsed(SMALL + "foreman: {trusted_hosts: []}\n").foreman.trusted_hosts == ()
@@ -125,6 +125,7 @@ ADDED: list[tuple[str, str, str]] = [
     ("balancers: [{address: 192.0.2.1, maxconn: 99}]", "balancers[0].maxconn", "greater than or equal to 100"),
     ("balancers: [{address: 192.0.2.1, metrics_port: 65536}]", "balancers[0].metrics_port", "less than or equal to"),
     ("profile: 2018", "profile", "Input should be 'seed' or 'current'"),
+    ("generation: current", "generation", "Input should be 'seed', 'installer' or 'foremanctl'"),
     ("services: {UPPER: {}}", "services", "String should match pattern"),
     ("features: {dns: yes}", "features.dns", "is not a mapping of settings"),
 ]

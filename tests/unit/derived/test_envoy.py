@@ -38,12 +38,12 @@ def everywhere(of: Any) -> list[dict[str, Any]]:
 
 
 def test_every_file_that_is_named_is_there_and_every_cluster_too() -> None:
-    it = files("profile: seed\n")
+    it = files("generation: seed\n")
     watched = {x["path_config_source"]["path"] for x in everywhere(it) if "path_config_source" in x}
     assert watched == {f"/etc/muster/envoy/{name}" for name in it if name != "bootstrap.json"}
     clusters = {r["name"] for r in it["clusters.json"]["resources"]}
     proxied = {x["cluster"] for x in everywhere(it["listeners.json"]) if "stat_prefix" in x}
-    assert proxied == clusters == {s.name for s in model("profile: seed\n").services}
+    assert proxied == clusters == {s.name for s in model("generation: seed\n").services}
 
 
 def test_every_resource_says_its_type_and_an_endpoints_file_holds_one() -> None:
@@ -150,3 +150,10 @@ def test_nothing_hostile_reaches_the_files(bad: str) -> None:
     ):
         with pytest.raises(Rejected):
             files(of=spoilt)
+
+
+def test_the_ports_of_a_service_lead_to_the_same_servers() -> None:
+    it = files("services: {smartproxy: {also_listen_ports: [8443]}}\n")
+    found = resource(it, "listeners.json", "smartproxy")
+    assert found["address"]["socket_address"]["port_value"] == 9090
+    assert [one["address"]["socket_address"]["port_value"] for one in found["additional_addresses"]] == [8443]

@@ -31,7 +31,7 @@ def blocks(of: str, head: str) -> list[list[str]]:
 
 def test_the_seed_listens_on_the_seeds_nine_ports() -> None:
     listened = [
-        x.split()[1].rstrip(";") for x in text("profile: seed\n", dual_stack=False).splitlines() if "listen " in x
+        x.split()[1].rstrip(";") for x in text("generation: seed\n", dual_stack=False).splitlines() if "listen " in x
     ]
     assert listened == ["80", "8000", "443", "8443", "5647", "8140", "8141", "9090", "5000"]
 
@@ -69,7 +69,7 @@ def test_only_tls_waits_for_a_client_hello_and_what_has_none_goes_nowhere() -> N
 
 
 def test_tunnels_live_long_and_notice_dead_peers() -> None:
-    (amqp,) = [x for x in blocks(text("profile: seed\n"), "server") if " 5647" in x[0]]
+    (amqp,) = [x for x in blocks(text("generation: seed\n"), "server") if " 5647" in x[0]]
     assert amqp[0].endswith("so_keepalive=60s:10s:3;")
     assert {"proxy_timeout 21600s;", "proxy_socket_keepalive on;"} <= set(amqp)
 
@@ -122,3 +122,9 @@ def test_nothing_hostile_reaches_the_file(bad: str) -> None:
     for paths in (NginxPaths(Path(f"/run/{bad}/x y")), NginxPaths(Path("/run"), (f"/etc/{bad} *.conf",))):
         with pytest.raises(Rejected):
             rendered(of, good, which=which, paths=paths)
+
+
+def test_the_ports_of_a_service_lead_to_the_same_servers() -> None:
+    it = text("services: {smartproxy: {also_listen_ports: [8443]}}\n", dual_stack=False)
+    (both,) = [x for x in blocks(it, "server") if "listen 9090;" in x]
+    assert [line for line in both if line.startswith("listen ")] == ["listen 9090;", "listen 8443;"]

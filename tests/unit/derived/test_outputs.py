@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,27 @@ balancers:
 - {name: lb1, address: 10.0.0.7}
 - {name: lb2, address: 10.0.0.8}
 virtual_address: {address: 10.0.0.10/24, interface: eth0}
+# Containers have no Puppet CA before the file names one.
+services: {puppetca: {}, mqtt: {}}
+network: {dns_zone: test}
+content:
+  mirror:
+    repositories:
+      baseos: {kind: yum, url: https://origin.example.net/baseos}
+      debian: {kind: deb, url: https://origin.example.net/debian, suites: [bookworm], components: [main]}
 """
 # What this host would have told.
 LEARNED: dict[str, dict[str, Any]] = {"haproxy": {"version": HAProxyVersion(2, 6)}}
 
+PATH = r"[A-Za-z0-9_@-][A-Za-z0-9._@-]*(/[A-Za-z0-9_@-][A-Za-z0-9._@-]*)+"
+
 every = pytest.mark.parametrize("output", outputs(), ids=lambda o: o.word)
 
 
-def site(output: Output, *, run: Path = Path("/run/muster"), balancer: str | None = "lb1") -> Site:
-    return Site(run=run, balancer=balancer, given=LEARNED.get(output.word, {}))
+def site(
+    output: Output, *, run: Path = Path("/run/muster"), balancer: str | None = "lb1", member: str | None = None
+) -> Site:
+    return Site(run=run, balancer=balancer, member=member, given=LEARNED.get(output.word, {}))
 
 
 def documents(output: Output, rest: str = TWO, **where: Any) -> tuple[Document, ...]:
@@ -38,9 +51,9 @@ def documents(output: Output, rest: str = TWO, **where: Any) -> tuple[Document, 
 
 
 @every
-@pytest.mark.parametrize("profile", ["seed", "current"])
-def test_the_same_file_gives_the_same_documents(output: Output, profile: str) -> None:
-    rest = f"profile: {profile}\n{TWO}"
+@pytest.mark.parametrize("generation", ["seed", "installer", "foremanctl"])
+def test_the_same_file_gives_the_same_documents(output: Output, generation: str) -> None:
+    rest = f"generation: {generation}\n{TWO}"
     assert documents(output, rest) == documents(output, rest)
 
 
@@ -51,7 +64,7 @@ def test_documents_are_named_end_with_a_line_and_say_who_reads_them(output: Outp
     assert output.in_directory or len(found) == 1
     assert len({d.name for d in found}) == len(found)
     for one in found:
-        assert one.name == Path(one.name).name
+        assert one.name == Path(one.name).name or (output.in_directory and re.fullmatch(PATH, one.name))
         assert one.text.endswith("\n")
         assert not one.mode & 0o022
         assert output.check is None or one.consumer == output.check.consumer
@@ -71,6 +84,20 @@ def test_what_it_does_is_one_sentence(output: Output) -> None:
     for sentence in (output.help, *(o.help for o in output.options), *([output.check.help] if output.check else [])):
         assert sentence.rstrip("]").endswith(".") or "[default: " in sentence
         assert ". " not in sentence.split(" [default")[0]
+
+
+@every
+def test_where_it_goes_is_said_to_people(output: Output) -> None:
+    assert re.fullmatch(r"[A-Z`][^\n]{10,300}\.", output.goes)
+
+
+@every
+def test_only_what_is_for_members_minds_which(output: Output) -> None:
+    if "member" not in output.needs:
+        return
+    assert len(documents(output, member="proxy02.test")) < len(documents(output))
+    with pytest.raises(Rejected, match="proxy02"):
+        documents(output, member="nobody.test")
 
 
 @every

@@ -28,7 +28,7 @@ def test_every_service_stands_with_ports_members_and_what_to_ask() -> None:
 
 
 def test_how_each_program_is_asked_is_said() -> None:
-    it = table("profile: seed\nservices:\n  puppet: {check: {ca_file: /etc/puppet/ca.pem}}\n  https: {check: tcp}\n")
+    it = table("generation: seed\nservices:\n  puppet: {check: {ca_file: /etc/puppet/ca.pem}}\n  https: {check: tcp}\n")
     said = {s.name: lines(replace(it, services=(s,)))[-7:] for s in it.services}
     wanted = {
         "http": "TCP connect 10.0.0.2:80 ",
@@ -52,7 +52,7 @@ def test_checks_need_a_header_only_where_members_refuse_without() -> None:
 
 
 def test_the_table_for_people_says_what_the_one_for_programs_says() -> None:
-    it = table("profile: seed\nbalancers: [{address: 10.0.0.9}]\n")
+    it = table("generation: seed\nbalancers: [{address: 10.0.0.9}]\n")
     said = "\n".join(lines(it))
     for service in it.services:
         assert f"{service.name}: port {service.listen_port}, " in said
@@ -70,3 +70,8 @@ def test_no_name_can_break_a_line() -> None:
     first = good.services[0]
     with pytest.raises(Rejected):
         tabled(of, replace(good, services=(replace(first, servers=(replace(first.servers[0], name="x y"),)),)))
+
+
+def test_all_ports_of_a_service_are_said() -> None:
+    it = table("services: {smartproxy: {also_listen_ports: [8443]}}\n")
+    assert any(line.startswith("smartproxy: port 9090 and 8443, TLS") for line in lines(it))

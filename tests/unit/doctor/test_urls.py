@@ -132,7 +132,7 @@ def test_a_port_that_speaks_otherwise_is_as_good_as_none(url: str, why: str) -> 
 
 
 def test_ports_are_those_of_this_cluster() -> None:
-    services = {"smartproxy": {"listen_port": 8443, "member_port": 8443}}
+    services: dict[str, Any] = {"smartproxy": {"listen_port": 8443, "member_port": 8443}}
     of = cluster(services=services)
     assert {(c, p) for c, _, p, _ in found(of)} == {
         ("MEMBER-URL-PORT", f"registration_url on {n}") for n in (FIRST, SECOND, THIRD)
@@ -140,6 +140,8 @@ def test_ports_are_those_of_this_cluster() -> None:
     new = f"https://{ADDRESS}:8443"
     told = {n: but(f"{n}.test", "registration", registration_url=new) for n in ("proxy01", "proxy02", "proxy03")}
     assert found(of, **told) == []
+    services["smartproxy"]["also_listen_ports"] = [9090]
+    assert found(cluster(services=services)) == found(cluster(services=services), **told) == []
 
 
 # The group.

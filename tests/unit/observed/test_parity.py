@@ -276,9 +276,9 @@ def cluster(**changes: Any) -> ClusterFile:
 
 def test_a_cluster_file_counts_by_its_meaning() -> None:
     mine = of_muster("0.1.0", 1, cluster())
-    assert of_muster("0.1.0", 1, cluster(profile="current")) == mine
+    assert of_muster("0.1.0", 1, cluster(generation="installer")) == mine
     assert of_muster("0.1.0", 1, cluster(store={"url": "sqlite:///b.db"})) == mine
-    assert of_muster("0.1.0", 1, cluster(profile="seed")) != mine
+    assert of_muster("0.1.0", 1, cluster(generation="seed")) != mine
     assert of_muster("0.1.0", 1, cluster(features={"dns": {"provider": "memory"}})) != mine
 
 

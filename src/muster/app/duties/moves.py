@@ -83,6 +83,6 @@ def leads_back(url: str, cluster: ClusterFile, balancing: Balancing) -> bool:
     ours = [s for name in answered if (s := balancing.service(name)) is not None]
     members = {str(v).lower() for m in cluster.members if m.kind == "muster" for v in (m.name, m.address)}
     names = {str(n).lower() for n in cluster.names}
-    return (host in members and port in {s.member_port for s in ours}) or (
-        host in names and port in {s.listen_port for s in ours}
+    return (host in members and port in {p for s in ours for p in (s.member_port, *(v.port for v in s.servers))}) or (
+        host in names and port in {p for s in ours for p in s.listen_ports}
     )

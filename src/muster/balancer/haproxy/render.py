@@ -230,7 +230,8 @@ class _Page:
         name, timeouts = word(service.name), service.timeouts
         limit = self.balancing.connections_per_source
         yield f"frontend {name}_in from {_defaults(service)}"
-        yield f"  bind {self._bind(service.listen_port)}{_dead_peer(service)}"
+        for port in service.listen_ports:
+            yield f"  bind {self._bind(port)}{_dead_peer(service)}"
         # Clients of one service alone, however many, leave room for those of the others.
         yield f"  maxconn {_share(self.which.maxconn, len(self.balancing.services)):d}"
         yield f"  tcp-request connection reject if {{ {_SOURCE},table_conn_cur({GUARD}) ge {limit:d} }}"

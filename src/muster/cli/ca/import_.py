@@ -108,7 +108,7 @@ def _asked_first(place: Place, url: str | None) -> list[tuple[str, int]]:
 
     cluster = place.cluster
     puppet = modelled(cluster).service("puppet")
-    ports = {_PUPPETSERVER_PORT, *({puppet.member_port} if puppet else ())}
+    ports = {_PUPPETSERVER_PORT, *({puppet.member_port, *(v.port for v in puppet.servers)} if puppet else ())}
     found = [(host, port) for host in ("127.0.0.1", *(m.address for m in cluster.members)) for port in sorted(ports)]
     if url is None:
         return found

@@ -9,6 +9,7 @@ import click
 from muster.cli.options import CommandFiles
 
 _COMMANDS: Mapping[str, tuple[str, str]] = {
+    "archive": ("archive", "Archives of certificates for Ruby members, as Foreman's installers make and read them."),
     "import": (
         "import_",
         "Take over a bundle of MEMBER, a client or the balancer that was made elsewhere, such as by Foreman's installer.",

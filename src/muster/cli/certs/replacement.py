@@ -132,7 +132,7 @@ async def _taken_up(place: Place, step: Step) -> list[tuple[str, list[Complaint]
         trusted = ca_paths(ca.directory)[0] if step == "drop-old" else place.ca_file
         asked = (
             verify_port(
-                m.address, service.member_port if service else 0, server_name=m.name, ca_file=trusted,
+                m.address, service.port_on(str(m.name)) if service else 0, server_name=m.name, ca_file=trusted,
                 certificate=own.certificate, key=own.key, now=place.now, timeout_s=_LOOK_S,
             )
             for m in members

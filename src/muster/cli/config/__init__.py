@@ -14,7 +14,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "schema": ("schema", "Print the cluster file's JSON Schema, for editors; features' own settings included."),
     "show": (
         "show",
-        "Print the cluster file as Muster understands it: the profile's services and all defaults filled in.",
+        "Print the cluster file as Muster understands it: the generation's services and all defaults filled in.",
     ),
 }
 

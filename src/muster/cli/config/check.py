@@ -40,7 +40,9 @@ def check(cluster_path: Path, as_json: bool, file: Path | None) -> int:
             click.echo(f"{path}: warning: {problem}")
         if cluster is not None:
             also = f"; {_counted(len(warned), 'warning')}" if warned else ""
-            click.echo(f"{path}: valid; {_counted(len(cluster.members), 'member')}, profile {cluster.profile}{also}")
+            click.echo(
+                f"{path}: valid; {_counted(len(cluster.members), 'member')}, generation {cluster.generation}{also}"
+            )
         else:
             click.echo(_counted(len(problems), "problem"), err=True)
     return 0 if cluster is not None else INVALID_SETTINGS

@@ -18,6 +18,8 @@ schema: 1
 cluster: {cluster}
 # The DNS name clients use; it leads to the balancer.
 address: {address}
+# Whose layout the members have: installer, foremanctl (containers) or seed (2018).
+generation: {generation}
 store:
 {store}
 {foreman}members:
@@ -25,7 +27,6 @@ store:
 balancers:
 - {{name: {balancer}, address: {balancer_address}}}
 # What the members do not serve: take a line away when they do.
-services:
 {services}
 """
 
@@ -41,6 +42,7 @@ def first_file(
     balancer: str,
     foreman: str | None,
     store_url: str | None,
+    generation: str = "installer",
 ) -> str:
     """Return the text of a first cluster file.
 
@@ -60,13 +62,15 @@ def first_file(
     )  # fmt: skip
     rows = [(n, a, "") for n, a in ours] + [(n, a, ", kind: foreman") for n, a in theirs]
     # Apache and Pulp run beside Ruby proxies as a rule; who signs Puppet certificates has to be said first.
-    off = [*(["http", "https"] if ours else []), "puppet", "puppetca"]
+    puppet = ["puppet", "puppetca"] if generation != "foremanctl" else []
+    off = [*(["http", "https"] if ours else []), *puppet]
     trusted = f"foreman:\n  trusted_hosts: [{_scalar(foreman)}]\n" if foreman else ""
     return _FIRST.format(
         shape=f"{len(rows)} member{'s' if len(rows) != 1 else ''} behind one balancer",
         # Quoted where YAML asks for it.
         cluster=_scalar(cluster),
         address=_scalar(address),
+        generation=generation,
         store=f"  url: {_scalar(url)}\n{secret}",
         foreman=trusted,
         members="\n".join(
@@ -74,7 +78,7 @@ def first_file(
         ),
         balancer=_scalar(name),
         balancer_address=_scalar(at) + bind,
-        services="\n".join(f"  {s}: {{enabled: false}}" for s in off),
+        services="services:\n" + "\n".join(f"  {s}: {{enabled: false}}" for s in off) if off else "services: {}",
     )
 
 

@@ -28,6 +28,13 @@ from muster.cli.options import store_url as store_url_option
     callback=store_url_option("store.password_file in the cluster file"),
     help="Store URL. [default: SQLite where that can be, else PostgreSQL on the balancer]",
 )
+@click.option(
+    "--generation",
+    type=click.Choice(["installer", "foremanctl", "seed"]),
+    default="installer",
+    show_default=True,
+    help="Whose layout the members have: of packages, of containers, or of 2018.",
+)
 @click.option("--force", is_flag=True, help="Replace a cluster file that is there.")
 @dry_run_option
 @json_option
@@ -40,6 +47,7 @@ def init(
     balancer: str,
     foreman: str | None,
     store_url: str | None,
+    generation: str,
     force: bool,
     dry_run: bool,
     as_json: bool,
@@ -53,7 +61,7 @@ def init(
 
     if not (members or rubies):
         raise click.UsageError("Name at least one --member or --ruby")
-    text = first_file(cluster, address, members, rubies, balancer, foreman, store_url)
+    text = first_file(cluster, address, members, rubies, balancer, foreman, store_url, generation)
     try:
         checked(cluster_path, text)
     except InvalidSettings as e:

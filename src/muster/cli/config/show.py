@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @cluster_option
 @json_option
 def show(cluster_path: Path, as_json: bool) -> None:
-    """Print the cluster file as Muster understands it: the profile's services and all defaults filled in.
+    """Print the cluster file as Muster understands it: the generation's services and all defaults filled in.
 
     Secrets are hidden; of the store's URL only its password.
     """
@@ -33,12 +33,14 @@ def show(cluster_path: Path, as_json: bool) -> None:
 
 
 def understood(cluster: ClusterFile) -> dict[str, Any]:
-    """Return a cluster file's whole meaning: what the profile has stands where a change to it would."""
+    """Return a cluster file's whole meaning: what the generation has stands where a change to it would."""
     from muster.app.offers import modelled
     from muster.features import settings_models
     from muster.store.place import Place
 
     content: dict[str, Any] = cluster.model_dump(mode="json", by_alias=True)
+    # The older word for the generation, which is there.
+    del content["profile"]
     offered = {s.name: s for s in modelled(cluster).services}
     names = dict.fromkeys([*offered, *content["services"]])
     content["services"] = {
@@ -48,6 +50,7 @@ def understood(cluster: ClusterFile) -> dict[str, Any]:
             **(
                 {
                     "listen_port": s.listen_port,
+                    "also_listen_ports": list(s.also_listen_ports),
                     "member_port": s.member_port,
                     "traffic": s.traffic,
                     "balance": s.balance,

@@ -98,7 +98,7 @@ class Plan:
                     "maxconn": 1000,
                 }
             ],
-            "profile": "current",
+            "generation": "installer",
             # What Muster itself serves; Apache, Pulp and puppetserver are not part of a local cluster.
             "services": {**ports, **off},
             "features": features,

@@ -15,16 +15,21 @@ if TYPE_CHECKING:
 # In the order of --help, those that features offer among them: help that had to import every output would be the slowest
 # of all.
 OUTPUTS: Mapping[str, str] = {
+    "all": "Write every output there is as one tree, with a page that says what goes where.",
+    "apt-sources": "Render a file of sources for apt: what members mirror of kind deb, in one lifecycle environment.",
+    "dnf-repos": "Render a file of repositories for dnf: what members mirror of kind yum, in one lifecycle environment.",
+    "dns-zone": "Render the cluster's records as lines of a zone file: the address, its aliases, members.",
     "envoy": "Render Envoy's bootstrap and the files it watches (LDS, CDS, EDS); what Envoy does not do goes to stderr.",
     "haproxy": "Render HAProxy's configuration for one balancer; --json shows the model of services and servers instead.",
-    "keepalived": (
-        "Render keepalived's configuration, which moves the virtual address to a balancer whose HAProxy answers."
-    ),
-    "nginx": (
-        "Render an nginx (stream) configuration for one balancer; its head and --json say what nginx does not do."
-    ),
+    "hosts": "Render lines of /etc/hosts by which one host asks one member under the cluster's name, past the balancer.",
+    "keepalived": "Render keepalived's configuration, which moves the virtual address to a balancer whose HAProxy answers.",
+    "nginx": "Render an nginx (stream) configuration for one balancer; its head and --json say what nginx does not do.",
+    "nsupdate": "Render input for nsupdate: the address, its aliases, members, and their reverse records.",
     "puppet-conf": "Render the lines of puppet.conf for agents: the cluster's name as server and CA, and the CA's port.",
+    "rhsm-conf": "Render the lines of rhsm.conf by which hosts find subscriptions and repositories at the cluster's name.",
+    "scap-client": "Render the lines of foreman_scap_client's config.yaml: where hosts send their reports.",
     "table": "Show what any other load balancer has to be told: ports, members, and what to ask them.",
+    "yggdrasil": "Render the line of yggdrasil's config.toml: where hosts find the broker of pull-mqtt.",
 }
 
 
@@ -54,6 +59,10 @@ class Outputs(Commands):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
         if name not in self.outputs:
             return None
+        if name == "all":
+            from muster.cli.render.all_ import all_
+
+            return all_
         from muster.app import outputs
         from muster.cli.render.command import command_of
         from muster.features import settings_models

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,12 +49,14 @@ def command_of(offer: Offer) -> click.Command:
         pki_path: Path | None = None,
         run_path: Path = DEFAULT_RUN,
         balancer: str | None = None,
+        member: str | None = None,
         **own: Any,
     ) -> None:
         site = Site(
             run=run_path.absolute(),
             pki=(pki_directory(cluster_path, pki_path) / "balancer").absolute(),
             balancer=balancer,
+            member=member,
             place=at.absolute() if at is not None else None,
             dual_stack=has_ipv6(),
             given={name: v.absolute() if isinstance(v, Path) else v for name, v in own.items()},
@@ -66,7 +68,7 @@ def command_of(offer: Offer) -> click.Command:
         cluster = loaded(cluster_path)
         offer.refuse_where_off(cluster)
         balancing = modelled(cluster)
-        structured = not diff and (as_json or (at is None and output.in_directory))
+        structured = not diff and as_json
         content, documents = asyncio.run(
             _rendered(output, balancing, cluster, site, check=check, structured=structured)
         )
@@ -78,7 +80,7 @@ def command_of(offer: Offer) -> click.Command:
         elif structured:
             print_json(content)
         elif at is None:
-            click.echo("".join(d.text for d in documents), nl=False)
+            click.echo("".join(shown(output, documents)), nl=False)
         else:
             put(output, documents, at, dry_run=dry_run)
 
@@ -98,11 +100,14 @@ def _options(output: Output) -> Iterator[Callable[[Any], Any]]:
         yield click.option(
             "--balancer", metavar="NAME", help="Whose configuration; needed when the file names several."
         )
+    if "member" in output.needs:
+        yield click.option("--member", metavar="NAME", help="For this one only. [default: each member]")
     for own in output.options:
         if own.kind == "flag":
             yield click.option(f"--{own.word}", is_flag=True, help=own.help)
         else:
-            yield click.option(f"--{own.word}", type=_FILE, help=own.help)
+            kind = _FILE if own.kind == "file" else None
+            yield click.option(f"--{own.word}", type=kind, help=own.help)
     yield click.option("--output", "at", type=_DIRECTORY if output.in_directory else _FILE, help=output.output_help)
     if output.check is not None:
         yield click.option("--check", is_flag=True, help=output.check.help)
@@ -129,6 +134,14 @@ async def _rendered(
     if check:
         await tried(output, balancing, cluster, site)
     return content if content is not None else {d.name: d.text for d in documents}, documents
+
+
+def shown(output: Output, documents: Sequence[Document]) -> Iterator[str]:
+    """Return the documents as people read them, each of several under its name."""
+    for number, document in enumerate(documents):
+        if output.in_directory:
+            yield f"{'' if number == 0 else chr(10)}==> {document.name} <==\n"
+        yield document.text
 
 
 def _compared(output: Output, site: Site, at: Path | None) -> Path:

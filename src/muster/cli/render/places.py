@@ -12,9 +12,12 @@ from pathlib import Path
 import click
 
 from muster.derived.output import Document, Output
-from muster.kernel.errors import Unavailable
+from muster.kernel.errors import Rejected, Unavailable
 from muster.kernel.files import make_directory, write_atomically
+from muster.kernel.names import shown
 
+# Of a file, or of one in directories: names come from members and services.
+_NAME = re.compile(r"[A-Za-z0-9_.@-]{1,255}(?:/[A-Za-z0-9_.@-]{1,255}){0,6}\Z")
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 
 
@@ -34,7 +37,7 @@ class Difference:
         return bool(self.text)
 
 
-def put(output: Output, documents: Sequence[Document], place: Path, *, dry_run: bool) -> None:
+def put(output: Output, documents: Sequence[Document], place: Path, *, dry_run: bool, quiet: bool = False) -> None:
     """Write the documents in their order, or say what writing them would change.
 
     Raises:
@@ -42,17 +45,19 @@ def put(output: Output, documents: Sequence[Document], place: Path, *, dry_run: 
             was written before stays.
     """
     pairs = _files(output, documents, place)
-    if output.in_directory and not dry_run:
-        make_directory(place)
     for document, file in pairs:
         if not dry_run:
+            if output.in_directory:
+                make_directory(file.parent)
             write_atomically(file, document.text, mode=document.mode)
-            click.echo(f"Wrote {file}")
+            if not quiet:
+                click.echo(f"Wrote {file}")
             continue
         if not output.in_directory and not file.parent.is_dir():
             raise Unavailable(f"Writing {file} would fail: {file.parent} is no directory")
         same = not _difference(file, document)
-        click.echo(f"Would write {file}: {'nothing would change' if same else f'{len(document.text)} bytes'}")
+        if not quiet:
+            click.echo(f"Would write {file}: {'nothing would change' if same else f'{len(document.text)} bytes'}")
 
 
 def differences(output: Output, documents: Sequence[Document], place: Path) -> list[Difference]:
@@ -71,10 +76,16 @@ def shown_difference(text: str) -> str:
 
 
 def _files(output: Output, documents: Sequence[Document], place: Path) -> list[tuple[Document, Path]]:
-    pairs = [(d, place / d.name if output.in_directory else place) for d in documents]
+    pairs = [(d, _below(place, d.name) if output.in_directory else place) for d in documents]
     for _, file in pairs:
         _refuse_special(file)
     return pairs
+
+
+def _below(place: Path, name: str) -> Path:
+    if not _NAME.match(name) or {".", ".."} & set(name.split("/")):
+        raise Rejected(f"{shown(name)} is no path below {place}")
+    return place / name
 
 
 def _refuse_special(file: Path) -> None:

@@ -135,6 +135,7 @@ async def collected(cluster_path: Path, pki: Path, run: Path) -> dict[str, Any]:
             {
                 "name": s.name,
                 "listen_port": s.listen_port,
+                "also_listen_ports": list(s.also_listen_ports),
                 "balance": s.balance,
                 "members": [a.as_json() for a in answers if a.service == s.name],
             }

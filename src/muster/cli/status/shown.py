@@ -48,7 +48,8 @@ def _services(found: dict[str, Any]) -> Table:
     for service in found["services"]:
         by_member = {a["member"]: a for a in service["members"]}
         cells = [_cell(by_member.get(m["name"].lower()), m) for m in found["members"]]
-        table.add_row(service["name"], str(service["listen_port"]), service["balance"], *cells)
+        ports = (service["listen_port"], *service["also_listen_ports"])
+        table.add_row(service["name"], ", ".join(map(str, ports)), service["balance"], *cells)
     return table
 
 

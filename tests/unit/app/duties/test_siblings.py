@@ -39,7 +39,7 @@ async def test_who_is_ready_for_content_is_told_each_time_that_it_changes(
         told.append((siblings, names))
 
     async with opened(Secret(f"sqlite:///{tmp_path}/muster.db")) as store:
-        duty = Siblings("proxy01.example.com", 443, listed, store, tell)
+        duty = Siblings("proxy01.example.com", lambda _: 443, listed, store, tell)
         all_names = tuple(m.name for m in members[:3])
         await duty.beat()
         assert told == [((), all_names)]
@@ -69,7 +69,7 @@ async def test_who_was_ready_a_moment_ago_is_asked_for_what_clients_left_there(
     told: list[Sequence[Sibling]] = []
     second = Sibling("proxy02.example.com", "192.0.2.2", 443)
     async with opened(Secret(f"sqlite:///{tmp_path}/muster.db")) as store:
-        duty = Siblings("proxy01.example.com", 443, listed, store, lambda siblings, _: told.append(siblings))
+        duty = Siblings("proxy01.example.com", lambda _: 443, listed, store, lambda siblings, _: told.append(siblings))
         for state in ("ready", "starting"):
             await Roster(store).beat(report(2, state), first=True)
             await duty.beat()
@@ -91,7 +91,7 @@ async def test_who_leaves_the_cluster_file_is_believed_no_longer_also_without_th
         told.append((siblings, names))
 
     async with opened(Secret(f"sqlite:///{tmp_path}/muster.db")) as store:
-        duty = Siblings("proxy01.example.com", 443, cast(Listed, listed), store, tell)
+        duty = Siblings("proxy01.example.com", lambda _: 443, cast(Listed, listed), store, tell)
         for number in (2, 3):
             await Roster(store).beat(report(number, "ready"), first=True)
         await duty.beat()

@@ -93,11 +93,12 @@ def test_files_that_are_named_and_absent_are_warned_of(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert (code, f"{tmp_path}/none is not on this host" in found[0][2]) == (0, True)
     assert "cluster.yaml: warning: line 4: store.password_file: " in plain
-    assert "valid; 1 member, profile current; 2 warnings" in plain
+    assert "valid; 1 member, generation installer; 2 warnings" in plain
 
 
 CONTENT = (
-    "services: {puppet: {enabled: false}, puppetca: {enabled: false}, docker: {listen_port: 5000, member_port: 5000}}\n"
+    "services: {puppet: {enabled: false}, puppetca: {enabled: false}, "
+    "docker: {listen_port: 5000, member_port: 5000, check: tcp}}\n"
 )
 
 

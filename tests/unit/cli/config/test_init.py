@@ -110,3 +110,14 @@ def test_a_first_cluster_file_is_for_everybody_to_read(tmp_path: Path) -> None:
     url = "postgresql://muster@db.test/muster"
     assert first(file, "--member", "proxy01.test=192.0.2.11", "--store", url).exit_code == 0
     assert file.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("generation", ["seed", "installer", "foremanctl"])
+@pytest.mark.parametrize("kind", ["--member", "--ruby"])
+def test_a_first_cluster_is_of_the_generation_that_is_named(generation: str, kind: str, tmp_path: Path) -> None:
+    file = tmp_path / "cluster.yaml"
+    two = (kind, "proxy01.test=192.0.2.11", kind, "proxy02.test=192.0.2.12")
+    written = first(file, *two, "--generation", generation)
+    assert written.exit_code == 0, written.output
+    assert load(file)[0].generation == generation
+    assert [where for _, where, why in said(tmp_path, file.read_text())[1] if "is not on this host" not in why] == []

@@ -11,7 +11,7 @@ from muster.cli import muster
 from tests.unit.cli.config.calls import CLUSTER, OFF
 
 
-def test_what_is_understood_has_the_profile_s_services_and_the_store_s_place_without_its_password(
+def test_what_is_understood_has_the_generation_s_services_and_the_store_s_place_without_its_password(
     tmp_path: Path,
 ) -> None:
     file = tmp_path / "cluster.yaml"

@@ -236,14 +236,15 @@ def test_a_features_output_has_all_that_others_have(file: Path, tmp_path: Path) 
 
 
 def test_the_list_of_outputs_says_what_the_outputs_say() -> None:
-    found = sorted((one.output.word, one.output.help) for one in offers())
+    from_all = OUTPUTS["all"]
+    found = sorted([*((one.output.word, one.output.help) for one in offers()), ("all", from_all)])
     assert list(OUTPUTS.items()) == [(word, first_sentence(said)) for word, said in found]
 
 
 def test_help_lists_what_features_offer(file: Path) -> None:
     said = invoked(ZONE, "--help").output
     assert "Render a zone." in said
-    assert said.index("table") < said.index("zone")
+    assert said.index("\n  table ") < said.index("\n  zone ")
     assert "--check" not in invoked(ZONE, "zone", "--help").output
 
 
@@ -263,7 +264,7 @@ def test_the_output_of_a_feature_that_is_off_is_refused(features: str, file: Pat
 def test_several_files_of_an_output_are_shown_as_one_object_and_what_it_lacks_aside(file: Path) -> None:
     file.write_text(CLUSTER + "features: {dns: {provider: memory}}\n")
     lacking = replace(ZONE, in_directory=True, says_lacks=False, lacks=lambda *_: ("It does not fly.",))
-    said = invoked(lacking, "zone", "--cluster", file)
+    said = invoked(lacking, "zone", "--cluster", file, "--json")
     assert json.loads(said.stdout) == {"zone": "cluster.test memory False\n"}
     assert said.stderr == "It does not fly.\n"
 
@@ -275,3 +276,40 @@ def test_what_an_output_learns_of_this_host_reaches_it(file: Path) -> None:
         return {"serial": 7}
 
     assert invoked(replace(ZONE, learned=learned), "zone", "--cluster", file).output == "cluster.test memory 7\n"
+
+
+def test_everything_is_written_as_one_tree_with_the_reasons_of_what_is_not(file: Path, tmp_path: Path) -> None:
+    place = tmp_path / "all"
+    dry = rendered(file, "all", "--output", place, "--dry-run")
+    assert (dry.exit_code, place.exists(), "README.md" in dry.stdout) == (0, False, True)
+    said = rendered(file, "all", "--output", place, "--json")
+    assert said.exit_code == 0, said.output
+    found = json.loads(said.stdout)
+    assert {one["output"] for one in found["rendered"]} >= {"table", "nginx", "envoy", "puppet-conf"}
+    page = (place / "README.md").read_text()
+    for one in found["rendered"]:
+        assert all((place / one["output"] / name).is_file() for name in one["files"])
+        assert f"## {one['output']}\n" in page
+    for one in found["absent"]:
+        assert f"* `{one['output']}`: {one['why']}" in page
+    # Of each balancer its own.
+    assert {"lb1/nginx.conf", "lb2/nginx.conf"} <= {n for one in found["rendered"] for n in one["files"]}
+    assert rendered(file, "all", "--output", place, "--diff").exit_code == 0
+    (place / "table" / "table.txt").write_text("other\n")
+    assert rendered(file, "all", "--output", place, "--diff").exit_code == 1
+
+
+def test_several_documents_are_shown_under_their_names(file: Path) -> None:
+    said = rendered(file, "envoy", "--balancer", "lb1").stdout
+    assert said.startswith("==> ")
+    assert "\n==> bootstrap.json <==\n{" in said
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/x", "a/../../x", "a//b", "", "a b"])
+def test_no_document_leaves_its_directory(name: str, tmp_path: Path) -> None:
+    output = replace(ZONE, rendered=lambda *_: (Document(name, "x\n", ""),), in_directory=True, options=())
+    file = tmp_path / "cluster.yaml"
+    file.write_text(CLUSTER + "features: {dns: {provider: memory}}\n")
+    said = invoked(output, "zone", "--cluster", file, "--output", tmp_path / "deep" / "out")
+    assert isinstance(said.exception, Rejected)
+    assert [p.name for p in tmp_path.iterdir()] == ["cluster.yaml"]

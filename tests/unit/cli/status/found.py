@@ -20,7 +20,13 @@ def answered(name: str, service: str, state: str = "ready", reason: str = "") ->
 def found_of(*members: dict[str, Any], answers: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
     names = dict.fromkeys(a["service"] for a in answers)
     services = [
-        {"name": n, "listen_port": 1, "balance": "random", "members": [a for a in answers if a["service"] == n]}
+        {
+            "name": n,
+            "listen_port": 1,
+            "also_listen_ports": [],
+            "balance": "random",
+            "members": [a for a in answers if a["service"] == n],
+        }
         for n in names
     ]
     return {

@@ -19,7 +19,15 @@ def test_reasons_notes_and_sentences_are_shown_and_not_obeyed() -> None:
         "cluster": "demo",
         "address": "proxy.test",
         "members": [{"name": "proxy01.test", "sentence": f"draining: {EVIL}"}],
-        "services": [{"name": "smartproxy", "listen_port": 9090, "balance": "leastconn", "members": [answer]}],
+        "services": [
+            {
+                "name": "smartproxy",
+                "listen_port": 9090,
+                "also_listen_ports": [],
+                "balance": "leastconn",
+                "members": [answer],
+            }
+        ],
         "store": {"ok": False, "trouble": EVIL},
         "steward": {"sentence": EVIL, "by": "x"},
         "balancers": [{"name": "lb1", "said": None}],

@@ -1,15 +1,18 @@
-"""The two known sets of services, and what is known of services beside them.
+"""The sets of services of the three generations, and what is known of services beside them.
 
 Source: ``seed`` is the table of the article *Load-Balanced Smart Proxies with HAProxy* (theforeman.org, May 2018), nine
-rows, unchanged. ``current`` is the table of today's Foreman documentation, six rows (docs/facts/deployment.md §1.5): 8443,
-5647 and 5000 have no listener on a content proxy any more (docs/facts/deployment.md §1.6).
+rows, unchanged. ``installer`` is the table of today's Foreman documentation, six rows (docs/facts/deployment.md §1.5): 8443,
+5647 and 5000 have no listener on a content proxy any more (docs/facts/deployment.md §1.6). ``foremanctl`` is what a proxy in
+containers listens on (docs/facts/deployment.md §5): three rows, and the Smart Proxy on 8443.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from muster.cluster.file import OLDER_WORDS
 
 Traffic = Literal["tls", "plain", "tls-tunnel"]
 Balance = Literal["roundrobin", "leastconn", "random", "source"]
@@ -46,7 +49,7 @@ CONNECTION = Proof()
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of a profile's table.
+    """One line of a generation's table.
 
     Attributes:
         name: the label in lower case; the word of the cluster file, of the health question and of HAProxy's backend.
@@ -103,13 +106,57 @@ SEED = (
     Row("Docker", 5000, 5000, "tls", "roundrobin", proof=_APACHE),
 )
 
-CURRENT = (_HTTP, _HTTPS, _ANACONDA, _PUPPET, _PUPPETCA, _SMARTPROXY)
+INSTALLER = (_HTTP, _HTTPS, _ANACONDA, _PUPPET, _PUPPETCA, _SMARTPROXY)
+FOREMANCTL = (_HTTP, _HTTPS, replace(_SMARTPROXY, listen_port=8443, member_port=8443))
 
 # Not in any documented table. Hosts of pull-mqtt listen for hours without a word (docs/facts/deployment.md §1.6), and a
 # long connection goes where there are fewest (docs/facts/balancer.md §1.6).
-BESIDE = (Row("MQTT", 1883, 1883, "tls-tunnel", "leastconn", proof=_MOSQUITTO),)
+_MQTT = Row("MQTT", 1883, 1883, "tls-tunnel", "leastconn", proof=_MOSQUITTO)
 
-KNOWN: Mapping[str, Row] = {row.name: row for row in (*SEED, *BESIDE)}
-"""Every service there is a word for: one that is no part of a profile keeps the traffic and balance it has here."""
+KNOWN: Mapping[str, Row] = {row.name: row for row in (*SEED, _MQTT)}
+"""Every service there is a word for: one that is no part of a generation keeps the traffic and balance it has here."""
 
-PROFILES: Mapping[str, tuple[Row, ...]] = {"seed": SEED, "current": CURRENT}
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """Whose layout members have.
+
+    Attributes:
+        rows: the services it begins with.
+        beside: what it may have, too, once the cluster file names it.
+        lacks: services that nothing of Foreman's answers there, and why.
+    """
+
+    rows: tuple[Row, ...]
+    beside: tuple[Row, ...]
+    lacks: Mapping[str, str] = field(default_factory=dict)
+
+    def row(self, name: str) -> Row | None:
+        """Return the service of that name, of those it begins with and those beside them."""
+        return next((r for r in (*self.rows, *self.beside) if r.name == name), None)
+
+
+_GONE = {
+    "amqp": "qpid and katello-agent, which answered on 5647, are gone",
+    "docker": "images are answered on 443, and nothing listens on 5000",
+}
+GENERATIONS: Mapping[str, Generation] = {
+    "seed": Generation(SEED, (_MQTT,)),
+    "installer": Generation(
+        INSTALLER,
+        (_MQTT,),
+        {"rhsm": "subscriptions are answered on 443 under /rhsm, and nothing listens on 8443", **_GONE},
+    ),
+    # Nothing of a proxy in containers answers these, but members of kind muster do (docs/facts/deployment.md §5).
+    "foremanctl": Generation(
+        FOREMANCTL,
+        (_ANACONDA, _PUPPET, _PUPPETCA, _MQTT),
+        {"rhsm": "subscriptions are answered on 443 under /rhsm, and 8443 is the Smart Proxy's port", **_GONE},
+    ),
+}
+
+
+def generation_of(content: Mapping[str, Any]) -> tuple[str, Generation | None]:
+    """Return the word of a file's generation, and the generation; works on raw content, and knows none of a wrong word."""
+    word = content.get("generation", OLDER_WORDS.get(str(content.get("profile", "current"))))
+    return str(word), GENERATIONS.get(word) if isinstance(word, str) else None
