@@ -1,3 +1,3 @@
-"""Muster's own version. The one Foreman is told is a setting: ``foreman.version`` in the cluster file."""
+"""Muster's own version. The one Foreman is told is its own (:mod:`muster.foreman.version`)."""
 
 VERSION = "0.1.0"

@@ -19,12 +19,13 @@ import pytest
 from muster.cli.demo.bind import free_port
 from muster.content.mirror.carried import FILE
 from muster.kernel.process import clean_environment
-from tests.servers import deb_stand_in, member, origins
+from tests.servers import deb_stand_in, member, origins, trees
 from tests.servers.client import Answer, Place, ask
 from tests.servers.clients import Apt, Dnf, Identity
 from tests.servers.member import Member
-from tests.servers.packages import Package
+from tests.servers.packages import Package, Source
 from tests.servers.pulp_stand_in import ROOT, Pulp, Version, version
+from tests.servers.trees import IMAGES, tree
 from tests.servers.waiting import is_ready, stopped, until
 
 AT = "/pulp/content/muster"
@@ -102,6 +103,17 @@ def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]
             "isos": {"kind": "file", "url": plain.url("isos"), "policy": "immediate"},
             "real-yum": {"kind": "yum", "url": plain.url("yum")},
             "real-deb": {"kind": "deb", "url": plain.url("deb"), "suites": ["stable"]},
+            **{
+                f"sources-{policy}": {
+                    "kind": "deb",
+                    "url": plain.url("deb"),
+                    "suites": ["stable"],
+                    "architectures": ["amd64"],
+                    "sources": True,
+                    "policy": policy,
+                }
+                for policy in ("immediate", "on_demand")
+            },
         }
 
         def content(_: str) -> dict[str, Any]:
@@ -420,6 +432,155 @@ def test_files_are_given_as_their_manifest_lists_them(cluster: Cluster) -> None:
         for where in (0, 1):
             for name, data in files.items():
                 assert cluster.get(where, f"{at}/{name}").body == data, (name, where)
+
+
+def planted(revision: int) -> Version:
+    """Return a version of a tree: its images are others of the same length, and a repository lies below it."""
+    one, within = version(revision, packages(revision)), version(revision, {"addon": b"addon %3d " % revision * 99})
+    images = {**IMAGES, "images/pxeboot/vmlinuz": b"kernel %3d " % revision * 99, "images/boot.iso": LARGE}
+    return Version(revision, one.packages, tree(one, images, {"addons/HA": within}))
+
+
+@also_with_workers
+@pytest.mark.parametrize("name", ["whole", "tools", "passing"])
+def test_all_of_a_tree_is_given_by_every_member(cluster: Cluster, name: str) -> None:
+    one = planted(1)
+    cluster.origin.carries = one
+    (said,) = cluster.command("sync", name)["jobs"]
+    assert said["state"] == "done", said
+    at = f"library/yum/{name}"
+    cluster.until_shown(f"{at}/addons/HA/repodata/repomd.xml", one.files["addons/HA/repodata/repomd.xml"])
+    for below, data in one.files.items():
+        for where in (0, 1):
+            found = cluster.get(where, f"{at}/{below}")
+            assert (found.status, hashlib.sha256(found.body).digest()) == (200, hashlib.sha256(data).digest()), below
+            head = cluster.get(where, f"{at}/{below}", method="HEAD")
+            assert head.headers["content-length"] == str(len(data)), below
+    part = cluster.get(1, f"{at}/images/boot.iso", headers={"Range": "bytes=5-9"})
+    assert (part.status, part.body) == ((206, LARGE[5:10]) if name != "passing" else (200, LARGE))
+    listed = len([n for n in one.files if n.endswith(".rpm") or n.startswith("images/")])
+    assert said["result"]["packages"] == listed
+    counted = cluster.command("counts")["environments"][0]
+    assert counted["packages"] == listed
+    assert said["result"]["left_out"] == []
+    for where in (0, 1):
+        for below in (
+            "addons/HA/repodata/repomd.xml.key",
+            "addons/none/repodata/repomd.xml",
+            "images/none",
+            "treeinfo",
+        ):
+            assert cluster.get(where, f"{at}/{below}").status == 404, below
+
+
+def test_a_tree_and_its_images_are_of_one_version_and_older_images_are_had_with_older_trees(cluster: Cluster) -> None:
+    one, two = planted(1), planted(2)
+    at, kernel, addon = "library/yum/whole", "images/pxeboot/vmlinuz", "addons/HA/repodata/repomd.xml"
+    cluster.origin.carries = one
+    cluster.command("sync", "whole")
+    cluster.until_shown(f"{at}/{addon}", one.files[addon])
+    # An installer asks for no repomd.xml before it knows its tree.
+    assert cluster.get(0, f"{at}/.treeinfo", source="127.0.0.91").body == one.files[".treeinfo"]
+    assert cluster.get(0, f"{at}/{addon}", source="127.0.0.94").body == one.files[addon]
+    cluster.origin.carries = two
+    cluster.command("sync", "whole")
+    cluster.until_shown(f"{at}/{addon}", two.files[addon])
+    cluster.origin.status = 500
+    for where in (0, 1):
+        for source, its in (("127.0.0.91", one), ("127.0.0.92", two)):
+            for below in (".treeinfo", kernel):
+                assert cluster.get(where, f"{at}/{below}", source=source).body == its.files[below], (
+                    where,
+                    source,
+                    below,
+                )
+        for below in ("addons/HA/Packages/addon.rpm", "addons/HA/repodata/repomd.xml.asc"):
+            assert cluster.get(where, f"{at}/{below}", source="127.0.0.94").body == one.files[below], (where, below)
+            assert cluster.get(where, f"{at}/{below}", source="127.0.0.95").body == two.files[below], (where, below)
+
+
+def test_a_damaged_image_is_found_and_mended(cluster: Cluster) -> None:
+    one = planted(1)
+    cluster.origin.carries = one
+    cluster.command("sync", "whole")
+    images = [data for name, data in one.files.items() if name.startswith("images/")]
+    until(lambda: all(_holds(cluster, where, data) for where in (0, 1) for data in images))
+    damaged = one.files["images/install.img"]
+    digest = hashlib.sha256(damaged).hexdigest()
+    file = cluster.members[0].pki / "content-packages" / "sha256" / digest[:2] / digest
+    file.write_bytes(damaged[:-3] + b"???")
+    (job,) = cluster.command("verify", "--member", cluster.members[0].name)["jobs"]
+    assert (job["state"], job["result"]["mended"]) == ("done", [digest]), job
+    assert file.read_bytes() == damaged
+    # What publications name stays when room is made.
+    cluster.command("reclaim", "--member", cluster.members[0].name)
+    assert all(_holds(cluster, 0, data) for data in images)
+
+
+def test_dnf_installs_from_a_tree_that_productmd_reads(
+    tmp_path: Path, needs: Callable[[str], None], cluster: Cluster
+) -> None:
+    for name in ("pulp", "dnf"):
+        needs(name)
+    made = {place: [Package(f"package-{n}")] for n, place in enumerate((".", "AppStream"))}
+    root = cluster.files / "yum"
+    for place, some in reversed(made.items()):
+        origins.yum(root / place, some, revision=1, excludes=[other for other in made if other not in (place, ".")])
+    for href, data in IMAGES.items():
+        (root / href).parent.mkdir(parents=True, exist_ok=True)
+        (root / href).write_bytes(data)
+    trees.write(root, IMAGES, (*made, "../../Other/os"))
+    (job,) = cluster.command("sync", "real-yum")["jobs"]
+    left_out = "../../Other/os (not below the tree: what lies elsewhere is a repository of its own)"
+    assert (job["result"]["packages"], job["result"]["left_out"]) == (2 + len(IMAGES), [left_out]), job
+    assert job["sentence"].endswith(f"; left out: {left_out}"), job
+    for at in (0, 1):
+        host = f"https://{cluster.members[at].https.address}:{cluster.port}{AT}/library/yum/real-yum"
+        identity = Identity(cluster.members[at].ca)
+        dnf = Dnf(tmp_path / f"dnf{at}", {"root": host, "app": f"{host}/AppStream"}, identity, skips_unavailable=False)
+        wanted = [p for some in made.values() for p in some]
+        run = dnf.download(*(p.name for p in wanted))
+        assert run.is_whole, str(run)
+        assert run.fetched == {p.rpm_name: hashlib.sha256(p.rpm()).hexdigest() for p in wanted}
+        copy = tmp_path / f"tree{at}"
+        for href in (".treeinfo", *IMAGES):
+            (copy / href).parent.mkdir(parents=True, exist_ok=True)
+            subprocess.run(
+                ["curl", "--silent", "--fail", "--cacert", identity.ca, "--output", copy / href, f"{host}/{href}"],
+                check=True, timeout=60, env=clean_environment(),
+            )  # fmt: skip
+        assert trees.checked(copy) == sorted(IMAGES)
+
+
+def test_apt_fetches_source_packages_from_any_member(
+    tmp_path: Path, needs: Callable[[str], None], cluster: Cluster
+) -> None:
+    needs("apt")
+    made = Source("source-a")
+    origins.deb(cluster.files / "deb", [Package("package")], revision=1, by_hash=True, sources=[made])
+    (*said, _) = cluster.command("sync", "sources-immediate", "sources-on_demand", "real-deb")["jobs"]
+    assert [job["result"]["packages"] for job in said] == [1 + len(made.files)] * 2, said
+    for policy in ("immediate", "on_demand"):
+        if policy == "immediate":
+            until(lambda: all(_holds(cluster, at, data) for at in (0, 1) for data in made.files.values()))
+        for at in (0, 1):
+            host = f"https://{cluster.members[at].https.address}:{cluster.port}{AT}/library/deb/sources-{policy}"
+            identity = Identity(cluster.members[at].ca)
+            apt = Apt(tmp_path / f"{policy}{at}", [f"{host} stable main"], identity, has_sources=True)
+            run = apt.update()
+            assert run.is_whole, str(run)
+            run = apt.source(made.name)
+            assert run.is_whole, str(run)
+            assert run.fetched == {name: hashlib.sha256(data).hexdigest() for name, data in made.files.items()}
+    damaged = made.files[f"{made.name}_{made.version}.dsc"]
+    digest = hashlib.sha256(damaged).hexdigest()
+    file = cluster.members[0].pki / "content-packages" / "sha256" / digest[:2] / digest
+    file.write_bytes(damaged[:-3] + b"???")
+    (job,) = cluster.command("verify", "--member", cluster.members[0].name)["jobs"]
+    assert (job["state"], job["result"]["mended"], file.read_bytes()) == ("done", [digest], damaged), job
+    for at in (0, 1):
+        for name in made.files:
+            assert cluster.get(at, f"library/deb/real-deb/pool/main/s/source-a/{name}").status == 404
 
 
 def test_dnf_and_apt_install_from_any_member(tmp_path: Path, needs: Callable[[str], None], cluster: Cluster) -> None:

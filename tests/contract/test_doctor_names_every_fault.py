@@ -38,6 +38,7 @@ from muster.balancer.haproxy.version import HAProxyVersion
 from muster.balancer.steering import Steering
 from muster.cluster.checks import known_lives
 from muster.cluster.file import ClusterFile
+from muster.cluster.foreman import keep
 from muster.cluster.life import Life, State, changed, in_maintenance
 from muster.cluster.roster import Report, Roster
 from muster.doctor import signer
@@ -58,7 +59,9 @@ from muster.pki.context import Credentials, server_context
 from muster.store.engine import Store
 from muster.store.engine import opened as store_opened
 from tests.servers import bind
+from tests.servers import foreman as foremen
 from tests.servers.bind import BindServer, Zone
+from tests.servers.foreman import Foreman
 from tests.servers.haproxy import free_ports
 
 pytestmark = pytest.mark.anyio
@@ -443,6 +446,76 @@ async def test_no_ca_file_here_is_said_once(world: World) -> None:
     named(found, "PKI-UNUSABLE")
     assert len(found) == 1
     assert not any(c.ok for c in world.cells)
+
+
+# Foreman.
+
+
+@pytest.fixture
+def foreman(world: World) -> Iterator[Foreman]:
+    """The cluster's Foreman, which this host may ask."""
+    with foremen.running(world.directory / "foreman", ca=world.ca) as one:
+        world.changes["foreman"] = one.settings()
+        yield one
+
+
+async def heard(world: World, version: str) -> None:
+    async with store_opened(Secret(f"sqlite:///{world.directory / 'store.db'}")) as store:
+        await keep(store, version, age_s=0, by=FIRST)
+
+
+async def test_a_foreman_that_says_its_version_is_no_finding(world: World, foreman: Foreman) -> None:
+    assert await world.examined() == []
+    assert foreman.asked == ["/api/v2/status"]
+
+
+async def test_a_foreman_that_is_away_and_what_members_say_meanwhile(world: World, foreman: Foreman) -> None:
+    foreman.stop()
+    world.during = lambda: heard(world, "3.19.0")
+    found = named(await world.examined(), "FOREMAN-API")
+    assert found.sentence.startswith(
+        f"Foreman does not say its version, and members say 3.19.0: GET {foreman.url}/api/v2/status failed"
+    )
+    assert "foreman.ca_file" in found.remedy
+
+
+async def test_a_token_that_foreman_does_not_take(world: World, foreman: Foreman) -> None:
+    foreman.token = "another"
+    found = named(await world.examined(), "FOREMAN-API")
+    assert "members say 5.0.0" in found.sentence
+    assert "answered 401" in found.sentence
+    assert "Personal Access Tokens" in found.remedy
+    assert foremen.TOKEN not in str(found)
+
+
+async def test_a_host_without_the_token_leaves_it_to_members(world: World, foreman: Foreman) -> None:
+    foreman.token_file.unlink()
+    assert await world.examined() == []
+    assert foreman.asked == []
+
+
+async def test_a_written_version_of_which_foreman_warns(world: World, foreman: Foreman) -> None:
+    world.changes["foreman"]["version"] = "5.0"
+    found = named(await world.examined(), "FOREMAN-VERSION")
+    assert "foreman.version is 5.0, and Foreman says 3.19.0" in found.sentence
+    # It warns of no other than its own and the next.
+    world.changes["foreman"]["version"] = "3.20"
+    assert await world.examined() == []
+
+
+async def test_a_version_that_was_written_over_what_members_heard(world: World) -> None:
+    world.changes["foreman"] = {"version": "3.19"}
+    world.during = lambda: heard(world, "5.0.0")
+    assert "Foreman says 5.0.0" in named(await world.examined(), "FOREMAN-VERSION").sentence
+
+
+async def test_a_version_that_nobody_says(world: World) -> None:
+    world.changes["foreman"] = {"url": "https://foreman.example.com"}
+    found = named(await world.examined(), "FOREMAN-VERSION-UNKNOWN")
+    assert found.sentence == "Members say that Foreman is 5.0.0, which nobody heard from Foreman"
+    world.during = lambda: heard(world, "3.19.0")
+    found = named(await world.examined(), "FOREMAN-VERSION-UNKNOWN")
+    assert found.sentence == "Members say that Foreman is 3.19.0, as was last heard; nobody asks Foreman any more"
 
 
 # Content.

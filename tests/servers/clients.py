@@ -159,6 +159,7 @@ class Apt:
     Attributes:
         sources: each what follows ``deb [...]``: URL, suite, components.
         checks_signatures: with this key, in armour; None: nothing need be signed.
+        has_sources: it knows their source packages, too (``deb-src``).
     """
 
     directory: Path
@@ -166,6 +167,7 @@ class Apt:
     identity: Identity | None = None
     checks_signatures: Path | None = None
     hosts: Mapping[str, str] = field(default_factory=dict)
+    has_sources: bool = False
 
     def update(self) -> Run:
         """Fetch the lists."""
@@ -174,6 +176,10 @@ class Apt:
     def download(self, *packages: str) -> Run:
         """Fetch packages by what the lists in hand say."""
         return self._run("install", "--download-only", "--no-install-recommends", *packages)
+
+    def source(self, *packages: str) -> Run:
+        """Fetch source packages, and unpack nothing."""
+        return self._run("source", "--download-only", *packages)
 
     def forget(self) -> None:
         """Empty its lists and its cache."""
@@ -190,7 +196,11 @@ class Apt:
         (self.directory / "state" / "status").touch()
         trust = f"signed-by={self.checks_signatures}" if self.checks_signatures else "trusted=yes"
         (self.directory / "etc" / "sources.list").write_text(
-            "".join(f"deb [{trust} arch=amd64] {source}\n" for source in self.sources)
+            "".join(
+                f"{kind} [{trust} arch=amd64] {source}\n"
+                for source in self.sources
+                for kind in ("deb", *(["deb-src"] if self.has_sources else []))
+            )
         )
         said = {
             "Dir::Etc": f"{self.directory}/etc",
@@ -216,14 +226,23 @@ class Apt:
         configuration.write_text("".join(f'{k} "{v}";\n' for k, v in said.items()))
         before = self._packages()
         code, lines = _ran(
-            ["apt-get", "--assume-yes", *arguments], self.hosts, self.directory, APT_CONFIG=str(configuration)
-        )
+            ["apt-get", "--assume-yes", *arguments], self.hosts, self.directory, APT_CONFIG=str(configuration),
+            at=self._source_packages,
+        )  # fmt: skip
         failed = [m[1] for line in lines if (m := re.match(r"(?:W|E): Failed to fetch (\S+)", line))]
         after = self._packages()
         return Run(code, lines, {k: v for k, v in after.items() if before.get(k) != v}, failed if code == 0 else [])
 
     def _packages(self) -> dict[str, str]:
-        return {f.name: _digest(f) for f in (self.directory / "cache" / "archives").glob("*.deb")}
+        places = (self.directory / "cache" / "archives").glob("*.deb"), self._source_packages.glob("*")
+        return {f.name: _digest(f) for place in places for f in place}
+
+    @property
+    def _source_packages(self) -> Path:
+        # It puts them where it is.
+        place = self.directory / "source"
+        place.mkdir(parents=True, exist_ok=True)
+        return place
 
 
 @dataclass(frozen=True)
@@ -304,7 +323,11 @@ class Skopeo:
 
 
 def _ran(
-    command: Sequence[str | Path], hosts: Mapping[str, str], directory: Path, **variables: str
+    command: Sequence[str | Path],
+    hosts: Mapping[str, str],
+    directory: Path,
+    at: Path | None = None,
+    **variables: str,
 ) -> tuple[int, list[str]]:
     arguments = [str(a) for a in command]
     if hosts:
@@ -322,7 +345,7 @@ def _ran(
         ]
     done = subprocess.run(
         arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=_RUN_S,
-        check=False, env=clean_environment({"HOME": str(directory), "PATH": os.defpath, **variables}),
+        check=False, env=clean_environment({"HOME": str(directory), "PATH": os.defpath, **variables}), cwd=at,
     )  # fmt: skip
     return done.returncode, done.stdout.decode("utf-8", "replace").splitlines()
 

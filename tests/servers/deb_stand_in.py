@@ -23,8 +23,12 @@ def version(
     sha512: bool = False,
     by_hash: bool = True,
     has_contents: bool = True,
+    sources: Mapping[str, bytes] | None = None,
 ) -> Version:
-    """Return a version whose packages lie in ``pool/``; its lists differ from those of any other."""
+    """Return a version whose packages lie in ``pool/``; its lists differ from those of any other.
+
+    ``sources``: files of one source package, in ``pool/source/``.
+    """
     listed = "".join(
         f"Package: {name}\nVersion: {revision}\nArchitecture: all\nMaintainer: Tests <root@muster.test>\n"
         f"Filename: pool/{name}.deb\nSize: {len(data)}\nSHA256: {hashlib.sha256(data).hexdigest()}\n"
@@ -37,6 +41,10 @@ def version(
         f"{BINARY}/Packages.gz": gzip.compress(listed, mtime=_WHEN + revision),
         f"{BINARY}/Release": f"Archive: stable\nComponent: main\nX: {revision}\n".encode(),
     }
+    if sources is not None:
+        said = "".join(f" {hashlib.sha256(data).hexdigest()} {len(data)} {name}\n" for name, data in sources.items())
+        stanza = f"Package: s\nVersion: {revision}\nDirectory: pool/source\nChecksums-Sha256:\n{said}\n".encode()
+        lists["main/source/Sources.gz"] = gzip.compress(stanza, mtime=0)
     if has_contents:
         lists["main/Contents-amd64.gz"] = gzip.compress(f"usr/bin/x {revision:03}".encode(), mtime=0)
     # Named, and nowhere to be had, as most of what Debian's own name.
@@ -59,6 +67,7 @@ def version(
         text = f"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\n{release}{signature}"
         files[f"{suite}/InRelease"] = text.encode()
     files |= {f"pool/{name}.deb": data for name, data in packages.items()}
+    files |= {f"pool/source/{name}": data for name, data in (sources or {}).items()}
     return Version(revision, packages, files)
 
 

@@ -198,7 +198,7 @@ def made(
         "cluster": "wire",
         "address": CLUSTER_ADDRESS,
         "store": {"url": f"sqlite:///{directory / 'store.db'}"},
-        "foreman": {"trusted_hosts": [TRUSTED]} if foreman is None else dict(foreman),
+        "foreman": {"version": "5.0", "trusted_hosts": [TRUSTED]} if foreman is None else dict(foreman),
         "members": [{"id": number, "name": member.name, "address": address}],
         "balancers": [{"name": f"lb{i}", "address": a} for i, a in enumerate(balancers)],
         "services": {
@@ -217,15 +217,17 @@ def made(
 
 def together(
     directory: Path,
-    contents: Sequence[Callable[[str], Mapping[str, Any]]],
+    contents: Sequence[Callable[[str], Mapping[str, Any] | None]],
     *services: str,
     balancer: str | None = None,
     balance: str = "leastconn",
+    foreman: Mapping[str, Any] | None = None,
 ) -> tuple[list[Member], dict[str, int]]:
     """Return members of one cluster, none started, and the ports of the services, the same on all of them.
 
     ``contents`` return the section ``content`` of each, given its address: here it may differ from member to member. At
     ``balancer``, an address, one may run (its bundle is in the first member's directory), which balances in that way.
+    ``foreman`` adds to that section.
     """
     numbers = [next(_numbers) for _ in contents]
     addresses = [f"127.0.1.{n}" for n in numbers]
@@ -244,7 +246,7 @@ def together(
         "cluster": "together",
         "address": CLUSTER_ADDRESS,
         "store": {"url": f"sqlite:///{directory / 'store.db'}"},
-        "foreman": {"trusted_hosts": [TRUSTED]},
+        "foreman": {"version": "5.0", "trusted_hosts": [TRUSTED], **(foreman or {})},
         "members": [{"id": n, "name": m.name, "address": a} for n, m, a in zip(numbers, found, addresses, strict=True)],
         "services": {**off, **{n: {"member_port": p, "listen_port": p, "balance": balance} for n, p in ports.items()}},
         "balancers": [{"name": "lb", "address": balancer, "bind": balancer}] if balancer else [],

@@ -27,7 +27,7 @@ from typing import Any
 from muster.cli.demo.bind import free_port
 from muster.kernel.process import clean_environment
 from tests.servers import pulp
-from tests.servers.packages import Package
+from tests.servers.packages import Package, Source, listed_files
 from tests.servers.signing import Signer
 
 _WHEN = 1_700_000_000
@@ -40,10 +40,12 @@ def yum(
     revision: int,
     compression: str = "gz",
     signer: Signer | None = None,
+    excludes: Sequence[str] = (),
 ) -> Path:
     """Write a yum repository into a directory that is not there yet; ask ``needs("pulp")`` first.
 
     The packages lie in ``Packages/<first letter>/``, as Pulp publishes them. With a signer, ``repomd.xml`` is signed.
+    ``excludes``: directories below it that are not of it.
     """
     for package in packages:
         place = directory / "Packages" / package.name[0]
@@ -52,7 +54,8 @@ def yum(
     done = subprocess.run(
         [
             pulp.HOME / "venv" / "bin" / "createrepo_c", "--quiet", "--workers", "1", "--revision", str(revision),
-            f"--general-compress-type={compression}", "--no-database", directory,
+            f"--general-compress-type={compression}", "--no-database", *(f"--excludes={one}/*" for one in excludes),
+            directory,
         ],
         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False, env=clean_environment(),
     )  # fmt: skip
@@ -72,6 +75,7 @@ def deb(
     by_hash: bool,
     suite: str = "stable",
     signer: Signer | None = None,
+    sources: Sequence[Source] = (),
 ) -> Path:
     """Write a deb repository with the component ``main`` into a directory that is not there yet.
 
@@ -93,16 +97,19 @@ def deb(
         stanzas.append("".join(f"{k}: {v}\n" for k, v in fields.items()))
     listed = "\n".join(stanzas).encode()
     home = directory / "dists" / suite
+    lists = {Path("main/binary-amd64/Packages"): listed}
+    if sources:
+        lists[Path("main/source/Sources")] = _sources(directory, sources)
     lines = []
-    place = Path("main") / "binary-amd64"
-    (home / place).mkdir(parents=True)
-    for name, data in {"Packages": listed, "Packages.gz": gzip.compress(listed, mtime=0)}.items():
-        (home / place / name).write_bytes(data)
-        digest = hashlib.sha256(data).hexdigest()
-        lines.append(f" {digest} {len(data)} {place / name}\n")
-        if by_hash:
-            (home / place / "by-hash" / "SHA256").mkdir(parents=True, exist_ok=True)
-            (home / place / "by-hash" / "SHA256" / digest).write_bytes(data)
+    for path, plain in lists.items():
+        (home / path.parent).mkdir(parents=True)
+        for one, data in {path: plain, path.with_suffix(".gz"): gzip.compress(plain, mtime=0)}.items():
+            (home / one).write_bytes(data)
+            digest = hashlib.sha256(data).hexdigest()
+            lines.append(f" {digest} {len(data)} {one}\n")
+            if by_hash:
+                (home / one.parent / "by-hash" / "SHA256").mkdir(parents=True, exist_ok=True)
+                (home / one.parent / "by-hash" / "SHA256" / digest).write_bytes(data)
     release = {
         "Origin": "Muster",
         "Label": "Muster",
@@ -121,6 +128,19 @@ def deb(
         # What a server says of it (Last-Modified) has to change with it.
         os.utime(file, (_WHEN + revision, _WHEN + revision))
     return directory
+
+
+def _sources(directory: Path, sources: Sequence[Source]) -> bytes:
+    """Write source packages into the pool, and return the list of them."""
+    stanzas = []
+    for one in sources:
+        pool = Path("pool") / "main" / one.name[0] / one.name
+        (directory / pool).mkdir(parents=True, exist_ok=True)
+        for name, data in one.files.items():
+            (directory / pool / name).write_bytes(data)
+        fields = {**one.control(), "Directory": f"{pool}"}
+        stanzas.append("".join(f"{k}: {v}\n" for k, v in fields.items()) + listed_files(one.files))
+    return "\n".join(stanzas).encode()
 
 
 def files(directory: Path, contents: dict[str, bytes]) -> Path:

@@ -139,6 +139,45 @@ class Package:
 
 
 @dataclass(frozen=True)
+class Source:
+    """A Debian source package of two files, in the format ``3.0 (native)``."""
+
+    name: str
+    version: str = "1.0"
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """Name to bytes, what describes the others first."""
+        archive, data = (
+            f"{self.name}_{self.version}.tar.gz",
+            _tar({f"{self.name}-{self.version}/README": b"a source\n"}),
+        )
+        said = {**self.control(), "Format": "3.0 (native)", "Source": self.name}
+        del said["Package"]
+        described = "".join(f"{k}: {v}\n" for k, v in said.items()) + listed_files({archive: data})
+        return {f"{self.name}_{self.version}.dsc": described.encode(), archive: data}
+
+    def control(self) -> dict[str, str]:
+        """The fields of its entry in a list, without those of its files."""
+        return {
+            "Package": self.name, "Binary": self.name, "Version": self.version, "Architecture": "all",
+            "Maintainer": "Tests <root@muster.test>", "Standards-Version": "4.6.2", "Format": "3.0 (native)",
+        }  # fmt: skip
+
+
+def listed_files(files: Mapping[str, bytes]) -> str:
+    """Return the fields of a source package that say what its files are."""
+
+    def lines(algorithm: str) -> str:
+        return "".join(
+            f" {hashlib.new(algorithm, data, usedforsecurity=False).hexdigest()} {len(data)} {name}\n"
+            for name, data in files.items()
+        )
+
+    return f"Checksums-Sha256:\n{lines('sha256')}Files:\n{lines('md5')}"
+
+
+@dataclass(frozen=True)
 class Image:
     """A container image of one layer with one file; ``padding`` is how many bytes the layer has beside it.
 

@@ -27,6 +27,7 @@ from muster.app.duties.balancers import BalancersNames
 from muster.app.duties.certificates import Certificates, TrustFiles
 from muster.app.duties.disks import Disks
 from muster.app.duties.duty import Duties, Duty
+from muster.app.duties.foreman import ForemanFollowed
 from muster.app.duties.parity import CensusTaken, Likeness, shown_to_members
 from muster.app.duties.programs import Program, beside
 from muster.app.duties.providers import Providers
@@ -166,7 +167,7 @@ async def member_opened(
         around = Surroundings(
             name, OperationMetrics(registry), bundle.certificate, bundle.key, bundle.ca, store,
             (lambda: authority.ca if authority else None) if signs_itself(cluster) else None, cluster,
-            lambda certificate: gate.lists.revoke(certificate),
+            lambda certificate: gate.lists.revoke(certificate), lambda: served.version,
         )  # fmt: skip
         mounts = await _features_opened(stack, cluster, served, logs.Timeline(rings, timeline), around)
         mounts += [
@@ -235,6 +236,7 @@ async def member_opened(
             census,
             workers,
         )
+        foreman = _foreman_followed(cluster, name, bundle, store, served)
         asker = Asker(str(cluster.address), believing(bundle.certificate, bundle.key))
         # In this order they say why a service is out, and what else is wrong.
         listing: list[Duty] = [
@@ -248,6 +250,7 @@ async def member_opened(
             *([authority] if authority else []),
             *_backends_asked(cluster, member, content),
             *([workers] if workers else []),
+            *([foreman] if foreman is not None else []),
             *_siblings_known(name, balancing, listed, store, content, workers),
             *_pulp_followed(name, balancing, listed, store, content, workers),
             *following,
@@ -261,6 +264,8 @@ async def member_opened(
         ]  # fmt: skip
         duties = Duties(listing, own_health, counted)
         await certificates.begin()
+        if foreman is not None:
+            await foreman.begin()
         duties.judge()
         if workers is not None:
             counted.with_workers(workers.counted)
@@ -276,6 +281,18 @@ async def member_opened(
 def _shown_to_rubys(cluster: ClusterFile, pki: Path, bundle: BundlePaths) -> Credentials:
     shown = shown_to_members(cluster, pki, bundle)
     return Credentials(bundle.ca, shown.certificate, shown.key, cluster.foreman.ca_file)
+
+
+def _foreman_followed(
+    cluster: ClusterFile, name: str, bundle: BundlePaths, store: Store, served: Features
+) -> ForemanFollowed | None:
+    if cluster.foreman.version is not None:
+        return None
+
+    def tell(version: str) -> None:
+        served.version = version
+
+    return ForemanFollowed(cluster, name, bundle.ca, store, tell)
 
 
 def _authority_of(

@@ -57,7 +57,11 @@ def loaded(path: Path) -> ClusterFile:
 # Settings whose names do not end in ``file``.
 _FILES = ("policy_executable", "module", "foreman_certificate", "foreman_key")
 _OFF: Mapping[str, object] = {"enabled": False}
+_OTHERS = 0o007
 _NEEDED = "members and balancers that need it do not start without it"
+_UNNEEDED: Mapping[Location, str] = {
+    ("foreman", "api_token_file"): "members without it do not ask Foreman for its version, and say what others heard"
+}
 
 
 def warnings(path: Path, cluster: ClusterFile) -> list[Problem]:
@@ -71,7 +75,7 @@ def warnings(path: Path, cluster: ClusterFile) -> list[Problem]:
 
     document = read(path)
     found = [
-        document.problem(where, f"{file} is not on this host; {_NEEDED}")
+        document.problem(where, f"{file} is not on this host; {_UNNEEDED.get(where, _NEEDED)}")
         for where, file in named_files(cluster)
         if _is_absent(file)
     ]
@@ -101,6 +105,7 @@ def doubts(path: Path, cluster: ClusterFile) -> list[Problem]:
         )
         found.append(document.problem(("authority",), sentence))
     found += _of_empty_sections(document)
+    found += _of_foreman(document, cluster)
     found += _of_images(document, cluster)
     return sorted(found, key=lambda p: p.line)
 
@@ -110,6 +115,17 @@ def _of_empty_sections(document: Document) -> Iterator[Problem]:
     for name in ("content", "authority"):
         if document.content.get(name, _OFF) is None:
             yield document.problem((name,), f"is empty and counts as absent; {name}: {{}} has all its defaults")
+
+
+def _of_foreman(document: Document, cluster: ClusterFile) -> Iterator[Problem]:
+    """A token that everybody on this host may read, who is its user in Foreman then."""
+    token = cluster.foreman.api_token_file
+    if token is None:
+        return
+    with contextlib.suppress(OSError):
+        if (mode := token.stat().st_mode & 0o777) & _OTHERS:
+            sentence = f"{token} has mode {mode:04o}, so that everybody on this host has the token: chmod o= {token}"
+            yield document.problem(("foreman", "api_token_file"), sentence)
 
 
 def _of_images(document: Document, cluster: ClusterFile) -> Iterator[Problem]:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 
 from muster.cluster.file import ClusterFile, Member
+from muster.cluster.foreman import api_opened, heard_in, is_asked, is_named
 from muster.cluster.life import Life, Lives, spoken
 from muster.cluster.observations import observations_in
 from muster.cluster.roster import Seen, seen_in
 from muster.cluster.service import FREE, TOTAL, Register
 from muster.cluster.services import register_in
-from muster.kernel.errors import Misconfigured, MusterError, Unavailable
+from muster.foreman.version import asked, warns
+from muster.kernel.errors import Denied, Misconfigured, MusterError, Unavailable
 from muster.kernel.findings import Check, Finding
 from muster.kernel.names import shown
 from muster.store.reading import Readable
@@ -29,6 +33,18 @@ _SHORT_PERCENT, _ALMOST_PERCENT = 10, 3
 # HOST_NOT_FOUND and NO_DATA of netdb.h; the others mean that the server was not reached, or failed.
 _NO_NAME = (1, 4)
 _NAMES_WITHIN_S = 5.0
+# Cause and remedy of the two ways in which Foreman does not say its version.
+_REFUSED_API = (
+    "The token is not api_user's, has expired or was revoked; or Foreman is asked by a name that it does not take for its "
+    "own, which in a container it answers with 403.",
+    "Foreman: Users, that one, Personal Access Tokens; the new one is the first line of foreman.api_token_file, on every "
+    "member. foreman.url must have Foreman's own host name, or an alias that it knows.",
+)
+_SILENT_API = (
+    "Foreman is stopped, is elsewhere, or cannot be believed from here.",
+    "Start it; foreman.url; of TLS: foreman.ca_file must have the CA of Foreman's certificate. Members ask again by "
+    "themselves.",
+)
 _NOTHING_NEW = "Balancers send it nothing new."
 
 Resolve = Callable[[str], Awaitable[frozenset[str]]]
@@ -148,6 +164,77 @@ def checks(
         return [*_silent(cluster, seen), *_versions(cluster, seen), *refused, *short_of_room(services)]
 
     return [Check("address", addresses), Check("member names", members), Check("reports", reports)]
+
+
+def of_foreman(
+    cluster: ClusterFile, ca: Callable[[], Path | None], store: Callable[[], AbstractAsyncContextManager[Readable]]
+) -> list[Check]:
+    """Return the check of the version that members say beside Foreman's own.
+
+    Foreman is asked where this host has the token; where it has not, what members heard counts. ``ca`` returns the
+    cluster's CA file, None when it is no use.
+    """
+    if all(m.kind != "muster" for m in cluster.members):
+        return []
+
+    async def version() -> Sequence[Finding]:
+        said, trouble = "", None
+        token, believed = cluster.foreman.api_token_file, ca()
+        if is_asked(cluster) and token is not None and believed is not None and os.access(token, os.R_OK):
+            try:
+                async with api_opened(cluster, believed) as api:
+                    said = await asked(api)
+            except MusterError as e:
+                trouble = e
+        heard = None
+        try:
+            async with store() as opened, opened.read() as uow:
+                heard = await heard_in(uow)
+        except (Unavailable, Misconfigured):
+            # The store's own check names it.
+            if not said:
+                return _of_version(cluster, None, trouble) if trouble is not None else []
+        return _of_version(cluster, said or (heard.version if heard is not None else None), trouble)
+
+    return [Check("foreman's version", version)]
+
+
+def _of_version(cluster: ClusterFile, said: str | None, trouble: MusterError | None) -> list[Finding]:
+    """Return what is wrong with what members say; ``said``: by Foreman, now or when it was last heard."""
+    settings, found = cluster.foreman, []
+    told = said if settings.version is None and said is not None else settings.told_version
+    if trouble is not None:
+        why, remedy = _REFUSED_API if isinstance(trouble, Denied) else _SILENT_API
+        sentence = f"Foreman does not say its version, and members say {told}: {trouble}"
+        found.append(Finding("FOREMAN-API", "Foreman", sentence, why, remedy, "warning"))
+    elif settings.version is None and not is_asked(cluster) and (said is not None or is_named(cluster)):
+        so = (
+            "as was last heard; nobody asks Foreman any more" if said is not None else "which nobody heard from Foreman"
+        )
+        found.append(
+            Finding(
+                "FOREMAN-VERSION-UNKNOWN",
+                "Foreman",
+                f"Members say that Foreman is {told}, {so}",
+                "foreman.version is not written, and neither is how to ask Foreman. Up to 5.0.0 it warns of Smart Proxies "
+                "of other versions.",
+                "Write foreman.version, or foreman.url, api_user and api_token_file (docs/admin/first-cluster.md).",
+                "warning",
+            )
+        )
+    if settings.version is not None and said is not None and warns(said, told):
+        found.append(
+            Finding(
+                "FOREMAN-VERSION",
+                "Foreman",
+                f"foreman.version is {settings.version}, and Foreman says {said}: it warns of every Smart Proxy that "
+                f"says {told}",
+                "Foreman was upgraded and the cluster file was not, or the reverse.",
+                "Take foreman.version out, so that members follow Foreman; or write what Foreman says. Then restart them.",
+                "warning",
+            )
+        )
+    return found
 
 
 def short_of_room(found: Register) -> list[Finding]:

@@ -66,6 +66,9 @@ class Mirrored(Settings):
     """Of deb: whose lists are fetched. Absent: all that a suite names."""
     architectures: Annotated[tuple[_Word, ...], Field(max_length=100)] = ()
     """Of deb: for which lists are fetched, ``all`` and ``source`` counting as ones. Absent: all that a suite names."""
+    sources: bool = False
+    """Of deb: source packages, too, as ``apt-get source`` fetches them; the lists of sources are fetched whatever
+    ``architectures`` names."""
     upstream: _Upstream | None = None
     """Of container: the repository's name at the registry, ``library/alpine``."""
     tags: Annotated[tuple[_TagPattern, ...], Field(min_length=1, max_length=200)] | None = None
@@ -96,8 +99,8 @@ class Mirrored(Settings):
             raise ValueError("either url or mirror_list says where it is")
         if (self.kind == "deb") != bool(self.suites):
             raise ValueError("suites are named for deb, and for no other kind")
-        if self.kind != "deb" and (self.components or self.architectures):
-            raise ValueError("components and architectures are of deb")
+        if self.kind != "deb" and (self.components or self.architectures or self.sources):
+            raise ValueError("components, architectures and sources are of deb")
         if self.key is not None and self.certificate is None:
             raise ValueError("a key goes with a certificate")
         self._refuse_half_a_registry()

@@ -64,6 +64,7 @@ def problems(document: Document) -> list[Problem]:
     if isinstance(section, dict) and section.get("keepers") and section.get("one_version") is False:
         where = ("content", "keepers")
         found.append(document.problem(where, "needs one_version, which is false: nothing follows what Pulp serves"))
+    found += _of_foreman(document, content)
     return [*found, *_of_store(document, content, [m for _, m in members])]
 
 
@@ -97,6 +98,22 @@ def _of_generation(document: Document, content: dict[str, Any]) -> Iterator[Prob
     if content["generation"] != meant:
         sentence = f"is an older word for generation: {meant}, and the file says {content['generation']}; take it away"
         yield document.problem(("profile",), sentence)
+
+
+def _of_foreman(document: Document, content: dict[str, Any]) -> Iterator[Problem]:
+    """Who asks Foreman's API needs a user, his token and where it is; over plain HTTP everybody would read the token."""
+    foreman = content.get("foreman")
+    if not isinstance(foreman, dict):
+        return
+    there = [key for key in ("api_user", "api_token_file") if foreman.get(key) is not None]
+    if len(there) == 1:
+        other = "api_token_file" if there == ["api_user"] else "api_user"
+        yield document.problem(("foreman", there[0]), f"needs {other} beside it; one without the other asks nobody")
+    elif there and foreman.get("url") is None:
+        yield document.problem(("foreman", "api_user"), "needs url beside it: where Foreman is")
+    elif there and not str(foreman["url"]).startswith("https://"):
+        sentence = "must be https://… where api_user asks it: over plain HTTP everybody on the way reads the token"
+        yield document.problem(("foreman", "url"), sentence)
 
 
 def _of_store(document: Document, content: dict[str, Any], members: list[dict[str, Any]]) -> Iterator[Problem]:

@@ -16,6 +16,7 @@ from muster.cluster.values import (
     AnswerText,
     BackendURL,
     ForemanURL,
+    ForemanUser,
     ForemanVersion,
     Host,
     Label,
@@ -27,9 +28,12 @@ from muster.cluster.values import (
     StoreURL,
     Title,
 )
+from muster.foreman.version import in_full
 from muster.kernel.names import FQDN
 from muster.kernel.settings import Settings
 
+# What members say while nobody knows Foreman's version: the last one that warns of others.
+UNKNOWN_VERSION = "5.0"
 ContentService = Literal["https", "http", "rhsm", "docker"]
 
 
@@ -52,9 +56,14 @@ class Foreman(Settings):
 
     url: ForemanURL | None = None
     """Foreman's own URL."""
-    version: ForemanVersion = "5.0"
-    """Foreman's version, in quotes: ``"3.14"``; members say it is theirs (``/version``). Up to 5.0.0 Foreman warns of
-    Smart Proxies of another major version, of an earlier minor one, and of those more than one ahead."""
+    version: ForemanVersion | None = None
+    """Foreman's version, in quotes: ``"3.14"``; members say it is theirs (``/version``). Absent: what Foreman says where
+    ``api_user`` may ask it, else what it said last, else 5.0. Up to 5.0.0 Foreman warns of Smart Proxies of another major
+    version, of an earlier minor one, and of those more than one ahead."""
+    api_user: ForemanUser | None = None
+    """User of Foreman as whom members ask its API at ``url``, which is ``https`` then. It needs no role."""
+    api_token_file: Path | None = None
+    """File on every member whose first line is a personal access token of ``api_user``; followed when it changes."""
     trusted_hosts: tuple[FQDN, ...] | None = None
     """Names that may use protected routes, with a certificate of any trusted CA, and over plain HTTP where a feature is
     open to it. Absent: the host of ``url``, and members and balancers with certificates of the cluster's own CA; without
@@ -80,8 +89,8 @@ class Foreman(Settings):
 
     @property
     def told_version(self) -> str:
-        """The version in the form Foreman parses, ``x.y.z``."""
-        return self.version if self.version.count(".") == 2 else f"{self.version}.0"
+        """The version as it is written, else what members say while they know none, as Foreman parses it: ``x.y.z``."""
+        return in_full(self.version or UNKNOWN_VERSION)
 
 
 class Clients(Settings):

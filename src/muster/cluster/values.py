@@ -170,6 +170,8 @@ Title = Annotated[
 Label = Annotated[str, StringConstraints(pattern=r"\A[A-Za-z0-9_-]{1,128}\z")]
 StoreURL = Annotated[Secret, AfterValidator(_store_url)]
 ForemanVersion = Annotated[str, BeforeValidator(_quoted), AfterValidator(_foreman_version)]
+# As Foreman has logins, less what is no ASCII; a colon would end it in HTTP Basic.
+ForemanUser = Annotated[str, StringConstraints(pattern=r"\A[A-Za-z0-9_@.$#+\\-]{1,100}\z")]
 AddressWithPrefix = Annotated[str, AfterValidator(_with_prefix)]
 Interface = Annotated[str, StringConstraints(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,14}\z")]
 RequestPath = Annotated[

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from muster.content import manifest
-from muster.content.metadata import image, packages, primary, pulp_manifest, release, repomd
+from muster.content.metadata import image, packages, primary, pulp_manifest, release, repomd, sources
 from muster.content.metadata.names import Algorithm
 from muster.content.metadata.primary import Package
 
@@ -21,6 +21,7 @@ _DISTS = "/dists/"
 # packages are, from a Pulp that has it.
 _LISTS = re.compile(r"(?:.*/)?(?:Packages|Sources|Translation-[^/.]+|Release)(?:\.[a-z0-9]+)?\Z")
 _PACKAGES = re.compile(r"(?P<of>(?:.*/)?Packages)(?:\.xz|\.gz|\.bz2|\.zst|)\Z")
+_SOURCES = re.compile(r"(?P<of>(?:.*/)?Sources)(?:\.xz|\.gz|\.bz2|\.zst|)\Z")
 # The smallest first; what is not packed at all is the most to read.
 _PACKED = (".xz", ".gz", ".bz2", ".zst", "")
 _LARGEST_BYTES = 128 << 20
@@ -87,6 +88,9 @@ class Kind:
         names_alone: files of one version have the names that those of another had, and are told apart by nothing: which
             version a client has decides.
         is_made: the entry is made of what an origin said, and names all else by its digest.
+        sources: returns what source packages are listed in a file, by its path, as ``File.lists`` does of packages; they
+            belong to a version where its index has them.
+        has_trees: it may be the root of an installation tree.
     """
 
     entries: tuple[str, ...]
@@ -97,11 +101,22 @@ class Kind:
     home: Callable[[str], str]
     names_alone: bool
     is_made: bool = False
+    sources: Callable[[str], str] = lambda _: ""
+    has_trees: bool = False
 
     @property
     def plain(self) -> frozenset[str]:
         """What every version has at most one of, and no digest in its name."""
         return frozenset((*self.entries, *self.beside))
+
+    def plain_at(self, below: str) -> str:
+        """Return which of these a path is, be it of a repository within the tree around this one; empty: none of them.
+
+        Of what is mirrored such a repository is a part. Elsewhere it is followed as one of its own.
+        """
+        if below in self.plain:
+            return below
+        return next((name for name in sorted(self.plain) if below.endswith(f"/{name}")), "") if self.has_trees else ""
 
 
 def of(path: str) -> Kind:
@@ -180,8 +195,22 @@ def _deb(body: bytes) -> Contents:
                 also=by_hash,
             )
         )
-    files.sort(key=lambda f: _PACKED.index(f.href.removeprefix(f.lists)) if f.lists else 0)
+    files.sort(key=_order)
     return Contents(-1, said.date, tuple(files), tuple(left))
+
+
+def _order(file: File) -> int:
+    of = file.lists or _sources(file.href)
+    return _PACKED.index(file.href.removeprefix(of)) if of else 0
+
+
+def _sources(href: str) -> str:
+    found = _SOURCES.match(href)
+    return found["of"] if found is not None else ""
+
+
+def _deb_packages(pieces: Iterable[bytes], of: str) -> Iterator[Package]:
+    return sources.files(pieces, of=of) if _sources(of) else packages.packages(pieces, of=of)
 
 
 def _file(body: bytes) -> Contents:
@@ -207,15 +236,17 @@ _YUM = Kind(
     packages=lambda pieces, of: primary.packages(pieces, of=of),
     home=lambda path: path,
     names_alone=False,
+    has_trees=True,
 )
 _DEB = Kind(
     entries=(manifest.IN_RELEASE, manifest.RELEASE),
     beside=("Release.gpg",),
     read=_deb,
     entry=lambda body: manifest.IN_RELEASE if release.is_signed(body) else manifest.RELEASE,
-    packages=lambda pieces, of: packages.packages(pieces, of=of),
+    packages=_deb_packages,
     home=_home,
     names_alone=True,
+    sources=_sources,
 )
 _FILE = Kind(
     entries=(manifest.PULP_MANIFEST,),

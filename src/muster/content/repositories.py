@@ -29,7 +29,7 @@ from muster.content.known import Known
 from muster.content.manifest import Manifest
 from muster.content.metadata.malformed import Malformed
 from muster.content.metrics import AnswerMetrics
-from muster.content.mirror import paths
+from muster.content.mirror import paths, tree
 from muster.content.mirror.answers import Answers
 from muster.content.resume import resumed
 from muster.content.staging import KEPT_PATH, SHOWN_PATH
@@ -163,7 +163,7 @@ class Repositories:
             return await self._package(call, path, theirs, request, beside, below) if beside else None
         at, below = found
         kind = kinds.of(at)
-        if below in kind.plain:
+        if below in kind.plain or (paths.is_mirrored(at) and kind.plain_at(unquote(below))):
             return await self._of_the_version(call, path, theirs, request, at, below)
         if validators.named(path) is not None:
             return await self._named(call, path, request, at, below)
@@ -241,12 +241,15 @@ class Repositories:
             # What not all members have yet is nowhere.
             return not_found() if self._mirror is not None and paths.is_mirrored(at) else None
         kind = kinds.of(at)
-        is_told_apart = below in kind.entries or not (kind.names_alone or below in kind.beside)
+        # Of a repository in a tree the entry is one, too, as far as there is one.
+        name = kind.plain_at(unquote(below)) or below
+        is_told_apart = name in kind.entries or not (kind.names_alone or name in kind.beside)
         version = shown.manifest if is_told_apart else await self._given(call, at, shown)
         manifest = await self._manifest(version, call)
         digest = manifest.files.get(unquote(below))
         if digest is not None:
-            if below in kind.entries and request.method == "GET":
+            # Installers ask for what their tree consists of before they ask for an entry, if they ever do.
+            if (name in kind.entries or name in tree.FILES) and request.method == "GET":
                 await self._clients.note(given.key(at, call.client), version)
             return await self._of_members(digest, below, call, request)
         if below in kind.plain:

@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import itertools
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -88,6 +88,7 @@ class Staging:
     Args:
         call: asks as a client with a certificate would, DER, None without.
         wanted: which of the files that a version names are fetched; the others are given as packages are.
+        lists: what packages are listed in a file, that belong to the version; empty: none.
         poll_s: for how long an entry is waited for; None: as for that of a Pulp beside.
         stage_s: for how long a whole version may take; None: as from there.
     """
@@ -98,10 +99,12 @@ class Staging:
         kept: Keeping,
         *,
         wanted: Callable[[File], bool] = lambda _: True,
+        lists: Callable[[File], str] = lambda file: file.lists,
         poll_s: float | None = None,
         stage_s: float | None = None,
     ) -> None:
-        self._call, self._kept, self._wanted, self._poll_s, self._stage_s = call, kept, wanted, poll_s, stage_s
+        self._call, self._kept, self._wanted, self._lists = call, kept, wanted, lists
+        self._poll_s, self._stage_s = poll_s, stage_s
 
     async def polled(self, path: str, certificate: bytes | None, *, is_guarded: bool = False) -> Polled:
         """Ask the own Pulp what it has: as nobody first, and as who was let in where that is refused.
@@ -172,8 +175,8 @@ class Staging:
                 await self._see_same(path, body, certificate)
             listing: dict[str, str] = {}
             for named in read.files:
-                if named.lists and named.href in files:
-                    listing.setdefault(named.lists, named.href)
+                if (of := self._lists(named)) and named.href in files:
+                    listing.setdefault(of, named.href)
             packages = await self._indexed(kind, path, [(n, files[n]) for n in listing.values()], left)
         return Manifest(min(read.revision, _LARGEST_REVISION), read.timestamp, files, packages)
 
@@ -318,7 +321,9 @@ class Staging:
             found.append((name, file))
         below = path[len(kind.home(path)) :].removeprefix("/")
         at_home = [one._replace(href=f"{below}/{one.href}" if below else one.href) for one in left]
-        return await self._kept.add_bytes(await asyncio.to_thread(_index_of, kind, found, at_home))
+        return await self._kept.add_bytes(
+            await asyncio.to_thread(lambda: index_of(itertools.chain(at_home, listed(kind, found))))
+        )
 
 
 def listed(kind: Kind, lists: Sequence[tuple[str, Path]]) -> Iterator[Package]:
@@ -334,10 +339,11 @@ def listed(kind: Kind, lists: Sequence[tuple[str, Path]]) -> Iterator[Package]:
             yield from kind.packages(packed.unpacked(pieces, of=name, limit_bytes=_LARGEST_UNPACKED_BYTES), name)
 
 
-def _index_of(kind: Kind, lists: Sequence[tuple[str, Path]], left: Sequence[Package]) -> bytes:
+def index_of(packages: Iterable[Package]) -> bytes:
+    """Return the bytes of the index of packages (:func:`muster.content.index.write`)."""
     with tempfile.TemporaryDirectory() as directory:
         written = Path(directory) / "packages"
-        index.write(written, itertools.chain(left, listed(kind, lists)))
+        index.write(written, packages)
         return written.read_bytes()
 
 

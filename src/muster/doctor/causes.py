@@ -28,6 +28,9 @@ _OF_A_PLACE = {
 }
 # What says of a repository why a member is out, worst first.
 _OF_A_REPOSITORY = ("CONTENT-UNSTAGED", "CONTENT-BEHIND", "CONTENT-ALONE")
+# What says once for all members why they do not hear Foreman's version, and how their notes of it begin.
+_OF_FOREMAN = ("FOREMAN-API", "FOREMAN-VERSION-UNKNOWN")
+_FOREMANS_VERSION = ": Foreman's version "
 # How the store's own errors begin, wherever they are repeated.
 _STORE = "The store ("
 _NO_STORE_YET = "There is no store"
@@ -157,6 +160,8 @@ def _root(
     def first(code: str) -> Finding | None:
         return next((f for f in by_code.get(code, ()) if f != finding), None)
 
+    if finding.code == "MEMBER-NOTE" and _FOREMANS_VERSION in finding.sentence:
+        return next((f for code in _OF_FOREMAN if (f := first(code)) is not None), None)
     store = first("STORE-DOWN")
     if store is not None and _STORE in finding.sentence:
         return store

@@ -94,6 +94,7 @@ class Patient:
             Check("own files", self._own_files),
             Check("maintenance", self._resting),
             *cluster_room.checks(self._cluster, self.store, self.resolve),
+            *cluster_room.of_foreman(self._cluster, self._ca, self.store),
             *pki_room.checks(
                 self.pki, self._names(), self.clock.now(), (ca,) if (ca := self.cluster.foreman.ca_file) else ()
             ),
@@ -186,6 +187,9 @@ class Patient:
         except Misconfigured as e:
             return e
         return None
+
+    def _ca(self) -> Path | None:
+        return usable.ca_file if (usable := self._usable()) is not None else None
 
     def _context(self) -> ssl.SSLContext | None:
         usable = self._usable()

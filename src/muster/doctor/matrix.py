@@ -292,7 +292,7 @@ def versions(cluster: ClusterFile, cells: Sequence[Cell]) -> list[Finding]:
             cluster.cluster,
             f"Members tell Foreman different versions: {', '.join(f'{m} {d.values[m]}' for m in sorted(d.values))}",
             "An upgrade is under way, or stopped half way.",
-            "Upgrade the rest; drain one member at a time. Of members of kind muster foreman.told_version says it.",
+            "Upgrade the rest; drain one member at a time. Members of kind muster tell Foreman's own, or foreman.version.",
             "warning",
         )
         for d in compared(by_member, cluster.expected_differences)

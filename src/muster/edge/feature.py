@@ -124,6 +124,7 @@ class Surroundings:
         authority: returns this member's Puppet CA, None while it is not open; None: members are no CA.
         cluster: the cluster file; None in tests that need none.
         is_revoked: whether the lists of ``foreman.crl_file``, as they are now, name a certificate.
+        version: returns the Smart Proxy version that this member says now, ``x.y.z``.
     """
 
     member: str
@@ -135,6 +136,7 @@ class Surroundings:
     authority: Callable[[], Any] | None = None
     cluster: ClusterFile | None = None
     is_revoked: Callable[[Certificate], bool] = lambda _: False
+    version: Callable[[], str] = lambda: Foreman().told_version
 
 
 @dataclass(frozen=True)
@@ -244,7 +246,7 @@ class Features:
     """The features of this member, in load order.
 
     Attributes:
-        version: the Smart Proxy version this member says it is, ``x.y.z``.
+        version: the Smart Proxy version this member says it is, ``x.y.z``; it follows Foreman's.
     """
 
     served: dict[str, Served] = field(default_factory=dict)

@@ -1,1 +1,1 @@
-"""Our conversation with other Smart Proxies (and, in later issues, with Foreman itself)."""
+"""Our conversation with other Smart Proxies, and with Foreman itself."""

@@ -19,6 +19,7 @@ from muster.foreman.answers import Answer
 from muster.kernel.errors import Misconfigured, Rejected, Unavailable
 from muster.kernel.names import shown
 from muster.kernel.reasons import spoken
+from muster.kernel.secrets import Secret
 
 _HEAD_LIMIT_BYTES = 64 << 10
 _BODY_LIMIT_BYTES = 4 << 20
@@ -40,6 +41,8 @@ class Questions:
         connect_timeout_s: float,
         preface: bytes = b"",
         source: str | None = None,
+        authorization: Secret | None = None,
+        limit_bytes: int = _BODY_LIMIT_BYTES,
     ) -> None:
         self.url = url.rstrip("/")
         parts = urlsplit(self.url)
@@ -54,6 +57,8 @@ class Questions:
         self._connect_timeout_s = connect_timeout_s
         self._preface = preface
         self._source = (source, 0) if source is not None else None
+        self._authorization = authorization
+        self._limit_bytes = limit_bytes
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(self, path: str) -> Answer:
@@ -131,10 +136,12 @@ class Questions:
         reader, writer = await self._connected()
         # Bodies are read as they come: nothing here unpacks them.
         asked = f"GET {path} HTTP/1.1\r\nHost: {self._named}\r\nAccept: application/json\r\n"
+        if self._authorization is not None:
+            asked += f"Authorization: {self._authorization.reveal()}\r\n"
         writer.write(f"{asked}Accept-Encoding: identity\r\n\r\n".encode())
         await writer.drain()
         status, headers, stays = await _head(reader, target)
-        body = b"" if status in (204, 304) else await _body(reader, headers, target)
+        body = b"" if status in (204, 304) else await _body(reader, headers, target, self._limit_bytes)
         is_framed = "content-length" in headers or "transfer-encoding" in headers
         answer = Answer(status, body.decode("utf-8", "replace"), headers.get("etag"), headers.get("server"))
         return answer, stays and is_framed
@@ -173,14 +180,20 @@ async def opened(
     connect_timeout_s: float = 2.0,
     preface: bytes = b"",
     source: str | None = None,
+    authorization: Secret | None = None,
+    limit_bytes: int = _BODY_LIMIT_BYTES,
 ) -> AsyncIterator[Questions]:
     """Yield what asks the proxy at ``url``.
 
     ``server_name`` is the name its certificate must carry when it is not the URL's host; ``context`` None trusts the CAs of
     the system. ``timeout_s`` counts for each question, ``connect_timeout_s`` for the connection it may need. ``preface`` is
     what a connection begins with, before TLS: a PROXY header. ``source`` is an address of this host to ask from.
+    ``authorization`` is that header's value; nothing follows a redirection, so nobody else is shown it. Of an answer's body
+    at most ``limit_bytes`` are read.
     """
-    questions = Questions(url, context, server_name, timeout_s, connect_timeout_s, preface, source)
+    questions = Questions(
+        url, context, server_name, timeout_s, connect_timeout_s, preface, source, authorization, limit_bytes
+    )
     try:
         yield questions
     finally:
@@ -215,25 +228,25 @@ def _headed(head: bytes, target: str) -> tuple[int, dict[str, str], bool]:
     return int(rest[:3]), headers, stays
 
 
-async def _body(reader: asyncio.StreamReader, headers: Mapping[str, str], target: str) -> bytes:
+async def _body(reader: asyncio.StreamReader, headers: Mapping[str, str], target: str, limit_bytes: int) -> bytes:
     if "chunked" in headers.get("transfer-encoding", "").lower():
-        return await _chunks(reader, target)
+        return await _chunks(reader, target, limit_bytes)
     length = headers.get("content-length")
     if length is not None:
-        return await reader.readexactly(_size(length, 10, target))
+        return await reader.readexactly(_size(length, 10, target, limit_bytes))
     out = bytearray()
     while chunk := await reader.read(64 << 10):
         out += chunk
-        _refuse_too_much(len(out), target)
+        _refuse_too_much(len(out), target, limit_bytes)
     return bytes(out)
 
 
-async def _chunks(reader: asyncio.StreamReader, target: str) -> bytes:
+async def _chunks(reader: asyncio.StreamReader, target: str, limit_bytes: int) -> bytes:
     out = bytearray()
     while True:
         line = (await _line(reader, target))[:-2].split(b";")[0].decode("latin-1").strip()
-        size = _size(line, 16, target)
-        _refuse_too_much(len(out) + size, target)
+        size = _size(line, 16, target, limit_bytes)
+        _refuse_too_much(len(out) + size, target, limit_bytes)
         if size == 0:
             # Fields may follow; the last line is empty.
             while await _line(reader, target) != b"\r\n":
@@ -250,15 +263,15 @@ async def _line(reader: asyncio.StreamReader, target: str) -> bytes:
         raise Unavailable(f"{target} was answered with too long a line") from e
 
 
-def _size(text: str, base: int, target: str) -> int:
+def _size(text: str, base: int, target: str, limit_bytes: int) -> int:
     digits = "0123456789abcdef"[:base]
     if not text or len(text) > _LONGEST_SIZE_LINE or any(c not in digits for c in text.lower()):
         raise Unavailable(f"{target} was answered with no HTTP: {shown(text)} is no length")
     size = int(text, base)
-    _refuse_too_much(size, target)
+    _refuse_too_much(size, target, limit_bytes)
     return size
 
 
-def _refuse_too_much(size: int, target: str) -> None:
-    if size > _BODY_LIMIT_BYTES:
-        raise Unavailable(f"{target} was answered with more than {_BODY_LIMIT_BYTES} bytes")
+def _refuse_too_much(size: int, target: str, limit_bytes: int) -> None:
+    if size > limit_bytes:
+        raise Unavailable(f"{target} was answered with more than {limit_bytes} bytes")

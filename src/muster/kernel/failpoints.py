@@ -72,6 +72,7 @@ STEPS: Mapping[str, str] = {
     "content-publications-dropped": "what there was of repositories and environments is dropped that are mirrored no more",
     "beat": "a member says what it is",
     "statement": "a member says what it is made of",
+    "foreman-version": "what Foreman said of its version is kept for all members",
     "observation": "a balancer says what it sees",
     "observation-ended": "a balancer says that it has ended",
     "log": "log records are shared",

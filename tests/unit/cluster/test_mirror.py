@@ -50,3 +50,9 @@ def test_what_clients_cannot_write_in_an_images_name_is_refused_for_images_alone
     with pytest.raises(ValidationError, match="cannot stand in the name of an image"):
         Mirror.model_validate({"repositories": {"a": IMAGES}, "environments": [word]})
     assert Mirror.model_validate({"repositories": {word: {"kind": "yum", "url": "http://a.test"}}}).repositories
+
+
+def test_sources_are_of_deb() -> None:
+    assert Mirrored.model_validate({"kind": "deb", "url": "http://a.test", "suites": ["s"], "sources": True}).sources
+    with pytest.raises(ValidationError, match="sources are of deb"):
+        Mirrored.model_validate({"kind": "yum", "url": "http://a.test", "sources": True})

@@ -31,6 +31,28 @@ def test_a_signer_with_a_trailing_dot_is_the_member_without() -> None:
     assert problems(parse(text)) == []
 
 
+@pytest.mark.parametrize(
+    ("given", "where", "sentence"),
+    [
+        ("api_user: muster, url: 'https://f.test'", "foreman.api_user", "needs api_token_file beside it"),
+        ("api_token_file: /t, url: 'https://f.test'", "foreman.api_token_file", "needs api_user beside it"),
+        ("api_user: muster, api_token_file: /t", "foreman.api_user", "needs url beside it"),
+        ("api_user: muster, api_token_file: /t, url: 'http://f.test'", "foreman.url", "must be https://"),
+    ],
+)
+def test_who_asks_foremans_api_needs_all_of_it_and_no_plain_http(given: str, where: str, sentence: str) -> None:
+    ((line, at, said_so),) = said(problems(parse(with_members(ONE, rest=f"foreman: {{{given}}}\n"))))
+    assert (line, at) == (7, where)
+    assert sentence in said_so
+
+
+@pytest.mark.parametrize(
+    "given", ["", "url: 'http://f.test'", "api_user: muster, api_token_file: /t, url: 'https://f.test'"]
+)
+def test_who_asks_foremans_api_with_all_of_it_has_no_problem(given: str) -> None:
+    assert problems(parse(with_members(ONE, rest=f"foreman: {{{given}}}\n"))) == []
+
+
 def test_a_member_may_not_have_the_clusters_address() -> None:
     text = with_members(ONE, "{id: 2, name: Proxy.example.com, address: 127.0.0.12}")
     assert said(problems(parse(text))) == [(7, "members[1].name", "is the cluster's address; a member needs its own")]

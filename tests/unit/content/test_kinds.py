@@ -88,6 +88,33 @@ def test_of_deb_what_clients_fetch_by_themselves_has_to_be_there_if_it_is() -> N
     )
 
 
+def test_of_deb_sources_are_told_as_packages_are() -> None:
+    kind = kinds.of(DEB)
+    place = "main/source"
+    found = kind.read(release(*(f"5 {place}/Sources{end}" for end in ("", ".gz", ".xz", ".gpg"))))
+    assert [f.lists for f in found.files] == [""] * 4
+    # The smallest is read.
+    listed = [f.href for f in found.files if kind.sources(f.href)]
+    assert listed == [f"{place}/Sources.xz", f"{place}/Sources.gz", f"{place}/Sources"]
+    assert {kind.sources(href) for href in listed} == {f"{place}/Sources"}
+    body = f"Directory: pool/n\nChecksums-Sha256:\n {A} 5 n.dsc\n".encode()
+    assert list(kind.packages([body], f"{place}/Sources.xz")) == [Package("pool/n/n.dsc", 5, "sha256", A)]
+    assert kinds.of(YUM).sources(listed[0]) == ""
+
+
+@pytest.mark.parametrize(
+    ("kind", "below", "expected"),
+    [
+        ("yum", "repodata/repomd.xml", "repodata/repomd.xml"), ("yum", "a/b/repodata/repomd.xml", "repodata/repomd.xml"),
+        ("yum", "a/repodata/repomd.xml.asc", "repodata/repomd.xml.asc"), ("yum", "a/treeinfo", "treeinfo"),
+        ("yum", "repodata/a.xml", ""), ("yum", "arepodata/repomd.xml", ""), ("yum", "a.treeinfo", ""),
+        ("deb", "Release", "Release"), ("deb", "main/binary-amd64/Release", ""),
+    ],
+)  # fmt: skip
+def test_in_a_tree_a_repository_has_what_the_one_at_the_root_has(kind: Kind, below: str, expected: str) -> None:
+    assert kinds.of(paths.at("library", kind, "r", "dists/s" if kind == "deb" else "")).plain_at(below) == expected
+
+
 def test_a_file_is_found_by_its_other_digest() -> None:
     found = kinds.of(DEB).read(release(f"5 {PLACE}/Packages", algorithm="SHA512", digest=C))
     assert found.files[0].also == (f"{PLACE}/by-hash/SHA512/{C}",)

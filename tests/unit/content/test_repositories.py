@@ -583,3 +583,19 @@ async def test_another_member_hears_what_a_client_was_given_here(it: It) -> None
     assert given.manifest == manifest
     for path in (f"/given/{'c' * 32}", f"/given/{key}x", f"/given/{key[1:]}", "/given/", "/given", f"/given/{key}/"):
         assert (await told(path)).status == 404
+
+
+async def test_who_was_given_a_treeinfo_is_given_it_again_while_another_one_is_new(it: It) -> None:
+    """Its images are found by what it was given."""
+    one, two = (replace(v, files={**v.files, "treeinfo": b"[tree %d]" % v.revision}) for v in (ONE, TWO))
+    old, new = await it.stage(one, two)
+    for shown, expected in ((old, one), (new, one)):
+        it.shown = Shown(digest(one if shown == old else two), shown, is_new=True)
+        found = await it.get("treeinfo")
+        assert found is not None
+        assert found.body == expected.files["treeinfo"]
+    # Whoever has asked for the entry since has another one.
+    assert await it.get(REPOMD) is not None
+    found = await it.get("treeinfo")
+    assert found is not None
+    assert found.body == two.files["treeinfo"]

@@ -47,6 +47,18 @@ def silent(member: str) -> Finding:
     return Finding("MEMBER-SILENT", member, f"{member} is silent", "its process", f"serve {member}")
 
 
+def test_what_all_members_say_of_foremans_version_is_said_once() -> None:
+    said = "Foreman's version is not known, and this member says 5.0.0"
+    notes = [Finding("MEMBER-NOTE", m, f"{m}: {said}", "c", "r", "warning") for m in MEMBERS]
+    other = Finding("MEMBER-NOTE", MEMBERS[0], f"{MEMBERS[0]}: the disk is slow", "c", "r", "warning")
+    unknown = Finding("FOREMAN-VERSION-UNKNOWN", "Foreman", "Members say that", "c", "r", "warning")
+    assert told([], unknown, other, *notes) == [
+        ("FOREMAN-VERSION-UNKNOWN", "Foreman", 0, 3),
+        ("MEMBER-NOTE", MEMBERS[0], 0, 0),
+    ]
+    assert told([], *notes) == [("MEMBER-NOTE", MEMBERS[0], 2, 0)]
+
+
 def test_everything_about_a_dead_member_follows_from_one_finding() -> None:
     out = Finding("BALANCER-OUT", "smartproxy on proxy02.test", "HAProxy has it out", "c", "r")
     assert told(cells("proxy02.test"), silent("proxy02.test"), out) == [("MEMBER-DOWN", "proxy02.test", 0, 4)]

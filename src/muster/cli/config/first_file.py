@@ -32,6 +32,10 @@ balancers:
 
 # As docs/admin/first-cluster.md has it: what members share is nobody else's to read or change on the way.
 _VERIFIED = "?sslmode=verify-full&sslrootcert=/etc/muster/db-ca.pem"
+_VERSION = """\
+  # Foreman's version, which members say is theirs; or url, api_user and api_token_file, and they ask it.
+  # version: "5.0"
+"""
 
 
 def first_file(
@@ -64,7 +68,7 @@ def first_file(
     # Apache and Pulp run beside Ruby proxies as a rule; who signs Puppet certificates has to be said first.
     puppet = ["puppet", "puppetca"] if generation != "foremanctl" else []
     off = [*(["http", "https"] if ours else []), *puppet]
-    trusted = f"foreman:\n  trusted_hosts: [{_scalar(foreman)}]\n" if foreman else ""
+    trusted = f"foreman:\n  trusted_hosts: [{_scalar(foreman)}]\n{_VERSION}" if foreman else ""
     return _FIRST.format(
         shape=f"{len(rows)} member{'s' if len(rows) != 1 else ''} behind one balancer",
         # Quoted where YAML asks for it.

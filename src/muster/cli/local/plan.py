@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from muster.cluster.sections import UNKNOWN_VERSION
 from muster.kernel.errors import Unavailable
 
 ADDRESS = "smartproxy.muster.test"
@@ -87,7 +88,8 @@ class Plan:
             "cluster": "local",
             "address": ADDRESS,
             "store": {"url": self.store_url} | ({"password_file": str(password)} if password else {}),
-            "foreman": {"trusted_hosts": [FOREMAN]},
+            # No Foreman is part of it, and so none is asked.
+            "foreman": {"version": UNKNOWN_VERSION, "trusted_hosts": [FOREMAN]},
             "members": [{"id": i + 1, "name": n, "address": self.member_address(i)} for i, n in enumerate(self.names)],
             "balancers": [
                 {

@@ -101,9 +101,11 @@ def _reasons(found: dict[str, Any]) -> list[Text]:
         for answer in service["members"]:
             for note in answer["notes"]:
                 notes.setdefault((answer["member"], note), []).append(service["name"])
+    alike: dict[str, list[str]] = {}
     for (member, note), services_of_it in sorted(notes.items()):
         about = f" ({', '.join(services_of_it)})" if note.startswith(_PORT_ONLY) else ""
-        reasons.append(line(f"{_first(member)}: {note}{about}", style="yellow"))
+        alike.setdefault(f"{note}{about}", []).append(_first(member))
+    reasons += [line(f"{', '.join(members)}: {note}", style="yellow") for note, members in alike.items()]
     return reasons
 
 

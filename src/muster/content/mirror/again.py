@@ -19,10 +19,10 @@ from muster.content.manifest import IN_RELEASE, RELEASE, REPOMD, Manifest
 from muster.content.metadata import release, repomd
 from muster.content.metadata.malformed import Malformed
 from muster.content.mirror.publications import Publication
+from muster.content.mirror.tree import FILES
 from muster.kernel.errors import Rejected, Unavailable
 
 _SIGNED = {"yum": (f"{REPOMD}.asc",), "deb": (IN_RELEASE, "Release.gpg")}
-_TREES = ("treeinfo", ".treeinfo")
 # What an installation tree may say of the file that is written anew.
 _CHECKSUM = re.compile(rb"[ \t]*repodata/repomd\.xml[ \t]*[=:]")
 _DATE = re.compile(rb"date[ \t]*:", re.IGNORECASE)
@@ -184,7 +184,7 @@ def with_date(body: bytes, date: int) -> bytes:
 async def _trees(kept: Kept, files: Mapping[str, str]) -> dict[str, str]:
     """Return the files that say what ``repomd.xml`` is, without that."""
     found: dict[str, str] = {}
-    for name in _TREES:
+    for name in FILES:
         body = await kept.read(files[name]) if name in files else None
         lines = body.split(b"\n") if body is not None else []
         if any(_CHECKSUM.match(line) for line in lines):

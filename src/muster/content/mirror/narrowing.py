@@ -8,7 +8,7 @@ from typing import NamedTuple
 from muster.cluster.mirror import Mirrored
 from muster.content.kinds import File
 
-_BINARY, _INSTALLER = "binary-", "debian-installer"
+_BINARY, _INSTALLER, _SOURCE = "binary-", "debian-installer", "source"
 
 
 class Of(NamedTuple):
@@ -33,7 +33,7 @@ def of(href: str) -> Of:
         return Of("", "")
     if place.startswith(_BINARY):
         return Of(component, place.removeprefix(_BINARY))
-    if place == "source":
+    if place == _SOURCE:
         return Of(component, place)
     return Of(component, "") if place == "i18n" else Of("", "")
 
@@ -44,6 +44,8 @@ def narrowed(mirrored: Mirrored) -> Callable[[File], bool]:
     What is of no component, or of no architecture, is, whatever is named. Debian's ``updates/main`` lies in ``main``.
     """
     components, architectures = set(mirrored.components), set(mirrored.architectures)
+    if architectures and mirrored.sources:
+        architectures.add(_SOURCE)
     for one in mirrored.components:
         words = one.split("/")
         components |= {"/".join(words[at:]) for at in range(1, len(words))}

@@ -1,7 +1,7 @@
 """Fetches a repository from its origin as it is at one moment: all of it is here in the end, or nothing of it.
 
-What a part of it consists of is what :mod:`muster.content.staging` makes of it, as it would of a Pulp's. What a ``treeinfo``
-names with checksums is left to whoever asks for it: it is neither fetched nor compared here.
+What a part of it consists of is what :mod:`muster.content.staging` makes of it, as it would of a Pulp's, and what a
+``.treeinfo`` names below it (:mod:`muster.content.mirror.tree`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
+    Collection,
     Container,
     Iterable,
     Mapping,
@@ -21,7 +22,7 @@ from collections.abc import (
     Sequence,
 )
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from urllib.parse import quote
 
 from muster.cluster.mirror import Mirrored
@@ -31,20 +32,25 @@ from muster.content.call import Asked, Call
 from muster.content.fill import Behind
 from muster.content.kept import Differs, Full, Kept, Oversized
 from muster.content.kinds import Contents, File, Kind
-from muster.content.manifest import Manifest
+from muster.content.manifest import REPOMD, Manifest
 from muster.content.metadata import release
+from muster.content.metadata.names import whole_number
 from muster.content.metadata.primary import Package
-from muster.content.mirror import paths
-from muster.content.mirror.named import Named, named_in
+from muster.content.metadata.treeinfo import Checksum
+from muster.content.mirror import paths, tree
+from muster.content.mirror.named import Named, has_sources, named_in
 from muster.content.mirror.narrowing import Of, narrowed, of
 from muster.content.mirror.noted import Noted
 from muster.content.mirror.publications import Publication
+from muster.content.mirror.tree import Tree
 from muster.content.resume import resumed
-from muster.content.staging import Staging
+from muster.content.staging import Staging, index_of
 from muster.kernel import log
 from muster.kernel.errors import MusterError, NotFound, Rejected, Unavailable
 
 _log = log.logger("content")
+
+Item = TypeVar("Item")
 
 Progress = Callable[[int, int, str], Awaitable[None]]
 """Hears how many bytes have come, of how many (0: nobody knows), and what is being done."""
@@ -74,12 +80,14 @@ class Synchronised(NamedTuple):
         fetched_bytes: how large these are.
         weak: how many packages have no digest that proves anything (sha1 and weaker): they are not to be had here. Not
             counted where nothing has changed and packages do not come with their metadata.
+        left_out: what of an installation tree is not to be had here, and why.
     """
 
     publication: Publication
     fetched: int = 0
     fetched_bytes: int = 0
     weak: int = 0
+    left_out: tuple[str, ...] = ()
 
 
 async def _make_no_room(_: int) -> None:
@@ -204,6 +212,8 @@ class _Run:
         room: the disk of packages itself.
         done, total: bytes of packages that are here, and of all.
         came, came_bytes: packages that were fetched.
+        taken: SHA-256s of those that were fetched to learn what they are.
+        is_other: the origin has other files beside its entry than when this was begun.
         is_ended: who hears of progress has ended it.
     """
 
@@ -223,6 +233,8 @@ class _Run:
     came: int = 0
     came_bytes: int = 0
     is_ended: bool = False
+    is_other: bool = False
+    taken: set[str] = field(default_factory=set)
     _at: str = field(init=False)
     _kind: Kind = field(init=False)
     _below: _Below = field(init=False)
@@ -240,7 +252,9 @@ class _Run:
                 return await self._fetched(entries)
             except (MusterError, TimeoutError, OSError) as e:
                 broke = self._said(e)
-                if self.is_ended or isinstance(e, Full) or not await self._has_changed(entries):
+                if self.is_ended or isinstance(e, Full):
+                    raise broke from e
+                if not self.is_other and not await self._has_changed(entries):
                     raise broke from e
         raise Unavailable(f"{self.origin.url} changed {_TIMES} times while it was fetched; at last: {broke}")
 
@@ -322,25 +336,55 @@ class _Run:
             if (
                 not await self.kept.has(*manifest.needed)
                 or _of(filter(narrowed(self.mirrored), files)) != _of(f for f in files if f.href in manifest.files)
+                or await has_sources(self.kept, self._kind, contents[part], manifest, part)
+                is (not self.mirrored.sources)
                 or not await self._has_same_beside(part, manifest)
+                or not await self._has_same_tree(part, manifest)
             ):
                 return None
             found[part] = manifest
         return found
 
-    async def _has_same_beside(self, part: str, manifest: Manifest) -> bool:
-        """Whether what has no digest in its name is as it was: a signature may come later than what it signs."""
-        for name in sorted(self._kind.plain):
+    async def _has_same_beside(self, part: str, manifest: Manifest, above: str = "") -> bool:
+        """Whether what has no digest in its name is as it was: a signature may come later than what it signs.
+
+        ``above`` is where a repository lies in a tree, with its slash; of that one the entry is looked at, too.
+        """
+        for name in (f"{above}{one}" for one in sorted(self._kind.plain)):
             digest = manifest.files.get(name)
             if digest == manifest.digest:
                 continue
-            answer = await self._below.ask("GET", f"{self._path(part)}/{name}")
+            answer = await self._below.ask("GET", f"{self._path(part)}/{quote(name)}")
             body = await answer.whole(_ENTRY_BYTES)
             if digest != (hashlib.sha256(body or b"").hexdigest() if answer.status == 200 else None):
                 return False
         return True
 
+    async def _has_same_tree(self, part: str, manifest: Manifest) -> bool:
+        """Whether of what a tree names the same is there as before; of images without checksums that is not looked at."""
+        planted = await tree.read(self.kept, manifest)
+        for one in planted.repositories:
+            if not await self._has_same_beside(part, manifest, f"{one}/"):
+                return False
+        images, _ = await tree.absent(self.kept, manifest, planted)
+        there: list[str] = []
+
+        async def look(href: str) -> None:
+            answer = await self.origin.ask("HEAD", f"/{quote(href)}", ())
+            answer.end()
+            if answer.status == 200:
+                there.append(href)
+
+        await self._looked_at(images, look)
+        return not there
+
+    async def _looked_at(self, hrefs: Collection[str], look: Callable[[str], Awaitable[None]]) -> None:
+        if hrefs:
+            await self._each(list(hrefs), look, f"Looking at {len(hrefs)} files of the tree of {self.name}")
+
     async def _fetched(self, entries: Mapping[str, bytes]) -> tuple[Synchronised, frozenset[str]]:
+        self.taken.clear()
+        self.is_other = False
         contents = {part: await asyncio.to_thread(self._kind.read, body) for part, body in entries.items()}
         manifests = await self._before(entries, contents)
         last = self.last if manifests is not None else None
@@ -350,10 +394,11 @@ class _Run:
                 await self._tell(f"Fetching the metadata of {part or self.name}")
                 manifests[part] = await self._staged(part, body, contents[part])
         metadata = {digest for one in manifests.values() for digest in one.needed}
+        missed = tuple([one for m in manifests.values() for one in await self._left_out(m)])
         if last is not None:
             metadata |= {*last.parts.values()}
             if self.mirrored.policy != "immediate":
-                return Synchronised(last), frozenset(metadata)
+                return Synchronised(last, left_out=missed), frozenset(metadata)
         # Two suites of an archive have packages in common.
         packages: dict[tuple[str, str], Package] = {}
         weak = 0
@@ -366,6 +411,8 @@ class _Run:
         )
         metadata |= {*parts.values()}
         brought = await self._brought(packages.values()) if self.mirrored.policy == "immediate" else frozenset()
+        if self.mirrored.policy != "streamed":
+            brought |= self.taken
         publication = last or Publication(
             self.name, parts, self.origin.url, len(packages), sum(one.size for one in packages.values())
         )
@@ -373,7 +420,7 @@ class _Run:
             raise Unavailable(f"Metadata of {self.name} are gone again from this disk")
         if self.last is not None and self.last.digest == publication.digest:
             publication = self.last
-        return Synchronised(publication, self.came, self.came_bytes, weak), brought | metadata
+        return Synchronised(publication, self.came, self.came_bytes, weak, missed), brought | metadata
 
     async def _staged(self, part: str, body: bytes, contents: Contents) -> Manifest:
         """Bring the metadata of a part to the disk."""
@@ -386,8 +433,117 @@ class _Run:
         }
         made = {f"{below}{self._kind.entry(body)}": body} if self._kind.is_made else {}
         call = Call(replace(self._below, proven=proven, made=made), None, (), Behind("", None))
-        staging = Staging(lambda _: call, self.kept, wanted=narrowed(self.mirrored), poll_s=_ENTRY_S, stage_s=_STAGE_S)
-        return await staging.staged(self._path(part), body, None)
+        staging = Staging(
+            lambda _: call,
+            self.kept,
+            wanted=narrowed(self.mirrored),
+            lists=self._lists,
+            poll_s=_ENTRY_S,
+            stage_s=_STAGE_S,
+        )
+        manifest = await staging.staged(self._path(part), body, None)
+        planted = await tree.read(self.kept, manifest)
+        return await self._grown(contents, manifest, planted, staging) if planted else manifest
+
+    def _lists(self, file: File) -> str:
+        return file.lists or (self._kind.sources(file.href) if self.mirrored.sources else "")
+
+    async def _left_out(self, manifest: Manifest) -> tuple[str, ...]:
+        return await tree.left_out(self.kept, manifest, await tree.read(self.kept, manifest))
+
+    async def _grown(self, contents: Contents, manifest: Manifest, planted: Tree, staging: Staging) -> Manifest:
+        """Return a version, which is all that is published of a repository, with what its tree consists of."""
+        files = dict(manifest.files)
+        for place in planted.repositories:
+            body = await self._nested(place)
+            if body is not None:
+                within = await staging.staged(self._path(quote(place)), body, None)
+                files |= {f"{place}/{name}": digest for name, digest in within.files.items()}
+        grown = replace(manifest, files=files)
+        listed = dict((await self._named(contents, grown)).packages)
+        images = {href: proof for href, proof in planted.images.items() if href not in listed and href not in files}
+        listed |= {one.href: one for one in await self._images(images)}
+        if not await self._has_same_beside("", manifest):
+            self.is_other = True
+            raise Unavailable(f"What lies beside {self._url(REPOMD)} changed while it was fetched")
+        if not listed:
+            return grown
+        return replace(grown, packages=await self.kept.add_bytes(await asyncio.to_thread(index_of, listed.values())))
+
+    async def _nested(self, place: str) -> bytes | None:
+        """Return the entry of a repository in a tree; None: there is none."""
+        try:
+            return await self._entry(quote(place))
+        except NotFound:
+            return None
+
+    async def _images(self, images: Mapping[str, Checksum | None]) -> list[Package]:
+        """Return what the images of a tree are, without those that the origin does not have."""
+        found: list[Package] = []
+
+        async def look(href: str) -> None:
+            one = await self._image(href, images[href])
+            if one is not None:
+                found.append(one)
+
+        await self._looked_at(images, look)
+        return found
+
+    async def _image(self, href: str, proof: Checksum | None) -> Package | None:
+        """Return what an image is: a checksum says nothing of its size, and without one it has to be read."""
+        if proof is not None and proof.is_proven:
+            answer = await self.origin.ask("HEAD", f"/{quote(href)}", ())
+            answer.end()
+            if answer.status in _ABSENT:
+                return None
+            size = _length(answer)
+            # Servers that make it while they answer may say that it has none.
+            if answer.status == 200 and size:
+                return Package(href, size, *proof)
+        tries_left = _TRIES
+        while True:
+            tries_left -= 1
+            try:
+                return await self._read_whole(href, proof)
+            except MusterError as e:
+                if not tries_left or isinstance(e, Full):
+                    raise
+
+    async def _read_whole(self, href: str, proof: Checksum | None) -> Package | None:
+        """Bring an image to the disk to learn what it is, and compare it with a checksum that is no proof, too."""
+        answer = await self.origin.ask("GET", f"/{quote(href)}", ())
+        try:
+            if answer.status in _ABSENT:
+                return None
+            if answer.status != 200:
+                raise Unavailable(
+                    f"{answer.of} answers {answer.status} for {self._url(href)}, which its treeinfo names"
+                )
+            size, came = _length(answer), 0
+            hashed = hashlib.new(proof.algorithm if proof is not None else "sha256", usedforsecurity=False)
+
+            def note(piece: bytes) -> None:
+                nonlocal came
+                came += len(piece)
+                hashed.update(piece)
+
+            await self.make_room(size or 0)
+            name = await self.packages.add(
+                _noting(answer.pieces, note), digest=None, size=size, largest=self.room.limit_bytes
+            )  # fmt: skip
+            if proof is not None and hashed.hexdigest() != proof.digest:
+                said = f"its treeinfo says {proof.algorithm}:{proof.digest}"
+                raise Differs(f"{answer.of} gives another {self._url(href)}: {said}")
+        finally:
+            await answer.pieces.aclose()
+            answer.end()
+        if name not in self.taken:
+            self.taken.add(name)
+            self.came, self.came_bytes = self.came + 1, self.came_bytes + came
+        if proof is not None and proof.is_proven and proof.algorithm != "sha256":
+            self.sha256_of[f"{proof.algorithm}:{proof.digest}"] = name
+            return Package(href, came, *proof)
+        return Package(href, came, "sha256", name)
 
     async def _named(self, contents: Contents, manifest: Manifest) -> Named:
         return await named_in(self.kept, self._kind, contents, manifest, self.name)
@@ -436,15 +592,19 @@ class _Run:
         )
 
     async def _all(self, missing: list[Package]) -> None:
-        coming = iter(missing)
+        await self._each(missing, self._package, f"Fetching {len(missing)} packages of {self.name}")
+
+    async def _each(self, wanted: list[Item], fetch: Callable[[Item], Awaitable[None]], sentence: str) -> None:
+        """Fetch all of these, some at once; meanwhile it is told what is being done."""
+        coming = iter(wanted)
 
         async def work() -> None:
             for one in coming:
-                await self._package(one)
+                await fetch(one)
 
         async def tell() -> None:
             while True:
-                await self._tell(f"Fetching {len(missing)} packages of {self.name}")
+                await self._tell(sentence)
                 await asyncio.sleep(_TELL_S)
 
         try:
@@ -497,10 +657,20 @@ class _Run:
             answer.end()
 
 
-async def _counted(pieces: AsyncIterator[bytes], count: Callable[[int], None]) -> AsyncGenerator[bytes, None]:
+def _counted(pieces: AsyncIterator[bytes], count: Callable[[int], None]) -> AsyncGenerator[bytes, None]:
+    return _noting(pieces, lambda piece: count(len(piece)))
+
+
+async def _noting(pieces: AsyncIterator[bytes], note: Callable[[bytes], None]) -> AsyncGenerator[bytes, None]:
     async for piece in pieces:
-        count(len(piece))
+        note(piece)
         yield piece
+
+
+def _length(answer: Answer) -> int | None:
+    """Return how large it says that its body is; None: it does not say."""
+    said = [value for name, value in answer.headers if name.lower() == "content-length"]
+    return whole_number(said[0]) if len(said) == 1 else None
 
 
 def _of(files: Iterable[File]) -> frozenset[Of]:

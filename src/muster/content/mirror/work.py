@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from muster.cluster.mirror import Kind, Mirror, Mirrored
@@ -30,6 +30,8 @@ _SHOWN_S = 60.0
 _LOOK_S = 0.2
 # So many files are named one by one; the log has all.
 _NAMED = 200
+# And so many in the sentence.
+_SAID = 3
 
 
 class Work:
@@ -99,10 +101,12 @@ class Work:
             await self._ledger.forget(settings.publications, lease=lease)
         said = f"{publication.packages} packages in publication {publication.digest[:12]}"
         weak = f", and {found.weak} that have no digest that proves anything" if found.weak else ""
+        weak += _left_out(found.left_out)
         result: dict[str, Any] = {
             "publication": publication.digest, "is_new": is_new, "environment": environment,
             "packages": publication.packages, "size_bytes": publication.size_bytes,
-            "fetched": found.fetched, "fetched_bytes": found.fetched_bytes, "weak": found.weak, "shown_s": shown_s,
+            "fetched": found.fetched, "fetched_bytes": found.fetched_bytes, "weak": found.weak,
+            "left_out": list(found.left_out[:_NAMED]), "shown_s": shown_s,
         }  # fmt: skip
         said = f"{said}, for {environment}" if is_new else f"unchanged: {said}"
         if is_kept:
@@ -220,6 +224,11 @@ class Work:
         freed = await self._packages.kept.reclaim(needed, older_than_s=_SPARED_S)
         said = f"{freed >> 20} of {before >> 20} MiB of packages freed"
         return Outcome(said, {"freed_bytes": freed, "kept_bytes": before - freed})
+
+
+def _left_out(what: Sequence[str]) -> str:
+    more = f", and {len(what) - _SAID} more" if len(what) > _SAID else ""
+    return f"; left out: {', '.join(what[:_SAID])}{more}" if what else ""
 
 
 def _late(shown_s: float | None) -> str:

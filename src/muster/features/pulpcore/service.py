@@ -70,7 +70,6 @@ class Pulpcore:
     """The feature's service. All who want the status at the same moment share one question.
 
     Attributes:
-        version: the Smart Proxy version that Pulp's own record says, as the member's does.
         known: what Pulp last said of itself; None while it has said nothing.
         asked_at: when that was, by the clock's monotonic seconds.
     """
@@ -81,12 +80,12 @@ class Pulpcore:
         settings: PulpcoreSettings,
         where: Whereabouts,
         *,
-        version: str = Foreman().told_version,
+        version: Callable[[], str] = lambda: Foreman().told_version,
         registered: Registered | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.settings = settings
-        self.version = version
+        self._version = version
         self.known: PulpStatus | None = None
         self.asked_at = float("-inf")
         self._provider = provider
@@ -98,6 +97,11 @@ class Pulpcore:
         self._said_at = 0.0
         self._tried_at = float("-inf")
         self._asking: dict[str, asyncio.Task[Said]] = {}
+
+    @property
+    def version(self) -> str:
+        """The Smart Proxy version that Pulp's own record says now, as the member's does."""
+        return self._version()
 
     @property
     def where(self) -> Whereabouts:
@@ -281,7 +285,7 @@ async def opened(settings: PulpcoreSettings, around: Surroundings) -> AsyncItera
             settings,
             whereabouts(settings, around),
             registered=_registered(around),
-            version=(around.cluster.foreman if around.cluster is not None else Foreman()).told_version,
+            version=around.version,
         )
         try:
             yield service

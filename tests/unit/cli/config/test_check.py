@@ -48,6 +48,11 @@ def warned(tmp_path: Path, text: str) -> list[tuple[int, str]]:
         ("foreman: {ca_file: /x.pem, url: 'https://192.0.2.1'}\n", [(7, "foreman.ca_file")]),
         ("foreman: {ca_file: /x.pem, url: 'https://foreman.test'}\n", []),
         ("foreman: {ca_file: /x.pem, trusted_hosts: []}\n", []),
+        ("foreman: {url: 'https://foreman.test', api_user: a, api_token_file: /x.pem}\n", []),
+        (
+            "foreman: {url: 'https://foreman.test', api_user: a, api_token_file: /x.pem.absent}\n",
+            [(7, "foreman.api_token_file")],
+        ),
         ("features: {dns: {enabled: true, provider: memory}}\n", [(7, "features.dns.enabled")]),
         ("features: {dns: {enabled: http, provider: memory}}\n", [(7, "features.dns.enabled")]),
         ("features: {dns: {enabled: https, provider: memory}, logs: {enabled: false}}\n", []),
@@ -57,8 +62,21 @@ def warned(tmp_path: Path, text: str) -> list[tuple[int, str]]:
 def test_what_is_valid_and_leaves_callers_out_is_a_warning(
     added: str, where: list[tuple[int, str]], tmp_path: Path
 ) -> None:
+    (tmp_path / "x.pem").touch(mode=0o640)
     (tmp_path / "x.pem").write_text("there")
     assert warned(tmp_path, f"{CLUSTER}{OFF}}}\n{added.replace('/x.pem', str(tmp_path / 'x.pem'))}") == where
+
+
+def test_a_token_that_everybody_on_the_host_may_read_is_a_warning(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.touch(mode=0o644)
+    text = f"{CLUSTER}{OFF}}}\nforeman: {{url: 'https://foreman.test', api_user: a, api_token_file: {token}}}\n"
+    (warning,) = said(tmp_path, text)[1]
+    assert warning == (
+        7,
+        "foreman.api_token_file",
+        f"{token} has mode 0644, so that everybody on this host has the token: chmod o= {token}",
+    )
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,15 @@ def test_reasons_notes_and_sentences_are_shown_and_not_obeyed() -> None:
     assert said.replace("\n", "").isprintable()
 
 
+def test_what_several_members_note_alike_is_shown_once() -> None:
+    answers = [{**answered(name, "smartproxy"), "notes": ["known to all"]} for name in ("p1", "p2")]
+    answers.append({**answered("p3", "smartproxy"), "notes": ["its own", "known to all"]})
+    said = printed(shown(found_of(*(member(n) for n in ("p1", "p2", "p3")), answers=answers)))
+    assert "p1, p2, p3: known to all" in said
+    assert "p3: its own" in said
+    assert said.count("known to all") == 1
+
+
 def test_without_the_store_nobody_is_said_never_to_have_reported() -> None:
     def said(trouble: str) -> str:
         return printed(shown({

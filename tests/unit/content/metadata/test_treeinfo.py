@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muster.content.metadata.malformed import Malformed
-from muster.content.metadata.treeinfo import LIMIT_BYTES, Checksum, checksums
+from muster.content.metadata.treeinfo import LIMIT_BYTES, Checksum, Tree, checksums, read
 from tests.unit.content.metadata.documents import A, C
 
 TREE = f"""\
@@ -45,6 +45,65 @@ def test_the_checksums_are_read_and_nothing_else(text: str) -> None:
     }
     assert list(found) == ["images/boot.iso", "images/pxeboot/initrd.img", "repodata/repomd.xml"]
     assert [c.is_proven for c in found.values()] == [True, True, False]
+
+
+VARIANTS = f"""\
+[checksums]
+images/boot.iso = sha256:{A}
+
+[stage2]
+instimage =
+mainimage = images/install.img
+
+[images-x86_64]
+kernel = images/pxeboot/vmlinuz
+boot.iso = images/boot.iso
+other = ../elsewhere/initrd.img
+
+[images-xen]
+kernel = images/pxeboot/vmlinuz
+no entry
+
+[variant-BaseOS]
+id = BaseOS
+packages = Packages
+repository = .
+source_repository = ../../source/tree
+
+[variant-AppStream]
+repository = ../../../AppStream/x86_64/os/
+[variant-Extras]
+repository = ./Extras/
+[addon-HighAvailability]
+repository = addons/HighAvailability
+[variant-Away]
+repository = http://a.test/x
+"""
+
+
+def test_images_and_repositories_below_the_tree_are_told_and_what_leads_out_of_it() -> None:
+    assert read(VARIANTS.encode()) == Tree(
+        {"images/boot.iso": Checksum("sha256", A)},
+        ("images/install.img", "images/pxeboot/vmlinuz", "images/boot.iso"),
+        ("Extras", "addons/HighAvailability"),
+        ("../elsewhere/initrd.img", "../../../AppStream/x86_64/os", "http://a.test/x"),
+    )
+    assert read(TREE.encode()).images == ("images/boot.iso", "images/pxeboot/vmlinuz")
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b"[a]\n" + b"x\n" * 50_000, "more than 50000 lines"),
+        (b"[stage2]\n" + b"".join(b"a = %d\n" % n for n in range(10_001)), "more than 10000 images"),
+        (b"[stage2]\n" + b"".join(b"a = /%d\n" % n for n in range(10_001)), "more than 10000 images"),
+        (b"[variant-a]\n" + b"".join(b"repository = %d\n" % n for n in range(51)), "more than 50 repositories"),
+        (f"[checksums]\n../a = sha256:{A}\n".encode(), "no path inside"), (b"", "no section"),
+    ],
+)  # fmt: skip
+def test_a_tree_of_more_than_is_read_is_refused(body: bytes, why: str) -> None:
+    with pytest.raises(Malformed, match=f"^Reading treeinfo failed: .*{why}"):
+        read(body)
 
 
 def test_a_tree_without_checksums_has_none() -> None:
@@ -92,3 +151,8 @@ def test_what_is_no_treeinfo_is_refused(body: bytes, why: str) -> None:
 def test_whatever_comes_is_read_or_refused(text: str) -> None:
     with contextlib.suppress(Malformed):
         checksums(f"[checksums]\n{text}".encode())
+    with contextlib.suppress(Malformed):
+        found = read(f"[variant-a]\nrepository = {text}\n[images-a]\na = {text}".encode())
+        assert not any(
+            part in ("", ".", "..") for one in (*found.images, *found.repositories) for part in one.split("/")
+        )

@@ -20,6 +20,7 @@ class Origin:
     Attributes:
         files: by path below it.
         status: of the answer for a path, instead of 200 or 404.
+        status_of_head: the same, for who asks for its head alone.
         breaks_at: after so many bytes the answer for a path breaks off, once.
         no_ranges: it gives the whole file to whoever asks for a part.
         before: is called before each answer with what is asked for.
@@ -31,6 +32,7 @@ class Origin:
 
     files: Mapping[str, bytes] = field(default_factory=dict)
     status: dict[str, int] = field(default_factory=dict)
+    status_of_head: dict[str, int] = field(default_factory=dict)
     breaks_at: dict[str, int] = field(default_factory=dict)
     no_ranges: bool = False
     before: Callable[[str], None] = lambda _: None
@@ -54,6 +56,7 @@ class Origin:
         self.most = max(self.most, self.open)
         body = self.files.get(below, b"")
         status = self.status.get(below, 200 if below in self.files else 404)
+        status = self.status_of_head.get(below, status) if method == "HEAD" else status
         body = body if status == 200 else b"said"
         said = [("Content-Length", str(len(body)))]
         if status == 200 and part and not self.no_ranges:

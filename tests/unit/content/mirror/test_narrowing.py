@@ -13,10 +13,11 @@ HREFS = (
 )  # fmt: skip
 
 
-def fetched(*components: str, architectures: tuple[str, ...] = ()) -> set[str]:
+def fetched(*components: str, architectures: tuple[str, ...] = (), sources: bool = False) -> set[str]:
     mirrored = Mirrored(
-        kind="deb", url="https://origin.test/x", suites=("stable",), components=components, architectures=architectures
-    )
+        kind="deb", url="https://origin.test/x", suites=("stable",), components=components, architectures=architectures,
+        sources=sources,
+    )  # fmt: skip
     is_wanted = narrowed(mirrored)
     return {href for href in HREFS if is_wanted(File(href, 1, "sha256", "a" * 64))}
 
@@ -48,6 +49,14 @@ def test_architectures_are_those_that_are_named_and_no_others() -> None:
     translations = {HREFS[5], HREFS[8]}
     assert fetched(architectures=("all", "source")) == {HREFS[1], HREFS[4], "Packages.gz", *translations}
     assert fetched("main", architectures=("amd64",)) == {HREFS[0], HREFS[3], HREFS[5], "Packages.gz"}
+
+
+def test_lists_of_sources_are_fetched_where_sources_are_whatever_architectures_are_named() -> None:
+    assert fetched("main", architectures=("amd64",), sources=True) == {
+        HREFS[0], HREFS[3], HREFS[4], HREFS[5], "Packages.gz",
+    }  # fmt: skip
+    assert fetched("contrib", sources=True) == fetched("contrib")
+    assert fetched(sources=True) == fetched()
 
 
 def test_a_component_may_be_named_with_what_its_paths_do_not_have() -> None:

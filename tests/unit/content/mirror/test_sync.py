@@ -18,6 +18,8 @@ from muster.content.index import Index
 from muster.content.kept import Differs, Full, Kept, Oversized
 from muster.content.manifest import REPOMD, Manifest
 from muster.content.metadata.malformed import Malformed
+from muster.content.mirror import paths
+from muster.content.mirror.named import named
 from muster.content.mirror.publications import Publication
 from muster.content.mirror.sync import Synchronised, synchronised
 from muster.kernel.errors import MusterError, NotFound, Rejected, Unavailable
@@ -241,6 +243,63 @@ async def test_components_and_architectures_narrow_what_is_fetched(tmp_path: Pat
 
 def replace_settings(mirrored: Mirrored, **changed: Any) -> Mirrored:
     return Mirrored(**{**mirrored.model_dump(), **changed})
+
+
+SOURCES = {"s_1.dsc": b"dsc" * 99, "s_1.orig.tar.xz": b"orig" * 500}
+
+
+@pytest.mark.parametrize("policy", ["on_demand", "immediate"])
+async def test_source_packages_come_where_that_is_told(tmp_path: Path, policy: Policy) -> None:
+    it = Here(tmp_path, "deb")
+    made = deb_stand_in.version(1, BODIES, sources=SOURCES)
+    it.origin.files = made.files
+    it.mirrored = Mirrored(kind="deb", url=URL, suites=("stable",), policy=policy)
+    binary = (await it.sync()).publication
+    assert binary.packages == len(BODIES)
+    assert (await it.sync(binary)).publication is binary
+    it.mirrored = replace_settings(it.mirrored, sources=True)
+    found = (await it.sync(binary)).publication
+    assert (found.packages, found.size_bytes) == (
+        len(BODIES) + len(SOURCES), sum(map(len, (*BODIES.values(), *SOURCES.values()))),
+    )  # fmt: skip
+    manifest = (await it.manifests(found))["dists/stable"]
+    at = await it.kept.path(manifest.packages)
+    assert at is not None
+    index = Index.opened(at)
+    for name, body in SOURCES.items():
+        assert index.find(f"pool/source/{name}") == (len(body), "sha256", sha256(body))
+    index.close()
+    assert (await it.sync(found)).publication is found
+    brought = {sha256(body) for body in (*BODIES.values(), *SOURCES.values())}
+    assert it.names()[1] == (brought if policy == "immediate" else set())
+    listed = (await named(it.kept, paths.at("library", "deb", "r", "dists/stable"), manifest)).packages
+    assert {href for href in listed if "source" in href} == {f"pool/source/{name}" for name in SOURCES}
+    # And no more, as it was before, where that is told.
+    it.mirrored = replace_settings(it.mirrored, sources=False)
+    assert (await it.sync(found)).publication.digest == binary.digest
+    it.close()
+
+
+async def test_sources_are_of_the_components_that_are_named(tmp_path: Path) -> None:
+    it = Here(tmp_path, "deb")
+    it.origin.files = deb_stand_in.version(1, BODIES, sources=SOURCES).files
+    it.mirrored = Mirrored(kind="deb", url=URL, suites=("stable",), components=("contrib",), sources=True)
+    assert (await it.sync()).publication.packages == 0
+    it.mirrored = replace_settings(it.mirrored, components=("main",), architectures=("arm64",))
+    assert (await it.sync()).publication.packages == len(SOURCES)
+    it.close()
+
+
+async def test_a_list_of_sources_that_is_none_counts_where_sources_are_wanted_alone(tmp_path: Path) -> None:
+    it = Here(tmp_path, "deb")
+    it.origin.files = deb_stand_in.version(1, BODIES, sources={"a/b.dsc": b"x"}).files
+    it.mirrored = Mirrored(kind="deb", url=URL, suites=("stable",))
+    one = (await it.sync()).publication
+    assert (await it.sync(one)).publication is one
+    it.mirrored = replace_settings(it.mirrored, sources=True)
+    with pytest.raises(Malformed, match=r"main/source/Sources\.gz failed: .* no digest, size and name"):
+        await it.sync(one)
+    it.close()
 
 
 async def test_a_broken_answer_goes_on_where_it_broke(here: Here) -> None:

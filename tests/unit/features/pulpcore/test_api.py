@@ -221,6 +221,14 @@ async def test_the_record_of_a_containerised_proxy_says_its_one_feature() -> Non
     }
 
 
+async def test_the_records_version_follows_the_member_s() -> None:
+    told = ["3.19.0"]
+    pulp = Pulpcore(MemoryPulp(), PulpcoreSettings(provider="memory"), WHERE, version=lambda: told[0])
+    assert json.loads((await call(pulp, "/version", table=OF_RECORD))[1])["version"] == "3.19.0"
+    told[0] = "5.0.0"
+    assert json.loads((await call(pulp, "/version", table=OF_RECORD))[1])["modules"] == {"pulpcore": "5.0.0"}
+
+
 async def test_pulp_is_reached_when_it_answers_and_works() -> None:
     pulp, memory, _ = made()
     await pulp.reached()
