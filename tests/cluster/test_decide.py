@@ -446,6 +446,16 @@ def test_invariant_1_of_zero_asks_for_nobody_and_a_forced_wish_asks_nobody() -> 
     assert steps(of("p1", wish=wished("drain", forced=True)), min_ready=2) == {"p1": "draining"}
 
 
+def test_invariant_1_a_forced_drain_that_leaves_too_few_is_said_with_the_services() -> None:
+    forced = of("p1", wish=wished("drain", forced=True))
+    decision = decided(viewed(forced, of("p2"), min_ready=2))
+    assert decision.sentence == (
+        "Draining p1: drained by anna; fewer than 2 members are ready without it (puppetca 1, smartproxy 1). "
+        "1 of 2 members are ready."
+    )
+    assert "fewer" not in decided(viewed(forced, of("p2"))).sentence
+
+
 SILENT = dict.fromkeys(SERVICES, "p2 is silent, and its checks pass at b1")
 
 

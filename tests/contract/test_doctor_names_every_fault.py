@@ -44,7 +44,7 @@ from muster.cluster.roster import Report, Roster
 from muster.doctor import signer
 from muster.doctor.checks import Patient
 from muster.doctor.examine import examined, in_order
-from muster.doctor.matrix import Cell, Prober, entrances
+from muster.doctor.matrix import Cell, Prober, entrances, versions
 from muster.features.dns import checks as dns_checks
 from muster.features.dns.settings import DNSSettings
 from muster.kernel.clock import Clock, SystemClock
@@ -92,6 +92,8 @@ class Machine:
         puppet_ca: the bundle it hands out; empty: its puppetserver is no CA.
         server: what it says that it is.
         behind: status of what lies behind its ports of content.
+        told: settings of its features, told to hosts it trusts.
+        told_status: with what it answers these.
     """
 
     name: str
@@ -108,6 +110,8 @@ class Machine:
     trusted: Path | None = None
     server: str = "foreman-proxy muster/1.0"
     behind: int = 200
+    told: dict[str, dict[str, Any]] = field(default_factory=dict)
+    told_status: int = 200
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, EOFError, asyncio.LimitOverrunError, IndexError):
@@ -128,6 +132,9 @@ class Machine:
             return self.ready[0], json.dumps(self.ready[1])
         if path == "/features":
             return self.features_status, json.dumps(list(self.features))
+        if path == "/v2/features":
+            entries = {n: {"state": "running", "settings": self.told.get(n, {})} for n in self.features}
+            return self.told_status, json.dumps(entries)
         if path.startswith("/pulp/"):
             return self.behind, "from behind"
         if path.startswith("/status/v1/simple"):
@@ -160,6 +167,7 @@ class World:
     changes: dict[str, Any] = field(default_factory=dict)
     clock: Clock = field(default_factory=SystemClock)
     names: dict[str, frozenset[str]] = field(default_factory=lambda: {ADDRESS: frozenset({BALANCER})})
+    reverse: dict[str, frozenset[str]] = field(default_factory=dict)
     has_haproxy: bool = False
     before: dict[str, Any] = field(default_factory=dict)
     during: Callable[[], Awaitable[None]] | None = None
@@ -255,16 +263,22 @@ class World:
             self.clock.now(),
             timeout_s=1.0,
             resting=in_maintenance(lives or {}),
+            aliases=tuple(map(str, cluster.aliases)),
         )
         asked = cluster if self.has_haproxy else cluster.model_copy(update={"balancers": ()})
         ways_in = entrances(asked, outside=self.outside)
         self.cells, found = await asyncio.gather(prober.cells(ways_in), examined(patient.checks()))
-        return in_order([*(f for c in self.cells for f in c.findings), *found])
+        return in_order([*(f for c in self.cells for f in c.findings), *versions(cluster, self.cells), *found])
 
     async def _resolved(self, name: str) -> frozenset[str]:
         if name not in self.names:
             raise OSError(f"no address for {name}")
         return self.names[name]
+
+    async def _named(self, address: str) -> frozenset[str]:
+        if address not in self.reverse:
+            raise LookupError(f"no name for {address}")
+        return self.reverse[address]
 
     @contextlib.asynccontextmanager
     async def _running(self, machine: Machine, port: int) -> AsyncIterator[None]:
@@ -352,6 +366,26 @@ async def test_a_well_cluster_has_no_findings(world: World) -> None:
 async def test_a_certificate_without_the_clusters_name(world: World) -> None:
     world.issue(SECOND, SECOND)
     assert named(await world.examined(), "TLS-NAME").place in (f"smartproxy on {SECOND}", SECOND)
+
+
+async def test_a_certificate_without_an_alias(world: World) -> None:
+    world.changes["aliases"] = ["puppet.example.com"]
+    world.names["puppet.example.com"] = frozenset({BALANCER})
+    world.issue(FIRST, ADDRESS, "puppet.example.com")
+    found = [f for f in await world.examined() if f.place != SECOND]
+    sentence = named(found, "TLS-NAME").sentence
+    assert f"does not name puppet.example.com; it names {SECOND}, {ADDRESS}" in sentence
+    assert {f.place for f in found} == {f"smartproxy on {SECOND}"}
+
+
+async def test_a_certificate_without_the_members_own_name(world: World) -> None:
+    # One for all members, as some make it for a load balancer: Foreman calls each by its own name.
+    shared = world.ca.issue(BundleRequest("member", ADDRESS, (ADDRESS,)), now=NOW, valid_days=300)
+    bundle = paths(world.pki, "member", SECOND)
+    bundle.certificate.write_text(shared.certificate_pem)
+    bundle.key.write_text(shared.key_pem.reveal())
+    found = [f for f in await world.examined() if f.place != SECOND]
+    assert f"does not name {SECOND}; it names {ADDRESS}" in named(found, "TLS-NAME").sentence
 
 
 async def test_an_expired_certificate(world: World) -> None:
@@ -587,6 +621,90 @@ async def test_a_feature_that_one_member_lacks(world: World) -> None:
     assert f"{SECOND} lacks dns" in named(await world.examined(), "FEATURE-MISSING").sentence
 
 
+async def test_a_member_that_lacks_a_feature_and_tells_us_nothing_else(world: World) -> None:
+    world.second.features, world.second.told_status = ("logs",), 403
+    assert f"{SECOND} lacks dns" in named(await world.examined(), "FEATURE-MISSING").sentence
+
+
+def told(url: str | None, **pulp: str) -> dict[str, dict[str, Any]]:
+    return {"registration": {"registration_url": url}, "pulpcore": pulp}
+
+
+@pytest.fixture
+def telling(world: World) -> World:
+    """Members tell Foreman where clients are sent, and where their own Pulp is."""
+    url = f"https://{ADDRESS}:{world.listen}"
+    for name, machine in world.machines.items():
+        machine.features = ("logs", "registration", "pulpcore")
+        machine.told = told(url, pulp_url=f"https://{name}", content_app_url=f"{url}/pulp/content", rhsm_url=f"{url}/r")
+    return world
+
+
+async def test_members_that_all_send_clients_to_the_cluster_are_well(telling: World) -> None:
+    assert await telling.examined() == []
+
+
+async def test_a_member_that_dropped_out_of_the_group(telling: World) -> None:
+    telling.second.told["registration"]["registration_url"] = None
+    found = named(await telling.examined(), "MEMBER-UNGROUPED")
+    assert (found.place, found.severity) == (f"registration_url on {SECOND}", "error")
+
+
+async def test_a_member_that_sends_clients_past_the_balancer(telling: World) -> None:
+    telling.second.told["pulpcore"]["content_app_url"] = f"https://{SECOND}/pulp/content"
+    found = named(await telling.examined(), "MEMBER-URL")
+    assert f"https://{SECOND}/pulp/content" in found.sentence
+    assert "features: pulpcore: content_app_url in the cluster file" in found.remedy
+
+
+async def test_a_member_that_sends_clients_to_a_port_nobody_answers(telling: World) -> None:
+    telling.second.told["pulpcore"]["rhsm_url"] = f"https://{ADDRESS}/rhsm"
+    assert "no port 443" in named(await telling.examined(), "MEMBER-URL-PORT").sentence
+
+
+async def test_members_that_tell_two_names_of_the_cluster(telling: World) -> None:
+    telling.changes["aliases"] = ["other.example.com"]
+    for name in HOSTS:
+        telling.issue(name, ADDRESS, "other.example.com")
+    telling.names["other.example.com"] = frozenset({BALANCER})
+    telling.second.told["registration"]["registration_url"] = f"https://other.example.com:{telling.listen}"
+    assert named(await telling.examined(), "MEMBER-URLS-DIFFER").severity == "error"
+
+
+async def test_a_member_whose_pulp_is_another_ones(telling: World) -> None:
+    telling.second.told["pulpcore"]["pulp_url"] = f"https://{FIRST}"
+    assert f"member {FIRST}'s" in named(await telling.examined(), "MEMBER-PULP-URL").sentence
+
+
+async def test_members_that_tell_trusted_hosts_only_are_one_warning(telling: World) -> None:
+    for machine in telling.machines.values():
+        machine.told_status = 403
+    found = named(await telling.examined(), "MEMBER-URLS-UNSEEN")
+    assert (found.place, found.severity) == (f"{FIRST}, {SECOND}", "warning")
+
+
+async def test_a_member_that_is_down_is_not_said_to_have_dropped_out_of_the_group(telling: World) -> None:
+    telling.second.listens = False
+    named(await telling.examined(), "TLS-REFUSED")
+
+
+async def test_fewer_ready_members_than_are_asked_for(world: World) -> None:
+    world.changes["min_ready"] = 2
+    world.second.ready = (404, {"state": "draining", "reason": "drained by ada: a new disk"})
+    found = await world.examined()
+    assert named(found, "SERVICE-SHORT", "MEMBER-DRAINING").place == "smartproxy"
+    assert [f.place for f in found if f.code == "SERVICE-SHORT"] == ["smartproxy"]
+
+
+async def test_members_that_are_in_maintenance_count_as_missing(world: World) -> None:
+    world.changes["min_ready"] = 2
+    world.lives = {FIRST: "ready", SECOND: "maintenance"}
+    assert (
+        f"({FIRST}); min_ready asks for 2"
+        in named(await world.examined(), "SERVICE-SHORT", "MEMBER-MAINTENANCE").sentence
+    )
+
+
 async def test_a_member_that_is_not_ready(world: World) -> None:
     world.second.ready = (503, {"state": "unready", "reason": "feature dns failed: no key"})
     assert "no key" in named(await world.examined(), "MEMBER-UNREADY").sentence
@@ -616,6 +734,15 @@ async def test_a_member_that_never_reported(world: World) -> None:
 async def test_members_of_two_versions(world: World) -> None:
     world.second.version = "1.1"
     assert f"{SECOND} 1.1" in named(await world.examined(), "MEMBER-VERSIONS").sentence
+
+
+async def test_members_that_tell_foreman_two_versions(world: World) -> None:
+    # The store knows nothing of Ruby members, so what they answer is compared.
+    world.second.version, world.second.reports = "3.11.0", False
+    world.changes["members"] = [
+        {"id": i, "name": n, "address": a, "kind": "foreman"} for i, (n, a) in enumerate(HOSTS.items(), 1)
+    ]
+    assert f"{FIRST} 1.0, {SECOND} 3.11.0" in named(await world.examined(), "MEMBER-VERSIONS").sentence
 
 
 async def test_of_a_member_in_maintenance_only_that_is_said_and_by_whom(world: World) -> None:
@@ -678,13 +805,21 @@ def far(world: World) -> list[Check]:
     from muster.cluster.checks import checks
 
     members = [{"id": 1, "name": FIRST, "address": "192.0.2.11"}, {"id": 2, "name": SECOND, "address": "192.0.2.12"}]
-    here = checks(world.cluster(members=members), lambda: store_opened(Secret("sqlite:////x")), world._resolved)
+    members_of = world.cluster(members=members)
+    here = checks(members_of, lambda: store_opened(Secret("sqlite:////x")), world._resolved, world._named)
     return [c for c in here if c.name != "reports"]
 
 
 async def test_a_member_without_a_record(world: World) -> None:
     world.names[FIRST] = frozenset({"192.0.2.11"})
     assert named(await examined(far(world)), "MEMBER-UNRESOLVED").place == SECOND
+
+
+async def test_a_member_whose_address_has_another_name(world: World) -> None:
+    world.names |= {FIRST: frozenset({"192.0.2.11"}), SECOND: frozenset({"192.0.2.12"})}
+    world.reverse = {"192.0.2.11": frozenset({FIRST}), "192.0.2.12": frozenset({"old.example.com"})}
+    found = named(await examined(far(world)), "MEMBER-REVERSE")
+    assert (found.place, found.severity) == (SECOND, "warning")
 
 
 async def test_a_member_whose_record_says_another_address(world: World) -> None:

@@ -184,10 +184,15 @@ class Change:
         """Refuse what would leave too few ready, before anybody is asked; the steward looks once more."""
         from muster.app.offers import modelled
         from muster.cli.credentials import credentials
+        from muster.cluster.checks import unsigned
         from muster.kernel.errors import Conflict
         from muster.observed.survey import short_of, surveyed
 
-        if self.wanted == "ready" or self.force:
+        if self.wanted == "ready":
+            return
+        if self.force:
+            if why := unsigned(cluster, str(member.name)):
+                self.say(f"{member.name} is the only signer{why}")
             return
         if member.name == cluster.signer:
             raise Conflict(

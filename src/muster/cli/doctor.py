@@ -133,7 +133,7 @@ async def _examined(
     from muster.doctor.causes import dead, grouped
     from muster.doctor.checks import Patient, of_settings
     from muster.doctor.examine import examined, in_order
-    from muster.doctor.matrix import THROUGH_BALANCER, Prober, entrances
+    from muster.doctor.matrix import THROUGH_BALANCER, Prober, entrances, versions
     from muster.kernel import log
     from muster.kernel.clock import SystemClock
     from muster.pki.context import Credentials
@@ -158,6 +158,7 @@ async def _examined(
         resting=in_maintenance(lives or {}),
         site_ca_file=cluster.foreman.ca_file,
         ruby=frozenset(str(m.name).lower() for m in cluster.members if m.kind == "foreman"),
+        aliases=tuple(str(a) for a in cluster.aliases),
     )
     ways_in = entrances(cluster, balancer_host, outside)
     patient = Patient(
@@ -170,7 +171,7 @@ async def _examined(
         clock,
         (file.parent,) if (file := _store_file(cluster)) else (),
         lives=lives,
-        trusted=Credentials(pki / "ca.pem", certificate, key),
+        trusted=Credentials(pki / "ca.pem", certificate, key, cluster.foreman.ca_file),
     )
     cells, findings = await asyncio.gather(prober.cells(ways_in), examined(patient.checks()))
     settings = of_settings(cluster_path, doubts(cluster_path, cluster))
@@ -178,7 +179,10 @@ async def _examined(
     is_here_down = any(f.code == "BALANCER-DOWN" for f in findings)
     ruby = {str(m.name) for m in cluster.members if m.kind == "foreman"}
     gone = dead(names, ways_in, cells, is_here_down=is_here_down, ruby=ruby)
-    findings = [*gone, *in_order([*(f for c in cells for f in c.findings), *findings, *settings])]
+    findings = [
+        *gone,
+        *in_order([*(f for c in cells for f in c.findings), *versions(cluster, cells), *findings, *settings]),
+    ]
     causes = grouped(findings, names, ways_in)
     return {
         "cluster": cluster.cluster,

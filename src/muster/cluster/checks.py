@@ -20,6 +20,7 @@ from muster.cluster.services import register_in
 from muster.foreman.version import asked, warns
 from muster.kernel.errors import Denied, Misconfigured, MusterError, Unavailable
 from muster.kernel.findings import Check, Finding
+from muster.kernel.names import shown
 from muster.store.reading import Readable
 
 # The answer decides who is asked at all, so everybody waits for it.
@@ -29,6 +30,9 @@ _DRAINED = ("draining", "drained")
 _LASTS_S = 900.0
 # Below the first is time to make room, below the second there is none.
 _SHORT_PERCENT, _ALMOST_PERCENT = 10, 3
+# HOST_NOT_FOUND and NO_DATA of netdb.h; the others mean that the server was not reached, or failed.
+_NO_NAME = (1, 4)
+_NAMES_WITHIN_S = 5.0
 # Cause and remedy of the two ways in which Foreman does not say its version.
 _REFUSED_API = (
     "The token is not api_user's, has expired or was revoked; or Foreman is asked by a name that it does not take for its "
@@ -44,6 +48,7 @@ _SILENT_API = (
 _NOTHING_NEW = "Balancers send it nothing new."
 
 Resolve = Callable[[str], Awaitable[frozenset[str]]]
+Name = Callable[[str], Awaitable[frozenset[str]]]
 
 
 async def resolved(name: str) -> frozenset[str]:
@@ -54,6 +59,22 @@ async def resolved(name: str) -> frozenset[str]:
     """
     found = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_STREAM)
     return frozenset(str(f[4][0]) for f in found)
+
+
+async def named(address: str) -> frozenset[str]:
+    """Return the names that reverse DNS, or this host's own list, has for an address, as they stand there.
+
+    Raises:
+        LookupError: it has none.
+        OSError: nobody could be asked.
+    """
+    try:
+        name, further, _ = await asyncio.get_running_loop().run_in_executor(None, socket.gethostbyaddr, address)
+    except socket.herror as e:
+        if e.errno in _NO_NAME:
+            raise LookupError(f"{address} has no name") from e
+        raise
+    return frozenset((name, *further))
 
 
 async def known_lives(store: Callable[[], AbstractAsyncContextManager[Readable]]) -> dict[str, Life] | None:
@@ -68,7 +89,7 @@ async def known_lives(store: Callable[[], AbstractAsyncContextManager[Readable]]
 def resting(cluster: ClusterFile, lives: Mapping[str, Life]) -> list[Finding]:
     """Return who is out because somebody wants it, who that is and why; of members in maintenance nothing else is said.
 
-    A member of ours that is drained says so itself; a Ruby one does not know.
+    A member of ours that is drained says so itself; a Ruby one does not know. Of the only signer it is said what that stops.
     """
     found = []
     for member in cluster.members:
@@ -80,7 +101,7 @@ def resting(cluster: ClusterFile, lives: Mapping[str, Life]) -> list[Finding]:
             Finding(
                 "MEMBER-MAINTENANCE" if rests else "MEMBER-DRAINING",
                 str(member.name),
-                f"{member.name} is {spoken(life.state, life.reason)}",
+                f"{member.name} is {spoken(life.state, life.reason)}{unsigned(cluster, str(member.name))}",
                 "Somebody asked for it. "
                 + ("Balancers do not check it, and nothing else is said about it here." if rests else _NOTHING_NEW),
                 f"muster ready {member.name} when the work is done.",
@@ -88,6 +109,13 @@ def resting(cluster: ClusterFile, lives: Mapping[str, Life]) -> list[Finding]:
             )
         )
     return found
+
+
+def unsigned(cluster: ClusterFile, member: str) -> str:
+    """Return what stops while this member is out, as the end of a sentence; empty unless it is the only signer."""
+    puppetca = cluster.services.get("puppetca")
+    signs = cluster.signer == member and (puppetca is None or puppetca.enabled)
+    return "; no Puppet certificate can be signed until it is back" if signs else ""
 
 
 def of_refusal(balancer: str, why: str) -> Finding:
@@ -107,6 +135,7 @@ def checks(
     cluster: ClusterFile,
     store: Callable[[], AbstractAsyncContextManager[Readable]],
     resolve: Resolve = resolved,
+    name: Name = named,
 ) -> list[Check]:
     """Return the checks of a cluster's names and of its members' reports."""
 
@@ -115,7 +144,7 @@ def checks(
         return [f for one in found for f in one]
 
     async def members() -> Sequence[Finding]:
-        found = await asyncio.gather(*(_of_member(m, resolve) for m in cluster.members))
+        found = await asyncio.gather(*(_of_member(m, resolve, name) for m in cluster.members))
         return [f for one in found for f in one]
 
     async def reports() -> Sequence[Finding]:
@@ -278,7 +307,7 @@ async def _of_name(cluster: ClusterFile, name: str, resolve: Resolve) -> Sequenc
     return []
 
 
-async def _of_member(member: Member, resolve: Resolve) -> Sequence[Finding]:
+async def _of_member(member: Member, resolve: Resolve, named: Name) -> Sequence[Finding]:
     name = str(member.name)
     if _is_loopback(member.address):
         return []
@@ -296,7 +325,8 @@ async def _of_member(member: Member, resolve: Resolve) -> Sequence[Finding]:
             )
         ]
     if not _is_address(member.address) or member.address in addresses:
-        return []
+        asked = [member.address] if _is_address(member.address) else sorted(addresses)
+        return [f for address in asked for f in await _of_address(member, address, named)]
     return [
         Finding(
             "MEMBER-ELSEWHERE",
@@ -304,6 +334,36 @@ async def _of_member(member: Member, resolve: Resolve) -> Sequence[Finding]:
             f"Member {name} resolves to {', '.join(sorted(addresses))}; the cluster file says {member.address}",
             "The host moved and one of the two was not changed, or it has two networks and balancers use the other.",
             "Correct the DNS record, or the member's address in the cluster file.",
+            "warning",
+        )
+    ]
+
+
+async def _of_address(member: Member, address: str, named: Name) -> Sequence[Finding]:
+    """Say whether reverse DNS leads back to the member's name; of who cannot be asked nothing is known."""
+    try:
+        async with asyncio.timeout(_NAMES_WITHIN_S):
+            names = await named(address)
+    except LookupError:
+        names = frozenset()
+    except (OSError, TimeoutError):
+        return []
+    own = str(member.name)
+    if own.lower() in names or (not names and member.kind == "muster"):
+        # Nothing of ours asks for a name that is not there; the Ruby proxy's installer does.
+        return []
+    spelled = next((n for n in sorted(names) if n.lower().removesuffix(".") == own.lower()), None)
+    if spelled is not None and spelled.islower():
+        return []
+    told = f"is {shown(', '.join(sorted(names)))} in reverse DNS" if names else "has no name in reverse DNS"
+    return [
+        Finding(
+            "MEMBER-REVERSE",
+            own,
+            f"The address {address} of {own} {told}{', not in lower case' if spelled is not None else ''}",
+            "The PTR record is missing, or of before a move. foreman-installer refuses a host whose forward and reverse DNS "
+            "differ, and over plain HTTP Ruby proxies know a caller by its reverse name.",
+            f"Give {address} the PTR record {own.lower()} and no other.",
             "warning",
         )
     ]

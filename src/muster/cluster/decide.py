@@ -1,9 +1,10 @@
 """What becomes of members: a pure function from the view to commands, and one sentence about it.
 
 Invariants, cited by number in the tests:
-    1. No decision leaves a service with fewer ready members than ``min_ready``, unless the wish was forced. Ready is who
-       says so itself and whose check fails at no live balancer. A member that is not ready for a service takes nothing
-       from it; one of which nobody knows counts for nothing, and takes what it may serve.
+    1. No decision leaves a service with fewer ready members than ``min_ready``, unless the wish was forced; then the
+       sentence says which. Ready is who says so itself and whose check fails at no live balancer. A member that is not
+       ready for a service takes nothing from it; one of which nobody knows counts for nothing, and takes what it may
+       serve.
     2. The only signer of Puppet certificates leaves only by a forced wish, and the sentence says what that stops.
     3. A member is admitted only when each live balancer's checks have spoken about all its services, it is ready for one
        at least, and it does not lag.
@@ -67,6 +68,7 @@ def decided(view: View) -> Decision:
     commands: list[Become] = []
     held: dict[str, str] = {}
     waiting: dict[str, str] = {}
+    lacking: dict[str, str] = {}
     # Those who leave in this very beat count as gone for those who are decided after them (invariant 1).
     serving = {m.name: m for m in view.members if _stands(m)}
     founding = not any(m.ready or _is_believed(m, view) for m in serving.values())
@@ -76,10 +78,12 @@ def decided(view: View) -> Decision:
             continue
         commands.append(step)
         if step.state == "draining":
+            if member.wish.forced and (few := _few(member, view, serving)):
+                lacking[member.name] = few
             serving.pop(member.name, None)
         elif step.state == "ready":
             serving[member.name] = member
-    return Decision(tuple(commands), held, waiting, _sentence(view, commands, held, waiting))
+    return Decision(tuple(commands), held, waiting, _sentence(view, commands, held, waiting, lacking))
 
 
 def _stands(member: MemberView) -> bool:
@@ -197,15 +201,20 @@ def _kept(member: MemberView, view: View, serving: Mapping[str, MemberView]) -> 
         return "", ""
     if member.is_signer:
         return "it is the only signer, so no Puppet certificate could be signed without it", ""
+    if few := _few(member, view, serving):
+        return f"without it too few members would be ready ({few}; {view.min_ready} must be)", ""
     others = [m for name, m in serving.items() if name != member.name]
-    counts = {s: sum(s in m.serves for m in others) for s in sorted(member.takes)}
-    short = {s: count for s, count in counts.items() if count < view.min_ready}
-    few = {s: n for s, n in short.items() if n + sum(s in m.doubts for m in others) < view.min_ready}
-    if few:
-        listed = ", ".join(f"{service} {count}" for service, count in few.items())
-        return f"without it too few members would be ready ({listed}; {view.min_ready} must be)", ""
+    short = [s for s in sorted(member.takes) if sum(s in m.serves for m in others) < view.min_ready]
     reasons = dict.fromkeys(m.doubts[s] for s in short for m in (member, *others) if s in m.doubts)
     return "", f"nobody knows who would serve without it ({'; '.join(reasons)})" if reasons else ""
+
+
+def _few(member: MemberView, view: View, serving: Mapping[str, MemberView]) -> str:
+    """Return the services that too few would serve without the member, and how many would; empty when none are known."""
+    others = [m for name, m in serving.items() if name != member.name]
+    counts = {s: sum(s in m.serves for m in others) for s in sorted(member.takes)}
+    few = {s: n for s, n in counts.items() if n + sum(s in m.doubts for m in others) < view.min_ready}
+    return ", ".join(f"{service} {count}" for service, count in few.items())
 
 
 def _emptied(member: MemberView, view: View, waiting: dict[str, str]) -> Become | None:
@@ -245,14 +254,20 @@ _SAID: Mapping[State, str] = {
 }
 
 
-def _sentence(view: View, commands: list[Become], held: Mapping[str, str], waiting: Mapping[str, str]) -> str:
+def _sentence(
+    view: View,
+    commands: list[Become],
+    held: Mapping[str, str],
+    waiting: Mapping[str, str],
+    lacking: Mapping[str, str],
+) -> str:
     listed = [m for m in view.members if m.listed]
     became = {c.member: c.state for c in commands}
     stand = [m for m in listed if became.get(m.name, m.life.state if m.life else None) == "ready"]
     absent = {m.name: why for m in stand if (why := absence(m))}
     return " ".join(
         [
-            *_parts(view, commands, held, waiting),
+            *_parts(view, commands, held, waiting, lacking),
             *(f"{name} {why}." for name, why in absent.items()),
             f"{len(stand) - len(absent)} of {len(listed)} members are ready.",
         ]
@@ -270,7 +285,13 @@ def absence(member: MemberView) -> str:
     return ""
 
 
-def _parts(view: View, commands: list[Become], held: Mapping[str, str], waiting: Mapping[str, str]) -> Iterator[str]:
+def _parts(
+    view: View,
+    commands: list[Become],
+    held: Mapping[str, str],
+    waiting: Mapping[str, str],
+    lacking: Mapping[str, str],
+) -> Iterator[str]:
     by_name = {m.name: m for m in view.members}
     for command in commands:
         left = by_name[command.member].uncounted.values()
@@ -279,6 +300,8 @@ def _parts(view: View, commands: list[Become], held: Mapping[str, str], waiting:
             continue
         stops = command.state == "draining" and by_name[command.member].is_signer
         also = "; no Puppet certificate can be signed until it is back" if stops else ""
+        if command.state == "draining" and (few := lacking.get(command.member)):
+            also += f"; fewer than {view.min_ready} members are ready without it ({few})"
         yield f"{_SAID[command.state].format(member=command.member, reason=command.reason)}{also}."
     for name, why in held.items():
         yield f"Not draining {name}: {why}."

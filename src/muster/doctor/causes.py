@@ -190,7 +190,7 @@ def _root(
         return next(found, None) or _of_a_repository(finding, where, by_code)
     if finding.code == "CONTENT-UNREACHED":
         return _behind_it(finding, by_code)
-    if finding.code == "SERVICE-NOWHERE":
+    if finding.code in ("SERVICE-NOWHERE", "SERVICE-SHORT"):
         return _why_nowhere(finding.place, by_code, members)
     return None
 

@@ -21,14 +21,13 @@ from muster.cluster.life import Life, in_maintenance
 from muster.content import checks as content
 from muster.content.mirror import checks as mirror
 from muster.content.retention import checks as retention
-from muster.doctor import clocks, signer
-from muster.foreman import questions
+from muster.doctor import clocks, signer, urls
 from muster.kernel.clock import Clock
 from muster.kernel.errors import Misconfigured, MusterError
 from muster.kernel.findings import Check, Finding
-from muster.kernel.names import in_url
 from muster.kernel.settings import Problem
 from muster.observed import checks as observed_room
+from muster.observed.features import Running, running_on
 from muster.pki import checks as pki_room
 from muster.pki.context import Credentials
 from muster.store import checks as store_room
@@ -210,30 +209,12 @@ class Patient:
         return [unusable(self.pki, why)] if why is not None else []
 
     async def _features(self) -> Sequence[Finding]:
-        """Compare the features of the members: Foreman sees one proxy, so they must be the same."""
-        known = await self._asked(self._features_of)
-        everything = set().union(*known.values()) if known else set()
-        return [
-            Finding(
-                "FEATURE-MISSING",
-                name,
-                f"{name} lacks {', '.join(sorted(everything - features))}, which other members have",
-                "The feature failed there, or that member runs with another cluster file.",
-                "muster status says why a feature failed; give every member the same cluster file.",
-            )
-            for name, features in known.items()
-            if everything - features
-        ]
+        """Compare what members tell Foreman of their features: clients see one proxy, so they must be the same."""
+        known = await self._asked(self._running_on, self.trusted)
+        return [*lacking(known), *urls.misled(self._cluster, self._balancing, known)]
 
-    async def _features_of(self, member: Member, port: int, context: ssl.SSLContext) -> set[str] | None:
-        url = f"https://{in_url(member.address)}:{port}"
-        try:
-            async with questions.opened(
-                url, context=context, server_name=self.balancing.address, timeout_s=3.0
-            ) as proxy:
-                return set((await proxy.call("/features")).json())
-        except MusterError:
-            return None
+    async def _running_on(self, member: Member, _port: int, context: ssl.SSLContext) -> Running | None:
+        return await running_on(member, self._balancing, context)
 
     async def _clocks(self) -> Sequence[Finding]:
         return clocks.compared(await self._asked(self._clock_of))
@@ -241,15 +222,40 @@ class Patient:
     async def _clock_of(self, member: Member, port: int, context: ssl.SSLContext) -> float | None:
         return await clocks.ahead_s(member.address, port, self.balancing.address, context, self.clock)
 
-    async def _asked(self, ask: Callable[[Member, int, ssl.SSLContext], Awaitable[T | None]]) -> dict[str, T]:
-        """Ask every member on its Smart Proxy port and return the answers there were, by member."""
+    async def _asked(
+        self, ask: Callable[[Member, int, ssl.SSLContext], Awaitable[T | None]], shown: Credentials | None = None
+    ) -> dict[str, T]:
+        """Ask every member on its Smart Proxy port and return the answers there were, by member.
+
+        ``shown`` is what to ask with instead of ``credentials``, where it can be used.
+        """
         service, usable = self.balancing.service("smartproxy"), self._usable()
         if service is None or usable is None:
             return {}
         contexts = {"muster": usable.ours(), "foreman": usable.rubys()}
+        if shown is not None:
+            with contextlib.suppress(Misconfigured):
+                contexts = {"muster": shown.ours(), "foreman": shown.rubys()}
         members = self._cluster.members
         answers = await asyncio.gather(*(ask(m, service.port_on(str(m.name)), contexts[m.kind]) for m in members))
         return {str(m.name): a for m, a in zip(members, answers, strict=True) if a is not None}
+
+
+def lacking(known: Mapping[str, Running]) -> list[Finding]:
+    """Return which features run on some members and not on others."""
+    everything = frozenset[str]().union(*(r.features for r in known.values()))
+    missing = {name: everything - r.features - r.unknown for name, r in known.items()}
+    return [
+        Finding(
+            "FEATURE-MISSING",
+            name,
+            f"{name} lacks {', '.join(sorted(features))}, which other members have",
+            "The feature failed there, or that member runs with another cluster file.",
+            "muster status says why a feature failed; give every member the same cluster file.",
+        )
+        for name, features in missing.items()
+        if features
+    ]
 
 
 def unusable(pki: Path, error: MusterError) -> Finding:

@@ -19,7 +19,8 @@ from muster.doctor.checks import unusable
 from muster.foreman import questions
 from muster.kernel.errors import MusterError
 from muster.kernel.findings import Finding
-from muster.kernel.names import in_url
+from muster.kernel.names import in_url, shown
+from muster.observed.parity import compared
 from muster.pki.checks import of_complaint
 from muster.pki.context import client_context
 from muster.pki.verify import verify_port
@@ -109,6 +110,7 @@ class Cell:
         path: a member's name for the direct path, or an entrance's.
         ok: whether nothing is wrong; also of a member that is not asked, because it is in maintenance.
         words: what answered, or why nothing useful did.
+        version: what a Smart Proxy tells Foreman of itself; empty where none was asked.
     """
 
     service: str
@@ -118,6 +120,7 @@ class Cell:
     words: str
     findings: tuple[Finding, ...] = ()
     asked: bool = True
+    version: str = ""
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -141,6 +144,8 @@ class Prober:
         resting: members in maintenance, lower case: they are not asked.
         site_ca_file: who else may have issued the certificates of Ruby members.
         ruby: these, lower case. A balancer may lead to any member.
+        aliases: further names that clients use. Each member's certificate must carry them and the member's own, which
+            shows on the member: a balancer leads to any of them.
     """
 
     balancing: Balancing
@@ -154,6 +159,7 @@ class Prober:
     lacks_bundle: bool = False
     site_ca_file: Path | None = None
     ruby: frozenset[str] = frozenset()
+    aliases: tuple[str, ...] = ()
 
     def _also(self, way: _Way) -> tuple[Path, ...]:
         """Return the CA files that count beside the cluster's for who answers there."""
@@ -212,6 +218,7 @@ class Prober:
             now=self.now,
             timeout_s=self.timeout_s,
             also=also,
+            names=(way.path, *self.aliases) if self._is_member(way.path) else (),
         )
         about = f"{service.name} on {way.path}"
         findings = tuple(of_complaint(c, about) for c in complaints)
@@ -253,7 +260,8 @@ class Prober:
             return _failing(service, way, str(e), findings)
         count = len(version.get("modules", {}))
         words = f"version {version.get('version')}, {count} feature{'s' if count != 1 else ''}"
-        return Cell(service.name, way.path, way.place, True, words, findings)
+        said = shown(str(version.get("version") or ""))
+        return Cell(service.name, way.path, way.place, True, words, findings, version=said)
 
     async def _plain(self, service: Service, way: _Way) -> Cell:
         try:
@@ -272,6 +280,24 @@ class Prober:
                 service.name, way.path, way.place, False, why, (_not_serving(service, way, f"{way.place} {why}"),)
             )
         return Cell(service.name, way.path, way.place, True, f"HTTP answers {answer.status}")
+
+
+def versions(cluster: ClusterFile, cells: Sequence[Cell]) -> list[Finding]:
+    """Return what it means that members tell Foreman different versions, as far as the cluster file does not declare it."""
+    told = {c.path: c.version for c in cells if c.version}
+    by_member = {str(m.name): {"version": v} for m in cluster.members if (v := told.get(str(m.name).lower()))}
+    return [
+        Finding(
+            "MEMBER-VERSIONS",
+            cluster.cluster,
+            f"Members tell Foreman different versions: {', '.join(f'{m} {d.values[m]}' for m in sorted(d.values))}",
+            "An upgrade is under way, or stopped half way.",
+            "Upgrade the rest; drain one member at a time. Members of kind muster tell Foreman's own, or foreman.version.",
+            "warning",
+        )
+        for d in compared(by_member, cluster.expected_differences)
+        if d.differing
+    ]
 
 
 def _failing(service: Service, way: _Way, why: str, findings: tuple[Finding, ...] = ()) -> Cell:

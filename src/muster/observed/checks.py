@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from muster.balancer.model import Balancing
+from muster.cluster.checks import unsigned
 from muster.cluster.file import ClusterFile
 from muster.cluster.life import Life
 from muster.kernel.errors import Misconfigured, Unavailable
@@ -39,7 +40,12 @@ def checks(
             return []
         leaving = frozenset(name.lower() for name, life in (lives or {}).items() if life.is_leaving)
         answers = await surveyed(balancing, shown)
-        return [*_of_answers(answers), *_nowhere(balancing, answers, leaving)]
+        least = min(cluster.min_ready, len((whole or cluster).members))
+        return [
+            *_of_answers(answers, cluster),
+            *_nowhere(balancing, answers, leaving),
+            *_short(balancing, answers, leaving, least),
+        ]
 
     async def statements() -> Sequence[Finding]:
         try:
@@ -53,7 +59,7 @@ def checks(
     return [Check("readiness", readiness), Check("statements", statements)]
 
 
-def _of_answers(answers: Sequence[Answer]) -> Iterator[Finding]:
+def _of_answers(answers: Sequence[Answer], cluster: ClusterFile) -> Iterator[Finding]:
     drained: dict[tuple[str, str], list[str]] = {}
     for answer in answers:
         if answer.standing == "draining":
@@ -62,7 +68,7 @@ def _of_answers(answers: Sequence[Answer]) -> Iterator[Finding]:
         yield Finding(
             "MEMBER-DRAINING",
             member,
-            f"{member} drains {', '.join(services)}: {reason}",
+            f"{member} drains {', '.join(services)}: {reason}{unsigned(cluster, member)}",
             "Somebody asked for it, or its process is being stopped.",
             f"muster ready {member} when the work is done.",
             "warning",
@@ -97,6 +103,25 @@ def _nowhere(balancing: Balancing, answers: Sequence[Answer], leaving: frozenset
                 f"No member is ready for service {service.name}; the balancer fails open to all of them",
                 "See the findings of its members.",
                 "Bring one member back; or disable the service in the cluster file.",
+            )
+
+
+def _short(balancing: Balancing, answers: Sequence[Answer], leaving: frozenset[str], least: int) -> Iterator[Finding]:
+    """Say of services that all members share which have fewer ready ones than is asked for, and yet some."""
+    for service in balancing.services:
+        if service.destinations == "signer":
+            continue
+        standing = {a.member: a.standing for a in answers if a.service == service.name}
+        ready = [m for m, s in standing.items() if s == "ready" and m not in leaving]
+        if 0 < len(ready) < least:
+            yield Finding(
+                "SERVICE-SHORT",
+                service.name,
+                f"{len(ready)} {'member is' if len(ready) == 1 else 'members are'} ready for service {service.name} "
+                f"({', '.join(ready)}); min_ready asks for {least}",
+                "Members were taken out by force, or failed since: no drain that was not forced goes so far.",
+                "Bring a member back (muster ready NAME), or lower min_ready in the cluster file.",
+                "warning",
             )
 
 

@@ -92,7 +92,7 @@ def measured(
 ) -> Drift | None:
     """Return how members differ from what is right, whatever most of them have; None: none does."""
     differing = [m for m, value in values.items() if _canonical(value) != _canonical(right)]
-    declared = {m: e.reason for m in differing for e in expected if _declares(e, field, m)}
+    declared = {m: e.reason for m in differing for e in expected if declares(e, field, m)}
     if not differing:
         return None
     return Drift(field, dict(values), right, True, tuple(m for m in differing if m not in declared), declared, measure)
@@ -100,7 +100,7 @@ def measured(
 
 def unneeded(drifts: Sequence[Drift], expected: Sequence[ExpectedDifference]) -> list[ExpectedDifference]:
     """Return the declared differences that no member shows: they would hide a drift one day."""
-    return [e for e in expected if not any(_declares(e, d.field, m) for d in drifts for m in d.expected)]
+    return [e for e in expected if not any(declares(e, d.field, m) for d in drifts for m in d.expected)]
 
 
 def fields_of(facts: Mapping[str, Mapping[str, Any]]) -> int:
@@ -207,7 +207,7 @@ def spoken(value: Any) -> str:
 
 
 def _drift(field: str, values: Mapping[str, Any], expected: Sequence[ExpectedDifference]) -> Drift | None:
-    excused = {m: e.reason for m in values for e in expected if _declares(e, field, m)}
+    excused = {m: e.reason for m in values for e in expected if declares(e, field, m)}
     judged = [m for m in values if m not in excused]
     counted = Counter(_canonical(values[m]) for m in judged or values)
     if not counted:
@@ -256,7 +256,8 @@ def _flattened(facts: Mapping[str, Any], above: str = "") -> Iterator[tuple[str,
             yield f"{above}{key}", value
 
 
-def _declares(one: ExpectedDifference, field: str, member: str) -> bool:
+def declares(one: ExpectedDifference, field: str, member: str) -> bool:
+    """Whether the cluster file says that this member may differ in this field."""
     who = {m.lower() for m in one.members}
     return fnmatchcase(field, one.field) and (not who or member.lower() in who)
 

@@ -18,8 +18,8 @@ from muster.cluster.values import web_url
 from muster.foreman import questions
 from muster.kernel.errors import MusterError
 from muster.kernel.names import in_url, shown
+from muster.observed.features import PULP_RECORD
 
-_OWN_RECORD = "/pulp/api/v3/smart_proxy/v2/features"
 _MOST = 100
 
 
@@ -34,7 +34,7 @@ async def told_by(
     entry, status = await _asked(member, "smartproxy", "/v2/features", balancing, context, timeout_s)
     source = f"features of {member.name}"
     if entry is None:
-        entry, status = await _asked(member, "https", _OWN_RECORD, balancing, context, timeout_s)
+        entry, status = await _asked(member, "https", PULP_RECORD, balancing, context, timeout_s)
         source = f"features of {member.name}'s Pulp"
     if entry is None or entry.get("state") != "running":
         return None
@@ -74,7 +74,9 @@ async def _asked(
     if at is None or not is_there:
         return None, None
     url = f"https://{in_url(member.address)}:{at.port_on(str(member.name))}"
-    async with questions.opened(url, context=context, server_name=balancing.address, timeout_s=timeout_s) as asking:
+    # A Pulp for which no URL is set tells the name that it was asked by: Foreman asks by the member's own.
+    name = str(member.name) if path == PULP_RECORD else balancing.address
+    async with questions.opened(url, context=context, server_name=name, timeout_s=timeout_s) as asking:
         answer = await asking.ask(path)
         if answer.status == 404:
             return None, None

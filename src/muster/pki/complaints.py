@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from ipaddress import ip_address
+from itertools import pairwise
 from typing import Literal
 
 from cryptography import x509
@@ -22,6 +23,9 @@ from muster.pki.facts import CertificateFacts, distinguished, key_kind
 
 # How many days before its end a certificate is complained of, each louder than the one before.
 ALARM_DAYS = (30, 7, 1)
+# Of an installer that counts whole days from the hour of issue, certificates end on their CA's last day, hours after it
+# (docs/facts/deployment.md §2.2).
+_SAME_END = timedelta(days=1)
 _RSA_BITS = 2048
 _EC_BITS = 256
 _REISSUE = "Issue the certificate again with: muster certs issue"
@@ -222,6 +226,7 @@ def _of_path(
                 "Replace the CA step by step with: muster certs rotate --ca.",
                 "warning",
             )
+    yield from _of_outliving([chain[0], *path], where)
     unsent = [c for c in path if not pems.self_issued(c) and c not in chain]
     if unsent:
         yield Complaint(
@@ -231,6 +236,23 @@ def _of_path(
             "Append the intermediate CA to the certificate file; clients that know only the root refuse it as it is.",
             "warning",
         )
+
+
+def _of_outliving(path: Sequence[x509.Certificate], where: str) -> Iterator[Complaint]:
+    for one, issuer in pairwise(path):
+        end, last = one.not_valid_after_utc, issuer.not_valid_after_utc
+        if end - last > _SAME_END:
+            whose = "The certificate" if one is path[0] else f"The CA {distinguished(one.subject)}"
+            yield Complaint(
+                "TLS-OUTLIVES-CA",
+                f"{whose} of {where} is valid until {_day(end)}, its CA {distinguished(issuer.subject)} "
+                f"only until {_day(last)}",
+                "It was issued for longer than the CA has left. It ends with the CA, whatever it says itself, so what "
+                "watches its own end alone comes too late.",
+                "Issue it for a shorter time; when the CA ends soon, replace that first (muster certs rotate --ca).",
+                "warning",
+            )
+            return
 
 
 def _path(

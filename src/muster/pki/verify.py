@@ -34,6 +34,7 @@ async def verify_port(
     now: datetime,
     timeout_s: float = 5.0,
     also: Sequence[Path] = (),
+    names: Sequence[str] = (),
 ) -> list[Complaint]:
     """Return what a client of the cluster would have against the port; empty when nothing.
 
@@ -41,14 +42,14 @@ async def verify_port(
 
     ``server_name`` is the host name or IP address its certificate must carry. ``certificate`` is ours, shown when asked
     for; it also holds the key when ``key`` is None. ``timeout_s`` counts for each connection and for the first answer.
-    ``also`` are further CA files whose certificates are good.
+    ``also`` are further CA files whose certificates are good, ``names`` further ones that the certificate must carry.
 
     Raises:
         Misconfigured: one of our own files cannot be used.
-        Rejected: the host, the port or the name is none.
+        Rejected: the host, the port or a name is none.
     """
     # Checked here, because resolver and TLS library raise UnicodeError for a label that is too long, or empty.
-    for name in (host, server_name):
+    for name in (host, server_name, *names):
         host_or_address(name)
     if not 0 < port < 65536:
         raise Rejected(f"{port} is no port; there are 1 to 65535")
@@ -62,7 +63,7 @@ async def verify_port(
         seen = await looked_at(at, careful)
     except Unseen as e:
         return [e.complaint]
-    found = complaints(seen.chain, where=str(at), names=[server_name], trusted=trusted, now=now)
+    found = complaints(seen.chain, where=str(at), names=[server_name, *names], trusted=trusted, now=now)
     found += [*_of_version(at, seen.version), *([seen.refusal] if seen.refusal else [])]
     if seen.verdict is not None and not any(c.severity == "error" for c in found):
         found.append(_unverified(at, seen.verdict))

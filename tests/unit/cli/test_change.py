@@ -50,6 +50,16 @@ def test_the_commands_have_the_same_options_and_each_its_own_wish(file: Path) ->
     assert asyncio.run(wishes()) == 0
 
 
+@pytest.mark.parametrize("command", ["drain", "maintenance"])
+def test_the_only_signer_does_not_leave_unseen_even_by_force(file: Path, command: str) -> None:
+    file.write_text(file.read_text().replace("puppetca: {enabled: false}, ", "") + "signer: proxy01.test\n")
+    said = run(file, command, "proxy01", "--force", "--dry-run")
+    assert "proxy01.test is the only signer; no Puppet certificate can be signed until it is back" in said.stderr, (
+        said.output
+    )
+    assert "signer" not in run(file, command, "proxy02", "--force", "--dry-run").output
+
+
 def test_what_the_store_says_reaches_the_terminal_as_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     reported({"done": True, "steps": ["a\x1b[2J"], "sentence": "proxy01 is drained by \x1b[31mx\n."}, False)
     assert capsys.readouterr().out == "  1. a\\x1b[2J\nproxy01 is drained by \\x1b[31mx\\n.\n"

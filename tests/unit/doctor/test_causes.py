@@ -187,3 +187,9 @@ def test_a_pulp_that_answers_for_nothing_answers_for_no_repository() -> None:
     assert told(cells(), gone, *silent, other) == [
         ("CONTENT-BACKEND", "https on proxy01.test", 0, 2), ("CONTENT-UNREACHED", "/a", 0, 0),
     ]  # fmt: skip
+
+
+def test_too_few_ready_members_follow_from_one_that_is_down_and_stand_alone_when_somebody_wanted_it() -> None:
+    short = [Finding("SERVICE-SHORT", s, f"1 member is ready for {s}", "c", "r", "warning") for s in SERVICES]
+    assert told(cells("proxy02.test"), *short) == [("MEMBER-DOWN", "proxy02.test", 0, 4)]
+    assert told(cells(), *short) == [("SERVICE-SHORT", SERVICES[0], 1, 0)]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.table import Table
 
+from muster.app.offers import modelled
 from muster.cli.doctor import shown
 from muster.cluster.file import ClusterFile
-from muster.doctor.matrix import entrances
+from muster.doctor.matrix import Cell, Entrance, Prober, entrances, versions
 
 ADDRESS = "cluster.test"
 ONE, TWO, VIRTUAL = "192.0.2.8", "192.0.2.9", "192.0.2.10"
@@ -121,3 +124,32 @@ def test_each_entrance_has_a_column() -> None:
         "from outside, 203.0.113.1",
     ]
     assert [str(next(iter(c.cells))) for c in table.columns][2:] == ["ok by balancer", "fails", "ok by outside"]
+
+
+@pytest.mark.anyio
+async def test_the_signer_is_asked_at_its_real_port_and_balancers_at_the_one_for_clients(tmp_path: Path) -> None:
+    of = cluster(ONE).model_copy(update={"signer": "proxy01.test"})
+    prober = Prober(modelled(of), tmp_path / "ca.pem", None, None, datetime.now(UTC), timeout_s=0.2)
+    cells = await prober.cells([Entrance("balancer", ONE, "through the balancer")])
+    places = {(c.service, c.path): c.place for c in cells}
+    # No balancer offers the real one, and on the signer nobody listens on the other (docs/facts/deployment.md §1.6).
+    assert places["puppetca", "proxy01.test"] == "192.0.2.1 port 8140"
+    assert places["puppetca", "balancer"] == f"{ONE} port 8141"
+
+
+def of_versions(expected: list[dict[str, Any]], **told: str) -> list[str]:
+    names = [f"proxy0{i}.test" for i in (1, 2, 3)]
+    content = cluster().model_dump(by_alias=True, mode="json", exclude_none=True, exclude_defaults=True)
+    content["members"] = [{"id": i, "name": n, "address": f"192.0.2.{i}"} for i, n in enumerate(names, 1)]
+    of = ClusterFile.model_validate({**content, "store": {"url": "sqlite:////x"}, "expected_differences": expected})
+    cells = [Cell("smartproxy", f"{n}.test", "", True, "", version=v) for n, v in told.items()]
+    return [f.sentence for f in versions(of, cells)]
+
+
+def test_members_that_tell_foreman_different_versions_are_said_with_them() -> None:
+    assert of_versions([], proxy01="3.12.0", proxy02="3.12.0") == []
+    assert of_versions([], proxy01="3.12.0", proxy02="3.11.0", proxy03="3.12.0") == [
+        "Members tell Foreman different versions: proxy01.test 3.12.0, proxy02.test 3.11.0, proxy03.test 3.12.0"
+    ]
+    declared = [{"field": "*version", "members": ["proxy02.test"], "reason": "upgraded next week"}]
+    assert of_versions(declared, proxy01="3.12.0", proxy02="3.11.0", proxy03="3.12.0") == []

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from muster.pki.authority import ClusterCA
 from muster.pki.bundles import BundleRequest
@@ -48,3 +51,47 @@ def test_a_ca_near_its_end_is_complained_of_with_what_it_issued(tmp_path: Path) 
     found = complaints([leaf], where="proxy01", names=[], trusted=[ca.certificate], now=NOW)
     assert [c.code for c in found] == ["TLS-EXPIRES-SOON", "TLS-CA-EXPIRES-SOON"]
     assert "muster certs rotate --ca" in found[1].remedy
+
+
+def issued(
+    name: str, end: datetime, by: tuple[str, ec.EllipticCurvePrivateKey] | None = None
+) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    """A certificate of somebody who does not look at the end of his own; without ``by`` of himself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    issuer, signing = by or (name, key)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(NOW - timedelta(days=1))
+        .not_valid_after(end)
+        .add_extension(x509.BasicConstraints(ca=name.startswith("ca"), path_length=None), critical=True)
+        .sign(signing, hashes.SHA256())
+    )
+    return certificate, key
+
+
+@pytest.mark.parametrize(
+    ("beyond", "codes"), [(timedelta(0), []), (timedelta(hours=23), []), (timedelta(days=2), ["TLS-OUTLIVES-CA"])]
+)
+def test_a_certificate_that_outlives_its_ca_is_said_with_both_ends(beyond: timedelta, codes: list[str]) -> None:
+    end = NOW + timedelta(days=100)
+    ca, key = issued("ca", end)
+    leaf, _ = issued("proxy01", end + beyond, ("ca", key))
+    found = complaints([leaf], where="proxy01", names=[], trusted=[ca], now=NOW)
+    assert [c.code for c in found] == codes
+    for one in found:
+        assert one.severity == "warning"
+        assert f"valid until {end + beyond:%Y-%m-%d %H:%M} UTC" in one.sentence
+        assert f"its CA CN=ca only until {end:%Y-%m-%d %H:%M} UTC" in one.sentence
+
+
+def test_an_intermediate_ca_that_outlives_the_root_is_the_one_that_is_named() -> None:
+    end = NOW + timedelta(days=100)
+    root, key = issued("ca root", end)
+    below, between = issued("ca below", end + timedelta(days=9), ("ca root", key))
+    leaf, _ = issued("proxy01", end, ("ca below", between))
+    (found,) = complaints([leaf, below], where="proxy01", names=[], trusted=[root], now=NOW)
+    assert (found.code, "The CA CN=ca below of proxy01" in found.sentence) == ("TLS-OUTLIVES-CA", True)
