@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from muster.kernel.tasks import ended
+from muster.kernel.tasks import OneEach, ended
 
 pytestmark = pytest.mark.anyio
 
@@ -31,3 +31,38 @@ async def test_all_are_over_and_nothing_is_raised() -> None:
     assert sorted(closed) == ["a", "b"]
     assert all(task.done() for task in (*held.values(), other))
     await ended([])
+
+
+async def test_of_many_who_want_the_same_one_does_it_and_each_time_anew() -> None:
+    begun: list[str] = []
+    gate = asyncio.Event()
+
+    async def do(key: str) -> None:
+        begun.append(key)
+        await gate.wait()
+
+    it = OneEach[str]()
+    tasks = [it.begin(key, do, name="test") for key in ("a", "a", "b")]
+    assert tasks[0] is tasks[1] is it.get("a")
+    assert (len(it), it.get("c")) == (2, None)
+    gate.set()
+    await asyncio.gather(*tasks)
+    assert (begun, len(it)) == (["a", "b"], 0)
+    await it.begin("a", do, name="test")
+    assert begun == ["a", "b", "a"]
+
+
+async def test_what_failed_is_heard_and_what_is_ended_is_not() -> None:
+    heard: list[tuple[str, str]] = []
+
+    async def do(key: str) -> None:
+        if key == "broken":
+            raise ValueError(key)
+        await asyncio.Event().wait()
+
+    it = OneEach[str](lambda key, error: heard.append((key, str(error))))
+    with pytest.raises(ValueError, match="broken"):
+        await it.begin("broken", do, name="test")
+    waiting = it.begin("waiting", do, name="test")
+    await it.close()
+    assert (waiting.cancelled(), len(it), heard) == (True, 0, [("broken", "broken")])
