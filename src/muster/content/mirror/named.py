@@ -31,10 +31,12 @@ class Named(NamedTuple):
     Attributes:
         packages: those that can be had, by path below the repository.
         weak: how many have no digest that proves anything (sha1 and weaker).
+        unclear: the paths that are there with different bytes.
     """
 
     packages: dict[str, Package]
     weak: int
+    unclear: tuple[str, ...] = ()
 
 
 async def named(disk: Disk, path: str, manifest: Manifest) -> Named:
@@ -74,4 +76,5 @@ def _named(kind: Kind, lists: Sequence[tuple[str, Path]], others: Iterable[Packa
             weak.add(one.href)
         elif found.setdefault(one.href, one) != one:
             found[one.href] = None
-    return Named({href: one for href, one in found.items() if one is not None}, len(weak - found.keys()))
+    clear = {href: one for href, one in found.items() if one is not None}
+    return Named(clear, len(weak - found.keys()), tuple(sorted(found.keys() - clear.keys())))

@@ -33,6 +33,7 @@ from muster.content.kept import Differs, Full, Kept, Oversized
 from muster.content.kinds import Contents, File, Kind
 from muster.content.manifest import Manifest
 from muster.content.metadata import release
+from muster.content.metadata.malformed import Malformed
 from muster.content.metadata.primary import Package
 from muster.content.mirror import paths
 from muster.content.mirror.named import Named, named_in
@@ -358,9 +359,13 @@ class _Run:
         packages: dict[tuple[str, str], Package] = {}
         weak = 0
         for part, manifest in manifests.items():
-            listed, left_out = await self._named(contents[part], manifest)
-            packages |= {(p.href, p.digest): p for p in listed.values()}
-            weak += left_out
+            named = await self._named(contents[part], manifest)
+            if named.unclear and self._kind.is_made:
+                # Its name is its digest, so it is not which of them is meant that is unclear: one of those who name it errs.
+                of = f"the manifests of {self.origin.url}"
+                raise Malformed.reading(of, f"they name {named.unclear[0]} with different sizes")
+            packages |= {(p.href, p.digest): p for p in named.packages.values()}
+            weak += named.weak
         parts = (
             {part: await self.kept.add_bytes(one.written()) for part, one in manifests.items()} if last is None else {}
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import Awaitable, Callable, Container, Iterable, Sequence, Sized
+from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
 from typing import NamedTuple, TypeVar
 from urllib.parse import quote, unquote, urljoin
 
@@ -31,8 +31,12 @@ _log = log.logger("content")
 
 _BELOW = re.compile(r"/(?P<what>manifests|blobs)/(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})\Z")
 _ACCEPT = ("Accept", ", ".join(sorted(image.IMAGES | INDEXES)))
-_NEXT = re.compile(r"\s*<(?P<where>[^<>\s]{1,4096})>\s*;(?P<parameters>[^<>]{0,500})\Z")
-_IS_NEXT = re.compile(r'[\s;]rel="?next"?(?:[\s;]|\Z)', re.IGNORECASE)
+_PARAMETER = (
+    r"[ \t]*+;[ \t]*+([!#$&+.^`|~\w*-]*+)"
+    r'(?:[ \t]*+=[ \t]*+("(?:[^"\\]|\\.)*+"|[^\s",;<>]*+))?+'
+)
+_PARAMETERS = re.compile(_PARAMETER)
+_LINK = re.compile(rf"[ \t,]*+<(?P<where>[^<>\s]{{0,4096}})>(?P<parameters>(?:{_PARAMETER})*+)[ \t]*+(?=,|\Z)")
 _PER_PAGE = 1000
 _LIMIT_PAGES = 200
 _LIMIT_LISTED = 100_000
@@ -142,33 +146,49 @@ class Upstream:
             )  # fmt: skip
         if not tags:
             raise Rejected(f"{self.url} has no tag of an image ({self._setting}.tags)")
-        manifests: dict[str, tuple[str, int]] = {}
-        layer = {one.hex: one for one in tags.values()}
+        manifests: dict[str, Described] = {}
+        layer = self._new(tags.values(), manifests)
         for _ in range(_DEEPEST):
-            manifests |= {hex_digest: (one.media, one.size) for hex_digest, one in layer.items()}
-            self._refuse_many(manifests)
-            layer = await self._below(layer.values(), manifests)
+            layer = await self._below(layer, manifests)
         if layer:
             raise Rejected(f"{self.url} has indexes of indexes, {_DEEPEST} and more deep, which are not mirrored")
         self._forget(manifests)
-        return Tags({tag: one.hex for tag, one in tags.items()}, manifests)
+        return Tags(
+            {tag: one.hex for tag, one in tags.items()}, {one.hex: (one.media, one.size) for one in manifests.values()}
+        )
 
-    async def _below(self, layer: Iterable[Described], had: Container[str]) -> dict[str, Described]:
-        """Return what the indexes among these name, and had not."""
-        found: dict[str, Described] = {}
+    async def _below(self, layer: Iterable[Described], manifests: dict[str, Described]) -> list[Described]:
+        """Return what the indexes among these name that is new, put down there."""
+        found: list[Described] = []
 
         async def look(one: Described) -> None:
-            found.update({child.hex: child for child in await self._in_index(one) if child.hex not in had})
-            self._refuse_many(found)
+            found.extend(self._new(await self._in_index(one), manifests))
 
         await _each([one for one in layer if one.media in INDEXES], look)
         return found
 
-    def _refuse_many(self, manifests: Sized) -> None:
+    def _new(self, named: Iterable[Described], manifests: dict[str, Described]) -> list[Described]:
+        """Put down what is named, and return what of it is new.
+
+        Raises:
+            Malformed: it was named before, as something else: which of both counted would be chance.
+            Rejected: it is too much.
+        """
+        found = []
+        for one in named:
+            before = manifests.setdefault(one.hex, one)
+            if before is one:
+                found.append(one)
+            elif before != one:
+                raise Malformed.reading(
+                    f"{self.url}/manifests/sha256:{one.hex}",
+                    f"it is described as {before.media} of {before.size} bytes, and as {one.media} of {one.size}",
+                )
         if len(manifests) > LIMIT_MANIFESTS:
             raise Rejected(
                 f"The tags of {self.url} name more than {LIMIT_MANIFESTS} manifests: say fewer in {self._setting}.tags"
             )
+        return found
 
     async def _wanted(self) -> tuple[list[str], frozenset[str]]:
         """Return the tags to look at, and which of them the settings name themselves.
@@ -278,7 +298,7 @@ class Upstream:
             self._room -= len(found) + 1
         return found
 
-    def _forget(self, manifests: dict[str, tuple[str, int]]) -> None:
+    def _forget(self, manifests: Container[str]) -> None:
         """Forget what indexes name that are nobody's any more."""
         self._named = {hex_digest: one for hex_digest, one in self._named.items() if hex_digest in manifests}
         self._room = _LIMIT_REMEMBERED - sum(len(one) + 1 for one in self._named.values())
@@ -300,20 +320,31 @@ class Upstream:
 def following(at: Target, said: Iterable[str]) -> Target | None:
     """Return the page that a ``Link`` says comes next, at the same server; None: this is the last.
 
+    Source: RFC 8288 §3.
+
     Raises:
-        BadGateway: it says one that is nowhere.
+        BadGateway: it says one that is nowhere, or in no way that can be read: a list cut short would take tags away.
     """
     for value in said:
-        found = _NEXT.match(value)
-        if found is None or not _IS_NEXT.search(f";{found['parameters']}"):
-            continue
-        try:
-            # A server behind another one may call itself otherwise; it is asked where it was.
-            to = Target.of(urljoin(f"{at.base}{at.path}", found["where"]))
-        except (Rejected, ValueError):
-            raise BadGateway(f"{at} says of its next page that it is nowhere") from None
-        return at._replace(path=to.path)
+        end = 0
+        while (link := _LINK.match(value, end)) is not None:
+            end = link.end()
+            if _is_next(link["parameters"]):
+                try:
+                    # A server behind another one may call itself otherwise; it is asked where it was.
+                    to = Target.of(urljoin(f"{at.base}{at.path}", link["where"]))
+                except (Rejected, ValueError):
+                    raise BadGateway(f"{at} says of its next page that it is nowhere") from None
+                return at._replace(path=to.path)
+        if "next" in value[end:].lower():
+            raise BadGateway(f"{at} says of its next page where it is in a way that cannot be read")
     return None
+
+
+def _is_next(parameters: str) -> bool:
+    # What is said of it a second time does not count.
+    relation = next((value for name, value in _PARAMETERS.findall(parameters) if name.lower() == "rel"), "")
+    return "next" in relation.strip('"').lower().split()
 
 
 def is_like(name: str, pattern: str) -> bool:

@@ -189,9 +189,12 @@ async def test_a_list_in_pages_is_read_to_its_end_and_not_without_one() -> None:
 @pytest.mark.parametrize(
     ("said", "path"),
     [
+        ('</p>; rel="prev", </a?last=x,y>; rel="next"', "/a?last=x,y"), ('</a>;rel="next",</z>;rel="last"', "/a"),
+        ('</a>; rel="last next"', "/a"), ("</a>; REL=NEXT", "/a"), ('</a>; title="a, <b>; rel=next"; rel="prev"', None),
+        ("</a> ; rel = next", "/a"), ('</a>; title="x\\"y"; rel=next', "/a"), ("</a>; rel=prev; rel=next", None),
+        (",, </a>;rel=next", "/a"), ('</p>;rel=prev,</a>;rel="next"; type="x"', "/a"),
         ('</v2/x/tags/list?last=a>; rel="next"', "/v2/x/tags/list?last=a"), ("<?a=b>;rel=next", "/y?a=b"),
         ('</a>; rel="prev"', None), ("</a>", None), ("", None), ('</a>; title="rel=next"', None),
-        ('</a b>; rel="next"', None),
     ],
 )  # fmt: skip
 def test_what_comes_next(said: str, path: str | None) -> None:
@@ -200,7 +203,11 @@ def test_what_comes_next(said: str, path: str | None) -> None:
 
 
 def test_what_comes_next_is_nowhere_else() -> None:
-    for said in ("<ftp://a/b>; rel=next", "<http://me:too@a/b>; rel=next", "<http://[/>; rel=next"):
+    for said in (
+        "<ftp://a/b>; rel=next", "<http://me:too@a/b>; rel=next", "<http://[/>; rel=next",
+        # Where it goes on cannot be read: a list that ends here would take tags away.
+        '</a b>; rel="next"', "/a; rel=next", f'</{"a" * 5000}>; rel="next"', '</p>; rel="prev", </a>; rel="next',
+    ):  # fmt: skip
         with pytest.raises(BadGateway, match="next page"):
             following(Target.of("https://r.test/y"), [said])
 
@@ -303,6 +310,16 @@ async def test_indexes_may_name_indexes_but_not_for_ever() -> None:
         await state(mirrored(registry))
 
 
+@pytest.mark.parametrize("what", [{"size": 5}, {"mediaType": made.DOCKER_MANIFEST}], ids=["size", "type"])
+async def test_a_manifest_that_is_described_in_two_ways_is_neither(what: dict[str, Any]) -> None:
+    """Which of them counted would be chance, and members would see the same registry change again and again."""
+    said = json.dumps({"schemaVersion": 2, "manifests": [{**ONE.described, **what}]}).encode()
+    other = Pushed(said, made.INDEX, below=(ONE,))
+    for tags in ({"one": ONE, "other": other}, {"a": other, "b": made.index(ONE)}):
+        with pytest.raises(Malformed, match=f"{ONE.digest}.*described"):
+            await state(mirrored(Registry(**tags)))
+
+
 async def test_what_an_index_names_and_is_not_there_is_said() -> None:
     outer = made.index(made.index(ONE))
     with pytest.raises(Unavailable, match=made.index(ONE).digest):
@@ -391,6 +408,20 @@ async def test_it_is_brought_here_whole(tmp_path: Path, policy: Policy) -> None:
     newer = await here.sync(registry, found.publication)
     assert newer.publication.digest != found.publication.digest
     assert not [p for p in registry.paths() if "blobs" in p]
+    here.kept.close()
+    here.packages.close()
+
+
+@pytest.mark.parametrize("policy", ["immediate", "on_demand"])
+async def test_a_blob_of_two_lengths_is_not_left_out_in_silence(tmp_path: Path, policy: Policy) -> None:
+    here = Here(tmp_path, policy)
+    digest = next(d for d, b in ONE.blobs.items() if b.startswith(b"layer"))
+    said = json.loads(ONE.body)
+    said["layers"][0]["size"] += 1
+    other = Pushed(json.dumps(said).encode(), ONE.media, ONE.blobs)
+    with pytest.raises(Malformed, match=f"{digest} with different sizes"):
+        await here.sync(Registry(one=ONE, other=other))
+    assert not [p for p in tmp_path.rglob("sha256/*/*") if p.is_file()]
     here.kept.close()
     here.packages.close()
 
