@@ -1,4 +1,4 @@
-"""Tasks that somebody holds, and ends."""
+"""Tasks that somebody holds, and ends, or waits for all of."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Hashable, Iterable
 from typing import Any, Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
+One = TypeVar("One")
 
 
 class OneEach(Generic[Key]):
@@ -58,3 +59,20 @@ async def ended(tasks: Iterable[asyncio.Task[Any]]) -> None:
     for task in running:
         task.cancel()
     await asyncio.gather(*running, return_exceptions=True)
+
+
+async def each(wanted: Iterable[One], do: Callable[[One], Awaitable[object]], *, at_once: int) -> None:
+    """Do something for each, so many at once, begun in their order; the first that fails ends all, and is raised."""
+    coming = iter(wanted)
+
+    async def work() -> None:
+        for one in coming:
+            await do(one)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(at_once):
+                group.create_task(work())
+    except BaseExceptionGroup as failed:
+        # boundary: whoever called knows no groups; the first is what ended it
+        raise failed.exceptions[0] from None

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from muster.kernel.tasks import OneEach, ended
+from muster.kernel.tasks import OneEach, each, ended
 
 pytestmark = pytest.mark.anyio
 
@@ -66,3 +66,33 @@ async def test_what_failed_is_heard_and_what_is_ended_is_not() -> None:
     waiting = it.begin("waiting", do, name="test")
     await it.close()
     assert (waiting.cancelled(), len(it), heard) == (True, 0, [("broken", "broken")])
+
+
+async def test_each_is_done_once_and_no_more_at_once_than_said() -> None:
+    running, most, done = 0, 0, []
+
+    async def do(one: int) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0)
+        running -= 1
+        done.append(one)
+
+    await each(iter(range(20)), do, at_once=3)
+    assert (sorted(done), most) == ([*range(20)], 3)
+    await each([], do, at_once=3)
+
+
+async def test_the_first_that_fails_ends_the_others_and_is_what_is_raised() -> None:
+    begun: list[int] = []
+
+    async def do(one: int) -> None:
+        begun.append(one)
+        if one == 2:
+            raise ValueError(one)
+        await asyncio.Event().wait()
+
+    with pytest.raises(ValueError, match="2"):
+        await each(range(20), do, at_once=3)
+    assert begun == [0, 1, 2]

@@ -391,7 +391,10 @@ class _Run:
         }
         made = {f"{below}{self._kind.entry(body)}": body} if self._kind.is_made else {}
         call = Call(replace(self._below, proven=proven, made=made), None, (), Behind("", None))
-        staging = Staging(lambda _: call, self.kept, wanted=narrowed(self.mirrored), poll_s=_ENTRY_S, stage_s=_STAGE_S)
+        staging = Staging(
+            lambda _: call, self.kept, wanted=narrowed(self.mirrored), at_once=self.connections, poll_s=_ENTRY_S,
+            stage_s=_STAGE_S,
+        )  # fmt: skip
         return await staging.staged(self._path(part), body, None)
 
     async def _named(self, contents: Contents, manifest: Manifest) -> Named:

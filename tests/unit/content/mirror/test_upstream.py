@@ -369,9 +369,9 @@ class Here:
         self.settings = settings(policy)
 
     async def sync(self, registry: Any, last: Any = None) -> Any:
+        it = Upstream("r", self.settings, registry, kept=self.kept.read)
         return await synchronised(
-            "r", self.settings, Upstream("r", self.settings, registry), self.kept, self.packages, last=last,
-            progress=self.tell, connections=3,
+            "r", self.settings, it, self.kept, self.packages, last=last, progress=self.tell, connections=3
         )  # fmt: skip
 
     async def tell(self, *_: object) -> None:
@@ -408,6 +408,41 @@ async def test_it_is_brought_here_whole(tmp_path: Path, policy: Policy) -> None:
     newer = await here.sync(registry, found.publication)
     assert newer.publication.digest != found.publication.digest
     assert not [p for p in registry.paths() if "blobs" in p]
+    here.kept.close()
+    here.packages.close()
+
+
+async def test_a_manifest_is_asked_for_once_and_never_again(tmp_path: Path) -> None:
+    """Registries count that, and give so many to each address and no more."""
+    here, registry = Here(tmp_path, "on_demand"), Registry(latest=MANY, one=ONE, other=made.index(made.image("x")))
+    found = await here.sync(registry)
+    manifests = [made.index(made.image("x")), made.image("x"), MANY, ONE, TWO]
+    got = sorted(p for p in registry.paths() if p.startswith("GET /v2/a/b/manifests/"))
+    assert got == sorted(f"GET /v2/a/b/manifests/{one.digest}" for one in manifests)
+    # Nor by a process that begins anew.
+    registry.tags["new"] = TWO
+    await here.sync(registry, found.publication)
+    assert not [p for p in registry.paths() if p.startswith("GET /v2/a/b/manifests/")]
+    here.kept.close()
+    here.packages.close()
+
+
+async def test_many_manifests_come_at_once(tmp_path: Path) -> None:
+    here, registry = Here(tmp_path, "on_demand"), Registry(**{f"t{n}": made.image(str(n)) for n in range(20)})
+    asking = most = 0
+    ask = registry.ask
+
+    async def counted(method: str, path: str, headers: Sequence[tuple[str, str]], /) -> Answer:
+        nonlocal asking, most
+        asking += method == "GET"
+        most = max(most, asking)
+        await asyncio.sleep(0.01)
+        asking -= method == "GET"
+        return await ask(method, path, headers)
+
+    registry.ask = counted  # type: ignore[method-assign]
+    await here.sync(registry)
+    assert most == 3
     here.kept.close()
     here.packages.close()
 
