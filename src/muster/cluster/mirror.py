@@ -70,7 +70,7 @@ class Mirrored(Settings):
     """Of container: the repository's name at the registry, ``library/alpine``."""
     tags: Annotated[tuple[_TagPattern, ...], Field(min_length=1, max_length=200)] | None = None
     """Of container: which tags are mirrored; ``*`` stands for any characters, ``?`` for one. Absent: all, where these are no
-    more than 2000."""
+    more than 2000. ``sha256-*`` brings signatures, and what else lies so beside images, of those that are mirrored."""
     user: _Account | None = None
     """Of container: as whom the registry is asked. Absent: as nobody."""
     password_file: Path | None = None

@@ -37,6 +37,8 @@ _PARAMETER = (
 )
 _PARAMETERS = re.compile(_PARAMETER)
 _LINK = re.compile(rf"[ \t,]*+<(?P<where>[^<>\s]{{0,4096}})>(?P<parameters>(?:{_PARAMETER})*+)[ \t]*+(?=,|\Z)")
+# What clients look for beside an image: its signatures, and what refers to it where a registry does not tell that.
+_BESIDE = re.compile(r"sha256-(?P<hex>[0-9a-f]{64})(?:\.[A-Za-z0-9._-]+)?\Z")
 _PER_PAGE = 1000
 _LIMIT_PAGES = 200
 _LIMIT_LISTED = 100_000
@@ -150,13 +152,43 @@ class Upstream:
         """Return what the registry has now of what is wanted."""
         self._came, self._room_bytes = {}, _LIMIT_CAME_BYTES
         names, is_said = await self._wanted()
-        tags: dict[str, Described] = {}
+        # Of what lies beside images under their digests registries have that of all there ever was, too.
+        is_chosen = self._patterns is not None
+        beside = {
+            n: of["hex"] for n in names if is_chosen and n not in is_said and (of := _BESIDE.match(n)) is not None
+        }
+        tags: dict[str, str] = {}
+        manifests: dict[str, Described] = {}
+        left = [name for name in names if name not in beside]
+        while left:
+            if len(tags) + len(left) > LIMIT_TAGS:
+                raise Rejected(
+                    f"{len(tags) + len(left)} tags of {self.url} are wanted, and {LIMIT_TAGS} are mirrored: say fewer in "
+                    f"{self._setting}.tags"
+                )
+            found = await self._tagged_by(left, is_said)
+            await self._put_down(found.values(), manifests)
+            tags |= {tag: one.hex for tag, one in found.items()}
+            left = [tag for tag, of in beside.items() if of in manifests]
+            beside = {tag: of for tag, of in beside.items() if of not in manifests}
+        if not tags:
+            raise Rejected(f"{self.url} has no tag of an image ({self._setting}.tags)")
+        self._forget(manifests)
+        return Tags(tags, {one.hex: (one.media, one.size) for one in manifests.values()})
+
+    async def _tagged_by(self, names: Iterable[str], is_said: Container[str]) -> dict[str, Described]:
+        """Return what tags name; which are not there, or no images, the log says.
+
+        Raises:
+            NotFound: one that the settings name is none.
+        """
+        found: dict[str, Described] = {}
         unknown: list[str] = []
 
         async def look(tag: str) -> None:
-            found = await self._tagged(tag)
-            if found is not None:
-                tags[tag] = found
+            one = await self._tagged(tag)
+            if one is not None:
+                found[tag] = one
             elif tag in is_said:
                 raise NotFound(f"{self.url} has no tag {tag} of an image ({self._setting}.tags)")
             else:
@@ -168,18 +200,15 @@ class Upstream:
                 "Tags are not mirrored: they are gone, or of no image or index of today's types",
                 repository=self.url, count=len(unknown), tags=sorted(unknown)[:_NAMED],
             )  # fmt: skip
-        if not tags:
-            raise Rejected(f"{self.url} has no tag of an image ({self._setting}.tags)")
-        manifests: dict[str, Described] = {}
-        layer = self._new(tags.values(), manifests)
+        return found
+
+    async def _put_down(self, named: Iterable[Described], manifests: dict[str, Described]) -> None:
+        """Put down what is named, and all that indexes among that name."""
+        layer = self._new(named, manifests)
         for _ in range(_DEEPEST):
             layer = await self._below(layer, manifests)
         if layer:
             raise Rejected(f"{self.url} has indexes of indexes, {_DEEPEST} and more deep, which are not mirrored")
-        self._forget(manifests)
-        return Tags(
-            {tag: one.hex for tag, one in tags.items()}, {one.hex: (one.media, one.size) for one in manifests.values()}
-        )
 
     async def _below(self, layer: Iterable[Described], manifests: dict[str, Described]) -> list[Described]:
         """Return what the indexes among these name that is new, put down there."""
@@ -219,7 +248,7 @@ class Upstream:
 
         Raises:
             NotFound: none is wanted, or one that the settings name is not there.
-            Rejected: too many are.
+            Rejected: one that they name can be none.
         """
         patterns = self._patterns
         said = frozenset(one for one in patterns or () if not set(one) & {"*", "?"})
@@ -233,11 +262,6 @@ class Upstream:
         wanted = sorted(t for t in listed if patterns is None or any(is_like(t, p) for p in patterns))
         if not wanted:
             raise NotFound(f"None of the {len(listed)} tags of {self.url} is wanted ({self._setting}.tags)")
-        if len(wanted) > LIMIT_TAGS:
-            raise Rejected(
-                f"{len(wanted)} tags of {self.url} are wanted, and {LIMIT_TAGS} are mirrored: say fewer in "
-                f"{self._setting}.tags"
-            )
         return wanted, said
 
     async def _listed(self) -> frozenset[str]:

@@ -160,6 +160,34 @@ async def test_patterns_choose_among_what_is_listed() -> None:
         await state(mirrored(registry, "5*"))
 
 
+def beside(one: Pushed, end: str = ".sig") -> str:
+    return f"{one.digest.replace(':', '-')}{end}"
+
+
+async def test_of_what_lies_beside_images_comes_what_is_of_those(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Registries have signatures of all that there ever was."""
+    signature, other = made.image("signature"), made.image("other")
+    of = {beside(MANY): signature, beside(TWO, ".att"): signature, beside(ONE, ""): made.index(made.image("referrer"))}
+    orphans = {beside(made.image(str(n))): other for n in range(5)}
+    registry = Registry(**{"3.1": MANY, "4.0": other, **of, beside(signature): made.image("again"), **orphans})
+    monkeypatch.setattr(upstream, "LIMIT_TAGS", 5)
+    found = await state(mirrored(registry, "3.*", "sha256-*"))
+    assert found.tags.keys() == {"3.1", *of, beside(signature)}
+    asked = registry.paths()
+    assert not [one for one in asked if any(o in one for o in orphans)]
+    # They are wanted, or not, as others are.
+    assert (await state(mirrored(registry, "3.*"))).tags.keys() == {"3.1"}
+    assert (await state(mirrored(registry, "3.1", next(iter(orphans))))).tags.keys() == {"3.1", next(iter(orphans))}
+    monkeypatch.setattr(upstream, "LIMIT_TAGS", 4)
+    with pytest.raises(Rejected, match=r"5 tags .* are wanted, and 4 are mirrored"):
+        await state(mirrored(registry, "3.*", "sha256-*"))
+    with pytest.raises(Rejected, match="no tag of an image"):
+        await state(mirrored(registry, "sha256-*"))
+    # Without patterns all is wanted.
+    monkeypatch.setattr(upstream, "LIMIT_TAGS", 50)
+    assert (await state(mirrored(registry))).tags.keys() == registry.tags.keys()
+
+
 @pytest.mark.parametrize(
     ("pattern", "name", "is_it"),
     [
