@@ -36,7 +36,8 @@ _VERSION: Header = (b"docker-distribution-api-version", b"registry/2.0")
 _DIGEST_HEADER = b"docker-content-digest"
 _READING = ("GET", "HEAD")
 _FIELDS = 20
-_REMEMBERED = 16
+# So many manifests of versions that were asked for last, 25 MB of them, and the last version anyway.
+_REMEMBERED = 100_000
 
 
 class Images:
@@ -53,6 +54,7 @@ class Images:
         self._names, self._environments = frozenset(names), frozenset(environments)
         # By the digest of what was read.
         self._tags: OrderedDict[str, Tags] = OrderedDict()
+        self._remembered = 0
 
     @classmethod
     def of(cls, settings: Mirror) -> Images | None:
@@ -119,12 +121,15 @@ class Images:
 
     async def _named(self, version: Manifest, asked: _Asked) -> Tags:
         digest = version.files[TAGS]
-        found = self._tags.get(digest)
-        if found is None:
-            found = self._tags[digest] = Tags.read(await asked.repositories.small(digest, asked.call))
+        if digest not in self._tags:
+            body = await asked.repositories.small(digest, asked.call)
+            if digest not in self._tags:
+                self._tags[digest] = Tags.read(body)
+                self._remembered += len(self._tags[digest].manifests)
         self._tags.move_to_end(digest)
-        if len(self._tags) > _REMEMBERED:
-            self._tags.popitem(last=False)
+        found = self._tags[digest]
+        while self._remembered > _REMEMBERED and len(self._tags) > 1:
+            self._remembered -= len(self._tags.popitem(last=False)[1].manifests)
         return found
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from muster.cluster.mirror import Mirror
+from muster.content import images as module
 from muster.content.backend import Answer
 from muster.content.call import Call
 from muster.content.fill import Behind
@@ -136,6 +137,38 @@ async def test_what_is_on_its_way_here_is_waited_for(it: It) -> None:
     assert (await it.of("manifests/latest"))[1] == TWO.body
     with pytest.raises(Unavailable):
         await it.of(f"blobs/{next(iter(TWO.blobs))}")
+
+
+async def test_what_tags_name_is_read_once_for_many_and_for_many_repositories(
+    it: It, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[bytes] = []
+
+    def counted(body: bytes) -> Tags:
+        read.append(body)
+        return Tags.read(body)
+
+    monkeypatch.setattr(module, "Tags", type("Counted", (), {"read": staticmethod(counted)}))
+    shown = []
+    for n in range(40):
+        await it.show(is_here=True, **{"latest": ONE, f"t{n}": TWO})
+        shown.append(it.shown)
+    await asyncio.gather(*(it.of("manifests/latest") for _ in range(20)))
+    assert len(read) == 1
+    for one in shown * 2:
+        it.shown = one
+        await it.of("manifests/latest")
+    assert len(read) == 40
+    # They are no small matter, so not all stays.
+    monkeypatch.setattr(module, "_REMEMBERED", 6)
+    for one in shown[-3:] * 2:
+        it.shown = one
+        await it.of("manifests/latest")
+    assert len(read) == 40
+    for one, times in ((shown[-3], 40), (shown[0], 41), (shown[-3], 41), (shown[-2], 42)):
+        it.shown = one
+        await it.of("manifests/latest")
+        assert len(read) == times
 
 
 @pytest.mark.parametrize(
