@@ -26,6 +26,7 @@ from muster.content.repositories import Repositories
 from muster.content.validators import Digest
 from muster.edge.replies import Header, Reply, Streamed, reply
 from muster.edge.request import Request
+from muster.kernel.errors import MusterError, Unavailable
 from muster.kernel.names import shown
 
 _OURS = re.compile(r"/v2/muster/(?P<environment>[a-z0-9._-]+)/(?P<name>[a-z0-9._-]+)/(?P<below>.+)\Z")
@@ -155,14 +156,19 @@ class _Asked:
 
 
 async def _blob(asked: _Asked, below: str) -> Reply | Streamed:
-    found = await asked.repositories.package(asked.at, below, asked.call, asked.request)
+    try:
+        found = await asked.repositories.package(asked.at, below, asked.call, asked.request)
+    except Unavailable:
+        raise
+    except MusterError as e:
+        return registry.error(e.status, "UNKNOWN", str(e))
     if found is None or found.status == 404:
         if isinstance(found, Streamed):
             found.end()
         unknown = f"no manifest that is mirrored of {asked.called} names this blob, or its origin has lost it"
         return registry.error(404, "BLOB_UNKNOWN", unknown)
-    said: Header = (_DIGEST_HEADER, below.removeprefix("blobs/").encode())
-    return _with(found, said) if found.status in (200, 206) else found
+    said_of_it: Header = (_DIGEST_HEADER, below.removeprefix("blobs/").encode())
+    return _with(found, said_of_it) if found.status in (200, 206) else found
 
 
 def _listed(asked: _Asked, tags: Tags, query: str) -> Reply:
