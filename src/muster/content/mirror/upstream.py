@@ -39,7 +39,7 @@ _PARAMETERS = re.compile(_PARAMETER)
 _LINK = re.compile(rf"[ \t,]*+<(?P<where>[^<>\s]{{0,4096}})>(?P<parameters>(?:{_PARAMETER})*+)[ \t]*+(?=,|\Z)")
 # What clients look for beside an image: its signatures, and what refers to it where a registry does not tell that.
 _BESIDE = re.compile(r"sha256-(?P<hex>[0-9a-f]{64})(?:\.[A-Za-z0-9._-]+)?\Z")
-_PER_PAGE = 1000
+_MANY = "?n=1000"
 _LIMIT_PAGES = 200
 _LIMIT_LISTED = 100_000
 _PAGE_BYTES = 4 << 20
@@ -267,7 +267,7 @@ class Upstream:
     async def _listed(self) -> frozenset[str]:
         """Return all tags; what is none is left out."""
         found: set[str] = set()
-        at: Target | None = self._origin.root.below(f"{self._base}/tags/list?n={_PER_PAGE}")
+        at: Target | None = self._origin.root.below(f"{self._base}/tags/list{_MANY}")
         seen: set[str] = set()
         while at is not None:
             if at.path in seen or len(seen) >= _LIMIT_PAGES or len(found) > _LIMIT_LISTED:
@@ -282,6 +282,10 @@ class Upstream:
         answer = await self._admitted(
             "/tags/list", (), lambda sent: self._origin.ask_at(at, sent, f"{self.name} lists its tags at {at}")
         )
+        if answer.status == 400 and at.path.endswith(_MANY):
+            # It gives fewer at once, and some refuse whoever wants more.
+            answer.end()
+            return _Page([], at._replace(path=at.path.removesuffix(_MANY)))
         if answer.status in _ABSENT:
             answer.end()
             raise NotFound(f"There is no repository {self.url}: {self.name} answers {answer.status} for its tags")

@@ -42,6 +42,7 @@ class Registry:
         more: headers of answers, by path.
         less: headers that answers lack.
         wants: what has to be shown, empty: nothing.
+        most: how many tags may be asked for at once.
     """
 
     name = "origin r"
@@ -53,6 +54,7 @@ class Registry:
         self.status: dict[str, int] = {}
         self.less: set[str] = set()
         self.link: list[str] = []
+        self.most = 1000
         self.wants = ""
         self.token = 0
         self.asked: list[tuple[str, str, dict[str, str]]] = []
@@ -90,6 +92,8 @@ class Registry:
         if path != f"{BASE}/tags/list" or not self.tags:
             return self._answer(404, b"")
         last = parse_qs(query).get("last", [""])[0]
+        if "n" in parse_qs(query) and int(parse_qs(query)["n"][0]) > self.most:
+            return self._answer(400, b'{"errors": [{"code": "PAGINATION_NUMBER_INVALID"}]}')
         names = self.gives.get("tags/list", json.dumps({"tags": [t for t in self.tags if t > last]}).encode())
         return self._answer(200, names, *(("Link", self.link.pop(0)),) if self.link else ())
 
@@ -212,6 +216,17 @@ async def test_a_list_in_pages_is_read_to_its_end_and_not_without_one() -> None:
     registry.link = ['<?last=a>; rel="next"'] * 3
     with pytest.raises(Malformed, match="no end"):
         await state(mirrored(registry))
+
+
+async def test_a_registry_that_lists_fewer_at_once_says_itself_how_many() -> None:
+    # Source: distribution 3.1.0 answers 400 where more are asked for than it gives (its issue 4844).
+    registry = Registry(a=ONE, b=ONE)
+    registry.most = 100
+    registry.link = ['<?last=a>; rel="next"']
+    assert set((await state(mirrored(registry))).tags) == {"a", "b"}
+    assert [p for p in registry.paths() if "tags" in p] == [
+        f"GET {BASE}/tags/list?n=1000", f"GET {BASE}/tags/list", f"GET {BASE}/tags/list?last=a",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
