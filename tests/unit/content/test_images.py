@@ -218,6 +218,17 @@ async def test_what_is_not_there_is_said_as_clients_read_it(it: It, below: str, 
     assert (status, json.loads(body)["errors"][0]["code"]) == (404, code)
 
 
+async def test_what_another_repository_has_on_this_disk_is_not_read_through_this_one(it: It) -> None:
+    await it.show(latest=ONE)
+    for body in (TWO.body, *TWO.blobs.values()):
+        await it.kept.add_bytes(body)
+        await it.answers.packages.kept.add_bytes(body)
+    for method in ("GET", "HEAD"):
+        assert (await it.of(f"manifests/{TWO.digest}", method=method))[0] == 404
+        for digest in (*TWO.blobs, TWO.digest, ONE.digest):
+            assert (await it.of(f"blobs/{digest}", method=method))[0] == 404
+
+
 async def test_what_is_not_published_has_no_name(it: It) -> None:
     for below in ("library/app/manifests/latest", "test/app/tags/list", "none/app/tags/list"):
         found = await it.get(f"/v2/muster/{below}")
