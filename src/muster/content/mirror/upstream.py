@@ -83,13 +83,19 @@ class Upstream:
         assert mirrored.upstream is not None  # noqa: S101 - it is of the kind container
         self.name = origin.name
         self._setting = f"content.mirror.repositories.{name}"
-        self._origin, self._patterns, self._kept = origin, mirrored.tags, kept
+        self._origin, self._kept = origin, kept
+        self._left_out = tuple(one[1:] for one in mirrored.tags or () if one.startswith("!"))
+        self._patterns = mirrored.tags
+        if mirrored.tags is not None:
+            self._patterns = tuple(one for one in mirrored.tags if not one.startswith("!")) or ("*",)
         self._base = f"/v2/{mirrored.upstream}"
         self.url = str(origin.root.below(self._base))
         self._tokens = Tokens(name, mirrored, origin, clock=clock)
         # What an index names, by its digest, which says that it stays so.
         self._named: dict[str, tuple[Described, ...]] = {}
         self._room = _LIMIT_REMEMBERED
+        # A tag that leads to a manifest, by its digest.
+        self._led: dict[str, str] = {}
         # Indexes that came to be read, until they are fetched, and how many bytes of more there may be.
         self._came: dict[str, bytes] = {}
         self._room_bytes = _LIMIT_CAME_BYTES
@@ -114,7 +120,18 @@ class Upstream:
         came = self._came.pop(below.rpartition(":")[2], None) if method == "GET" and not headers else None
         if came is not None:
             return Answer(self.name, 200, (("Content-Length", str(len(came))),), once(came), lambda: None)
-        return await self._asked(method, below, headers)
+        answer = await self._asked(method, below, headers)
+        if answer.status in _ABSENT and found["what"] == "manifests":
+            answer.end()
+            raise self._lacking(below.rpartition(":")[2])
+        return answer
+
+    def _lacking(self, hex_digest: str) -> Unavailable:
+        said = f"{self.name} has no {self.url}/manifests/sha256:{hex_digest}"
+        tag = self._led.get(hex_digest)
+        if not tag:
+            return Unavailable(f"{said}, which a tag or an index names")
+        return Unavailable(f'{said}, which the tag {tag} leads to: "!{tag}" in {self._setting}.tags leaves that out')
 
     async def _asked(self, method: str, below: str, headers: Sequence[tuple[str, str]] = ()) -> Answer:
         path = f"{self._base}{quote(below, safe='/:')}"
@@ -150,7 +167,7 @@ class Upstream:
 
     async def _now(self) -> Tags:
         """Return what the registry has now of what is wanted."""
-        self._came, self._room_bytes = {}, _LIMIT_CAME_BYTES
+        self._came, self._room_bytes, self._led = {}, _LIMIT_CAME_BYTES, {}
         names, is_said = await self._wanted()
         # Of what lies beside images under their digests registries have that of all there ever was, too.
         is_chosen = self._patterns is not None
@@ -167,6 +184,8 @@ class Upstream:
                     f"{self._setting}.tags"
                 )
             found = await self._tagged_by(left, is_said)
+            for tag, one in sorted(found.items()):
+                self._led.setdefault(one.hex, tag)
             await self._put_down(found.values(), manifests)
             tags |= {tag: one.hex for tag, one in found.items()}
             left = [tag for tag, of in beside.items() if of in manifests]
@@ -215,7 +234,9 @@ class Upstream:
         found: list[Described] = []
 
         async def look(one: Described) -> None:
-            found.extend(self._new(await self._in_index(one), manifests))
+            new = self._new(await self._in_index(one), manifests)
+            self._led |= dict.fromkeys((child.hex for child in new), self._led.get(one.hex, ""))
+            found.extend(new)
 
         await each([one for one in layer if one.media in INDEXES], look, at_once=_AT_ONCE)
         return found
@@ -251,18 +272,25 @@ class Upstream:
             Rejected: one that they name can be none.
         """
         patterns = self._patterns
-        said = frozenset(one for one in patterns or () if not set(one) & {"*", "?"})
-        if patterns is not None and len(said) == len(set(patterns)):
-            if odd := [one for one in said if not TAG.match(one)]:
-                raise Rejected(f"{odd[0]} is no tag ({self._setting}.tags)")
+        said = frozenset(p for p in patterns or () if not set(p) & {"*", "?"} and not self._is_left_out(p))
+        if odd := sorted(one for one in said if not TAG.match(one)):
+            raise Rejected(f"{odd[0]} is no tag ({self._setting}.tags)")
+        if patterns is not None and all(not set(one) & {"*", "?"} for one in patterns):
+            # Whoever says each of them needs no list, which may be long.
             return sorted(said), said
         listed = await self._listed()
         if missing := sorted(said - listed):
             raise NotFound(f"{self.url} has no tag {missing[0]} ({self._setting}.tags)")
-        wanted = sorted(t for t in listed if patterns is None or any(is_like(t, p) for p in patterns))
+        wanted = sorted(
+            t for t in listed
+            if (patterns is None or any(is_like(t, p) for p in patterns)) and not self._is_left_out(t)
+        )  # fmt: skip
         if not wanted:
             raise NotFound(f"None of the {len(listed)} tags of {self.url} is wanted ({self._setting}.tags)")
         return wanted, said
+
+    def _is_left_out(self, tag: str) -> bool:
+        return any(is_like(tag, pattern) for pattern in self._left_out)
 
     async def _listed(self) -> frozenset[str]:
         """Return all tags; what is none is left out."""
@@ -341,9 +369,7 @@ class Upstream:
         if body is None:
             body, _ = await self._manifest(f"sha256:{one.hex}")
             if body is None:
-                raise Unavailable(
-                    f"{self.name} has no {self.url}/manifests/sha256:{one.hex}, which a tag or an index names"
-                )
+                raise self._lacking(one.hex)
             if hashlib.sha256(body).hexdigest() != one.hex:
                 raise Differs(f"{self.name} gives another {self.url}/manifests/sha256:{one.hex}")
             if len(body) <= self._room_bytes:

@@ -164,6 +164,33 @@ async def test_patterns_choose_among_what_is_listed() -> None:
         await state(mirrored(registry, "5*"))
 
 
+async def test_what_is_left_out_does_not_come_whatever_else_names_it() -> None:
+    registry = Registry(**{"latest": ONE, "3.1": ONE, "3.2": TWO, "3.2-rc": TWO})
+    for patterns, expected in (
+        (("3.*", "!*-rc"), {"3.1", "3.2"}), (("!3.*",), {"latest"}), (("*", "!3.1", "!3.2"), {"latest", "3.2-rc"}),
+        (("latest", "3.1", "!3.*"), {"latest"}),
+    ):  # fmt: skip
+        assert (await state(mirrored(registry, *patterns))).tags.keys() == expected
+    with pytest.raises(NotFound, match="None of the 4 tags"):
+        await state(mirrored(registry, "!*"))
+
+
+async def test_a_manifest_that_is_not_there_is_said_with_a_tag_that_can_be_left_out(tmp_path: Path) -> None:
+    """Registries that clean up what has no tag leave indexes behind that name what is gone."""
+    here, registry = Here(tmp_path, "on_demand"), Registry(latest=ONE, **{"3.1": made.index(made.index(TWO))})
+    inner = made.index(TWO)
+    registry.tags["3.1"] = Pushed(made.index(inner).body, made.INDEX, below=(inner,))
+    with pytest.raises(Unavailable, match=rf'has no .*{TWO.digest}, which the tag 3\.1 leads to.*"!3\.1" in .*tags'):
+        await here.sync(registry)
+    registry.tags["3.1"] = Pushed(made.index(inner).body, made.INDEX)
+    with pytest.raises(Unavailable, match=rf'has no .*{inner.digest}, which the tag 3\.1 leads to.*"!3\.1" in .*tags'):
+        await here.sync(registry)
+    here.settings = settings("on_demand", tags=["*", "!3.1"])
+    assert (await here.sync(registry)).publication.packages == len(ONE.blobs)
+    here.kept.close()
+    here.packages.close()
+
+
 def beside(one: Pushed, end: str = ".sig") -> str:
     return f"{one.digest.replace(':', '-')}{end}"
 
