@@ -9,15 +9,16 @@ import hashlib
 import re
 from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
 from typing import NamedTuple
-from urllib.parse import quote, unquote, urljoin
+from urllib.parse import quote, unquote
 
 from muster.cluster.mirror import Mirrored
-from muster.content.backend import Answer, BadGateway, once
+from muster.content.backend import Answer, once
 from muster.content.kept import Differs, Oversized
 from muster.content.manifest import TAGS
 from muster.content.metadata import image
 from muster.content.metadata.image import DIGEST, INDEXES, LIMIT_MANIFESTS, LIMIT_TAGS, TAG, Described, Tags
 from muster.content.metadata.malformed import Malformed
+from muster.content.mirror.links import following
 from muster.content.mirror.origin import Origin
 from muster.content.mirror.targets import Target
 from muster.content.mirror.tokens import Tokens
@@ -31,12 +32,6 @@ _log = log.logger("content")
 
 _BELOW = re.compile(r"/(?P<what>manifests|blobs)/(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})\Z")
 _ACCEPT = ("Accept", ", ".join(sorted(image.IMAGES | INDEXES)))
-_PARAMETER = (
-    r"[ \t]*+;[ \t]*+([!#$&+.^`|~\w*-]*+)"
-    r'(?:[ \t]*+=[ \t]*+("(?:[^"\\]|\\.)*+"|[^\s",;<>]*+))?+'
-)
-_PARAMETERS = re.compile(_PARAMETER)
-_LINK = re.compile(rf"[ \t,]*+<(?P<where>[^<>\s]{{0,4096}})>(?P<parameters>(?:{_PARAMETER})*+)[ \t]*+(?=,|\Z)")
 # What clients look for beside an image: its signatures, and what refers to it where a registry does not tell that.
 _BESIDE = re.compile(r"sha256-(?P<hex>[0-9a-f]{64})(?:\.[A-Za-z0-9._-]+)?\Z")
 _MANY = "?n=1000"
@@ -398,36 +393,6 @@ class Upstream:
         if body is None:
             raise Oversized(f"{self.url}/manifests/{reference} is larger than {image.LIMIT_BYTES >> 20} MiB")
         return body, headers
-
-
-def following(at: Target, said: Iterable[str]) -> Target | None:
-    """Return the page that a ``Link`` says comes next, at the same server; None: this is the last.
-
-    Source: RFC 8288 §3.
-
-    Raises:
-        BadGateway: it says one that is nowhere, or in no way that can be read: a list cut short would take tags away.
-    """
-    for value in said:
-        end = 0
-        while (link := _LINK.match(value, end)) is not None:
-            end = link.end()
-            if _is_next(link["parameters"]):
-                try:
-                    # A server behind another one may call itself otherwise; it is asked where it was.
-                    to = Target.of(urljoin(f"{at.base}{at.path}", link["where"]))
-                except (Rejected, ValueError):
-                    raise BadGateway(f"{at} says of its next page that it is nowhere") from None
-                return at._replace(path=to.path)
-        if "next" in value[end:].lower():
-            raise BadGateway(f"{at} says of its next page where it is in a way that cannot be read")
-    return None
-
-
-def _is_next(parameters: str) -> bool:
-    # What is said of it a second time does not count.
-    relation = next((value for name, value in _PARAMETERS.findall(parameters) if name.lower() == "rel"), "")
-    return "next" in relation.strip('"').lower().split()
 
 
 def is_like(name: str, pattern: str) -> bool:

@@ -14,7 +14,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from muster.cluster.mirror import Mirrored, Policy
-from muster.content.backend import Answer, BadGateway, once
+from muster.content.backend import Answer, once
 from muster.content.index import Index
 from muster.content.kept import Differs, Kept, Oversized
 from muster.content.manifest import TAGS, Manifest
@@ -24,7 +24,7 @@ from muster.content.metadata.malformed import Malformed
 from muster.content.mirror import upstream
 from muster.content.mirror.sync import synchronised
 from muster.content.mirror.targets import Target
-from muster.content.mirror.upstream import Upstream, following, is_like
+from muster.content.mirror.upstream import Upstream, is_like
 from muster.kernel.errors import MusterError, NotFound, Rejected, Unavailable
 from tests.servers import registry_stand_in as made
 from tests.servers.registry_stand_in import Pushed
@@ -254,32 +254,6 @@ async def test_a_registry_that_lists_fewer_at_once_says_itself_how_many() -> Non
     assert [p for p in registry.paths() if "tags" in p] == [
         f"GET {BASE}/tags/list?n=1000", f"GET {BASE}/tags/list", f"GET {BASE}/tags/list?last=a",
     ]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("said", "path"),
-    [
-        ('</p>; rel="prev", </a?last=x,y>; rel="next"', "/a?last=x,y"), ('</a>;rel="next",</z>;rel="last"', "/a"),
-        ('</a>; rel="last next"', "/a"), ("</a>; REL=NEXT", "/a"), ('</a>; title="a, <b>; rel=next"; rel="prev"', None),
-        ("</a> ; rel = next", "/a"), ('</a>; title="x\\"y"; rel=next', "/a"), ("</a>; rel=prev; rel=next", None),
-        (",, </a>;rel=next", "/a"), ('</p>;rel=prev,</a>;rel="next"; type="x"', "/a"),
-        ('</v2/x/tags/list?last=a>; rel="next"', "/v2/x/tags/list?last=a"), ("<?a=b>;rel=next", "/y?a=b"),
-        ('</a>; rel="prev"', None), ("</a>", None), ("", None), ('</a>; title="rel=next"', None),
-    ],
-)  # fmt: skip
-def test_what_comes_next(said: str, path: str | None) -> None:
-    found = following(Target.of("https://r.test/y?n=1"), [said])
-    assert (found.path if found else None) == path
-
-
-def test_what_comes_next_is_nowhere_else() -> None:
-    for said in (
-        "<ftp://a/b>; rel=next", "<http://me:too@a/b>; rel=next", "<http://[/>; rel=next",
-        # Where it goes on cannot be read: a list that ends here would take tags away.
-        '</a b>; rel="next"', "/a; rel=next", f'</{"a" * 5000}>; rel="next"', '</p>; rel="prev", </a>; rel="next',
-    ):  # fmt: skip
-        with pytest.raises(BadGateway, match="next page"):
-            following(Target.of("https://r.test/y"), [said])
 
 
 async def test_tags_of_what_is_no_image_are_left_out_and_said() -> None:
