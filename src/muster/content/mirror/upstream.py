@@ -23,7 +23,7 @@ from muster.content.mirror.origin import Origin
 from muster.content.mirror.targets import Target
 from muster.content.mirror.tokens import Tokens
 from muster.kernel import log
-from muster.kernel.clock import Clock
+from muster.kernel.clock import Clock, SystemClock
 from muster.kernel.errors import NotFound, Rejected, Unavailable
 from muster.kernel.names import shown
 from muster.kernel.tasks import each
@@ -41,6 +41,8 @@ _PAGE_BYTES = 4 << 20
 _DEEPEST = 3
 _AT_ONCE = 8
 _ABSENT = (404, 410)
+# A registry that has enough of it is asked again when it says, so often, and where that is not for longer.
+_LIMIT_WAITS, _LONGEST_WAIT_S = 4, 60
 # So many manifests that indexes name are remembered, with those.
 _LIMIT_REMEMBERED = 2 * LIMIT_MANIFESTS
 _LIMIT_CAME_BYTES = 4 << 20
@@ -85,7 +87,8 @@ class Upstream:
             self._patterns = tuple(one for one in mirrored.tags if not one.startswith("!")) or ("*",)
         self._base = f"/v2/{mirrored.upstream}"
         self.url = str(origin.root.below(self._base))
-        self._tokens = Tokens(name, mirrored, origin, clock=clock)
+        self._clock = clock or SystemClock()
+        self._tokens = Tokens(name, mirrored, origin, clock=self._clock)
         # What an index names, by its digest, which says that it stays so.
         self._named: dict[str, tuple[Described, ...]] = {}
         self._room = _LIMIT_REMEMBERED
@@ -141,11 +144,28 @@ class Upstream:
         sent: Sequence[tuple[str, str]],
         asked: Callable[[Sequence[tuple[str, str]]], Awaitable[Answer]],
     ) -> Answer:
-        """Return an answer, once the registry has been shown what it wants.
+        """Return an answer, once the registry has been shown what it wants, and has been left alone for as long as it wants.
+
+        Whoever waits for a blob may be a client, who is told so and asks again itself.
 
         Raises:
             Unavailable: it refuses nevertheless.
         """
+        for _ in range(_LIMIT_WAITS):
+            answer = await self._shown_what_is_wanted(what, sent, asked)
+            again_s = _again_s(answer) if not what.startswith("/blobs/") else None
+            if again_s is None:
+                return answer
+            answer.end()
+            await self._clock.sleep(again_s)
+        return await self._shown_what_is_wanted(what, sent, asked)
+
+    async def _shown_what_is_wanted(
+        self,
+        what: str,
+        sent: Sequence[tuple[str, str]],
+        asked: Callable[[Sequence[tuple[str, str]]], Awaitable[Answer]],
+    ) -> Answer:
         had = self._tokens.shown
         answer = await asked([*sent, *_authorization(had)])
         if answer.status == 401:
@@ -411,6 +431,14 @@ def is_like(name: str, pattern: str) -> bool:
         else:
             return False
     return not pattern[in_pattern:].strip("*")
+
+
+def _again_s(answer: Answer) -> float | None:
+    """Return in how many seconds a registry is to be asked again; None: this is its answer, or that would be too long."""
+    said = next((v.strip() for k, v in answer.headers if k.lower() == "retry-after"), "")
+    if answer.status != 429 or not said.isdecimal() or len(said) > _LONGEST_NUMBER or int(said) > _LONGEST_WAIT_S:
+        return None
+    return max(1.0, float(said))
 
 
 def _authorization(value: str) -> list[tuple[str, str]]:

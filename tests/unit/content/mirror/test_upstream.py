@@ -25,6 +25,7 @@ from muster.content.mirror import upstream
 from muster.content.mirror.sync import synchronised
 from muster.content.mirror.targets import Target
 from muster.content.mirror.upstream import Upstream, is_like
+from muster.kernel.clock import FakeClock
 from muster.kernel.errors import MusterError, NotFound, Rejected, Unavailable
 from tests.servers import registry_stand_in as made
 from tests.servers.registry_stand_in import Pushed
@@ -43,6 +44,7 @@ class Registry:
         less: headers that answers lack.
         wants: what has to be shown, empty: nothing.
         most: how many tags may be asked for at once.
+        busy: in how many seconds to ask again, for each answer that says so before one that is one.
     """
 
     name = "origin r"
@@ -55,6 +57,7 @@ class Registry:
         self.less: set[str] = set()
         self.link: list[str] = []
         self.most = 1000
+        self.busy: list[str] = []
         self.wants = ""
         self.token = 0
         self.asked: list[tuple[str, str, dict[str, str]]] = []
@@ -65,6 +68,8 @@ class Registry:
         self.asked.append((method, path, sent))
         if self.wants and sent.get("Authorization") != f"{self.wants}{self.token}":
             return self._answer(401, b"", ("WWW-Authenticate", 'Bearer realm="https://auth.test/"'))
+        if self.busy:
+            return self._answer(429, b"", ("Retry-After", self.busy.pop(0)))
         below = path.removeprefix("/v2/a/b/")
         if below in self.status:
             return self._answer(self.status[below], b"")
@@ -295,6 +300,26 @@ async def test_a_registry_that_has_enough_of_it_is_asked_no_more(status: int, as
     with pytest.raises(Unavailable, match=f"answers {status} for .*/manifests/latest"):
         await state(mirrored(registry, "latest"))
     assert len(registry.paths()) == asked
+
+
+async def test_a_registry_that_says_when_is_asked_again_then_but_not_for_ever() -> None:
+    registry, clock = Registry(latest=MANY), FakeClock()
+    it = Upstream("r", settings(tags=["latest"]), registry, clock=clock)  # type: ignore[arg-type]
+    registry.busy = ["2", "7"]
+    assert set((await state(it)).tags) == {"latest"}
+    assert (clock.slept, len(registry.paths())) == ([2.0, 7.0], 4)
+    # Of manifests, too, when they are fetched, and of blobs not: a client waits for those.
+    registry.busy = ["0"]
+    assert (await it.ask("GET", f"/manifests/{ONE.digest}", ())).status == 200
+    registry.busy = ["1"]
+    assert (await it.ask("GET", f"/blobs/{next(iter(ONE.blobs))}", ())).status == 429
+    assert clock.slept == [2.0, 7.0, 1.0]
+    for busy, asked in ((["1"] * 99, 5), (["61"], 1), (["Wed, 21 Oct 2026 07:28:00 GMT"], 1), (["-1"], 1)):
+        registry.paths()
+        registry.busy = busy
+        with pytest.raises(Unavailable, match="answers 429"):
+            await state(it)
+        assert len(registry.paths()) == asked
 
 
 async def test_limits(monkeypatch: pytest.MonkeyPatch) -> None:
