@@ -421,7 +421,7 @@ async def _following_of(
     from muster.content.mirror.jobs import Jobs
     from muster.content.mirror.keeping import Keeping
     from muster.content.mirror.ledger import Ledger
-    from muster.content.mirror.work import Work
+    from muster.content.mirror.work import Means, Work
     from muster.content.repositories import Repositories
     from muster.content.staging import Staging
     from muster.content.views import Views
@@ -434,7 +434,7 @@ async def _following_of(
     home = state / "content"
     kept = stack.enter_context(contextlib.closing(Kept(home, limit_bytes=settings.kept_bytes)))
     views, staging, ledger = Views(store), Staging(content.call_as, kept), Ledger(store)
-    mirroring = keeping = None
+    mirroring = keeping = means = None
     if settings.mirror is not None:
         mirroring = await mirror.opened(stack, settings.mirror, state, kept, content, wait_s=settings.hold_s)
 
@@ -448,6 +448,7 @@ async def _following_of(
             settings.mirror, ledger, views, staging, kept, mirroring.packages, mirroring.carried,
             want=lambda path, manifest: following.want(path, manifest), told=carried,
         )  # fmt: skip
+        means = Means(settings.mirror, mirroring.packages, mirroring.origins, keeping)
 
     async def told() -> None:
         if workers is None:
@@ -478,13 +479,9 @@ async def _following_of(
         workers.answer("given", given.asked)
         if mirroring is not None:
             workers.answer("package", mirroring.fetched)
-    work = Work(
-        settings.mirror, ledger, views, staging, kept, keeping=keeping,
-        packages=mirroring.packages if mirroring is not None else None,
-        origins=mirroring.origins if mirroring is not None else None,
-    )  # fmt: skip
     jobs = Jobs(
-        ledger, Leases(store), holder=holder, member=str(content.member), runs=work.runs, settings=settings.mirror
+        ledger, Leases(store), holder=holder, member=str(content.member),
+        runs=Work(ledger, views, staging, kept, means).runs, settings=settings.mirror,
     )  # fmt: skip
     kept_too = [MirrorKept(keeping)] if keeping is not None else []
     return [RepositoriesFollowed(following, ours), *kept_too, JobsDone(jobs)]

@@ -75,7 +75,7 @@ async def opened(
         return await content.fill.elsewhere("GET", f"{KEPT_PATH}/{sha256}", (), Behind(content.address, None))
 
     held = stack.enter_context(contextlib.closing(Kept(state / _PACKAGES, limit_bytes=settings.kept_bytes)))
-    origins = await stack.enter_async_context(Origins(settings))
+    origins = await stack.enter_async_context(Origins(settings, kept))
     packages = Packages(held, elsewhere, origins.of, origins.passing)
     stack.push_async_callback(packages.close)
     carried = Carried(kept)

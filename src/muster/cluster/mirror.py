@@ -38,7 +38,7 @@ _IMAGE_WORD = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
 _Upstream = Annotated[
     str, StringConstraints(pattern=rf"\A{_IMAGE_WORD}(?:/{_IMAGE_WORD})*\z", min_length=1, max_length=255)
 ]
-_TagPattern = Annotated[str, StringConstraints(pattern=r"\A[A-Za-z0-9_.*?-]{1,128}\z")]
+_TagPattern = Annotated[str, StringConstraints(pattern=r"\A!?[A-Za-z0-9_.*?-]{1,128}\z")]
 _Account = Annotated[str, StringConstraints(pattern=r"\A[!-9;-~]{1,255}\z")]
 _NAMED_IN_IMAGES = re.compile(rf"{_IMAGE_WORD}\Z")
 
@@ -72,8 +72,9 @@ class Mirrored(Settings):
     upstream: _Upstream | None = None
     """Of container: the repository's name at the registry, ``library/alpine``."""
     tags: Annotated[tuple[_TagPattern, ...], Field(min_length=1, max_length=200)] | None = None
-    """Of container: which tags are mirrored; ``*`` stands for any characters, ``?`` for one. Absent: all, where these are no
-    more than 2000."""
+    """Of container: which tags are mirrored; ``*`` stands for any characters, ``?`` for one, and ``!`` before it leaves out
+    what is so. Absent: all, where these are no more than 2000. ``sha256-*`` brings signatures, and what else lies so beside
+    images, of those that are mirrored."""
     user: _Account | None = None
     """Of container: as whom the registry is asked. Absent: as nobody."""
     password_file: Path | None = None

@@ -26,6 +26,7 @@ from muster.content.repositories import Repositories
 from muster.content.validators import Digest
 from muster.edge.replies import Header, Reply, Streamed, reply
 from muster.edge.request import Request
+from muster.kernel.errors import MusterError, Unavailable
 from muster.kernel.names import shown
 
 _OURS = re.compile(r"/v2/muster/(?P<environment>[a-z0-9._-]+)/(?P<name>[a-z0-9._-]+)/(?P<below>.+)\Z")
@@ -36,7 +37,8 @@ _VERSION: Header = (b"docker-distribution-api-version", b"registry/2.0")
 _DIGEST_HEADER = b"docker-content-digest"
 _READING = ("GET", "HEAD")
 _FIELDS = 20
-_REMEMBERED = 16
+# So many manifests of versions that were asked for last, 25 MB of them, and the last version anyway.
+_REMEMBERED = 100_000
 
 
 class Images:
@@ -53,6 +55,7 @@ class Images:
         self._names, self._environments = frozenset(names), frozenset(environments)
         # By the digest of what was read.
         self._tags: OrderedDict[str, Tags] = OrderedDict()
+        self._remembered = 0
 
     @classmethod
     def of(cls, settings: Mirror) -> Images | None:
@@ -119,12 +122,15 @@ class Images:
 
     async def _named(self, version: Manifest, asked: _Asked) -> Tags:
         digest = version.files[TAGS]
-        found = self._tags.get(digest)
-        if found is None:
-            found = self._tags[digest] = Tags.read(await asked.repositories.small(digest, asked.call))
+        if digest not in self._tags:
+            body = await asked.repositories.small(digest, asked.call)
+            if digest not in self._tags:
+                self._tags[digest] = Tags.read(body)
+                self._remembered += len(self._tags[digest].manifests)
         self._tags.move_to_end(digest)
-        if len(self._tags) > _REMEMBERED:
-            self._tags.popitem(last=False)
+        found = self._tags[digest]
+        while self._remembered > _REMEMBERED and len(self._tags) > 1:
+            self._remembered -= len(self._tags.popitem(last=False)[1].manifests)
         return found
 
 
@@ -150,14 +156,19 @@ class _Asked:
 
 
 async def _blob(asked: _Asked, below: str) -> Reply | Streamed:
-    found = await asked.repositories.package(asked.at, below, asked.call, asked.request)
+    try:
+        found = await asked.repositories.package(asked.at, below, asked.call, asked.request)
+    except Unavailable:
+        raise
+    except MusterError as e:
+        return registry.error(e.status, "UNKNOWN", str(e))
     if found is None or found.status == 404:
         if isinstance(found, Streamed):
             found.end()
         unknown = f"no manifest that is mirrored of {asked.called} names this blob, or its origin has lost it"
         return registry.error(404, "BLOB_UNKNOWN", unknown)
-    said: Header = (_DIGEST_HEADER, below.removeprefix("blobs/").encode())
-    return _with(found, said) if found.status in (200, 206) else found
+    said_of_it: Header = (_DIGEST_HEADER, below.removeprefix("blobs/").encode())
+    return _with(found, said_of_it) if found.status in (200, 206) else found
 
 
 def _listed(asked: _Asked, tags: Tags, query: str) -> Reply:

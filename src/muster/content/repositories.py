@@ -39,6 +39,7 @@ from muster.edge.replies import SERVER_HEADER, Header, Reply, Streamed, not_foun
 from muster.edge.request import Request
 from muster.kernel import log
 from muster.kernel.errors import MusterError, NotFound, Unavailable
+from muster.kernel.names import shown
 
 _log = log.logger("content")
 
@@ -400,7 +401,14 @@ class Repositories:
     async def _mirrored(
         self, mirror: Answers, at: str, below: str, expected: Expected, request: Request
     ) -> Reply | Streamed:
-        got = await mirror.package(at, below, expected, request, content_type=_type(below))
+        try:
+            got = await mirror.package(at, below, expected, request, content_type=_type(below))
+        except MusterError as e:
+            # Where origins are, and with which accounts and files they are asked, is for who runs this to know, and not for
+            # whoever reaches the port.
+            if (held := self._refusals.held_back(at)) is not None:
+                _log.warning(f"A package was not given{log.and_more(held)}", repository=at, path=below, why=str(e))
+            raise type(e)(f"{shown(unquote(below), 200)} is not to be had now; the member's log says why") from None
         if not isinstance(got, Answer):
             self._counted.answered("disk")
             return got

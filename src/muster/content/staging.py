@@ -26,6 +26,7 @@ from muster.content.metadata import packed
 from muster.content.metadata.primary import LeftOut, Package, unheard
 from muster.content.views import Shown
 from muster.kernel.errors import MusterError, Unavailable
+from muster.kernel.tasks import each
 
 KEPT_PATH = "/.muster/kept"
 """Below it other members get what lies on this one's disk, by its digest."""
@@ -41,6 +42,8 @@ _GONE = (404, 410)
 _LARGEST_BYTES = 1 << 30
 _LARGEST_UNPACKED_BYTES = 8 << 30
 _POLL_S = 3.0
+# Of images thousands of small ones belong to a version.
+_COPIED_AT_ONCE = 8
 _SHOWN_BYTES = 1 << 10
 _LARGEST_REVISION = (1 << 63) - 1
 
@@ -89,6 +92,7 @@ class Staging:
         call: asks as a client with a certificate would, DER, None without.
         wanted: which of the files that a version names are fetched; the others are given as packages are.
         lists: what packages are listed in a file, that belong to the version; empty: none.
+        at_once: so many files of a version are fetched at once.
         poll_s: for how long an entry is waited for; None: as for that of a Pulp beside.
         stage_s: for how long a whole version may take; None: as from there.
     """
@@ -100,10 +104,12 @@ class Staging:
         *,
         wanted: Callable[[File], bool] = lambda _: True,
         lists: Callable[[File], str] = lambda file: file.lists,
+        at_once: int = 1,
         poll_s: float | None = None,
         stage_s: float | None = None,
     ) -> None:
         self._call, self._kept, self._wanted, self._lists = call, kept, wanted, lists
+        self._at_once = at_once
         self._poll_s, self._stage_s = poll_s, stage_s
 
     async def polled(self, path: str, certificate: bytes | None, *, is_guarded: bool = False) -> Polled:
@@ -161,13 +167,13 @@ class Staging:
             files = {name: digest for name, digest in zip(names, beside, strict=True) if digest is not None}
             files[entry] = await self._kept.add_bytes(body)
             is_all_there = True
+            came = await self._fetched(path, read.files, certificate)
             for named in read.files:
-                is_wanted = self._wanted(named)
-                digest = await self._named(path, named, certificate) if is_wanted else None
+                digest = came.get(named)
                 if digest is not None:
                     files |= dict.fromkeys((named.href, *named.also), digest)
                     continue
-                is_all_there &= not is_wanted
+                is_all_there &= named not in came
                 if named.size is not None and named.digest is not None:
                     left.append(Package(named.href, named.size, named.algorithm, named.digest))
             if not is_all_there:
@@ -195,8 +201,7 @@ class Staging:
             manifest = await self.manifest(digest)
             if manifest is None:
                 raise Unavailable("What was copied from another member is gone again")
-            for needed in sorted(manifest.needed):
-                await self.copy(needed)
+            await each(sorted(manifest.needed), self.copy, at_once=_COPIED_AT_ONCE)
         return manifest
 
     async def manifest(self, digest: str) -> Manifest | None:
@@ -247,6 +252,16 @@ class Staging:
     async def has(self, manifest: Manifest) -> bool:
         """Whether all of it is on the disk."""
         return await self._kept.has(*manifest.needed)
+
+    async def _fetched(self, path: str, named: Iterable[File], certificate: bytes | None) -> dict[File, str | None]:
+        """Return the digests of those files that are wanted, as :meth:`_named`."""
+        came: dict[File, str | None] = {}
+
+        async def fetch(one: File) -> None:
+            came[one] = await self._named(path, one, certificate)
+
+        await each((one for one in named if self._wanted(one)), fetch, at_once=self._at_once)
+        return came
 
     async def _named(self, path: str, named: File, certificate: bytes | None) -> str | None:
         """Return the digest of a file that a version names; None: it is not there, and need not be."""

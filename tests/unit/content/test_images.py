@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from muster.cluster.mirror import Mirror
-from muster.content.backend import Answer
+from muster.content import images as module
+from muster.content import index
+from muster.content.backend import Answer, BadGateway
 from muster.content.call import Call
 from muster.content.fill import Behind
 from muster.content.given import Clients, Remembered
 from muster.content.images import Images
-from muster.content.kept import Kept
+from muster.content.kept import Differs, Kept
 from muster.content.known import Followed, Known
 from muster.content.manifest import TAGS, Manifest
 from muster.content.metadata.image import Tags
+from muster.content.metadata.primary import Package
 from muster.content.mirror.answers import Answers
 from muster.content.mirror.carried import Carried, Fronted
 from muster.content.mirror.packages import Packages
@@ -27,7 +31,7 @@ from muster.content.repositories import Repositories
 from muster.content.views import Shown
 from muster.edge.replies import Reply
 from muster.edge.request import Request
-from muster.kernel.errors import NotFound, Unavailable
+from muster.kernel.errors import Misconfigured, MusterError, NotFound, Unavailable
 from tests.servers.registry_stand_in import Pushed, image
 from tests.unit.edge.calls import request
 
@@ -46,7 +50,8 @@ class It:
         carried = Carried(self.kept)
         self.carried = carried.known
         packages = Packages(Kept(root / "packages", limit_bytes=1 << 20), _nobody, _no_origin)
-        answers = Answers(carried, packages, {"app": "on_demand"}, packages.fetch, wait_s=1)
+        self.answers = answers = Answers(carried, packages, {"app": "on_demand"}, packages.fetch, wait_s=1)
+        self.root = root
         remembered = Remembered()
         self.repositories = Repositories(
             self.kept, Known(), self._current, Clients(remembered.note, remembered.noted), hold_s=0.0, mirror=answers
@@ -62,12 +67,14 @@ class It:
     async def _current(self, path: str, certificate: bytes | None, *, alone: bool = False) -> Shown | None:
         return self.shown if path == AT and certificate is None and not alone else None
 
-    async def show(self, *, is_here: bool = True, **tags: Pushed) -> None:
-        named = {p.digest.removeprefix("sha256:"): (p.media, len(p.body)) for p in tags.values()}
-        said = Tags({tag: p.digest.removeprefix("sha256:") for tag, p in tags.items()}, named)
+    async def show(self, *, is_here: bool = True, packages: Sequence[Package] = (), **tags: Pushed) -> None:
+        manifests = {p.digest.removeprefix("sha256:"): (p.media, len(p.body)) for p in tags.values()}
+        said = Tags({tag: p.digest.removeprefix("sha256:") for tag, p in tags.items()}, manifests)
         files = {f"manifests/{p.digest}": await self.kept.add_bytes(p.body) for p in tags.values()}
         files[TAGS] = await self.kept.add_bytes(said.written())
-        manifest = Manifest(-1, 0.0, files, "")
+        index.write(self.root / "index", packages)
+        named = await self.kept.add_bytes((self.root / "index").read_bytes()) if packages else ""
+        manifest = Manifest(-1, 0.0, files, named)
         digest = await self.kept.add_bytes(manifest.written())
         self.shown = Shown(manifest.digest, digest)
         if is_here:
@@ -138,6 +145,64 @@ async def test_what_is_on_its_way_here_is_waited_for(it: It) -> None:
         await it.of(f"blobs/{next(iter(TWO.blobs))}")
 
 
+async def test_what_tags_name_is_read_once_for_many_and_for_many_repositories(
+    it: It, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[bytes] = []
+
+    def counted(body: bytes) -> Tags:
+        read.append(body)
+        return Tags.read(body)
+
+    monkeypatch.setattr(module, "Tags", type("Counted", (), {"read": staticmethod(counted)}))
+    shown = []
+    for n in range(40):
+        await it.show(is_here=True, packages=(), **{"latest": ONE, f"t{n}": TWO})
+        shown.append(it.shown)
+    await asyncio.gather(*(it.of("manifests/latest") for _ in range(20)))
+    assert len(read) == 1
+    for one in shown * 2:
+        it.shown = one
+        await it.of("manifests/latest")
+    assert len(read) == 40
+    # They are no small matter, so not all stays.
+    monkeypatch.setattr(module, "_REMEMBERED", 6)
+    for one in shown[-3:] * 2:
+        it.shown = one
+        await it.of("manifests/latest")
+    assert len(read) == 40
+    for one, times in ((shown[-3], 40), (shown[0], 41), (shown[-3], 41), (shown[-2], 42)):
+        it.shown = one
+        await it.of("manifests/latest")
+        assert len(read) == times
+
+
+@pytest.mark.parametrize("error", [Unavailable, Misconfigured, Differs, BadGateway])
+async def test_why_an_origin_does_not_give_a_blob_is_for_the_log(
+    it: It, monkeypatch: pytest.MonkeyPatch, error: type[MusterError]
+) -> None:
+    """Whoever reaches the port asks, and need not know accounts, files and what lies in the networks of members."""
+    package = Package(f"blobs/{next(iter(ONE.blobs))}", 5, "sha256", "a" * 64)
+    await it.show(latest=ONE, packages=[package])
+
+    async def refused(*_: object, **__: object) -> None:
+        raise error("https://10.0.0.1/token refuses the account mirror (/etc/secret/password)")
+
+    monkeypatch.setattr(it.answers, "package", refused)
+    with capture_logs() as logged:
+        for _ in range(3):
+            if error is Unavailable:
+                with pytest.raises(Unavailable) as raised:
+                    await it.of(package.href)
+                said = str(raised.value)
+            else:
+                status, body, _ = await it.of(package.href)
+                said = json.loads(body)["errors"][0]["message"]
+                assert status == error.status
+            assert said == f"{package.href} is not to be had now; the member's log says why"
+    assert [(one["path"], "account mirror" in one["why"]) for one in logged] == [(package.href, True)]
+
+
 @pytest.mark.parametrize(
     ("below", "code"),
     [
@@ -151,6 +216,17 @@ async def test_what_is_not_there_is_said_as_clients_read_it(it: It, below: str, 
     await it.show(latest=ONE)
     status, body, _ = await it.of(below)
     assert (status, json.loads(body)["errors"][0]["code"]) == (404, code)
+
+
+async def test_what_another_repository_has_on_this_disk_is_not_read_through_this_one(it: It) -> None:
+    await it.show(latest=ONE)
+    for body in (TWO.body, *TWO.blobs.values()):
+        await it.kept.add_bytes(body)
+        await it.answers.packages.kept.add_bytes(body)
+    for method in ("GET", "HEAD"):
+        assert (await it.of(f"manifests/{TWO.digest}", method=method))[0] == 404
+        for digest in (*TWO.blobs, TWO.digest, ONE.digest):
+            assert (await it.of(f"blobs/{digest}", method=method))[0] == 404
 
 
 async def test_what_is_not_published_has_no_name(it: It) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -38,6 +38,8 @@ _LIMIT_NAMED = 10_000
 TAG: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
 DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}\Z")
 _HEX = re.compile(r"[0-9a-f]{64}\Z")
+# What a manifest of 2015 names its layers with.
+_OLD = ("fsLayers",)
 # They lie elsewhere by agreement, and clients fetch them there.
 _ELSEWHERE = (
     "application/vnd.docker.image.rootfs.foreign.", "application/vnd.oci.image.layer.nondistributable.",
@@ -108,11 +110,12 @@ def blobs(body: bytes, *, of: str) -> tuple[Package, ...]:
     """Return the blobs that an image's manifest names, its configuration among them; what lies elsewhere is left out.
 
     Raises:
-        Malformed: it is none, or names something without a digest and a size.
+        Malformed: it is none, may be taken for another, or names something without a digest and a size.
     """
     said = _object(body, of)
-    layers, config = said.get("layers"), said.get("config")
-    if not isinstance(layers, list) or not isinstance(config, dict):
+    _refuse_ambiguous(said, IMAGES, ("manifests", *_OLD), of)
+    layers, config = _list(said, "layers"), said.get("config")
+    if layers is None or not isinstance(config, dict):
         raise Malformed.reading(of, "it is no manifest of an image")
     if len(layers) > _LIMIT_NAMED:
         raise Malformed.reading(of, f"it names more than {_LIMIT_NAMED} layers")
@@ -131,10 +134,13 @@ def manifests(body: bytes, *, of: str) -> tuple[Described, ...]:
     """Return the manifests that an index names; what is neither an image nor an index is left out.
 
     Raises:
-        Malformed: it is none, or names a manifest without a SHA-256 and a size, or one larger than 4 MiB.
+        Malformed: it is none, may be taken for another, or names a manifest without a SHA-256 and a size, or one larger than
+            4 MiB.
     """
-    named = _object(body, of).get("manifests")
-    if not isinstance(named, list):
+    said = _object(body, of)
+    _refuse_ambiguous(said, INDEXES, ("layers", "config", *_OLD), of)
+    named = _list(said, "manifests")
+    if named is None:
         raise Malformed.reading(of, "it is no index of images")
     if len(named) > _LIMIT_NAMED:
         raise Malformed.reading(of, f"it names more than {_LIMIT_NAMED} manifests")
@@ -173,6 +179,27 @@ def tags(body: bytes, *, of: str) -> list[str]:
     if not isinstance(named, list) or not all(isinstance(one, str) for one in named):
         raise Malformed.reading(of, "it is no list of tags")
     return named
+
+
+def _refuse_ambiguous(said: Mapping[str, Any], types: Collection[str], others: Iterable[str], of: str) -> None:
+    """Refuse what says that it is of another type, or has what only that has: clients would differ in what they read.
+
+    Source: the OCI image specification 1.1, "manifest" and "index", ``mediaType``.
+    """
+    own = said.get("mediaType")
+    if own is not None and not (isinstance(own, str) and own in types):
+        raise Malformed.reading(of, f"it says of itself that it is {shown(str(own), 100)}, and others say otherwise")
+    for one in others:
+        if said.get(one) is not None:
+            raise Malformed.reading(of, f"it may be taken for something else: it has {one}, too")
+
+
+def _list(said: Mapping[str, Any], name: str) -> list[Any] | None:
+    """Return a list; None: there is none. One that nobody has made is written as null by what is written in Go."""
+    if name in said and said[name] is None:
+        return []
+    found = said.get(name)
+    return found if isinstance(found, list) else None
 
 
 def _described(one: object, of: str) -> tuple[tuple[Any, str], int]:

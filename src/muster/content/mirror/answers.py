@@ -22,7 +22,7 @@ from muster.edge.replies import Reply, Streamed
 from muster.edge.request import Request
 from muster.kernel import log
 from muster.kernel.errors import MusterError, NotFound, Unavailable
-from muster.kernel.tasks import ended
+from muster.kernel.tasks import OneEach
 
 _log = log.logger("content")
 
@@ -67,11 +67,13 @@ class Answers:
         self._carried, self.packages, self._policies, self._fetch, self._wait_s = (
             carried, packages, policies, fetch, wait_s,
         )  # fmt: skip
-        self._fetching: dict[str, asyncio.Task[None]] = {}
-        # How many answers pass through, by what they are.
-        self._passing: Counter[str] = Counter()
+        # What is done about a package is by all that is wanted, its repository too: what the origin of one refuses, that of
+        # another has, and layers of images are the same in many.
+        self._fetching = OneEach[Wanted]()
+        # How many answers pass through.
+        self._passing: Counter[Wanted] = Counter()
         # What could not be had a moment ago.
-        self._refused: dict[str, _Refused] = {}
+        self._refused: dict[Wanted, _Refused] = {}
 
     @property
     def known(self) -> Known:
@@ -91,13 +93,13 @@ class Answers:
             found = await self.packages.kept.answer(digest, request, content_type=content_type)
             if found is not None:
                 return found
-        if (refused := self._refused.get(digest)) is not None and self._is_fresh(refused):
-            # As it was said a moment ago, anew.
-            raise refused.kind(refused.why)
         place = paths.split(at)
         assert place is not None  # noqa: S101 - it is carried
         name = place[0].name
         wanted = Wanted(name, f"/{quote(unquote(below))}", expected)
+        if (refused := self._refused.get(wanted)) is not None and self._is_fresh(refused):
+            # As it was said a moment ago, anew.
+            raise refused.kind(refused.why)
         fetching = self._begin(wanted) if self._policies.get(name, "streamed") != "streamed" else None
         if fetching is not None:
             try:
@@ -109,21 +111,21 @@ class Answers:
                 if found is not None:
                     return found
                 # It is gone again already: others needed the room.
-        self._passing[digest] += 1
+        self._passing[wanted] += 1
         try:
             got = await self.packages.passing(wanted)
         except NotFound as e:
-            self._passed(digest)
+            self._passed(wanted)
             # Another member may mirror it, and has it.
             raise Unavailable(str(e)) from e
         except BaseException as e:
-            self._passed(digest)
+            self._passed(wanted)
             if isinstance(e, MusterError):
-                self._refuse(digest, e)
+                self._refuse(wanted, e)
             raise
         # What an origin says of it is not what we say.
         said = [h for h in got.headers if h[0].lower() == "content-length"]
-        return replace(got, headers=said).releasing(partial(self._passed, digest))
+        return replace(got, headers=said).releasing(partial(self._passed, wanted))
 
     async def _is_to_pass(self, wanted: Wanted, fetching: asyncio.Task[None]) -> bool:
         """Whether it has to pass through; false: it has come to the disk.
@@ -132,8 +134,7 @@ class Answers:
             NotFound: nobody has it.
             MusterError: it does not come, and so many ask the origin for it that no more do.
         """
-        digest, size = wanted.expected.digest, wanted.expected.size
-        if size > WAITED_FOR_BYTES and not self._passing[digest]:
+        if wanted.expected.size > WAITED_FOR_BYTES and not self._passing[wanted]:
             return True
         why: MusterError = Unavailable(f"{wanted.href} is being fetched, and takes its time")
         for patience_s in (self._wait_s, _LONGER_S):
@@ -151,7 +152,7 @@ class Answers:
                     # The origin has it, and it is as if it were streamed.
                     return True
                 why = e
-            if self._passing[digest] < _PASSING_AT_ONCE:
+            if self._passing[wanted] < _PASSING_AT_ONCE:
                 return True
             if fetching.done():
                 break
@@ -160,37 +161,25 @@ class Answers:
     def _is_fresh(self, refused: _Refused) -> bool:
         return asyncio.get_running_loop().time() - refused.at < _REFUSED_S
 
-    def _refuse(self, digest: str, why: MusterError) -> None:
+    def _refuse(self, wanted: Wanted, why: MusterError) -> None:
         if len(self._refused) >= _REFUSED:
             self._refused = {key: one for key, one in self._refused.items() if self._is_fresh(one)}
         if len(self._refused) < _REFUSED:
-            self._refused[digest] = _Refused(asyncio.get_running_loop().time(), type(why), str(why))
+            self._refused[wanted] = _Refused(asyncio.get_running_loop().time(), type(why), str(why))
 
-    def _passed(self, digest: str) -> None:
-        self._passing[digest] -= 1
-        if not self._passing[digest]:
-            del self._passing[digest]
+    def _passed(self, wanted: Wanted) -> None:
+        self._passing[wanted] -= 1
+        if not self._passing[wanted]:
+            del self._passing[wanted]
 
     def _begin(self, wanted: Wanted) -> asyncio.Task[None] | None:
         """Return what brings it to the disk; None: it cannot stay, or too much is on its way already."""
-        task = self._fetching.get(wanted.expected.digest)
-        if task is None:
-            if wanted.expected.algorithm != "sha256" or len(self._fetching) >= _FETCHING:
-                return None
-
-            async def fetch() -> None:
-                await self._fetch(wanted)
-
-            task = self._fetching[wanted.expected.digest] = asyncio.create_task(fetch(), name="package")
-            task.add_done_callback(partial(self._ended, wanted.expected.digest))
-        return task
-
-    def _ended(self, digest: str, task: asyncio.Task[None]) -> None:
-        del self._fetching[digest]
-        # Whoever waits hears it; perhaps nobody does.
-        if not task.cancelled():
-            task.exception()
+        if (task := self._fetching.get(wanted)) is not None:
+            return task
+        if wanted.expected.algorithm != "sha256" or len(self._fetching) >= _FETCHING:
+            return None
+        return self._fetching.begin(wanted, self._fetch, name="package")
 
     async def close(self) -> None:
         """End what is under way."""
-        await ended(self._fetching.values())
+        await self._fetching.close()

@@ -26,7 +26,7 @@ from muster.content.staging import Staging
 from muster.content.views import Shown, Views
 from muster.kernel import log
 from muster.kernel.errors import MusterError, Unavailable
-from muster.kernel.tasks import ended
+from muster.kernel.tasks import each, ended
 
 _log = log.logger("content")
 
@@ -274,23 +274,16 @@ class Keeping:
         await self._say()
 
     async def _bring_packages(self, row: Distribution, manifest: Manifest) -> None:
-        wanted = iter([
+        wanted = [
             Wanted(row.repository, f"/{quote(p.href)}", Expected(p.size, "sha256", p.digest))
             for p in await self._named(row.path, manifest) if p.algorithm == "sha256"
-        ])  # fmt: skip
+        ]  # fmt: skip
 
-        async def bring() -> None:
-            for one in wanted:
-                if not await self._packages.kept.has(one.expected.digest):
-                    await self._packages.fetch(one)
+        async def bring(one: Wanted) -> None:
+            if not await self._packages.kept.has(one.expected.digest):
+                await self._packages.fetch(one)
 
-        try:
-            async with asyncio.TaskGroup() as fetching:
-                for _ in range(_PACKAGES_AT_ONCE):
-                    fetching.create_task(bring())
-        except BaseExceptionGroup as failed:
-            # boundary: whoever called knows no groups; the first is what ended it
-            raise failed.exceptions[0] from None
+        await each(wanted, bring, at_once=_PACKAGES_AT_ONCE)
 
     async def _named(self, path: str, manifest: Manifest) -> tuple[Package, ...]:
         """Return the packages that a version names; asked again and again until they are here, they are read once."""

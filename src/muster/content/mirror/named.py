@@ -33,11 +33,13 @@ class Named(NamedTuple):
         weak: how many have no digest that proves anything (sha1 and weaker).
         left_out: paths that nobody can be given: they mean something else to some, lead elsewhere, or are there with
             different bytes.
+        unclear: of these the paths that are there with different bytes.
     """
 
     packages: dict[str, Package]
     weak: int
     left_out: frozenset[str]
+    unclear: tuple[str, ...] = ()
 
 
 class _List(NamedTuple):
@@ -139,9 +141,9 @@ def _named(
                 weak.add(one.href)
             elif found.setdefault(one.href, one) != one:
                 found[one.href] = None
-    left_out |= {href for href, one in found.items() if one is None}
-    packages = {href: one for href, one in found.items() if one is not None}
-    return Named(packages, len(weak - found.keys()), frozenset(left_out))
+    clear = {href: one for href, one in found.items() if one is not None}
+    unclear = tuple(sorted(found.keys() - clear.keys()))
+    return Named(clear, len(weak - found.keys()), frozenset({*left_out, *unclear}), unclear)
 
 
 def _counting(kind: Kind, one: _List, index: Index | None, left_out: Callable[[str], None]) -> Iterator[Package]:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from muster.cluster.mirror import Mirror
 from muster.content.backend import Answer
 from muster.content.call import Asked
+from muster.content.kept import Kept
 from muster.content.mirror import origin
 from muster.content.mirror.pace import Pace
 from muster.content.mirror.upstream import Upstream
@@ -22,11 +23,14 @@ from muster.kernel.errors import NotFound, Unavailable
 class Origins:
     """One process's. Use it in a ``with``.
 
+    Args:
+        kept: where metadata lies that is here already.
+
     Concurrency: one loop.
     """
 
-    def __init__(self, mirror: Mirror) -> None:
-        self._mirror = mirror
+    def __init__(self, mirror: Mirror, kept: Kept) -> None:
+        self._mirror, self._kept = mirror, kept
         self._stack = contextlib.AsyncExitStack()
         self._opened: dict[str, Asked] = {}
         self._passing: dict[str, Asked] = {}
@@ -54,7 +58,8 @@ class Origins:
                 )
             opening = origin.opened(name, mirrored, self._mirror, pace=self._pace)
             one = await self._stack.enter_async_context(opening)
-            found = self._opened[name] = Upstream(name, mirrored, one) if mirrored.kind == "container" else one
+            is_registry = mirrored.kind == "container"
+            found = self._opened[name] = Upstream(name, mirrored, one, kept=self._kept.read) if is_registry else one
         return found
 
     async def passing(self, name: str) -> Asked:

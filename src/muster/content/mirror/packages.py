@@ -19,7 +19,7 @@ from muster.content.kept import Differs, Full, Kept
 from muster.content.resume import resumed
 from muster.kernel import log
 from muster.kernel.errors import MusterError, NotFound, Unavailable
-from muster.kernel.tasks import ended
+from muster.kernel.tasks import OneEach
 
 _log = log.logger("content")
 
@@ -70,7 +70,8 @@ class Packages:
         self.kept = kept
         self.needed: Callable[[], Awaitable[Container[str]]] = _nothing
         self._elsewhere, self._origins, self._passing = elsewhere, origins, passing or origins
-        self._fetching: dict[str, asyncio.Task[None]] = {}
+        # By all that is wanted: of another repository the same bytes have another origin, which may have them.
+        self._fetching = OneEach[Wanted](_say_failed)
         # By repository: an origin that is slow holds up no other.
         self._rooms: dict[str, asyncio.Semaphore] = {}
         self._making_room = asyncio.Lock()
@@ -79,7 +80,7 @@ class Packages:
 
     async def close(self) -> None:
         """End what is under way."""
-        await ended(self._fetching.values())
+        await self._fetching.close()
 
     def begin(self, wanted: Wanted) -> asyncio.Task[None] | None:
         """Begin to bring a package to this disk, unless that is under way; None: it cannot stay there.
@@ -88,11 +89,7 @@ class Packages:
         """
         if wanted.expected.algorithm != "sha256":
             return None
-        task = self._fetching.get(wanted.expected.digest)
-        if task is None:
-            task = self._fetching[wanted.expected.digest] = asyncio.create_task(self._fetch(wanted), name="package")
-            task.add_done_callback(lambda done: self._fetched(wanted, done))
-        return task
+        return self._fetching.begin(wanted, self._fetch, name="package")
 
     async def fetch(self, wanted: Wanted) -> None:
         """Bring a package to this disk; of many who want it at once one does.
@@ -189,11 +186,10 @@ class Packages:
             " are taken by what has to stay"
         )
 
-    def _fetched(self, wanted: Wanted, done: asyncio.Task[None]) -> None:
-        self._fetching.pop(wanted.expected.digest, None)
-        if not done.cancelled() and (e := done.exception()) is not None:
-            level = _log.debug if isinstance(e, Full | NotFound) else _log.warning
-            level("A package did not come", repository=wanted.repository, path=wanted.href, why=str(e))
+
+def _say_failed(wanted: Wanted, e: BaseException) -> None:
+    level = _log.debug if isinstance(e, Full | NotFound) else _log.warning
+    level("A package did not come", repository=wanted.repository, path=wanted.href, why=str(e))
 
 
 async def _nothing() -> Container[str]:

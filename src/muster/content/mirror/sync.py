@@ -34,6 +34,7 @@ from muster.content.kept import Differs, Full, Kept, Oversized
 from muster.content.kinds import Contents, File, Kind
 from muster.content.manifest import REPOMD, Manifest
 from muster.content.metadata import release
+from muster.content.metadata.malformed import Malformed
 from muster.content.metadata.names import whole_number
 from muster.content.metadata.primary import Package
 from muster.content.metadata.treeinfo import Checksum
@@ -407,6 +408,10 @@ class _Run:
         weak, left_out = 0, frozenset[str]()
         for part, manifest in manifests.items():
             named = await self._named(contents[part], manifest)
+            if named.unclear and self._kind.is_made:
+                # Its name is its digest, so it is not which of them is meant that is unclear: one of those who name it errs.
+                of = f"the manifests of {self.origin.url}"
+                raise Malformed.reading(of, f"they name {named.unclear[0]} with different sizes")
             packages |= {(p.href, p.digest): p for p in named.packages.values()}
             weak += named.weak
             left_out |= named.left_out
@@ -443,6 +448,7 @@ class _Run:
             self.kept,
             wanted=narrowed(self.mirrored),
             lists=self._lists,
+            at_once=self.connections,
             poll_s=_ENTRY_S,
             stage_s=_STAGE_S,
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -31,6 +32,8 @@ _PASSWORD = re.compile(r"[ -~]{1,8192}\Z")
 # Source: the specification: so long one lasts of which nothing is said, and no shorter.
 _LASTS_S = 60.0
 _LONGEST_S = 3600.0
+# What was refused is shown again no sooner.
+_AGAIN_S = 30.0
 # Of its time it is used for so much.
 _USED = 0.9
 
@@ -89,6 +92,8 @@ class Tokens:
         self._scope = f"repository:{mirrored.upstream}:pull"
         self._registry, self._clock = registry, clock or SystemClock()
         self._shown, self._until = "", 0.0
+        # What was refused, as a digest, and when it may be shown again.
+        self._refused, self._again_at = b"", 0.0
         self._getting = asyncio.Lock()
 
     @property
@@ -113,7 +118,7 @@ class Tokens:
                 token, lasts_s = await self._token(bearer)
                 self._shown = f"Bearer {token}"
             elif wanted and self._user is not None:
-                self._shown, lasts_s = await self._basic(), _LASTS_S
+                self._shown, lasts_s = await self._account(had), _LASTS_S
             elif wanted:
                 raise Unavailable(f"{self._registry.name} wants an account ({self._settings}.user and password_file)")
             else:
@@ -121,18 +126,51 @@ class Tokens:
             self._until = self._clock.monotonic() + lasts_s * _USED
             return self._shown
 
+    async def _account(self, had: str) -> str:
+        """Return the account as it is shown to the registry itself, which has refused ``had``."""
+        basic = await self._basic()
+        self._refuse_again(f"{self._registry.name} wants an account", basic)
+        if basic == had:
+            self._note_refused(basic)
+            self._until = 0.0
+            raise Unavailable(
+                f"{self._registry.name} refuses the account {self._user} ({self._settings}.user and password_file)"
+            )
+        return basic
+
+    def _refuse_again(self, of: str, basic: str) -> None:
+        """Refuse to show what was refused a moment ago: accounts are locked that are tried too often.
+
+        Raises:
+            Unavailable: it was.
+        """
+        if self._clock.monotonic() < self._again_at and self._refused == _digest(basic):
+            raise Unavailable(
+                f"{of}, which refused {self._who} a moment ago, and is asked again {_AGAIN_S:g} s after that, or with "
+                f"another password ({self._settings}.user and password_file)"
+            )
+
+    def _note_refused(self, basic: str) -> None:
+        self._refused, self._again_at = _digest(basic), self._clock.monotonic() + _AGAIN_S
+
+    @property
+    def _who(self) -> str:
+        return f"the account {self._user}" if self._user is not None else "anybody without an account"
+
     async def _token(self, wanted: Challenge) -> tuple[str, float]:
         """Return a token, and how many seconds it lasts."""
         target = self._realm(wanted)
-        headers = [("Authorization", await self._basic())] if self._user is not None else []
+        basic = await self._basic() if self._user is not None else ""
+        headers = [("Authorization", basic)] if basic else []
         of = f"{self._registry.name} gets its tokens from {target}"
+        self._refuse_again(of, basic)
         answer = await self._registry.ask_at(target, headers, of)
         if answer.status != 200:
             answer.end()
             if answer.status in (401, 403):
-                who = f"the account {self._user}" if self._user is not None else "anybody without an account"
+                self._note_refused(basic)
                 raise Unavailable(
-                    f"{of}, which refuses {who}: {answer.status} ({self._settings}.user and password_file)"
+                    f"{of}, which refuses {self._who}: {answer.status} ({self._settings}.user and password_file)"
                 )
             raise Unavailable(f"{of}, which answers {answer.status}")
         body = await answer.whole(_LIMIT_BODY)
@@ -173,3 +211,7 @@ class Tokens:
                 f"The {what}, {self._file}, holds no password in its first line, or one that is no ASCII"
             )
         return f"Basic {base64.b64encode(f'{self._user}:{password}'.encode()).decode('ascii')}"
+
+
+def _digest(basic: str) -> bytes:
+    return hashlib.sha256(basic.encode()).digest()

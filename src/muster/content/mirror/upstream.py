@@ -5,47 +5,49 @@ Source: the OCI distribution specification 1.1.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import re
-from collections.abc import Awaitable, Callable, Container, Iterable, Sequence, Sized
-from typing import NamedTuple, TypeVar
-from urllib.parse import quote, unquote, urljoin
+from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
+from typing import NamedTuple
+from urllib.parse import quote, unquote
 
 from muster.cluster.mirror import Mirrored
-from muster.content.backend import Answer, BadGateway, once
+from muster.content.backend import Answer, once
 from muster.content.kept import Differs, Oversized
 from muster.content.manifest import TAGS
 from muster.content.metadata import image
 from muster.content.metadata.image import DIGEST, INDEXES, LIMIT_MANIFESTS, LIMIT_TAGS, TAG, Described, Tags
 from muster.content.metadata.malformed import Malformed
+from muster.content.mirror.links import following
 from muster.content.mirror.origin import Origin
 from muster.content.mirror.targets import Target
 from muster.content.mirror.tokens import Tokens
 from muster.kernel import log
-from muster.kernel.clock import Clock
+from muster.kernel.clock import Clock, SystemClock
 from muster.kernel.errors import NotFound, Rejected, Unavailable
 from muster.kernel.names import shown
+from muster.kernel.tasks import each
 
 _log = log.logger("content")
 
 _BELOW = re.compile(r"/(?P<what>manifests|blobs)/(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})\Z")
 _ACCEPT = ("Accept", ", ".join(sorted(image.IMAGES | INDEXES)))
-_NEXT = re.compile(r"\s*<(?P<where>[^<>\s]{1,4096})>\s*;(?P<parameters>[^<>]{0,500})\Z")
-_IS_NEXT = re.compile(r'[\s;]rel="?next"?(?:[\s;]|\Z)', re.IGNORECASE)
-_PER_PAGE = 1000
+# What clients look for beside an image: its signatures, and what refers to it where a registry does not tell that.
+_BESIDE = re.compile(r"sha256-(?P<hex>[0-9a-f]{64})(?:\.[A-Za-z0-9._-]+)?\Z")
+_MANY = "?n=1000"
 _LIMIT_PAGES = 200
 _LIMIT_LISTED = 100_000
 _PAGE_BYTES = 4 << 20
 _DEEPEST = 3
 _AT_ONCE = 8
 _ABSENT = (404, 410)
+# A registry that has enough of it is asked again when it says, so often, and where that is not for longer.
+_LIMIT_WAITS, _LONGEST_WAIT_S = 4, 60
 # So many manifests that indexes name are remembered, with those.
 _LIMIT_REMEMBERED = 2 * LIMIT_MANIFESTS
+_LIMIT_CAME_BYTES = 4 << 20
 _NAMED = 5
 _LONGEST_NUMBER = 10
-
-One = TypeVar("One")
 
 
 class _Page(NamedTuple):
@@ -53,20 +55,48 @@ class _Page(NamedTuple):
     following: Target | None
 
 
-class Upstream:
-    """One. Concurrency: any number of tasks of one loop."""
+async def _nothing(_: str) -> bytes | None:
+    return None
 
-    def __init__(self, name: str, mirrored: Mirrored, origin: Origin, *, clock: Clock | None = None) -> None:
+
+class Upstream:
+    """One. Concurrency: any number of tasks of one loop.
+
+    Registries count how many manifests they are asked for, so none is asked for twice.
+
+    Args:
+        kept: returns what lies on this disk, by its SHA-256; None: it does not.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        mirrored: Mirrored,
+        origin: Origin,
+        *,
+        kept: Callable[[str], Awaitable[bytes | None]] = _nothing,
+        clock: Clock | None = None,
+    ) -> None:
         assert mirrored.upstream is not None  # noqa: S101 - it is of the kind container
         self.name = origin.name
         self._setting = f"content.mirror.repositories.{name}"
-        self._origin, self._patterns = origin, mirrored.tags
+        self._origin, self._kept = origin, kept
+        self._left_out = tuple(one[1:] for one in mirrored.tags or () if one.startswith("!"))
+        self._patterns = mirrored.tags
+        if mirrored.tags is not None:
+            self._patterns = tuple(one for one in mirrored.tags if not one.startswith("!")) or ("*",)
         self._base = f"/v2/{mirrored.upstream}"
         self.url = str(origin.root.below(self._base))
-        self._tokens = Tokens(name, mirrored, origin, clock=clock)
+        self._clock = clock or SystemClock()
+        self._tokens = Tokens(name, mirrored, origin, clock=self._clock)
         # What an index names, by its digest, which says that it stays so.
         self._named: dict[str, tuple[Described, ...]] = {}
         self._room = _LIMIT_REMEMBERED
+        # A tag that leads to a manifest, by its digest.
+        self._led: dict[str, str] = {}
+        # Indexes that came to be read, until they are fetched, and how many bytes of more there may be.
+        self._came: dict[str, bytes] = {}
+        self._room_bytes = _LIMIT_CAME_BYTES
 
     async def ask(self, method: str, path: str, headers: Sequence[tuple[str, str]], /) -> Answer:
         """Return ``TAGS`` as it is now, a manifest, or a blob; as :meth:`muster.content.mirror.origin.Origin.ask`.
@@ -85,7 +115,21 @@ class Upstream:
         found = _BELOW.match(below)
         if found is None:
             raise Rejected(f"{shown(path)!r} is nothing that a registry is asked")
-        return await self._asked(method, below, headers)
+        came = self._came.pop(below.rpartition(":")[2], None) if method == "GET" and not headers else None
+        if came is not None:
+            return Answer(self.name, 200, (("Content-Length", str(len(came))),), once(came), lambda: None)
+        answer = await self._asked(method, below, headers)
+        if answer.status in _ABSENT and found["what"] == "manifests":
+            answer.end()
+            raise self._lacking(below.rpartition(":")[2])
+        return answer
+
+    def _lacking(self, hex_digest: str) -> Unavailable:
+        said = f"{self.name} has no {self.url}/manifests/sha256:{hex_digest}"
+        tag = self._led.get(hex_digest)
+        if not tag:
+            return Unavailable(f"{said}, which a tag or an index names")
+        return Unavailable(f'{said}, which the tag {tag} leads to: "!{tag}" in {self._setting}.tags leaves that out')
 
     async def _asked(self, method: str, below: str, headers: Sequence[tuple[str, str]] = ()) -> Answer:
         path = f"{self._base}{quote(below, safe='/:')}"
@@ -100,11 +144,28 @@ class Upstream:
         sent: Sequence[tuple[str, str]],
         asked: Callable[[Sequence[tuple[str, str]]], Awaitable[Answer]],
     ) -> Answer:
-        """Return an answer, once the registry has been shown what it wants.
+        """Return an answer, once the registry has been shown what it wants, and has been left alone for as long as it wants.
+
+        Whoever waits for a blob may be a client, who is told so and asks again itself.
 
         Raises:
             Unavailable: it refuses nevertheless.
         """
+        for _ in range(_LIMIT_WAITS):
+            answer = await self._shown_what_is_wanted(what, sent, asked)
+            again_s = _again_s(answer) if not what.startswith("/blobs/") else None
+            if again_s is None:
+                return answer
+            answer.end()
+            await self._clock.sleep(again_s)
+        return await self._shown_what_is_wanted(what, sent, asked)
+
+    async def _shown_what_is_wanted(
+        self,
+        what: str,
+        sent: Sequence[tuple[str, str]],
+        asked: Callable[[Sequence[tuple[str, str]]], Awaitable[Answer]],
+    ) -> Answer:
         had = self._tokens.shown
         answer = await asked([*sent, *_authorization(had)])
         if answer.status == 401:
@@ -121,85 +182,135 @@ class Upstream:
 
     async def _now(self) -> Tags:
         """Return what the registry has now of what is wanted."""
+        self._came, self._room_bytes, self._led = {}, _LIMIT_CAME_BYTES, {}
         names, is_said = await self._wanted()
-        tags: dict[str, Described] = {}
+        # Of what lies beside images under their digests registries have that of all there ever was, too.
+        is_chosen = self._patterns is not None
+        beside = {
+            n: of["hex"] for n in names if is_chosen and n not in is_said and (of := _BESIDE.match(n)) is not None
+        }
+        tags: dict[str, str] = {}
+        manifests: dict[str, Described] = {}
+        left = [name for name in names if name not in beside]
+        while left:
+            if len(tags) + len(left) > LIMIT_TAGS:
+                raise Rejected(
+                    f"{len(tags) + len(left)} tags of {self.url} are wanted, and {LIMIT_TAGS} are mirrored: say fewer in "
+                    f"{self._setting}.tags"
+                )
+            found = await self._tagged_by(left, is_said)
+            for tag, one in sorted(found.items()):
+                self._led.setdefault(one.hex, tag)
+            await self._put_down(found.values(), manifests)
+            tags |= {tag: one.hex for tag, one in found.items()}
+            left = [tag for tag, of in beside.items() if of in manifests]
+            beside = {tag: of for tag, of in beside.items() if of not in manifests}
+        if not tags:
+            raise Rejected(f"{self.url} has no tag of an image ({self._setting}.tags)")
+        self._forget(manifests)
+        return Tags(tags, {one.hex: (one.media, one.size) for one in manifests.values()})
+
+    async def _tagged_by(self, names: Iterable[str], is_said: Container[str]) -> dict[str, Described]:
+        """Return what tags name; which are not there, or no images, the log says.
+
+        Raises:
+            NotFound: one that the settings name is none.
+        """
+        found: dict[str, Described] = {}
         unknown: list[str] = []
 
         async def look(tag: str) -> None:
-            found = await self._tagged(tag)
-            if found is not None:
-                tags[tag] = found
+            one = await self._tagged(tag)
+            if one is not None:
+                found[tag] = one
             elif tag in is_said:
                 raise NotFound(f"{self.url} has no tag {tag} of an image ({self._setting}.tags)")
             else:
                 unknown.append(tag)
 
-        await _each(names, look)
+        await each(names, look, at_once=_AT_ONCE)
         if unknown:
             _log.warning(
                 "Tags are not mirrored: they are gone, or of no image or index of today's types",
                 repository=self.url, count=len(unknown), tags=sorted(unknown)[:_NAMED],
             )  # fmt: skip
-        if not tags:
-            raise Rejected(f"{self.url} has no tag of an image ({self._setting}.tags)")
-        manifests: dict[str, tuple[str, int]] = {}
-        layer = {one.hex: one for one in tags.values()}
-        for _ in range(_DEEPEST):
-            manifests |= {hex_digest: (one.media, one.size) for hex_digest, one in layer.items()}
-            self._refuse_many(manifests)
-            layer = await self._below(layer.values(), manifests)
-        if layer:
-            raise Rejected(f"{self.url} has indexes of indexes, {_DEEPEST} and more deep, which are not mirrored")
-        self._forget(manifests)
-        return Tags({tag: one.hex for tag, one in tags.items()}, manifests)
-
-    async def _below(self, layer: Iterable[Described], had: Container[str]) -> dict[str, Described]:
-        """Return what the indexes among these name, and had not."""
-        found: dict[str, Described] = {}
-
-        async def look(one: Described) -> None:
-            found.update({child.hex: child for child in await self._in_index(one) if child.hex not in had})
-            self._refuse_many(found)
-
-        await _each([one for one in layer if one.media in INDEXES], look)
         return found
 
-    def _refuse_many(self, manifests: Sized) -> None:
+    async def _put_down(self, named: Iterable[Described], manifests: dict[str, Described]) -> None:
+        """Put down what is named, and all that indexes among that name."""
+        layer = self._new(named, manifests)
+        for _ in range(_DEEPEST):
+            layer = await self._below(layer, manifests)
+        if layer:
+            raise Rejected(f"{self.url} has indexes of indexes, {_DEEPEST} and more deep, which are not mirrored")
+
+    async def _below(self, layer: Iterable[Described], manifests: dict[str, Described]) -> list[Described]:
+        """Return what the indexes among these name that is new, put down there."""
+        found: list[Described] = []
+
+        async def look(one: Described) -> None:
+            new = self._new(await self._in_index(one), manifests)
+            self._led |= dict.fromkeys((child.hex for child in new), self._led.get(one.hex, ""))
+            found.extend(new)
+
+        await each([one for one in layer if one.media in INDEXES], look, at_once=_AT_ONCE)
+        return found
+
+    def _new(self, named: Iterable[Described], manifests: dict[str, Described]) -> list[Described]:
+        """Put down what is named, and return what of it is new.
+
+        Raises:
+            Malformed: it was named before, as something else: which of both counted would be chance.
+            Rejected: it is too much.
+        """
+        found = []
+        for one in named:
+            before = manifests.setdefault(one.hex, one)
+            if before is one:
+                found.append(one)
+            elif before != one:
+                raise Malformed.reading(
+                    f"{self.url}/manifests/sha256:{one.hex}",
+                    f"it is described as {before.media} of {before.size} bytes, and as {one.media} of {one.size}",
+                )
         if len(manifests) > LIMIT_MANIFESTS:
             raise Rejected(
                 f"The tags of {self.url} name more than {LIMIT_MANIFESTS} manifests: say fewer in {self._setting}.tags"
             )
+        return found
 
     async def _wanted(self) -> tuple[list[str], frozenset[str]]:
         """Return the tags to look at, and which of them the settings name themselves.
 
         Raises:
             NotFound: none is wanted, or one that the settings name is not there.
-            Rejected: too many are.
+            Rejected: one that they name can be none.
         """
         patterns = self._patterns
-        said = frozenset(one for one in patterns or () if not set(one) & {"*", "?"})
-        if patterns is not None and len(said) == len(set(patterns)):
-            if odd := [one for one in said if not TAG.match(one)]:
-                raise Rejected(f"{odd[0]} is no tag ({self._setting}.tags)")
+        said = frozenset(p for p in patterns or () if not set(p) & {"*", "?"} and not self._is_left_out(p))
+        if odd := sorted(one for one in said if not TAG.match(one)):
+            raise Rejected(f"{odd[0]} is no tag ({self._setting}.tags)")
+        if patterns is not None and all(not set(one) & {"*", "?"} for one in patterns):
+            # Whoever says each of them needs no list, which may be long.
             return sorted(said), said
         listed = await self._listed()
         if missing := sorted(said - listed):
             raise NotFound(f"{self.url} has no tag {missing[0]} ({self._setting}.tags)")
-        wanted = sorted(t for t in listed if patterns is None or any(is_like(t, p) for p in patterns))
+        wanted = sorted(
+            t for t in listed
+            if (patterns is None or any(is_like(t, p) for p in patterns)) and not self._is_left_out(t)
+        )  # fmt: skip
         if not wanted:
             raise NotFound(f"None of the {len(listed)} tags of {self.url} is wanted ({self._setting}.tags)")
-        if len(wanted) > LIMIT_TAGS:
-            raise Rejected(
-                f"{len(wanted)} tags of {self.url} are wanted, and {LIMIT_TAGS} are mirrored: say fewer in "
-                f"{self._setting}.tags"
-            )
         return wanted, said
+
+    def _is_left_out(self, tag: str) -> bool:
+        return any(is_like(tag, pattern) for pattern in self._left_out)
 
     async def _listed(self) -> frozenset[str]:
         """Return all tags; what is none is left out."""
         found: set[str] = set()
-        at: Target | None = self._origin.root.below(f"{self._base}/tags/list?n={_PER_PAGE}")
+        at: Target | None = self._origin.root.below(f"{self._base}/tags/list{_MANY}")
         seen: set[str] = set()
         while at is not None:
             if at.path in seen or len(seen) >= _LIMIT_PAGES or len(found) > _LIMIT_LISTED:
@@ -214,6 +325,10 @@ class Upstream:
         answer = await self._admitted(
             "/tags/list", (), lambda sent: self._origin.ask_at(at, sent, f"{self.name} lists its tags at {at}")
         )
+        if answer.status == 400 and at.path.endswith(_MANY):
+            # It gives fewer at once, and some refuse whoever wants more.
+            answer.end()
+            return _Page([], at._replace(path=at.path.removesuffix(_MANY)))
         if answer.status in _ABSENT:
             answer.end()
             raise NotFound(f"There is no repository {self.url}: {self.name} answers {answer.status} for its tags")
@@ -265,20 +380,23 @@ class Upstream:
         known = self._named.get(one.hex)
         if known is not None:
             return known
-        body, _ = await self._manifest(f"sha256:{one.hex}")
+        body = await self._kept(one.hex)
         if body is None:
-            raise Unavailable(
-                f"{self.name} has no {self.url}/manifests/sha256:{one.hex}, which a tag or an index names"
-            )
-        if hashlib.sha256(body).hexdigest() != one.hex:
-            raise Differs(f"{self.name} gives another {self.url}/manifests/sha256:{one.hex}")
+            body, _ = await self._manifest(f"sha256:{one.hex}")
+            if body is None:
+                raise self._lacking(one.hex)
+            if hashlib.sha256(body).hexdigest() != one.hex:
+                raise Differs(f"{self.name} gives another {self.url}/manifests/sha256:{one.hex}")
+            if len(body) <= self._room_bytes:
+                self._came[one.hex] = body
+                self._room_bytes -= len(body)
         found = image.manifests(body, of=f"{self.url}/manifests/sha256:{one.hex}")
         if len(found) < self._room:
             self._named[one.hex] = found
             self._room -= len(found) + 1
         return found
 
-    def _forget(self, manifests: dict[str, tuple[str, int]]) -> None:
+    def _forget(self, manifests: Container[str]) -> None:
         """Forget what indexes name that are nobody's any more."""
         self._named = {hex_digest: one for hex_digest, one in self._named.items() if hex_digest in manifests}
         self._room = _LIMIT_REMEMBERED - sum(len(one) + 1 for one in self._named.values())
@@ -295,25 +413,6 @@ class Upstream:
         if body is None:
             raise Oversized(f"{self.url}/manifests/{reference} is larger than {image.LIMIT_BYTES >> 20} MiB")
         return body, headers
-
-
-def following(at: Target, said: Iterable[str]) -> Target | None:
-    """Return the page that a ``Link`` says comes next, at the same server; None: this is the last.
-
-    Raises:
-        BadGateway: it says one that is nowhere.
-    """
-    for value in said:
-        found = _NEXT.match(value)
-        if found is None or not _IS_NEXT.search(f";{found['parameters']}"):
-            continue
-        try:
-            # A server behind another one may call itself otherwise; it is asked where it was.
-            to = Target.of(urljoin(f"{at.base}{at.path}", found["where"]))
-        except (Rejected, ValueError):
-            raise BadGateway(f"{at} says of its next page that it is nowhere") from None
-        return at._replace(path=to.path)
-    return None
 
 
 def is_like(name: str, pattern: str) -> bool:
@@ -334,20 +433,12 @@ def is_like(name: str, pattern: str) -> bool:
     return not pattern[in_pattern:].strip("*")
 
 
-async def _each(wanted: Iterable[One], do: Callable[[One], Awaitable[None]]) -> None:
-    coming = iter(wanted)
-
-    async def work() -> None:
-        for one in coming:
-            await do(one)
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(_AT_ONCE):
-                group.create_task(work())
-    except BaseExceptionGroup as failed:
-        # boundary: whoever called knows no groups; the first is what ended it
-        raise failed.exceptions[0] from None
+def _again_s(answer: Answer) -> float | None:
+    """Return in how many seconds a registry is to be asked again; None: this is its answer, or that would be too long."""
+    said = next((v.strip() for k, v in answer.headers if k.lower() == "retry-after"), "")
+    if answer.status != 429 or not said.isdecimal() or len(said) > _LONGEST_NUMBER or int(said) > _LONGEST_WAIT_S:
+        return None
+    return max(1.0, float(said))
 
 
 def _authorization(value: str) -> list[tuple[str, str]]:

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from muster.cluster.mirror import Kind, Mirror, Mirrored
 from muster.content.kept import Kept
@@ -38,57 +39,57 @@ _SAID = 3
 _PATHS = 20
 
 
+class Means(NamedTuple):
+    """What a member mirrors with."""
+
+    settings: Mirror
+    packages: Packages
+    origins: Origins
+    keeping: Keeping
+
+
 class Work:
     """One member's.
 
     Args:
         kept: metadata of what is followed, be it mirrored or not.
-        keeping: None, and so the others: this member mirrors nothing.
+        means: None: this member mirrors nothing.
     """
 
-    def __init__(
-        self,
-        settings: Mirror | None,
-        ledger: Ledger,
-        views: Views,
-        staging: Staging,
-        kept: Kept,
-        *,
-        packages: Packages | None = None,
-        origins: Origins | None = None,
-        keeping: Keeping | None = None,
-    ) -> None:
-        self._settings, self._ledger, self._views, self._staging, self._kept = settings, ledger, views, staging, kept
-        self._packages, self._origins, self._keeping = packages, origins, keeping
+    def __init__(self, ledger: Ledger, views: Views, staging: Staging, kept: Kept, means: Means | None) -> None:
+        self._ledger, self._views, self._staging, self._kept, self._means = ledger, views, staging, kept, means
         # Of packages that metadata name by another digest.
         self._sha256_of: dict[str, str] = {}
 
     @property
     def runs(self) -> Mapping[JobKind, Run]:
         """What does a job, by its kind."""
-        mirrored: Mapping[JobKind, Run] = {
-            "sync": self.synchronise, "publish": self.publish, "reclaim": self.reclaim,
-        }  # fmt: skip
-        return {"verify": self.verify, **(mirrored if self._keeping is not None else {})}
+        if self._means is None:
+            return {"verify": self.verify}
+        return {
+            "verify": self.verify,
+            "sync": partial(self._synchronise, self._means),
+            "publish": partial(self._publish, self._means),
+            "reclaim": partial(self._reclaim, self._means),
+        }
 
-    async def synchronise(self, job: Job, progress: Progress, lease: Lease | None) -> Outcome:
+    async def _synchronise(self, means: Means, job: Job, progress: Progress, lease: Lease | None) -> Outcome:
         """Fetch a repository's state from its origin, put it down, and let the first environment have it.
 
         Raises:
             Rejected: this member does not mirror it.
             MusterError: it did not come whole, or is not what it says; nothing was put down.
         """
-        assert self._origins is not None and self._packages is not None and self._keeping is not None  # noqa: S101, PT018
-        mirrored, settings = self._mirrored(job)
-        origin = await self._origins.of(job.repository)
+        mirrored, settings = _mirrored(means, job), means.settings
+        origin = await means.origins.of(job.repository)
         # What was published again here is not the origin's.
         last = next((p for p in await self._ledger.publications(job.repository) if not p.of), None)
-        self._keeping.is_syncing = True
+        means.keeping.is_syncing = True
         try:
             found = await sync.synchronised(
-                job.repository, mirrored, origin, self._kept, self._packages.kept,
+                job.repository, mirrored, origin, self._kept, means.packages.kept,
                 last=last, progress=progress, connections=settings.connections,
-                make_room=self._packages.make_room, sha256_of=self._sha256_of,
+                make_room=means.packages.make_room, sha256_of=self._sha256_of,
             )  # fmt: skip
             publication, environment = found.publication, settings.environments[0]
             had = await self._had(environment, job.repository)
@@ -98,7 +99,7 @@ class Work:
                 publication, environment=environment, kind=mirrored.kind, by=job.asked_by, lease=lease
             )
         finally:
-            self._keeping.is_syncing = False
+            means.keeping.is_syncing = False
         shown_s = None if is_kept else await self._shown(environment, mirrored.kind, publication, progress)
         with contextlib.suppress(MusterError):
             # What is not forgotten now is the next time.
@@ -118,7 +119,7 @@ class Work:
             return Outcome(f"{said}{without}; {environment} keeps {had[:12]}, which somebody gave it", result)
         return Outcome(f"{said}{without}{_late(shown_s)}", result)
 
-    async def publish(self, job: Job, progress: Progress, lease: Lease | None) -> Outcome:
+    async def _publish(self, means: Means, job: Job, progress: Progress, lease: Lease | None) -> Outcome:
         """Put the content of an older publication down as something newer, and let the first environment have it.
 
         Raises:
@@ -126,11 +127,10 @@ class Work:
             NotFound: there is no such publication any more.
             MusterError: not all of its metadata is to be had; nothing was put down.
         """
-        assert self._keeping is not None  # noqa: S101 - then nobody asks
-        mirrored, settings = self._mirrored(job)
-        environment = settings.environments[0]
+        mirrored = _mirrored(means, job)
+        environment = means.settings.environments[0]
         of = await self._ledger.publication(job.repository, job.publication)
-        self._keeping.is_syncing = True
+        means.keeping.is_syncing = True
         try:
             for digest in of.parts.values():
                 manifest = await self._staging.manifest(digest)
@@ -147,7 +147,7 @@ class Work:
                 publication, environment=environment, kind=mirrored.kind, by=job.asked_by, lease=lease
             )  # fmt: skip
         finally:
-            self._keeping.is_syncing = False
+            means.keeping.is_syncing = False
         shown_s = await self._shown(environment, mirrored.kind, publication, progress)
         result = {"publication": publication.digest, "of": of.digest, "environment": environment, "shown_s": shown_s}
         said = f"the content of {of.digest[:12]} as {publication.digest[:12]}, for {environment}"
@@ -157,15 +157,6 @@ class Work:
         """Return the publication of a repository that an environment has; empty: none."""
         rows = (await self._ledger.distributions()).values()
         return next((d.publication for d in rows if (d.environment, d.repository) == (environment, repository)), "")
-
-    def _mirrored(self, job: Job) -> tuple[Mirrored, Mirror]:
-        mirrored = self._settings.repositories.get(job.repository) if self._settings is not None else None
-        if mirrored is None or self._settings is None:
-            raise Rejected(
-                f"{job.repository} is not mirrored: the cluster file of the member that was to do it, as it was when that "
-                "started, does not name it; restart members after a change (muster roll)"
-            )
-        return mirrored, self._settings
 
     async def _shown(self, environment: str, kind: Kind, publication: Publication, progress: Progress) -> float | None:
         """Return how long it took until all members give it to clients; None: they do not yet."""
@@ -188,14 +179,15 @@ class Work:
     async def verify(self, _job: Job, progress: Progress, _lease: Lease | None) -> Outcome:
         """Read all that lies on this member's disk; what is damaged is brought anew, from whoever has it."""
         looked = [await self._verified(self._kept, self._mend_metadata, progress)]
-        if self._packages is not None:
-            looked.append(await self._verified(self._packages.kept, self._mend_package, progress))
+        means = self._means
+        if means is not None:
+            looked.append(await self._verified(means.packages.kept, partial(_mend_package, means), progress))
         looked_at = sum(one.looked_at_bytes for one in looked)
         damaged, mended, lost = (
             [name for one in looked for name in getattr(one, what)] for what in ("damaged", "mended", "lost")
         )
-        if lost and self._keeping is not None:
-            self._keeping.look_again()
+        if lost and means is not None:
+            means.keeping.look_again()
         said = f"{size(looked_at)} looked at, {len(damaged)} files damaged"
         if damaged:
             said += f": {len(mended)} brought anew, {len(lost)} lost"
@@ -211,22 +203,12 @@ class Work:
         await self._staging.copy(sha256)
         return True
 
-    async def _mend_package(self, sha256: str) -> bool:
-        assert self._packages is not None and self._keeping is not None  # noqa: S101, PT018
-        wanted = await self._keeping.wanted(sha256)
-        if wanted is None:
-            # No publication names it any more: nobody misses it.
-            return False
-        await self._packages.fetch(wanted)
-        return True
-
-    async def reclaim(self, _job: Job, progress: Progress, _lease: Lease | None) -> Outcome:
+    async def _reclaim(self, means: Means, _job: Job, progress: Progress, _lease: Lease | None) -> Outcome:
         """Remove packages that no publication names any more."""
-        assert self._packages is not None and self._keeping is not None  # noqa: S101, PT018
         await progress(0, 0, "looking at what publications name")
-        needed = await self._keeping.packages_needed()
-        before = await self._packages.kept.counted()
-        freed = await self._packages.kept.reclaim(needed, older_than_s=_SPARED_S)
+        needed = await means.keeping.packages_needed()
+        before = await means.packages.kept.counted()
+        freed = await means.packages.kept.reclaim(needed, older_than_s=_SPARED_S)
         said = f"{size(freed)} of {size(before)} of packages freed"
         return Outcome(said, {"freed_bytes": freed, "kept_bytes": before - freed})
 
@@ -246,3 +228,22 @@ def _missed(what: Sequence[str]) -> str:
 
 def _late(shown_s: float | None) -> str:
     return "" if shown_s is not None else "; clients do not get it yet: muster content status says why"
+
+
+def _mirrored(means: Means, job: Job) -> Mirrored:
+    mirrored = means.settings.repositories.get(job.repository)
+    if mirrored is None:
+        raise Rejected(
+            f"{job.repository} is not mirrored: the cluster file of the member that was to do it, as it was when that "
+            "started, does not name it; restart members after a change (muster roll)"
+        )
+    return mirrored
+
+
+async def _mend_package(means: Means, sha256: str) -> bool:
+    wanted = await means.keeping.wanted(sha256)
+    if wanted is None:
+        # No publication names it any more: nobody misses it.
+        return False
+    await means.packages.fetch(wanted)
+    return True

@@ -89,6 +89,45 @@ def test_what_is_no_index_is_refused(body: bytes) -> None:
         image.manifests(body, of="it")
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"manifests": []}, {"manifests": [descriptor(media=OCI)]}, {"mediaType": made.INDEX}, {"mediaType": LIST},
+        {"mediaType": "application/vnd.docker.distribution.manifest.v1+json"}, {"mediaType": 5}, {"fsLayers": []},
+    ],
+)  # fmt: skip
+def test_what_may_be_taken_for_something_else_is_no_image(more: dict[str, Any]) -> None:
+    # Source: the OCI image specification, "manifest": what clients read of it must not depend on who told its type.
+    body = json.loads(manifest(descriptor()))
+    assert image.blobs(json.dumps({**body, "mediaType": OCI, "manifests": None}).encode(), of="it")
+    with pytest.raises(Malformed):
+        image.blobs(json.dumps({**body, **more}).encode(), of="it")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"layers": []},
+        {"config": descriptor()},
+        {"mediaType": OCI},
+        {"mediaType": made.DOCKER_MANIFEST},
+        {"fsLayers": [{}]},
+    ],
+)
+def test_what_may_be_taken_for_something_else_is_no_index(more: dict[str, Any]) -> None:
+    body = json.loads(index(descriptor(media=OCI)))
+    assert image.manifests(json.dumps({**body, "mediaType": LIST, "layers": None}).encode(), of="it")
+    with pytest.raises(Malformed):
+        image.manifests(json.dumps({**body, **more}).encode(), of="it")
+
+
+def test_nothing_may_be_written_as_null() -> None:
+    # So does what is written in Go, of a list that nobody has made.
+    said = {"schemaVersion": 2, "config": descriptor(), "layers": None}
+    assert image.blobs(json.dumps(said).encode(), of="it") == (Package(f"blobs/sha256:{A}", 5, "sha256", A),)
+    assert image.manifests(b'{"schemaVersion": 2, "manifests": null}', of="it") == ()
+
+
 def test_a_manifest_larger_than_they_are_is_refused() -> None:
     with pytest.raises(Malformed):
         image.manifests(index(descriptor(size=image.LIMIT_BYTES + 1, media=OCI)), of="it")

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,6 +40,7 @@ class World:
     kept: Kept
     origin: Origin
     answers: Answers
+    other: Origin
 
     async def ask(self, name: str, path: str, what: Expected) -> Reply | Streamed | Answer:
         return await self.answers.package(
@@ -61,6 +63,7 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     monkeypatch.setattr(module, "WAITED_FOR_BYTES", 2000)
     monkeypatch.setattr(module, "_LONGER_S", 0.3)
     origin = Origin({"/a%2Bb.rpm": DATA, "/large.rpm": LARGE})
+    other = Origin({"/a%2Bb.rpm": DATA}, name="the other origin")
 
     async def elsewhere(_: str) -> Answer:
         return Answer.absent("another")
@@ -68,13 +71,13 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     async def origins(name: str) -> Origin:
         if name == "others":
             raise NotFound(f"this member mirrors no {name}")
-        return origin
+        return other if name == "more" else origin
 
-    policies: dict[str, Policy] = {"tools": "on_demand", "passing": "streamed"}
+    policies: dict[str, Policy] = {"tools": "on_demand", "more": "on_demand", "passing": "streamed"}
     with contextlib.closing(Kept(tmp_path, limit_bytes=1 << 20)) as kept:
         packages = Packages(kept, elsewhere, origins)
         answers = Answers(Carried(kept), packages, policies, packages.fetch, wait_s=0.2)
-        yield World(kept, origin, answers)
+        yield World(kept, origin, answers, other)
         await answers.close()
         await packages.close()
 
@@ -209,3 +212,33 @@ async def test_an_origin_that_is_away_is_asked_now_and_then(world: World, monkey
     # What has come meanwhile is given.
     await world.kept.add_bytes(DATA)
     assert await world.body("tools", "a+b.rpm", expected(DATA)) == DATA
+
+
+async def test_what_one_repository_cannot_have_is_had_of_another(world: World) -> None:
+    """The same bytes are of many repositories, layers of images above all; each has an origin of its own."""
+    what = expected(DATA)
+    del world.origin.files["/a%2Bb.rpm"]
+    world.origin.gate = asyncio.Event()
+    asked = [asyncio.create_task(world.ask("tools", "a+b.rpm", what)) for _ in range(3)]
+    await asyncio.sleep(0.05)
+    # Who asks for it of another repository meanwhile is told what that one's origin says.
+    theirs = [asyncio.create_task(world.body("more", "a+b.rpm", what)) for _ in range(3)]
+    await asyncio.sleep(0.05)
+    world.origin.gate.set()
+    assert await asyncio.gather(*theirs) == [DATA] * 3
+    assert len(world.other.asked) == 1
+    for one in await asyncio.gather(*asked):
+        if isinstance(one, Answer):
+            one.end()
+    assert not world.answers._passing
+
+
+async def test_an_origin_that_is_away_keeps_nobody_from_another(world: World) -> None:
+    class Away(asyncio.Event):
+        async def wait(self) -> Any:
+            raise Unavailable("the origin is away")
+
+    world.origin.gate = Away()
+    with pytest.raises(Unavailable, match="the origin is away"):
+        await world.ask("tools", "a+b.rpm", expected(DATA))
+    assert await world.body("more", "a+b.rpm", expected(DATA)) == DATA

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from muster.cluster.mirror import Mirror
 from muster.content.backend import Answer, once
+from muster.content.kept import Kept
 from muster.content.mirror.origins import Origins
 from muster.kernel.errors import NotFound, Unavailable
 
@@ -35,8 +37,8 @@ class Origin:
 
 
 @pytest.fixture
-async def origins(monkeypatch: pytest.MonkeyPatch) -> Origins:
-    it = Origins(Mirror.model_validate(SETTINGS))
+async def origins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Origins:
+    it = Origins(Mirror.model_validate(SETTINGS), Kept(tmp_path, limit_bytes=1 << 20))
     one = Origin(4)
 
     async def of(name: str) -> Any:

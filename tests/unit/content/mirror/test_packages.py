@@ -95,6 +95,29 @@ async def test_of_many_who_want_one_one_fetches_it(world: World) -> None:
     assert len(world.origin.asked) == 1
 
 
+async def test_each_repository_asks_its_own_origin(tmp_path: Path) -> None:
+    gone, there = Origin(gate=asyncio.Event()), Origin({"/Packages/a.rpm": DATA})
+
+    async def origins(name: str) -> Origin:
+        return gone if name == "tools" else there
+
+    async def nobody(_: str) -> Answer:
+        return Answer.absent("another")
+
+    with contextlib.closing(Kept(tmp_path, limit_bytes=1 << 20)) as kept:
+        packages = Packages(kept, nobody, origins)
+        first = asyncio.create_task(packages.fetch(wanted()))
+        second = asyncio.create_task(packages.fetch(wanted()._replace(repository="more")))
+        await asyncio.sleep(0.05)
+        assert gone.gate is not None
+        gone.gate.set()
+        await second
+        with pytest.raises(NotFound):
+            await first
+        assert await kept.has(hashlib.sha256(DATA).hexdigest())
+        await packages.close()
+
+
 async def test_another_member_comes_before_the_origin(world: World) -> None:
     world.elsewhere[hashlib.sha256(DATA).hexdigest()] = DATA
     await world.packages.fetch(wanted())

@@ -141,6 +141,43 @@ async def test_a_refusal_names_the_account_and_nothing_of_its_password(clock: Fa
         await tokens(registry, clock).renew([WANTED], "")
 
 
+async def test_who_was_refused_does_not_knock_all_the_time(clock: FakeClock, tmp_path: Path) -> None:
+    """Each blob that clients want is a question, and accounts are locked that are tried too often."""
+    registry = Registry()
+    registry.said = 401, b"no"
+    it = tokens(registry, clock, tmp_path)
+    for _ in range(20):
+        with pytest.raises(Unavailable, match=r"refuse[sd] the account me"):
+            await it.renew([WANTED], "")
+    assert len(registry.asked) == 1
+    # Another password is tried at once, and the same one after a while.
+    (tmp_path / "password").write_text("another\n")
+    for _ in range(5):
+        with pytest.raises(Unavailable, match=r"refuse[sd] the account me"):
+            await it.renew([WANTED], "")
+    assert len(registry.asked) == 2
+    clock.advance(31)
+    registry.said = 200, b""
+    assert await it.renew([WANTED], "") == "Bearer t3"
+
+
+async def test_a_registry_that_refuses_an_account_is_not_shown_it_all_the_time(
+    clock: FakeClock, tmp_path: Path
+) -> None:
+    it = tokens(Registry(), clock, tmp_path)
+    basic = await it.renew(["Basic"], "")
+    for had in (basic, "", ""):
+        with pytest.raises(Unavailable, match=r"refuse[sd] the account me"):
+            await it.renew(["Basic"], had)
+        assert it.shown == ""
+    clock.advance(31)
+    assert await it.renew(["Basic"], "") == basic
+    with pytest.raises(Unavailable):
+        await it.renew(["Basic"], basic)
+    (tmp_path / "password").write_text("another\n")
+    assert await it.renew(["Basic"], "") not in ("", basic)
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -14,7 +14,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from muster.cluster.mirror import Mirrored, Policy
-from muster.content.backend import Answer, BadGateway, once
+from muster.content.backend import Answer, once
 from muster.content.index import Index
 from muster.content.kept import Differs, Kept, Oversized
 from muster.content.manifest import TAGS, Manifest
@@ -24,7 +24,8 @@ from muster.content.metadata.malformed import Malformed
 from muster.content.mirror import upstream
 from muster.content.mirror.sync import synchronised
 from muster.content.mirror.targets import Target
-from muster.content.mirror.upstream import Upstream, following, is_like
+from muster.content.mirror.upstream import Upstream, is_like
+from muster.kernel.clock import FakeClock
 from muster.kernel.errors import MusterError, NotFound, Rejected, Unavailable
 from tests.servers import registry_stand_in as made
 from tests.servers.registry_stand_in import Pushed
@@ -42,6 +43,8 @@ class Registry:
         more: headers of answers, by path.
         less: headers that answers lack.
         wants: what has to be shown, empty: nothing.
+        most: how many tags may be asked for at once.
+        busy: in how many seconds to ask again, for each answer that says so before one that is one.
     """
 
     name = "origin r"
@@ -53,6 +56,8 @@ class Registry:
         self.status: dict[str, int] = {}
         self.less: set[str] = set()
         self.link: list[str] = []
+        self.most = 1000
+        self.busy: list[str] = []
         self.wants = ""
         self.token = 0
         self.asked: list[tuple[str, str, dict[str, str]]] = []
@@ -63,6 +68,8 @@ class Registry:
         self.asked.append((method, path, sent))
         if self.wants and sent.get("Authorization") != f"{self.wants}{self.token}":
             return self._answer(401, b"", ("WWW-Authenticate", 'Bearer realm="https://auth.test/"'))
+        if self.busy:
+            return self._answer(429, b"", ("Retry-After", self.busy.pop(0)))
         below = path.removeprefix("/v2/a/b/")
         if below in self.status:
             return self._answer(self.status[below], b"")
@@ -90,6 +97,8 @@ class Registry:
         if path != f"{BASE}/tags/list" or not self.tags:
             return self._answer(404, b"")
         last = parse_qs(query).get("last", [""])[0]
+        if "n" in parse_qs(query) and int(parse_qs(query)["n"][0]) > self.most:
+            return self._answer(400, b'{"errors": [{"code": "PAGINATION_NUMBER_INVALID"}]}')
         names = self.gives.get("tags/list", json.dumps({"tags": [t for t in self.tags if t > last]}).encode())
         return self._answer(200, names, *(("Link", self.link.pop(0)),) if self.link else ())
 
@@ -160,6 +169,61 @@ async def test_patterns_choose_among_what_is_listed() -> None:
         await state(mirrored(registry, "5*"))
 
 
+async def test_what_is_left_out_does_not_come_whatever_else_names_it() -> None:
+    registry = Registry(**{"latest": ONE, "3.1": ONE, "3.2": TWO, "3.2-rc": TWO})
+    for patterns, expected in (
+        (("3.*", "!*-rc"), {"3.1", "3.2"}), (("!3.*",), {"latest"}), (("*", "!3.1", "!3.2"), {"latest", "3.2-rc"}),
+        (("latest", "3.1", "!3.*"), {"latest"}),
+    ):  # fmt: skip
+        assert (await state(mirrored(registry, *patterns))).tags.keys() == expected
+    with pytest.raises(NotFound, match="None of the 4 tags"):
+        await state(mirrored(registry, "!*"))
+
+
+async def test_a_manifest_that_is_not_there_is_said_with_a_tag_that_can_be_left_out(tmp_path: Path) -> None:
+    """Registries that clean up what has no tag leave indexes behind that name what is gone."""
+    here, registry = Here(tmp_path, "on_demand"), Registry(latest=ONE, **{"3.1": made.index(made.index(TWO))})
+    inner = made.index(TWO)
+    registry.tags["3.1"] = Pushed(made.index(inner).body, made.INDEX, below=(inner,))
+    with pytest.raises(Unavailable, match=rf'has no .*{TWO.digest}, which the tag 3\.1 leads to.*"!3\.1" in .*tags'):
+        await here.sync(registry)
+    registry.tags["3.1"] = Pushed(made.index(inner).body, made.INDEX)
+    with pytest.raises(Unavailable, match=rf'has no .*{inner.digest}, which the tag 3\.1 leads to.*"!3\.1" in .*tags'):
+        await here.sync(registry)
+    here.settings = settings("on_demand", tags=["*", "!3.1"])
+    assert (await here.sync(registry)).publication.packages == len(ONE.blobs)
+    here.kept.close()
+    here.packages.close()
+
+
+def beside(one: Pushed, end: str = ".sig") -> str:
+    return f"{one.digest.replace(':', '-')}{end}"
+
+
+async def test_of_what_lies_beside_images_comes_what_is_of_those(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Registries have signatures of all that there ever was."""
+    signature, other = made.image("signature"), made.image("other")
+    of = {beside(MANY): signature, beside(TWO, ".att"): signature, beside(ONE, ""): made.index(made.image("referrer"))}
+    orphans = {beside(made.image(str(n))): other for n in range(5)}
+    registry = Registry(**{"3.1": MANY, "4.0": other, **of, beside(signature): made.image("again"), **orphans})
+    monkeypatch.setattr(upstream, "LIMIT_TAGS", 5)
+    found = await state(mirrored(registry, "3.*", "sha256-*"))
+    assert found.tags.keys() == {"3.1", *of, beside(signature)}
+    asked = registry.paths()
+    assert not [one for one in asked if any(o in one for o in orphans)]
+    # They are wanted, or not, as others are.
+    assert (await state(mirrored(registry, "3.*"))).tags.keys() == {"3.1"}
+    assert (await state(mirrored(registry, "3.1", next(iter(orphans))))).tags.keys() == {"3.1", next(iter(orphans))}
+    monkeypatch.setattr(upstream, "LIMIT_TAGS", 4)
+    with pytest.raises(Rejected, match=r"5 tags .* are wanted, and 4 are mirrored"):
+        await state(mirrored(registry, "3.*", "sha256-*"))
+    with pytest.raises(Rejected, match="no tag of an image"):
+        await state(mirrored(registry, "sha256-*"))
+    # Without patterns all is wanted.
+    monkeypatch.setattr(upstream, "LIMIT_TAGS", 50)
+    assert (await state(mirrored(registry))).tags.keys() == registry.tags.keys()
+
+
 @pytest.mark.parametrize(
     ("pattern", "name", "is_it"),
     [
@@ -186,23 +250,15 @@ async def test_a_list_in_pages_is_read_to_its_end_and_not_without_one() -> None:
         await state(mirrored(registry))
 
 
-@pytest.mark.parametrize(
-    ("said", "path"),
-    [
-        ('</v2/x/tags/list?last=a>; rel="next"', "/v2/x/tags/list?last=a"), ("<?a=b>;rel=next", "/y?a=b"),
-        ('</a>; rel="prev"', None), ("</a>", None), ("", None), ('</a>; title="rel=next"', None),
-        ('</a b>; rel="next"', None),
-    ],
-)  # fmt: skip
-def test_what_comes_next(said: str, path: str | None) -> None:
-    found = following(Target.of("https://r.test/y?n=1"), [said])
-    assert (found.path if found else None) == path
-
-
-def test_what_comes_next_is_nowhere_else() -> None:
-    for said in ("<ftp://a/b>; rel=next", "<http://me:too@a/b>; rel=next", "<http://[/>; rel=next"):
-        with pytest.raises(BadGateway, match="next page"):
-            following(Target.of("https://r.test/y"), [said])
+async def test_a_registry_that_lists_fewer_at_once_says_itself_how_many() -> None:
+    # Source: distribution 3.1.0 answers 400 where more are asked for than it gives (its issue 4844).
+    registry = Registry(a=ONE, b=ONE)
+    registry.most = 100
+    registry.link = ['<?last=a>; rel="next"']
+    assert set((await state(mirrored(registry))).tags) == {"a", "b"}
+    assert [p for p in registry.paths() if "tags" in p] == [
+        f"GET {BASE}/tags/list?n=1000", f"GET {BASE}/tags/list", f"GET {BASE}/tags/list?last=a",
+    ]  # fmt: skip
 
 
 async def test_tags_of_what_is_no_image_are_left_out_and_said() -> None:
@@ -244,6 +300,26 @@ async def test_a_registry_that_has_enough_of_it_is_asked_no_more(status: int, as
     with pytest.raises(Unavailable, match=f"answers {status} for .*/manifests/latest"):
         await state(mirrored(registry, "latest"))
     assert len(registry.paths()) == asked
+
+
+async def test_a_registry_that_says_when_is_asked_again_then_but_not_for_ever() -> None:
+    registry, clock = Registry(latest=MANY), FakeClock()
+    it = Upstream("r", settings(tags=["latest"]), registry, clock=clock)  # type: ignore[arg-type]
+    registry.busy = ["2", "7"]
+    assert set((await state(it)).tags) == {"latest"}
+    assert (clock.slept, len(registry.paths())) == ([2.0, 7.0], 4)
+    # Of manifests, too, when they are fetched, and of blobs not: a client waits for those.
+    registry.busy = ["0"]
+    assert (await it.ask("GET", f"/manifests/{ONE.digest}", ())).status == 200
+    registry.busy = ["1"]
+    assert (await it.ask("GET", f"/blobs/{next(iter(ONE.blobs))}", ())).status == 429
+    assert clock.slept == [2.0, 7.0, 1.0]
+    for busy, asked in ((["1"] * 99, 5), (["61"], 1), (["Wed, 21 Oct 2026 07:28:00 GMT"], 1), (["-1"], 1)):
+        registry.paths()
+        registry.busy = busy
+        with pytest.raises(Unavailable, match="answers 429"):
+            await state(it)
+        assert len(registry.paths()) == asked
 
 
 async def test_limits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,6 +379,16 @@ async def test_indexes_may_name_indexes_but_not_for_ever() -> None:
         await state(mirrored(registry))
 
 
+@pytest.mark.parametrize("what", [{"size": 5}, {"mediaType": made.DOCKER_MANIFEST}], ids=["size", "type"])
+async def test_a_manifest_that_is_described_in_two_ways_is_neither(what: dict[str, Any]) -> None:
+    """Which of them counted would be chance, and members would see the same registry change again and again."""
+    said = json.dumps({"schemaVersion": 2, "manifests": [{**ONE.described, **what}]}).encode()
+    other = Pushed(said, made.INDEX, below=(ONE,))
+    for tags in ({"one": ONE, "other": other}, {"a": other, "b": made.index(ONE)}):
+        with pytest.raises(Malformed, match=f"{ONE.digest}.*described"):
+            await state(mirrored(Registry(**tags)))
+
+
 async def test_what_an_index_names_and_is_not_there_is_said() -> None:
     outer = made.index(made.index(ONE))
     with pytest.raises(Unavailable, match=made.index(ONE).digest):
@@ -352,9 +438,9 @@ class Here:
         self.settings = settings(policy)
 
     async def sync(self, registry: Any, last: Any = None) -> Any:
+        it = Upstream("r", self.settings, registry, kept=self.kept.read)
         return await synchronised(
-            "r", self.settings, Upstream("r", self.settings, registry), self.kept, self.packages, last=last,
-            progress=self.tell, connections=3,
+            "r", self.settings, it, self.kept, self.packages, last=last, progress=self.tell, connections=3
         )  # fmt: skip
 
     async def tell(self, *_: object) -> None:
@@ -391,6 +477,55 @@ async def test_it_is_brought_here_whole(tmp_path: Path, policy: Policy) -> None:
     newer = await here.sync(registry, found.publication)
     assert newer.publication.digest != found.publication.digest
     assert not [p for p in registry.paths() if "blobs" in p]
+    here.kept.close()
+    here.packages.close()
+
+
+async def test_a_manifest_is_asked_for_once_and_never_again(tmp_path: Path) -> None:
+    """Registries count that, and give so many to each address and no more."""
+    here, registry = Here(tmp_path, "on_demand"), Registry(latest=MANY, one=ONE, other=made.index(made.image("x")))
+    found = await here.sync(registry)
+    manifests = [made.index(made.image("x")), made.image("x"), MANY, ONE, TWO]
+    got = sorted(p for p in registry.paths() if p.startswith("GET /v2/a/b/manifests/"))
+    assert got == sorted(f"GET /v2/a/b/manifests/{one.digest}" for one in manifests)
+    # Nor by a process that begins anew.
+    registry.tags["new"] = TWO
+    await here.sync(registry, found.publication)
+    assert not [p for p in registry.paths() if p.startswith("GET /v2/a/b/manifests/")]
+    here.kept.close()
+    here.packages.close()
+
+
+async def test_many_manifests_come_at_once(tmp_path: Path) -> None:
+    here, registry = Here(tmp_path, "on_demand"), Registry(**{f"t{n}": made.image(str(n)) for n in range(20)})
+    asking = most = 0
+    ask = registry.ask
+
+    async def counted(method: str, path: str, headers: Sequence[tuple[str, str]], /) -> Answer:
+        nonlocal asking, most
+        asking += method == "GET"
+        most = max(most, asking)
+        await asyncio.sleep(0.01)
+        asking -= method == "GET"
+        return await ask(method, path, headers)
+
+    registry.ask = counted  # type: ignore[method-assign]
+    await here.sync(registry)
+    assert most == 3
+    here.kept.close()
+    here.packages.close()
+
+
+@pytest.mark.parametrize("policy", ["immediate", "on_demand"])
+async def test_a_blob_of_two_lengths_is_not_left_out_in_silence(tmp_path: Path, policy: Policy) -> None:
+    here = Here(tmp_path, policy)
+    digest = next(d for d, b in ONE.blobs.items() if b.startswith(b"layer"))
+    said = json.loads(ONE.body)
+    said["layers"][0]["size"] += 1
+    other = Pushed(json.dumps(said).encode(), ONE.media, ONE.blobs)
+    with pytest.raises(Malformed, match=f"{digest} with different sizes"):
+        await here.sync(Registry(one=ONE, other=other))
+    assert not [p for p in tmp_path.rglob("sha256/*/*") if p.is_file()]
     here.kept.close()
     here.packages.close()
 

@@ -13,7 +13,7 @@ from muster.content.mirror import work as module
 from muster.content.mirror.jobs import Outcome
 from muster.content.mirror.ledger import Move
 from muster.content.mirror.publications import Job
-from muster.content.mirror.work import Work
+from muster.content.mirror.work import Means, Work
 from muster.store.engine import Store
 from tests.servers.pulp_stand_in import version
 from tests.unit.content.mirror.origin import Origin
@@ -34,10 +34,8 @@ class Origins:
 
 async def synchronised(world: World) -> Outcome:
     origins: Any = Origins(world.origin)
-    it = Work(
-        world.settings, world.ledger, world.views, world.staging, world.kept,
-        packages=world.packages, origins=origins, keeping=world.keeping,
-    )  # fmt: skip
+    means = Means(world.settings, world.packages, origins, world.keeping)
+    it = Work(world.ledger, world.views, world.staging, world.kept, means)
 
     async def progress(_done: int, _of: int, _sentence: str) -> None: ...
 
