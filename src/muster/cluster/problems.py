@@ -61,7 +61,23 @@ def problems(document: Document) -> list[Problem]:
     if isinstance(section, dict) and section.get("keepers") and section.get("one_version") is False:
         where = ("content", "keepers")
         found.append(document.problem(where, "needs one_version, which is false: nothing follows what Pulp serves"))
+    if isinstance(section, dict):
+        found += _of_steered(document, section)
     return [*found, *_of_store(document, content, [m for _, m in members])]
+
+
+def _of_steered(document: Document, section: dict[str, Any]) -> Iterator[Problem]:
+    """Commands name repositories by their names alone."""
+    mirrored, steered = (
+        one.get("repositories") if isinstance(one := section.get(key), dict) else None for key in ("mirror", "steered")
+    )
+    if not isinstance(mirrored, dict) or not isinstance(steered, dict):
+        return
+    for name in steered:
+        if name in mirrored:
+            at = document.line_of(("content", "mirror", "repositories", name))
+            sentence = f"{name} is mirrored by members already (line {at}); each repository has a name of its own"
+            yield document.problem(("content", "steered", "repositories", name), sentence)
 
 
 def _of_store(document: Document, content: dict[str, Any], members: list[dict[str, Any]]) -> Iterator[Problem]:
@@ -111,6 +127,9 @@ def _of_content(document: Document, cluster: ClusterFile) -> Iterator[Problem]:
     if has_images and (not content.one_version or {"https", "http"}.isdisjoint(content.services)):
         sentence = "images that are mirrored are given to nobody: that needs https among services, and one_version"
         yield document.problem(("content", "mirror"), sentence)
+    if content.steered is not None and (not content.one_version or {"https", "http"}.isdisjoint(content.services)):
+        sentence = "no member steers a Pulp: that needs https or http among services, and one_version"
+        yield document.problem(("content", "steered"), sentence)
     if cluster.foreman.url is None and not {"https", "rhsm"}.isdisjoint(content.services):
         sentence = "/rhsm and what else Foreman answers is 404, because foreman.url is absent"
         yield document.problem(("content",), sentence)
