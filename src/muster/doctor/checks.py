@@ -20,6 +20,7 @@ from muster.cluster.file import ClusterFile, Member
 from muster.cluster.life import Life, in_maintenance
 from muster.content import checks as content
 from muster.content.retention import checks as retention
+from muster.content.steered import checks as steered
 from muster.doctor import clocks, signer
 from muster.foreman import questions
 from muster.kernel.clock import Clock
@@ -112,6 +113,7 @@ class Patient:
             *content.checks(self._cluster, self._balancing, self._context),
             *content.repositories(self._cluster, self.store),
             *retention.checks(self._cluster, self._balancing, self._trusted, self.store),
+            *steered.checks(self._cluster, self.store),
             *self._of_features(),
             Check("features", self._features),
             Check("clocks", self._clocks),
