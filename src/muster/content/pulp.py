@@ -129,6 +129,8 @@ class Pulp:
     answer, ``Denied`` when it does not take us for its administrator, ``Rejected`` when it refuses what was asked.
     """
 
+    _remedy = "content: pulp_password_file"
+
     def __init__(self, backend: Program, secret: Secret | None = None, *, is_direct: bool = True) -> None:
         """``is_direct``: the backend is Pulp itself, which believes whoever is in the place of the installer's Apache."""
         self._backend = backend
@@ -273,7 +275,7 @@ class Pulp:
                 raise BadGateway(f"{self._backend.name} answers {target} with no JSON") from None
         why = f"{self._backend.name} answers {answer.status} to {target}"
         if answer.status in (401, 403):
-            raise Denied(f"{why}: who asks is not its administrator there (content: pulp_password_file)")
+            raise Denied(f"{why}: who asks is not its administrator there ({self._remedy})")
         kinds: Mapping[int, type[MusterError]] = {400: Rejected, 404: NotFound, 405: Rejected, 409: Rejected}
         kind = kinds.get(answer.status, Unavailable)
         raise kind(f"{why}: {shown(told.decode('utf-8', 'replace').strip())}" if kind is Rejected else why)

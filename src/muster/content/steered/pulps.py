@@ -74,6 +74,7 @@ class SteeredPulp(Pulp):
     Every one may be repeated after a crash: what is there is found, and what is so already is not changed.
     """
 
+    _remedy = "its credentials in the services register: muster services set"
     cluster: str = ""
     retain_versions: int = 5
 

@@ -225,18 +225,19 @@ class Steering:
             await self._tell(flip, name, "")
             return ""
 
+        await self._recall()
         names = sorted(flip.pulps)
         said = dict(zip(names, await asyncio.gather(*map(turned, names)), strict=True))
         return {name: why for name, why in said.items() if why}
 
+    async def _recall(self) -> None:
+        """Read what is noted of Pulps: another process may have had the role meanwhile."""
+        self._told = {(f.repository, f.pulp): (f.generation, f.why) for f in await self._steerings.followers()}
+
     async def _tell(self, flip: Flip, pulp: str, why: str) -> None:
         """Note whether a Pulp is where it shall be, where that is new."""
         key = flip.repository, pulp
-        had = self._told.get(key)
-        if had is None:
-            followers = await self._steerings.followers()
-            self._told |= {(f.repository, f.pulp): (f.generation, f.why) for f in followers}
-            had = self._told.get(key, (0, ""))
+        had = self._told.get(key, (0, ""))
         now = (had[0], why) if why else (flip.generation, "")
         if now != had:
             await self._steerings.follows(flip.repository, pulp, *now)
@@ -256,6 +257,7 @@ class Steering:
         Raises:
             Unavailable: the store does not answer.
         """
+        await self._recall()
         newest = {r: f for r, f in (await self._steerings.newest()).items() if r in self._settings.repositories}
         if not newest:
             return
