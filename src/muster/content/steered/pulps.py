@@ -200,6 +200,7 @@ class SteeredPulp(Pulp):
         content shall be something newer, so Pulp makes metadata of its own.
         """
         family = _FAMILIES[kind]
+        # pulp-rpm makes one of the same version, too, where the origin changed its metadata alone.
         if at.publication and not again:
             return dataclasses.replace(at, phase="staged", why="", away_s=0.0)
         if not again and (one := next((k for k in known if k.version == at.version), None)) is not None:

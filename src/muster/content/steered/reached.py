@@ -23,9 +23,9 @@ from muster.pki.bundles import BundlePaths
 from muster.pki.context import client_context
 from muster.store.reading import Readable
 
-# An API that lists a thousand packages may need some seconds; what takes longer is a task.
-_FIRST_BYTE_S = 30.0
-_STALL_S = 30.0
+# A list of some hundred packages needs a second; what takes longer is a task.
+_FIRST_BYTE_S = 10.0
+_STALL_S = 10.0
 
 
 @dataclass(frozen=True)
