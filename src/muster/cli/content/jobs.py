@@ -55,8 +55,9 @@ async def collected(cluster_path: Path, most: int, *, is_open: bool = False) -> 
     if place.steered is not None:
         async with place.flips() as (flips, _):
             behind = [
-                asdict(f) for f in await flips.followers() if f.why and f.repository in place.steered.repositories
-            ]
+                asdict(f) for f in await flips.followers()
+                if f.why and f.repository in place.steered.repositories and f.pulp in place.steered.pulps
+            ]  # fmt: skip
     return {"cluster": place.cluster.cluster, "now": now, "jobs": [asdict(j) for j in known], "behind": behind}
 
 

@@ -60,7 +60,8 @@ async def _steered(place: Place, names: Sequence[str]) -> dict[str, list[dict[st
         return {}
     async with place.flips() as (flips, store):
         now = await clock(store)
-        followers = await flips.followers()
+        pulps = place.steered.pulps if place.steered is not None else ()
+        followers = [f for f in await flips.followers() if f.pulp in pulps]
         known = {name: await flips.flips(name) for name in names}
     return {
         name: [

@@ -29,6 +29,8 @@ from muster.store.leases import Lease
 _log = log.logger("content")
 
 _PAUSE_S = 0.5
+# The store may change hands meanwhile.
+_UNANSWERED_S = 60.0
 # Of these the Pulp may answer a moment later as if nothing had been.
 _AWAY = (Unavailable, GatewayTimeout, BadGateway)
 # How often a Pulp that is behind has its repository synchronised anew, where the last time did not help.
@@ -82,7 +84,7 @@ class Steering:
         stage = await self._steerings.stage(job.repository)
         if stage is None or stage.job != job.id:
             stage = Stage(job.repository, job.id, pulps={name: At() for name in self._settings.pulps})
-            await self._steerings.put(stage, lease=lease)
+            await self._put(stage, lease=lease)
         return await self._carried_out(stage, wanted, job, progress, lease)
 
     async def publish(self, job: Job, progress: Progress, lease: Lease | None) -> Outcome:
@@ -105,7 +107,7 @@ class Steering:
                 for name in self._settings.pulps
             }  # fmt: skip
             stage = Stage(job.repository, job.id, of=of.digest, pulps=pulps)
-            await self._steerings.put(stage, lease=lease)
+            await self._put(stage, lease=lease)
         return await self._carried_out(stage, wanted, job, progress, lease)
 
     def _wanted(self, job: Job) -> SteeredRepository:
@@ -144,7 +146,7 @@ class Steering:
             found = decided(stage, self._settings.wait_s)
             if found.stage != stage:
                 stage = found.stage
-                await self._steerings.put(stage, lease=lease)
+                await self._put(stage, lease=lease)
             if found.ends == "flip":
                 return stage
             if found.ends == "fail":
@@ -162,10 +164,22 @@ class Steering:
             for name, at in zip(sorted(found.steps), made, strict=True):
                 after = after.having(name, at)
             if _durable(after) != _durable(stage):
-                await self._steerings.put(after, lease=lease)
+                await self._put(after, lease=lease)
                 stage = after
                 continue
             stage = after
+            await asyncio.sleep(_PAUSE_S)
+
+    async def _put(self, stage: Stage, *, lease: Lease | None) -> None:
+        """Write down how far Pulps are, before they go further: a store that is away for a moment ends no long work."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _UNANSWERED_S
+        while True:
+            try:
+                return await self._steerings.put(stage, lease=lease)
+            except Unavailable:
+                if loop.time() > until:
+                    raise
             await asyncio.sleep(_PAUSE_S)
 
     async def _step(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from muster.content.steered.stages import At, Stage, Turned
 from muster.kernel.errors import Conflict, NotFound, Rejected, Unavailable
 from muster.kernel.secrets import Secret
 from muster.store.engine import opened
-from muster.store.leases import Leases
+from muster.store.leases import Lease, Leases
 from tests.unit.content.steered.world import NAMES, World
 
 pytestmark = pytest.mark.anyio
@@ -49,6 +50,25 @@ async def test_who_goes_on_looks_at_the_task_that_was_begun(world: World) -> Non
     world.restart()
     await world.does(job)
     assert [one.tasks for one in world.pulps.values()] == [[], []]
+    assert world.shown() == ["pulp@a 0 of 1", "pulp@b 0 of 1"]
+
+
+async def test_a_store_that_is_away_for_a_moment_ends_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    put, tries = world.steerings.put, itertools.count()
+
+    async def sometimes(stage: Stage, *, lease: Lease | None) -> None:
+        if next(tries) % 3:
+            raise Unavailable("the store does not answer")
+        await put(stage, lease=lease)
+
+    monkeypatch.setattr(world.steerings, "put", sometimes)
+    await world.sync()
+    assert world.shown() == ["pulp@a 0 of 1", "pulp@b 0 of 1"]
+    assert [len(one.tasks) for one in world.pulps.values()] == [1, 1]
+    monkeypatch.setattr(module, "_UNANSWERED_S", -1.0)
+    world.origin.revision = 2
+    with pytest.raises(Unavailable):
+        await world.sync()
     assert world.shown() == ["pulp@a 0 of 1", "pulp@b 0 of 1"]
 
 
