@@ -291,16 +291,18 @@ def test_one_that_is_away_stops_nobody_and_is_brought_along(world: World) -> Non
     # It is away before anything is decided: the other goes on without it.
     patient(world, 3.0)
     world.moves(B, C)
+    place = ("services", "set", "pulp@two", "--control-url")
+    world.command(*place, f"http://{world.pulps[1].address}:1")
     with steers.steering(world.it.cluster_file):
-        with away(world.pulps[1]):
-            job = world.sync()
-            assert (job.state, job.result["pulps"], [*job.result["left"]]) == ("done", ["pulp@one"], ["pulp@two"])
-            assert "gone on without pulp@two" in job.sentence
-            one, other = world.repomds()
-            assert one != other
-            until(lambda: bool(world.command("content", "jobs")["behind"]))
-            (behind,) = world.command("content", "jobs")["behind"]
-            assert (behind["pulp"], behind["repository"], behind["generation"]) == ("pulp@two", world.name, 2)
+        job = world.sync()
+        assert (job.state, job.result["pulps"], [*job.result["left"]]) == ("done", ["pulp@one"], ["pulp@two"])
+        assert "gone on without pulp@two" in job.sentence
+        one, other = world.repomds()
+        assert one != other
+        until(lambda: bool(world.command("content", "jobs")["behind"]))
+        (behind,) = world.command("content", "jobs")["behind"]
+        assert (behind["pulp"], behind["repository"], behind["generation"]) == ("pulp@two", world.name, 2)
+        world.command(*place, f"http://{world.pulps[1].address}:{world.pulps[1].api_port}")
         until(lambda: world.has(3), 60)
         until(lambda: not world.command("content", "jobs")["behind"])
     assert world.flips()[0].pulps.keys() == {*PULPS}
@@ -326,18 +328,3 @@ def _has_synced(world: World, pulp: str) -> bool:
     stage = world.stage()
     assert stage is not None
     return bool(stage.job > 1 and stage.pulps[pulp].digest)
-
-
-def test_what_has_our_name_and_is_not_ours_is_left_alone(world: World) -> None:
-    world.moves(A)
-    api = world.pulps[0].api
-    theirs = api.send(
-        "POST", "remotes/rpm/rpm/",
-        {"name": f"muster/together/{world.name}", "url": "http://theirs.test/", "policy": "immediate"},
-    )  # fmt: skip
-    with steers.steering(world.it.cluster_file):
-        job = world.sync()
-        assert (job.state, job.result["pulps"]) == ("done", ["pulp@two"])
-        assert "somebody else's" in job.result["left"]["pulp@one"]
-    assert api.get(theirs["pulp_href"])["url"] == "http://theirs.test/"
-    assert api.all("repositories/rpm/rpm/", name=f"muster/together/{world.name}") == []
