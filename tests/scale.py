@@ -32,6 +32,8 @@ FLIPS_S = _of(30.0, 300.0)
 MIRROR_FLIPS_S = _of(15.0, 240.0)
 # The same: how often one of them is killed meanwhile.
 MIRROR_KILLS = _of(0, 8)
+# tests/contract/test_content_steered.py: durable steps at which a member that steers Pulps is killed.
+STEERED_KILLS = _of(1, 16)
 # tests/contract/test_content_members_die.py: runs of dnf within which a member is killed.
 KILLED_RUNS = _of(4, 20)
 # tests/unit/authority/x509/test_csr.py: requests that are changed somewhere.

@@ -412,6 +412,7 @@ async def _following_of(
     from muster.app import mirror
     from muster.app.duties.mirror import JobsDone, MirrorKept
     from muster.app.duties.repositories import RepositoriesFollowed
+    from muster.app.duties.steered import PulpsTurned
     from muster.content import known
     from muster.content.following import Following
     from muster.content.given import Clients, Remembered
@@ -479,12 +480,23 @@ async def _following_of(
         workers.answer("given", given.asked)
         if mirroring is not None:
             workers.answer("package", mirroring.fetched)
+    runs, steering = Work(ledger, views, staging, kept, means).runs, None
+    if settings.steered is not None:
+        from muster.content.steered.ledger import Steerings
+        from muster.content.steered.reached import Reach
+        from muster.content.steered.steering import Steering
+
+        bundle = bundle_paths(options.pki, "member", options.member)
+        reach = Reach(cluster, settings.steered, store, bundle, options.pki)
+        steering = Steering(settings.steered, Steerings(store), ledger, reach)
+        runs = steering.runs_beside(runs)
     jobs = Jobs(
-        ledger, Leases(store), holder=holder, member=str(content.member),
-        runs=Work(ledger, views, staging, kept, means).runs, settings=settings.mirror,
+        ledger, Leases(store), holder=holder, member=str(content.member), runs=runs, settings=settings.mirror,
+        steered=settings.steered,
     )  # fmt: skip
     kept_too = [MirrorKept(keeping)] if keeping is not None else []
-    return [RepositoriesFollowed(following, ours), *kept_too, JobsDone(jobs)]
+    steered_too = [PulpsTurned(steering, jobs)] if steering is not None else []
+    return [RepositoriesFollowed(following, ours), *kept_too, JobsDone(jobs), *steered_too]
 
 
 def _keepers_of(cluster: ClusterFile, store: Store, content: Content | None, following: Sequence[Duty]) -> list[Duty]:

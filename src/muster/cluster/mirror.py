@@ -28,10 +28,10 @@ _ListURL = Annotated[
 ]
 _ProxyURL = Annotated[str, StringConstraints(pattern=r"\Ahttp://[A-Za-z0-9.:\[\]-]{1,255}/?\z")]
 
-_Suite = Annotated[
+Suite = Annotated[
     str, StringConstraints(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._+-]{0,63}(?:/[A-Za-z0-9][A-Za-z0-9._+-]{0,63}){0,3}\z")
 ]
-_Word = Annotated[str, StringConstraints(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._+/-]{0,127}\z")]
+Word = Annotated[str, StringConstraints(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._+/-]{0,127}\z")]
 
 # As registries name repositories; what stands between slashes is one of its words.
 _IMAGE_WORD = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
@@ -60,11 +60,11 @@ class Mirrored(Settings):
     policy: Policy = "on_demand"
     """``immediate``: packages come with the metadata, before anybody is shown that; ``on_demand``: when somebody asks for
     one, and stay; ``streamed``: they pass through, and nothing of them stays."""
-    suites: Annotated[tuple[_Suite, ...], Field(max_length=100)] = ()
+    suites: Annotated[tuple[Suite, ...], Field(max_length=100)] = ()
     """Of deb: what lies below ``dists``."""
-    components: Annotated[tuple[_Word, ...], Field(max_length=100)] = ()
+    components: Annotated[tuple[Word, ...], Field(max_length=100)] = ()
     """Of deb: whose lists are fetched. Absent: all that a suite names."""
-    architectures: Annotated[tuple[_Word, ...], Field(max_length=100)] = ()
+    architectures: Annotated[tuple[Word, ...], Field(max_length=100)] = ()
     """Of deb: for which lists are fetched, ``all`` and ``source`` counting as ones. Absent: all that a suite names."""
     sources: bool = False
     """Of deb: source packages, too, as ``apt-get source`` fetches them; the lists of sources are fetched whatever

@@ -65,6 +65,8 @@ def problems(document: Document) -> list[Problem]:
         where = ("content", "keepers")
         found.append(document.problem(where, "needs one_version, which is false: nothing follows what Pulp serves"))
     found += _of_foreman(document, content)
+    if isinstance(section, dict):
+        found += _of_steered(document, section)
     return [*found, *_of_store(document, content, [m for _, m in members])]
 
 
@@ -114,6 +116,20 @@ def _of_foreman(document: Document, content: dict[str, Any]) -> Iterator[Problem
     elif there and not str(foreman["url"]).startswith("https://"):
         sentence = "must be https://… where api_user asks it: over plain HTTP everybody on the way reads the token"
         yield document.problem(("foreman", "url"), sentence)
+
+
+def _of_steered(document: Document, section: dict[str, Any]) -> Iterator[Problem]:
+    """Commands name repositories by their names alone."""
+    mirrored, steered = (
+        one.get("repositories") if isinstance(one := section.get(key), dict) else None for key in ("mirror", "steered")
+    )
+    if not isinstance(mirrored, dict) or not isinstance(steered, dict):
+        return
+    for name in steered:
+        if name in mirrored:
+            at = document.line_of(("content", "mirror", "repositories", name))
+            sentence = f"{name} is mirrored by members already (line {at}); each repository has a name of its own"
+            yield document.problem(("content", "steered", "repositories", name), sentence)
 
 
 def _of_store(document: Document, content: dict[str, Any], members: list[dict[str, Any]]) -> Iterator[Problem]:
@@ -168,6 +184,9 @@ def _of_content(document: Document, cluster: ClusterFile) -> Iterator[Problem]:
             "what is mirrored stays with the member that fetched it: others ask on https, which services do not name"
         )
         yield document.problem(("content", "mirror"), sentence)
+    if content.steered is not None and (not content.one_version or {"https", "http"}.isdisjoint(content.services)):
+        sentence = "no member steers a Pulp: that needs https or http among services, and one_version"
+        yield document.problem(("content", "steered"), sentence)
     if cluster.foreman.url is None and not {"https", "rhsm"}.isdisjoint(content.services):
         sentence = "/rhsm and what else Foreman answers is 404, because foreman.url is absent"
         yield document.problem(("content",), sentence)

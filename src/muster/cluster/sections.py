@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field, StringConstraints, Tag
 
 from muster.cluster.mirror import Mirror
+from muster.cluster.steered import Steered
 from muster.cluster.values import (
     CIDR,
     AnswerText,
@@ -186,6 +187,8 @@ class Content(Settings):
     what that served. For Pulps without retention; 0: none, and those there are go."""
     mirror: Mirror | None = None
     """Repositories that members fetch from their origins themselves, and answer below ``/pulp/content/muster/``."""
+    steered: Steered | None = None
+    """Pulps that members lead all to the same content. Absent: members change nothing in any Pulp, but for ``keepers``."""
 
 
 class ServiceCheck(Settings):

@@ -22,10 +22,10 @@ from muster.kernel.files import read_bounded
 from muster.kernel.names import shown
 from muster.kernel.secrets import Secret
 
-_ROOT = "/pulp/api/v3/"
-_DISTRIBUTIONS = f"{_ROOT}distributions/rpm/rpm/"
-_PUBLICATIONS = f"{_ROOT}publications/rpm/rpm/"
-_REPOSITORIES = f"{_ROOT}repositories/rpm/rpm/"
+ROOT = "/pulp/api/v3/"
+_DISTRIBUTIONS = f"{ROOT}distributions/rpm/rpm/"
+_PUBLICATIONS = f"{ROOT}publications/rpm/rpm/"
+_REPOSITORIES = f"{ROOT}repositories/rpm/rpm/"
 _OF_DISTRIBUTIONS = (
     "pulp_href,name,base_path,repository,repository_version,publication,content_guard,pulp_labels,hidden,checkpoint"
 )
@@ -46,7 +46,7 @@ _PAGE = 100
 _PAGES = 100
 # Of paths in one question; a request line has its limits.
 _NAMED_BYTES = 3000
-_ENDED = frozenset({"completed", "failed", "canceled", "skipped"})
+ENDED = frozenset({"completed", "failed", "canceled", "skipped"})
 _USER = "admin"
 
 
@@ -129,6 +129,8 @@ class Pulp:
     answer, ``Denied`` when it does not take us for its administrator, ``Rejected`` when it refuses what was asked.
     """
 
+    _remedy = "content: pulp_password_file"
+
     def __init__(self, backend: Program, secret: Secret | None = None, *, is_direct: bool = True) -> None:
         """``is_direct``: the backend is Pulp itself, which believes whoever is in the place of the installer's Apache."""
         self._backend = backend
@@ -141,11 +143,11 @@ class Pulp:
 
     async def core(self) -> tuple[int, int]:
         """Return pulpcore's version."""
-        said = _mapping(await self._get(f"{_ROOT}status/"), "status")
-        for one in _sequence(said.get("versions"), "versions"):
-            known = _mapping(one, "versions")
+        said = mapping_of(await self._get(f"{ROOT}status/"), "status")
+        for one in sequence_of(said.get("versions"), "versions"):
+            known = mapping_of(one, "versions")
             if known.get("component") == "core":
-                found = _CORE.match(_text(known, "version"))
+                found = _CORE.match(text_of(known, "version"))
                 if found is not None:
                     return int(found[1]), int(found[2])
         raise BadGateway(f"{self._backend.name} does not say which version it is")
@@ -172,14 +174,16 @@ class Pulp:
 
     async def repository_of(self, publication: str) -> str:
         """Return the repository that a publication is of."""
-        return _of_version(_text(_mapping(await self._get(_href(publication)), "publication"), "repository_version"))
+        return _of_version(
+            text_of(mapping_of(await self._get(href_of(publication)), "publication"), "repository_version")
+        )
 
     async def publications(self, *, most: int, repository: str = "", version: str = "") -> list[Publication]:
         """Return the newest publications of a repository, or of one version of it, the oldest of them first."""
         of = {"repository": repository} if repository else {"repository_version": version}
         asked = {**of, "ordering": "-pulp_created", "limit": most, "fields": _OF_PUBLICATIONS}
-        said = _mapping(await self._get(f"{_PUBLICATIONS}?{urlencode(asked)}"), "list")
-        found = [_publication(one) for one in _sequence(said.get("results"), "results")[:most]]
+        said = mapping_of(await self._get(f"{_PUBLICATIONS}?{urlencode(asked)}"), "list")
+        found = [_publication(one) for one in sequence_of(said.get("results"), "results")[:most]]
         return sorted(found, key=lambda p: (p.number, p.created))
 
     async def make(self, content: Mapping[str, Any]) -> None:
@@ -197,12 +201,12 @@ class Pulp:
             Rejected: as :meth:`make`.
             NotFound: there is no such distribution.
         """
-        await self._change("PATCH", _href(href), content)
+        await self._change("PATCH", href_of(href), content)
 
     async def remove(self, href: str) -> None:
         """Remove a distribution; one that is gone is no error."""
         try:
-            await self._change("DELETE", _href(href), None)
+            await self._change("DELETE", href_of(href), None)
         except NotFound:
             return
 
@@ -210,13 +214,13 @@ class Pulp:
         found = await self._all(_DISTRIBUTIONS, {**asked, "fields": _OF_DISTRIBUTIONS})
         return [_distribution(one) for one in found]
 
-    async def _all(self, path: str, asked: Mapping[str, str]) -> list[Any]:
+    async def _all(self, path: str, asked: Mapping[str, str], *, page: int = _PAGE, pages: int = _PAGES) -> list[Any]:
         """Return every object of a list."""
-        query, found, seen = urlencode({**asked, "limit": _PAGE}), list[Any](), set[str]()
-        while len(seen) < _PAGES:
+        query, found, seen = urlencode({**asked, "limit": page}), list[Any](), set[str]()
+        while len(seen) < pages:
             seen.add(query)
-            said = _mapping(await self._get(f"{path}?{query}"), "list")
-            found += _sequence(said.get("results"), "results")
+            said = mapping_of(await self._get(f"{path}?{query}"), "list")
+            found += sequence_of(said.get("results"), "results")
             following = said.get("next")
             if following is None:
                 return found
@@ -224,7 +228,7 @@ class Pulp:
             query = urlsplit(following).query if isinstance(following, str) else ""
             if not _QUERY.match(query) or query in seen:
                 raise BadGateway(f"{self._backend.name} names no next page of {path}")
-        raise BadGateway(f"{self._backend.name} lists more than {_PAGES * _PAGE} objects at {path}")
+        raise BadGateway(f"{self._backend.name} lists more than {pages * page} objects at {path}")
 
     async def _get(self, path: str) -> Any:
         _, said = await self._asked("GET", path, None)
@@ -234,11 +238,11 @@ class Pulp:
         status, said = await self._asked(method, path, content)
         if status != 202:
             return
-        task = _href(_text(_mapping(said, "task"), "task"))
+        task = href_of(text_of(mapping_of(said, "task"), "task"))
         what = f"{self._backend.name}'s task for {method} {path}"
         try:
             async with asyncio.timeout(_TASK_S):
-                while (state := _text(now := _mapping(await self._get(task), "task"), "state")) not in _ENDED:
+                while (state := text_of(now := mapping_of(await self._get(task), "task"), "state")) not in ENDED:
                     await asyncio.sleep(_TASK_PAUSE_S)
         except TimeoutError:
             raise Unavailable(f"{what} did not end within {_TASK_S:g} s; do its workers run?") from None
@@ -271,7 +275,7 @@ class Pulp:
                 raise BadGateway(f"{self._backend.name} answers {target} with no JSON") from None
         why = f"{self._backend.name} answers {answer.status} to {target}"
         if answer.status in (401, 403):
-            raise Denied(f"{why}: who asks is not its administrator there (content: pulp_password_file)")
+            raise Denied(f"{why}: who asks is not its administrator there ({self._remedy})")
         kinds: Mapping[int, type[MusterError]] = {400: Rejected, 404: NotFound, 405: Rejected, 409: Rejected}
         kind = kinds.get(answer.status, Unavailable)
         raise kind(f"{why}: {shown(told.decode('utf-8', 'replace').strip())}" if kind is Rejected else why)
@@ -294,13 +298,13 @@ def _in_parts(base_paths: Iterable[str]) -> list[list[str]]:
 
 
 def _distribution(said: Any) -> Distribution:
-    one = _mapping(said, "distribution")
+    one = mapping_of(said, "distribution")
     labels = one.get("pulp_labels")
     hidden = one.get("hidden")
     return Distribution(
-        _href(_text(one, "pulp_href")),
-        _text(one, "name"),
-        _text(one, "base_path"),
+        href_of(text_of(one, "pulp_href")),
+        text_of(one, "name"),
+        text_of(one, "base_path"),
         _href_or_none(one, "repository"),
         _href_or_none(one, "repository_version"),
         _href_or_none(one, "publication"),
@@ -312,10 +316,10 @@ def _distribution(said: Any) -> Distribution:
 
 
 def _repository(said: Any) -> Repository:
-    one = _mapping(said, "repository")
+    one = mapping_of(said, "repository")
     versions, packages = one.get("retain_repo_versions"), one.get("retain_package_versions")
     return Repository(
-        _href(_text(one, "pulp_href")),
+        href_of(text_of(one, "pulp_href")),
         versions if isinstance(versions, int) and versions > 0 else None,
         packages if isinstance(packages, int) and packages > 0 else 0,
     )
@@ -323,37 +327,37 @@ def _repository(said: Any) -> Repository:
 
 def _of_version(href: str) -> str:
     """Return the repository that a version is of."""
-    return f"{_href(href).partition('/versions/')[0].rstrip('/')}/"
+    return f"{href_of(href).partition('/versions/')[0].rstrip('/')}/"
 
 
 def _publication(said: Any) -> Publication:
-    one = _mapping(said, "publication")
-    number = _href(_text(one, "repository_version")).rstrip("/").rpartition("/")[2]
+    one = mapping_of(said, "publication")
+    number = href_of(text_of(one, "repository_version")).rstrip("/").rpartition("/")[2]
     if not number.isascii() or not number.isdigit() or len(number) > 12:
         raise BadGateway("Pulp's API names a version without a number")
-    return Publication(_href(_text(one, "pulp_href")), int(number), _text(one, "pulp_created"))
+    return Publication(href_of(text_of(one, "pulp_href")), int(number), text_of(one, "pulp_created"))
 
 
-def _mapping(said: Any, what: str) -> dict[str, Any]:
+def mapping_of(said: Any, what: str) -> dict[str, Any]:
     if not isinstance(said, dict):
         raise BadGateway(f"Pulp's API answers with no {what}")
     return said
 
 
-def _sequence(said: Any, what: str) -> Sequence[Any]:
+def sequence_of(said: Any, what: str) -> Sequence[Any]:
     if not isinstance(said, list):
         raise BadGateway(f"Pulp's API answers without {what}")
     return said
 
 
-def _text(said: Mapping[str, Any], name: str) -> str:
+def text_of(said: Mapping[str, Any], name: str) -> str:
     found = said.get(name)
     if not isinstance(found, str) or len(found) > 4096 or _NO_TEXT.search(found):
         raise BadGateway(f"Pulp's API answers without {name}")
     return found
 
 
-def _href(found: str) -> str:
+def href_of(found: str) -> str:
     if not _HREF.match(found):
         raise BadGateway(f"Pulp's API names {shown(found)}, which is no object of it")
     return found
@@ -361,4 +365,4 @@ def _href(found: str) -> str:
 
 def _href_or_none(said: Mapping[str, Any], name: str) -> str:
     found = said.get(name)
-    return _href(found) if isinstance(found, str) and found else ""
+    return href_of(found) if isinstance(found, str) and found else ""

@@ -21,6 +21,7 @@ from muster.cluster.life import Life, in_maintenance
 from muster.content import checks as content
 from muster.content.mirror import checks as mirror
 from muster.content.retention import checks as retention
+from muster.content.steered import checks as steered
 from muster.doctor import clocks, signer, urls
 from muster.kernel.clock import Clock
 from muster.kernel.errors import Misconfigured, MusterError
@@ -114,6 +115,7 @@ class Patient:
             *content.repositories(self._cluster, self.store),
             *retention.checks(self._cluster, self._balancing, self._trusted, self.store),
             *mirror.checks(self._cluster, self.store),
+            *steered.checks(self._cluster, self.store),
             *self._of_features(),
             Check("features", self._features),
             Check("clocks", self._clocks),

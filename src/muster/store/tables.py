@@ -420,7 +420,42 @@ content_jobs = Table(
     Index("content_jobs_open", "kind", "repository", "member", "publication", unique=True),
     sqlite_autoincrement=True,
 )
-"""Work on what is mirrored; ``tries`` counts how often somebody took it. One of a kind is open at a time."""
+"""Work on what is mirrored or steered; ``tries`` counts how often somebody took it. One of a kind is open at a time."""
+
+content_stages = Table(
+    "content_stages",
+    metadata,
+    Column("repository", Text, primary_key=True),
+    Column("job", BigInteger, nullable=False),
+    Column("content", Text, nullable=False),
+)
+"""How far each Pulp is with the next state of a steered repository, as JSON; who has the role writes it."""
+
+content_flips = Table(
+    "content_flips",
+    metadata,
+    Column("repository", Text, primary_key=True),
+    Column("generation", BigInteger, primary_key=True),
+    Column("digest", Text, nullable=False),
+    Column("packages", BigInteger, nullable=False, server_default="0"),
+    Column("pulps", Text, nullable=False),
+    Column("of", Integer, nullable=False, server_default="0"),
+    Column("job", BigInteger, nullable=False, server_default="0"),
+    Column("by", Text, nullable=False, server_default=""),
+    Column("at", Double, nullable=False),
+)
+"""To what the Pulps of a steered repository are turned: the newest row counts. ``pulps`` is JSON; a row never changes."""
+
+content_followers = Table(
+    "content_followers",
+    metadata,
+    Column("repository", Text, primary_key=True),
+    Column("pulp", Text, primary_key=True),
+    Column("generation", BigInteger, nullable=False, server_default="0"),
+    Column("why", Text, nullable=False, server_default=""),
+    Column("since", Double, nullable=False),
+)
+"""To which of these a Pulp was turned at last, and why that is not the newest; for who looks, nothing depends on it."""
 
 
 class store_now(FunctionElement[float]):  # noqa: N801 - reads as the SQL function it is

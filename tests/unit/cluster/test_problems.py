@@ -7,6 +7,7 @@ from muster.kernel.settings import Problem, parse
 from tests.unit.cluster.written import ONE, SHARED, SMALL, TWO, parsed, said, with_members
 
 IMAGES = "{repositories: {a: {kind: container, url: https://registry.test, upstream: a}}}"
+STEERED = "{pulps: [pulp@a], repositories: {a: {kind: file, url: https://origin.test, path: a}}}"
 
 
 def test_members_that_share_an_id_or_a_name_are_named_with_both_lines() -> None:
@@ -215,6 +216,8 @@ def test_half_valid_shared_addresses_are_spoken_of_without_a_crash(text: str) ->
         (f"content: {{services: [docker, http], mirror: {IMAGES}}}\n", []),
         (f"content: {{services: [docker], mirror: {IMAGES}}}\n", ["content.mirror"]),
         (f"content: {{services: [http], one_version: false, mirror: {IMAGES}}}\n", ["content.mirror"]),
+        (f"content: {{services: [http], steered: {STEERED}}}\n", []),
+        (f"content: {{services: [http], one_version: false, steered: {STEERED}}}\n", ["content.steered"]),
         ("content: {services: [http], pub: /}\n", ["content.pub"]),
         ("content: {services: [http], pub: pub}\n", ["content.pub"]),
         ("content: {services: [http], pub: ''}\n", ["content.pub"]),
@@ -227,3 +230,32 @@ def test_ports_with_nothing_behind_them_and_directories_for_nobody_are_doubted(
 ) -> None:
     text = SMALL + section
     assert [p.where for p in warnings(parse(text), parsed(text))] == doubted
+
+
+def test_a_repository_is_mirrored_or_steered_and_not_both() -> None:
+    lines = """\
+content:
+  mirror:
+    repositories:
+      tools: {kind: yum, url: "https://origin.test"}
+  steered:
+    pulps: [pulp@a]
+    repositories:
+      other: {kind: yum, url: "https://origin.test", path: other}
+      tools: {kind: yum, url: "https://origin.test", path: tools}
+"""
+    begins = SMALL.count("\n")
+    assert said(problems(parse(SMALL + lines))) == [
+        (
+            begins + 9,
+            "content.steered.repositories.tools",
+            f"tools is mirrored by members already (line {begins + 4}); each repository has a name of its own",
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    "section", ["{mirror: 3, steered: {}}", "{mirror: {repositories: []}, steered: [1]}", "{steered: {}}"]
+)
+def test_half_a_section_of_repositories_is_spoken_of_without_a_crash(section: str) -> None:
+    problems(parse(f"{SMALL}content: {section}\n"))

@@ -23,7 +23,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     ),
     "publications": (
         "publications",
-        "Show the publications of mirrored repositories, the newest first, and which environments have each.",
+        "Show the publications of repositories, the newest first, and which environments, or which Pulps, have each.",
     ),
     "publish": (
         "publish",
@@ -39,7 +39,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     ),
     "jobs": (
         "jobs",
-        "Show work on mirrored repositories: what is asked for, how far it is, and what came of it.",
+        "Show work on repositories: what is asked for, how far it is, and what came of it; and which Pulps do not follow.",
     ),
     "cancel": ("cancel", "Cancel JOB, by its number; what of it is done stays, and clients get what they got before."),
     "verify": (

@@ -1,4 +1,4 @@
-"""``muster content jobs``: work on mirrored repositories, and what environments got."""
+"""``muster content jobs``: work on mirrored and steered repositories, and what environments got."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _STYLES = {"failed": "red", "cancelled": "yellow", "running": "green"}
 @cluster_option
 @json_option
 def jobs(is_of_promotions: bool, is_open: bool, most: int, cluster_path: Path, as_json: bool) -> None:
-    """Show work on mirrored repositories: what is asked for, how far it is, and what came of it.
+    """Show work on repositories: what is asked for, how far it is, and what came of it; and which Pulps do not follow.
 
     Jobs are remembered for 30 days after their end, promotions for 400.
     """
@@ -51,7 +51,14 @@ async def collected(cluster_path: Path, most: int, *, is_open: bool = False) -> 
     async with place.recorded() as (recorded, store):
         now = await clock(store)
         known = await recorded.jobs(most, is_open=True if is_open else None)
-    return {"cluster": place.cluster.cluster, "now": now, "jobs": [asdict(j) for j in known]}
+    behind = []
+    if place.steered is not None:
+        async with place.flips() as (flips, _):
+            behind = [
+                asdict(f) for f in await flips.followers()
+                if f.why and f.repository in place.steered.repositories and f.pulp in place.steered.pulps
+            ]  # fmt: skip
+    return {"cluster": place.cluster.cluster, "now": now, "jobs": [asdict(j) for j in known], "behind": behind}
 
 
 async def promoted(cluster_path: Path, most: int) -> dict[str, Any]:
@@ -80,6 +87,10 @@ def shown(found: dict[str, Any]) -> list[Text]:
         parts.append(line(f"    {stands}{far}{by}; asked for by {job['asked_by']}"))
         if job["sentence"]:
             parts.append(line(f"    {job['sentence']}", "red" if job["state"] == "failed" else ""))
+    for one in found.get("behind", ()):
+        since = ago(found["now"] - one["since"])
+        parts.append(line(f"{one['pulp']} does not follow with {one['repository']}, for {since}", "red"))
+        parts.append(line(f"    {one['why']}"))
     return parts or [line("There are none.", "dim")]
 
 

@@ -1,4 +1,4 @@
-"""What the commands of mirrored repositories share: the section ``content.mirror``, what it names, and the words for it."""
+"""What the commands of mirrored and steered repositories share: their sections, what these name, and the words for it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from muster.kernel.names import shown
 if TYPE_CHECKING:
     from muster.cluster.file import ClusterFile
     from muster.cluster.mirror import Mirror, Mirrored
+    from muster.cluster.steered import Steered
     from muster.content.mirror.ledger import Ledger
     from muster.content.mirror.recorded import Recorded
+    from muster.content.steered.ledger import Flips
     from muster.store.engine import Store
     from muster.store.reading import Readable
 
@@ -26,29 +28,35 @@ DIGITS = 12
 
 @dataclass(frozen=True)
 class Place:
-    """The cluster whose repositories are mirrored."""
+    """The cluster whose repositories are mirrored, or steered in Pulps.
+
+    Attributes:
+        settings: of what is mirrored, which may be nothing.
+    """
 
     path: Path
     cluster: ClusterFile
     settings: Mirror
+    steered: Steered | None = None
 
     @classmethod
     def of(cls, cluster_path: Path) -> Place:
         """Read the cluster file.
 
         Raises:
-            Misconfigured: it says of no mirrored repositories.
+            Misconfigured: it says of no such repositories.
         """
         from muster.app.settings import loaded
+        from muster.cluster.mirror import Mirror
         from muster.kernel import log
         from muster.kernel.errors import Misconfigured
 
         # What would be logged is raised; unconfigured, it would also stand between the lines of the answer.
         log.configure(level="ERROR")
         cluster = loaded(cluster_path)
-        if cluster.content is None or cluster.content.mirror is None:
+        if cluster.content is None or (cluster.content.mirror is None and cluster.content.steered is None):
             raise Misconfigured(f"{cluster_path} has no section content.mirror: members mirror no repositories")
-        return cls(cluster_path, cluster, cluster.content.mirror)
+        return cls(cluster_path, cluster, cluster.content.mirror or Mirror(), cluster.content.steered)
 
     @property
     def members(self) -> list[str]:
@@ -63,6 +71,24 @@ class Place:
         """
         self._refuse_unknown(name, self.settings.repositories, "repository", "content.mirror.repositories")
         return self.settings.repositories[name]
+
+    @property
+    def names(self) -> list[str]:
+        """All repositories, mirrored and steered."""
+        return [*self.settings.repositories, *(self.steered.repositories if self.steered is not None else ())]
+
+    def is_steered(self, name: str) -> bool:
+        """Whether Pulps have a repository, and members only lead them; false: members mirror it.
+
+        Raises:
+            NotFound: neither.
+        """
+        if self.steered is None:
+            self.repository(name)
+            return False
+        where = "content.mirror.repositories, content.steered.repositories"
+        self._refuse_unknown(name, self.names, "repository", where)
+        return name in self.steered.repositories
 
     def environment(self, name: str) -> str:
         """Return an environment.
@@ -102,6 +128,15 @@ class Place:
 
         async with store_to_read(self.cluster) as store:
             yield Recorded(store), store
+
+    @contextlib.asynccontextmanager
+    async def flips(self) -> AsyncIterator[tuple[Flips, Readable]]:
+        """Yield what was decided of steered repositories, for who only reads."""
+        from muster.app.settings import store_to_read
+        from muster.content.steered.ledger import Flips
+
+        async with store_to_read(self.cluster) as store:
+            yield Flips(store), store
 
     @contextlib.asynccontextmanager
     async def ledger(self) -> AsyncIterator[tuple[Ledger, Store]]:

@@ -1,8 +1,9 @@
-"""``muster content publications``: the states of mirrored repositories that are remembered."""
+"""``muster content publications``: the states of mirrored and steered repositories that are remembered."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 @cluster_option
 @json_option
 def publications(name: str | None, cluster_path: Path, as_json: bool) -> None:
-    """Show the publications of mirrored repositories, the newest first, and which environments have each.
+    """Show the publications of repositories, the newest first, and which environments, or which Pulps, have each.
 
     With NAME: of that one. content.mirror.publications says how many are remembered beside those that environments have.
     """
@@ -36,8 +37,11 @@ def publications(name: str | None, cluster_path: Path, as_json: bool) -> None:
 async def collected(cluster_path: Path, name: str | None = None) -> dict[str, Any]:
     """Return everything ``muster content publications`` shows, as one JSON object."""
     place = Place.of(cluster_path)
-    if name is not None:
-        place.repository(name)
+    is_steered = name is not None and place.is_steered(name)
+    steered = place.steered.repositories if place.steered is not None else {}
+    by_pulps = await _steered(place, [name] if name is not None and is_steered else [] if name else list(steered))
+    if is_steered:
+        return {"cluster": place.cluster.cluster, "repositories": {}, "unnamed": [], "steered": by_pulps}
     async with place.recorded() as (recorded, store):
         now = await clock(store)
         known, given = await recorded.publications(name), await recorded.given()
@@ -49,7 +53,29 @@ async def collected(cluster_path: Path, name: str | None = None) -> dict[str, An
         said = {**asdict(one), "digest": one.digest, "age_s": now - one.made_at, "environments": environments}
         by_name.setdefault(one.repository, []).append(said)
     unnamed = sorted(by_name.keys() - place.settings.repositories.keys())
-    return {"cluster": place.cluster.cluster, "repositories": by_name, "unnamed": unnamed}
+    return {"cluster": place.cluster.cluster, "repositories": by_name, "unnamed": unnamed, "steered": by_pulps}
+
+
+async def _steered(place: Place, names: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """Return what the Pulps were turned to, the newest first, and which are by now."""
+    if not names:
+        return {}
+    async with place.flips() as (flips, store):
+        now = await clock(store)
+        pulps = place.steered.pulps if place.steered is not None else ()
+        followers = [f for f in await flips.followers() if f.pulp in pulps]
+        known = {name: await flips.flips(name) for name in names}
+    return {
+        name: [
+            {
+                **asdict(one), "age_s": now - one.at,
+                "turned": sorted(f.pulp for f in followers if (f.repository, f.generation) == (name, one.generation)),
+                "behind": {f.pulp: f.why for f in followers if f.repository == name and f.why} if not n else {},
+            }
+            for n, one in enumerate(found)
+        ]
+        for name, found in known.items()
+    }  # fmt: skip
 
 
 def shown(found: dict[str, Any]) -> list[Text]:
@@ -66,4 +92,13 @@ def shown(found: dict[str, Any]) -> list[Text]:
             parts.append(line(f"    {one['digest'][:DIGITS]}  made {ago(one['age_s'])} ago, {what}{of}"))
             if one["environments"]:
                 parts.append(line(f"        {', '.join(one['environments'])}", "green"))
+    for name, turned in found.get("steered", {}).items():
+        parts.append(line(name if turned else f"{name}: nothing is published yet"))
+        for one in turned:
+            of = ", published again" if one["of"] else ""
+            what = counted(one["packages"], "package")
+            parts.append(line(f"    {one['digest'][:DIGITS]}  turned to {ago(one['age_s'])} ago, {what}{of}"))
+            if one["turned"]:
+                parts.append(line(f"        {', '.join(one['turned'])}", "green"))
+            parts += [line(f"        {pulp} does not follow: {why}", "red") for pulp, why in one["behind"].items()]
     return parts or [line("The cluster file names no repository to mirror.", "dim")]

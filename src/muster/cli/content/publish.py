@@ -1,4 +1,4 @@
-"""``muster content publish``: older content of a mirrored repository, published again as something newer."""
+"""``muster content publish``: older content of a repository, published again as something newer."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from muster.cli.content.work import Asked, Work, asks
 def publish(name: str, prefix: str, cluster_path: Path, is_left: bool, dry_run: bool, as_json: bool) -> int:
     """Publish the content of an older publication of NAME again, as something newer; exit 1 when that failed.
 
-    For clients that would not go back to something older, which promote is for. The first environment gets it. What is
-    signed cannot be published again, for no signature would fit.
+    For clients that would not go back to something older, which promote is for. The first environment gets it; of a
+    repository of content.steered the Pulps publish it, and are turned to it all at once. What is signed cannot be
+    published again, for no signature would fit.
     """
     place = Place.of(cluster_path)
-    place.repository(name)
+    place.is_steered(name)
     publication = asyncio.run(_named(place, name, prefix))
 
     def targets(_there: Sequence[str]) -> list[Asked]:
@@ -33,5 +34,10 @@ def publish(name: str, prefix: str, cluster_path: Path, is_left: bool, dry_run: 
 
 
 async def _named(place: Place, name: str, prefix: str) -> str:
+    if place.is_steered(name):
+        from muster.content.steered.ledger import chosen
+
+        async with place.flips() as (flips, _):
+            return chosen(await flips.flips(name), name, prefix).digest
     async with place.ledger() as (ledger, _):
         return (await ledger.publication(name, prefix)).digest

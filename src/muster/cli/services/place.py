@@ -156,6 +156,8 @@ def followed(name: str, cluster: ClusterFile) -> str:
     from muster.features import settings_models
 
     kind, _, word = name.partition("@")
+    if cluster.content is not None and cluster.content.steered is not None and name in cluster.content.steered.pulps:
+        return ""
     if kind != "pulp" or (word and word not in [str(m.name).lower() for m in cluster.members]):
         return "Members go by the cluster file: this is written down, and moves nothing."
     if cluster.content is not None:

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from muster.cluster.mirror import Mirror
+from muster.cluster.steered import Steered
 from muster.content.mirror.ledger import Ledger
 from muster.content.mirror.publications import Job, JobKind, JobState
 from muster.kernel import log
@@ -54,7 +55,8 @@ class Jobs:
     Args:
         holder: unique to this life of the process.
         runs: does a job, by its kind; raises a MusterError that says why it did not work.
-        settings: what is mirrored; None: nothing, then no role is taken.
+        settings: what is mirrored.
+        steered: what Pulps are led to. Where neither is, no role is taken.
 
     Concurrency: one loop; beats do not overlap, and the job that runs does so beside them.
     """
@@ -68,9 +70,17 @@ class Jobs:
         member: str,
         runs: Mapping[JobKind, Run],
         settings: Mirror | None,
+        steered: Steered | None = None,
     ) -> None:
         self._ledger, self._leases = ledger, leases
-        self._holder, self._member, self._runs, self._settings = holder, member, runs, settings
+        self._holder, self._member, self._runs = holder, member, runs
+        self._wants_role = settings is not None or steered is not None
+        # How often each is looked at by itself.
+        self._every = {
+            name: one.sync_every_s
+            for section in (settings, steered) if section is not None
+            for name, one in section.repositories.items() if one.sync_every_s is not None
+        }  # fmt: skip
         self._lease: Lease | None = None
         self._running: asyncio.Task[None] | None = None
         self._kind: JobKind | None = None
@@ -89,7 +99,7 @@ class Jobs:
         Raises:
             Unavailable: the store does not answer; what runs goes on.
         """
-        if self._settings is not None:
+        if self._wants_role:
             self._lease = await self._leases.acquire(ROLE, self._holder, _LEASE_S)
         if self._lease is None and self._kind in _OF_THE_ROLE and self._running is not None:
             # Who has the role now begins it anew.
@@ -106,6 +116,11 @@ class Jobs:
             self._kind = job.kind
             self._running = asyncio.create_task(self._run(job, self._lease), name=f"{job.kind} {job.repository}")
             self._running.add_done_callback(self._ended)
+
+    @property
+    def has_role(self) -> bool:
+        """Whether this process does what one of the cluster does."""
+        return self._lease is not None
 
     async def close(self) -> None:
         """End what runs, and give the role up; what was not done is asked for anew by whoever takes the role."""
@@ -144,8 +159,7 @@ class Jobs:
         self._is_first, self._looked_in = False, epoch
 
     async def _ask_for_what_is_due(self) -> None:
-        assert self._settings is not None  # noqa: S101 - without it there is no role
-        every = {name: m.sync_every_s for name, m in self._settings.repositories.items() if m.sync_every_s is not None}
+        every = self._every
         if not every:
             return
         now = asyncio.get_running_loop().time()

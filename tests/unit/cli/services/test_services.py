@@ -124,6 +124,14 @@ def test_what_members_do_not_follow_is_said_when_it_is_moved(file: Path) -> None
         assert (said.startswith(note), bool(said)) == (True, bool(note))
 
 
+def test_a_pulp_that_is_steered_is_followed(file: Path) -> None:
+    file.write_text(f"{file.read_text()}content: {{services: [http], steered: {{pulps: [pulp@dmz]}}}}\n")
+    run(file, "services", "add", "pulp@dmz", *MOVED)
+    run(file, "services", "add", "pulp@other", *MOVED)
+    assert run(file, "services", "set", "pulp@dmz", *MOVED).output.endswith("functional.\n")
+    assert "moves nothing" in run(file, "services", "set", "pulp@other", *MOVED).output
+
+
 def test_what_has_half_a_members_name_is_refused(file: Path) -> None:
     with pytest.raises(Rejected, match=r"the member is called proxy01\.test, so pulp@proxy01\.test"):
         run(file, "services", "add", "pulp@proxy01", "--control-url", "https://dmz.test")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from muster.cluster.mirror import Mirror
+from muster.cluster.steered import Steered
 from muster.content.mirror import jobs as module
 from muster.content.mirror.jobs import ROLE, Jobs, Outcome, Progress, Run
 from muster.content.mirror.ledger import Ledger
@@ -320,4 +321,30 @@ async def test_of_very_many_that_are_due_at_once_some_are_asked_for_in_each_beat
     for asked in (4, 8, 10, 10):
         await it.beat()
         assert len(await Ledger(store).jobs()) == asked
+    await it.close()
+
+
+async def test_steered_repositories_are_looked_at_in_the_same_role(store: Store) -> None:
+    steered = Steered.model_validate({
+        "pulps": ["pulp@a"],
+        "repositories": {"rocky9": {"kind": "yum", "url": "http://origin.test", "path": "rocky9", "sync_every_s": 3600}},
+    })  # fmt: skip
+    did: list[str] = []
+
+    async def does(job: Job, _progress: Progress, lease: Lease | None) -> Outcome:
+        assert lease is not None
+        did.append(job.repository)
+        return Outcome("well")
+
+    leases = Leases(store)
+    it = Jobs(
+        Ledger(store), leases, holder="p1 1", member="p1", runs=run(does), settings=None, steered=steered
+    )  # fmt: skip
+    assert not it.has_role
+    await it.beat()
+    assert it.has_role
+    (job,) = await Ledger(store).jobs()
+    await until(store, job.id, "done")
+    await it.beat()
+    assert (did, job.asked_by, len(await Ledger(store).jobs())) == (["rocky9"], "the schedule", 1)
     await it.close()
