@@ -37,6 +37,7 @@ SPOILT = {
     "nginx": ("worker_connections", "worker_connection", "worker_connection"),
     "envoy": ('"stat_prefix"', '"stat_prefixes"', "stat_prefixes"),
     "puppet-conf": ("[main]", "[main", "main"),
+    "nftables": ("tcp reset", "tcp reseet", "reseet"),
 }
 
 CLUSTER = """\
@@ -53,6 +54,7 @@ balancers:
 - {{name: lb2, address: 10.231.7.12}}
 virtual_address: {{address: 10.231.7.100/24, interface: {device}, script_user: root}}
 signer: proxy01.test
+network: {{foreman: [10.231.7.5/32]}}
 services: {services}
 """
 
@@ -101,6 +103,7 @@ def reader(
         "pki": ("--pki", str(tmp_path / "pki")),
         "run": ("--run", str(tmp_path / "run")),
         "balancer": ("--balancer", "lb1"),
+        "member": (),
     }
     options = tuple(word for need in sorted(output.needs) for word in places[need])
     with ExitStack() as stack:
@@ -116,6 +119,11 @@ def reader(
                 tmp_path / "bin", monkeypatch, "keepalived", *host.command(str(available.sbin("keepalived")))
             )
             site, options = replace(site, given={"script_path": script}), (*options, "--script-path", str(script))
+        elif output.word == "nftables":
+            # It asks the kernel, and this host's own rules are none of a test's business.
+            needs("namespaces")
+            (host,) = stack.enter_context(segment("lb1"))
+            _first_on_path(tmp_path / "bin", monkeypatch, "nft", *host.command(str(available.sbin("nft"))))
         elif output.word == "envoy":
             _first_on_path(tmp_path / "bin", monkeypatch, "envoy", str(available.envoy()))
         yield Reader(output, site, options)
@@ -155,6 +163,7 @@ async def test_the_consumer_refuses_what_was_spoilt_in_its_own_words(reader: Rea
     ]
     assert any(instead in d.text for d in documents)
     for one in documents:
+        (directory / one.name).parent.mkdir(parents=True, exist_ok=True)
         (directory / one.name).write_text(one.text)
     assert output.check is not None
     with pytest.raises(Rejected, match=words):

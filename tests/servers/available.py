@@ -25,6 +25,7 @@ def missing(name: str) -> str | None:
         "keepalived": _keepalived,
         "mosquitto": _mosquitto,
         "namespaces": _namespaces,
+        "nft": _nft,
         "nginx": _nginx,
         "postgresql": _postgresql,
         "powerdns": _powerdns,
@@ -71,6 +72,10 @@ def envoy() -> Path | None:
 
 def _keepalived() -> str | None:
     return None if sbin("keepalived") else "no keepalived on this machine (Debian package keepalived)"
+
+
+def _nft() -> str | None:
+    return None if sbin("nft") else "no nft on this machine (Debian package nftables)"
 
 
 def _nginx() -> str | None:

@@ -104,6 +104,10 @@ class Network(Settings):
     """Networks whose hosts may call the address. Empty: all."""
     direct: tuple[CIDR, ...] = ()
     """Networks, beside balancers and Foreman, whose hosts may call members themselves: for remote execution, and tests."""
+    foreman: tuple[CIDR, ...] = ()
+    """Networks that Foreman's calls to members come from. Empty: the address in ``foreman.url``, where it is one."""
+    monitoring: tuple[CIDR, ...] = ()
+    """Networks of hosts that ask for metrics: members, and ``metrics_port`` of balancers. Empty: those of ``direct``."""
     dns_zone: FQDN | None = None
     """The zone in which the address stands. Absent: what follows its first label."""
     dns_server: Host | None = None

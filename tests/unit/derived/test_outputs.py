@@ -22,6 +22,7 @@ balancers:
 - {name: lb1, address: 10.0.0.7}
 - {name: lb2, address: 10.0.0.8}
 virtual_address: {address: 10.0.0.10/24, interface: eth0}
+network: {foreman: [10.0.0.5/32]}
 """
 # What this host would have told.
 LEARNED: dict[str, dict[str, Any]] = {"haproxy": {"version": HAProxyVersion(2, 6)}}

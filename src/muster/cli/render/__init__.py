@@ -21,6 +21,7 @@ OUTPUTS: Mapping[str, str] = {
     "keepalived": (
         "Render keepalived's configuration, which moves the virtual address to a balancer whose HAProxy answers."
     ),
+    "nftables": "Render rules of nftables for each balancer and member: who may reach the cluster's ports there.",
     "nginx": (
         "Render an nginx (stream) configuration for one balancer; its head and --json say what nginx does not do."
     ),
