@@ -38,6 +38,7 @@ SPOILT = {
     "envoy": ('"stat_prefix"', '"stat_prefixes"', "stat_prefixes"),
     "puppet-conf": ("[main]", "[main", "main"),
     "nftables": ("tcp reset", "tcp reseet", "reseet"),
+    "prometheus": (" == 0", " == = 0", "could not parse expression"),
 }
 
 CLUSTER = """\

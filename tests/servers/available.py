@@ -29,6 +29,7 @@ def missing(name: str) -> str | None:
         "nginx": _nginx,
         "postgresql": _postgresql,
         "powerdns": _powerdns,
+        "promtool": _promtool,
         "pulp": _pulp,
         "puppet": _puppet,
         "puppetserver": _puppetserver,
@@ -76,6 +77,10 @@ def _keepalived() -> str | None:
 
 def _nft() -> str | None:
     return None if sbin("nft") else "no nft on this machine (Debian package nftables)"
+
+
+def _promtool() -> str | None:
+    return None if shutil.which("promtool") else "no promtool on this machine (Debian package prometheus)"
 
 
 def _nginx() -> str | None:

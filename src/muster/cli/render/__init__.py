@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 OUTPUTS: Mapping[str, str] = {
     "all": "Write every output there is as one tree, with a page that says what goes where.",
     "envoy": "Render Envoy's bootstrap and the files it watches (LDS, CDS, EDS); what Envoy does not do goes to stderr.",
+    "grafana": "Render a dashboard for Grafana: services and members, traffic, certificates, content and balancers.",
     "haproxy": "Render HAProxy's configuration for one balancer; --json shows the model of services and servers instead.",
     "keepalived": (
         "Render keepalived's configuration, which moves the virtual address to a balancer whose HAProxy answers."
@@ -24,6 +25,9 @@ OUTPUTS: Mapping[str, str] = {
     "nftables": "Render rules of nftables for each balancer and member: who may reach the cluster's ports there.",
     "nginx": (
         "Render an nginx (stream) configuration for one balancer; its head and --json say what nginx does not do."
+    ),
+    "prometheus": (
+        "Render Prometheus's configuration for members' and balancers' metrics, and rules that say what is worth an alert."
     ),
     "puppet-conf": "Render the lines of puppet.conf for agents: the cluster's name as server and CA, and the CA's port.",
     "table": "Show what any other load balancer has to be told: ports, members, and what to ask them.",
