@@ -167,3 +167,33 @@ def _raw(host: Host) -> socket.socket:
         s = thread.submit(opened).result()
     s.settimeout(10)
     return s
+
+
+def test_a_shell_runs_what_selinux_is_told(tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    ports = tmp_path / "ports"
+    for name in ("semanage", "setsebool"):
+        program = tmp_path / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f'#!/bin/sh\n[ "$1 $2" = "port -l" ] && exec cat {ports}\necho "{name} $*" >> {said}\n')
+        program.chmod(0o755)
+
+    def run(text: str, labelled: str) -> None:
+        # As semanage lists them.
+        listed = (("http_cache_port_t", "8080, 1883"), ("http_port_t", labelled))
+        ports.write_text("".join(f"{label:<30} tcp      {numbers}\n" for label, numbers in listed))
+        file, made = tmp_path / "cluster.yaml", tmp_path / "run.sh"
+        file.write_text(text)
+        arguments = ["render", "selinux", "--cluster", str(file), "--output", str(made)]
+        assert CliRunner().invoke(muster, arguments, catch_exceptions=False).exit_code == 0
+        subprocess.run([made], env={"PATH": f"{tmp_path}/bin:/bin:/usr/bin"}, check=True, timeout=20)
+
+    narrow = CLUSTER.replace(", metrics_port: 8405", "") + "generation: foremanctl\nservices: {mqtt: {}}\n"
+    run(CLUSTER, "80, 81, 443")
+    run(narrow, "80, 11883, 443")
+    run(narrow, "1883, 80, 443")
+    run(narrow, "80, 443, 1883")
+    assert said.read_text().splitlines() == [
+        "setsebool -P haproxy_connect_any on",
+        "semanage port -a -t http_port_t -p tcp 1883",
+    ]

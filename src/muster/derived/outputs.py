@@ -7,7 +7,18 @@ import importlib
 from muster.derived.output import Output
 
 # Each is the OUTPUT of the file of its name, imported when it is rendered.
-WORDS = ("haproxy", "keepalived", "nginx", "envoy", "table", "puppet-conf", "nftables", "prometheus", "grafana")
+WORDS = (
+    "haproxy",
+    "keepalived",
+    "nginx",
+    "envoy",
+    "table",
+    "puppet-conf",
+    "nftables",
+    "prometheus",
+    "grafana",
+    "selinux",
+)
 
 
 def output(word: str) -> Output | None:

@@ -30,6 +30,7 @@ OUTPUTS: Mapping[str, str] = {
         "Render Prometheus's configuration for members' and balancers' metrics, and rules that say what is worth an alert."
     ),
     "puppet-conf": "Render the lines of puppet.conf for agents: the cluster's name as server and CA, and the CA's port.",
+    "selinux": "Render the commands by which SELinux lets HAProxy use the cluster's ports, with the reason for each port.",
     "table": "Show what any other load balancer has to be told: ports, members, and what to ask them.",
 }
 
