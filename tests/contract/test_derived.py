@@ -37,6 +37,7 @@ SPOILT = {
     "nginx": ("worker_connections", "worker_connection", "worker_connection"),
     "envoy": ('"stat_prefix"', '"stat_prefixes"', "stat_prefixes"),
     "puppet-conf": ("[main]", "[main", "main"),
+    "firewalld": ("tcp-reset", "tcp-reseet", "tcp-reseet"),
     "nftables": ("tcp reset", "tcp reseet", "reseet"),
     "prometheus": (" == 0", " == = 0", "could not parse expression"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import struct
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from muster.cli import muster
-from tests.servers import available
+from tests.servers import available, firewalld
 from tests.servers.namespaces import DEVICE, Host, segment
 
 # Numbered as segment() does: .11 and so on.
@@ -36,9 +37,9 @@ NAMES = ("lb1", "lb2", "proxy01", "foreman", "client", "stranger")
 _VRRP = 112
 
 
-def written(word: str, directory: Path) -> Path:
+def written(word: str, directory: Path, text: str = CLUSTER) -> Path:
     file = directory / "cluster.yaml"
-    file.write_text(CLUSTER)
+    file.write_text(text)
     arguments = ["render", word, "--cluster", str(file), "--output", str(directory / word)]
     said = CliRunner().invoke(muster, arguments, catch_exceptions=False)
     assert said.exit_code == 0, said.output
@@ -60,6 +61,11 @@ def reaches(caller: Host, host: Host, port: int) -> bool:
             s.connect((host.address, port))
         except ConnectionRefusedError:
             return False
+        except OSError as e:
+            # As firewalld refuses what nobody spoke of.
+            if e.errno == errno.EHOSTUNREACH:
+                return False
+            raise
         taken, _ = listener.accept()
         with taken:
             s.sendall(b"hello")
@@ -167,6 +173,42 @@ def _raw(host: Host) -> socket.socket:
         s = thread.submit(opened).result()
     s.settimeout(10)
     return s
+
+
+def test_firewalld_carries_what_it_shall_and_refuses_the_rest(
+    needs: Callable[[str], None], hosts: dict[str, Host], tmp_path: Path
+) -> None:
+    needs("firewall-offline-cmd")
+    rendered = written("firewalld", tmp_path)
+    with (
+        firewalld.running(hosts["lb1"], rendered / "balancers/lb1", zone={DEVICE: "public"}),
+        firewalld.running(hosts["proxy01"], rendered / "proxy01.test", zone={DEVICE: "trusted"}),
+    ):
+        may = {
+            ("client", "lb1", 443): True,
+            ("stranger", "lb1", 443): False,
+            ("lb2", "lb1", 8405): True,
+            ("client", "lb1", 8405): False,
+            ("lb1", "proxy01", 9090): True,
+            ("foreman", "proxy01", 9090): True,
+            # Although the zone lets everything in; of other ports it decides.
+            ("client", "proxy01", 9090): False,
+            ("client", "proxy01", 8405): True,
+            ("stranger", "lb1", 22): True,
+            ("stranger", "lb1", 2222): False,
+        }
+        assert {c: reaches(hosts[c[0]], hosts[c[1]], c[2]) for c in may} == may
+
+
+def test_clients_come_in_by_the_zone_that_is_named(
+    needs: Callable[[str], None], hosts: dict[str, Host], tmp_path: Path
+) -> None:
+    needs("firewall-offline-cmd")
+    named = CLUSTER.replace("network: {", "network: {firewall_zone: external, ")
+    rendered = written("firewalld", tmp_path, named) / "balancers/lb1"
+    for zone, may in (("external", True), ("public", False)):
+        with firewalld.running(hosts["lb1"], rendered, zone={DEVICE: zone}):
+            assert reaches(hosts["client"], hosts["lb1"], 443) is may
 
 
 def test_a_shell_runs_what_selinux_is_told(tmp_path: Path) -> None:

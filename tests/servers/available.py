@@ -20,6 +20,7 @@ def missing(name: str) -> str | None:
         "dig": _dig,
         "dnf": _dnf,
         "envoy": _envoy,
+        "firewall-offline-cmd": _firewalld,
         "gpg": _gpg,
         "haproxy": _haproxy,
         "keepalived": _keepalived,
@@ -77,6 +78,13 @@ def _keepalived() -> str | None:
 
 def _nft() -> str | None:
     return None if sbin("nft") else "no nft on this machine (Debian package nftables)"
+
+
+def _firewalld() -> str | None:
+    found = shutil.which("firewall-offline-cmd") and sbin("firewalld") and shutil.which("dbus-daemon")
+    if not found:
+        return "no firewalld on this machine (Debian packages firewalld, dbus)"
+    return None if os.geteuid() == 0 else "firewall-offline-cmd wants to be root"
 
 
 def _promtool() -> str | None:

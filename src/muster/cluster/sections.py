@@ -114,8 +114,8 @@ class Network(Settings):
     """The name server that takes updates of the zone. Absent: the one its SOA record names."""
     dns_ttl_s: Annotated[int, Field(ge=0, le=604_800)] = 3600
     """How long resolvers may keep the address."""
-    firewall_zone: Slug = "public"
-    """firewalld's zone of the interfaces that clients come in by."""
+    firewall_zone: Slug | None = None
+    """firewalld's zone of the interfaces that clients come in by. Absent: they may come in by any."""
 
 
 class Content(Settings):

@@ -15,6 +15,7 @@ WORDS = (
     "table",
     "puppet-conf",
     "nftables",
+    "firewalld",
     "prometheus",
     "grafana",
     "selinux",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 OUTPUTS: Mapping[str, str] = {
     "all": "Write every output there is as one tree, with a page that says what goes where.",
     "envoy": "Render Envoy's bootstrap and the files it watches (LDS, CDS, EDS); what Envoy does not do goes to stderr.",
+    "firewalld": "Render firewalld's policies for each balancer and member: who may reach the cluster's ports there.",
     "grafana": "Render a dashboard for Grafana: services and members, traffic, certificates, content and balancers.",
     "haproxy": "Render HAProxy's configuration for one balancer; --json shows the model of services and servers instead.",
     "keepalived": (
