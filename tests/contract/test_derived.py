@@ -38,6 +38,7 @@ SPOILT = {
     "envoy": ('"stat_prefix"', '"stat_prefixes"', "stat_prefixes"),
     "puppet-conf": ("[main]", "[main", "main"),
     "firewalld": ("tcp-reset", "tcp-reseet", "tcp-reseet"),
+    "ufw": ("proto tcp", "proto tpc", "tpc"),
     "nftables": ("tcp reset", "tcp reseet", "reseet"),
     "prometheus": (" == 0", " == = 0", "could not parse expression"),
 }
@@ -121,11 +122,12 @@ def reader(
                 tmp_path / "bin", monkeypatch, "keepalived", *host.command(str(available.sbin("keepalived")))
             )
             site, options = replace(site, given={"script_path": script}), (*options, "--script-path", str(script))
-        elif output.word == "nftables":
-            # It asks the kernel, and this host's own rules are none of a test's business.
+        elif output.word in ("nftables", "ufw"):
+            # They ask the kernel, and this host's own rules are none of a test's business.
             needs("namespaces")
             (host,) = stack.enter_context(segment("lb1"))
-            _first_on_path(tmp_path / "bin", monkeypatch, "nft", *host.command(str(available.sbin("nft"))))
+            program = output.check.consumer
+            _first_on_path(tmp_path / "bin", monkeypatch, program, *host.command(str(available.sbin(program))))
         elif output.word == "envoy":
             _first_on_path(tmp_path / "bin", monkeypatch, "envoy", str(available.envoy()))
         yield Reader(output, site, options)

@@ -38,6 +38,7 @@ def missing(name: str) -> str | None:
         "registry": _registry,
         "skopeo": _skopeo,
         "softhsm": _softhsm,
+        "ufw": _ufw,
     }[name]()
 
 
@@ -85,6 +86,10 @@ def _firewalld() -> str | None:
     if not found:
         return "no firewalld on this machine (Debian packages firewalld, dbus)"
     return None if os.geteuid() == 0 else "firewall-offline-cmd wants to be root"
+
+
+def _ufw() -> str | None:
+    return None if sbin("ufw") else "no ufw on this machine (Debian package ufw)"
 
 
 def _promtool() -> str | None:

@@ -16,6 +16,7 @@ WORDS = (
     "puppet-conf",
     "nftables",
     "firewalld",
+    "ufw",
     "prometheus",
     "grafana",
     "selinux",
