@@ -38,6 +38,7 @@ SPOILT = {
     "envoy": ('"stat_prefix"', '"stat_prefixes"', "stat_prefixes"),
     "puppet-conf": ("[main]", "[main", "main"),
     "firewalld": ("tcp-reset", "tcp-reseet", "tcp-reseet"),
+    "systemd": ("Environment=", "Environments=", "Unknown key 'Environments'"),
     "ufw": ("proto tcp", "proto tpc", "tpc"),
     "nftables": ("tcp reset", "tcp reseet", "reseet"),
     "prometheus": (" == 0", " == = 0", "could not parse expression"),

@@ -34,6 +34,7 @@ signer: proxy01.test
 network: {{foreman: [10.231.7.14/32], clients: [10.231.7.15/32]}}
 """
 NAMES = ("lb1", "lb2", "proxy01", "foreman", "client", "stranger")
+UNITS = Path(__file__).parents[2] / "packaging" / "systemd"
 _VRRP = 112
 
 
@@ -239,3 +240,27 @@ def test_a_shell_runs_what_selinux_is_told(tmp_path: Path) -> None:
         "setsebool -P haproxy_connect_any on",
         "semanage port -a -t http_port_t -p tcp 1883",
     ]
+
+
+def test_systemd_takes_the_packaged_units_with_what_is_rendered(needs: Callable[[str], None], tmp_path: Path) -> None:
+    needs("systemd-analyze")
+    everything = CLUSTER.replace("metrics_port: 8405", "maxconn: 100000") + (
+        "edge: {stop_timeout_s: 300, memory_bytes: 100000000, connections: 8000}\n"
+        "content: {workers: 4, foreman_key: /etc/foreman-proxy/key.pem, foreman_certificate: /etc/foreman-proxy/c.pem}\n"
+        "authority: {key: {kind: signer, socket: /run/muster-signer/socket}, push_crl: [/etc/puppetlabs/crl.pem]}\n"
+    )
+    everything = everything.replace("signer: proxy01.test\n", "")
+    rendered = written("systemd", tmp_path, everything)
+    for host, unit in (("proxy01.test", "muster-member.service"), ("balancers/lb1", "muster-balancer.service")):
+        # All of them, because they name each other; their program is on no host that tests.
+        for packaged in UNITS.glob("*.service"):
+            there = rendered / host / packaged.name
+            there.write_text(packaged.read_text().replace("/opt/muster/bin/muster", "/bin/true"))
+        said = subprocess.run(
+            ["systemd-analyze", "verify", rendered / host / unit],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert (said.returncode, said.stderr) == (0, "")

@@ -38,6 +38,7 @@ def missing(name: str) -> str | None:
         "registry": _registry,
         "skopeo": _skopeo,
         "softhsm": _softhsm,
+        "systemd-analyze": _systemd,
         "ufw": _ufw,
     }[name]()
 
@@ -86,6 +87,10 @@ def _firewalld() -> str | None:
     if not found:
         return "no firewalld on this machine (Debian packages firewalld, dbus)"
     return None if os.geteuid() == 0 else "firewall-offline-cmd wants to be root"
+
+
+def _systemd() -> str | None:
+    return None if shutil.which("systemd-analyze") else "no systemd-analyze on this machine (Debian package systemd)"
 
 
 def _ufw() -> str | None:

@@ -20,6 +20,7 @@ WORDS = (
     "prometheus",
     "grafana",
     "selinux",
+    "systemd",
 )
 
 

@@ -32,6 +32,9 @@ OUTPUTS: Mapping[str, str] = {
     ),
     "puppet-conf": "Render the lines of puppet.conf for agents: the cluster's name as server and CA, and the CA's port.",
     "selinux": "Render the commands by which SELinux lets HAProxy use the cluster's ports, with the reason for each port.",
+    "systemd": (
+        "Render drop-ins for the units of members and balancers: whose host it is, and limits as this cluster needs them."
+    ),
     "table": "Show what any other load balancer has to be told: ports, members, and what to ask them.",
     "ufw": "Render the commands by which ufw lets in, on each balancer and member, who may reach the cluster's ports.",
 }
