@@ -187,7 +187,8 @@ def _one(address: str, whose: str) -> Network:
         raise Misconfigured(
             f"The address of {whose} is the name {address}, and packet filters are told addresses: write its IP address"
         )
-    return ipaddress.ip_network(found)
+    # Packets do not say which link they are of.
+    return ipaddress.ip_network(str(found).partition("%")[0])
 
 
 def _sorted(networks: Iterable[Network]) -> tuple[Network, ...]:

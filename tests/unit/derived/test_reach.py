@@ -6,7 +6,7 @@ from muster.app.offers import modelled
 from muster.cluster.file import ClusterFile
 from muster.derived.output import Site
 from muster.derived.reach import Opening, Reach, reached
-from muster.kernel.errors import Misconfigured
+from muster.kernel.errors import Misconfigured, Rejected
 from muster.kernel.settings import parse
 from tests.unit.balancer.test_model import document
 
@@ -116,3 +116,17 @@ def test_a_host_that_is_both_is_refused() -> None:
 
 def test_one_member_alone_may_be_asked_for() -> None:
     assert list(found(TWO + FOREMAN, member="proxy02")) == ["proxy02.test"]
+
+
+def test_an_address_of_one_link_is_told_without_the_device() -> None:
+    rest = TWO.replace("10.0.0.7,", "'fe80::7%eth0',") + FOREMAN
+    assert "fe80::7/128" in sources(rest, "proxy02.test", "callers")
+
+
+def test_a_name_that_could_mean_something_to_a_filter_is_refused() -> None:
+    cluster = document(TWO + FOREMAN).parsed(ClusterFile)
+    # The cluster file's own rules are looked past: this is the second look.
+    spoilt = cluster.balancers[0].model_copy(update={"name": "lb1 } other {"})
+    other = cluster.model_copy(update={"balancers": (spoilt, *cluster.balancers[1:])})
+    with pytest.raises(Rejected, match=r"lb1 \} other \{"):
+        reached(modelled(other), other, Site())
