@@ -45,6 +45,11 @@ SPOILT = {
     **dict.fromkeys(
         ("certs-generate", "foreman-installer", "foremanctl", "hammer"), ("set -eu", "set -eu (", "unexpected")
     ),
+    "firewalld": ("tcp-reset", "tcp-reseet", "tcp-reseet"),
+    "systemd": ("Environment=", "Environments=", "Unknown key 'Environments'"),
+    "ufw": ("proto tcp", "proto tpc", "tpc"),
+    "nftables": ("tcp reset", "tcp reseet", "reseet"),
+    "prometheus": (" == 0", " == = 0", "could not parse expression"),
 }
 
 CLUSTER = """\
@@ -61,7 +66,7 @@ balancers:
 - {{name: lb2, address: 10.231.7.12}}
 virtual_address: {{address: 10.231.7.100/24, interface: {device}, script_user: root}}
 signer: proxy01.test
-network: {{dns_zone: test}}
+network: {{dns_zone: test, foreman: [10.231.7.5/32]}}
 content:
   mirror:
     repositories:
@@ -116,6 +121,7 @@ def reader(
         "pki": ("--pki", str(tmp_path / "pki")),
         "run": ("--run", str(tmp_path / "run")),
         "balancer": ("--balancer", "lb1"),
+        "member": (),
     }
     options = tuple(word for need in sorted(output.needs) for word in places.get(need, ()))
     with ExitStack() as stack:
@@ -131,6 +137,12 @@ def reader(
                 tmp_path / "bin", monkeypatch, "keepalived", *host.command(str(available.sbin("keepalived")))
             )
             site, options = replace(site, given={"script_path": script}), (*options, "--script-path", str(script))
+        elif output.word in ("nftables", "ufw"):
+            # They ask the kernel, and this host's own rules are none of a test's business.
+            needs("namespaces")
+            (host,) = stack.enter_context(segment("lb1"))
+            program = output.check.consumer
+            _first_on_path(tmp_path / "bin", monkeypatch, program, *host.command(str(available.sbin(program))))
         elif output.word == "envoy":
             _first_on_path(tmp_path / "bin", monkeypatch, "envoy", str(available.envoy()))
         yield Reader(output, site, options)

@@ -21,16 +21,19 @@ def missing(name: str) -> str | None:
         "dig": _dig,
         "dnf": _dnf,
         "envoy": _envoy,
+        "firewall-offline-cmd": _firewalld,
         "gpg": _gpg,
         "haproxy": _haproxy,
         "keepalived": _keepalived,
         "mosquitto": _mosquitto,
         "named-checkzone": _checkzone,
         "namespaces": _namespaces,
+        "nft": _nft,
         "nginx": _nginx,
         "nsupdate": _nsupdate,
         "postgresql": _postgresql,
         "powerdns": _powerdns,
+        "promtool": _promtool,
         "pulp": _pulp,
         "puppet": _puppet,
         "puppetserver": _puppetserver,
@@ -40,6 +43,8 @@ def missing(name: str) -> str | None:
         "sh": lambda: None,
         "skopeo": _skopeo,
         "softhsm": _softhsm,
+        "systemd-analyze": _systemd,
+        "ufw": _ufw,
     }[name]()
 
 
@@ -84,6 +89,29 @@ def envoy() -> Path | None:
 
 def _keepalived() -> str | None:
     return None if sbin("keepalived") else "no keepalived on this machine (Debian package keepalived)"
+
+
+def _nft() -> str | None:
+    return None if sbin("nft") else "no nft on this machine (Debian package nftables)"
+
+
+def _firewalld() -> str | None:
+    found = shutil.which("firewall-offline-cmd") and sbin("firewalld") and shutil.which("dbus-daemon")
+    if not found:
+        return "no firewalld on this machine (Debian packages firewalld, dbus)"
+    return None if os.geteuid() == 0 else "firewall-offline-cmd wants to be root"
+
+
+def _systemd() -> str | None:
+    return None if shutil.which("systemd-analyze") else "no systemd-analyze on this machine (Debian package systemd)"
+
+
+def _ufw() -> str | None:
+    return None if sbin("ufw") else "no ufw on this machine (Debian package ufw)"
+
+
+def _promtool() -> str | None:
+    return None if shutil.which("promtool") else "no promtool on this machine (Debian package prometheus)"
 
 
 def _nginx() -> str | None:

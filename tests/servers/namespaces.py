@@ -47,16 +47,20 @@ class Host:
         s.setblocking(False)
         return s
 
-    def _opened(self) -> socket.socket:
-        # A namespace belongs to a thread, a socket to the namespace it was made in; the thread ends, the socket stays.
+    def enter(self) -> None:
+        """Move the calling thread to this host; for a thread that ends soon, because it stays."""
         libc = ctypes.CDLL(None, use_errno=True)
         fd = os.open(f"/run/netns/{self.namespace}", os.O_RDONLY)
         try:
             if libc.setns(fd, _CLONE_NEWNET) != 0:
                 raise OSError(ctypes.get_errno(), "setns")
-            return socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         finally:
             os.close(fd)
+
+    def _opened(self) -> socket.socket:
+        # A namespace belongs to a thread, a socket to the namespace it was made in; the thread ends, the socket stays.
+        self.enter()
+        return socket.socket(socket.AF_INET, socket.SOCK_STREAM)
 
 
 @contextlib.contextmanager

@@ -119,14 +119,18 @@ class Network(Settings):
     """Networks whose hosts may call the address. Empty: all."""
     direct: tuple[CIDR, ...] = ()
     """Networks, beside balancers and Foreman, whose hosts may call members themselves: for remote execution, and tests."""
+    foreman: tuple[CIDR, ...] = ()
+    """Networks that Foreman's calls to members come from. Empty: the address in ``foreman.url``, where it is one."""
+    monitoring: tuple[CIDR, ...] = ()
+    """Networks of hosts that ask for metrics: members, and ``metrics_port`` of balancers. Empty: those of ``direct``."""
     dns_zone: FQDN | None = None
     """The zone in which the address stands. Absent: what follows its first label."""
     dns_server: Host | None = None
     """The name server that takes updates of the zone. Absent: the one its SOA record names."""
     dns_ttl_s: Annotated[int, Field(ge=0, le=604_800)] = 3600
     """How long resolvers may keep the address."""
-    firewall_zone: Slug = "public"
-    """firewalld's zone of the interfaces that clients come in by."""
+    firewall_zone: Slug | None = None
+    """firewalld's zone of the interfaces that clients come in by. Absent: they may come in by any."""
 
 
 class Content(Settings):

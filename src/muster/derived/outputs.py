@@ -28,6 +28,13 @@ WORDS = (
     "foremanctl",
     "custom-hiera",
     "hammer",
+    "nftables",
+    "firewalld",
+    "ufw",
+    "prometheus",
+    "grafana",
+    "selinux",
+    "systemd",
 )
 
 

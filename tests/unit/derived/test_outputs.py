@@ -24,7 +24,7 @@ balancers:
 virtual_address: {address: 10.0.0.10/24, interface: eth0}
 # Containers have no Puppet CA before the file names one.
 services: {puppetca: {}, mqtt: {}}
-network: {dns_zone: test}
+network: {dns_zone: test, foreman: [10.0.0.5/32]}
 content:
   mirror:
     repositories:

@@ -30,12 +30,14 @@ OUTPUTS: Mapping[str, str] = {
     "envoy": (
         "Render Envoy's bootstrap and the files it watches (LDS, CDS, EDS); what Envoy does not do goes to stderr."
     ),
+    "firewalld": "Render firewalld's policies for each balancer and member: who may reach the cluster's ports there.",
     "foreman-installer": (
         "Render how each Ruby Smart Proxy is installed by foreman-installer, and how its Puppet gets a certificate."
     ),
     "foremanctl": (
         "Render how each Ruby Smart Proxy is put into containers: a bundle with the address among its names, and itself."
     ),
+    "grafana": "Render a dashboard for Grafana: services and members, traffic, certificates, content and balancers.",
     "hammer": "Render what Foreman is told of each Ruby Smart Proxy: organisations, locations, content.",
     "haproxy": (
         "Render HAProxy's configuration for one balancer; --json shows the model of services and servers instead."
@@ -46,8 +48,12 @@ OUTPUTS: Mapping[str, str] = {
     "keepalived": (
         "Render keepalived's configuration, which moves the virtual address to a balancer whose HAProxy answers."
     ),
+    "nftables": "Render rules of nftables for each balancer and member: who may reach the cluster's ports there.",
     "nginx": "Render an nginx (stream) configuration for one balancer; its head and --json say what nginx does not do.",
     "nsupdate": "Render input for nsupdate: the address, its aliases, members, and their reverse records.",
+    "prometheus": (
+        "Render Prometheus's configuration for members' and balancers' metrics, and rules that say what is worth an alert."
+    ),
     "puppet-conf": (
         "Render the lines of puppet.conf for agents: the cluster's name as server and CA, and the CA's port."
     ),
@@ -58,7 +64,14 @@ OUTPUTS: Mapping[str, str] = {
         "Render what the settings of each Ruby Smart Proxy have to hold: registration, templates, content and Puppet."
     ),
     "scap-client": "Render the lines of foreman_scap_client's config.yaml: where hosts send their reports.",
+    "selinux": (
+        "Render the commands by which SELinux lets HAProxy use the cluster's ports, with the reason for each port."
+    ),
+    "systemd": (
+        "Render drop-ins for the units of members and balancers: whose host it is, and limits as this cluster needs them."
+    ),
     "table": "Show what any other load balancer has to be told: ports, members, and what to ask them.",
+    "ufw": "Render the commands by which ufw lets in, on each balancer and member, who may reach the cluster's ports.",
     "yggdrasil": "Render the line of yggdrasil's config.toml: where hosts find the broker of pull-mqtt.",
 }
 
