@@ -376,7 +376,7 @@ def _siblings_known(
         if workers is not None:
             workers.hold("siblings", [siblings, members])
 
-    return [Siblings(name, service.port_on, listed, store, tell)]
+    return [Siblings(name, service.member_port, listed, store, tell)]
 
 
 def _pulp_followed(

@@ -410,20 +410,32 @@ def _paced(servers: int) -> Check:
     return Check(every_s=every_s, watched_s=watched_s, down_s=every_s)
 
 
-def _asked(rows: Sequence[Row]) -> dict[str, Question]:
-    """Return by service what the program that serves it is asked, and on which port."""
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What the program that serves something is asked, and on the port of which service."""
+
+    question: Question
+    service: str
+
+    def on(self, member: Member) -> Question:
+        """Return the question with the member's own port of that service, where it has one."""
+        return replace(self.question, port=member.ports.get(self.service, self.question.port))
+
+
+def _asked(rows: Sequence[Row]) -> dict[str, _Asked]:
+    """Return by service what the program that serves it is asked."""
     offered = {row.name: row for row in rows}
     found = {}
     for row in rows:
         by = offered.get(row.proven_by, row)
         # What proves nothing more than its own port, or stands on other members, speaks for nobody else.
         by = by if by.proof != CONNECTION and by.destinations == row.destinations else row
-        found[row.name] = Question("connect", by.member_port, proof=by.proof)
+        found[row.name] = _Asked(Question("connect", by.member_port, proof=by.proof), by.name)
     return found
 
 
 def _service(
-    cluster: ClusterFile, row: Row, override: ServiceOverride, check: Check, asked: Question, itself: bool
+    cluster: ClusterFile, row: Row, override: ServiceOverride, check: Check, asked: _Asked, itself: bool
 ) -> Service:
     return Service(
         name=row.name,
@@ -451,7 +463,7 @@ def _timeouts(cluster: ClusterFile, row: Row) -> Timeouts:
     return replace(SHORT, idle_s=max(SHORT.idle_s, longest_s + _OUTLASTED_S))
 
 
-def _server(cluster: ClusterFile, row: Row, member: Member, asked: Question, itself: bool) -> Server:
+def _server(cluster: ClusterFile, row: Row, member: Member, asked: _Asked, itself: bool) -> Server:
     ours = member.kind == "muster"
     return Server(
         name=str(member.name).lower(),
@@ -461,26 +473,22 @@ def _server(cluster: ClusterFile, row: Row, member: Member, asked: Question, its
         question=_question(cluster, row, member, asked, itself),
         weight=member.weight,
         proxied=ours and itself and cluster.edge.proxy_protocol != "off",
-        beside=_on(member, asked, row) if ours and not itself else None,
+        beside=asked.on(member) if ours and not itself else None,
     )
 
 
-def _on(member: Member, asked: Question, row: Row) -> Question:
-    """Return the question with the member's own port, where it has one of the service that is asked."""
-    return replace(asked, port=member.ports[row.name]) if row.name in member.ports else asked
-
-
-def _question(cluster: ClusterFile, row: Row, member: Member, asked: Question, itself: bool) -> Question:
+def _question(cluster: ClusterFile, row: Row, member: Member, asked: _Asked, itself: bool) -> Question:
     if member.kind == "muster":
         proxy = cluster.edge.proxy_protocol
         proxied = proxy == "required" or (proxy == "accepted" and itself)
         return Question(
             "ready", member.ports.get(_SMARTPROXY, _own_port(cluster)), f"{READY}?service={row.name}", proxied
         )
-    site = cluster.foreman.ca_file is not None and asked.proof.ca_file is None
-    if row.name == _SMARTPROXY and asked.proof == KNOWN[_SMARTPROXY].proof:
-        return Question("alive", member.ports.get(row.name, row.member_port), asked.proof.uri, site=site)
-    return replace(_on(member, asked, row), site=site)
+    program = asked.on(member)
+    site = cluster.foreman.ca_file is not None and program.proof.ca_file is None
+    if row.name == _SMARTPROXY and program.proof == KNOWN[_SMARTPROXY].proof:
+        return Question("alive", program.port, program.proof.uri, site=site)
+    return replace(program, site=site)
 
 
 def _own_port(cluster: ClusterFile) -> int:

@@ -162,6 +162,14 @@ def warnings(document: Document, cluster: ClusterFile) -> list[Problem]:
                 "url says which of its certificates is Foreman's",
             )
         )
+    if cluster.foreman.registration == "cluster" and any(m.kind == "foreman" for m in cluster.members):
+        found.append(
+            document.problem(
+                ("foreman", "registration"),
+                "has Foreman know Ruby members by the cluster's address: each has state of its own, and Foreman tells "
+                "callers apart by the names in their certificates, which all of them have; members",
+            )
+        )
     return [*found, *_of_content(document, cluster)]
 
 

@@ -608,6 +608,17 @@ def test_a_member_may_have_a_port_of_its_own_while_it_moves() -> None:
     assert [smartproxy.port_on(s.name) for s in smartproxy.servers] == [s.port for s in smartproxy.servers]
 
 
+def test_a_program_that_speaks_for_another_is_asked_on_the_member_s_own_port_of_it() -> None:
+    for ports, asked in (("{https: 8444}", 8444), ("{http: 8081}", 443), ("{http: 8081, https: 8444}", 8444)):
+        it = modelled(
+            parse(HEAD.replace("{id: 12,", f"{{id: 12, ports: {ports},") + "signer: any\n").parsed(ClusterFile)
+        )
+        http = it.service("http")
+        assert http is not None
+        # Apache serves Pulp's content on 80, and says how that is on 443 only.
+        assert {s.id: s.question.port for s in http.servers}[12] == asked
+
+
 def test_a_member_s_own_port_is_of_a_service() -> None:
     text = HEAD.replace("{id: 12,", "{id: 12, ports: {smartprox: 8443},") + "signer: proxy02.test\n"
     (found,) = problems(parse(text))

@@ -27,7 +27,7 @@ class Siblings(Duty):
 
     Args:
         name: this member's, who is none of them.
-        port_on: where a member answers content over TLS.
+        port: where members answer content over TLS that have no port of their own.
         tell: hears of them, and of all members of kind ``muster``, each time that they change.
     """
 
@@ -36,13 +36,13 @@ class Siblings(Duty):
     def __init__(
         self,
         name: str,
-        port_on: Callable[[str], int],
+        port: int,
         listed: Listed,
         store: Store,
         tell: Callable[[Sequence[Sibling], Sequence[str]], None],
     ) -> None:
         self._own = name
-        self._port_on = port_on
+        self._port = port
         self._listed = listed
         self._roster = Roster(store)
         self._tell = tell
@@ -66,7 +66,7 @@ class Siblings(Duty):
             self._ready = frozenset(n for n in heard if n in self._ready_at and now - self._ready_at[n] <= _RETURNS_S)
         ours = [m for m in self._listed.latest.members if m.kind == "muster"]
         siblings = tuple(
-            Sibling(str(m.name), m.address, self._port_on(str(m.name)))
+            Sibling(str(m.name), m.address, m.ports.get("https", self._port))
             for m in ours
             if str(m.name) in self._ready and str(m.name) != self._own
         )

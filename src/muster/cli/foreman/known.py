@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
+from muster.cli import WRONG
+from muster.cli.options import print_json
 from muster.kernel.errors import MusterError, NotFound
 
 if TYPE_CHECKING:
@@ -112,9 +116,12 @@ async def refreshed(cluster: ClusterFile) -> Mapping[str, str]:
     return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
 
 
-async def remember(cluster: ClusterFile, digests: Mapping[str, str], *, by: str) -> None:
+async def remember(cluster: ClusterFile, digests: Mapping[str, str]) -> None:
     """Keep what Foreman was refreshed with; while the store is away nothing is, and the next refresh asks again."""
+    if not digests:
+        return
     from muster.app.settings import cluster_store
+    from muster.cli.change import who
     from muster.store.documents import Documents
 
     with contextlib.suppress(MusterError):
@@ -122,4 +129,15 @@ async def remember(cluster: ClusterFile, digests: Mapping[str, str], *, by: str)
             documents = Documents(store)
             before = await documents.read(_REFRESHED)
             kept = before.content if isinstance(before.content, dict) else {}
-            await documents.replace(before, {**kept, **digests}, by=by)
+            await documents.replace(before, {**kept, **digests}, by=who())
+
+
+def tell(said: Sequence[Mapping[str, Any]], *, dry_run: bool, as_json: bool) -> None:
+    """Show what became of each Smart Proxy, and leave with 1 where something failed."""
+    if as_json:
+        print_json({"dry_run": dry_run, "smart_proxies": said})
+    else:
+        for one in said:
+            click.echo(f"{one['name']}: {one['did']}")
+    if any(one["failed"] for one in said):
+        raise click.exceptions.Exit(WRONG)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 from pathlib import Path
 from typing import Any
 
 import click
 
-from muster.cli import WRONG
 from muster.cli.foreman.status import CLIENT
-from muster.cli.options import cluster_option, dry_run_option, json_option, pki_directory, pki_option, print_json
+from muster.cli.options import cluster_option, dry_run_option, json_option, pki_directory, pki_option
 
 
 @click.command()
@@ -29,14 +27,10 @@ def refresh(
     Foreman keeps features, capabilities and settings from its last refresh. Which settings it keeps it tells nobody: what
     was refreshed from here is remembered by its digest in the store, and another digest is refreshed.
     """
+    from muster.cli.foreman.known import tell
+
     said = asyncio.run(_carried_out(cluster_path, pki_directory(cluster_path, pki_path), client, every, dry_run))
-    if as_json:
-        print_json({"dry_run": dry_run, "smart_proxies": said})
-    else:
-        for one in said:
-            click.echo(f"{one['name']}: {one['did']}")
-    if any(one["failed"] for one in said):
-        raise click.exceptions.Exit(WRONG)
+    tell(said, dry_run=dry_run, as_json=as_json)
 
 
 async def _carried_out(
@@ -66,6 +60,5 @@ async def _carried_out(
             except MusterError as e:
                 did, failed = str(e), True
             said.append({"name": one.wanted.name, "url": url, "did": did, "failed": failed})
-        if digests:
-            await remember(found.cluster, digests, by=getpass.getuser())
+        await remember(found.cluster, digests)
     return said

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 from pathlib import Path
 from typing import Any
 
 import click
 
-from muster.cli import WRONG
 from muster.cli.foreman.status import CLIENT
-from muster.cli.options import cluster_option, dry_run_option, json_option, pki_directory, pki_option, print_json
+from muster.cli.options import cluster_option, dry_run_option, json_option, pki_directory, pki_option
 
 
 @click.command()
@@ -30,14 +28,10 @@ def register(
     foreman.locations. Foreman asks each for its features before it takes it. One that Foreman knows at another URL stays
     as it is without --move.
     """
+    from muster.cli.foreman.known import tell
+
     said = asyncio.run(_carried_out(cluster_path, pki_directory(cluster_path, pki_path), client, move, dry_run))
-    if as_json:
-        print_json({"dry_run": dry_run, "smart_proxies": said})
-    else:
-        for one in said:
-            click.echo(f"{one['name']}: {one['did']}")
-    if any(one["failed"] for one in said):
-        raise click.exceptions.Exit(WRONG)
+    tell(said, dry_run=dry_run, as_json=as_json)
 
 
 async def _carried_out(
@@ -83,6 +77,5 @@ async def _carried_out(
             except MusterError as e:
                 did, failed = str(e), True
             said.append({"name": one.wanted.name, "url": url, "did": did, "failed": failed})
-        if digests:
-            await remember(found.cluster, digests, by=getpass.getuser())
+        await remember(found.cluster, digests)
     return said

@@ -29,7 +29,7 @@ async def test_who_is_ready_for_content_is_told_each_time_that_it_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     members = [
-        SimpleNamespace(name=f"proxy0{n}.example.com", address=f"192.0.2.{n}", kind=kind)
+        SimpleNamespace(name=f"proxy0{n}.example.com", address=f"192.0.2.{n}", kind=kind, ports={})
         for n, kind in ((1, "muster"), (2, "muster"), (3, "muster"), (4, "foreman"))
     ]
     listed = cast(Listed, SimpleNamespace(latest=SimpleNamespace(members=members), look=lambda: None))
@@ -39,7 +39,7 @@ async def test_who_is_ready_for_content_is_told_each_time_that_it_changes(
         told.append((siblings, names))
 
     async with opened(Secret(f"sqlite:///{tmp_path}/muster.db")) as store:
-        duty = Siblings("proxy01.example.com", lambda _: 443, listed, store, tell)
+        duty = Siblings("proxy01.example.com", 443, listed, store, tell)
         all_names = tuple(m.name for m in members[:3])
         await duty.beat()
         assert told == [((), all_names)]
@@ -64,12 +64,14 @@ async def test_who_is_ready_for_content_is_told_each_time_that_it_changes(
 async def test_who_was_ready_a_moment_ago_is_asked_for_what_clients_left_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    members = [SimpleNamespace(name=f"proxy0{n}.example.com", address=f"192.0.2.{n}", kind="muster") for n in (1, 2)]
+    members = [
+        SimpleNamespace(name=f"proxy0{n}.example.com", address=f"192.0.2.{n}", kind="muster", ports={}) for n in (1, 2)
+    ]
     listed = cast(Listed, SimpleNamespace(latest=SimpleNamespace(members=members), look=lambda: None))
     told: list[Sequence[Sibling]] = []
     second = Sibling("proxy02.example.com", "192.0.2.2", 443)
     async with opened(Secret(f"sqlite:///{tmp_path}/muster.db")) as store:
-        duty = Siblings("proxy01.example.com", lambda _: 443, listed, store, lambda siblings, _: told.append(siblings))
+        duty = Siblings("proxy01.example.com", 443, listed, store, lambda siblings, _: told.append(siblings))
         for state in ("ready", "starting"):
             await Roster(store).beat(report(2, state), first=True)
             await duty.beat()
@@ -81,7 +83,10 @@ async def test_who_was_ready_a_moment_ago_is_asked_for_what_clients_left_there(
 
 
 async def test_who_leaves_the_cluster_file_is_believed_no_longer_also_without_the_store(tmp_path: Path) -> None:
-    members = [SimpleNamespace(name=f"proxy0{n}.example.com", address=f"192.0.2.{n}", kind="muster") for n in (1, 2, 3)]
+    members = [
+        SimpleNamespace(name=f"proxy0{n}.example.com", address=f"192.0.2.{n}", kind="muster", ports={})
+        for n in (1, 2, 3)
+    ]
     left = SimpleNamespace(members=members)
     listed = SimpleNamespace(latest=left)
     listed.look = lambda: setattr(listed, "latest", left)
@@ -91,7 +96,7 @@ async def test_who_leaves_the_cluster_file_is_believed_no_longer_also_without_th
         told.append((siblings, names))
 
     async with opened(Secret(f"sqlite:///{tmp_path}/muster.db")) as store:
-        duty = Siblings("proxy01.example.com", lambda _: 443, cast(Listed, listed), store, tell)
+        duty = Siblings("proxy01.example.com", 443, cast(Listed, listed), store, tell)
         for number in (2, 3):
             await Roster(store).beat(report(number, "ready"), first=True)
         await duty.beat()

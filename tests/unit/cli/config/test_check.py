@@ -249,3 +249,11 @@ def test_an_absent_file_that_the_database_is_verified_with_is_warned_of(tmp_path
     there.write_text("x")
     assert said(tmp_path, text)[1] == []
     assert said(tmp_path, text.replace(str(there), "system"))[1] == []
+
+
+def test_ruby_members_behind_one_name_at_foreman_are_warned_of(tmp_path: Path) -> None:
+    ruby = CLUSTER.replace("}]", ", kind: foreman}]") + f"{OFF}}}\n"
+    code, found, _ = said(tmp_path, f"{ruby}foreman: {{registration: cluster}}\n")
+    assert (code, [where for _, where, _ in found]) == (0, ["foreman.registration"])
+    assert said(tmp_path, f"{ruby}foreman: {{registration: members}}\n")[1] == []
+    assert said(tmp_path, f"{CLUSTER}{OFF}}}\nforeman: {{registration: cluster}}\n")[1] == []
