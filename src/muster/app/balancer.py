@@ -52,6 +52,7 @@ class BalancerOptions:
         run: directory of HAProxy's files and sockets.
         name: which balancer of the cluster file; None: its only one.
         haproxy: the executable; None: the one on PATH, else the wheel's.
+        take_over: the command socket of an HAProxy that is not ours, whose listening sockets the first start takes over.
     """
 
     cluster_file: Path
@@ -59,6 +60,7 @@ class BalancerOptions:
     run: Path
     name: str | None = None
     haproxy: Path | None = None
+    take_over: Path | None = None
 
 
 async def balance(options: BalancerOptions) -> None:
@@ -105,7 +107,7 @@ async def _run(options: BalancerOptions, stop: asyncio.Event, wake: asyncio.Even
         paths = RuntimePaths(options.run, (options.pki / "balancer").absolute())
         found = await binaries.probed(options.haproxy or binaries.found())
         with Journal(options.run) as journal:
-            async with HAProxyEngine(paths, binary=found.path) as engine:
+            async with HAProxyEngine(paths, binary=found.path, take_over=options.take_over) as engine:
                 process = BalancerProcess(options, cluster, read, store, paths, found, engine, journal)
                 await process.open(refused)
                 _log.info("Balancer runs", haproxy=engine.version, pid=engine.pid, generation=engine.generation)

@@ -61,6 +61,10 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
         "Where everything lives that members serve with: Pulps, registries, Foreman, DNS servers.",
     ),
     "foreman": ("foreman", "What Foreman knows of the cluster's Smart Proxies: compared, registered, refreshed."),
+    "adopt": (
+        "adopt",
+        "Make the cluster file of a cluster of Ruby Smart Proxies that stands already, and say what is wrong with it.",
+    ),
     "config": ("config", "Write, check and show the cluster file."),
     "certs": ("certs", "The cluster's own TLS certificates."),
     "content": ("content", "The repositories that clients ask for, and those that members mirror."),

@@ -16,6 +16,14 @@ from muster.cli.options import cluster_option, pki_directory, pki_option, run_op
 @run_option
 @click.option("--name", envvar="MUSTER_BALANCER", help="Which balancer of the cluster file. [default: its only one]")
 @click.option("--haproxy", "haproxy_path", type=click.Path(dir_okay=False, path_type=Path), help="The executable.")
+@click.option(
+    "--take-over",
+    type=click.Path(path_type=Path),
+    envvar="MUSTER_TAKE_OVER",
+    show_envvar=True,
+    metavar="SOCKET",
+    help="Take the ports of another HAProxy, whose command socket this is, without refusing a connection.",
+)
 @click.option("--log", "log_form", type=click.Choice(["text", "json"]), default="text", envvar="MUSTER_LOG")
 def balance(
     cluster_path: Path,
@@ -23,6 +31,7 @@ def balance(
     run_path: Path,
     name: str | None,
     haproxy_path: Path | None,
+    take_over: Path | None,
     log_form: str,
 ) -> None:
     """Run the balancer: HAProxy with the configuration that follows from the cluster file.
@@ -30,14 +39,9 @@ def balance(
     A changed cluster file is noticed and applied without losing a connection; a bad one is refused and the old one stays
     in force. HUP looks at once. TERM and INT stop it.
     """
-    asyncio.run(_balance(cluster_path, pki_directory(cluster_path, pki_path), run_path, name, haproxy_path, log_form))
-
-
-async def _balance(
-    cluster_path: Path, pki: Path, run: Path, name: str | None, haproxy_path: Path | None, log_form: str
-) -> None:
     from muster.app.balancer import BalancerOptions, balance
     from muster.kernel import log
 
     log.configure(form="json" if log_form == "json" else "text")
-    await balance(BalancerOptions(cluster_path, pki, run.absolute(), name, haproxy_path))
+    pki = pki_directory(cluster_path, pki_path)
+    asyncio.run(balance(BalancerOptions(cluster_path, pki, run_path.absolute(), name, haproxy_path, take_over)))

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from muster.balancer.haproxy import binary as binaries
-from muster.balancer.haproxy import descriptors, leftover, listeners
+from muster.balancer.haproxy import descriptors, handover, leftover, listeners
 from muster.balancer.haproxy.additions import Addition, additions, reweighed
 from muster.balancer.haproxy.binary import Binary
 from muster.balancer.haproxy.layout import Layout
@@ -68,6 +68,7 @@ class HAProxyEngine:
         reload_timeout_s: float = 10.0,
         stop_timeout_s: float = 5.0,
         descriptor_limit: int | None = None,
+        take_over: Path | None = None,
     ) -> None:
         self.paths = paths
         self.runtime = RuntimeSocket(paths.runtime_socket)
@@ -78,6 +79,7 @@ class HAProxyEngine:
         self._clock = clock or SystemClock()
         self._min_interval_s = min_interval_s
         self._descriptor_limit = descriptor_limit
+        self._take_over = take_over
         self._binary: Binary | None = None
         self._haproxy = Master(
             paths,
@@ -271,7 +273,10 @@ class HAProxyEngine:
         if complaint is not None:
             raise complaint
         in_force = self._in_force()
-        listeners.refuse_taken(layout, in_force.listeners if in_force is not None else ())
+        ours = set(in_force.listeners) if in_force is not None else set()
+        if (other := self._handing_over()) is not None:
+            ours |= await asyncio.to_thread(handover.offered, other)
+        listeners.refuse_taken(layout, ours)
         candidate = self.paths.run / f"candidate-{ticket}.cfg"
         write_atomically(candidate, text, mode=0o600)
         try:
@@ -314,7 +319,7 @@ class HAProxyEngine:
             await self._clock.sleep(wait_s)
 
     async def _started(self, layout: Layout) -> None:
-        await self._haproxy.start(self._opened().path)
+        await self._haproxy.start(self._opened().path, take_over=self._handing_over())
         await self._haproxy.awake()
         await listeners.connect_to_each(layout)
         self._haproxy.note_reading()
@@ -346,7 +351,7 @@ class HAProxyEngine:
         with contextlib.suppress(MusterError):
             # Another version may have left more in it than may be restored.
             await self._states.save(Layout.of(text), self._in_force())
-        await self._haproxy.start(self._opened().path)
+        await self._haproxy.start(self._opened().path, take_over=self._handing_over())
         self._good = text
         try:
             # Without a worker an apply would ask nobody to reload, then take the one that starts late for its own.
@@ -366,6 +371,11 @@ class HAProxyEngine:
             async with self._turn:
                 # An apply that came meanwhile saved the state for another configuration.
                 await self._states.remember(Layout.of(self._good))
+
+    def _handing_over(self) -> Path | None:
+        """Return the socket of the HAProxy whose ports are taken over, None once ours runs or that one is gone."""
+        socket = self._take_over
+        return socket if socket is not None and self._haproxy.supervisor is None and socket.is_socket() else None
 
     def _in_force(self) -> Layout | None:
         return Layout.of(self._good) if self._good is not None else None

@@ -47,13 +47,18 @@ class Master:
         self._before_restart = before_restart
         self._stack = AsyncExitStack()
 
-    async def start(self, binary: Path) -> None:
+    async def start(self, binary: Path, *, take_over: Path | None = None) -> None:
         """Start it; whether there is a worker, :meth:`awake` knows.
+
+        ``take_over``: the command socket of an HAProxy that hands its listening sockets over. It goes on serving, too.
 
         Raises:
             Misconfigured: the program cannot be run.
         """
-        command = (binary, "-W", "-S", f"{self._paths.master_socket},mode,600", "-f", self._paths.config)
+        # Where that one is gone by then, HAProxy says so and binds for itself; its own reloads leave this away.
+        from_another = ("-x", take_over) if take_over is not None else ()
+        master = f"{self._paths.master_socket},mode,600"
+        command = (binary, "-W", "-S", master, "-f", self._paths.config, *from_another)
         supervisor = Supervisor(
             command, clock=self._clock, stop_timeout_s=self._stop_timeout_s, before_restart=self._before_restart
         )

@@ -1,0 +1,196 @@
+"""``muster adopt``: the cluster file of a cluster that was made by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from muster.cli.options import DEFAULT_CLUSTER, Host, dry_run_option, json_option, one_line, print_json
+from muster.cli.options import store_url as store_url_option
+
+if TYPE_CHECKING:
+    from muster.kernel.findings import Finding
+    from muster.observed.adoption.content import Adoption
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.option(
+    "--haproxy",
+    "haproxy_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    help="The configuration of the HAProxy that balances now.",
+)
+@click.option(
+    "--settings",
+    "settings_paths",
+    multiple=True,
+    metavar="NAME=PATH",
+    help="A member's /etc/foreman-proxy, as a directory or as .tar or .tar.gz. Only read.",
+)
+@click.option(
+    "--member", "members", multiple=True, metavar="NAME=IP", help="The name of a member that the file names by address."
+)
+@click.option("--address", type=Host(), help="The DNS name clients use. [default: that of registration_url]")
+@click.option("--balancer", metavar="NAME=IP", help="Its host. [default: where HAProxy listens, if on one address]")
+@click.option("--name", "cluster", default="proxies", show_default=True, help="The cluster's name.")
+@click.option(
+    "--generation",
+    type=click.Choice(["installer", "foremanctl", "seed"]),
+    help="Whose layout the members have. [default: what the ports say]",
+)
+@click.option(
+    "--store",
+    "store_url",
+    callback=store_url_option("store.password_file in the cluster file"),
+    help="Store URL. [default: SQLite on the balancer's host]",
+)
+@click.option(
+    "--output", type=_PATH, help=f"Write the cluster file there, such as {DEFAULT_CLUSTER}. [default: print it]"
+)
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@dry_run_option
+@json_option
+def adopt(
+    haproxy_path: Path,
+    settings_paths: tuple[str, ...],
+    members: tuple[str, ...],
+    address: str | None,
+    balancer: str | None,
+    cluster: str,
+    generation: str | None,
+    store_url: str | None,
+    output: Path | None,
+    force: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
+    """Make the cluster file of a cluster of Ruby Smart Proxies that stands already, and say what is wrong with it.
+
+    Reads HAProxy's configuration and, if they are named, members' settings; asks nobody and changes nothing but --output.
+    Exit 1 when something found is an error: the file is written all the same.
+    """
+    from muster.balancer.haproxy import found
+    from muster.cli import WRONG
+    from muster.foreman import ruby_settings
+    from muster.kernel.files import read_bounded
+    from muster.observed.adoption.content import DEFAULT_STORE, Told, adopted
+
+    text = read_bounded(haproxy_path, what="HAProxy's configuration", limit_bytes=1 << 20)
+    told = Told(
+        address=address,
+        members=dict(_pair(m, "--member NAME=IP") for m in members),
+        balancer=_pair(balancer, "--balancer NAME=IP") if balancer else None,
+        generation=generation,
+        cluster=cluster,
+        store=store_url or DEFAULT_STORE,
+    )
+    settings = {name: ruby_settings.read(Path(at)) for name, at in map(_settings_of, settings_paths)}
+    adoption = adopted(
+        found.found(text.decode("utf-8", "replace"), haproxy_path.name), settings, told, haproxy_path.name
+    )
+    written = _text(adoption, haproxy_path)
+    _put(written, output, force=force, dry_run=dry_run)
+    if as_json:
+        print_json(
+            {
+                "file": str(output) if output is not None else None,
+                "dry_run": dry_run,
+                "content": adoption.content,
+                "text": written,
+                "findings": [f.as_json() for f in adoption.findings],
+            }
+        )
+    elif output is None or dry_run:
+        click.echo(written, nl=False)
+    else:
+        for finding in adoption.findings:
+            click.echo(_line(finding))
+        click.echo(f"Wrote {output}. Next: docs/admin/adopting.md, from muster certs on")
+    if dry_run and output is not None:
+        click.echo(f"Would write {output}", err=True)
+    return WRONG if any(f.severity == "error" for f in adoption.findings) else 0
+
+
+def _put(text: str, output: Path | None, *, force: bool, dry_run: bool) -> None:
+    """Check the text as a cluster file, and write it where it shall go."""
+    from muster.cli.candidate import checked
+    from muster.kernel.errors import Conflict
+    from muster.kernel.files import write_atomically
+    from muster.kernel.settings import InvalidSettings
+
+    path = output or Path("cluster.yaml")
+    try:
+        checked(path, text)
+    except InvalidSettings as e:
+        # Nobody could look up the lines there.
+        raise InvalidSettings(f"{path}, which was not written,", e.problems) from None
+    if output is not None and output.exists() and not force:
+        raise Conflict(f"{output} is there already and stays as it is (--force replaces it)")
+    if output is not None and not dry_run:
+        # Muster's account reads it, whoever writes it.
+        write_atomically(output, text, mode=0o644)
+
+
+def _pair(text: str, form: str) -> tuple[str, str]:
+    from muster.kernel.names import shown
+
+    name, sign, at = text.partition("=")
+    if not sign:
+        raise click.UsageError(f"{shown(text)} is no {form.partition(' ')[2]}")
+    return Host().convert(name, None, None), Host().convert(at, None, None)
+
+
+def _settings_of(text: str) -> tuple[str, str]:
+    from muster.kernel.names import shown
+
+    name, sign, path = text.partition("=")
+    if not (sign and path):
+        raise click.UsageError(f"{shown(text)} is no NAME=PATH")
+    return Host().convert(name, None, None), path
+
+
+def _line(finding: Finding) -> str:
+    return one_line(f"{finding.severity} {finding.code} {finding.place}: {finding.sentence}")
+
+
+def _text(adoption: Adoption, haproxy_path: Path) -> str:
+    """Return the cluster file: what was found as comments at its head, and where each service comes from beside it."""
+    out = [f"# Made by muster adopt from {one_line(str(haproxy_path))}; it is yours to edit from now on."]
+    if adoption.findings:
+        out.append("# Found:")
+    for finding in adoption.findings:
+        out.append(f"# - {_line(finding)}")
+        out += [
+            f"#     {word}: {one_line(said)}"
+            for word, said in (("cause", finding.cause), ("remedy", finding.remedy))
+            if said
+        ]
+    for key, value in adoption.content.items():
+        remark = adoption.remarks.get((key,))
+        out += [f"# {one_line(remark)}"] if remark else []
+        out += _section(key, value, adoption.remarks)
+    return "\n".join(out) + "\n"
+
+
+def _section(key: str, value: Any, remarks: Mapping[tuple[str, ...], str]) -> list[str]:
+    if key == "services":
+        listed = [(f"  {_flow(name)}: {_flow(change)}", remarks.get((key, name))) for name, change in value.items()]
+        return ["services:", *(f"{line}  # {one_line(remark)}" if remark else line for line, remark in listed)]
+    if isinstance(value, list):
+        return [f"{key}:", *(f"- {_flow(item)}" for item in value)]
+    if isinstance(value, dict):
+        return [f"{key}:", *(f"  {name}: {_flow(item)}" for name, item in value.items())]
+    return [f"{key}: {_flow(value)}"]
+
+
+def _flow(value: Any) -> str:
+    import yaml
+
+    text: str = yaml.safe_dump(value, default_flow_style=True, width=1 << 20, sort_keys=False, allow_unicode=False)
+    return text.removesuffix("...\n").strip()
