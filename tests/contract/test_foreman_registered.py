@@ -98,6 +98,9 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 def test_members_are_registered_once_in_their_places(world: World) -> None:
     assert world.standing() == dict.fromkeys(NAMES, "absent")
+    none = world.run("refresh")
+    assert (none.exit_code, none.output.count("does not know")) == (1, 2)
+    assert none.output.count("\n  muster foreman register\n") == 2
     dry = world.run("register", "--dry-run")
     assert (dry.exit_code, world.foreman.changes) == (0, [])
     said = world.run("register")

@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     from muster.foreman.records import Records
     from muster.observed.registered import Live, Verdict, Wanted
 
+REMEDIES = {
+    "absent": "muster foreman register",
+    "elsewhere": "muster foreman register --move",
+    "outdated": "muster foreman refresh",
+    "unknown": "muster doctor",
+}
+"""What to do where Foreman is mistaken, by standing."""
+
 _REFRESHED = "foreman/refreshed"
 _ASKED_S = 10.0
 

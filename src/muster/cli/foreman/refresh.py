@@ -35,6 +35,8 @@ def refresh(
     else:
         for one in said:
             click.echo(f"{one['name']}: {one['did']}")
+            if one["remedy"]:
+                click.echo(f"  {one['remedy']}")
     if any(one["failed"] for one in said):
         raise click.exceptions.Exit(WRONG)
 
@@ -42,7 +44,7 @@ def refresh(
 async def _carried_out(
     cluster_path: Path, pki: Path, client: str | None, every: bool, dry_run: bool
 ) -> list[dict[str, Any]]:
-    from muster.cli.foreman.known import looked, refreshed, remember
+    from muster.cli.foreman.known import REMEDIES, looked, refreshed, remember
     from muster.kernel.errors import MusterError
 
     said: list[dict[str, Any]] = []
@@ -65,7 +67,9 @@ async def _carried_out(
                             digests[url] = live.digest
             except MusterError as e:
                 did, failed = str(e), True
-            said.append({"name": one.wanted.name, "url": url, "did": did, "failed": failed})
+            # Of what was left as it was, and is not well.
+            remedy = REMEDIES.get(one.standing) if did.startswith("as it was") else None
+            said.append({"name": one.wanted.name, "url": url, "did": did, "failed": failed, "remedy": remedy})
         if digests:
             await remember(found.cluster, digests, by=getpass.getuser())
     return said

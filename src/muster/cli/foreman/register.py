@@ -28,7 +28,7 @@ def register(
 
     The cluster as one, at its address, or each member: foreman.registration. They are put into foreman.organizations and
     foreman.locations. Foreman asks each for its features before it takes it. One that Foreman knows at another URL stays
-    as it is without --move.
+    as it is without --move, and the exit code is 1.
     """
     said = asyncio.run(_carried_out(cluster_path, pki_directory(cluster_path, pki_path), client, move, dry_run))
     if as_json:
@@ -36,6 +36,8 @@ def register(
     else:
         for one in said:
             click.echo(f"{one['name']}: {one['did']}")
+            if one["remedy"]:
+                click.echo(f"  {one['remedy']}")
     if any(one["failed"] for one in said):
         raise click.exceptions.Exit(WRONG)
 
@@ -43,7 +45,7 @@ def register(
 async def _carried_out(
     cluster_path: Path, pki: Path, client: str | None, move: bool, dry_run: bool
 ) -> list[dict[str, Any]]:
-    from muster.cli.foreman.known import looked, remember
+    from muster.cli.foreman.known import REMEDIES, looked, remember
     from muster.kernel.errors import MusterError
 
     said: list[dict[str, Any]] = []
@@ -82,7 +84,9 @@ async def _carried_out(
                     digests[url] = live.digest
             except MusterError as e:
                 did, failed = str(e), True
-            said.append({"name": one.wanted.name, "url": url, "did": did, "failed": failed})
+            # Of what was left as it was, and is not well.
+            remedy = REMEDIES.get(one.standing) if did.startswith("as it was") else None
+            said.append({"name": one.wanted.name, "url": url, "did": did, "failed": failed, "remedy": remedy})
         if digests:
             await remember(found.cluster, digests, by=getpass.getuser())
     return said
