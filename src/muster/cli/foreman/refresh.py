@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +43,7 @@ def refresh(
 async def _carried_out(
     cluster_path: Path, pki: Path, client: str | None, every: bool, dry_run: bool
 ) -> list[dict[str, Any]]:
+    from muster.cli.change import who
     from muster.cli.foreman.known import REMEDIES, looked, refreshed, remember
     from muster.kernel.errors import MusterError
 
@@ -71,5 +71,5 @@ async def _carried_out(
             remedy = REMEDIES.get(one.standing) if did.startswith("as it was") else None
             said.append({"name": one.wanted.name, "url": url, "did": did, "failed": failed, "remedy": remedy})
         if digests:
-            await remember(found.cluster, digests, by=getpass.getuser())
+            await remember(found.cluster, digests, by=who())
     return said

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +44,7 @@ def register(
 async def _carried_out(
     cluster_path: Path, pki: Path, client: str | None, move: bool, dry_run: bool
 ) -> list[dict[str, Any]]:
+    from muster.cli.change import who
     from muster.cli.foreman.known import REMEDIES, looked, remember
     from muster.kernel.errors import MusterError
 
@@ -88,5 +88,5 @@ async def _carried_out(
             remedy = REMEDIES.get(one.standing) if did.startswith("as it was") else None
             said.append({"name": one.wanted.name, "url": url, "did": did, "failed": failed, "remedy": remedy})
         if digests:
-            await remember(found.cluster, digests, by=getpass.getuser())
+            await remember(found.cluster, digests, by=who())
     return said
