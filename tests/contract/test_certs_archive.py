@@ -192,3 +192,13 @@ def test_a_browser_s_file_is_read_by_openssl_under_its_password(
     password.write_text("wrong\n")
     assert openssl("pkcs12", "-in", file, "-nodes", "-passin", f"file:{password}").returncode != 0
     assert site.certs("issue", "proxy01", "--p12", "--p12-password-file", password).exit_code == 2
+
+
+def test_a_certificate_for_another_host_is_named_by_the_option_that_brought_it(site: Site, tmp_path: Path) -> None:
+    assert site.certs("issue", "--client", "other.example.net").exit_code == 0
+    other, file = site.directory / "pki/clients/other.example.net", tmp_path / "a.tar.gz"
+    own = ("--server-cert", other / "cert.pem", "--server-key", other / "key.pem", "--server-ca-cert", other / "ca.pem")
+    said = site.certs("archive", "create", "proxy01", "--output", file, *own)
+    assert file.exists() is False
+    assert str(said.exception).startswith(f"--server-cert is no server certificate for {RUBY}, ")
+    assert f"The certificate of --server-cert does not name {RUBY}" in str(said.exception)

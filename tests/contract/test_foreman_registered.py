@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import pwd
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +99,9 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 def test_members_are_registered_once_in_their_places(world: World) -> None:
     assert world.standing() == dict.fromkeys(NAMES, "absent")
+    none = world.run("refresh")
+    assert (none.exit_code, none.output.count("does not know")) == (1, 2)
+    assert none.output.count("\n  muster foreman register\n") == 2
     dry = world.run("register", "--dry-run")
     assert (dry.exit_code, world.foreman.changes) == (0, [])
     said = world.run("register")
@@ -111,6 +115,21 @@ def test_members_are_registered_once_in_their_places(world: World) -> None:
         again = world.run(command)
         assert (again.exit_code, world.foreman.changes) == (0, [])
     assert TOKEN not in said.output + dry.output
+
+
+def test_an_account_that_has_no_name_may_give_the_commands(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(variable, raising=False)
+
+    def nobody(_: int) -> pwd.struct_passwd:
+        raise KeyError("uid not found")
+
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    for command in ("register", "refresh"):
+        world.proxies[NAMES[0]].features["dns"]["settings"] = {"of": command}
+        said = world.run(command)
+        assert said.exit_code == 0, (said.output, said.exception)
+    assert world.standing() == dict.fromkeys(NAMES, "well")
 
 
 def test_what_changed_is_refreshed_and_nothing_else(world: World) -> None:

@@ -36,6 +36,10 @@ def problems(document: Document) -> list[Problem]:
                 at = document.line_of(("members", first[folded], key))
                 found.append(document.problem(("members", index, key), f"{value} stands already in line {at}"))
             first.setdefault(folded, index)
+    for index, member in members:
+        if (name := member.get("name")) is not None and address_of(str(name)) is not None:
+            sentence = f"{name} is an address; a member needs a host name, which its certificate carries"
+            found.append(document.problem(("members", index, "name"), sentence))
     names = {_folded(m.get("name")) for _, m in members}
     signer = content.get("signer", "any")
     if isinstance(signer, str) and signer != "any" and _folded(signer) not in names:
@@ -170,7 +174,21 @@ def warnings(document: Document, cluster: ClusterFile) -> list[Problem]:
                 "callers apart by the names in their certificates, which all of them have; members",
             )
         )
-    return [*found, *_of_content(document, cluster)]
+    return [*found, *_of_one_place(document, cluster), *_of_content(document, cluster)]
+
+
+def _of_one_place(document: Document, cluster: ClusterFile) -> Iterator[Problem]:
+    first: dict[tuple[str, tuple[tuple[str, int], ...]], int] = {}
+    for index, member in enumerate(cluster.members):
+        place = (_folded(member.address), tuple(sorted(member.ports.items())))
+        if place in first:
+            at = document.line_of(("members", first[place], "address"))
+            sentence = (
+                f"{member.address} stands already in line {at}, and the ports are the same: that is one process under two "
+                "names"
+            )
+            yield document.problem(("members", index, "address"), sentence)
+        first.setdefault(place, index)
 
 
 def _of_content(document: Document, cluster: ClusterFile) -> Iterator[Problem]:

@@ -144,6 +144,8 @@ def _reachable(host: str, port: str | None) -> None:
 
 
 def _cidr(value: str) -> str:
+    if (host := address_of(value)) is not None:
+        raise ValueError(f"is one address; as a network it is {ipaddress.ip_network(host)}")
     if not re.match(r"[0-9A-Fa-f.:]{2,45}/[0-9]{1,3}\Z", value):
         raise ValueError("is no network, as in 192.0.2.0/24")
     try:

@@ -18,7 +18,7 @@ from muster.balancer.words import is_name, path, target, word
 from muster.cluster.file import Balancer, ClusterFile
 from muster.derived import consumer
 from muster.derived.output import Document, Output, Site, Trial
-from muster.kernel.errors import Misconfigured
+from muster.kernel.errors import Misconfigured, Rejected, Unavailable
 from muster.version import VERSION
 
 _SPREAD = {"roundrobin": "", "leastconn": "least_conn", "random": "random", "source": "hash $remote_addr consistent"}
@@ -186,7 +186,13 @@ def _as_json(balancing: Balancing, cluster: ClusterFile, site: Site) -> dict[str
 
 async def _accepted(directory: Path, documents: Sequence[Document]) -> None:
     for document in documents:
-        await consumer.accepted([found(), "-t", "-q", "-e", "stderr", "-c", directory / document.name])
+        try:
+            await consumer.accepted([found(), "-t", "-q", "-e", "stderr", "-c", directory / document.name])
+        except Rejected as e:
+            # It opens the ports although it only looks.
+            if "bind() to" in str(e) and "Permission denied" in str(e):
+                raise Unavailable(f"{found()} -t opens the ports it is told of: run this as root") from e
+            raise
 
 
 OUTPUT = Output(

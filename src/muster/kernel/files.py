@@ -38,7 +38,8 @@ def write_atomically(path: Path, content: bytes | str, *, mode: int = 0o644, lik
         with _written_beside(path, content, mode, like=like) as beside:
             beside.replace(path)
     except OSError as e:
-        raise Unavailable(f"Writing {path} failed: {e.strerror or e}; the old file is untouched") from e
+        left = "the old file is untouched" if path.parent.is_dir() else f"there is no directory {path.parent}"
+        raise Unavailable(f"Writing {path} failed: {e.strerror or e}; {left}") from e
 
 
 def write_new(path: Path, content: bytes | str, *, mode: int = 0o644) -> bool:

@@ -18,6 +18,23 @@ def test_members_that_share_an_id_or_a_name_are_named_with_both_lines() -> None:
     ]
 
 
+def test_a_member_is_called_by_a_name_and_not_by_an_address() -> None:
+    address = "{id: 2, name: 192.0.2.12, address: 192.0.2.12}"
+    assert said(problems(parse(with_members(ONE, address)))) == [
+        (7, "members[1].name", "192.0.2.12 is an address; a member needs a host name, which its certificate carries")
+    ]
+
+
+def test_two_members_that_would_be_one_process_are_warned_of() -> None:
+    same = "{id: 2, name: proxy02.example.com, address: 127.0.0.11}"
+    text = with_members(ONE, same)
+    sentence = "127.0.0.11 stands already in line 6, and the ports are the same: that is one process under two names"
+    assert said(warnings(parse(text), parsed(text))) == [(7, "members[1].address", sentence)]
+    for other in (TWO, same.replace("}", ", ports: {smartproxy: 9091}}")):
+        text = with_members(ONE, other)
+        assert said(warnings(parse(text), parsed(text))) == []
+
+
 def test_a_signer_that_is_no_member_is_answered_with_the_members() -> None:
     assert said(problems(parse(with_members(ONE, TWO, rest="signer: proxy03.example.com\n")))) == [
         (8, "signer", "proxy03.example.com is no member; members are proxy01.example.com, proxy02.example.com")

@@ -75,3 +75,10 @@ def test_foreman_is_where_something_can_listen(url: str) -> None:
 )
 def test_foreman_may_be_anywhere(url: str) -> None:
     assert parsed(f"{SMALL}foreman: {{url: {json.dumps(url)}}}\n").foreman.url == url
+
+
+@pytest.mark.parametrize(("host", "network"), [("192.0.2.30", "192.0.2.30/32"), ("2001:db8::30", "2001:db8::30/128")])
+def test_of_one_host_it_is_said_how_it_is_written_as_a_network(host: str, network: str) -> None:
+    (found,) = schema_problems(f"{SMALL}network: {{foreman: ['{host}']}}\n")
+    assert (found.where, found.sentence) == ("network.foreman[0]", f"is one address; as a network it is {network}")
+    assert str(parsed(f"{SMALL}network: {{foreman: ['{network}']}}\n").network.foreman[0]) == network

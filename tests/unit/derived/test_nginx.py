@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,8 +9,9 @@ import pytest
 from muster.app.offers import modelled
 from muster.balancer.model import Balancing
 from muster.cluster.file import Balancer, ClusterFile
-from muster.derived.nginx import NginxPaths, lacks, rendered
-from muster.kernel.errors import Misconfigured, Rejected
+from muster.derived.nginx import OUTPUT, NginxPaths, lacks, rendered
+from muster.derived.output import Document
+from muster.kernel.errors import Misconfigured, MusterError, Rejected, Unavailable
 from tests.unit.balancer.test_model import document
 
 PATHS = NginxPaths(Path("/run/muster"))
@@ -128,3 +130,24 @@ def test_the_ports_of_a_service_lead_to_the_same_servers() -> None:
     it = text("services: {smartproxy: {also_listen_ports: [8443]}}\n", dual_stack=False)
     (both,) = [x for x in blocks(it, "server") if "listen 9090;" in x]
     assert [line for line in both if line.startswith("listen ")] == ["listen 9090;", "listen 8443;"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("complaint", "kind", "said"),
+    [
+        ("[emerg] bind() to 0.0.0.0:80 failed (13: Permission denied)", Unavailable, "run this as root"),
+        ('[emerg] unknown directive "strem"', Rejected, 'nginx refuses it: [emerg] unknown directive "strem"'),
+    ],
+)
+async def test_a_port_that_the_account_may_not_open_is_no_fault_of_the_file(
+    complaint: str, kind: type[MusterError], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """nginx -t opens the ports it is told of."""
+    nginx = tmp_path / "nginx"
+    nginx.write_text(f"#!/bin/sh\necho '{complaint}' >&2\nexit 1\n")
+    nginx.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert OUTPUT.check is not None
+    with pytest.raises(kind, match=re.escape(said)):
+        await OUTPUT.check.asked(tmp_path, [Document("nginx.conf", "", "nginx")])

@@ -67,6 +67,9 @@ def test_a_link_is_replaced_and_never_written_through(tmp_path: Path) -> None:
 def test_a_write_the_disk_refuses_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match=r"Writing .*missing/f failed: No such file or directory"):
         write_atomically(tmp_path / "missing" / "f", "x")
+    # What has to be made first, and of an old file that cannot be nothing.
+    with pytest.raises(Unavailable, match=rf"; there is no directory {tmp_path}/missing\Z"):
+        write_atomically(tmp_path / "missing" / "f", "x")
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "inside").touch()
     with pytest.raises(Unavailable, match="the old file is untouched"):

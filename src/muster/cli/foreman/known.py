@@ -20,6 +20,14 @@ if TYPE_CHECKING:
     from muster.foreman.records import Records
     from muster.observed.registered import Live, Verdict, Wanted
 
+REMEDIES = {
+    "absent": "muster foreman register",
+    "elsewhere": "muster foreman register --move",
+    "outdated": "muster foreman refresh",
+    "unknown": "muster doctor",
+}
+"""What to do where Foreman is mistaken, by standing."""
+
 _REFRESHED = "foreman/refreshed"
 _ASKED_S = 10.0
 
@@ -139,5 +147,7 @@ def tell(said: Sequence[Mapping[str, Any]], *, dry_run: bool, as_json: bool) -> 
     else:
         for one in said:
             click.echo(f"{one['name']}: {one['did']}")
+            if one["remedy"]:
+                click.echo(f"  {one['remedy']}")
     if any(one["failed"] for one in said):
         raise click.exceptions.Exit(WRONG)

@@ -36,7 +36,7 @@ def refresh(
 async def _carried_out(
     cluster_path: Path, pki: Path, client: str | None, every: bool, dry_run: bool
 ) -> list[dict[str, Any]]:
-    from muster.cli.foreman.known import looked, refreshed, remember
+    from muster.cli.foreman.known import REMEDIES, looked, refreshed, remember
     from muster.kernel.errors import MusterError
 
     said: list[dict[str, Any]] = []
@@ -59,6 +59,8 @@ async def _carried_out(
                             digests[url] = live.digest
             except MusterError as e:
                 did, failed = str(e), True
-            said.append({"name": one.wanted.name, "url": url, "did": did, "failed": failed})
+            # Of what was left as it was, and is not well.
+            remedy = REMEDIES.get(one.standing) if did.startswith("as it was") else None
+            said.append({"name": one.wanted.name, "url": url, "did": did, "failed": failed, "remedy": remedy})
         await remember(found.cluster, digests)
     return said

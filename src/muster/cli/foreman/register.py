@@ -26,7 +26,7 @@ def register(
 
     The cluster as one, at its address, or each member: foreman.registration. They are put into foreman.organizations and
     foreman.locations. Foreman asks each for its features before it takes it. One that Foreman knows at another URL stays
-    as it is without --move.
+    as it is without --move, and the exit code is 1.
     """
     from muster.cli.foreman.known import tell
 
@@ -37,7 +37,7 @@ def register(
 async def _carried_out(
     cluster_path: Path, pki: Path, client: str | None, move: bool, dry_run: bool
 ) -> list[dict[str, Any]]:
-    from muster.cli.foreman.known import looked, remember
+    from muster.cli.foreman.known import REMEDIES, looked, remember
     from muster.kernel.errors import MusterError
 
     said: list[dict[str, Any]] = []
@@ -76,6 +76,8 @@ async def _carried_out(
                     digests[url] = live.digest
             except MusterError as e:
                 did, failed = str(e), True
-            said.append({"name": one.wanted.name, "url": url, "did": did, "failed": failed})
+            # Of what was left as it was, and is not well.
+            remedy = REMEDIES.get(one.standing) if did.startswith("as it was") else None
+            said.append({"name": one.wanted.name, "url": url, "did": did, "failed": failed, "remedy": remedy})
         await remember(found.cluster, digests)
     return said

@@ -26,7 +26,7 @@ def status(cluster_path: Path, pki_path: Path | None, client: str | None, as_jso
 
     Needs foreman.url, api_user and api_token_file in the cluster file.
     """
-    from muster.cli.foreman.known import looked
+    from muster.cli.foreman.known import REMEDIES, looked
 
     async def told() -> dict[str, Any]:
         async with looked(cluster_path, pki_directory(cluster_path, pki_path), client) as found:
@@ -39,11 +39,7 @@ def status(cluster_path: Path, pki_path: Path | None, client: str | None, as_jso
         for one in said["smart_proxies"]:
             why = f" ({one['unasked']})" if one["unasked"] else ""
             click.echo(f"{one['name']}: {one['standing']}: {one['sentence']}{why}")
-            if one["standing"] == "absent":
-                click.echo("  muster foreman register")
-            elif one["standing"] == "outdated":
-                click.echo("  muster foreman refresh")
-            elif one["standing"] == "elsewhere":
-                click.echo("  muster foreman register --move")
+            if remedy := REMEDIES.get(one["standing"]):
+                click.echo(f"  {remedy}")
     if not said["well"]:
         raise click.exceptions.Exit(WRONG)

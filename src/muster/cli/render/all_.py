@@ -64,7 +64,7 @@ def all_(
     from muster.app.outputs import offers
     from muster.app.settings import loaded
     from muster.balancer.haproxy.binary import has_ipv6
-    from muster.cli.render.places import differences, put, shown_difference
+    from muster.cli.render.places import differences, left_below, put, shown_difference
     from muster.derived.output import Output, Site
     from muster.derived.whole import tree
 
@@ -82,11 +82,15 @@ def all_(
         "rendered": [{"output": p.output.word, "files": [d.name for d in p.documents]} for p in parts if not p.why_not],
         "absent": [{"output": p.output.word, "why": p.why_not} for p in parts if p.why_not],
     }
+    left = left_below(at, [p.output.word for p in parts], documents)
+    if not as_json:
+        for path in left:
+            click.echo(f"Of an earlier rendering, and no longer of the cluster file: {path}", err=True)
     if diff:
         found = differences(whole, documents, at)
         if as_json:
             rows = [{"file": one.file, "differs": one.differs, "diff": one.text} for one in found]
-            print_json({"differs": any(one.differs for one in found), "files": rows, **said})
+            print_json({"differs": any(one.differs for one in found), "files": rows, **said, "left": left})
         else:
             click.echo("".join(shown_difference(one.text) for one in found), nl=False)
         if any(one.differs for one in found):
@@ -94,7 +98,7 @@ def all_(
         return
     put(whole, documents, at, dry_run=dry_run, quiet=as_json)
     if as_json:
-        print_json({"directory": at, "dry_run": dry_run, **said})
+        print_json({"directory": at, "dry_run": dry_run, **said, "left": left})
         return
     for one in said["absent"]:
         click.echo(f"Not {one['output']}: {one['why']}", err=True)

@@ -18,6 +18,7 @@ from muster.kernel.names import shown
 
 # Of a file, or of one in directories: names come from members and services.
 _NAME = re.compile(r"[A-Za-z0-9_.@-]{1,255}(?:/[A-Za-z0-9_.@-]{1,255}){0,6}\Z")
+_LONGEST_PATH = 4096
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 
 
@@ -68,6 +69,13 @@ def differences(output: Output, documents: Sequence[Document], place: Path) -> l
         Unavailable: there is something that is no file.
     """
     return [Difference(file, _difference(file, document)) for document, file in _files(output, documents, place)]
+
+
+def left_below(place: Path, directories: Sequence[str], documents: Sequence[Document]) -> list[str]:
+    """Return the files in these directories below the place that are none of the documents, fit to be shown."""
+    ours = {place / d.name for d in documents}
+    there = (path for name in directories for path in (place / name).rglob("*"))
+    return sorted(shown(str(path), _LONGEST_PATH) for path in there if path not in ours and not path.is_dir())
 
 
 def shown_difference(text: str) -> str:

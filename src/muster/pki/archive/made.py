@@ -105,7 +105,7 @@ def made(wanted: Wanted, ca: ClusterCA, *, now: datetime, valid_days: int) -> di
     of = layout(wanted.format, wanted.member)
     if wanted.custom is not None:
         carried = (wanted.member, *wanted.names)
-        wanted.custom.refuse_unfit(carried, where="The custom certificate", now=now)
+        wanted.custom.refuse_unfit(carried, where="--server-cert", now=now)
     if wanted.secrets and not of.secrets:
         raise Misconfigured(
             "An archive of the installer holds no key or secret of Foreman's; the installer is told them"

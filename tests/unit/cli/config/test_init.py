@@ -52,6 +52,18 @@ def test_a_first_cluster_on_loopback_shares_one_host_and_takes_no_port_from_its_
     assert cluster.store.url.reveal() == "sqlite:////var/lib/muster/muster.db"
 
 
+def test_the_first_store_of_ruby_members_lies_where_the_packaged_units_may_write(tmp_path: Path) -> None:
+    file = tmp_path / "cluster.yaml"
+    written = first(file, "--ruby", "proxy01.test=192.0.2.11", "--ruby", "proxy02.test=192.0.2.12")
+    assert written.exit_code == 0, written.output
+    place = Path(load(file)[0].store.url.reveal().removeprefix("sqlite:///"))
+    # Members of that kind have no unit of ours, so it is the balancer's that makes the directory.
+    for unit in ("muster-balancer", "muster-member"):
+        says = (Path(__file__).parents[4] / "packaging" / "systemd" / f"{unit}.service").read_text("utf-8").splitlines()
+        assert "ProtectSystem=strict" in says
+        assert f"StateDirectory={place.parent.relative_to('/var/lib')}" in says
+
+
 def test_a_first_cluster_file_that_cannot_be_is_not_spoken_of_as_if_it_were_there(tmp_path: Path) -> None:
     told = first(tmp_path / "cluster.yaml", "--member", "proxy.test=192.0.2.11")
     assert isinstance(told.exception, InvalidSettings)

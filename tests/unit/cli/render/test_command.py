@@ -313,3 +313,18 @@ def test_no_document_leaves_its_directory(name: str, tmp_path: Path) -> None:
     said = invoked(output, "zone", "--cluster", file, "--output", tmp_path / "deep" / "out")
     assert isinstance(said.exception, Rejected)
     assert [p.name for p in tmp_path.iterdir()] == ["cluster.yaml"]
+
+
+def test_what_an_earlier_rendering_left_in_the_tree_is_named_and_stays(file: Path, tmp_path: Path) -> None:
+    """The scripts of a member that is gone would be run again by whoever runs what lies there."""
+    place = tmp_path / "tree"
+    assert "earlier" not in rendered(file, "all", "--output", place).stderr
+    (place / "notes").mkdir()
+    (place / "notes" / "mine.txt").touch()
+    file.write_text(CLUSTER.replace("- {id: 2, name: proxy02.test, address: 10.0.0.2}\n", ""))
+    left = place / "hosts" / "proxy02.test" / "hosts"
+    sentence = f"Of an earlier rendering, and no longer of the cluster file: {left}"
+    assert sentence in rendered(file, "all", "--output", place, "--diff").stderr
+    assert str(left) in json.loads(rendered(file, "all", "--output", place, "--dry-run", "--json").stdout)["left"]
+    said = rendered(file, "all", "--output", place)
+    assert (sentence in said.stderr, left.exists(), "mine.txt" in said.stderr) == (True, True, False)

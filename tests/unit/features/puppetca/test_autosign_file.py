@@ -163,7 +163,7 @@ async def test_a_file_that_cannot_be_written_is_trouble_until_it_can(tmp_path: P
     await file.hold([])
     assert file.trouble == ""
     await file.hold(NAMES)
-    assert file.trouble == f"Writing {path} failed: No such file or directory; the old file is untouched"
+    assert file.trouble == f"Writing {path} failed: No such file or directory; there is no directory {path.parent}"
     path.parent.mkdir()
     await file.hold(NAMES)
     assert (file.trouble, path.read_text()) == ("", OURS)
