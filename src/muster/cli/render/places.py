@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,6 +69,16 @@ def differences(output: Output, documents: Sequence[Document], place: Path) -> l
         Unavailable: there is something that is no file.
     """
     return [Difference(file, _difference(file, document)) for document, file in _files(output, documents, place)]
+
+
+def leftovers(words: Iterable[str], documents: Sequence[Document], place: Path) -> list[Path]:
+    """Return what lies below the directories of outputs and is no document: of an earlier tree, as of a member that left.
+
+    Whatever else somebody keeps beside these directories is not looked at, and links are not followed.
+    """
+    known = {_below(place, d.name) for d in documents}
+    found = (Path(directory, name) for word in words for directory, _, names in os.walk(place / word) for name in names)
+    return sorted(file for file in found if file not in known)
 
 
 def shown_difference(text: str) -> str:

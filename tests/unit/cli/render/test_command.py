@@ -313,3 +313,21 @@ def test_no_document_leaves_its_directory(name: str, tmp_path: Path) -> None:
     said = invoked(output, "zone", "--cluster", file, "--output", tmp_path / "deep" / "out")
     assert isinstance(said.exception, Rejected)
     assert [p.name for p in tmp_path.iterdir()] == ["cluster.yaml"]
+
+
+def test_what_an_earlier_tree_left_is_said_and_stays(file: Path, tmp_path: Path) -> None:
+    place = tmp_path / "all"
+    own = place / "notes" / "mine.txt"
+    assert rendered(file, "all", "--output", place).exit_code == 0
+    own.parent.mkdir()
+    own.write_text("mine\n")
+    assert "not rendered any more" not in rendered(file, "all", "--output", place).output
+    file.write_text(CLUSTER.replace("- {id: 2, name: proxy02.test, address: 10.0.0.2}\n", ""))
+    gone = sorted(str(p) for p in place.rglob("*") if p.is_file() and "proxy02" in str(p.relative_to(place)))
+    assert gone
+    for also in (["--dry-run"], ["--diff"], []):
+        said = rendered(file, "all", "--output", place, *also)
+        assert [line.partition(": ")[2] for line in said.stderr.splitlines() if "any more" in line] == gone, also
+    assert json.loads(rendered(file, "all", "--output", place, "--json").stdout)["left"] == gone
+    assert all(Path(p).is_file() for p in gone)
+    assert own.is_file()
