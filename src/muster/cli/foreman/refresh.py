@@ -10,8 +10,9 @@ from typing import Any
 import click
 
 from muster.cli import WRONG
-from muster.cli.foreman.status import CLIENT
+from muster.cli.foreman.status import CLIENT, LONGEST
 from muster.cli.options import cluster_option, dry_run_option, json_option, pki_directory, pki_option, print_json
+from muster.kernel.names import shown
 
 
 @click.command()
@@ -34,7 +35,7 @@ def refresh(
         print_json({"dry_run": dry_run, "smart_proxies": said})
     else:
         for one in said:
-            click.echo(f"{one['name']}: {one['did']}")
+            click.echo(shown(f"{one['name']}: {one['did']}", LONGEST))
     if any(one["failed"] for one in said):
         raise click.exceptions.Exit(WRONG)
 

@@ -10,8 +10,9 @@ from typing import Any
 import click
 
 from muster.cli import WRONG
-from muster.cli.foreman.status import CLIENT
+from muster.cli.foreman.status import CLIENT, LONGEST
 from muster.cli.options import cluster_option, dry_run_option, json_option, pki_directory, pki_option, print_json
+from muster.kernel.names import shown
 
 
 @click.command()
@@ -35,7 +36,7 @@ def register(
         print_json({"dry_run": dry_run, "smart_proxies": said})
     else:
         for one in said:
-            click.echo(f"{one['name']}: {one['did']}")
+            click.echo(shown(f"{one['name']}: {one['did']}", LONGEST))
     if any(one["failed"] for one in said):
         raise click.exceptions.Exit(WRONG)
 
@@ -78,6 +79,8 @@ async def _carried_out(
                     not dry_run
                     and did.startswith(("registered", "moved"))
                     and (live := found.live.get(one.wanted.name))
+                    # Who is told no settings knows no digest of them.
+                    and live.digest
                 ):
                     digests[url] = live.digest
             except MusterError as e:

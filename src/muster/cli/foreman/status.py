@@ -10,6 +10,10 @@ import click
 
 from muster.cli import WRONG
 from muster.cli.options import cluster_option, json_option, pki_directory, pki_option, print_json
+from muster.kernel.names import shown
+
+LONGEST = 4000
+"""Of a sentence that names what Foreman and Smart Proxies say: their names may be anything, and any number."""
 
 CLIENT = click.option(
     "--client", help="Trusted client bundle to show Smart Proxies. [default: the first trusted host's here]"
@@ -38,7 +42,7 @@ def status(cluster_path: Path, pki_path: Path | None, client: str | None, as_jso
     else:
         for one in said["smart_proxies"]:
             why = f" ({one['unasked']})" if one["unasked"] else ""
-            click.echo(f"{one['name']}: {one['standing']}: {one['sentence']}{why}")
+            click.echo(shown(f"{one['name']}: {one['standing']}: {one['sentence']}{why}", LONGEST))
             if one["standing"] == "absent":
                 click.echo("  muster foreman register")
             elif one["standing"] == "outdated":
