@@ -219,6 +219,7 @@ def _virtual_address_problems(document: Document, content: dict[str, Any]) -> It
         sentence = f"moves between balancers, so it needs two or more; the file has {len(balancers)}"
         yield document.problem(("virtual_address",), sentence)
     taken: dict[int, str] = {}
+    addresses: dict[object, str] = {}
     for index, balancer in balancers:
         name = str(balancer.get("name", "balancer"))
         own = balancer.get("priority")
@@ -228,6 +229,11 @@ def _virtual_address_problems(document: Document, content: dict[str, Any]) -> It
             yield document.problem(where, f"{name} and {taken[priority]} both have priority {priority}")
         taken.setdefault(priority, name)
         address = address_of(str(balancer.get("address", "")))
+        if address is not None and addresses.setdefault(address, name) != name:
+            sentence = (
+                f"is {addresses[address]}'s, too; balancers tell each other who owns {ours}, so {name} needs its own"
+            )
+            yield document.problem(("balancers", index, "address"), sentence)
         if ours is not None and (address is None or address.version != ours.version):
             sentence = f"must be an IPv{ours.version} address, because balancers tell each other who owns {ours}"
             yield document.problem(("balancers", index, "address"), sentence)

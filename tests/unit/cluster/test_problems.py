@@ -174,6 +174,15 @@ def test_a_file_that_is_no_mapping_says_so(text: str) -> None:
                 "must be an IPv4 address, because balancers tell each other who owns 192.0.2.10",
             ),
         ),
+        (
+            "192.0.2.2,",
+            "192.0.2.1,",
+            (
+                9,
+                "balancers[1].address",
+                "is lb1's, too; balancers tell each other who owns 192.0.2.10, so lb2 needs its own",
+            ),
+        ),
         ("192.0.2.3", "192.0.2.10", (10, "balancers[2].address", "is the virtual address; lb3 needs its own")),
         (
             "127.0.0.11",
