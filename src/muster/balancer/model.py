@@ -153,6 +153,7 @@ class Service:
     Attributes:
         member_port: of members that have no other of their own (:meth:`port_on`).
         also_listen_ports: further ports of the address, which lead to the same.
+        own_ports: of members that have another, whether clients are led to them or not, by name.
     """
 
     name: str
@@ -167,6 +168,7 @@ class Service:
     timeouts: Timeouts
     maxconn_per_member: int | None = None
     also_listen_ports: tuple[int, ...] = ()
+    own_ports: tuple[tuple[str, int], ...] = ()
 
     @property
     def listen_ports(self) -> tuple[int, ...]:
@@ -175,7 +177,7 @@ class Service:
 
     def port_on(self, member: str) -> int:
         """Return the port of a member; it need not be one that clients are led to."""
-        return next((s.port for s in self.servers if s.name == member.lower()), self.member_port)
+        return dict(self.own_ports).get(member.lower(), self.member_port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -488,6 +490,7 @@ def _service(
         timeouts=_timeouts(cluster, row),
         maxconn_per_member=override.maxconn_per_member,
         also_listen_ports=override.also_listen_ports,
+        own_ports=tuple((str(m.name).lower(), m.ports[row.name]) for m in cluster.members if row.name in m.ports),
     )
 
 

@@ -699,6 +699,14 @@ def test_two_members_on_one_host_want_ports_of_their_own() -> None:
     assert ("address" in found.where, "port 80" in found.sentence) == (True, True)
 
 
+def test_a_member_has_its_own_port_also_where_no_client_is_led_to_it() -> None:
+    text = HEAD.replace("10.0.0.1}", "10.0.0.1, ports: {puppetca: 18140}}") + "signer: proxy02.test\n"
+    puppetca = modelled(parse(text).parsed(ClusterFile)).service("puppetca")
+    assert puppetca is not None
+    assert [s.name for s in puppetca.servers] == ["proxy02.test"]
+    assert (puppetca.port_on("PROXY01.test"), puppetca.port_on("proxy02.test")) == (18140, 8140)
+
+
 def test_a_member_s_own_port_is_of_a_service() -> None:
     text = HEAD.replace("{id: 12,", "{id: 12, ports: {smartprox: 8443},") + "signer: proxy02.test\n"
     (found,) = problems(parse(text))
