@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -111,6 +112,22 @@ def test_an_archive_is_put_where_the_installer_would_and_what_lay_there_stays_be
     assert openssl("rsa", "-in", bundle, "-noout", "-check").returncode == 0
 
 
+def test_what_is_put_there_again_is_root_s_and_nothing_of_ours_is_kept_beside(site: Site, tmp_path: Path) -> None:
+    file, root = tmp_path / "a.tgz", tmp_path / "root"
+    assert site.certs("archive", "create", RUBY, "--output", file).exit_code == 0
+    before = root / "etc/foreman-proxy/ssl_key.pem"
+    before.parent.mkdir(parents=True)
+    before.write_text("the one before")
+    if os.geteuid() == 0:
+        os.chown(before, 12_345, 12_345)
+    # The second time stands for a run after one that was interrupted.
+    for _ in range(2):
+        assert site.certs("archive", "install", file, "--root", root).exit_code == 0
+    assert [p.name for p in root.rglob("*.before-muster")] == ["ssl_key.pem.before-muster"]
+    found = before.stat()
+    assert (found.st_mode & 0o777, found.st_uid) == (0o440, os.geteuid())
+
+
 def real_layout(directory: Path, *names: str) -> Path:
     """An archive as katello's tool makes one: a text in front of each certificate, Netscape's type, both usages."""
     build = directory / "ssl-build"
@@ -191,6 +208,12 @@ def test_a_browser_s_file_is_read_by_openssl_under_its_password(
     assert (read.returncode, read.stdout.count("BEGIN CERTIFICATE"), "PRIVATE KEY" in read.stdout) == (0, 2, True)
     password.write_text("wrong\n")
     assert openssl("pkcs12", "-in", file, "-nodes", "-passin", f"file:{password}").returncode != 0
+    # Read somehow it would be another password, which nobody knows.
+    password.write_bytes("motörhead\n".encode("latin-1"))
+    said = site.certs("issue", "--client", "other.example.net", "--p12", "--p12-password-file", password)
+    assert "no UTF-8" in str(said.exception)
+    assert not (site.directory / "pki/clients/other.example.net").exists()
+    assert site.certs("issue", "--client", "other.example.net", "--p12-password-file", password).exit_code == 2
     assert site.certs("issue", "proxy01", "--p12", "--p12-password-file", password).exit_code == 2
 
 

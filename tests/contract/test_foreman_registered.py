@@ -200,6 +200,26 @@ def test_a_place_that_is_mistyped_leaves_nothing_half_done(world: World) -> None
     assert world.foreman.changes == []
 
 
+def test_a_terminal_is_sent_no_control_characters_of_names(world: World) -> None:
+    assert world.run("register").exit_code == 0
+    for proxy in world.proxies.values():
+        proxy.features["dns"]["capabilities"] = ["a\x1b[2Jb\nc"]
+    said = world.run("status")
+    assert said.exit_code == 1
+    assert "a\\x1b[2Jb\\nc" in said.output
+    assert "\x1b" not in said.output + world.run("refresh").output
+
+
+def test_a_place_within_another_is_named_by_its_title(world: World) -> None:
+    world.foreman.taxonomies["locations"] |= {"Europe/Berlin": 9}
+    path = world.directory / "cluster.yaml"
+    path.write_text(path.read_text().replace("Berlin", "Europe/Berlin"))
+    assert world.run("register").exit_code == 0
+    assert all(
+        {"id": 9, "name": "Berlin", "title": "Europe/Berlin"} in p["locations"] for p in world.foreman.proxies.values()
+    )
+
+
 def test_a_token_that_is_refused_is_not_repeated(world: World) -> None:
     world.foreman.token = "another"
     said = world.run("status")

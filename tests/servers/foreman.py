@@ -108,7 +108,8 @@ class Foreman:
         kind = parts.path.removeprefix("/api/")
         if kind in self.taxonomies:
             name = asked["search"][0].removeprefix('name="').removesuffix('"')
-            found = [{"id": n, "name": k, "title": k} for k, n in self.taxonomies[kind].items() if k == name]
+            rows = [{"id": n, "name": k.rpartition("/")[2], "title": k} for k, n in self.taxonomies[kind].items()]
+            found = [row for row in rows if row["name"] == name]
             return 200, json.dumps({"results": found})
         row = self.proxies.get(int(parts.path.rpartition("/")[2]))
         return (200, json.dumps(row)) if row is not None else (404, json.dumps({"error": {"message": "not found"}}))
@@ -126,7 +127,11 @@ class Foreman:
             row = {"id": number, "name": given["name"], "url": given["url"]}
             for kind in self.taxonomies:
                 ids = given.get(f"{kind.removesuffix('s')}_ids", [])
-                row[kind] = [{"id": n, "name": k} for k, n in self.taxonomies[kind].items() if n in ids]
+                row[kind] = [
+                    {"id": n, "name": k.rpartition("/")[2], "title": k}
+                    for k, n in self.taxonomies[kind].items()
+                    if n in ids
+                ]
         elif method == "PUT":
             number = int(path.split("/")[3])
             row = {**self.proxies[number], **given}

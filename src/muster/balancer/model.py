@@ -153,6 +153,7 @@ class Service:
     Attributes:
         member_port: of members that have no other of their own (:meth:`port_on`).
         also_listen_ports: further ports of the address, which lead to the same.
+        own_ports: of members that have another, whether clients are led to them or not, by name.
     """
 
     name: str
@@ -167,6 +168,7 @@ class Service:
     timeouts: Timeouts
     maxconn_per_member: int | None = None
     also_listen_ports: tuple[int, ...] = ()
+    own_ports: tuple[tuple[str, int], ...] = ()
 
     @property
     def listen_ports(self) -> tuple[int, ...]:
@@ -175,7 +177,7 @@ class Service:
 
     def port_on(self, member: str) -> int:
         """Return the port of a member; it need not be one that clients are led to."""
-        return next((s.port for s in self.servers if s.name == member.lower()), self.member_port)
+        return dict(self.own_ports).get(member.lower(), self.member_port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,14 +244,15 @@ def problems(document: Document) -> list[Problem]:
     word, generation = generation_of(content)
     rows = tuple(_begun(generation, overrides, _signs(content))) if generation is not None else ()
     offered = {row.name for row in rows} | _complete(overrides)
+    listening = _listening(overrides, _signing(content, rows))
     return [
         *_unknown_services(document, overrides, word, generation, offered),
         *_unknown_on_disks(document, content, {*(row.name for row in rows), *map(str, overrides)}),
         *_unknown_on_members(document, content, {*(row.name for row in rows), *map(str, overrides)}),
         *_not_offered(document, content, word, offered, overrides),
-        *_port_clashes(document, content, _listening(overrides, rows)),
-        *_answered_twice(document, content, _listening(overrides, rows)),
-        *_leads_back(document, content, _listening(overrides, rows)),
+        *_port_clashes(document, content, listening),
+        *_answered_twice(document, content, listening),
+        *_leads_back(document, content, listening),
         *_several_signers(document, content, overrides, rows),
         *_answers_to_nothing(document, overrides),
     ]
@@ -263,6 +266,8 @@ def warnings(document: Document, cluster: ClusterFile) -> list[Problem]:
         *_cut_short(document, cluster),
         *_images_wander(document, cluster),
         *_never_spare(document, cluster),
+        *_own_of_nothing(document, cluster),
+        *_one_port_of_two(document, cluster),
     ]
 
 
@@ -322,6 +327,28 @@ def _never_spare(document: Document, cluster: ClusterFile) -> Iterator[Problem]:
         yield document.problem(("min_ready",), f"is as many as there are members: none of the {count} can be drained")
 
 
+def _own_of_nothing(document: Document, cluster: ClusterFile) -> Iterator[Problem]:
+    for index, member in enumerate(cluster.members):
+        for name in member.ports:
+            if name in cluster.services and not cluster.services[name].enabled:
+                sentence = f"leads nobody there: {name} is switched off under services"
+                yield document.problem(("members", index, "ports", name), sentence)
+
+
+def _one_port_of_two(document: Document, cluster: ClusterFile) -> Iterator[Problem]:
+    """On one host only one program has a port, so one of two members would be counted twice, and the other never asked."""
+    taken: dict[tuple[str, int], Member] = {}
+    rows = [row for row, _ in _rows(cluster)]
+    for index, member in enumerate(cluster.members):
+        ports = [member.ports.get(row.name, row.member_port) for row in rows if member in _destinations(cluster, row)]
+        for port in dict.fromkeys(ports):
+            other = taken.setdefault((member.address.lower(), port), member)
+            if other is not member:
+                sentence = f"is {other.name}'s, too, and both would have port {port} there; ports: gives one its own"
+                yield document.problem(("members", index, "address"), sentence)
+                break
+
+
 def _begun(generation: Generation, named: Iterable[str], signs: bool) -> Iterator[Row]:
     """Return the rows that a file begins with: the generation's, those beside them that it names, and its Puppet CA's."""
     yield from generation.rows
@@ -332,6 +359,15 @@ def _begun(generation: Generation, named: Iterable[str], signs: bool) -> Iterato
 
 def _signs(content: dict[str, Any]) -> bool:
     return content.get("authority") is not None and content.get("signer", "any") == "any"
+
+
+def _signing(content: dict[str, Any], rows: tuple[Row, ...]) -> tuple[Row, ...]:
+    """Return the rows with the authority's port where members sign themselves; works on raw content."""
+    authority = content.get("authority")
+    if not _signs(content) or not isinstance(authority, dict):
+        return rows
+    port = authority.get("port", Authority.model_fields["port"].default)
+    return tuple(replace(r, member_port=port) if r.name == _PUPPETCA and isinstance(port, int) else r for r in rows)
 
 
 def _rows(cluster: ClusterFile) -> Iterator[tuple[Row, ServiceOverride]]:
@@ -412,18 +448,22 @@ def _paced(servers: int) -> Check:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What the program that serves something is asked, and on the port of which service."""
+    """What a program is asked.
+
+    Attributes:
+        of: the service whose port that is, which a member may have its own of.
+    """
 
     question: Question
-    service: str
+    of: str
 
-    def on(self, member: Member) -> Question:
-        """Return the question with the member's own port of that service, where it has one."""
-        return replace(self.question, port=member.ports.get(self.service, self.question.port))
+    def at(self, member: Member) -> Question:
+        """Return the question with the member's own port, where it has one of the service that is asked."""
+        return replace(self.question, port=member.ports.get(self.of, self.question.port))
 
 
 def _asked(rows: Sequence[Row]) -> dict[str, _Asked]:
-    """Return by service what the program that serves it is asked."""
+    """Return by service what the program that serves it is asked, and on which port."""
     offered = {row.name: row for row in rows}
     found = {}
     for row in rows:
@@ -450,6 +490,7 @@ def _service(
         timeouts=_timeouts(cluster, row),
         maxconn_per_member=override.maxconn_per_member,
         also_listen_ports=override.also_listen_ports,
+        own_ports=tuple((str(m.name).lower(), m.ports[row.name]) for m in cluster.members if row.name in m.ports),
     )
 
 
@@ -473,7 +514,7 @@ def _server(cluster: ClusterFile, row: Row, member: Member, asked: _Asked, itsel
         question=_question(cluster, row, member, asked, itself),
         weight=member.weight,
         proxied=ours and itself and cluster.edge.proxy_protocol != "off",
-        beside=asked.on(member) if ours and not itself else None,
+        beside=asked.at(member) if ours and not itself else None,
     )
 
 
@@ -484,11 +525,11 @@ def _question(cluster: ClusterFile, row: Row, member: Member, asked: _Asked, its
         return Question(
             "ready", member.ports.get(_SMARTPROXY, _own_port(cluster)), f"{READY}?service={row.name}", proxied
         )
-    program = asked.on(member)
-    site = cluster.foreman.ca_file is not None and program.proof.ca_file is None
-    if row.name == _SMARTPROXY and program.proof == KNOWN[_SMARTPROXY].proof:
-        return Question("alive", program.port, program.proof.uri, site=site)
-    return replace(program, site=site)
+    proof = asked.question.proof
+    site = cluster.foreman.ca_file is not None and proof.ca_file is None
+    if row.name == _SMARTPROXY and proof == KNOWN[_SMARTPROXY].proof:
+        return Question("alive", member.ports.get(row.name, row.member_port), proof.uri, site=site)
+    return replace(asked.at(member), site=site)
 
 
 def _own_port(cluster: ClusterFile) -> int:
@@ -504,6 +545,7 @@ class _Listening:
     member_port: int
     where: Location
     also: tuple[int, ...] = ()
+    member_said: bool = False
 
 
 def _listening(overrides: dict[str, Any], rows: tuple[Row, ...]) -> list[_Listening]:
@@ -520,7 +562,8 @@ def _listening(overrides: dict[str, Any], rows: tuple[Row, ...]) -> list[_Listen
         where: Location = ("services", name, "listen_port") if "listen_port" in override else ("services", name)
         also = override.get("also_listen_ports")
         numbers = tuple(p for p in also if isinstance(p, int)) if isinstance(also, list) else ()
-        found.append(_Listening(name, listen_port, member_port, where, numbers))
+        said = override.get("member_port") is not None
+        found.append(_Listening(name, listen_port, member_port, where, numbers, said))
     return found
 
 
@@ -605,21 +648,42 @@ def _of_content(content: dict[str, Any]) -> list[str]:
 
 def _answered_twice(document: Document, content: dict[str, Any], listening: list[_Listening]) -> Iterator[Problem]:
     """A member cannot listen twice on one port: what it answers itself needs a port for each."""
-    if not any(m.get("kind", "muster") == "muster" for m in _mappings(content.get("members"))):
-        return
-    ours = [_SMARTPROXY, _ANACONDA, *_of_content(content)]
-    ports: list[tuple[int, str, Location]] = [
-        (one.member_port, one.name, ("services", one.name, "member_port")) for one in listening if one.name in ours
-    ]
-    authority = content.get("authority")
-    if isinstance(authority, dict) and content.get("signer", "any") == "any":
-        ports.append((authority.get("port", Authority.model_fields["port"].default), _PUPPETCA, ("authority", "port")))
-    taken: dict[int, str] = {}
-    # As above: what the file says comes last.
-    for port, name, where in sorted(ports, key=lambda p: p[2] in document.lines):
-        other = taken.setdefault(port, name)
-        if other != name:
-            yield document.problem(where, f"members would listen twice on port {port}, for {other} and for {name}")
+    found: dict[Problem, None] = {}
+    for index, member in enumerate(_mappings(content.get("members"))):
+        if member.get("kind", "muster") != "muster":
+            continue
+        own = _own_ports(member)
+        ports = [
+            (own[name], name, ("members", index, "ports", name)) if name in own else (port, name, where)
+            for port, name, where in _answered(content, listening)
+        ]
+        taken: dict[int, str] = {}
+        # What the file says comes last, so that the problem stands on a line the administrator wrote; what is a
+        # member's own last of all.
+        for port, name, where in sorted(ports, key=lambda p: (p[1] in own, p[2] in document.lines)):
+            other = taken.setdefault(port, name)
+            if other != name:
+                sentence = f"members would listen twice on port {port}, for {other} and for {name}"
+                found[document.problem(where, sentence)] = None
+    yield from found
+
+
+def _answered(content: dict[str, Any], listening: list[_Listening]) -> Iterator[tuple[int, str, Location]]:
+    """Return the ports on which members of kind ``muster`` listen themselves, whose they are, and where that stands."""
+    ours = [_SMARTPROXY, _ANACONDA, *_of_content(content), *([_PUPPETCA] if _signs(content) else [])]
+    for one in listening:
+        if one.name in ours:
+            of_authority = one.name == _PUPPETCA and not one.member_said
+            yield (
+                one.member_port,
+                one.name,
+                ("authority", "port") if of_authority else ("services", one.name, "member_port"),
+            )
+
+
+def _own_ports(member: dict[str, Any]) -> dict[str, int]:
+    ports = member.get("ports")
+    return {str(n): p for n, p in ports.items() if isinstance(p, int)} if isinstance(ports, dict) else {}
 
 
 def _leads_back(document: Document, content: dict[str, Any], listening: list[_Listening]) -> Iterator[Problem]:
@@ -637,10 +701,18 @@ def _leads_back(document: Document, content: dict[str, Any], listening: list[_Li
             host, port = url.hostname, url.port or _STANDARD_PORTS.get(url.scheme)
         except ValueError:
             continue
-        at_members = next((o for o in ours if o.member_port == port), None) if host in members | {_MEMBER} else None
-        at_balancers = next((o for o in ours if o.listen_port == port), None) if host in names else None
+        at_members = (
+            next((o for o in ours if port in _ports_on(o, content)), None) if host in members | {_MEMBER} else None
+        )
+        at_balancers = next((o for o in ours if port in (o.listen_port, *o.also)), None) if host in names else None
         if (one := at_members or at_balancers) is not None:
             yield document.problem(("content", key), f"leads back to {one.name}, which members answer themselves")
+
+
+def _ports_on(one: _Listening, content: dict[str, Any]) -> set[int]:
+    """Return the ports that members of kind ``muster`` have of a service."""
+    ours = [m for m in _mappings(content.get("members")) if m.get("kind", "muster") == "muster"]
+    return {one.member_port, *(own[one.name] for m in ours if one.name in (own := _own_ports(m)))}
 
 
 def _unknown_on_disks(document: Document, content: dict[str, Any], known: set[str]) -> Iterator[Problem]:
@@ -686,7 +758,7 @@ def _port_clashes(document: Document, content: dict[str, Any], listening: list[_
                 yield document.problem(("services", one.name, "also_listen_ports", place), sentence)
     for index, balancer in enumerate(_mappings(content.get("balancers"))):
         metrics = balancer.get("metrics_port")
-        if metrics in taken:
+        if isinstance(metrics, int) and metrics in taken:
             sentence = f"port {metrics} is where {taken[metrics].name} listens"
             yield document.problem(("balancers", index, "metrics_port"), sentence)
         yield from _shared_hosts(document, content, index, balancer, listening)
@@ -707,8 +779,8 @@ def _shared_hosts(
         wide = bind == "*" and (address == str(balancer.get("address")) or _is_loopback(address))
         if not (wide or bind == address):
             continue
-        own = member.get("ports")
-        there = {*(o.member_port for o in listening), *(own.values() if isinstance(own, dict) else ())}
+        own = _own_ports(member)
+        there = {own.get(o.name, o.member_port) for o in listening}
         clash = next((p for s in listening for p in (s.listen_port, *s.also) if p in there), None)
         if clash is not None:
             yield document.problem(
@@ -716,6 +788,11 @@ def _shared_hosts(
                 f"the balancer would take port {clash} from member {member.get('name')} on the same host; "
                 "bind it to an address of its own",
             )
+            return
+        metrics = balancer.get("metrics_port")
+        if isinstance(metrics, int) and metrics in there:
+            sentence = f"port {metrics} is member {member.get('name')}'s, on the same host"
+            yield document.problem(("balancers", index, "metrics_port"), sentence)
             return
 
 

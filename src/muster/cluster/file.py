@@ -286,7 +286,10 @@ class ClusterFile(Settings):
         found = [b for b in self.balancers if name in (None, b.name)]
         if len(found) != 1:
             known = ", ".join(b.name for b in self.balancers) or "none"
-            what = f"{name!r} is no balancer" if name else "the balancer must be named"
+            unnamed = (
+                "the balancer must be named" if self.balancers else "the cluster file has no balancer to do it for"
+            )
+            what = f"{name!r} is no balancer" if name else unnamed
             raise Rejected(f"{what}; balancers are {known}")
         return found[0]
 

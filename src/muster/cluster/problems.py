@@ -174,21 +174,7 @@ def warnings(document: Document, cluster: ClusterFile) -> list[Problem]:
                 "callers apart by the names in their certificates, which all of them have; members",
             )
         )
-    return [*found, *_of_one_place(document, cluster), *_of_content(document, cluster)]
-
-
-def _of_one_place(document: Document, cluster: ClusterFile) -> Iterator[Problem]:
-    first: dict[tuple[str, tuple[tuple[str, int], ...]], int] = {}
-    for index, member in enumerate(cluster.members):
-        place = (_folded(member.address), tuple(sorted(member.ports.items())))
-        if place in first:
-            at = document.line_of(("members", first[place], "address"))
-            sentence = (
-                f"{member.address} stands already in line {at}, and the ports are the same: that is one process under two "
-                "names"
-            )
-            yield document.problem(("members", index, "address"), sentence)
-        first.setdefault(place, index)
+    return [*found, *_of_content(document, cluster)]
 
 
 def _of_content(document: Document, cluster: ClusterFile) -> Iterator[Problem]:
@@ -245,6 +231,7 @@ def _virtual_address_problems(document: Document, content: dict[str, Any]) -> It
         sentence = f"moves between balancers, so it needs two or more; the file has {len(balancers)}"
         yield document.problem(("virtual_address",), sentence)
     taken: dict[int, str] = {}
+    addresses: dict[object, str] = {}
     for index, balancer in balancers:
         name = str(balancer.get("name", "balancer"))
         own = balancer.get("priority")
@@ -254,6 +241,11 @@ def _virtual_address_problems(document: Document, content: dict[str, Any]) -> It
             yield document.problem(where, f"{name} and {taken[priority]} both have priority {priority}")
         taken.setdefault(priority, name)
         address = address_of(str(balancer.get("address", "")))
+        if address is not None and addresses.setdefault(address, name) != name:
+            sentence = (
+                f"is {addresses[address]}'s, too; balancers tell each other who owns {ours}, so {name} needs its own"
+            )
+            yield document.problem(("balancers", index, "address"), sentence)
         if ours is not None and (address is None or address.version != ours.version):
             sentence = f"must be an IPv{ours.version} address, because balancers tell each other who owns {ours}"
             yield document.problem(("balancers", index, "address"), sentence)

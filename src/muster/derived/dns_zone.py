@@ -31,7 +31,7 @@ def rendered(cluster: ClusterFile) -> str:
             "; in the zones of their networks; the address itself has none, for its hosts have names of their own"
         ]
         lines += [f"; {r.address.reverse_pointer}. {ttl:d} IN PTR {r.name}." for r in back]
-    return "\n".join([*lines, *(f"; {line}" for line in names.remarks(others))]) + "\n"
+    return "\n".join([*lines, *(f"; {line}" for line in names.remarks(cluster, others))]) + "\n"
 
 
 def _documents(balancing: Balancing, cluster: ClusterFile, site: Site) -> tuple[Document, ...]:  # noqa: ARG001

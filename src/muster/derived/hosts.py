@@ -44,11 +44,21 @@ def _ports(balancing: Balancing, member: str) -> Sequence[str]:
     return [*moved, *absent]
 
 
+def _lacks(balancing: Balancing, cluster: ClusterFile, site: Site) -> Sequence[str]:  # noqa: ARG001
+    return [
+        f"No line of {m.name}: its address in the file is the name {m.address}, and such a line begins with an IP address."
+        for m in site.members(cluster)
+        if ip(m.address) is None
+    ]
+
+
 OUTPUT = Output(
     word="hosts",
     help="Render lines of /etc/hosts by which one host asks one member under the cluster's name, past the balancer.",
     goes="Into `/etc/hosts` of a host that tests one member, and out of it again afterwards.",
     rendered=_documents,
     needs=frozenset({"member"}),
+    lacks=_lacks,
+    says_lacks=False,
     in_directory=True,
 )

@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from muster.balancer.words import ip, word
+from muster.balancer.words import address, ip, word
 from muster.cluster.file import ClusterFile
 from muster.kernel.errors import Misconfigured
 
@@ -44,7 +44,7 @@ def records(cluster: ClusterFile) -> list[Record]:
     """Return every record that follows from the file, those of the address first.
 
     Raises:
-        Misconfigured: nothing says to which IP address the name leads.
+        Misconfigured: nothing says to which IP address the name leads, or of one balancer nothing does.
     """
     there = entrances(cluster)
     if not there:
@@ -53,17 +53,37 @@ def records(cluster: ClusterFile) -> list[Record]:
         )
     found = [Record(word(str(n).lower()), at, False) for n in cluster.names for at in there]
     for member in cluster.members:
-        if (at := ip(member.address)) is not None:
+        if (at := _recorded(member.address)) is not None:
             found.append(Record(word(str(member.name).lower()), at, True))
     return found
 
 
 def entrances(cluster: ClusterFile) -> list[IPAddress]:
-    """Return the IP addresses at which clients reach the services: the virtual one, else each balancer's."""
+    """Return the IP addresses at which clients reach the services: the virtual one, else each balancer's.
+
+    Raises:
+        Misconfigured: one balancer has none that a record could hold; without it the records would lead past that one.
+    """
     if cluster.virtual_address is not None:
         return [ipaddress.ip_interface(cluster.virtual_address.address).ip]
-    found = (ip(b.bind if b.bind != "*" else b.address) for b in cluster.balancers)
-    return list(dict.fromkeys(at for at in found if at is not None))
+    found = []
+    for balancer in cluster.balancers:
+        bound = ip(balancer.bind)
+        wide = balancer.bind == "*" or (bound is not None and bound.is_unspecified)
+        said = balancer.address if wide else balancer.bind
+        if (at := _recorded(said)) is None:
+            raise Misconfigured(
+                f"The cluster's name would not lead to balancer {balancer.name}: {said} is nothing that a record holds; "
+                "write its IP address, or a virtual_address"
+            )
+        found.append(at)
+    return list(dict.fromkeys(found))
+
+
+def _recorded(text: str) -> IPAddress | None:
+    """Return the address as a record may hold it; None of a name, and of what is an address on one link alone."""
+    found = ip(text)
+    return None if found is None or found.is_link_local or found.is_unspecified else found
 
 
 def inside(name: str, of: str) -> bool:
@@ -78,7 +98,10 @@ def split(cluster: ClusterFile) -> tuple[list[Record], list[Record]]:
     return [r for r in found if inside(r.name, of)], [r for r in found if not inside(r.name, of)]
 
 
-def remarks(others: list[Record]) -> Iterator[str]:
-    """Return a line for each record that stands elsewhere."""
+def remarks(cluster: ClusterFile, others: list[Record]) -> Iterator[str]:
+    """Return a line for each record that stands elsewhere, and for each member that has none."""
     for one in others:
         yield f"not in this zone: {one.name} {one.type} {one.address}"
+    for member in cluster.members:
+        if _recorded(member.address) is None:
+            yield f"no record of {word(str(member.name).lower())}: its address in the file is {address(member.address)}"

@@ -21,7 +21,7 @@ def rendered(cluster: ClusterFile) -> str:
     ttl = cluster.network.dns_ttl_s
     lines = [
         f"; cluster {cluster.cluster}: nsupdate -k KEYFILE THIS_FILE",
-        *(f"; {line}" for line in names.remarks(others)),
+        *(f"; {line}" for line in names.remarks(cluster, others)),
     ]
     if cluster.network.dns_server is not None:
         lines.append(f"server {address(cluster.network.dns_server)}")

@@ -121,9 +121,11 @@ def _balancer(balancing: Balancing, cluster: ClusterFile, which: Balancer) -> Re
             None if everybody else _sorted((*_given(cluster.network.clients), *own)),
         )
     ]
-    if which.metrics_port is not None:
+    # As of members: what is loaded last on a host counts for all that is there.
+    there = {b.metrics_port for b in cluster.balancers if b.address == which.address and b.metrics_port is not None}
+    if there:
         asking = _sorted((*_monitoring(cluster), *_balancers(cluster)))
-        openings.append(Opening("monitoring", "the balancer's metrics", (which.metrics_port,), asking))
+        openings.append(Opening("monitoring", "the balancer's metrics", tuple(sorted(there)), asking))
     return Reach(
         str(which.name),
         f"balancers/{word(which.name)}",
@@ -141,7 +143,9 @@ def _member(balancing: Balancing, cluster: ClusterFile, member: Member) -> Reach
         *_given(cluster.network.direct),
         *_monitoring(cluster),
     )
-    ports = sorted({s.port for service in balancing.services for s in service.servers if s.name == member.name.lower()})
+    # Each document is a whole host's, and takes the place of one that was loaded there for another member.
+    there = {m.name.lower() for m in cluster.members if m.address == member.address}
+    ports = sorted({s.port for service in balancing.services for s in service.servers if s.name in there})
     opening = Opening("callers", "what balancers, other members and Foreman call", tuple(ports), _sorted(callers))
     return Reach(str(member.name), word(member.name), "member", (opening,) if ports else ())
 

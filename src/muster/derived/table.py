@@ -61,7 +61,8 @@ class ServiceRow:
     """One port of the cluster's address; traffic is passed on as it comes, TLS is never ended.
 
     Attributes:
-        beside: what members of kind muster ask the program that serves the port on their host; empty: they serve it.
+        beside: what members of kind muster ask the program that serves the port on their host; empty: they serve it. Where
+            some ask something else than the others, theirs stands behind their names.
     """
 
     name: str
@@ -154,7 +155,7 @@ def _service(cluster: ClusterFile, service: Service) -> ServiceRow:
         check_every_s=service.check.every_s,
         fall=service.check.fall,
         rise=service.check.rise,
-        beside=next((_program(s.beside) for s in service.servers if s.beside is not None), ""),
+        beside=_beside(service),
         members=tuple(_member(cluster, service, server) for server in service.servers),
     )
 
@@ -172,6 +173,16 @@ def _expects(asked: Question) -> str:
     text = [f"with {proof.holds}"] if proof.holds else []
     text += [f"without {proof.lacks}"] if proof.lacks else []
     return " ".join([f"status {proof.status}", *text])
+
+
+def _beside(service: Service) -> str:
+    """Return what members of kind muster ask; of those that ask something else than the first, with their names."""
+    asking: dict[str, list[str]] = {}
+    for server in service.servers:
+        if server.beside is not None:
+            asking.setdefault(_program(server.beside), []).append(word(server.name))
+    first, *others = asking or [""]
+    return "; ".join([first, *(f"{', '.join(asking[one])}: {one}" for one in others)])
 
 
 def _program(asked: Question) -> str:

@@ -6,7 +6,7 @@ import base64
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -32,6 +32,15 @@ class Login:
         """The header's value, as HTTP Basic has it."""
         return Secret(f"Basic {base64.b64encode(f'{self.user}:{self.token.reveal()}'.encode()).decode()}")
 
+    def withheld(self, text: str) -> str:
+        """Return a text of somebody else's without what it repeats of the header."""
+        header = self.authorization.reveal()
+        for secret in (header, header.removeprefix("Basic "), self.token.reveal()):
+            # JSON may write a slash as two characters.
+            for form in (secret, secret.replace("/", "\\/")):
+                text = text.replace(form, "***")
+        return text
+
 
 class ForemanAPI:
     """Foreman's API. Use :func:`opened`. One question after another, on a connection that is kept."""
@@ -52,16 +61,12 @@ class ForemanAPI:
         """
         path = self._below + path
         try:
-            return _object(_accepted(await self._asking.ask(path), self._asking.url, path, self._login.user), path)
+            answer = await self._asking.ask(path)
+            # What answers may be anything, also something that repeats what it was sent: in its refusals, and as content.
+            answer = replace(answer, text=self._login.withheld(answer.text))
+            return _object(_accepted(answer, self._asking.url, path, self._login.user), path)
         except MusterError as e:
-            # What answers may be anything, also something that repeats what it was sent.
-            raise type(e)(self._withheld(str(e))) from None
-
-    def _withheld(self, sentence: str) -> str:
-        header = self._login.authorization.reveal()
-        for secret in (header, header.removeprefix("Basic "), self._login.token.reveal()):
-            sentence = sentence.replace(secret, "***")
-        return sentence
+            raise type(e)(self._login.withheld(str(e))) from None
 
 
 def _accepted(answer: Answer, url: str, path: str, user: str) -> Answer:

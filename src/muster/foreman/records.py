@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -49,11 +49,12 @@ class Record:
         Raises:
             Unavailable: it is none.
         """
-        if not isinstance(said, dict) or not isinstance(said.get("id"), int):
-            raise Unavailable(f"Foreman's answer holds no Smart Proxy: {shown(said)}")
+        number = said.get("id") if isinstance(said, dict) else None
+        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+            raise Unavailable(f"Foreman's answer holds no Smart Proxy with a number: {shown(said)}")
         features = said.get("features")
         return cls(
-            said["id"],
+            number,
             str(said.get("name", "")),
             str(said.get("url", "")),
             {str(f.get("name")): _capabilities(f) for f in features if isinstance(f, dict)}
@@ -84,7 +85,12 @@ class Records:
             results = said.get("results")
             if not isinstance(results, list):
                 raise Unavailable("Foreman answers GET /api/smart_proxies without results")
-            found += [Record.read(one) for one in results]
+            rows = [Record.read(one) for one in results]
+            if rows and rows == found[-len(rows) :]:
+                raise Unavailable(
+                    f"Foreman answers GET /api/smart_proxies with page {page - 1} once more for page {page}"
+                )
+            found += rows
             if len(results) < _PER_PAGE:
                 return tuple(found)
         raise Unavailable(f"Foreman knows more than {_PER_PAGE * _MOST_PAGES} Smart Proxies")
@@ -94,23 +100,25 @@ class Records:
         return Record.read(await self._api.get(f"/api/smart_proxies/{record.id:d}"))
 
     async def ids(self, kind: str, names: Sequence[str]) -> list[int]:
-        """Return the numbers of ``organizations`` or ``locations`` of these names.
+        """Return the numbers of ``organizations`` or ``locations`` of these titles: ``A/B`` is B within A.
 
         Raises:
-            NotFound: Foreman has none of a name.
+            NotFound: Foreman has none of a title.
         """
         found = []
-        for name in names:
+        for title in names:
+            name = title.rpartition("/")[2]
             asked = quote(f'name="{name}"', safe="")
             said = await self._api.get(f"/api/{kind}?search={asked}&per_page={_PER_PAGE}")
             results = said.get("results")
+            # Several may have the name, each within another.
             fits = (
-                [r.get("id") for r in results if isinstance(r, dict) and r.get("name") == name]
+                [r.get("id") for r in results if isinstance(r, dict) and r.get("title", r.get("name")) == title]
                 if isinstance(results, list)
                 else []
             )
             if not fits or not isinstance(fits[0], int):
-                raise NotFound(f"Foreman has no {kind.removesuffix('s')} {name!r}, or the user may not see it")
+                raise NotFound(f"Foreman has no {kind.removesuffix('s')} {title!r}, or the user may not see it")
             found.append(fits[0])
         return found
 
@@ -145,13 +153,11 @@ class Records:
     async def _change(self, method: str, path: str, document: Mapping[str, Any]) -> Any:
         header = self._login.authorization.reveal()
         answer = await self._changes.ask(method, path, document=document, headers={"Authorization": header})
+        answer = replace(answer, text=self._login.withheld(answer.text))
         try:
             return _accepted(answer, self._changes.url, method, path).json()
         except MusterError as e:
-            sentence = str(e)
-            for secret in (header, header.removeprefix("Basic "), self._login.token.reveal()):
-                sentence = sentence.replace(secret, "***")
-            raise type(e)(sentence) from None
+            raise type(e)(self._login.withheld(str(e))) from None
 
 
 @asynccontextmanager

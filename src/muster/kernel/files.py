@@ -87,6 +87,22 @@ def replace_for_readers(path: Path, content: bytes | str) -> None:
         ) from e
 
 
+def write_for_group(path: Path, content: bytes | str, *, mode: int, gid: int | None) -> None:
+    """As :func:`write_atomically`, for who is in a group: it is ours and the group's before it stands in its place.
+
+    Whoever owned what it replaces owns it no more. ``gid`` None: of whichever group we are.
+
+    Raises:
+        Unavailable: the disk refused, or we may not give files to the group; the old file is untouched.
+    """
+    try:
+        with _written_beside(path, content, mode, owner=(-1, -1 if gid is None else gid)) as beside:
+            beside.replace(path)
+    except OSError as e:
+        root = "; run this as root" if isinstance(e, PermissionError) else ""
+        raise Unavailable(f"Writing {path} failed: {e.strerror or e}; the old file is untouched{root}") from e
+
+
 def make_directory(path: Path, *, mode: int = 0o755, like: Path | None = None) -> None:
     """Make the directory and its parents exist; a new one gets exactly the mode.
 
@@ -243,11 +259,17 @@ def read_bounded(path: Path, *, what: str, limit_bytes: int = 4 << 20) -> bytes:
 
 @contextlib.contextmanager
 def _written_beside(
-    path: Path, content: bytes | str, mode: int, *, like: Path | None = None, readers: os.stat_result | None = None
+    path: Path,
+    content: bytes | str,
+    mode: int,
+    *,
+    like: Path | None = None,
+    readers: os.stat_result | None = None,
+    owner: tuple[int, int] | None = None,
 ) -> Iterator[Path]:
     """Hold the content, synced, in a file beside the target; the block puts it there, and then the directory is synced.
 
-    ``readers``: a file whose owner and group it gets.
+    ``readers``: a file whose owner and group it gets; ``owner``: the two themselves, -1 for ours.
 
     Raises:
         OSError: the disk refused, or the block did; the file beside is gone.
@@ -261,7 +283,9 @@ def _written_beside(
         try:
             # The umask may have taken bits away; the mode asked for is the mode promised.
             os.fchmod(fd, mode)
-            if readers is not None:
+            if owner is not None:
+                os.fchown(fd, *owner)
+            elif readers is not None:
                 _give(fd, readers)
             else:
                 _chown(fd, _owner(path if like is None else like, path.parent))

@@ -7,12 +7,14 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from muster.balancer.model import Balancing
 from muster.cluster.file import ClusterFile
 from muster.foreman.records import Record
 from muster.kernel.errors import Misconfigured
 
+_STANDARD_PORTS = {"http": 80, "https": 443}
 Standing = Literal["absent", "elsewhere", "outdated", "well", "unknown"]
 
 
@@ -117,18 +119,30 @@ def judged(one: Wanted, records: Sequence[Record], live: Live | None, refreshed:
 
     ``live`` is None where it could not be asked; ``refreshed`` is its digest when Foreman was last refreshed from here.
     """
-    record = next((r for r in records if r.url.rstrip("/").lower() == one.url.lower()), None)
+    there = [r for r in records if _place(r.url) == _place(one.url)]
+    record = next((r for r in there if r.name.lower() == one.name.lower()), there[0] if there else None)
     named = next((r for r in records if r.name.lower() == one.name.lower()), None)
     if record is None and named is not None:
         return Verdict(one, "elsewhere", f"Foreman has {one.name} at {named.url}, and it is at {one.url}", named)
     if record is None:
-        return Verdict(one, "absent", f"Foreman does not know {one.url}")
+        return Verdict(one, "absent", f"Foreman does not know {one.url}, or its user may not see it")
     if live is None:
         return Verdict(one, "unknown", "it could not be asked for its features", record)
     mistakes = [*_features(record, live), *_settings(live, refreshed)]
+    twice = "".join(f"; it has {one.url} a second time, as {r.name}" for r in there if r is not record)
     if mistakes:
-        return Verdict(one, "outdated", "; ".join(mistakes), record)
-    return Verdict(one, "well", f"Foreman knows its {len(record.features)} features", record)
+        return Verdict(one, "outdated", "; ".join(mistakes) + twice, record)
+    return Verdict(one, "well", f"Foreman knows its {len(record.features)} features{twice}", record)
+
+
+def _place(url: str) -> tuple[str, str, int | None, str] | str:
+    """Return a URL as it is the same however it is written: in capitals, with a slash at its end, without its port."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or _STANDARD_PORTS.get(parts.scheme)
+        return parts.scheme, parts.hostname or "", port, parts.path.rstrip("/").lower()
+    except ValueError:
+        return url
 
 
 def _features(record: Record, live: Live) -> Iterator[str]:

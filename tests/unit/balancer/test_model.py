@@ -608,15 +608,103 @@ def test_a_member_may_have_a_port_of_its_own_while_it_moves() -> None:
     assert [smartproxy.port_on(s.name) for s in smartproxy.servers] == [s.port for s in smartproxy.servers]
 
 
-def test_a_program_that_speaks_for_another_is_asked_on_the_member_s_own_port_of_it() -> None:
-    for ports, asked in (("{https: 8444}", 8444), ("{http: 8081}", 443), ("{http: 8081, https: 8444}", 8444)):
-        it = modelled(
-            parse(HEAD.replace("{id: 12,", f"{{id: 12, ports: {ports},") + "signer: any\n").parsed(ClusterFile)
-        )
-        http = it.service("http")
-        assert http is not None
-        # Apache serves Pulp's content on 80, and says how that is on 443 only.
-        assert {s.id: s.question.port for s in http.servers}[12] == asked
+@pytest.mark.parametrize(
+    ("ports", "wanted"),
+    [
+        ("https: 1443", (80, 1443)),
+        # Port 80 is believed where 443 answers, and nothing of 443 is asked on a plain port.
+        ("http: 8080", (8080, 443)),
+        ("http: 8080, https: 1443", (8080, 1443)),
+    ],
+)
+@pytest.mark.parametrize("kind", ["muster", "foreman"])
+def test_what_speaks_for_another_service_is_asked_on_its_own_port(
+    ports: str, wanted: tuple[int, int], kind: str
+) -> None:
+    text = HEAD.replace("{id: 12,", f"{{id: 12, ports: {{{ports}}},").replace("kind: foreman", f"kind: {kind}")
+    service = modelled(parse(text).parsed(ClusterFile)).service("http")
+    assert service is not None
+    it = next(s for s in service.servers if s.id == 12)
+    asked = it.beside or it.question
+    assert (it.port, asked.port, asked.proof.uri) == (*wanted, "/pulp/api/v3/status/")
+
+
+def own(ports: str, rest: str) -> list[Problem]:
+    """What is wrong when the member that is ours has ports of its own."""
+    return problems(parse(HEAD.replace("10.0.0.1}", f"10.0.0.1, ports: {{{ports}}}}}") + rest))
+
+
+def test_a_member_with_ports_of_its_own_cannot_listen_twice_on_one_either() -> None:
+    signer = "signer: proxy02.test\n"
+    (found,) = own("https: 9090", f"content: {{}}\n{signer}")
+    assert (found.where, "9090, for smartproxy and for https" in found.sentence) == ("members[0].ports.https", True)
+    assert own("https: 9090", signer) == []
+    (found,) = own("puppetca: 9090", "authority: {}\n")
+    assert (found.where, "for smartproxy and for puppetca" in found.sentence) == ("members[0].ports.puppetca", True)
+    # What would clash where all have the same ports is no clash where the only member of ours has another.
+    assert own("https: 1443", f"content: {{}}\nservices: {{https: {{member_port: 9090}}}}\n{signer}") == []
+
+
+def test_a_port_of_puppetca_counts_before_the_authoritys_when_ports_are_compared() -> None:
+    assert said_of_ca("authority: {port: 9090}\nservices: {puppetca: {member_port: 8141}}\n") == []
+    (found,) = said_of_ca("authority: {}\nservices: {puppetca: {member_port: 9090}}\n")
+    assert found.where == "services.puppetca.member_port"
+
+
+def said_of_ca(rest: str) -> list[Problem]:
+    return problems(document(rest))
+
+
+def test_own_ports_count_on_a_host_of_both_kinds() -> None:
+    moved = "http: 1080, https: 1443, anaconda: 18000, puppet: 18140, puppetca: 18141, smartproxy: 19090"
+    balancer = "balancers:\n- {{address: 10.0.0.1, metrics_port: {}}}\nsigner: proxy02.test\n"
+    assert own(moved, balancer.format(9101)) == []
+    (found,) = own(moved, balancer.format(1443))
+    assert (found.where, "member Proxy01.test's" in found.sentence) == ("balancers[0].metrics_port", True)
+
+
+def test_what_is_behind_members_is_no_port_of_one_member_alone() -> None:
+    rest = "content: {pulp_content_url: 'https://{address}:1443'}\nsigner: proxy02.test\n"
+    (found,) = own("https: 1443", rest)
+    assert "leads back to https" in found.sentence
+    (found,) = said(
+        "content: {pulp_content_url: 'https://cluster.test:1443'}\nservices: {https: {also_listen_ports: [1443]}}\n"
+    )
+    assert "leads back to https" in found.sentence
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "balancers:\n- {address: 10.0.0.9, metrics_port: [1]}\n",
+        "balancers:\n- {address: 10.0.0.1, metrics_port: {}}\n",
+        "authority: {port: [1]}\n",
+    ],
+)
+def test_ports_that_are_none_are_no_stumbling_block(rest: str) -> None:
+    own("https: [1], http: {}", rest)
+
+
+def test_a_member_s_own_port_that_leads_nobody_is_warned_of() -> None:
+    text = HEAD.replace("{id: 12,", "{id: 12, ports: {anaconda: 12},") + "signer: proxy02.test\n"
+    parsed = parse(text + "services: {anaconda: {enabled: false}}\n")
+    (found,) = warnings(parsed, parsed.parsed(ClusterFile))
+    assert (found.where[-14:], "switched off" in found.sentence) == ("ports.anaconda", True)
+
+
+def test_two_members_on_one_host_want_ports_of_their_own() -> None:
+    text = HEAD.replace("10.0.0.2", "10.0.0.1") + "signer: proxy02.test\n"
+    parsed = parse(text)
+    (found,) = warnings(parsed, parsed.parsed(ClusterFile))
+    assert ("address" in found.where, "port 80" in found.sentence) == (True, True)
+
+
+def test_a_member_has_its_own_port_also_where_no_client_is_led_to_it() -> None:
+    text = HEAD.replace("10.0.0.1}", "10.0.0.1, ports: {puppetca: 18140}}") + "signer: proxy02.test\n"
+    puppetca = modelled(parse(text).parsed(ClusterFile)).service("puppetca")
+    assert puppetca is not None
+    assert [s.name for s in puppetca.servers] == ["proxy02.test"]
+    assert (puppetca.port_on("PROXY01.test"), puppetca.port_on("proxy02.test")) == (18140, 8140)
 
 
 def test_a_member_s_own_port_is_of_a_service() -> None:

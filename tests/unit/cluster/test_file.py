@@ -185,7 +185,7 @@ def test_a_balancer_is_found_by_name_or_because_it_is_the_only_one() -> None:
     with pytest.raises(Rejected, match="'lb3' is no balancer; balancers are lb1, lb2"):
         two.balancer("lb3")
     assert parsed(SMALL + "balancers: [{address: 192.0.2.1}]\n").balancer(None).name == "balancer"
-    with pytest.raises(Rejected, match="balancers are none"):
+    with pytest.raises(Rejected, match="has no balancer to do it for; balancers are none"):
         parsed(SMALL).balancer(None)
 
 

@@ -25,16 +25,6 @@ def test_a_member_is_called_by_a_name_and_not_by_an_address() -> None:
     ]
 
 
-def test_two_members_that_would_be_one_process_are_warned_of() -> None:
-    same = "{id: 2, name: proxy02.example.com, address: 127.0.0.11}"
-    text = with_members(ONE, same)
-    sentence = "127.0.0.11 stands already in line 6, and the ports are the same: that is one process under two names"
-    assert said(warnings(parse(text), parsed(text))) == [(7, "members[1].address", sentence)]
-    for other in (TWO, same.replace("}", ", ports: {smartproxy: 9091}}")):
-        text = with_members(ONE, other)
-        assert said(warnings(parse(text), parsed(text))) == []
-
-
 def test_a_signer_that_is_no_member_is_answered_with_the_members() -> None:
     assert said(problems(parse(with_members(ONE, TWO, rest="signer: proxy03.example.com\n")))) == [
         (8, "signer", "proxy03.example.com is no member; members are proxy01.example.com, proxy02.example.com")
@@ -189,6 +179,15 @@ def test_a_file_that_is_no_mapping_says_so(text: str) -> None:
                 9,
                 "balancers[1].address",
                 "must be an IPv4 address, because balancers tell each other who owns 192.0.2.10",
+            ),
+        ),
+        (
+            "192.0.2.2,",
+            "192.0.2.1,",
+            (
+                9,
+                "balancers[1].address",
+                "is lb1's, too; balancers tell each other who owns 192.0.2.10, so lb2 needs its own",
             ),
         ),
         ("192.0.2.3", "192.0.2.10", (10, "balancers[2].address", "is the virtual address; lb3 needs its own")),

@@ -14,8 +14,10 @@ import yaml
 from muster.app.offers import modelled
 from muster.cluster.file import ClusterFile
 from muster.derived.output import Document, Site
+from muster.derived.outputs import output
 from muster.kernel.errors import Misconfigured, Rejected
-from tests.unit.balancer.test_model import document
+from muster.kernel.settings import parse
+from tests.unit.balancer.test_model import HEAD, document
 
 MIRROR = """\
 content:
@@ -159,6 +161,40 @@ def test_without_a_zone_or_an_address_nothing_is_guessed() -> None:
         text("dns_zone", "signer: proxy02.test\nnetwork: {dns_zone: test}\n")
     with pytest.raises(Misconfigured, match="dns_zone"):
         text("dns_zone", "signer: proxy02.test\nbalancers: [{address: 10.0.0.7}]\n")
+
+
+@pytest.mark.parametrize(
+    "balancer", ["address: lb2.test", "address: 10.0.0.8, bind: lb2.test", "address: 'fe80::8%eth0'"]
+)
+@pytest.mark.parametrize("word", ["dns_zone", "nsupdate"])
+def test_records_that_would_lead_past_a_balancer_are_none(balancer: str, word: str) -> None:
+    rest = "signer: proxy02.test\nnetwork: {dns_zone: test}\n"
+    with pytest.raises(Misconfigured, match="would not lead to balancer lb2"):
+        text(word, f"{rest}balancers: [{{name: lb1, address: 10.0.0.7}}, {{name: lb2, {balancer}}}]\n")
+
+
+def test_a_balancer_on_every_address_of_its_host_is_found_at_its_own() -> None:
+    rest = "signer: proxy02.test\nnetwork: {dns_zone: test}\nbalancers: [{address: 10.0.0.7, bind: 0.0.0.0}]\n"
+    assert "cluster.test. 3600 IN A 10.0.0.7" in text("dns_zone", rest)
+
+
+@pytest.mark.parametrize("address", ["far.example.net", "fe80::1%eth0"])
+def test_a_member_without_a_record_is_said(address: str) -> None:
+    cluster = parse(HEAD.replace("10.0.0.1", f"'{address}'") + RECORDS).parsed(ClusterFile)
+    for word in ("dns-zone", "nsupdate"):
+        found = output(word)
+        assert found is not None
+        (one,) = found.rendered(modelled(cluster), cluster, Site())
+        assert f"; no record of proxy01.test: its address in the file is {address}" in one.text.splitlines()
+
+
+def test_a_member_without_lines_of_hosts_is_said() -> None:
+    cluster = parse(HEAD.replace("10.0.0.1", "far.example.net") + RECORDS).parsed(ClusterFile)
+    hosts = output("hosts")
+    assert hosts is not None
+    assert [d.name for d in hosts.rendered(modelled(cluster), cluster, Site())] == ["proxy02.test/hosts"]
+    (said,) = hosts.lacks(modelled(cluster), cluster, Site())
+    assert "No line of Proxy01.test: its address in the file is the name far.example.net" in said
 
 
 def test_a_member_is_asked_under_the_cluster_s_names() -> None:

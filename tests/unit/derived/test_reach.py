@@ -8,7 +8,7 @@ from muster.derived.output import Site
 from muster.derived.reach import Opening, Reach, reached
 from muster.kernel.errors import Misconfigured, Rejected
 from muster.kernel.settings import parse
-from tests.unit.balancer.test_model import document
+from tests.unit.balancer.test_model import HEAD, document
 
 FOREMAN = "network: {foreman: [10.0.0.5/32]}\n"
 TWO = """\
@@ -130,3 +130,15 @@ def test_a_name_that_could_mean_something_to_a_filter_is_refused() -> None:
     other = cluster.model_copy(update={"balancers": (spoilt, *cluster.balancers[1:])})
     with pytest.raises(Rejected, match=r"lb1 \} other \{"):
         reached(modelled(other), other, Site())
+
+
+def test_what_is_loaded_for_one_of_two_on_a_host_forgets_nothing_of_the_other() -> None:
+    rest = "signer: proxy02.test\nnetwork: {foreman: [10.0.0.5/32]}\nbalancers:\n"
+    rest += "- {name: lb1, address: 10.0.0.7, bind: 10.0.0.7, metrics_port: 9101}\n"
+    rest += "- {name: lb2, address: 10.0.0.7, bind: 10.0.0.8, metrics_port: 9102}\n"
+    head = HEAD.replace("10.0.0.2", "10.0.0.1, ports: {http: 1080, https: 1443}")
+    cluster = parse(head + rest).parsed(ClusterFile)
+    found = {one.host: {o.name: o.ports for o in one.openings} for one in reached(modelled(cluster), cluster, Site())}
+    assert {80, 443, 1080, 1443} < set(found["Proxy01.test"]["callers"])
+    assert found["Proxy01.test"] == found["proxy02.test"]
+    assert found["lb1"]["monitoring"] == found["lb2"]["monitoring"] == (9101, 9102)

@@ -9,7 +9,8 @@ from muster.app.offers import modelled
 from muster.cluster.file import ClusterFile
 from muster.derived.table import Table, lines, tabled
 from muster.kernel.errors import Rejected
-from tests.unit.balancer.test_model import document
+from muster.kernel.settings import parse
+from tests.unit.balancer.test_model import HEAD, document
 
 
 def table(rest: str = "") -> Table:
@@ -25,6 +26,16 @@ def test_every_service_stands_with_ports_members_and_what_to_ask() -> None:
     assert (theirs.check, theirs.check_port, theirs.path) == ("HTTPS GET", 8140, "/status/v1/simple/ca")
     assert (theirs.expects, theirs.verified, theirs.client_certificate) == ("status 200 with running", False, False)
     assert puppetca.beside == "HTTPS GET port 8140/status/v1/simple/ca, status 200 with running"
+
+
+def test_members_that_ask_another_port_beside_them_are_named() -> None:
+    both = HEAD.replace(", kind: foreman}", ", ports: {puppet: 18140}}") + "authority: {}\n"
+    of = parse(both).parsed(ClusterFile)
+    it = tabled(of, modelled(of))
+    said = next(s.beside for s in it.services if s.name == "puppet")
+    asked = "/status/v1/simple, status 200 with running"
+    assert said == f"HTTPS GET port 8140{asked}; proxy02.test: HTTPS GET port 18140{asked}"
+    assert next(s.beside for s in it.services if s.name == "smartproxy") == ""
 
 
 def test_how_each_program_is_asked_is_said() -> None:

@@ -16,6 +16,7 @@ from muster.kernel.files import (
     read_bounded,
     replace_for_readers,
     write_atomically,
+    write_for_group,
     write_new,
 )
 
@@ -119,6 +120,42 @@ def test_a_file_for_other_readers_keeps_mode_and_owner(tmp_path: Path) -> None:
     found = path.stat()
     assert (path.read_text(), found.st_mode & 0o777, found.st_uid, found.st_gid) == ("newer", 0o640, *owner)
     assert [p.name for p in tmp_path.iterdir()] == ["crl.pem"]
+
+
+def test_a_file_for_a_group_is_the_groups_before_it_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "key.pem"
+    path.write_text("old")
+    seen = []
+    replace = Path.replace
+
+    def replaced(self: Path, target: Path) -> Path:
+        found = self.stat()
+        seen.append((found.st_mode & 0o777, found.st_uid, found.st_gid))
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", replaced)
+    gid = 23_456 if os.geteuid() == 0 else os.getegid()
+    if os.geteuid() == 0:
+        os.chown(path, 12_345, 1)
+    write_for_group(path, "new", mode=0o440, gid=gid)
+    found = path.stat()
+    assert seen == [(0o440, os.geteuid(), gid)]
+    assert (path.read_text(), found.st_mode & 0o777, found.st_uid, found.st_gid) == ("new", *seen[0])
+    write_for_group(path, "newer", mode=0o400, gid=None)
+    assert [p.name for p in tmp_path.iterdir()] == ["key.pem"]
+
+
+def test_a_group_that_is_not_ours_to_give_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "key.pem"
+    path.write_text("old")
+
+    def refused(*_: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "fchown", refused)
+    with pytest.raises(Unavailable, match="untouched; run this as root"):
+        write_for_group(path, "new", mode=0o440, gid=0)
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("key.pem", "old")]
 
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another account")

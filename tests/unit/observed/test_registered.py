@@ -70,6 +70,27 @@ def test_in_what_foreman_is_mistaken_is_said(
     assert (found.standing, sentence in found.sentence) == (standing, True)
 
 
+AT_443 = Wanted("proxy01.test", "https://proxy01.test:443", "10.0.0.1", 443)
+
+
+@pytest.mark.parametrize("url", ["https://proxy01.test", "https://PROXY01.test:443/", "https://proxy01.test/"])
+def test_a_url_without_its_port_is_the_same(url: str) -> None:
+    assert judged(AT_443, [record(url)], Live({"dns": None}), None).standing == "well"
+    assert judged(AT_443, [record(url.replace("https", "http"))], Live({"dns": None}), None).standing == "elsewhere"
+
+
+def test_a_second_record_of_one_url_is_said_and_the_one_of_the_name_is_looked_at() -> None:
+    other = Record(7, "older", "https://proxy01.test:9090/", {})
+    found = judged(ONE, [other, record()], Live({"dns": None}), None)
+    assert (found.standing, found.record) == ("well", record())
+    assert found.sentence.endswith("it has https://proxy01.test:9090 a second time, as older")
+
+
+@pytest.mark.parametrize("url", ["", "https://[", "https://proxy01.test:x", "https://proxy01.test:99999999"])
+def test_a_record_whose_url_is_none_is_elsewhere(url: str) -> None:
+    assert judged(ONE, [record(url)], Live({}), None).standing == "elsewhere"
+
+
 def test_settings_that_foreman_shows_nobody_are_known_by_their_digest() -> None:
     said = {"dns": {"state": "running", "capabilities": ["dns_cname"], "settings": {"dns_ttl": 60}}}
     before, after = live_of(said), live_of({"dns": {**said["dns"], "settings": {"dns_ttl": 90}}})

@@ -7,11 +7,11 @@ from pathlib import Path
 import click
 
 from muster.cli.certs.expected import BALANCER, member_request
-from muster.cli.certs.options import FILE, key_kind_option
+from muster.cli.certs.options import FILE, first_line, key_kind_option
 from muster.cli.certs.place import Place, placed
 from muster.cli.options import Days, dry_run_option, json_option, print_json
 from muster.kernel.errors import Misconfigured
-from muster.kernel.files import read_bounded, write_atomically
+from muster.kernel.files import write_atomically
 from muster.kernel.secrets import Secret
 from muster.pki.authority import ClusterCA
 from muster.pki.bundles import (
@@ -58,9 +58,11 @@ def issue(
     """Issue a bundle with a new key: for MEMBERS by name, for clients, for the balancer."""
     if not (members or every or clients or balancer):
         raise click.UsageError("Nothing to issue: name members, or use --all, --client or --balancer")
-    password = _password(p12_password_file) if p12 and clients and not dry_run else None
+    if p12_password_file is not None and not p12:
+        raise click.UsageError("--p12-password-file is of --p12")
     if p12 and not clients:
         raise click.UsageError("--p12 is for browsers, so it goes with --client")
+    password = _password(p12_password_file) if p12 and clients and not dry_run else None
     chosen = place.cluster.members if every else tuple(place.cluster.member(m) for m in members)
     requests = [member_request(place.cluster, m, key_kind) for m in chosen]
     requests += [BundleRequest("client", c, key_kind=key_kind) for c in clients]
@@ -112,10 +114,7 @@ def _password(file: Path | None) -> Secret:
         return Secret(
             click.prompt("Password of the file for browsers", hide_input=True, confirmation_prompt=True, err=True)
         )
-    lines = read_bounded(file, what="password", limit_bytes=4096).decode("utf-8", "replace").splitlines()
-    if not lines or not lines[0]:
-        raise Misconfigured(f"{file} is empty; its first line is the password")
-    return Secret(lines[0])
+    return Secret(first_line(file, "password"))
 
 
 def _keeping(request: BundleRequest, at: BundlePaths) -> BundleRequest:

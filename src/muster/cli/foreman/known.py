@@ -14,6 +14,7 @@ import click
 from muster.cli import WRONG
 from muster.cli.options import print_json
 from muster.kernel.errors import MusterError, NotFound
+from muster.kernel.names import shown
 
 if TYPE_CHECKING:
     from muster.cluster.file import ClusterFile
@@ -27,6 +28,9 @@ REMEDIES = {
     "unknown": "muster doctor",
 }
 """What to do where Foreman is mistaken, by standing."""
+
+LONGEST = 4000
+"""Of a line that says what somebody else said."""
 
 _REFRESHED = "foreman/refreshed"
 _ASKED_S = 10.0
@@ -146,7 +150,7 @@ def tell(said: Sequence[Mapping[str, Any]], *, dry_run: bool, as_json: bool) -> 
         print_json({"dry_run": dry_run, "smart_proxies": said})
     else:
         for one in said:
-            click.echo(f"{one['name']}: {one['did']}")
+            click.echo(shown(f"{one['name']}: {one['did']}", LONGEST))
             if one["remedy"]:
                 click.echo(f"  {one['remedy']}")
     if any(one["failed"] for one in said):

@@ -72,6 +72,8 @@ async def _carried_out(
                     not dry_run
                     and did.startswith(("registered", "moved"))
                     and (live := found.live.get(one.wanted.name))
+                    # Who is told no settings knows no digest of them.
+                    and live.digest
                 ):
                     digests[url] = live.digest
             except MusterError as e:

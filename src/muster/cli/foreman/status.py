@@ -10,6 +10,9 @@ import click
 
 from muster.cli import WRONG
 from muster.cli.options import cluster_option, json_option, pki_directory, pki_option, print_json
+from muster.kernel.names import shown
+
+"""Of a sentence that names what Foreman and Smart Proxies say: their names may be anything, and any number."""
 
 CLIENT = click.option(
     "--client", help="Trusted client bundle to show Smart Proxies. [default: the first trusted host's here]"
@@ -26,7 +29,7 @@ def status(cluster_path: Path, pki_path: Path | None, client: str | None, as_jso
 
     Needs foreman.url, api_user and api_token_file in the cluster file.
     """
-    from muster.cli.foreman.known import REMEDIES, looked
+    from muster.cli.foreman.known import LONGEST, REMEDIES, looked
 
     async def told() -> dict[str, Any]:
         async with looked(cluster_path, pki_directory(cluster_path, pki_path), client) as found:
@@ -38,7 +41,7 @@ def status(cluster_path: Path, pki_path: Path | None, client: str | None, as_jso
     else:
         for one in said["smart_proxies"]:
             why = f" ({one['unasked']})" if one["unasked"] else ""
-            click.echo(f"{one['name']}: {one['standing']}: {one['sentence']}{why}")
+            click.echo(shown(f"{one['name']}: {one['standing']}: {one['sentence']}{why}", LONGEST))
             if remedy := REMEDIES.get(one["standing"]):
                 click.echo(f"  {remedy}")
     if not said["well"]:

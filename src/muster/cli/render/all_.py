@@ -20,6 +20,7 @@ from muster.cli.options import (
     print_json,
     run_option,
 )
+from muster.kernel.names import shown
 
 if TYPE_CHECKING:
     from muster.app.outputs import Offer
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from muster.derived.output import Output, Site
     from muster.derived.whole import Part
 
+_LONGEST_PATH = 4096
 HELP = "Write every output there is as one tree, with a page that says what goes where."
 
 
@@ -59,12 +61,13 @@ def all_(
     """Write every output there is as one tree, with a page that says what goes where.
 
     What cannot be rendered, for want of a section of the cluster file or of a program, stands on that page with the reason.
+    What an earlier tree left there, such as files of a member that is gone, is named and stays.
     """
     from muster.app.offers import modelled
     from muster.app.outputs import offers
     from muster.app.settings import loaded
     from muster.balancer.haproxy.binary import has_ipv6
-    from muster.cli.render.places import differences, left_below, put, shown_difference
+    from muster.cli.render.places import differences, leftovers, put, shown_difference
     from muster.derived.output import Output, Site
     from muster.derived.whole import tree
 
@@ -78,30 +81,36 @@ def all_(
     parts = asyncio.run(_parts(offers(), balancing, cluster, site, check=check))
     documents = tree(cluster, parts)
     whole = Output("all", HELP, lambda *_: documents, in_directory=True)
-    said: dict[str, list[dict[str, Any]]] = {
+    left = leftovers((p.output.word for p in parts), documents, at)
+    said: dict[str, Any] = {
         "rendered": [{"output": p.output.word, "files": [d.name for d in p.documents]} for p in parts if not p.why_not],
         "absent": [{"output": p.output.word, "why": p.why_not} for p in parts if p.why_not],
+        "left": left,
     }
-    left = left_below(at, [p.output.word for p in parts], documents)
-    if not as_json:
-        for path in left:
-            click.echo(f"Of an earlier rendering, and no longer of the cluster file: {path}", err=True)
     if diff:
         found = differences(whole, documents, at)
         if as_json:
             rows = [{"file": one.file, "differs": one.differs, "diff": one.text} for one in found]
-            print_json({"differs": any(one.differs for one in found), "files": rows, **said, "left": left})
+            print_json({"differs": any(one.differs for one in found), "files": rows, **said})
         else:
             click.echo("".join(shown_difference(one.text) for one in found), nl=False)
+            _say_left(left)
         if any(one.differs for one in found):
             raise click.exceptions.Exit(WRONG)
         return
     put(whole, documents, at, dry_run=dry_run, quiet=as_json)
     if as_json:
-        print_json({"directory": at, "dry_run": dry_run, **said, "left": left})
+        print_json({"directory": at, "dry_run": dry_run, **said})
         return
     for one in said["absent"]:
         click.echo(f"Not {one['output']}: {one['why']}", err=True)
+    _say_left(left)
+
+
+def _say_left(files: list[Path]) -> None:
+    """Nothing is removed: somebody may have put it there, or a service may still read it."""
+    for one in files:
+        click.echo(f"Left as it is, and not rendered any more: {shown(str(one), _LONGEST_PATH)}", err=True)
 
 
 async def _parts(

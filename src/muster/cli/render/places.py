@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,6 @@ from muster.kernel.names import shown
 
 # Of a file, or of one in directories: names come from members and services.
 _NAME = re.compile(r"[A-Za-z0-9_.@-]{1,255}(?:/[A-Za-z0-9_.@-]{1,255}){0,6}\Z")
-_LONGEST_PATH = 4096
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 
 
@@ -71,11 +71,14 @@ def differences(output: Output, documents: Sequence[Document], place: Path) -> l
     return [Difference(file, _difference(file, document)) for document, file in _files(output, documents, place)]
 
 
-def left_below(place: Path, directories: Sequence[str], documents: Sequence[Document]) -> list[str]:
-    """Return the files in these directories below the place that are none of the documents, fit to be shown."""
-    ours = {place / d.name for d in documents}
-    there = (path for name in directories for path in (place / name).rglob("*"))
-    return sorted(shown(str(path), _LONGEST_PATH) for path in there if path not in ours and not path.is_dir())
+def leftovers(words: Iterable[str], documents: Sequence[Document], place: Path) -> list[Path]:
+    """Return what lies below the directories of outputs and is no document: of an earlier tree, as of a member that left.
+
+    Whatever else somebody keeps beside these directories is not looked at, and links are not followed.
+    """
+    known = {_below(place, d.name) for d in documents}
+    found = (Path(directory, name) for word in words for directory, _, names in os.walk(place / word) for name in names)
+    return sorted(file for file in found if file not in known)
 
 
 def shown_difference(text: str) -> str:

@@ -79,7 +79,8 @@ def opened(path: Path) -> Archive:
                 if name in files:
                     raise Misconfigured(f"{path} holds {shown(name)} twice")
                 files[name] = content.read()
-    except (tarfile.TarError, EOFError, ValueError, OSError) as e:
+    # A size that no file has overflows in the library.
+    except (tarfile.TarError, EOFError, ValueError, OverflowError, OSError) as e:
         raise Misconfigured(f"{path} is no tar archive that can be read: {e}") from e
     return Archive(_layout_of(files, path), files)
 
@@ -87,7 +88,8 @@ def opened(path: Path) -> Archive:
 def packed(files: Mapping[str, bytes], private: frozenset[str], *, compressed: bool, mtime: int = 0) -> bytes:
     """Return an archive of files in their order, root's, keys for nobody else; the same files give the same bytes."""
     out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+    # What tar itself writes: POSIX's older form has no room for a long host name twice.
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as tar:
         for name, content in files.items():
             entry = tarfile.TarInfo(name)
             entry.size, entry.mtime = len(content), mtime

@@ -154,6 +154,26 @@ def test_what_is_no_archive_of_certificates_is_refused(tmp_path: Path) -> None:
             opened(place)
 
 
+def test_a_size_that_no_file_has_is_one_sentence(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("x")
+    info.size = 1 << 70
+    place = tmp_path / "a.tar"
+    for kind in (tarfile.XHDTYPE, tarfile.REGTYPE, tarfile.GNUTYPE_LONGNAME):
+        info.type = kind
+        place.write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+        with pytest.raises(Misconfigured):
+            opened(place)
+
+
+def test_the_longest_names_of_hosts_fit(tmp_path: Path) -> None:
+    member = f"{'a' * 63}.{'b' * 63}.{'c' * 63}.example.net"
+    of = layout("installer", member)
+    found = dict.fromkeys(of.files, b"x")
+    place = tmp_path / "a.tar"
+    place.write_bytes(packed(found, of.keys, compressed=False))
+    assert (opened(place).member, dict(opened(place).files)) == (member, found)
+
+
 def custom(ca: ClusterCA, *names: str, kind: str = "member", now: datetime = NOW, key: str = "rsa-2048") -> Custom:
     bundle = ca.issue(BundleRequest(kind, names[0], names, key_kind=key), now=now)  # type: ignore[arg-type]
     chain = pems.certificates(bundle.certificate_pem.encode(), "x")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from muster.cli.certs.options import FILE
+from muster.cli.certs.options import FILE, first_line
 from muster.cli.certs.place import Place, placed
 from muster.cli.options import Days, dry_run_option, json_option, print_json
-from muster.kernel.errors import Conflict, Misconfigured
+from muster.kernel.errors import Conflict
 from muster.kernel.files import read_bounded, write_atomically
 from muster.kernel.secrets import Secret
 from muster.pki import pem as pems
@@ -17,8 +17,6 @@ from muster.pki.archive.layout import FORMATS, Format, layout
 from muster.pki.archive.made import Custom, Wanted, made
 from muster.pki.archive.read import packed
 from muster.pki.authority import ClusterCA
-
-_LONGEST_SECRET = 4096
 
 
 @click.command()
@@ -104,11 +102,8 @@ def _custom(certificate: Path | None, key: Path | None, ca: Path | None) -> Cust
 def _secrets(key: Path | None, secret: Path | None) -> dict[str, Secret]:
     if (key is None) != (secret is None):
         raise click.UsageError("--oauth-key-file and --oauth-secret-file go together")
-    return {meaning: _line(file) for meaning, file in (("key", key), ("secret", secret)) if file is not None}
-
-
-def _line(file: Path) -> Secret:
-    lines = read_bounded(file, what="secret", limit_bytes=_LONGEST_SECRET).decode("utf-8", "replace").splitlines()
-    if not lines or not lines[0].strip():
-        raise Misconfigured(f"{file} is empty; its first line is the secret")
-    return Secret(lines[0].strip())
+    return {
+        meaning: Secret(first_line(file, "secret").strip())
+        for meaning, file in (("key", key), ("secret", secret))
+        if file is not None
+    }

@@ -14,7 +14,7 @@ from muster.cli.certs.options import FILE
 from muster.cli.certs.place import Place, placed
 from muster.cli.options import dry_run_option, json_option, print_json
 from muster.kernel.errors import Rejected, Unavailable
-from muster.kernel.files import make_directory, write_atomically
+from muster.kernel.files import make_directory, write_for_group
 from muster.pki import pem as pems
 from muster.pki.archive.judged import judged
 from muster.pki.archive.placed import Placement, placements
@@ -93,17 +93,9 @@ def _put(files: Sequence[Placement], root: Path, *, dry_run: bool) -> list[str]:
         at = root / one.path.lstrip("/")
         if not dry_run:
             make_directory(at.parent, mode=0o750 if at.parent.name == "private" else 0o755)
-            _set_aside(at)
-            # Nobody else reads it before it has its group, too.
-            write_atomically(at, one.content.reveal(), mode=one.mode & 0o700)
-            try:
-                if (gid := groups[one.group]) is not None:
-                    os.chown(at, -1, gid)
-                at.chmod(one.mode)
-            except OSError as e:
-                raise Unavailable(
-                    f"Giving {at} to group {one.group} failed: {e.strerror or e}; run this as root"
-                ) from e
+            content = one.content.reveal()
+            _set_aside(at, content)
+            write_for_group(at, content, mode=one.mode, gid=groups[one.group])
         written.append(str(at))
     return written
 
@@ -118,7 +110,12 @@ def _group(name: str, root: Path) -> int | None:
         raise Unavailable(f"There is no group {name} on this host; install the package it comes with first") from None
 
 
-def _set_aside(at: Path) -> None:
+def _set_aside(at: Path, content: str) -> None:
     beside = at.with_name(at.name + _BEFORE)
-    if at.exists() and not beside.exists():
+    # What an earlier run put there itself, before it was interrupted or once more, is nothing to keep beside.
+    if not at.exists() or beside.exists() or at.read_bytes() == content.encode():
+        return
+    try:
         os.link(at, beside)
+    except OSError as e:
+        raise Unavailable(f"Keeping {at} as {beside} failed: {e.strerror or e}; it was not replaced") from e
