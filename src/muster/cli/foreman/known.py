@@ -30,7 +30,7 @@ REMEDIES = {
 """What to do where Foreman is mistaken, by standing."""
 
 LONGEST = 4000
-"""Of a line that says what somebody else said."""
+"""Of a sentence that names what Foreman and Smart Proxies say: their names may be anything, and any number."""
 
 _REFRESHED = "foreman/refreshed"
 _ASKED_S = 10.0

@@ -12,8 +12,6 @@ from muster.cli import WRONG
 from muster.cli.options import cluster_option, json_option, pki_directory, pki_option, print_json
 from muster.kernel.names import shown
 
-"""Of a sentence that names what Foreman and Smart Proxies say: their names may be anything, and any number."""
-
 CLIENT = click.option(
     "--client", help="Trusted client bundle to show Smart Proxies. [default: the first trusted host's here]"
 )
