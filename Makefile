@@ -12,7 +12,7 @@ TEST_PACKAGES := bind9 dnsutils haproxy postgresql openssl curl keepalived nginx
   dnf docker-registry gpg gpg-agent skopeo ruby nftables prometheus firewalld dbus ufw systemd \
   rabbitmq-server mosquitto mosquitto-clients python3-qpid-proton
 # Tests mostly wait for servers. Those of one file stay together, since they share a cluster.
-WORKERS ?= 2
+WORKERS ?= 3
 BENCH_PACKAGES := $(TEST_PACKAGES) wrk apache2-utils
 
 .PHONY: help demo test proof chaos check fix bench docs requirements setup packages-demo packages-test packages-bench clean

@@ -224,10 +224,13 @@ async def test_a_balancer_that_starts_on_a_file_it_cannot_use_serves_the_last_go
     assert in_force(local) == before
     assert (await local.ask("/version")).status == 200
 
-    said = local.log("balancer")[since:]
-    assert (
-        "the one in force last is" if spoilt != "descriptors" else "The configuration of the last run stays"
-    ) in said
+    sentence = "the one in force last is" if spoilt != "descriptors" else "The configuration of the last run stays"
+
+    async def is_said() -> bool:
+        return sentence in local.log("balancer")[since:]
+
+    # HAProxy serves a moment before that.
+    await until(is_said, "the balancer says what is in force")
     states = await local.servers()
     assert all(s.takes_traffic for s in states.values()), states
 

@@ -99,8 +99,12 @@ class SteeredPulp(Pulp):
         await self._made("distributions", at, name, {"base_path": wanted.path})
         return repository
 
-    async def begun(self, name: str, kind: SteeredKind, repository: str) -> str:
-        """Begin a synchronisation and return its task; one that is under way already is that."""
+    async def begun(self, name: str, kind: SteeredKind, repository: str, *, anew: bool = False) -> str:
+        """Begin a synchronisation and return its task; one that is under way already is that.
+
+        ``anew``: also where Pulp sees nothing new at the origin. It passes over what it could not fetch of an archive, and
+        would never look again.
+        """
         family = _FAMILIES[kind]
         remote = await self._found("remotes", family.at, name)
         if remote is None:
@@ -111,7 +115,7 @@ class SteeredPulp(Pulp):
             # A crash between the task's beginning and its being written down would leave two.
             if text_of(under_way, "name").endswith(".synchronize"):
                 return href_of(text_of(under_way, "pulp_href"))
-        told = {"remote": href_of(text_of(remote, "pulp_href")), **family.sync}
+        told = {"remote": href_of(text_of(remote, "pulp_href")), **family.sync, **({"optimize": False} if anew else {})}
         return await self._started(f"{href_of(repository)}sync/", told)
 
     async def looked(self, at: At, number: int) -> tuple[At, Mapping[str, int]]:

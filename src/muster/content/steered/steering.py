@@ -208,7 +208,9 @@ class Steering:
                         return dataclasses.replace(at, phase="synced", repository=href, why="", away_s=0.0)
                     return At("ready", href, tries=at.tries)
                 case "sync":
-                    task = await pulp.begun(repository, wanted.kind, at.repository)
+                    # What was fetched a moment ago was not what others have, or failed.
+                    anew = stage.rounds > 0 or at.tries > 0
+                    task = await pulp.begun(repository, wanted.kind, at.repository, anew=anew)
                     return dataclasses.replace(at, phase="syncing", task=task, why="", away_s=0.0)
                 case "look":
                     found, done[name] = await pulp.looked(at, number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from muster.content.backend import Answer, BadGateway, once
 from muster.content.pulp import ROOT
 from muster.content.steered.pulps import LABEL, SteeredPulp
 from muster.content.steered.stages import At, Turned
-from muster.kernel.errors import Conflict, Rejected, Unavailable
+from muster.kernel.errors import Conflict, MusterError, Rejected, Unavailable
 from muster.kernel.secrets import Secret
 
 pytestmark = pytest.mark.anyio
@@ -124,6 +125,17 @@ async def test_a_synchronisation_that_is_under_way_is_gone_on_with() -> None:
     program.has("remotes/rpm/rpm/", name="muster/here/rocky9", pulp_labels=OURS)
     assert await pulp(program).begun("rocky9", "yum", REPOSITORY) == f"{ROOT}tasks/2/"
     assert program.changes == []
+
+
+@pytest.mark.parametrize("anew", [False, True])
+async def test_a_pulp_that_got_something_else_looks_at_the_origin_again_though_nothing_is_new(anew: bool) -> None:
+    program = Program()
+    program.has("remotes/deb/apt/", name="muster/here/debian", pulp_labels=OURS)
+    repository = program.has("repositories/deb/apt/", name="muster/here/debian", pulp_labels=OURS)
+    with contextlib.suppress(MusterError):
+        await pulp(program).begun("debian", "deb", str(repository), anew=anew)
+    ((_, _, told),) = program.changes
+    assert told.get("optimize", True) is not anew
 
 
 @pytest.mark.parametrize(

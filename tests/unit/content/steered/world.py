@@ -62,7 +62,7 @@ class MemoryPulp:
         self.exists = True
         return "repository"
 
-    async def begun(self, *_: object) -> str:
+    async def begun(self, *_: object, anew: bool = False) -> str:
         self._ask("begun")
         self.tasks.append(f"task {len(self.tasks)}")
         return self.tasks[-1]
