@@ -26,6 +26,7 @@ from muster.balancer.generations import (
 from muster.cluster.file import Authority, ClusterFile, Member
 from muster.cluster.sections import Content, ServiceCheck, ServiceOverride
 from muster.kernel.errors import Misconfigured
+from muster.kernel.names import STANDARD_PORTS
 from muster.kernel.settings import Document, Location, Problem
 
 _SMARTPROXY = "smartproxy"
@@ -33,7 +34,6 @@ _PUPPETCA = "puppetca"
 _ANACONDA = "anaconda"
 # In place of {address}: no name there is.
 _MEMBER = "member."
-_STANDARD_PORTS = {"http": 80, "https": 443}
 
 READY = "/health/ready"
 """Where members of kind muster say whether they take clients."""
@@ -174,6 +174,10 @@ class Service:
     def listen_ports(self) -> tuple[int, ...]:
         """Every port of the address that leads here."""
         return (self.listen_port, *self.also_listen_ports)
+
+    def leads_to(self, member: str) -> bool:
+        """Whether clients are led to a member."""
+        return any(s.name == member.lower() for s in self.servers)
 
     def port_on(self, member: str) -> int:
         """Return the port of a member; it need not be one that clients are led to."""
@@ -698,7 +702,7 @@ def _leads_back(document: Document, content: dict[str, Any], listening: list[_Li
     for key in ("pulp_content_url", "pulp_api_url", "registry_url"):
         try:
             url = urlsplit(str(section.get(key, "")).replace("{address}", _MEMBER))
-            host, port = url.hostname, url.port or _STANDARD_PORTS.get(url.scheme)
+            host, port = url.hostname, url.port or STANDARD_PORTS.get(url.scheme)
         except ValueError:
             continue
         at_members = (

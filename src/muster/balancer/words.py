@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from muster.kernel.errors import Rejected
-from muster.kernel.names import shown
+from muster.kernel.names import STANDARD_PORTS, shown
 
 _WORD = re.compile(r"[A-Za-z0-9._-]{1,253}\Z")
 _ADDRESS = re.compile(r"[A-Za-z0-9.:_%-]{1,253}\Z")
@@ -35,6 +35,11 @@ def target(host: str, port: int) -> str:
     """Return ``host:port``, with brackets around an IPv6 address."""
     host = address(host)
     return f"[{host}]:{port:d}" if ":" in host else f"{host}:{port:d}"
+
+
+def url(scheme: str, name: str, port: int, below: str = "") -> str:
+    """Return a URL, with its port where that is not the scheme's own."""
+    return f"{scheme}://{word(name) if port == STANDARD_PORTS[scheme] else target(name, port)}{below}"
 
 
 def path(place: Path) -> str:

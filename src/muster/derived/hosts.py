@@ -34,13 +34,9 @@ def _ports(balancing: Balancing, member: str) -> Sequence[str]:
     moved = [
         f"# {s.name} is asked on port {s.port_on(member):d} there, not on {s.listen_port:d}"
         for s in balancing.services
-        if s.port_on(member) != s.listen_port and any(v.name == member.lower() for v in s.servers)
+        if s.port_on(member) != s.listen_port and s.leads_to(member)
     ]
-    absent = [
-        f"# {s.name} is not on this member"
-        for s in balancing.services
-        if not any(v.name == member.lower() for v in s.servers)
-    ]
+    absent = [f"# {s.name} is not on this member" for s in balancing.services if not s.leads_to(member)]
     return [*moved, *absent]
 
 

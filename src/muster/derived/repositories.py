@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from muster.balancer.model import Balancing
-from muster.balancer.words import word
+from muster.balancer.words import url, word
 from muster.cluster.file import ClusterFile
 from muster.cluster.mirror import Kind, Mirrored
 from muster.derived.output import Option, Site
@@ -40,11 +40,10 @@ def mirrored(balancing: Balancing, cluster: ClusterFile, site: Site, kind: Kind)
     stage, service = environment(cluster, site), balancing.service("https")
     if service is None:
         raise Misconfigured("The balancer offers no https, so hosts get no content behind it")
-    port = "" if service.listen_port == 443 else f":{service.listen_port:d}"
     repositories = cluster.content.mirror.repositories if cluster.content and cluster.content.mirror else {}
     found = [(name, one) for name, one in sorted(repositories.items()) if one.kind == kind]
     if not found:
         raise Misconfigured(f"The cluster file mirrors nothing of kind {kind}")
     for name, one in found:
         below = f"/pulp/content/muster/{word(stage)}/{kind}/{word(name)}"
-        yield name, f"https://{word(balancing.address)}{port}{below}", one
+        yield name, url("https", balancing.address, service.listen_port, below), one

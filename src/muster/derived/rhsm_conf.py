@@ -11,7 +11,7 @@ import io
 from typing import Any
 
 from muster.balancer.model import Balancing
-from muster.balancer.words import word
+from muster.balancer.words import url, word
 from muster.cluster.file import ClusterFile
 from muster.derived.commands import command, script
 from muster.derived.output import Document, Option, Output, Site
@@ -19,7 +19,6 @@ from muster.kernel.errors import Misconfigured
 
 _PREFIX = "/rhsm"
 _CA = "/etc/rhsm/ca/katello-server-ca.pem"
-_STANDARD = 443
 
 
 def values(balancing: Balancing, cluster: ClusterFile) -> dict[str, dict[str, str]]:
@@ -35,10 +34,9 @@ def values(balancing: Balancing, cluster: ClusterFile) -> dict[str, dict[str, st
     # In other generations rhsm is a program somebody added; hosts ask where their content is.
     at = subscriptions if cluster.generation == "seed" and subscriptions is not None else content
     below = "/pulp/repos" if cluster.generation == "seed" else "/pulp/content"
-    port = "" if content.listen_port == _STANDARD else f":{content.listen_port:d}"
     return {
         "server": {"hostname": name, "port": f"{at.listen_port:d}", "prefix": _PREFIX},
-        "rhsm": {"baseurl": f"https://{name}{port}{below}", "repo_ca_cert": _CA},
+        "rhsm": {"baseurl": url("https", name, content.listen_port, below), "repo_ca_cert": _CA},
     }
 
 

@@ -11,13 +11,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from muster.balancer.model import Balancing, Service, signs_itself
-from muster.balancer.words import ip, target, word
+from muster.balancer.words import ip, url, word
 from muster.cluster.file import ClusterFile, Member
 from muster.derived.commands import command
 from muster.derived.output import Site
 from muster.kernel.errors import Misconfigured
 
-_STANDARD = {"http": 80, "https": 443}
 CUSTOM_HELP = (
     "Directory, where the commands are run, of certificates from a CA of your own: NAME.crt and NAME.key for each member, "
     "ca.crt for all."
@@ -90,11 +89,6 @@ def trusted_hosts(cluster: ClusterFile, member: Member) -> tuple[str, ...]:
     """Return who may use a member's protected routes: those of the file, Foreman where it names none, and the member."""
     names = [*(word(str(name)).lower() for name in cluster.trusted_names), host(member)]
     return tuple(dict.fromkeys(names))
-
-
-def url(scheme: str, name: str, port: int, below: str = "") -> str:
-    """Return a URL, with its port where that is not the scheme's own."""
-    return f"{scheme}://{word(name) if port == _STANDARD[scheme] else target(name, port)}{below}"
 
 
 def service(balancing: Balancing, name: str) -> Service:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from muster.balancer.model import Balancing
-from muster.balancer.words import target
+from muster.balancer.words import target, url
 from muster.cluster.file import ClusterFile, Member
 from muster.derived.output import Document, Output, Site
 from muster.derived.ruby_members import (
@@ -18,7 +18,6 @@ from muster.derived.ruby_members import (
     service,
     template_url,
     trusted_hosts,
-    url,
 )
 from muster.derived.ruby_yaml import READ_BY_RUBY, lines
 

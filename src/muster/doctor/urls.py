@@ -16,11 +16,10 @@ from muster.balancer.model import Balancing
 from muster.cluster.file import ClusterFile, Member
 from muster.cluster.values import address_of
 from muster.kernel.findings import Finding
-from muster.kernel.names import shown
+from muster.kernel.names import STANDARD_PORTS, shown
 from muster.observed.features import Running
 from muster.observed.parity import declares
 
-_PORTS = {"http": 80, "https": 443}
 _REFRESH = "then refresh that Smart Proxy's features in Foreman, which remembers what it was told."
 
 
@@ -282,7 +281,7 @@ def _parts(url: Any) -> SplitResult | None:
         return None
     try:
         parts = urlsplit(url)
-        if parts.scheme not in _PORTS:
+        if parts.scheme not in STANDARD_PORTS:
             return None
         # Raises for one that is no number up to 65535.
         _port(parts)
@@ -292,7 +291,7 @@ def _parts(url: Any) -> SplitResult | None:
 
 
 def _port(parts: SplitResult) -> int:
-    return _PORTS[parts.scheme] if parts.port is None else parts.port
+    return STANDARD_PORTS[parts.scheme] if parts.port is None else parts.port
 
 
 def _host(parts: SplitResult) -> str:

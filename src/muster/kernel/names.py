@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from muster.kernel.errors import Rejected
@@ -179,6 +180,10 @@ def source_of(address: str) -> str:
     if found.ipv4_mapped is not None:
         return str(found.ipv4_mapped)
     return f"{ipaddress.IPv6Address(int(found) >> 64 << 64)}/64"
+
+
+STANDARD_PORTS: Mapping[str, int] = {"http": 80, "https": 443}
+"""The port of a URL that names none, by its scheme."""
 
 
 def in_url(host: str) -> str:

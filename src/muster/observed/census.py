@@ -178,11 +178,7 @@ class Census:
                 return of_wire(version, {}, names), True
 
     async def _certificates(self, member: Member) -> dict[str, Any]:
-        services = [
-            s
-            for s in self.balancing.services
-            if s.traffic != "plain" and any(v.name == str(member.name).lower() for v in s.servers)
-        ]
+        services = [s for s in self.balancing.services if s.traffic != "plain" and s.leads_to(str(member.name))]
         found = await asyncio.gather(*(self._certificate(member, s.port_on(str(member.name))) for s in services))
         return {s.name: f for s, f in zip(services, found, strict=True)}
 

@@ -18,8 +18,10 @@ from muster.foreman.questions import Questions
 from muster.kernel.errors import MusterError, Unavailable
 from muster.kernel.names import in_url, shown
 
-PULP_RECORD = "/pulp/api/v3/smart_proxy/v2/features"
-"""Where the Pulp of a containerised proxy tells Foreman of itself, on the port of service ``https``."""
+PULP_PROXY = "/pulp/api/v3/smart_proxy"
+"""Below it the Pulp of a containerised proxy is a Smart Proxy itself, on the port of service ``https``."""
+PULP_RECORD = f"{PULP_PROXY}/v2/features"
+"""Where it tells Foreman of itself."""
 _PULPCORE = "pulpcore"
 _NOT_TRUSTED = "it tells them to trusted hosts only"
 
@@ -80,7 +82,7 @@ async def _with_pulp(
     own: Running, member: Member, balancing: Balancing, context: ssl.SSLContext, timeout_s: float
 ) -> Running:
     at = balancing.service("https")
-    if at is None or not any(s.name == str(member.name).lower() for s in at.servers):
+    if at is None or not at.leads_to(str(member.name)):
         return own
     doubtful = Running(own.features, own.settings, frozenset({_PULPCORE}), own.unseen)
     url = f"https://{in_url(member.address)}:{at.port_on(str(member.name))}"

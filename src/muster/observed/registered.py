@@ -10,11 +10,13 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from muster.balancer.model import Balancing
+from muster.balancer.words import url
 from muster.cluster.file import ClusterFile
 from muster.foreman.records import Record
 from muster.kernel.errors import Misconfigured
+from muster.kernel.names import STANDARD_PORTS
+from muster.observed.features import PULP_PROXY
 
-_STANDARD_PORTS = {"http": 80, "https": 443}
 Standing = Literal["absent", "elsewhere", "outdated", "well", "unknown"]
 
 
@@ -86,10 +88,9 @@ def wanted(cluster: ClusterFile, balancing: Balancing) -> tuple[Wanted, ...]:
         # In containers Pulp is a Smart Proxy of its own (docs/facts/deployment.md §5).
         if cluster.generation == "foremanctl" and member.kind == "foreman":
             https = balancing.service("https")
-            at = https.port_on(str(member.name)) if https is not None else 443
-            below = "/pulp/api/v3/smart_proxy"
-            shown = "" if at == 443 else f":{at:d}"
-            found.append(Wanted(f"{name}-pulp", f"https://{name}{shown}{below}", member.address, at, below))
+            at = https.port_on(str(member.name)) if https is not None else STANDARD_PORTS["https"]
+            there = url("https", name, at, PULP_PROXY)
+            found.append(Wanted(f"{name}-pulp", there, member.address, at, PULP_PROXY))
     return tuple(found)
 
 
@@ -135,14 +136,14 @@ def judged(one: Wanted, records: Sequence[Record], live: Live | None, refreshed:
     return Verdict(one, "well", f"Foreman knows its {len(record.features)} features{twice}", record)
 
 
-def _place(url: str) -> tuple[str, str, int | None, str] | str:
+def _place(of: str) -> tuple[str, str, int | None, str] | str:
     """Return a URL as it is the same however it is written: in capitals, with a slash at its end, without its port."""
     try:
-        parts = urlsplit(url)
-        port = parts.port or _STANDARD_PORTS.get(parts.scheme)
+        parts = urlsplit(of)
+        port = parts.port or STANDARD_PORTS.get(parts.scheme)
         return parts.scheme, parts.hostname or "", port, parts.path.rstrip("/").lower()
     except ValueError:
-        return url
+        return of
 
 
 def _features(record: Record, live: Live) -> Iterator[str]:

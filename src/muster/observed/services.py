@@ -70,7 +70,7 @@ async def _asked(
 ) -> tuple[Mapping[str, Any] | None, Any]:
     """Return the entry ``pulpcore`` a port of the member tells, None when there is none, and Pulp's status."""
     at = balancing.service(service)
-    is_there = at is not None and any(s.name == str(member.name).lower() for s in at.servers)
+    is_there = at is not None and at.leads_to(str(member.name))
     if at is None or not is_there:
         return None, None
     url = f"https://{in_url(member.address)}:{at.port_on(str(member.name))}"

@@ -17,7 +17,6 @@ from muster.derived.ruby_members import (
     foreman_url,
     members,
     puppet_ca,
-    url,
 )
 from muster.kernel.errors import Misconfigured
 from muster.kernel.settings import parse
@@ -26,19 +25,6 @@ from tests.unit.derived.test_ruby_settings import CLUSTER, REST
 
 def cluster(rest: str = REST) -> ClusterFile:
     return parse(f"{CLUSTER}{rest}").parsed(ClusterFile)
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        (("https", "a.test", 443), "https://a.test"),
-        (("https", "a.test", 80), "https://a.test:80"),
-        (("http", "a.test", 80), "http://a.test"),
-        (("https", "a.test", 443, "/rhsm"), "https://a.test/rhsm"),
-    ],
-)
-def test_a_url_has_its_port_where_it_is_not_the_schemes(given: tuple[str, str, int], said: str) -> None:
-    assert url(*given) == said
 
 
 def test_names_are_in_small_letters_because_the_installer_takes_no_others() -> None:

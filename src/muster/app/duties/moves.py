@@ -14,11 +14,10 @@ from muster.cluster.services import register
 from muster.content.service import Content
 from muster.kernel import log
 from muster.kernel.errors import MusterError
+from muster.kernel.names import STANDARD_PORTS
 from muster.store.reading import Readable
 
 _log = log.logger("app")
-
-_STANDARD_PORTS = {"http": 80, "https": 443}
 
 
 class PulpFollowed(Duty):
@@ -76,7 +75,7 @@ def leads_back(url: str, cluster: ClusterFile, balancing: Balancing) -> bool:
     """Whether a URL leads to ports that members answer themselves: each call would come back, until connections run out."""
     try:
         parts = urlsplit(url)
-        host, port = parts.hostname, parts.port or _STANDARD_PORTS.get(parts.scheme)
+        host, port = parts.hostname, parts.port or STANDARD_PORTS.get(parts.scheme)
     except ValueError:
         return True
     answered = cluster.content.services if cluster.content is not None else ()
