@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from muster.cli.options import DEFAULT_CLUSTER, Host, dry_run_option, json_option, one_line, print_json
+from muster.cli.options import DEFAULT_CLUSTER, Host, dry_run_option, json_option, named_place, one_line, print_json
 from muster.cli.options import store_url as store_url_option
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ def adopt(
     """
     from muster.balancer.haproxy import found
     from muster.cli import WRONG
+    from muster.cli.candidate import checked_first, write_first
     from muster.foreman import ruby_settings
     from muster.kernel.files import read_bounded
     from muster.observed.adoption.content import DEFAULT_STORE, Told, adopted
@@ -84,8 +85,8 @@ def adopt(
     text = read_bounded(haproxy_path, what="HAProxy's configuration", limit_bytes=1 << 20)
     told = Told(
         address=address,
-        members=dict(_pair(m, "--member NAME=IP") for m in members),
-        balancer=_pair(balancer, "--balancer NAME=IP") if balancer else None,
+        members=dict(named_place(m) for m in members),
+        balancer=named_place(balancer) if balancer else None,
         generation=generation,
         cluster=cluster,
         store=store_url or DEFAULT_STORE,
@@ -95,7 +96,10 @@ def adopt(
         found.found(text.decode("utf-8", "replace"), haproxy_path.name), settings, told, haproxy_path.name
     )
     written = _text(adoption, haproxy_path)
-    _put(written, output, force=force, dry_run=dry_run)
+    if output is None:
+        checked_first(Path("cluster.yaml"), written)
+    else:
+        write_first(output, written, force=force, dry_run=dry_run)
     if as_json:
         print_json(
             {
@@ -115,35 +119,6 @@ def adopt(
     if dry_run and output is not None:
         click.echo(f"Would write {output}", err=True)
     return WRONG if any(f.severity == "error" for f in adoption.findings) else 0
-
-
-def _put(text: str, output: Path | None, *, force: bool, dry_run: bool) -> None:
-    """Check the text as a cluster file, and write it where it shall go."""
-    from muster.cli.candidate import checked
-    from muster.kernel.errors import Conflict
-    from muster.kernel.files import write_atomically
-    from muster.kernel.settings import InvalidSettings
-
-    path = output or Path("cluster.yaml")
-    try:
-        checked(path, text)
-    except InvalidSettings as e:
-        # Nobody could look up the lines there.
-        raise InvalidSettings(f"{path}, which was not written,", e.problems) from None
-    if output is not None and output.exists() and not force:
-        raise Conflict(f"{output} is there already and stays as it is (--force replaces it)")
-    if output is not None and not dry_run:
-        # Muster's account reads it, whoever writes it.
-        write_atomically(output, text, mode=0o644)
-
-
-def _pair(text: str, form: str) -> tuple[str, str]:
-    from muster.kernel.names import shown
-
-    name, sign, at = text.partition("=")
-    if not sign:
-        raise click.UsageError(f"{shown(text)} is no {form.partition(' ')[2]}")
-    return Host().convert(name, None, None), Host().convert(at, None, None)
 
 
 def _settings_of(text: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""A cluster file that is to replace the one that is there."""
+"""A cluster file that is to replace the one that is there, or to be the first."""
 
 from __future__ import annotations
 
@@ -19,3 +19,31 @@ def checked(path: Path, text: str) -> None:
         _, problems = settings.checked(candidate)
     if problems:
         raise InvalidSettings(str(path), problems)
+
+
+def checked_first(path: Path, text: str) -> None:
+    """As :func:`checked`, of a text that lies nowhere: nobody could look up the lines there."""
+    from muster.kernel.settings import InvalidSettings
+
+    try:
+        checked(path, text)
+    except InvalidSettings as e:
+        raise InvalidSettings(f"{path}, which was not written,", e.problems) from None
+
+
+def write_first(path: Path, text: str, *, force: bool, dry_run: bool) -> None:
+    """Check a first cluster file, and write it unless one is there.
+
+    Raises:
+        InvalidSettings: it could not be used.
+        Conflict: there is one, and nobody forces it away.
+    """
+    from muster.kernel.errors import Conflict
+    from muster.kernel.files import write_atomically
+
+    checked_first(path, text)
+    if path.exists() and not force:
+        raise Conflict(f"{path} is there already and stays as it is (--force replaces it)")
+    if not dry_run:
+        # Muster's account reads it, whoever writes it.
+        write_atomically(path, text, mode=0o644)

@@ -120,6 +120,18 @@ class Host(StringParamType):
             self.fail(str(e), param, ctx)
 
 
+def named_place(text: str) -> tuple[str, str]:
+    """Return name and address of ``NAME=IP``, either of which may be a host name.
+
+    Raises:
+        UsageError: it is none.
+    """
+    name, sign, at = text.partition("=")
+    if not sign:
+        raise click.UsageError(f"{shown(text)} is no NAME=IP")
+    return Host().convert(name, None, None), Host().convert(at, None, None)
+
+
 class Reason(StringParamType):
     """One line for people. It is kept in the store and shown on other people's terminals, which obey control characters."""
 

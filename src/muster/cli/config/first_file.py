@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 
-import click
 import yaml
 
-from muster.cli.options import Host
+from muster.cli.options import named_place
 from muster.cluster.values import address_of
-from muster.kernel.names import shown
 
 _FIRST = """\
 # A first cluster: {shape}.
@@ -53,8 +51,8 @@ def first_file(
     Raises:
         UsageError: a member or the balancer is no NAME=IP.
     """
-    ours, theirs = [_place(m) for m in members], [_place(m) for m in rubies]
-    name, at = _place(balancer)
+    ours, theirs = [named_place(m) for m in members], [named_place(m) for m in rubies]
+    name, at = named_place(balancer)
     # Loopback addresses are all of one host, on which each needs its ports for itself.
     alone = len({a for _, a in ours if not _is_loopback(a)}) < 2
     bind = f", bind: {_scalar(at)}" if _is_loopback(at) else ""
@@ -84,13 +82,6 @@ def first_file(
         balancer_address=_scalar(at) + bind,
         services="services:\n" + "\n".join(f"  {s}: {{enabled: false}}" for s in off) if off else "services: {}",
     )
-
-
-def _place(text: str) -> tuple[str, str]:
-    name, sign, at = text.partition("=")
-    if not sign:
-        raise click.UsageError(f"{shown(text)} is no NAME=IP")
-    return Host().convert(name, None, None), Host().convert(at, None, None)
 
 
 def _is_loopback(at: str) -> bool:

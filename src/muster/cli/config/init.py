@@ -53,30 +53,18 @@ def init(
     as_json: bool,
 ) -> None:
     """Write a first cluster file, checked, with comments; it is yours to edit from then on."""
-    from muster.cli.candidate import checked
+    from muster.cli.candidate import write_first
     from muster.cli.config.first_file import first_file
-    from muster.kernel.errors import Conflict
-    from muster.kernel.files import write_atomically
-    from muster.kernel.settings import InvalidSettings
 
     if not (members or rubies):
         raise click.UsageError("Name at least one --member or --ruby")
     text = first_file(cluster, address, members, rubies, balancer, foreman, store_url, generation)
-    try:
-        checked(cluster_path, text)
-    except InvalidSettings as e:
-        # Nobody could look up the lines there.
-        raise InvalidSettings(f"{cluster_path}, which was not written,", e.problems) from None
-    if cluster_path.exists() and not force:
-        raise Conflict(f"{cluster_path} is there already and stays as it is (--force replaces it)")
+    write_first(cluster_path, text, force=force, dry_run=dry_run)
     following = [
         f"muster certs init --cluster {cluster_path}",
         f"muster certs issue --all --balancer{f' --client {foreman}' if foreman else ''} --cluster {cluster_path}",
         f"muster config check {cluster_path}",
     ]
-    if not dry_run:
-        # Muster's account reads it, whoever writes it.
-        write_atomically(cluster_path, text, mode=0o644)
     if as_json:
         print_json({"file": str(cluster_path), "dry_run": dry_run, "content": text, "next": following})
         return
