@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,8 @@ from muster.kernel.errors import MusterError, NotFound
 from muster.kernel.names import shown
 
 if TYPE_CHECKING:
+    import ssl
+
     from muster.cluster.file import ClusterFile
     from muster.foreman.records import Records
     from muster.observed.registered import Live, Verdict, Wanted
@@ -42,6 +44,7 @@ class Looked:
 
     Attributes:
         live: by name; absent: it could not be asked, and ``unasked`` says why.
+        refreshed: by URL, what was last refreshed from here; nothing while the store is away.
     """
 
     cluster: ClusterFile
@@ -49,6 +52,12 @@ class Looked:
     verdicts: list[Verdict]
     live: Mapping[str, Live]
     unasked: Mapping[str, str]
+    refreshed: Mapping[str, str]
+
+    def digest_of(self, one: Verdict) -> dict[str, str]:
+        """Return what to remember of one that Foreman asked just now: who is told no settings knows no digest of them."""
+        live = self.live.get(one.wanted.name)
+        return {one.wanted.url: live.digest} if live is not None and live.digest else {}
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -57,6 +66,53 @@ class Looked:
             "well": all(v.standing == "well" for v in self.verdicts),
             "smart_proxies": [{**v.as_json(), "unasked": self.unasked.get(v.wanted.name)} for v in self.verdicts],
         }
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of one Smart Proxy.
+
+    Attributes:
+        was_asked: Foreman asked it for its features just now.
+        is_left: it stays as it was.
+    """
+
+    did: str
+    failed: bool = False
+    was_asked: bool = False
+    is_left: bool = False
+
+    @classmethod
+    def left(cls, one: Verdict, *, failed: bool = False) -> Done:
+        return cls(f"as it was: {one.sentence}", failed, is_left=True)
+
+
+Act = Callable[["Verdict"], Awaitable[Done]]
+
+
+async def carried_out(
+    cluster_path: Path, pki: Path, client: str | None, begun: Callable[[Looked], Awaitable[Act]]
+) -> list[dict[str, Any]]:
+    """Look, do something about each Smart Proxy, and return what became of them; one that fails stops no other.
+
+    ``begun`` finds out what all need, before anything is changed, and returns what is done about each.
+    """
+    said: list[dict[str, Any]] = []
+    digests: dict[str, str] = {}
+    async with looked(cluster_path, pki, client) as found:
+        act = await begun(found)
+        for one in found.verdicts:
+            try:
+                done = await act(one)
+            except MusterError as e:
+                done = Done(str(e), failed=True)
+            if done.was_asked:
+                digests |= found.digest_of(one)
+            remedy = REMEDIES.get(one.standing) if done.is_left else None
+            named = {"name": one.wanted.name, "url": one.wanted.url}
+            said.append({**named, "did": done.did, "failed": done.failed, "remedy": remedy})
+        await _remember(found.cluster, digests)
+    return said
 
 
 @contextlib.asynccontextmanager
@@ -75,28 +131,36 @@ async def looked(cluster_path: Path, pki: Path, client: str | None) -> AsyncIter
     async with records_opened(cluster, ca_file(pki)) as records:
         listed, answers, digests = await asyncio.gather(
             records.listed(),
-            asyncio.gather(*(_live(one, cluster, pki, client) for one in asked)),
-            refreshed(cluster),
+            _all_live(asked, cluster, pki, client),
+            _refreshed(cluster),
         )
         live = {one.name: said for one, said in zip(asked, answers, strict=True) if not isinstance(said, str)}
         unasked = {one.name: said for one, said in zip(asked, answers, strict=True) if isinstance(said, str)}
         verdicts = [judged(one, listed, live.get(one.name), digests.get(one.url)) for one in asked]
-        yield Looked(cluster, records, verdicts, live, unasked)
+        yield Looked(cluster, records, verdicts, live, unasked, digests)
 
 
-async def _live(one: Wanted, cluster: ClusterFile, pki: Path, client: str | None) -> Live | str:
-    """Return what a Smart Proxy says of itself, or why it could not be asked."""
+async def _all_live(asked: Sequence[Wanted], cluster: ClusterFile, pki: Path, client: str | None) -> list[Live | str]:
+    """Return what each Smart Proxy says of itself, or why it could not be asked."""
     from muster.cli.credentials import ca_file, client_bundle
-    from muster.foreman import questions
-    from muster.kernel.errors import Denied, Unavailable
-    from muster.kernel.names import in_url
-    from muster.observed.registered import Live, live_of
     from muster.pki.context import client_context
 
     certificate, key = client_bundle(pki, cluster.trusted_names, client)
     also = (cluster.foreman.ca_file,) if cluster.foreman.ca_file is not None else ()
     try:
         context = client_context(ca_file(pki), certificate, key, also=also)
+    except MusterError as e:
+        return [str(e) for _ in asked]
+    return await asyncio.gather(*(_live(one, context) for one in asked))
+
+
+async def _live(one: Wanted, context: ssl.SSLContext) -> Live | str:
+    from muster.foreman import questions
+    from muster.kernel.errors import Denied, Unavailable
+    from muster.kernel.names import in_url
+    from muster.observed.registered import Live, live_of
+
+    try:
         url = f"https://{in_url(one.host)}:{one.port:d}"
         # The name Foreman calls it by, which its certificate has to carry.
         name = one.name.removesuffix("-pulp") if one.below else one.name
@@ -115,7 +179,7 @@ async def _live(one: Wanted, cluster: ClusterFile, pki: Path, client: str | None
         return str(e)
 
 
-async def refreshed(cluster: ClusterFile) -> Mapping[str, str]:
+async def _refreshed(cluster: ClusterFile) -> Mapping[str, str]:
     """Return the digest by URL of what was last refreshed from here; nothing while the store is away."""
     from muster.app.settings import store_to_read
     from muster.store.documents import document_in
@@ -128,7 +192,7 @@ async def refreshed(cluster: ClusterFile) -> Mapping[str, str]:
     return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
 
 
-async def remember(cluster: ClusterFile, digests: Mapping[str, str]) -> None:
+async def _remember(cluster: ClusterFile, digests: Mapping[str, str]) -> None:
     """Keep what Foreman was refreshed with; while the store is away nothing is, and the next refresh asks again."""
     if not digests:
         return

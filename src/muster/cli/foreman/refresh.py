@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from muster.cli.foreman.status import CLIENT
 from muster.cli.options import cluster_option, dry_run_option, json_option, pki_directory, pki_option
+
+if TYPE_CHECKING:
+    from muster.observed.registered import Verdict
 
 
 @click.command()
@@ -27,40 +30,21 @@ def refresh(
     Foreman keeps features, capabilities and settings from its last refresh. Which settings it keeps it tells nobody: what
     was refreshed from here is remembered by its digest in the store, and another digest is refreshed.
     """
-    from muster.cli.foreman.known import tell
+    from muster.cli.foreman.known import Act, Done, Looked, carried_out, tell
 
-    said = asyncio.run(_carried_out(cluster_path, pki_directory(cluster_path, pki_path), client, every, dry_run))
-    tell(said, dry_run=dry_run, as_json=as_json)
-
-
-async def _carried_out(
-    cluster_path: Path, pki: Path, client: str | None, every: bool, dry_run: bool
-) -> list[dict[str, Any]]:
-    from muster.cli.foreman.known import REMEDIES, looked, refreshed, remember
-    from muster.kernel.errors import MusterError
-
-    said: list[dict[str, Any]] = []
-    async with looked(cluster_path, pki, client) as found:
-        known = await refreshed(found.cluster)
-        digests: dict[str, str] = {}
-        for one in found.verdicts:
-            url, live = one.wanted.url, found.live.get(one.wanted.name)
+    async def refreshing(found: Looked) -> Act:
+        async def refreshed(one: Verdict) -> Done:
             # Nobody knows what Foreman has of one that was never refreshed from here.
-            first = live is not None and bool(live.digest) and url not in known
+            first = bool(found.digest_of(one)) and one.wanted.url not in found.refreshed
             due = one.standing == "outdated" or (one.standing == "well" and (every or first))
-            did, failed = f"as it was: {one.sentence}", one.standing not in ("well", "outdated")
-            try:
-                if due and one.record is not None:
-                    did = f"would be refreshed: {one.sentence}"
-                    if not dry_run:
-                        record = await found.records.refresh(one.record)
-                        did = f"refreshed: {', '.join(sorted(record.features)) or 'no features'}"
-                        if live is not None and live.digest:
-                            digests[url] = live.digest
-            except MusterError as e:
-                did, failed = str(e), True
-            # Of what was left as it was, and is not well.
-            remedy = REMEDIES.get(one.standing) if did.startswith("as it was") else None
-            said.append({"name": one.wanted.name, "url": url, "did": did, "failed": failed, "remedy": remedy})
-        await remember(found.cluster, digests)
-    return said
+            if not due or one.record is None:
+                return Done.left(one, failed=one.standing not in ("well", "outdated"))
+            if dry_run:
+                return Done(f"would be refreshed: {one.sentence}")
+            record = await found.records.refresh(one.record)
+            return Done(f"refreshed: {', '.join(sorted(record.features)) or 'no features'}", was_asked=True)
+
+        return refreshed
+
+    said = asyncio.run(carried_out(cluster_path, pki_directory(cluster_path, pki_path), client, refreshing))
+    tell(said, dry_run=dry_run, as_json=as_json)
