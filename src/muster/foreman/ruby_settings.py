@@ -8,16 +8,14 @@ Source: docs/facts/smart-proxy-protocol.md §1.3, §1.4; docs/facts/deployment.m
 
 from __future__ import annotations
 
-import io
 import re
-import tarfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
+from muster.kernel import archives
 from muster.kernel.errors import Misconfigured, Rejected
 from muster.kernel.files import read_bounded
 from muster.kernel.names import FQDN, host_or_address, shown
@@ -170,23 +168,26 @@ def _of_directory(path: Path) -> dict[str, bytes]:
 
 
 def _of_archive(path: Path) -> dict[str, bytes]:
-    whole = _unpacked(read_bounded(path, what="settings of a Smart Proxy", limit_bytes=_LARGEST_ARCHIVE), path)
     kept: dict[str, bytes] = {}
-    try:
-        with tarfile.open(fileobj=io.BytesIO(whole), mode="r:") as tar:
-            for count, entry in enumerate(tar, 1):
-                if count > _MOST_ENTRIES:
-                    raise Misconfigured(f"{path} holds more than {_MOST_ENTRIES} files")
-                place = PurePosixPath(entry.name)
-                wanted = place.name == _MAIN or (place.parent.name == _BELOW and place.suffix == ".yml")
-                if not wanted or not entry.isreg():
-                    continue
-                if entry.size > _LARGEST_FILE or len(kept) >= _MOST_FILES:
-                    raise Misconfigured(f"{path} holds {shown(entry.name)}, which is more than settings are")
-                content = tar.extractfile(entry)
-                kept[str(place)] = content.read() if content is not None else b""
-    except (tarfile.TarError, EOFError, ValueError, OSError) as e:
-        raise Misconfigured(f"{path} is no tar archive that can be read: {e}") from e
+    with archives.opened(
+        path,
+        what="settings of a Smart Proxy",
+        limit_bytes=_LARGEST_ARCHIVE,
+        whole_bytes=_LARGEST_WHOLE,
+        too_much=f"more than {_LARGEST_WHOLE} bytes",
+        compressions=("gzip",),
+    ) as tar:
+        for count, entry in enumerate(tar, 1):
+            if count > _MOST_ENTRIES:
+                raise Misconfigured(f"{path} holds more than {_MOST_ENTRIES} files")
+            place = PurePosixPath(entry.name)
+            wanted = place.name == _MAIN or (place.parent.name == _BELOW and place.suffix == ".yml")
+            if not wanted or not entry.isreg():
+                continue
+            if entry.size > _LARGEST_FILE or len(kept) >= _MOST_FILES:
+                raise Misconfigured(f"{path} holds {shown(entry.name)}, which is more than settings are")
+            content = tar.extractfile(entry)
+            kept[str(place)] = content.read() if content is not None else b""
     mains = [PurePosixPath(name) for name in kept if PurePosixPath(name).name == _MAIN]
     if not mains:
         raise Misconfigured(f"{path} holds no {_MAIN} as a file of its own; tar --dereference follows links")
@@ -198,19 +199,3 @@ def _of_archive(path: Path) -> dict[str, bytes]:
         for name, content in kept.items()
         if PurePosixPath(name) == top or PurePosixPath(name).parent == top.parent / _BELOW
     }
-
-
-def _unpacked(raw: bytes, path: Path) -> bytes:
-    """Return the archive without its compression, whose limit counts before anything is made of it."""
-    if raw[:2] != b"\x1f\x8b":
-        return raw
-    try:
-        gz = zlib.decompressobj(wbits=31)
-        whole = gz.decompress(raw, _LARGEST_WHOLE + 1)
-    except zlib.error as e:
-        raise Misconfigured(f"{path} cannot be decompressed: {e}") from e
-    if len(whole) > _LARGEST_WHOLE:
-        raise Misconfigured(f"{path} holds more than {_LARGEST_WHOLE} bytes")
-    if not gz.eof:
-        raise Misconfigured(f"{path} ends too early: it was copied in part")
-    return whole

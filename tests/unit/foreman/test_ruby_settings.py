@@ -9,6 +9,7 @@ import pytest
 from muster.foreman.ruby_settings import host_in, read, settings
 from muster.kernel.errors import Misconfigured
 from tests.servers.hand_made import settings_of
+from tests.unit.kernel.test_archives import archive
 
 MEMBER, ADDRESS = "proxy01.example.net", "smartproxy.example.net"
 
@@ -143,6 +144,12 @@ def test_what_is_no_archive_or_half_of_one_is_refused(tmp_path: Path) -> None:
     (tmp_path / "half.tar.gz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(Misconfigured, match="copied in part"):
         read(tmp_path / "half.tar.gz")
+
+
+def test_an_archive_with_a_size_that_no_file_has_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "odd.tar").write_bytes(archive(name="proxy.log", size=b"\x80" + b"\x7f" * 11))
+    with pytest.raises(Misconfigured, match="no tar archive"):
+        read(tmp_path / "odd.tar")
 
 
 def test_a_file_larger_than_settings_are_is_refused(tmp_path: Path) -> None:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import gzip
 import io
-import lzma
 import re
 import tarfile
-import zlib
-from bz2 import BZ2Decompressor
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from muster.kernel import archives
 from muster.kernel.errors import Misconfigured
-from muster.kernel.files import read_bounded
 from muster.kernel.names import shown
 from muster.pki.archive.layout import Format, Layout, layout
 
@@ -22,6 +19,7 @@ _LARGEST_FILE = 1 << 20
 _LARGEST_WHOLE = 8 << 20
 _MOST_ENTRIES = 200
 _LARGEST_ENTRY = 512 << 10
+_TOO_MUCH = "more than an archive of certificates does"
 _HOST = r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?"
 _INSTALLER = re.compile(rf"ssl-build/({_HOST})/\1-(?:apache|foreman-proxy)\.crt\Z")
 _FOREMANCTL = re.compile(rf"private/({_HOST})-client\.key\Z")
@@ -63,25 +61,22 @@ def opened(path: Path) -> Archive:
     Raises:
         Misconfigured: it cannot be read, is no archive of certificates, or is larger than any is.
     """
-    whole = _unpacked(read_bounded(path, what="archive", limit_bytes=_LARGEST_FILE), path)
     files: dict[str, bytes] = {}
-    try:
-        with tarfile.open(fileobj=io.BytesIO(whole), mode="r:") as tar:
-            for count, entry in enumerate(tar, 1):
-                if count > _MOST_ENTRIES or entry.size > _LARGEST_ENTRY:
-                    raise Misconfigured(f"{path} holds more than an archive of certificates does")
-                name = entry.name.removeprefix("./")
-                if entry.isdir():
-                    continue
-                content = tar.extractfile(entry) if entry.isreg() else None
-                if content is None:
-                    raise Misconfigured(f"{path} holds {shown(name)}, which is no file; certificates are")
-                if name in files:
-                    raise Misconfigured(f"{path} holds {shown(name)} twice")
-                files[name] = content.read()
-    # A size that no file has overflows in the library.
-    except (tarfile.TarError, EOFError, ValueError, OverflowError, OSError) as e:
-        raise Misconfigured(f"{path} is no tar archive that can be read: {e}") from e
+    with archives.opened(
+        path, what="archive", limit_bytes=_LARGEST_FILE, whole_bytes=_LARGEST_WHOLE, too_much=_TOO_MUCH
+    ) as tar:
+        for count, entry in enumerate(tar, 1):
+            if count > _MOST_ENTRIES or entry.size > _LARGEST_ENTRY:
+                raise Misconfigured(f"{path} holds {_TOO_MUCH}")
+            name = entry.name.removeprefix("./")
+            if entry.isdir():
+                continue
+            content = tar.extractfile(entry) if entry.isreg() else None
+            if content is None:
+                raise Misconfigured(f"{path} holds {shown(name)}, which is no file; certificates are")
+            if name in files:
+                raise Misconfigured(f"{path} holds {shown(name)} twice")
+            files[name] = content.read()
     return Archive(_layout_of(files, path), files)
 
 
@@ -112,26 +107,3 @@ def _layout_of(files: Mapping[str, bytes], path: Path) -> Layout:
         f"{path} is no archive of one Smart Proxy: it has neither ssl-build/NAME/NAME-foreman-proxy.crt, as those of "
         "foreman-proxy-certs-generate, nor private/NAME-client.key, as those of foremanctl"
     )
-
-
-def _unpacked(raw: bytes, path: Path) -> bytes:
-    """Return the archive without its compression, whose limit counts before anything is made of it."""
-    try:
-        if raw[:2] == b"\x1f\x8b":
-            gz = zlib.decompressobj(wbits=31)
-            found, ended = gz.decompress(raw, _LARGEST_WHOLE + 1), gz.eof
-        elif raw[:3] == b"BZh":
-            bz = BZ2Decompressor()
-            found, ended = bz.decompress(raw, _LARGEST_WHOLE + 1), bz.eof
-        elif raw[:6] == b"\xfd7zXZ\0":
-            xz = lzma.LZMADecompressor(memlimit=256 << 20)
-            found, ended = xz.decompress(raw, _LARGEST_WHOLE + 1), xz.eof
-        else:
-            return raw
-    except (zlib.error, lzma.LZMAError, OSError, EOFError) as e:
-        raise Misconfigured(f"{path} cannot be decompressed: {e}") from e
-    if len(found) > _LARGEST_WHOLE:
-        raise Misconfigured(f"{path} holds more than an archive of certificates does")
-    if not ended:
-        raise Misconfigured(f"{path} ends too early: it was copied in part")
-    return found
