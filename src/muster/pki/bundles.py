@@ -13,11 +13,12 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from cryptography.hazmat.primitives.serialization.pkcs12 import serialize_key_and_certificates
 
@@ -89,6 +90,20 @@ class Bundle:
     certificate_pem: str
     key_pem: Secret
     chain_pem: str
+
+
+def assembled(
+    request: BundleRequest, chain: Sequence[x509.Certificate], key: pems.PrivateKey, own: Sequence[x509.Certificate]
+) -> Bundle:
+    """Return a bundle of what somebody else issued: the certificate, its intermediate CAs, its key, the CAs it trusts."""
+    return Bundle(
+        kind=request.kind,
+        name=request.common_name,
+        serial=chain[0].serial_number,
+        certificate_pem=pems.text([chain[0], *(c for c in chain[1:] if not pems.self_issued(c))]),
+        key_pem=pems.key_text(key),
+        chain_pem=pems.text(own),
+    )
 
 
 @dataclass(frozen=True)

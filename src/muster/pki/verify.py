@@ -13,7 +13,7 @@ from muster.kernel.errors import Misconfigured, Rejected
 from muster.kernel.files import Account, read_bounded
 from muster.kernel.names import host_or_address
 from muster.pki import pem as pems
-from muster.pki.bundles import Bundle, BundlePaths, BundleRequest
+from muster.pki.bundles import Bundle, BundlePaths, BundleRequest, assembled
 from muster.pki.complaints import Complaint, complaints, unreadable
 from muster.pki.context import client_context
 from muster.pki.facts import distinguished
@@ -142,15 +142,7 @@ def imported(
     wrong = [c.sentence for c in found if c.severity == "error"]
     if wrong:
         raise Rejected(f"It was not imported: {'; '.join(wrong)}")
-    intermediates = [c for c in chain[1:] if not pems.self_issued(c)]
-    return Bundle(
-        kind=request.kind,
-        name=request.common_name,
-        serial=chain[0].serial_number,
-        certificate_pem=pems.text([chain[0], *intermediates]),
-        key_pem=pems.key_text(secret),
-        chain_pem=pems.text(own),
-    )
+    return assembled(request, chain, secret, own)
 
 
 def verify_key_file(path: Path) -> list[Complaint]:

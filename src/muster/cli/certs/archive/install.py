@@ -19,7 +19,7 @@ from muster.pki import pem as pems
 from muster.pki.archive.judged import judged
 from muster.pki.archive.placed import Placement, placements
 from muster.pki.archive.read import Archive, opened
-from muster.pki.bundles import Bundle, BundleRequest, paths, refuse_unless_ours, write
+from muster.pki.bundles import BundleRequest, assembled, paths, refuse_unless_ours, write
 from muster.pki.complaints import complaints
 
 _BEFORE = ".before-muster"
@@ -73,16 +73,9 @@ def _bundle(place: Place, archive: Archive, *, dry_run: bool) -> Path:
     )
     if sentences := [c.sentence for c in wrong if c.severity == "error"]:
         raise Rejected(f"It is no bundle of a member of kind muster: {'; '.join(sentences)}")
-    bundle = Bundle(
-        kind="member",
-        name=request.common_name,
-        serial=chain[0].serial_number,
-        certificate_pem=pems.text([chain[0], *(c for c in chain[1:] if not pems.self_issued(c))]),
-        key_pem=pems.key_text(pems.private_key(archive.files[pair.key], pair.key)),
-        chain_pem=pems.text(own),
-    )
+    key = pems.private_key(archive.files[pair.key], pair.key)
     if not dry_run:
-        write(bundle, place.pki)
+        write(assembled(request, chain, key, own), place.pki)
     return at.directory
 
 
