@@ -14,8 +14,10 @@ from muster.cli.options import store_url as store_url_option
 if TYPE_CHECKING:
     from muster.kernel.findings import Finding
     from muster.observed.adoption.content import Adoption
+    from muster.pki.context import Credentials
 
 _PATH = click.Path(path_type=Path)
+_FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command()
@@ -50,6 +52,17 @@ _PATH = click.Path(path_type=Path)
     callback=store_url_option("store.password_file in the cluster file"),
     help="Store URL. [default: SQLite on the balancer's host]",
 )
+@click.option("--live", is_flag=True, help="Ask what answers on members' ports, too, and at the balancer. Needs --ca.")
+@click.option(
+    "--ca",
+    "ca_file",
+    type=_FILE,
+    help="With --live: who issued the members' certificates, several CAs in one file where there are several.",
+)
+@click.option(
+    "--certificate", type=_FILE, help="With --live: shown to members, such as Foreman's; features are then told whole."
+)
+@click.option("--key", type=_FILE, help="Its key. [default: in the same file]")
 @click.option(
     "--output", type=_PATH, help=f"Write the cluster file there, such as {DEFAULT_CLUSTER}. [default: print it]"
 )
@@ -65,6 +78,10 @@ def adopt(
     cluster: str,
     generation: str | None,
     store_url: str | None,
+    live: bool,
+    ca_file: Path | None,
+    certificate: Path | None,
+    key: Path | None,
     output: Path | None,
     force: bool,
     dry_run: bool,
@@ -72,8 +89,9 @@ def adopt(
 ) -> int:
     """Make the cluster file of a cluster of Ruby Smart Proxies that stands already, and say what is wrong with it.
 
-    Reads HAProxy's configuration and, if they are named, members' settings; asks nobody and changes nothing but --output.
-    Exit 1 when something found is an error: the file is written all the same.
+    Reads HAProxy's configuration and, if they are named, members' settings; with --live it asks members and the balancer as
+    muster doctor does, else nobody. Changes nothing but --output. Exit 1 when something found is an error: the file is
+    written all the same.
     """
     from muster.balancer.haproxy import found
     from muster.cli import WRONG
@@ -81,7 +99,16 @@ def adopt(
     from muster.foreman import ruby_settings
     from muster.kernel.files import read_bounded
     from muster.observed.adoption.content import DEFAULT_STORE, Told, adopted
+    from muster.pki.context import Credentials
 
+    if live != (ca_file is not None):
+        raise click.UsageError(
+            "--live needs --ca FILE: whoever issued the members' certificates"
+            if live
+            else "--ca counts with --live only"
+        )
+    if (certificate is not None or key is not None) and not (live and certificate is not None):
+        raise click.UsageError("--key belongs to --certificate, and both count with --live only")
     text = read_bounded(haproxy_path, what="HAProxy's configuration", limit_bytes=1 << 20)
     told = Told(
         address=address,
@@ -95,6 +122,8 @@ def adopt(
     adoption = adopted(
         found.found(text.decode("utf-8", "replace"), haproxy_path.name), settings, told, haproxy_path.name
     )
+    if ca_file is not None:
+        adoption = _with_answers(adoption, _text(adoption, haproxy_path), Credentials(ca_file, certificate, key))
     written = _text(adoption, haproxy_path)
     if output is None:
         checked_first(Path("cluster.yaml"), written)
@@ -119,6 +148,26 @@ def adopt(
     if dry_run and output is not None:
         click.echo(f"Would write {output}", err=True)
     return WRONG if any(f.severity == "error" for f in adoption.findings) else 0
+
+
+def _with_answers(adoption: Adoption, text: str, credentials: Credentials) -> Adoption:
+    """Ask what stands there, and return the adoption with what is wrong with the answers in front of the rest."""
+    import asyncio
+    from dataclasses import replace
+
+    from muster.app.offers import modelled
+    from muster.cli.candidate import checked_first
+    from muster.doctor.adopted import answering
+    from muster.kernel import log
+    from muster.kernel.clock import SystemClock
+
+    # What would be logged is a finding; unconfigured, it would also stand between the lines of the answer.
+    log.configure(level="ERROR")
+    cluster = checked_first(Path("cluster.yaml"), text)
+    click.echo(f"Asking {len(cluster.members)} members and the balancer …", err=True)
+    asked = asyncio.run(answering(cluster, modelled(cluster), credentials, now=SystemClock().now()))
+    found = sorted((*asked, *adoption.findings), key=lambda f: f.severity != "error")
+    return replace(adoption, findings=tuple(found))
 
 
 def _settings_of(text: str) -> tuple[str, str]:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from muster.cluster.file import ClusterFile
 
 
-def checked(path: Path, text: str) -> None:
-    """Refuse a cluster file that could not be used, before it replaces the one that can."""
+def checked(path: Path, text: str) -> ClusterFile:
+    """Return what a cluster file says, and refuse one that could not be used before it replaces the one that can."""
     from muster.app import settings
     from muster.kernel.files import write_atomically
     from muster.kernel.settings import InvalidSettings
@@ -16,17 +20,18 @@ def checked(path: Path, text: str) -> None:
     with tempfile.TemporaryDirectory(prefix="muster-cluster-") as directory:
         candidate = Path(directory) / path.name
         write_atomically(candidate, text, mode=0o600)
-        _, problems = settings.checked(candidate)
-    if problems:
+        cluster, problems = settings.checked(candidate)
+    if cluster is None:
         raise InvalidSettings(str(path), problems)
+    return cluster
 
 
-def checked_first(path: Path, text: str) -> None:
+def checked_first(path: Path, text: str) -> ClusterFile:
     """As :func:`checked`, of a text that lies nowhere: nobody could look up the lines there."""
     from muster.kernel.settings import InvalidSettings
 
     try:
-        checked(path, text)
+        return checked(path, text)
     except InvalidSettings as e:
         raise InvalidSettings(f"{path}, which was not written,", e.problems) from None
 
