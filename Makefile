@@ -10,12 +10,12 @@ DEMO_PACKAGES := bind9
 TEST_PACKAGES := bind9 dnsutils haproxy postgresql openssl curl keepalived nginx-light libnginx-mod-stream \
   faketime iproute2 iptables pdns-server pdns-backend-sqlite3 puppet-agent puppetserver softhsm2 \
   dnf docker-registry gpg gpg-agent skopeo ruby nftables prometheus firewalld dbus ufw systemd \
-  rabbitmq-server mosquitto mosquitto-clients python3-qpid-proton
+  rabbitmq-server mosquitto mosquitto-clients python3-qpid-proton rpm debootstrap
 # Tests mostly wait for servers. Those of one file stay together, since they share a cluster.
 WORKERS ?= 3
 BENCH_PACKAGES := $(TEST_PACKAGES) wrk apache2-utils
 
-.PHONY: help demo test proof chaos check fix bench docs requirements setup packages-demo packages-test packages-bench clean
+.PHONY: help demo test proof chaos check fix bench docs requirements setup dist packages-demo packages-test packages-bench clean
 
 help: ## Print this list.
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,10 @@ docs: setup ## Generate docs/reference from the code.
 
 requirements: setup ## Export packaging/requirements*.txt, with hashes, from uv.lock.
 	@scripts/requirements
+
+dist: setup ## Build the wheel, the deb and the rpm into dist/.
+	@scripts/packages rpm
+	@scripts/packaged
 
 setup: .venv/.synced
 

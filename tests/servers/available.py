@@ -19,6 +19,7 @@ def missing(name: str) -> str | None:
         "apt-get": _apt,
         "bind": _bind,
         "dig": _dig,
+        "debootstrap": _debootstrap,
         "dnf": _dnf,
         "envoy": _envoy,
         "firewall-offline-cmd": _firewalld,
@@ -39,6 +40,7 @@ def missing(name: str) -> str | None:
         "puppetserver": _puppetserver,
         "rabbitmq": _rabbitmq,
         "registry": _registry,
+        "rpmbuild": _rpmbuild,
         "ruby": _ruby,
         "sh": lambda: None,
         "skopeo": _skopeo,
@@ -54,6 +56,16 @@ def _bind() -> str | None:
 
 def named() -> str | None:
     return shutil.which("named") or (str(p) if (p := Path("/usr/sbin/named")).exists() else None)
+
+
+def _debootstrap() -> str | None:
+    if os.geteuid() != 0:
+        return "only root can make a root directory of Debian's"
+    return None if sbin("debootstrap") else "no debootstrap on this machine (Debian package debootstrap)"
+
+
+def _rpmbuild() -> str | None:
+    return None if shutil.which("rpmbuild") else "no rpmbuild on this machine (Debian package rpm)"
 
 
 def _checkzone() -> str | None:
