@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import added_latency, content, dns_adds, footprint, growth, mirror, puppet_ca, scale, version
+from bench import added_latency, content, derived, dns_adds, footprint, growth, mirror, puppet_ca, scale, version
 from bench.figures import Findings, table
 from muster.kernel.errors import MusterError
 
@@ -23,6 +23,7 @@ BENCHMARKS: dict[str, Callable[..., Awaitable[Findings]]] = {
     "dns": dns_adds.measured,
     "balancer": added_latency.measured,
     "growth": growth.measured,
+    "derived": derived.measured,
     "scale": scale.measured,
     "puppet-ca": puppet_ca.measured,
     "content": content.measured,
