@@ -19,6 +19,7 @@ def missing(name: str) -> str | None:
         "apt-get": _apt,
         "bind": _bind,
         "dig": _dig,
+        "createrepo_c": _createrepo,
         "debootstrap": _debootstrap,
         "dnf": _dnf,
         "envoy": _envoy,
@@ -56,6 +57,10 @@ def _bind() -> str | None:
 
 def named() -> str | None:
     return shutil.which("named") or (str(p) if (p := Path("/usr/sbin/named")).exists() else None)
+
+
+def _createrepo() -> str | None:
+    return None if shutil.which("createrepo_c") else "no createrepo_c on this machine (Debian package createrepo-c)"
 
 
 def _debootstrap() -> str | None:

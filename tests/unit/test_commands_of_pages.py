@@ -12,7 +12,10 @@ import pytest
 from muster.cli import muster
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ["README.md", "packaging/README.md", *(f"docs/admin/{p.name}" for p in (ROOT / "docs" / "admin").glob("*.md"))]
+PAGES = [
+    "README.md", "packaging/README.md",
+    *(f"docs/{of}/{p.name}" for of in ("admin", "tutorial") for p in (ROOT / "docs" / of).glob("*.md")),
+]  # fmt: skip
 
 _BLOCK = re.compile(r"^ *```[^\n]*\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 _TYPED = re.compile(r"(?:\$ )?(?:sudo )?(?:[A-Z_]+=\S+ )*(muster [a-z].*)")
