@@ -22,6 +22,7 @@ def missing(name: str) -> str | None:
         "dnf": _dnf,
         "envoy": _envoy,
         "firewall-offline-cmd": _firewalld,
+        "fish": _fish,
         "gpg": _gpg,
         "haproxy": _haproxy,
         "keepalived": _keepalived,
@@ -45,6 +46,7 @@ def missing(name: str) -> str | None:
         "softhsm": _softhsm,
         "systemd-analyze": _systemd,
         "ufw": _ufw,
+        "zsh": _zsh,
     }[name]()
 
 
@@ -54,6 +56,14 @@ def _bind() -> str | None:
 
 def named() -> str | None:
     return shutil.which("named") or (str(p) if (p := Path("/usr/sbin/named")).exists() else None)
+
+
+def _fish() -> str | None:
+    return None if shutil.which("fish") else "no fish on this machine (Debian package fish)"
+
+
+def _zsh() -> str | None:
+    return None if shutil.which("zsh") else "no zsh on this machine (Debian package zsh)"
 
 
 def _checkzone() -> str | None:

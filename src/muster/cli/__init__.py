@@ -70,6 +70,10 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "content": ("content", "The repositories that clients ask for, and those that members mirror."),
     "ca": ("ca", "The Puppet CA: certificates of Puppet agents, signed by any member."),
     "render": ("render", "Show or write the configuration of other programs."),
+    "completion": (
+        "completion",
+        "Print the script by which SHELL completes commands, options and names of the cluster file.",
+    ),
 }
 
 
@@ -79,7 +83,9 @@ class _Commands(CommandFiles):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
+        is_wrong = args and args[0] not in _COMMANDS and not args[0].startswith("-")
+        # A shell that completes what stands behind it hears nothing.
+        if is_wrong and not ctx.resilient_parsing:
             import difflib
 
             near = difflib.get_close_matches(args[0], _COMMANDS, n=1)
