@@ -26,6 +26,8 @@ def missing(name: str) -> str | None:
         "gpg": _gpg,
         "haproxy": _haproxy,
         "keepalived": _keepalived,
+        "man": _man,
+        "mandoc": _mandoc,
         "mosquitto": _mosquitto,
         "named-checkzone": _checkzone,
         "namespaces": _namespaces,
@@ -64,6 +66,14 @@ def _fish() -> str | None:
 
 def _zsh() -> str | None:
     return None if shutil.which("zsh") else "no zsh on this machine (Debian package zsh)"
+
+
+def _man() -> str | None:
+    return None if shutil.which("man") and shutil.which("lexgrog") else "no man on this machine (Debian package man-db)"
+
+
+def _mandoc() -> str | None:
+    return None if shutil.which("mandoc") else "no mandoc on this machine (Debian package mandoc)"
 
 
 def _checkzone() -> str | None:
