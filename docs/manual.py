@@ -74,6 +74,10 @@ EXAMPLES: Mapping[str, Sequence[tuple[str, str]]] = {
     "muster certs verify": (("muster certs verify proxy01.example.com:9090", "Would clients believe that port?"),),
     "muster explain": (("muster explain 192.0.2.77 --failed", "Which of a host's connections ended early, and why?"),),
     "muster render": (("muster render haproxy --check", "HAProxy's configuration, and what HAProxy thinks of it."),),
+    "muster support-bundle": (
+        ("muster support-bundle --list", "What would be in it? Nothing is written."),
+        ("muster support-bundle --doctor --anonymous", "One that names no host and no address."),
+    ),
     "muster completion": (
         ("muster completion bash > /etc/bash_completion.d/muster", "Completion for everybody on this host."),
     ),

@@ -41,6 +41,10 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
         "explain",
         "Say what became of the finished connections of CLIENT (an address), or of one CONNECTION (ADDRESS:PORT).",
     ),
+    "support-bundle": (
+        "support_bundle",
+        "Write what a maintainer needs to see into one archive, without secrets; list it first, and ask.",
+    ),
     "drain": ("drain", "Let MEMBER finish what it has and get nothing new; wait until its connections are gone."),
     "ready": (
         "ready",

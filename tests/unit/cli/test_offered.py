@@ -32,7 +32,7 @@ members:
 - {name: "two words"}
 - {name: 7}
 - proxy03.test
-balancers: [{name: lb01.test}, {name: lb02.test}]
+balancers: [{name: lb01}, {name: lb02}]
 content:
   mirror: {environments: [library, production], repositories: {rocky9: {kind: yum}, "a b": {}, 5: {}}}
   steered: {repositories: {debian12: {}}}
@@ -67,7 +67,7 @@ def file(tmp_path: Path) -> Path:
         (("ca", "promote", "proxy01"), ["proxy01.test"]),
         (("certs", "issue", "proxy02.test", ""), ["proxy01.test"]),
         (("certs", "verify", "proxy01"), ["proxy01.test"]),
-        (("render", "haproxy", "--balancer", "lb"), ["lb01.test", "lb02.test"]),
+        (("render", "haproxy", "--balancer", "lb"), ["lb01", "lb02"]),
         (("render", "systemd", "--member", "p"), ["proxy01.test", "Proxy02.test"]),
         (("roll", "--member", "proxy01.test", "--member", ""), ["Proxy02.test"]),
         (("content", "sync", ""), ["rocky9", "debian12"]),
