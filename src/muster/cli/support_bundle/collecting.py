@@ -92,8 +92,10 @@ async def _made(piece: Piece) -> _Made:
             content = await piece.made()
     except TimeoutError:
         failed = f"it was not there within {piece.within_s:g} s"
-    except (MusterError, OSError) as e:
+    except MusterError as e:
         failed = str(e)
+    except OSError as e:
+        failed = f"{e.filename or 'It'} cannot be used: {e.strerror or e}"
     except Exception as e:  # noqa: BLE001 - boundary: a bundle is made when something is broken, which may be our own code
         failed = f"{type(e).__name__}: {e}"
     return _Made(piece, content, time.monotonic() - began, failed)

@@ -72,6 +72,8 @@ _PATTERNS: tuple[re.Pattern[str], ...] = (
     # Tokens and hashes that say themselves what they are.
     re.compile(r"\beyJ[A-Za-z0-9_-]{8,4096}\.[A-Za-z0-9_-]{4,4096}(?:\.[A-Za-z0-9_-]{0,4096})?"),
     re.compile(r"\bgh[pousr]_[A-Za-z0-9]{20,255}"),
+    # A whole line of a key whose lines came one by one; a digest in hexadecimal is as long.
+    re.compile(r"^(?=[0-9a-f]{0,63}[A-Zg-z+/])[A-Za-z0-9+/]{64}$", re.MULTILINE),
     re.compile(r"\$(?:[1567y]|2[aby]|argon2id?)\$[A-Za-z0-9./$,=+-]{20,512}"),
 )
 

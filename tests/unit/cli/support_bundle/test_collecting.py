@@ -30,6 +30,10 @@ async def _unavailable() -> str:
     raise Unavailable("The store said token=planted")
 
 
+async def _refused() -> str:
+    raise PermissionError(13, "Permission denied", "/run/muster/runtime.sock")
+
+
 async def _broken() -> str:
     raise KeyError("x")
 
@@ -43,10 +47,12 @@ async def test_what_hangs_fails_or_breaks_holds_up_nothing_else(monkeypatch: pyt
         Piece("a", _forever, within_s=0.05),
         Piece("b", _unavailable),
         Piece("c", _broken),
+        Piece("e", _refused),
         Piece("d.json", good),
     )
     assert found["a"].failed == "it was not there within 0.05 s"
     assert found["b"].failed == "The store said token=***"
+    assert found["e"].failed == "/run/muster/runtime.sock cannot be used: Permission denied"
     assert found["c"].failed == "KeyError: 'x'"
     assert [found[n].content for n in ("a", "b", "c", "d.json")] == [None, None, None, b'{\n  "a": 1\n}\n']
     contents = {row["file"]: row["failed"] for row in json.loads(found["contents.json"].content or b"")}

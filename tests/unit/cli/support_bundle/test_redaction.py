@@ -107,6 +107,12 @@ def test_a_key_that_is_cut_off_goes_with_what_may_be_its_rest(text: str, left: s
     assert Redaction().text(text) == left
 
 
+def test_a_key_whose_lines_came_one_by_one_goes_where_a_digest_stays() -> None:
+    line, digest = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7VJTUt9Us8cKj", "0123456789abcdef" * 4
+    told = [{"message": m} for m in ("-----BEGIN PRIVATE KEY-----", line, "-----END PRIVATE KEY-----", digest)]
+    assert [r["message"] for r in Redaction().value(told)] == [HIDDEN, HIDDEN, HIDDEN, digest]
+
+
 def test_what_is_known_as_a_secret_goes_however_it_is_written() -> None:
     known = 'p@ss "wörd/'
     texts = [known, "p%40ss%20%22w%C3%B6rd%2F", "p%40ss+%22w%C3%B6rd%2F", json.dumps(known)[1:-1]]
