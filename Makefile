@@ -10,12 +10,13 @@ DEMO_PACKAGES := bind9
 TEST_PACKAGES := bind9 dnsutils haproxy postgresql openssl curl keepalived nginx-light libnginx-mod-stream \
   faketime iproute2 iptables pdns-server pdns-backend-sqlite3 puppet-agent puppetserver softhsm2 \
   dnf docker-registry gpg gpg-agent skopeo ruby nftables prometheus firewalld dbus ufw systemd \
-  rabbitmq-server mosquitto mosquitto-clients python3-qpid-proton rpm debootstrap createrepo-c
+  rabbitmq-server mosquitto mosquitto-clients python3-qpid-proton rpm debootstrap createrepo-c \
+  zsh fish mandoc man-db
 # Tests mostly wait for servers. Those of one file stay together, since they share a cluster.
 WORKERS ?= 3
 BENCH_PACKAGES := $(TEST_PACKAGES) wrk apache2-utils
 
-.PHONY: help demo test proof chaos check fix bench docs requirements setup dist packages-demo packages-test packages-bench clean
+.PHONY: help demo test proof chaos check fix bench docs man requirements setup dist packages-demo packages-test packages-bench clean
 
 help: ## Print this list.
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +52,9 @@ bench: setup packages-bench ## Measure against named peers and print ratios.
 docs: setup ## Generate docs/reference from the code.
 	@$(RUN)/python docs/generate.py
 
+man: setup ## Write the manual's pages, muster(1) and all others, from the code into build/man.
+	@$(RUN)/python docs/manual.py
+
 requirements: setup ## Export packaging/requirements*.txt, with hashes, from uv.lock.
 	@scripts/requirements
 
@@ -81,4 +85,4 @@ packages-test: | $(UV)
 	@scripts/pulp
 
 clean: ## Remove what these verbs made, caches included.
-	@rm -rf .venv .uv .pulp .demo .muster .mypy_cache .ruff_cache .pytest_cache .hypothesis dist bench/results
+	@rm -rf .venv .uv .pulp .demo .muster .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build bench/results

@@ -63,7 +63,6 @@ _NOT_IMPORTED = ("muster.__main__", "muster.store.migrations.")
 
 def settings_page() -> str:
     """Return every key of the cluster file, section by section."""
-    seen: set[str] = set()
     parts = [
         _WRITTEN,
         "# Settings of the cluster file\n",
@@ -72,20 +71,33 @@ def settings_page() -> str:
         "[cluster.schema.json](cluster.schema.json) is the same for editors, patterns included.\n",
         "What only one host knows (paths, its member's name, the address to bind) is an option or environment variable\n"
         "of the [command](commands.md), not a setting.\n",
-        *_sections("", ClusterFile, seen),
-        "## `features`\n",
-        "A feature runs when it is named here, with at least `{}`; `logs` runs unless it is switched off.\n",
     ]
-    for name, model in settings_models().items():
-        parts += _sections(f"features.{name}", model, seen)
+    for place, meaning, rows in settings():
+        parts += [f"## `{place}`\n" if place else "## The file\n", f"{meaning}\n"]
+        parts += [_table(("key", "type", "default", "meaning"), rows)] if rows else []
     return "\n".join(parts)
 
 
-def _sections(place: str, model: type[BaseModel], seen: set[str]) -> Iterator[str]:
+# The place of a section in the file, what it is for, and of each key its name, type, default and meaning; in Markdown.
+Section = tuple[str, str, list[tuple[str, str, str, str]]]
+
+
+def settings() -> Iterator[Section]:
+    """Yield every section of the cluster file, those of features behind the others."""
+    seen: set[str] = set()
+    yield from _sections("", ClusterFile, seen)
+    yield (
+        "features",
+        "A feature runs when it is named here, with at least `{}`; `logs` runs unless it is switched off.",
+        [],
+    )
+    for name, model in settings_models().items():
+        yield from _sections(f"features.{name}", model, seen)
+
+
+def _sections(place: str, model: type[BaseModel], seen: set[str]) -> Iterator[Section]:
     """Yield a section for the model, then one for each model below it."""
     seen.add(place)
-    yield f"## `{place}`\n" if place else "## The file\n"
-    yield f"{_prose(model.__doc__ or '')}\n"
     hints = get_type_hints(model, include_extras=True)
     rows, below, meant = [], [], meanings(model)
     for name, field in model.model_fields.items():
@@ -95,7 +107,7 @@ def _sections(place: str, model: type[BaseModel], seen: set[str]) -> Iterator[st
         if inner is not None and f"{here}{suffix}" not in seen:
             below.append((f"{here}{suffix}", inner))
         rows.append((f"`{key}`", _kind(hints[name], f"{here}{suffix}"), _default(field), _prose(meant.get(name, ""))))
-    yield _table(("key", "type", "default", "meaning"), rows)
+    yield place, _prose(model.__doc__ or ""), rows
     for where, inner in below:
         yield from _sections(where, inner, seen)
 

@@ -127,6 +127,18 @@ def test_the_packages_hold_what_the_lock_names_and_no_libpq_of_their_own(unpacke
     assert str(ROOT).encode() not in b"".join(p.read_bytes() for p in (unpacked / SITE / "muster").rglob("*.pyc"))
 
 
+def test_manual_pages_and_completion_are_where_they_are_looked_for(unpacked: Path) -> None:
+    share = unpacked / "usr" / "share"
+    assert {"muster.1.gz", "muster-drain.1.gz"} <= {p.name for p in (share / "man/man1").iterdir()}
+    assert (share / "man/man5/muster-cluster.yaml.5.gz").exists()
+    for file in (
+        "bash-completion/completions/muster",
+        "zsh/vendor-completions/_muster",
+        "fish/vendor_completions.d/muster.fish",
+    ):
+        assert "_MUSTER_COMPLETE" in (share / file).read_text()
+
+
 def test_every_library_names_its_licence(unpacked: Path) -> None:
     text = (unpacked / "usr/share/doc/muster/copyright").read_text()
     listed = re.findall(r"^  (\S+) \S+: (.+)$", text, re.MULTILINE)

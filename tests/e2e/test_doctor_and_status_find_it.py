@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
+import tarfile
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -141,3 +144,21 @@ async def test_a_stopped_balancer_is_named_and_every_member_is_well(local: Local
     assert all(a["state"] == "ready" for s in status.json["services"] for a in s["members"])
     assert status.json["balancer"] is None or not status.json["balancer"]["ok"]
     assert "balancer runs on this host" in text.out or "Asking HAProxy" in text.out
+
+
+async def test_a_support_bundle_has_what_each_member_and_the_balancer_say(local: Local, tmp_path: Path) -> None:
+    archive = tmp_path / "bundle.tar.gz"
+    said = await local.cli("support-bundle", "--json", "--output", str(archive))
+    assert said.code == 0, said
+    # Neither systemd nor a journal is needed; of all else nothing is missing.
+    missing = {row["file"] for row in said.json["files"] if row["failed"]}
+    assert missing <= {"units.txt", "journal.txt"}
+    with tarfile.open(archive) as tar:
+        found = {e.name.partition("/")[2]: tar.extractfile(e).read().decode() for e in tar}  # type: ignore[union-attr]
+    for name in local.names:
+        assert "muster_store_up 1.0" in found[f"metrics/{name}.prom"]
+    assert {r["member"] for r in json.loads(found["logs.json"])["of"]["members"]["logs"]} == set(local.names)
+    assert [m["stands"] for m in json.loads(found["status.json"])["members"]] == ["ready"] * 3
+    assert found["haproxy/in-force.cfg"] == (local.run / "haproxy.cfg").read_text()
+    assert found["haproxy/stat.csv"].startswith("# pxname,svname,")
+    assert {t["table"]: t["rows"] for t in json.loads(found["store.json"])["tables"]}["members"] == 3

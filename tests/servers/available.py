@@ -24,9 +24,12 @@ def missing(name: str) -> str | None:
         "dnf": _dnf,
         "envoy": _envoy,
         "firewall-offline-cmd": _firewalld,
+        "fish": _fish,
         "gpg": _gpg,
         "haproxy": _haproxy,
         "keepalived": _keepalived,
+        "man": _man,
+        "mandoc": _mandoc,
         "mosquitto": _mosquitto,
         "named-checkzone": _checkzone,
         "namespaces": _namespaces,
@@ -48,6 +51,7 @@ def missing(name: str) -> str | None:
         "softhsm": _softhsm,
         "systemd-analyze": _systemd,
         "ufw": _ufw,
+        "zsh": _zsh,
     }[name]()
 
 
@@ -71,6 +75,22 @@ def _debootstrap() -> str | None:
 
 def _rpmbuild() -> str | None:
     return None if shutil.which("rpmbuild") else "no rpmbuild on this machine (Debian package rpm)"
+
+
+def _fish() -> str | None:
+    return None if shutil.which("fish") else "no fish on this machine (Debian package fish)"
+
+
+def _zsh() -> str | None:
+    return None if shutil.which("zsh") else "no zsh on this machine (Debian package zsh)"
+
+
+def _man() -> str | None:
+    return None if shutil.which("man") and shutil.which("lexgrog") else "no man on this machine (Debian package man-db)"
+
+
+def _mandoc() -> str | None:
+    return None if shutil.which("mandoc") else "no mandoc on this machine (Debian package mandoc)"
 
 
 def _checkzone() -> str | None:

@@ -41,6 +41,10 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
         "explain",
         "Say what became of the finished connections of CLIENT (an address), or of one CONNECTION (ADDRESS:PORT).",
     ),
+    "support-bundle": (
+        "support_bundle",
+        "Write what a maintainer needs to see into one archive, without secrets; list it first, and ask.",
+    ),
     "drain": ("drain", "Let MEMBER finish what it has and get nothing new; wait until its connections are gone."),
     "ready": (
         "ready",
@@ -70,6 +74,10 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "content": ("content", "The repositories that clients ask for, and those that members mirror."),
     "ca": ("ca", "The Puppet CA: certificates of Puppet agents, signed by any member."),
     "render": ("render", "Show or write the configuration of other programs."),
+    "completion": (
+        "completion",
+        "Print the script by which SHELL completes commands, options and names of the cluster file.",
+    ),
 }
 
 
@@ -79,7 +87,9 @@ class _Commands(CommandFiles):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
+        is_wrong = args and args[0] not in _COMMANDS and not args[0].startswith("-")
+        # A shell that completes what stands behind it hears nothing.
+        if is_wrong and not ctx.resilient_parsing:
             import difflib
 
             near = difflib.get_close_matches(args[0], _COMMANDS, n=1)

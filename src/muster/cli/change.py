@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from muster.cli import NOT_DONE
+from muster.cli.offered import members
 from muster.cli.options import (
     Reason,
     Seconds,
@@ -65,7 +66,7 @@ def changes_member(
         cluster_option,
         pki_option,
         run_option,
-        click.argument("member"),
+        click.argument("member", shell_complete=members),
         *(leaving if wanted != "ready" else []),
         click.option("--wait", "wait_s", type=Seconds(0, 86400), default=wait_s, show_default=True, help="At most."),
         dry_run_option,

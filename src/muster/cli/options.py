@@ -18,6 +18,7 @@ from muster.kernel.names import host_or_address, shown
 from muster.kernel.secrets import Secret
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
     from rich.console import RenderableType
     from rich.text import Text
 
@@ -40,6 +41,13 @@ class Commands(click.Group):
         """Return what the list of commands says: name and sentence, in order."""
         found = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
         return [(name, first_sentence(c.help or "")) for name, c in found if c is not None and not c.hidden]
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return what begins so: names from the list, for click would import each command to ask it for its sentence."""
+        from click.shell_completion import CompletionItem
+
+        names = [CompletionItem(n, help=said) for n, said in self.told(ctx) if n.startswith(incomplete)]
+        return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         if rows := self.told(ctx):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from muster.cli import NOT_DONE
+from muster.cli.offered import members
 from muster.cli.options import (
     Seconds,
     cluster_option,
@@ -36,7 +37,7 @@ _DOCUMENT = "roll"
 @cluster_option
 @pki_option
 @run_option
-@click.option("--member", "only", multiple=True, help="Only these members. [default: all]")
+@click.option("--member", "only", multiple=True, shell_complete=members, help="Only these members. [default: all]")
 @click.option(
     "--min-ready",
     type=click.IntRange(0, 200),

@@ -7,11 +7,12 @@ from pathlib import Path
 import click
 
 from muster.cli.ca.place import Place, placed
+from muster.cli.offered import members
 from muster.cli.options import dry_run_option, json_option, print_json
 
 
 @click.command(name="issue-member")
-@click.argument("member")
+@click.argument("member", shell_complete=members)
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="Where the files go.")
 @dry_run_option
 @json_option

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from muster.cli.change import reported
+from muster.cli.offered import members
 from muster.cli.options import Seconds, cluster_option, dry_run_option, json_option
 
 _directory = click.Path(file_okay=False, path_type=Path)
@@ -16,7 +17,7 @@ _list_file = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 @click.command()
 @cluster_option
-@click.argument("member", required=False)
+@click.argument("member", required=False, shell_complete=members)
 @click.option("--copy", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Of the old signer's ca/.")
 @click.option("--into", type=_directory, help="MEMBER's own ca/, on this host; what is there is moved aside.")
 @click.option("--crl", "lists", multiple=True, type=_list_file, help="A newer crl.pem, of any member or agent.")

@@ -9,6 +9,7 @@ import click
 from muster.cli.certs.expected import BALANCER, carried_names, issuers
 from muster.cli.certs.options import FILE
 from muster.cli.certs.place import Place, placed
+from muster.cli.offered import members
 from muster.cli.options import dry_run_option, json_option, print_json
 from muster.kernel.names import shown
 from muster.pki.bundles import BundleRequest, paths, refuse_unless_ours, write
@@ -17,7 +18,7 @@ from muster.pki.verify import imported
 
 
 @click.command(name="import")
-@click.argument("member", required=False)
+@click.argument("member", required=False, shell_complete=members)
 @click.option("--client", help="The bundle of a client: Foreman, an administrator.")
 @click.option("--balancer", is_flag=True, help="What the balancer shows in its checks.")
 @click.option(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from muster.cli import offered
 from muster.cli.certs.expected import BALANCER, member_request
 from muster.cli.certs.options import FILE, first_line, key_kind_option
 from muster.cli.certs.place import Place, placed
@@ -27,7 +28,7 @@ from muster.pki.bundles import (
 
 
 @click.command()
-@click.argument("members", nargs=-1)
+@click.argument("members", nargs=-1, shell_complete=offered.members)
 @click.option("--all", "every", is_flag=True, help="Every member of the cluster file.")
 @click.option("--client", "clients", multiple=True, help="A client of that name: Foreman, an administrator.")
 @click.option("--balancer", is_flag=True, help="What the balancer shows in its checks.")

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -17,6 +18,8 @@ from muster.kernel.names import shown
 from muster.pki.bundles import present
 from muster.pki.facts import CertificateFacts
 
+_Row = tuple[str, str, Path, CertificateFacts | dict[str, str]]
+
 
 @click.command()
 @click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
@@ -24,22 +27,42 @@ from muster.pki.facts import CertificateFacts
 @placed
 def show(place: Place, file: Path | None, as_json: bool) -> None:
     """Show the CA and all bundles, or the first certificate of FILE."""
-    if file is not None:
-        wanted = [("file", "", file)]
-    else:
-        wanted = [("ca", "", place.ca_file)] if place.ca_file.exists() else []
-        wanted += [(b.kind, b.name, b.certificate) for b in present(place.pki)]
-    if not wanted:
-        raise NotFound(f"There are no certificates in {place.pki}; make the CA with: muster certs init")
-    rows = [(kind, name, path, _facts_of(path)) for kind, name, path in wanted]
+    rows = _rows([("file", "", file)] if file is not None else _all(place.pki))
     if as_json:
-        found = [
-            {"kind": kind, "name": name, "path": str(path)} | (f.as_json() if isinstance(f, CertificateFacts) else f)
-            for kind, name, path, f in rows
-        ]
-        print_json(found)
+        print_json(_as_json(rows))
     else:
         _print_facts(rows, place.now)
+
+
+def told(pki: Path) -> list[dict[str, Any]]:
+    """Return everything ``muster certs show`` shows of that directory, as JSON.
+
+    Raises:
+        NotFound: there is nothing.
+    """
+    return _as_json(_rows(_all(pki)))
+
+
+def _all(pki: Path) -> list[tuple[str, str, Path]]:
+    from muster.pki.authority import ca_paths
+
+    ca_file = ca_paths(pki)[0]
+    found: list[tuple[str, str, Path]] = [("ca", "", ca_file)] if ca_file.exists() else []
+    found += [(b.kind, b.name, b.certificate) for b in present(pki)]
+    if not found:
+        raise NotFound(f"There are no certificates in {pki}; make the CA with: muster certs init")
+    return found
+
+
+def _rows(wanted: Iterable[tuple[str, str, Path]]) -> list[_Row]:
+    return [(kind, name, path, _facts_of(path)) for kind, name, path in wanted]
+
+
+def _as_json(rows: Iterable[_Row]) -> list[dict[str, Any]]:
+    return [
+        {"kind": kind, "name": name, "path": str(path)} | (f.as_json() if isinstance(f, CertificateFacts) else f)
+        for kind, name, path, f in rows
+    ]
 
 
 def _facts_of(path: Path) -> CertificateFacts | dict[str, str]:
@@ -49,7 +72,7 @@ def _facts_of(path: Path) -> CertificateFacts | dict[str, str]:
         return {"problem": str(e)}
 
 
-def _print_facts(rows: Iterable[tuple[str, str, Path, CertificateFacts | dict[str, str]]], now: datetime) -> None:
+def _print_facts(rows: Iterable[_Row], now: datetime) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

@@ -12,6 +12,7 @@ import click
 from muster.cli import WRONG
 from muster.cli.certs.expected import carried_names, issuers
 from muster.cli.certs.place import Place, placed
+from muster.cli.offered import members
 from muster.cli.options import Host, Seconds, json_option, print_json
 from muster.kernel.errors import NotFound
 from muster.kernel.files import Account
@@ -25,7 +26,7 @@ _HOST_AND_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^\[\]:]+)):([0-9]{1,5})
 
 
 @click.command()
-@click.argument("target", required=False, metavar="[HOST:PORT|MEMBER]")
+@click.argument("target", required=False, metavar="[HOST:PORT|MEMBER]", shell_complete=members)
 @click.option("--port", type=click.IntRange(1, 65535), help="With MEMBER: look at this live port of it, too.")
 @click.option("--name", type=Host(), help="With HOST:PORT: the name its certificate must carry.  [default: HOST]")
 @click.option("--client", help="Show this client's certificate to the port.")

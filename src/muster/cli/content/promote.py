@@ -11,6 +11,7 @@ import click
 
 from muster.cli.ca.actor import actor
 from muster.cli.content.mirrored import DIGITS, Place
+from muster.cli.offered import environments, repositories
 from muster.cli.options import cluster_option, dry_run_option, json_option, one_line, print_json
 
 if TYPE_CHECKING:
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
-@click.option("--from", "source", metavar="ENVIRONMENT", help="What this one has of them.")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=repositories)
+@click.option("--from", "source", metavar="ENVIRONMENT", shell_complete=environments, help="What this one has of them.")
 @click.option("--publication", metavar="DIGEST", help="This one, of one NAME: eight digits of it at least.")
-@click.option("--to", "target", metavar="ENVIRONMENT", required=True, help="Who gets it.")
+@click.option("--to", "target", metavar="ENVIRONMENT", shell_complete=environments, required=True, help="Who gets it.")
 @cluster_option
 @dry_run_option
 @json_option

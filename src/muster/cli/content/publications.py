@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from muster.cli.content.mirrored import DIGITS, UNNAMED, Place, clock, counted
+from muster.cli.offered import repositories
 from muster.cli.options import cluster_option, json_option, line, print_json, print_parts
 from muster.content.sizes import size
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=repositories)
 @cluster_option
 @json_option
 def publications(name: str | None, cluster_path: Path, as_json: bool) -> None:

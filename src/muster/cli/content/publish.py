@@ -10,10 +10,11 @@ import click
 
 from muster.cli.content.mirrored import Place
 from muster.cli.content.work import Asked, Work, asks
+from muster.cli.offered import repositories
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=repositories)
 @click.option("--of", "prefix", metavar="PUBLICATION", required=True, help="Eight digits of it at least.")
 @asks
 def publish(name: str, prefix: str, cluster_path: Path, is_left: bool, dry_run: bool, as_json: bool) -> int:

@@ -10,11 +10,12 @@ import click
 from muster.cli.ca.actor import actor
 from muster.cli.content.mirrored import Place
 from muster.cli.content.work import asks, on_members
+from muster.cli.offered import members
 from muster.cli.options import one_line
 
 
 @click.command()
-@click.option("--member", help="Only this one. [default: all that are there]")
+@click.option("--member", shell_complete=members, help="Only this one. [default: all that are there]")
 @asks
 def reclaim(member: str | None, cluster_path: Path, is_left: bool, dry_run: bool, as_json: bool) -> int:
     """Have members remove from their disks what no publication that is remembered needs.

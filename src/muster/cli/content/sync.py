@@ -9,11 +9,12 @@ import click
 
 from muster.cli.content.mirrored import Place
 from muster.cli.content.work import Asked, Work, asks
+from muster.cli.offered import repositories
 from muster.kernel.errors import NotFound
 
 
 @click.command()
-@click.argument("names", nargs=-1, metavar="[NAME...]")
+@click.argument("names", nargs=-1, metavar="[NAME...]", shell_complete=repositories)
 @click.option("--all", "is_all", is_flag=True, help="Every repository of the cluster file.")
 @asks
 def sync(names: tuple[str, ...], is_all: bool, cluster_path: Path, is_left: bool, dry_run: bool, as_json: bool) -> int:

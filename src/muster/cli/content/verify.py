@@ -7,10 +7,11 @@ from pathlib import Path
 import click
 
 from muster.cli.content.work import asks, on_members
+from muster.cli.offered import members
 
 
 @click.command()
-@click.option("--member", help="Only this one. [default: all that are there]")
+@click.option("--member", shell_complete=members, help="Only this one. [default: all that are there]")
 @asks
 def verify(member: str | None, cluster_path: Path, is_left: bool, dry_run: bool, as_json: bool) -> int:
     """Have members look whether what lies on their disks is what it should be; what is not is fetched again.

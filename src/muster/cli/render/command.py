@@ -16,6 +16,7 @@ from muster.app.settings import loaded
 from muster.balancer.haproxy.binary import has_ipv6
 from muster.balancer.model import Balancing
 from muster.cli import WRONG
+from muster.cli.offered import balancers, members
 from muster.cli.options import (
     DEFAULT_RUN,
     cluster_option,
@@ -98,10 +99,15 @@ def _options(output: Output) -> Iterator[Callable[[Any], Any]]:
         yield run_option
     if "balancer" in output.needs:
         yield click.option(
-            "--balancer", metavar="NAME", help="Whose configuration; needed when the file names several."
+            "--balancer",
+            metavar="NAME",
+            shell_complete=balancers,
+            help="Whose configuration; needed when the file names several.",
         )
     if "member" in output.needs:
-        yield click.option("--member", metavar="NAME", help="For this one only. [default: each member]")
+        yield click.option(
+            "--member", metavar="NAME", shell_complete=members, help="For this one only. [default: each member]"
+        )
     for own in output.options:
         if own.kind == "flag":
             yield click.option(f"--{own.word}", is_flag=True, help=own.help)

@@ -8,6 +8,7 @@ import click
 
 from muster.cli.certs.options import FILE, first_line
 from muster.cli.certs.place import Place, placed
+from muster.cli.offered import members
 from muster.cli.options import Days, dry_run_option, json_option, print_json
 from muster.kernel.errors import Conflict
 from muster.kernel.files import read_bounded, write_atomically
@@ -20,7 +21,7 @@ from muster.pki.authority import ClusterCA
 
 
 @click.command()
-@click.argument("member")
+@click.argument("member", shell_complete=members)
 @click.option("--output", "at", type=FILE, required=True, help="The archive; .tar.gz and .tgz are compressed.")
 @click.option(
     "--format", "form", type=click.Choice(FORMATS), help="For which installer. [default: the cluster's generation's]"
