@@ -14,7 +14,7 @@ from muster.cli import muster
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
     "README.md", "packaging/README.md",
-    *(f"docs/{of}/{p.name}" for of in ("admin", "tutorial") for p in (ROOT / "docs" / of).glob("*.md")),
+    *(f"docs/{of}/{p.name}" for of in ("admin", "tutorial", "explanation") for p in (ROOT / "docs" / of).glob("*.md")),
 ]  # fmt: skip
 
 _BLOCK = re.compile(r"^ *```[^\n]*\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
