@@ -49,8 +49,9 @@ fix: setup ## Format and mend what can be mended by machine.
 bench: setup packages-bench ## Measure against named peers and print ratios.
 	@$(RUN)/python -m bench $(ARGS)
 
-docs: setup ## Generate docs/reference from the code.
+docs: setup ## Generate docs/reference from the code, and the site of all documents in build/site.
 	@$(RUN)/python docs/generate.py
+	@$(RUN)/sphinx-build -q -n -W --keep-going -c docs . build/site && echo "build/site/docs/index.html"
 
 man: setup ## Write the manual's pages, muster(1) and all others, from the code into build/man.
 	@$(RUN)/python docs/manual.py
