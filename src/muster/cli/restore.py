@@ -114,7 +114,7 @@ def _show(archive: Archive, *, as_json: bool) -> None:
         f"{one_line(said.muster)} on {one_line(said.host)} of {one_line(said.store)}, schema {said.schema_}."
     )
     for file in said.files:
-        click.echo(f"  {sums.entries[file.name].size:>9} bytes, {file.mode:04o} {one_line(file.path)}")
+        click.echo(f"  {sums.entries[file.name].size:>9} bytes, {file.mode:04o} {one_line(str(file.path))}")
     for name, rows in sums.rows.items():
         click.echo(f"  {rows:>9} rows of {one_line(name)}")
     tell_left([(one.what, one.why) for one in said.left])
@@ -140,7 +140,7 @@ def _tell(plan: Plan, *, dry_run: bool) -> None:
 
 
 def _what(file: Placed, *, dry_run: bool) -> str:
-    at = f"{file.mode:04o} {one_line(file.path)}"
+    at = f"{file.mode:04o} {one_line(str(file.path))}"
     if file.is_written and not dry_run:
         return f"{at}: written"
     return f"{at}: {_SAID[file.state]}"
@@ -165,11 +165,9 @@ def _notes(plan: Plan) -> list[str]:
     found.append(
         f"{since} drains and maintenance that were asked for or ended are as they were: muster status shows them."
     )
-    found += [
-        f"{one_line(file.path)} belonged to {one_line(file.owner)} and belongs to {one_line(owner)} here: chown it where "
-        "its reader is another account."
-        for file, owner in unlike(plan)
-    ]
+    for file, owner in unlike(plan):
+        whose = f"belonged to {one_line(file.owner)} and belongs to {one_line(owner)} here"
+        found.append(f"{one_line(str(file.path))} {whose}: chown it where its reader is another account.")
     return found
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import pwd
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -153,15 +153,17 @@ def _of_pki(pki: Path) -> Iterator[tuple[str, Path]]:
                 yield name, path
 
 
-def _missing_of_pki(pki: Path, found: Iterable[str]) -> Iterator[Left]:
+def _missing_of_pki(pki: Path, found: Mapping[str, Filed]) -> Iterator[Left]:
     if not pki.is_dir():
         yield Left(str(pki), "there is no such directory on this host")
         return
     if "pki/ca.key" not in found:
         yield Left("the key of the cluster's CA", f"{pki / 'ca.key'} is not on this host")
     ours = {"members", "clients", "balancer", "rotation", _PUPPET_CA}
+    # A link's target is in it as what the link is called.
+    covered = {f.path.resolve() for f in found.values()}
     for path in sorted(pki.iterdir()):
-        if path.name not in ours and not path.name.startswith(".") and not OF_CA.fullmatch(path.name):
+        if path.name not in ours and not path.name.startswith(".") and path.resolve() not in covered:
             yield Left(str(path), "nothing that Muster made or the cluster file names")
 
 

@@ -72,16 +72,22 @@ def opened(path: Path, identity: Path) -> Iterator[Archive]:
         Misconfigured: it cannot be read or opened, was cut off, or is not as it was made.
     """
     by = sealed.identities(identity)
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as e:
-        raise Misconfigured(f"Reading backup {path} failed: {e.strerror or e}") from e
-    with os.fdopen(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise Misconfigured(f"{path} is no file; a backup is read twice, so it cannot come from a pipe")
+    with _file(path) as file:
         with sealed.opened(file, by, str(path)) as stream:
             manifest, sums, files = _read(stream, str(path))
         yield Archive(path, manifest, sums, files, by, file)
+
+
+def _file(path: Path) -> BinaryIO:
+    try:
+        # Who opens a pipe would wait for somebody to write into it.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as e:
+        raise Misconfigured(f"Reading backup {path} failed: {e.strerror or e}") from e
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise Misconfigured(f"{path} is no file; a backup is read twice, so it cannot come from a pipe")
+    return os.fdopen(fd, "rb")
 
 
 def _read(stream: sealed.Opened, where: str) -> tuple[Manifest, Sums, dict[str, bytes]]:

@@ -238,7 +238,8 @@ async def _filled(store: Store, archive: Archive, progress: Progress) -> None:
             made = [tables.renewed(table, r, now=now, elapsed_s=elapsed_s) for r in rows if tables.is_kept(table, r)]
             await copies.write(uow, table, made)
             done[table] += len(rows)
-            progress(f"{table} restored", done[table], expected.get(table, 0))
+            if expected.get(table, 0) > copies.PAGE:
+                progress(f"{table} restored", done[table], expected[table])
         if done != dict.fromkeys(manifest.tables, 0) | expected:
             raise Misconfigured(
                 f"{archive.path} is not as it was made: a table has another number of rows; none was written"
