@@ -27,6 +27,8 @@ from muster.version import VERSION
 LIMIT_S = 6 * 3600.0
 TABLE_ENTRY = re.compile(r"store/([a-z_]{1,63})/([0-9]{6})\.jsonl")
 
+_TOLD_EVERY = 10 * copies.PAGE
+
 Progress = Callable[[str, int, int], None]
 
 
@@ -199,7 +201,7 @@ async def _packed_table(uow: Unit, of: Stored, packed: Packed, progress: Progres
                 size += len(line)
                 done += 1
         looked_at += len(some)
-        if of.rows > copies.PAGE:
+        if of.rows > copies.PAGE and (looked_at % _TOLD_EVERY == 0 or looked_at >= of.rows):
             progress(f"{name} written", min(looked_at, of.rows), of.rows)
     if part:
         packed.add(part_name(name, number + 1), b"".join(part))

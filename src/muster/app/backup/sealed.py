@@ -129,8 +129,7 @@ class _Worker(threading.Thread):
     def run(self) -> None:
         try:
             self._work()
-        except BaseException as e:  # noqa: BLE001
-            # boundary: whoever waits for the thread raises it.
+        except BaseException as e:  # noqa: BLE001 - boundary: whoever waits for the thread raises it
             self.failure = e
         finally:
             self._end()
@@ -150,19 +149,19 @@ def sealed(out: BinaryIO, to: Sequence[Any]) -> Iterator[BinaryIO]:
     worker = _Worker(lambda: pyrage.encrypt_io(source, target, list(to)), lambda: os.close(from_pipe))
     worker.start()
     plain = os.fdopen(into_pipe, "wb", buffering=_PIECE)
+    source.aborted = True
     try:
-        yield plain
-        plain.flush()
-    except BaseException as e:
-        source.aborted = True
-        with contextlib.suppress(OSError):
-            plain.close()
-        worker.join()
-        if isinstance(e, BrokenPipeError) and worker.failure is not None:
-            raise target.error or Unavailable(f"Encrypting failed: {worker.failure}") from e
-        raise
-    plain.close()
-    worker.join()
+        try:
+            yield plain
+            plain.flush()
+            source.aborted = False
+        finally:
+            with contextlib.suppress(OSError):
+                plain.close()
+            worker.join()
+    except BrokenPipeError as e:
+        # The thread ended before the block did, and knows why.
+        raise target.error or Unavailable(f"Encrypting failed: {worker.failure or e}") from e
     if worker.failure is not None:
         raise target.error or Unavailable(f"Encrypting failed: {worker.failure}") from worker.failure
 
