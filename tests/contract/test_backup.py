@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import re
@@ -327,6 +328,34 @@ def test_a_restore_that_is_killed_anywhere_is_completed_by_the_same_command(
             assert {f["state"] for f in once_more.json["files"]} == {"same"}
             new.start()
             assert signed_by_hand(new) == "signed"
+
+
+@pytest.mark.parametrize("into", STORES)
+async def test_of_two_restores_at_once_one_fills_the_store_and_neither_undoes_the_other(
+    into: str, fresh: Callable[[str, str], str], key: Key, tmp_path: Path
+) -> None:
+    old, new, at = fresh("postgresql", "old"), fresh(into, "new"), tmp_path / "muster.age"
+    async with opened(Secret(old), migrate=False) as store, store.whole(writing=True, limit_s=60) as uow:
+        await uow.connection.run_sync(schema.upgrade, timeout_s=60, to="0003")
+        await copies.write(uow, "certificates", odd_rows(metadata.tables["certificates"], 3000))
+    # What is there is of another revision, and so made anew by whoever comes first.
+    await filled(new, {})
+    with served.made(tmp_path, old, founded=False) as member:
+        backed_up(member, key, at)
+        options = [
+            *store_options(new, tmp_path),
+            "--cluster",
+            str(tmp_path / "c2.yaml"),
+            "--pki",
+            str(tmp_path / "pki2"),
+        ]
+        command = ("restore", str(at), "--identity", str(key.file), *options)
+        both = await asyncio.gather(*(asyncio.to_thread(member.command, *command) for _ in range(2)))
+        assert 0 in {said.code for said in both}, [str(said) for said in both]
+        last = member.command(*command, "--json")
+        assert (last.code, last.json["store_is_done"]) == (0, True), str(last)
+    async with opened(Secret(new), migrate=False) as store:
+        assert len((await all_rows(store))["certificates"]) == 3000
 
 
 def signed_by_hand(member: Served) -> str | None:

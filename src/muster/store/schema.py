@@ -85,6 +85,20 @@ def upgrade(connection: Connection, *, timeout_s: float, to: str = HEAD) -> str:
     return to
 
 
+def hold(connection: Connection) -> None:
+    """Keep everybody else from the schema and from every table of ours until the caller's write transaction ends."""
+    if connection.dialect.name != "postgresql":
+        # SQLite's write transaction does.
+        return
+    from sqlalchemy import inspect, text
+
+    from muster.store.tables import metadata
+
+    connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
+    if ours := sorted(set(inspect(connection).get_table_names()) & set(metadata.tables)):
+        connection.execute(text(f"LOCK TABLE {', '.join(ours)} IN ACCESS EXCLUSIVE MODE"))
+
+
 def drop(connection: Connection) -> None:
     """Remove every table of ours inside the caller's write transaction, with all that is in them."""
     from sqlalchemy import inspect, text

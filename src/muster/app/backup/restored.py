@@ -223,6 +223,8 @@ async def _filled(store: Store, archive: Archive, progress: Progress) -> None:
     """Write all rows, at the schema they had, and bring that to this Muster's, in one transaction."""
     manifest, expected = archive.manifest, archive.sums.rows
     async with store.whole(writing=True, limit_s=LIMIT_S) as uow:
+        # Or what somebody writes between a look and what follows from it would be taken for nothing.
+        await uow.connection.run_sync(schema.hold)
         if await _is_done(uow, store, archive):
             return
         if await schema.revision_in(uow, store.dialect) not in (None, manifest.schema_):
