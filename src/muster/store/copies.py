@@ -25,6 +25,8 @@ PART_BYTES = 4 << 20
 
 Row = dict[str, Any]
 
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
 
 @dataclass(frozen=True)
 class Stored:
@@ -74,7 +76,7 @@ async def rows(uow: Unit, of: Stored) -> AsyncIterator[list[Row]]:
 
 def line(row: Mapping[str, Any]) -> bytes:
     """Return a row as one line."""
-    return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    return _encode(row).encode() + b"\n"
 
 
 def read(lines: bytes, name: str) -> list[Row]:

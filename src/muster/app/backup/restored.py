@@ -39,6 +39,9 @@ from muster.store.place import Place
 # Clocks of two hosts differ by seconds; an hour is a wrong clock, and members compare with the rows' times.
 _CLOCK_S = 300.0
 
+RESTORED = "restored from a backup"
+"""What the Puppet CA's audit says of it."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -248,6 +251,10 @@ async def _filled(store: Store, archive: Archive, progress: Progress) -> None:
             )
         await copies.write(uow, "documents", [_mark(archive, now)])
         await copies.number_on(uow)
+        if done.get("authorities"):
+            # Behind the last that was known: what is missing in the audit is missing here.
+            told = {"at": now, "event": RESTORED, "actor": f"backup {manifest.id}", "member": os.uname().nodename}
+            await copies.write(uow, "audit", [told])
         await uow.connection.run_sync(schema.upgrade, timeout_s=LIMIT_S)
         failpoints.before_commit("restored")
     failpoints.after_commit("restored")
