@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import re
 import shutil
 import signal
@@ -12,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from cryptography import x509
 from sqlalchemy import Column, Table
 
 from muster.app.backup import tables
+from muster.authority.x509 import profile
 from muster.kernel.secrets import Secret
 from muster.store import copies, schema
 from muster.store.engine import Store, opened
@@ -175,6 +178,40 @@ def test_a_cluster_that_was_lost_is_there_again_and_its_puppet_ca_goes_on(
             assert "a disk" in json.dumps(status)
             assert new.cluster_file.stat().st_mode & 0o777 == (gone / "cluster.yaml").stat().st_mode & 0o666
             assert (new.pki / "puppet-ca" / "ca_key.pem").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_list_that_an_agent_still_has_brings_revocations_back(
+    fresh: Callable[[str, str], str], key: Key, tmp_path: Path
+) -> None:
+    old_directory, new_directory, gone = tmp_path / "old", tmp_path / "new", tmp_path / "gone"
+    old_directory.mkdir()
+    at, list_file, other = tmp_path / "muster.age", tmp_path / "crl.pem", tmp_path / "other.pem"
+    with served.made(old_directory, fresh("sqlite", "old"), authority={"autosign": ["all"]}) as old:
+        old.start()
+        known = signed(old, "known.kill.test")
+        backed_up(old, key, at)
+        unknown = signed(old, "unknown.kill.test")
+        for name in ("known", "unknown"):
+            assert old.change(f"{name}.kill.test", "revoked")[0] == 204
+        list_file.write_text(old.ask("GET", "certificate_revocation_list/ca")[1])
+        published = number_of(old)
+        lost(old, gone)
+        with on_a_new_host(old, new_directory, fresh("sqlite", "new"), gone) as new:
+            arguments = ["restore", str(at), "--identity", str(key.file), "--store-url", new.url, "--crl"]
+            someone = puppetca.new_ca("Puppet CA: somebody else")
+            made = profile.signed_list(
+                someone.issuer, someone.key, [], number=5, now=datetime.now(UTC), ttl=timedelta(days=1)
+            )
+            other.write_text(profile.pem_of(made))
+            refused = new.command(*arguments, str(other))
+            assert (refused.code, "holds no revocation list of Puppet CA" in refused.err) == (4, True), str(refused)
+            assert new.command(*arguments, str(list_file)).code == 0
+            new.start()
+            assert new.state("known.kill.test") == "revoked"
+            assert new.listed() == {known, unknown}
+            assert number_of(new) > published
+            events = json.loads(new.command("ca", "audit", "--json").out)
+            assert [e["serial"] for e in events if e["actor"] == "a list that was found"]
 
 
 def odd_rows(table: Table, count: int = 3) -> list[copies.Row]:
@@ -469,6 +506,14 @@ def test_a_backup_through_a_pipe_is_the_same_and_a_broken_one_is_cut_off(
             )
         assert b"Wrote -: cluster kill" in done.stderr
         assert member.command("restore", str(at), "--identity", str(key.file), "--inspect").code == 0
+        # Nobody listens: nothing was backed up, and that is no success.
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = subprocess.run(
+            [*program, "--recipient", key.recipient, "--output", "-"], stdout=writer, stderr=subprocess.PIPE
+        )
+        os.close(writer)
+        assert (done.returncode, b"the backup is cut off" in done.stderr) == (4, True), done.stderr
         whole = at.read_bytes()
         at.write_bytes(whole[: len(whole) // 2])
         said = member.command("restore", str(at), "--identity", str(key.file), "--inspect")

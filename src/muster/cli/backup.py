@@ -79,6 +79,7 @@ async def _made(wanted: Wanted, to: Any, at: Path | None, *, force: bool, quiet:
     from muster.app.backup import made
     from muster.app.settings import cluster_store
     from muster.cli.ca.progress import progress
+    from muster.kernel.errors import Unavailable
 
     async with cluster_store(wanted.files.cluster) as store:
         if dry_run or at is None:
@@ -87,8 +88,12 @@ async def _made(wanted: Wanted, to: Any, at: Path | None, *, force: bool, quiet:
         if at == _STDOUT:
             if sys.stdout.isatty():
                 raise click.UsageError("A terminal is no place for a backup; send it to a file or a program")
-            done = await made.write(store, wanted, sys.stdout.buffer, to, say)
-            sys.stdout.buffer.flush()
+            try:
+                done = await made.write(store, wanted, sys.stdout.buffer, to, say)
+                sys.stdout.buffer.flush()
+            except OSError as e:
+                # Who reads a list may stop when he has enough; of a backup nothing but all is enough.
+                raise Unavailable(f"Writing to standard output failed: {e.strerror or e}; the backup is cut off") from e
             return done
         with made.to_file(at, force=force) as out:
             return await made.write(store, wanted, out, to, say)

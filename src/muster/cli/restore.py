@@ -51,6 +51,9 @@ _SAID = {
     "--elsewhere", is_flag=True, help="Also write files outside the directories of the cluster file and the PKI."
 )
 @click.option("--force", is_flag=True, help="Replace files that are here with another content.")
+@click.option(
+    "--crl", "lists", multiple=True, type=_FILE, help="A crl.pem newer than the backup, of any member or agent."
+)
 @click.option("--inspect", is_flag=True, help="Only verify the backup and say what is in it; asks no store.")
 @json_option
 @dry_run_option
@@ -63,6 +66,7 @@ def restore(
     store_password_file: Path | None,
     elsewhere: bool,
     force: bool,
+    lists: tuple[Path, ...],
     inspect: bool,
     as_json: bool,
     dry_run: bool,
@@ -86,7 +90,7 @@ def restore(
             _show(archive, as_json=as_json)
             return 0
         pki = pki_directory(cluster_path, pki_path)
-        wanted = Wanted(cluster_path, pki, store_url, store_password_file, elsewhere, force)
+        wanted = Wanted(cluster_path, pki, store_url, store_password_file, elsewhere, force, lists)
 
         async def done() -> Plan:
             plan = await planned(archive, wanted)
@@ -155,8 +159,8 @@ def _notes(plan: Plan) -> list[str]:
     if plan.archive.sums.rows.get("authorities"):
         found.append(
             f"{since} the Puppet CA may have signed certificates that this ledger does not know, and they stay valid until "
-            "they end; what was revoked since then counts as good again. Compare agents' serials with muster ca list "
-            "(docs/admin/backup.md, What is lost), and revoke again what was revoked."
+            "they end; what was revoked since then counts as good again, but for what --crl had. Compare agents' serials "
+            "with muster ca list (docs/admin/backup.md, What is lost), and revoke again what was revoked."
         )
     if names := plan.archive.sums.rows.get("autosign_hosts"):
         found.append(

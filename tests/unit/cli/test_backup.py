@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from pathlib import Path
 
 import pyrage
@@ -59,6 +60,9 @@ def test_a_backup_is_never_replaced_unasked_and_never_left_in_part(file: Path) -
     with pytest.raises(Unavailable, match=r"Writing .* failed"):
         run(file, "backup", *TO, "--output", str(file.parent / "absent" / "it.age"))
     assert wrong_usage("backup", *TO, "--cluster", str(file), "--output", str(file.parent / "pki"), "--force")
+    os.mkfifo(file.parent / "pipe")
+    with pytest.raises(Conflict, match="is no file"):
+        run(file, "backup", *TO, "--output", str(file.parent / "pipe"), "--force")
     (file.parent / "store.db").write_bytes(b"no database at all" * 100)
     with pytest.raises(Unavailable):
         run(file, "backup", *TO, "--output", str(file.parent / "other.age"))

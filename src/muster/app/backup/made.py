@@ -143,8 +143,9 @@ def refuse_to_replace(path: Path, *, force: bool) -> None:
     Raises:
         Conflict: there is one.
     """
-    if not path.name or path.is_dir():
-        raise Conflict(f"{path} is a directory; name the file")
+    if not path.name or (path.exists() and not path.is_file()):
+        # A device would be replaced by a file of its name.
+        raise Conflict(f"{path} is no file; name one (- is standard output)")
     if (path.exists() or path.is_symlink()) and not force:
         raise Conflict(f"{path} is there already and stays as it is (--force replaces it)")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,7 +46,7 @@ class Archive:
     _by: Sequence[Any] = field(repr=False)
     _file: BinaryIO = field(repr=False)
 
-    def parts(self) -> Iterator[tuple[str, list[copies.Row]]]:
+    def parts(self) -> Generator[tuple[str, list[copies.Row]], None, None]:
         """Yield the store's rows, by table, some at a time.
 
         Raises:

@@ -6,6 +6,7 @@ killed in between runs the same command again, which finds what is done already 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -21,6 +22,8 @@ from muster.app.backup.decide import Here, Placed, decided
 from muster.app.backup.files import CLUSTER_FILE, ELSEWHERE, LARGEST_BYTES, OF_BUNDLE
 from muster.app.backup.made import LIMIT_S, Progress
 from muster.app.backup.opened import Archive
+from muster.authority.moves.lists import own_list, taken
+from muster.authority.x509.profile import Issuer
 from muster.cluster.edited import with_store
 from muster.cluster.file import ClusterFile
 from muster.kernel import failpoints
@@ -57,6 +60,7 @@ class Plan:
     store: str
     is_done: bool
     elapsed_s: float
+    lists: tuple[x509.CertificateRevocationList, ...] = ()
 
     @property
     def in_the_way(self) -> tuple[Placed, ...]:
@@ -85,6 +89,7 @@ class Wanted:
             not the file that the cluster file names.
         elsewhere: also what lay outside the directories of the cluster file and the PKI.
         force: replace files that are here with another content.
+        lists: revocation lists newer than the backup, as members and agents still have them.
     """
 
     cluster_path: Path
@@ -93,6 +98,7 @@ class Wanted:
     password_file: Path | None = None
     elsewhere: bool = False
     force: bool = False
+    lists: tuple[Path, ...] = ()
 
 
 async def planned(archive: Archive, wanted: Wanted) -> Plan:
@@ -127,15 +133,17 @@ async def planned(archive: Archive, wanted: Wanted) -> Plan:
         wanted.cluster_path, wanted.pki, _content, wanted.elsewhere, frozenset(p for p in given if p is not None)
     )
     files = decided(manifest.files, contents, made_of, here)
+    lists = _lists(archive, wanted.lists)
     place = Place.parsed(cluster.store.url)
     if place.file is not None and not place.file.exists():
         # It would be made by looking.
         if not place.file.parent.is_dir():
             raise Unavailable(f"There is no directory {place.file.parent} for the store; make it; nothing was changed")
-        return Plan(archive, cluster, tuple(files), place.shown, is_done=False, elapsed_s=_age(time.time(), archive))
+        age_s = _age(time.time(), archive)
+        return Plan(archive, cluster, tuple(files), place.shown, is_done=False, elapsed_s=age_s, lists=lists)
     async with _store(cluster, files) as store, store.whole(writing=False, limit_s=LIMIT_S) as uow:
         is_done = await _is_done(uow, store, archive)
-        return Plan(archive, cluster, tuple(files), store.shown, is_done, _age(await uow.now(), archive))
+        return Plan(archive, cluster, tuple(files), store.shown, is_done, _age(await uow.now(), archive), lists)
 
 
 async def carry_out(plan: Plan, wanted: Wanted, progress: Progress = lambda *_: None) -> None:
@@ -154,8 +162,24 @@ async def carry_out(plan: Plan, wanted: Wanted, progress: Progress = lambda *_: 
     _write(written, wanted.pki, lambda f: f.name != CLUSTER_FILE)
     if not plan.is_done:
         async with _store(plan.cluster, plan.files) as store:
-            await _filled(store, plan.archive, progress)
+            await _filled(store, plan, progress)
     _write(written, wanted.pki, lambda f: f.name == CLUSTER_FILE)
+
+
+def _lists(archive: Archive, files: tuple[Path, ...]) -> tuple[x509.CertificateRevocationList, ...]:
+    """Return lists of the backup's Puppet CA, signed by it.
+
+    Raises:
+        Misconfigured: one is none.
+    """
+    if not files:
+        return ()
+    with contextlib.closing(archive.parts()) as parts:
+        chain = next((r["chain_pem"] for table, rows in parts if table == "authorities" for r in rows), None)
+    if chain is None:
+        raise Misconfigured(f"{archive.path} has no Puppet CA, so no list is one of it")
+    issuer = Issuer.read(chain)
+    return tuple(own_list(file, issuer) for file in files)
 
 
 def _content(path: Path) -> bytes | None:
@@ -222,8 +246,9 @@ def _age(now: float, archive: Archive) -> float:
     return max(0.0, elapsed_s)
 
 
-async def _filled(store: Store, archive: Archive, progress: Progress) -> None:
+async def _filled(store: Store, plan: Plan, progress: Progress) -> None:
     """Write all rows, at the schema they had, and bring that to this Muster's, in one transaction."""
+    archive = plan.archive
     manifest, expected = archive.manifest, archive.sums.rows
     async with store.whole(writing=True, limit_s=LIMIT_S) as uow:
         # Or what somebody writes between a look and what follows from it would be taken for nothing.
@@ -253,8 +278,9 @@ async def _filled(store: Store, archive: Archive, progress: Progress) -> None:
         await copies.number_on(uow)
         if done.get("authorities"):
             # Behind the last that was known: what is missing in the audit is missing here.
-            told = {"at": now, "event": RESTORED, "actor": f"backup {manifest.id}", "member": os.uname().nodename}
-            await copies.write(uow, "audit", [told])
+            here, by = os.uname().nodename, f"backup {manifest.id}"
+            await copies.write(uow, "audit", [{"at": now, "event": RESTORED, "actor": by, "member": here}])
+            await taken(uow, plan.lists, member=here, actor="a list that was found")
         await uow.connection.run_sync(schema.upgrade, timeout_s=LIMIT_S)
         failpoints.before_commit("restored")
     failpoints.after_commit("restored")
