@@ -164,11 +164,10 @@ def _notes(plan: Plan) -> list[str]:
         )
     if names := plan.archive.sums.rows.get("autosign_hosts"):
         found.append(
-            f"{names} names stand on Foreman's autosign list as they did then: muster ca show, Foreman, look through it."
+            f"{names} names stand on Foreman's autosign list as they did then; look through them in Foreman, for one "
+            "that was taken off since is on it again."
         )
-    found.append(
-        f"{since} drains and maintenance that were asked for or ended are as they were: muster status shows them."
-    )
+    found.append("Drains and maintenance are as they were then: muster status shows them.")
     for file, owner in unlike(plan):
         whose = f"belonged to {one_line(file.owner)} and belongs to {one_line(owner)} here"
         found.append(f"{one_line(str(file.path))} {whose}: chown it where its reader is another account.")

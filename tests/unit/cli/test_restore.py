@@ -44,7 +44,7 @@ def test_what_would_be_done_is_said_and_then_done(backup: Path, tmp_path: Path) 
     said = run(new / "cluster.yaml", "restore", *more).output
     assert "Restored cluster demo as it was at" in said
     assert f"0644 {new}/cluster.yaml: written" in said
-    assert "drains and maintenance" in said
+    assert "Drains and maintenance are as they were then" in said
     assert (
         f"sqlite {new}/store.db holds all rows of this backup already"
         in run(new / "cluster.yaml", "restore", *more).output
