@@ -15,6 +15,7 @@ _SOFTHSM = ("/usr/lib/softhsm/libsofthsm2.so", "/usr/lib64/pkcs11/libsofthsm2.so
 def missing(name: str) -> str | None:
     """Return why the server cannot be had, or None when it can."""
     return {
+        "age": _age,
         "apt": _apt,
         "apt-get": _apt,
         "bind": _bind,
@@ -211,6 +212,10 @@ def _dnf() -> str | None:
 
 def _gpg() -> str | None:
     return None if shutil.which("gpg") and shutil.which("gpg-agent") else "no gpg on this machine (Debian package gpg)"
+
+
+def _age() -> str | None:
+    return None if shutil.which("age") and shutil.which("age-keygen") else "no age on this machine (Debian package age)"
 
 
 def _apt() -> str | None:

@@ -19,7 +19,7 @@ from muster.content import gateway
 from muster.kernel.errors import Misconfigured, Rejected
 from muster.kernel.files import read_bounded
 from muster.kernel.secrets import Secret
-from muster.kernel.settings import Document, InvalidSettings, Location, Problem, read
+from muster.kernel.settings import Document, InvalidSettings, Location, Problem, parse, read
 
 if TYPE_CHECKING:
     from muster.store.engine import Store
@@ -40,6 +40,18 @@ def checked(path: Path) -> tuple[ClusterFile | None, list[Problem]]:
     found, cluster = _problems(document)
     # Two rooms may say the same of what both look at.
     return (None if found else cluster), sorted(dict.fromkeys(found), key=lambda p: p.line)
+
+
+def parsed(text: bytes, name: str) -> ClusterFile:
+    """Return the cluster that a cluster file's text describes, which need not lie anywhere.
+
+    Raises:
+        InvalidSettings: with every problem.
+    """
+    found, cluster = _problems(parse(text, name))
+    if cluster is None or found:
+        raise InvalidSettings(name, sorted(dict.fromkeys(found), key=lambda p: p.line))
+    return cluster
 
 
 def loaded(path: Path) -> ClusterFile:

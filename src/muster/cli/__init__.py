@@ -27,7 +27,7 @@ INTERRUPTED = 130
 # What a device says of a write; such an error names no file.
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
 
-# In the order of --help: try out, run, look, change, derive.
+# In the order of --help: try out, run, look, change, keep, derive.
 _COMMANDS: Mapping[str, tuple[str, str]] = {
     "demo": ("demo", "Run three members behind a real HAProxy, create DNS records through them, examine everything."),
     "up": ("up", "Run a local cluster: CA, store, members and a real HAProxy on loopback."),
@@ -73,6 +73,14 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "certs": ("certs", "The cluster's own TLS certificates."),
     "content": ("content", "The repositories that clients ask for, and those that members mirror."),
     "ca": ("ca", "The Puppet CA: certificates of Puppet agents, signed by any member."),
+    "backup": (
+        "backup",
+        "Write the store, this host's keys and certificates and the cluster file into one file, encrypted with age.",
+    ),
+    "restore": (
+        "restore",
+        "Bring a backup FILE back: keys and certificates, an empty store's content, then the cluster file.",
+    ),
     "render": ("render", "Show or write the configuration of other programs."),
     "completion": (
         "completion",

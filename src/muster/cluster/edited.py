@@ -1,4 +1,4 @@
-"""The cluster file's text with a member more or less: every other byte stays as the administrator wrote it.
+"""The cluster file's text with a member more or less, another signer or store: every other byte stays as it was written.
 
 The text is cut where the parser says that a member begins and ends. A YAML library that writes the whole file anew keeps
 comments, but not ``---``, columns, or the indentation of other lists.
@@ -70,6 +70,33 @@ def with_signer(text: str, name: str) -> str:
     return page.proven(changed, signer=name)
 
 
+def with_store(text: str, url: str, password_file: str | None = None) -> str:
+    """Return the text with another URL of the store, and another file that holds its password where one is given.
+
+    Raises:
+        Misconfigured: the text is no cluster file, or names its store in a way this cannot write.
+    """
+    page = _Page.read(text)
+    said = {k: v for k, v in page.store.items() if k in ("url", "password_file")}
+    if "url" not in said or not all(isinstance(v, yaml.ScalarNode) for _, v in said.values()):
+        raise Misconfigured("The cluster file's store is written in a way only a person can change")
+    changes = [(said["url"][1].start_mark.index, said["url"][1].end_mark.index, _scalar(url))]
+    if password_file is not None and "password_file" in said:
+        node = said["password_file"][1]
+        changes.append((node.start_mark.index, node.end_mark.index, _scalar(password_file)))
+    elif password_file is not None:
+        key, value = said["url"]
+        line = f"password_file: {_scalar(password_file)}"
+        # Behind the line, whose comment speaks of the URL; a flow's goes on in the line.
+        at = value.end_mark.index if page.store_flows else page.line_end(value.end_mark.index)
+        before = ", " if page.store_flows else page.newline + " " * key.start_mark.column
+        changes.append((at, at, before + line))
+    for start, end, new in sorted(changes, reverse=True):
+        text = text[:start] + new + text[end:]
+    store = {**page.content["store"], "url": url}
+    return page.proven(text, store=store if password_file is None else {**store, "password_file": password_file})
+
+
 @dataclass(frozen=True)
 class _Page:
     """A cluster file's text and where its members stand in it."""
@@ -78,6 +105,8 @@ class _Page:
     content: dict[Any, Any]
     node: yaml.SequenceNode
     signer: yaml.Node | None
+    store: Mapping[str, tuple[yaml.Node, yaml.Node]]
+    store_flows: bool
 
     @classmethod
     def read(cls, text: str) -> _Page:
@@ -90,7 +119,10 @@ class _Page:
         node = next((v for k, v in pairs if k.value == "members"), None)
         if not isinstance(node, yaml.SequenceNode) or not all(isinstance(n, yaml.MappingNode) for n in node.value):
             raise Misconfigured("The cluster file has no list of members")
-        return cls(text, content, node, next((v for k, v in pairs if k.value == "signer"), None))
+        store = _value(pairs, "store")
+        said = {k.value: (k, v) for k, v in store.value} if isinstance(store, yaml.MappingNode) else {}
+        flows = isinstance(store, yaml.MappingNode) and bool(store.flow_style)
+        return cls(text, content, node, _value(pairs, "signer"), said, flows)
 
     @property
     def members(self) -> list[dict[str, Any]]:
@@ -103,7 +135,7 @@ class _Page:
         except yaml.YAMLError:
             said = None
         if said != {**self.content, **changed}:
-            what = "list of members" if "members" in changed else "signer"
+            what = "list of members" if "members" in changed else next(iter(changed))
             raise Misconfigured(f"The cluster file's {what} is written in a way only a person can change")
         return text
 
@@ -113,7 +145,7 @@ class _Page:
             at = self.node.start_mark.index + 1
             return f"{self.text[:at]}{_flow(member)}{self.text[at:]}"
         last = items[-1]
-        end, eol = self._end(last), self._line_end(self._end(last))
+        end, eol = self._end(last), self.line_end(self._end(last))
         padded = last.flow_style and self.text[last.start_mark.index + 1 : last.start_mark.index + 2] == " "
         flow = _flow(member, padded=padded)
         if self.node.flow_style:
@@ -142,7 +174,7 @@ class _Page:
         start, end = this.start_mark.index, self._end(this)
         if not self.node.flow_style:
             return self._less_lines(self._dash_line(this), end)
-        line, eol = self._line_start(start), self._line_end(end)
+        line, eol = self._line_start(start), self.line_end(end)
         alone = not self.text[line:start].strip() and self.text[end:eol].partition("#")[0].strip() in ("", ",")
         if alone:
             return self._less_lines(line, end)
@@ -151,7 +183,7 @@ class _Page:
         return self.text[: self._end(items[index - 1])] + self.text[end:]
 
     def _less_lines(self, start: int, end: int) -> str:
-        return self.text[:start] + self.text[self._line_end(end) :].removeprefix("\r").removeprefix("\n")
+        return self.text[:start] + self.text[self.line_end(end) :].removeprefix("\r").removeprefix("\n")
 
     @property
     def newline(self) -> str:
@@ -160,7 +192,7 @@ class _Page:
     def _line_start(self, at: int) -> int:
         return self.text.rfind("\n", 0, at) + 1
 
-    def _line_end(self, at: int) -> int:
+    def line_end(self, at: int) -> int:
         end = self.text.find("\n", at)
         if end < 0:
             return len(self.text)
@@ -180,6 +212,10 @@ class _Page:
             last = node.value[-1]
             return self._end(last[1] if isinstance(last, tuple) else last)
         return len(self.text[: node.end_mark.index].rstrip())
+
+
+def _value(pairs: list[tuple[yaml.Node, yaml.Node]], key: str) -> yaml.Node | None:
+    return next((v for k, v in pairs if k.value == key), None)
 
 
 def _folded(value: object) -> str:

@@ -79,6 +79,9 @@ STEPS: Mapping[str, str] = {
     "observation": "a balancer says what it sees",
     "observation-ended": "a balancer says that it has ended",
     "log": "log records are shared",
+    "backup": "a backup is what its name says (a file)",
+    "restored-file": "a file of a backup is in its place (a file)",
+    "restored": "an empty store holds all that a backup has of one",
     "bundle": "a certificate and its key become those of a member, client or balancer (a file)",
 }
 """What becomes durable, by name."""

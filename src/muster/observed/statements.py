@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from muster.store.engine import Store
 
 # The documents' names before the member's; it stands in the query, too.
-_PREFIX = "facts/"
+PREFIX = "facts/"
 _FRESH = Query(
     "SELECT members.name, documents.content FROM members JOIN documents ON documents.name = 'facts/' || members.name"
     " WHERE members.heartbeat_at >= :since",
@@ -40,7 +40,7 @@ class Statements:
 
         from muster.store.tables import documents, store_now
 
-        name = f"{_PREFIX}{member}"
+        name = f"{PREFIX}{member}"
         values = {"content": brief(facts), "changed_at": store_now(), "changed_by": member}
         async with self._store.write("statement") as uow:
             changed = await uow.connection.execute(

@@ -212,6 +212,21 @@ class Store:
         """
         return self._unit(writing=True, step=step, limit_s=limit_s)
 
+    @asynccontextmanager
+    async def whole(self, *, writing: bool, limit_s: float) -> AsyncIterator[Unit]:
+        """Open a unit that copies the whole store out or in: as long as it needs, on the schema that is there, if any.
+
+        Raises:
+            As :meth:`read` and :meth:`write`.
+        """
+        async with self._transaction(writing=writing, limit_s=limit_s) as uow:
+            if self.dialect == "postgresql":
+                # What a unit has by default is too short for one statement of these, and for what is done between two.
+                for setting in ("statement_timeout", "idle_in_transaction_session_timeout"):
+                    await uow.connection.execute(text(f"SET LOCAL {setting} = {round(limit_s * 1000)}"))
+            yield uow
+        self._recovered()
+
     async def carry_out(
         self, step: str, work: Callable[[Writing], Coroutine[Any, Any, T]], *, limit_s: float | None = None
     ) -> T:

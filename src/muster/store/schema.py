@@ -59,8 +59,8 @@ def lack(found: str | None) -> str:
     return f"{had}; this Muster needs {HEAD}"
 
 
-def upgrade(connection: Connection, *, timeout_s: float) -> str:
-    """Bring the schema to :data:`HEAD` inside the caller's write transaction and return the revision it has now.
+def upgrade(connection: Connection, *, timeout_s: float, to: str = HEAD) -> str:
+    """Bring the schema to ``to`` inside the caller's write transaction and return the revision it has now.
 
     Concurrency:
         One member at a time: SQLite's write transaction is the lock, PostgreSQL gets an advisory one until commit. Who
@@ -73,13 +73,38 @@ def upgrade(connection: Connection, *, timeout_s: float) -> str:
         connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
         connection.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = {round(timeout_s * 1000)}"))
     found = revision(connection)
-    if found == HEAD or is_newer(found):
-        return found or HEAD
+    if found is not None and (is_newer(found) or KNOWN.index(found) >= KNOWN.index(to)):
+        return found
     from alembic import command
     from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", "muster.store:migrations")
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
-    return HEAD
+    command.upgrade(config, to)
+    return to
+
+
+def hold(connection: Connection) -> None:
+    """Keep everybody else from the schema and from every table of ours until the caller's write transaction ends."""
+    if connection.dialect.name != "postgresql":
+        # SQLite's write transaction does.
+        return
+    from sqlalchemy import inspect, text
+
+    from muster.store.tables import metadata
+
+    connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
+    if ours := sorted(set(inspect(connection).get_table_names()) & set(metadata.tables)):
+        connection.execute(text(f"LOCK TABLE {', '.join(ours)} IN ACCESS EXCLUSIVE MODE"))
+
+
+def drop(connection: Connection) -> None:
+    """Remove every table of ours inside the caller's write transaction, with all that is in them."""
+    from sqlalchemy import inspect, text
+
+    from muster.store.tables import metadata
+
+    metadata.drop_all(connection)
+    if inspect(connection).has_table("alembic_version"):
+        connection.execute(text("DROP TABLE alembic_version"))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from muster.cluster.edited import with_member, without_member
+from muster.cluster.edited import with_member, with_store, without_member
 from muster.kernel.errors import Conflict, Misconfigured, NotFound, Rejected
 
 BEFORE = """\
@@ -212,3 +212,43 @@ def test_a_list_that_only_a_person_can_change_is_left_to_one() -> None:
     with pytest.raises(Misconfigured, match="only a person can change"):
         without_member(shared, "p1.test")
     assert without_member(shared, "p2.test").endswith("members:\n- *m\n")
+
+
+STORES = {
+    "block": (
+        "store:   # where\n  # soon another\n  url: sqlite:////var/lib/muster.db   # the file\n  connect_timeout_s: 3\n",
+        "store:   # where\n  # soon another\n  url: postgresql://muster@db/muster   # the file\n  connect_timeout_s: 3\n",
+        "store:   # where\n  # soon another\n  url: postgresql://muster@db/muster   # the file\n"
+        "  password_file: /etc/muster/pw\n  connect_timeout_s: 3\n",
+    ),
+    "flow": (
+        'store: { url: "sqlite:////var/lib/muster.db" }  # where\n',
+        "store: { url: postgresql://muster@db/muster }  # where\n",
+        "store: { url: postgresql://muster@db/muster, password_file: /etc/muster/pw }  # where\n",
+    ),
+    "with a password": (
+        "store:\n    password_file: '/etc/old'   # ask Anna\n    url: 'postgresql://muster@old/muster'\n",
+        "store:\n    password_file: '/etc/old'   # ask Anna\n    url: postgresql://muster@db/muster\n",
+        "store:\n    password_file: /etc/muster/pw   # ask Anna\n    url: postgresql://muster@db/muster\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("form", STORES)
+def test_another_store_changes_its_lines_alone(form: str) -> None:
+    before, after, with_password = STORES[form]
+    url = "postgresql://muster@db/muster"
+    assert with_store(BEFORE + BLOCK + before + AFTER, url) == BEFORE + BLOCK + after + AFTER
+    assert with_store(BEFORE + BLOCK + before + AFTER, url, "/etc/muster/pw") == BEFORE + BLOCK + with_password + AFTER
+
+
+@pytest.mark.parametrize("store", ["", "store: sqlite:///x\n", "store: {}\n", "store: {url: [a]}\n"])
+def test_a_store_that_cannot_be_cut_is_left_to_a_person(store: str) -> None:
+    with pytest.raises(Misconfigured, match="only a person can change"):
+        with_store(BEFORE + BLOCK + store + AFTER, "sqlite:////x.db")
+
+
+def test_a_store_that_stands_twice_by_an_alias_is_left_to_a_person() -> None:
+    text = BEFORE + BLOCK + "other: &u sqlite:////a.db\nstore: {url: *u}\n" + AFTER
+    with pytest.raises(Misconfigured, match="only a person can change"):
+        with_store(text, "sqlite:////x.db")

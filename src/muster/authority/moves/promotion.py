@@ -13,21 +13,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from cryptography import x509
-
 from muster.authority.ledger.entries import Revoked
 from muster.authority.moves.directory import (
-    CRL_LIMIT_BYTES,
     LARGEST_COUNTER,
-    UNREADABLE,
     Found,
     Progress,
     read_directory,
 )
+from muster.authority.moves.lists import own_list
 from muster.authority.x509 import profile
-from muster.authority.x509.profile import crls_in
 from muster.kernel.errors import Conflict, Misconfigured
-from muster.kernel.files import read_bounded, write_atomically
+from muster.kernel.files import write_atomically
 
 SERIAL_GAP = 0x1000
 """How many serials are skipped: as many certificates the lost signer may have issued after the copy was made."""
@@ -81,7 +77,7 @@ def prepared(
     revoked = dict(found.revoked)
     number = found.number
     for path in lists:
-        own = _own(path, found)
+        own = own_list(path, found.issuer)
         number = max(number, profile.list_number(own) or 0)
         for entry in own:
             at = entry.revocation_date_utc
@@ -155,16 +151,3 @@ def _given_to(made: Path, *, like: Path) -> None:
     owner = like.stat()
     for path in (made, *made.rglob("*")):
         os.chown(path, owner.st_uid, owner.st_gid)
-
-
-def _own(path: Path, found: Found) -> x509.CertificateRevocationList:
-    issuer = found.issuer
-    text = read_bounded(path, what="revocation list", limit_bytes=CRL_LIMIT_BYTES).decode("utf-8", "replace")
-    try:
-        for one in crls_in(text):
-            if one.issuer == issuer.certificate.subject and one.is_signature_valid(issuer.certificate.public_key()):  # type: ignore[arg-type]
-                _ = profile.list_number(one)
-                return one
-    except UNREADABLE:
-        pass
-    raise Misconfigured(f"{path} holds no revocation list of {issuer.common_name}; nothing was changed")

@@ -1,0 +1,73 @@
+"""Which tables of the store a backup has, which not and why, and what becomes of rows that a new world must not believe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from muster.authority.moves.directory import LARGEST_COUNTER
+from muster.cluster.minutes import MINUTES
+from muster.observed.statements import PREFIX
+from muster.store.tables import metadata
+
+LEFT: Mapping[str, str] = {
+    "members": "what members say of themselves each second; those that start say it anew",
+    "balancers": "what balancers see each second; those that start say it anew",
+    "log_records": "the members' log; each host's journal has its own",
+    "autosign_tokens": "one-use tokens; which were used since nobody would know, so hosts that are being built get new ones",
+    "content_repositories": "what was shown of Pulps' repositories; members decide it anew from what these carry",
+    "content_versions": "versions of repositories that were seen; members see them anew",
+    "content_reports": "what lay on members' disks; members look anew",
+    "content_stages": "how far Pulps were with their next state; it is asked for anew",
+    "content_followers": "to what Pulps were turned last; they are asked anew",
+}
+"""Tables that are not in a backup, and why."""
+
+KEPT = tuple(t.name for t in metadata.sorted_tables if t.name not in LEFT)
+"""Those that are; a test says of a new one that somebody has to decide."""
+
+# Its own word, since the command that has it stands above this room.
+ROLL = "roll"
+MARK = "restored"
+"""The document that says from which backup a store was filled."""
+
+# More often than this nothing happens that is counted: a thousand times a second, and a million besides.
+_A_SECOND = 1000
+_BESIDES = 1_000_000
+_OPEN = ("asked", "running")
+
+
+def is_kept(table: str, row: Mapping[str, Any]) -> bool:
+    """Whether a row of a table that is kept is of the cluster rather than of processes that ran."""
+    if table != "documents":
+        return True
+    return row["name"] not in (MINUTES, ROLL, MARK) and not str(row["name"]).startswith(PREFIX)
+
+
+def skipped(elapsed_s: float) -> int:
+    """Return how far a number that only grows goes on ahead of the backup's: the old world may have used what is between.
+
+    It depends on the time, so that a backup that is restored twice gives two worlds whose numbers do not meet either.
+    """
+    return _BESIDES + round(max(0.0, elapsed_s) * _A_SECOND)
+
+
+def renewed(table: str, row: dict[str, Any], *, now: float, elapsed_s: float) -> dict[str, Any]:
+    """Return a row as it stands in the new world; ``now`` is its store's time, ``elapsed_s`` how old the backup is.
+
+    Roles are nobody's, and their epochs higher than any that the old world gave. The Puppet CA's list gets a number higher
+    than any that was published, and has ended: the first member that has the key makes it anew at once. A counter of
+    serials, which only a puppetserver uses that the CA is exported to, goes on ahead, too; members' own are random.
+    """
+    ahead = skipped(elapsed_s)
+    if table == "leases":
+        return {**row, "holder": None, "epoch": row["epoch"] + ahead, "expires_at": now}
+    if table == "crls":
+        times = {"updated_at": max(now, row["updated_at"]), "next_update": 0.0}
+        return {**row, "number": row["number"] + ahead, **times}
+    if table == "authorities":
+        return {**row, "next_serial": min(LARGEST_COUNTER, row["next_serial"] + _BESIDES)}
+    if table == "content_jobs" and row["state"] in _OPEN:
+        sentence = "It was open when the backup was made that this store was restored from; ask for it again"
+        return {**row, "state": "cancelled", "ended_at": now, "holder": "", "sentence": sentence}
+    return row

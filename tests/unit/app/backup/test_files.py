@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from muster.app.backup.files import collected, named
+from muster.app.settings import parsed
+from muster.kernel.errors import Misconfigured
+from muster.kernel.settings import InvalidSettings
+from tests.unit.app.backup.conftest import World, cluster_text
+
+
+def names(world: World, **more: Any) -> tuple[dict[str, bytes], dict[str, str]]:
+    """Return what would be in a backup, and what not and why."""
+    world.cluster_file.write_text(cluster_text(world.directory, **more))
+    found = collected(world.cluster_file, world.pki)
+    return {f.name: f.content for f in found.found}, {one.what: one.why for one in found.left}
+
+
+def test_the_pki_is_in_it_as_far_as_it_is_the_clusters(world: World) -> None:
+    (world.pki / "ca-0123456789ab.pem").write_text("before")
+    (world.pki / "notes.txt").write_text("mine")
+    (world.pki / "rotation" / "new").mkdir(parents=True)
+    (world.pki / "rotation" / "new" / "ca.key").write_text("new")
+    (world.pki / "puppet-ca").mkdir()
+    (world.pki / "puppet-ca" / "lists.json").write_text("{}")
+    found, left = names(world)
+    assert list(found) == [
+        "cluster.yaml", "pki/ca-0123456789ab.pem", "pki/ca.key", "pki/ca.pem", "pki/rotation/new/ca.key",
+        "pki/members/proxy01.example.net/ca.pem", "pki/members/proxy01.example.net/cert.pem",
+        "pki/members/proxy01.example.net/key.pem", "pki/balancer/ca.pem", "pki/balancer/check.pem",
+    ]  # fmt: skip
+    assert "nothing that Muster made" in left[str(world.pki / "notes.txt")]
+    assert not any("lists.json" in what for what in left)
+
+
+def test_what_the_cluster_file_names_is_in_it_where_it_is_here_and_ours(world: World) -> None:
+    here, absent = world.directory / "foreman.pem", world.directory / "absent.pem"
+    here.write_text("a CA")
+    (world.directory / "db.pem").write_text("another CA")
+    (world.pki / "puppet-ca").mkdir()
+    (world.pki / "puppet-ca" / "ca_key.pem").write_text("a key")
+    found, left = names(
+        world,
+        store={
+            "url": f"postgresql://muster@db.example.net/muster?sslmode=verify-full&sslrootcert={world.directory}/db.pem"
+        },
+        foreman={"ca_file": str(here), "crl_file": str(absent)},
+        authority={"autosign": ["policy"], "policy_executable": "/usr/local/bin/policy"},
+    )
+    assert found[f"files{here}"] == b"a CA"
+    assert found[f"files{world.directory}/db.pem"] == b"another CA"
+    assert found["pki/puppet-ca/ca_key.pem"] == b"a key"
+    assert "No such file" in left[str(absent)]
+    assert "a program" in left["/usr/local/bin/policy"]
+    assert not any("puppet-ca" in what or "ca_key" in what for what in left)
+
+
+@pytest.mark.parametrize(
+    ("key", "why"),
+    [
+        ({"kind": "signer", "socket": "/run/muster-signer.sock"}, "the signer at /run/muster-signer.sock holds it"),
+        (
+            {
+                "kind": "pkcs11",
+                "module": "/usr/lib/p11.so",
+                "token_label": "ca",
+                "key_label": "k",
+                "pin_file": "/etc/pin",
+            },
+            "the token ca holds it",
+        ),
+        ({"kind": "file"}, "is not on this host"),
+    ],
+)
+def test_a_key_that_is_not_here_is_named_with_the_reason(world: World, key: dict[str, str], why: str) -> None:
+    (world.pki / "ca.key").unlink()
+    found, left = names(world, authority={"key": key})
+    assert why in left["the key of the Puppet CA"]
+    assert "is not on this host" in left["the key of the cluster's CA"]
+    assert {"/etc/pin", "/usr/lib/p11.so"} <= left.keys() or key["kind"] != "pkcs11"
+    assert not any(n.endswith("pin") for n in found)
+
+
+def test_content_and_others_servers_are_named_with_how_they_come_back(world: World) -> None:
+    _, left = names(world, content={"pub": "/var/www/pub"})
+    assert "muster content sync" in left["what members keep of content on their disks"]
+    assert {"Pulps, their databases and content", "/var/www/pub"} <= left.keys()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_whose_a_file_was_is_noted(world: World) -> None:
+    os.chown(world.pki / "ca.key", 54_321, -1)
+    found = {f.name: f for f in collected(world.cluster_file, world.pki).found}
+    assert (found["pki/ca.key"].owner, found["pki/ca.key"].mode) == ("54321", 0o600)
+    assert "BEGIN" not in repr(found["pki/ca.key"])
+
+
+def test_a_file_that_is_larger_than_any_is_not_taken(world: World) -> None:
+    with (world.pki / "ca.pem").open("ab") as f:
+        f.truncate(2 << 20)
+    with pytest.raises(Misconfigured, match="larger than"):
+        collected(world.cluster_file, world.pki)
+
+
+def test_only_a_cluster_file_that_can_be_used_is_backed_up(world: World) -> None:
+    world.cluster_file.write_text("schema: 1\n")
+    with pytest.raises(InvalidSettings):
+        collected(world.cluster_file, world.pki)
+    with pytest.raises(Misconfigured, match="No such file"):
+        collected(world.directory / "absent", world.pki)
+
+
+def test_a_path_that_leads_back_up_is_named_for_nobody() -> None:
+    cluster = parsed(
+        cluster_text(Path("/var"), foreman={"ca_file": "/etc/muster/../shadow", "crl_file": "rel.pem"}).encode(), "it"
+    )
+    assert list(named(cluster)) == [Path("rel.pem")]
