@@ -178,20 +178,20 @@ async def member_opened(
             Mounted(services.MOUNT, services.Registered(store, lambda: rooms.services(cluster))),
         ]
         rings.failed_modules.update(served.failed())
-        application = Application(
-            gate=gate,
-            features=served,
-            mounts=mounts,
-            limits=cluster.edge,
-            rings=rings,
-            metrics=counted,
-            access_log=access_log,
-        )
         _refuse_without(bundle)
         balancers = Resolved(b.address for b in cluster.balancers)
         await balancers.refresh()
         # What calls in flight need is closed behind the server, which finishes them; workers finish theirs meanwhile.
         content = await _content_of(stack, cluster, member, bundle, gate, registry)
+        application = Application(
+            gate=gate,
+            features=served,
+            mounts=[*mounts, *_pub_of(content)],
+            limits=cluster.edge,
+            rings=rings,
+            metrics=counted,
+            access_log=access_log,
+        )
         stack.push_async_callback(closed_behind_the_server)
         opening = server_opened(application, cluster.edge, counted, balancers.addresses)
         server = await stack.enter_async_context(opening)
@@ -340,6 +340,15 @@ async def _content_of(
 
     opening = service.opened(cluster, cluster.content, member, bundle, gate, registry)
     return await stack.enter_async_context(opening)
+
+
+def _pub_of(content: Content | None) -> list[Mounted]:
+    """Return ``/pub`` for the listeners that Foreman and hosts call; nothing there is 404."""
+    if content is None or content.pub is None:
+        return []
+    from muster.content.pub import MOUNT
+
+    return [Mounted(MOUNT, content.pub)]
 
 
 def _workers_of(cluster: ClusterFile, options: MemberOptions, rings: LogRings, gate: Gate) -> Workers | None:

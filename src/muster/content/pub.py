@@ -10,10 +10,13 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
-from muster.content import files
+from muster.content import files, paths, places
 from muster.content.files import Opened
 from muster.edge.replies import Reply, Streamed, not_found
 from muster.edge.request import Request
+from muster.edge.routes import Mount
+
+_PLACE = next(p for p in places.PLACES if p.backend == "pub")
 
 
 class Pub:
@@ -57,6 +60,15 @@ class Pub:
             # Not waiting for whoever might write into a pipe.
             return Opened.of(os.open(where, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW))
         return None
+
+
+async def _below(pub: Pub, request: Request) -> Reply | Streamed:
+    return await pub.answer(paths.forwarded(_PLACE, request.raw_path, request.raw_query), request)
+
+
+# What ports of content answer below /pub, for other listeners of a member: a script that registers a host asks the Smart
+# Proxy that it came from.
+MOUNT = Mount(_PLACE.prefix, (), unrouted=_below, busy=True)
 
 
 def _type(path: str) -> bytes:
