@@ -37,6 +37,7 @@ chaos: setup packages-test ## Run the fault matrix for ROUNDS rounds with random
 check: setup ## Lint, types, circles of files, import floors, generated documents and requirements.
 	@$(RUN)/ruff check . && $(RUN)/ruff format --check --quiet .
 	@$(RUN)/mypy
+	@$(RUN)/vermin --quiet --no-tips --violations --eval-annotations -t=3.6- src/muster/client/bootstrap.py
 	@$(RUN)/python scripts/circles.py
 	@$(RUN)/lint-imports --no-logo 2>/dev/null | grep -E "KEPT|BROKEN|No cycles|->" ; test $${PIPESTATUS[0]} -eq 0
 	@$(RUN)/python docs/generate.py --check
