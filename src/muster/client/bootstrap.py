@@ -75,63 +75,50 @@ _SECTION = re.compile(r"[ \t]*\[([^\]]+)\][ \t]*\Z")
 _SECRET = re.compile(r"(?i)^([^=:#]*(?:password|secret|token)[^=:]*[=:]\s*).+")
 
 # Options of bootstrap.py that administrators type, and what is done about them here.
-_BY_FOREMAN = (
-    "Foreman's registration does that: set it in the registration command's host group or activation key (--register)"
+_GONE = (
+    (
+        "-p --password",
+        "passwords are never typed into a command, where everybody on the host can read them: --login asks for it",
+    ),
+    ("--fqdn", "the host's own name is used; set it with hostnamectl"),
+    ("--ip", "Foreman learns it from the host's facts; leave it out"),
+    ("-v --verbose", "everything that is done is always said; leave it out"),
+    (
+        "-O --operatingsystem --partitiontable --add-domain --unmanaged -c --comment -r --release --enablerepos",
+        "Foreman's registration does that (--register): set it in its host group or activation key",
+    ),
+    (
+        "--rex --rex-user --rex-proxies --rex-urlkeyfile --rex-apikeys --rex-authpath",
+        "Foreman's registration brings the keys of remote execution (--register)",
+    ),
+    (
+        "-S --subscription-manager-args --install-packages -u --update",
+        "that is not done: run the host's own tool for it",
+    ),
+    ("--force-content-source", "Katello infers it from the address that the host was registered at; leave it out"),
+    (
+        "--ignore-registration-failures",
+        "a registration that fails is said, and what was done before it stays; leave it out",
+    ),
+    (
+        "--preserve-rhsm-proxy",
+        "of rhsm.conf only what names the cluster is changed, so that its proxy stays; leave it out",
+    ),
+    ("--download-method", "everything is fetched over TLS; leave it out"),
+    ("--deps-repository-url --deps-repository-gpg-key", "nothing but Python is needed; leave it out"),
+    ("--puppet-server --puppet-ca-server", "it is the cluster's address; leave it out"),
+    ("--puppet-noop", "Puppet is not run; run it yourself: puppet agent --test --noop"),
+    ("-P --skip-puppet", "use --skip puppet"),
+    ("--remove", "use --undo, and subscription-manager unregister where the host was registered"),
+    ("--new-capsule", "use --new-address"),
+    ("--content-only --skip-foreman", "a host is registered only when that is asked for; leave it out"),
+    (
+        "--legacy-login --legacy-password --legacy-purge --rhn-migrate-args -R --no-remove-obsolete-packages "
+        "--install-katello-agent",
+        "what it was for does not exist any more; leave it out",
+    ),
 )
-_BY_HAND = "that is no business of this program: run the host's own tool for it"
-_DEAD = "what it was for does not exist any more; leave it out"
-_REGISTERED_KEYS = "Foreman's registration brings the keys of remote execution (--register)"
-GONE = {
-    "-p": "passwords are never typed into a command, where everybody on the host can read them: --login asks for it",
-    "--password": "passwords are never typed into a command, where everybody on the host can read them: --login asks for it",
-    "--fqdn": "the host's own name is used; set it with hostnamectl",
-    "--ip": "Foreman learns it from the host's facts; leave it out",
-    "-v": "everything that is done is always said; leave it out",
-    "--verbose": "everything that is done is always said; leave it out",
-    "-O": _BY_FOREMAN,
-    "--operatingsystem": _BY_FOREMAN,
-    "--partitiontable": _BY_FOREMAN,
-    "--add-domain": _BY_FOREMAN,
-    "--unmanaged": _BY_FOREMAN,
-    "-c": _BY_FOREMAN,
-    "--comment": _BY_FOREMAN,
-    "--force-content-source": "Katello infers it from the address that the host was registered at; leave it out",
-    "-S": _BY_HAND,
-    "--subscription-manager-args": _BY_HAND,
-    "-r": _BY_FOREMAN,
-    "--release": _BY_FOREMAN,
-    "--enablerepos": _BY_FOREMAN,
-    "--ignore-registration-failures": "a registration that fails is said, and what was done before stays; leave it out",
-    "--preserve-rhsm-proxy": "of rhsm.conf only what names the cluster is changed, so that its proxy stays; leave it out",
-    "--download-method": "everything is fetched over TLS; leave it out",
-    "--deps-repository-url": "this program needs nothing but Python; leave it out",
-    "--deps-repository-gpg-key": "this program needs nothing but Python; leave it out",
-    "--install-packages": _BY_HAND,
-    "-u": _BY_HAND,
-    "--update": _BY_HAND,
-    "--puppet-server": "it is the cluster's address; leave it out",
-    "--puppet-ca-server": "it is the cluster's address; leave it out",
-    "--puppet-noop": "Puppet is not run; run it yourself: puppet agent --test --noop",
-    "-P": "use --skip puppet",
-    "--skip-puppet": "use --skip puppet",
-    "--rex": _REGISTERED_KEYS,
-    "--rex-user": _REGISTERED_KEYS,
-    "--rex-proxies": _REGISTERED_KEYS,
-    "--rex-urlkeyfile": _REGISTERED_KEYS,
-    "--rex-apikeys": _REGISTERED_KEYS,
-    "--rex-authpath": _REGISTERED_KEYS,
-    "--remove": "use --undo, and subscription-manager unregister where the host was registered",
-    "--new-capsule": "use --new-address",
-    "--content-only": "a host is registered only when that is asked for; leave it out",
-    "--skip-foreman": "a host is registered only when that is asked for; leave it out",
-    "--legacy-login": _DEAD,
-    "--legacy-password": _DEAD,
-    "--legacy-purge": _DEAD,
-    "--rhn-migrate-args": _DEAD,
-    "-R": _DEAD,
-    "--no-remove-obsolete-packages": _DEAD,
-    "--install-katello-agent": _DEAD,
-}
+GONE = {name: instead for names, instead in _GONE for name in names.split()}
 # Words of its --skip: of the first there is one here; the others are not done anyway.
 SKIPPED_AS = {"foreman": "register"}
 NEVER_DONE = (
@@ -529,8 +516,8 @@ class Members:
             plain = socket.create_connection((host, at), self.timeout_s)
         except OSError as e:
             raise Trouble(
-                f"{self.name} cannot be reached at {host} port {at}: {e.strerror or e}. Look at the name, the network, and whether the cluster's balancer "
-                "is there."
+                f"{self.name} cannot be reached at {host} port {at}: {e.strerror or e}. "
+                "Look at the name, the network, and whether the cluster's balancer is there."
             ) from e
         try:
             secured = context.wrap_socket(plain, server_hostname=self.name)
@@ -583,8 +570,8 @@ class Members:
             if status == 200:
                 return body
         raise Trouble(
-            f"{self} answers {status} for {path}: whoever answers there is no member of kind muster that has it. In a cluster with other "
-            "members, name one that is: --via MEMBER. A member of an older version has to be upgraded first."
+            f"{self} answers {status} for {path}: whoever answers there is no member of kind muster that has it. In a "
+            "cluster with other members, name one that is: --via MEMBER. A member of an older version has to be upgraded first."
         )
 
 
@@ -623,8 +610,10 @@ def trusted(members: Members, options: argparse.Namespace, host: Host) -> ssl.SS
         meant = [c for c in offered if fingerprint(c) == wanted]
         if not meant:
             raise Trouble(
-                "{} offers no CA of the fingerprint {}, but {}. Look who answers there, and compare with what muster certs show "
-                "says.".format(members, readable(wanted), " and ".join(readable(fingerprint(c)) for c in offered))
+                "{} offers no CA of the fingerprint {}, but {}. Look who answers there, and compare with what muster "
+                "certs show says.".format(
+                    members, readable(wanted), " and ".join(readable(fingerprint(c)) for c in offered)
+                )
             )
         return believing(meant)
     known: List[bytes] = []
@@ -638,8 +627,8 @@ def trusted(members: Members, options: argparse.Namespace, host: Host) -> ssl.SS
     except Unverified as e:
         if not options.insecure:
             raise Trouble(
-                f"{e} Tell me the cluster's CA: --ca-file FILE, copied from an administrator's host, or --ca-fingerprint SHA256, which "
-                "muster certs show prints there. (--insecure believes whoever answers.)"
+                f"{e} Tell me the cluster's CA: --ca-file FILE, copied from an administrator's host, or "
+                "--ca-fingerprint SHA256, which muster certs show prints there. (--insecure believes whoever answers.)"
             ) from e
     offered = authorities(members.fetched(CA, unverified()), f"{CA} of {members}")
     for one in offered:
@@ -772,8 +761,8 @@ def puppet_ssl_step(host: Host, of: Told, plan: Plan, members: Members, options:
         return
     if not options.new_puppet_ssl:
         plan.notes.append(
-            f"The certificates in {directory} are of another Puppet CA than the one at {of.address}: this agent will be refused. "
-            "--new-puppet-ssl puts them aside, so that it asks for new ones."
+            f"The certificates in {directory} are of another Puppet CA than the one at {of.address}: this agent will be "
+            "refused. --new-puppet-ssl puts them aside, so that it asks for new ones."
         )
         return
     number, to = 1, directory + ".before-muster"
@@ -881,7 +870,8 @@ def register_step(host: Host, of: Told, plan: Plan, options: argparse.Namespace)
         if value is not None:
             if not re.match(r"[0-9]{1,18}\Z", value):
                 raise Trouble(
-                    f"Foreman's registration knows {name}s by number: hammer {name} info --name {value!r} --fields Id says it."
+                    f"Foreman's registration knows {name}s by number: hammer {name} info --name {value!r} "
+                    "--fields Id says it."
                 )
             asked.append((name + "_id", value))
     if options.activationkey:
@@ -944,7 +934,8 @@ class Journal:
                         raise ValueError("a form that this program does not know")
                 except (ValueError, KeyError, TypeError) as e:
                     raise Trouble(
-                        f"{STATE}/{name} cannot be read ({e}); what was there before the run is in it, by path. Nothing was done."
+                        f"{STATE}/{name} cannot be read ({e}); what was there before the run is in it, by "
+                        "path. Nothing was done."
                     ) from e
                 found.append(cls(host, int(name[:4]), of))
         return found
@@ -1247,7 +1238,8 @@ def show(plan: Plan) -> None:
         before = change.before.content if change.before is not None else b""
         lines = difflib.unified_diff(
             _lines(before), _lines(change.after or b""),
-            change.path if change.before is not None else "/dev/null", change.path if change.after is not None else "/dev/null",
+            change.path if change.before is not None else "/dev/null",
+            change.path if change.after is not None else "/dev/null",
             lineterm="", n=2,
         )  # fmt: skip
         for line in lines:
