@@ -20,6 +20,7 @@ import fcntl
 import getpass
 import hashlib
 import http.client
+import ipaddress
 import json
 import os
 import re
@@ -63,7 +64,6 @@ CONNECTIONS = 4
 ANSWER_S = 60.0
 
 _NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9](?:[A-Za-z0-9-]{0,62})(?:\.[A-Za-z0-9][A-Za-z0-9-]{0,62})*\Z")
-_ADDRESS = re.compile(r"[0-9A-Fa-f:.]{2,45}\Z")
 _URL = re.compile(
     r"https://(?P<host>[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?(?P<path>/[A-Za-z0-9._~/-]{0,200})?\Z"
 )
@@ -571,7 +571,8 @@ class Members:
                 return body
         raise Trouble(
             f"{self} answers {status} for {path}: whoever answers there is no member of kind muster that has it. In a "
-            "cluster with other members, name one that is: --via MEMBER. A member of an older version has to be upgraded first."
+            "cluster with other members, name one that is: --via MEMBER. A member of an older version has to be "
+            "upgraded first."
         )
 
 
@@ -645,7 +646,7 @@ def told(members: Members, context: ssl.SSLContext) -> Told:
                 f"{members} speaks of its cluster in another way than this program knows; fetch this program anew from "
                 f"https://{members}/pub/muster-bootstrap."
             )
-        address = _told(said["address"], _NAME.match(str(said["address"])) or _ADDRESS.match(str(said["address"])))
+        address = _told(said["address"], is_host(str(said["address"])))
         puppet = {str(k): _told(v, _WORD.match(str(v))) for k, v in (said["puppet"] or {}).items()}
         rhsm = {
             str(section): {_told(k, _WORD.match(str(k))): _told(v, _WORD.match(str(v))) for k, v in keys.items()}
@@ -667,6 +668,17 @@ def told(members: Members, context: ssl.SSLContext) -> Told:
             raise Trouble(f"{members} gives a file of repositories for {kind} that is no text.")
     found = authorities(members.fetched(CA, context), f"{CA} of {members}")
     return Told(address, puppet, rhsm, texts, register or "", found)
+
+
+def is_host(text: str) -> bool:
+    """Whether it is a host's name or address."""
+    if _NAME.match(text):
+        return True
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _told(value: Any, is_good: Any) -> str:
@@ -1269,7 +1281,7 @@ def _lines(content: bytes) -> List[str]:
 def _place(text: str) -> Tuple[str, Optional[int]]:
     matched = re.match(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]+|[0-9A-Fa-f:.]+:[0-9A-Fa-f:.]+))(?::([0-9]{1,5}))?\Z", text)
     name = matched and (matched.group(1) or matched.group(2))
-    if not matched or not name or not (_NAME.match(name) or _ADDRESS.match(name)):
+    if not matched or not name or not is_host(name):
         raise argparse.ArgumentTypeError(f"{text!r} is no host name or address")
     return name, _port(matched.group(3)) if matched.group(3) else None
 
