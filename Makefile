@@ -76,6 +76,7 @@ packages-bench:
 packages-test: | $(UV)
 	@scripts/packages $(TEST_PACKAGES)
 	@scripts/pulp
+	@scripts/pythons
 
 clean: ## Remove what these verbs made, caches included.
-	@rm -rf .venv .uv .pulp .demo .muster .mypy_cache .ruff_cache .pytest_cache .hypothesis dist bench/results
+	@rm -rf .venv .uv .pulp .pythons .demo .muster .mypy_cache .ruff_cache .pytest_cache .hypothesis dist bench/results

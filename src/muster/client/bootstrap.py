@@ -50,10 +50,12 @@ CONSUMER = "/etc/pki/consumer/cert.pem"
 PUPPET_CONFIGURATIONS = ("/etc/puppetlabs/puppet/puppet.conf", "/etc/puppet/puppet.conf")
 PUPPET_SSL = ("/etc/puppetlabs/puppet/ssl", "/var/lib/puppet/ssl", "/etc/puppet/ssl")
 # Directory, ending and command of a system's trusted CAs.
-ANCHORS = (
+ANCHORS: Tuple[Tuple[str, str, Tuple[str, ...]], ...] = (
     ("/etc/pki/ca-trust/source/anchors", ".pem", ("update-ca-trust", "extract")),
     ("/usr/local/share/ca-certificates", ".crt", ("update-ca-certificates",)),
 )
+# What to run in place of a command when a CA went: without it, a link to nothing stays in /etc/ssl/certs.
+AFTER_REMOVAL: Dict[Tuple[str, ...], Tuple[str, ...]] = {("update-ca-certificates",): ("update-ca-certificates", "--fresh")}
 REPOSITORIES = (("dnf", "/etc/yum.repos.d/muster.repo"), ("apt", "/etc/apt/sources.list.d/muster.sources"))
 # With --new-address: what else names the address that was.
 OTHERS = ("/etc/foreman_scap_client/config.yaml", "/etc/yggdrasil/config.toml")
@@ -441,6 +443,11 @@ def certificates(pem: bytes) -> List[bytes]:
     return sorted(found, key=fingerprint)
 
 
+def _text(found: Sequence[bytes]) -> str:
+    # Before 3.8 certificates cannot be given as DER where OpenSSL is 3.
+    return "".join(ssl.DER_cert_to_PEM_cert(one) for one in found)
+
+
 def fingerprint(certificate: bytes) -> str:
     return hashlib.sha256(certificate).hexdigest()
 
@@ -457,7 +464,7 @@ def authorities(pem: bytes, where: str) -> List[bytes]:
         raise Trouble(f"{where} holds no certificate (BEGIN CERTIFICATE); it has to be the cluster's CA.")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
-        context.load_verify_locations(cadata=b"".join(found))
+        context.load_verify_locations(cadata=_text(found))
     except ssl.SSLError as e:
         raise Trouble(f"{where} holds what is no certificate ({e.reason or e}); fetch it again.") from e
     if {fingerprint(c) for c in context.get_ca_certs(binary_form=True)} != {fingerprint(c) for c in found}:
@@ -477,7 +484,7 @@ def believing(anchors: Sequence[bytes], *, system: bool = False) -> ssl.SSLConte
     if system:
         context.load_default_certs()
     if anchors:
-        context.load_verify_locations(cadata=b"".join(anchors))
+        context.load_verify_locations(cadata=_text(anchors))
     return context
 
 
@@ -717,11 +724,12 @@ def ca_step(host: Host, of: Told, plan: Plan) -> None:
         # Of a CA that was replaced, or of an address that the host knew before.
         if _OURS.match(name) and name not in wanted:
             plan.changes.extend(_changed(host, directory + "/" + name, None))
+    if any(change.after is None for change in plan.changes[before:]):
+        command = AFTER_REMOVAL.get(command, command)
     if len(plan.changes) > before:
         plan.commands.append(command)
     if host.is_directory("/etc/rhsm"):
-        together = b"".join(ssl.DER_cert_to_PEM_cert(one).encode("ascii") for one in of.authorities)
-        plan.changes.extend(_changed(host, RHSM_CA, together))
+        plan.changes.extend(_changed(host, RHSM_CA, _text(of.authorities).encode("ascii")))
 
 
 def puppet_step(host: Host, of: Told, plan: Plan, options: argparse.Namespace) -> None:
@@ -1049,6 +1057,10 @@ def alone(host: Host) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as e:
             raise Trouble("Another run of this program is going on here; wait for it.") from e
+        for name in os.listdir(real):
+            # Half a journal: nothing had been done yet, or another one tells of it.
+            if name.endswith(".muster-new"):
+                os.unlink(os.path.join(real, name))
         yield
     finally:
         os.close(descriptor)
@@ -1147,8 +1159,13 @@ def _register(
 
 def undone(host: Host, *, force: bool, dry: bool) -> int:
     """Take back the last run, and return the exit status."""
-    if not host.is_directory(STATE) or not Journal.all(host):
+    if not Journal.all(host):
         say("There is nothing to undo.")
+        if host.is_directory(STATE) and not dry:
+            with alone(host):
+                pass
+            with contextlib.suppress(OSError):
+                os.rmdir(host.real(STATE))
         return 0
     if dry:
         left, done = _undo(host, Journal.all(host)[-1], force=force, dry=True)
@@ -1160,7 +1177,7 @@ def undone(host: Host, *, force: bool, dry: bool) -> int:
         journal = journals[-1]
         left, _ = _undo(host, journal, force=force, dry=False)
         for command in journal.of["commands"]:
-            _run(host, command)
+            _run(host, AFTER_REMOVAL.get(tuple(command), command))
         if left:
             paths = set(left)
             journal.of["entries"] = [e for e in journal.of["entries"] if e["path"] in paths]

@@ -84,7 +84,10 @@ def test_a_port_of_the_cluster_that_is_not_the_standard_one_is_added() -> None:
 
 
 def test_of_rhsm_conf_five_keys_are_set() -> None:
-    before = "# c\n[server]\n# hostname = x\nhostname = old\nport: 8443\nproxy_password =\n[rhsm]\nca_cert_dir = /etc/rhsm/ca/\n"
+    before = (
+        "# c\n[server]\n# hostname = x\nhostname = old\nport: 8443\nproxy_password =\n"
+        "[rhsm]\nca_cert_dir = /etc/rhsm/ca/\n"
+    )
     after = rhsm(before)
     assert after == (
         f"# c\n[server]\n# hostname = x\nhostname = {ADDRESS}\nport: 443\nproxy_password =\nprefix = /rhsm\n[rhsm]\n"
@@ -259,8 +262,8 @@ def test_what_members_tell_is_read(authority: bytes) -> None:
     [
         {"address": "a b"}, {"address": None}, {"address": "../x"}, {"puppet": {"server": "a\nb = c"}},
         {"puppet": {"server": 1}}, {"rhsm": {"server": {"hostname": "a]"}, "rhsm": {"baseurl": "x\ny"}}}, {"rhsm": "x"},
-        {"register": "http://a/register"}, {"register": "https://a/register?x=y z"}, {"repositories": {"dnf": "/etc/passwd"}},
-        {"repositories": None}, {"puppet": []},
+        {"register": "http://a/register"}, {"register": "https://a/register?x=y z"},
+        {"repositories": {"dnf": "/etc/passwd"}}, {"repositories": None}, {"puppet": []},
     ],
 )  # fmt: skip
 def test_a_value_that_is_not_what_it_has_to_be_is_refused(otherwise: dict[str, Any], authority: bytes) -> None:
