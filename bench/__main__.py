@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import added_latency, content, dns_adds, footprint, growth, mirror, puppet_ca, scale, version
+from bench import added_latency, content, dns_adds, footprint, growth, joining, mirror, puppet_ca, scale, version
 from bench.figures import Findings, table
 from muster.kernel.errors import MusterError
 
@@ -27,6 +27,7 @@ BENCHMARKS: dict[str, Callable[..., Awaitable[Findings]]] = {
     "puppet-ca": puppet_ca.measured,
     "content": content.measured,
     "mirror": mirror.measured,
+    "joining": joining.measured,
 }
 # The whole run is bounded, whatever hangs: each has its share. A puppetserver alone takes a minute to start, and checks
 # come only every few seconds.

@@ -125,9 +125,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, needs: Callable[[str], Non
 def host(cluster: Cluster, tmp_path: Path, needs: Callable[[str], None]) -> Iterator[JoiningHost]:
     needs("namespaces")
     with joining.running(tmp_path / "host", {ADDRESS: cluster.members[0].https.address}) as one:
+        # Whatever agent this machine has.
+        for of_the_machine in ("etc/puppet", "var/lib/puppet", "etc/rhsm"):
+            shutil.rmtree(one.root / of_the_machine, ignore_errors=True)
         one.write("/etc/puppet/puppet.conf", PUPPET_CONF, 0o640)
         one.write("/etc/rhsm/rhsm.conf", RHSM_CONF, 0o640)
-        (one.root / "etc/yum.repos.d").mkdir()
+        (one.root / "etc/yum.repos.d").mkdir(exist_ok=True)
         for others in (one.root / "etc/apt/sources.list.d").glob("*"):
             others.unlink()
         yield one

@@ -55,7 +55,9 @@ ANCHORS: Tuple[Tuple[str, str, Tuple[str, ...]], ...] = (
     ("/usr/local/share/ca-certificates", ".crt", ("update-ca-certificates",)),
 )
 # What to run in place of a command when a CA went: without it, a link to nothing stays in /etc/ssl/certs.
-AFTER_REMOVAL: Dict[Tuple[str, ...], Tuple[str, ...]] = {("update-ca-certificates",): ("update-ca-certificates", "--fresh")}
+AFTER_REMOVAL: Dict[Tuple[str, ...], Tuple[str, ...]] = {
+    ("update-ca-certificates",): ("update-ca-certificates", "--fresh")
+}
 REPOSITORIES = (("dnf", "/etc/yum.repos.d/muster.repo"), ("apt", "/etc/apt/sources.list.d/muster.sources"))
 # With --new-address: what else names the address that was.
 OTHERS = ("/etc/foreman_scap_client/config.yaml", "/etc/yggdrasil/config.toml")

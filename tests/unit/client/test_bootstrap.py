@@ -6,6 +6,7 @@ import argparse
 import ast
 import json
 import os
+import re
 import ssl
 import stat
 import sys
@@ -576,3 +577,20 @@ def test_it_imports_nothing_but_the_standard_library() -> None:
 
 def test_it_can_be_run_as_a_program() -> None:
     assert Path(bootstrap.__file__).read_bytes().startswith(b"#!/usr/bin/env python3\n")
+
+
+def test_the_page_names_every_option_that_administrators_need() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "admin" / "clients.md").read_text()
+    there = {o for a in bootstrap.parser()._actions for o in a.option_strings if o.startswith("--")}
+    # In the page's commands and words, not in what curl is told.
+    named = set(re.findall(r"(?<![a-z-])--[a-z-]+", page))
+    assert there - named <= {"--help", "--timeout"}
+    assert named - there - set(bootstrap.GONE) <= {
+        "--cacert",
+        "--silent",
+        "--show-error",
+        "--fail",
+        "--remote-name",
+        "--name",
+        "--fields",
+    }
