@@ -178,20 +178,21 @@ async def member_opened(
             Mounted(services.MOUNT, services.Registered(store, lambda: rooms.services(cluster))),
         ]
         rings.failed_modules.update(served.failed())
-        _refuse_without(bundle)
-        balancers = Resolved(b.address for b in cluster.balancers)
-        await balancers.refresh()
-        # What calls in flight need is closed behind the server, which finishes them; workers finish theirs meanwhile.
-        content = await _content_of(stack, cluster, member, bundle, gate, registry)
         application = Application(
             gate=gate,
             features=served,
-            mounts=[*mounts, *_pub_of(content)],
+            mounts=mounts,
             limits=cluster.edge,
             rings=rings,
             metrics=counted,
             access_log=access_log,
         )
+        _refuse_without(bundle)
+        balancers = Resolved(b.address for b in cluster.balancers)
+        await balancers.refresh()
+        # What calls in flight need is closed behind the server, which finishes them; workers finish theirs meanwhile.
+        content = await _content_of(stack, cluster, member, bundle, gate, registry)
+        application.mount([*mounts, *_pub_of(content)])
         stack.push_async_callback(closed_behind_the_server)
         opening = server_opened(application, cluster.edge, counted, balancers.addresses)
         server = await stack.enter_async_context(opening)
