@@ -182,6 +182,15 @@ async def member_opened(
             Mounted(services.MOUNT, services.Registered(store, lambda: rooms.services(cluster))),
         ]
         rings.failed_modules.update(served.failed())
+        application = Application(
+            gate=gate,
+            features=served,
+            mounts=mounts,
+            limits=cluster.edge,
+            rings=rings,
+            metrics=counted,
+            access_log=access_log,
+        )
         _refuse_without(bundle)
         balancers = Resolved(b.address for b in cluster.balancers)
         await balancers.refresh()
@@ -189,15 +198,7 @@ async def member_opened(
         joining = _joining_of(cluster, balancing, bundle)
         content = await _content_of(stack, cluster, member, bundle, gate, registry, joining)
         pub = content.pub if content is not None else stack.enter_context(contextlib.closing(Pub(None, joining)))
-        application = Application(
-            gate=gate,
-            features=served,
-            mounts=[*mounts, Mounted(PUB, pub)],
-            limits=cluster.edge,
-            rings=rings,
-            metrics=counted,
-            access_log=access_log,
-        )
+        application.mount([*mounts, Mounted(PUB, pub)])
         stack.push_async_callback(closed_behind_the_server)
         opening = server_opened(application, cluster.edge, counted, balancers.addresses)
         server = await stack.enter_async_context(opening)
