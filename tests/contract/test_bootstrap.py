@@ -574,6 +574,25 @@ def bytes_of(found: dict[str, tuple[int, int, int, int, bytes]]) -> dict[str, tu
     return {p: (mode, uid, gid, content) for p, (mode, uid, gid, _, content) in found.items()}
 
 
+def test_killed_beside_subscription_manager_it_goes_on_or_is_taken_back(cluster: Cluster, host: JoiningHost) -> None:
+    """With a stand-in, as above."""
+    host.write("/usr/local/sbin/subscription-manager", joining.SUBSCRIPTION_MANAGER, 0o755)
+    before = tree(host.root, "/etc/rhsm")
+    asked = ("--server", cluster.server, "--ca-file", cluster.ca, "--skip", "ca,puppet,repositories")
+    for step in range(0, 40, 2):
+        ended = host.run(sys.executable, "-c", joining.ENDED, str(step), ",".join(STEPS), PROGRAM, *asked)
+        if step % 4:
+            again = host.join(*asked)
+            assert again.code == 0, (step, again)
+            assert f"hostname = {ADDRESS}" in (host.root / "etc/rhsm/rhsm.conf").read_text()
+        taken = host.join("--undo")
+        assert (taken.code, tree(host.root, "/etc/rhsm")) == (0, before), (step, taken)
+        assert not (host.root / "var/lib/muster-bootstrap").exists(), step
+        if ended.code == 0:
+            break
+    assert ended.code == 0
+
+
 @pytest.mark.parametrize("python", pythons.found(), ids=str)
 def test_it_runs_under_the_pythons_that_hosts_have(cluster: Cluster, root: Path, python: Python) -> None:
     program: Path = PROGRAM
