@@ -458,6 +458,19 @@ echo registered
         assert TOKEN not in text
 
 
+def test_of_what_comes_with_a_fingerprint_that_one_ca_alone_is_believed(
+    cluster: Cluster, stand_in: StandIn, root: Path, tmp_path: Path
+) -> None:
+    other = member.made(tmp_path / "other").ca
+    stand_in.ca = cluster.ca.read_bytes() + other.read_bytes()
+    before = tree(root)
+    for ca, code in ((other, 2), (cluster.ca, 0)):
+        digits = hashlib.sha256(ssl.PEM_cert_to_DER_cert(ca.read_text())).hexdigest()
+        said = ran(sys.executable, PROGRAM, *stand_in.at, "--root", root, "--ca-fingerprint", digits)
+        assert said.code == code, said
+        assert code == 0 or ("is not believed" in said.text and tree(root) == before)
+
+
 @pytest.mark.parametrize(
     ("otherwise", "words"),
     [
