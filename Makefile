@@ -38,6 +38,7 @@ chaos: setup packages-test ## Run the fault matrix for ROUNDS rounds with random
 check: setup ## Lint, types, circles of files, import floors, generated documents and requirements.
 	@$(RUN)/ruff check . && $(RUN)/ruff format --check --quiet .
 	@$(RUN)/mypy
+	@$(RUN)/vermin --quiet --no-tips --violations --eval-annotations -t=3.6- src/muster/client/bootstrap.py
 	@$(RUN)/python scripts/circles.py
 	@$(RUN)/lint-imports --no-logo 2>/dev/null | grep -E "KEPT|BROKEN|No cycles|->" ; test $${PIPESTATUS[0]} -eq 0
 	@$(RUN)/python docs/generate.py --check
@@ -84,6 +85,7 @@ packages-bench:
 packages-test: | $(UV)
 	@scripts/packages $(TEST_PACKAGES)
 	@scripts/pulp
+	@scripts/pythons
 
 clean: ## Remove what these verbs made, caches included.
-	@rm -rf .venv .uv .pulp .demo .muster .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build bench/results
+	@rm -rf .venv .uv .pulp .pythons .demo .muster .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build bench/results

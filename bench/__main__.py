@@ -21,6 +21,7 @@ from bench import (
     dns_adds,
     footprint,
     growth,
+    joining,
     mirror,
     puppet_ca,
     scale,
@@ -41,6 +42,7 @@ BENCHMARKS: dict[str, Callable[..., Awaitable[Findings]]] = {
     "content": content.measured,
     "mirror": mirror.measured,
     "backup": backup.measured,
+    "joining": joining.measured,
 }
 # The whole run is bounded, whatever hangs: each has its share. A puppetserver alone takes a minute to start, and checks
 # come only every few seconds.

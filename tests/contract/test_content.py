@@ -502,6 +502,20 @@ def test_files_of_pub_are_served_whole_and_in_part(site: Site) -> None:
     assert site.ask(RPM, headers={"Range": "bytes=8000-"}).status == 416
 
 
+def test_what_the_smart_proxy_has_below_pub_is_the_same(site: Site) -> None:
+    body = b"consumer" * 1000
+    for path in (RPM, "/pub/in"):
+        assert site.member.ask("GET", path).body == body == ask(site.member.http, "GET", path).body
+    head = ask(site.member.http, "HEAD", RPM)
+    assert (head.status, head.headers["content-length"]) == (200, "8000")
+    assert ask(site.member.http, "GET", RPM, headers={"Range": "bytes=0-3"}).body == b"cons"
+    # Plain files and nothing else, also for whoever Foreman trusts; and nothing of what content's own ports have beside.
+    for path in ("/pub", "/pub/", "/pub/out", "/pub/nothing", "/pulp/content/"):
+        assert site.member.ask("GET", path).status == 404 == ask(site.member.http, "GET", path).status
+    assert [site.member.ask(m, RPM).status for m in ("POST", "PUT", "DELETE", "OPTIONS")] == [405] * 4
+    assert [site.member.ask("GET", p).status for p in ("/pub/%2e%2e/x", "/pub/../features")] == [400, 400]
+
+
 @pytest.mark.parametrize("path", ["/pub/in", "/pub/nothing", "/pulp/content/nothing"])
 def test_a_body_that_nobody_wants_does_not_reset_the_reply_away(site: Site, path: str) -> None:
     with Connection(site.http) as connection:

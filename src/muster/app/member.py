@@ -46,6 +46,10 @@ from muster.cluster.roster import Report
 from muster.cluster.service import placed
 from muster.cluster.timeline import Timeline as SharedTimeline
 from muster.content import ports as content_ports
+from muster.content.joining import Joining, authorities
+from muster.content.pub import MOUNT as PUB
+from muster.content.pub import Pub
+from muster.derived import muster_client
 from muster.edge import health, logs, metrics, root, services
 from muster.edge.application import Application, Mounted
 from muster.edge.authorise import Callers, Gate, Names, SystemNames
@@ -191,7 +195,10 @@ async def member_opened(
         balancers = Resolved(b.address for b in cluster.balancers)
         await balancers.refresh()
         # What calls in flight need is closed behind the server, which finishes them; workers finish theirs meanwhile.
-        content = await _content_of(stack, cluster, member, bundle, gate, registry)
+        joining = _joining_of(cluster, balancing, bundle)
+        content = await _content_of(stack, cluster, member, bundle, gate, registry, joining)
+        pub = content.pub if content is not None else stack.enter_context(contextlib.closing(Pub(None, joining)))
+        application.mount([*mounts, Mounted(PUB, pub)])
         stack.push_async_callback(closed_behind_the_server)
         opening = server_opened(application, cluster.edge, counted, balancers.addresses)
         server = await stack.enter_async_context(opening)
@@ -332,14 +339,19 @@ async def _content_of(
     bundle: BundlePaths,
     gate: Gate,
     registry: CollectorRegistry,
+    joining: Joining,
 ) -> Content | None:
     if cluster.content is None:
         return None
     # Members without it do not pay for an HTTP client.
     from muster.content import service
 
-    opening = service.opened(cluster, cluster.content, member, bundle, gate, registry)
+    opening = service.opened(cluster, cluster.content, member, bundle, gate, registry, joining)
     return await stack.enter_async_context(opening)
+
+
+def _joining_of(cluster: ClusterFile, balancing: Balancing, bundle: BundlePaths) -> Joining:
+    return Joining(muster_client.served(balancing, cluster), authorities(cluster, bundle.ca))
 
 
 def _workers_of(cluster: ClusterFile, options: MemberOptions, rings: LogRings, gate: Gate) -> Workers | None:
@@ -353,6 +365,8 @@ def _workers_of(cluster: ClusterFile, options: MemberOptions, rings: LogRings, g
         "pki": str(options.pki.absolute()),
         "state": str((options.state or options.pki).absolute()),
         "log_form": options.log_form,
+        # It follows from features, too, which they are not told of.
+        "joining": muster_client.served(offers.modelled(cluster), cluster),
     }
     patience_s = cluster.edge.stop_timeout_s + cluster.edge.handshake_timeout_s
     return Workers(cluster.content.workers, order, cluster.content.services, rings, gate.revoked, patience_s=patience_s)

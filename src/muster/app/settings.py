@@ -93,7 +93,9 @@ def warnings(path: Path, cluster: ClusterFile) -> list[Problem]:
     ]
     if cluster.content is not None and (pub := cluster.content.pub) is not None and _is_absent(pub):
         found.append(
-            document.problem(("content", "pub"), f"{pub} is not on this host; on members without it /pub is 404")
+            document.problem(
+                ("content", "pub"), f"{pub} is not on this host; on members without it what is in /pub is 404"
+            )
         )
     with contextlib.suppress(Misconfigured):
         # A URL that cannot be read is the store's to refuse.

@@ -34,6 +34,7 @@ from muster.cluster.file import ClusterFile
 from muster.content import known, ports, service
 from muster.content.fill import Sibling
 from muster.content.given import Clients, Given
+from muster.content.joining import Joining, authorities
 from muster.content.kept import Kept
 from muster.content.known import Known
 from muster.content.metrics import AnswerMetrics
@@ -150,7 +151,8 @@ class Worker:
         balancers = Resolved(b.address for b in cluster.balancers)
         await balancers.refresh()
         async with contextlib.AsyncExitStack() as stack:
-            opening_content = service.opened(cluster, cluster.content, member, bundle, gate, self._registry)
+            joining = Joining(order["joining"], authorities(cluster, bundle.ca))
+            opening_content = service.opened(cluster, cluster.content, member, bundle, gate, self._registry, joining)
             content = self._content = await stack.enter_async_context(opening_content)
             self._know(self._siblings)
             await content.lead(self._led)

@@ -142,7 +142,7 @@ def _needs(path: Path, pki: Path, text: str, name: str, kind: str) -> list[str]:
             "(docs/admin/content.md), stop Apache"
         )
         if cluster.content.pub is not None:
-            also.append(f"on {name}: what others have in {cluster.content.pub}; without it /pub is 404")
+            also.append(f"on {name}: what others have in {cluster.content.pub}; without it what is in /pub is 404")
     wanted = [str(path), str(pki / "ca.pem"), f"{at.directory}/", *dict.fromkeys(files)]
     return [
         f"on {name}: install Muster; copy there, in the same places: {', '.join(wanted)} (never {pki / 'ca.key'})",

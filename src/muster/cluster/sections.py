@@ -162,7 +162,8 @@ class Content(Settings):
     foreman_key: Path | None = None
     """Its key. Absent: in the same file."""
     pub: Path | None = None
-    """Directory of ``/pub`` on every member. Absent: it is 404."""
+    """Directory of ``/pub`` on every member, on the ports of content and of the Smart Proxy. Absent: what hosts that join
+    need is all that is there."""
     connect_timeout_s: Seconds = 2.0
     """How long connecting to one of these may take."""
     first_byte_timeout_s: Seconds = 60.0

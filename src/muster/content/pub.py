@@ -1,4 +1,7 @@
-"""A directory of plain files, as Apache serves ``/pub``: no lists of what is in it, nothing outside it."""
+"""What is below ``/pub``: what members have for hosts that join, then a directory of plain files, as Apache serves it.
+
+There are no lists of what is in the directory, and nothing outside it is served.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +13,26 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
-from muster.content import files
+from muster.content import conditions, files, paths, places
 from muster.content.files import Opened
-from muster.edge.replies import Reply, Streamed, not_found
+from muster.content.joining import Joining, Text
+from muster.edge.replies import SERVER_HEADER, Header, Reply, Streamed, not_found
 from muster.edge.request import Request
+from muster.edge.routes import Mount
+
+_PLACE = next(p for p in places.PLACES if p.backend == "pub")
 
 
 class Pub:
-    """Serves one directory. Links lead where they lead as long as that is below it.
+    """Serves what is built in, and one directory; None: nothing besides.
 
+    Links lead where they lead as long as that is below it.
     A file system that hangs holds up these threads, and nobody else's. Use :meth:`close`.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path | None, joining: Joining) -> None:
         self._root = root
+        self._joining = joining
         self._threads = ThreadPoolExecutor(files.THREADS, "pub")
 
     def close(self) -> None:
@@ -35,6 +44,8 @@ class Pub:
         if (refused := files.unread(request)) is not None:
             return refused
         name = os.fsdecode(unquote_to_bytes(path.partition("?")[0]))
+        if (text := self._joining.text(name.lstrip("/"))) is not None:
+            return _answered(text, request)
         found = await files.opened(self._threads, partial(self._opened, name))
         if found is None:
             return not_found()
@@ -46,7 +57,7 @@ class Pub:
     def _opened(self, path: str) -> Opened | None:
         """Return a plain file below the root; None when there is none."""
         # A directory is none; and what Apache keeps from clients by default, somebody may have relied on.
-        if "\0" in path or path.endswith("/") or "/.ht" in path:
+        if self._root is None or "\0" in path or path.endswith("/") or "/.ht" in path:
             return None
         # Links that lead in a circle are a RuntimeError.
         with contextlib.suppress(OSError, RuntimeError):
@@ -57,6 +68,26 @@ class Pub:
             # Not waiting for whoever might write into a pipe.
             return Opened.of(os.open(where, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW))
         return None
+
+
+def _answered(text: Text, request: Request) -> Reply:
+    passed: list[Header] = [
+        (b"content-type", text.content_type), (b"x-content-type-options", b"nosniff"), (b"etag", text.digest.tag.encode()),
+        # Of the same name it is another one after a change of the cluster, and nobody shall join by what was.
+        (b"cache-control", b"no-cache"), SERVER_HEADER,
+    ]  # fmt: skip
+    if (instead := conditions.instead(request, text.digest, passed)) is not None:
+        return instead
+    return Reply(200, text.body, [*passed, (b"content-length", b"%d" % len(text.body))])
+
+
+async def _below(pub: Pub, request: Request) -> Reply | Streamed:
+    return await pub.answer(paths.forwarded(_PLACE, request.raw_path, request.raw_query), request)
+
+
+# What ports of content answer below /pub, for other listeners of a member: a script that registers a host asks the Smart
+# Proxy that it came from.
+MOUNT = Mount(_PLACE.prefix, (), unrouted=_below, busy=True)
 
 
 def _type(path: str) -> bytes:

@@ -18,6 +18,7 @@ from muster.content.backend import Answer, Patience
 from muster.content.call import Asked, Call, Program
 from muster.content.fill import Behind, Fill, Sibling
 from muster.content.images import Images
+from muster.content.joining import Joining
 from muster.content.led import Led
 from muster.content.mirror.carried import Carried, Fronted
 from muster.content.places import PROGRAMS, Place
@@ -86,7 +87,7 @@ class Content:
 
     member: str
     backends: Mapping[places.Backend, Program]
-    pub: Pub | None
+    pub: Pub
     gate: Gate
     fill: Fill | None
     members: frozenset[str]
@@ -146,7 +147,7 @@ class Content:
         if place.backend == "members":
             return await self._to_member(path, request)
         if place.backend == "pub":
-            return await self.pub.answer(path, request) if self.pub is not None else not_found()
+            return await self.pub.answer(path, request)
         to = self.backends.get(place.backend)
         if place.prefix == Images.PREFIX and self.images is not None and self.repositories is not None:
             call = replace(self.call_as(None), client=Behind(request.peer.address, None))
@@ -299,10 +300,11 @@ async def opened(
     bundle: BundlePaths,
     gate: Gate,
     collected: CollectorRegistry,
+    joining: Joining,
 ) -> AsyncIterator[Content]:
     """Yield a member's content; its backends are asked when somebody comes, not before.
 
-    ``collected`` gets what it counts.
+    ``collected`` gets what it counts; ``joining`` is what hosts that join find.
     """
     also = [f for f in (settings.ca_file, cluster.foreman.ca_file) if f is not None]
     shown = settings.foreman_certificate or bundle.certificate
@@ -350,7 +352,7 @@ async def opened(
         if ("content" in found or settings.mirror is not None) and fill.is_possible(cluster):
             filling = fill.opened(among_us, patience, collected, after_s=settings.fill_after_s, hold_s=settings.hold_s)
             others = await stack.enter_async_context(filling)
-        pub = stack.enter_context(contextlib.closing(Pub(settings.pub))) if settings.pub is not None else None
+        pub = stack.enter_context(contextlib.closing(Pub(settings.pub, joining)))
         images = None
         if "registry" in found:
             uploads = Uploads(str(member.name), others.other) if others is not None else None

@@ -38,18 +38,22 @@ def rendered(balancing: Balancing) -> str:
     return "\n".join(lines) + "\n"
 
 
+def values(balancing: Balancing) -> dict[str, str]:
+    """Return the same by key.
+
+    Raises:
+        Misconfigured: as :func:`rendered`.
+    """
+    _section, *lines = rendered(balancing).splitlines()
+    return dict(line.split(" = ", 1) for line in lines)
+
+
 def _documents(balancing: Balancing, cluster: ClusterFile, site: Site) -> tuple[Document, ...]:  # noqa: ARG001
     return (Document("puppet.conf", rendered(balancing), "puppet"),)
 
 
-def _values(text: str) -> dict[str, str]:
-    _section, *lines = text.splitlines()
-    return dict(line.split(" = ", 1) for line in lines)
-
-
 def _as_json(balancing: Balancing, cluster: ClusterFile, site: Site) -> dict[str, Any]:  # noqa: ARG001
-    text = rendered(balancing)
-    return {"main": _values(text), "configuration": text}
+    return {"main": values(balancing), "configuration": rendered(balancing)}
 
 
 async def _accepted(directory: Path, documents: Sequence[Document]) -> None:

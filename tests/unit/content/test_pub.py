@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from muster.content.joining import Joining
 from muster.content.pub import Pub
 from muster.edge.replies import Reply, Streamed
 from muster.kernel.errors import Unavailable
 from tests.unit.edge.calls import request
 
 pytestmark = pytest.mark.anyio
+NOTHING = Joining({}, ())
 
 
 @pytest.fixture
@@ -27,7 +29,7 @@ def root(tmp_path: Path) -> Path:
 
 
 async def got(root: Path, path: str, **headers: str) -> tuple[int, bytes]:
-    with contextlib.closing(Pub(root)) as pub:
+    with contextlib.closing(Pub(root, NOTHING)) as pub:
         return await got_of(pub, path, **headers)
 
 
@@ -76,7 +78,7 @@ async def test_a_range_said_twice_is_none(root: Path) -> None:
     made = request("GET", "/pub/file.rpm")
     made.sent_headers.extend([(b"range", b"bytes=0-1"), (b"range", b"bytes=2-3")])
     made.headers[b"range"] = b"bytes=2-3"
-    answer = await Pub(root).answer("/file.rpm", made)
+    answer = await Pub(root, NOTHING).answer("/file.rpm", made)
     assert isinstance(answer, Streamed)
     answer.end()
     assert answer.status == 200
@@ -84,7 +86,7 @@ async def test_a_range_said_twice_is_none(root: Path) -> None:
 
 async def test_a_file_that_gets_shorter_is_cut_and_one_that_is_replaced_is_sent_as_it_was(root: Path) -> None:
     for is_replaced in (True, False):
-        answer = await Pub(root).answer("/file.rpm", request("GET", "/pub/file.rpm"))
+        answer = await Pub(root, NOTHING).answer("/file.rpm", request("GET", "/pub/file.rpm"))
         assert isinstance(answer, Streamed)
         if is_replaced:
             (root / "new").write_bytes(b"new")
@@ -102,7 +104,7 @@ async def test_a_file_that_gets_shorter_is_cut_and_one_that_is_replaced_is_sent_
 async def test_a_file_system_that_hangs_holds_up_nobody_else(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     goes_on = threading.Event()
     monkeypatch.setattr("muster.content.pub.os.pread", lambda *_: goes_on.wait(30) and b"0123456789")
-    with contextlib.closing(Pub(root)) as pub:
+    with contextlib.closing(Pub(root, NOTHING)) as pub:
         waiting = [asyncio.create_task(got_of(pub, "/file.rpm")) for _ in range(40)]
         try:
             async with asyncio.timeout(10):

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from muster.content.backend import Answer
+from muster.content.joining import Joining
 from muster.content.places import PLACES
+from muster.content.pub import Pub
 from muster.content.registry import Registry
 from muster.content.service import Content
 from muster.edge.authorise import Callers, Gate
@@ -52,7 +54,7 @@ def content(pulp: Pulp, *, revoked: bool = False) -> Content:
 
     backend: Any = pulp
     gate = Gate(Callers(frozenset({FOREMAN}), frozenset()), revoked=is_revoked)
-    return Content(MEMBER, {"api": backend}, None, gate, None, frozenset({MEMBER}), "127.0.0.1")
+    return Content(MEMBER, {"api": backend}, Pub(None, Joining({}, ())), gate, None, frozenset({MEMBER}), "127.0.0.1")
 
 
 async def test_the_gateway_of_this_host_is_pulps_administrator_unless_its_certificate_is_revoked() -> None:

@@ -80,6 +80,7 @@ HOLDS: dict[str, set[str]] = {
     "scap-client": {"smartproxy", *CLUSTER},
     "dnf-repos": {"https", *CLUSTER},
     "apt-sources": {"https", *CLUSTER},
+    "muster-client": {"https", "smartproxy", "puppet", "puppetca", *CLUSTER},
     "dns-zone": {"names", "addresses", "aliases", *CLUSTER},
     "nsupdate": {"names", "addresses", "aliases", *CLUSTER},
     "hosts": {"listen", "members", "names", "addresses", "aliases", *CLUSTER},

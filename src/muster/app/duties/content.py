@@ -89,7 +89,7 @@ class BackendAsked(Duty):
 
 
 class PubLooked(Duty):
-    """Notes that the directory of ``/pub`` cannot be served: every path below it is 404 then, and nothing else is wrong."""
+    """Notes that the directory of ``/pub`` cannot be served: every file of it is 404 then, and nothing else is wrong."""
 
     name = "pub"
     every_s = _SELDOM_S
@@ -102,7 +102,7 @@ class PubLooked(Duty):
         self._why = await asyncio.to_thread(_unserved, self._directory)
 
     def found(self) -> Found:
-        return Found(notes=(f"/pub is 404: {self._why}",)) if self._why else NOTHING
+        return Found(notes=(f"what is in /pub is 404: {self._why}",)) if self._why else NOTHING
 
 
 def _unserved(directory: Path) -> str:

@@ -93,4 +93,11 @@ def _print_facts(rows: Iterable[_Row], now: datetime) -> None:
         texts = [Text(t) for t in (kind, label, names, facts.issuer, facts.key)]
         table.add_row(*texts, Text(until, style=style), Text(str(days), style=style))
     # What is piped is read by a program or stored: nothing of it may be cut to a terminal's width.
-    Console(width=None if sys.stdout.isatty() else 400).print(table)
+    console = Console(width=None if sys.stdout.isatty() else 400)
+    console.print(table)
+    for kind, name, path, facts in rows:
+        # Hosts that join, and people, compare that of a CA; of bundles nobody does.
+        if kind in ("ca", "file") and isinstance(facts, CertificateFacts):
+            digits = facts.fingerprint_sha256.upper()
+            pairs = ":".join(digits[at : at + 2] for at in range(0, len(digits), 2))
+            console.print(Text(f"Fingerprint of {kind} {name or shown(str(path))}: SHA-256 {pairs}"), soft_wrap=True)

@@ -48,6 +48,7 @@ OUTPUTS: Mapping[str, str] = {
     "keepalived": (
         "Render keepalived's configuration, which moves the virtual address to a balancer whose HAProxy answers."
     ),
+    "muster-client": "Render what members tell muster-bootstrap on hosts of the cluster.",
     "nftables": "Render rules of nftables for each balancer and member: who may reach the cluster's ports there.",
     "nginx": "Render an nginx (stream) configuration for one balancer; its head and --json say what nginx does not do.",
     "nsupdate": "Render input for nsupdate: the address, its aliases, members, and their reverse records.",

@@ -102,7 +102,7 @@ async def test_a_program_that_no_service_needs_is_a_note() -> None:
 async def test_a_directory_of_pub_that_is_not_there_is_a_note_until_it_is(tmp_path: Path) -> None:
     duty = PubLooked(tmp_path / "pub")
     await duty.beat()
-    assert duty.found().notes == (f"/pub is 404: {tmp_path}/pub is no directory of this host",)
+    assert duty.found().notes == (f"what is in /pub is 404: {tmp_path}/pub is no directory of this host",)
     (tmp_path / "pub").mkdir()
     await duty.beat()
     assert duty.found() == NOTHING
