@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, get_args
 
@@ -100,7 +101,11 @@ def test_a_rule_between_settings_of_a_feature_has_the_features_line() -> None:
 
 
 def test_features_stand_in_the_order_in_which_the_ruby_proxy_loads_them() -> None:
-    assert list(features.manifests()) == ["dns", "puppetca", "puppet", "pulpcore", "container_gateway"]
+    ours = ["dns", "templates", "puppetca", "puppet", "registration", "pulpcore", "container_gateway"]
+    assert list(features.manifests()) == ours
+    found = list(features.manifests(dataclasses.replace(features.manifests()["dns"], name="logs")))
+    assert found == [*ours[:4], "logs", *ours[4:]]
+    assert set(found) == set(features.settings_models())
 
 
 def test_settings_of_enabled_features_name_the_services_behind_them() -> None:
