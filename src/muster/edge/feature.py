@@ -106,6 +106,10 @@ class FeatureSettings(Settings):
         """Return the services behind the feature, for the register."""
         return ()
 
+    def doubts(self, _cluster: ClusterFile) -> tuple[str, ...]:
+        """Return why the feature will fail on members, as far as the cluster file says it, in sentences without its name."""
+        return ()
+
 
 class ProvidedFeatureSettings(FeatureSettings):
     """What the settings of a feature with providers have."""

@@ -78,8 +78,22 @@ def services(cluster: ClusterFile) -> dict[str, Service]:
 
 def warnings(document: Document, cluster: ClusterFile) -> list[Problem]:
     """Return what is valid in the ``features`` of a cluster file and does probably not what was meant."""
+    named = [(n, _settings_model(n).model_validate(g)) for n, g in cluster.features.items() if n in _SETTINGS]
+    doubts = [
+        document.problem(("features", name), sentence)
+        for name, settings in named
+        if settings.enabled
+        for sentence in settings.doubts(cluster)
+    ]
     if cluster.foreman.trusted_hosts is not None:
-        return []
+        return doubts
+    return [
+        *doubts,
+        *_open_to_plain_http(document, cluster),
+    ]
+
+
+def _open_to_plain_http(document: Document, cluster: ClusterFile) -> list[Problem]:
     return [
         document.problem(
             ("features", name, "enabled"),

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import aclosing, asynccontextmanager
-from typing import Any
 
 from muster.balancer.model import modelled
 from muster.content import handed
@@ -15,12 +14,12 @@ from muster.content.backend import once
 from muster.content.handed import ACCEPTED, Foreman, Said, authorization, passed, told
 from muster.derived.ruby_members import registration_url
 from muster.edge import params
-from muster.edge.feature import FeatureSettings, Surroundings, Told
+from muster.edge.feature import Surroundings, Told
 from muster.edge.replies import HTML, Reply, reply
 from muster.edge.request import Request
 from muster.features.registration import scripts
 from muster.features.registration.scripts import Scripts
-from muster.features.registration.settings import RegistrationSettings
+from muster.features.registration.settings import LACKS_TEMPLATES, RegistrationSettings, has_templates
 from muster.kernel import log
 from muster.kernel.errors import Misconfigured, MusterError
 from muster.kernel.names import source_of
@@ -108,12 +107,6 @@ class Registration:
         return passed(said.status, said.body if "text/plain" in said.content_type else FAILED)
 
 
-def _has_templates(features: Any) -> bool:
-    given = features.get("templates")
-    # As the member reads it: false has several spellings.
-    return given is not None and bool(FeatureSettings(enabled=given.get("enabled", True)).enabled)
-
-
 def _url(settings: RegistrationSettings, around: Surroundings) -> str:
     if settings.registration_url is not None:
         return settings.registration_url.removesuffix("/")
@@ -130,8 +123,8 @@ async def opened(settings: RegistrationSettings, around: Surroundings) -> AsyncI
         Misconfigured: the feature Templates is off; the cluster file does not say where Foreman is, or where hosts come in.
     """
     cluster = around.cluster
-    if cluster is None or not _has_templates(cluster.features):
-        raise Misconfigured("'templates' required by 'registration' could not be found.")
+    if cluster is None or not has_templates(cluster):
+        raise Misconfigured(LACKS_TEMPLATES)
     url = _url(settings, around)
     kept = scripts.opened(around, kept_s=settings.scripts_kept_s, asked_within_s=2 * settings.foreman_timeout_s)
     opening = handed.opened(around, timeout_s=settings.foreman_timeout_s, needed_by="registration")

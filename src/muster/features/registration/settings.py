@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
 from muster.cluster.values import WebURL
 from muster.edge.feature import FeatureSettings
+
+if TYPE_CHECKING:
+    from muster.cluster.file import ClusterFile
+
+LACKS_TEMPLATES = "'templates' required by 'registration' could not be found."
+"""The Ruby module's own words."""
 
 
 class RegistrationSettings(FeatureSettings):
@@ -24,3 +30,13 @@ class RegistrationSettings(FeatureSettings):
     foreman_timeout_s: Annotated[float, Field(gt=0, le=600)] = 60.0
     """How long Foreman may take to begin its answer, and again to end it; as long as the Ruby module waits. What a member
     that died was asking for is asked by another after twice as long."""
+
+    def doubts(self, cluster: ClusterFile) -> tuple[str, ...]:
+        return () if has_templates(cluster) else (f"fails on members: {LACKS_TEMPLATES}",)
+
+
+def has_templates(cluster: ClusterFile) -> bool:
+    """Whether the feature Templates is on, which Foreman needs for a registration, too."""
+    given = cluster.features.get("templates")
+    # As the member reads it: false has several spellings.
+    return given is not None and bool(FeatureSettings(enabled=given.get("enabled", True)).enabled)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from muster.cluster.values import WebURL
 from muster.edge.feature import FeatureSettings
+
+if TYPE_CHECKING:
+    from muster.cluster.file import ClusterFile
 
 
 class TemplatesSettings(FeatureSettings):
@@ -22,3 +25,11 @@ class TemplatesSettings(FeatureSettings):
     HTTP where that is offered and this feature is on it, else the Smart Proxy's port."""
     foreman_timeout_s: Annotated[float, Field(gt=0, le=600)] = 60.0
     """How long Foreman may take to begin its answer, and again to end it; as long as the Ruby module waits."""
+
+    def doubts(self, cluster: ClusterFile) -> tuple[str, ...]:
+        url = cluster.foreman.url
+        if url is None or not url.startswith("https://"):
+            return (
+                "fails on members: what hosts ask is handed on to Foreman, and foreman.url has to say where, with https",
+            )
+        return ()

@@ -8,7 +8,7 @@ from muster.content.backend import BadGateway, GatewayTimeout
 from muster.content.handed import Said
 from muster.edge.replies import Reply
 from muster.edge.request import Peer
-from muster.features.registration import api, service
+from muster.features.registration import api
 from muster.features.registration.scripts import Scripts
 from muster.features.registration.service import FAILED, Registration
 from muster.kernel.errors import MusterError, Unavailable
@@ -120,13 +120,6 @@ async def test_neither_a_token_nor_a_query_is_logged(capsys: pytest.CaptureFixtu
     said = "".join(capsys.readouterr())
     assert "secret" not in said
     assert "Foreman answers 401" in said
-
-
-def test_what_is_needed_is_named_in_ruby_s_words() -> None:
-    assert [
-        service._has_templates(f) for f in ({}, {"templates": {"enabled": "no"}}, {"templates": {"enabled": False}})
-    ] == [False] * 3
-    assert all(service._has_templates({"templates": f}) for f in ({}, {"enabled": "http"}, {"enabled": True}))
 
 
 async def test_foreman_s_own_text_is_given_to_a_shell_and_a_page_is_not() -> None:
