@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import added_latency, content, dns_adds, footprint, growth, mirror, puppet_ca, scale, version
+from bench import added_latency, content, dns_adds, footprint, growth, mirror, puppet_ca, registrations, scale, version
 from bench.figures import Findings, table
 from muster.kernel.errors import MusterError
 
@@ -25,6 +25,7 @@ BENCHMARKS: dict[str, Callable[..., Awaitable[Findings]]] = {
     "growth": growth.measured,
     "scale": scale.measured,
     "puppet-ca": puppet_ca.measured,
+    "registrations": registrations.measured,
     "content": content.measured,
     "mirror": mirror.measured,
 }
