@@ -1,4 +1,4 @@
-"""Hosts that register at once, each on a connection of its own: through the balancer to three members, and at Foreman itself."""
+"""Hosts that register at once, each on its own connection: through the balancer to three members, and at Foreman itself."""
 
 from __future__ import annotations
 

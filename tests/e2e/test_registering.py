@@ -25,7 +25,7 @@ from tests.servers.postgresql import PostgreSQL
 pytestmark = pytest.mark.anyio
 
 SCRIPT = (200, b"#!/bin/sh\n# registration script GET\n")
-# How long a claim holds is twice that.
+# A claim holds 15 s longer.
 TIMEOUT_S = 3
 FEATURES = {"templates": {"foreman_timeout_s": TIMEOUT_S}, "registration": {"foreman_timeout_s": TIMEOUT_S}}
 

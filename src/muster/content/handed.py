@@ -32,8 +32,11 @@ LARGEST_ANSWER_BYTES = 1 << 20
 # As the Ruby proxy sends it, by which Foreman finds its API's version and does not look for a format.
 ACCEPTED = "*/*, application/json,version=2"
 
+ENDED_WITHIN_S = 10.0
+"""How long an answer that has begun may take to end."""
+
 _CONNECT_S = 5.0
-# What Anaconda tells of a machine; a boot loader's or installer's name.
+# What Anaconda tells of a machine (docs/facts/smart-proxy-protocol.md §15); a boot loader's or installer's name.
 _TOLD = re.compile(
     rb"(?:user-agent|x-rhn-provisioning-mac-[0-9]{1,3}|x-anaconda-(?:architecture|system-release)|x-system-serial-number)\Z"
 )
@@ -67,9 +70,9 @@ class Said:
 class Foreman:
     """The cluster's Foreman, as hosts reach it through members. Use :func:`opened`."""
 
-    def __init__(self, backend: Asked, *, timeout_s: float) -> None:
+    def __init__(self, backend: Asked, *, ended_within_s: float = ENDED_WITHIN_S) -> None:
         self._backend = backend
-        self._timeout_s = timeout_s
+        self._ended_within_s = ended_within_s
 
     async def ask(
         self,
@@ -90,10 +93,10 @@ class Foreman:
         """
         got = await self._backend.ask(method, path, [*headers, ("Accept-Encoding", "identity")], body, length)
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self._ended_within_s):
                 whole = await got.whole(LARGEST_ANSWER_BYTES, hold=hold)
         except TimeoutError:
-            raise GatewayTimeout(f"{got.of} did not end its answer within {self._timeout_s:g} s") from None
+            raise GatewayTimeout(f"{got.of} did not end its answer within {self._ended_within_s:g} s") from None
         if whole is None:
             raise BadGateway(f"{got.of} answered more than {LARGEST_ANSWER_BYTES >> 20} MiB, which is not passed on")
         told = {name.lower(): value for name, value in got.headers}
@@ -164,7 +167,8 @@ def passed(status: int, body: bytes) -> Reply:
 async def opened(around: Surroundings, *, timeout_s: float, needed_by: str) -> AsyncIterator[Foreman]:
     """Yield the cluster's Foreman, whose certificate must be of a CA that the cluster file names.
 
-    It is shown what it is shown for ``/rhsm``: ``content.foreman_certificate``, else the member's own.
+    It is shown what it is shown for ``/rhsm``: ``content.foreman_certificate``, else the member's own. ``timeout_s`` counts
+    until an answer begins.
 
     Raises:
         Misconfigured: the cluster file does not say where it is, or not over TLS; a file cannot be used.
@@ -183,8 +187,8 @@ async def opened(around: Surroundings, *, timeout_s: float, needed_by: str) -> A
     if content is not None and content.foreman_certificate is not None:
         shown, key = content.foreman_certificate, content.foreman_key
     context = RenewedContext(around.ca, shown, key, also=trust_of(cluster))
-    patience = Patience(_CONNECT_S, timeout_s, timeout_s)
+    patience = Patience(_CONNECT_S, timeout_s, ENDED_WITHIN_S)
     url = cluster.foreman.url.rstrip("/")
     # By the name in its URL and no other: a Foreman in containers answers 403 to names that are not its own.
     async with backends.opened(PROGRAMS["foreman"].name, url, patience, context=context) as backend:
-        yield Foreman(backend, timeout_s=timeout_s)
+        yield Foreman(backend)

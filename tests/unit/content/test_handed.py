@@ -113,7 +113,7 @@ async def test_a_body_goes_on_up_to_its_limit() -> None:
 
 async def test_an_answer_is_whole_and_in_plain() -> None:
     backend = Backend(b"#!/bin", b"/sh\n", headers=[("Content-Type", "text/plain")])
-    said = await Foreman(backend, timeout_s=5).ask("GET", "/register?a=b", [("A", "b")])
+    said = await Foreman(backend).ask("GET", "/register?a=b", [("A", "b")])
     assert (said.status, said.content_type, said.body) == (200, "text/plain", b"#!/bin/sh\n")
     assert backend.asked == [("GET", "/register?a=b", [("A", "b"), ("Accept-Encoding", "identity")])]
     assert backend.is_ended
@@ -122,13 +122,13 @@ async def test_an_answer_is_whole_and_in_plain() -> None:
 async def test_an_answer_that_is_too_long_packed_or_never_ends_is_none() -> None:
     long = Backend(*[b"x" * (1 << 19)] * 3)
     with pytest.raises(BadGateway, match="more than 1 MiB"):
-        await Foreman(long, timeout_s=5).ask("GET", "/", [])
+        await Foreman(long).ask("GET", "/", [])
     packed = Backend(b"x", headers=[("Content-Encoding", "gzip")])
     with pytest.raises(BadGateway, match="coding"):
-        await Foreman(packed, timeout_s=5).ask("GET", "/", [])
+        await Foreman(packed).ask("GET", "/", [])
     endless = Backend(b"half", None)
     with pytest.raises(GatewayTimeout, match="did not end its answer"):
-        await Foreman(endless, timeout_s=0.01).ask("GET", "/", [])
+        await Foreman(endless, ended_within_s=0.01).ask("GET", "/", [])
     assert long.is_ended
     assert packed.is_ended
     assert endless.is_ended
@@ -143,7 +143,7 @@ async def test_an_answer_is_counted_while_it_is_held() -> None:
             raise Unavailable("there is no room")
 
     with pytest.raises(Unavailable, match="no room"):
-        await Foreman(Backend(b"1234", b"5678"), timeout_s=5).ask("GET", "/", [], hold=hold)
+        await Foreman(Backend(b"1234", b"5678")).ask("GET", "/", [], hold=hold)
     assert counted == [4, 4]
 
 

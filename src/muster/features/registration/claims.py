@@ -26,7 +26,7 @@ _CLAIM = Change(
 )
 _KEEP = Change(
     "UPDATE registration_scripts SET script = :script, ends_at = {now} + :kept_s, claimed_until = 0"
-    " WHERE id = :id AND holder = :holder AND script IS NULL"
+    " WHERE id = :id AND holder = :holder"
 )
 _FORGET_ENDED = Change(
     "DELETE FROM registration_scripts WHERE ends_at <= {now} AND claimed_until <= {now} AND id <> :id"

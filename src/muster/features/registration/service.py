@@ -30,6 +30,8 @@ FAILED = b'echo "Internal Server Error"\nexit 1\n'
 """The script that says that there is none."""
 
 _FORM = "application/x-www-form-urlencoded"
+# What asking may take beside Foreman's time to begin: to connect, also a second time, and to end.
+_BESIDE_S = 15.0
 # So that what is kept is what whoever asks would get: nothing of one host's own goes on.
 _SAME_FOR_ALL = [("Accept", f"{ACCEPTED}, */*")]
 
@@ -126,7 +128,7 @@ async def opened(settings: RegistrationSettings, around: Surroundings) -> AsyncI
     if cluster is None or not has_templates(cluster):
         raise Misconfigured(LACKS_TEMPLATES)
     url = _url(settings, around)
-    kept = scripts.opened(around, kept_s=settings.scripts_kept_s, asked_within_s=2 * settings.foreman_timeout_s)
+    kept = scripts.opened(around, kept_s=settings.scripts_kept_s, asked_within_s=settings.foreman_timeout_s + _BESIDE_S)
     opening = handed.opened(around, timeout_s=settings.foreman_timeout_s, needed_by="registration")
     async with opening as foreman, aclosing(kept):
         yield Registration(foreman, url, kept)

@@ -28,8 +28,8 @@ class RegistrationSettings(FeatureSettings):
     """How long a script is given to whoever asks for the same with the same token, without asking Foreman, by any member;
     a token that Foreman takes back meanwhile is good for it. 0: Foreman is asked each time."""
     foreman_timeout_s: Annotated[float, Field(gt=0, le=600)] = 60.0
-    """How long Foreman may take to begin its answer, and again to end it; as long as the Ruby module waits. What a member
-    that died was asking for is asked by another after twice as long."""
+    """How long Foreman may take to begin its answer; as long as the Ruby module waits. What a member that died was asking
+    for is asked by another 15 s after that."""
 
     def doubts(self, cluster: ClusterFile) -> tuple[str, ...]:
         return () if has_templates(cluster) else (f"fails on members: {LACKS_TEMPLATES}",)

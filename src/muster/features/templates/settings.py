@@ -24,7 +24,7 @@ class TemplatesSettings(FeatureSettings):
     """Where hosts are told to fetch templates: ``http://smartproxy.example.net:8000``. Absent: the cluster's address, over
     HTTP where that is offered and this feature is on it, else the Smart Proxy's port."""
     foreman_timeout_s: Annotated[float, Field(gt=0, le=600)] = 60.0
-    """How long Foreman may take to begin its answer, and again to end it; as long as the Ruby module waits."""
+    """How long Foreman may take to begin its answer; as long as the Ruby module waits."""
 
     def doubts(self, cluster: ClusterFile) -> tuple[str, ...]:
         url = cluster.foreman.url
