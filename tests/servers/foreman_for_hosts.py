@@ -7,6 +7,7 @@ for a certificate as Foreman does, and like a Foreman in containers it answers 4
 from __future__ import annotations
 
 import contextlib
+import socket
 import ssl
 import threading
 import time
@@ -69,6 +70,7 @@ class ForemanForHosts:
     headers: dict[str, str] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
     _server: ThreadingHTTPServer | None = None
+    _connections: set[ssl.SSLSocket] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.may_answer.set()
@@ -102,7 +104,12 @@ class ForemanForHosts:
             def setup(self) -> None:
                 # In the call's own thread: one client must not hold up the others.
                 self.request.do_handshake()
+                foreman._connections.add(self.request)
                 super().setup()
+
+            def finish(self) -> None:
+                foreman._connections.discard(self.request)
+                super().finish()
 
             def do(self) -> None:
                 body = self._body()
@@ -191,6 +198,10 @@ class ForemanForHosts:
         if server is not None:
             server.shutdown()
             server.server_close()
+        for connection in list(self._connections):
+            # Who is connected is served no more, as when a process has ended.
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from muster.derived.ruby_members import registration_url
 from muster.edge import params
 from muster.edge.feature import Surroundings, Told
 from muster.edge.replies import HTML, Reply, reply
-from muster.edge.request import Request
+from muster.edge.request import ClientGone, Request, TooLarge, TooSlow
 from muster.features.registration import scripts
 from muster.features.registration.scripts import Scripts
 from muster.features.registration.settings import LACKS_TEMPLATES, RegistrationSettings, has_templates
@@ -94,6 +94,9 @@ class Registration:
         """Return what a shell is given of what Foreman said, or of an error."""
         try:
             said = await asked
+        except (TooLarge, TooSlow, ClientGone) as e:
+            # The host's own matter, as everywhere.
+            return reply(e.status, FAILED, HTML)
         except MusterError as e:
             held = self._refusals.held_back((source_of(request.peer.address), type(e)))
             if held is not None:

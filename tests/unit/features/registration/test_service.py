@@ -129,3 +129,10 @@ async def test_foreman_s_own_text_is_given_to_a_shell_and_a_page_is_not() -> Non
 
     assert (await called(Foreman(422, b"echo no\nexit 1\n"), "GET", "/register")).body == b"echo no\nexit 1\n"
     assert (await called(Html(), "GET", "/register")).body == FAILED
+
+
+async def test_a_host_that_leaves_within_its_facts_is_nobody_s_matter(capsys: pytest.CaptureFixture[str]) -> None:
+    foreman = Foreman()
+    reply = await called(foreman, "POST", "/register", body=[b"host[name]="], gone=True)
+    assert (reply.status, reply.body, foreman.asked) == (400, FAILED, [])
+    assert "Failed to register" not in "".join(capsys.readouterr())
