@@ -24,6 +24,7 @@ from bench import (
     joining,
     mirror,
     puppet_ca,
+    registrations,
     scale,
     version,
 )
@@ -39,6 +40,7 @@ BENCHMARKS: dict[str, Callable[..., Awaitable[Findings]]] = {
     "derived": derived.measured,
     "scale": scale.measured,
     "puppet-ca": puppet_ca.measured,
+    "registrations": registrations.measured,
     "content": content.measured,
     "mirror": mirror.measured,
     "backup": backup.measured,

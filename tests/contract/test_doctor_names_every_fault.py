@@ -488,6 +488,25 @@ async def test_a_token_that_foreman_does_not_take(world: World, foreman: Foreman
     assert foremen.TOKEN not in str(found)
 
 
+async def test_a_foreman_that_hosts_do_not_reach(world: World, foreman: Foreman) -> None:
+    world.changes["foreman"] = {"url": foreman.url, "version": "3.19"}
+    world.changes["features"] = {"templates": {}}
+    assert await world.examined() == []
+    assert foreman.asked == ["/api/v2/status"], "nobody's template"
+    world.changes["foreman"]["url"] = f"https://127.0.0.1:{foreman.port}"
+    found = named(await world.examined(), "FOREMAN-AWAY")
+    assert "cannot register" in found.sentence
+    world.changes["foreman"]["url"] = foreman.url
+    foreman.name = "foreman.example.com"
+    found = named(await world.examined(), "FOREMAN-REFUSES")
+    assert found.sentence.endswith(f"Foreman answers 403 at {foreman.url}")
+    foreman.stop()
+    found = named(await world.examined(), "FOREMAN-AWAY")
+    assert f"GET {foreman.url}/api/v2/status failed" in found.sentence
+    world.changes["features"] = {"templates": {"enabled": False}}
+    assert await world.examined() == []
+
+
 async def test_a_host_without_the_token_leaves_it_to_members(world: World, foreman: Foreman) -> None:
     foreman.token_file.unlink()
     assert await world.examined() == []

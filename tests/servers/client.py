@@ -89,7 +89,7 @@ class Connection:
             raise ConnectionResetError("closed without an answer")
         _, status, reason = [*line.decode("latin-1").rstrip("\r\n").split(" ", 2), ""][:3]
         headers = {k.lower(): v for k, v in http.client.parse_headers(self._reader).items()}
-        if method == "HEAD":
+        if method == "HEAD" or status in ("204", "304"):
             body = b""
         elif "content-length" in headers:
             body = self._reader.read(int(headers["content-length"]))

@@ -44,6 +44,7 @@ class Foreman:
         taxonomies: organisations and locations, by kind.
         asks: returns the features that a Smart Proxy at a URL has; None: it cannot be reached.
         changes: what it was told to change.
+        name: by which it knows itself.
     """
 
     directory: Path
@@ -58,6 +59,7 @@ class Foreman:
     taxonomies: dict[str, dict[str, int]] = field(default_factory=lambda: {"organizations": {}, "locations": {}})
     asks: Callable[[str], dict[str, list[str]] | None] = lambda _: {}
     changes: list[tuple[str, str]] = field(default_factory=list)
+    name: str = NAME
     _server: ThreadingHTTPServer | None = None
 
     def __post_init__(self) -> None:
@@ -84,7 +86,7 @@ class Foreman:
         return {"url": self.url, "api_user": USER, "api_token_file": str(self.token_file)}
 
     def answer(self, path: str, host: str, authorization: str) -> tuple[int, str]:
-        if host != f"{NAME}:{self.port}":
+        if host != f"{self.name}:{self.port}":
             return 403, "Blocked host"
         if authorization != f"Basic {basic(self.token)}":
             return 401, json.dumps({"error": {"message": f"Unable to authenticate user {USER}"}})

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import bind, member, puppet_api
+from tests.servers import bind, foreman_for_hosts, member, puppet_api
 from tests.servers.bind import BindServer
+from tests.servers.foreman_for_hosts import ForemanForHosts
 from tests.servers.member import TRUSTED, Member
 from tests.servers.puppet_api import PuppetAPI, Said
 from tests.wire import golden, identities
@@ -35,7 +36,16 @@ def puppet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PuppetAPI]:
 
 
 @pytest.fixture(scope="module")
-def proxy(lab: BindServer, puppet: PuppetAPI, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Member]:
+def foreman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForemanForHosts]:
+    """The lab's Foreman, as it answers hosts."""
+    with foreman_for_hosts.running(tmp_path_factory.mktemp("foreman")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def proxy(
+    lab: BindServer, puppet: PuppetAPI, foreman: ForemanForHosts, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Member]:
     nsupdate = {"server": lab.address, "port": lab.port, "key_file": str(lab.key_file)}
     with member.running(
         tmp_path_factory.mktemp("proxy"),
@@ -45,13 +55,26 @@ def proxy(lab: BindServer, puppet: PuppetAPI, tmp_path_factory: pytest.TempPathF
             "puppetca": {"enabled": True, "provider": "puppetserver", "puppetserver": puppet.settings},
             "puppet": {"enabled": True, "puppetserver": puppet.settings},
             "logs": {"enabled": True},
+            "templates": {"template_url": "http://proxy.example.com:18000"},
+            # The lab's Foreman was asked for each.
+            "registration": {
+                "enabled": True,
+                "registration_url": "https://proxy.example.com:9090/",
+                "scripts_kept_s": 0,
+            },
         },
         # The Ruby proxy of the recordings is a 3.11.
-        foreman={"trusted_hosts": [TRUSTED], "version": "3.11"},
+        foreman={
+            "trusted_hosts": [TRUSTED],
+            "version": "3.11",
+            "url": foreman.url,
+            "ca_file": str(foreman.ca_file),
+        },
         names=identities.NAMES,
         # The recorded handshakes were with an RSA key.
         key_kind="rsa-2048",
     ) as running:
+        foreman.believe(running.ca)
         yield running
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from muster.features import settings_models
+from tests.wire.golden import MULTIPART, Handed
 
 BIND = "<BIND>"
 """Stands for the DNS server's ``ADDRESS#PORT``."""
@@ -27,6 +28,7 @@ class Difference:
         body: the whole body, or the rule that makes it of the recorded one; None: it holds something that changes from run
             to run and is tested elsewhere.
         tries: how often each call to the Puppet server is made, where it is not once.
+        handed: what Foreman is handed, where it is not what it was handed then.
         effects: our DNS records after the call, by ``NAME TYPE``; what is not named is as recorded.
     """
 
@@ -35,6 +37,7 @@ class Difference:
     reason: str
     effects: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     tries: int = 1
+    handed: tuple[Handed, ...] | None = None
 
     def expected(self, recorded: str) -> str | None:
         """Return the body we are to answer with."""
@@ -105,11 +108,36 @@ def _no_zone(doing: str, name: str) -> Difference:
     )
 
 
+TEMPLATE_URL, REGISTRATION_URL = "http%3A%2F%2Fproxy.example.com%3A18000", "https%3A%2F%2Fproxy.example.com%3A9090"
+
+
+def _foreman_answers(
+    status: int, path: str = "/unattended/provision", *, method: str = "GET", what: str = "Failed to proxy /provision"
+) -> Difference:
+    return Difference(
+        status,
+        f"{what}: Foreman answers {status} to {method} {path}",
+        "What was asked, without its parameters: tokens travel there; and what came back (§15, §23: error bodies).",
+    )
+
+
+def _nested(query: str) -> Difference:
+    path = f"/unattended/provision?{query}&url={TEMPLATE_URL}"
+    return Difference(
+        200,
+        "# template GET /unattended/provision\nbody=\n",
+        "Nested parameters go on, as they do since 3.12 (§15).",
+        handed=(Handed("GET", path, "", None, "127.0.0.1"),),
+    )
+
+
 _AT = {
     "root": [1, 3, 5, 13, 14, 18, 20, 21, 34, 36, 38, 39, 40, 41, 42, 43, 44, 45],
     "auth": [77, 80, 82, 84, 86, 88],
     "logs": [107],
 }
+
+_REFUSED = {626: 404, 627: 403, 628: 422, 629: 500, 630: 503, 632: 302, 633: 404}
 
 DIFFERENCES: dict[tuple[str, int], Difference] = {
     **{(file, seq): _VERSION for file, numbers in _AT.items() for seq in numbers},
@@ -176,6 +204,31 @@ DIFFERENCES: dict[tuple[str, int], Difference] = {
         "adding new.readonly.test A 10.9.9.8 not done",
         "One sentence that says who refused what instead of a tool's output (§23, error bodies).",
         {"new.readonly.test A": (), "host.readonly.test A": ("host.readonly.test. 300 IN A 10.9.9.9",)},
+    ),
+    **{("templates", seq): _foreman_answers(status) for seq, status in _REFUSED.items()},
+    ("templates", 641): _foreman_answers(
+        404, "/unattended/provision/t/h", what="Failed to retrieve provision hostgroup template"
+    ),
+    ("templates", 642): _nested("a%5B%5D=1&a%5B%5D=2"),
+    ("templates", 643): _nested("a%5Bb%5D=1"),
+    ("templates", 646): Difference(
+        400,
+        "a parameter is not valid UTF-8",
+        "A parameter is a text, here as everywhere (§23, hardening).",
+        handed=(),
+    ),
+    ("templates", 652): _foreman_answers(404, "/unattended/failed", method="POST", what="Failed to proxy /failed"),
+    ("registration", 677): Difference(
+        200,
+        "#!/bin/sh\n# registration script GET\n",
+        "Nested parameters go on, as Foreman writes repositories into its commands (§16).",
+        handed=(Handed("GET", f"/register?a%5B%5D=1&url={REGISTRATION_URL}", "", None, None),),
+    ),
+    ("registration", 689): Difference(
+        200,
+        "#!/bin/sh\n# registration script POST\n",
+        "A multipart form goes on as it came, and is not read for the query (§16: bodies are passed on).",
+        handed=(Handed("POST", f"/register?url={REGISTRATION_URL}", MULTIPART, "application/json", None),),
     ),
     ("puppetca", 694): Difference(
         404,

@@ -7,14 +7,16 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from tests.servers.bind import Zone
 from tests.servers.puppet_api import Asked
 
-FILES = ("root", "auth", "logs", "dns", "puppetca", "puppet")
+FILES = ("root", "auth", "logs", "dns", "puppetca", "puppet", "templates", "registration")
 _RECORDED = Path(__file__).parent / "recorded"
+# As curl calls a body of which nobody says what it is.
+_FORM = "application/x-www-form-urlencoded"
 _BOUNDARY = "------------------------7f0d3b2a9c"
 
 
@@ -35,6 +37,24 @@ class Effect:
     name: str
     type: str
     answer: tuple[str, ...]
+
+
+class Handed(NamedTuple):
+    """A call that Foreman got; of its headers those that say what is in it, and for whom it is."""
+
+    method: str
+    path: str
+    body: str
+    content_type: str | None
+    forwarded_for: str | None
+
+    @classmethod
+    def of(cls, upstream: Mapping[str, Any]) -> Handed:
+        # What a client said of itself stands there with underscores: the recorded proxy's own has hyphens.
+        sent = dict(upstream["headers"])
+        is_of_ours = upstream["method"] == "POST"
+        kind = sent.get("Content-Type") if is_of_ours else None
+        return cls(upstream["method"], upstream["path"], upstream["body"], kind, sent.get("X-Forwarded-For"))
 
 
 @dataclass(frozen=True)
@@ -81,8 +101,18 @@ class Exchange:
     @property
     def upstream(self) -> tuple[Asked, ...] | None:
         """Return what the proxy asked of the Puppet server meanwhile; None: it is not recorded."""
-        given = self.line.get("upstream")
+        given = self._upstream("puppet")
         return None if given is None else tuple(Asked.of(u["method"], u["path"], u["body"]) for u in given)
+
+    @property
+    def handed(self) -> tuple[Handed, ...] | None:
+        """Return what the proxy handed on to Foreman meanwhile; None: it is not recorded."""
+        given = self._upstream("foreman")
+        return None if given is None else tuple(Handed.of(u) for u in given)
+
+    def _upstream(self, of: str) -> list[dict[str, Any]] | None:
+        given = self.line.get("upstream")
+        return None if given is None or any(u["upstream"] != of for u in given) else given
 
     def raw(self, path: str | None = None) -> bytes:
         """Return the request as curl sent it, its path untouched."""
@@ -105,18 +135,23 @@ class Exchange:
         if multipart is not None:
             return _multipart(multipart), f"multipart/form-data; boundary={_BOUNDARY}"
         if self.line.get("data") is not None:
-            return str(self.line["data"]).encode(), self.line["content_type_sent"]
-        if self.line.get("json") is not None:
-            return json.dumps(self.line["json"]).encode(), "application/json"
+            return str(self.line["data"]).encode(), self.line["content_type_sent"] or _FORM
+        if (given := self.line.get("json")) is not None:
+            # A text is what was sent in place of JSON.
+            return (given if isinstance(given, str) else json.dumps(given)).encode(), "application/json"
         if form is None:
             return b"", None
         text = form if isinstance(form, str) else "&".join(f"{k}={quote(v, safe='')}" for k, v in form.items())
-        return text.encode(), self.line.get("content_type_sent") or "application/x-www-form-urlencoded"
+        return text.encode(), self.line.get("content_type_sent") or _FORM
 
 
 def _multipart(fields: Mapping[str, str]) -> bytes:
     parts = [f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{k}"\r\n\r\n{v}\r\n' for k, v in fields.items()]
     return "".join([*parts, f"--{_BOUNDARY}--\r\n"]).encode()
+
+
+MULTIPART = _multipart({"a": "b"}).decode()
+"""The one form of that kind which is handed on; the recorded one had another boundary."""
 
 
 def exchanges() -> list[Exchange]:

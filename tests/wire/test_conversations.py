@@ -15,11 +15,12 @@ import pytest
 
 from tests.servers.bind import BindServer
 from tests.servers.client import Answer, Connection, Place, tls_client
+from tests.servers.foreman_for_hosts import ForemanForHosts
 from tests.servers.member import Member
 from tests.servers.puppet_api import Asked, PuppetAPI, Said
 from tests.wire import golden
 from tests.wire.differences import BIND, DIFFERENCES, PUPPETSERVER
-from tests.wire.golden import Effect, Exchange
+from tests.wire.golden import Effect, Exchange, Handed
 
 EXCHANGES = golden.exchanges()
 # The member's own clock is later than the recording's, so a recorded moment is moved to the start of its file.
@@ -28,18 +29,19 @@ _RECORDED_MOMENT = re.compile(r"(?<=from_timestamp=)1795\d{6}\.\d+")
 
 @dataclass(frozen=True)
 class Played:
-    """What came back, and what was asked of the Puppet server meanwhile; status 0: the connection failed."""
+    """What came back, and what was asked of the Puppet server and of Foreman meanwhile; status 0: the connection failed."""
 
     status: int
     body: str
     effects: tuple[Effect, ...]
     headers: Mapping[str, str]
     upstream: tuple[Asked, ...]
+    handed: tuple[Handed, ...]
 
 
 @pytest.fixture(scope="module")
 def played(
-    proxy: Member, lab: BindServer, puppet: PuppetAPI, clients: Mapping[str, Path]
+    proxy: Member, lab: BindServer, puppet: PuppetAPI, foreman: ForemanForHosts, clients: Mapping[str, Path]
 ) -> dict[tuple[str, int], Played]:
     _wait_for_store(proxy)
     found: dict[tuple[str, int], Played] = {}
@@ -48,12 +50,23 @@ def played(
         moment = begun.setdefault(exchange.file, time.time())
         path = _RECORDED_MOMENT.sub(str(moment), exchange.line["path"])
         puppet.asked.clear()
+        foreman.asked.clear()
         with _meanwhile(exchange, puppet):
             answer = _played(exchange, path, proxy, clients)
         upstream = tuple(puppet.asked)
         effects = tuple(Effect(e.name, e.type, tuple(lab.dig(e.name, e.type))) for e in _effects(exchange))
-        found[exchange.key] = Played(answer.status, answer.text, effects, answer.headers, upstream)
+        found[exchange.key] = Played(answer.status, answer.text, effects, answer.headers, upstream, _handed(foreman))
     return found
+
+
+def _handed(foreman: ForemanForHosts) -> tuple[Handed, ...]:
+    return tuple(
+        Handed(
+            one.method, one.path, one.body.decode("latin-1"),
+            one.headers.get("content-type") if one.method == "POST" else None, one.headers.get("x-forwarded-for"),
+        )
+        for one in foreman.asked
+    )  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -142,6 +155,22 @@ def test_the_puppet_server_is_asked_what_it_was_asked_then(
     assert list(played[exchange.key].upstream) == expected, exchange.line["note"]
 
 
+@pytest.mark.parametrize("exchange", [e for e in EXCHANGES if e.handed is not None], ids=lambda e: e.id)
+def test_foreman_is_handed_what_it_was_handed_then(exchange: Exchange, played: dict[tuple[str, int], Played]) -> None:
+    ours = DIFFERENCES[exchange.key].handed if exchange.key in DIFFERENCES else None
+    expected = exchange.handed if ours is None else ours
+    assert played[exchange.key].handed == expected, exchange.line["note"]
+
+
+def test_what_foreman_is_shown_is_the_member_s_certificate(
+    played: dict[tuple[str, int], Played], proxy: Member, foreman: ForemanForHosts
+) -> None:
+    foreman.asked.clear()
+    assert proxy.ask("GET", "/unattended/provision").status == 200
+    (asked,) = foreman.asked
+    assert (asked.client, asked.headers["host"]) == (proxy.name, foreman.url.removeprefix("https://"))
+
+
 def _has_recorded_type(exchange: Exchange) -> bool:
     """Whether both answered alike; a page of the Ruby proxy's own server and a failed connection have no such type."""
     status, content_type = exchange.line["status"], exchange.line["content_type"] or ""
@@ -150,7 +179,7 @@ def _has_recorded_type(exchange: Exchange) -> bool:
 
 @pytest.mark.parametrize("exchange", [e for e in EXCHANGES if _has_recorded_type(e)], ids=lambda e: e.id)
 def test_the_recorded_content_type_is_kept(exchange: Exchange, played: dict[tuple[str, int], Played]) -> None:
-    assert played[exchange.key].headers["content-type"] == exchange.line["content_type"]
+    assert played[exchange.key].headers.get("content-type") == exchange.line["content_type"]
 
 
 def test_no_difference_is_stale(played: dict[tuple[str, int], Played]) -> None:
@@ -165,6 +194,7 @@ def test_no_difference_is_stale(played: dict[tuple[str, int], Played]) -> None:
             _comparable(recorded[key], recorded[key].line["body"]),
             recorded[key].effects,
         )
+        and (recorded[key].handed is None or played[key].handed == recorded[key].handed)
     ]
     assert not stale, "these answers are the recorded ones"
 
@@ -175,7 +205,7 @@ def test_every_difference_says_why() -> None:
 
 def test_all_files_were_played() -> None:
     assert {e.file for e in EXCHANGES} == set(golden.FILES)
-    assert len(EXCHANGES) == 219
+    assert len(EXCHANGES) == 282
 
 
 def test_a_request_id_is_never_echoed(played: dict[tuple[str, int], Played]) -> None:

@@ -53,7 +53,7 @@ from muster.derived import muster_client
 from muster.edge import health, logs, metrics, root, services
 from muster.edge.application import Application, Mounted
 from muster.edge.authorise import Callers, Gate, Names, SystemNames
-from muster.edge.feature import Feature, Features, FeatureSettings, Served, State, Surroundings
+from muster.edge.feature import Features, FeatureSettings, Served, State, Surroundings
 from muster.edge.health import Health
 from muster.edge.metrics import EdgeMetrics
 from muster.edge.server import Server
@@ -571,8 +571,7 @@ async def _features_opened(
 ) -> list[Mounted]:
     """Open every feature; one that cannot be opened is listed as failed with its reason and stops nothing else."""
     mounts: list[Mounted] = []
-    manifests: dict[str, Feature] = {**rooms.manifests(), "logs": logs.feature(timeline)}
-    for name, feature in manifests.items():
+    for name, feature in rooms.manifests(logs.feature(timeline)).items():
         given = cluster.features.get(name)
         # Ruby's default: logs is on until it is switched off, everything else is off until it is named.
         if given is None and feature.is_plugin:

@@ -167,6 +167,18 @@ class Patient:
         return {str(m.name): [str(m.name), *own] for m in self._cluster.members if m.kind == "muster"}
 
     def _of_features(self) -> list[Check]:
+        return [*self._of_dns(), *self._of_what_is_handed_on()]
+
+    def _of_what_is_handed_on(self) -> list[Check]:
+        given = self.cluster.features.get("templates")
+        if given is None or all(m.kind != "muster" for m in self.cluster.members):
+            return []
+        from muster.features.templates import checks as templates
+        from muster.features.templates.settings import TemplatesSettings
+
+        return templates.checks(self.cluster, self._ca) if TemplatesSettings.model_validate(given).enabled else []
+
+    def _of_dns(self) -> list[Check]:
         given = self.cluster.features.get("dns")
         if given is None:
             return []

@@ -92,6 +92,8 @@ class FeatureSettings(Settings):
     ports: ClassVar[tuple[Port, ...]] = ()
     # What follows from the settings for other programs; ``muster render`` writes it.
     outputs: ClassVar[tuple[Output, ...]] = ()
+    # Whether all its calls are for everybody, so that plain HTTP takes nobody's protection away.
+    is_open: ClassVar[bool] = False
 
     enabled: Literal["http", "https"] | bool = "https"
     """``https`` or ``http``: that listener only; ``true``: both; ``false``: off. Over plain HTTP nobody shows a certificate:
@@ -102,6 +104,10 @@ class FeatureSettings(Settings):
 
     def registered(self) -> tuple[Service, ...]:
         """Return the services behind the feature, for the register."""
+        return ()
+
+    def doubts(self, _cluster: ClusterFile) -> tuple[str, ...]:
+        """Return why the feature will fail on members, as far as the cluster file says it, in sentences without its name."""
         return ()
 
 

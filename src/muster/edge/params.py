@@ -6,9 +6,9 @@ arrive as they were meant: a bare key is ``None``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar, Union, cast
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote_plus, unquote_to_bytes
 
 from muster.kernel.errors import Rejected
 from muster.kernel.names import refuse_unless_text, shown
@@ -46,6 +46,26 @@ def merged(*sources: Mapping[str, Value]) -> Params:
     for source in sources:
         out.update(source)
     return out
+
+
+def written(params: Mapping[str, Value]) -> str:
+    """Return a query string that says the same, in the same order; bare keys are left out, but for those within others.
+
+    It is written as the Ruby proxy does for Foreman (docs/facts/smart-proxy-protocol.md §15).
+    """
+    pairs = ((name, one) for name, value in params.items() if value is not None for name, one in _flat(name, value))
+    return "&".join(quote_plus(name) + (f"={quote_plus(one)}" if one is not None else "") for name, one in pairs)
+
+
+def _flat(name: str, value: Value) -> Iterator[tuple[str, str | None]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _flat(f"{name}[{key}]", inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _flat(f"{name}[]", inner)
+    else:
+        yield name, value
 
 
 def _pairs(raw: bytes) -> Iterable[tuple[str, str | None]]:

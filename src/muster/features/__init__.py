@@ -19,26 +19,35 @@ if TYPE_CHECKING:
 
 # Module and class by name, imported when a cluster file names the feature. Logs are served by the edge itself, and may still
 # be switched off in the cluster file.
+# The order is the Ruby proxy's, in which answers name them (docs/facts/smart-proxy-protocol.md §4).
 _SETTINGS: Mapping[str, tuple[str, str]] = {
     "dns": ("muster.features.dns.settings", "DNSSettings"),
-    "puppet": ("muster.features.puppet.settings", "PuppetSettings"),
+    "templates": ("muster.features.templates.settings", "TemplatesSettings"),
     "puppetca": ("muster.features.puppetca.settings", "PuppetCASettings"),
+    "puppet": ("muster.features.puppet.settings", "PuppetSettings"),
+    "logs": ("muster.edge.feature", "FeatureSettings"),
+    "registration": ("muster.features.registration.settings", "RegistrationSettings"),
     "pulpcore": ("muster.features.pulpcore.settings", "PulpcoreSettings"),
     "container_gateway": ("muster.features.container_gateway.settings", "ContainerGatewaySettings"),
-    "logs": ("muster.edge.feature", "FeatureSettings"),
 }
 
 
-def manifests() -> Mapping[str, Feature]:
-    """Return the features by name. What serves them is imported here: reading a cluster file needs none of it."""
+def manifests(*others: Feature) -> Mapping[str, Feature]:
+    """Return the features by name, with ``others`` that somebody else serves, in the order in which answers name them.
+
+    What serves them is imported here: reading a cluster file needs none of it.
+    """
     from muster.features.container_gateway.manifest import FEATURE as CONTAINER_GATEWAY
     from muster.features.dns.manifest import FEATURE as DNS
     from muster.features.pulpcore.manifest import FEATURE as PULPCORE
     from muster.features.puppet.manifest import FEATURE as PUPPET
     from muster.features.puppetca.manifest import FEATURE as PUPPETCA
+    from muster.features.registration.manifest import FEATURE as REGISTRATION
+    from muster.features.templates.manifest import FEATURE as TEMPLATES
 
-    # The order is the Ruby proxy's, in which answers name them (docs/facts/smart-proxy-protocol.md §4).
-    return {f.name: f for f in (DNS, PUPPETCA, PUPPET, PULPCORE, CONTAINER_GATEWAY)}
+    ours = (DNS, TEMPLATES, PUPPETCA, PUPPET, REGISTRATION, PULPCORE, CONTAINER_GATEWAY)
+    found = {f.name: f for f in (*ours, *others)}
+    return {name: found[name] for name in _SETTINGS if name in found}
 
 
 def settings_models() -> dict[str, type[FeatureSettings]]:
@@ -69,8 +78,22 @@ def services(cluster: ClusterFile) -> dict[str, Service]:
 
 def warnings(document: Document, cluster: ClusterFile) -> list[Problem]:
     """Return what is valid in the ``features`` of a cluster file and does probably not what was meant."""
+    named = [(n, _settings_model(n).model_validate(g)) for n, g in cluster.features.items() if n in _SETTINGS]
+    doubts = [
+        document.problem(("features", name), sentence)
+        for name, settings in named
+        if settings.enabled
+        for sentence in settings.doubts(cluster)
+    ]
     if cluster.foreman.trusted_hosts is not None:
-        return []
+        return doubts
+    return [
+        *doubts,
+        *_open_to_plain_http(document, cluster),
+    ]
+
+
+def _open_to_plain_http(document: Document, cluster: ClusterFile) -> list[Problem]:
     return [
         document.problem(
             ("features", name, "enabled"),
@@ -78,7 +101,7 @@ def warnings(document: Document, cluster: ClusterFile) -> list[Problem]:
             "so protected calls are 403 there",
         )
         for name, given in cluster.features.items()
-        if given.get("enabled") in (True, "http")
+        if given.get("enabled") in (True, "http") and not _settings_model(name).is_open
     ]
 
 

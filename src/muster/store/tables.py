@@ -17,6 +17,7 @@ from sqlalchemy import (
     Double,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
@@ -456,6 +457,18 @@ content_followers = Table(
     Column("since", Double, nullable=False),
 )
 """To which of these a Pulp was turned at last, and why that is not the newest; for who looks, nothing depends on it."""
+
+
+registration_scripts = Table(
+    "registration_scripts",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("claimed_until", Double, nullable=False),
+    Column("ends_at", Double, nullable=False),
+    Column("script", LargeBinary),
+)
+"""Scripts that register hosts, encrypted, good until ``ends_at``; without one, ``holder`` asks Foreman for it meanwhile."""
 
 
 class store_now(FunctionElement[float]):  # noqa: N801 - reads as the SQL function it is

@@ -30,6 +30,8 @@ GOOD: dict[str, Any] = {
     "features": {
         **{name: {"provider": "memory"} for name in ("dns", "puppet", "puppetca", "pulpcore")},
         "container_gateway": {},
+        "templates": {},
+        "registration": {},
     },
 }
 
@@ -175,7 +177,16 @@ async def test_exactly_these_routes_are_unprotected(tmp_path: Path, monkeypatch:
         ("GET", "/pulp/api/v3/smart_proxy/features[/]"),
         ("GET", "/pulp/api/v3/smart_proxy/version[/]"),
         ("GET", "/pulpcore/status"),
+        # Hosts that are no members' and nobody's yet: docs/facts/smart-proxy-protocol.md §15, §16.
+        ("GET", "/register/"),
+        ("GET", "/unattended/templateServer"),
+        ("GET", "/unattended/{kind}"),
+        ("GET", "/unattended/{kind}/{template}/{hostgroup}"),
+        ("GET", "/userdata/{kind}"),
+        ("GET", "/userdata/{mac}/{kind}"),
         ("GET", "/version"),
+        ("POST", "/register/"),
+        ("POST", "/unattended/{kind}"),
     ]
 
 
@@ -185,7 +196,15 @@ async def test_only_metrics_are_for_the_cluster_and_everything_else_is_for_trust
     mounts = await product_mounts(tmp_path, monkeypatch)
     by_access = {a: {m.mount.prefix for m in mounts for r in m.mount.routes if r.access is a} for a in Access}
     assert by_access == {
-        Access.OPEN: {"", "/health", "/pulpcore", "/pulp/api/v3/smart_proxy"},
+        Access.OPEN: {
+            "",
+            "/health",
+            "/pulpcore",
+            "/pulp/api/v3/smart_proxy",
+            "/register",
+            "/unattended",
+            "/userdata",
+        },
         Access.CLUSTER: {"/metrics"},
         Access.TRUSTED: {
             "/v2",

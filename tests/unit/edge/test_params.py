@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muster.edge.params import MAX_DEPTH, MAX_PARAMETERS, from_form, from_query, merged
+from muster.edge.params import MAX_DEPTH, MAX_PARAMETERS, from_form, from_query, merged, written
 from muster.kernel.errors import Rejected
 
 NESTED = {
@@ -128,3 +128,40 @@ def test_any_query_is_parsed_or_rejected(raw: bytes) -> None:
 
 def test_the_later_source_wins() -> None:
     assert merged({"a": "1", "b": "1"}, {"b": "2"}, {"c": ["3"]}) == {"a": "1", "b": "2", "c": ["3"]}
+
+
+WRITTEN = {
+    b"token=abc-123": "token=abc-123",
+    b"a%20b=c%26d&keys=ak1,ak2": "a+b=c%26d&keys=ak1%2Cak2",
+    b"u=http://x.test:80/%7e": "u=http%3A%2F%2Fx.test%3A80%2F~",
+    b"a&b=": "b=",
+    b"a=1&b=2&a=3": "a=3&b=2",
+    b"a[]=1&a[]=2": "a%5B%5D=1&a%5B%5D=2",
+    b"r[][repo]=x&r[][key]=y&r[][repo]=z": "r%5B%5D%5Brepo%5D=x&r%5B%5D%5Bkey%5D=y&r%5B%5D%5Brepo%5D=z",
+    b"a[b][c]": "a%5Bb%5D%5Bc%5D",
+    b"x=%C3%A9": "x=%C3%A9",
+}
+
+
+@pytest.mark.parametrize("raw", WRITTEN)
+def test_parameters_are_written_in_their_order(raw: bytes) -> None:
+    assert written(from_query(raw)) == WRITTEN[raw]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(
+                ["a", "b", "a b", "a[]", "a[b]", "a[][b]", "a[][c]", "b[c][]", "b[c][][d]", "[a]", "a[", "é"]
+            ),
+            st.sampled_from(["", "=", "=1", "=x&y", "=a=b", "=+", "=é"]),
+        ),
+        max_size=8,
+    )
+)
+def test_what_was_written_is_read_as_the_same(pairs: list[tuple[str, str]]) -> None:
+    try:
+        read = from_query("&".join(name + value for name, value in pairs).encode())
+    except Rejected:
+        return
+    assert from_query(written(read).encode()) == {name: value for name, value in read.items() if value is not None}

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Mapping
 from typing import Any, get_args
 
@@ -100,7 +102,11 @@ def test_a_rule_between_settings_of_a_feature_has_the_features_line() -> None:
 
 
 def test_features_stand_in_the_order_in_which_the_ruby_proxy_loads_them() -> None:
-    assert list(features.manifests()) == ["dns", "puppetca", "puppet", "pulpcore", "container_gateway"]
+    ours = ["dns", "templates", "puppetca", "puppet", "registration", "pulpcore", "container_gateway"]
+    assert list(features.manifests()) == ours
+    found = list(features.manifests(dataclasses.replace(features.manifests()["dns"], name="logs")))
+    assert found == [*ours[:4], "logs", *ours[4:]]
+    assert set(found) == set(features.settings_models())
 
 
 def test_settings_of_enabled_features_name_the_services_behind_them() -> None:
@@ -129,3 +135,23 @@ def test_settings_of_enabled_features_name_the_services_behind_them() -> None:
     assert list(features.services(cluster.model_copy(update={"features": off}))) == ["store"]
     memory = {name: {"provider": "memory"} for name in ("dns", "puppet", "puppetca", "pulpcore")}
     assert list(features.services(cluster.model_copy(update={"features": memory}))) == ["store"]
+
+
+def test_what_will_fail_on_members_is_said_before_they_start() -> None:
+    def doubts(foreman: str, **given: Any) -> list[str]:
+        text = f"{SMALL}foreman: {foreman}\nfeatures: {json.dumps(given)}\n"
+        document = parse(text)
+        return [f"{p.where}: {p.sentence}" for p in features.warnings(document, parsed(text))]
+
+    known = "{url: 'https://foreman.test', trusted_hosts: []}"
+    assert doubts(known, templates={}, registration={"enabled": True}) == []
+    assert doubts("{url: 'https://foreman.test'}", templates={"enabled": True}, dns={"provider": "memory"}) == []
+    (plain,) = doubts("{url: 'https://foreman.test'}", dns={"provider": "memory", "enabled": True})
+    assert plain.startswith("features.dns.enabled: opens dns to plain HTTP")
+    (alone,) = doubts(known, registration={})
+    assert (
+        alone == "features.registration: fails on members: 'templates' required by 'registration' could not be found."
+    )
+    (nowhere,) = doubts("{trusted_hosts: []}", templates={})
+    assert nowhere.startswith("features.templates: fails on members: ")
+    assert doubts("{trusted_hosts: []}", templates={"enabled": False}) == []

@@ -19,6 +19,7 @@ LEFT: Mapping[str, str] = {
     "content_versions": "versions of repositories that were seen; members see them anew",
     "content_reports": "what lay on members' disks; members look anew",
     "content_stages": "how far Pulps were with their next state; it is asked for anew",
+    "registration_scripts": "scripts that are good for minutes; Foreman makes them anew",
     "content_followers": "to what Pulps were turned last; they are asked anew",
 }
 """Tables that are not in a backup, and why."""
