@@ -11,11 +11,9 @@ import click
 
 from muster.cli.certs.place import Place, placed
 from muster.cli.options import json_option, print_json
-from muster.kernel.errors import MusterError, NotFound
-from muster.kernel.files import read_bounded
+from muster.kernel.errors import NotFound
 from muster.kernel.names import shown
-from muster.pki.bundles import present
-from muster.pki.facts import CertificateFacts
+from muster.pki.listed import Listed, listed
 
 
 @click.command()
@@ -24,32 +22,16 @@ from muster.pki.facts import CertificateFacts
 @placed
 def show(place: Place, file: Path | None, as_json: bool) -> None:
     """Show the CA and all bundles, or the first certificate of FILE."""
-    if file is not None:
-        wanted = [("file", "", file)]
-    else:
-        wanted = [("ca", "", place.ca_file)] if place.ca_file.exists() else []
-        wanted += [(b.kind, b.name, b.certificate) for b in present(place.pki)]
-    if not wanted:
+    found = [Listed.of("file", "", file)] if file is not None else listed(place.pki)
+    if not found:
         raise NotFound(f"There are no certificates in {place.pki}; make the CA with: muster certs init")
-    rows = [(kind, name, path, _facts_of(path)) for kind, name, path in wanted]
     if as_json:
-        found = [
-            {"kind": kind, "name": name, "path": str(path)} | (f.as_json() if isinstance(f, CertificateFacts) else f)
-            for kind, name, path, f in rows
-        ]
-        print_json(found)
+        print_json([one.as_json() for one in found])
     else:
-        _print_facts(rows, place.now)
+        _print_facts(found, place.now)
 
 
-def _facts_of(path: Path) -> CertificateFacts | dict[str, str]:
-    try:
-        return CertificateFacts.from_pem(read_bounded(path, what="certificate"), str(path))
-    except MusterError as e:
-        return {"problem": str(e)}
-
-
-def _print_facts(rows: Iterable[tuple[str, str, Path, CertificateFacts | dict[str, str]]], now: datetime) -> None:
+def _print_facts(found: Iterable[Listed], now: datetime) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -57,9 +39,10 @@ def _print_facts(rows: Iterable[tuple[str, str, Path, CertificateFacts | dict[st
     table = Table(box=None, pad_edge=False)
     for heading in ("Kind", "Name", "Names", "Issuer", "Key", "Until", "Days"):
         table.add_column(heading, overflow="fold", no_wrap=heading in ("Kind", "Name", "Until", "Days"))
-    for kind, name, path, facts in rows:
-        if isinstance(facts, dict):
-            table.add_row(kind, Text(name or str(path)), Text(shown(facts["problem"]), style="red"))
+    for one in found:
+        kind, name, path, facts = one.kind, one.name, one.path, one.facts
+        if facts is None:
+            table.add_row(kind, Text(name or str(path)), Text(shown(one.problem), style="red"))
             continue
         days = (facts.not_after - now).days
         style = "red" if days < 7 else "yellow" if days < 30 else ""
