@@ -247,6 +247,8 @@ class Gate:
             return
         if access is Access.TRUSTED:
             await self._check_trusted(request)
+        elif access is Access.OPERATORS:
+            self._check_operators(request)
         else:
             self._check_cluster(request)
         await self.refuse_revoked(request)
@@ -330,6 +332,21 @@ class Gate:
                 )
         elif not ipaddress.ip_address(request.peer.address.partition("%")[0]).is_loopback:
             raise Denied("Only clients on this host may ask this without TLS")
+
+    def _check_operators(self, request: Request) -> None:
+        if not request.over_tls:
+            raise Denied("Only clients with a certificate may look at this, over HTTPS")
+        if request.peer.certificate is None:
+            raise Denied(
+                "No client SSL certificate supplied; muster certs issue --client NAME --p12 makes one for a browser"
+            )
+        # Of a port that shows a room's certificate nobody knows here who issued its clients'.
+        standing = "unknown" if self.trust is None else request.peer.issued_under(self.trust)[0]
+        if standing == "own" or (standing == "other" and request.peer.name in self.callers.trusted):
+            return
+        raise Denied(
+            "Only hosts in foreman.trusted_hosts, and holders of a certificate of the cluster's own CA, may look at this"
+        )
 
 
 def _certified_name(request: Request) -> str:

@@ -15,15 +15,17 @@ class Access(Enum):
     """Who may call a route.
 
     ``TRUSTED`` is the Ruby proxy's pair of checks (docs/facts/smart-proxy-protocol.md §3). ``CLUSTER`` is for what members
-    and monitoring ask each other: any certificate our CA verifies, or a loopback client over HTTP. ``OPEN`` is everybody.
+    and monitoring ask each other: any certificate our CA verifies, or a loopback client over HTTP. ``OPERATORS`` is for what
+    people look at who run the cluster: the same certificates, over TLS only, none of a Puppet agent. ``OPEN`` is everybody.
     """
 
     TRUSTED = "trusted"
     CLUSTER = "cluster"
+    OPERATORS = "operators"
     OPEN = "open"
 
 
-Endpoint = Callable[[Any, Request], Awaitable[Reply]]
+Endpoint = Callable[[Any, Request], Awaitable[Reply | Streamed]]
 Below = Callable[[Any, Request], Awaitable[Reply | Streamed]]
 
 

@@ -90,6 +90,8 @@ async def records_in(uow: Reading) -> dict[str, Record]:
     now = await uow.now()
     rows = await uow.rows(_FOUND)
     return {
-        str(r["name"]).removeprefix(_PREFIX): Record(r["content"], max(0.0, now - r["changed_at"]), str(r["changed_by"]))
+        str(r["name"]).removeprefix(_PREFIX): Record(
+            r["content"], max(0.0, now - r["changed_at"]), str(r["changed_by"])
+        )
         for r in rows
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,19 @@ from muster.cli.options import (
 @run_option
 @json_option
 @click.option("--watch", is_flag=True, help="Show it again every second until Ctrl-C; for people, so without --json.")
-def status(cluster_path: Path, pki_path: Path | None, run_path: Path, as_json: bool, watch: bool) -> int:
+@click.option(
+    "--serve", is_flag=True, help="Show it as a page to a browser of this host until Ctrl-C, and print where."
+)
+@click.option("--port", type=click.IntRange(1, 65535), help="Where to serve it. [default: any free port]")
+def status(
+    cluster_path: Path,
+    pki_path: Path | None,
+    run_path: Path,
+    as_json: bool,
+    watch: bool,
+    serve: bool,
+    port: int | None,
+) -> int:
     """Show which member is ready for which service, and why not; exit 1 when something needs you.
 
     That is a member that is not ready or does not report though nobody wants it out, or a service that nobody serves;
@@ -36,7 +47,15 @@ def status(cluster_path: Path, pki_path: Path | None, run_path: Path, as_json: b
     """
     if watch and as_json:
         raise click.UsageError("--watch is for people; programs ask with --json as often as they like")
+    if serve and (watch or as_json):
+        raise click.UsageError("--serve is a page of its own, without --json and --watch")
+    if port is not None and not serve:
+        raise click.UsageError("--port goes with --serve")
     pki = pki_directory(cluster_path, pki_path)
+    if serve:
+        from muster.cli.status.served import served
+
+        return asyncio.run(served(cluster_path, pki, run_path, port or 0))
     if watch:
         return _watched(cluster_path, pki, run_path)
     found = asyncio.run(collected(cluster_path, pki, run_path))
@@ -69,6 +88,7 @@ async def collected(cluster_path: Path, pki: Path, run: Path) -> dict[str, Any]:
     from muster.app.offers import modelled
     from muster.app.settings import loaded, store_to_read
     from muster.cli.credentials import credentials
+    from muster.cli.status.here import balancer_here
     from muster.kernel import log
     from muster.kernel.errors import MusterError
     from muster.observed.status import StoreSays, said_in, status_of
@@ -85,38 +105,3 @@ async def collected(cluster_path: Path, pki: Path, run: Path) -> dict[str, Any]:
     except MusterError as e:
         says = StoreSays(trouble=str(e))
     return status_of(cluster, balancing, answers, says, await balancer_here(run))
-
-
-async def balancer_here(run: Path) -> dict[str, Any] | None:
-    """Return what HAProxy on this host says, None when none runs here."""
-    socket = run / "runtime.sock"
-    if not socket.exists():
-        return None
-    from muster.balancer.haproxy.sockets import MasterSocket, RuntimeSocket
-    from muster.kernel.errors import MusterError
-
-    try:
-        states = await RuntimeSocket(socket).servers()
-    except MusterError as e:
-        return {"ok": False, "trouble": str(e), "servers": []}
-    # Long connections outlive a reload: those of old workers are the host's, too. An old one may end in this moment.
-    sessions: dict[tuple[str, str], int] = {}
-    with contextlib.suppress(MusterError):
-        for s in await MasterSocket(run / "master.sock").servers_of_all_workers():
-            sessions[s.backend, s.server] = sessions.get((s.backend, s.server), 0) + s.sessions
-    return {
-        "ok": True,
-        "trouble": None,
-        "servers": [
-            {
-                "backend": s.backend,
-                "server": s.server,
-                "status": s.status,
-                "check": s.check,
-                "sessions": sessions.get((s.backend, s.server), s.sessions),
-                "total_sessions": s.total_sessions,
-            }
-            for s in states
-            if not s.backend.endswith("_panic")
-        ],
-    }
