@@ -176,7 +176,9 @@ class Application:
         token = log.request_id.set(rid)
         path: str = scope["path"]
         shown = None if path == "/metrics" or path.startswith(_QUIET_PREFIXES) else _shown(path)
-        if shown is not None and not self._busy:
+        # Whoever reads the log there would push everything else out of it.
+        is_kept = not self._busy and not path.startswith(_WATCHED_PREFIX)
+        if shown is not None and is_kept:
             self._rings.add_unworded(time.time(), "INFO", _STARTED, (scope["method"], shown), rid[:8])
         request = Request(
             scope,
@@ -205,7 +207,7 @@ class Application:
             if service is not None and not path.startswith(_WATCHED_PREFIX):
                 self._metrics.traffic.count(service, answer.status, seconds)
             finished = (request.method, shown, answer.status, seconds * 1000)
-            if not self._busy:
+            if is_kept:
                 self._rings.add_unworded(time.time(), "INFO", _FINISHED, finished, rid[:8])
             if self._access_log is not None:
                 self._access_log(_ACCESS % (*finished, request.peer.address, rid))
@@ -296,6 +298,8 @@ class Application:
                 refuse_unless_text(value, f"the path's {name}")
             if arguments:
                 request.arguments = arguments
+            if route.streamed is not None and request.method == "GET":
+                return await route.streamed(mounted.service, request), template
             return await route.endpoint(mounted.service, request), template
         except (TooLarge, TooSlow, ClientGone) as e:
             return error_reply(e, accept=request.accept), template

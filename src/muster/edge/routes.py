@@ -25,7 +25,7 @@ class Access(Enum):
     OPEN = "open"
 
 
-Endpoint = Callable[[Any, Request], Awaitable[Reply | Streamed]]
+Endpoint = Callable[[Any, Request], Awaitable[Reply]]
 Below = Callable[[Any, Request], Awaitable[Reply | Streamed]]
 
 
@@ -38,12 +38,14 @@ class Route:
             slash. A parameter is one non-empty segment.
         access: who may call it.
         endpoint: called with the feature's service and the request.
+        streamed: called instead for GET, where the reply comes piece by piece.
     """
 
     method: str
     path: str
     access: Access
     endpoint: Endpoint
+    streamed: Below | None = None
 
     @property
     def segments(self) -> tuple[str, ...]:

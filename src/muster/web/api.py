@@ -14,9 +14,8 @@ from muster.edge.traffic import Traffic
 from muster.kernel.errors import Denied, Rejected, Unavailable
 from muster.kernel.rings import RANKS
 from muster.web.assets import ASSETS, PREFIX
-from muster.web.live import looks
+from muster.web.live import Looked, looks
 from muster.web.model.log import LONGEST_TEXT, Filter
-from muster.web.watch import Watch
 
 if TYPE_CHECKING:
     from muster.web.render import Rendered
@@ -38,7 +37,13 @@ _GUARDED: tuple[Header, ...] = (
 )
 _NOT_KEPT: Header = (b"cache-control", b"no-store")
 _KEPT: Header = (b"cache-control", b"private, max-age=31536000, immutable")
-_STREAM = b"text/event-stream; charset=utf-8"
+_STREAMED: tuple[Header, ...] = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"x-content-type-options", b"nosniff"),
+    SERVER_HEADER,
+    _NOT_KEPT,
+    *_GUARDED,
+)
 _HAVE_LIMIT = 400
 
 
@@ -51,7 +56,7 @@ class Viewing:
         closing: whether this process asks its clients to leave.
     """
 
-    watch: Watch
+    watch: Looked
     traffic: Traffic | None = None
     closing: Callable[[], bool] = lambda: False
     _rendered: list[Rendered] = field(default_factory=list)
@@ -81,12 +86,15 @@ async def static(_: Viewing, request: Request) -> Reply:
     return reply(200, asset.body, asset.content_type, _KEPT, *_GUARDED)
 
 
-async def live(viewing: Viewing, request: Request) -> Reply | Streamed:
+async def announced(_: Viewing, request: Request) -> Reply:
+    """Answer HEAD as :func:`live` would begin."""
+    _refuse_other_sites(request)
+    return Reply(200, b"", [*_STREAMED])
+
+
+async def live(viewing: Viewing, request: Request) -> Streamed:
     """Answer with what changes, as it changes."""
     _refuse_other_sites(request)
-    headers = [(b"content-type", _STREAM), (b"x-content-type-options", b"nosniff"), SERVER_HEADER, _NOT_KEPT, *_GUARDED]
-    if request.method == "HEAD":
-        return Reply(200, b"", headers)
     if viewing.closing():
         raise Unavailable("This member takes no new viewers: it drains or stops; others show the same page")
     if viewing.watch.viewers >= VIEWERS:
@@ -98,7 +106,7 @@ async def live(viewing: Viewing, request: Request) -> Reply | Streamed:
         raise Rejected("have is no list of digests")
     wanted = _filter(request)
     pieces = looks(viewing.watch, viewing.rendered, wanted, have.split("."), viewing.closing)
-    return Streamed(200, headers, pieces)
+    return Streamed(200, [*_STREAMED], pieces)
 
 
 async def rings(viewing: Viewing, request: Request) -> Reply:
@@ -139,7 +147,7 @@ MOUNT = Mount(
     (
         Route("GET", "/", Access.OPERATORS, page),
         Route("GET", "/static/{digest}/{name}", Access.OPERATORS, static),
-        Route("GET", "/live", Access.OPERATORS, live),
+        Route("GET", "/live", Access.OPERATORS, announced, streamed=live),
         Route("GET", "/rings.json", Access.CLUSTER, rings),
     ),
 )

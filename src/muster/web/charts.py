@@ -12,7 +12,7 @@ from math import log1p
 
 from markupsafe import Markup
 
-WIDTH, HEIGHT = 120, 24
+HEIGHT = 24
 _STRIP = 10
 # How high a strip stands where checks said so.
 _HEIGHTS = {"r": 3, "d": 6, "u": 10}
@@ -24,54 +24,50 @@ def bars(values: Sequence[int], marked: Sequence[int], words: str) -> Markup:
     most = max(values, default=0)
     parts = Markup("")
     for row, kind in ((values, "bar"), (marked, "bad")):
-        path = "".join(_bar(at, value, most, len(values)) for at, value in enumerate(row) if value)
-        if path:
-            parts += Markup('<path class="{}" d="{}"/>').format(kind, path)
-    return _svg(parts, words, HEIGHT)
+        # What is at all is seen.
+        heights = [max(1, round(v / most * (HEIGHT - 1))) if v else 0 for v in row]
+        if any(heights):
+            parts += Markup('<path class="{}" d="{}"/>').format(kind, _steps(heights, HEIGHT))
+    return _svg(parts, words, len(values), HEIGHT)
 
 
 def line(values: Sequence[float | None], words: str) -> Markup:
     """Return a line through the values, on a scale on which a tenth of the largest can still be told from none."""
-    most = max((v for v in values if v is not None), default=0)
-    step = WIDTH / max(1, len(values) - 1)
-    path, pen = "", "M"
-    for at, value in enumerate(values):
-        if value is None:
-            pen = "M"
-            continue
-        height = log1p(value) / log1p(most) if most else 0
-        path += f"{pen}{_n(at * step)} {_n(HEIGHT - 2 - height * (HEIGHT - 4))}"
-        # A line of one point only is seen by its round end.
-        path += "h.1" if pen == "M" else ""
-        pen = "L"
-    return _svg(Markup('<path class="line" d="{}"/>').format(path) if path else Markup(""), words, HEIGHT)
+    most = log1p(max((v for v in values if v is not None), default=0)) or 1
+    heights = [None if v is None else HEIGHT - 2 - round(log1p(v) / most * (HEIGHT - 4)) for v in values]
+    path, at, drawn = "", 0, False
+    for y, run in groupby(heights):
+        length = len(list(run))
+        if y is not None:
+            # Of one point alone its round end is seen.
+            path += f"{'L' if drawn else 'M'}{at} {y}" + (f"h{length - 1}" if length > 1 else "" if drawn else "h.1")
+        at, drawn = at + length, y is not None
+    return _svg(Markup('<path class="line" d="{}"/>').format(path) if path else Markup(""), words, len(values), HEIGHT)
 
 
 def strip(states: str, words: str) -> Markup:
     """Return what checks said, slot by slot: low where all was well, high where it was not, a gap where nothing is known."""
-    wide = WIDTH / max(1, len(states))
-    paths: dict[str, str] = {}
-    at = 0
-    for state, run in groupby(states):
-        length = len(list(run))
-        if state in _HEIGHTS:
-            high = _HEIGHTS[state]
-            paths[state] = paths.get(state, "") + f"M{_n(at * wide)} {_STRIP}v-{high}h{_n(length * wide)}v{high}z"
-        at += length
-    parts = Markup("").join(Markup('<path class="{}" d="{}"/>').format(_CLASSES[s], p) for s, p in paths.items())
-    return _svg(parts, words, _STRIP)
+    parts = Markup("")
+    for state, high in _HEIGHTS.items():
+        if state in states:
+            path = _steps([high if s == state else 0 for s in states], _STRIP)
+            parts += Markup('<path class="{}" d="{}"/>').format(_CLASSES[state], path)
+    return _svg(parts, words, len(states), _STRIP)
 
 
-def _bar(at: int, value: int, most: int, count: int) -> str:
-    wide = WIDTH / count
-    high = max(1.0, value / most * (HEIGHT - 1))
-    return f"M{_n(at * wide)} {HEIGHT}v-{_n(high)}h{_n(wide * 0.8)}v{_n(high)}z"
+def _steps(heights: Sequence[int], floor: int) -> str:
+    """Return the outline of bars that stand beside each other; equal neighbours are one."""
+    path, last = f"M0 {floor}", 0
+    for height, run in groupby(heights):
+        path += f"v{last - height}h{len(list(run))}"
+        last = height
+    return f"{path}V{floor}z"
 
 
-def _svg(parts: Markup, words: str, height: int) -> Markup:
+def _svg(parts: Markup, words: str, width: int, height: int) -> Markup:
     return Markup(
         '<svg class="chart" viewBox="0 0 {} {}" preserveAspectRatio="none" role="img" aria-label="{}">{}</svg>'
-    ).format(WIDTH, height, words, parts)
+    ).format(max(1, width), height, words, parts)
 
 
 def _n(value: float) -> str:
@@ -95,8 +91,8 @@ class TimeLine:
         return [(self.share(days), words) for days, words in self.TICKS if log1p(days) < self._most * 0.97]
 
 
-_LABELS, _LENGTH, _ROW, _HEAD = 230, 690, 22, 22
-TIME_LINE_WIDTH = _LABELS + _LENGTH
+_LABELS, _LENGTH, _ROW, _HEAD = 230, 680, 22, 22
+TIME_LINE_WIDTH = _LABELS + _LENGTH + 10
 
 
 def time_line(ends: Sequence[tuple[str, int, str, str]], words: str) -> Markup:

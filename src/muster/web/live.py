@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Callable, Iterable
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Protocol
 
 from muster.kernel.errors import Unavailable
 from muster.web.model.glance import changes
 from muster.web.model.log import Filter
 from muster.web.model.moment import Moment
 from muster.web.model.page import Page
-from muster.web.watch import Watch
 
 if TYPE_CHECKING:
     from muster.web.render import Rendered
@@ -26,8 +26,20 @@ _SILENT_S = 15.0
 _encoded = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
+class Looked(Protocol):
+    """Who looks at the cluster for all viewers (:class:`muster.web.watch.Watch`)."""
+
+    viewers: int
+
+    async def page(self) -> Page: ...
+
+    async def turned(self, within_s: float) -> Page | None: ...
+
+    def followed(self) -> AbstractContextManager[None]: ...
+
+
 async def looks(
-    watch: Watch, rendered: Rendered, wanted: Filter, have: Iterable[str], closing: Callable[[], bool]
+    watch: Looked, rendered: Rendered, wanted: Filter, have: Iterable[str], closing: Callable[[], bool]
 ) -> AsyncGenerator[bytes, None]:
     """Yield an event a look until the member closes; ``have`` are digests of sections that the viewer has, in any order."""
     known = set(have)

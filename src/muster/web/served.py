@@ -28,7 +28,7 @@ from muster.kernel.rings import LogRings
 from muster.kernel.secrets import Secret
 from muster.web import api
 from muster.web.assets import PREFIX
-from muster.web.watch import Watch
+from muster.web.live import Looked
 
 HOST = "127.0.0.1"
 _BITS = 256
@@ -99,7 +99,7 @@ def _same(given: str, right: Secret) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def opened(watch: Watch, port: int = 0) -> AsyncIterator[str]:
+async def opened(watch: Looked, port: int = 0) -> AsyncIterator[str]:
     """Serve the page on loopback and yield the address that opens once; a ``port`` of 0 is any that is free.
 
     Raises:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -156,7 +156,7 @@ class Watch:
         return self._seen()
 
     @contextlib.contextmanager
-    def followed(self) -> Any:
+    def followed(self) -> Iterator[None]:
         """Have rounds go on for the block."""
         self.viewers += 1
         try:

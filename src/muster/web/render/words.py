@@ -23,7 +23,7 @@ KINDS = {
     "member": "member's bundle",
     "client": "client's bundle",
     "balancer": "balancers' checks",
-    "presented": "presented by",
+    "presented": "shown by",
     "puppet ca": "Puppet CA",
     "list": "Puppet CA's revocation list",
     "file": "file",
@@ -36,7 +36,7 @@ STANDS = {
     "unready": ("bad", "✕"),
     "draining": ("leaving", "↓"),
     "drained": ("leaving", "↓"),
-    "maintenance": ("leaving", "⏸"),
+    "maintenance": ("leaving", "■"),
     "removed": ("leaving", "–"),
     "joining": ("coming", "↑"),
     "warming": ("coming", "↑"),
@@ -95,10 +95,19 @@ def ends_shown(ends: Sequence[End]) -> list[tuple[str, int, str, str]]:
             groups.setdefault((end.what, end.days, end.state), []).append(end)
     rows = []
     for (what, days, state), those in list(groups.items())[:_MOST_ENDS]:
-        name = those[0].name.split(".")[0] if len(those) == 1 else f"{len(those)}"
         date = those[0].ends.words if those[0].ends is not None else ""
-        rows.append((f"{KINDS.get(what, what)} {name}", days, state, f"{date}, {left(days)}"))
+        rows.append((_label(what, those), days, state, f"{date}, {left(days)}"))
     return rows
+
+
+def _label(what: str, those: Sequence[End]) -> str:
+    """Return what a row of the time line is about, as long as there is room for."""
+    kind = KINDS.get(what, what)
+    if what in ("ca", "puppet ca", "balancer"):
+        return kind
+    if len(those) > 1:
+        return f"{kind} {len(those)} members" if what == "presented" else f"{kind} × {len(those)}"
+    return f"{kind} {those[0].name.split('.')[0]}"
 
 
 def left(days: int) -> str:
