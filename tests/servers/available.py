@@ -18,6 +18,7 @@ def missing(name: str) -> str | None:
         "apt": _apt,
         "apt-get": _apt,
         "bind": _bind,
+        "chromium": _chromium,
         "dig": _dig,
         "dnf": _dnf,
         "envoy": _envoy,
@@ -46,6 +47,10 @@ def missing(name: str) -> str | None:
         "systemd-analyze": _systemd,
         "ufw": _ufw,
     }[name]()
+
+
+def _chromium() -> str | None:
+    return None if shutil.which("chromium") else "no chromium on PATH (Debian package chromium)"
 
 
 def _bind() -> str | None:

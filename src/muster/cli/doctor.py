@@ -52,10 +52,7 @@ _STATE = Path("/var/lib/muster")
 )
 @click.option("--client", help="Client bundle to show, by name. [default: the first trusted host's, if it is here]")
 @click.option(
-    "--record/--no-record",
-    "is_recorded",
-    default=True,
-    help="Whether the store keeps what was found, for the cluster's page. [default: it does, where there is one]",
+    "--record", "is_recorded", is_flag=True, help="Have the store keep what was found, which the cluster's page shows."
 )
 def doctor(
     cluster_path: Path,
@@ -67,10 +64,9 @@ def doctor(
     client: str | None,
     is_recorded: bool,
 ) -> int:
-    """Examine the cluster; exit 1 when something is wrong. Changes nothing but the record of what it found.
+    """Examine the cluster; exit 1 when something is wrong. Changes nothing; --record keeps what it found.
 
-    What has one cause is said once, first causes first; --json has every single finding. The cluster's page shows what
-    was found last.
+    What has one cause is said once, first causes first; --json has every single finding.
     """
     pki = pki_directory(cluster_path, pki_path)
     found = asyncio.run(examination(cluster_path, pki, balancer_host, client, run=run_path, outside=outside))
