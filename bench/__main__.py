@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import added_latency, content, dns_adds, footprint, growth, mirror, puppet_ca, scale, version
+from bench import added_latency, content, dns_adds, footprint, growth, mirror, page, puppet_ca, scale, version
 from bench.figures import Findings, table
 from muster.kernel.errors import MusterError
 
@@ -27,11 +27,12 @@ BENCHMARKS: dict[str, Callable[..., Awaitable[Findings]]] = {
     "puppet-ca": puppet_ca.measured,
     "content": content.measured,
     "mirror": mirror.measured,
+    "page": page.measured,
 }
 # The whole run is bounded, whatever hangs: each has its share. A puppetserver alone takes a minute to start, and checks
 # come only every few seconds.
 _LIMIT_S = 75.0
-_LONGER_S = {"puppet-ca": 480.0, "scale": 480.0, "content": 900.0, "mirror": 1200.0}
+_LONGER_S = {"puppet-ca": 480.0, "scale": 480.0, "content": 900.0, "mirror": 1200.0, "page": 480.0}
 
 
 def main() -> None:

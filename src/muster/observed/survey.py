@@ -112,7 +112,7 @@ class Survey:
         self._balancing = balancing
         self._asking = _Asking.of(balancing, credentials, timeout_s)
         self._stack = contextlib.AsyncExitStack()
-        self._proxies: dict[str, Questions] = {}
+        self._proxies: dict[tuple[str, str], Questions] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -177,10 +177,11 @@ class Survey:
         return [found[s.name] for s, _ in pairs]
 
     async def _proxy(self, server: Server, asking: _Asking) -> Questions:
-        url = _url_of(server)
-        if url not in self._proxies:
-            self._proxies[url] = await self._stack.enter_async_context(asking.opened(server))
-        return self._proxies[url]
+        # A member each, whatever its address: of one connection nobody else may ask meanwhile.
+        at = (server.name, _url_of(server))
+        if at not in self._proxies:
+            self._proxies[at] = await self._stack.enter_async_context(asking.opened(server))
+        return self._proxies[at]
 
 
 _ALL = "/health/ready?services=all"
