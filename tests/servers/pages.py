@@ -128,7 +128,7 @@ def _status(members: int, out: dict[int, str], store: str, mark: str) -> dict[st
         ],
         "nowhere": [], "store": {"ok": not store, "trouble": store or None},
         "steward": {
-            "sentence": "" if store else f"Draining {name(2)}: 12 connections left.{mark}",
+            "sentence": "" if store else f"{members - len(out)} of {members} members are ready.{mark}",
             "by": "" if store else f"member {name(1)} 811.1", "decides": not store,
         },
         "balancers": [

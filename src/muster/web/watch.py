@@ -97,6 +97,8 @@ class _Known:
     certificates: Sequence[Mapping[str, Any]] = ()
     rings: dict[str, dict[str, Any]] = field(default_factory=dict)
     unasked: dict[str, str] = field(default_factory=dict)
+    merged: Mapping[str, Any] | None = None
+    merged_of: int = 0
     logs: list[dict[str, Any]] = field(default_factory=list)
     store_due: float = 0.0
     rings_due: float = 0.0
@@ -221,8 +223,16 @@ class Watch:
             certificates=known.certificates,
             puppet_ca=known.puppet_ca,
             logs={"info": self._about_logs, "logs": tuple(known.logs)},
-            traffic=merged(known.rings, known.unasked, at.timestamp()),
+            traffic=self._merged(at),
         )
+
+    def _merged(self, at: datetime) -> Mapping[str, Any]:
+        """Return the members' rings as one; the same value as before until a minute has passed or rings were read."""
+        known = self._known
+        minute = int(at.timestamp()) // 60
+        if known.merged is None or minute != known.merged_of:
+            known.merged, known.merged_of = merged(known.rings, known.unasked, at.timestamp()), minute
+        return known.merged
 
     async def _store_says(self, cluster: ClusterFile) -> StoreSays:
         """Read the store once, within a short time: whoever looks would wait for it."""
@@ -253,7 +263,7 @@ class Watch:
         known, own = self._known, self._sources.own
         if self._now() < known.rings_due:
             return
-        known.rings_due = self._now() + max(_RINGS_EVERY_S, 3 * self.interval_s)
+        known.rings_due = self._now() + max(_RINGS_EVERY_S, 6 * self.interval_s)
         silent = {a.member for a in answers if a.standing == "unreachable" and a.service == "smartproxy"}
         reasons = {a.member: a.reason for a in answers if a.member in silent and a.service == "smartproxy"}
         unasked: dict[str, str] = {}
@@ -281,6 +291,7 @@ class Watch:
         # In the cluster file's order, whoever answered first.
         known.rings = {n: known.rings[n] for n in names if n in known.rings}
         known.unasked = {str(m.name): unasked[str(m.name)] for m in cluster.members if str(m.name) in unasked}
+        known.merged = None
 
     async def _follow_logs(self, now: datetime) -> None:
         """Read records since the newest known, and those of a little before: they may come late."""

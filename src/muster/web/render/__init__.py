@@ -83,12 +83,21 @@ class Rendered:
     def sections(self, page: Page, wanted: Filter) -> list[Section]:
         """Return every section, the log as a reader wants it."""
         if self._seen is None or self._seen[0] is not page:
-            self._seen = (page, [self._one(name, model(page), self._kept, name) for name, model in _MODELS.items()])
+            self._seen = (page, self._sections_of(page))
         found = self._seen[1]
         # Readers choose filters; what is remembered of them is bounded.
         while len(self._logs) >= self._filters and wanted not in self._logs:
             del self._logs[next(iter(self._logs))]
         return [*found, self._one("log", log(page, wanted), self._logs, wanted)]
+
+    def _sections_of(self, page: Page) -> list[Section]:
+        before = {s.name: s for s in self._seen[1]} if self._seen is not None else {}
+        found = []
+        for name, model in _MODELS.items():
+            # Counting is dear, and rings are read seldom.
+            is_same = name == "traffic" and self._seen is not None and self._seen[0].traffic is page.traffic
+            found.append(before[name] if is_same else self._one(name, model(page), self._kept, name))
+        return found
 
     def page(self, page: Page, wanted: Filter) -> str:
         """Return the whole page."""
