@@ -48,6 +48,7 @@ from muster.cluster.service import placed
 from muster.cluster.timeline import Timeline as SharedTimeline
 from muster.content import ports as content_ports
 from muster.edge import health, logs, metrics, root, services
+from muster.edge import ports as edge_ports
 from muster.edge.application import Application, Mounted
 from muster.edge.authorise import Callers, Gate, Names, SystemNames
 from muster.edge.feature import Feature, Features, FeatureSettings, Served, State, Surroundings
@@ -195,7 +196,7 @@ async def member_opened(
             rings=rings,
             metrics=counted,
             access_log=access_log,
-            services={"https": "smartproxy", "http": "anaconda"},
+            services={"https" if port.shows else "http": port.service for port in edge_ports.PORTS},
         )
         _refuse_without(bundle)
         balancers = Resolved(b.address for b in cluster.balancers)

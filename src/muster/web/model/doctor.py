@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from muster.web.model.moment import Moment
-from muster.web.model.page import Page
+from muster.web.model.page import Nothing, Page
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Cause:
 
 @dataclass(frozen=True)
 class Doctor:
-    """The section; before the doctor's first visit, None stands for it."""
+    """The section."""
 
     at: Moment
     by: str
@@ -40,10 +40,10 @@ class Doctor:
     is_cut: bool
 
 
-def doctor(page: Page) -> Doctor | None:
+def doctor(page: Page) -> Doctor | Nothing:
     """Return what the doctor found last, by cause, in the doctor's order."""
     if page.doctor is None:
-        return None
+        return Nothing.of(page)
     found = page.doctor["found"]
     return Doctor(
         at=Moment.ago(page.at, page.doctor["age_s"]),

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """What stands for something that nobody found yet, or of which nobody knows while the store is away."""
+
+    store_is_away: bool
+
+    @classmethod
+    def of(cls, page: Page) -> Self:
+        return cls(bool(page.status["store"]["trouble"]))
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from muster.web.model.moment import Moment
-from muster.web.model.page import Page
+from muster.web.model.page import Nothing, Page
 
 
 @dataclass(frozen=True)
 class Parity:
-    """The section; of a cluster that nobody compared yet, None stands for it.
+    """The section.
 
     Attributes:
         drifts, expected: sentences: of differences that nobody meant, and of declared ones.
@@ -30,10 +30,10 @@ class Parity:
     unneeded: tuple[tuple[str, str], ...]
 
 
-def parity(page: Page) -> Parity | None:
+def parity(page: Page) -> Parity | Nothing:
     """Return what the census found last."""
     if page.parity is None:
-        return None
+        return Nothing.of(page)
     found = page.parity["found"]
     drifts = found.get("drifts", ())
     unasked = found.get("unasked", {})

@@ -120,8 +120,6 @@ class Rendered:
         if before is not None and before[0] == model:
             return before[1]
         html = _environment().get_template(f"{name}.html").render(it=model).strip() if model is not None else ""
-        if model is None and name in ("parity", "doctor"):
-            html = _environment().get_template(f"{name}.html").render(it=None).strip()
         section = Section(name, html, hashlib.sha256(html.encode()).hexdigest()[:_DIGEST])
         kept[key] = (model, section)
         return section

@@ -123,6 +123,9 @@ def test_without_parity_doctor_and_ca_the_page_says_how_one_gets_them() -> None:
     joined = " ".join(found.texts)
     assert "Nobody has compared the members yet" in joined
     assert "muster doctor --record" in joined
+    gone = " ".join(read(replace(pages.page_of(1, store="refused"), parity=None, doctor=None)).texts)
+    assert gone.count("What was found last lies in the store, which does not answer.") == 2
+    assert "Nobody has compared" not in gone
     assert "puppet-ca" not in [a.get("id") for a in found.named("h2")]
 
 
