@@ -37,6 +37,8 @@ _INTERVAL_S = 2.0
 _MEMBERS_PER_S = 10
 _SELDOM_S = 30.0
 _RINGS_EVERY_S = 10.0
+# What fifty members tell is drawn anew once a minute, as long as a bar is.
+_RINGS_REST_S = 1.2
 _RINGS_AT_ONCE = 8
 _RINGS = "/cluster/rings.json?since={}&step_s=60"
 _STORE_WITHIN_S = 2.0
@@ -98,7 +100,6 @@ class _Known:
     rings: dict[str, dict[str, Any]] = field(default_factory=dict)
     unasked: dict[str, str] = field(default_factory=dict)
     merged: Mapping[str, Any] | None = None
-    merged_of: int = 0
     logs: list[dict[str, Any]] = field(default_factory=list)
     store_due: float = 0.0
     rings_due: float = 0.0
@@ -227,11 +228,10 @@ class Watch:
         )
 
     def _merged(self, at: datetime) -> Mapping[str, Any]:
-        """Return the members' rings as one; the same value as before until a minute has passed or rings were read."""
+        """Return the members' rings as one; the same value as before until they are read again."""
         known = self._known
-        minute = int(at.timestamp()) // 60
-        if known.merged is None or minute != known.merged_of:
-            known.merged, known.merged_of = merged(known.rings, known.unasked, at.timestamp()), minute
+        if known.merged is None:
+            known.merged = merged(known.rings, known.unasked, at.timestamp())
         return known.merged
 
     async def _store_says(self, cluster: ClusterFile) -> StoreSays:
@@ -263,7 +263,7 @@ class Watch:
         known, own = self._known, self._sources.own
         if self._now() < known.rings_due:
             return
-        known.rings_due = self._now() + max(_RINGS_EVERY_S, 6 * self.interval_s)
+        known.rings_due = self._now() + max(_RINGS_EVERY_S, _RINGS_REST_S * len(cluster.members))
         silent = {a.member for a in answers if a.standing == "unreachable" and a.service == "smartproxy"}
         reasons = {a.member: a.reason for a in answers if a.member in silent and a.service == "smartproxy"}
         unasked: dict[str, str] = {}
