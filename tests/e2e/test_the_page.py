@@ -30,13 +30,13 @@ _NEVER_S = 60.0
 def server(needs: Callable[[str], None]) -> Iterator[PostgreSQL]:
     needs("haproxy")
     needs("postgresql")
-    needs("chromium")
     with postgresql.running() as found:
         yield found
 
 
 @pytest.fixture
-async def chromium() -> AsyncIterator[Browser]:
+async def chromium(needs: Callable[[str], None]) -> AsyncIterator[Browser]:
+    needs("chromium")
     async with browsers.browser() as opened:
         yield opened
 
