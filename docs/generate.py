@@ -37,6 +37,7 @@ from muster.kernel.names import FQDN
 from muster.kernel.rings import LogRecord, LogRings
 from muster.kernel.secrets import Secret
 from muster.kernel.settings import meanings
+from muster.web import api as web
 
 REFERENCE = Path(__file__).parent / "reference"
 
@@ -211,6 +212,11 @@ def routes_page() -> str:
                         "holders of a certificate of the cluster's own CA, and trusted hosts; over HTTP a client on the "
                         "member's own host",
                     ),
+                    (
+                        Access.OPERATORS.value,
+                        "the same over HTTPS only, and, where the cluster's own CA is one that hosts have certificates of, "
+                        "too, trusted hosts alone",
+                    ),
                     (Access.OPEN.value, "everybody"),
                 ],
             ),
@@ -230,7 +236,7 @@ class _Nobody:
 
 def _mounts() -> list[tuple[str, Mount]]:
     features = [*manifests().values(), logs.feature(logs.Timeline(LogRings(), _Nobody()))]
-    found = [("–", m) for m in (root.ROOT, root.V2, health.MOUNT, metrics.MOUNT, services.MOUNT)]
+    found = [("–", m) for m in (root.ROOT, root.V2, health.MOUNT, metrics.MOUNT, services.MOUNT, web.MOUNT)]
     return found + [(f.name, m) for f in features for m in f.mounts]
 
 

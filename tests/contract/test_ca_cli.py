@@ -176,6 +176,24 @@ def test_a_ca_is_made_once(host: Host) -> None:
     assert [e["event"] for e in host.json("audit")] == ["created"]
 
 
+def test_how_the_ca_stands_is_said_before_there_is_one_and_after(host: Host) -> None:
+    none = {"signer": "any", "ca": None, "list": None, "live": 0, "revoked": 0, "waiting": 0}
+    assert host.json("status") == none
+    assert "there is none yet" in host.run("status").stdout
+    host.run("init")
+    agents = [puppetca.agent(f"web0{n}.example.net") for n in (1, 2)]
+    asyncio.run(host.submit(*agents))
+    host.run("sign", agents[0].name)
+    found = host.json("status")
+    assert (found["live"], found["revoked"], found["waiting"]) == (1, 0, 1)
+    ends = datetime.fromisoformat(found["ca"]["not_after"])
+    assert ends > datetime.now(UTC) + timedelta(days=365)
+    assert datetime.fromisoformat(found["list"]["not_after"]) > datetime.now(UTC)
+    assert host.json("revoke", agents[0].name) is not None
+    assert host.json("status")["revoked"] == 1
+    assert "every member" in host.run("status").stdout
+
+
 def test_a_key_that_lies_there_is_not_overwritten(host: Host) -> None:
     puppetca.put_key(host.home, b"somebody's")
     with pytest.raises(Conflict, match="a new CA would overwrite"):

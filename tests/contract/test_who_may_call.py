@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import ssl
 import time
@@ -100,6 +101,29 @@ def test_of_a_ca_that_gives_every_host_a_certificate_only_foreman_counts(tmp_pat
         # A member itself, so that members can be compared; not whoever else the cluster's CA knows.
         assert called(member, member.client(member.name)).status == 200
         assert called(member, member.client("prometheus.example.com")).status == 403
+
+
+def test_the_page_is_for_operators_over_https_and_for_no_managed_host(tmp_path: Path, theirs: CA) -> None:
+    foreman = {"url": URL, "ca_file": str(tmp_path / "theirs.pem")}
+    agent, host = (written(tmp_path / f"{n}.pem", theirs.bundle(n)) for n in ("agent.example.com", TRUSTED))
+    with members.running(tmp_path, foreman=foreman) as member:
+        page = called(member, host, path="/cluster/")
+        assert page.status == 200
+        assert member.name.split(".")[0] in page.text
+        style = re.search(r"/cluster/static/[0-9a-f]+/page\.css", page.text)
+        assert style is not None
+        for path in ("/cluster/", "/cluster", "/cluster/?level=WARN&text=x", style[0]):
+            # A browser's own, of whatever name, and Foreman's.
+            for one in (member.client("anna"), host):
+                assert called(member, one, path=path).status == 200
+            for other in (agent, None):
+                assert called(member, other, path=path).status == 403
+            assert ask(member.http, "GET", path).status == 403
+        assert called(member, agent, path="/cluster/live").status == 403
+        assert called(member, agent, path="/cluster/rings.json").status == 403
+        assert "smartproxy" in called(member, member.client("anna"), path="/cluster/rings.json").text
+        for method in ("POST", "PUT", "DELETE", "PATCH"):
+            assert called(member, host, method, "/cluster/").status == 404
 
 
 def test_of_a_ca_above_the_clusters_nobody_counts_as_one_of_us(tmp_path: Path, theirs: CA) -> None:

@@ -19,6 +19,7 @@ def missing(name: str) -> str | None:
         "apt": _apt,
         "apt-get": _apt,
         "bind": _bind,
+        "chromium": _chromium,
         "dig": _dig,
         "createrepo_c": _createrepo,
         "debootstrap": _debootstrap,
@@ -54,6 +55,10 @@ def missing(name: str) -> str | None:
         "ufw": _ufw,
         "zsh": _zsh,
     }[name]()
+
+
+def _chromium() -> str | None:
+    return None if shutil.which("chromium") else "no chromium on PATH (Debian package chromium)"
 
 
 def _bind() -> str | None:

@@ -71,7 +71,7 @@ class Listeners:
             # Whoever is verified on a room's own port shows a certificate of that room's CA, which is asked for its
             # revocation there.
             gate = Gate(self._gate.callers) if port.shows == "room" else self._gate
-            application = self._main.beside([Mounted(m, service) for m in own], gate)
+            application = self._main.beside([Mounted(m, service) for m in own], gate, port.service)
         trust = self._gate.trust if port.shows == "member" else None
         self._server.listen(port.listener, self._address, number, context, application, trust)
         if port.shows == "member":

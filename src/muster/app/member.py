@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from muster import features as rooms
-from muster.app import offers
+from muster.app import offers, watched
 from muster.app.access_log import AccessLog
 from muster.app.duties import disks as disks_duty
 from muster.app.duties.balancers import BalancersNames
@@ -33,6 +33,7 @@ from muster.app.duties.programs import Program, beside
 from muster.app.duties.providers import Providers
 from muster.app.duties.roster import Attendance
 from muster.app.duties.services import ServicesObserved
+from muster.app.duties.traffic import TrafficKept
 from muster.app.duties.workers import Workers
 from muster.app.listed import Listed
 from muster.app.listeners import Listeners
@@ -51,6 +52,7 @@ from muster.content.pub import MOUNT as PUB
 from muster.content.pub import Pub
 from muster.derived import muster_client
 from muster.edge import health, logs, metrics, root, services
+from muster.edge import ports as edge_ports
 from muster.edge.application import Application, Mounted
 from muster.edge.authorise import Callers, Gate, Names, SystemNames
 from muster.edge.feature import Features, FeatureSettings, Served, State, Surroundings
@@ -67,6 +69,8 @@ from muster.pki.context import Credentials, server_context
 from muster.policy.metered import OperationMetrics
 from muster.store.engine import Store
 from muster.version import VERSION
+from muster.web import api as web
+from muster.web.watch import opened as watch_opened
 
 if TYPE_CHECKING:
     from muster.app.duties.authority import PuppetCAKept
@@ -151,6 +155,7 @@ async def member_opened(
         collector(registry=registry)
     counted = EdgeMetrics(registry)
     counted.follow(rings)
+    counted.traffic.member = name
     served = Features(version=cluster.foreman.told_version)
     own_health = Health(name, frozenset(s.name for s in balancing.services))
     gate = Gate(Callers.of(cluster), cluster.foreman.forward_verify, names or SystemNames())
@@ -173,7 +178,8 @@ async def member_opened(
             (lambda: authority.ca if authority else None) if signs_itself(cluster) else None, cluster,
             lambda certificate: gate.lists.revoke(certificate), lambda: served.version,
         )  # fmt: skip
-        mounts = await _features_opened(stack, cluster, served, logs.Timeline(rings, timeline), around)
+        story = logs.Timeline(rings, timeline)
+        mounts = await _features_opened(stack, cluster, served, story, around)
         mounts += [
             Mounted(root.ROOT, served),
             Mounted(root.V2, served),
@@ -181,6 +187,10 @@ async def member_opened(
             Mounted(metrics.MOUNT, counted),
             Mounted(services.MOUNT, services.Registered(store, lambda: rooms.services(cluster))),
         ]
+        listed = Listed(options.cluster_file, cluster)
+        looking = watched.sources(name, listed, store, options.pki, bundle, story, counted.traffic)
+        watch = await stack.enter_async_context(watch_opened(looking))
+        mounts.append(Mounted(web.MOUNT, web.Viewing(watch, counted.traffic, lambda: application.draining)))
         rings.failed_modules.update(served.failed())
         application = Application(
             gate=gate,
@@ -190,6 +200,7 @@ async def member_opened(
             rings=rings,
             metrics=counted,
             access_log=access_log,
+            services={"https" if port.shows else "http": port.service for port in edge_ports.PORTS},
         )
         _refuse_without(bundle)
         balancers = Resolved(b.address for b in cluster.balancers)
@@ -206,6 +217,7 @@ async def member_opened(
         authority = _authority_of(cluster, options, store, name, registry, listeners)
         if authority is not None:
             gate.revoked = authority.revocations.is_revoked
+            gate.hosts_ca = authority.certificate
             await authority.kept()
         workers = _workers_of(cluster, options, rings, gate)
 
@@ -214,7 +226,7 @@ async def member_opened(
             if workers is not None:
                 workers.drain(draining)
 
-        standing, listed = Standing(own_health, drain), Listed(options.cluster_file, cluster)
+        standing = Standing(own_health, drain)
         following = await _following_of(stack, cluster, options, holder, listed, store, content, workers, registry)
         files = TrustFiles(bundle, options.pki, cluster.foreman.ca_file, cluster.foreman.crl_file)
         certificates = Certificates(
@@ -268,6 +280,7 @@ async def member_opened(
                 name, served, listed, store, holder, lambda: _shown_to_rubys(listed.cluster, options.pki, bundle), registry
             ),
             BalancersNames(balancers, server),
+            TrafficKept(counted.traffic, workers.traffic if workers is not None else None),
         ]  # fmt: skip
         duties = Duties(listing, own_health, counted)
         await certificates.begin()

@@ -88,6 +88,7 @@ class Worker:
         # Whether what is written there is what the member knows now.
         self._is_known_of_now = False
         self._registry = CollectorRegistry()
+        self._metrics: EdgeMetrics | None = None
 
     async def work(self, sock: socket.socket) -> None:
         """Serve until the member says stop, or is gone: then nobody watches over this process any more.
@@ -107,7 +108,7 @@ class Worker:
                 "reload": self._reload,
                 "stop": lambda _: self.stop.set(),
             },
-            {"well": self._well, "counted": self._counted},
+            {"well": self._well, "counted": self._counted, "traffic": self._traffic_taken},
         )
         following = asyncio.create_task(line.follow(), name="the member's words")
         following.add_done_callback(self._leave)
@@ -138,7 +139,7 @@ class Worker:
         log.configure(rings=rings, level=cluster.log.level, form=order["log_form"], member=name)
         log.follow_loop(asyncio.get_running_loop())
         ProcessCollector(registry=self._registry)
-        counted = EdgeMetrics(self._registry)
+        counted = self._metrics = EdgeMetrics(self._registry)
         gate = Gate(Callers.of(cluster), cluster.foreman.forward_verify)
         if order["has_revocations"]:
             gate.revoked = partial(_is_revoked, line)
@@ -189,7 +190,7 @@ class Worker:
             for port in taken:
                 context = server_context(bundle.certificate, bundle.key, files.ca_files) if port.shows else None
                 assert port.mounts is not None  # noqa: S101 - every port of content has its own
-                application = main.beside([Mounted(m, content) for m in port.mounts()], gate)
+                application = main.beside([Mounted(m, content) for m in port.mounts()], gate, port.service)
                 sock = socket.socket(fileno=order["sockets"][port.listener])
                 sock.setblocking(False)
                 trust = gate.trust if port.shows else None
@@ -244,6 +245,9 @@ class Worker:
 
     async def _well(self, _: Any) -> bool:
         return True
+
+    async def _traffic_taken(self, _: Any) -> Any:
+        return self._metrics.traffic.take() if self._metrics is not None else {}
 
     async def _counted(self, _: Any) -> str:
         return (await asyncio.to_thread(generate_latest, self._registry)).decode()

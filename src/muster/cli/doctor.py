@@ -51,6 +51,9 @@ _STATE = Path("/var/lib/muster")
     "--outside", type=Host(), help="Address at which clients of another network reach the balancer; asked, too."
 )
 @click.option("--client", help="Client bundle to show, by name. [default: the first trusted host's, if it is here]")
+@click.option(
+    "--record", "is_recorded", is_flag=True, help="Have the store keep what was found, which the cluster's page shows."
+)
 def doctor(
     cluster_path: Path,
     pki_path: Path | None,
@@ -59,13 +62,16 @@ def doctor(
     balancer_host: str | None,
     outside: str | None,
     client: str | None,
+    is_recorded: bool,
 ) -> int:
-    """Examine the cluster; exit 1 when something is wrong. Changes nothing.
+    """Examine the cluster; exit 1 when something is wrong. Changes nothing; --record keeps what it found.
 
     What has one cause is said once, first causes first; --json has every single finding.
     """
     pki = pki_directory(cluster_path, pki_path)
     found = asyncio.run(examination(cluster_path, pki, balancer_host, client, run=run_path, outside=outside))
+    if is_recorded and (why := asyncio.run(_recorded(cluster_path, found))):
+        click.echo(one_line(f"Not recorded for the cluster's page: {why}"), err=True)
     if as_json:
         print_json(found)
     else:
@@ -199,6 +205,30 @@ async def _examined(
             {**f.as_json(), "because": c.finding.code if f in c.follows else None} for c in causes for f in c.findings
         ],
     }
+
+
+async def _recorded(cluster_path: Path, found: dict[str, Any]) -> str:
+    """Keep what was found in the store, for the page; return why not, empty when it was.
+
+    Where there is no store, or an older one, none is made: whoever examines changes no schema.
+    """
+    import socket
+
+    from muster.app.settings import cluster_store, loaded
+    from muster.kernel.errors import MusterError
+    from muster.observed.recorded import record
+
+    cluster = loaded(cluster_path)
+    try:
+        async with _store(cluster) as store, store.read():
+            pass
+        async with cluster_store(cluster) as written:
+            kept = {k: v for k, v in found.items() if k not in ("cells", "entrances")}
+            await record(written, "doctor", kept, by=socket.gethostname())
+    except MusterError as e:
+        # What is wrong with the store is a finding already.
+        return str(e)
+    return ""
 
 
 def _store(cluster: ClusterFile) -> AbstractAsyncContextManager[Readable]:

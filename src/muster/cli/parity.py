@@ -82,18 +82,7 @@ async def examination(
     census = Census(cluster, modelled(cluster), ca_file(pki), certificate, key, now, also=drifts.reading(cluster))
     async with store_to_read(cluster) as store:
         found = await census.parity(store)
-    return {
-        "cluster": cluster.cluster,
-        "address": cluster.address,
-        "members": [{"name": str(m.name), "kind": m.kind} for m in cluster.members],
-        "alike": found.alike,
-        "fields": found.fields,
-        "drifts": [d.as_json() for d in found.drifts],
-        "unasked": dict(found.unasked),
-        "notes": list(found.notes),
-        "unneeded": [e.model_dump(mode="json") for e in found.unneeded],
-        "facts": found.facts,
-    }
+    return found.as_json(cluster)
 
 
 def shown(found: dict[str, Any]) -> list[Table | Text]:

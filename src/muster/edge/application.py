@@ -36,12 +36,14 @@ Scope = MutableMapping[str, Any]
 _log = log.logger("edge")
 _UNROUTED = "(no route)"
 # Asked by machines every second; one record each would push everything else out of the rings.
-_QUIET_PREFIXES = ("/health/", "/metrics/")
+_QUIET_PREFIXES = ("/health/", "/metrics/", "/cluster/rings.json")
+_WATCHED_PREFIX = "/cluster/"
 _STARTED = "Started %s %s"
 _FINISHED = "Finished %s %s with %d (%.2f ms)"
 _ACCESS = _FINISHED + " client=%s request_id=%s"
 # What is sent at once of a long reply.
 _PIECE_BYTES = 64 << 10
+_NO_SERVICES: Mapping[str, str] = {}
 _CLOSE: Header = (b"connection", b"close")
 _HSTS: Header = (b"strict-transport-security", b"max-age=31536000")
 
@@ -85,6 +87,7 @@ class Application:
     Attributes:
         draining: while true, every reply closes its connection.
         access_log: called with one finished line per call; None writes none.
+        services: the balancer's service that calls of a scheme belong to, for the rings of traffic.
     """
 
     def __init__(
@@ -99,6 +102,7 @@ class Application:
         access_log: Callable[[str], None] | None = None,
         foreman: bool = True,
         budget: Budget | None = None,
+        services: Mapping[str, str] = _NO_SERVICES,
     ) -> None:
         self.draining = False
         # Whether Foreman's prefixes answer 503 where nothing is mounted; elsewhere than on its own listeners they do not.
@@ -110,6 +114,7 @@ class Application:
         self._rings = rings
         self._metrics = metrics
         self._access_log = access_log
+        self._services = services
         self._refusals = log.Seldom()
         self._ids = map("{:08x}".format, itertools.count(int.from_bytes(os.urandom(3), "big") << 8))
         self._root: Mounted | None = None
@@ -117,8 +122,11 @@ class Application:
         self._ways: dict[tuple[str, bytes], _Way] = {}
         self.mount(mounts)
 
-    def beside(self, mounts: Iterable[Mounted], gate: Gate) -> Application:
-        """Return another application of the same member, on which Foreman calls nothing; the memory budget is shared."""
+    def beside(self, mounts: Iterable[Mounted], gate: Gate, service: str = "") -> Application:
+        """Return another application of the same member, on which Foreman calls nothing; the memory budget is shared.
+
+        ``service`` is the one whose port it answers.
+        """
         other = Application(
             gate=gate,
             features=self._features,
@@ -129,6 +137,7 @@ class Application:
             access_log=self._access_log,
             foreman=False,
             budget=self.budget,
+            services={"http": service, "https": service} if service else _NO_SERVICES,
         )
         other.draining = self.draining
         return other
@@ -167,7 +176,9 @@ class Application:
         token = log.request_id.set(rid)
         path: str = scope["path"]
         shown = None if path == "/metrics" or path.startswith(_QUIET_PREFIXES) else _shown(path)
-        if shown is not None and not self._busy:
+        # Whoever reads the log there would push everything else out of it.
+        is_kept = not self._busy and not path.startswith(_WATCHED_PREFIX)
+        if shown is not None and is_kept:
             self._rings.add_unworded(time.time(), "INFO", _STARTED, (scope["method"], shown), rid[:8])
         request = Request(
             scope,
@@ -191,8 +202,12 @@ class Application:
         seconds = time.perf_counter() - started
         self._metrics.observe(request.method if route is not _UNROUTED else "(any)", route, answer.status, seconds)
         if shown is not None:
+            service = self._services.get(request.scheme)
+            # Who looks at the traffic is none.
+            if service is not None and not path.startswith(_WATCHED_PREFIX):
+                self._metrics.traffic.count(service, answer.status, seconds)
             finished = (request.method, shown, answer.status, seconds * 1000)
-            if not self._busy:
+            if is_kept:
                 self._rings.add_unworded(time.time(), "INFO", _FINISHED, finished, rid[:8])
             if self._access_log is not None:
                 self._access_log(_ACCESS % (*finished, request.peer.address, rid))
@@ -283,6 +298,8 @@ class Application:
                 refuse_unless_text(value, f"the path's {name}")
             if arguments:
                 request.arguments = arguments
+            if route.streamed is not None and request.method == "GET":
+                return await route.streamed(mounted.service, request), template
             return await route.endpoint(mounted.service, request), template
         except (TooLarge, TooSlow, ClientGone) as e:
             return error_reply(e, accept=request.accept), template

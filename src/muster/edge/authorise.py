@@ -204,6 +204,7 @@ class Gate:
         trust: the CAs whose certificates count now; None: whatever the handshake took.
         lists: revocation lists of other CAs than the cluster's Puppet CA.
         revoked: asks whether the cluster's Puppet CA revoked a certificate, on whichever member; None: there is none.
+        hosts_ca: returns the CA that members are for hosts, as far as it is known; None: they are none.
     """
 
     callers: Callers
@@ -212,6 +213,7 @@ class Gate:
     trust: Trust | None = None
     lists: RevocationLists = field(default_factory=RevocationLists)
     revoked: Callable[[x509.Certificate], Awaitable[bool]] | None = None
+    hosts_ca: Callable[[], x509.Certificate | None] = lambda: None
     clock: Clock = field(default_factory=SystemClock)
 
     def judge(self, peer: Peer) -> None:
@@ -247,6 +249,8 @@ class Gate:
             return
         if access is Access.TRUSTED:
             await self._check_trusted(request)
+        elif access is Access.OPERATORS:
+            self._check_operators(request)
         else:
             self._check_cluster(request)
         await self.refuse_revoked(request)
@@ -330,6 +334,29 @@ class Gate:
                 )
         elif not ipaddress.ip_address(request.peer.address.partition("%")[0]).is_loopback:
             raise Denied("Only clients on this host may ask this without TLS")
+
+    def _check_operators(self, request: Request) -> None:
+        if not request.over_tls:
+            raise Denied("Only clients with a certificate may look at this, over HTTPS")
+        if request.peer.certificate is None:
+            raise Denied(
+                "No client SSL certificate supplied; muster certs issue --client NAME --p12 makes one for a browser"
+            )
+        # Of a port that shows a room's certificate nobody knows here who issued its clients'.
+        standing, issuer = ("unknown", None) if self.trust is None else request.peer.issued_under(self.trust)
+        if issuer is not None and standing == "own" and self._serves_hosts(issuer):
+            # The cluster adopted a CA from which every managed host has a certificate.
+            standing = "other"
+        if standing == "own" or (standing == "other" and request.peer.name in self.callers.trusted):
+            return
+        raise Denied(
+            "Only hosts in foreman.trusted_hosts, and holders of a certificate of the cluster's own CA, may look at this"
+        )
+
+    def _serves_hosts(self, own: x509.Certificate) -> bool:
+        """Whether the cluster's own CA is also Foreman's, or the Puppet CA."""
+        others = (*(self.trust.others if self.trust is not None else ()), self.hosts_ca())
+        return any(ca is not None and ca.public_key() == own.public_key() for ca in others)
 
 
 def _certified_name(request: Request) -> str:

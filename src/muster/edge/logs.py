@@ -48,20 +48,23 @@ class Timeline:
             return sorted(mine, key=lambda r: r.timestamp), f"records of the other members are missing: {e}"
         return list(merged(mine, theirs)), missing or None
 
+    async def told(self, timestamp: float) -> dict[str, Any]:
+        """Return what ``/logs`` answers."""
+        records, incomplete = await self.since(timestamp)
+        shown: dict[str, Any] = {
+            "size": self.rings.size,
+            "tail_size": self.rings.tail_size,
+            "level": None,
+            "level_tail": _TAIL_LEVEL,
+            "failed_modules": self.rings.failed_modules,
+        }
+        if incomplete:
+            shown["incomplete"] = incomplete
+        return {"info": shown, "logs": [r.as_json() for r in records]}
+
 
 async def logs(timeline: Timeline, request: Request) -> Reply:
-    since = _timestamp(request.query().get("from_timestamp"))
-    records, incomplete = await timeline.since(since)
-    shown: dict[str, Any] = {
-        "size": timeline.rings.size,
-        "tail_size": timeline.rings.tail_size,
-        "level": None,
-        "level_tail": _TAIL_LEVEL,
-        "failed_modules": timeline.rings.failed_modules,
-    }
-    if incomplete:
-        shown["incomplete"] = incomplete
-    return json_reply({"info": shown, "logs": [r.as_json() for r in records]})
+    return json_reply(await timeline.told(_timestamp(request.query().get("from_timestamp"))))
 
 
 def _timestamp(value: object) -> float:

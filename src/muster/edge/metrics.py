@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 from muster.edge.replies import Reply, reply
 from muster.edge.request import Request
 from muster.edge.routes import Access, Mount, Route
+from muster.edge.traffic import Traffic
 from muster.kernel.rings import LogRings
 from muster.pki.complaints import ALARM_DAYS, alarms
 
@@ -27,6 +28,7 @@ class EdgeMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
+        self.traffic = Traffic()
         self._seconds = Histogram(
             "muster_request_seconds",
             "Time from a request's headers to its last byte",

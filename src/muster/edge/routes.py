@@ -15,11 +15,13 @@ class Access(Enum):
     """Who may call a route.
 
     ``TRUSTED`` is the Ruby proxy's pair of checks (docs/facts/smart-proxy-protocol.md §3). ``CLUSTER`` is for what members
-    and monitoring ask each other: any certificate our CA verifies, or a loopback client over HTTP. ``OPEN`` is everybody.
+    and monitoring ask each other: any certificate our CA verifies, or a loopback client over HTTP. ``OPERATORS`` is for what
+    people look at who run the cluster: the same certificates, over TLS only, none of a Puppet agent. ``OPEN`` is everybody.
     """
 
     TRUSTED = "trusted"
     CLUSTER = "cluster"
+    OPERATORS = "operators"
     OPEN = "open"
 
 
@@ -36,12 +38,14 @@ class Route:
             slash. A parameter is one non-empty segment.
         access: who may call it.
         endpoint: called with the feature's service and the request.
+        streamed: called instead for GET, where the reply comes piece by piece.
     """
 
     method: str
     path: str
     access: Access
     endpoint: Endpoint
+    streamed: Below | None = None
 
     @property
     def segments(self) -> tuple[str, ...]:

@@ -70,6 +70,21 @@ class Parity:
     def fields(self) -> int:
         return fields_of(self.facts)
 
+    def as_json(self, cluster: ClusterFile) -> dict[str, Any]:
+        """Return everything that ``muster parity --json`` prints."""
+        return {
+            "cluster": cluster.cluster,
+            "address": cluster.address,
+            "members": [{"name": str(m.name), "kind": m.kind} for m in cluster.members],
+            "alike": self.alike,
+            "fields": self.fields,
+            "drifts": [d.as_json() for d in self.drifts],
+            "unasked": dict(self.unasked),
+            "notes": list(self.notes),
+            "unneeded": [e.model_dump(mode="json") for e in self.unneeded],
+            "facts": self.facts,
+        }
+
     def of(self, member: str) -> tuple[str, ...]:
         """Return the fields in which a member differs."""
         return tuple(d.field for d in self.drifts if member in d.differing)

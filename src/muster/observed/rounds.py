@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from muster.kernel.clock import Chance, Clock
 from muster.kernel.log import logger
+from muster.observed.recorded import record
 from muster.store.engine import Store
 from muster.store.leases import Lease, Leases
 
@@ -81,9 +82,10 @@ class Rounds:
             self.last, self._said = None, ()
             return True
         self.last = None
+        census = self._census()
         try:
             async with asyncio.timeout(_LONGEST_S):
-                self.last = await self._census().parity(self._store)
+                self.last = await census.parity(self._store)
         except TimeoutError:
             _log.warning("The members were not compared in time", limit_s=_LONGEST_S)
             return True
@@ -93,6 +95,9 @@ class Rounds:
         elif self._said and not said:
             _log.info("Members are alike again")
         self._said = said
+        # For who asks later. The facts of all members are many, and nobody reads them there.
+        found = {k: v for k, v in self.last.as_json(census.cluster).items() if k != "facts"}
+        await record(self._store, "parity", found, by=" ".join(self._holder.split()[:2]))
         return True
 
     async def resign(self) -> None:

@@ -190,7 +190,7 @@ async def test_exactly_these_routes_are_unprotected(tmp_path: Path, monkeypatch:
     ]
 
 
-async def test_only_metrics_are_for_the_cluster_and_everything_else_is_for_trusted_hosts(
+async def test_metrics_are_for_the_cluster_the_page_for_operators_and_everything_else_for_trusted_hosts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mounts = await product_mounts(tmp_path, monkeypatch)
@@ -205,7 +205,8 @@ async def test_only_metrics_are_for_the_cluster_and_everything_else_is_for_trust
             "/unattended",
             "/userdata",
         },
-        Access.CLUSTER: {"/metrics"},
+        Access.CLUSTER: {"/metrics", "/cluster"},
+        Access.OPERATORS: {"/cluster"},
         Access.TRUSTED: {
             "/v2",
             "/logs",

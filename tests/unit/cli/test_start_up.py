@@ -49,7 +49,7 @@ NEVER = (
 )  # fmt: skip
 # What a member of features dns and logs on SQLite has no use for, in MB: it would hold them for as long as it runs.
 MEMBER_NEVER = (
-    "aiohttp", "alembic", "attr", "jwt", "psycopg", "pygments", "rich", "sqlalchemy.dialects.postgresql",
+    "aiohttp", "alembic", "attr", "jinja2", "jwt", "psycopg", "pygments", "rich", "sqlalchemy.dialects.postgresql",
     "sqlalchemy.orm", "muster.app.balancer", "muster.authority.api",
 )  # fmt: skip
 _MEMBER = """\

@@ -415,6 +415,50 @@ async def test_the_cluster_answers_its_own_and_trusted_hosts_and_no_managed_host
     assert text.startswith("Only hosts in foreman.trusted_hosts")
 
 
+async def looked(gate: Gate, by: Peer, scheme: str = "https") -> str:
+    return await refused(gate, by, scheme=scheme, access=Access.OPERATORS, path="/cluster/") or "admitted"
+
+
+async def test_the_page_is_for_operators_and_never_for_an_agent() -> None:
+    puppet = CA("puppet")
+
+    async def revoked(certificate: x509.Certificate) -> bool:
+        return certificate.serial_number == 66
+
+    trust = Trust((OURS.certificate,), (THEIRS.certificate, puppet.certificate))
+    gate = Gate(Callers.of(cluster(URL)), names=KNOWN, trust=trust, revoked=revoked)
+    # A browser's, a member's, and Foreman's own, of whichever CA.
+    assert await looked(gate, shown_by(OURS, "anna", under=trust)) == "admitted"
+    assert await looked(gate, shown_by(OURS, "proxy01.example.com", under=trust)) == "admitted"
+    assert await looked(gate, shown_by(THEIRS, FOREMAN, under=trust)) == "admitted"
+    # Agents: of the Puppet CA, and of Foreman's when that is the same.
+    for ca in (puppet, THEIRS):
+        text = await looked(gate, shown_by(ca, "agent.example.com", under=trust))
+        assert text.startswith("Only hosts in foreman.trusted_hosts")
+    unknown = await looked(gate, shown_by(CA("nobody's"), FOREMAN, under=trust))
+    assert unknown.startswith("Only hosts in foreman.trusted_hosts")
+    assert "is revoked" in await looked(gate, shown_by(OURS, "anna", under=trust, serial=66))
+    assert (await looked(gate, NO_CERTIFICATE)).startswith("No client SSL certificate supplied; muster certs issue")
+    # Over HTTP nobody shows who he is: neither Foreman by its address' name, nor an account of this host.
+    for address in (CLIENT, "127.0.0.1", "::1"):
+        assert (await looked(gate, Peer(address), "http")).startswith("Only clients with a certificate")
+
+
+@pytest.mark.parametrize("shared", ["foreman's", "the members' Puppet CA"])
+async def test_where_hosts_have_certificates_of_the_clusters_own_ca_names_decide(shared: str) -> None:
+    trust = Trust((OURS.certificate,), (OURS.certificate,) if shared == "foreman's" else ())
+    gate = Gate(Callers.of(cluster(f"trusted_hosts: [{FOREMAN}, anna]")), names=KNOWN, trust=trust)
+    if shared != "foreman's":
+        gate.hosts_ca = lambda: OURS.certificate
+    assert await looked(gate, shown_by(OURS, "agent.example.com", under=trust)) != "admitted"
+    assert await looked(gate, shown_by(OURS, FOREMAN, under=trust)) == "admitted"
+
+
+async def test_on_a_port_that_shows_a_rooms_certificate_nobody_is_an_operator() -> None:
+    gate = Gate(Callers.of(cluster("")), names=KNOWN)
+    assert (await looked(gate, shown_by(OURS, "anna"))).startswith("Only hosts in foreman.trusted_hosts")
+
+
 def judged(gate: Gate, by: Peer) -> str | None:
     try:
         gate.judge(by)

@@ -13,9 +13,9 @@ from muster.edge.application import Application, Mounted, Send
 from muster.edge.authorise import Callers, Gate
 from muster.edge.feature import Features
 from muster.edge.metrics import EdgeMetrics
-from muster.edge.replies import Streamed
+from muster.edge.replies import Reply, Streamed, reply
 from muster.edge.request import Request
-from muster.edge.routes import Mount
+from muster.edge.routes import Access, Mount, Route
 from muster.kernel.errors import Unavailable
 from muster.kernel.rings import LogRings
 from tests.unit.edge.calls import scope
@@ -216,3 +216,52 @@ async def test_what_a_reply_holds_is_let_go_though_no_piece_was_asked_for(call: 
     with pytest.raises(Stopped):
         await call.make(pieces(), end=lambda: ended.append(True), send=refusing)
     assert ended == [True]
+
+
+async def test_a_route_may_answer_piece_by_piece_and_head_as_ever() -> None:
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        yield b"one "
+        yield b"two"
+
+    async def announced(_: object, __: Request) -> Reply:
+        return reply(200, b"", b"text/plain")
+
+    async def streamed(_: object, __: Request) -> Streamed:
+        return Streamed(200, HEADERS, pieces())
+
+    metrics = EdgeMetrics(CollectorRegistry())
+    rings = LogRings()
+    application = Application(
+        gate=Gate(Callers()), features=Features({}), limits=Limits(), rings=rings, metrics=metrics, services={"https": "s"},
+        mounts=[
+            Mounted(Mount(prefix, (Route("GET", "/live", Access.OPEN, announced, streamed=streamed),)), None)
+            for prefix in ("/x", "/cluster")
+        ],
+    )  # fmt: skip
+    for prefix in ("/x", "/cluster"):
+        for method, body in (("GET", b"one two"), ("HEAD", b"")):
+            assert await sent(application, method, f"{prefix}/live") == body
+    metrics.traffic.turn()
+    # Who looks at the page is no traffic of the service, and fills nobody's log.
+    assert sum(metrics.traffic.told()["services"]["s"]["calls"]) == 2
+    assert all("/cluster" not in r.message for r in rings.records())
+
+
+async def sent(application: Application, method: str, path: str) -> bytes:
+    found: list[bytes] = []
+    gone = asyncio.Event()
+
+    async def receive() -> MutableMapping[str, Any]:
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        found.append(message.get("body", b""))
+
+    async def drain() -> None:
+        pass
+
+    call = scope(method, path)
+    call["state"] |= {"cut": lambda: None, "drain": drain}
+    await application(call, receive, send)
+    return b"".join(found)

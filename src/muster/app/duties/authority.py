@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from cryptography import x509
 from prometheus_client import CollectorRegistry, Gauge
 
 from muster.app.duties.duty import Duty, Found
@@ -122,6 +123,10 @@ class PuppetCAKept(Duty):
         self._listens = False
         self._metrics: _Metrics | None = None
         self._shown: Published | None = None
+
+    def certificate(self) -> x509.Certificate | None:
+        """Return the CA's certificate; None while it is not open."""
+        return None if self.ca is None else self.ca.issuer.certificate
 
     @property
     def is_open(self) -> bool:

@@ -105,6 +105,7 @@ class Duties:
         self._notes = tuple(note for f in found for note in f.notes)
         self._health.down = joined(f.down for f in found)
         verdicts = {s: self._health.verdict(s) for s in self._health.services}
+        self._metrics.traffic.judge({s: v.state for s, v in verdicts.items()})
         self._metrics.judge({s: "" if v.status == 200 else v.reason or v.state for s, v in verdicts.items()})
 
     def _found_by(self, duty: Duty) -> Found:

@@ -149,6 +149,11 @@ class Workers(Duty):
         answers = await asyncio.gather(*(_counted(p) for p in asked))
         return {str(p.number): text for p, text in zip(asked, answers, strict=True) if text}
 
+    async def traffic(self) -> list[dict[str, list[int]]]:
+        """Return what each that answers has counted since it was asked last (``edge/traffic.py``)."""
+        asked = [p for p in self._places if p.line is not None and p.serving]
+        return [t for t in await asyncio.gather(*(_traffic(p) for p in asked)) if t]
+
     def leave(self) -> None:
         """Have them take who waits to be accepted, finish what runs, and end; nobody is started anew."""
         self._leaving.set()
@@ -300,6 +305,15 @@ async def _counted(place: _Place) -> str:
         return str(await place.line.ask("counted", timeout_s=_COUNTED_TIMEOUT_S))
     except MusterError:
         return ""
+
+
+async def _traffic(place: _Place) -> dict[str, list[int]]:
+    if place.line is None:
+        return {}
+    try:
+        return dict(await place.line.ask("traffic", timeout_s=_COUNTED_TIMEOUT_S))
+    except MusterError:
+        return {}
 
 
 def _kill(process: Process) -> None:

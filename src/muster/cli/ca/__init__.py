@@ -36,6 +36,10 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
         "Hold the CA's key in a process of its own and sign for this host's member, until TERM "
         "(authority.key.kind: signer).",
     ),
+    "status": (
+        "status",
+        "Show who signs, until when the CA and its revocation list last, and how many requests wait.",
+    ),
 }
 
 

@@ -12,13 +12,9 @@ import click
 
 from muster.cli.certs.place import Place, placed
 from muster.cli.options import json_option, print_json
-from muster.kernel.errors import MusterError, NotFound
-from muster.kernel.files import read_bounded
+from muster.kernel.errors import NotFound
 from muster.kernel.names import shown
-from muster.pki.bundles import present
-from muster.pki.facts import CertificateFacts
-
-_Row = tuple[str, str, Path, CertificateFacts | dict[str, str]]
+from muster.pki.listed import Listed, listed
 
 
 @click.command()
@@ -27,11 +23,11 @@ _Row = tuple[str, str, Path, CertificateFacts | dict[str, str]]
 @placed
 def show(place: Place, file: Path | None, as_json: bool) -> None:
     """Show the CA and all bundles, or the first certificate of FILE."""
-    rows = _rows([("file", "", file)] if file is not None else _all(place.pki))
+    found = [Listed.of("file", "", file)] if file is not None else _all(place.pki)
     if as_json:
-        print_json(_as_json(rows))
+        print_json([one.as_json() for one in found])
     else:
-        _print_facts(rows, place.now)
+        _print_facts(found, place.now)
 
 
 def told(pki: Path) -> list[dict[str, Any]]:
@@ -40,39 +36,17 @@ def told(pki: Path) -> list[dict[str, Any]]:
     Raises:
         NotFound: there is nothing.
     """
-    return _as_json(_rows(_all(pki)))
+    return [one.as_json() for one in _all(pki)]
 
 
-def _all(pki: Path) -> list[tuple[str, str, Path]]:
-    from muster.pki.authority import ca_paths
-
-    ca_file = ca_paths(pki)[0]
-    found: list[tuple[str, str, Path]] = [("ca", "", ca_file)] if ca_file.exists() else []
-    found += [(b.kind, b.name, b.certificate) for b in present(pki)]
+def _all(pki: Path) -> list[Listed]:
+    found = listed(pki)
     if not found:
         raise NotFound(f"There are no certificates in {pki}; make the CA with: muster certs init")
     return found
 
 
-def _rows(wanted: Iterable[tuple[str, str, Path]]) -> list[_Row]:
-    return [(kind, name, path, _facts_of(path)) for kind, name, path in wanted]
-
-
-def _as_json(rows: Iterable[_Row]) -> list[dict[str, Any]]:
-    return [
-        {"kind": kind, "name": name, "path": str(path)} | (f.as_json() if isinstance(f, CertificateFacts) else f)
-        for kind, name, path, f in rows
-    ]
-
-
-def _facts_of(path: Path) -> CertificateFacts | dict[str, str]:
-    try:
-        return CertificateFacts.from_pem(read_bounded(path, what="certificate"), str(path))
-    except MusterError as e:
-        return {"problem": str(e)}
-
-
-def _print_facts(rows: Iterable[_Row], now: datetime) -> None:
+def _print_facts(found: Iterable[Listed], now: datetime) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -80,9 +54,10 @@ def _print_facts(rows: Iterable[_Row], now: datetime) -> None:
     table = Table(box=None, pad_edge=False)
     for heading in ("Kind", "Name", "Names", "Issuer", "Key", "Until", "Days"):
         table.add_column(heading, overflow="fold", no_wrap=heading in ("Kind", "Name", "Until", "Days"))
-    for kind, name, path, facts in rows:
-        if isinstance(facts, dict):
-            table.add_row(kind, Text(name or str(path)), Text(shown(facts["problem"]), style="red"))
+    for one in found:
+        kind, name, path, facts = one.kind, one.name, one.path, one.facts
+        if facts is None:
+            table.add_row(kind, Text(name or str(path)), Text(shown(one.problem), style="red"))
             continue
         days = (facts.not_after - now).days
         style = "red" if days < 7 else "yellow" if days < 30 else ""
@@ -95,9 +70,10 @@ def _print_facts(rows: Iterable[_Row], now: datetime) -> None:
     # What is piped is read by a program or stored: nothing of it may be cut to a terminal's width.
     console = Console(width=None if sys.stdout.isatty() else 400)
     console.print(table)
-    for kind, name, path, facts in rows:
+    for one in found:
         # Hosts that join, and people, compare that of a CA; of bundles nobody does.
-        if kind in ("ca", "file") and isinstance(facts, CertificateFacts):
-            digits = facts.fingerprint_sha256.upper()
+        if one.kind in ("ca", "file") and one.facts is not None:
+            digits = one.facts.fingerprint_sha256.upper()
             pairs = ":".join(digits[at : at + 2] for at in range(0, len(digits), 2))
-            console.print(Text(f"Fingerprint of {kind} {name or shown(str(path))}: SHA-256 {pairs}"), soft_wrap=True)
+            label = one.name or shown(str(one.path))
+            console.print(Text(f"Fingerprint of {one.kind} {label}: SHA-256 {pairs}"), soft_wrap=True)

@@ -7,8 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
-from muster.cli.status import _unchecked
 from muster.cli.status.shown import _here, _is_alarming, _of_balancer, _of_steward, shown
+from muster.observed.status import _unchecked
 from tests.unit.cli.status.found import DRAINED, RESTING, answered, found_of, member
 from tests.unit.cli.terminal import CLEAN, EVIL, printed
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from muster.cli.status.known import Known
+from muster.observed.known import Known
 from tests.unit.cli.status.found import DRAINED, RESTING, answered
 
 

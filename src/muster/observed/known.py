@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from muster.cluster.life import OUT, spoken
+
 _ANSWERS = {"ready": "ready for", "draining": "draining", "unready": "not ready for", "unreachable": "no answer for"}
 
 
@@ -27,8 +29,6 @@ class Known:
     @property
     def stands(self) -> str:
         """Where it stands, in one word: what was decided, unless it is ready; then what is seen of it."""
-        from muster.cluster.life import OUT
-
         if self.life is not None and self.life["state"] in OUT:
             return str(self.life["state"])
         states = {a["state"] for a in self.answers}
@@ -55,8 +55,6 @@ class Known:
 
     @property
     def sentence(self) -> str:
-        from muster.cluster.life import spoken
-
         if not self.store_answers:
             return f"{self._answered}; where it stands is unknown, the store did not answer"
         state = self.life["state"] if self.life else None

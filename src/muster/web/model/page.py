@@ -1,0 +1,60 @@
+"""The page as one value: the JSON documents that it is made of, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Self
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """What stands for something that nobody found yet, or of which nobody knows while the store is away."""
+
+    store_is_away: bool
+
+    @classmethod
+    def of(cls, page: Page) -> Self:
+        return cls(bool(page.status["store"]["trouble"]))
+
+
+@dataclass(frozen=True)
+class Page:
+    """Everything that the page says.
+
+    Attributes:
+        at: when it was looked at.
+        by: who looked: a member's name, or the host of ``muster status --serve``.
+        status: ``muster status --json``.
+        parity: what the census found last (``muster parity --json`` less every member's facts) with ``age_s`` and ``by``;
+            None: nobody took one yet, or the store did not answer.
+        doctor: what ``muster doctor --json`` found last, likewise.
+        certificates: ``muster certs show --json`` of the host that looked.
+        puppet_ca: ``muster ca status --json``; None: members are no Puppet CA, or the store did not answer.
+        logs: ``/logs``.
+        traffic: the members' rings (``/cluster/rings.json``), merged.
+    """
+
+    at: datetime
+    by: str
+    status: Mapping[str, Any]
+    parity: Mapping[str, Any] | None
+    doctor: Mapping[str, Any] | None
+    certificates: Sequence[Mapping[str, Any]]
+    puppet_ca: Mapping[str, Any] | None
+    logs: Mapping[str, Any]
+    traffic: Mapping[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "at": self.at.isoformat(),
+            "by": self.by,
+            "status": self.status,
+            "parity": self.parity,
+            "doctor": self.doctor,
+            "certificates": self.certificates,
+            "puppet_ca": self.puppet_ca,
+            "logs": self.logs,
+            "traffic": self.traffic,
+        }
