@@ -15,6 +15,8 @@ _SOFTHSM = ("/usr/lib/softhsm/libsofthsm2.so", "/usr/lib64/pkcs11/libsofthsm2.so
 def missing(name: str) -> str | None:
     """Return why the server cannot be had, or None when it can."""
     return {
+        "ansible-inventory": _ansible,
+        "ansible-lint": _ansible_lint,
         "apt": _apt,
         "apt-get": _apt,
         "bind": _bind,
@@ -31,6 +33,7 @@ def missing(name: str) -> str | None:
         "namespaces": _namespaces,
         "nft": _nft,
         "nginx": _nginx,
+        "nspawn": _nspawn,
         "nsupdate": _nsupdate,
         "postgresql": _postgresql,
         "powerdns": _powerdns,
@@ -48,6 +51,24 @@ def missing(name: str) -> str | None:
         "systemd-analyze": _systemd,
         "ufw": _ufw,
     }[name]()
+
+
+def _ansible() -> str | None:
+    found = shutil.which("ansible-inventory") and shutil.which("ansible-playbook")
+    return None if found else "no Ansible on this machine (Debian package ansible-core)"
+
+
+def _ansible_lint() -> str | None:
+    return None if shutil.which("ansible-lint") else "no ansible-lint on this machine (Debian package ansible-lint)"
+
+
+def _nspawn() -> str | None:
+    """Hosts that boot: a root directory, somewhere to boot it, and somebody to log in."""
+    if (why := _debootstrap() or _namespaces()) is not None:
+        return why
+    if shutil.which("systemd-nspawn") is None:
+        return "no systemd-nspawn on this machine (Debian package systemd-container)"
+    return None if shutil.which("ssh") else "no ssh on this machine (Debian package openssh-client)"
 
 
 def _bind() -> str | None:

@@ -35,6 +35,7 @@ WORDS = (
     "grafana",
     "selinux",
     "systemd",
+    "ansible",
 )
 
 
