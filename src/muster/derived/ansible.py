@@ -101,9 +101,9 @@ def _as_json(balancing: Balancing, cluster: ClusterFile, site: Site) -> dict[str
 async def _accepted(directory: Path, documents: Sequence[Document]) -> None:
     program = consumer.found("ansible-inventory", "install the package ansible-core")
     for document in documents:
-        said = await run(
-            [program, "--inventory", directory / document.name, "--list"], timeout_s=60, environment=_STRICT
-        )
+        # From there, or it would add the variables that stand where it is asked.
+        arguments = (program, "--inventory", directory / document.name, "--list")
+        said = await run(arguments, timeout_s=60, environment=_STRICT, directory=directory)
         # A key that it does not know it leaves out, with a warning.
         if said.status != 0 or "[WARNING]" in said.stderr or _read(said.stdout) != _written(document.text):
             raise consumer.refusal("ansible-inventory", said)
