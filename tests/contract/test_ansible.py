@@ -260,7 +260,11 @@ def test_ansible_lint_passes_its_strictest_profile(collection: Path, needs: Call
 
 
 def test_a_cluster_comes_from_nothing(administrator: Administrator, packages: dict[str, Path]) -> None:
-    played = administrator.play("site", packages["first"])
+    foreseen = administrator.play("site", packages["first"], "--check")
+    assert foreseen.status == 0, foreseen.text[-6000:]
+    assert not (administrator.directory / "muster" / "pki").exists()
+    assert administrator.members[0].tried("test", "-e", "/usr/bin/muster").returncode == 1
+    played = administrator.play("site", packages["first"], "--diff")
     assert played.status == 0, played.text[-6000:]
     assert PASSWORD not in played.text
     assert "PRIVATE KEY" not in played.text
@@ -287,6 +291,21 @@ def test_again_it_changes_nothing(administrator: Administrator, packages: dict[s
     played = administrator.play("site", packages["first"])
     assert played.status == 0, played.text[-6000:]
     assert set(played.changed().values()) == {0}, played.text
+
+
+def test_who_is_needed_is_not_touched_and_who_somebody_wants_out_is_left_alone(
+    administrator: Administrator, packages: dict[str, Path]
+) -> None:
+    out = administrator.members[1].name
+    assert administrator.muster("maintenance", out, "--wait", "60").returncode == 0
+    refused = administrator.play("upgrade", packages["second"], "--limit", "muster_members")
+    assert refused.status != 0
+    assert "There would be no ready member without proxy01.example.net" in refused.text
+    alone = administrator.play("upgrade", packages["second"], "--limit", out)
+    assert alone.status == 0, alone.text[-6000:]
+    assert f"{out} is left alone: in maintenance, by" in alone.text
+    assert [versions(h, "muster-member") for h in administrator.members] == [(VERSION, VERSION)] * 2
+    assert administrator.muster("ready", out, "--wait", "60").returncode == 0
 
 
 def test_another_version_comes_under_a_client_that_notices_nothing(
