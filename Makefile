@@ -11,7 +11,7 @@ TEST_PACKAGES := bind9 dnsutils haproxy postgresql openssl curl keepalived nginx
   faketime iproute2 iptables pdns-server pdns-backend-sqlite3 puppet-agent puppetserver softhsm2 \
   dnf docker-registry gpg gpg-agent skopeo ruby nftables prometheus firewalld dbus ufw systemd \
   rabbitmq-server mosquitto mosquitto-clients python3-qpid-proton rpm debootstrap createrepo-c \
-  zsh fish mandoc man-db age chromium
+  zsh fish mandoc man-db age chromium ansible-core ansible-lint systemd-container openssh-client
 # Tests mostly wait for servers. Those of one file stay together, since they share a cluster.
 WORKERS ?= 3
 BENCH_PACKAGES := $(TEST_PACKAGES) wrk apache2-utils
@@ -60,9 +60,10 @@ man: setup ## Write the manual's pages, muster(1) and all others, from the code 
 requirements: setup ## Export packaging/requirements*.txt, with hashes, from uv.lock.
 	@scripts/requirements
 
-dist: setup ## Build the wheel, the deb and the rpm into dist/.
-	@scripts/packages rpm
+dist: setup ## Build the wheel, the deb, the rpm and the Ansible collection into dist/.
+	@scripts/packages rpm ansible-core
 	@scripts/packaged
+	@scripts/collection
 
 setup: .venv/.synced
 

@@ -36,6 +36,8 @@ MIRROR_KILLS = _of(0, 8)
 STEERED_KILLS = _of(1, 16)
 # tests/contract/test_content_members_die.py: runs of dnf within which a member is killed.
 KILLED_RUNS = _of(4, 20)
+# tests/contract/test_ansible.py: balancers that are upgraded; two share an address.
+UPGRADED_BALANCERS = _of(1, 2)
 # tests/unit/authority/x509/test_csr.py: requests that are changed somewhere.
 CHANGED_REQUESTS = _of(1_500, 20_000)
 # tests/contract/test_long_connections.py: silence after which connections of other services are cut; 60 s is the product's.

@@ -9,7 +9,7 @@ import pytest
 
 from muster.kernel.secrets import Secret
 from muster.store.engine import Store, opened
-from tests.servers import postgresql, pulp
+from tests.servers import debian, once, postgresql, pulp
 from tests.servers.haproxy import executables
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.pulp import Pulp
@@ -52,3 +52,26 @@ def pulps(needs: Callable[[str], None]) -> Iterator[tuple[Pulp, Pulp]]:
     needs("pulp")
     with pulp.running("pulp1", address="127.0.0.61") as one, pulp.running("pulp2", address="127.0.0.62") as other:
         yield one, other
+
+
+@pytest.fixture(scope="session")
+def bare_debian(tmp_path_factory: pytest.TempPathFactory, needs: Callable[[str], None]) -> Path:
+    """The root directory of the least Debian 12 there is; a test that changes anything copies it."""
+    needs("debootstrap")
+    needs("namespaces")
+    return once.made(once.directory(tmp_path_factory) / "debian-bare", debian.bare)
+
+
+@pytest.fixture(scope="session")
+def debian_of_hosts(tmp_path_factory: pytest.TempPathFactory, needs: Callable[[str], None], bare_debian: Path) -> Path:
+    """The root directory of hosts that boot (``tests/servers/hosts.py``), which nothing changes."""
+    needs("nspawn")
+    place = once.directory(tmp_path_factory) / "debian-of-hosts"
+    return once.made(place, lambda root: debian.of_hosts(root, bare_debian))
+
+
+@pytest.fixture(scope="session")
+def muster_packages(tmp_path_factory: pytest.TempPathFactory, needs: Callable[[str], None]) -> Path:
+    """The directory of the deb and the rpm that are built from here."""
+    needs("rpmbuild")
+    return once.made(once.directory(tmp_path_factory) / "muster-packages", debian.packages)

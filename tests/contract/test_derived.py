@@ -49,6 +49,7 @@ SPOILT = {
     "systemd": ("Environment=", "Environments=", "Unknown key 'Environments'"),
     "ufw": ("proto tcp", "proto tpc", "tpc"),
     "nftables": ("tcp reset", "tcp reseet", "reseet"),
+    "ansible": ("hosts:", "hostss:", "hostss"),
     "prometheus": (" == 0", " == = 0", "could not parse expression"),
 }
 

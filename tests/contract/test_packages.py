@@ -10,16 +10,16 @@ import shutil
 import subprocess
 import time
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from muster.version import VERSION
+from tests.servers.debian import ROOT, inside, run
 from tests.servers.haproxy import free_ports
 from tests.servers.postgresql import PASSWORD, PostgreSQL
 
-ROOT = Path(__file__).parents[2]
 SITE = "usr/lib/muster/lib/python3.11/site-packages"
 ADDRESS = "127.0.0.96"
 CLUSTER = """\
@@ -39,28 +39,14 @@ services:
 """
 
 
-def run(*command: str | Path, timeout_s: float = 600.0) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
-    assert done.returncode == 0, f"{command}: exit {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    return done.stdout
+@pytest.fixture(scope="module")
+def deb(muster_packages: Path) -> Path:
+    return next(muster_packages.glob("*.deb"))
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory, needs: Callable[[str], None]) -> Path:
-    needs("rpmbuild")
-    out = tmp_path_factory.mktemp("packages")
-    run(ROOT / "scripts" / "packaged", out)
-    return out
-
-
-@pytest.fixture(scope="module")
-def deb(built: Path) -> Path:
-    return next(built.glob("*.deb"))
-
-
-@pytest.fixture(scope="module")
-def rpm(built: Path) -> Path:
-    return next(built.glob("*.rpm"))
+def rpm(muster_packages: Path) -> Path:
+    return next(muster_packages.glob("*.rpm"))
 
 
 @pytest.fixture(scope="module")
@@ -71,20 +57,11 @@ def unpacked(deb: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def debian(tmp_path_factory: pytest.TempPathFactory, needs: Callable[[str], None]) -> Path:
-    """The least Debian 12 there is; nothing but what its own installer needs."""
-    needs("debootstrap")
-    needs("namespaces")
+def debian(bare_debian: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bare Debian 12 to install into."""
     root = tmp_path_factory.mktemp("debian") / "root"
-    run("debootstrap", "--variant=minbase", "bookworm", root, "http://deb.debian.org/debian")
-    shutil.copy("/etc/resolv.conf", root / "etc" / "resolv.conf")
+    run("cp", "--archive", bare_debian, root)
     return root
-
-
-def inside(root: Path, *command: str) -> list[str]:
-    """Return the command that runs another in there, with a /proc that ends with it."""
-    script = 'mount -t proc proc "$0/proc" && exec chroot "$0" "$@"'
-    return ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script, str(root), *command]
 
 
 @contextlib.contextmanager

@@ -16,6 +16,8 @@ def missing(name: str) -> str | None:
     """Return why the server cannot be had, or None when it can."""
     return {
         "age": _age,
+        "ansible-inventory": _ansible,
+        "ansible-lint": _ansible_lint,
         "apt": _apt,
         "apt-get": _apt,
         "bind": _bind,
@@ -37,6 +39,7 @@ def missing(name: str) -> str | None:
         "namespaces": _namespaces,
         "nft": _nft,
         "nginx": _nginx,
+        "nspawn": _nspawn,
         "nsupdate": _nsupdate,
         "postgresql": _postgresql,
         "powerdns": _powerdns,
@@ -59,6 +62,24 @@ def missing(name: str) -> str | None:
 
 def _chromium() -> str | None:
     return None if shutil.which("chromium") else "no chromium on PATH (Debian package chromium)"
+
+
+def _ansible() -> str | None:
+    found = shutil.which("ansible-inventory") and shutil.which("ansible-playbook")
+    return None if found else "no Ansible on this machine (Debian package ansible-core)"
+
+
+def _ansible_lint() -> str | None:
+    return None if shutil.which("ansible-lint") else "no ansible-lint on this machine (Debian package ansible-lint)"
+
+
+def _nspawn() -> str | None:
+    """Hosts that boot: a root directory, somewhere to boot it, and somebody to log in."""
+    if (why := _debootstrap() or _namespaces()) is not None:
+        return why
+    if shutil.which("systemd-nspawn") is None:
+        return "no systemd-nspawn on this machine (Debian package systemd-container)"
+    return None if shutil.which("ssh") else "no ssh on this machine (Debian package openssh-client)"
 
 
 def _bind() -> str | None:

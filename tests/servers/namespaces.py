@@ -66,6 +66,7 @@ class Host:
 @contextlib.contextmanager
 def segment(*names: str, network: str = "10.231.7") -> Iterator[list[Host]]:
     """Hosts that reach each other and nothing else, numbered from ``network``.11."""
+    _forget_the_dead()
     switch = f"muster-{os.getpid()}-switch"
     hosts = [Host(f"muster-{os.getpid()}-{name}", f"{network}.{11 + n}") for n, name in enumerate(names)]
     with contextlib.ExitStack() as stack:
@@ -82,6 +83,14 @@ def segment(*names: str, network: str = "10.231.7") -> Iterator[list[Host]]:
             _ip("-n", host.namespace, "address", "add", f"{host.address}/{PREFIX}", "dev", DEVICE)
             _ip("-n", host.namespace, "link", "set", DEVICE, "up")
         yield hosts
+
+
+def _forget_the_dead() -> None:
+    """Delete what a test that was killed has left behind."""
+    for left in Path("/run/netns").glob("muster-*-*"):
+        if not Path(f"/proc/{left.name.split('-')[1]}").exists():
+            with contextlib.suppress(OSError):
+                _ip("netns", "delete", left.name)
 
 
 def _ip(*arguments: str) -> str:

@@ -36,6 +36,7 @@ WORDS = (
     "grafana",
     "selinux",
     "systemd",
+    "ansible",
 )
 
 

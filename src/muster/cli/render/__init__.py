@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # of all.
 OUTPUTS: Mapping[str, str] = {
     "all": "Write every output there is as one tree, with a page that says what goes where.",
+    "ansible": "Render an inventory for Ansible: members, balancers and Ruby Smart Proxies, with addresses and names.",
     "apt-sources": "Render a file of sources for apt: what members mirror of kind deb, in one lifecycle environment.",
     "certs-generate": (
         "Render how Foreman makes each Ruby Smart Proxy's certificates, with the address and its aliases among the names."
