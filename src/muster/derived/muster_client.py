@@ -68,7 +68,10 @@ def _documents(balancing: Balancing, cluster: ClusterFile, site: Site) -> tuple[
 OUTPUT = Output(
     word="muster-client",
     help="Render what members tell muster-bootstrap on hosts of the cluster.",
-    goes="Nowhere: members serve it as `/pub/muster-client.json`; it is here to be looked at.",
+    goes=(
+        "Members serve it themselves, as `/pub/muster-client.json`. Where all are Ruby ones: into `/var/www/html/pub` of "
+        "each, beside `muster-bootstrap`."
+    ),
     rendered=_documents,
     as_json=lambda balancing, cluster, _: values(balancing, cluster),
 )

@@ -19,6 +19,7 @@ WORDS = (
     "scap-client",
     "dnf-repos",
     "apt-sources",
+    "muster-bootstrap",
     "muster-client",
     "dns-zone",
     "nsupdate",

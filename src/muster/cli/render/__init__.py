@@ -49,6 +49,7 @@ OUTPUTS: Mapping[str, str] = {
     "keepalived": (
         "Render keepalived's configuration, which moves the virtual address to a balancer whose HAProxy answers."
     ),
+    "muster-bootstrap": "Render the program that hosts of the cluster join with; it is the same for every cluster.",
     "muster-client": "Render what members tell muster-bootstrap on hosts of the cluster.",
     "nftables": "Render rules of nftables for each balancer and member: who may reach the cluster's ports there.",
     "nginx": "Render an nginx (stream) configuration for one balancer; its head and --json say what nginx does not do.",
