@@ -458,6 +458,32 @@ echo registered
         assert TOKEN not in text
 
 
+def test_who_registers_later_takes_back_how_the_host_joined(
+    cluster: Cluster, stand_in: StandIn, host: JoiningHost
+) -> None:
+    """A registration changes no file of ours, so there is nothing of it that --undo could bring back."""
+    joins = (*stand_in.at, "--ca-file", cluster.ca)
+    assert host.join(*joins).code == 0
+    for status, code in ((503, 2), (200, 0)):
+        stand_in.status = status
+        said = host.join(*joins, "--register", MUSTER_TOKEN=TOKEN)
+        assert said.code == code, said
+    shown = host.join("--undo", "--dry-run")
+    assert "would bring back /etc/puppet/puppet.conf" in shown.text, shown
+    assert "would remove /usr/local/share/ca-certificates/muster-" in shown.text, shown
+    assert "would run update-ca-certificates --fresh" in shown.text, shown
+    assert host.join("--undo").code == 0
+    assert (host.root / "etc/puppet/puppet.conf").read_text() == PUPPET_CONF
+    assert not (host.root / "var/lib/muster-bootstrap").exists()
+
+
+def test_who_takes_back_what_is_back_already_is_told_so(cluster: Cluster, stand_in: StandIn, host: JoiningHost) -> None:
+    assert host.join(*stand_in.at, "--ca-file", cluster.ca, "--skip", "ca,rhsm").code == 0
+    host.write("/etc/puppet/puppet.conf", PUPPET_CONF, 0o640)
+    shown = host.join("--undo", "--dry-run")
+    assert (shown.code, shown.text) == (0, "Every file is as it was before that run.\n")
+
+
 def test_of_what_comes_with_a_fingerprint_that_one_ca_alone_is_believed(
     cluster: Cluster, stand_in: StandIn, root: Path, tmp_path: Path
 ) -> None:

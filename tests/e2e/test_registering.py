@@ -1,32 +1,37 @@
-"""Hosts register through a real HAProxy and three members on a real PostgreSQL; a stand-in for Foreman counts."""
+"""Hosts join and register through a real HAProxy and three members on a real PostgreSQL; a stand-in for Foreman counts."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from muster.cli.local.plan import ADDRESS
-from tests.servers import foreman_for_hosts, postgresql
+from tests.servers import foreman_for_hosts, joining, postgresql
 from tests.servers import local as clusters
 from tests.servers.client import Answer, Connection, Place, ask, request, tls_client
 from tests.servers.foreman_for_hosts import ForemanForHosts
+from tests.servers.joining import JoiningHost
 from tests.servers.local import Local, say, until
 from tests.servers.postgresql import PostgreSQL
 
 pytestmark = pytest.mark.anyio
 
 SCRIPT = (200, b"#!/bin/sh\n# registration script GET\n")
+HOSTS = 5
 # A claim holds 15 s longer.
 TIMEOUT_S = 3
+TOKEN = "eyJhbGciOiJIUzI1NiJ9.c2VzYW1l.x-Y_z"  # nobody's
 FEATURES = {"templates": {"foreman_timeout_s": TIMEOUT_S}, "registration": {"foreman_timeout_s": TIMEOUT_S}}
 
 
@@ -35,6 +40,7 @@ class Site:
     cluster: Local
     foreman: ForemanForHosts
     server: PostgreSQL
+    https: int
 
     def register(self, query: str, number: int = 0, *, word: str = "good", member: int | None = None) -> Answer:
         """Ask as the host of that number does, from an address of its own; through the balancer, or of one member."""
@@ -65,10 +71,14 @@ def site(needs: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory)
         # A local cluster has no Foreman.
         document["foreman"] |= {"url": foreman.url, "ca_file": str(foreman.ca_file)}
         document["features"] |= FEATURES
+        # Hosts fetch there what they join with.
+        port = clusters.free_ports(cluster.members, ("https",))["https"]
+        document["services"]["https"] = {"listen_port": port, "member_port": port}
+        document["content"] = {"services": ["https"], "pulp_content_url": None, "pulp_api_url": None}
         cluster.cluster_file.write_text(yaml.safe_dump(document))
         for name in cluster.names:
             os.kill(_pid(cluster, name), signal.SIGTERM)
-        yield Site(cluster, foreman, server)
+        yield Site(cluster, foreman, server, port)
 
 
 def _pid(cluster: Local, name: str) -> int:
@@ -155,6 +165,48 @@ async def test_hosts_are_served_while_the_store_is_away(well: Site) -> None:
         assert 1 <= well.asked() <= 3, "once a member"
     finally:
         well.server.start()
+
+
+async def test_hosts_join_and_register_by_muster_bootstrap(
+    well: Site, tmp_path: Path, needs: Callable[[str], None]
+) -> None:
+    """Several at once, with Foreman's script: it is fetched once, run on each, and the token is nowhere afterwards."""
+    needs("namespaces")
+    # At either port: a cluster without the section content has the Smart Proxy's alone.
+    ports = (well.https, well.cluster.ports["smartproxy"])
+    well.foreman.script = b"#!/bin/sh\necho registered >>/etc/registered\n"
+    well.foreman.may_answer.clear()
+
+    def believed(host: JoiningHost) -> Iterator[Path]:
+        return (host.root / "usr/local/share/ca-certificates").glob(f"muster-{ADDRESS}-*.crt")
+
+    def join(host: JoiningHost, port: int) -> joining.Said:
+        return host.join(
+            "--server", f"{ADDRESS}:{port}", "--ca-file", well.cluster.pki / "ca.pem", "--register", "--organization=1",
+            "--location=2", "--activationkey=web", MUSTER_TOKEN=TOKEN,
+        )  # fmt: skip
+
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(HOSTS) as threads:
+        hosts = [
+            stack.enter_context(joining.running(tmp_path / f"host{n}", {ADDRESS: "127.0.0.1"})) for n in range(HOSTS)
+        ]
+        asking = [threads.submit(join, host, ports[n % 2]) for n, host in enumerate(hosts)]
+        await until(_true(lambda: well.asked() == 1), "somebody asks Foreman")
+        well.foreman.may_answer.set()
+        for host, said in zip(hosts, [await asyncio.to_thread(f.result) for f in asking], strict=True):
+            assert said.code == 0, said
+            assert (host.root / "etc/registered").read_text() == "registered\n"
+            assert len(list(believed(host))) == 1
+            assert TOKEN not in said.text
+        (one,) = well.foreman.asked
+        assert one.headers["authorization"] == f"Bearer {TOKEN}"
+        # Foreman writes it into the script: the address, never the member that asked.
+        given = dict(one.query)
+        assert given.pop("url") == f"https://{ADDRESS}:{well.cluster.ports['smartproxy']}"
+        assert given == {"organization_id": "1", "location_id": "2", "activation_keys": "web"}
+        assert {n for n in well.cluster.names if TOKEN in well.cluster.log(n)} == set()
+        assert hosts[0].join("--undo").code == 0
+        assert list(believed(hosts[0])) == []
 
 
 def _true(question: Callable[[], bool]) -> Callable[[], Any]:

@@ -179,7 +179,12 @@ class Plan(NamedTuple):
 
     @property
     def is_empty(self) -> bool:
-        return not (self.changes or self.moves or self.commands or self.registration)
+        return self.changes_nothing and not self.registration
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether no file would change, and no command run but that which registers."""
+        return not (self.changes or self.moves or self.commands)
 
 
 class Registration(NamedTuple):
@@ -1076,6 +1081,15 @@ def applied(
 ) -> None:
     """Do all of a plan. Killed at any step, another run goes on, or --undo takes it back."""
     with alone(host):
+        journals = Journal.all(host)
+        if plan.registration is not None and plan.changes_nothing and (not journals or journals[-1].is_done):
+            # No file of ours changes: a journal would be a run of which --undo brings nothing back.
+            try:
+                _register(plan.registration, credentials, members, context)
+            finally:
+                with contextlib.suppress(OSError):
+                    os.rmdir(host.real(STATE))
+            return
         journal = Journal.of_this_run(host, of.address)
         journal.plan(plan)
         for directory in journal.of["directories"]:
@@ -1170,9 +1184,14 @@ def undone(host: Host, *, force: bool, dry: bool) -> int:
                 os.rmdir(host.real(STATE))
         return 0
     if dry:
-        left, done = _undo(host, Journal.all(host)[-1], force=force, dry=True)
-        for path in done:
-            say(f"would bring back {path}")
+        journal = Journal.all(host)[-1]
+        left, done = _undo(host, journal, force=force, dry=True)
+        for deed in done:
+            say(f"would {deed}")
+        for command in journal.of["commands"]:
+            say(f"would run {_quoted(AFTER_REMOVAL.get(tuple(command), command))}")
+        if not (left or done):
+            say("Every file is as it was before that run.")
         return _left(left)
     with alone(host):
         journals = Journal.all(host)
@@ -1221,7 +1240,7 @@ def _undo(host: Host, journal: Journal, *, force: bool, dry: bool) -> Tuple[List
         if not dry:
             os.rename(host.real(move["to"]), host.below(move["path"]))
             say("brought back {}".format(move["path"]))
-        done.append(move["path"])
+        done.append("bring back " + move["path"])
     for entry in reversed(journal.of["entries"]):
         path, old = entry["path"], entry["old"]
         if not dry:
@@ -1232,7 +1251,7 @@ def _undo(host: Host, journal: Journal, *, force: bool, dry: bool) -> Tuple[List
         if not (force or _is_known(entry, now)):
             left.append(path)
             continue
-        done.append(path)
+        done.append(("remove " if old is None else "bring back ") + path)
         if dry:
             continue
         if old is None:

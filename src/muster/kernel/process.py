@@ -45,6 +45,18 @@ def clean_environment(extra: Mapping[str, str] = {}) -> dict[str, str]:
     return {"LC_ALL": "C.UTF-8", **kept, **extra}
 
 
+def working_directory() -> Path | None:
+    """Return where a tool is to run: None is here; where this account could not come back to, it is the root.
+
+    Root's home for another account, or a directory that is gone: HAProxy 2.6 ends there before it reads its configuration
+    ("Impossible to get back to initial directory").
+    """
+    try:
+        return None if os.access(Path.cwd(), os.X_OK) else Path("/")
+    except OSError:
+        return Path("/")
+
+
 async def run(
     arguments: Sequence[str | Path],
     *,
@@ -64,7 +76,8 @@ async def run(
     command = [str(a) for a in arguments]
     given = subprocess.DEVNULL if stdin is None else subprocess.PIPE
     pipes = {"stdin": given, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    async with _running(command, timeout_s, env=clean_environment(environment), cwd=directory, **pipes) as process:
+    where = directory or working_directory()
+    async with _running(command, timeout_s, env=clean_environment(environment), cwd=where, **pipes) as process:
         out, err = await process.communicate(stdin)
     return Finished(process.returncode or 0, _text(out), _text(err))
 

@@ -37,6 +37,22 @@ async def test_a_tool_sees_few_variables_and_speaks_english(monkeypatch: pytest.
     assert done.stdout == "False\n"
 
 
+async def test_a_tool_runs_at_the_root_where_nobody_could_come_back_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HAProxy ends where it may not enter the directory it was started in: a home of root's, for another account."""
+    where = [sys.executable, "-c", "import os; print(os.getcwd())"]
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    assert (await run(where, timeout_s=30)).stdout == f"{tmp_path / 'gone'}\n"
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert (await run(where, timeout_s=30)).stdout == "/\n"
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert (await run(where, timeout_s=30)).stdout == "/\n"
+
+
 async def test_a_tool_that_is_not_installed_is_misconfigured() -> None:
     with pytest.raises(Misconfigured, match="Running /nonexistent/tool failed: No such file or directory"):
         await run(["/nonexistent/tool"], timeout_s=5)

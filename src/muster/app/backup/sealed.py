@@ -71,14 +71,31 @@ def identities(file: Path) -> tuple[Any, ...]:
     try:
         if content.lstrip().startswith(b"-----BEGIN"):
             return (pyrage.ssh.Identity.from_buffer(content),)
-        lines = [one.strip() for one in content.decode("utf-8", "replace").splitlines()]
-        found = tuple(pyrage.x25519.Identity.from_str(one) for one in lines if one and not one.startswith("#"))
+        found = tuple(_identities(content.decode("utf-8", "replace"), file))
     except pyrage.IdentityError as e:
         locked = "; ssh-keygen -p takes the passphrase off a copy" if "decrypted" in str(e) else ""
         raise Misconfigured(f"The identity file {file} cannot be used: {e}{locked}") from e
     if not found:
         raise Misconfigured(f"The identity file {file} holds no identity")
     return found
+
+
+def _identities(text: str, file: Path) -> Iterator[Any]:
+    for number, line in enumerate(text.splitlines(), 1):
+        said = line.strip()
+        if not said or said.startswith("#"):
+            continue
+        if said.startswith((_AGE, *_SSH)):
+            raise Misconfigured(
+                f"The identity file {file} holds a public key, which encrypts; what opens is the file that age-keygen "
+                "wrote, or the private SSH key"
+            )
+        if not said.startswith(_IDENTITY):
+            # Never repeated: it may be a secret that was put into the wrong file.
+            raise Misconfigured(
+                f"The identity file {file} cannot be used: line {number} is none: AGE-SECRET-KEY-…, or a private SSH key"
+            )
+        yield pyrage.x25519.Identity.from_str(said)
 
 
 class _Aborted(Exception):

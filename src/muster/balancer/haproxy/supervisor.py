@@ -20,7 +20,7 @@ from typing import Self
 from muster.kernel.clock import Clock
 from muster.kernel.errors import Misconfigured
 from muster.kernel.log import logger
-from muster.kernel.process import clean_environment
+from muster.kernel.process import clean_environment, working_directory
 
 log = logger("balancer")
 
@@ -87,6 +87,7 @@ class Supervisor:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 env=clean_environment(),
+                cwd=working_directory(),
                 start_new_session=True,
             )
         except OSError as e:

@@ -225,7 +225,8 @@ def _spans(
         name = str(key.value) if isinstance(key, yaml.ScalarNode) else ""
         here = (*place, name)
         if here in shown and isinstance(value, yaml.ScalarNode):
-            yield (value.start_mark.index, value.end_mark.index), shown[here](value.value)
+            if (instead := shown[here](value.value)) != value.value:
+                yield (value.start_mark.index, value.end_mark.index), instead
         elif (name in names or is_secret(name)) and str(value.value) not in _NOTHING:
             yield (value.start_mark.index, value.end_mark.index), HIDDEN
         else:

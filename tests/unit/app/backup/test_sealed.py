@@ -106,3 +106,17 @@ def test_identities_that_need_a_passphrase_say_what_to_do(tmp_path: Path) -> Non
         (tmp_path / "id").write_text(content)
         with pytest.raises(Misconfigured, match=r"holds no identity|cannot be used"):
             sealed.identities(tmp_path / "id")
+
+
+def test_whoever_gives_public_keys_to_open_with_is_told_which_file_it_is(tmp_path: Path) -> None:
+    subprocess.run(
+        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "a comment", "-f", tmp_path / "id"], check=True
+    )
+    for content in (f"# Anna\n{KEY.to_public()}\n", (tmp_path / "id.pub").read_text()):
+        (tmp_path / "recipients").write_text(content)
+        with pytest.raises(Misconfigured, match=r"recipients holds a public key.*the file that age-keygen wrote"):
+            sealed.identities(tmp_path / "recipients")
+    (tmp_path / "recipients").write_text("hello\n")
+    with pytest.raises(Misconfigured, match="line 1 is none: AGE-SECRET-KEY-…") as caught:
+        sealed.identities(tmp_path / "recipients")
+    assert "hello" not in str(caught.value)

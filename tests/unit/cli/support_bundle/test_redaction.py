@@ -187,6 +187,13 @@ def test_a_settings_file_keeps_every_line_but_its_secrets() -> None:
     assert redaction.count == 6
 
 
+def test_what_holds_no_secret_stays_byte_for_byte_and_is_not_counted() -> None:
+    redaction = Redaction()
+    text = "store: {url: 'sqlite:////var/lib/muster/store.db'}\n"
+    assert of_settings(text, redaction, (), {("store", "url"): str}) == text
+    assert redaction.count == 0
+
+
 @pytest.mark.parametrize("text", ["a: [", "a: *b", "\x00", "a: b: c"])
 def test_a_file_that_is_no_settings_is_refused_because_nobody_knows_its_secrets(text: str) -> None:
     with pytest.raises(ValueError, match="no YAML"):
