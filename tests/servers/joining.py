@@ -110,14 +110,14 @@ class JoiningHost:
 
 
 @contextlib.contextmanager
-def running(directory: Path, hosts: Mapping[str, str]) -> Iterator[JoiningHost]:
-    """Yield a host that knows these names and addresses."""
+def running(directory: Path, hosts: Mapping[str, str], *also: str) -> Iterator[JoiningHost]:
+    """Yield a host that knows these names and addresses; ``also`` are other directories in which it may change things."""
     directory.mkdir(parents=True, exist_ok=True)
     layers, names = directory / "layers", directory / "hosts"
     layers.mkdir()
     names.write_text("".join(["127.0.0.1 localhost\n", *(f"{address} {name}\n" for name, address in hosts.items())]))
     process = subprocess.Popen(
-        ["unshare", "--mount", "sh", "-c", _MADE, layers, layers, names, *_LAYERED],
+        ["unshare", "--mount", "sh", "-c", _MADE, layers, layers, names, *_LAYERED, *also],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     try:

@@ -25,6 +25,7 @@ from muster.app.access_log import AccessLog
 from muster.app.duties import disks as disks_duty
 from muster.app.duties.balancers import BalancersNames
 from muster.app.duties.certificates import Certificates, TrustFiles
+from muster.app.duties.consumer import ConsumerPackage
 from muster.app.duties.disks import Disks
 from muster.app.duties.duty import Duties, Duty
 from muster.app.duties.foreman import ForemanFollowed
@@ -47,6 +48,8 @@ from muster.cluster.roster import Report
 from muster.cluster.service import placed
 from muster.cluster.timeline import Timeline as SharedTimeline
 from muster.content import ports as content_ports
+from muster.content.consumer import given as given_to_hosts
+from muster.content.consumer.given import Given
 from muster.content.joining import Joining, authorities
 from muster.content.pub import MOUNT as PUB
 from muster.content.pub import Pub
@@ -206,7 +209,8 @@ async def member_opened(
         balancers = Resolved(b.address for b in cluster.balancers)
         await balancers.refresh()
         # What calls in flight need is closed behind the server, which finishes them; workers finish theirs meanwhile.
-        joining = _joining_of(cluster, balancing, bundle)
+        given = Given((options.state or options.pki) / given_to_hosts.FILE)
+        joining = _joining_of(cluster, balancing, bundle, given)
         content = await _content_of(stack, cluster, member, bundle, gate, registry, joining)
         pub = content.pub if content is not None else stack.enter_context(contextlib.closing(Pub(None, joining)))
         application.mount([*mounts, Mounted(PUB, pub)])
@@ -276,6 +280,7 @@ async def member_opened(
             *_keepers_of(cluster, store, content, following),
             certificates,
             census,
+            ConsumerPackage(cluster, name, joining, given, store),
             ServicesObserved(
                 name, served, listed, store, holder, lambda: _shown_to_rubys(listed.cluster, options.pki, bundle), registry
             ),
@@ -363,8 +368,8 @@ async def _content_of(
     return await stack.enter_async_context(opening)
 
 
-def _joining_of(cluster: ClusterFile, balancing: Balancing, bundle: BundlePaths) -> Joining:
-    return Joining(muster_client.served(balancing, cluster), authorities(cluster, bundle.ca))
+def _joining_of(cluster: ClusterFile, balancing: Balancing, bundle: BundlePaths, given: Given) -> Joining:
+    return Joining(muster_client.served(balancing, cluster), authorities(cluster, bundle.ca), given)
 
 
 def _workers_of(cluster: ClusterFile, options: MemberOptions, rings: LogRings, gate: Gate) -> Workers | None:

@@ -32,6 +32,8 @@ from muster.app.mirror import Mirroring
 from muster.app.resolution import Resolved
 from muster.cluster.file import ClusterFile
 from muster.content import known, ports, service
+from muster.content.consumer import given as given_to_hosts
+from muster.content.consumer.given import Given as GivenToHosts
 from muster.content.fill import Sibling
 from muster.content.given import Clients, Given
 from muster.content.joining import Joining, authorities
@@ -152,7 +154,11 @@ class Worker:
         balancers = Resolved(b.address for b in cluster.balancers)
         await balancers.refresh()
         async with contextlib.AsyncExitStack() as stack:
-            joining = Joining(order["joining"], authorities(cluster, bundle.ca))
+            joining = Joining(
+                order["joining"],
+                authorities(cluster, bundle.ca),
+                GivenToHosts(Path(order["state"]) / given_to_hosts.FILE),
+            )
             opening_content = service.opened(cluster, cluster.content, member, bundle, gate, self._registry, joining)
             content = self._content = await stack.enter_async_context(opening_content)
             self._know(self._siblings)

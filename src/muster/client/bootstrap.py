@@ -612,12 +612,7 @@ def _whole(answer: http.client.HTTPResponse) -> bytes:
 def trusted(members: Members, options: argparse.Namespace, host: Host) -> ssl.SSLContext:
     """Return the context by which members are believed; nothing that was asked without one is."""
     if options.ca_file:
-        try:
-            with open(options.ca_file, "rb") as file:
-                pem = file.read(MAX_FILE_BYTES)
-        except OSError as e:
-            raise Trouble(f"{options.ca_file} cannot be read: {e.strerror}.") from e
-        return believing(authorities(pem, options.ca_file))
+        return believing(authorities(_read(options.ca_file, MAX_FILE_BYTES), options.ca_file))
     if options.ca_fingerprint:
         wanted = options.ca_fingerprint
         offered = authorities(members.fetched(CA, unverified()), f"{CA} of {members}")
@@ -653,12 +648,37 @@ def trusted(members: Members, options: argparse.Namespace, host: Host) -> ssl.SS
 
 def told(members: Members, context: ssl.SSLContext) -> Told:
     """Return what a member says of the cluster; a value that is not what it has to be is refused."""
+    of, paths = _said(members.fetched(DOCUMENT, context), str(members), str(members))
+    texts = {kind: members.fetched(path, context) for kind, path in paths.items() if kind in dict(REPOSITORIES)}
+    for kind, text in texts.items():
+        if any(byte < 32 and byte != 10 for byte in text):
+            raise Trouble(f"{members} gives a file of repositories for {kind} that is no text.")
+    found = authorities(members.fetched(CA, context), f"{CA} of {members}")
+    return of._replace(repositories=texts, authorities=found)
+
+
+def told_by_file(options: argparse.Namespace) -> Told:
+    """Return the same out of two files of this host; nobody is asked, so there are no repositories in it."""
+    of, _ = _said(_read(options.told, MAX_ANSWER_BYTES), options.told, "ADDRESS")
+    return of._replace(register="", authorities=authorities(_read(options.ca_file, MAX_FILE_BYTES), options.ca_file))
+
+
+def _read(path: str, limit_bytes: int) -> bytes:
     try:
-        said = json.loads(members.fetched(DOCUMENT, context).decode("utf-8"))
+        with open(path, "rb") as file:
+            return file.read(limit_bytes)
+    except OSError as e:
+        raise Trouble(f"{path} cannot be read: {e.strerror}.") from e
+
+
+def _said(text: bytes, where: str, at: str) -> Tuple[Told, Dict[str, str]]:
+    """Return what the text of ``where`` tells, without CAs, and where files of repositories are; ``at`` members answer."""
+    try:
+        said = json.loads(text.decode("utf-8"))
         if said["muster_client"] != FORM:
             raise Trouble(
-                f"{members} speaks of its cluster in another way than this program knows; fetch this program anew from "
-                f"https://{members}/pub/muster-bootstrap."
+                f"{where} speaks of its cluster in another way than this program knows; fetch this program anew from "
+                f"https://{at}/pub/muster-bootstrap."
             )
         address = _told(said["address"], is_host(str(said["address"])))
         puppet = {str(k): _told(v, _WORD.match(str(v))) for k, v in (said["puppet"] or {}).items()}
@@ -675,13 +695,8 @@ def told(members: Members, context: ssl.SSLContext) -> Told:
             if p
         }
     except (ValueError, KeyError, TypeError, AttributeError) as e:
-        raise Trouble(f"{members} says of its cluster what cannot be read ({type(e).__name__}: {e}).") from e
-    texts = {kind: members.fetched(path, context) for kind, path in paths.items() if kind in dict(REPOSITORIES)}
-    for kind, text in texts.items():
-        if any(byte < 32 and byte != 10 for byte in text):
-            raise Trouble(f"{members} gives a file of repositories for {kind} that is no text.")
-    found = authorities(members.fetched(CA, context), f"{CA} of {members}")
-    return Told(address, puppet, rhsm, texts, register or "", found)
+        raise Trouble(f"{where} says of its cluster what cannot be read ({type(e).__name__}: {e}).") from e
+    return Told(address, puppet, rhsm, {}, register or "", []), paths
 
 
 def is_host(text: str) -> bool:
@@ -910,7 +925,7 @@ def register_step(host: Host, of: Told, plan: Plan, options: argparse.Namespace)
     )
 
 
-def planned(host: Host, of: Told, members: Members, options: argparse.Namespace) -> Plan:
+def planned(host: Host, of: Told, members: Optional[Members], options: argparse.Namespace) -> Plan:
     """Return all that is to be done."""
     plan = Plan([], [], [], None, [], [])
     if options.new_address:
@@ -920,7 +935,8 @@ def planned(host: Host, of: Told, members: Members, options: argparse.Namespace)
         ca_step(host, of, plan)
     if "puppet" not in options.skip:
         puppet_step(host, of, plan, options)
-        puppet_ssl_step(host, of, plan, members, options)
+        if members is not None:
+            puppet_ssl_step(host, of, plan, members, options)
     if "rhsm" not in options.skip:
         rhsm_step(host, of, plan)
     if "repositories" not in options.skip:
@@ -968,15 +984,18 @@ class Journal:
         return found
 
     @classmethod
-    def of_this_run(cls, host: Host, address: str) -> "Journal":
-        """Return the one of a run that was cut short, which this one goes on with, else a new one."""
+    def of_this_run(cls, host: Host, address: str, told: str) -> "Journal":
+        """Return the one of a run that was cut short, which this one goes on with, else a new one.
+
+        ``told`` is the file that told of the cluster, by which runs of a package know each other.
+        """
         existing = cls.all(host)
         if existing and not existing[-1].is_done:
             return existing[-1]
         number = existing[-1].number + 1 if existing else 1
         of = {
             "form": FORM, "address": address, "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "done": False,
-            "entries": [], "directories": [], "moves": [], "commands": [],
+            "entries": [], "directories": [], "moves": [], "commands": [], "told": told,
         }  # fmt: skip
         return cls(host, number, of)
 
@@ -1077,12 +1096,19 @@ def alone(host: Host) -> Iterator[None]:
 
 
 def applied(
-    host: Host, plan: Plan, of: Told, credentials: Optional[str], members: Members, context: ssl.SSLContext
+    host: Host,
+    plan: Plan,
+    of: Told,
+    credentials: Optional[str],
+    members: Optional[Members],
+    context: ssl.SSLContext,
+    told: str = "",
 ) -> None:
     """Do all of a plan. Killed at any step, another run goes on, or --undo takes it back."""
     with alone(host):
         journals = Journal.all(host)
-        if plan.registration is not None and plan.changes_nothing and (not journals or journals[-1].is_done):
+        is_over = not journals or journals[-1].is_done
+        if plan.registration is not None and members is not None and plan.changes_nothing and is_over:
             # No file of ours changes: a journal would be a run of which --undo brings nothing back.
             try:
                 _register(plan.registration, credentials, members, context)
@@ -1090,7 +1116,7 @@ def applied(
                 with contextlib.suppress(OSError):
                     os.rmdir(host.real(STATE))
             return
-        journal = Journal.of_this_run(host, of.address)
+        journal = Journal.of_this_run(host, of.address, told)
         journal.plan(plan)
         for directory in journal.of["directories"]:
             with contextlib.suppress(FileExistsError):
@@ -1104,7 +1130,7 @@ def applied(
         # Those of a run that was cut short as well.
         for command in journal.of["commands"]:
             _run(host, command)
-        if plan.registration is not None:
+        if plan.registration is not None and members is not None:
             _register(plan.registration, credentials, members, context)
             journal.note()
         journal.finish()
@@ -1173,9 +1199,9 @@ def _register(
         raise Trouble(f"The registration ended with status {code}; see what it said above. Everything else is done.")
 
 
-def undone(host: Host, *, force: bool, dry: bool) -> int:
-    """Take back the last run, and return the exit status."""
-    if not Journal.all(host):
+def undone(host: Host, *, force: bool, dry: bool, told: str = "") -> int:
+    """Take back the last run, or all that this file told, and return the exit status."""
+    if not _meant(host, told):
         say("There is nothing to undo.")
         if host.is_directory(STATE) and not dry:
             with alone(host):
@@ -1184,35 +1210,59 @@ def undone(host: Host, *, force: bool, dry: bool) -> int:
                 os.rmdir(host.real(STATE))
         return 0
     if dry:
-        journal = Journal.all(host)[-1]
-        left, done = _undo(host, journal, force=force, dry=True)
-        for deed in done:
+        left: List[str] = []
+        deeds: Dict[str, str] = {}
+        commands: List[List[str]] = []
+        for journal in _meant(host, told):
+            stays, done = _undo(host, journal, force=force, dry=True)
+            deeds.update((deed[deed.index("/") :], deed) for deed in done)
+            for path in stays:
+                # What a newer run of them has made of a file is not there any more when the older one is taken back.
+                entry = journal.entry(path) if path in deeds else None
+                if entry is None:
+                    left.append(path)
+                else:
+                    deeds[path] = ("remove " if entry["old"] is None else "bring back ") + path
+            commands += [command for command in journal.of["commands"] if command not in commands]
+        for deed in deeds.values():
             say(f"would {deed}")
-        for command in journal.of["commands"]:
+        for command in commands:
             say(f"would run {_quoted(AFTER_REMOVAL.get(tuple(command), command))}")
-        if not (left or done):
+        if not (left or deeds):
             say("Every file is as it was before that run.")
         return _left(left)
     with alone(host):
+        code = 0
+        for journal in _meant(host, told):
+            code = max(code, _taken_back(host, journal, force=force))
         journals = Journal.all(host)
-        journal = journals[-1]
-        left, _ = _undo(host, journal, force=force, dry=False)
-        for command in journal.of["commands"]:
-            _run(host, AFTER_REMOVAL.get(tuple(command), command))
-        if left:
-            paths = set(left)
-            journal.of["entries"] = [e for e in journal.of["entries"] if e["path"] in paths]
-            journal.of["moves"] = [m for m in journal.of["moves"] if m["path"] in paths]
-            journal.save()
-            return _left(left)
-        journal.remove()
-        if len(journals) > 1:
+        if code == 0 and journals:
             say("Undone. Of {} earlier runs the last was that of {}: --undo takes that back.".format(
-                len(journals) - 1, journals[-2].of["began"]))  # fmt: skip
-        else:
+                len(journals), journals[-1].of["began"]))  # fmt: skip
+        elif code == 0:
             say("Undone. A registration stays: subscription-manager unregister ends it.")
             with contextlib.suppress(OSError):
                 os.rmdir(host.real(STATE))
+    return code
+
+
+def _meant(host: Host, told: str) -> List[Journal]:
+    """Return what is to be taken back, the newest first."""
+    journals = Journal.all(host)[::-1]
+    return [j for j in journals if j.of.get("told") == told] if told else journals[:1]
+
+
+def _taken_back(host: Host, journal: Journal, *, force: bool) -> int:
+    left, _ = _undo(host, journal, force=force, dry=False)
+    for command in journal.of["commands"]:
+        _run(host, AFTER_REMOVAL.get(tuple(command), command))
+    if left:
+        paths = set(left)
+        journal.of["entries"] = [e for e in journal.of["entries"] if e["path"] in paths]
+        journal.of["moves"] = [m for m in journal.of["moves"] if m["path"] in paths]
+        journal.save()
+        return _left(left)
+    journal.remove()
     return 0
 
 
@@ -1391,6 +1441,11 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument(
         "-t", "--timeout", type=_seconds, default=30.0, metavar="SECONDS", help="how long an answer may take (30)"
     )
+    what.add_argument(
+        "--told", type=_absolute, metavar="FILE",
+        help="take what members tell out of a file, in place of --server, with --ca-file, and ask nobody; with --undo, take "
+        "back all that this file told: a package does that",
+    )  # fmt: skip
     how = made.add_argument_group("what is done")
     how.add_argument("--skip", action="append", default=[], metavar="STEP", help="leave one out: " + ", ".join(STEPS))
     how.add_argument("--puppet-conf", type=_absolute, metavar="FILE", help="where puppet.conf is")
@@ -1449,6 +1504,25 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
             raise Trouble("--skip {}: there is no such step; there are {}.".format(word, ", ".join(STEPS)))
         skipped.append(name)
     options.skip = skipped
+    if options.told and not options.undo:
+        asking = (
+            "server",
+            "new_address",
+            "via",
+            "ca_fingerprint",
+            "insecure",
+            "register",
+            "activationkey",
+            "new_puppet_ssl",
+        )
+        for name in asking:
+            if getattr(options, name):
+                raise Trouble(
+                    "--{} asks the cluster, and with --told nobody is: leave one out.".format(name.replace("_", "-"))
+                )
+        if not options.ca_file:
+            raise Trouble("--told needs the cluster's CA beside it: --ca-file FILE.")
+        return options
     if not options.undo and bool(options.server) == bool(options.new_address):
         raise Trouble(
             "Name the cluster's address: --server ADDRESS, or --new-address ADDRESS for a host that knows another one."
@@ -1491,14 +1565,17 @@ def ran(arguments: Sequence[str]) -> int:
     if host.is_running and not is_reading and os.geteuid() != 0:
         raise Trouble("Only root may do this; run it with sudo. --dry-run and --check are for everybody.")
     if options.undo:
-        return undone(host, force=options.force, dry=options.dry_run)
-    name, port = options.server or options.new_address
-    via = (options.via[0], options.via[1] or port or 443) if options.via else None
-    members = Members(name, port or 443, via, options.timeout)
-    context = trusted(members, options, host)
-    of = told(members, context)
-    if of.address.lower() != name.lower():
-        say(f"{name} is a member, or another name, of {of.address}: this host is told of {of.address} alone.")
+        return undone(host, force=options.force, dry=options.dry_run, told=options.told or "")
+    members: Optional[Members] = None
+    if options.told:
+        of = told_by_file(options)
+    else:
+        name, port = options.server or options.new_address
+        via = (options.via[0], options.via[1] or port or 443) if options.via else None
+        members = Members(name, port or 443, via, options.timeout)
+        of = told(members, trusted(members, options, host))
+        if of.address.lower() != name.lower():
+            say(f"{name} is a member, or another name, of {of.address}: this host is told of {of.address} alone.")
     # What was verified is believed from here on, and so is the CA that it gave.
     context = believing(of.authorities)
     plan = planned(host, of, members, options)
@@ -1514,7 +1591,7 @@ def ran(arguments: Sequence[str]) -> int:
             say(f"This host is not as {of.address} wants it.")
         return 1 if options.check else 0
     said = credentials(options) if plan.registration is not None and not plan.registration.command else None
-    applied(host, plan, of, said, members, context)
+    applied(host, plan, of, said, members, context, options.told or "")
     for line in plan.after:
         say("Next: " + line)
     return 0

@@ -1,13 +1,12 @@
-"""What members have below ``/pub`` for hosts that join: the program, what it asks, repositories, the CA that hosts meet.
+"""What members have below ``/pub`` for hosts that join: the program, what it asks, the CA that hosts meet, a package.
 
-The bytes are the same on every member, whatever its directory of ``/pub`` holds.
+Repositories are there, too. The bytes are the same on every member, whatever its directory of ``/pub`` holds.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from muster.cluster.file import ClusterFile
-from muster.content.validators import Digest
+from muster.content.consumer.given import Given, Text
 from muster.kernel.errors import MusterError, Unavailable
 from muster.kernel.files import fingerprint, read_bounded
 from muster.pki import pem as pems
@@ -26,19 +25,6 @@ CA = "muster-ca.pem"
 # What hosts of Katello look for; a registration or a page that names it goes on working.
 _KATELLO_CA = "katello-server-ca.crt"
 _SUM = f"{PROGRAM}.sha256"
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """A text, with the digest of its bytes."""
-
-    body: bytes
-    content_type: bytes
-    digest: Digest
-
-    @classmethod
-    def of(cls, body: bytes, content_type: bytes) -> Text:
-        return cls(body, content_type, Digest("sha256", hashlib.sha256(body).hexdigest()))
 
 
 def authorities(cluster: ClusterFile, own: Path) -> tuple[Path, ...]:
@@ -54,12 +40,13 @@ class Joining:
     """The texts by name. Concurrency: one event loop.
 
     ``told`` are those that follow from the cluster file, ``authorities`` the files of the CAs, which are read again when
-    they change.
+    they change, ``given`` the package that hosts install.
     """
 
-    def __init__(self, told: Mapping[str, str], authorities: Sequence[Path]) -> None:
+    def __init__(self, told: Mapping[str, str], authorities: Sequence[Path], given: Given | None = None) -> None:
         program = resources.files("muster.client").joinpath("bootstrap.py").read_bytes()
         self._authorities = tuple(authorities)
+        self._given = given
         self._texts = {
             PROGRAM: Text.of(program, b"text/x-python;charset=utf-8"),
             _SUM: Text.of(f"{hashlib.sha256(program).hexdigest()}  {PROGRAM}\n".encode(), b"text/plain;charset=utf-8"),
@@ -73,9 +60,18 @@ class Joining:
         """Return what is called so; None: nothing is.
 
         Raises:
-            Unavailable: the CA cannot be read now.
+            Unavailable: the CA cannot be read now, or the package is not here yet.
         """
-        return self._read() if name in (CA, _KATELLO_CA) else self._texts.get(name)
+        if name in (CA, _KATELLO_CA):
+            return self._read()
+        found = self._texts.get(name)
+        return self._given.text(name) if found is None and self._given is not None else found
+
+    def body(self, name: str) -> bytes:
+        """Return the bytes of one that is there; raises as :meth:`text`, also where nothing is."""
+        if (found := self.text(name)) is None:
+            raise Unavailable(f"This member has no {name} for hosts")
+        return found.body
 
     def _read(self) -> Text:
         now = fingerprint(*self._authorities)

@@ -14,8 +14,9 @@ from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 from muster.content import conditions, files, paths, places
+from muster.content.consumer.given import Text
 from muster.content.files import Opened
-from muster.content.joining import Joining, Text
+from muster.content.joining import Joining
 from muster.edge.replies import SERVER_HEADER, Header, Reply, Streamed, not_found
 from muster.edge.request import Request
 from muster.edge.routes import Mount
@@ -78,7 +79,16 @@ def _answered(text: Text, request: Request) -> Reply:
     ]  # fmt: skip
     if (instead := conditions.instead(request, text.digest, passed)) is not None:
         return instead
-    return Reply(200, text.body, [*passed, (b"content-length", b"%d" % len(text.body))])
+    size = len(text.body)
+    passed.append((b"accept-ranges", b"bytes"))
+    part = conditions.part(request, text.digest, size) if request.method == "GET" else None
+    if isinstance(part, Reply):
+        return part
+    first, last = part or (0, size - 1)
+    if part is not None:
+        passed.append((b"content-range", b"bytes %d-%d/%d" % (first, last, size)))
+    body = text.body[first : last + 1]
+    return Reply(206 if part is not None else 200, body, [*passed, (b"content-length", b"%d" % len(body))])
 
 
 async def _below(pub: Pub, request: Request) -> Reply | Streamed:

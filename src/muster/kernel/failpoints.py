@@ -71,6 +71,7 @@ STEPS: Mapping[str, str] = {
     "content-publications-forgotten": "states of mirrored repositories are dropped that nobody needs, and old history",
     "content-publications-dropped": "what there was of repositories and environments is dropped that are mirrored no more",
     "content-staged": "it is noted how far each steered Pulp is with what all are to have: its task, version, publication",
+    "consumer-package": "the package that hosts install is kept under its number, or whose contents a member has is noted",
     "content-flipped": "it is decided to what the steered Pulps are turned",
     "content-followed": "it is noted that a steered Pulp is turned, or why not",
     "registration-claimed": "a member is the one that asks Foreman for a script that registers hosts",

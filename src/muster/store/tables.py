@@ -469,6 +469,28 @@ registration_scripts = Table(
     Column("script", LargeBinary),
 )
 """Scripts that register hosts, encrypted, good until ``ends_at``; without one, ``holder`` asks Foreman for it meanwhile."""
+consumer_packages = Table(
+    "consumer_packages",
+    metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("digest", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("rpm", Text, nullable=False),
+    Column("deb", Text, nullable=False),
+    Column("following", BigInteger, nullable=False),
+    Column("by", Text, nullable=False, server_default=""),
+    Column("at", Double, nullable=False),
+)
+"""Packages by which hosts trust the cluster, in base64, by the number in their version; ``following`` is the next one's."""
+
+consumer_followers = Table(
+    "consumer_followers",
+    metadata,
+    Column("member", Text, primary_key=True),
+    Column("digest", Text, nullable=False),
+    Column("number", BigInteger, nullable=False),
+)
+"""What each member would make such a package of, and the number of the last package of that which it knew."""
 
 
 class store_now(FunctionElement[float]):  # noqa: N801 - reads as the SQL function it is

@@ -389,6 +389,84 @@ def test_a_new_address_is_set_where_the_old_one_stands_as_a_whole_name(root: Pat
     assert "/etc/foreman_scap_client/config.yaml" not in [c.path for c in planned(root, told(GOOD, authority)).changes]
 
 
+# --- Told by a package. ---
+
+
+@pytest.fixture
+def package(tmp_path_factory: pytest.TempPathFactory, authority: bytes) -> list[str]:
+    """What a package brings, and how it asks for it."""
+    directory = tmp_path_factory.mktemp("package")
+    told, ca = directory / "told.json", directory / "ca.pem"
+    told.write_text(json.dumps(GOOD))
+    ca.write_bytes(authority)
+    return ["--told", str(told), "--ca-file", str(ca), "--skip", "puppet"]
+
+
+def test_a_package_tells_without_asking_and_takes_back_what_it_told_alone(
+    root: Path, authority: bytes, package: list[str]
+) -> None:
+    where = ["--root", str(root)]
+    (root / "etc/yum.repos.d").mkdir(exist_ok=True)
+    before = tree(root)
+    assert bootstrap.ran([*package, *where]) == 0
+    assert f"hostname = {ADDRESS}" in (root / "etc/rhsm/rhsm.conf").read_text()
+    changed = {p for p, seen in tree(root).items() if before.get(p) != seen and stat.S_ISREG(seen[0])}
+    assert changed - {"etc/rhsm/rhsm.conf", "etc/rhsm/ca/katello-server-ca.pem"} == {
+        p
+        for p in changed
+        if p.startswith(("etc/pki/ca-trust", "usr/local/share", "var/lib/muster-bootstrap/0001.json"))
+    }
+    assert bootstrap.ran([*package, *where]) == 0
+    assert len(Journal.all(Host(str(root)))) == 1
+
+    # Somebody joins it for good.
+    join(root, authority, "--skip", "rhsm,ca")
+    joined = (root / "etc/puppet/puppet.conf").read_bytes()
+    # A newer package, whose cluster says otherwise.
+    elsewhere = {**RHSM, "server": {**RHSM["server"], "port": "8443"}}
+    Path(package[1]).write_text(json.dumps({**GOOD, "rhsm": elsewhere}))
+    assert bootstrap.ran([*package, *where]) == 0
+    assert "port = 8443" in (root / "etc/rhsm/rhsm.conf").read_text()
+
+    assert bootstrap.ran(["--undo", "--told", package[1], "--dry-run", *where]) == 0
+    assert bootstrap.ran(["--undo", "--told", package[1], *where]) == 0
+    now = tree(root)
+    assert (root / "etc/puppet/puppet.conf").read_bytes() == joined
+    assert {p: now.get(p) for p in changed if "muster-bootstrap" not in p} == {
+        p: before.get(p) for p in changed if "muster-bootstrap" not in p
+    }
+    assert undo(root) == 0
+    assert tree(root) == before
+    assert bootstrap.ran(["--undo", "--told", package[1], *where]) == 0
+
+
+@pytest.mark.parametrize(
+    ("also", "words"),
+    [
+        (["--server", ADDRESS], "--server asks the cluster"),
+        (["--new-address", ADDRESS], "--new-address asks the cluster"),
+        (["--register"], "--register asks the cluster"),
+        (["--insecure"], "--insecure asks the cluster"),
+    ],
+)
+def test_who_is_told_by_a_file_asks_nobody(also: list[str], words: str, package: list[str]) -> None:
+    with pytest.raises(Trouble, match=words):
+        bootstrap.parsed([*package, *also])
+    with pytest.raises(Trouble, match="--told needs the cluster's CA beside it"):
+        bootstrap.parsed(package[:2])
+
+
+def test_a_file_that_tells_is_looked_at_as_a_member_is(root: Path, package: list[str]) -> None:
+    file = Path(package[1])
+    for said in ('{"muster_client": 2}', json.dumps({**GOOD, "address": "a b"}), "no JSON"):
+        file.write_text(said)
+        with pytest.raises(Trouble, match=re.escape(str(file))):
+            bootstrap.ran([*package, "--root", str(root)])
+    file.unlink()
+    with pytest.raises(Trouble, match="cannot be read: No such file"):
+        bootstrap.ran([*package, "--root", str(root)])
+
+
 def test_a_host_registers_when_that_is_asked_for_and_by_numbers(root: Path, authority: bytes) -> None:
     of = told(GOOD, authority)
     host = Host("/")

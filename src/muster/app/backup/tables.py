@@ -20,6 +20,7 @@ LEFT: Mapping[str, str] = {
     "content_reports": "what lay on members' disks; members look anew",
     "content_stages": "how far Pulps were with their next state; it is asked for anew",
     "registration_scripts": "scripts that are good for minutes; Foreman makes them anew",
+    "consumer_followers": "what members would make packages for hosts of; they look anew",
     "content_followers": "to what Pulps were turned last; they are asked anew",
 }
 """Tables that are not in a backup, and why."""
@@ -35,6 +36,8 @@ MARK = "restored"
 # More often than this nothing happens that is counted: a thousand times a second, and a million besides.
 _A_SECOND = 1000
 _BESIDES = 1_000_000
+# Of packages for hosts: one comes with a change of the cluster file, of a CA, or of Muster.
+_PACKAGES_BESIDES = 1000
 _OPEN = ("asked", "running")
 
 
@@ -58,7 +61,8 @@ def renewed(table: str, row: dict[str, Any], *, now: float, elapsed_s: float) ->
 
     Roles are nobody's, and their epochs higher than any that the old world gave. The Puppet CA's list gets a number higher
     than any that was published, and has ended: the first member that has the key makes it anew at once. A counter of
-    serials, which only a puppetserver uses that the CA is exported to, goes on ahead, too; members' own are random.
+    serials, which only a puppetserver uses that the CA is exported to, goes on ahead, too; members' own are random. The
+    package for hosts is made anew, under a number that no host has.
     """
     ahead = skipped(elapsed_s)
     if table == "leases":
@@ -68,6 +72,9 @@ def renewed(table: str, row: dict[str, Any], *, now: float, elapsed_s: float) ->
         return {**row, "number": row["number"] + ahead, **times}
     if table == "authorities":
         return {**row, "next_serial": min(LARGEST_COUNTER, row["next_serial"] + _BESIDES)}
+    if table == "consumer_packages":
+        # Hosts may have a later one, of whatever contents: whatever they are now, they get a number above it.
+        return {**row, "digest": "", "following": row["following"] + _PACKAGES_BESIDES}
     if table == "content_jobs" and row["state"] in _OPEN:
         sentence = "It was open when the backup was made that this store was restored from; ask for it again"
         return {**row, "state": "cancelled", "ended_at": now, "holder": "", "sentence": sentence}

@@ -14,7 +14,7 @@ def test_of_every_table_somebody_has_decided_whether_a_backup_has_it() -> None:
     assert set(tables.KEPT) == {
         "wishes", "lives", "leases", "documents", "authorities", "certificates", "requests", "revocations", "crls",
         "autosign_hosts", "audit", "gateway_repositories", "gateway_subjects", "gateway_grants", "content_publications",
-        "content_distributions", "content_promotions", "content_jobs", "content_flips",
+        "content_distributions", "content_promotions", "content_jobs", "content_flips", "consumer_packages",
     }  # fmt: skip
     assert set(tables.KEPT) | tables.LEFT.keys() == metadata.tables.keys()
     assert all(tables.LEFT.values())
@@ -48,6 +48,12 @@ def test_numbers_that_only_grow_go_on_behind_all_that_the_old_world_may_have_use
         "name": "steward", "holder": None, "epoch": 1_000_003, "expires_at": 5.0,
     }  # fmt: skip
     assert tables.skipped(-5.0) == tables.skipped(0.0)
+
+
+def test_the_package_for_hosts_is_made_anew_under_a_number_that_no_host_has() -> None:
+    row = {"number": 7, "digest": "d", "following": 8}
+    new = tables.renewed("consumer_packages", row, now=1.0, elapsed_s=0.0)
+    assert new == {"number": 7, "digest": "", "following": 1008}
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 1_000_001), (LARGEST_COUNTER - 5, LARGEST_COUNTER)])
