@@ -469,6 +469,7 @@ registration_scripts = Table(
     Column("script", LargeBinary),
 )
 """Scripts that register hosts, encrypted, good until ``ends_at``; without one, ``holder`` asks Foreman for it meanwhile."""
+
 consumer_packages = Table(
     "consumer_packages",
     metadata,
