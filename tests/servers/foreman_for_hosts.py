@@ -58,6 +58,7 @@ class ForemanForHosts:
         cut: of how many bytes of a body the connection breaks off.
         script: what it answers to who registers; None: as recorded.
         headers: what it says beside.
+        hangs_up: whether it closes connections that could be kept, without having said so.
         asked: what it was asked, in order.
     """
 
@@ -68,6 +69,7 @@ class ForemanForHosts:
     cut: int | None = None
     script: bytes | None = None
     headers: dict[str, str] = field(default_factory=dict)
+    hangs_up: bool = False
     asked: list[Asked] = field(default_factory=list)
     _server: ThreadingHTTPServer | None = None
     _connections: set[ssl.SSLSocket] = field(default_factory=set)
@@ -174,7 +176,7 @@ class ForemanForHosts:
                 self.end_headers()
                 if has_body:
                     self.wfile.write(body[: foreman.cut])
-                if foreman.cut is not None:
+                if foreman.cut is not None or foreman.hangs_up:
                     self.close_connection = True
 
             def log_message(self, format: str, *args: Any) -> None:

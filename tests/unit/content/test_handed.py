@@ -129,7 +129,11 @@ async def test_an_answer_that_is_too_long_packed_or_never_ends_is_none() -> None
     endless = Backend(b"half", None)
     with pytest.raises(GatewayTimeout, match="did not end its answer"):
         await Foreman(endless, ended_within_s=0.01).ask("GET", "/", [])
+    part = Backend(b"half", status=206)
+    with pytest.raises(BadGateway, match="a part"):
+        await Foreman(part).ask("GET", "/", [])
     assert long.is_ended
+    assert part.is_ended
     assert packed.is_ended
     assert endless.is_ended
 
@@ -164,3 +168,10 @@ async def test_without_a_foreman_over_tls_there_is_a_sentence(
     with pytest.raises(Misconfigured, match=said):
         async with handed.opened(around, timeout_s=5, needed_by="templates"):
             pass
+
+
+async def test_what_a_host_says_goes_over_a_connection_of_its_own() -> None:
+    kept, anew = Backend(b"a"), Backend(b"b")
+    foreman = Foreman(kept, anew)
+    assert (await foreman.ask("GET", "/", [])).body == b"a"
+    assert (await foreman.ask("POST", "/", [])).body == b"b"
