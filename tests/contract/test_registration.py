@@ -57,6 +57,7 @@ def _as_before(foreman: ForemanForHosts) -> Iterator[None]:
     yield
     foreman.may_answer.set()
     foreman.cut, foreman.script, foreman.delay_s, foreman.hangs_up = None, None, 0.0, False
+    foreman.is_unframed = False
     foreman.headers.clear()
 
 
@@ -290,3 +291,10 @@ def test_a_long_script_is_whole_when_foreman_hangs_up_behind_it(proxy: Member, f
     for n in range(5):
         got = asked(proxy, f"/register?long={n}", headers=TOKEN)
         assert (got.status, got.body == foreman.script) == (200, True)
+
+
+def test_a_script_that_only_the_connection_s_end_ends_is_none(proxy: Member, foreman: ForemanForHosts) -> None:
+    foreman.is_unframed, foreman.cut = True, 12
+    for method in ("GET", "POST"):
+        got = asked(proxy, "/register?unframed", method, headers=TOKEN)
+        assert (got.status, got.body) == (502, FAILED)

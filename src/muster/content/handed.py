@@ -45,6 +45,7 @@ _TOLD = re.compile(
 _MOST_TOLD = 64
 _VALUE = re.compile(rb"[\x21-\x7e](?:[\x20-\x7e\t]{0,4094}[\x21-\x7e])?\Z")
 _WITHOUT_BODY = frozenset({204, 205, 304})
+_FRAMED = frozenset({"content-length", "transfer-encoding"})
 # What a name is below for Rack 2.2, which Foreman has, whichever brackets stand around it.
 _KEY = re.compile(r"[\[\]]*([^\[\]]+)")
 
@@ -109,6 +110,9 @@ class Foreman:
         if got.status == 206:
             raise BadGateway(f"{got.of} answered with a part, which was not asked for")
         told = {name.lower(): value for name, value in got.headers}
+        if whole and told.keys().isdisjoint(_FRAMED):
+            # TLS ends unheard on a cut line, and half a script is one that a shell runs.
+            raise BadGateway(f"{got.of} did not say where its answer ends")
         if told.get("content-encoding", "identity").strip().lower() != "identity":
             raise BadGateway(f"{got.of} answered in a coding that was not asked for")
         return Said(got.status, told.get("content-type", ""), whole)

@@ -31,8 +31,11 @@ FORGED = {
 class Backend:
     """Answers everything alike; None: nothing ever comes."""
 
-    def __init__(self, *pieces: bytes | None, status: int = 200, headers: Sequence[tuple[str, str]] = ()) -> None:
-        self.pieces, self.status, self.headers = pieces, status, headers
+    def __init__(
+        self, *pieces: bytes | None, status: int = 200, headers: Sequence[tuple[str, str]] = (), is_framed: bool = True
+    ) -> None:
+        self.pieces, self.status = pieces, status
+        self.headers = [*([("Transfer-Encoding", "chunked")] if is_framed else []), *headers]
         self.asked: list[tuple[str, str, list[tuple[str, str]]]] = []
         self.is_ended = False
 
@@ -132,6 +135,11 @@ async def test_an_answer_that_is_too_long_packed_or_never_ends_is_none() -> None
     part = Backend(b"half", status=206)
     with pytest.raises(BadGateway, match="a part"):
         await Foreman(part).ask("GET", "/", [])
+    unframed = Backend(b"half a script", is_framed=False)
+    with pytest.raises(BadGateway, match="where its answer ends"):
+        await Foreman(unframed).ask("GET", "/", [])
+    assert (await Foreman(Backend(status=204, is_framed=False)).ask("GET", "/", [])).status == 204
+    assert unframed.is_ended
     assert long.is_ended
     assert part.is_ended
     assert packed.is_ended
