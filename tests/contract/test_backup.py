@@ -235,6 +235,7 @@ def odd_rows(table: Table, count: int = 3) -> list[copies.Row]:
             "Double": 1767225600.123457 + number / 3,
             "Integer": 2_000_000_000 + number,
             "BigInteger": 2**62 + number,
+            "LargeBinary": b"\0\xff%d" % number,
             "Variant": 2**40 + number,
             "_JSON": {"a": [1, 2.5, None, True, {"ü": "\u2029\n"}], "number": 2**53 + number, "empty": {}},
         }

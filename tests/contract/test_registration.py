@@ -56,7 +56,8 @@ def _as_before(foreman: ForemanForHosts) -> Iterator[None]:
     foreman.asked.clear()
     yield
     foreman.may_answer.set()
-    foreman.cut, foreman.script, foreman.delay_s = None, None, 0.0
+    foreman.cut, foreman.script, foreman.delay_s, foreman.hangs_up = None, None, 0.0, False
+    foreman.is_unframed = False
     foreman.headers.clear()
 
 
@@ -273,3 +274,27 @@ def test_a_foreman_that_knows_itself_by_another_name_refuses(proxy: Member, fore
         )
     finally:
         foreman.port = port
+
+
+def test_a_foreman_that_closes_kept_connections_costs_no_host_what_it_says(
+    proxy: Member, foreman: ForemanForHosts
+) -> None:
+    foreman.hangs_up = True
+    with ThreadPoolExecutor(20) as threads:
+        said = [threads.submit(asked, proxy, "/unattended/built", "POST", body=b"a=b") for _ in range(60)]
+        assert {f.result().status for f in said} == {200}
+    assert foreman.counted() == {"POST /unattended/built": 60}
+
+
+def test_a_long_script_is_whole_when_foreman_hangs_up_behind_it(proxy: Member, foreman: ForemanForHosts) -> None:
+    foreman.hangs_up, foreman.script = True, b"#" * 1_000_000
+    for n in range(5):
+        got = asked(proxy, f"/register?long={n}", headers=TOKEN)
+        assert (got.status, got.body == foreman.script) == (200, True)
+
+
+def test_a_script_that_only_the_connection_s_end_ends_is_none(proxy: Member, foreman: ForemanForHosts) -> None:
+    foreman.is_unframed, foreman.cut = True, 12
+    for method in ("GET", "POST"):
+        got = asked(proxy, "/register?unframed", method, headers=TOKEN)
+        assert (got.status, got.body) == (502, FAILED)

@@ -58,6 +58,8 @@ class ForemanForHosts:
         cut: of how many bytes of a body the connection breaks off.
         script: what it answers to who registers; None: as recorded.
         headers: what it says beside.
+        hangs_up: whether it closes connections that could be kept, without having said so.
+        is_unframed: whether only the connection's end says where a body ends.
         asked: what it was asked, in order.
     """
 
@@ -68,6 +70,8 @@ class ForemanForHosts:
     cut: int | None = None
     script: bytes | None = None
     headers: dict[str, str] = field(default_factory=dict)
+    hangs_up: bool = False
+    is_unframed: bool = False
     asked: list[Asked] = field(default_factory=list)
     _server: ThreadingHTTPServer | None = None
     _connections: set[ssl.SSLSocket] = field(default_factory=set)
@@ -169,12 +173,12 @@ class ForemanForHosts:
                 for name, value in foreman.headers.items():
                     self.send_header(name, value)
                 has_body = status not in (204, 304)
-                if has_body:
+                if has_body and not foreman.is_unframed:
                     self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 if has_body:
                     self.wfile.write(body[: foreman.cut])
-                if foreman.cut is not None:
+                if foreman.cut is not None or foreman.hangs_up or foreman.is_unframed:
                     self.close_connection = True
 
             def log_message(self, format: str, *args: Any) -> None:

@@ -273,17 +273,24 @@ async def opened(
     patience: Patience,
     *,
     context: Callable[[], ssl.SSLContext] | None = None,
+    kept: bool = True,
+    buffer_bytes: int = _READ_BYTES,
 ) -> AsyncIterator[Backend]:
     """Yield what asks the program at ``url``: ``http://…``, ``https://…`` with a context, or ``unix:/PATH``.
 
-    ``context`` is asked for each connection, so that it can follow files.
+    ``context`` is asked for each connection, so that it can follow files. Where they are not ``kept`` each question has a
+    connection of its own. So much of an answer is read ahead: one that is shorter comes whole, however its connection ends.
     """
     connector: aiohttp.BaseConnector
     if url.startswith("unix:"):
         connector = aiohttp.UnixConnector(url.removeprefix("unix:"), limit=0, keepalive_timeout=15)
     else:
-        connector = connecting()
-    async with session(connector, patience) as asking:
+        connector = (
+            connecting()
+            if kept
+            else aiohttp.TCPConnector(limit=0, force_close=True, ttl_dns_cache=30, socket_factory=_socket)
+        )
+    async with session(connector, patience, buffer_bytes) as asking:
         yield Backend(asking, name, url, patience, context if url.startswith("https:") else None)
 
 
@@ -294,12 +301,14 @@ def connecting(resolver: AbstractResolver | None = None) -> aiohttp.TCPConnector
     )  # fmt: skip
 
 
-def session(connector: aiohttp.BaseConnector, patience: Patience) -> aiohttp.ClientSession:
+def session(
+    connector: aiohttp.BaseConnector, patience: Patience, buffer_bytes: int = _READ_BYTES
+) -> aiohttp.ClientSession:
     """Return what backends ask with: it follows nothing, unpacks nothing, and keeps no cookies."""
     return aiohttp.ClientSession(
         connector=connector,
         auto_decompress=False,
-        read_bufsize=_READ_BYTES,
+        read_bufsize=buffer_bytes,
         timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=patience.connect_s, sock_read=None),
         trust_env=False,
         cookie_jar=aiohttp.DummyCookieJar(),

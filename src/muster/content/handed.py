@@ -12,6 +12,7 @@ import ipaddress
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +21,7 @@ from muster.content import backend as backends
 from muster.content.backend import Answer, BadGateway, GatewayTimeout, Patience
 from muster.content.places import PROGRAMS
 from muster.edge.feature import Surroundings
+from muster.edge.params import Params
 from muster.edge.replies import HTML, SERVER_HEADER, Reply, reply
 from muster.edge.request import Request, TooLarge
 from muster.kernel.errors import Misconfigured, Rejected
@@ -43,6 +45,9 @@ _TOLD = re.compile(
 _MOST_TOLD = 64
 _VALUE = re.compile(rb"[\x21-\x7e](?:[\x20-\x7e\t]{0,4094}[\x21-\x7e])?\Z")
 _WITHOUT_BODY = frozenset({204, 205, 304})
+_FRAMED = frozenset({"content-length", "transfer-encoding"})
+# What a name is below for Rack 2.2, which Foreman has, whichever brackets stand around it.
+_KEY = re.compile(r"[\[\]]*([^\[\]]+)")
 
 
 class Asked(Protocol):
@@ -70,8 +75,9 @@ class Said:
 class Foreman:
     """The cluster's Foreman, as hosts reach it through members. Use :func:`opened`."""
 
-    def __init__(self, backend: Asked, *, ended_within_s: float = ENDED_WITHIN_S) -> None:
+    def __init__(self, backend: Asked, anew: Asked | None = None, *, ended_within_s: float = ENDED_WITHIN_S) -> None:
         self._backend = backend
+        self._anew = anew or backend
         self._ended_within_s = ended_within_s
 
     async def ask(
@@ -91,7 +97,9 @@ class Foreman:
             GatewayTimeout: it did not answer in time.
             BadGateway: what it answered cannot be passed on.
         """
-        got = await self._backend.ask(method, path, [*headers, ("Accept-Encoding", "identity")], body, length)
+        # What a host says is said once: on a kept connection that Foreman is about to close nobody would hear it.
+        backend = self._backend if method == "GET" else self._anew
+        got = await backend.ask(method, path, [*headers, ("Accept-Encoding", "identity")], body, length)
         try:
             async with asyncio.timeout(self._ended_within_s):
                 whole = await got.whole(LARGEST_ANSWER_BYTES, hold=hold)
@@ -99,7 +107,12 @@ class Foreman:
             raise GatewayTimeout(f"{got.of} did not end its answer within {self._ended_within_s:g} s") from None
         if whole is None:
             raise BadGateway(f"{got.of} answered more than {LARGEST_ANSWER_BYTES >> 20} MiB, which is not passed on")
+        if got.status == 206:
+            raise BadGateway(f"{got.of} answered with a part, which was not asked for")
         told = {name.lower(): value for name, value in got.headers}
+        if whole and told.keys().isdisjoint(_FRAMED):
+            # TLS ends unheard on a cut line, and half a script is one that a shell runs.
+            raise BadGateway(f"{got.of} did not say where its answer ends")
         if told.get("content-encoding", "identity").strip().lower() != "identity":
             raise BadGateway(f"{got.of} answered in a coding that was not asked for")
         return Said(got.status, told.get("content-type", ""), whole)
@@ -127,6 +140,16 @@ def authorization(request: Request) -> list[tuple[str, str]]:
     if len(sent) > 1 or not _VALUE.match(sent[0]):
         raise Rejected("An Authorization header is one line of visible ASCII, up to 4096 characters, and stands once")
     return [("Authorization", sent[0].decode("ascii"))]
+
+
+def without_url(given: Params, *, but: str = "") -> Params:
+    """Return parameters less all that say where hosts are led, by whichever spelling Foreman takes for that."""
+    kept = {}
+    for name, value in given.items():
+        key = _KEY.match(name)
+        if name == but or key is None or key[1] != "url":
+            kept[name] = value
+    return kept
 
 
 def is_value(text: str) -> bool:
@@ -190,5 +213,9 @@ async def opened(around: Surroundings, *, timeout_s: float, needed_by: str) -> A
     patience = Patience(_CONNECT_S, timeout_s, ENDED_WITHIN_S)
     url = cluster.foreman.url.rstrip("/")
     # By the name in its URL and no other: a Foreman in containers answers 403 to names that are not its own.
-    async with backends.opened(PROGRAMS["foreman"].name, url, patience, context=context) as backend:
-        yield Foreman(backend)
+    # uvloop drops what a reader that pauses has not read yet, where the other side ends without TLS' own goodbye.
+    asking = partial(
+        backends.opened, PROGRAMS["foreman"].name, url, patience, context=context, buffer_bytes=LARGEST_ANSWER_BYTES
+    )
+    async with asking() as backend, asking(kept=False) as anew:
+        yield Foreman(backend, anew)

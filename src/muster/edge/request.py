@@ -12,9 +12,9 @@ from typing import Any
 from cryptography import x509
 
 from muster.edge import params as parameters
-from muster.edge.budget import Budget
+from muster.edge.budget import Budget, Held
 from muster.edge.paths import check_query
-from muster.kernel.errors import MusterError, Rejected, Unavailable
+from muster.kernel.errors import MusterError, Rejected
 from muster.pki.facts import common_name
 from muster.pki.trust import Standing, Trust
 
@@ -142,7 +142,7 @@ class Request:
         self.arguments: dict[str, str] = {}
         self.closing = False
         self.budget = budget
-        self._held = 0
+        self._held = Held(budget)
         self.body_limit_bytes = body_limit_bytes
         self.body_timeout_s = body_timeout_s
 
@@ -262,19 +262,11 @@ class Request:
         Raises:
             Unavailable: unfinished calls hold too much.
         """
-        if self.budget is not None and size:
-            if not self.budget.take(size):
-                raise Unavailable(
-                    f"Calls under way hold {self.budget.held_bytes >> 20} of {self.budget.limit_bytes >> 20} MiB "
-                    "(edge.memory_bytes); try again"
-                )
-            self._held += size
+        self._held.hold(size)
 
     def release(self) -> None:
         """Count what this call held no longer."""
-        if self.budget is not None and self._held:
-            self.budget.give(self._held)
-            self._held = 0
+        self._held.release()
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
         """Yield the body as it arrives; each piece must come within ``body_timeout_s``, and all of them at a least pace.

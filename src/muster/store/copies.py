@@ -11,7 +11,22 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Column, Connection, Table, func, insert, inspect, literal, select, text, tuple_
+from sqlalchemy import (
+    Column,
+    Connection,
+    Double,
+    Integer,
+    Table,
+    Text,
+    func,
+    insert,
+    inspect,
+    literal,
+    select,
+    text,
+    tuple_,
+)
+from sqlalchemy.types import TypeEngine
 
 from muster.kernel.errors import Misconfigured
 from muster.kernel.names import shown
@@ -24,6 +39,8 @@ PAGE = 1000
 PART_BYTES = 4 << 20
 
 Row = dict[str, Any]
+
+_KINDS: tuple[tuple[type[TypeEngine[Any]], Any], ...] = ((Text, str), (Integer, int), (Double, (int, float)))
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -94,9 +111,16 @@ def read(lines: bytes, name: str) -> list[Row]:
         found = [json.loads(one) for one in lines.split(b"\n") if one]
     except (ValueError, RecursionError) as e:
         raise Misconfigured(f"A row of {name} cannot be read: {e}") from e
+    kinds = {c.name: kind for c in table.columns for of, kind in _KINDS if isinstance(c.type, of)}
     for row in found:
         if not isinstance(row, dict) or not row or not row.keys() <= known or row.keys() != found[0].keys():
             raise Misconfigured(f"A row of {name} is none of that table: {shown(row)}")
+        for column, kind in kinds.items():
+            value = row.get(column)
+            if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+                raise Misconfigured(
+                    f"A row of {name} has a {type(value).__name__} as {column}, which is none of that table"
+                )
     return found
 
 

@@ -31,8 +31,11 @@ FORGED = {
 class Backend:
     """Answers everything alike; None: nothing ever comes."""
 
-    def __init__(self, *pieces: bytes | None, status: int = 200, headers: Sequence[tuple[str, str]] = ()) -> None:
-        self.pieces, self.status, self.headers = pieces, status, headers
+    def __init__(
+        self, *pieces: bytes | None, status: int = 200, headers: Sequence[tuple[str, str]] = (), is_framed: bool = True
+    ) -> None:
+        self.pieces, self.status = pieces, status
+        self.headers = [*([("Transfer-Encoding", "chunked")] if is_framed else []), *headers]
         self.asked: list[tuple[str, str, list[tuple[str, str]]]] = []
         self.is_ended = False
 
@@ -129,7 +132,16 @@ async def test_an_answer_that_is_too_long_packed_or_never_ends_is_none() -> None
     endless = Backend(b"half", None)
     with pytest.raises(GatewayTimeout, match="did not end its answer"):
         await Foreman(endless, ended_within_s=0.01).ask("GET", "/", [])
+    part = Backend(b"half", status=206)
+    with pytest.raises(BadGateway, match="a part"):
+        await Foreman(part).ask("GET", "/", [])
+    unframed = Backend(b"half a script", is_framed=False)
+    with pytest.raises(BadGateway, match="where its answer ends"):
+        await Foreman(unframed).ask("GET", "/", [])
+    assert (await Foreman(Backend(status=204, is_framed=False)).ask("GET", "/", [])).status == 204
+    assert unframed.is_ended
     assert long.is_ended
+    assert part.is_ended
     assert packed.is_ended
     assert endless.is_ended
 
@@ -164,3 +176,10 @@ async def test_without_a_foreman_over_tls_there_is_a_sentence(
     with pytest.raises(Misconfigured, match=said):
         async with handed.opened(around, timeout_s=5, needed_by="templates"):
             pass
+
+
+async def test_what_a_host_says_goes_over_a_connection_of_its_own() -> None:
+    kept, anew = Backend(b"a"), Backend(b"b")
+    foreman = Foreman(kept, anew)
+    assert (await foreman.ask("GET", "/", [])).body == b"a"
+    assert (await foreman.ask("POST", "/", [])).body == b"b"

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from muster.edge.budget import Budget
 from muster.edge.request import Peer, Receive, Request
 
 FOREMAN = "foreman.example.com"
@@ -139,6 +140,7 @@ def request(
     gone: bool = False,
     body_limit_bytes: int = 1 << 20,
     body_timeout_s: float = 30.0,
+    budget: Budget | None = None,
 ) -> Request:
     given = scope(method, target, scheme=scheme, by=by, headers=headers)
     return Request(
@@ -149,4 +151,5 @@ def request(
         headers=dict(given["headers"]),
         body_limit_bytes=body_limit_bytes,
         body_timeout_s=body_timeout_s,
+        budget=budget,
     )

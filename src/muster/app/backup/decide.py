@@ -6,11 +6,13 @@ Invariants, cited by number in the tests:
     2. A path that the cluster file names is written outside the directories of the cluster file and of the PKI only where
        that was asked for.
     3. What is here with the same content stays as it is; with another content it is replaced only by force.
-    4. A private key or a passphrase is its owner's alone; no file gets a mode that lets it run.
+    4. A private key or a passphrase is its owner's alone; no file gets a mode that lets it run, or lets everybody write.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +23,9 @@ from muster.app.backup.manifest import OfFile
 from muster.cluster.file import ClusterFile
 from muster.kernel.errors import Misconfigured
 from muster.kernel.names import shown
+
+# Whatever mode it had: who may write the cluster file, or what it names, is the cluster.
+_MOST_MODE = 0o664
 
 State = Literal["new", "same", "different", "elsewhere", "given"]
 
@@ -34,6 +39,7 @@ class Placed:
         state: ``new``: nothing is there; ``same``, ``different``: something is; ``elsewhere``: outside what is restored
             unless asked for; ``given``: this host's own counts.
         owner: the account it belonged to where the backup was made.
+        replaced: the file here that has another content, where one has.
     """
 
     name: str
@@ -41,6 +47,7 @@ class Placed:
     mode: int
     state: State
     owner: str
+    replaced: Path
     content: bytes = field(repr=False)
 
     @property
@@ -78,9 +85,9 @@ def decided(files: tuple[OfFile, ...], contents: dict[str, bytes], cluster: Clus
     for file in files:
         path, mode = _place(file, here, allowed)
         content = contents[file.name]
-        found.append(Placed(file.name, path, mode, _state(file.name, path, content, here), file.owner, content))
-    paths = [p.path for p in found]
-    if twice := next((p for p in paths if paths.count(p) > 1), None):
+        state, replaced = _state(file.name, path, content, here)
+        found.append(Placed(file.name, path, mode, state, file.owner, replaced, content))
+    if twice := next((p for p, times in Counter(p.path for p in found).items() if times > 1), None):
         raise Misconfigured(f"Two files of the backup have their place at {twice}")
     return sorted(found, key=lambda p: p.name == CLUSTER_FILE)
 
@@ -88,24 +95,38 @@ def decided(files: tuple[OfFile, ...], contents: dict[str, bytes], cluster: Clus
 def _place(file: OfFile, here: Here, allowed: set[Path]) -> tuple[Path, int]:
     first, _, rest = file.name.partition("/")
     if file.name == CLUSTER_FILE:
-        return here.cluster_path, file.mode & 0o666
+        return here.cluster_path, file.mode & _MOST_MODE
     if first == "pki" and (OF_CA.fullmatch(rest) or OF_BUNDLE.fullmatch(rest)) and ".." not in Path(rest).parts:
         return here.pki / rest, 0o600 if is_private(rest) else 0o644
     path = Path(f"/{rest}")
     if first == ELSEWHERE and path in allowed and str(path) == f"/{rest}":
-        return path, file.mode & 0o666
+        return path, file.mode & _MOST_MODE
     raise Misconfigured(
         f"The backup holds {shown(file.name)}, which its cluster file does not name; nothing was changed"
     )
 
 
-def _state(name: str, path: Path, content: bytes, here: Here) -> State:
+def text_of(passphrase: Path) -> Path:
+    """Return where a passphrase's text is written, to which a link of its name leads."""
+    return passphrase.absolute().with_name(f"{passphrase.name}.txt")
+
+
+def _state(name: str, path: Path, content: bytes, here: Here) -> tuple[State, Path]:
+    """Return what becomes of a file, and what would be replaced by it."""
     if path in here.given:
-        return "given"
-    before = here.content(path)
-    if before == content:
-        return "same"
+        return "given", path
     roots = (here.cluster_path.absolute().parent, here.pki.absolute())
     if name.startswith(f"{ELSEWHERE}/") and not here.elsewhere and not any(path.is_relative_to(r) for r in roots):
-        return "elsewhere"
-    return "new" if before is None else "different"
+        # What is not written may be anything here.
+        with contextlib.suppress(Misconfigured):
+            if here.content(path) == content:
+                return "same", path
+        return "elsewhere", path
+    before = here.content(path)
+    if before == content:
+        return "same", path
+    if before is None and name.startswith("pki/") and path.suffix == ".passphrase":
+        path = text_of(path)
+        before = here.content(path)
+        return "new" if before in (None, content) else "different", path
+    return "new" if before is None else "different", path

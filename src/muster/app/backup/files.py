@@ -9,9 +9,11 @@ Names in a backup say what a file is, so that it is found again where the new ho
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -147,8 +149,10 @@ def _of_pki(pki: Path) -> Iterator[tuple[str, Path]]:
             if path.is_file() and OF_CA.fullmatch(name):
                 yield name, path
     for bundle in present(pki):
-        for path in sorted({bundle.certificate, bundle.key, bundle.ca}):
-            name = str(path.relative_to(pki))
+        # All of one version: the link may lead to the next one before the last of them is read.
+        version = bundle.directory.resolve()
+        for name in sorted({str(p.relative_to(pki)) for p in (bundle.certificate, bundle.key, bundle.ca)}):
+            path = version / Path(name).name
             if path.is_file() and OF_BUNDLE.fullmatch(name):
                 yield name, path
 
@@ -204,7 +208,19 @@ def _of_others(cluster: ClusterFile) -> Iterator[Left]:
     )
 
 
+def refuse_unless_file(path: Path, what: str) -> None:
+    """Refuse what is no plain file before it is opened: a pipe waits for somebody, and a device may do something.
+
+    Raises:
+        Misconfigured: it is none.
+    """
+    with contextlib.suppress(OSError):
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise Misconfigured(f"Reading {what} {path} failed: it is no plain file")
+
+
 def _filed(name: str, path: Path, what: str) -> Filed:
+    refuse_unless_file(path, what)
     content = read_bounded(path, what=what, limit_bytes=LARGEST_BYTES)
     try:
         found = path.stat()

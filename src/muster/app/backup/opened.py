@@ -95,6 +95,7 @@ def _read(stream: sealed.Opened, where: str) -> tuple[Manifest, Sums, dict[str, 
     sums: Sums | None = None
     found: dict[str, Sum] = {}
     files: dict[str, bytes] = {}
+    named: set[str] = set()
     size = 0
     last_part = ("", 0)
     for entry in entries(stream, where):
@@ -105,6 +106,7 @@ def _read(stream: sealed.Opened, where: str) -> tuple[Manifest, Sums, dict[str, 
                 raise Misconfigured(f"{where} is no backup: it begins with {shown(entry.name)}, not with {MANIFEST}")
             content = entry.content(LARGEST_MANIFEST)
             manifest = read(Manifest, content, MANIFEST, where)
+            named = {f.name for f in manifest.files}
             found[entry.name] = _sum(content)
         elif entry.name == SUMS:
             sums = read(Sums, entry.content(LARGEST_MANIFEST), SUMS, where)
@@ -116,7 +118,7 @@ def _read(stream: sealed.Opened, where: str) -> tuple[Manifest, Sums, dict[str, 
             found[entry.name] = _summed(entry, where)
         else:
             size += entry.size
-            if entry.name not in {f.name for f in manifest.files}:
+            if entry.name not in named:
                 raise Misconfigured(f"{where} holds {shown(entry.name)}, which its manifest does not name")
             if len(files) >= _MOST_FILES or size > _LARGEST_FILES:
                 raise Misconfigured(f"{where} holds more files than a cluster has")

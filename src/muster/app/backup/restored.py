@@ -1,7 +1,9 @@
-"""A backup, restored: decided from it, this host and an empty store; then keys and files, the rows, the cluster file.
+"""A backup, restored: decided from it, this host and an empty store; then the rows, keys and files, the cluster file.
 
-In that order, so that no member can be started before the store is whole: it has no cluster file until then. Whoever is
-killed in between runs the same command again, which finds what is done already and does what is left.
+The rows' transaction ends when keys and files are written: a row that is none of its table leaves no file behind, and of two
+restores at once one waits for the other before it writes any. The cluster file comes last, so that no member can be started
+before the store is whole. Whoever is killed in between runs the same command again, which finds what is done already and
+does what is left.
 """
 
 from __future__ import annotations
@@ -9,17 +11,18 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cryptography import x509
+from sqlalchemy.exc import DBAPIError, StatementError
 
 from muster.app import settings
 from muster.app.backup import tables
-from muster.app.backup.decide import Here, Placed, decided
-from muster.app.backup.files import CLUSTER_FILE, ELSEWHERE, LARGEST_BYTES, OF_BUNDLE
+from muster.app.backup.decide import Here, Placed, decided, text_of
+from muster.app.backup.files import CLUSTER_FILE, ELSEWHERE, LARGEST_BYTES, OF_BUNDLE, refuse_unless_file
 from muster.app.backup.made import LIMIT_S, Progress
 from muster.app.backup.opened import Archive
 from muster.authority.moves.lists import own_list, taken
@@ -147,22 +150,28 @@ async def planned(archive: Archive, wanted: Wanted) -> Plan:
 
 
 async def carry_out(plan: Plan, wanted: Wanted, progress: Progress = lambda *_: None) -> None:
-    """Restore: files, then the rows in one transaction, then the cluster file.
+    """Restore: the rows in one transaction that ends when the files are written, then the cluster file.
 
     Raises:
-        Conflict: a file with another content is here, or the store holds something by now; of the store nothing was changed.
+        Conflict: a file with another content is here, or the store holds something by now; nothing was changed.
+        Misconfigured: a row is none of its table; nothing was changed.
         Unavailable: the disk or the store refused; what is done stays, and the same again does what is left.
     """
     if plan.in_the_way and not wanted.force:
-        named = ", ".join(str(f.path) for f in plan.in_the_way)
+        named = ", ".join(str(f.replaced) for f in plan.in_the_way)
         raise Conflict(
             f"These files are here with another content: {named}; --force replaces them; nothing was changed"
         )
     written = [f for f in plan.files if f.is_written]
-    _write(written, wanted.pki, lambda f: f.name != CLUSTER_FILE)
-    if not plan.is_done:
+
+    def write_files() -> None:
+        _write(written, wanted.pki, lambda f: f.name != CLUSTER_FILE)
+
+    if plan.is_done:
+        write_files()
+    else:
         async with _store(plan.cluster, plan.files) as store:
-            await _filled(store, plan, progress)
+            await _filled(store, plan, progress, write_files)
     _write(written, wanted.pki, lambda f: f.name == CLUSTER_FILE)
 
 
@@ -185,6 +194,7 @@ def _lists(archive: Archive, files: tuple[Path, ...]) -> tuple[x509.CertificateR
 def _content(path: Path) -> bytes | None:
     if not os.path.lexists(path):
         return None
+    refuse_unless_file(path, "file")
     return read_bounded(path, what="file", limit_bytes=LARGEST_BYTES)
 
 
@@ -246,14 +256,15 @@ def _age(now: float, archive: Archive) -> float:
     return max(0.0, elapsed_s)
 
 
-async def _filled(store: Store, plan: Plan, progress: Progress) -> None:
-    """Write all rows, at the schema they had, and bring that to this Muster's, in one transaction."""
+async def _filled(store: Store, plan: Plan, progress: Progress, write_files: Callable[[], None]) -> None:
+    """Write all rows, at the schema they had, bring that to this Muster's, and write the files, in one transaction."""
     archive = plan.archive
     manifest, expected = archive.manifest, archive.sums.rows
     async with store.whole(writing=True, limit_s=LIMIT_S) as uow:
         # Or what somebody writes between a look and what follows from it would be taken for nothing.
         await uow.connection.run_sync(schema.hold)
         if await _is_done(uow, store, archive):
+            write_files()
             return
         if await schema.revision_in(uow, store.dialect) not in (None, manifest.schema_):
             # Empty, as was just seen: of rows of an older schema only its own revision knows what becomes of them.
@@ -265,8 +276,11 @@ async def _filled(store: Store, plan: Plan, progress: Progress) -> None:
         for table, rows in archive.parts():
             if table not in tables.KEPT:
                 raise Misconfigured(f"{archive.path} holds table {table}, which no backup has")
-            made = [tables.renewed(table, r, now=now, elapsed_s=elapsed_s) for r in rows if tables.is_kept(table, r)]
-            await copies.write(uow, table, made)
+            with _understood(archive, table):
+                made = [
+                    tables.renewed(table, r, now=now, elapsed_s=elapsed_s) for r in rows if tables.is_kept(table, r)
+                ]
+                await copies.write(uow, table, made)
             done[table] += len(rows)
             if expected.get(table, 0) > copies.PAGE:
                 progress(f"{table} restored", done[table], expected[table])
@@ -282,8 +296,22 @@ async def _filled(store: Store, plan: Plan, progress: Progress) -> None:
             await copies.write(uow, "audit", [{"at": now, "event": RESTORED, "actor": by, "member": here}])
             await taken(uow, plan.lists, member=here, actor="a list that was found")
         await uow.connection.run_sync(schema.upgrade, timeout_s=LIMIT_S)
+        write_files()
         failpoints.before_commit("restored")
     failpoints.after_commit("restored")
+
+
+@contextlib.contextmanager
+def _understood(archive: Archive, table: str) -> Iterator[None]:
+    """Have a row that lacks a column, or holds what no column can, refused in words; the store's own stay the store's."""
+    try:
+        yield
+    except DBAPIError:
+        raise
+    except (KeyError, TypeError, ValueError, OverflowError, StatementError) as e:
+        raise Misconfigured(
+            f"{archive.path} holds a row of {table} that is none of that table: {type(e).__name__}; nothing was changed"
+        ) from e
 
 
 def _mark(archive: Archive, now: float) -> copies.Row:
@@ -311,7 +339,7 @@ def _write_file(file: Placed) -> None:
     failpoints.before_commit("restored-file")
     if file.name.startswith("pki/") and file.path.suffix == ".passphrase":
         # A link leads to it, which is what remembers it when the CA is replaced.
-        text = file.path.absolute().with_name(f"{file.path.name}.txt")
+        text = text_of(file.path)
         write_atomically(text, file.content, mode=0o600)
         link_passphrase(file.path.parent, text) if file.path.name == "ca.passphrase" else _linked(file.path, text)
     else:

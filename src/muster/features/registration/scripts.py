@@ -232,7 +232,11 @@ class Scripts:
         return True
 
     def _without(self, sentence: str, error: BaseException) -> None:
+        is_known = self._monotonic() < self._away_until
         self._away_until = self._monotonic() + _AWAY_S
+        if is_known:
+            # Each of many that asked at once finds the same.
+            return
         why = f"no answer within {_STORE_S:g} s" if isinstance(error, TimeoutError) else str(error)
         _log.warning(f"{sentence}: {why}")
 

@@ -11,9 +11,10 @@ from contextlib import aclosing, asynccontextmanager
 from muster.balancer.model import modelled
 from muster.content import handed
 from muster.content.backend import once
-from muster.content.handed import ACCEPTED, Foreman, Said, authorization, passed, told
+from muster.content.handed import ACCEPTED, Foreman, Said, authorization, passed, told, without_url
 from muster.derived.ruby_members import registration_url
 from muster.edge import params
+from muster.edge.budget import Held
 from muster.edge.feature import Surroundings, Told
 from muster.edge.replies import HTML, Reply, reply
 from muster.edge.request import ClientGone, Request, TooLarge, TooSlow
@@ -61,11 +62,16 @@ class Registration:
         """
         given, proof = request.query(), authorization(request)
         # Whoever asks for another place gets this one.
-        given.pop("url", None)
+        given = without_url(given)
+        # Not the call's own, which may end before others have what it asked for.
+        held = Held(request.budget)
 
         async def asked() -> Said:
             query = params.written({**given, "url": self.url})
-            return await self._foreman.ask("GET", f"/register?{query}", [*_SAME_FOR_ALL, *proof])
+            try:
+                return await self._foreman.ask("GET", f"/register?{query}", [*_SAME_FOR_ALL, *proof], hold=held.hold)
+            finally:
+                held.release()
 
         key = self._kept.key(self.url, given, proof[0][1] if proof else "")
         return await self._kept.script(key, asked)
@@ -81,8 +87,7 @@ class Registration:
         given: params.Params = {}
         # A form is passed on as it came, and what stood in the query is not.
         if sent.partition(";")[0].strip().lower() != _FORM or not handed.is_value(sent):
-            given, sent = request.query(), "application/json"
-            given.pop("url", None)
+            given, sent = without_url(request.query()), "application/json"
         query = params.written({**given, "url": self.url})
         headers = [*told(request), *authorization(request), ("Content-Type", sent)]
         return await self._foreman.ask(

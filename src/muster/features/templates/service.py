@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from muster.balancer.model import modelled
 from muster.content import handed
 from muster.content.backend import BadGateway, GatewayTimeout, once
-from muster.content.handed import Foreman, Said, forwarded_for, limited, passed, told
+from muster.content.handed import Foreman, Said, forwarded_for, limited, passed, told, without_url
 from muster.derived.ruby_members import registration_url, template_url
 from muster.edge import params
 from muster.edge.feature import Surroundings, Told
@@ -95,7 +95,7 @@ class Templates:
         kept = {name: value for name, value in given.items() if name not in _OURS}
         # Whoever asked for another one gets this in its place.
         kept["url"] = self.url
-        return params.written(kept)
+        return params.written(without_url(kept, but="url"))
 
     def _answered(self, said: Said, request: Request, path: str, what: str) -> Reply:
         if said.status in (200, 201):

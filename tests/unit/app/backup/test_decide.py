@@ -98,7 +98,24 @@ def test_what_is_here_stays_unless_it_is_forced_away() -> None:
     assert [p.is_written for p in found.values()] == [False, True, False, False]
 
 
-def test_no_file_gets_a_mode_that_lets_it_run() -> None:
+def test_no_file_gets_a_mode_that_lets_it_run_or_lets_everybody_write() -> None:
     """Invariant 4."""
-    assert placed(of("files/new/crl.pem", 0o777))["files/new/crl.pem"].mode == 0o666
+    assert placed(of("files/new/crl.pem", 0o777))["files/new/crl.pem"].mode == 0o664
     assert placed(of("pki/ca.passphrase", 0o777))["pki/ca.passphrase"].mode == 0o600
+
+
+def test_the_text_that_a_passphrase_s_link_leads_to_is_not_replaced_either() -> None:
+    """Invariant 3."""
+    text = Path("/new/pki/ca.passphrase.txt")
+    for there, state in ((b"content", "new"), (b"mine", "different")):
+        here = Here(HERE.cluster_path, HERE.pki, {text: there}.get)
+        (found,) = placed(of("pki/ca.passphrase"), here=here).values()
+        assert (found.state, found.replaced) == (state, text)
+
+
+def test_what_is_not_written_may_be_anything_here() -> None:
+    def content(path: Path) -> bytes | None:
+        raise Misconfigured(f"{path} is no plain file")
+
+    (found,) = placed(of("files/etc/bind/muster.key"), here=Here(HERE.cluster_path, HERE.pki, content)).values()
+    assert found.state == "elsewhere"

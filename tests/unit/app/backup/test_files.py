@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,11 @@ import pytest
 from muster.app.backup.files import collected, named
 from muster.app.settings import parsed
 from muster.kernel.errors import Misconfigured
+from muster.kernel.files import read_bounded
 from muster.kernel.settings import InvalidSettings
+from muster.pki import bundles
+from muster.pki.authority import ClusterCA
+from muster.pki.bundles import BundleRequest
 from tests.unit.app.backup.conftest import World, cluster_text
 
 
@@ -119,3 +124,31 @@ def test_a_path_that_leads_back_up_is_named_for_nobody() -> None:
         cluster_text(Path("/var"), foreman={"ca_file": "/etc/muster/../shadow", "crl_file": "rel.pem"}).encode(), "it"
     )
     assert list(named(cluster)) == [Path("rel.pem")]
+
+
+def test_a_bundle_is_of_one_version_when_it_is_renewed_while_it_is_read(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = bundles.paths(world.pki, "member", "proxy01.example.net")
+    before = {p.name: p.read_bytes() for p in (at.certificate, at.key, at.ca)}
+    now = datetime.now(UTC)
+
+    def renewing(path: Path, **more: Any) -> bytes:
+        content = read_bounded(path, **more)
+        if path.name == "cert.pem":
+            again = ClusterCA.open(world.pki).issue(BundleRequest("member", at.name), now=now)
+            bundles.write(again, world.pki)
+        return content
+
+    monkeypatch.setattr("muster.app.backup.files.read_bounded", renewing)
+    found = collected(world.cluster_file, world.pki).found
+    assert at.key.read_bytes() != before["key.pem"]
+    assert {Path(f.name).name: f.content for f in found if f.name.startswith("pki/members/")} == before
+
+
+def test_what_is_no_plain_file_is_left_out_unopened(world: World) -> None:
+    at = world.directory / "foreman.pem"
+    os.mkfifo(at)
+    found, left = names(world, foreman={"ca_file": str(at)})
+    assert f"files{at}" not in found
+    assert "no plain file" in left[str(at)]

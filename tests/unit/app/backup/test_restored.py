@@ -164,10 +164,15 @@ async def test_files_that_the_cluster_file_does_not_name_are_refused_before_anyt
         ("wishes", b"{\"member\": \"a\"}\n{\"wanted\": \"drain\"}\n"), ("wishes", b"[]\n"), ("wishes", b"{\"evil\": 1}\n"),
         ("wishes", b"nothing\n"), ("wishes", b"{\"member\": \"a\", \"wanted\": \"evil\", \"by\": \"a\", \"at\": 1}\n"),
         ("wishes", b"{\"member\": {\"a\": 1}, \"wanted\": \"drain\", \"by\": \"a\", \"at\": 1}\n"), ("members", b"{}\n"),
-        ("documents", b"[" * 100_000),
+        ("documents", b"[" * 100_000), ("leases", b'{"name": "x"}\n'), ("documents", b'{"version": 1}\n'),
+        ("leases", b'{"name": "x", "holder": null, "epoch": "1", "expires_at": 1}\n'),
+        ("leases", b'{"name": "x", "holder": null, "epoch": 1e400, "expires_at": 1}\n'),
+        ("leases", b'{"name": "x", "holder": null, "epoch": 99999999999999999999, "expires_at": 1}\n'),
+        ("wishes", b'{"member": "a", "wanted": "drain", "by": "a", "at": "x"}\n'),
+        ("wishes", b'{"member": "a", "wanted": "drain", "by": "\\ud800", "at": 1}\n'),
     ],
 )  # fmt: skip
-async def test_rows_that_are_none_of_their_table_leave_the_store_as_it_was(
+async def test_rows_that_are_none_of_their_table_leave_the_store_and_the_host_as_they_were(
     world: World, changed: Change, table: str, line: bytes
 ) -> None:
     some = world.entries_of(await world.backed_up())
@@ -176,11 +181,13 @@ async def test_rows_that_are_none_of_their_table_leave_the_store_as_it_was(
         said["tables"] = sorted({*said["tables"], table})
 
     some = changed(some, "MANIFEST.json", also)
+    some = [(n, c) for n, c in some if not n.startswith(f"store/{table}/")]
     at = world.crafted([*some[:-1], (f"store/{table}/000001.jsonl", line), some[-1]])
     to = wanted(world)
     with pytest.raises((Misconfigured, Conflict, Unavailable)):
         await restored(world, at, to)
     assert not to.cluster_path.exists()
+    assert not to.pki.exists(), "nothing is touched if anything is wrong"
     async with (
         store_opened(Secret(str(to.store_url)), migrate=False) as store,
         store.whole(writing=False, limit_s=9) as uow,
@@ -226,3 +233,47 @@ async def test_a_backup_of_what_was_restored_does_not_take_it_for_restored_from_
     assert [r["name"] for r in rows] == ["restored"]
     assert metadata.tables["documents"] is found.table
     assert json.dumps(rows[0]["content"]).startswith('{"backup": ')
+
+
+async def test_a_device_in_a_file_s_place_is_neither_opened_nor_replaced(world: World) -> None:
+    named = world.directory / "foreman.pem"
+    named.write_text("a CA")
+    world.cluster_file.write_text(cluster_text(world.directory, foreman={"ca_file": str(named)}))
+    at = await world.backed_up()
+    named.unlink()
+    # As a device would be, and without a writer whoever opened it would wait.
+    os.mkfifo(named)
+    assert (await restored(world, at, wanted(world), dry_run=True)).in_the_way == ()
+    with pytest.raises(Misconfigured, match=r"foreman\.pem failed: it is no plain file"):
+        await restored(world, at, wanted(world, elsewhere=True, force=True))
+    assert named.is_fifo()
+    assert all_of(world.directory / "new") == {}
+
+
+async def test_a_passphrase_s_text_that_is_here_is_replaced_by_force_only(world: World) -> None:
+    secret = world.directory / "passphrase"
+    secret.write_text("open sesame\n")
+    (world.pki / "ca.passphrase").symlink_to(secret)
+    at = await world.backed_up()
+    to = wanted(world)
+    to.pki.mkdir()
+    text = to.pki / "ca.passphrase.txt"
+    text.write_text("mine\n")
+    with pytest.raises(Conflict, match=r"another content: .*ca\.passphrase\.txt; --force"):
+        await restored(world, at, to)
+    assert all_of(to.pki) == {text.name: b"mine\n"}
+    await restored(world, at, wanted(world, force=True))
+    assert text.read_text() == (to.pki / "ca.passphrase").read_text() == "open sesame\n"
+
+
+async def test_of_a_store_that_somebody_filled_meanwhile_no_file_tells(world: World) -> None:
+    at, to = await world.backed_up(), wanted(world)
+    with opened(at, world.identity) as archive:
+        plan = await planned(archive, to)
+        async with store_opened(Secret(str(to.store_url))) as store:
+            await store.prepare()
+            async with store.write("test") as uow:
+                await copies.write(uow, "wishes", [{"member": "a", "wanted": "drain", "by": "b", "at": 1.0}])
+        with pytest.raises(Conflict, match="holds something already"):
+            await carry_out(plan, to)
+    assert not to.pki.exists()

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from muster.content.handed import Said
 from muster.edge.params import from_query
@@ -281,3 +282,21 @@ async def test_what_still_runs_is_ended_and_lets_others_ask() -> None:
     assert claims.done == [("release", "me", b"")]
     with pytest.raises(asyncio.CancelledError):
         await asking
+
+
+async def test_that_the_store_is_away_is_said_once_by_all_who_found_it() -> None:
+    kept = alone(claims=Claims(*[Unavailable("the store is away")] * 20))
+    waiting = asyncio.Event()
+
+    async def standing(id: str) -> None:
+        await waiting.wait()
+        raise Unavailable("the store is away")
+
+    kept._claims.standing = standing  # type: ignore[union-attr, method-assign]
+    with capture_logs() as said:
+        asking = [asyncio.ensure_future(kept.script(key(b"n=%d" % n), Foreman())) for n in range(20)]
+        for _ in range(10):
+            await asyncio.sleep(0)
+        waiting.set()
+        assert await together(*asking) == [SCRIPT] * 20
+    assert ["asked by this member alone" in one["event"] for one in said] == [True]

@@ -6,6 +6,7 @@ import pytest
 
 from muster.content.backend import BadGateway, GatewayTimeout
 from muster.content.handed import Said
+from muster.edge.budget import Budget
 from muster.edge.replies import Reply
 from muster.edge.request import Peer
 from muster.features.registration import api
@@ -46,7 +47,20 @@ async def test_a_script_is_asked_for_with_the_cluster_s_url_and_the_token_alone(
     assert headers == {"Accept": "*/*, application/json,version=2, */*", **TOKEN}, "nothing of one host's own"
 
 
-@pytest.mark.parametrize("query", ["url=http://other.test", "u%72l=x", "url[]=x", "url", "url=x&url=y", "a=1;url=x"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "url=http://other.test",
+        "u%72l=x",
+        "url[]=x",
+        "url",
+        "url=x&url=y",
+        "a=1;url=x",
+        "[url]=x",
+        "url]=x",
+        "url=x&]url[a]=y",
+    ],
+)
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_nobody_has_a_host_register_elsewhere(query: str, method: str) -> None:
     foreman = Foreman()
@@ -136,3 +150,17 @@ async def test_a_host_that_leaves_within_its_facts_is_nobody_s_matter(capsys: py
     reply = await called(foreman, "POST", "/register", body=[b"host[name]="], gone=True)
     assert (reply.status, reply.body, foreman.asked) == (400, FAILED, [])
     assert "Failed to register" not in "".join(capsys.readouterr())
+
+
+async def test_a_script_is_counted_while_it_comes_and_no_longer() -> None:
+    budget = Budget(1000)
+
+    class Slow(Foreman):
+        async def ask(self, *given: Any, **more: Any) -> Said:
+            more["hold"](600)
+            assert budget.held_bytes == 600
+            more["hold"](600)
+            return await super().ask(*given, **more)
+
+    reply = await called(Slow(), "GET", "/register", headers=TOKEN, budget=budget)
+    assert (reply.status, reply.body, budget.held_bytes) == (503, FAILED, 0)

@@ -149,3 +149,12 @@ def test_where_hosts_fetch_templates_follows_from_the_cluster_file() -> None:
         url_of({"template_url": "http://other.example.com:8000"}, generation("installer"))
         == "http://other.example.com:8000"
     )
+
+
+@pytest.mark.parametrize("spelling", ["[url]", "url]", "]url", "[[url", "[url][a]", "url[][", "%5Burl%5D"])
+async def test_a_name_that_foreman_takes_for_the_url_goes_no_further(spelling: str) -> None:
+    """Brackets around a name count for nothing in Rack 2.2 (``QueryParser#normalize_params``)."""
+    foreman = Foreman()
+    query = f"url=x&{spelling}=http://other.test&curl=b&[curl]=c"
+    await called(foreman, "GET", f"/unattended/provision?{query}")
+    assert foreman.asked[0][1] == f"/unattended/provision?{TOLD}&curl=b&%5Bcurl%5D=c"
