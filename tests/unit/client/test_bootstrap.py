@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import json
 import os
 import re
 import shutil
+import socket
 import ssl
 import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -311,6 +313,43 @@ def test_an_answer_that_trickles_is_not_waited_for(monkeypatch: pytest.MonkeyPat
         bootstrap._whole(Trickling())  # type: ignore[arg-type]
     # It would wait until all of that is there, whatever the time.
     assert given == []
+
+
+class Plain(Members):
+    """Members that answer so, over no TLS."""
+
+    def __init__(self, answer: bytes) -> None:
+        super().__init__(ADDRESS, 443, None, 5.0)
+        self.answer = answer
+
+    @contextlib.contextmanager
+    def connected(self, context: ssl.SSLContext, port: int | None = None) -> Iterator[Any]:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            theirs.sendall(self.answer)
+            theirs.shutdown(socket.SHUT_WR)
+            yield ours
+
+
+@pytest.mark.parametrize(
+    ("answer", "body"),
+    [
+        (b"Content-Length: 5\r\n\r\nhello", b"hello"),
+        (b"Content-Length: 0\r\n\r\n", b""),
+        (b"\r\nhello", b"hello"),
+        (b"Transfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n", b"hello"),
+        (b"Content-Length: 6\r\n\r\nhello", None),
+        (b"Transfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nl", None),
+        (b"Transfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n", None),
+    ],
+)
+def test_an_answer_counts_when_all_of_it_came(answer: bytes, body: bytes | None) -> None:
+    members = Plain(b"HTTP/1.1 200 OK\r\n" + answer)
+    if body is None:
+        with pytest.raises(Trouble, match="did not answer /pub/x"):
+            members.asked("/pub/x", bootstrap.unverified())
+    else:
+        assert members.asked("/pub/x", bootstrap.unverified()) == (200, body)
 
 
 def test_a_form_of_later_is_named_so(authority: bytes) -> None:
