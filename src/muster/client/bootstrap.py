@@ -1287,8 +1287,20 @@ def _undo(host: Host, journal: Journal, *, force: bool, dry: bool) -> Tuple[List
 def say(text: str) -> None:
     """Print a line; nothing of it commands a terminal, and no locale is asked for."""
     shown = "".join(c if c == "\t" or (c.isprintable() and c != "\x7f") else f"\\x{ord(c):02x}" for c in text)
-    sys.stdout.buffer.write(shown.encode(sys.stdout.encoding or "ascii", "backslashreplace") + b"\n")
-    sys.stdout.buffer.flush()
+    if sys.stdout is None:
+        # It was closed before we began.
+        return
+    try:
+        sys.stdout.buffer.write(shown.encode(sys.stdout.encoding or "ascii", "backslashreplace") + b"\n")
+        sys.stdout.buffer.flush()
+    except OSError as e:
+        # What is half done is not left so because nobody listens any more. The rest goes nowhere, at our end as well.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+        if e.errno != errno.EPIPE and sys.stderr is not None:
+            with contextlib.suppress(OSError):
+                sys.stderr.write(f"muster-bootstrap: what is said from here on cannot be written: {e.strerror}.\n")
 
 
 def _quoted(command: Sequence[str]) -> str:

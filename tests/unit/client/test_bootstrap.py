@@ -12,6 +12,7 @@ import shutil
 import socket
 import ssl
 import stat
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -221,6 +222,33 @@ def test_what_is_shown_of_a_file_has_no_password(capfd: pytest.CaptureFixture[st
 def test_what_is_said_does_not_command_a_terminal(capfd: pytest.CaptureFixture[str]) -> None:
     bootstrap.say("a\x1b[2Jb\r\x9bc")
     assert capfd.readouterr().out == "a\\x1b[2Jb\\x0d\\x9bc\n"
+
+
+def run_unheard(root: Path, stdout: int | str) -> tuple[int, str]:
+    """Undo as a program whose standard output is this descriptor, or a redirection of a shell."""
+    words = [sys.executable, bootstrap.__file__, "--undo", "--root", str(root)]
+    if isinstance(stdout, str):
+        done = subprocess.run(
+            ["sh", "-c", f'"$@" {stdout}', "sh", *words], stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    else:
+        done = subprocess.run(words, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=60)
+    return done.returncode, done.stderr
+
+
+def test_what_is_done_does_not_depend_on_whether_anybody_listens(root: Path, authority: bytes) -> None:
+    before = tree(root)
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        for stdout in (writing, ">&-", ">/dev/full"):
+            join(root, authority)
+            code, said = run_unheard(root, stdout)
+            assert (code, "Traceback" in said) == (0, False)
+            assert ("No space left" in said) == (stdout == ">/dev/full")
+            assert tree(root) == before
+    finally:
+        os.close(writing)
 
 
 # --- What members tell. ---
