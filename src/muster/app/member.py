@@ -221,7 +221,7 @@ async def member_opened(
         authority = _authority_of(cluster, options, store, name, registry, listeners)
         if authority is not None:
             gate.revoked = authority.revocations.is_revoked
-            gate.hosts_ca = authority.certificate
+            gate.hosts_cas = authority.certificates
             await authority.kept()
         workers = _workers_of(cluster, options, rings, gate)
 

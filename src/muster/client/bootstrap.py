@@ -63,11 +63,16 @@ REPOSITORIES = (("dnf", "/etc/yum.repos.d/muster.repo"), ("apt", "/etc/apt/sourc
 OTHERS = ("/etc/foreman_scap_client/config.yaml", "/etc/yggdrasil/config.toml")
 
 MAX_FILE_BYTES = 1 << 20
+# It has files that were there, a third longer than they were; those of runs that were cut short as well.
+MAX_JOURNAL_BYTES = 64 << 20
 MAX_ANSWER_BYTES = 4 << 20
 CONNECTIONS = 4
 ANSWER_S = 60.0
+# Where programs of the system are, of which cron and su leave out some.
+SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 _NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9](?:[A-Za-z0-9-]{0,62})(?:\.[A-Za-z0-9][A-Za-z0-9-]{0,62})*\Z")
+_DIGITS = re.compile(r"[0-9A-Fa-f:.]{2,45}\Z")
 _URL = re.compile(
     r"https://(?P<host>[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?(?P<path>/[A-Za-z0-9._~/-]{0,200})?\Z"
 )
@@ -246,7 +251,7 @@ class Host:
         except (FileNotFoundError, NotADirectoryError):
             return []
 
-    def found(self, path: str) -> Optional[Found]:
+    def found(self, path: str, limit_bytes: int = MAX_FILE_BYTES) -> Optional[Found]:
         """Return a plain file; None when there is nothing."""
         real = self.real(path)
         try:
@@ -260,8 +265,8 @@ class Host:
             seen = os.fstat(descriptor)
             if not stat.S_ISREG(seen.st_mode):
                 raise Trouble(f"{path} is no plain file; nothing is done to it. Look what it is.")
-            content = file.read(MAX_FILE_BYTES + 1)
-        if len(content) > MAX_FILE_BYTES:
+            content = file.read(limit_bytes + 1)
+        if len(content) > limit_bytes:
             raise Trouble(f"{path} is larger than such a file ever is; look what it is.")
         return Found(content, stat.S_IMODE(seen.st_mode), seen.st_uid, seen.st_gid, seen.st_mtime_ns, _xattrs(real))
 
@@ -308,6 +313,15 @@ class Host:
             found.insert(0, above)
             above = os.path.dirname(above)
         return found
+
+    def make(self, directory: str) -> None:
+        """Have a directory that everybody may read, whatever the mask; one that is there stays as it is."""
+        real = self.real(directory)
+        try:
+            os.mkdir(real, 0o755)
+        except FileExistsError:
+            return
+        os.chmod(real, 0o755)  # noqa: S103 - Puppet, dnf and apt read what is in it by other accounts
 
 
 def _beside(real: str) -> str:
@@ -594,7 +608,8 @@ def _whole(answer: http.client.HTTPResponse) -> bytes:
     """Return a body within limits of size and time."""
     pieces, size, until = [], 0, time.monotonic() + ANSWER_S
     while True:
-        piece = answer.read(1 << 16)
+        # What is there, and not so many bytes, however long they take.
+        piece = answer.read1(1 << 16)
         if not piece:
             break
         pieces.append(piece)
@@ -688,13 +703,13 @@ def _said(text: bytes, where: str, at: str) -> Tuple[Told, Dict[str, str]]:
         }
         register = said["register"]
         if register is not None:
-            _told(register, _URL.match(str(register)))
+            _told(register, _URL.match(str(register)) and urllib.parse.urlsplit(register).port != 0)
         paths = {
             kind: _told(p, _WORD.match(str(p)) and p.startswith("/pub/"))
             for kind, p in said["repositories"].items()
             if p
         }
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         raise Trouble(f"{where} says of its cluster what cannot be read ({type(e).__name__}: {e}).") from e
     return Told(address, puppet, rhsm, {}, register or "", []), paths
 
@@ -703,6 +718,9 @@ def is_host(text: str) -> bool:
     """Whether it is a host's name or address."""
     if _NAME.match(text):
         return True
+    if not _DIGITS.match(text):
+        # Python takes whatever stands behind a % for an address' scope, which means nothing on another host anyway.
+        return False
     try:
         ipaddress.ip_address(text)
     except ValueError:
@@ -723,6 +741,9 @@ def _changed(host: Host, path: str, after: Optional[bytes], by: Tuple[str, ...] 
     before = host.found(path)
     if (before.content if before is not None else None) == after:
         return []
+    if after is not None and len(after) > MAX_FILE_BYTES:
+        # Neither the next run nor --undo would read it.
+        raise Trouble(f"{path} would be larger than such a file ever is, {len(after)} bytes; look what is in it.")
     return [Change(path, before, after, by)]
 
 
@@ -827,7 +848,7 @@ def _puppet_ssl(host: Host, options: argparse.Namespace) -> List[str]:
 
 def rhsm_step(host: Host, of: Told, plan: Plan) -> None:
     """Where subscriptions and repositories of Katello are."""
-    program = shutil.which("subscription-manager") if host.is_running else None
+    program = _program("subscription-manager") if host.is_running else None
     lies = host.found(RHSM)
     if lies is None and program is None:
         plan.notes.append(f"No subscription-manager is here ({RHSM}).")
@@ -892,7 +913,7 @@ def register_step(host: Host, of: Told, plan: Plan, options: argparse.Namespace)
     if not host.is_running:
         raise Trouble("A tree of files (--root) cannot be registered; leave --register and --activationkey out.")
     if not options.register:
-        if not options.organization or shutil.which("subscription-manager") is None:
+        if not options.organization or _program("subscription-manager") is None:
             raise Trouble(
                 "--activationkey without --register registers by subscription-manager: that program has to be here, and "
                 "--organization the organization's label."
@@ -970,7 +991,7 @@ class Journal:
         found = []
         for name in host.listed(STATE):
             if re.match(r"[0-9]{4}\.json\Z", name):
-                lies = host.found(STATE + "/" + name)
+                lies = host.found(STATE + "/" + name, MAX_JOURNAL_BYTES)
                 try:
                     of: Dict[str, Any] = json.loads(lies.content.decode("ascii") if lies is not None else "{}")
                     if of["form"] != FORM:
@@ -1074,7 +1095,7 @@ def alone(host: Host) -> Iterator[None]:
     """Let nobody else change this host in the block; makes the directory of journals."""
     real = host.real(STATE)
     for above in host.missing(STATE):
-        os.mkdir(host.real(above), 0o755)
+        host.make(above)
     with contextlib.suppress(FileExistsError):
         os.mkdir(real, 0o700)
     descriptor = os.open(real, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -1119,8 +1140,7 @@ def applied(
         journal = Journal.of_this_run(host, of.address, told)
         journal.plan(plan)
         for directory in journal.of["directories"]:
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(host.real(directory), 0o755)
+            host.make(directory)
         for change in plan.changes:
             _apply(host, journal, change)
         for move in plan.moves:
@@ -1155,7 +1175,7 @@ def _run(host: Host, command: Sequence[str]) -> None:
     if not host.is_running:
         say(f"left to be run in there: {_quoted(command)}")
         return
-    if shutil.which(command[0]) is None:
+    if _program(command[0]) is None:
         raise Trouble(f"{command[0]} is not on this host; install it, and run this again.")
     say(f"running {_quoted(command)}")
     code = subprocess.call(command, stdin=subprocess.DEVNULL, env=_environment())
@@ -1164,7 +1184,17 @@ def _run(host: Host, command: Sequence[str]) -> None:
 
 
 def _environment() -> Dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name != "MUSTER_TOKEN"}
+    kept = {name: value for name, value in os.environ.items() if name != "MUSTER_TOKEN"}
+    return {**kept, "PATH": _path()}
+
+
+def _path() -> str:
+    given = os.environ.get("PATH")
+    return f"{given}:{SYSTEM_PATH}" if given else SYSTEM_PATH
+
+
+def _program(name: str) -> Optional[str]:
+    return shutil.which(name, path=_path())
 
 
 def _register(
@@ -1309,6 +1339,8 @@ def _undo(host: Host, journal: Journal, *, force: bool, dry: bool) -> Tuple[List
             say(f"removed {path}")
         else:
             was = _from_json(old)
+            for directory in host.missing(path):
+                host.make(directory)
             host.write(path, was.content, was, mtime_ns=was.mtime_ns)
             say(f"brought back {path}")
     if not dry:
@@ -1324,8 +1356,20 @@ def _undo(host: Host, journal: Journal, *, force: bool, dry: bool) -> Tuple[List
 def say(text: str) -> None:
     """Print a line; nothing of it commands a terminal, and no locale is asked for."""
     shown = "".join(c if c == "\t" or (c.isprintable() and c != "\x7f") else f"\\x{ord(c):02x}" for c in text)
-    sys.stdout.buffer.write(shown.encode(sys.stdout.encoding or "ascii", "backslashreplace") + b"\n")
-    sys.stdout.buffer.flush()
+    if sys.stdout is None:
+        # It was closed before we began.
+        return
+    try:
+        sys.stdout.buffer.write(shown.encode(sys.stdout.encoding or "ascii", "backslashreplace") + b"\n")
+        sys.stdout.buffer.flush()
+    except OSError as e:
+        # What is half done is not left so because nobody listens any more. The rest goes nowhere, at our end as well.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+        if e.errno != errno.EPIPE and sys.stderr is not None:
+            with contextlib.suppress(OSError):
+                sys.stderr.write(f"muster-bootstrap: what is said from here on cannot be written: {e.strerror}.\n")
 
 
 def _quoted(command: Sequence[str]) -> str:

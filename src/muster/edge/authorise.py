@@ -204,7 +204,8 @@ class Gate:
         trust: the CAs whose certificates count now; None: whatever the handshake took.
         lists: revocation lists of other CAs than the cluster's Puppet CA.
         revoked: asks whether the cluster's Puppet CA revoked a certificate, on whichever member; None: there is none.
-        hosts_ca: returns the CA that members are for hosts, as far as it is known; None: they are none.
+        hosts_cas: returns the CA that members are for hosts, and those above it; empty: they are none; None: they are one
+            that is not known yet.
     """
 
     callers: Callers
@@ -213,7 +214,7 @@ class Gate:
     trust: Trust | None = None
     lists: RevocationLists = field(default_factory=RevocationLists)
     revoked: Callable[[x509.Certificate], Awaitable[bool]] | None = None
-    hosts_ca: Callable[[], x509.Certificate | None] = lambda: None
+    hosts_cas: Callable[[], Sequence[x509.Certificate] | None] = lambda: ()
     clock: Clock = field(default_factory=SystemClock)
 
     def judge(self, peer: Peer) -> None:
@@ -344,19 +345,27 @@ class Gate:
             )
         # Of a port that shows a room's certificate nobody knows here who issued its clients'.
         standing, issuer = ("unknown", None) if self.trust is None else request.peer.issued_under(self.trust)
-        if issuer is not None and standing == "own" and self._serves_hosts(issuer):
+        hosts_cas = self.hosts_cas()
+        if issuer is not None and standing == "own" and self._serves_hosts(issuer, hosts_cas):
             # The cluster adopted a CA from which every managed host has a certificate.
             standing = "other"
         if standing == "own" or (standing == "other" and request.peer.name in self.callers.trusted):
             return
+        if hosts_cas is None:
+            raise Denied(
+                "The members' Puppet CA could not be opened yet, and may be the cluster's own CA, of which agents have "
+                "certificates then: only hosts in foreman.trusted_hosts may look at this; see muster status --serve"
+            )
         raise Denied(
             "Only hosts in foreman.trusted_hosts, and holders of a certificate of the cluster's own CA, may look at this"
         )
 
-    def _serves_hosts(self, own: x509.Certificate) -> bool:
-        """Whether the cluster's own CA is also Foreman's, or the Puppet CA."""
-        others = (*(self.trust.others if self.trust is not None else ()), self.hosts_ca())
-        return any(ca is not None and ca.public_key() == own.public_key() for ca in others)
+    def _serves_hosts(self, own: x509.Certificate, hosts_cas: Sequence[x509.Certificate] | None) -> bool:
+        """Whether the cluster's own CA is also Foreman's, or the Puppet CA, or may be, since nobody knows that one."""
+        if hosts_cas is None:
+            return True
+        others = (*(self.trust.others if self.trust is not None else ()), *hosts_cas)
+        return any(ca.public_key() == own.public_key() for ca in others)
 
 
 def _certified_name(request: Request) -> str:

@@ -49,6 +49,12 @@ class _Ring:
         self.counts[at * _WIDTH : (at + 1) * _WIDTH] = array("I", bytes(4 * _WIDTH))
         self.states[at] = ord("-")
 
+    def shift(self, slots: int) -> None:
+        """Have everything be so many slots earlier."""
+        first = slots % SLOTS
+        self.counts = self.counts[first * _WIDTH :] + self.counts[: first * _WIDTH]
+        self.states = self.states[first:] + self.states[:first]
+
     def row(self, slot: int) -> array[int]:
         at = slot % SLOTS
         return self.counts[at * _WIDTH : (at + 1) * _WIDTH]
@@ -101,7 +107,12 @@ class Traffic:
 
     def turn(self) -> None:
         """Put what was counted into the slot of now; called about every ten seconds."""
-        now = max(self._now(), self._latest)
+        now = self._now()
+        if now < self._latest:
+            # A clock that was ahead, by seconds or by a month, was set right: what it wrote was earlier, too.
+            for ring in self._rings.values():
+                ring.shift(self._latest - now)
+            self._latest = now
         for ring in self._rings.values():
             for slot in range(max(self._latest + 1, now - SLOTS + 1), now + 1):
                 ring.clear(slot)

@@ -195,8 +195,12 @@ def _verdict(service: Service, server: Server, said: Mapping[str, Any]) -> Answe
     """Return what a member said of one service among all."""
     state = str(said.get("state", ""))
     standing: Standing = state if state in ("ready", "draining") else "unready"  # type: ignore[assignment]
-    notes = tuple(str(n) for n in said.get("notes") or ())
-    return Answer(service.name, server.name, standing, str(said.get("reason", "")), notes)
+    return Answer(service.name, server.name, standing, str(said.get("reason", "")), _notes(said))
+
+
+def _notes(said: Mapping[str, Any]) -> tuple[str, ...]:
+    found = said.get("notes")
+    return tuple(str(n) for n in found) if isinstance(found, list) else ()
 
 
 @dataclass(frozen=True)
@@ -280,8 +284,7 @@ async def _asked(service: Service, server: Server, proxy: Questions) -> Answer:
         if not isinstance(said, dict):
             raise Unavailable(f"the answer is no readiness: {answer.text[:80]}")
         standing: Standing = {200: "ready", 404: "draining"}.get(answer.status, "unready")  # type: ignore[assignment]
-        notes = tuple(str(n) for n in said.get("notes", ()))
-        return Answer(service.name, server.name, standing, str(said.get("reason", "")), notes)
+        return Answer(service.name, server.name, standing, str(said.get("reason", "")), _notes(said))
     except (Unavailable, Misconfigured) as e:
         return Answer(service.name, server.name, "unreachable", str(e))
     except MusterError as e:

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from muster.balancer.model import Balancing
 from muster.cluster.file import ClusterFile
-from muster.edge.traffic import Traffic
+from muster.edge.traffic import BOUNDS_S, STATES, Traffic
 from muster.kernel import log
 from muster.kernel.clock import Clock, SystemClock
 from muster.kernel.errors import MusterError, Unavailable
@@ -40,6 +40,11 @@ _RINGS_EVERY_S = 10.0
 # What fifty members tell is drawn anew once a minute, as long as a bar is.
 _RINGS_REST_S = 1.2
 _RINGS_AT_ONCE = 8
+_STEP_S = 60
+_MOST_SERVICES = 200
+# A minute of more calls, and a time later than this, is no member's.
+_MOST_CALLS = 1 << 40
+_LATEST = 1 << 34
 _RINGS = "/cluster/rings.json?since={}&step_s=60"
 _STORE_WITHIN_S = 2.0
 # Certificates are read from their files anew with the connections.
@@ -190,6 +195,8 @@ class Watch:
             while True:
                 try:
                     if survey is None or balancing is not self._sources.balancing() or until < self._now():
+                        # What is closed is asked no more, also when nothing takes its place.
+                        survey = None
                         await stack.aclose()
                         balancing = self._sources.balancing()
                         survey = await stack.enter_async_context(self._sources.survey())
@@ -334,16 +341,32 @@ def _checked(told: Mapping[str, Any]) -> dict[str, Any]:
                 "calls": [int(n) for n in of["calls"]],
                 "errors": [int(n) for n in of["errors"]],
                 "buckets": [[int(n) for n in row] for row in of["buckets"]],
-                "states": "".join(c if c in "-rdu" else "-" for c in str(of["states"])),
+                "states": "".join(c if c in STATES else "-" for c in str(of["states"])),
             }
             for name, of in told["services"].items()
         }
         found = {**told, "from": int(told["from"]), "step_s": int(told["step_s"]), "services": services}
-    except (KeyError, TypeError, ValueError, AttributeError) as e:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as e:
         raise Unavailable(f"the answer has no record of traffic: {e}") from e
-    longest = 3600 // 60 + 1
-    if found["step_s"] != 60 or any(
-        len(of["states"]) > longest or len(of["calls"]) > longest for of in services.values()
+    # Of members of other versions, too: what cannot be laid over ours is not drawn.
+    if (
+        found["step_s"] != _STEP_S
+        or found["from"] % _STEP_S
+        or not 0 <= found["from"] < _LATEST
+        or found.get("bounds_ms") != [round(b * 1000) for b in BOUNDS_S]
+        or len(services) > _MOST_SERVICES
+        or not all(_fits(of) for of in services.values())
     ):
         raise Unavailable("the answer is a record of another kind than was asked for")
     return found
+
+
+def _fits(of: Mapping[str, Any]) -> bool:
+    """Whether a service's row is of one length, an hour at most, and of numbers that can be drawn."""
+    length = len(of["calls"])
+    return (
+        length <= 3600 // _STEP_S + 1
+        and {len(of[column]) for column in ("errors", "buckets", "states")} == {length}
+        and all(len(row) in (0, len(BOUNDS_S) + 1) for row in of["buckets"])
+        and all(0 <= n < _MOST_CALLS for row in (of["calls"], of["errors"], *of["buckets"]) for n in row)
+    )

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import json
 import os
 import re
+import shutil
+import socket
 import ssl
 import stat
+import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from muster.client import bootstrap
 from muster.client.bootstrap import Change, Host, Journal, Members, Plan, Told, Trouble, merged, puppet_keys, rhsm_keys
+from muster.kernel.clock import FakeClock
 from muster.pki.authority import ClusterCA, ca_paths
 
 ADDRESS = "cluster.test"
@@ -218,6 +224,33 @@ def test_what_is_said_does_not_command_a_terminal(capfd: pytest.CaptureFixture[s
     assert capfd.readouterr().out == "a\\x1b[2Jb\\x0d\\x9bc\n"
 
 
+def run_unheard(root: Path, stdout: int | str) -> tuple[int, str]:
+    """Undo as a program whose standard output is this descriptor, or a redirection of a shell."""
+    words = [sys.executable, bootstrap.__file__, "--undo", "--root", str(root)]
+    if isinstance(stdout, str):
+        done = subprocess.run(
+            ["sh", "-c", f'"$@" {stdout}', "sh", *words], stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    else:
+        done = subprocess.run(words, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=60)
+    return done.returncode, done.stderr
+
+
+def test_what_is_done_does_not_depend_on_whether_anybody_listens(root: Path, authority: bytes) -> None:
+    before = tree(root)
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        for stdout in (writing, ">&-", ">/dev/full"):
+            join(root, authority)
+            code, said = run_unheard(root, stdout)
+            assert (code, "Traceback" in said) == (0, False)
+            assert ("No space left" in said) == (stdout == ">/dev/full")
+            assert tree(root) == before
+    finally:
+        os.close(writing)
+
+
 # --- What members tell. ---
 
 
@@ -261,7 +294,9 @@ def test_what_members_tell_is_read(authority: bytes) -> None:
 @pytest.mark.parametrize(
     "otherwise",
     [
-        {"address": "a b"}, {"address": None}, {"address": "../x"}, {"puppet": {"server": "a\nb = c"}},
+        {"address": "a b"}, {"address": None}, {"address": "../x"}, {"address": "fe80::1%eth0"},
+        # A scope holds what it likes: Python takes it for part of an address.
+        {"address": "fe80::1%a\nb: c"}, {"register": "https://a:65536/register"}, {"puppet": {"server": "a\nb = c"}},
         {"puppet": {"server": 1}}, {"rhsm": {"server": {"hostname": "a]"}, "rhsm": {"baseurl": "x\ny"}}}, {"rhsm": "x"},
         {"register": "http://a/register"}, {"register": "https://a/register?x=y z"},
         {"repositories": {"dnf": "/etc/passwd"}}, {"repositories": None}, {"puppet": []},
@@ -274,6 +309,75 @@ def test_a_value_that_is_not_what_it_has_to_be_is_refused(otherwise: dict[str, A
         return
     with pytest.raises(Trouble, match="says of its cluster what cannot be read"):
         told({**GOOD, **otherwise}, authority)
+
+
+def test_what_is_nested_deeper_than_anybody_reads_is_refused(authority: bytes) -> None:
+    members = Said(GOOD, authority)
+    members.texts[bootstrap.DOCUMENT] = b"[" * 100_000
+    with pytest.raises(Trouble, match="says of its cluster what cannot be read"):
+        bootstrap.told(members, bootstrap.unverified())
+
+
+def test_an_answer_that_trickles_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Trickling:
+        """Has a byte whenever it is asked, and a time that goes on with it."""
+
+        def read1(self, size: int) -> bytes:
+            clock.advance(1)
+            return b"x"
+
+        def read(self, size: int) -> bytes:
+            clock.advance(size)
+            given.append(size)
+            return b"x" * size if len(given) == 1 else b""
+
+        def getheader(self, name: str) -> None:
+            return None
+
+    given: list[int] = []
+    clock = FakeClock()
+    monkeypatch.setattr(bootstrap, "time", SimpleNamespace(monotonic=clock.monotonic))
+    with pytest.raises(Trouble, match="slower"):
+        bootstrap._whole(Trickling())  # type: ignore[arg-type]
+    # It would wait until all of that is there, whatever the time.
+    assert given == []
+
+
+class Plain(Members):
+    """Members that answer so, over no TLS."""
+
+    def __init__(self, answer: bytes) -> None:
+        super().__init__(ADDRESS, 443, None, 5.0)
+        self.answer = answer
+
+    @contextlib.contextmanager
+    def connected(self, context: ssl.SSLContext, port: int | None = None) -> Iterator[Any]:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            theirs.sendall(self.answer)
+            theirs.shutdown(socket.SHUT_WR)
+            yield ours
+
+
+@pytest.mark.parametrize(
+    ("answer", "body"),
+    [
+        (b"Content-Length: 5\r\n\r\nhello", b"hello"),
+        (b"Content-Length: 0\r\n\r\n", b""),
+        (b"\r\nhello", b"hello"),
+        (b"Transfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n", b"hello"),
+        (b"Content-Length: 6\r\n\r\nhello", None),
+        (b"Transfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nl", None),
+        (b"Transfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n", None),
+    ],
+)
+def test_an_answer_counts_when_all_of_it_came(answer: bytes, body: bytes | None) -> None:
+    members = Plain(b"HTTP/1.1 200 OK\r\n" + answer)
+    if body is None:
+        with pytest.raises(Trouble, match="did not answer /pub/x"):
+            members.asked("/pub/x", bootstrap.unverified())
+    else:
+        assert members.asked("/pub/x", bootstrap.unverified()) == (200, body)
 
 
 def test_a_form_of_later_is_named_so(authority: bytes) -> None:
@@ -584,6 +688,60 @@ def test_a_link_that_leads_out_of_the_tree_is_refused(to: str, root: Path, autho
     link.symlink_to(to)
     with pytest.raises(Trouble, match="is a link that leads out of"):
         planned(root, told(GOOD, authority))
+
+
+def test_directories_are_for_everybody_whatever_the_mask(root: Path, authority: bytes) -> None:
+    before = os.umask(0o077)
+    try:
+        join(root, authority)
+    finally:
+        os.umask(before)
+    assert (root / "etc/rhsm/ca").stat().st_mode & 0o777 == 0o755
+    assert (root / "var/lib/muster-bootstrap").stat().st_mode & 0o777 == 0o700
+
+
+def test_large_files_come_back_too(root: Path, authority: bytes) -> None:
+    # What is kept of them is larger than any of them may be.
+    for file in ("etc/puppet/puppet.conf", "etc/rhsm/rhsm.conf"):
+        text = (root / file).read_text()
+        (root / file).write_text(text + "# \xe4\n" * ((bootstrap.MAX_FILE_BYTES - 1000) // 5))
+    before = tree(root)
+    join(root, authority)
+    assert undo(root) == 0
+    assert tree(root) == before
+
+
+def test_nothing_is_written_that_could_not_be_taken_back(root: Path, authority: bytes) -> None:
+    of = told(GOOD, authority)._replace(repositories={"dnf": b"# \n" * (bootstrap.MAX_FILE_BYTES // 3 + 1)})
+    before = tree(root)
+    with pytest.raises(Trouble, match=r"muster\.repo would be larger than such a file ever is"):
+        planned(root, of)
+    assert tree(root) == before
+
+
+def test_a_file_whose_directory_went_comes_back_when_forced(root: Path, authority: bytes) -> None:
+    before = tree(root)
+    join(root, authority)
+    shutil.rmtree(root / "etc/rhsm")
+    assert undo(root) == 1
+    assert not (root / "etc/rhsm").exists()
+    assert undo(root, force=True) == 0
+    assert {name: of[4] for name, of in tree(root).items()} == {name: of[4] for name, of in before.items()}
+
+
+def test_programs_of_the_system_are_found_whatever_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As cron and su leave it: without the directories where these programs are.
+    (tmp_path / "sbin").mkdir()
+    program = tmp_path / "sbin/update-ca-certificates"
+    program.write_text(f"#!/bin/sh\n: > {tmp_path}/ran\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(bootstrap, "SYSTEM_PATH", str(tmp_path / "sbin"))
+    for path in ("/nowhere", ""):
+        monkeypatch.setenv("PATH", path)
+        bootstrap._run(Host("/"), ("update-ca-certificates",))
+        (tmp_path / "ran").unlink()
+    monkeypatch.delenv("PATH")
+    bootstrap._run(Host("/"), ("update-ca-certificates",))
 
 
 def test_what_is_no_file_is_refused_and_waited_for_by_nobody(root: Path, authority: bytes) -> None:

@@ -449,9 +449,20 @@ async def test_where_hosts_have_certificates_of_the_clusters_own_ca_names_decide
     trust = Trust((OURS.certificate,), (OURS.certificate,) if shared == "foreman's" else ())
     gate = Gate(Callers.of(cluster(f"trusted_hosts: [{FOREMAN}, anna]")), names=KNOWN, trust=trust)
     if shared != "foreman's":
-        gate.hosts_ca = lambda: OURS.certificate
+        # Or one above it, by which older hosts' were issued.
+        gate.hosts_cas = lambda: (THEIRS.certificate, OURS.certificate)
     assert await looked(gate, shown_by(OURS, "agent.example.com", under=trust)) != "admitted"
     assert await looked(gate, shown_by(OURS, FOREMAN, under=trust)) == "admitted"
+
+
+async def test_while_the_hosts_ca_is_not_known_names_decide_too() -> None:
+    trust = Trust((OURS.certificate,), ())
+    gate = Gate(Callers.of(cluster(URL)), names=KNOWN, trust=trust, hosts_cas=lambda: None)
+    text = await looked(gate, shown_by(OURS, "agent.example.com", under=trust))
+    assert text.startswith("The members' Puppet CA could not be opened yet")
+    assert await looked(gate, shown_by(OURS, FOREMAN, under=trust)) == "admitted"
+    gate.hosts_cas = lambda: (THEIRS.certificate,)
+    assert await looked(gate, shown_by(OURS, "anna", under=trust)) == "admitted"
 
 
 async def test_on_a_port_that_shows_a_rooms_certificate_nobody_is_an_operator() -> None:

@@ -72,6 +72,23 @@ def test_a_clock_that_goes_back_loses_nothing(clock: FakeClock) -> None:
     assert traffic.told()["services"]["a"]["calls"][-1] == 2
 
 
+def test_a_clock_that_was_far_ahead_and_is_set_right_does_not_stop_the_rings(clock: FakeClock) -> None:
+    clock.advance(30 * 86_400)
+    traffic = Traffic(clock)
+    traffic.count("a", 200, 0.01)
+    traffic.turn()
+    clock.advance(-30 * 86_400)
+    traffic.count("a", 200, 0.01)
+    traffic.judge({"a": "ready"})
+    traffic.turn()
+    told = traffic.told()
+    assert told["from"] + 59 * 60 == at(clock)
+    assert (told["services"]["a"]["calls"], told["services"]["a"]["states"][-1]) == ([0] * 59 + [2], "r")
+    clock.advance(60)
+    traffic.turn()
+    assert traffic.told()["services"]["a"]["calls"][-2:] == [2, 0]
+
+
 def test_who_asks_again_is_told_what_is_new(clock: FakeClock) -> None:
     traffic = Traffic(clock)
     for _ in range(12):

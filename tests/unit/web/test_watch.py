@@ -29,18 +29,22 @@ class Survey:
         self.asked: list[tuple[str, str]] = []
         self.dead: set[str] = set()
         self.fails: Exception | None = None
+        self.is_closed = True
 
     async def __aenter__(self) -> Self:
         self.opened += 1
+        self.is_closed = False
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        pass
+        self.is_closed = True
 
     async def round(self) -> list[Answer]:
         self.rounds += 1
         if self.fails is not None:
             raise self.fails
+        if self.is_closed:
+            raise RuntimeError("asked after it was closed")
         pairs = [(s.name, v.name) for s in BALANCING.services for v in s.servers]
         return [Answer(s, m, "unreachable", "refused") if m in self.dead else Answer(s, m, "ready") for s, m in pairs]
 
@@ -155,6 +159,55 @@ async def test_what_keeps_it_from_looking_is_said_and_the_next_round_may_go_well
                 assert (await watch.page()).by == "proxy01.test"
                 return
             await asyncio.sleep(0.02)
+
+
+async def test_connections_that_could_not_be_made_anew_are_made_the_next_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watched, "_INTERVAL_S", 0.01)
+    monkeypatch.setattr(watched, "_MEMBERS_PER_S", 1000)
+    of_now, gone, survey = [modelled(CLUSTER)], [False], Survey()
+
+    def opened() -> Survey:
+        if gone[0]:
+            raise Misconfigured("ca.pem is gone")
+        return survey
+
+    watch = Watch(
+        Sources("x", lambda: CLUSTER, lambda: of_now[0], opened, away, Path("/nowhere"), Records())  # type: ignore[arg-type]
+    )
+    try:
+        with watch.followed():
+            await watch.page()
+            # A member came, while certificates were exchanged.
+            gone[0], of_now[0] = True, modelled(CLUSTER)
+            async with asyncio.timeout(10):
+                with contextlib.suppress(Unavailable):
+                    # The round that was under way.
+                    await watch.turned(5.0)
+                for _ in range(3):
+                    with pytest.raises(Unavailable, match=r"ca\.pem is gone"):
+                        await watch.turned(5.0)
+                gone[0] = False
+                with contextlib.suppress(Unavailable):
+                    await watch.turned(5.0)
+                assert await watch.turned(5.0) is not None
+        assert survey.opened == 2
+    finally:
+        await watch.close()
+
+
+def test_rings_of_another_make_are_named_and_break_no_page() -> None:
+    row = {"calls": [1], "errors": [0], "buckets": [[1] + [0] * 9], "states": "r"}
+    good = {**Traffic(member="m").told(), "from": 600, "services": {"a": row}}
+    assert watched._checked(good)["services"]["a"] == row
+    for bad in (
+        {**good, "from": float("inf")}, {**good, "from": 601}, {**good, "from": -60}, {**good, "from": 10**400},
+        {**good, "bounds_ms": [1]}, {**good, "services": {"a": {**row, "buckets": [[1] * 12]}}},
+        {**good, "services": {"a": {**row, "errors": []}}}, {**good, "services": {"a": {**row, "buckets": [[]] * 62}}},
+        {**good, "services": {"a": {**row, "calls": [-1]}}}, {**good, "services": {"a": {**row, "buckets": [[-1] * 10]}}},
+        {**good, "services": {str(n): row for n in range(1000)}}, {**good, "services": {"a": {**row, "calls": [10**400]}}},
+    ):  # fmt: skip
+        with pytest.raises(Unavailable):
+            watched._checked(bad)
 
 
 def test_what_answers_with_no_rings_is_named() -> None:

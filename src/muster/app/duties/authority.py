@@ -124,9 +124,9 @@ class PuppetCAKept(Duty):
         self._metrics: _Metrics | None = None
         self._shown: Published | None = None
 
-    def certificate(self) -> x509.Certificate | None:
-        """Return the CA's certificate; None while it is not open."""
-        return None if self.ca is None else self.ca.issuer.certificate
+    def certificates(self) -> Sequence[x509.Certificate] | None:
+        """Return the CA's certificate and those above it; None as long as it could not be opened."""
+        return None if self.ca is None else self.ca.issuer.chain
 
     @property
     def is_open(self) -> bool:

@@ -6,6 +6,7 @@ is not sure, something harmless is hidden rather than something secret shown.
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,6 +20,8 @@ HIDDEN = "***"
 
 # What is shorter stands in too many other words.
 _SHORTEST_KNOWN = 4
+_SHORTEST_CODED = 6
+_URL_SAFE = str.maketrans("+/", "-_")
 _LONGEST_KEY = 200
 _DEEPEST = 100
 
@@ -42,6 +45,11 @@ _NOTHING = frozenset({HIDDEN, "", "null", "none", "nil", "true", "false", "~"})
 
 _BEGIN = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
 _END = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
+
+# Nobody ends a sentence of a comment for us, and a passphrase has blanks.
+_COMMENT = re.compile(
+    rf"((?<![^\s])#[^\r\n]{{0,400}}?(?:{_WORDS}|{_SHORT_WORDS}){_BETWEEN})([^\s][^\r\n]{{0,8192}})", re.IGNORECASE
+)
 
 # A pattern's first group stays, its last is hidden; one without a group is hidden whole.
 _PATTERNS: tuple[re.Pattern[str], ...] = (
@@ -69,6 +77,22 @@ _PATTERNS: tuple[re.Pattern[str], ...] = (
         r"(--[a-z-]{0,40}(?:password|passphrase|token|secret|pin)[ \t]{1,4})(?!-)([^\s]{1,1024})", re.IGNORECASE
     ),
     re.compile(r"((?<![^\s])(?:-u|--user)[ \t=]{1,4}[^\s:]{1,256}:)([^\s]{1,1024})"),
+    re.compile(
+        r"(\b(?:ipmitool\b[^\r\n]{0,400}?[ \t\"']-P|sshpass[\"']?,?[ \t]{1,4}[\"']?-p)[\"']?,?[ \t]{0,4})"
+        rf"({_QUOTED}|[^\s]{{1,1024}})"
+    ),
+    # A list in which the value follows its name: options of a command, mostly.
+    re.compile(
+        rf"([\"'](?:-{{1,2}}[a-z-]{{0,40}})?(?:{_WORDS})[\"'][ \t]{{0,3}},[ \t]{{0,3}})({_QUOTED})", re.IGNORECASE
+    ),
+    # Keys of BIND and dhcpd, and as nsupdate and dig are told them.
+    re.compile(r"(\bsecret[ \t]{1,8})(\"[^\"\r\n]{1,1024}\"|[^\s;\"]{1,1024})(?=[ \t]{0,8};)", re.IGNORECASE),
+    re.compile(
+        r"(\b(?:nsupdate|dig)\b[^\r\n]{0,400}?[ \t\"']-y[\"']?,?[ \t]{0,4}[\"']?(?:[a-z0-9-]{1,40}:)?[^\s:\"']{1,255}:)"
+        r"([A-Za-z0-9+/=]{1,1024})(?=[\s\"',]|\Z)",
+        re.IGNORECASE,
+    ),
+    re.compile(r"(\bkey[ \t]{1,8}hmac-[a-z0-9-]{1,20}:[^\s:]{1,255}[ \t]{1,8})([A-Za-z0-9+/=]{1,1024})", re.IGNORECASE),
     # Tokens and hashes that say themselves what they are.
     re.compile(r"\beyJ[A-Za-z0-9_-]{8,4096}\.[A-Za-z0-9_-]{4,4096}(?:\.[A-Za-z0-9_-]{0,4096})?"),
     re.compile(r"\bgh[pousr]_[A-Za-z0-9]{20,255}"),
@@ -110,6 +134,10 @@ class Redaction:
         for pattern in _PATTERNS:
             text = pattern.sub(self._hide, text)
         return text
+
+    def comments(self, text: str) -> str:
+        """Return a settings file's text without what its comments say behind a secret's name."""
+        return _COMMENT.sub(self._hide, text)
 
     def value(self, content: Any, depth: int = 0) -> Any:
         """Return what JSON may hold without its secrets; what stands under a secret's name is one."""
@@ -168,10 +196,15 @@ class Redaction:
 
 
 def _forms_of(secret: str) -> Iterator[str]:
-    """Yield how a secret is written: as it is, in a URL, in a form and in JSON."""
+    """Yield how a secret is written: as it is, in a URL, in a form, in JSON, and in base64, also as part of more."""
     yield from (secret, quote(secret, safe=""), quote(secret), quote_plus(secret))
     yield json.dumps(secret)[1:-1]
     yield json.dumps(secret, ensure_ascii=False)[1:-1]
+    raw = secret.encode("utf-8", "replace")
+    for before in range(3) if len(raw) >= _SHORTEST_CODED else ():
+        # Of the first and the last letter a part may be of what stands beside it.
+        coded = base64.b64encode(bytes(before) + raw)[-(-before * 8 // 6) : (before + len(raw)) * 8 // 6].decode()
+        yield from (coded, coded.translate(_URL_SAFE))
 
 
 def of_settings(
@@ -194,13 +227,24 @@ def of_settings(
         spans = dict(_spans(root, (), named, shown, set())) if root is not None else {}
     except (yaml.YAMLError, RecursionError) as e:
         raise ValueError("it is no YAML") from e
-    for (start, end), instead in sorted(spans.items(), reverse=True):
+    for (start, end), instead in sorted(_outer(spans).items(), reverse=True):
         was = text[start:end]
         text = (
             text[:start] + json.dumps(instead, ensure_ascii=False) + ("\n" if was.endswith("\n") else "") + text[end:]
         )
         redaction.count += 1
-    return redaction.text(text)
+    return redaction.text(redaction.comments(text))
+
+
+def _outer(spans: Mapping[tuple[int, int], str]) -> dict[tuple[int, int], str]:
+    """Return those that lie in no other one: an alias may make a secret of what holds one."""
+    found: dict[tuple[int, int], str] = {}
+    end = 0
+    for span in sorted(spans, key=lambda s: (s[0], -s[1])):
+        if span[1] > end:
+            found[span] = spans[span]
+            end = span[1]
+    return found
 
 
 def _spans(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from muster.web.model.moment import Moment
-from muster.web.model.page import Nothing, Page
+from muster.web.model.page import OF_ANOTHER_VERSION, Nothing, Page
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,17 @@ def doctor(page: Page) -> Doctor | Nothing:
     """Return what the doctor found last, by cause, in the doctor's order."""
     if page.doctor is None:
         return Nothing.of(page)
-    found = page.doctor["found"]
+    try:
+        return _read(page, page.doctor)
+    except OF_ANOTHER_VERSION:
+        return Nothing(store_is_away=False, is_of_another_version=True)
+
+
+def _read(page: Page, record: Mapping[str, Any]) -> Doctor:
+    found = record["found"]
     return Doctor(
-        at=Moment.ago(page.at, page.doctor["age_s"]),
-        by=str(page.doctor["by"]),
+        at=Moment.ago(page.at, record["age_s"]),
+        by=str(record["by"]),
         is_healthy=bool(found.get("healthy")),
         causes=tuple(_causes(found)),
         is_cut=bool(found.get("cut")),

@@ -10,13 +10,22 @@ from typing import Any, Self
 
 @dataclass(frozen=True)
 class Nothing:
-    """What stands for something that nobody found yet, or of which nobody knows while the store is away."""
+    """What stands for something that nobody found yet, or of which nobody knows while the store is away.
+
+    Attributes:
+        is_of_another_version: it was found, and recorded in a form that is not known here.
+    """
 
     store_is_away: bool
+    is_of_another_version: bool = False
 
     @classmethod
     def of(cls, page: Page) -> Self:
         return cls(bool(page.status["store"]["trouble"]))
+
+
+OF_ANOTHER_VERSION = (KeyError, IndexError, TypeError, ValueError, AttributeError)
+"""What is raised by reading a record that a member of another version, which may run beside this one, has written."""
 
 
 @dataclass(frozen=True)

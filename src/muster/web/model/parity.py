@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from muster.web.model.moment import Moment
-from muster.web.model.page import Nothing, Page
+from muster.web.model.page import OF_ANOTHER_VERSION, Nothing, Page
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,19 @@ def parity(page: Page) -> Parity | Nothing:
     """Return what the census found last."""
     if page.parity is None:
         return Nothing.of(page)
-    found = page.parity["found"]
+    try:
+        return _read(page, page.parity)
+    except OF_ANOTHER_VERSION:
+        return Nothing(store_is_away=False, is_of_another_version=True)
+
+
+def _read(page: Page, record: Mapping[str, Any]) -> Parity:
+    found = record["found"]
     drifts = found.get("drifts", ())
     unasked = found.get("unasked", {})
     return Parity(
-        at=Moment.ago(page.at, page.parity["age_s"]),
-        by=str(page.parity["by"]),
+        at=Moment.ago(page.at, record["age_s"]),
+        by=str(record["by"]),
         is_alike=bool(found.get("alike")),
         fields=int(found.get("fields", 0)),
         asked=len(found.get("members", ())) - len(unasked),

@@ -210,6 +210,15 @@ async def beats(process: PuppetCAKept, count: int) -> None:
         await process.kept(thoroughly=False)
 
 
+async def test_a_ca_that_could_never_be_opened_is_not_known(tmp_path: Path) -> None:
+    async with opened(Secret(f"sqlite:///{tmp_path}/none/store.db"), statement_timeout_s=1) as store:
+        process = opening(store, Authority(), tmp_path / "pki", tmp_path / "state")
+        await process.kept()
+        assert process.trouble
+        assert process.certificates() is None
+        await process.close()
+
+
 async def test_a_signer_that_goes_is_noticed_within_a_few_beats_and_so_is_its_return(
     store: Store, home: Path, tmp_path: Path, place: Path
 ) -> None:
@@ -304,6 +313,8 @@ async def test_the_ends_of_ancestors_are_shown(store: Store, tmp_path: Path) -> 
     await process.kept()
     assert process.ca is not None
     root = process.ca.issuer.chain[1]
+    # Either may be whose certificates hosts have.
+    assert process.certificates() == process.ca.issuer.chain
     ends = {
         what: host.registry.get_sample_value(
             "muster_puppet_ca_ancestor_expiry_timestamp_seconds",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 
 import pytest
@@ -53,6 +54,20 @@ S = "hunter2+Zq/7w=="
         ("jwt eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ4In0.c2ln!", "jwt ***!"),
         ("root:$6$salt$abcdefghijklmnopqrstuvwxyz:1", "root:***:1"),
         ("PASSWORD=p4ss\nDB_PASSWORD: p4ss", "PASSWORD=***\nDB_PASSWORD: ***"),
+        # BIND's, dhcpd's and nsupdate's keys; programs' options as they stand in a line and in a list.
+        ('key "k" { algorithm hmac-sha256; secret "c2VzYW1l"; };', 'key "k" { algorithm hmac-sha256; secret "***"; };'),
+        ("key omapi { secret c2VzYW1l==; }", "key omapi { secret ***; }"),
+        ("nsupdate -y hmac-sha256:k.test:c2VzYW1l== -v", "nsupdate -y hmac-sha256:k.test:*** -v"),
+        ("dig -y k.test:c2VzYW1l x.test", "dig -y k.test:*** x.test"),
+        ("key hmac-sha512:k.test c2VzYW1l==", "key hmac-sha512:k.test ***"),
+        (
+            "ipmitool -I lanplus -U admin -P p4ss -H bmc.test power on",
+            "ipmitool -I lanplus -U admin -P *** -H bmc.test power on",
+        ),
+        ("['ipmitool', '-P', 'p4ss']", "['ipmitool', '-P', '***']"),
+        ("sshpass -p p4ss ssh a.test", "sshpass -p *** ssh a.test"),
+        ("argv ['tool', '--api-token', 'p4ss', '-v']", "argv ['tool', '--api-token', '***', '-v']"),
+        ('["password", "p4ss", "x"]', '["password", "***", "x"]'),
     ],
 )
 def test_secrets_are_hidden_by_kind(text: str, left: str) -> None:
@@ -75,6 +90,7 @@ def test_secrets_are_hidden_by_kind(text: str, left: str) -> None:
         "The store's password file /x cannot be read",
         "autosign_tokens has 3 rows, tokens_per_s 4",
         '"password": null, "token": true, "secret": "***"',
+        "the secret of dns is missing; key k.test is not known; cp -P a b; python -P x; ps -y; grep -y a:b c",
         "sessions=4 passed=12 compass=north spinning: yes",
         "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----",
     ],
@@ -116,6 +132,11 @@ def test_a_key_whose_lines_came_one_by_one_goes_where_a_digest_stays() -> None:
 def test_what_is_known_as_a_secret_goes_however_it_is_written() -> None:
     known = 'p@ss "wörd/'
     texts = [known, "p%40ss%20%22w%C3%B6rd%2F", "p%40ss+%22w%C3%B6rd%2F", json.dumps(known)[1:-1]]
+    # In base64 it is written in three ways, by how many bytes stand before it.
+    for before in ("", "u", "us", "user:"):
+        for coded in (base64.b64encode, base64.urlsafe_b64encode):
+            text = coded(f"{before}{known}, and more".encode()).decode()
+            assert HIDDEN in Redaction((known,)).text(f"so {text} it is")
     redaction = Redaction((known, "abc"))
     assert [redaction.text(f"so {t} it is, abc") for t in texts] == ["so *** it is, abc"] * 4
     assert redaction.count == 4
@@ -203,3 +224,16 @@ def test_a_file_that_is_no_settings_is_refused_because_nobody_knows_its_secrets(
 def test_what_hides_hides_nothing_of_itself() -> None:
     redaction = Redaction(("***",))
     assert (redaction.text(f"token={HIDDEN}"), redaction.count) == ("token=***", 0)
+
+
+def test_of_a_comment_in_the_settings_the_whole_rest_is_hidden() -> None:
+    text = "address: a.test\n# old password: correct horse battery\nmembers: []  # token: a b\n# password_file: /x y\n"
+    redaction = Redaction()
+    left = of_settings(text, redaction, [], {})
+    assert left == "address: a.test\n# old password: ***\nmembers: []  # token: ***\n# password_file: /x y\n"
+    assert redaction.count == 2
+
+
+def test_a_secret_inside_of_what_an_alias_makes_secret_leaves_no_rest_of_it() -> None:
+    text = "a: &t {password: x, name: sesame}\nsecrets: *t\n"
+    assert of_settings(text, Redaction(), [], {}) == 'a: "***"\nsecrets: ***\n'

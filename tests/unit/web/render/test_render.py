@@ -134,3 +134,17 @@ def test_the_first_sentence_says_whether_somebody_is_needed() -> None:
     assert "All is well; nobody is needed." in read(pages.page_of(3, troubled=False)).texts
     gone = read(pages.page_of(3, store="The store did not answer: refused")).texts
     assert "The store does not answer." in gone
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        [], {"causes": [{}], "drifts": [{}]}, {"causes": 3, "drifts": 3, "unasked": 3}, {"fields": "x", "findings": 7},
+        {"causes": [{"findings": 1}], "findings": [{"code": "A"}], "drifts": ["a"]},
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("which", ["doctor", "parity"])
+def test_what_a_member_of_another_version_recorded_breaks_no_page(which: str, found: Any) -> None:
+    page = replace(pages.page_of(3), **{which: {"found": found, "age_s": 1.0, "by": "proxy02.test"}})  # type: ignore[arg-type]
+    shown = " ".join(read(page).texts)
+    assert "a member of another version wrote it" in shown or "Something is wrong" in shown
