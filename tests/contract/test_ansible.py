@@ -247,6 +247,74 @@ def database(host: Host) -> str:
     return host.run("cat", f"{data}.crt")
 
 
+def played_here(tasks: list[dict[str, object]], directory: Path, **told: object) -> str:
+    """Play tasks on this host, with the roles as they lie in the repository, and return what was said."""
+    at = directory / "collections" / "ansible_collections" / "muster"
+    if not at.exists():
+        at.mkdir(parents=True)
+        (at / "cluster").symlink_to(COLLECTION)
+    play = [{"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": tasks}]
+    (directory / "play.yml").write_text(yaml.safe_dump(play))
+    names = {"muster_members": {"hosts": {"Proxy01.example.net": {"muster_member": "Proxy01.example.net"}}}}
+    (directory / "inventory.yml").write_text(yaml.safe_dump({"all": {"children": names}}))
+    (directory / "told.yml").write_text(yaml.safe_dump(told))
+    said = subprocess.run(
+        ["ansible-playbook", "-i", "inventory.yml", "play.yml", "-e", "@told.yml"],
+        cwd=directory, capture_output=True, text=True, timeout=120, check=False,
+        env={
+            "PATH": os.environ["PATH"], "HOME": str(directory), "LC_ALL": "C.UTF-8", "ANSIBLE_NOCOLOR": "true",
+            "ANSIBLE_COLLECTIONS_PATH": str(directory / "collections"), "ANSIBLE_LOCAL_TEMP": str(directory / "tmp"),
+        },
+    )  # fmt: skip
+    assert said.returncode == 0, said.stdout + said.stderr
+    return said.stdout
+
+
+def test_certificates_of_a_name_with_capitals_are_found_where_they_are_kept(
+    tmp_path: Path, needs: Callable[[str], None]
+) -> None:
+    needs("ansible-inventory")
+    # What it is asked for; directories of certificates have small letters.
+    muster = tmp_path / "muster"
+    muster.write_text(
+        '#!/bin/sh\necho "$*" >>"$0.asked"\n[ "$2 $3" = "issue Proxy01.example.net" ] || exit 0\n'
+        'mkdir -p "$7/members/proxy01.example.net" && touch "$7/members/proxy01.example.net/cert.pem"\n'
+    )
+    muster.chmod(0o755)
+    for _ in range(2):
+        played_here(
+            [{"ansible.builtin.include_role": {"name": "muster.cluster.controller"}}],
+            tmp_path,
+            muster_command=str(muster),
+            muster_cluster_file=str(tmp_path / "cluster.yaml"),
+        )
+    asked = (tmp_path / "muster.asked").read_text().splitlines()
+    assert len([a for a in asked if a.startswith("certs issue Proxy01.example.net ")]) == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "version"),
+    [
+        ("ii 0.1.0", "0.1.0"),
+        # Held, so that nobody's upgrade of the host is one of the cluster.
+        ("hi 0.1.0", "0.1.0"),
+        ("rc 0.1.0", ""),
+        ("iF 0.1.0", ""),
+        ("un ", ""),
+        ("package muster is not installed", ""),
+        ("", ""),
+    ],
+)
+def test_what_is_installed_is_known(said: str, version: str, tmp_path: Path, needs: Callable[[str], None]) -> None:
+    needs("ansible-inventory")
+    tasks = yaml.safe_load((COLLECTION / "roles" / "install" / "tasks" / "look.yml").read_text())
+    asked = tasks[-1]["ansible.builtin.set_fact"]["muster_version_there"]
+    played = played_here(
+        [{"ansible.builtin.debug": {"msg": f"<{asked}>"}}], tmp_path, muster_installed_said={"stdout": said}
+    )
+    assert f'"msg": "<{version}>"' in played
+
+
 def test_ansible_lint_passes_its_strictest_profile(collection: Path, needs: Callable[[str], None]) -> None:
     needs("ansible-lint")
     installed = collection / "ansible_collections" / "muster" / "cluster"

@@ -6,6 +6,7 @@ import contextlib
 import io
 import re
 import shutil
+import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -242,6 +243,27 @@ def test_a_host_installs_the_rpm_upgrades_it_and_is_as_before_without_it(
     assert host.run("rpm", "-qa", "katello-ca-consumer*").text == f"{NAME}-1.1-1.noarch\n"
     _is_joined(cluster, host)
     assert "# of the old proxy" not in (host.root / "etc/rhsm/rhsm.conf").read_text()
+
+
+def test_the_package_of_an_address_that_was_gives_way(tmp_path: Path, needs: Callable[[str], None]) -> None:
+    """Its number has grown, and its files have the names of this one's."""
+    needs("rpmbuild")
+    root = tmp_path / "root"
+    was, now = "katello-ca-consumer-was.example.com", "katello-ca-consumer-is.example.com"
+    for name, text, version, replaces in ((was, "was\n", "1.7", (now,)), (now, "is\n", "1.8", (was,))):
+        file = tmp_path / f"{name}.rpm"
+        file.write_bytes(rpm(Contents(name, (File(CA, text),), replaces), version))
+        subprocess.run(
+            ["rpm", "--root", root, "--nodeps", "--noscripts", "-U", file], check=True, capture_output=True, timeout=60
+        )
+    installed = subprocess.run(["rpm", "--root", root, "-qa"], check=True, capture_output=True, text=True, timeout=60)
+    assert installed.stdout == f"{now}-1.8-1.noarch\n"
+    assert (root / CA.lstrip("/")).read_text() == "is\n"
+    subprocess.run(
+        ["rpm", "--root", root, "--nodeps", "--noscripts", "-U", "--oldpackage", tmp_path / f"{was}.rpm"],
+        check=True, capture_output=True, timeout=60,
+    )  # fmt: skip
+    assert (root / CA.lstrip("/")).read_text() == "was\n"
 
 
 def test_a_host_installs_the_deb_upgrades_it_and_is_as_before_without_it(

@@ -18,7 +18,9 @@ from muster.cli.options import DEFAULT_CLUSTER
 from muster.kernel.errors import Rejected
 from muster.kernel.names import FQDN
 
-_MOST_BYTES = 4 << 20
+# As of every settings file: a larger one is none.
+_MOST_BYTES = 1 << 20
+_DEEPEST = 100
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 
 Words = Callable[[click.Context, click.Parameter, str], list[str]]
@@ -80,17 +82,40 @@ def _section(content: Any, name: str) -> dict[Any, Any]:
 
 def _file(context: click.Context) -> dict[Any, Any]:
     """Return what the cluster file holds, nothing when it is not there or cannot be read."""
-    path = context.params.get("cluster_path") or DEFAULT_CLUSTER
     try:
-        import yaml
-
-        # The one in C, where it is: a large file would take as long as all else.
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        if not Path(path).is_file():
-            return {}
-        with Path(path).open("rb") as f:
-            text = f.read(_MOST_BYTES + 1)
-        found = yaml.load(text, Loader=loader) if len(text) <= _MOST_BYTES else {}  # noqa: S506 - a safe one
+        found = _read(Path(context.params.get("cluster_path") or DEFAULT_CLUSTER).expanduser())
     except Exception:  # noqa: BLE001 - boundary: a line that is being typed is no place for what is wrong with a file
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _read(path: Path) -> Any:
+    import yaml
+
+    # The one in C, where it is: a large file would take as long as all else.
+    base = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+    class Loader(base):  # type: ignore[misc, valid-type]
+        def flatten_mapping(self, node: yaml.MappingNode) -> None:
+            # What takes over from what takes over multiplies, and names are taken over by nobody.
+            node.value = [(k, v) for k, v in node.value if k.tag != "tag:yaml.org,2002:merge"]
+
+    if not path.is_file():
+        return {}
+    with path.open("rb") as f:
+        text = f.read(_MOST_BYTES + 1)
+    if len(text) > _MOST_BYTES or _is_too_deep(yaml.parse(text, Loader=Loader)):
+        return {}
+    return yaml.load(text, Loader=Loader)  # noqa: S506 - a safe one
+
+
+def _is_too_deep(events: Iterable[Any]) -> bool:
+    """Return whether it nests deeper than settings do; reads no further, because libyaml takes quadratic time for it."""
+    from yaml import CollectionEndEvent, CollectionStartEvent
+
+    depth = 0
+    for event in events:
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        if depth > _DEEPEST:
+            return True
+    return False

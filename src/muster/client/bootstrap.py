@@ -1005,13 +1005,13 @@ class Journal:
         return found
 
     @classmethod
-    def of_this_run(cls, host: Host, address: str, told: str) -> "Journal":
+    def of_this_run(cls, host: Host, address: str, told: str, existing: Sequence["Journal"]) -> "Journal":
         """Return the one of a run that was cut short, which this one goes on with, else a new one.
 
-        ``told`` is the file that told of the cluster, by which runs of a package know each other.
+        ``told`` is the file that told of the cluster, by which runs of a package know each other: what it did is taken back
+        with the package, and what a person asked for is not.
         """
-        existing = cls.all(host)
-        if existing and not existing[-1].is_done:
+        if existing and not existing[-1].is_done and existing[-1].of.get("told", "") == told:
             return existing[-1]
         number = existing[-1].number + 1 if existing else 1
         of = {
@@ -1052,6 +1052,19 @@ class Journal:
     def finish(self) -> None:
         self.of["done"] = True
         self.save()
+
+    def close(self) -> None:
+        """End a run that was cut short, and that another one does not go on with: what it had come to stays its own."""
+        self.of["entries"] = [e for e in self.of["entries"] if self._has_come_to(e)]
+        self.of["moves"] = [m for m in self.of["moves"] if self.host.has(m["to"])]
+        if self.of["entries"] or self.of["moves"]:
+            self.finish()
+        else:
+            self.remove()
+
+    def _has_come_to(self, entry: Dict[str, Any]) -> bool:
+        now = self.host.found(entry["path"])
+        return _digest(now.content if now is not None else None) != _digest(_content(entry["old"]))
 
     def save(self) -> None:
         text = json.dumps(self.of, indent=1, sort_keys=True).encode("ascii")
@@ -1137,8 +1150,18 @@ def applied(
                 with contextlib.suppress(OSError):
                     os.rmdir(host.real(STATE))
             return
-        journal = Journal.of_this_run(host, of.address, told)
+        if is_over or not plan.changes_nothing:
+            journal = Journal.of_this_run(host, of.address, told, journals)
+        else:
+            # Whoever's it was: there is nothing of this run that could come between.
+            journal = journals[-1]
+        cut_short = [j for j in journals if not j.is_done and j is not journal]
+        for other in cut_short:
+            for what in ("commands", "directories"):
+                journal.of[what] += [one for one in other.of[what] if one not in journal.of[what]]
         journal.plan(plan)
+        for other in cut_short:
+            other.close()
         for directory in journal.of["directories"]:
             host.make(directory)
         for change in plan.changes:

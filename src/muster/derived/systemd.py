@@ -81,6 +81,8 @@ def of_balancer(balancing: Balancing, cluster: ClusterFile, balancer: Balancer) 
     if more > 0:
         high = _BALANCER_MB + math.ceil(more * _CONNECTION_KB / 1024)
         lines += [f"# maxconn is {balancer.maxconn:d}.", *_memory(high)]
+    # It says there what its checks say.
+    lines += _store(cluster)
     return "\n".join(lines) + "\n"
 
 
@@ -132,6 +134,15 @@ def _files(cluster: ClusterFile) -> Iterator[str]:
     if any(k is not None and k.is_relative_to(_FOREMAN_PROXY) for k in keys):
         yield "# content.foreman_key. A group that the host lacks keeps the member from starting: strike the line there."
         yield "SupplementaryGroups=foreman-proxy"
+    signed = cluster.features.get("puppetca", {}).get("autosign_file")
+    if isinstance(signed, str) and signed.startswith("/"):
+        # A directory that is not there keeps a unit from starting, and this one's want is a note.
+        yield "# features.puppetca.autosign_file."
+        yield f"ReadWritePaths=-{path(Path(signed).parent)}"
+    yield from _store(cluster)
+
+
+def _store(cluster: ClusterFile) -> Iterator[str]:
     url = cluster.store.url.reveal()
     if url.startswith("sqlite:///"):
         directory = Path(url.removeprefix("sqlite:///")).parent

@@ -28,6 +28,8 @@ from muster.pki.verify import verify_port
 THROUGH_BALANCER = "balancer"
 AT_THE_ADDRESS = "address"
 FROM_OUTSIDE = "outside"
+# Each is a descriptor or two, of which a shell gives 1024; what cannot be opened would look like nobody who answers.
+AT_ONCE = 200
 _PUPPETCA = "puppetca"
 
 
@@ -182,8 +184,14 @@ class Prober:
                 *(_Way(e.path, e.host, port, e.words) for e in ways_in for port in s.listen_ports),
             )
         ]
+        room = asyncio.Semaphore(AT_ONCE)
+
+        async def asked(service: Service, way: _Way) -> Cell:
+            async with room:
+                return await self._cell(service, way)
+
         found: dict[tuple[str, str], Cell] = {}
-        for cell in await asyncio.gather(*(self._cell(service, way) for service, way in wanted)):
+        for cell in await asyncio.gather(*(asked(service, way) for service, way in wanted)):
             first = found.setdefault((cell.service, cell.path), cell)
             if first.ok and not cell.ok:
                 found[cell.service, cell.path] = cell
@@ -255,12 +263,15 @@ class Prober:
             async with questions.opened(
                 url, context=context, server_name=self.balancing.address, timeout_s=self.timeout_s
             ) as proxy:
-                version = (await proxy.call("/version")).json()
+                answer = (await proxy.call("/version")).json()
         except MusterError as e:
             return _failing(service, way, str(e), findings)
-        count = len(version.get("modules", {}))
-        words = f"version {version.get('version')}, {count} feature{'s' if count != 1 else ''}"
-        said = shown(str(version.get("version") or ""))
+        modules = answer.get("modules", {}) if isinstance(answer, dict) else None
+        if not isinstance(modules, dict):
+            why = f"{url} answers /version with no version of a Smart Proxy: {shown(answer)}"
+            return _failing(service, way, why, findings)
+        said = shown(str(answer.get("version") or ""))
+        words = f"version {said or 'unknown'}, {len(modules)} feature{'s' if len(modules) != 1 else ''}"
         return Cell(service.name, way.path, way.place, True, words, findings, version=said)
 
     async def _plain(self, service: Service, way: _Way) -> Cell:

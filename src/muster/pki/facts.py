@@ -69,8 +69,8 @@ class CertificateFacts:
     def from_der(cls, der: bytes, where: str = "The certificate") -> Self:
         """As :meth:`from_pem`, for DER."""
         try:
-            return cls.of(x509.load_der_x509_certificate(der))
-        except ValueError as e:
+            return cls.of(pems.certificate_of(der))
+        except pems.UNREADABLE as e:
             raise Misconfigured(f"{where} cannot be read as a DER certificate: {e}") from e
 
     def as_json(self) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def common_name(der: bytes) -> str | None:
     """
     try:
         value = _first_common_name(x509.load_der_x509_certificate(der).subject)
-    except ValueError:
+    except pems.UNREADABLE:
         return None
     try:
         # Cut to what is one, it would be another's name.

@@ -27,6 +27,15 @@ PrivateKey: TypeAlias = (
 )
 
 MAX_PEM_BYTES = 1 << 20
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+"""What the library raises for bytes that are no certificate or list, some of it only when an extension is looked at."""
 
 _BEGIN = re.compile(rb"^-----BEGIN ([^\r\n-]{1,64})-----", re.MULTILINE)
 # What OpenSSL takes for a plain certificate where one is asked for.
@@ -86,18 +95,29 @@ def certificates(pem: bytes, where: str) -> list[x509.Certificate]:
         raise Misconfigured(f"{where} is not a PEM certificate: it holds no line BEGIN CERTIFICATE{instead}")
     try:
         return _read(pem)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as e:
+    except UNREADABLE as e:
         block = _unreadable(pem)
         which = f", {block}; remove it, or copy it again" if block is not None else ""
         raise Misconfigured(f"{where} holds a certificate that cannot be read{which}: {e}") from e
 
 
 def _read(pem: bytes) -> list[x509.Certificate]:
-    found = x509.load_pem_x509_certificates(pem)
-    for certificate in found:
-        # Extensions are read lazily; a certificate we could not judge later is refused now.
-        _ = certificate.extensions, certificate.subject, certificate.issuer, certificate.public_key()
-    return found
+    return [_judged(one) for one in x509.load_pem_x509_certificates(pem)]
+
+
+def certificate_of(der: bytes) -> x509.Certificate:
+    """Return a certificate that somebody shows.
+
+    Raises:
+        one of UNREADABLE: it is none, or nobody could judge it.
+    """
+    return _judged(x509.load_der_x509_certificate(der))
+
+
+def _judged(certificate: x509.Certificate) -> x509.Certificate:
+    # Extensions are read lazily; a certificate we could not judge later is refused now.
+    _ = certificate.extensions, certificate.subject, certificate.issuer, certificate.public_key()
+    return certificate
 
 
 def _unreadable(pem: bytes) -> Block | None:
@@ -105,7 +125,7 @@ def _unreadable(pem: bytes) -> Block | None:
         if block.label in _PLAIN:
             try:
                 _read(text)
-            except (ValueError, TypeError, UnsupportedAlgorithm):
+            except UNREADABLE:
                 return block
     return None
 

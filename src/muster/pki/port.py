@@ -15,6 +15,7 @@ from cryptography import x509
 
 from muster.kernel.names import shown
 from muster.kernel.reasons import spoken
+from muster.pki import pem as pems
 from muster.pki.complaints import Complaint
 
 _PROBE = b"HEAD / HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n"
@@ -192,8 +193,8 @@ def _chain(tls: ssl.SSLObject) -> tuple[x509.Certificate, ...]:
     leaf = tls.getpeercert(True)
     ders = [d for d in (leaf, *_unverified_chain(tls)) if d is not None]
     try:
-        return tuple(x509.load_der_x509_certificate(d) for d in dict.fromkeys(ders))
-    except ValueError as e:
+        return tuple(pems.certificate_of(d) for d in dict.fromkeys(ders))
+    except pems.UNREADABLE as e:
         raise ssl.SSLError(ssl.SSL_ERROR_SSL, f"unreadable certificate: {e}") from e
 
 

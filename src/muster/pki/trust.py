@@ -116,7 +116,7 @@ def _lists(text: bytes, path: Path) -> list[x509.CertificateRevocationList]:
             # Read lazily; what could not be looked at later is refused now.
             _ = one.issuer, one.next_update_utc, one.extensions
             found.append(one)
-        except (ValueError, TypeError, x509.DuplicateExtension) as e:
+        except pems.UNREADABLE as e:
             raise Misconfigured(f"The revocation list {path} cannot be read: {e}") from e
     if not found:
         raise Misconfigured(f"The revocation list {path} is not PEM: it holds no line BEGIN X509 CRL")

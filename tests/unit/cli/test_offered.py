@@ -13,6 +13,7 @@ import pytest
 from click.shell_completion import ShellComplete
 
 from muster.cli import muster
+from muster.cli import offered as offered_module
 from tests.unit.cli.test_start_up import HELP_NEVER
 
 _LOADED = """\
@@ -84,6 +85,11 @@ def test_the_file_that_the_line_names_counts(file: Path, tmp_path: Path) -> None
     assert offered(tmp_path / "none.yaml", "drain", "--cluster", str(file), "proxy01") == ["proxy01.test"]
 
 
+def test_a_home_is_found_that_the_shell_has_not_put_there_yet(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(file.parent))
+    assert offered(file.parent / "none.yaml", "drain", "--cluster", "~/cluster.yaml", "proxy01") == ["proxy01.test"]
+
+
 @pytest.mark.parametrize(
     "content", [b"members: [", b"\xff\xfe", b"", b"7", b"members: {a: b}", b"members: [[[", b"content: []", b"a: *b"]
 )
@@ -95,6 +101,31 @@ def test_a_file_that_is_broken_completes_nothing(
     for words in (("drain", ""), ("content", "sync", ""), ("content", "promote", "--to", "")):
         assert offered(file, *words) == []
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_file_that_no_member_would_read_is_not_read_either(tmp_path: Path) -> None:
+    """Of as much as settings files may hold a shell waits a second or two already."""
+    file = tmp_path / "cluster.yaml"
+    for more, names in ((0, ["proxy01.test"]), (1, [])):
+        text = "members: [{name: proxy01.test}]\n"
+        file.write_text(text + "#" * ((1 << 20) - len(text) + more))
+        assert offered(file, "drain", "") == names
+
+
+def test_what_a_member_takes_over_from_another_is_not_worked_out(tmp_path: Path) -> None:
+    """A handful of lines that take over from each other twice would hold up a shell, and fill its memory."""
+    file = tmp_path / "cluster.yaml"
+    lines = ["a0: &a0 {x: 1}", *(f"a{i}: &a{i} {{<<: [*a{i - 1}, *a{i - 1}]}}" for i in range(1, 9))]
+    file.write_text("\n".join([*lines, "members: [{<<: *a8, name: proxy01.test}]", ""]))
+    assert offered(file, "drain", "") == ["proxy01.test"]
+    assert offered_module._read(file)["a8"] == {}
+
+
+def test_a_file_that_nests_deeper_than_settings_do_is_not_read(tmp_path: Path) -> None:
+    file = tmp_path / "cluster.yaml"
+    for deep, names in ((90, ["proxy01.test"]), (110, [])):
+        file.write_text(f"members: [{{name: proxy01.test}}]\nx: {'[' * deep}{']' * deep}\n")
+        assert offered(file, "drain", "") == names
 
 
 def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:

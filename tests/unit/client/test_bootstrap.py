@@ -544,6 +544,69 @@ def test_a_package_tells_without_asking_and_takes_back_what_it_told_alone(
     assert bootstrap.ran(["--undo", "--told", package[1], *where]) == 0
 
 
+@pytest.mark.parametrize("first", ["package", "person"])
+def test_a_run_that_was_cut_short_is_gone_on_with_by_its_own_kind_alone(
+    first: str, root: Path, authority: bytes, package: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or what a person asked for went with a package, or what a package did stayed behind it."""
+
+    def run(of: str) -> None:
+        if of == "package":
+            assert bootstrap.ran([*package, "--root", str(root)]) == 0
+        else:
+            join(root, authority)
+
+    class Killed(BaseException): ...
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    second = "person" if first == "package" else "package"
+    before = tree(root)
+    with monkeypatch.context() as cut:
+        cut.setattr(bootstrap, "_apply", killed)
+        with pytest.raises(Killed):
+            run(first)
+    run(second)
+    there = Journal.all(Host(str(root)))
+    assert all(j.is_done for j in there)
+    # What the first had not come to yet, the second has done, and it is the second's.
+    assert (there[-1].of["told"] != "") is (second == "package")
+    assert there[-1].of["commands"]
+    done = tree(root)
+    run(first)
+    assert first == "person" or tree(root) == done
+    assert bootstrap.ran(["--undo", "--told", package[1], "--root", str(root)]) == 0
+    assert [j for j in Journal.all(Host(str(root))) if j.of["told"]] == []
+    assert (f"hostname = {ADDRESS}" in (root / "etc/rhsm/rhsm.conf").read_text()) is (second == "person")
+    assert f"server = {ADDRESS}" in (root / "etc/puppet/puppet.conf").read_text()
+    while Journal.all(Host(str(root))):
+        assert undo(root) == 0
+    undo(root)
+    assert tree(root) == before
+
+
+@pytest.mark.parametrize("kind", ["package", "person"])
+def test_what_was_cut_short_when_all_was_written_is_ended_by_whoever_comes(
+    kind: str, root: Path, authority: bytes, package: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException): ...
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as cut:
+        cut.setattr(bootstrap, "_run", killed)
+        with pytest.raises(Killed):
+            join(root, authority)
+    if kind == "package":
+        assert bootstrap.ran([*package, "--root", str(root)]) == 0
+    else:
+        join(root, authority)
+    (it,) = Journal.all(Host(str(root)))
+    assert (it.is_done, it.of["told"]) == (True, "")
+
+
 @pytest.mark.parametrize(
     ("also", "words"),
     [

@@ -89,8 +89,17 @@ def test_what_a_member_writes_beside_its_state_is_named() -> None:
     assert set_(KEPT + pushed)["ReadWritePaths"] == "/etc/puppetlabs/puppet/ssl"
     assert set_(KEPT + pushed)["SupplementaryGroups"] == "puppet"
     assert set_(OURS)["ReadWritePaths"] == "/nowhere"
+    autosign = "features: {puppetca: {autosign_file: /etc/puppetlabs/muster/autosign.conf}}\n"
+    # A directory that is not there yet is noted by muster status, and is no reason not to start.
+    assert set_(KEPT + autosign)["ReadWritePaths"] == "-/etc/puppetlabs/muster"
+    assert "ReadWritePaths" not in set_(KEPT + "features: {puppetca: {autosign_file: }}\n")
     keys = "content: {foreman_certificate: /etc/foreman-proxy/c.pem, foreman_key: /etc/foreman-proxy/k.pem}\n"
     assert set_(KEPT + keys)["SupplementaryGroups"] == "foreman-proxy"
+
+
+def test_a_balancer_writes_into_the_store_too() -> None:
+    assert set_(OURS + LB.replace("MORE", ""), "balancer")["ReadWritePaths"] == "/nowhere"
+    assert "ReadWritePaths" not in set_(KEPT + LB.replace("MORE", ""), "balancer")
 
 
 def test_the_signer_is_wanted_where_it_holds_the_key() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,10 @@ from rich.table import Table
 from muster.app.offers import modelled
 from muster.cli.doctor import shown
 from muster.cluster.file import ClusterFile
+from muster.doctor import matrix
 from muster.doctor.matrix import Cell, Entrance, Prober, entrances, versions
+from muster.foreman import questions
+from muster.foreman.answers import Answer
 
 ADDRESS = "cluster.test"
 ONE, TWO, VIRTUAL = "192.0.2.8", "192.0.2.9", "192.0.2.10"
@@ -135,6 +141,66 @@ async def test_the_signer_is_asked_at_its_real_port_and_balancers_at_the_one_for
     # No balancer offers the real one, and on the signer nobody listens on the other (docs/facts/deployment.md §1.6).
     assert places["puppetca", "proxy01.test"] == "192.0.2.1 port 8140"
     assert places["puppetca", "balancer"] == f"{ONE} port 8141"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ('{"version": "3.12.0", "modules": {"dns": "3.12.0"}}', "version 3.12.0, 1 feature"),
+        ("[]", "no version"),
+        ("7", "no version"),
+        ("null", "no version"),
+        ('{"version": "3.12.0", "modules": 5}', "no version"),
+        ('{"version": "3\\u001b[2J", "modules": {}}', "version 3\\x1b[2J, 0 features"),
+    ],
+)
+async def test_whatever_answers_to_version_is_a_cell(
+    answer: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Answering:
+        async def call(self, _: str) -> Answer:
+            return Answer(200, answer)
+
+        ask = call
+
+    @asynccontextmanager
+    async def opened(*_: object, **__: object) -> AsyncIterator[Answering]:
+        yield Answering()
+
+    async def nothing(*_: object, **__: object) -> list[object]:
+        return []
+
+    monkeypatch.setattr(questions, "opened", opened)
+    monkeypatch.setattr(matrix, "verify_port", nothing)
+    monkeypatch.setattr(matrix, "client_context", lambda *_, **__: None)
+    prober = Prober(modelled(cluster()), tmp_path / "ca.pem", None, None, datetime.now(UTC))
+    (cell,) = [c for c in await prober.cells([]) if c.service == "smartproxy"]
+    assert words in cell.words
+    assert cell.ok is (words != "no version")
+
+
+@pytest.mark.anyio
+async def test_of_a_large_cluster_so_many_ports_are_asked_at_once_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is a descriptor or two of 1024 that a shell gives, and what is opened in vain looks as if nobody answered."""
+    now, most, calls = 0, 0, 0
+
+    async def cell(_: Prober, service: object, way: object) -> Cell:
+        nonlocal now, most, calls
+        now, calls = now + 1, calls + 1
+        most = max(most, now)
+        await asyncio.sleep(0)
+        now -= 1
+        return Cell("", "", "", True, "")
+
+    monkeypatch.setattr(Prober, "_cell", cell)
+    content = cluster().model_dump(by_alias=True, mode="json", exclude_none=True, exclude_defaults=True)
+    content["members"] = [{"id": i, "name": f"p{i}.test", "address": f"192.0.2.{i}"} for i in range(1, 61)]
+    of = ClusterFile.model_validate({**content, "store": {"url": "sqlite:////x"}})
+    await Prober(modelled(of), tmp_path / "ca.pem", None, None, datetime.now(UTC)).cells([])
+    assert calls > most == matrix.AT_ONCE
 
 
 def of_versions(expected: list[dict[str, Any]], **told: str) -> list[str]:

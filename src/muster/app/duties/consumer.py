@@ -46,13 +46,12 @@ class ConsumerPackage(Duty):
 
     async def beat(self) -> None:
         self._why = ""
-        try:
-            mine = self._contents()
-            if not await self._packages.is_settled(self._member, mine.digest):
-                await self._offer(mine)
-            await self._take()
-        except MusterError as e:
-            _log.debug("The package for hosts was not looked at", why=str(e))
+        # Who cannot read the CA, and so knows of none of its own, gives the others' all the same.
+        for step in (self._offer, self._take):
+            try:
+                await step()
+            except MusterError as e:
+                _log.debug("The package for hosts was not looked at", why=str(e))
 
     def found(self) -> Found:
         return Found(notes=(self._why,)) if self._why else NOTHING
@@ -61,7 +60,11 @@ class ConsumerPackage(Duty):
         program, told, ca = (self._joining.body(n) for n in ("muster-bootstrap", "muster-client.json", "muster-ca.pem"))
         return contents.contents(self._cluster, program=program, told=told, ca=ca)
 
-    async def _offer(self, mine: Contents) -> None:
+    async def _offer(self) -> None:
+        mine = self._contents()
+        if await self._packages.is_settled(self._member, mine.digest):
+            return
+
         def made(version: str) -> tuple[bytes, bytes]:
             return rpm(mine, version), deb(mine, version)
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from muster.cluster.file import ClusterFile
 
 # Part of the digest: what rpm.py and deb.py make of the same contents is another package under another number.
-FORM = 1
+FORM = 2
 DIRECTORY = "/usr/share/muster-client"
 PROGRAM = f"{DIRECTORY}/muster-bootstrap"
 TOLD = f"{DIRECTORY}/muster-client.json"

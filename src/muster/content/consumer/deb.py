@@ -23,7 +23,8 @@ def deb(contents: Contents, version: str, revision: str = "1") -> bytes:
         "Architecture": "all",
         "Maintainer": "Muster <root@localhost>",
         "Installed-Size": str(-(-sum(len(f.text.encode()) for f in contents.files) // 1024)),
-        "Recommends": "ca-certificates, python3",
+        # Set up before this one: the directory of a host's own CAs is made by the script of ca-certificates.
+        "Depends": "ca-certificates, python3",
         # A host knows one cluster: whichever is installed removes the other, whose script brings back what was there.
         "Provides": CALLED,
         "Conflicts": CALLED,
@@ -34,7 +35,12 @@ def deb(contents: Contents, version: str, revision: str = "1") -> bytes:
     }
     control = (
         File("/control", "".join(f"{name}: {value}\n" for name, value in fields.items())),
-        File("/postinst", f'#!/bin/sh\nif [ "$1" = configure ]; then\n{contents.installed}fi\nexit 0\n', 0o755),
+        # abort-remove: prerm has taken all back, and then the package stays.
+        File(
+            "/postinst",
+            f'#!/bin/sh\nif [ "$1" = configure ] || [ "$1" = abort-remove ]; then\n{contents.installed}fi\nexit 0\n',
+            0o755,
+        ),
         File("/prerm", f'#!/bin/sh\nif [ "$1" = remove ]; then\n{contents.removed}fi\nexit 0\n', 0o755),
     )
     made = b"!<arch>\n"

@@ -81,6 +81,7 @@ class Given:
         said = {
             "number": package.number, "digest": digest, "name": package.name,
             "rpm": base64.b64encode(package.rpm).decode(), "deb": base64.b64encode(package.deb).decode(),
+            "sha256": _sum(package),
         }  # fmt: skip
         write_atomically(self._file, json.dumps(said).encode(), mode=0o600)
 
@@ -91,11 +92,15 @@ class Given:
         self._seen = now
         try:
             said = json.loads(self._file.read_bytes())
-            package = Package(
-                int(said["number"]), str(said["name"]), base64.b64decode(said["rpm"]), base64.b64decode(said["deb"])
-            )
+            bytes_of_rpm, bytes_of_deb = (base64.b64decode(said[kind], validate=True) for kind in ("rpm", "deb"))
+            package = Package(int(said["number"]), str(said["name"]), bytes_of_rpm, bytes_of_deb)
+            # Earlier builds wrote none.
+            if said.get("sha256", _sum(package)) != _sum(package):
+                raise ValueError("its bytes are not those that were written")
             self._key = (package.number, str(said["digest"]))
         except FileNotFoundError:
+            # This process has it still; one that starts later has nothing until it is written anew.
+            self._key = (0, "")
             return
         except (OSError, ValueError, KeyError, TypeError) as e:
             # What was read before is still good; a member that starts gets it anew from the store.
@@ -109,3 +114,7 @@ class Given:
             LATEST_DEB: deb,
             f"{package.name}_{package.version}-1_all.deb": deb,
         }
+
+
+def _sum(package: Package) -> str:
+    return hashlib.sha256(package.rpm + package.deb).hexdigest()

@@ -60,8 +60,8 @@ def _tags(contents: Contents, version: str, release: str, payload: bytes) -> dic
     replaced: dict[int, _Tag] = {
         1090: (_STRINGS, contents.replaces),
         1114: (_INT32, [_LESS] * len(contents.replaces)),
-        # Those of single proxies are all 1.0, with a release that grows.
-        1115: (_STRINGS, ["1.1"] * len(contents.replaces)),
+        # Those of single proxies are all 1.0, and those of an address that was 1.N: whatever there is gives way.
+        1115: (_STRINGS, ["2"] * len(contents.replaces)),
     }
     return {
         100: (_STRINGS, ["C"]),

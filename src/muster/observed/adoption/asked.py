@@ -16,6 +16,8 @@ from muster.observed.features import Running, running_on
 from muster.pki.context import Credentials
 
 _TRIED_S = 2.0
+# Of the 1024 descriptors that a shell gives others are in use: a port that cannot be tried would look closed.
+AT_ONCE = 200
 
 
 async def unled(balancing: Balancing, cluster: ClusterFile) -> list[Finding]:
@@ -29,16 +31,17 @@ async def unled(balancing: Balancing, cluster: ClusterFile) -> list[Finding]:
     for row in (*generation.rows, *generation.beside):
         if balancing.service(row.name) is None:
             services.setdefault(row.member_port, []).append(row.name)
-    tried = await asyncio.gather(*(_of_port(port, of, cluster.members, led) for port, of in services.items()))
+    room = asyncio.Semaphore(AT_ONCE)
+    tried = await asyncio.gather(*(_of_port(port, of, cluster.members, led, room) for port, of in services.items()))
     return [f for f in tried if f is not None]
 
 
 async def _of_port(
-    port: int, services: Sequence[str], members: Sequence[Member], led: set[tuple[str, int]]
+    port: int, services: Sequence[str], members: Sequence[Member], led: set[tuple[str, int]], room: asyncio.Semaphore
 ) -> Finding | None:
     """Return what it means that members answer there; one port may be several services' (Puppet's own and its CA's)."""
     asked = [m for m in members if (m.address, port) not in led]
-    opened = await asyncio.gather(*(_is_open(m.address, port) for m in asked))
+    opened = await asyncio.gather(*(_is_open(m.address, port, room) for m in asked))
     names = [str(m.name) for m, is_open in zip(asked, opened, strict=True) if is_open]
     if not names:
         return None
@@ -52,12 +55,13 @@ async def _of_port(
     )
 
 
-async def _is_open(host: str, port: int) -> bool:
-    try:
-        async with asyncio.timeout(_TRIED_S):
-            _, writer = await asyncio.open_connection(host, port)
-    except OSError:
-        return False
+async def _is_open(host: str, port: int, room: asyncio.Semaphore) -> bool:
+    async with room:
+        try:
+            async with asyncio.timeout(_TRIED_S):
+                _, writer = await asyncio.open_connection(host, port)
+        except OSError:
+            return False
     writer.transport.abort()
     return True
 

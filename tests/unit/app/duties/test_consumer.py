@@ -79,6 +79,18 @@ async def test_without_the_ca_nothing_is_made_and_hosts_hear_that(tmp_path: Path
             joining.text(LATEST_RPM)
 
 
+async def test_who_cannot_say_what_its_own_would_be_gives_what_the_others_do(tmp_path: Path) -> None:
+    ca = ca_paths(ClusterCA.create(tmp_path / "ca", "one", now=datetime.now(UTC)).directory)[0]
+    async with opened(Secret(f"sqlite:///{tmp_path}/muster.db")) as store:
+        found = []
+        for name, file in (("p1.test", ca), ("p2.test", tmp_path / "none")):
+            given = Given(tmp_path / name / "consumer.json")
+            joining = Joining({"muster-client.json": "{}\n"}, (file,), given)
+            await ConsumerPackage(parse(HEAD).parsed(ClusterFile), name, joining, given, store).beat()
+            found.append(joining.body(LATEST_RPM))
+        assert found[0] == found[1]
+
+
 async def test_a_disk_that_refuses_is_said(tmp_path: Path) -> None:
     ca = ca_paths(ClusterCA.create(tmp_path / "ca", "one", now=datetime.now(UTC)).directory)[0]
     (tmp_path / "state").write_text("no directory")

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,38 @@ def test_a_file_that_is_broken_changes_nothing_and_is_written_anew(text: str, tm
     found = it.text(RPM)
     assert found is not None
     assert found.body == PACKAGE.rpm
+
+
+def test_a_file_that_went_is_written_anew_for_processes_that_start_later(tmp_path: Path) -> None:
+    file = tmp_path / "consumer.json"
+    it = Given(file)
+    it.write(PACKAGE, "d")
+    assert it.key == (7, "d")
+    file.unlink()
+    assert it.key == (0, "")
+    found = it.text(RPM)
+    assert found is not None
+    assert found.body == PACKAGE.rpm
+
+
+@pytest.mark.parametrize("which", ["rpm", "deb"])
+def test_a_package_that_the_disk_has_damaged_is_not_given(which: str, tmp_path: Path) -> None:
+    file = tmp_path / "consumer.json"
+    Given(file).write(PACKAGE, "d")
+    said = json.loads(file.read_text())
+    for damaged in (base64.b64encode(b"another").decode(), said[which][:-4], f"*{said[which]}"):
+        file.write_text(json.dumps({**said, which: damaged}))
+        it = Given(file)
+        assert it.key == (0, "")
+        with pytest.raises(Unavailable):
+            it.text(RPM)
+
+
+def test_what_an_earlier_build_left_is_given(tmp_path: Path) -> None:
+    file = tmp_path / "consumer.json"
+    Given(file).write(PACKAGE, "d")
+    file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != "sha256"}))
+    assert Given(file).key == (7, "d")
 
 
 async def test_it_comes_before_a_file_of_that_name_whole_and_in_parts(tmp_path: Path) -> None:

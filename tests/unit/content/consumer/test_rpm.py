@@ -57,7 +57,7 @@ def test_its_header_says_what_is_in_it() -> None:
     assert said(1030) == [0o040755, *(0o100000 | f.mode for f in EXAMPLE.files)]
     assert said(1035)[1:] == [hashlib.sha256(f.text.encode()).hexdigest() for f in EXAMPLE.files]
     assert set(said(1039)) == set(said(1040)) == {"root"}
-    assert (said(1090), said(1115), said(1114)) == (list(EXAMPLE.replaces), ["1.1"], [2])
+    assert (said(1090), said(1115), said(1114)) == (list(EXAMPLE.replaces), ["2"], [2])
     # Whatever the transaction around it does, the script of installing runs behind it, and that of removing for good alone.
     assert said(1152) == ["true\nexit 0\n"]
     assert said(1025) == ['if [ "$1" = 0 ]; then\ntrue\nfi\nexit 0\n']
