@@ -23,7 +23,14 @@ _INLINE = re.compile(r"`(muster [a-z][^`\n]*)`")
 # Behind the command: a comment, a column of a table, another command.
 _END = re.compile(r" #|  |[|;…]|&&")
 # A word that stands for any, and a table of several.
-_PLACEHOLDERS = ("render WORD", "add/remove", "config/certs/render", "up / down", "drain/ready/maintenance/roll")
+_PLACEHOLDERS = (
+    "render WORD",
+    "add/remove",
+    "backup/restore",
+    "config/certs/render",
+    "up / down",
+    "drain/ready/maintenance/roll",
+)
 
 
 def typed(text: str) -> Iterator[str]:
