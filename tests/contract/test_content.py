@@ -154,9 +154,9 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     directory = tmp_path_factory.mktemp("content")
     pub = directory / "pub"
     pub.mkdir()
-    (pub / "katello-ca-consumer-latest.noarch.rpm").write_bytes(b"consumer" * 1000)
+    (pub / "site-tools-latest.noarch.rpm").write_bytes(b"consumer" * 1000)
     (pub / "out").symlink_to("/etc/passwd")
-    (pub / "in").symlink_to("katello-ca-consumer-latest.noarch.rpm")
+    (pub / "in").symlink_to("site-tools-latest.noarch.rpm")
     url = f"http://127.0.0.1:{backend.port}"
     content = {
         "services": ["https", "http", "rhsm", "docker"],
@@ -486,7 +486,7 @@ def test_other_methods_are_refused(site: Site, method: str) -> None:
     assert site.ask(PRIMARY_PATH, method=method).status in (400, 405)
 
 
-RPM = "/pub/katello-ca-consumer-latest.noarch.rpm"
+RPM = "/pub/site-tools-latest.noarch.rpm"
 
 
 def test_files_of_pub_are_served_whole_and_in_part(site: Site) -> None:

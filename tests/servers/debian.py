@@ -52,7 +52,8 @@ def of_hosts(root: Path, of: Path) -> None:
     (root / "etc" / "resolv.conf").write_text("")
     key = root / "root" / "key"
     run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "throw-away", "-f", key)
-    (root / "root" / ".ssh").mkdir(mode=0o700)
+    # Some of the packages may have made it.
+    (root / "root" / ".ssh").mkdir(mode=0o700, exist_ok=True)
     key.with_suffix(".pub").rename(root / "root" / ".ssh" / "authorized_keys")
 
 
