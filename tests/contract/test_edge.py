@@ -539,14 +539,23 @@ def test_unfinished_handshakes_make_room_for_who_comes(own_limits: Member) -> No
             stack.enter_context(Connection(own_limits.https, source=f"127.0.5.{i // PER_ADDRESS + 1}"))
             for i in range(everybody)
         ]
-        until("all of them", lambda: listener.open == everybody)
+
+        def is_full() -> bool:
+            # A member asks itself now and then, as it asks the others, and one of them may have made room for that.
+            if everybody - PER_ADDRESS < listener.open < everybody:
+                silent.append(stack.enter_context(Connection(own_limits.https, source="127.0.5.1")))
+            return listener.open == everybody
+
+        until("all of them", is_full)
+        why = {"listener": "https", "why": "an unfinished handshake made room"}
+        counted = own_limits.process.metrics.registry.get_sample_value
+        before = counted("muster_connections_refused_total", why) or 0
         for _ in range(3):
             assert ask(own_limits.https, "GET", "/version", tls=tls, source="127.0.5.100").status == 200
-        why = {"listener": "https", "why": "an unfinished handshake made room"}
-        ended = own_limits.process.metrics.registry.get_sample_value("muster_connections_refused_total", why)
+        ended = counted("muster_connections_refused_total", why)
         assert ended is not None
-        assert 1 <= ended <= 3
-        assert len(silent) == everybody
+        assert 1 <= ended - before <= 3
+        assert len(silent) >= everybody
     until("every connection's end", lambda: listener.open == 0)
     assert not listener._by_address
 
