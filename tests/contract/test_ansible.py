@@ -315,14 +315,6 @@ def test_what_is_installed_is_known(said: str, version: str, tmp_path: Path, nee
     assert f'"msg": "<{version}>"' in played
 
 
-def only_in_proof(test: Callable[..., None]) -> Callable[..., None]:
-    """Leave a test to ``make proof``: upgrades of booted hosts take minutes."""
-    marked: Callable[..., None] = pytest.mark.proof(
-        pytest.mark.skipif(not scale.LONG, reason="minutes on booted hosts: make proof")(test)
-    )
-    return marked
-
-
 def test_ansible_lint_passes_its_strictest_profile(collection: Path, needs: Callable[[str], None]) -> None:
     needs("ansible-lint")
     installed = collection / "ansible_collections" / "muster" / "cluster"
@@ -369,7 +361,6 @@ def test_again_it_changes_nothing(administrator: Administrator, packages: dict[s
     assert set(played.changed().values()) == {0}, played.text
 
 
-@only_in_proof
 def test_who_is_needed_is_not_touched_and_who_somebody_wants_out_is_left_alone(
     administrator: Administrator, packages: dict[str, Path]
 ) -> None:
@@ -385,7 +376,6 @@ def test_who_is_needed_is_not_touched_and_who_somebody_wants_out_is_left_alone(
     assert administrator.muster("ready", out, "--wait", "60").returncode == 0
 
 
-@only_in_proof
 def test_another_version_comes_under_a_client_that_notices_nothing(
     administrator: Administrator, packages: dict[str, Path]
 ) -> None:
@@ -400,7 +390,7 @@ def test_another_version_comes_under_a_client_that_notices_nothing(
     assert [versions(h, "muster-member") for h in administrator.members] == [(f"{VERSION}+2", f"{VERSION}+2")] * 2
 
 
-@only_in_proof
+@pytest.mark.proof
 def test_balancers_follow_and_where_two_share_an_address_refuse_nobody(
     administrator: Administrator, packages: dict[str, Path]
 ) -> None:
@@ -418,7 +408,6 @@ def test_balancers_follow_and_where_two_share_an_address_refuse_nobody(
     assert administrator.muster("status").returncode == 0
 
 
-@only_in_proof
 def test_a_member_that_does_not_come_back_stops_it_and_the_next_run_goes_on_there(
     administrator: Administrator, packages: dict[str, Path]
 ) -> None:
