@@ -6,14 +6,14 @@ import gzip
 import hashlib
 import io
 import json
-import struct
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from muster.content.consumer.rpm_file import INT16, INT32, STRING, STRINGS, TRANSLATED, file_of
+
 _WHEN = 1_700_000_000
-_INT16, _INT32, _STRING, _BINARY, _STRINGS, _TRANSLATED = 3, 4, 6, 7, 8, 9
 _EQUAL, _RPMLIB = 0x08, 0x0100000A
 _SHA256 = 8
 
@@ -47,20 +47,7 @@ class Package:
         path, content = self.file
         cpio = _cpio(f".{path}", content)
         payload = gzip.compress(cpio, mtime=0)
-        header = _header(63, self._tags(content, payload))
-        body = header + payload
-        signature = _header(
-            62,
-            {
-                269: (_STRING, [hashlib.sha1(header, usedforsecurity=False).hexdigest()]),
-                273: (_STRING, [hashlib.sha256(header).hexdigest()]),
-                1000: (_INT32, [len(body)]),
-                1004: (_BINARY, [hashlib.md5(body, usedforsecurity=False).digest()]),
-                1007: (_INT32, [len(cpio)]),
-            },
-        )
-        lead = struct.pack(">4sBBHH66sHH16x", b"\xed\xab\xee\xdb", 3, 0, 0, 255, self.rpm_name[:65].encode(), 1, 5)
-        return lead + signature + bytes(-len(signature) % 8) + body
+        return file_of(self.rpm_name, self._tags(content, payload), payload, unpacked_bytes=len(cpio))
 
     def deb(self) -> bytes:
         """The whole package, as dpkg reads it."""
@@ -92,49 +79,49 @@ class Package:
     def _tags(self, content: bytes, payload: bytes) -> dict[int, tuple[int, Sequence[str | int | bytes]]]:
         directory, _, base = self.file[0].rpartition("/")
         return {
-            100: (_STRINGS, ["C"]),
-            1000: (_STRING, [self.name]),
-            1001: (_STRING, [self.version]),
-            1002: (_STRING, [self.release]),
-            1004: (_TRANSLATED, ["a package for tests"]),
-            1005: (_TRANSLATED, ["a package for tests"]),
-            1006: (_INT32, [_WHEN]),
-            1007: (_STRING, ["muster.test"]),
-            1009: (_INT32, [len(content)]),
-            1014: (_STRING, ["Apache-2.0"]),
-            1016: (_TRANSLATED, ["Unspecified"]),
-            1021: (_STRING, ["linux"]),
-            1022: (_STRING, ["noarch"]),
-            1028: (_INT32, [len(content)]),
-            1030: (_INT16, [0o100644]),
-            1033: (_INT16, [0]),
-            1034: (_INT32, [_WHEN]),
-            1035: (_STRINGS, [hashlib.sha256(content).hexdigest()]),
-            1036: (_STRINGS, [""]),
-            1037: (_INT32, [0]),
-            1039: (_STRINGS, ["root"]),
-            1040: (_STRINGS, ["root"]),
-            1044: (_STRING, [f"{self.name}-{self.version}-{self.release}.src.rpm"]),
-            1045: (_INT32, [-1]),
-            1047: (_STRINGS, [self.name]),
-            1048: (_INT32, [_RPMLIB, _RPMLIB]),
-            1049: (_STRINGS, ["rpmlib(CompressedFileNames)", "rpmlib(PayloadFilesHavePrefix)"]),
-            1050: (_STRINGS, ["3.0.4-1", "4.0-1"]),
-            1064: (_STRING, ["4.18.0"]),
-            1095: (_INT32, [1]),
-            1096: (_INT32, [1]),
-            1097: (_STRINGS, [""]),
-            1112: (_INT32, [_EQUAL]),
-            1113: (_STRINGS, [f"{self.version}-{self.release}"]),
-            1116: (_INT32, [0]),
-            1117: (_STRINGS, [base]),
-            1118: (_STRINGS, [f"{directory}/"]),
-            1124: (_STRING, ["cpio"]),
-            1125: (_STRING, ["gzip"]),
-            1126: (_STRING, ["9"]),
-            5011: (_INT32, [_SHA256]),
-            5092: (_STRINGS, [hashlib.sha256(payload).hexdigest()]),
-            5093: (_INT32, [_SHA256]),
+            100: (STRINGS, ["C"]),
+            1000: (STRING, [self.name]),
+            1001: (STRING, [self.version]),
+            1002: (STRING, [self.release]),
+            1004: (TRANSLATED, ["a package for tests"]),
+            1005: (TRANSLATED, ["a package for tests"]),
+            1006: (INT32, [_WHEN]),
+            1007: (STRING, ["muster.test"]),
+            1009: (INT32, [len(content)]),
+            1014: (STRING, ["Apache-2.0"]),
+            1016: (TRANSLATED, ["Unspecified"]),
+            1021: (STRING, ["linux"]),
+            1022: (STRING, ["noarch"]),
+            1028: (INT32, [len(content)]),
+            1030: (INT16, [0o100644]),
+            1033: (INT16, [0]),
+            1034: (INT32, [_WHEN]),
+            1035: (STRINGS, [hashlib.sha256(content).hexdigest()]),
+            1036: (STRINGS, [""]),
+            1037: (INT32, [0]),
+            1039: (STRINGS, ["root"]),
+            1040: (STRINGS, ["root"]),
+            1044: (STRING, [f"{self.name}-{self.version}-{self.release}.src.rpm"]),
+            1045: (INT32, [-1]),
+            1047: (STRINGS, [self.name]),
+            1048: (INT32, [_RPMLIB, _RPMLIB]),
+            1049: (STRINGS, ["rpmlib(CompressedFileNames)", "rpmlib(PayloadFilesHavePrefix)"]),
+            1050: (STRINGS, ["3.0.4-1", "4.0-1"]),
+            1064: (STRING, ["4.18.0"]),
+            1095: (INT32, [1]),
+            1096: (INT32, [1]),
+            1097: (STRINGS, [""]),
+            1112: (INT32, [_EQUAL]),
+            1113: (STRINGS, [f"{self.version}-{self.release}"]),
+            1116: (INT32, [0]),
+            1117: (STRINGS, [base]),
+            1118: (STRINGS, [f"{directory}/"]),
+            1124: (STRING, ["cpio"]),
+            1125: (STRING, ["gzip"]),
+            1126: (STRING, ["9"]),
+            5011: (INT32, [_SHA256]),
+            5092: (STRINGS, [hashlib.sha256(payload).hexdigest()]),
+            5093: (INT32, [_SHA256]),
         }
 
 
@@ -232,27 +219,6 @@ class Image:
 def _noise(seed: str, length: int) -> bytes:
     """Bytes that do not compress and are always the same."""
     return hashlib.shake_128(seed.encode()).digest(length)
-
-
-def _header(region: int, tags: Mapping[int, tuple[int, Sequence[str | int | bytes]]]) -> bytes:
-    """Write tags as RPM's header structure, enclosed in a region."""
-    index, store = [], b""
-    for tag, (kind, values) in sorted(tags.items()):
-        width = {_INT16: 2, _INT32: 4}.get(kind, 1)
-        store += bytes(-len(store) % width)
-        count = len(values[0]) if isinstance(values[0], bytes) else len(values)
-        index.append(struct.pack(">iiii", tag, kind, len(store), count))
-        for value in values:
-            if isinstance(value, bytes):
-                store += value
-            elif isinstance(value, str):
-                store += value.encode() + b"\0"
-            else:
-                store += (value & (1 << 8 * width) - 1).to_bytes(width, "big")
-    whole = struct.pack(">iiii", region, _BINARY, len(store), 16)
-    store += struct.pack(">iiii", region, _BINARY, -16 * (len(index) + 1), 16)
-    head = struct.pack(">4s4xii", b"\x8e\xad\xe8\x01", len(index) + 1, len(store))
-    return head + whole + b"".join(index) + store
 
 
 def _cpio(path: str, content: bytes) -> bytes:
