@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 
 from muster.authority.keys.contract import checked
 from muster.authority.keys.file import in_file
@@ -23,6 +23,7 @@ from muster.authority.x509.profile import CAKey, Issuer, crls_in
 from muster.kernel.errors import Misconfigured, MusterError, Rejected
 from muster.kernel.files import read_bounded
 from muster.kernel.names import shown
+from muster.pki import pem as pems
 
 Progress = Callable[[str, int, int], None]
 """Hears what is done, how much of it, and how much there is."""
@@ -40,16 +41,8 @@ _COMMON_NAME = re.compile(r"/CN=((?:[^/]|/(?![A-Za-z][A-Za-z0-9.]{0,40}=)){1,255
 # puppetserver reads the file with a signed parse of 32 bits.
 LARGEST_COUNTER = 0x7FFF_FFFF
 _BEGIN_CRL = "-----BEGIN X509 CRL-----"
-UNREADABLE = (
-    ValueError,
-    TypeError,
-    InvalidSignature,
-    UnsupportedAlgorithm,
-    x509.DuplicateExtension,
-    x509.InvalidVersion,
-    x509.UnsupportedGeneralNameType,
-)
-"""What the library raises for bytes that are no certificate or list, some of it only when an extension is looked at."""
+UNREADABLE = (*pems.UNREADABLE, InvalidSignature)
+"""What the library raises for bytes that are no certificate or list, or one that somebody else has signed."""
 
 
 @dataclass(frozen=True)
