@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from muster.web.model.moment import Moment
-from muster.web.model.page import OF_ANOTHER_VERSION, Nothing, Page
+from muster.web.model.page import Nothing, Page, recorded
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,7 @@ class Doctor:
 
 def doctor(page: Page) -> Doctor | Nothing:
     """Return what the doctor found last, by cause, in the doctor's order."""
-    if page.doctor is None:
-        return Nothing.of(page)
-    try:
-        return _read(page, page.doctor)
-    except OF_ANOTHER_VERSION:
-        return Nothing(store_is_away=False, is_of_another_version=True)
+    return recorded(page, page.doctor, lambda record: _read(page, record))
 
 
 def _read(page: Page, record: Mapping[str, Any]) -> Doctor:

@@ -11,7 +11,6 @@ from muster.web.model.page import Page
 _ORDER = (
     "unreachable", "silent", "unready", "draining", "drained", "maintenance", "joining", "warming", "removed", "ready",
 )  # fmt: skip
-_WELL = "ready"
 _ALARMS = frozenset({"unreachable", "silent", "unready"})
 
 
@@ -90,11 +89,6 @@ def changes(before: Page, now: Page) -> tuple[str, ...]:
     if bool(were) != bool(are):
         said.append("The store does not answer" if are else "The store answers again")
     return tuple(said)
-
-
-def is_alarming(stands: str) -> bool:
-    """Whether a member that stands there needs somebody, unless somebody wants it there."""
-    return stands in _ALARMS
 
 
 def _first(name: str) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, Self, TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,7 @@ class Nothing:
         return cls(bool(page.status["store"]["trouble"]))
 
 
-OF_ANOTHER_VERSION = (KeyError, IndexError, TypeError, ValueError, AttributeError)
-"""What is raised by reading a record that a member of another version, which may run beside this one, has written."""
+_OF_ANOTHER_VERSION = (KeyError, IndexError, TypeError, ValueError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -67,3 +68,16 @@ class Page:
             "logs": self.logs,
             "traffic": self.traffic,
         }
+
+
+def recorded(page: Page, record: Mapping[str, Any] | None, read: Callable[[Mapping[str, Any]], T]) -> T | Nothing:
+    """Return what a record of the store says, as ``read`` makes it of one.
+
+    A member of another version, which may run beside this one, may have written it in a form that cannot be read here.
+    """
+    if record is None:
+        return Nothing.of(page)
+    try:
+        return read(record)
+    except _OF_ANOTHER_VERSION:
+        return Nothing(store_is_away=False, is_of_another_version=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from muster.web.model.moment import Moment
-from muster.web.model.page import OF_ANOTHER_VERSION, Nothing, Page
+from muster.web.model.page import Nothing, Page, recorded
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,7 @@ class Parity:
 
 def parity(page: Page) -> Parity | Nothing:
     """Return what the census found last."""
-    if page.parity is None:
-        return Nothing.of(page)
-    try:
-        return _read(page, page.parity)
-    except OF_ANOTHER_VERSION:
-        return Nothing(store_is_away=False, is_of_another_version=True)
+    return recorded(page, page.parity, lambda record: _read(page, record))
 
 
 def _read(page: Page, record: Mapping[str, Any]) -> Parity:
