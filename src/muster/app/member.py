@@ -210,7 +210,9 @@ async def member_opened(
         await balancers.refresh()
         # What calls in flight need is closed behind the server, which finishes them; workers finish theirs meanwhile.
         given = Given((options.state or options.pki) / given_to_hosts.FILE)
-        joining = _joining_of(cluster, balancing, bundle, given)
+        # As everything here it follows from features, too, which workers are not told of.
+        told = muster_client.served(balancing, cluster)
+        joining = Joining(told, authorities(cluster, bundle.ca), given)
         content = await _content_of(stack, cluster, member, bundle, gate, registry, joining)
         pub = content.pub if content is not None else stack.enter_context(contextlib.closing(Pub(None, joining)))
         application.mount([*mounts, Mounted(PUB, pub)])
@@ -223,7 +225,7 @@ async def member_opened(
             gate.revoked = authority.revocations.is_revoked
             gate.hosts_cas = authority.certificates
             await authority.kept()
-        workers = _workers_of(cluster, options, rings, gate)
+        workers = _workers_of(cluster, options, rings, gate, told)
 
         def drain(draining: bool) -> None:
             server.drain(draining)
@@ -368,11 +370,9 @@ async def _content_of(
     return await stack.enter_async_context(opening)
 
 
-def _joining_of(cluster: ClusterFile, balancing: Balancing, bundle: BundlePaths, given: Given) -> Joining:
-    return Joining(muster_client.served(balancing, cluster), authorities(cluster, bundle.ca), given)
-
-
-def _workers_of(cluster: ClusterFile, options: MemberOptions, rings: LogRings, gate: Gate) -> Workers | None:
+def _workers_of(
+    cluster: ClusterFile, options: MemberOptions, rings: LogRings, gate: Gate, told: Mapping[str, str]
+) -> Workers | None:
     if cluster.content is None or cluster.content.workers == 1:
         return None
     # As it was read at the start, and no more of it than they need.
@@ -383,8 +383,7 @@ def _workers_of(cluster: ClusterFile, options: MemberOptions, rings: LogRings, g
         "pki": str(options.pki.absolute()),
         "state": str((options.state or options.pki).absolute()),
         "log_form": options.log_form,
-        # It follows from features, too, which they are not told of.
-        "joining": muster_client.served(offers.modelled(cluster), cluster),
+        "joining": dict(told),
     }
     patience_s = cluster.edge.stop_timeout_s + cluster.edge.handshake_timeout_s
     return Workers(cluster.content.workers, order, cluster.content.services, rings, gate.revoked, patience_s=patience_s)
