@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from muster.pki import bundles
 from tests.servers import joining, member, origins, pythons
 from tests.servers.client import Place, ask
 from tests.servers.joining import PROGRAM, STEPS, JoiningHost, Said, ran, tree
+from tests.servers.listener import Listener
 from tests.servers.member import CLUSTER_ADDRESS, Member
 from tests.servers.packages import Package
 from tests.servers.pythons import Python
@@ -402,15 +403,10 @@ def stand_in(cluster: Cluster) -> Iterator[StandIn]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    class Server(ThreadingHTTPServer):
-        def handle_error(self, request: object, client_address: object) -> None:
-            """Clients that do not believe it go away in the handshake."""
-
     paths = bundles.paths(one.pki, "member", one.name)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(paths.certificate, paths.key)
-    with Server((it.address, it.port), Call) as server:
-        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    with Listener((it.address, it.port), Call, context) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:

@@ -12,7 +12,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -20,6 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 from muster.pki.authority import ClusterCA
 from muster.pki.bundles import BundleRequest, write
 from tests.servers.certificates import NOW
+from tests.servers.listener import Listener
 
 # The one name that every host resolves.
 NAME = "localhost"
@@ -60,7 +61,7 @@ class Foreman:
     asks: Callable[[str], dict[str, list[str]] | None] = lambda _: {}
     changes: list[tuple[str, str]] = field(default_factory=list)
     name: str = NAME
-    _server: ThreadingHTTPServer | None = None
+    _server: Listener | None = None
 
     def __post_init__(self) -> None:
         bundle = write(self.ca.issue(BundleRequest("member", NAME), now=NOW), self.directory)
@@ -177,16 +178,8 @@ class Foreman:
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
-        class Listener(ThreadingHTTPServer):
-            daemon_threads = True
-
-            def handle_error(self, request: Any, client_address: Any) -> None:
-                pass
-
-        server = Listener(("127.0.0.1", self.port), Talk)
+        server = Listener(("127.0.0.1", self.port), Talk, self._context)
         self.port = server.server_address[1]
-        # In the handshake's own thread: one client must not hold up the others.
-        server.socket = self._context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
         threading.Thread(target=server.serve_forever, args=(0.05,), name="foreman", daemon=True).start()
         self._server = server
 

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -22,6 +22,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from muster.pki.authority import ClusterCA
 from muster.pki.bundles import BundleRequest, write
 from tests.servers.certificates import NOW
+from tests.servers.listener import Listener
 
 # The one name that every host resolves.
 NAME = "localhost"
@@ -73,7 +74,7 @@ class ForemanForHosts:
     hangs_up: bool = False
     is_unframed: bool = False
     asked: list[Asked] = field(default_factory=list)
-    _server: ThreadingHTTPServer | None = None
+    _server: Listener | None = None
     _connections: set[ssl.SSLSocket] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -184,16 +185,8 @@ class ForemanForHosts:
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
-        class Listener(ThreadingHTTPServer):
-            daemon_threads = True
-            request_queue_size = 512
-
-            def handle_error(self, request: Any, client_address: Any) -> None:
-                pass
-
-        server = Listener(("127.0.0.1", self.port), Talk)
+        server = Listener(("127.0.0.1", self.port), Talk, self._context)
         self.port = server.server_address[1]
-        server.socket = self._context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
         threading.Thread(target=server.serve_forever, args=(0.05,), name="foreman for hosts", daemon=True).start()
         self._server = server
 

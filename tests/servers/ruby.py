@@ -8,13 +8,14 @@ import ssl
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 from muster.cluster.sections import Foreman
 from muster.pki.bundles import BundlePaths
 from tests.servers.client import Place
+from tests.servers.listener import Listener
 
 
 def feature(state: str = "running", **settings: Any) -> dict[str, Any]:
@@ -74,20 +75,12 @@ def running(proxy: RubyProxy, bundle: BundlePaths, ca: Path) -> Iterator[RubyPro
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
-    class Listener(ThreadingHTTPServer):
-        daemon_threads = True
-
-        def handle_error(self, request: Any, client_address: Any) -> None:
-            # Clients that only look at the certificate hang up after the handshake.
-            pass
-
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(bundle.certificate, bundle.key)
     context.load_verify_locations(ca)
     context.verify_mode = ssl.CERT_OPTIONAL
     context.sni_callback = lambda _, name, __: proxy.server_names.add(name)
-    with Listener(proxy.place, Talk) as server:
-        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    with Listener(proxy.place, Talk, context) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, name="ruby proxy")
         thread.start()
         try:
