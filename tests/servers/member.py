@@ -210,7 +210,7 @@ def made(
         "edge": {"drain_s": 0.2, "stop_timeout_s": 5, **(edge or {})},
         **sections,
     }
-    write_atomically(member.cluster_file, yaml.safe_dump(content))
+    write_atomically(member.cluster_file, yaml.safe_dump(content, sort_keys=False))
     bundles.write(member.issue(), member.pki)
     return member
 

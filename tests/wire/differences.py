@@ -67,8 +67,9 @@ def _features(recorded: str) -> str:
 
 
 def _v2_features(recorded: str) -> str:
-    """The recorded entries of what we have, in the recorded order, with this run's Puppet server."""
-    return _written(_ours(json.loads(recorded))).replace(RECORDED_PUPPETSERVER, PUPPETSERVER)
+    """The recorded entries of what we have, in the recorded order, with this run's Puppet server and DHCP provider."""
+    ours = _written(_ours(json.loads(recorded))).replace(RECORDED_PUPPETSERVER, PUPPETSERVER)
+    return ours.replace('"dhcp_isc"', '"dhcp_memory"')
 
 
 _VERSION = Difference(
@@ -78,6 +79,13 @@ _FEATURES = Difference(200, _features, "Only what we have runs here; sorted as r
 _V2_FEATURES = Difference(
     200, _v2_features, "Only what we have is named; entries, keys and their order as recorded (§5)."
 )
+
+
+def _sun_plainly(recorded: str) -> str:
+    """The recorded reservation of a Solaris host, with the addresses that were given for it."""
+    found = {k: v for k, v in json.loads(recorded).items() if k != "server_vendor_option_space"}
+    octets = "c0:a8:78:09"
+    return _written({k: "192.168.120.9" if v == octets else v for k, v in found.items()})
 
 
 def _bad_uri(shown: str) -> Difference:
@@ -161,17 +169,36 @@ DIFFERENCES: dict[tuple[str, int], Difference] = {
         "Requested url was not found",
         "Paths of 3 kB are read: the 2083 byte limit of the Ruby proxy's server is a known weakness (§2.1, §21).",
     ),
-    ("logs", 108): Difference(
-        503,
-        "Feature dhcp is not configured on this member",
-        "A member that lacks a feature says 503, never 404 or a feature's own words (§19.2).",
-    ),
     **{
         ("logs", seq): Difference(
             200, None, "The records are this member's own and say which member wrote them (house decision, §6)."
         )
         for seq in (109, 110)
     },
+    ("dhcp", 256): Difference(
+        400,
+        r"Invalid IP Address 192.168.120.0\n",
+        "A line end is shown, not written, so a log's line stays one (§23, hardening).",
+    ),
+    **{
+        ("dhcp", seq): Difference(200, "", "The same reservation again is there already (§8.4, §21, §23: improved).")
+        for seq in (327, 363)
+    },
+    ("dhcp", 342): Difference(
+        200,
+        _sun_plainly,
+        "Values are told as they were given; ISC's file has addresses as octets, and a word of its own for the vendor.",
+    ),
+    ("dhcp", 349): Difference(
+        400,
+        "10.99.0.1 is no address of a host in 192.168.120.0/255.255.255.0",
+        "No host of the subnet can have it (§21: addresses outside the subnet are accepted).",
+    ),
+    ("dhcp", 358): Difference(
+        409,
+        "Record 192.168.120.0/192.168.120.20 already exists",
+        "Another machine uses the address: its lease has not ended (§21: leases are no conflict).",
+    ),
     ("dns", 138): _invalid_address("192.168.120.1"),
     ("dns", 140): _invalid_address("192.168.120.999"),
     ("dns", 144): _invalid_address("010.020.030.040"),

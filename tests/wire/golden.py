@@ -13,7 +13,7 @@ from urllib.parse import quote
 from tests.servers.bind import Zone
 from tests.servers.puppet_api import Asked
 
-FILES = ("root", "auth", "logs", "dns", "puppetca", "puppet", "templates", "registration")
+FILES = ("root", "auth", "logs", "dns", "dhcp", "puppetca", "puppet", "templates", "registration")
 _RECORDED = Path(__file__).parent / "recorded"
 # As curl calls a body of which nobody says what it is.
 _FORM = "application/x-www-form-urlencoded"
@@ -198,6 +198,34 @@ def environments() -> tuple[dict[str, list[str]], dict[str, list[dict[str, Any]]
 
 def _recorded(name: str, path: str) -> dict[str, Any]:
     return next(line for line in lines(name) if line["path"] == path)
+
+
+def dhcp() -> dict[str, Any]:
+    """Return what the lab's DHCP server had before the first call, as settings of provider ``memory``."""
+    subnets = json.loads(_recorded("dhcp", "/dhcp")["body"])
+    found = [json.loads(_recorded("dhcp", f"/dhcp/{s['network']}")["body"]) for s in subnets if _is_asked_for(s)]
+    return {
+        "subnets": [{"network": f"{s['network']}/{s['netmask']}", "options": s["options"]} for s in subnets],
+        "reservations": [_reservation(one) for told in found for one in told["reservations"]],
+        "leases": [_lease(one) for told in found for one in told["leases"]],
+    }
+
+
+def _is_asked_for(subnet: Mapping[str, Any]) -> bool:
+    return any(line["path"] == f"/dhcp/{subnet['network']}" for line in lines("dhcp"))
+
+
+def _reservation(told: Mapping[str, Any]) -> dict[str, Any]:
+    fields = ("name", "ip", "mac", "subnet", "type", "deleteable")
+    options = {key: value for key, value in told.items() if key not in fields}
+    return {**{k: told[k] for k in ("name", "ip", "mac")}, "deletable": told["deleteable"], "options": options}
+
+
+def _lease(told: Mapping[str, Any]) -> dict[str, Any]:
+    fields = ("name", "ip", "mac", "subnet", "starts", "ends", "state", "type")
+    times = {key: told[key].replace(" UTC", "Z").replace(" ", "T") for key in ("starts", "ends")}
+    options = {key: value for key, value in told.items() if key not in fields}
+    return {"ip": told["ip"], "mac": told["mac"], **times, "options": options}
 
 
 def zones() -> Sequence[Zone]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _SETTINGS: Mapping[str, tuple[str, str]] = {
     "dns": ("muster.features.dns.settings", "DNSSettings"),
     "templates": ("muster.features.templates.settings", "TemplatesSettings"),
+    "dhcp": ("muster.features.dhcp.settings", "DHCPSettings"),
     "puppetca": ("muster.features.puppetca.settings", "PuppetCASettings"),
     "puppet": ("muster.features.puppet.settings", "PuppetSettings"),
     "logs": ("muster.edge.feature", "FeatureSettings"),
@@ -38,6 +39,7 @@ def manifests(*others: Feature) -> Mapping[str, Feature]:
     What serves them is imported here: reading a cluster file needs none of it.
     """
     from muster.features.container_gateway.manifest import FEATURE as CONTAINER_GATEWAY
+    from muster.features.dhcp.manifest import FEATURE as DHCP
     from muster.features.dns.manifest import FEATURE as DNS
     from muster.features.pulpcore.manifest import FEATURE as PULPCORE
     from muster.features.puppet.manifest import FEATURE as PUPPET
@@ -45,7 +47,7 @@ def manifests(*others: Feature) -> Mapping[str, Feature]:
     from muster.features.registration.manifest import FEATURE as REGISTRATION
     from muster.features.templates.manifest import FEATURE as TEMPLATES
 
-    ours = (DNS, TEMPLATES, PUPPETCA, PUPPET, REGISTRATION, PULPCORE, CONTAINER_GATEWAY)
+    ours = (DNS, TEMPLATES, DHCP, PUPPETCA, PUPPET, REGISTRATION, PULPCORE, CONTAINER_GATEWAY)
     found = {f.name: f for f in (*ours, *others)}
     return {name: found[name] for name in _SETTINGS if name in found}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,6 +14,9 @@ from muster.kernel.errors import Misconfigured, Unavailable
 from muster.kernel.reasons import spoken
 
 _BODY_LIMIT_BYTES = 4 << 20
+
+Form = Mapping[str, str] | Sequence[tuple[str, str]]
+"""What a form says; pairs where a name stands there more than once."""
 
 
 class SmartProxy:
@@ -39,7 +42,7 @@ class SmartProxy:
         self,
         method: str,
         path: str,
-        form: Mapping[str, str] | None = None,
+        form: Form | None = None,
         *,
         document: Any = None,
         headers: Mapping[str, str] = {},
@@ -88,7 +91,7 @@ class SmartProxy:
                 raise Unavailable(f"{target} was answered with more than {self._answer_limit_bytes} bytes")
         return bytes(out)
 
-    async def call(self, method: str, path: str, form: Mapping[str, str] | None = None) -> Answer:
+    async def call(self, method: str, path: str, form: Form | None = None) -> Answer:
         """As :meth:`ask`, and turn every refusal into the error it stands for, with the other proxy's words."""
         return (await self.ask(method, path, form)).accepted(self.url, method, path)
 

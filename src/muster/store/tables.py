@@ -493,6 +493,29 @@ consumer_followers = Table(
 )
 """What each member would make such a package of, and the number of the last package of that which it knew."""
 
+dhcp_claims = Table(
+    "dhcp_claims",
+    metadata,
+    Column("address", BigInteger, primary_key=True, autoincrement=False),
+    Column("state", Text, nullable=False),
+    Column("mac", Text, nullable=False, server_default=""),
+    Column("holder", Text, nullable=False, server_default=""),
+    Column("at", Double, nullable=False),
+    Column("until", Double, nullable=False),
+    CheckConstraint("state IN ('probing', 'free', 'answered', 'promised', 'reserved')", name="state"),
+    Index(None, "until"),
+)
+"""IPv4 addresses, as numbers, that no other member may offer before ``until``, and why; then a row is as good as none."""
+
+dhcp_changes = Table(
+    "dhcp_changes",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("until", Double, nullable=False),
+)
+"""Addresses and hardware addresses whose reservation is being changed, each by one call at a time."""
+
 
 class store_now(FunctionElement[float]):  # noqa: N801 - reads as the SQL function it is
     """The store's clock as a SQL expression: seconds since the epoch at the moment the row is touched.

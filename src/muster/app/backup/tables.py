@@ -20,6 +20,8 @@ LEFT: Mapping[str, str] = {
     "content_reports": "what lay on members' disks; members look anew",
     "content_stages": "how far Pulps were with their next state; it is asked for anew",
     "registration_scripts": "scripts that are good for minutes; Foreman makes them anew",
+    "dhcp_claims": "addresses that were promised or probed minutes ago; they are probed anew",
+    "dhcp_changes": "which reservations were being changed; nobody does any more",
     "consumer_followers": "what members would make packages for hosts of; they look anew",
     "content_followers": "to what Pulps were turned last; they are asked anew",
 }

@@ -1,0 +1,1 @@
+"""DHCP: reservations of the hosts Foreman manages, what is leased, and addresses that nobody uses."""

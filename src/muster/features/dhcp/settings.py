@@ -1,0 +1,130 @@
+"""Settings of the DHCP feature and its providers."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AwareDatetime, Field, JsonValue, StringConstraints, model_validator
+
+from muster.cluster.service import Service, of_settings
+from muster.cluster.values import Seconds
+from muster.edge.feature import ProvidedFeatureSettings
+from muster.kernel.names import FQDN, MACAddress
+from muster.kernel.settings import Settings
+
+# By Foreman's names; what stands there is told as it stands there.
+Options = dict[Annotated[str, StringConstraints(pattern=r"\A[A-Za-z][A-Za-z0-9_]{0,63}\z")], JsonValue]
+
+
+class SubnetSettings(Settings):
+    """A subnet of provider ``memory``."""
+
+    network: IPv4Network
+    """As ``192.0.2.0/24``."""
+    options: Options = {}
+    """What Foreman reads of it: lists ``routers``, ``domain_name_servers`` and ``range`` (first and last address)."""
+
+
+class ReservationSettings(Settings):
+    """A reservation that provider ``memory`` has from the start."""
+
+    name: FQDN
+    """Its host's name."""
+    ip: IPv4Address
+    """Its address."""
+    mac: MACAddress
+    """Its hardware address."""
+    deletable: bool = False
+    """Whether it may be removed."""
+    options: Options = {}
+    """What else is told of it: ``hostname``, ``filename``, ``nextServer``."""
+
+
+class LeaseSettings(Settings):
+    """A lease that provider ``memory`` has for ever."""
+
+    ip: IPv4Address
+    """Its address."""
+    mac: MACAddress
+    """Its hardware address."""
+    starts: AwareDatetime
+    """When it began."""
+    ends: AwareDatetime
+    """When it ends; it stays all the same."""
+    options: Options = {}
+    """What else is told of it: ``next_state``, ``client_hostname``."""
+
+
+class MemorySettings(Settings):
+    """Records in this process, gone with it. For trying out and for tests."""
+
+    subnets: tuple[SubnetSettings, ...] = ()
+    """The subnets there are."""
+    reservations: tuple[ReservationSettings, ...] = ()
+    """Reservations there are from the start."""
+    leases: tuple[LeaseSettings, ...] = ()
+    """Leases there are."""
+
+    @model_validator(mode="after")
+    def _within_subnets(self) -> Self:
+        networks = [s.network for s in self.subnets]
+        for number, network in enumerate(networks):
+            if clash := next((n for n in networks[:number] if n.overlaps(network)), None):
+                raise ValueError(f"subnets: {network} and {clash} overlap")
+        addresses = [*(r.ip for r in self.reservations), *(one.ip for one in self.leases)]
+        for ip in addresses:
+            if not any(ip in n for n in networks):
+                raise ValueError(f"{ip} lies in none of the subnets")
+        return self
+
+
+class SmartProxySettings(Settings):
+    """Another Smart Proxy, over its REST API."""
+
+    url: Annotated[str, StringConstraints(pattern=r"\Ahttps?://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._~/-]*)?\z")]
+    """The other proxy's URL."""
+    server_name: FQDN | None = None
+    """Name its certificate carries, when it is not the URL's host."""
+    timeout_s: Seconds = 20.0
+    """How long one call may take."""
+
+
+class DHCPSettings(ProvidedFeatureSettings):
+    """The DHCP feature."""
+
+    provider: Literal["smart_proxy", "memory"]
+    """Which provider keeps the reservations. Ruby's ``use_provider`` is understood as well: ``dhcp_memory``."""
+    subnets: tuple[IPv4Network, ...] = ()
+    """The subnets of the server that Foreman is to see, as ``192.0.2.0/24`` or ``192.0.2.0/255.255.255.0``; empty: all."""
+    ping_free_ip: bool = True
+    """Whether an address is probed before it is offered for a new host: by ICMP, TCP and ARP."""
+    ping_wait_s: Annotated[float, Field(ge=0.1, le=5)] = 1.0
+    """How long a probe waits for an answer."""
+    blacklist_duration_minutes: Annotated[float, Field(gt=0, le=10080)] = 30.0
+    """How long an address that was offered is not offered again. In minutes, as it says: the Ruby proxy takes the number for
+    seconds, where its 1800 means these 30 minutes."""
+    pool_size: Annotated[int, Field(ge=0, le=256)] = 8
+    """How many addresses of each range that Foreman asks for are probed ahead, so that an answer needs no wait; 0: none."""
+    memory: MemorySettings = MemorySettings()
+    """Settings of provider ``memory``."""
+    smart_proxy: SmartProxySettings | None = None
+    """Settings of provider ``smart_proxy``."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_rubys_words(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "use_provider" in given and "provider" not in given:
+            given = dict(given)
+            given["provider"] = str(given.pop("use_provider")).removeprefix("dhcp_")
+        return given
+
+    @model_validator(mode="after")
+    def _provider_has_settings(self) -> Self:
+        if self.provider == "smart_proxy" and self.smart_proxy is None:
+            raise ValueError("provider smart_proxy needs smart_proxy.url")
+        return self
+
+    def registered(self) -> tuple[Service, ...]:
+        url = self.smart_proxy.url if self.provider == "smart_proxy" and self.smart_proxy is not None else ""
+        return (of_settings("dhcp", url, weight=self.readiness),) if url else ()

@@ -1,0 +1,321 @@
+"""What every DHCP provider promises (``features/dhcp/contract.py``), asked of each on the server it is meant for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from muster.edge.feature import Surroundings
+from muster.features.dhcp.contract import DHCPProvider, Lease, Reservation, Subnet, same
+from muster.features.dhcp.providers import memory, smart_proxy
+from muster.features.dhcp.settings import MemorySettings, SmartProxySettings
+from muster.kernel.errors import Conflict, Misconfigured, NotFound, Rejected, Unavailable, Unsupported
+from muster.kernel.names import FQDN, MACAddress
+from muster.policy.metered import OperationMetrics
+from tests.servers import member
+from tests.servers.member import CLUSTER_ADDRESS, TRUSTED, Member
+
+pytestmark = pytest.mark.anyio
+
+CALLER = "proxy00.example.com"
+PROVIDERS = ("memory", "smart_proxy")
+NETWORK = IPv4Network("192.168.120.0/24")
+SECOND = IPv4Network("192.168.122.0/30")
+STATIC = MACAddress.parse("00:11:22:33:44:01")
+LEASED = MACAddress.parse("52:54:00:00:00:20")
+# What each server has before anything is done to it.
+HELD: dict[str, Any] = {
+    "subnets": [
+        {"network": str(NETWORK), "options": {"routers": ["192.168.120.1"], "range": ["192.168.120.10", "192.168.120.100"]}},
+        {"network": str(SECOND)},
+    ],
+    "reservations": [
+        {"name": "static1.example.com", "ip": "192.168.120.150", "mac": str(STATIC), "options": {"hostname": "static1"}}
+    ],
+    "leases": [
+        {"ip": "192.168.120.20", "mac": str(LEASED), "starts": "2026-11-22T06:34:24Z", "ends": "2038-01-19T03:14:07Z"}
+    ],
+}  # fmt: skip
+_numbers = itertools.count(1)
+
+
+@dataclass
+class Subject:
+    """A provider under test.
+
+    Attributes:
+        stop, start: take the server away and bring it back; what it had may be lost.
+        offers: whether its server finds free addresses itself.
+    """
+
+    name: str
+    provider: DHCPProvider
+    stop: Callable[[], object]
+    start: Callable[[], object]
+    offers: bool = False
+
+    async def subnet(self, network: IPv4Network = NETWORK) -> Subnet:
+        return next(s for s in await self.provider.subnets() if s.network == network)
+
+    async def fresh(self, **change: Any) -> Reservation:
+        """Return a reservation of what no other test of the run has used."""
+        number = next(_numbers)
+        name = f"host{number}.example.com"
+        options = {"hostname": name, "filename": "grub2/grubx64.efi", "nextServer": "192.168.120.1"}
+        mac = MACAddress.parse(f"52:54:00:aa:{number // 256:02x}:{number % 256:02x}")
+        one = Reservation(name, IPv4Address("192.168.120.160") + number, mac, await self.subnet(), options)
+        return replace(one, **change)
+
+    async def holds(self, one: Reservation) -> bool:
+        """Whether the server has exactly this reservation at its address, whichever way it is asked for."""
+        at = [r for r in await self.provider.at(one.subnet, one.ip) if isinstance(r, Reservation)]
+        of = await self.provider.of(one.subnet, one.mac)
+        among = [r for r in (await self.provider.records(one.subnet)).reservations if r.mac == one.mac]
+        taken = await self.provider.taken(one.subnet, [one.ip, one.subnet.network[2]])
+        assert len(at) == len(among) == 1
+        assert set(taken) == {one.ip}
+        return all(isinstance(r, Reservation) and same(r, one) for r in (*at, of, *among))
+
+    async def lacks(self, one: Reservation) -> bool:
+        """Whether the server has nothing of this reservation's, whichever way it is asked for."""
+        found = [
+            *await self.provider.at(one.subnet, one.ip),
+            *(r for r in await self.provider.records(one.subnet) if one.mac == r.mac or one.ip == r.ip),
+            *await self.provider.taken(one.subnet, [one.ip]),
+        ]
+        return not found and await self.provider.of(one.subnet, one.mac) is None
+
+
+@pytest.fixture(scope="module")
+def other_member(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Member]:
+    with member.running(
+        tmp_path_factory.mktemp("member"),
+        features={"dhcp": {"provider": "memory", "memory": HELD, "ping_free_ip": False}},
+        foreman={"trusted_hosts": [TRUSTED, CALLER]},
+    ) as running:
+        yield running
+
+
+@pytest.fixture(params=PROVIDERS)
+async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
+    async with {"memory": _memory, "smart_proxy": _smart_proxy}[request.param](request) as found:
+        yield found
+
+
+@contextlib.asynccontextmanager
+async def _memory(_: pytest.FixtureRequest) -> AsyncIterator[Subject]:
+    provider = memory.of(MemorySettings.model_validate(HELD))
+
+    def stop() -> None:
+        provider.failure = Unavailable("memory was told to fail")
+
+    def start() -> None:
+        provider.failure = None
+
+    yield Subject("memory", provider, stop, start)
+
+
+@contextlib.asynccontextmanager
+async def _smart_proxy(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
+    other: Member = request.getfixturevalue("other_member")
+    async with smart_proxy.opened(_to(other), _around(other)) as provider:
+        yield Subject("smart_proxy", provider, other.stop, other.start, offers=True)
+
+
+def _to(other: Member) -> SmartProxySettings:
+    url = f"https://{other.https.address}:{other.https.port}"
+    return SmartProxySettings(url=url, server_name=FQDN.parse(CLUSTER_ADDRESS), timeout_s=5)
+
+
+def _around(other: Member) -> Surroundings:
+    mine = other.other_member(CALLER)
+    return Surroundings(CALLER, OperationMetrics(CollectorRegistry()), mine.certificate, mine.key, mine.ca)
+
+
+async def test_subnets_are_told_with_their_options(subject: Subject) -> None:
+    await subject.provider.reached()
+    found = await subject.provider.subnets()
+    assert [s.network for s in found] == [NETWORK, SECOND]
+    assert (found[0].options["routers"], found[1].options) == (["192.168.120.1"], {})
+    assert found[0].options["range"] == ["192.168.120.10", "192.168.120.100"]
+    assert str(found[1]) == "192.168.122.0/255.255.255.252"
+
+
+async def test_what_others_made_is_seen(subject: Subject) -> None:
+    subnet = await subject.subnet()
+    static, leased = await subject.provider.of(subnet, STATIC), await subject.provider.of(subnet, LEASED)
+    assert isinstance(static, Reservation)
+    assert (static.name, str(static.ip), static.deletable) == ("static1.example.com", "192.168.120.150", False)
+    assert static.options["hostname"] == "static1"
+    assert isinstance(leased, Lease)
+    assert (str(leased.ip), leased.state, f"{leased.ends:%Y-%m-%d %H:%M:%S}") == (
+        "192.168.120.20", "active", "2038-01-19 03:14:07",
+    )  # fmt: skip
+    records = await subject.provider.records(subnet)
+    assert static in records.reservations
+    assert leased in records.leases
+    assert list(await subject.provider.at(subnet, leased.ip)) == [leased]
+    among = [leased.ip, static.ip, IPv4Address("192.168.120.21")]
+    assert set(await subject.provider.taken(subnet, among)) == {leased.ip, static.ip}
+
+
+async def test_all_of_many_are_looked_at(subject: Subject) -> None:
+    subnet = await subject.subnet()
+    taken = await subject.provider.taken(subnet, list(NETWORK.hosts()))
+    assert {IPv4Address("192.168.120.20"), IPv4Address("192.168.120.150")} <= set(taken)
+    assert IPv4Address("192.168.120.21") not in taken
+    assert not await subject.provider.taken(subnet, [])
+
+
+async def test_an_added_reservation_is_there(subject: Subject) -> None:
+    one = await subject.fresh()
+    assert await subject.lacks(one)
+    await subject.provider.add(one)
+    assert await subject.holds(one)
+
+
+async def test_a_reservation_without_a_boot_loader_is_there(subject: Subject) -> None:
+    one = await subject.fresh(options={"hostname": "bare.example.com"})
+    await subject.provider.add(one)
+    assert await subject.holds(one)
+
+
+async def test_adding_twice_is_success_and_one_reservation(subject: Subject) -> None:
+    one = await subject.fresh()
+    await subject.provider.add(one)
+    await subject.provider.add(one)
+    assert await subject.holds(one)
+
+
+@pytest.mark.parametrize("what", ["ip", "mac", "options"])
+async def test_against_another_value_nothing_is_changed(subject: Subject, what: str) -> None:
+    one, other = await subject.fresh(), await subject.fresh()
+    await subject.provider.add(one)
+    second = {
+        "ip": replace(other, ip=one.ip),
+        "mac": replace(other, mac=one.mac),
+        "options": replace(one, options={**one.options, "filename": "other.0"}, name=other.name),
+    }[what]
+    with pytest.raises(Conflict):
+        await subject.provider.add(second)
+    assert await subject.holds(one)
+
+
+async def test_a_name_that_another_has_is_refused(subject: Subject) -> None:
+    one, other = await subject.fresh(), await subject.fresh()
+    await subject.provider.add(one)
+    with pytest.raises(Rejected, match="Failed to add DHCP reservation for"):
+        await subject.provider.add(replace(other, name=one.name))
+    assert await subject.holds(one)
+    assert await subject.lacks(other)
+
+
+async def test_ports_of_one_bond_may_have_one_address(subject: Subject) -> None:
+    one, other = await subject.fresh(), await subject.fresh()
+    await subject.provider.add(one)
+    bonded = replace(other, ip=one.ip)
+    await subject.provider.add(bonded, related=[one.mac, STATIC])
+    assert {r.mac for r in await subject.provider.at(one.subnet, one.ip)} == {one.mac, other.mac}
+
+
+async def test_a_removed_reservation_is_gone_and_its_address_free(subject: Subject) -> None:
+    one, other = await subject.fresh(), await subject.fresh()
+    await subject.provider.add(one)
+    await subject.provider.remove(one)
+    assert await subject.lacks(one)
+    again = replace(other, ip=one.ip)
+    await subject.provider.add(again)
+    assert await subject.holds(again)
+
+
+async def test_removing_nothing_is_said(subject: Subject) -> None:
+    with pytest.raises(NotFound):
+        await subject.provider.remove(await subject.fresh())
+
+
+async def test_what_is_static_stays(subject: Subject) -> None:
+    subnet = await subject.subnet()
+    static = await subject.provider.of(subnet, STATIC)
+    assert isinstance(static, Reservation)
+    with pytest.raises(Rejected, match=r"static1.example.com \(192.168.120.150 / 00:11:22:33:44:01\) is static"):
+        await subject.provider.remove(static)
+    assert await subject.provider.of(subnet, STATIC) == static
+
+
+async def test_two_that_add_the_same_both_succeed(subject: Subject) -> None:
+    one = await subject.fresh()
+    await asyncio.gather(subject.provider.add(one), subject.provider.add(one))
+    assert await subject.holds(one)
+
+
+async def test_a_20_octet_hardware_address_is_one(subject: Subject) -> None:
+    one = await subject.fresh(mac=MACAddress.parse(":".join(f"{n:02x}" for n in range(20))))
+    await subject.provider.add(one)
+    assert await subject.holds(one)
+    await subject.provider.remove(one)
+
+
+async def test_a_server_offers_an_address_once_or_has_no_such_question(subject: Subject) -> None:
+    subnet = await subject.subnet()
+    first, last = IPv4Address("192.168.120.101"), IPv4Address("192.168.120.103")
+    if not subject.offers:
+        with pytest.raises(Unsupported):
+            await subject.provider.offered(subnet, first, last)
+        return
+    offered = [await subject.provider.offered(subnet, first, last) for _ in range(4)]
+    assert sorted(a for a in offered if a) == [first, first + 1, last]
+    assert offered[3] is None
+    static = IPv4Address("192.168.120.150")
+    assert await subject.provider.offered(subnet, static, static) is None
+
+
+async def test_a_server_that_is_gone_is_unavailable_and_needs_no_restart_of_ours(subject: Subject) -> None:
+    subnet, one = await subject.subnet(), await subject.fresh()
+    await asyncio.to_thread(subject.stop)
+    try:
+        calls = (
+            subject.provider.reached, subject.provider.subnets, lambda: subject.provider.records(subnet),
+            lambda: subject.provider.at(subnet, one.ip), lambda: subject.provider.of(subnet, one.mac),
+            lambda: subject.provider.taken(subnet, [one.ip]), lambda: subject.provider.offered(subnet, one.ip, one.ip),
+            lambda: subject.provider.add(one), lambda: subject.provider.remove(one),
+        )  # fmt: skip
+        for call in calls:
+            with pytest.raises(Unavailable):
+                await call()
+    finally:
+        await asyncio.to_thread(subject.start)
+    await subject.provider.add(one)
+    assert await subject.holds(one)
+
+
+# Of another proxy alone
+
+
+async def test_a_proxy_without_the_feature_is_no_success(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with member.running(tmp_path_factory.mktemp("bare"), foreman={"trusted_hosts": [TRUSTED, CALLER]}) as bare:
+        async with smart_proxy.opened(_to(bare), _around(bare)) as provider:
+            subject = Subject("smart_proxy", provider, bare.stop, bare.start)
+            one = Reservation("h", NETWORK[5], STATIC, Subnet(NETWORK))
+            for call in (provider.subnets(), provider.of(one.subnet, one.mac), provider.add(one), provider.remove(one)):
+                with pytest.raises(Unavailable):
+                    await call
+            await subject.provider.reached()
+
+
+async def test_a_proxy_that_does_not_trust_us_says_so(
+    other_member: Member, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    mine = other_member.other_member("stranger.example.com")
+    around = Surroundings("x", OperationMetrics(CollectorRegistry()), mine.certificate, mine.key, mine.ca)
+    async with smart_proxy.opened(_to(other_member), around) as provider:
+        with pytest.raises(Exception, match="403") as raised:
+            await provider.subnets()
+    assert not isinstance(raised.value, NotFound | Misconfigured)

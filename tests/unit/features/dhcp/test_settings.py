@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from ipaddress import IPv4Network
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from muster.features.dhcp.providers.memory import of
+from muster.features.dhcp.settings import DHCPSettings
+
+SUBNET = {
+    "network": "192.0.2.0/24",
+    "options": {"routers": ["192.0.2.1"], "ntp_servers": [["192.0.2.3"]], "interface_mtu": 9000},
+}
+STATIC = {"name": "s.test", "ip": "192.0.2.5", "mac": "00:11:22:33:44:01"}
+
+
+def settings(**given: Any) -> DHCPSettings:
+    return DHCPSettings.model_validate({"provider": "memory", **given})
+
+
+def test_rubys_names_are_understood() -> None:
+    found = DHCPSettings.model_validate(
+        {"use_provider": "dhcp_memory", "ping_free_ip": False, "blacklist_duration_minutes": 5,
+         "subnets": ["192.0.2.0/255.255.255.0", "10.0.0.0/8"]}
+    )  # fmt: skip
+    assert (found.provider, found.ping_free_ip) == ("memory", False)
+    assert found.subnets == (IPv4Network("192.0.2.0/24"), IPv4Network("10.0.0.0/8"))
+    # Minutes, which the Ruby proxy takes for seconds.
+    assert found.blacklist_duration_minutes == 5
+
+
+def test_what_is_written_of_memory_is_there() -> None:
+    lease = {
+        "ip": "192.0.2.9",
+        "mac": "00:11:22:33:44:09",
+        "starts": "2026-11-01T00:00:00Z",
+        "ends": "2038-01-19T03:14:07Z",
+    }
+    provider = of(settings(memory={"subnets": [SUBNET], "reservations": [STATIC], "leases": [lease]}).memory)
+    assert [str(one.ip) for one in provider.leases] == ["192.0.2.9"]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"provider": "smart_proxy"}, "provider smart_proxy needs smart_proxy.url"),
+        ({"provider": "isc9"}, "Input should be"),
+        ({"subnets": ["192.0.2.1/24"]}, "not a valid IPv4 network"),
+        ({"blacklist_duration_minutes": 0}, "greater than 0"),
+        ({"memory": {"subnets": [SUBNET, {"network": "192.0.2.128/25"}]}}, "overlap"),
+        ({"memory": {"subnets": [SUBNET], "reservations": [STATIC | {"ip": "198.51.100.1"}]}}, "lies in none of the sub"),
+        ({"memory": {"subnets": [SUBNET | {"options": {"a;b": 1}}]}}, "pattern"),
+        ({"memory": {"subnets": [SUBNET], "reservations": [STATIC | {"mac": "x"}]}}, "Invalid MAC"),
+    ],
+)  # fmt: skip
+def test_what_cannot_work_is_said_when_the_file_is_read(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        settings(**given)
+
+
+def test_another_proxy_is_in_the_register() -> None:
+    assert settings().registered() == ()
+    (found,) = settings(provider="smart_proxy", smart_proxy={"url": "https://other.test:9090"}).registered()
+    assert (found.kind, found.control_url) == ("dhcp", "https://other.test:9090")
