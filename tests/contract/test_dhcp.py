@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
+from muster.edge.another_proxy import SmartProxySettings
 from muster.edge.feature import Surroundings
+from muster.features.dhcp import checks
 from muster.features.dhcp.contract import DHCPProvider, Lease, Reservation, Subnet, same
 from muster.features.dhcp.providers import memory, smart_proxy
-from muster.features.dhcp.settings import MemorySettings, SmartProxySettings
+from muster.features.dhcp.settings import DHCPSettings, MemorySettings
 from muster.kernel.errors import Conflict, Misconfigured, NotFound, Rejected, Unavailable, Unsupported
 from muster.kernel.names import FQDN, MACAddress
 from muster.policy.metered import OperationMetrics
@@ -319,3 +323,20 @@ async def test_a_proxy_that_does_not_trust_us_says_so(
         with pytest.raises(Exception, match="403") as raised:
             await provider.subnets()
     assert not isinstance(raised.value, NotFound | Misconfigured)
+
+
+async def test_the_doctor_finds_a_subnet_that_the_other_proxy_has_not(other_member: Member, tmp_path: Path) -> None:
+    context = ssl.create_default_context(cafile=str(other_member.ca))
+    mine = other_member.other_member(CALLER)
+    context.load_cert_chain(mine.certificate, mine.key)
+
+    async def found(*subnets: str) -> list[str]:
+        given = {"provider": "smart_proxy", "smart_proxy": _to(other_member).model_dump(), "subnets": subnets}
+        may_ping = tmp_path / "ping_group_range"
+        may_ping.write_text("1\t0\n")
+        asked = checks.checks(DHCPSettings.model_validate(given), lambda: context, may_ping=may_ping)
+        return [f.sentence for check in asked for f in await check.run()]
+
+    assert await found() == await found(str(NETWORK)) == []
+    (sentence,) = await found(str(NETWORK), "10.0.0.0/8")
+    assert "has no subnet 10.0.0.0/8" in sentence

@@ -25,11 +25,12 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from muster.cli.demo.bind import free_port
+from muster.edge.another_proxy import SmartProxySettings
 from muster.edge.feature import Surroundings
 from muster.features.dns.contract import SRV, Data, DNSProvider, NoZone, Record, RecordType
 from muster.features.dns.providers import nsupdate, smart_proxy
 from muster.features.dns.providers.memory import MemoryDNS
-from muster.features.dns.settings import Algorithm, NSUpdateSettings, SmartProxySettings
+from muster.features.dns.settings import Algorithm, NSUpdateSettings
 from muster.kernel.errors import Conflict, Misconfigured, MusterError, NotFound, Rejected, Unavailable, Unsupported
 from muster.kernel.names import FQDN, ServiceName
 from muster.kernel.secrets import Secret

@@ -1091,30 +1091,42 @@ async def test_a_dns_key_that_is_not_on_this_host_is_a_warning(
     assert named(await sick.examined(), "DNS-KEY-ABSENT").severity == "warning"
 
 
-def with_other_proxy(world: World, **settings: Any) -> World:
+def with_other_proxy(world: World, feature: str, **settings: Any) -> World:
     given = {"url": f"https://{HOSTS[SECOND]}:{world.port}", "server_name": ADDRESS} | settings
-    world.changes["features"] = {"dns": {"provider": "smart_proxy", "smart_proxy": given}}
+    world.changes["features"] = {feature: {"provider": "smart_proxy", "smart_proxy": given}}
+    for machine in world.machines.values():
+        machine.features = ("logs", feature)
     return world
 
 
-async def test_another_smart_proxy_that_is_well(world: World) -> None:
-    assert await with_other_proxy(world).examined() == []
+of_another = pytest.mark.parametrize("feature", ["dns", "dhcp"])
 
 
-async def test_another_smart_proxy_that_is_down(world: World) -> None:
+@of_another
+async def test_another_smart_proxy_that_is_well(world: World, feature: str) -> None:
+    assert await with_other_proxy(world, feature).examined() == []
+
+
+@of_another
+async def test_another_smart_proxy_that_is_down(world: World, feature: str) -> None:
     port = free_ports("127.0.0.1", 1)[0]
-    named(await with_other_proxy(world, url=f"https://127.0.3.12:{port}").examined(), "DNS-PROXY-DOWN")
+    sick = with_other_proxy(world, feature, url=f"https://127.0.3.12:{port}")
+    named(await sick.examined(), f"{feature.upper()}-PROXY-DOWN")
 
 
-async def test_another_smart_proxy_that_does_not_trust_us(world: World) -> None:
+@of_another
+async def test_another_smart_proxy_that_does_not_trust_us(world: World, feature: str) -> None:
+    sick = with_other_proxy(world, feature)
     world.second.features_status = 403
-    named(await with_other_proxy(world).examined(), "DNS-PROXY-DENIED")
+    named(await sick.examined(), f"{feature.upper()}-PROXY-DENIED")
 
 
-async def test_another_smart_proxy_without_dns(world: World) -> None:
+@of_another
+async def test_another_smart_proxy_without_the_feature(world: World, feature: str) -> None:
+    sick = with_other_proxy(world, feature)
     for machine in world.machines.values():
         machine.features = ("logs",)
-    assert "it has logs" in named(await with_other_proxy(world).examined(), "DNS-PROXY-LACKS").sentence
+    assert "it has logs" in named(await sick.examined(), f"{feature.upper()}-PROXY-LACKS").sentence
 
 
 # The balancer: a real HAProxy.

@@ -167,7 +167,7 @@ class Patient:
         return {str(m.name): [str(m.name), *own] for m in self._cluster.members if m.kind == "muster"}
 
     def _of_features(self) -> list[Check]:
-        return [*self._of_dns(), *self._of_what_is_handed_on()]
+        return [*self._of_dns(), *self._of_dhcp(), *self._of_what_is_handed_on()]
 
     def _of_what_is_handed_on(self) -> list[Check]:
         given = self.cluster.features.get("templates")
@@ -191,6 +191,16 @@ class Patient:
         from muster.features.dns import checks as dns
 
         return dns.checks(settings, (self.cluster.address, *(m.name for m in self.cluster.members)), self._context)
+
+    def _of_dhcp(self) -> list[Check]:
+        given = self.cluster.features.get("dhcp")
+        if given is None:
+            return []
+        from muster.features.dhcp import checks as dhcp
+        from muster.features.dhcp.settings import DHCPSettings
+
+        settings = DHCPSettings.model_validate(given)
+        return dhcp.checks(settings, self._context) if settings.enabled else []
 
     def _usable(self) -> Credentials | None:
         """Return what members are asked with; None when our own files are no use, which one check says for all."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AwareDatetime, Field, JsonValue, StringConstraints, model_validator
 
 from muster.cluster.service import Service, of_settings
-from muster.cluster.values import Seconds
+from muster.edge.another_proxy import SmartProxySettings
 from muster.edge.feature import ProvidedFeatureSettings
 from muster.kernel.names import FQDN, MACAddress
 from muster.kernel.settings import Settings
+
+if TYPE_CHECKING:
+    from muster.cluster.file import ClusterFile
 
 # By Foreman's names; what stands there is told as it stands there.
 Options = dict[Annotated[str, StringConstraints(pattern=r"\A[A-Za-z][A-Za-z0-9_]{0,63}\z")], JsonValue]
@@ -79,17 +82,6 @@ class MemorySettings(Settings):
         return self
 
 
-class SmartProxySettings(Settings):
-    """Another Smart Proxy, over its REST API."""
-
-    url: Annotated[str, StringConstraints(pattern=r"\Ahttps?://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._~/-]*)?\z")]
-    """The other proxy's URL."""
-    server_name: FQDN | None = None
-    """Name its certificate carries, when it is not the URL's host."""
-    timeout_s: Seconds = 20.0
-    """How long one call may take."""
-
-
 class DHCPSettings(ProvidedFeatureSettings):
     """The DHCP feature."""
 
@@ -124,6 +116,15 @@ class DHCPSettings(ProvidedFeatureSettings):
         if self.provider == "smart_proxy" and self.smart_proxy is None:
             raise ValueError("provider smart_proxy needs smart_proxy.url")
         return self
+
+    def doubts(self, _cluster: ClusterFile) -> tuple[str, ...]:
+        hours = self.blacklist_duration_minutes / 60
+        if hours < 12:
+            return ()
+        return (
+            f"holds back what was offered for {hours:g} hours (blacklist_duration_minutes: "
+            f"{self.blacklist_duration_minutes:g}); to the Ruby proxy those were seconds: its 1800 is 30 here",
+        )
 
     def registered(self) -> tuple[Service, ...]:
         url = self.smart_proxy.url if self.provider == "smart_proxy" and self.smart_proxy is not None else ""

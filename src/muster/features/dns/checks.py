@@ -15,11 +15,13 @@ import dns.message
 import dns.name
 import dns.tsig
 
+from muster.edge import another_proxy
+from muster.edge.another_proxy import Codes
 from muster.features.dns.contract import RecordType
 from muster.features.dns.providers import nsupdate
 from muster.features.dns.providers.nsupdate import NSUpdateDNS
-from muster.features.dns.settings import DNSSettings, NSUpdateSettings, SmartProxySettings
-from muster.kernel.errors import Denied, Misconfigured, MusterError, NotFound, Rejected, Unavailable
+from muster.features.dns.settings import DNSSettings, NSUpdateSettings
+from muster.kernel.errors import Misconfigured, MusterError, NotFound, Rejected, Unavailable
 from muster.kernel.findings import Check, Finding
 from muster.kernel.names import FQDN
 
@@ -74,6 +76,7 @@ _OTHER_SIDE = _Cause(
     "What answers there is no DNS server that knows TSIG, or something between changes its answers.",
     "Compare server and port under features: dns:; ask it with: dig -k KEYFILE @SERVER . SOA",
 )
+_OF_PROXY = Codes("DNS-PROXY-DENIED", "DNS-PROXY-DOWN", "DNS-PROXY-LACKS")
 _NOT_ALLOWED = _Cause(
     "DNS-REFUSED",
     "The zone's allow-update or update-policy does not name the key, or the server is a secondary.",
@@ -93,7 +96,7 @@ def checks(settings: DNSSettings, names: Sequence[FQDN], context: Callable[[], s
             case "nsupdate":
                 return await _of_nsupdate(settings.nsupdate, names)
             case "smart_proxy" if settings.smart_proxy is not None:
-                return await _of_smart_proxy(settings.smart_proxy, context())
+                return await another_proxy.findings("dns", _OF_PROXY, settings.smart_proxy, context())
             case _:
                 return []
 
@@ -169,49 +172,6 @@ async def _of_zone(server: NSUpdateDNS, zone: FQDN) -> Finding | None:
     except Unavailable as e:
         return _finding(_SERVER_DOWN, e)
     return None
-
-
-async def _of_smart_proxy(settings: SmartProxySettings, context: ssl.SSLContext | None) -> Sequence[Finding]:
-    # An HTTP client takes longer to load than all else that the doctor does about DNS.
-    from muster.foreman import smart_proxy
-
-    if context is None:
-        return []
-    name = str(settings.server_name) if settings.server_name else None
-    try:
-        async with smart_proxy.opened(settings.url, context=context, server_name=name, timeout_s=5.0) as proxy:
-            features = (await proxy.call("GET", "/features")).json()
-    except Denied as e:
-        return [
-            Finding(
-                "DNS-PROXY-DENIED",
-                _PLACE,
-                str(e),
-                "The other Smart Proxy does not trust our name.",
-                "Add the members' names to its trusted hosts.",
-            )
-        ]
-    except MusterError as e:
-        return [
-            Finding(
-                "DNS-PROXY-DOWN",
-                _PLACE,
-                str(e),
-                "The other Smart Proxy is stopped, elsewhere, or of another CA.",
-                "Start it; compare features: dns: smart_proxy: url with where it listens.",
-            )
-        ]
-    if "dns" in features:
-        return []
-    return [
-        Finding(
-            "DNS-PROXY-LACKS",
-            _PLACE,
-            f"{settings.url} has no feature dns; it has {', '.join(sorted(map(str, features))) or 'none'}",
-            "DNS is off there, or failed to start.",
-            "Switch it on there, or name another Smart Proxy.",
-        )
-    ]
 
 
 def _of_tsig(error: Misconfigured) -> _Cause:

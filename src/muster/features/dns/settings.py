@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from muster.cluster.service import Service, of_settings
 from muster.cluster.values import Host, Port, Seconds
+from muster.edge.another_proxy import SmartProxySettings
 from muster.edge.feature import ProvidedFeatureSettings
 from muster.kernel.names import FQDN, in_url
 from muster.kernel.secrets import Secret
@@ -63,17 +64,6 @@ class MemorySettings(Settings):
 
     zones: tuple[FQDN, ...] = ()
     """Zones it is primary for; empty: every name."""
-
-
-class SmartProxySettings(Settings):
-    """Another Smart Proxy, over its REST API."""
-
-    url: Annotated[str, StringConstraints(pattern=r"\Ahttps?://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._~/-]*)?\z")]
-    """The other proxy's URL."""
-    server_name: FQDN | None = None
-    """Name its certificate carries, when it is not the URL's host."""
-    timeout_s: Seconds = 20.0
-    """How long one call may take."""
 
 
 class DNSSettings(ProvidedFeatureSettings):

@@ -64,3 +64,10 @@ def test_another_proxy_is_in_the_register() -> None:
     assert settings().registered() == ()
     (found,) = settings(provider="smart_proxy", smart_proxy={"url": "https://other.test:9090"}).registered()
     assert (found.kind, found.control_url) == ("dhcp", "https://other.test:9090")
+
+
+def test_rubys_seconds_are_a_doubt() -> None:
+    cluster: Any = None
+    assert settings().doubts(cluster) == settings(blacklist_duration_minutes=60).doubts(cluster) == ()
+    (doubt,) = settings(blacklist_duration_minutes=1800).doubts(cluster)
+    assert doubt.startswith("holds back what was offered for 30 hours")

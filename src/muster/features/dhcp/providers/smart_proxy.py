@@ -10,15 +10,15 @@ from ipaddress import IPv4Address
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from muster.edge import another_proxy
+from muster.edge.another_proxy import SmartProxySettings
 from muster.edge.feature import Surroundings
 from muster.edge.replies import NOT_FOUND_TEXT
 from muster.features.dhcp import shapes
 from muster.features.dhcp.contract import Record, Records, Reservation, Subnet
-from muster.features.dhcp.settings import SmartProxySettings
-from muster.foreman import smart_proxy as other
+from muster.foreman.smart_proxy import SmartProxy
 from muster.kernel.errors import NotFound, Unavailable
 from muster.kernel.names import MACAddress, shown
-from muster.pki.context import RenewedContext
 
 # A large subnet: 100,000 leases are 40 MB.
 _ANSWER_LIMIT_BYTES = 128 << 20
@@ -31,7 +31,7 @@ class SmartProxyDHCP:
 
     has_vendor_options = True
 
-    def __init__(self, proxy: other.SmartProxy) -> None:
+    def __init__(self, proxy: SmartProxy) -> None:
         self._proxy = proxy
 
     async def reached(self) -> None:
@@ -132,12 +132,5 @@ def _form(reservation: Reservation, related: Collection[MACAddress]) -> list[tup
 @asynccontextmanager
 async def opened(settings: SmartProxySettings, around: Surroundings) -> AsyncIterator[SmartProxyDHCP]:
     """Yield the provider, presenting this member's certificate to the other proxy; a renewed one is taken up."""
-    context = RenewedContext(around.ca, around.certificate, around.key) if settings.url.startswith("https") else None
-    async with other.opened(
-        settings.url,
-        context=context,
-        server_name=settings.server_name,
-        timeout_s=settings.timeout_s,
-        answer_limit_bytes=_ANSWER_LIMIT_BYTES,
-    ) as proxy:
+    async with another_proxy.opened(settings, around, answer_limit_bytes=_ANSWER_LIMIT_BYTES) as proxy:
         yield SmartProxyDHCP(proxy)

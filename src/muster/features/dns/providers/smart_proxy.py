@@ -6,20 +6,20 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import quote
 
+from muster.edge import another_proxy
+from muster.edge.another_proxy import SmartProxySettings
 from muster.edge.feature import Surroundings
 from muster.edge.replies import NOT_FOUND_TEXT
 from muster.features.dns.contract import Data, NoZone, Record, RecordType
-from muster.features.dns.settings import SmartProxySettings
-from muster.foreman import smart_proxy as other
+from muster.foreman.smart_proxy import SmartProxy
 from muster.kernel.errors import NotFound, Unavailable, Unsupported
 from muster.kernel.names import FQDN, ServiceName, shown
-from muster.pki.context import RenewedContext
 
 
 class SmartProxyDNS:
     """Sends every change to the other proxy, which keeps the conflict rules."""
 
-    def __init__(self, proxy: other.SmartProxy) -> None:
+    def __init__(self, proxy: SmartProxy) -> None:
         self._proxy = proxy
 
     async def lookup(self, name: FQDN | ServiceName, type: RecordType) -> frozenset[Data]:  # noqa: ARG002
@@ -54,8 +54,5 @@ class SmartProxyDNS:
 @asynccontextmanager
 async def opened(settings: SmartProxySettings, around: Surroundings) -> AsyncIterator[SmartProxyDNS]:
     """Yield the provider, presenting this member's certificate to the other proxy; a renewed one is taken up."""
-    context = RenewedContext(around.ca, around.certificate, around.key) if settings.url.startswith("https") else None
-    async with other.opened(
-        settings.url, context=context, server_name=settings.server_name, timeout_s=settings.timeout_s
-    ) as proxy:
+    async with another_proxy.opened(settings, around) as proxy:
         yield SmartProxyDNS(proxy)
