@@ -7,7 +7,12 @@ from collections.abc import Callable
 
 import pytest
 
+from tests import order
 from tests.servers import available
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: order.place(item.nodeid.partition("::")[0]))
 
 
 @pytest.fixture
