@@ -92,7 +92,7 @@ def test_an_unknown_feature_is_answered_with_the_nearest_or_all() -> None:
     (dsn, other) = said("features:\n  dnss: {}\n  zzzzz: {}\n")
     assert dsn == (2, "features.dnss", "unknown feature 'dnss'; did you mean 'dns'?")
     assert other[:2] == (3, "features.zzzzz")
-    assert other[2].startswith("unknown feature 'zzzzz'; known features: container_gateway, dns")
+    assert other[2].startswith("unknown feature 'zzzzz'; known features: container_gateway, dhcp, dns")
 
 
 def test_a_rule_between_settings_of_a_feature_has_the_features_line() -> None:
@@ -102,10 +102,10 @@ def test_a_rule_between_settings_of_a_feature_has_the_features_line() -> None:
 
 
 def test_features_stand_in_the_order_in_which_the_ruby_proxy_loads_them() -> None:
-    ours = ["dns", "templates", "puppetca", "puppet", "registration", "pulpcore", "container_gateway"]
+    ours = ["dns", "templates", "dhcp", "puppetca", "puppet", "registration", "pulpcore", "container_gateway"]
     assert list(features.manifests()) == ours
     found = list(features.manifests(dataclasses.replace(features.manifests()["dns"], name="logs")))
-    assert found == [*ours[:4], "logs", *ours[4:]]
+    assert found == [*ours[:5], "logs", *ours[5:]]
     assert set(found) == set(features.settings_models())
 
 

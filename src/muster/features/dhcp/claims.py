@@ -143,7 +143,7 @@ class Claims:
                 return False
             return await uow.changed(_PROMISE, {**row, "mac": mac}) == 1
 
-        return await self._store.carry_out("dhcp-probing", work)
+        return await self._store.carry_out("dhcp-offered", work)
 
     async def probed(self, holder: str, *, silent: Iterable[IPv4Address], answered: Iterable[IPv4Address]) -> None:
         """Note what came of probing; what became another's meanwhile stays so."""
@@ -177,7 +177,7 @@ class Claims:
         async def work(uow: Writing) -> None:
             await uow.change(_FORGET, [{}])
 
-        await self._store.carry_out("dhcp-probed", work)
+        await self._store.carry_out("dhcp-forgotten", work)
 
     async def _taken(
         self, addresses: Collection[IPv4Address], state: str, holder: str, for_s: float
