@@ -174,6 +174,14 @@ async def test_a_name_and_a_hardware_address_of_two_hosts_are_in_the_way(hosts: 
         await create(hosts, replace(one, name=other.name))
 
 
+@pytest.mark.parametrize("name", ["", "a b", 'a"b', "a_b", "a;", "a\n", "a" * 64])
+async def test_a_name_that_is_no_hosts_goes_nowhere(hosts: OMAPI, name: str) -> None:
+    one = replace(fresh(), name=name)
+    with pytest.raises(Rejected, match="Invalid DNS name"):
+        await create(hosts, one)
+    assert await hosts.host_of(mac(one)) is None
+
+
 async def test_two_names_that_differ_in_case_are_two_to_dhcpd(hosts: OMAPI) -> None:
     one, other = fresh(), fresh()
     await create(hosts, one)
@@ -393,6 +401,23 @@ async def test_a_name_that_is_something_else_in_a_configuration_outlives_the_ser
     assert await hosts.host_of(mac(next_one)) == next_one
 
 
+async def test_a_quote_that_dhcpd_is_told_costs_its_next_start_all_hosts_behind_it(
+    tmp_path: Path, needs: Callable[[str], None]
+) -> None:
+    needs("dhcpd")
+    quoted, behind = fresh(), fresh()
+    with dhcpd.running(tmp_path) as server:
+        async with omapi.opened(server.address, server.omapi_port, server.key, timeout_s=10) as client:
+            assert await create(client, quoted, r'filename = "a\"b";')
+            assert await create(client, behind)
+            server.stop()
+            server.start()
+            assert await client.host_of(mac(quoted)) == quoted
+            assert await client.host_of(mac(behind)) is None
+    with pytest.raises(Rejected):
+        statements({"filename": 'a"b'}, lambda _: None)
+
+
 # Keys.
 
 
@@ -497,6 +522,29 @@ async def test_a_server_that_was_stopped_and_started_is_asked_anew(server: DHCPS
     assert await create(hosts, other)
 
 
+async def test_a_host_that_cannot_be_written_is_not_there(server: DHCPServer, hosts: OMAPI) -> None:
+    one = fresh()
+    with server.full():
+        for _ in range(2):
+            with pytest.raises(Unavailable, match="cannot write its leases file"):
+                await create(hosts, one)
+        assert await hosts.host_of(mac(one)) is None
+    assert await create(hosts, one)
+
+
+async def test_a_host_whose_removal_cannot_be_written_comes_back_though_dhcpd_said_it_was_gone(
+    server: DHCPServer, hosts: OMAPI
+) -> None:
+    one = fresh()
+    await create(hosts, one)
+    with server.full():
+        await hosts.delete(mac(one))
+        assert await hosts.host_of(mac(one)) is None
+        server.stop()
+    server.start()
+    assert await hosts.host_of(mac(one)) == one
+
+
 async def test_a_server_that_is_not_there_is_unavailable() -> None:
     async with omapi.opened("127.0.0.1", 1, None, timeout_s=5) as client:
         with pytest.raises(Unavailable, match=r"127\.0\.0\.1#1 cannot be reached while asking whether it is there"):
@@ -517,6 +565,30 @@ async def test_a_server_that_hangs_costs_a_calls_time_and_its_threads_end(server
             assert not client._idle
     async with omapi.opened(server.address, server.omapi_port, server.key, timeout_s=30) as client:
         assert await create(client, one)
+
+
+async def test_a_change_that_nobody_waits_for_any_more_happens_when_the_server_wakes(
+    server: DHCPServer, hosts: OMAPI
+) -> None:
+    one = fresh()
+    async with omapi.opened(server.address, server.omapi_port, server.key, timeout_s=PATIENCE_S) as client:
+        await client.reached()
+        with server.hung(), pytest.raises(Unavailable):
+            await create(client, one)
+    async with asyncio.timeout(30):
+        while await hosts.host_of(mac(one)) is None:
+            await asyncio.sleep(0.05)
+
+
+async def test_a_connection_is_kept_for_the_next_call_unless_it_was_idle_for_long(hosts: OMAPI) -> None:
+    await hosts.reached()
+    (kept,) = hosts._idle
+    await hosts.reached()
+    assert list(hosts._idle) == [kept]
+    hosts.idle_s = 0
+    await hosts.reached()
+    assert kept not in hosts._idle
+    assert kept.transport.connection is None
 
 
 async def test_an_answer_that_is_not_signed_is_none(server: DHCPServer) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import itertools
+import resource
 import secrets
 import select
 import signal
@@ -87,6 +88,8 @@ class DHCPServer:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env=clean_environment(), preexec_fn=end_with_parent,
+                # As Python itself has it: SIGXFSZ would end a server whose disk is said to be full.
+                restore_signals=False,
             )  # fmt: skip
         limit = time.monotonic() + _LONGEST_START_S
         while time.monotonic() < limit and self._process.poll() is None:
@@ -123,6 +126,16 @@ class DHCPServer:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+    @contextlib.contextmanager
+    def full(self) -> Iterator[None]:
+        """Hold its disk so that its leases file cannot grow."""
+        before = resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (self.leases.stat().st_size, resource.RLIM_INFINITY))
+        try:
+            yield
+        finally:
+            if self._process is not None:
+                resource.prlimit(self.pid, resource.RLIMIT_FSIZE, before)
 
     @contextlib.contextmanager
     def hung(self) -> Iterator[None]:

@@ -22,10 +22,15 @@ dhcpd.conf does not define
 a value that ends elsewhere than it does for       nothing: the host is made **without that statement**
 dhcpd (``next-server = 10.1.2.3;``, no quote)      and those behind it
 statements that are empty                          60003; nothing is made
+its leases file cannot be written                  1a, and the host is there until the next start; when one is removed:
+                                                   success, and it comes back then
 =================================================  =============================================================
 
+A host that it made is in its leases file, and that on the disk (fsync), before it answers.
+
 It says a host's name, hardware address and addresses, and never its statements: those are read from the leases file. Nor
-does it say which host stands in dhcpd.conf, and it removes such a one as willingly, for good: the leases file remembers.
+does it say which host stands in dhcpd.conf, and it removes such a one as willingly, for good: the leases file remembers. Of
+several hosts of one hardware address, which a configuration may have, it finds and removes the first.
 
 Source: omapi(3), omshell(1).
 """
@@ -50,7 +55,7 @@ from ipaddress import IPv4Address
 import pypureomapi
 
 from muster.kernel.errors import Conflict, Misconfigured, MusterError, NotFound, Rejected, Unavailable
-from muster.kernel.names import MACAddress, shown
+from muster.kernel.names import FQDN, MACAddress, shown
 from muster.kernel.reasons import spoken
 from muster.kernel.secrets import Secret
 
@@ -158,10 +163,11 @@ class _Line(pypureomapi.Omapi):
 
     Attributes:
         until: by which reading of the monotonic clock the present call has ended.
+        used: at which reading the last one did.
     """
 
     def __init__(self, server: str, port: int, until: float) -> None:
-        self.until = until
+        self.until, self.used = until, 0.0
         super().__init__(server, port, timeout=_left_s(until))
 
     def recv_protocol_initialization(self) -> None:
@@ -229,13 +235,15 @@ _Steps = Callable[[_Line], _Answer]
 class OMAPI:
     """Speaks to one dhcpd; any number of calls at once, of one event loop, over a few connections. Use :func:`opened`.
 
-    Every method raises Unavailable when there is no answer (whether a change happened is unknown then), and Misconfigured
-    when the server does not accept our key (nothing was changed then).
+    Every method raises Unavailable when there is no answer, and Misconfigured when the server does not accept our key (then
+    nothing was changed). Without an answer a change may have happened, or happen yet: dhcpd does what was sent to it when it
+    comes to it, though the connection has ended.
 
     Attributes:
         server: a host name or an IPv4 address; dhcpd listens on no other.
         timeout_s: how long a call may take, the wait for a connection included.
         connections: how many there are at most; dhcpd does one thing at a time.
+        idle_s: how long a connection may be idle and is used again; on the way there may be who forgets it and says nothing.
     """
 
     server: str
@@ -243,6 +251,7 @@ class OMAPI:
     key: Key | None
     timeout_s: float
     connections: int
+    idle_s: float = 60.0
     _idle: deque[_Line] = field(default_factory=deque, repr=False)
     _closed: bool = field(default=False, repr=False)
 
@@ -286,8 +295,9 @@ class OMAPI:
         Raises:
             Conflict: the hardware address has a host by another name, or with another address.
             NameTaken: the name is another hardware address's.
-            Rejected: dhcpd does not take the statements.
+            Rejected: dhcpd does not take the statements, or the name is no host's, and would stand in the leases file.
         """
+        FQDN.parse(name)
         doing = f"adding host {shown(name)} ({ip} / {mac})"
         given = {b"name": name.encode(), **_hardware(mac), b"ip-address": ip.packed}
         if statements:
@@ -295,6 +305,10 @@ class OMAPI:
         question = _question("host", given)
         question.message += [(b"create", _TRUE), (b"exclusive", _TRUE)]
         answer = await self._ask(lambda line: line.asked(question), doing)
+        if answer.code == _IO_ERROR:
+            # It stays, unwritten; who asked again would hear that it is there already.
+            with suppress(MusterError):
+                await self.delete(mac)
         if answer.code == _EXISTS:
             held = await self.host_of(mac)
             if held is None or held.name != name:
@@ -360,7 +374,7 @@ class OMAPI:
 
     def _may_refuse(self, answer: _Answer, doing: str) -> None:
         if answer.code == _IO_ERROR:
-            raise Unavailable(f"{self.place} cannot write its leases file; {doing} not done. dhcpd's log says why")
+            raise Unavailable(f"{self.place} cannot write its leases file; {doing} not done; its log says why")
         if answer.code != 0:
             raise Rejected(f"{self.place} answered {answer.text or 'no'} ({answer.code:x}); {doing} not done")
 
@@ -402,6 +416,7 @@ class OMAPI:
             # What is still in flight on it would answer the next question.
             line.close()
             raise
+        line.used = time.monotonic()
         self._idle.append(line)
         if self._closed or answer.code in (_NO_KEY, _BAD_SIGNATURE):
             self._hang_up()
@@ -411,7 +426,7 @@ class OMAPI:
         with suppress(IndexError):
             while True:
                 line = self._idle.pop()
-                if line.is_usable():
+                if time.monotonic() - line.used < self.idle_s and line.is_usable():
                     line.until = until
                     return line
                 line.close()
