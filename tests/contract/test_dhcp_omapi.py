@@ -63,6 +63,12 @@ lease 10.231.9.20 {{
   client-hostname "leased";
 }}
 """
+# One of each state, for ever. Without a server to fail over to there is no ``backup``.
+LEASES += "".join(
+    f"lease 10.231.9.{30 + number} {{ starts 0 2026/11/22 06:34:24; ends never; binding state {state}; }}\n"
+    for number, state in enumerate(omapi.STATES)
+    if 0 < number < 7
+)
 PATIENCE_S = 1.0
 QUOTES = '"\\'
 _numbers = itertools.count(1)
@@ -284,6 +290,13 @@ async def test_an_address_of_a_pool_that_nobody_had_has_a_free_lease_and_one_out
     assert free is not None
     assert (free.state, free.mac, free.starts, free.ends) == ("free", None, None, None)
     assert await hosts.lease_at(IPv4Address("10.231.9.200")) is None
+
+
+@pytest.mark.parametrize("state", omapi.STATES[1:-1])
+async def test_every_state_of_a_lease_has_its_word(server: DHCPServer, hosts: OMAPI, state: str) -> None:
+    found = await hosts.lease_at(IPv4Address("10.231.9.30") + omapi.STATES.index(state))
+    assert found is not None
+    assert (found.state, str(found.ends)) == (state, "2038-01-19 03:14:07+00:00")
 
 
 # Statements.
@@ -591,27 +604,37 @@ async def test_a_connection_is_kept_for_the_next_call_unless_it_was_idle_for_lon
     assert kept.transport.connection is None
 
 
-async def test_an_answer_that_is_not_signed_is_none(server: DHCPServer) -> None:
+@pytest.mark.parametrize(
+    ("operation", "why"),
+    [
+        (pypureomapi.OMAPI_OP_UPDATE, "it is not signed"),
+        (pypureomapi.OMAPI_OP_STATUS, "a status without a result"),
+        (pypureomapi.OMAPI_OP_NOTIFY, "it answered with operation 4"),
+    ],
+)
+async def test_an_answer_that_is_not_signed_or_says_nothing_is_none(
+    server: DHCPServer, operation: int, why: str
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=_say_yes, args=(listener,))
+        thread = threading.Thread(target=_say_yes, args=(listener, operation))
         thread.start()
         try:
             async with omapi.opened("127.0.0.1", listener.getsockname()[1], server.key, timeout_s=5) as client:
-                with pytest.raises(Unavailable, match="it is not signed"):
+                with pytest.raises(Unavailable, match=why):
                     await create(client, fresh())
         finally:
             thread.join()
 
 
-def _say_yes(listener: socket.socket) -> None:
-    """Answer two questions, for an authenticator and for a host, as a server does whom nobody has told our secret."""
+def _say_yes(listener: socket.socket, operation: int) -> None:
+    """Answer for an authenticator, and then for a host with an operation, as who has not been told our secret."""
     listener.settimeout(10)
     connection, _ = listener.accept()
     with connection:
         connection.sendall(b"\0\0\0\x64\0\0\0\x18" if connection.recv(8) else b"")
-        for _ in range(2):
+        for said in (pypureomapi.OMAPI_OP_UPDATE, operation):
             question = connection.recv(65536)
-            connection.sendall(struct.pack("!6I", 0, 0, pypureomapi.OMAPI_OP_UPDATE, 5, 1, _tid(question)) + 4 * b"\0")
+            connection.sendall(struct.pack("!6I", 0, 0, said, 5, 1, _tid(question)) + 4 * b"\0")
 
 
 def _tid(question: bytes) -> int:

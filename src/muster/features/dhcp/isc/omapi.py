@@ -69,8 +69,8 @@ ALGORITHMS: Mapping[str, str] = {
 }
 """What a key can sign with, by dhcpd's word: the digest, by Python's."""
 
-STATES = ("", "free", "active", "expired", "released", "abandoned", "reset", "backup", "reserved", "bootp")
-"""A lease's states by their numbers (omapi(3))."""
+STATES = ("", "free", "active", "expired", "released", "abandoned", "reset", "backup")
+"""A lease's states by their numbers (omapi(3)); ``backup`` is the other's of two servers that fail over."""
 
 # By octets: Ethernet and InfiniBand (ARP's hardware types).
 _HARDWARE: Mapping[int, int] = {6: 1, 20: 32}
@@ -119,7 +119,7 @@ class LeaseSeen:
 
     Attributes:
         state: one of :data:`STATES`; a number's digits where dhcpd has a new one.
-        starts, ends: aware; None where it never began. One for ever ends in 2106.
+        starts, ends: aware; None where it never began. One for ever ends 2038-01-19 03:14:07 UTC.
     """
 
     ip: IPv4Address
@@ -193,7 +193,9 @@ class _Line(pypureomapi.Omapi):
         answer = self.receive_response(question, insecure=True)
         if answer.opcode == pypureomapi.OMAPI_OP_STATUS:
             said = dict(answer.message)
-            found = _Answer(_number(said.get(b"result", b"")), _text(said.get(b"message", b"")))
+            if b"result" not in said:
+                raise _BadAnswer("it is a status without a result")
+            found = _Answer(_number(said[b"result"]), _text(said.get(b"message", b"")))
         elif answer.opcode == pypureomapi.OMAPI_OP_UPDATE:
             found = _Answer(0, handle=answer.handle, values=dict(answer.obj))
         else:
