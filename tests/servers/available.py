@@ -22,6 +22,7 @@ def missing(name: str) -> str | None:
         "apt-get": _apt,
         "bind": _bind,
         "chromium": _chromium,
+        "dhcpd": _dhcpd,
         "dig": _dig,
         "createrepo_c": _createrepo,
         "debootstrap": _debootstrap,
@@ -88,6 +89,13 @@ def _bind() -> str | None:
 
 def named() -> str | None:
     return shutil.which("named") or (str(p) if (p := Path("/usr/sbin/named")).exists() else None)
+
+
+def _dhcpd() -> str | None:
+    if not sbin("dhcpd"):
+        return "no dhcpd on this machine (Debian package isc-dhcp-server)"
+    # OMAPI binds every address of whatever machine it runs on.
+    return _namespaces()
 
 
 def _createrepo() -> str | None:

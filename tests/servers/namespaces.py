@@ -67,7 +67,8 @@ class Host:
 def segment(*names: str, network: str = "10.231.7") -> Iterator[list[Host]]:
     """Hosts that reach each other and nothing else, numbered from ``network``.11."""
     _forget_the_dead()
-    switch = f"muster-{os.getpid()}-switch"
+    # Named for the first of them: segments of different hosts can be held at once.
+    switch = f"muster-{os.getpid()}-{names[0]}-switch"
     hosts = [Host(f"muster-{os.getpid()}-{name}", f"{network}.{11 + n}") for n, name in enumerate(names)]
     with contextlib.ExitStack() as stack:
         for namespace in (switch, *(h.namespace for h in hosts)):
