@@ -24,7 +24,7 @@ import pytest
 from muster.features.dhcp.contract import Options
 from muster.features.dhcp.isc import omapi
 from muster.features.dhcp.isc.omapi import ALGORITHMS, OMAPI, Host, Key, NameTaken
-from muster.features.dhcp.isc.statements import statements
+from muster.features.dhcp.isc.written import statements
 from muster.kernel.errors import Conflict, Misconfigured, NotFound, Rejected, Unavailable
 from muster.kernel.names import MACAddress
 from muster.kernel.secrets import Secret

@@ -289,7 +289,7 @@ class OMAPI:
             name: unique on the server, in its very case.
             ip: of its subnet or not: dhcpd does not look.
             mac: unique on the server.
-            statements: what :mod:`muster.features.dhcp.isc.statements` wrote; dhcpd drops silently what others write wrong.
+            statements: what :mod:`muster.features.dhcp.isc.written` wrote; dhcpd drops silently what others write wrong.
 
         Returns:
             False: it was there by that name, with that hardware and IP address; its statements may be others.

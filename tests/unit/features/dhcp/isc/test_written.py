@@ -1,4 +1,4 @@
-"""A reservation's options in dhcpd's words (``features/dhcp/isc/statements.py``)."""
+"""A reservation's options in dhcpd's words (``features/dhcp/isc/written.py``)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muster.features.dhcp.isc.statements import statements
+from muster.features.dhcp.isc.written import statements
 from muster.kernel.errors import Rejected
 
 # What dhcpd takes in any order, as tests/contract/test_dhcp_omapi.py shows: octets or a quoted text, and a semicolon.
