@@ -1,0 +1,1 @@
+"""What ISC's dhcpd has in its files, read and followed."""
