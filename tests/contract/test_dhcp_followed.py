@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from ipaddress import IPv4Address
@@ -229,6 +230,25 @@ async def test_without_inotify_the_files_are_looked_at_by_the_clock(
         await comes(known, "192.168.120.20", "192.168.120.21")
         files.replace(HEAD + SECOND)
         await comes(known, "192.168.120.21")
+
+
+async def test_files_that_cannot_be_looked_at_any_more_are_a_trouble(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on = threading.Event()
+    monkeypatch.setattr(room, "_HANGS_S", 0.1)
+    async with files.followed(poll_s=0.05) as known:
+        await known.settled()
+        # As stat(2) does when an NFS server is gone.
+        monkeypatch.setattr(room, "_seen", lambda _path: goes_on.wait(10) and None)
+        await asyncio.sleep(0.4)
+        with pytest.raises(Unavailable, match="has not ended for"):
+            await known.reached()
+        with pytest.raises(Unavailable, match="has not ended for"):
+            await known.settled()
+        monkeypatch.undo()
+        goes_on.set()
+        assert await known.settled()
 
 
 @pytest.mark.parametrize("which", ["conf", "leases"])

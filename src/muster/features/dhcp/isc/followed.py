@@ -38,6 +38,7 @@ _QUIET_S = 0.1
 # But a busy dhcpd never pauses.
 _PATIENCE_S = 1.0
 _PAUSE_S = 0.02
+_HANGS_S = 15.0
 _CLOCK = SystemClock()
 
 _Seen = tuple[int, int, int, int] | None
@@ -120,17 +121,22 @@ class Followed:
         self._poll_s = poll_s
         self._trouble: MusterError | None = None
         self._wake = asyncio.Event()
+        self._looked_at = asyncio.get_running_loop().time()
         self._waiting: list[asyncio.Future[None]] = []
         self._encoding: asyncio.Task[None] | None = None
 
     async def reached(self) -> None:
-        """Return when the files could be read the last time they were looked at.
+        """Return when the files could be read the last time they were looked at, and that was a moment ago.
 
         Raises:
-            Unavailable: they could not; what they said before is still told.
+            Unavailable: not so; what they said before is still told.
         """
         if self._trouble is not None:
             raise self._trouble
+        since_s = asyncio.get_running_loop().time() - self._looked_at
+        if since_s > self._poll_s + _HANGS_S:
+            # As when they lie on an NFS server that is gone.
+            raise self._hangs(since_s)
 
     @property
     def problems(self) -> Sequence[str]:
@@ -176,7 +182,11 @@ class Followed:
             looked: asyncio.Future[None] = loop.create_future()
             self._waiting.append(looked)
             self._wake.set()
-            await looked
+            try:
+                async with asyncio.timeout(_HANGS_S):
+                    await looked
+            except TimeoutError:
+                raise self._hangs(_HANGS_S) from None
             await self.reached()
             if until is None or until():
                 return True
@@ -207,6 +217,7 @@ class Followed:
                     _log.info(f"{self._path} and {self._conf} can be read again")
                 self._trouble = None
             finally:
+                self._looked_at = asyncio.get_running_loop().time()
                 for one in waiting:
                     if not one.done():
                         one.set_result(None)
@@ -259,13 +270,20 @@ class Followed:
             _log.warning(f"{problem}; all else of dhcpd's configuration is known")
         if self._encoding is not None:
             self._encoding.cancel()
-        self._encoding = asyncio.create_task(asyncio.to_thread(self._reading.leases.encode), name="encode leases")
+        self._encoding = asyncio.create_task(self._encode(self._reading.leases), name="encode leases")
+
+    async def _encode(self, leases: Leases) -> None:
+        for _ in leases.encode():
+            await asyncio.sleep(0)
 
     async def _news(self, reading: _Reading) -> bytes | None:
         try:
             return await asyncio.to_thread(reading.appended)
         except OSError as e:
             raise _unreadable(self._path, e) from e
+
+    def _hangs(self, since_s: float) -> Unavailable:
+        return Unavailable(f"Looking at {self._path} has not ended for {since_s:.0f} s; what it said before is told")
 
     def _troubled(self, trouble: MusterError) -> None:
         if str(trouble) != str(self._trouble or ""):

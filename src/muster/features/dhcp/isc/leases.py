@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network
-from typing import Any
+from typing import Any, Final, overload
 
 from muster.features.dhcp import shapes
 from muster.features.dhcp.contract import Lease, Record, Records, Reservation, Subnet
@@ -30,7 +30,9 @@ _NEVER = "2038/01/19 03:14:07"
 _UNKNOWN = "1970/01/01 00:00:00"
 _OVER = frozenset({"free", "expired", "backup", "released", "reset"})
 _STAMPS = ("tstp", "tsfp", "atsfp", "cltt")
-_STATEMENTS_LIMIT = 1 << 20
+_STATEMENT_LIMIT = 1 << 16
+# So many leases are encoded in a millisecond or two.
+_STEP = 200
 
 _OCTET = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
 _STAMP = r"\d{4}/(?:0[1-9]|1[0-2])/(?:0[1-9]|[12]\d|3[01]) (?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d"
@@ -82,36 +84,23 @@ class ReadReservation(Reservation):
 
 
 class ReadLease(Lease):
-    """A lease of dhcpd's file, read as far as somebody asks; equal to any :class:`Lease` that says the same.
+    """A lease of dhcpd's file, read as far as somebody asks; equal to any :class:`Lease` that says the same."""
 
-    Attributes:
-        address: its address as a text.
-        until: when it ends, as ``2026/11/26 11:34:24``, which sorts as time does.
-    """
-
-    # Of those that a lease has itself only this one is always wanted; the others come with the first question.
-    __slots__ = ("_held", "_within", "address", "mac", "until")
-    _held: str | bytes
+    __slots__ = ("_entry", "_within")
+    _entry: _Entry
     _within: _Within
-    address: str
-    mac: MACAddress
-    until: str
 
     @property
     def encoded(self) -> bytes:
-        """As it stands in a list of JSON; afterwards the text of its block is let go."""
-        held = self._held
-        if isinstance(held, str):
-            # Another thread may do the same meanwhile, and comes to the same.
-            starts, told = _told(held)
-            held = _encoded(self._within, self.address, self.mac, starts, self.until, self.state, told)
-            object.__setattr__(self, "_held", held)
-        return held
+        """As it stands in a list of JSON."""
+        return self._within.encoded(self._entry)
 
     def __getattr__(self, name: str) -> Any:
         # Only asked for what is not there yet.
         if name == "ip":
-            found: dict[str, Any] = {name: IPv4Address(self.address)}
+            found: dict[str, Any] = {name: IPv4Address(self._entry[_ADDRESS])}
+        elif name == "mac":
+            found = {name: MACAddress(self._entry[_MAC])}
         elif name == "subnet":
             found = {name: self._within.subnet}
         elif name in ("starts", "ends", "options"):
@@ -138,6 +127,43 @@ class ReadLease(Lease):
 # name, ip, mac, subnet, starts, ends, state, type: what is told of every lease before its options.
 _FIXED = 8
 
+# Address, hardware address, when it ends as ``2026/11/26 11:34:24`` (which sorts as time does), state, and the text of its
+# block or, later, how it is told. A tuple of plain texts, since the collector of garbage looks at none of these: a hundred
+# thousand objects would stop the whole process each time that it looks at all.
+_Entry = tuple[str, str, str, str, str | bytes]
+_ADDRESS: Final = 0
+_MAC: Final = 1
+_UNTIL: Final = 2
+_STATE: Final = 3
+_HELD: Final = 4
+
+
+class _Shown(Sequence[Lease]):
+    """Leases of one moment, made when they are asked for."""
+
+    def __init__(self, within: _Within, entries: Sequence[_Entry]) -> None:
+        self._within = within
+        self._entries = entries
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @overload
+    def __getitem__(self, which: int) -> Lease: ...
+
+    @overload
+    def __getitem__(self, which: slice) -> Sequence[Lease]: ...
+
+    def __getitem__(self, which: int | slice) -> Lease | Sequence[Lease]:
+        if isinstance(which, int):
+            return self._within.made(self._entries[which])
+        return [self._within.made(one) for one in self._entries[which]]
+
+    def __eq__(self, other: object) -> bool:
+        return list(self) == list(other) if isinstance(other, Sequence) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
 
 class _Within:
     """What there is in one subnet."""
@@ -147,10 +173,11 @@ class _Within:
         self.called = str(subnet)
         self.reservations: dict[MACAddress, Reservation] = {}
         self.reserved: dict[str, list[Reservation]] = {}
-        self.leases: dict[str, ReadLease] = {}
-        self.newest: dict[MACAddress, ReadLease] = {}
-        # What a hardware address has besides its newest lease: a machine that names itself otherwise when it boots.
-        self.older: dict[MACAddress, list[ReadLease]] = {}
+        self.leases: dict[str, _Entry] = {}
+        # The address of the last lease of each hardware address.
+        self.newest: dict[str, str] = {}
+        # What a hardware address has besides that: a machine that names itself otherwise when it boots.
+        self.older: dict[str, list[str]] = {}
 
     def reserve(self, one: Reservation) -> None:
         held = self.reservations.get(one.mac)
@@ -170,41 +197,65 @@ class _Within:
         else:
             del self.reserved[str(one.ip)]
 
-    def lease(self, one: ReadLease) -> None:
-        self.end(one.address)
-        self.leases[one.address] = one
-        before = self.newest.get(one.mac)
+    def lease(self, entry: _Entry) -> None:
+        address, mac = entry[_ADDRESS], entry[_MAC]
+        self.end(address)
+        self.leases[address] = entry
+        before = self.newest.get(mac)
         if before is not None:
-            self.older.setdefault(one.mac, []).append(before)
-        self.newest[one.mac] = one
+            self.older.setdefault(mac, []).append(before)
+        self.newest[mac] = address
 
     def end(self, address: str) -> None:
-        one = self.leases.pop(address, None)
-        if one is None:
+        entry = self.leases.pop(address, None)
+        if entry is None:
             return
-        older = self.older.get(one.mac, [])
-        if self.newest[one.mac] is not one:
-            older[:] = [o for o in older if o is not one]
+        mac = entry[_MAC]
+        older = self.older.get(mac, [])
+        if self.newest[mac] != address:
+            older.remove(address)
         elif older:
-            self.newest[one.mac] = older.pop()
+            self.newest[mac] = older.pop()
         else:
-            del self.newest[one.mac]
+            del self.newest[mac]
         if not older:
-            self.older.pop(one.mac, None)
+            self.older.pop(mac, None)
 
-    def running(self, mac: MACAddress, now: str) -> ReadLease | None:
+    def running(self, mac: str, now: str) -> _Entry | None:
         """Return the last lease of a hardware address that has not ended."""
-        one = self.newest.get(mac)
-        if one is None or one.until >= now:
-            return one
-        return next((o for o in reversed(self.older.get(mac, ())) if o.until >= now), None)
+        address = self.newest.get(mac)
+        if address is None:
+            return None
+        addresses = (address, *reversed(self.older.get(mac, ())))
+        return next((e for a in addresses if (e := self.leases[a])[_UNTIL] >= now), None)
 
-    def shown(self, now: str) -> list[ReadLease]:
+    def shown(self, now: str) -> Sequence[Lease]:
         """Return the leases that have not ended, one of each hardware address."""
-        running = [one for one in self.leases.values() if one.until >= now]
-        if not self.older:
-            return running
-        return [one for one in running if one.mac not in self.older or self.running(one.mac, now) is one]
+        running = [entry for entry in self.leases.values() if entry[_UNTIL] >= now]
+        if self.older:
+            running = [e for e in running if e[_MAC] not in self.older or self.running(e[_MAC], now) is e]
+        return _Shown(self, running)
+
+    def made(self, entry: _Entry) -> ReadLease:
+        one = _new(ReadLease)
+        # A frozen class is written past its own refusal; the slots' own way is the quickest.
+        _set_within(one, self)
+        _set_entry(one, entry)
+        if entry[_STATE] != "active":
+            object.__setattr__(one, "state", entry[_STATE])
+        return one
+
+    def encoded(self, entry: _Entry) -> bytes:
+        """Return how a lease is told, and keep it in the place of its text."""
+        held = entry[_HELD]
+        if isinstance(held, bytes):
+            return held
+        address, mac, until, state, _ = entry
+        starts, told = _told(held)
+        text = _encoded(self, address, mac, starts, until, state, told)
+        if self.leases.get(address) is entry:
+            self.leases[address] = (address, mac, until, state, text)
+        return text
 
 
 class Leases:
@@ -251,7 +302,7 @@ class Leases:
                 at = block.end()
                 continue
             end = end_of_statement(text, at)
-            if end < 0 and len(text) - at > _STATEMENTS_LIMIT:
+            if end < 0 and len(text) - at > _STATEMENT_LIMIT:
                 # Something tore the file: without an end everything after would be part of this.
                 following = _NEXT_BLOCK.search(text, at + 1)
                 at = following.end() if following else len(text)
@@ -278,9 +329,9 @@ class Leases:
             return ()
         address, moment = str(ip), _key(now)
         found: list[Record] = list(within.reserved.get(address, ()))
-        lease = within.leases.get(address)
-        if lease is not None and lease.until >= moment and within.running(lease.mac, moment) is lease:
-            found.append(lease)
+        entry = within.leases.get(address)
+        if entry is not None and entry[_UNTIL] >= moment and within.running(entry[_MAC], moment) is entry:
+            found.append(within.made(entry))
         return found
 
     def of(self, subnet: Subnet, mac: MACAddress, now: datetime) -> Record | None:
@@ -288,7 +339,11 @@ class Leases:
         within = self._within.get(subnet.network)
         if within is None:
             return None
-        return within.reservations.get(mac) or within.running(mac, _key(now))
+        reserved = within.reservations.get(mac)
+        if reserved is not None:
+            return reserved
+        entry = within.running(mac, _key(now))
+        return within.made(entry) if entry is not None else None
 
     def taken(self, subnet: Subnet, among: Collection[IPv4Address], now: datetime) -> set[IPv4Address]:
         """Return which addresses have a record, older leases of one hardware address among them: dhcpd keeps them all."""
@@ -299,14 +354,19 @@ class Leases:
         return {
             ip
             for ip in among
-            if (address := str(ip)) in reserved or ((one := leases.get(address)) is not None and one.until >= moment)
+            if (address := str(ip)) in reserved
+            or ((entry := leases.get(address)) is not None and entry[_UNTIL] >= moment)
         }
 
-    def encode(self) -> None:
-        """Encode every lease, so that a list of them is told at once. May be done in a thread while others read."""
+    def encode(self) -> Iterator[None]:
+        """Encode every lease, so that a list of them is told at once; between two steps others may go on, here as well."""
         for within in self._within.values():
-            for one in list(within.leases.values()):
-                _ = one.encoded
+            for number, address in enumerate(list(within.leases)):
+                entry = within.leases.get(address)
+                if entry is not None:
+                    within.encoded(entry)
+                if number % _STEP == 0:
+                    yield
 
     def let_go(self) -> None:
         """Forget everything, a little at a time: freeing it at once would stop all threads for as long."""
@@ -367,7 +427,7 @@ class Leases:
                 told["hardware_type"], mac = words[1], options.hardware_address(words[2])
             elif first in ("uid", "client-hostname") and rest:
                 told[first.replace("-", "_")] = " ".join(rest)
-        self._lease(address, mac, until, state or "active", (starts, told))
+        self._lease(address, str(mac) if mac is not None else None, until, state or "active", (starts, told))
 
     def _lease(
         self,
@@ -383,20 +443,12 @@ class Leases:
         if mac is None or state in _OVER:
             within.end(address)
             return
-        one = _new(ReadLease)
-        _set_mac(one, MACAddress(mac))
-        _set_within(one, within)
-        _set_address(one, address)
-        _set_until(one, until)
-        if state != "active":
-            object.__setattr__(one, "state", state)
-        _set_held(
-            one,
-            said.group()
-            if isinstance(said, re.Match)
-            else _encoded(within, address, one.mac, said[0], until, state, said[1]),
-        )
-        within.lease(one)
+        held: str | bytes
+        if isinstance(said, re.Match):
+            held = said.group()
+        else:
+            held = _encoded(within, address, mac, said[0], until, state, said[1])
+        within.lease((address, mac, until, state, held))
 
     def _subnet_of(self, ip: IPv4Address) -> Subnet | None:
         within = self._around(str(ip))
@@ -418,10 +470,7 @@ class Leases:
 
 
 _new = object.__new__
-# A frozen class is written past its own refusal; the slots' own way is the quickest.
-_set_mac, _set_within, _set_address, _set_until, _set_held = (
-    ReadLease.__dict__[name].__set__ for name in ("mac", "_within", "address", "until", "_held")
-)
+_set_within, _set_entry = (ReadLease.__dict__[name].__set__ for name in ("_within", "_entry"))
 
 
 def _told(text: str) -> tuple[str, dict[str, str]]:
@@ -452,7 +501,7 @@ def _lines(text: str) -> Iterator[str]:
 
 
 def _encoded(
-    within: _Within, address: str, mac: MACAddress, starts: str, until: str, state: str, told: Mapping[str, str]
+    within: _Within, address: str, mac: str, starts: str, until: str, state: str, told: Mapping[str, str]
 ) -> bytes:
     """Return a lease as :mod:`muster.features.dhcp.shapes` tells it, made of its texts."""
     rest = "".join([f',"{key}":{_quoted(value)}' for key, value in told.items()])
