@@ -75,7 +75,10 @@ async def posted_of(dhcp: DHCP, request: Request) -> Reply:
 
 
 async def _method(request: Request) -> str:
-    """Return the method that a POST stands for: here, and nowhere else, a form may name another (docs/facts/smart-proxy-protocol.md §2.1)."""
+    """Return the method that a POST stands for: here, and nowhere else, a form may name another.
+
+    Source: docs/facts/smart-proxy-protocol.md §2.1.
+    """
     given = (await request.params()).get("_method") or request.header(_METHOD_HEADER)
     return given.upper() if isinstance(given, str) else "POST"
 

@@ -34,8 +34,16 @@ def of_record(record: Record) -> dict[str, Any]:
 
 
 def encoded(records: Sequence[Record]) -> bytes:
-    """Return records as they stand in a list of JSON, with commas between."""
-    return ",".join([_encode(of_record(r)) for r in records]).encode("utf-8", "replace")
+    """Return records as they stand in a list of JSON, with commas between.
+
+    A record that is kept for long may know itself how it is told, as ``encoded``.
+    """
+    return b",".join([getattr(r, "encoded", None) or encoded_anew(r) for r in records])
+
+
+def encoded_anew(record: Record) -> bytes:
+    """Return one record as it stands in a list of JSON."""
+    return _encode(of_record(record)).encode("utf-8", "replace")
 
 
 def _told(time: datetime) -> str:

@@ -1,1 +1,1 @@
-"""What ISC's dhcpd says and is told: its files, and OMAPI, by which hosts are made and removed while it runs."""
+"""ISC dhcpd: its configuration and leases read and followed, its hosts made and removed over OMAPI."""

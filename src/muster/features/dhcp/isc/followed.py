@@ -1,0 +1,338 @@
+"""Follows dhcpd.conf and dhcpd.leases: what stands in them is known a moment later, and asking costs no file.
+
+The leases are read whole at the start, then only what is appended. When dhcpd has put a new file in place, as it does each
+hour, or somebody wrote the file anew, it is read whole again beside what is known, which is told until then. Changes are
+heard of by inotify; besides, and where that hears nothing, as on NFS, the files are looked at each ``poll_s`` seconds, which
+costs a few calls of stat(2).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import os
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from muster.features.dhcp.contract import Record, Records, Subnet
+from muster.features.dhcp.isc import grammar
+from muster.features.dhcp.isc.inotify import Watch, watching
+from muster.features.dhcp.isc.leases import Leases
+from muster.kernel.clock import Clock, SystemClock
+from muster.kernel.errors import Misconfigured, MusterError, Unavailable
+from muster.kernel.files import read_bounded
+from muster.kernel.log import logger
+from muster.kernel.names import MACAddress
+from muster.kernel.tasks import ended
+
+_log = logger("features")
+
+_WHOLE_BYTES = 1 << 20
+# Of what is appended so much is read without a pause for others: 1 ms.
+_SLICE_BYTES = 1 << 13
+_TAIL_BYTES = 256
+# A file that was put in place may still be written, unless nobody writes for so long.
+_QUIET_S = 0.1
+# But a busy dhcpd never pauses.
+_PATIENCE_S = 1.0
+_PAUSE_S = 0.02
+_HANGS_S = 15.0
+_CLOCK = SystemClock()
+
+_Seen = tuple[int, int, int, int] | None
+
+
+class _Reading:
+    """The two files as far as they were read. Made, and asked for news, in a thread; fed on the loop.
+
+    Raises:
+        Misconfigured: dhcpd.conf cannot be read.
+        OSError: dhcpd.leases cannot.
+    """
+
+    def __init__(self, conf: Path, leases: Path) -> None:
+        self._path = leases
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._seen: dict[Path, _Seen] = {}
+        self._offset = 0
+        self._tail = b""
+        self.configuration = grammar.configuration(conf, self._content)
+        self.leases = Leases(self.configuration)
+        # Open as long as it is followed, so that no other file can get its number.
+        self._file = leases.open("rb", buffering=0)
+        while piece := self._file.read(_WHOLE_BYTES):
+            self._take(piece)
+
+    def _content(self, path: Path) -> str:
+        # Before it is read: what is written meanwhile is news.
+        self._seen[path] = _seen(path)
+        return read_bounded(path, what="dhcpd's file", limit_bytes=grammar.MAX_CHARACTERS).decode("utf-8", "replace")
+
+    def _take(self, piece: bytes) -> None:
+        self._offset += len(piece)
+        self._tail = (self._tail + piece)[-_TAIL_BYTES:] if len(piece) < _TAIL_BYTES else piece[-_TAIL_BYTES:]
+        self.leases.feed(self._decoder.decode(piece))
+
+    def appended(self) -> bytes | None:
+        """Return what follows what was read, a part of it if it is much; None: all is to be read anew.
+
+        Raises:
+            OSError: there is no such file now.
+        """
+        if any(_seen(path) != seen for path, seen in self._seen.items()):
+            return None
+        now, held = self._path.stat(), os.fstat(self._file.fileno())
+        if (now.st_dev, now.st_ino) != (held.st_dev, held.st_ino) or now.st_size < self._offset:
+            return None
+        # Written anew in its place and longer than before, it has something else where we stopped.
+        start = self._offset - len(self._tail)
+        found = os.pread(self._file.fileno(), len(self._tail) + _WHOLE_BYTES, start)
+        return found[len(self._tail) :] if found.startswith(self._tail) else None
+
+    async def take(self, piece: bytes) -> None:
+        """Read on; others get their turns."""
+        for start in range(0, len(piece), _SLICE_BYTES):
+            self._take(piece[start : start + _SLICE_BYTES])
+            await asyncio.sleep(0)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether there is something, and it ends where a block does."""
+        return self._offset > 0 and self.leases.is_whole
+
+    def close(self) -> None:
+        """Nobody may ask it any more."""
+        self._file.close()
+        self.leases.let_go()
+
+
+class Followed:
+    """What the two files say now, or said when they could last be read.
+
+    Concurrency: one event loop; every answer is of one moment.
+    """
+
+    def __init__(self, conf: Path, leases: Path, reading: _Reading, clock: Clock, poll_s: float) -> None:
+        self._conf, self._path = conf, leases
+        self._reading = reading
+        self._clock = clock
+        self._poll_s = poll_s
+        self._trouble: MusterError | None = None
+        self._wake = asyncio.Event()
+        self._looked_at = asyncio.get_running_loop().time()
+        self._waiting: list[asyncio.Future[None]] = []
+        self._encoding: asyncio.Task[None] | None = None
+
+    async def reached(self) -> None:
+        """Return when the files could be read the last time they were looked at, and that was a moment ago.
+
+        Raises:
+            Unavailable: not so; what they said before is still told.
+        """
+        if self._trouble is not None:
+            raise self._trouble
+        since_s = asyncio.get_running_loop().time() - self._looked_at
+        if since_s > self._poll_s + _HANGS_S:
+            # As when they lie on an NFS server that is gone.
+            raise self._hangs(since_s)
+
+    @property
+    def problems(self) -> Sequence[str]:
+        """What is wrong with dhcpd.conf, a sentence each; everything else of it counts."""
+        return self._reading.configuration.problems
+
+    @property
+    def subnets(self) -> Sequence[Subnet]:
+        return self._reading.leases.subnets
+
+    def records(self, subnet: Subnet) -> Records:
+        """Return what there is in a subnet, in the files' order."""
+        return self._reading.leases.records(subnet, self._clock.now())
+
+    def at(self, subnet: Subnet, ip: IPv4Address) -> Sequence[Record]:
+        """Return what has an address, reservations first."""
+        return self._reading.leases.at(subnet, ip, self._clock.now())
+
+    def of(self, subnet: Subnet, mac: MACAddress) -> Record | None:
+        """Return the reservation of a hardware address, else its lease, else None."""
+        return self._reading.leases.of(subnet, mac, self._clock.now())
+
+    def taken(self, subnet: Subnet, among: Collection[IPv4Address]) -> set[IPv4Address]:
+        """Return which addresses have a record."""
+        return self._reading.leases.taken(subnet, among, self._clock.now())
+
+    async def settled(self, *, until: Callable[[], bool] | None = None, within_s: float = 2.0) -> bool:
+        """Return when all has been read that stands in the files now.
+
+        Args:
+            until: what must hold besides; the files are looked at until it does.
+            within_s: how long they are.
+
+        Returns:
+            Whether it held in time; without it always True.
+
+        Raises:
+            Unavailable: the files cannot be read.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + within_s
+        while True:
+            looked: asyncio.Future[None] = loop.create_future()
+            self._waiting.append(looked)
+            self._wake.set()
+            try:
+                async with asyncio.timeout(_HANGS_S):
+                    await looked
+            except TimeoutError:
+                raise self._hangs(_HANGS_S) from None
+            await self.reached()
+            if until is None or until():
+                return True
+            if loop.time() > deadline:
+                return False
+            await asyncio.sleep(_PAUSE_S)
+
+    async def follow(self, watch: Watch | None) -> None:
+        """Look whenever something changed, until cancelled."""
+        self._begin(watch)
+        while True:
+            try:
+                async with asyncio.timeout(self._poll_s):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+            waiting, self._waiting = self._waiting, []
+            try:
+                await self._look(watch)
+            except MusterError as e:
+                self._troubled(Unavailable(f"{e}; what it said before is told"))
+            except Exception as e:  # noqa: BLE001 - boundary: nobody may go on with old records without a word
+                _log.exception("Following dhcpd's files failed")
+                self._troubled(Unavailable(f"Following {self._path} failed: {type(e).__name__}"))
+            else:
+                if self._trouble is not None:
+                    _log.info(f"{self._path} and {self._conf} can be read again")
+                self._trouble = None
+            finally:
+                self._looked_at = asyncio.get_running_loop().time()
+                for one in waiting:
+                    if not one.done():
+                        one.set_result(None)
+
+    def wake(self) -> None:
+        """Look soon."""
+        self._wake.set()
+
+    async def close(self) -> None:
+        if self._encoding is not None:
+            await ended([self._encoding])
+        await asyncio.to_thread(self._reading.close)
+        for one in self._waiting:
+            one.cancel()
+
+    async def _look(self, watch: Watch | None) -> None:
+        while (piece := await self._news(self._reading)) != b"":
+            if piece is not None:
+                await self._reading.take(piece)
+                continue
+            held, self._reading = self._reading, await self._anew()
+            self._begin(watch)
+            await asyncio.to_thread(held.close)
+
+    async def _anew(self) -> _Reading:
+        """Return a reading of the whole, when it seems that nobody is still writing it."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _PATIENCE_S
+        reading = await _whole(self._conf, self._path)
+        while loop.time() < deadline:
+            await asyncio.sleep(_QUIET_S)
+            piece = await self._news(reading)
+            if piece is None:
+                await asyncio.to_thread(reading.close)
+                reading = await _whole(self._conf, self._path)
+            elif piece:
+                await reading.take(piece)
+            elif reading.is_whole:
+                break
+        return reading
+
+    def _begin(self, watch: Watch | None) -> None:
+        """Go on with a reading that is new."""
+        configuration = self._reading.configuration
+        if watch is not None:
+            watch.on([self._path, *configuration.files])
+            # What was written before there was a watch.
+            self._wake.set()
+        for problem in configuration.problems:
+            _log.warning(f"{problem}; all else of dhcpd's configuration is known")
+        if self._encoding is not None:
+            self._encoding.cancel()
+        self._encoding = asyncio.create_task(self._encode(self._reading.leases), name="encode leases")
+
+    async def _encode(self, leases: Leases) -> None:
+        for _ in leases.encode():
+            await asyncio.sleep(0)
+
+    async def _news(self, reading: _Reading) -> bytes | None:
+        try:
+            return await asyncio.to_thread(reading.appended)
+        except OSError as e:
+            raise _unreadable(self._path, e) from e
+
+    def _hangs(self, since_s: float) -> Unavailable:
+        return Unavailable(f"Looking at {self._path} has not ended for {since_s:.0f} s; what it said before is told")
+
+    def _troubled(self, trouble: MusterError) -> None:
+        if str(trouble) != str(self._trouble or ""):
+            _log.warning(str(trouble))
+        self._trouble = trouble
+
+
+@asynccontextmanager
+async def opened(conf: Path, leases: Path, *, clock: Clock = _CLOCK, poll_s: float = 1.0) -> AsyncIterator[Followed]:
+    """Read both files and follow them until the block ends.
+
+    Args:
+        conf: dhcpd.conf; what it includes is followed as well.
+        leases: dhcpd.leases.
+        clock: by which leases end.
+        poll_s: how often the files are looked at, whatever inotify says.
+
+    Raises:
+        Misconfigured: one of the two cannot be read.
+    """
+    followed = Followed(conf, leases, await _whole(conf, leases), clock, poll_s)
+    with watching(followed.wake) as watch:
+        following = asyncio.create_task(followed.follow(watch), name="follow dhcpd's files")
+        try:
+            yield followed
+        finally:
+            await ended([following])
+            await followed.close()
+
+
+async def _whole(conf: Path, leases: Path) -> _Reading:
+    """Return a reading of both files.
+
+    Raises:
+        Misconfigured: one of them cannot be read.
+    """
+    try:
+        return await asyncio.to_thread(_Reading, conf, leases)
+    except OSError as e:
+        raise _unreadable(leases, e) from e
+
+
+def _unreadable(leases: Path, error: OSError) -> Misconfigured:
+    return Misconfigured(f"Reading dhcpd's leases {leases} failed: {error.strerror or error}")
+
+
+def _seen(path: Path) -> _Seen:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
