@@ -19,18 +19,19 @@ from muster.edge.another_proxy import SmartProxySettings
 from muster.edge.feature import Surroundings
 from muster.features.dhcp import checks
 from muster.features.dhcp.contract import DHCPProvider, Lease, Reservation, Subnet, same
-from muster.features.dhcp.providers import memory, smart_proxy
-from muster.features.dhcp.settings import DHCPSettings, MemorySettings
+from muster.features.dhcp.providers import isc, memory, smart_proxy
+from muster.features.dhcp.settings import DHCPSettings, ISCSettings, MemorySettings
 from muster.kernel.errors import Conflict, Misconfigured, NotFound, Rejected, Unavailable, Unsupported
 from muster.kernel.names import FQDN, MACAddress
 from muster.policy.metered import OperationMetrics
-from tests.servers import member
+from tests.servers import dhcpd, member
+from tests.servers.dhcpd import DHCPServer
 from tests.servers.member import CLUSTER_ADDRESS, TRUSTED, Member
 
 pytestmark = pytest.mark.anyio
 
 CALLER = "proxy00.example.com"
-PROVIDERS = ("memory", "smart_proxy")
+PROVIDERS = ("isc", "memory", "smart_proxy")
 NETWORK = IPv4Network("192.168.120.0/24")
 SECOND = IPv4Network("192.168.122.0/30")
 STATIC = MACAddress.parse("00:11:22:33:44:01")
@@ -48,6 +49,21 @@ HELD: dict[str, Any] = {
         {"ip": "192.168.120.20", "mac": str(LEASED), "starts": "2026-11-22T06:34:24Z", "ends": "2038-01-19T03:14:07Z"}
     ],
 }  # fmt: skip
+CONF = """
+subnet 192.168.120.0 netmask 255.255.255.0 { range 192.168.120.10 192.168.120.100; option routers 192.168.120.1; }
+subnet 192.168.122.0 netmask 255.255.255.252 { }
+host static1.example.com { hardware ethernet 00:11:22:33:44:01; fixed-address 192.168.120.150; option host-name "static1"; }
+"""
+LEASES = """
+lease 192.168.120.20 {
+  starts 0 2026/11/22 06:34:24;
+  ends never;
+  cltt 0 2026/11/22 06:34:24;
+  binding state active;
+  next binding state free;
+  hardware ethernet 52:54:00:00:00:20;
+}
+"""
 _numbers = itertools.count(1)
 
 
@@ -58,6 +74,7 @@ class Subject:
     Attributes:
         stop, start: take the server away and bring it back; what it had may be lost.
         offers: whether its server finds free addresses itself.
+        tells_when_gone: whether it tells what there is while its server is away, because it reads the server's files.
     """
 
     name: str
@@ -65,6 +82,7 @@ class Subject:
     stop: Callable[[], object]
     start: Callable[[], object]
     offers: bool = False
+    tells_when_gone: bool = False
 
     async def subnet(self, network: IPv4Network = NETWORK) -> Subnet:
         return next(s for s in await self.provider.subnets() if s.network == network)
@@ -108,9 +126,17 @@ def other_member(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Member]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def dhcpd_server(needs: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[DHCPServer]:
+    needs("dhcpd")
+    needs("namespaces")
+    with dhcpd.running(tmp_path_factory.mktemp("dhcpd"), conf=CONF, leases=LEASES) as server:
+        yield server
+
+
 @pytest.fixture(params=PROVIDERS)
 async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
-    async with {"memory": _memory, "smart_proxy": _smart_proxy}[request.param](request) as found:
+    async with {"isc": _isc, "memory": _memory, "smart_proxy": _smart_proxy}[request.param](request) as found:
         yield found
 
 
@@ -134,6 +160,20 @@ async def _smart_proxy(request: pytest.FixtureRequest) -> AsyncIterator[Subject]
         yield Subject("smart_proxy", provider, other.stop, other.start, offers=True)
 
 
+@contextlib.asynccontextmanager
+async def _isc(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
+    server: DHCPServer = request.getfixturevalue("dhcpd_server")
+    async with isc.opened(_of(server)) as provider:
+        yield Subject("isc", provider, server.stop, server.start, tells_when_gone=True)
+
+
+def _of(server: DHCPServer, **settings: Any) -> ISCSettings:
+    assert server.key is not None
+    given = {"server": server.address, "omapi_port": server.omapi_port, "timeout_s": 3, "key_name": server.key.name}
+    given |= {"key_secret": server.key.secret.reveal(), "key_algorithm": server.key.algorithm}
+    return ISCSettings.model_validate({**given, "config": server.conf, "leases": server.leases, **settings})
+
+
 def _to(other: Member) -> SmartProxySettings:
     url = f"https://{other.https.address}:{other.https.port}"
     return SmartProxySettings(url=url, server_name=FQDN.parse(CLUSTER_ADDRESS), timeout_s=5)
@@ -147,6 +187,8 @@ def _around(other: Member) -> Surroundings:
 async def test_subnets_are_told_with_their_options(subject: Subject) -> None:
     await subject.provider.reached()
     found = await subject.provider.subnets()
+    # A dhcpd has its own segment's besides.
+    found = [s for s in found if s.network in (NETWORK, SECOND)]
     assert [s.network for s in found] == [NETWORK, SECOND]
     assert (found[0].options["routers"], found[1].options) == (["192.168.120.1"], {})
     assert found[0].options["range"] == ["192.168.120.10", "192.168.120.100"]
@@ -283,17 +325,28 @@ async def test_a_server_offers_an_address_once_or_has_no_such_question(subject: 
 
 async def test_a_server_that_is_gone_is_unavailable_and_needs_no_restart_of_ours(subject: Subject) -> None:
     subnet, one = await subject.subnet(), await subject.fresh()
+    await subject.provider.add(held := await subject.fresh())
     await asyncio.to_thread(subject.stop)
     try:
-        calls = (
-            subject.provider.reached, subject.provider.subnets, lambda: subject.provider.records(subnet),
-            lambda: subject.provider.at(subnet, one.ip), lambda: subject.provider.of(subnet, one.mac),
-            lambda: subject.provider.taken(subnet, [one.ip]), lambda: subject.provider.offered(subnet, one.ip, one.ip),
-            lambda: subject.provider.add(one), lambda: subject.provider.remove(one),
+        reads = (
+            subject.provider.subnets, lambda: subject.provider.records(subnet), lambda: subject.provider.at(subnet, held.ip),
+            lambda: subject.provider.of(subnet, held.mac), lambda: subject.provider.taken(subnet, [held.ip]),
         )  # fmt: skip
-        for call in calls:
+        changes = (
+            subject.provider.reached, lambda: subject.provider.add(one), lambda: subject.provider.remove(held),
+        )  # fmt: skip
+        for call in changes:
             with pytest.raises(Unavailable):
                 await call()
+        if subject.offers:
+            with pytest.raises(Unavailable):
+                await subject.provider.offered(subnet, one.ip, one.ip)
+        for read in reads:
+            if subject.tells_when_gone:
+                assert await read()
+                continue
+            with pytest.raises(Unavailable):
+                await read()
     finally:
         await asyncio.to_thread(subject.start)
     await subject.provider.add(one)

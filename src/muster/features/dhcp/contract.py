@@ -174,6 +174,14 @@ class DHCPProvider(Protocol):
             Unavailable, Misconfigured: as for ``reached``.
         """
 
+    @query
+    async def as_kept(self, reservation: Reservation) -> Reservation:
+        """Return a reservation as the server will show it once it has it, which may be without names that it cannot keep.
+
+        Raises:
+            Rejected: the server cannot keep it.
+        """
+
     @change(repeatable=True)
     async def add(self, reservation: Reservation, *, related: Collection[MACAddress] = ()) -> None:
         """Make the reservation exist; success when it exists already as it is.

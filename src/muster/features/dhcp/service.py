@@ -136,7 +136,7 @@ class DHCP:
             subnet, _ = await self._subnet(network)
         except NotFound:
             raise Rejected(f"No Subnet detected for: {network}") from None
-        reservation = wanted.within(subnet)
+        reservation = await self.provider.as_kept(wanted.within(subnet))
         if not self.provider.has_vendor_options and any(key.startswith("<") for key in reservation.options):
             raise Rejected("DHCP implementation does not support Vendor Options")
         async with self._claims.changing([(reservation.ip, reservation.mac)]) as change:

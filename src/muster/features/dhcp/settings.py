@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AwareDatetime, Field, JsonValue, StringConstraints, model_validator
 
 from muster.cluster.service import Service, of_settings
+from muster.cluster.values import Host, Port, Seconds
 from muster.edge.another_proxy import SmartProxySettings
 from muster.edge.feature import ProvidedFeatureSettings
-from muster.kernel.names import FQDN, MACAddress
+from muster.kernel.names import FQDN, MACAddress, in_url
+from muster.kernel.secrets import Secret
 from muster.kernel.settings import Settings
 
 if TYPE_CHECKING:
@@ -82,11 +85,45 @@ class MemorySettings(Settings):
         return self
 
 
+class ISCSettings(Settings):
+    """ISC's dhcpd, by the names of Ruby's ``isc`` and ``remote_isc``."""
+
+    server: Host = "127.0.0.1"
+    """Where its OMAPI listens: address or name (Ruby: ``server`` of the feature)."""
+    omapi_port: Port = 7911
+    """Its port."""
+    key_name: Annotated[str, StringConstraints(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,252}\z")] | None = None
+    """The key that dhcpd.conf names as ``omapi-key``; None: it takes orders from everybody."""
+    key_secret: Secret | None = None
+    """Its secret, in base64."""
+    key_algorithm: Literal["hmac-md5", "hmac-sha1", "hmac-sha224", "hmac-sha256", "hmac-sha384", "hmac-sha512"] = (
+        "hmac-md5"
+    )
+    """Its algorithm, as dhcpd.conf has it."""
+    config: Path = Path("/etc/dhcp/dhcpd.conf")
+    """Its configuration, which members have to be able to read, here or mounted."""
+    leases: Path = Path("/var/lib/dhcp/dhcpd.leases")
+    """Its leases file, the same. ``/var/lib/dhcpd/dhcpd.leases`` on Enterprise Linux."""
+    timeout_s: Seconds = 5.0
+    """How long it may take to answer one call."""
+    connections: Annotated[int, Field(ge=1, le=64)] = 4
+    """Connections held open to it at most; it does one thing at a time."""
+    poll_s: Annotated[float, Field(ge=0.1, le=60)] = 1.0
+    """How often the files are looked at where the kernel does not say that they changed."""
+
+    @model_validator(mode="after")
+    def _whole_key(self) -> Self:
+        if bool(self.key_name) != bool(self.key_secret):
+            raise ValueError("key_name and key_secret go together")
+        return self
+
+
 class DHCPSettings(ProvidedFeatureSettings):
     """The DHCP feature."""
 
-    provider: Literal["smart_proxy", "memory"]
-    """Which provider keeps the reservations. Ruby's ``use_provider`` is understood as well: ``dhcp_memory``."""
+    provider: Literal["isc", "smart_proxy", "memory"] = "isc"
+    """Which provider keeps the reservations. Ruby's ``use_provider`` is understood as well: ``dhcp_isc``, and
+    ``dhcp_remote_isc``, which is ``isc`` with files that are mounted."""
     subnets: tuple[IPv4Network, ...] = ()
     """The subnets of the server that Foreman is to see, as ``192.0.2.0/24`` or ``192.0.2.0/255.255.255.0``; empty: all."""
     ping_free_ip: bool = True
@@ -98,6 +135,8 @@ class DHCPSettings(ProvidedFeatureSettings):
     seconds, where its 1800 means these 30 minutes."""
     pool_size: Annotated[int, Field(ge=0, le=256)] = 8
     """How many addresses of each range that Foreman asks for are probed ahead, so that an answer needs no wait; 0: none."""
+    isc: ISCSettings = ISCSettings()
+    """Settings of provider ``isc``."""
     memory: MemorySettings = MemorySettings()
     """Settings of provider ``memory``."""
     smart_proxy: SmartProxySettings | None = None
@@ -108,7 +147,7 @@ class DHCPSettings(ProvidedFeatureSettings):
     def _in_rubys_words(cls, given: Any) -> Any:
         if isinstance(given, dict) and "use_provider" in given and "provider" not in given:
             given = dict(given)
-            given["provider"] = str(given.pop("use_provider")).removeprefix("dhcp_")
+            given["provider"] = str(given.pop("use_provider")).removeprefix("dhcp_").removeprefix("remote_")
         return given
 
     @model_validator(mode="after")
@@ -127,5 +166,8 @@ class DHCPSettings(ProvidedFeatureSettings):
         )
 
     def registered(self) -> tuple[Service, ...]:
-        url = self.smart_proxy.url if self.provider == "smart_proxy" and self.smart_proxy is not None else ""
+        url = {
+            "isc": f"omapi://{in_url(self.isc.server)}:{self.isc.omapi_port}",
+            "smart_proxy": self.smart_proxy.url if self.smart_proxy is not None else "",
+        }.get(self.provider)
         return (of_settings("dhcp", url, weight=self.readiness),) if url else ()

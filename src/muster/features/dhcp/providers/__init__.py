@@ -22,6 +22,12 @@ def opened(settings: DHCPSettings, around: Surroundings) -> Opening:
     return PROVIDERS[settings.provider](settings, around)
 
 
+def _isc(settings: DHCPSettings, _around: Surroundings) -> Opening:
+    from muster.features.dhcp.providers import isc
+
+    return isc.opened(settings.isc)
+
+
 def _smart_proxy(settings: DHCPSettings, around: Surroundings) -> Opening:
     from muster.features.dhcp.providers import smart_proxy
 
@@ -37,6 +43,7 @@ def _memory(settings: DHCPSettings, _around: Surroundings) -> Opening:
 
 
 PROVIDERS: Mapping[str, Callable[[DHCPSettings, Surroundings], Opening]] = {
+    "isc": _isc,
     "smart_proxy": _smart_proxy,
     "memory": _memory,
 }

@@ -57,6 +57,10 @@ class MemoryDHCP:
         self._may_fail()
         raise Unsupported("memory finds no addresses itself")
 
+    async def as_kept(self, reservation: Reservation) -> Reservation:
+        self._may_fail()
+        return reservation
+
     async def add(self, reservation: Reservation, *, related: Collection[MACAddress] = ()) -> None:
         self._may_fail()
         held = self._reservations.get(reservation.mac)

@@ -1,0 +1,202 @@
+"""ISC's dhcpd: subnets, leases and hosts from its files, hosts made and removed over OMAPI.
+
+The files have to be there, on this member's host or mounted on it. dhcpd writes a host into its leases file, and that to the
+disk, before it acknowledges it, so whoever reads the file to its end sees what any member has made.
+
+dhcpd gives one address to several hosts, and removes a host of dhcpd.conf as willingly as one of its own; neither is done
+here. It drops a statement that it does not understand, and says nothing: so what was made is read back, and undone where it
+is less than was wanted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from ipaddress import IPv4Address
+
+from muster.features.dhcp.contract import Record, Records, Reservation, Subnet, same
+from muster.features.dhcp.isc import followed, omapi, written
+from muster.features.dhcp.isc.followed import Followed
+from muster.features.dhcp.isc.omapi import OMAPI, Key, NameTaken
+from muster.features.dhcp.settings import ISCSettings
+from muster.kernel.errors import Conflict, MusterError, NotFound, Rejected, Unsupported
+from muster.kernel.log import logger
+from muster.kernel.names import MACAddress, shown
+
+_log = logger("features")
+
+# How long dhcpd's file may take to be here; it is written already, so this is a network's file system.
+_SEEN_WITHIN_S = 3.0
+_RESOLVED_WITHIN_S = 5.0
+
+
+class ISCDHCP:
+    """One dhcpd."""
+
+    has_vendor_options = True
+
+    def __init__(self, files: Followed, server: OMAPI) -> None:
+        self._files = files
+        self._server = server
+
+    async def reached(self) -> None:
+        await self._server.reached()
+        await self._files.reached()
+
+    async def subnets(self) -> Sequence[Subnet]:
+        await self._files.reached()
+        return self._files.subnets
+
+    async def records(self, subnet: Subnet) -> Records:
+        await self._files.settled()
+        return self._files.records(subnet)
+
+    async def at(self, subnet: Subnet, ip: IPv4Address) -> Sequence[Record]:
+        await self._files.settled()
+        return self._files.at(subnet, ip)
+
+    async def of(self, subnet: Subnet, mac: MACAddress) -> Record | None:
+        await self._files.settled()
+        return self._files.of(subnet, mac)
+
+    async def taken(self, subnet: Subnet, among: Collection[IPv4Address]) -> Collection[IPv4Address]:
+        await self._files.settled()
+        return self._files.taken(subnet, among)
+
+    async def offered(self, subnet: Subnet, first: IPv4Address, last: IPv4Address) -> IPv4Address | None:  # noqa: ARG002
+        raise Unsupported("dhcpd finds no addresses for others")
+
+    async def as_kept(self, reservation: Reservation) -> Reservation:
+        """Return it with its next server's address: dhcpd keeps no name of one."""
+        name = reservation.options.get("nextServer")
+        if name is None or _is_address(name):
+            return reservation
+        address = await _resolved(str(name))
+        return replace(reservation, options={**reservation.options, "nextServer": str(address)})
+
+    async def add(self, reservation: Reservation, *, related: Collection[MACAddress] = ()) -> None:
+        held = await self.of(reservation.subnet, reservation.mac)
+        if isinstance(held, Reservation):
+            if same(held, reservation):
+                return
+            raise Conflict(f"{reservation} conflicts with {held}")
+        for other in await self.at(reservation.subnet, reservation.ip):
+            if isinstance(other, Reservation) and other.mac not in related:
+                raise Conflict(f"{reservation} conflicts with {other}")
+        text = written.statements(reservation.options, _no_name)
+        try:
+            is_new = await self._server.create(reservation.name, reservation.ip, reservation.mac, text)
+        except NameTaken as e:
+            raise Rejected(f"Failed to add DHCP reservation for {reservation}: Entry already exists") from e
+        await self._read_back(reservation, is_new=is_new)
+
+    async def _read_back(self, wanted: Reservation, *, is_new: bool) -> None:
+        """Return when the files show the reservation as it was wanted.
+
+        Raises:
+            Rejected: dhcpd has dropped a part of it; it is removed again.
+            Conflict: it was there, and is another one.
+        """
+        found = await self._shown(wanted)
+        if found is None:
+            _log.warning(
+                f"dhcpd has made {wanted}, and its leases file does not show it here after {_SEEN_WITHIN_S:g} s; "
+                "what it dropped of it is not known"
+            )
+            return
+        if _has(found, wanted):
+            return
+        if not is_new:
+            raise Conflict(f"{wanted} conflicts with {found}, which was made a moment ago")
+        with suppress(NotFound):
+            await self._server.delete(wanted.mac)
+        raise Rejected(
+            f"dhcpd took {wanted} and kept {shown(dict(found.options))} of its options; it was removed again"
+        )
+
+    async def _shown(self, wanted: Reservation) -> Reservation | None:
+        def held() -> Reservation | None:
+            found = self._files.of(wanted.subnet, wanted.mac)
+            return found if isinstance(found, Reservation) and found.ip == wanted.ip else None
+
+        await self._files.settled(until=lambda: held() is not None, within_s=_SEEN_WITHIN_S)
+        return held()
+
+    async def remove(self, reservation: Reservation) -> None:
+        held = await self.of(reservation.subnet, reservation.mac)
+        if not isinstance(held, Reservation) or held.ip != reservation.ip:
+            raise NotFound(f"There is no reservation {reservation}")
+        if not held.deletable:
+            raise Rejected(f"{held} is static - unable to delete")
+        await self._server.delete(held.mac)
+        subnet, mac = held.subnet, held.mac
+        gone = await self._files.settled(
+            until=lambda: not isinstance(self._files.of(subnet, mac), Reservation), within_s=_SEEN_WITHIN_S
+        )
+        if not gone:
+            _log.warning(f"dhcpd has removed {held}, and its leases file shows it here after {_SEEN_WITHIN_S:g} s")
+
+
+def _has(found: Reservation, wanted: Reservation) -> bool:
+    """Whether dhcpd kept what decides about booting; what it does not know of other vendors it was not told."""
+    told: Mapping[str, object] = wanted.options
+    return all(found.options.get(name) == told.get(name) for name in ("hostname", "filename", "nextServer"))
+
+
+def _is_address(text: object) -> bool:
+    try:
+        ipaddress.IPv4Address(str(text))
+    except ValueError:
+        return False
+    return True
+
+
+def _no_name(name: str) -> IPv4Address | None:
+    """What is written has an address for each next server already."""
+    return IPv4Address(name) if _is_address(name) else None
+
+
+async def _resolved(name: str) -> IPv4Address:
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(_RESOLVED_WITHIN_S):
+            found = await loop.getaddrinfo(name, None, family=socket.AF_INET, type=socket.SOCK_STREAM)
+    except (OSError, TimeoutError, UnicodeError):
+        found = []
+    if not found:
+        raise Rejected(f"The next server {shown(name)} has no IPv4 address, and dhcpd keeps no names")
+    return IPv4Address(found[0][4][0])
+
+
+@asynccontextmanager
+async def opened(settings: ISCSettings) -> AsyncIterator[ISCDHCP]:
+    """Yield the provider; its files are read before.
+
+    Raises:
+        Misconfigured: dhcpd's files cannot be read, or the key is none.
+    """
+    key = None
+    if settings.key_name is not None and settings.key_secret is not None:
+        key = Key(settings.key_name, settings.key_secret, settings.key_algorithm)
+    async with (
+        followed.opened(settings.config, settings.leases, poll_s=settings.poll_s) as files,
+        omapi.opened(
+            settings.server,
+            settings.omapi_port,
+            key,
+            timeout_s=settings.timeout_s,
+            connections=settings.connections,
+        ) as server,
+    ):
+        for problem in files.problems:
+            _log.warning(f"{settings.config}: {problem}")
+        try:
+            await server.reached()
+        except MusterError as e:
+            # It may come later; readiness shows it.
+            _log.warning(f"dhcpd is not there yet: {e}")
+        yield ISCDHCP(files, server)
