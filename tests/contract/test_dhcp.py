@@ -168,10 +168,7 @@ async def _isc(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
 
 
 def _of(server: DHCPServer, **settings: Any) -> ISCSettings:
-    assert server.key is not None
-    given = {"server": server.address, "omapi_port": server.omapi_port, "timeout_s": 3, "key_name": server.key.name}
-    given |= {"key_secret": server.key.secret.reveal(), "key_algorithm": server.key.algorithm}
-    return ISCSettings.model_validate({**given, "config": server.conf, "leases": server.leases, **settings})
+    return ISCSettings.model_validate({**server.settings, "timeout_s": 3, **settings})
 
 
 def _to(other: Member) -> SmartProxySettings:

@@ -60,6 +60,20 @@ class DHCPServer:
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
+    def settings(self) -> dict[str, object]:
+        """Settings of provider ``isc``."""
+        key = {} if self.key is None else {"key_name": self.key.name, "key_secret": self.key.secret.reveal()}
+        algorithm = {} if self.key is None else {"key_algorithm": self.key.algorithm}
+        files = {"config": str(self.conf), "leases": str(self.leases)}
+        return {"server": self.address, "omapi_port": self.omapi_port, **key, **algorithm, **files}
+
+    def host_in_leases(self, name: str) -> str | None:
+        """Return the last block of a host in the leases file."""
+        text = self.leases.read_text("utf-8")
+        start = text.rfind(f"host {name} {{")
+        return text[start : text.index("\n}", start) + 2] if start >= 0 else None
+
+    @property
     def conf(self) -> Path:
         return self.directory / "dhcpd.conf"
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import bind, foreman_for_hosts, member, puppet_api
+from tests.servers import bind, dhcpd, foreman_for_hosts, member, puppet_api
 from tests.servers.bind import BindServer
+from tests.servers.dhcpd import DHCPServer
 from tests.servers.foreman_for_hosts import ForemanForHosts
 from tests.servers.member import TRUSTED, Member
 from tests.servers.puppet_api import PuppetAPI, Said
@@ -19,6 +20,15 @@ from tests.wire import golden, identities
 def lab(needs: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[BindServer]:
     needs("bind")
     with bind.running(tmp_path_factory.mktemp("lab"), zones=golden.zones()) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def dhcpd_lab(needs: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[DHCPServer]:
+    needs("dhcpd")
+    needs("namespaces")
+    conf, leases = golden.dhcpd()
+    with dhcpd.running(tmp_path_factory.mktemp("dhcpd"), conf=conf, leases=leases, algorithm="hmac-md5") as server:
         yield server
 
 
@@ -44,7 +54,11 @@ def foreman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForemanForHost
 
 @pytest.fixture(scope="module")
 def proxy(
-    lab: BindServer, puppet: PuppetAPI, foreman: ForemanForHosts, tmp_path_factory: pytest.TempPathFactory
+    lab: BindServer,
+    dhcpd_lab: DHCPServer,
+    puppet: PuppetAPI,
+    foreman: ForemanForHosts,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Member]:
     nsupdate = {"server": lab.address, "port": lab.port, "key_file": str(lab.key_file)}
     with member.running(
@@ -52,8 +66,8 @@ def proxy(
         # The recorded proxy had every module on both listeners.
         features={
             "dns": {"enabled": True, "nsupdate": nsupdate},
-            # The lab's probes found nobody: its networks are none of this host's.
-            "dhcp": {"enabled": True, "provider": "memory", "memory": golden.dhcp(), "ping_free_ip": False},
+            # The lab's probes found nobody: its networks are none of this host's. dhcpd here has one of its own besides.
+            "dhcp": {"enabled": True, "isc": dhcpd_lab.settings, "ping_free_ip": False, "subnets": golden.subnets()},
             "puppetca": {"enabled": True, "provider": "puppetserver", "puppetserver": puppet.settings},
             "puppet": {"enabled": True, "puppetserver": puppet.settings},
             "logs": {"enabled": True},

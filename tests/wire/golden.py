@@ -99,6 +99,12 @@ class Exchange:
         return tuple(found)
 
     @property
+    def host(self) -> str | None:
+        """Return what dhcpd's leases file says of the call's host since; None: it is not recorded."""
+        given = self.line.get("effects")
+        return given.get("leases_file_host") if isinstance(given, dict) else None
+
+    @property
     def upstream(self) -> tuple[Asked, ...] | None:
         """Return what the proxy asked of the Puppet server meanwhile; None: it is not recorded."""
         given = self._upstream("puppet")
@@ -200,32 +206,30 @@ def _recorded(name: str, path: str) -> dict[str, Any]:
     return next(line for line in lines(name) if line["path"] == path)
 
 
-def dhcp() -> dict[str, Any]:
-    """Return what the lab's DHCP server had before the first call, as settings of provider ``memory``."""
-    subnets = json.loads(_recorded("dhcp", "/dhcp")["body"])
-    found = [json.loads(_recorded("dhcp", f"/dhcp/{s['network']}")["body"]) for s in subnets if _is_asked_for(s)]
-    return {
-        "subnets": [{"network": f"{s['network']}/{s['netmask']}", "options": s["options"]} for s in subnets],
-        "reservations": [_reservation(one) for told in found for one in told["reservations"]],
-        "leases": [_lease(one) for told in found for one in told["leases"]],
-    }
+# The lab's leases were begun anew when the records were made, and have ended since.
+_BEGUN, _ENDED, _ENDS = ("06:32:50", "06:34:24"), ("11:32:50", "11:34:24"), ("2026{0}11{0}26", "2036{0}11{0}26")
 
 
-def _is_asked_for(subnet: Mapping[str, Any]) -> bool:
-    return any(line["path"] == f"/dhcp/{subnet['network']}" for line in lines("dhcp"))
+def dhcpd() -> tuple[str, str]:
+    """Return the lab's ``dhcpd.conf``, less what is about OMAPI, and its leases, as if they had not ended yet."""
+    environment = directory() / "environment"
+    conf = (environment / "dhcpd.conf").read_text("utf-8").splitlines()
+    leases = (environment / "dhcpd.leases").read_text("utf-8").replace(*_BEGUN).replace(*_ENDED)
+    about_omapi = ("omapi-", "key ")
+    return (
+        "\n".join(line for line in conf if not line.startswith(about_omapi)),
+        leases.replace(*(day.format("/") for day in _ENDS)),
+    )
 
 
-def _reservation(told: Mapping[str, Any]) -> dict[str, Any]:
-    fields = ("name", "ip", "mac", "subnet", "type", "deleteable")
-    options = {key: value for key, value in told.items() if key not in fields}
-    return {**{k: told[k] for k in ("name", "ip", "mac")}, "deletable": told["deleteable"], "options": options}
+def as_if_not_ended(body: str) -> str:
+    """Return a recorded body with its leases' ends as they are now."""
+    return body.replace(*(day.format("-") for day in _ENDS))
 
 
-def _lease(told: Mapping[str, Any]) -> dict[str, Any]:
-    fields = ("name", "ip", "mac", "subnet", "starts", "ends", "state", "type")
-    times = {key: told[key].replace(" UTC", "Z").replace(" ", "T") for key in ("starts", "ends")}
-    options = {key: value for key, value in told.items() if key not in fields}
-    return {"ip": told["ip"], "mac": told["mac"], **times, "options": options}
+def subnets() -> list[str]:
+    """Return the lab's subnets."""
+    return [f"{s['network']}/{s['netmask']}" for s in json.loads(_recorded("dhcp", "/dhcp")["body"])]
 
 
 def zones() -> Sequence[Zone]:

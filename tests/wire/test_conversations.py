@@ -15,6 +15,7 @@ import pytest
 
 from tests.servers.bind import BindServer
 from tests.servers.client import Answer, Connection, Place, tls_client
+from tests.servers.dhcpd import DHCPServer
 from tests.servers.foreman_for_hosts import ForemanForHosts
 from tests.servers.member import Member
 from tests.servers.puppet_api import Asked, PuppetAPI, Said
@@ -37,11 +38,17 @@ class Played:
     headers: Mapping[str, str]
     upstream: tuple[Asked, ...]
     handed: tuple[Handed, ...]
+    host: str | None = None
 
 
 @pytest.fixture(scope="module")
 def played(
-    proxy: Member, lab: BindServer, puppet: PuppetAPI, foreman: ForemanForHosts, clients: Mapping[str, Path]
+    proxy: Member,
+    lab: BindServer,
+    dhcpd_lab: DHCPServer,
+    puppet: PuppetAPI,
+    foreman: ForemanForHosts,
+    clients: Mapping[str, Path],
 ) -> dict[tuple[str, int], Played]:
     _wait_for_store(proxy)
     found: dict[tuple[str, int], Played] = {}
@@ -55,7 +62,10 @@ def played(
             answer = _played(exchange, path, proxy, clients)
         upstream = tuple(puppet.asked)
         effects = tuple(Effect(e.name, e.type, tuple(lab.dig(e.name, e.type))) for e in _effects(exchange))
-        found[exchange.key] = Played(answer.status, answer.text, effects, answer.headers, upstream, _handed(foreman))
+        host = dhcpd_lab.host_in_leases(exchange.host.split()[1]) if exchange.host else None
+        found[exchange.key] = Played(
+            answer.status, answer.text, effects, answer.headers, upstream, _handed(foreman), host
+        )
     return found
 
 
@@ -142,12 +152,22 @@ def test_the_answer_is_the_recorded_one(
 ) -> None:
     ours = played[exchange.key]
     status, body, effects = _expected(exchange)
+    body = body and golden.as_if_not_ended(body)
     body = body and body.replace(BIND, bind_place).replace(PUPPETSERVER, puppet.url)
     assert (ours.status, _comparable(exchange, ours.body)) == (
         status,
         _comparable(exchange, ours.body if body is None else body),
     ), exchange.line["note"]
     assert ours.effects == effects, exchange.line["note"]
+
+
+@pytest.mark.parametrize("exchange", [e for e in EXCHANGES if e.host is not None], ids=lambda e: e.id)
+def test_dhcpd_has_of_each_host_what_it_had_then(exchange: Exchange, played: dict[tuple[str, int], Played]) -> None:
+    done = played[exchange.key]
+    if done.status != exchange.line["status"]:
+        assert done.host is None, "it was refused"
+        return
+    assert (done.host or "").split() == (exchange.host or "").split(), exchange.line["note"]
 
 
 @pytest.mark.parametrize("exchange", [e for e in EXCHANGES if e.upstream is not None], ids=lambda e: e.id)
