@@ -234,9 +234,13 @@ class Followed:
             one.cancel()
 
     async def _look(self, watch: Watch | None) -> None:
-        while (piece := await self._news(self._reading)) != b"":
+        while True:
+            piece = await self._news(self._reading)
             if piece is not None:
                 await self._reading.take(piece)
+                if len(piece) < _WHOLE_BYTES:
+                    # What has come since is the next look's: a dhcpd that writes all the time would keep us here.
+                    return
                 continue
             held, self._reading = self._reading, await self._anew()
             self._begin(watch)

@@ -368,6 +368,33 @@ def _by_the_grammar(text: str) -> Leases:
         return fed(text)
 
 
+@pytest.mark.parametrize("at", [0, 1, 2, 3])
+@pytest.mark.parametrize(
+    "line",
+    ["ends never;", "starts never;", "ends 0 2026/11/22 06:34:24;", "tsfp never;", "cltt never;", "uid 1:2;", 'uid "b";',
+     "binding state free;", "next binding state backup;", "hardware ethernet 52:54:00:00:00:2f;", 'client-hostname "b";',
+     "x; binding state free;", "x # binding state free;", 'x "a" ; binding state free;', 'x "\\";', 'x "a"; "b" ends never;',
+     "x { ends never; }", "x }", "reserved;", "; ends never;", "bindings;", "uid;", "client-hostname;", "ends;", "x = 1, 2;",
+     "x # y\n;", 'x "a\n";'],
+)  # fmt: skip
+def test_a_line_more_is_read_by_the_pattern_as_by_the_grammar(line: str, at: int) -> None:
+    lines = ["  hardware ethernet 52:54:00:00:00:20;\n", '  uid "a";\n', '  client-hostname "a";\n']
+    lines.insert(at, f"  {line}\n")
+    text = lease(mac=None, more="".join(lines)) + lease("192.168.120.21", None)
+    assert everything(fed(text)) == everything(_by_the_grammar(text))
+
+
+def test_who_tells_what_was_there_before_brings_nothing_back() -> None:
+    known = fed(lease(), lease("192.168.120.30", "52:54:00:00:00:30"))
+    before = known.records(SUBNET, NOW).leases
+    steps = known.encode()
+    known.feed(lease(state="free") + lease("192.168.120.30", "52:54:00:00:00:31"))
+    assert len(shapes.encoded(list(before)).split(b'"lease"')) == 3
+    list(steps)
+    assert told(known) == ["192.168.120.30"]
+    assert known.records(SUBNET, NOW).leases[0].mac == "52:54:00:00:00:31"
+
+
 @given(_BLOCKS)
 def test_the_pattern_reads_what_the_grammar_reads(blocks: list[str]) -> None:
     text = "".join(blocks)
