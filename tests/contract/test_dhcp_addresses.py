@@ -16,6 +16,7 @@ from muster.features.dhcp import free
 from muster.features.dhcp.claims import Claims
 from muster.features.dhcp.contract import Subnet
 from muster.features.dhcp.free import BATCH, FreeAddresses, Span
+from muster.features.dhcp.probes import Probed
 from muster.kernel.errors import Unavailable
 from muster.store.engine import Store
 
@@ -31,18 +32,22 @@ class Network:
     Attributes:
         present: at these something answers.
         recorded: these have a record.
-        probed: everything that was probed, in order.
+        unreachable: these cannot be asked about.
+        asked: everything that was probed, in order.
     """
 
     present: set[IPv4Address] = field(default_factory=set)
     recorded: set[IPv4Address] = field(default_factory=set)
-    probed: list[IPv4Address] = field(default_factory=list)
+    unreachable: set[IPv4Address] = field(default_factory=set)
+    asked: list[IPv4Address] = field(default_factory=list)
     wait_s: float = 0.01
 
-    async def answered(self, addresses: Collection[IPv4Address]) -> frozenset[IPv4Address]:
-        self.probed += addresses
+    async def probed(self, addresses: Collection[IPv4Address]) -> Probed:
+        self.asked += addresses
         await asyncio.sleep(self.wait_s)
-        return frozenset(self.present & set(addresses))
+        asked = frozenset(addresses) - self.unreachable
+        reason = "Network is unreachable" if asked != frozenset(addresses) else ""
+        return Probed(asked & self.present, asked - self.present, reason)
 
     async def taken(self, among: Collection[IPv4Address]) -> Collection[IPv4Address]:
         return self.recorded & set(among)
@@ -95,17 +100,17 @@ async def test_many_hosts_that_nobody_knows_of_cost_one_wait_a_batch(store: Stor
     assert found is not None
     assert found not in network.present
     # Each once, and more with each wait.
-    assert len(network.probed) == len(set(network.probed))
-    assert len(network.probed) >= BATCH
+    assert len(network.asked) == len(set(network.asked))
+    assert len(network.asked) >= BATCH
 
 
 async def test_what_is_silent_besides_is_in_the_pool_of_all(store: Store) -> None:
     network = Network()
     await member(store, network).one(network.span(), "")
-    probed = list(network.probed)
+    probed = list(network.asked)
     assert len(probed) == BATCH
     given = [await member(store, network).one(network.span(), "") for _ in range(BATCH - 1)]
-    assert network.probed == probed
+    assert network.asked == probed
     assert set(given) < set(probed)
 
 
@@ -113,14 +118,14 @@ async def test_what_got_a_record_since_it_was_probed_is_not_offered(store: Store
     network = Network()
     first = await member(store, network).one(network.span(1, 8), "")
     assert first is not None
-    network.recorded = set(network.probed) - {first}
+    network.recorded = set(network.asked) - {first}
     assert await member(store, network).one(network.span(1, 8), "") is None
 
 
 async def test_what_gets_a_record_while_it_is_probed_is_not_offered(store: Store) -> None:
     network = Network(wait_s=0.2)
     asked = asyncio.create_task(member(store, network).one(network.span(1, 2), ""))
-    while not network.probed:
+    while not network.asked:
         await asyncio.sleep(0.01)
     network.recorded = at(1)
     assert await asked in at(2)
@@ -171,6 +176,60 @@ async def test_a_pool_is_kept_behind_the_calls(store: Store) -> None:
         async with asyncio.timeout(10):
             while sum(c.state == "free" for c in (await claims.live(NETWORK[0], NETWORK[-1])).values()) < 4:
                 await asyncio.sleep(0.02)
-        probed = len(network.probed)
+        probed = len(network.asked)
         assert await addresses.one(network.span(), "") is not None
-        assert len(network.probed) <= probed + 4
+        assert len(network.asked) <= probed + 4
+
+
+async def test_what_cannot_be_asked_about_is_not_offered_and_that_is_said(store: Store) -> None:
+    network = Network(unreachable=at(*range(256)))
+    words = r"^Addresses of .* cannot be probed from this member \(Network is unreachable\).*ping_free_ip: false offers them"
+    with pytest.raises(Unavailable, match=words):
+        await member(store, network).one(network.span(), "")
+    network.unreachable = at(*range(1, 7))
+    given = [await member(store, network).one(network.span(1, 8), "") for _ in range(2)]
+    assert set(given) == at(7, 8)
+
+
+async def test_a_keeper_goes_on_after_whatever_happens(store: Store) -> None:
+    network, failures = Network(), [OSError(24, "Too many open files"), RuntimeError("a bug")]
+    real = network.probed
+
+    async def failing(addresses: Collection[IPv4Address]) -> Probed:
+        if failures:
+            raise ExceptionGroup("probing", [failures.pop()])
+        return await real(addresses)
+
+    claims = Claims(store, held_s=1800, fresh_s=60)
+    async with free.opened(claims, network, pool=4) as addresses:
+        assert await addresses.one(network.span(), "") is not None
+        network.probed = failing  # type: ignore[method-assign]
+        for _ in range(BATCH - 1):
+            assert await addresses.one(network.span(), "") is not None
+        async with asyncio.timeout(30):
+            while len(network.asked) == BATCH:
+                addresses._wanted.set()
+                await asyncio.sleep(0.05)
+    assert not failures
+
+
+async def test_a_range_that_is_full_is_not_gone_through_all_the_time(store: Store) -> None:
+    network, times = Network(recorded=at(*range(256))), 0
+    real = network.taken
+
+    async def counted(among: Collection[IPv4Address]) -> Collection[IPv4Address]:
+        nonlocal times
+        times += 1
+        return await real(among)
+
+    span = Span(network.span().subnet, NETWORK[1], NETWORK[254], counted)
+    async with kept(store, network, pool=4) as addresses:
+        assert await addresses.one(span, "") is None
+        for _ in range(10):
+            addresses._wanted.set()
+            await asyncio.sleep(0.05)
+        before = times
+        for _ in range(10):
+            addresses._wanted.set()
+            await asyncio.sleep(0.05)
+        assert times == before

@@ -27,8 +27,11 @@ async def asked(without_icmp, addresses):
     async with probes.opened(wait_s=1.0, **more) as prober:
         loop = asyncio.get_running_loop()
         begun = loop.time()
-        found = await prober.answered([IPv4Address(a) for a in addresses])
-        return {"answered": sorted(map(str, found)), "took_s": loop.time() - begun, "without_icmp": prober.without_icmp}
+        found = await prober.probed([IPv4Address(a) for a in addresses])
+        return {
+            "answered": sorted(map(str, found.answered)), "silent": len(found.silent), "reason": found.reason,
+            "took_s": loop.time() - begun, "without_icmp": prober.without_icmp,
+        }
 
 print(json.dumps(asyncio.run(asked(sys.argv[1] == "without", sys.argv[2:]))))
 """
@@ -60,11 +63,17 @@ def asked(hosts: list[Host], *more: str, icmp: bool = True) -> dict[str, Any]:
 def test_whoever_is_there_is_found_and_nobody_else(hosts: list[Host]) -> None:
     network = hosts[0].address.rpartition(".")[0]
     nobody = [f"{network}.{n}" for n in range(100, 130)]
-    found = asked(hosts, *nobody, "198.51.100.1")
+    found = asked(hosts, *nobody)
     assert found["answered"] == [h.address for h in hosts[1:]]
-    assert found["without_icmp"] == ""
+    assert (found["silent"], found["reason"], found["without_icmp"]) == (30, "", "")
     # One wait, not one for each of thirty.
     assert found["took_s"] < 10
+
+
+def test_where_there_is_no_way_to_nobody_is_taken_for_silent(hosts: list[Host]) -> None:
+    found = asked(hosts, "198.51.100.1", "198.51.100.2")
+    assert (found["answered"], found["silent"]) == ([h.address for h in hosts[1:]], 0)
+    assert found["reason"] == "Network is unreachable"
 
 
 def test_the_member_s_own_address_is_in_use(hosts: list[Host]) -> None:

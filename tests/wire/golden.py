@@ -218,13 +218,13 @@ def dhcpd() -> tuple[str, str]:
     about_omapi = ("omapi-", "key ")
     return (
         "\n".join(line for line in conf if not line.startswith(about_omapi)),
-        leases.replace(*(day.format("/") for day in _ENDS)),
+        leases.replace(_ENDS[0].format("/"), _ENDS[1].format("/")),
     )
 
 
 def as_if_not_ended(body: str) -> str:
     """Return a recorded body with its leases' ends as they are now."""
-    return body.replace(*(day.format("-") for day in _ENDS))
+    return body.replace(_ENDS[0].format("-"), _ENDS[1].format("-"))
 
 
 def subnets() -> list[str]:

@@ -9,11 +9,9 @@ import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from pydantic import StringConstraints
-
-from muster.cluster.values import Seconds
+from muster.cluster.values import ForemanURL, Seconds
 from muster.edge.feature import Surroundings
 from muster.kernel.errors import Denied, MusterError
 from muster.kernel.findings import Finding
@@ -29,7 +27,7 @@ _LARGEST_ANSWER = 4 << 20
 class SmartProxySettings(Settings):
     """Another Smart Proxy, over its REST API."""
 
-    url: Annotated[str, StringConstraints(pattern=r"\Ahttps?://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._~/-]*)?\z")]
+    url: ForemanURL
     """The other proxy's URL."""
     server_name: FQDN | None = None
     """Name its certificate carries, when it is not the URL's host."""

@@ -192,6 +192,10 @@ class Application:
         )
         try:
             answer, route = await self._answered(request, scope)
+            if isinstance(answer, Streamed) and _is_of_another_site(request, answer.headers):
+                await answer.pieces.aclose()
+                answer.end()
+                answer = _forbidden()
             if isinstance(answer, Streamed):
                 await self._stream(request, answer, send, scope["state"])
             else:
@@ -362,12 +366,19 @@ class Application:
         return headers
 
 
+def _forbidden() -> Reply:
+    return reply(403, b"Forbidden", TEXT)
+
+
 def _guarded(request: Request, answer: Reply) -> Reply:
     """Refuse JSON to a page of another site (docs/facts/smart-proxy-protocol.md §2.2, JsonCsrf)."""
+    return _forbidden() if _is_of_another_site(request, answer.headers) else answer
+
+
+def _is_of_another_site(request: Request, headers: Sequence[Header]) -> bool:
+    """Whether JSON would go to a page of another site."""
     referer = request.header(b"referer")
-    if referer and answer.headers[0][1] is JSON and _foreign(referer, request.header(b"host")):
-        return reply(403, b"Forbidden", TEXT)
-    return answer
+    return bool(referer and headers[0][1] is JSON and _foreign(referer, request.header(b"host")))
 
 
 def _foreign(referer: str, host: str | None) -> bool:

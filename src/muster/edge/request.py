@@ -226,9 +226,14 @@ class Request:
             NotUnderstood: the body is a multipart form.
         """
         query = self.query() if self._scope["query_string"] else {}
-        return parameters.merged(query, await self._form(), self.arguments)
+        return parameters.merged(query, await self.form(), self.arguments)
 
-    async def _form(self) -> parameters.Params:
+    async def form(self) -> parameters.Params:
+        """Return what stands in a form body; nothing where there is none.
+
+        Raises:
+            As :meth:`params`.
+        """
         if self.method in ("GET", "HEAD"):
             return {}
         content_type = self.header(b"content-type") or "application/x-www-form-urlencoded"

@@ -69,6 +69,8 @@ class SmartProxy:
                 server_hostname=self._server_name,
                 # Connections are kept per context, so those of an old one end by themselves.
                 ssl=self._context() or True,
+                # Whoever is led elsewhere would ask there with a GET, and with our certificate.
+                allow_redirects=False,
             ) as response:
                 raw = await self._whole(response, target)
                 return Answer(response.status, raw.decode("utf-8", "replace"), response.headers.get("ETag"))

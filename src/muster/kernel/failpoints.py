@@ -82,6 +82,8 @@ STEPS: Mapping[str, str] = {
     "dhcp-offered": "an address that the DHCP server found itself is promised",
     "dhcp-forgotten": "claims of addresses that have ended are dropped",
     "dhcp-promised": "a free address is promised to whoever asked for one",
+    "dhcp-kept": "an address is promised to the machine that has it on the DHCP server",
+    "dhcp-reserving": "an address is noted as a machine's, before the DHCP server is told",
     "dhcp-change-begun": "an address and a hardware address are held while their reservation is changed",
     "dhcp-change-ended": "they are held no longer, and what became of the reservation is noted",
     "beat": "a member says what it is",

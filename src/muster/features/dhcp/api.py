@@ -14,6 +14,7 @@ from muster.features.dhcp.service import DHCP
 
 # More are sent piece by piece, so that other calls are answered between two of them.
 _AT_ONCE = 500
+_METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS", "PATCH", "LINK", "UNLINK"})
 _METHOD_HEADER = b"x-http-method-override"
 
 
@@ -79,8 +80,9 @@ async def _method(request: Request) -> str:
 
     Source: docs/facts/smart-proxy-protocol.md §2.1.
     """
-    given = (await request.params()).get("_method") or request.header(_METHOD_HEADER)
-    return given.upper() if isinstance(given, str) else "POST"
+    given = (await request.form()).get("_method") or request.header(_METHOD_HEADER)
+    method = given.upper() if isinstance(given, str) else "POST"
+    return method if method in _METHODS else "POST"
 
 
 async def _pieces(found: Records) -> AsyncGenerator[bytes, None]:

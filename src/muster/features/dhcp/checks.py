@@ -5,6 +5,7 @@ Nothing is changed, no address is promised.
 
 from __future__ import annotations
 
+import grp
 import ssl
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -76,19 +77,28 @@ async def _of_smart_proxy(
     ]
 
 
+def _group_of_members() -> int | None:
+    """Return the group of the account that members run as; None: there is no such account here."""
+    try:
+        return grp.getgrnam("muster").gr_gid
+    except KeyError:
+        return None
+
+
 def _of_probes(may_ping: Path) -> Sequence[Finding]:
     try:
         first, last = (int(word) for word in may_ping.read_text("ascii").split())
     except (OSError, ValueError):
         return []
-    if first <= last:
+    group = _group_of_members()
+    if first <= last and (group is None or first <= group <= last):
         return []
     return [
         Finding(
             "DHCP-NO-ICMP",
             _PLACE,
-            "Free addresses are probed by TCP and ARP alone on this host: nobody but root may send ICMP echo requests",
-            "net.ipv4.ping_group_range is empty here; systemd sets it to all groups by default.",
+            "Free addresses are probed by TCP and ARP alone on this host: members that are not root may send no ICMP",
+            f"net.ipv4.ping_group_range is {first} {last} here; systemd sets it to all groups by default.",
             "As root: sysctl net.ipv4.ping_group_range='0 2147483647', and the same in /etc/sysctl.d/.",
             "warning",
         )

@@ -10,7 +10,8 @@ state                  means                                                    
 ``free``               nothing did; whoever is quickest may promise it               ``fresh_s``
 ``answered``           something did                                                 ``held_s``
 ``promised``           Foreman was told to use it                                    ``held_s``
-``reserved``           it was just reserved for ``mac``, which others may not see yet ``settled_s``
+``reserved``           it is being, or was just reserved for ``mac``, though others   ``SETTLED_S``
+                       may not see it yet, and the DHCP server may not have answered
 ====================== ============================================================= ==========================
 """
 
@@ -20,11 +21,10 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
-from muster.features.dhcp.contract import Reservation
-from muster.kernel.errors import Conflict, Unavailable
+from muster.kernel.errors import MusterError, Unavailable
 from muster.kernel.log import logger
 from muster.kernel.names import MACAddress
 from muster.store.engine import Store
@@ -35,14 +35,17 @@ _log = logger("features")
 
 PROBED_WITHIN_S = 10.0
 """How long an address may be probed; then whoever probes it is taken for dead."""
-CHANGED_WITHIN_S = 45.0
-"""How long a change may take; longer than any deadline of a provider."""
+CHANGED_WITHIN_S = 30.0
+"""How long a change may take, all that is asked of the DHCP server included."""
+HELD_S = CHANGED_WITHIN_S + 15.0
+"""How long what it changes is held; then whoever changes it is taken for dead."""
 SETTLED_S = 60.0
 """How long a DHCP server may take to show every member what it has acknowledged to one."""
 _WAITED_S = 10.0
 _BETWEEN_S = 0.05
 # In one statement: a range has millions of addresses, and few of them are claimed at a time.
-_MOST_ROWS = 100_000
+_MOST_ROWS = 1 << 18
+_AT_ONCE = 500
 
 _LIVE = Query(
     "SELECT address, state, mac, holder, until FROM dhcp_claims WHERE address BETWEEN :first AND :last AND until > :now"
@@ -63,17 +66,34 @@ _PROMISE = Change(
     "UPDATE dhcp_claims SET state = 'promised', mac = :mac, holder = :holder, at = {now}, until = {now} + :for_s"
     " WHERE address = :address AND until > {now} AND (state = 'free' OR state = 'probing' AND holder = :holder)"
 )
-_FORGET = Change("DELETE FROM dhcp_claims WHERE until <= {now} - 60")
+# Whom it is promised to already; or, as when nobody promised it, whoever has it on the DHCP server.
+_KEEP = Change(
+    "INSERT INTO dhcp_claims (address, state, mac, holder, at, until)"
+    " VALUES (:address, 'promised', :mac, :holder, {now}, {now} + :for_s)"
+    " ON CONFLICT (address) DO UPDATE SET state = excluded.state, mac = excluded.mac, holder = excluded.holder,"
+    " at = excluded.at, until = excluded.until WHERE dhcp_claims.until <= {now}"
+    " OR dhcp_claims.state IN ('free', 'probing', 'answered')"
+    " OR dhcp_claims.state = 'promised' AND dhcp_claims.mac = excluded.mac"
+)
+_ENDED = Query("SELECT address FROM dhcp_claims WHERE until <= :before ORDER BY address LIMIT :most")
+# One by one in their order, as they are taken, so that no two units wait for each other.
+_FORGET = Change("DELETE FROM dhcp_claims WHERE address = :address AND until <= {now} - 60")
+_FORGET_CHANGES = Change("DELETE FROM dhcp_changes WHERE until <= {now} - 60")
 _RESERVE = Change(
     "INSERT INTO dhcp_claims (address, state, mac, holder, at, until)"
     " VALUES (:address, 'reserved', :mac, '', {now}, {now} + :for_s)"
     " ON CONFLICT (address) DO UPDATE SET state = excluded.state, mac = excluded.mac, holder = '', at = excluded.at,"
     " until = excluded.until"
 )
-_UNRESERVE = Change("DELETE FROM dhcp_claims WHERE address = :address AND state = 'reserved'")
+_UNRESERVE = Change("DELETE FROM dhcp_claims WHERE address = :address AND state = 'reserved' AND mac = :mac")
 _BEGIN = Change(
     "INSERT INTO dhcp_changes (key, holder, until) VALUES (:key, :holder, {now} + :for_s)"
     " ON CONFLICT (key) DO UPDATE SET holder = excluded.holder, until = excluded.until WHERE dhcp_changes.until <= {now}"
+    # From before the store's clock was set back.
+    " OR dhcp_changes.until > {now} + :for_s"
+)
+_GO_ON = Change(
+    "UPDATE dhcp_changes SET until = {now} + :for_s WHERE key = :key AND holder = :holder AND until > {now}"
 )
 _END = Change("DELETE FROM dhcp_changes WHERE key = :key AND holder = :holder")
 
@@ -99,15 +119,50 @@ class Claim:
 
 @dataclass
 class Changing:
-    """A change under way.
+    """A change under way; use :meth:`Claims.changing`."""
 
-    Attributes:
-        reserved: the reservation that there is now; whoever makes it sets it.
-        removed: addresses that have none any more.
-    """
+    _store: Store
+    _keys: Sequence[str]
+    _holder: str
+    _gone: list[dict[str, object]] = field(default_factory=list)
 
-    reserved: Reservation | None = None
-    removed: Collection[IPv4Address] = ()
+    async def reserve(self, ip: IPv4Address, mac: MACAddress) -> None:
+        """Let all members know that an address is a machine's from now on, before the DHCP server is told.
+
+        So it stays when nobody hears what came of that. The change is held anew.
+
+        Raises:
+            Unavailable: it took too long, and somebody else may change the same; or the store did not answer.
+        """
+        row = {"address": int(ip), "mac": str(mac), "for_s": SETTLED_S}
+
+        async def work(uow: Writing) -> None:
+            for key in self._keys:
+                if not await uow.changed(_GO_ON, {"key": key, "holder": self._holder, "for_s": HELD_S}):
+                    raise _Held
+            await uow.change(_RESERVE, [row])
+
+        try:
+            await self._store.carry_out("dhcp-reserving", work)
+        except _Held:
+            raise Unavailable(f"Changing the reservation of {ip} took too long; nothing was changed") from None
+
+    def refused(self, ip: IPv4Address, mac: MACAddress) -> None:
+        """Take back that an address is a machine's: the DHCP server has refused it, or removed the reservation."""
+        self._gone.append({"address": int(ip), "mac": str(mac)})
+
+    async def end(self) -> None:
+        """Let others change the same."""
+
+        async def work(uow: Writing) -> None:
+            await uow.change(_UNRESERVE, sorted(self._gone, key=lambda row: str(row["address"])))
+            await uow.change(_END, [{"key": key, "holder": self._holder} for key in self._keys])
+
+        try:
+            await self._store.carry_out("dhcp-change-ended", work)
+        except MusterError as e:
+            # What was changed on the DHCP server is changed; the rows end by themselves.
+            _log.warning(f"A change of a DHCP reservation was not ended in the store, others wait for it: {e}")
 
 
 class Claims:
@@ -171,11 +226,28 @@ class Claims:
 
         return await self._store.carry_out("dhcp-promised", work)
 
+    async def keep(self, address: IPv4Address, mac: MACAddress) -> bool:
+        """Promise an address to a machine that has it on the DHCP server; False: it is promised or reserved to another.
+
+        When this has returned True nobody else is told of it for as long as promises last.
+        """
+        claim = (await self.live(address, address)).get(address)
+        if claim is not None and claim.state == "reserved":
+            return claim.mac == mac
+        row = {"address": int(address), "mac": str(mac), "holder": new_holder(), "for_s": self._held_s}
+
+        async def work(uow: Writing) -> bool:
+            return await uow.changed(_KEEP, row) == 1
+
+        return await self._store.carry_out("dhcp-kept", work)
+
     async def forget(self) -> None:
-        """Drop the rows that have not counted for a minute."""
+        """Drop the rows that have not counted for a minute, some of them if they are many."""
 
         async def work(uow: Writing) -> None:
-            await uow.change(_FORGET, [{}])
+            ended = await uow.rows(_ENDED, before=await uow.now() - 60, most=_AT_ONCE)
+            await uow.change(_FORGET, [{"address": row["address"]} for row in ended])
+            await uow.change(_FORGET_CHANGES, [{}])
 
         await self._store.carry_out("dhcp-forgotten", work)
 
@@ -196,28 +268,35 @@ class Claims:
         return await self._store.carry_out("dhcp-probing", work)
 
     @asynccontextmanager
-    async def changing(self, reservations: Sequence[tuple[IPv4Address, MACAddress]]) -> AsyncIterator[Changing]:
-        """Hold addresses and hardware addresses while the block changes their reservations, in whatever member.
+    async def changing(self, ip: IPv4Address, mac: MACAddress) -> AsyncIterator[Changing]:
+        """Hold an address and a hardware address while the block changes their reservation, in whatever member.
 
         Raises:
-            Unavailable: another call holds one of them for too long; nothing was changed.
+            Unavailable: another call holds one of them for too long, and nothing was changed; or the block took longer than
+                :data:`CHANGED_WITHIN_S`, and whether anything was is unknown.
         """
-        keys = sorted({k for ip, mac in reservations for k in (f"ip {ip}", f"mac {mac}")})
-        holder = new_holder()
-        await self._begun(keys, holder)
-        change = Changing()
+        change = Changing(self._store, sorted((f"ip {ip}", f"mac {mac}")), new_holder())
         try:
-            yield change
+            await self._begun(change)
+            try:
+                async with asyncio.timeout(CHANGED_WITHIN_S):
+                    yield change
+            except TimeoutError:
+                raise Unavailable(
+                    f"Changing the reservation of {ip} took longer than {CHANGED_WITHIN_S:g} s; whether it was changed is "
+                    "unknown"
+                ) from None
         finally:
-            await self._end(keys, holder, change)
+            # However the call ends, also when its client has gone: others would wait for it.
+            await asyncio.shield(asyncio.ensure_future(change.end()))
 
     async def reserved_for(self, ip: IPv4Address) -> str | None:
         """Return the hardware address for which an address was reserved a moment ago, None when for none."""
         claim = (await self.live(ip, ip)).get(ip)
         return claim.mac if claim is not None and claim.state == "reserved" else None
 
-    async def _begun(self, keys: Sequence[str], holder: str) -> None:
-        rows = [{"key": key, "holder": holder, "for_s": CHANGED_WITHIN_S} for key in keys]
+    async def _begun(self, change: Changing) -> None:
+        rows = [{"key": key, "holder": change._holder, "for_s": HELD_S} for key in change._keys]
 
         async def work(uow: Writing) -> None:
             for row in rows:
@@ -232,26 +311,11 @@ class Claims:
                 return await self._store.carry_out("dhcp-change-begun", work)
             except _Held:
                 if clock() > end:
-                    what = ", ".join(key.partition(" ")[2] for key in keys)
+                    what = ", ".join(key.partition(" ")[2] for key in change._keys)
                     raise Unavailable(
                         f"{what}: another call changes the same reservation; nothing was changed"
                     ) from None
             await asyncio.sleep(_BETWEEN_S)
-
-    async def _end(self, keys: Sequence[str], holder: str, change: Changing) -> None:
-        async def work(uow: Writing) -> None:
-            if change.reserved is not None:
-                one = change.reserved
-                row = {"address": int(one.ip), "mac": str(one.mac), "for_s": SETTLED_S}
-                await uow.change(_RESERVE, [row])
-            await uow.change(_UNRESERVE, [{"address": n} for n in sorted(int(a) for a in change.removed)])
-            await uow.change(_END, [{"key": key, "holder": holder} for key in keys])
-
-        try:
-            await self._store.carry_out("dhcp-change-ended", work)
-        except (Unavailable, Conflict) as e:
-            # What was changed on the DHCP server is changed; the rows end by themselves.
-            _log.warning(f"A change of a DHCP reservation was not ended in the store, others wait for it: {e}")
 
 
 def new_holder() -> str:

@@ -9,7 +9,7 @@ from datetime import datetime
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any, Protocol
 
-from muster.kernel.names import FQDN, MACAddress
+from muster.kernel.names import FQDN, MACAddress, shown
 from muster.policy.marks import change, query
 
 _VENDOR = re.compile(r"<[^>]*>")
@@ -52,7 +52,7 @@ class Reservation:
     deletable: bool = True
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.ip} / {self.mac})"
+        return f"{shown(self.name)} ({self.ip} / {self.mac})"
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,8 @@ def same(held: Reservation, wanted: Reservation) -> bool:
     how = [
         (r.ip, r.mac, o.pop("filename", None), o.pop("nextServer", None)) for r, o in ((held, theirs), (wanted, ours))
     ]
-    return how[0] == how[1] and ours.items() <= theirs.items()
+    # What the server has dropped it would drop again; what it has with another value is another reservation.
+    return how[0] == how[1] and all(theirs.get(name, value) == value for name, value in ours.items())
 
 
 def _plain(one: Reservation) -> dict[str, Any]:

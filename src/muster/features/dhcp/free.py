@@ -24,7 +24,8 @@ from muster.features.dhcp.probes import Prober
 from muster.kernel.clock import Clock, SystemClock
 from muster.kernel.errors import MusterError, Unavailable
 from muster.kernel.log import Seldom, and_more, logger
-from muster.kernel.tasks import ended
+from muster.kernel.reasons import spoken
+from muster.kernel.tasks import each, ended
 
 _log = logger("features")
 
@@ -41,6 +42,8 @@ _PAUSE_S = 0.1
 _KEPT_WARM_S = 3600.0
 _MOST_RANGES = 256
 _BEAT_S = 5.0
+_FULL_S = 60.0
+_FILLED_AT_ONCE = 8
 
 Live = Mapping[IPv4Address, Claim]
 Taken = Callable[[Collection[IPv4Address]], Awaitable[Collection[IPv4Address]]]
@@ -92,6 +95,7 @@ class FreeAddresses:
         self._chance = chance or random.SystemRandom()
         self._clock = clock or SystemClock()
         self._asked: dict[tuple[IPv4Address, IPv4Address], tuple[Span, float]] = {}
+        self._full: dict[tuple[IPv4Address, IPv4Address], float] = {}
         self._wanted = asyncio.Event()
         self._troubles = Seldom()
 
@@ -134,15 +138,23 @@ class FreeAddresses:
                 raise _not_in_time(span)
             holder = new_holder()
             mine = await self._claims.probing(some, holder)
-            answered = await self._prober.answered(mine)
-            silent = [a for a in mine if a not in answered]
+            if not mine:
+                # Others were quicker with all of them.
+                continue
+            probed = await self._prober.probed(mine)
+            silent = [a for a in mine if a in probed.silent]
             # Somebody may have reserved one meanwhile.
             taken = await span.taken(silent) if silent else ()
             silent = [a for a in silent if a not in taken]
             found = await self._first_of(silent, mac, holder)
-            await self._claims.probed(holder, silent=[a for a in silent if a != found], answered=answered)
+            await self._claims.probed(holder, silent=[a for a in silent if a != found], answered=probed.answered)
             if found is not None:
                 return found
+            if probed.reason:
+                raise Unavailable(
+                    f"Addresses of {span} cannot be probed from this member ({probed.reason}), so nobody knows whether they "
+                    "are in use; ping_free_ip: false offers them without"
+                )
         return None
 
     async def _first_of(self, silent: Sequence[IPv4Address], mac: str, holder: str) -> IPv4Address | None:
@@ -169,6 +181,8 @@ class FreeAddresses:
         walk = (a for a in self._walk(span) if a not in claimed)
         while some := _next(walk, _FIRST_LOOK if not looked else _LATER_LOOK):
             looked += len(some)
+            # However many are taken, others get their turns.
+            await asyncio.sleep(0)
             taken = await span.taken(some)
             fresh += [a for a in some if a not in taken]
             while len(fresh) >= size:
@@ -202,18 +216,22 @@ class FreeAddresses:
             except TimeoutError:
                 pass
             self._wanted.clear()
-            for span in self._warm():
-                try:
-                    await self._fill(span)
-                except MusterError as e:
-                    held = self._troubles.held_back(type(e).__name__)
-                    if held is not None:
-                        _log.warning(f"Addresses of {span} were not probed ahead: {e}{and_more(held)}")
+            await each(self._warm(), self._filled, at_once=_FILLED_AT_ONCE)
+
+    async def _filled(self, span: Span) -> None:
+        try:
+            await self._fill(span)
+        except Exception as e:  # noqa: BLE001 - boundary: whatever one range suffers, the others are filled
+            held = self._troubles.held_back(type(e).__name__)
+            if held is not None:
+                _log.warning(f"Addresses of {span} were not probed ahead: {spoken(e)}{and_more(held)}")
 
     def _warm(self) -> list[Span]:
         now = self._clock.monotonic()
+        self._full = {key: at for key, at in self._full.items() if now - at < _FULL_S}
         self._asked = {key: (span, at) for key, (span, at) in self._asked.items() if now - at < _KEPT_WARM_S}
-        return [span for span, _ in self._asked.values()] if self._pool else []
+        spans = [span for span, _ in self._asked.values() if (span.first, span.last) not in self._full]
+        return spans if self._pool else []
 
     async def _fill(self, span: Span) -> None:
         claims = await self._claims.live(span.first, span.last)
@@ -223,9 +241,11 @@ class FreeAddresses:
         async for some in self._candidates(span, claims):
             holder = new_holder()
             mine = await self._claims.probing(some[: self._pool - known], holder)
-            answered = await self._prober.answered(mine)
-            await self._claims.probed(holder, silent=[a for a in mine if a not in answered], answered=answered)
+            probed = await self._prober.probed(mine)
+            await self._claims.probed(holder, silent=probed.silent, answered=probed.answered)
             return
+        # Going through all of it again and again would find the same.
+        self._full[span.first, span.last] = self._clock.monotonic()
 
     async def forget(self) -> None:
         """Drop what counts no longer, now and then, until cancelled."""
@@ -238,7 +258,7 @@ class FreeAddresses:
 
 
 def _not_in_time(span: Span) -> Unavailable:
-    return Unavailable(f"No address of {span} was found free within {_WITHIN_S:g} s: all that were probed answered")
+    return Unavailable(f"No address of {span} was found free within {_WITHIN_S:g} s")
 
 
 def _next(walk: Iterator[IPv4Address], count: int) -> list[IPv4Address]:

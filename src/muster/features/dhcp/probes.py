@@ -14,8 +14,9 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Protocol
@@ -30,20 +31,35 @@ _ECHO_PORT = 7
 _ARP = Path("/proc/net/arp")
 _COMPLETE = 0x2
 _LONGEST_PACKET = 1500
+_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What came of probing; an address that is in neither could not be asked about.
+
+    Attributes:
+        silent: it was asked there, and nothing answered.
+        reason: why some could not be asked about, empty when all were.
+    """
+
+    answered: frozenset[IPv4Address]
+    silent: frozenset[IPv4Address]
+    reason: str = ""
 
 
 class Prober(Protocol):
     """Finds out which addresses are in use."""
 
-    async def answered(self, addresses: Collection[IPv4Address]) -> frozenset[IPv4Address]:
-        """Return those at which something answered. Takes as long as the prober waits, however many there are."""
+    async def probed(self, addresses: Collection[IPv4Address]) -> Probed:
+        """Ask at each. Takes as long as the prober waits, however many there are."""
 
 
 class NoProbes:
     """Takes every address for unused, at once (``ping_free_ip: false``)."""
 
-    async def answered(self, addresses: Collection[IPv4Address]) -> frozenset[IPv4Address]:  # noqa: ARG002
-        return frozenset()
+    async def probed(self, addresses: Collection[IPv4Address]) -> Probed:
+        return Probed(frozenset(), frozenset(addresses))
 
 
 class Probes:
@@ -52,40 +68,75 @@ class Probes:
     Attributes:
         without_icmp: why this process may send no echo requests, empty when it may.
 
-    Concurrency: any number of tasks of one loop.
+    Concurrency: any number of tasks of one loop; so many addresses at once as ``at_once`` says, of all of them.
     """
 
-    def __init__(self, icmp: _ICMP | None, without_icmp: str, *, wait_s: float, port: int, arp: Path) -> None:
+    def __init__(
+        self, icmp: _ICMP | None, without_icmp: str, *, wait_s: float, port: int, arp: Path, at_once: int = _AT_ONCE
+    ) -> None:
         self._icmp = icmp
         self.without_icmp = without_icmp
         self._wait_s = wait_s
         self._port = port
         self._arp = arp
+        self._at_once = at_once
+        # The kernel's table of neighbours has room for a thousand, of all processes; what does not fit is not asked.
+        self._room = asyncio.Semaphore(at_once)
+        self._entering = asyncio.Lock()
 
-    async def answered(self, addresses: Collection[IPv4Address]) -> frozenset[IPv4Address]:
-        if not addresses:
-            return frozenset()
-        echoes = self._icmp.asked(addresses) if self._icmp is not None else contextlib.nullcontext(set[IPv4Address]())
+    async def probed(self, addresses: Collection[IPv4Address]) -> Probed:
+        asked = list(addresses)
+        parts = [asked[n : n + self._at_once] for n in range(0, len(asked), self._at_once)]
+        found = [await self._in_turn(part) for part in parts]
+        return Probed(
+            frozenset().union(*(p.answered for p in found)),
+            frozenset().union(*(p.silent for p in found)),
+            next((p.reason for p in found if p.reason), ""),
+        )
+
+    async def _in_turn(self, addresses: Sequence[IPv4Address]) -> Probed:
+        async with AsyncExitStack() as stack:
+            # One after the other: two that have half of what each needs would wait for ever.
+            async with self._entering:
+                for _ in addresses:
+                    await stack.enter_async_context(self._room)
+            return await self._at(addresses)
+
+    async def _at(self, addresses: Sequence[IPv4Address]) -> Probed:
+        echoes = self._icmp.asked(addresses) if self._icmp is not None else contextlib.nullcontext(_Heard())
         with echoes as heard:
             async with asyncio.TaskGroup() as group:
                 connecting = {a: group.create_task(self._connected(a)) for a in addresses}
                 group.create_task(asyncio.sleep(self._wait_s))
-            found = frozenset(heard)
-        found |= {a for a, task in connecting.items() if task.result()}
-        return found | (_neighbours(self._arp) & frozenset(addresses))
+        answered = {a for a, task in connecting.items() if task.result() is True}
+        answered |= heard.answers | (_neighbours(self._arp) & frozenset(addresses))
+        unasked = {a: r for a, task in connecting.items() if isinstance(r := task.result(), str)} | heard.unsent
+        silent = frozenset(addresses) - answered - unasked.keys()
+        reason = next((r for a, r in unasked.items() if a not in answered), "")
+        return Probed(frozenset(answered), silent, reason)
 
-    async def _connected(self, address: IPv4Address) -> bool:
-        """Return whether a connection was taken or refused in time."""
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
-            try:
+    async def _connected(self, address: IPv4Address) -> bool | str:
+        """Return whether a connection was taken or refused in time; or why it could not be tried."""
+        try:
+            with socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
                 async with asyncio.timeout(self._wait_s):
                     await asyncio.get_running_loop().sock_connect(sock, (str(address), self._port))
-            except TimeoutError:
-                return False
-            except OSError as e:
-                # Anything else is a router, or this host, saying that nobody is there.
-                return e.errno in (errno.ECONNREFUSED, errno.ECONNRESET)
-            return True
+        except TimeoutError:
+            return False
+        except OSError as e:
+            if e.errno in (errno.ECONNREFUSED, errno.ECONNRESET):
+                return True
+            # Only a router, or the kernel that asked by ARP, can tell that nobody is there; anything else is this host's.
+            return False if e.errno in (errno.EHOSTUNREACH, errno.ETIMEDOUT) else e.strerror or str(e)
+        return True
+
+
+@dataclass
+class _Heard:
+    """What echo requests brought: who answered, and to whom none could be sent, with the reason."""
+
+    answers: set[IPv4Address] = field(default_factory=set)
+    unsent: dict[IPv4Address, str] = field(default_factory=dict)
 
 
 class _ICMP:
@@ -95,19 +146,22 @@ class _ICMP:
         self._socket = sock
         self._is_raw = is_raw
         self._ident = int.from_bytes(os.urandom(2), "big")
-        self._waiting: list[tuple[frozenset[IPv4Address], set[IPv4Address]]] = []
+        self._waiting: list[tuple[frozenset[IPv4Address], _Heard]] = []
 
     @contextlib.contextmanager
-    def asked(self, addresses: Collection[IPv4Address]) -> Iterator[set[IPv4Address]]:
-        """Send an echo request to each; the set fills with those that answer while the block runs."""
-        heard: set[IPv4Address] = set()
+    def asked(self, addresses: Collection[IPv4Address]) -> Iterator[_Heard]:
+        """Send an echo request to each; what is yielded fills while the block runs."""
+        heard = _Heard()
         waiting = (frozenset(addresses), heard)
         self._waiting.append(waiting)
         try:
             for address in addresses:
-                # No route, a full queue, a firewall of this host's: nothing is heard then.
-                with contextlib.suppress(OSError):
+                try:
                     self._socket.sendto(self._request(), (str(address), 0))
+                except OSError as e:
+                    # No route, a full queue, a firewall of this host's: nobody was asked.
+                    if e.errno != errno.EHOSTUNREACH:
+                        heard.unsent[address] = e.strerror or str(e)
             yield heard
         finally:
             self._waiting.remove(waiting)
@@ -124,7 +178,7 @@ class _ICMP:
                 address = IPv4Address(source)
                 for wanted, heard in self._waiting:
                     if address in wanted:
-                        heard.add(address)
+                        heard.answers.add(address)
 
     def _request(self) -> bytes:
         payload = b"muster: is this address in use?"

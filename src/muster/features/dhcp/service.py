@@ -5,6 +5,7 @@ Source: docs/facts/smart-proxy-protocol.md §8, recorded in ``tests/wire/recorde
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -26,7 +27,8 @@ from muster.policy.chain import chained
 _log = logger("features")
 
 # Of a server that finds addresses itself: others may have been told of the same one.
-_OFFERS = 8
+_OFFERED_WITHIN_S = 20.0
+_SAME_OFFERS = 3
 
 
 class DHCP:
@@ -105,7 +107,7 @@ class DHCP:
         low, high = asked.span(subnet, first, last)
         if whose is not None:
             has = await self.provider.of(subnet, whose)
-            if has is not None and low <= has.ip <= high:
+            if has is not None and low <= has.ip <= high and await self._may_keep(has):
                 return has.ip
         try:
             found = await self._offered(subnet, low, high, str(whose or ""))
@@ -116,11 +118,22 @@ class DHCP:
             _log.warning(f"No free IPs in range {low}..{high} of {subnet}: each has a record, answers, or was offered")
         return found
 
+    async def _may_keep(self, has: Record) -> bool:
+        """Whether a machine may be told the address it has: others may have been told of a lease's once it had ended."""
+        return isinstance(has, Reservation) or await self._claims.keep(has.ip, has.mac)
+
     async def _offered(self, subnet: Subnet, low: IPv4Address, high: IPv4Address, mac: str) -> IPv4Address | None:
-        for _ in range(_OFFERS):
-            found = await self.provider.offered(subnet, low, high)
-            if found is None or await self._claims.promised_as_offered(found, mac):
-                return found
+        seen: dict[IPv4Address, int] = {}
+        try:
+            async with asyncio.timeout(_OFFERED_WITHIN_S):
+                # It may have forgotten what it offered, and goes through all of it once more.
+                while max(seen.values(), default=0) < _SAME_OFFERS:
+                    found = await self.provider.offered(subnet, low, high)
+                    if found is None or await self._claims.promised_as_offered(found, mac):
+                        return found
+                    seen[found] = seen.get(found, 0) + 1
+        except TimeoutError:
+            pass
         raise Unavailable(f"Every address that the DHCP server offered in {low}..{high} was promised here already")
 
     async def create(self, network: str, given: Mapping[str, Any]) -> None:
@@ -139,14 +152,18 @@ class DHCP:
         reservation = await self.provider.as_kept(wanted.within(subnet))
         if not self.provider.has_vendor_options and any(key.startswith("<") for key in reservation.options):
             raise Rejected("DHCP implementation does not support Vendor Options")
-        async with self._claims.changing([(reservation.ip, reservation.mac)]) as change:
+        async with self._claims.changing(reservation.ip, reservation.mac) as change:
             if await self._exists(reservation, wanted.related, network):
                 return
+            await change.reserve(reservation.ip, reservation.mac)
             try:
                 await self.provider.add(reservation, related=wanted.related)
-            except Conflict as e:
-                raise _taken(network, reservation) from e
-            change.reserved = reservation
+            except (Conflict, Rejected, Misconfigured, Unsupported) as e:
+                # Nothing was changed; of anything else nobody knows.
+                change.refused(reservation.ip, reservation.mac)
+                if isinstance(e, Conflict):
+                    raise _taken(network, reservation) from e
+                raise
 
     async def _exists(self, wanted: Reservation, related: frozenset[MACAddress], network: str) -> bool:
         """Return whether the reservation is there already.
@@ -198,10 +215,13 @@ class DHCP:
         if not removable and found:
             raise Rejected(f"{found[0]} is static - unable to delete")
         for one in removable:
-            async with self._claims.changing([(one.ip, one.mac)]) as change:
-                with contextlib.suppress(NotFound):
-                    await self.provider.remove(one)
-                change.removed = (one.ip,)
+            async with self._claims.changing(one.ip, one.mac) as change:
+                held = await self.provider.of(one.subnet, one.mac)
+                # Since it was found it may have become another.
+                if isinstance(held, Reservation) and held.ip == one.ip:
+                    with contextlib.suppress(NotFound):
+                        await self.provider.remove(one)
+                change.refused(one.ip, one.mac)
 
     async def _within(self, subnet: Subnet, address: IPv4Address) -> Sequence[Record]:
         return await self.provider.at(subnet, address) if address in subnet.network else ()
@@ -209,10 +229,12 @@ class DHCP:
     async def _subnet(self, text: str) -> tuple[Subnet, bool]:
         """Return the subnet of that network address, or the one that holds it, and whether it is called so."""
         address = asked.address(text)
-        for subnet in await self.subnets():
-            if address in subnet.network:
-                return subnet, address == subnet.network.network_address
-        raise NotFound(f"Subnet {shown(text)} could not found")
+        around = [s for s in await self.subnets() if address in s.network]
+        if not around:
+            raise NotFound(f"Subnet {shown(text)} could not found")
+        # The one that is called so, else the smallest.
+        named = [s for s in around if address == s.network.network_address]
+        return max(named or around, key=lambda s: s.network.prefixlen), bool(named)
 
     async def _subnet_if_any(self, text: str) -> Subnet | None:
         try:

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import asyncio
+import errno
 import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from muster.features.dhcp import probes
-from muster.features.dhcp.probes import NoProbes, checksum
+from muster.features.dhcp.probes import NoProbes, Probed, checksum
 
 pytestmark = pytest.mark.anyio
 NOWHERE = IPv4Address("192.0.2.1")
@@ -38,9 +41,42 @@ async def test_a_connection_that_is_taken_or_refused_is_an_answer(tmp_path: Path
     with listening(str(taken)) as port:
         async with probes.opened(wait_s=0.2, port=port, arp=tmp_path / "none", made=_no_socket) as prober:
             assert prober.without_icmp == "Permission denied"
-            assert await prober.answered([taken, refused]) == {taken, refused}
-            assert await prober.answered([]) == frozenset()
+            assert await prober.probed([taken, refused]) == Probed(frozenset({taken, refused}), frozenset())
+            assert await prober.probed([]) == Probed(frozenset(), frozenset())
 
 
 async def test_no_probes_take_everything_for_unused() -> None:
-    assert await NoProbes().answered([NOWHERE]) == frozenset()
+    assert await NoProbes().probed([NOWHERE]) == Probed(frozenset(), frozenset({NOWHERE}))
+
+
+@pytest.mark.parametrize(
+    "code", [errno.ENOBUFS, errno.EPERM, errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.ENETDOWN, errno.EMFILE]
+)
+async def test_an_address_that_could_not_be_asked_about_is_not_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    async def connect(*_: Any) -> None:
+        raise OSError(code, errno.errorcode[code])
+
+    async with probes.opened(wait_s=0.05, arp=tmp_path / "none", made=_no_socket) as prober:
+        monkeypatch.setattr(asyncio.get_running_loop(), "sock_connect", connect)
+        assert await prober.probed([NOWHERE]) == Probed(frozenset(), frozenset(), errno.errorcode[code])
+
+
+async def test_only_so_many_addresses_are_asked_about_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = most = 0
+
+    async def connect(*_: Any) -> None:
+        nonlocal now, most
+        now, most = now + 1, max(most, now + 1)
+        try:
+            await asyncio.sleep(1)
+        finally:
+            now -= 1
+
+    prober = probes.Probes(None, "", wait_s=0.05, port=7, arp=tmp_path / "none", at_once=8)
+    monkeypatch.setattr(asyncio.get_running_loop(), "sock_connect", connect)
+    asked = [[NOWHERE + n * 20 + i for i in range(20)] for n in range(3)]
+    found = await asyncio.gather(*(prober.probed(some) for some in asked))
+    assert [set(f.silent) for f in found] == [set(some) for some in asked]
+    assert most == 8

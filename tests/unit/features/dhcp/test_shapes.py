@@ -54,25 +54,41 @@ def test_a_proxy_that_says_nothing_of_the_type_means_a_reservation() -> None:
     assert shapes.to_record(told, SUBNET, WHOSE) == RESERVED
 
 
-@pytest.mark.parametrize(
-    "content",
-    [None, [], 5, "x", {}, {"reservations": None, "leases": []}, {"reservations": [1], "leases": []},
-     {"reservations": [], "leases": [{"ip": "1.2.3.4", "mac": "00:11:22:33:44:02", "starts": "x"}]},
-     {"reservations": [{"name": "n", "ip": "1.2.3", "mac": "00:11:22:33:44:02"}], "leases": []},
-     {"reservations": [{"name": "n", "ip": "1.2.3.4", "mac": "x"}], "leases": []}],
-)  # fmt: skip
+@pytest.mark.parametrize("content", [None, [], 5, "x", {}, {"reservations": None, "leases": []}])
 def test_what_is_no_answer_of_a_proxy_is_one_sentence(content: Any) -> None:
-    with pytest.raises(
-        Unavailable, match=r"^What https://other answered to GET /dhcp is not what a Smart Proxy says of DHCP"
-    ):
+    words = r"^What https://other answered to GET /dhcp is not what a Smart Proxy says of DHCP"
+    with pytest.raises(Unavailable, match=words):
         shapes.to_records(content, SUBNET, WHOSE)
-
-
-@pytest.mark.parametrize(
-    "content", [None, {}, [1], [{"network": "x", "netmask": "y"}], [{"network": "10.0.0.1", "netmask": "255.0.0.0"}]]
-)
-def test_what_are_no_subnets_is_one_sentence(content: Any) -> None:
     with pytest.raises(Unavailable):
-        shapes.to_subnets(content, WHOSE)
+        shapes.to_subnets(5, WHOSE)
     with pytest.raises(Unavailable):
         shapes.to_list({"x": 1}, SUBNET, WHOSE)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        1, {}, {"ip": "192.168.50.7"}, {"name": "n", "ip": "1.2.3", "mac": "00:11:22:33:44:02"},
+        {"name": "n", "ip": 5, "mac": "00:11:22:33:44:02"}, {"name": "n", "ip": "192.168.50.7", "mac": "x"},
+        {"name": "n", "ip": "192.168.50.7", "mac": "00:11:22:33:44:02", "type": "lease", "starts": "x", "ends": "y"},
+    ],
+)  # fmt: skip
+def test_one_record_that_is_none_hides_no_other(odd: Any) -> None:
+    told = shapes.of_record(RESERVED), shapes.of_record(LEASED)
+    found = shapes.to_records({"reservations": [odd, told[0]], "leases": [told[1], odd]}, SUBNET, WHOSE)
+    assert RESERVED in found.reservations
+    assert LEASED in found.leases
+    with pytest.raises(Unavailable):
+        shapes.to_record(odd, SUBNET, WHOSE)
+
+
+def test_one_subnet_that_is_none_hides_no_other() -> None:
+    odd: list[Any] = [1, {"network": "x", "netmask": "y"}, {"network": "10.0.0.1", "netmask": "255.0.0.0"}]
+    assert shapes.to_subnets([*odd, shapes.of_subnet(SUBNET)], WHOSE) == [SUBNET]
+
+
+def test_a_ruby_proxys_short_octets_and_absent_times_are_read() -> None:
+    told = shapes.of_record(LEASED) | {"mac": "0:11:22:33:44:2", "starts": None, "ends": None}
+    found = shapes.to_record(told, SUBNET, WHOSE)
+    assert isinstance(found, Lease)
+    assert (found.mac, found.ends) == (MAC, LEASED.ends)

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import AsyncIterator, Collection, Sequence
+import re
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from ipaddress import IPv4Address
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 from muster.edge import another_proxy
 from muster.edge.another_proxy import SmartProxySettings
 from muster.edge.feature import Surroundings
-from muster.edge.replies import NOT_FOUND_TEXT
 from muster.features.dhcp import shapes
-from muster.features.dhcp.contract import Record, Records, Reservation, Subnet
-from muster.foreman.smart_proxy import SmartProxy
-from muster.kernel.errors import NotFound, Unavailable
+from muster.features.dhcp.contract import Record, Records, Reservation, Subnet, same
+from muster.foreman.answers import Answer
+from muster.foreman.smart_proxy import Form, SmartProxy
+from muster.kernel.errors import Conflict, Misconfigured, NotFound, Unavailable
 from muster.kernel.names import MACAddress, shown
 
 # A large subnet: 100,000 leases are 40 MB.
 _ANSWER_LIMIT_BYTES = 128 << 20
 # Asked one by one, so many at a time; where more are asked for, all records are.
 _ONE_BY_ONE = 16
+_LARGE = 1 << 18
+# What the protocol says where a subnet has nothing there; any other 404 is that of something else.
+_NOTHING = re.compile(r"(?:No DHCP records? for|Subnet \S{1,40} could not found)")
+T = TypeVar("T")
 
 
 class SmartProxyDHCP:
@@ -35,24 +40,34 @@ class SmartProxyDHCP:
         self._proxy = proxy
 
     async def reached(self) -> None:
-        await self._proxy.call("GET", "/version")
+        # Its version it tells everybody; this only whom it trusts.
+        await self._got("/dhcp")
 
     async def subnets(self) -> Sequence[Subnet]:
-        return shapes.to_subnets(await self._got("/dhcp"), self._whose("/dhcp"))
+        return await self._read("/dhcp", lambda content, whose: shapes.to_subnets(content, whose))
 
     async def records(self, subnet: Subnet) -> Records:
-        path = _path(subnet)
-        return shapes.to_records(await self._got(path), subnet, self._whose(path))
+        return await self._read(_path(subnet), lambda content, whose: shapes.to_records(content, subnet, whose))
 
     async def at(self, subnet: Subnet, ip: IPv4Address) -> Sequence[Record]:
         path = f"{_path(subnet)}/ip/{ip}"
         found = await self._got_if_any(path)
-        return shapes.to_list(found, subnet, self._whose(path)) if found is not None else ()
+        if found is None:
+            return ()
+        records = shapes.to_list(found.json(), subnet, self._whose(path))
+        if any(r.ip != ip for r in records):
+            raise Unavailable(f"{self._whose(path)} is about another address")
+        return records
 
     async def of(self, subnet: Subnet, mac: MACAddress) -> Record | None:
         path = f"{_path(subnet)}/mac/{mac}"
         found = await self._got_if_any(path)
-        return shapes.to_record(found, subnet, self._whose(path)) if found is not None else None
+        if found is None:
+            return None
+        record = shapes.to_record(found.json(), subnet, self._whose(path))
+        if record.mac != mac or record.ip not in subnet.network:
+            raise Unavailable(f"{self._whose(path)} is about another machine or subnet: {record}")
+        return record
 
     async def taken(self, subnet: Subnet, among: Collection[IPv4Address]) -> Collection[IPv4Address]:
         if len(among) > _ONE_BY_ONE:
@@ -65,57 +80,71 @@ class SmartProxyDHCP:
         # 501 is Unsupported, as here.
         query = urlencode({"from": str(first), "to": str(last)})
         path = f"{_path(subnet)}/unused_ip"
-        found = await self._got(f"{path}?{query}")
+        found = (await self._got(f"{path}?{query}")).json()
         text = found.get("ip") if isinstance(found, dict) else found
         if text is None:
             return None
         try:
-            return ipaddress.IPv4Address(text)
+            offered = ipaddress.IPv4Address(text) if isinstance(text, str) else None
         except ValueError:
-            raise Unavailable(f"{self._whose(path)} is no address: {shown(text)}") from None
+            offered = None
+        if offered is None or not first <= offered <= last:
+            raise Unavailable(f"{self._whose(path)} is no address between {first} and {last}: {shown(text)}")
+        return offered
 
     async def as_kept(self, reservation: Reservation) -> Reservation:
         # The other proxy says itself what is the same to it.
         return reservation
 
     async def add(self, reservation: Reservation, *, related: Collection[MACAddress] = ()) -> None:
-        form = _form(reservation, related)
         try:
-            await self._proxy.call("POST", _path(reservation.subnet), form)
-        except NotFound as e:
-            raise self._without_dhcp() from e
+            await self._asked("POST", _path(reservation.subnet), _form(reservation, related))
+        except Conflict:
+            # A Ruby proxy says so of the same again, too, as when its first answer was lost.
+            held = await self.of(reservation.subnet, reservation.mac)
+            if not isinstance(held, Reservation) or not same(held, reservation):
+                raise
 
     async def remove(self, reservation: Reservation) -> None:
-        path = f"{_path(reservation.subnet)}/mac/{reservation.mac}"
-        if await self.of(reservation.subnet, reservation.mac) is None:
+        held = await self.of(reservation.subnet, reservation.mac)
+        if not isinstance(held, Reservation) or held.ip != reservation.ip:
             raise NotFound(f"{self._proxy.url} has no reservation {reservation}")
-        try:
-            await self._proxy.call("DELETE", path)
-        except NotFound as e:
-            raise self._without_dhcp() from e
+        await self._asked("DELETE", f"{_path(reservation.subnet)}/mac/{reservation.mac}")
 
-    async def _got(self, path: str) -> Any:
-        try:
-            return (await self._proxy.call("GET", path)).json()
-        except NotFound as e:
-            raise self._without_dhcp() from e
+    async def _read(self, path: str, read: Callable[[Any, str], T]) -> T:
+        answer, whose = await self._got(path), self._whose(path)
+        if len(answer.text) < _LARGE:
+            return read(answer.json(), whose)
+        # Of a hundred thousand leases this is a second in which nobody else would have a turn.
+        return await asyncio.to_thread(lambda: read(answer.json(), whose))
 
-    async def _got_if_any(self, path: str) -> Any:
+    async def _got(self, path: str) -> Answer:
+        return await self._asked("GET", path)
+
+    async def _got_if_any(self, path: str) -> Answer | None:
         """Return what there is, None where the other proxy says that there is nothing."""
         answer = await self._proxy.ask("GET", path)
-        if answer.status == 404 and answer.text.strip() != NOT_FOUND_TEXT:
+        if answer.status == 404 and _NOTHING.match(answer.text):
             return None
+        return self._accepted(answer, "GET", path)
+
+    async def _asked(self, method: str, path: str, form: Form | None = None) -> Answer:
+        return self._accepted(await self._proxy.ask(method, path, form), method, path)
+
+    def _accepted(self, answer: Answer, method: str, path: str) -> Answer:
+        """Return the answer unless it is a refusal; the one place where those become ours."""
+        said = f"{self._proxy.url} answered {answer.status} to {method} {path}: {shown(answer.text.strip(), 200)}"
+        if answer.status in (401, 403):
+            raise Misconfigured(said)
         if answer.status == 404:
-            raise self._without_dhcp()
-        return answer.accepted(self._proxy.url, "GET", path).json()
+            # That it does not serve the feature it says so, too.
+            raise Unavailable(f"{said}; it does not serve the feature dhcp, or has no such subnet; nothing was changed")
+        if answer.status >= 500 and answer.status != 501:
+            raise Unavailable(said if method == "GET" else f"{said}; whether anything was changed is unknown")
+        return answer.accepted(self._proxy.url, method, path)
 
     def _whose(self, path: str) -> str:
         return f"What {self._proxy.url} answered to GET {path}"
-
-    def _without_dhcp(self) -> Unavailable:
-        return Unavailable(
-            f"{self._proxy.url} does not serve the feature dhcp, or has no such subnet; nothing was changed"
-        )
 
 
 def _path(subnet: Subnet) -> str:
