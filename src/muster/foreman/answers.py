@@ -47,7 +47,6 @@ class Answer:
         """
         if self.status < 300:
             return self
-        # Who is sent elsewhere has not been answered.
-        is_passing = self.status < 400 or self.status in (408, 429, 502, 503, 504)
+        is_passing = self.status in (408, 429, 502, 503, 504)
         kind = _BY_STATUS.get(self.status, Unavailable if is_passing else Rejected)
         raise kind(f"{url} answered {self.status} to {method} {path}: {shown(self.text.strip())}")

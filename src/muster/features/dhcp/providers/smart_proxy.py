@@ -136,6 +136,9 @@ class SmartProxyDHCP:
         said = f"{self._proxy.url} answered {answer.status} to {method} {path}: {shown(answer.text.strip(), 200)}"
         if answer.status in (401, 403):
             raise Misconfigured(said)
+        if 300 <= answer.status < 400:
+            # Whoever is sent elsewhere has not been answered, and goes nowhere.
+            raise Unavailable(said)
         if answer.status == 404:
             # That it does not serve the feature it says so, too.
             raise Unavailable(f"{said}; it does not serve the feature dhcp, or has no such subnet; nothing was changed")
