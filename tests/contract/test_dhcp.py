@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -323,7 +323,8 @@ async def test_a_server_offers_an_address_once_or_has_no_such_question(subject: 
 async def test_a_server_that_is_gone_is_unavailable_and_needs_no_restart_of_ours(subject: Subject) -> None:
     subnet, one = await subject.subnet(), await subject.fresh()
     await subject.provider.add(held := await subject.fresh())
-    await asyncio.to_thread(subject.stop)
+    # Not in a thread, with whose end a server would get its own.
+    subject.stop()
     try:
         reads = (
             subject.provider.subnets, lambda: subject.provider.records(subnet), lambda: subject.provider.at(subnet, held.ip),
@@ -345,7 +346,7 @@ async def test_a_server_that_is_gone_is_unavailable_and_needs_no_restart_of_ours
             with pytest.raises(Unavailable):
                 await read()
     finally:
-        await asyncio.to_thread(subject.start)
+        subject.start()
     await subject.provider.add(one)
     assert await subject.holds(one)
 
@@ -389,3 +390,24 @@ async def test_the_doctor_finds_a_subnet_that_the_other_proxy_has_not(other_memb
     assert await found() == await found(str(NETWORK)) == []
     (sentence,) = await found(str(NETWORK), "10.0.0.0/8")
     assert "has no subnet 10.0.0.0/8" in sentence
+
+
+async def test_the_doctor_names_what_is_wrong_with_dhcpd(dhcpd_server: DHCPServer, tmp_path: Path) -> None:
+    may_ping = tmp_path / "ping_group_range"
+    may_ping.write_text("0\t2147483647\n")
+
+    async def found(subnets: Sequence[str] = (), **change: Any) -> dict[str, str]:
+        given = {"isc": {**dhcpd_server.settings, "timeout_s": 2, **change}, "subnets": subnets}
+        asked = checks.checks(DHCPSettings.model_validate(given), lambda: None, may_ping=may_ping)
+        return {f.code: f.sentence for check in asked for f in await check.run()}
+
+    assert await found([str(NETWORK)]) == {}
+    assert "has no subnet 10.0.0.0/8" in (await found(["10.0.0.0/8"]))["DHCP-SUBNET-UNKNOWN"]
+    assert "finds the secret of key" in (await found(key_secret="bm90IHRoZSBzZWNyZXQ="))["DHCP-KEY"]
+    assert "knows no key other" in (await found(key_name="other"))["DHCP-KEY"]
+    assert "cannot be reached" in (await found(omapi_port=1))["DHCP-DOWN"]
+    assert set(await found(leases=str(tmp_path / "no"))) == {"DHCP-FILES"}
+    assert set(await found(leases=str(tmp_path / "no"), config=str(tmp_path / "no"))) == {"DHCP-FILES-ABSENT"}
+    odd = tmp_path / "dhcpd.conf"
+    odd.write_text(dhcpd_server.conf.read_text() + '\ninclude "/nowhere/at/all.conf";\n')
+    assert "/nowhere/at/all.conf" in (await found(config=str(odd)))["DHCP-CONF"]

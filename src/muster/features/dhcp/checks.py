@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import grp
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from ipaddress import IPv4Network
 from pathlib import Path
 
 from muster.edge import another_proxy
 from muster.edge.another_proxy import Codes, SmartProxySettings
-from muster.features.dhcp.settings import DHCPSettings
-from muster.kernel.errors import MusterError
+from muster.features.dhcp.settings import DHCPSettings, ISCSettings
+from muster.kernel.errors import Misconfigured, MusterError
 from muster.kernel.findings import Check, Finding
 
 _PLACE = "feature dhcp"
@@ -30,9 +31,13 @@ def checks(
     """
 
     async def provider() -> Sequence[Finding]:
-        if settings.provider != "smart_proxy" or settings.smart_proxy is None:
-            return []
-        return await _of_smart_proxy(settings, settings.smart_proxy, context())
+        match settings.provider:
+            case "isc":
+                return [*await _of_server(settings.isc), *await _of_files(settings)]
+            case "smart_proxy" if settings.smart_proxy is not None:
+                return await _of_smart_proxy(settings, settings.smart_proxy, context())
+            case _:
+                return []
 
     async def probes() -> Sequence[Finding]:
         return _of_probes(may_ping) if settings.ping_free_ip and settings.provider != "smart_proxy" else []
@@ -63,6 +68,10 @@ async def _of_smart_proxy(
                 "Look at its own log; add the members' names to its trusted hosts.",
             )
         ]
+    return _of_subnets(settings, there, proxy.url)
+
+
+def _of_subnets(settings: DHCPSettings, there: Collection[IPv4Network], whose: str) -> Sequence[Finding]:
     absent = [str(n) for n in settings.subnets if n not in there]
     if not absent:
         return []
@@ -70,11 +79,88 @@ async def _of_smart_proxy(
         Finding(
             "DHCP-SUBNET-UNKNOWN",
             _PLACE,
-            f"{proxy.url} has no subnet {', '.join(absent)}, which features: dhcp: subnets: names",
+            f"{whose} has no subnet {', '.join(absent)}, which features: dhcp: subnets: names",
             "The subnet was taken off the DHCP server, or its mask is another one.",
             "Compare subnets: with the DHCP server's own; what is not there Foreman does not see.",
         )
     ]
+
+
+async def _of_server(settings: ISCSettings) -> Sequence[Finding]:
+    """Return what is wrong with dhcpd's OMAPI: it is asked for a host that nobody has."""
+    # What speaks to it is loaded where there is one.
+    from muster.features.dhcp.isc import omapi
+    from muster.features.dhcp.providers.isc import key_of
+
+    try:
+        async with omapi.opened(
+            settings.server, settings.omapi_port, key_of(settings), timeout_s=settings.timeout_s, connections=1
+        ) as server:
+            await server.reached()
+    except Misconfigured as e:
+        return [
+            Finding(
+                "DHCP-KEY",
+                _PLACE,
+                str(e),
+                "dhcpd.conf names another omapi-key, or declares this one with another secret or algorithm.",
+                "Compare key_name, key_secret and key_algorithm under features: dhcp: isc: with dhcpd.conf on the server.",
+            )
+        ]
+    except MusterError as e:
+        return [
+            Finding(
+                "DHCP-DOWN",
+                _PLACE,
+                str(e),
+                "dhcpd is stopped or elsewhere, dhcpd.conf has no omapi-port, or a firewall drops it.",
+                "Start it; compare server and omapi_port under features: dhcp: isc: with: ss -ltnp there.",
+            )
+        ]
+    return []
+
+
+async def _of_files(settings: DHCPSettings) -> Sequence[Finding]:
+    """Return what is wrong with dhcpd's files; on a host where there is none of them it is a warning, members need them."""
+    from muster.features.dhcp.isc import followed
+
+    isc = settings.isc
+    if not any(path.exists() for path in (isc.config, isc.leases)):
+        return [
+            Finding(
+                "DHCP-FILES-ABSENT",
+                _PLACE,
+                f"Neither {isc.config} nor {isc.leases} is on this host, so what dhcpd has was not looked at",
+                "Only members need them; on a member they are not mounted.",
+                "On a member: mount them. Elsewhere: run muster doctor on a member, too.",
+                "warning",
+            )
+        ]
+    try:
+        async with followed.opened(isc.config, isc.leases) as files:
+            there, problems = {s.network for s in files.subnets}, list(files.problems)
+    except MusterError as e:
+        return [
+            Finding(
+                "DHCP-FILES",
+                _PLACE,
+                str(e),
+                "The files are elsewhere, or the account of the members may not read them.",
+                "Compare config and leases under features: dhcp: isc: with dhcpd's own; let group muster read them.",
+            )
+        ]
+    found = [
+        Finding(
+            "DHCP-CONF",
+            _PLACE,
+            f"{isc.config}: {problem}",
+            "dhcpd.conf was written by hand, or includes a file that members cannot read.",
+            "Mend it, or let group muster read it; what stands there is not seen until then.",
+            "warning",
+        )
+        for problem in problems
+    ]
+    return [*found, *_of_subnets(settings, there, str(isc.config))]
 
 
 def _group_of_members() -> int | None:

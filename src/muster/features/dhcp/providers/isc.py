@@ -172,6 +172,13 @@ async def _resolved(name: str) -> IPv4Address:
     return IPv4Address(found[0][4][0])
 
 
+def key_of(settings: ISCSettings) -> Key | None:
+    """Return the key that the settings have, None where they have none."""
+    if settings.key_name is None or settings.key_secret is None:
+        return None
+    return Key(settings.key_name, settings.key_secret, settings.key_algorithm)
+
+
 @asynccontextmanager
 async def opened(settings: ISCSettings) -> AsyncIterator[ISCDHCP]:
     """Yield the provider; its files are read before.
@@ -179,15 +186,12 @@ async def opened(settings: ISCSettings) -> AsyncIterator[ISCDHCP]:
     Raises:
         Misconfigured: dhcpd's files cannot be read, or the key is none.
     """
-    key = None
-    if settings.key_name is not None and settings.key_secret is not None:
-        key = Key(settings.key_name, settings.key_secret, settings.key_algorithm)
     async with (
         followed.opened(settings.config, settings.leases, poll_s=settings.poll_s) as files,
         omapi.opened(
             settings.server,
             settings.omapi_port,
-            key,
+            key_of(settings),
             timeout_s=settings.timeout_s,
             connections=settings.connections,
         ) as server,
