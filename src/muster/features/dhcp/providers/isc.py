@@ -169,7 +169,8 @@ async def _resolved(name: str) -> IPv4Address:
         found = []
     if not found:
         raise Rejected(f"The next server {shown(name)} has no IPv4 address, and dhcpd keeps no names")
-    return IPv4Address(found[0][4][0])
+    # Of several always the same one, in whatever order they come.
+    return min(IPv4Address(address[0]) for *_, address in found)
 
 
 def key_of(settings: ISCSettings) -> Key | None:
