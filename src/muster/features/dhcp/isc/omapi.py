@@ -29,9 +29,9 @@ its leases file cannot be written                  1a, and the host is there unt
 A host that it made is in its leases file, and that on the disk (fsync), before it answers.
 
 It says a host's name, hardware address and addresses, and never its statements: those are read from the leases file. Nor
-does it say which host stands in dhcpd.conf, and it removes such a one as willingly, for as long as dhcpd.conf has one by that
-name: the leases file remembers it at each start. Of
-several hosts of one hardware address, which a configuration may have, it finds and removes the first.
+does it say which host stands in dhcpd.conf, and it removes such a one as willingly, for as long as dhcpd.conf has one by
+that name: the leases file remembers it at each start. Of several hosts of one hardware address, which a configuration may
+have, it finds and removes the first.
 
 Source: omapi(3), omshell(1).
 """
