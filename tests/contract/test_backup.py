@@ -219,7 +219,7 @@ def odd_rows(table: Table, count: int = 3) -> list[copies.Row]:
     words = {"state", "wanted", "kind"}
     allowed = {
         ("members", "state"): "ready", ("lives", "state"): "drained", ("certificates", "state"): "superseded",
-        ("content_jobs", "state"): "done", ("wishes", "wanted"): "drain",
+        ("content_jobs", "state"): "done", ("dhcp_claims", "state"): "promised", ("wishes", "wanted"): "drain",
     }  # fmt: skip
 
     def value(column: Column[Any], number: int) -> Any:

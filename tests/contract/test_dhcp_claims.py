@@ -35,6 +35,11 @@ async def states(claims: Claims) -> dict[str, str]:
     return {str(a).rpartition(".")[2]: c.state for a, c in live.items()}
 
 
+async def reserved_for(claims: Claims, address: IPv4Address) -> str | None:
+    claim = (await claims.live(address, address)).get(address)
+    return claim.mac if claim is not None and claim.state == "reserved" else None
+
+
 async def passed(store: Store, seconds: float) -> None:
     """Let everything that stands there be older, as when so long had passed."""
     async with store.write() as uow:
@@ -194,13 +199,13 @@ async def test_a_reservation_is_known_to_all_before_their_servers_show_it(store:
     one, other = of_a_member(store), of_a_member(store)
     async with one.changing(FIRST, MAC) as change:
         await change.reserve(FIRST, MAC)
-    assert await other.reserved_for(FIRST) == str(MAC)
-    assert await other.reserved_for(FIRST + 1) is None
+    assert await reserved_for(other, FIRST) == str(MAC)
+    assert await reserved_for(other, FIRST + 1) is None
     # Nor is it offered.
     assert await other.probing(addresses(2), new_holder()) == addresses(1, 1)
     async with other.changing(FIRST, MAC) as change:
         change.refused(FIRST, MAC)
-    assert await one.reserved_for(FIRST) is None
+    assert await reserved_for(one, FIRST) is None
 
 
 async def test_that_an_address_was_promised_is_forgotten_with_its_reservation(store: Store) -> None:
@@ -233,7 +238,7 @@ async def test_whoever_took_too_long_may_not_go_on(store: Store) -> None:
                 Unavailable, match=r"^Changing the reservation of 192.0.2.1 took too long; nothing was changed"
             ):
                 await change.reserve(FIRST, OTHER)
-    assert await one.reserved_for(FIRST) == str(MAC)
+    assert await reserved_for(one, FIRST) == str(MAC)
 
 
 async def test_a_change_has_an_end_in_time(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,7 +253,7 @@ async def test_a_change_has_an_end_in_time(store: Store, monkeypatch: pytest.Mon
     with pytest.raises(Unavailable, match=r"took longer than 0\.1 s; whether it was changed is unknown"):
         await slow()
     # Nobody knows what the DHCP server did: others keep off.
-    assert await one.reserved_for(FIRST) == str(MAC)
+    assert await reserved_for(one, FIRST) == str(MAC)
 
 
 async def test_a_call_that_is_cancelled_anywhere_holds_nothing(store: Store) -> None:
@@ -279,7 +284,7 @@ async def test_what_one_port_of_a_bond_leaves_the_other_has_still(store: Store) 
             await change.reserve(FIRST, mac)
     async with one.changing(FIRST, MAC) as change:
         change.refused(FIRST, MAC)
-    assert await one.reserved_for(FIRST) == str(OTHER)
+    assert await reserved_for(one, FIRST) == str(OTHER)
 
 
 async def test_a_lock_from_before_the_clock_was_set_back_is_void(store: Store) -> None:
@@ -313,3 +318,15 @@ async def test_dropping_what_ended_and_taking_it_again_do_not_hinder_each_other(
             *(of_a_member(store).probing(addresses(24, 8 * n), new_holder()) for n in range(22)),
             *(of_a_member(store).forget() for _ in range(3)),
         )
+
+
+async def test_whoever_changes_an_address_is_told_for_whom_it_was_reserved(store: Store) -> None:
+    one, other = of_a_member(store), of_a_member(store)
+    async with one.changing(FIRST, MAC) as change:
+        assert change.reserved_for is None
+        await change.reserve(FIRST, MAC)
+    async with other.changing(FIRST, OTHER) as change:
+        assert change.reserved_for == str(MAC)
+    await passed(store, under_test.SETTLED_S + 1)
+    async with other.changing(FIRST, OTHER) as change:
+        assert change.reserved_for is None

@@ -51,6 +51,7 @@ _LIVE = Query(
     "SELECT address, state, mac, holder, until FROM dhcp_claims WHERE address BETWEEN :first AND :last AND until > :now"
     " ORDER BY address LIMIT :most"
 )
+_RESERVED = Query("SELECT mac FROM dhcp_claims WHERE address = :address AND state = 'reserved' AND until > :now")
 _CLAIM = Change(
     "INSERT INTO dhcp_claims (address, state, mac, holder, at, until)"
     " VALUES (:address, :state, '', :holder, {now}, {now} + :for_s)"
@@ -124,6 +125,8 @@ class Changing:
     _store: Store
     _keys: Sequence[str]
     _holder: str
+    reserved_for: str | None = None
+    """The hardware address for which the address was reserved a moment ago, None: for none."""
     _gone: list[dict[str, object]] = field(default_factory=list)
 
     async def reserve(self, ip: IPv4Address, mac: MACAddress) -> None:
@@ -277,7 +280,7 @@ class Claims:
         """
         change = Changing(self._store, sorted((f"ip {ip}", f"mac {mac}")), new_holder())
         try:
-            await self._begun(change)
+            change.reserved_for = await self._begun(change, ip)
             try:
                 async with asyncio.timeout(CHANGED_WITHIN_S):
                     yield change
@@ -290,19 +293,17 @@ class Claims:
             # However the call ends, also when its client has gone: others would wait for it.
             await asyncio.shield(asyncio.ensure_future(change.end()))
 
-    async def reserved_for(self, ip: IPv4Address) -> str | None:
-        """Return the hardware address for which an address was reserved a moment ago, None when for none."""
-        claim = (await self.live(ip, ip)).get(ip)
-        return claim.mac if claim is not None and claim.state == "reserved" else None
-
-    async def _begun(self, change: Changing) -> None:
+    async def _begun(self, change: Changing, ip: IPv4Address) -> str | None:
+        """Hold what is to be changed; return for which hardware address the address is reserved."""
         rows = [{"key": key, "holder": change._holder, "for_s": HELD_S} for key in change._keys]
 
-        async def work(uow: Writing) -> None:
+        async def work(uow: Writing) -> str | None:
             for row in rows:
                 if not await uow.changed(_BEGIN, row):
                     # All or none: what leaves the unit undoes it.
                     raise _Held
+            found = await uow.rows(_RESERVED, address=int(ip), now=await uow.now())
+            return str(found[0]["mac"]) if found else None
 
         clock = asyncio.get_running_loop().time
         end = clock() + _WAITED_S

@@ -153,7 +153,7 @@ class DHCP:
         if not self.provider.has_vendor_options and any(key.startswith("<") for key in reservation.options):
             raise Rejected("DHCP implementation does not support Vendor Options")
         async with self._claims.changing(reservation.ip, reservation.mac) as change:
-            if await self._exists(reservation, wanted.related, network):
+            if await self._exists(reservation, wanted.related, network, change.reserved_for):
                 return
             await change.reserve(reservation.ip, reservation.mac)
             try:
@@ -165,13 +165,14 @@ class DHCP:
                     raise _taken(network, reservation) from e
                 raise
 
-    async def _exists(self, wanted: Reservation, related: frozenset[MACAddress], network: str) -> bool:
+    async def _exists(
+        self, wanted: Reservation, related: frozenset[MACAddress], network: str, reserved_for: str | None
+    ) -> bool:
         """Return whether the reservation is there already.
 
         Raises:
             Conflict: something else is.
         """
-        reserved_for = await self._claims.reserved_for(wanted.ip)
         has = await self.provider.of(wanted.subnet, wanted.mac)
         found = [r for r in (has, *await self._within(wanted.subnet, wanted.ip)) if r is not None]
         if any(isinstance(r, Reservation) and same(r, wanted) for r in found):

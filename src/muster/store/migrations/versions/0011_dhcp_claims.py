@@ -21,9 +21,7 @@ def upgrade() -> None:
         sa.Column("at", sa.Double, nullable=False),
         sa.Column("until", sa.Double, nullable=False),
         sa.PrimaryKeyConstraint("address", name="dhcp_claims_pkey"),
-        sa.CheckConstraint(
-            "state IN ('probing', 'free', 'answered', 'promised', 'reserved')", name="dhcp_claims_state_check"
-        ),
+        sa.CheckConstraint("state IN ('probing', 'free', 'answered', 'promised', 'reserved')", name="state"),
     )
     op.create_index("dhcp_claims_until", "dhcp_claims", ["until"])
     op.create_table(
