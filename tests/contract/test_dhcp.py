@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -411,3 +412,63 @@ async def test_the_doctor_names_what_is_wrong_with_dhcpd(dhcpd_server: DHCPServe
     odd = tmp_path / "dhcpd.conf"
     odd.write_text(dhcpd_server.conf.read_text() + '\ninclude "/nowhere/at/all.conf";\n')
     assert "/nowhere/at/all.conf" in (await found(config=str(odd)))["DHCP-CONF"]
+
+
+async def test_a_static_host_of_the_same_machine_stays_when_ours_goes(
+    needs: Callable[[str], None], tmp_path: Path
+) -> None:
+    needs("dhcpd")
+    with dhcpd.running(tmp_path / "dhcpd", conf=CONF) as server:
+        async with isc.opened(_of(server)) as provider:
+            subject = Subject("isc", provider, server.stop, server.start)
+            one = await subject.fresh()
+            await provider.add(one)
+        server.stop()
+        static = f"host stat {{ hardware ethernet {one.mac}; fixed-address 192.168.122.1; }}"
+        server.conf.write_text(f"{server.conf.read_text()}\n{static}\n")
+        server.start()
+        async with isc.opened(_of(server)) as provider:
+            await provider.remove(one)
+            assert await provider.of(one.subnet, one.mac) is None
+        assert server.host_in_leases("stat") is None
+        assert "deleted;" in (server.host_in_leases(one.name) or "")
+
+
+async def test_what_a_file_shows_and_dhcpd_has_not_is_no_success(needs: Callable[[str], None], tmp_path: Path) -> None:
+    needs("dhcpd")
+    with dhcpd.running(tmp_path / "dhcpd", conf=CONF) as server:
+        stale = tmp_path / "dhcpd.leases"
+        async with isc.opened(_of(server)) as provider:
+            one = await Subject("isc", provider, server.stop, server.start).fresh()
+            other = await Subject("isc", provider, server.stop, server.start).fresh()
+            await provider.add(one)
+            stale.write_bytes(server.leases.read_bytes())
+            await provider.remove(one)
+        async with isc.opened(_of(server, leases=stale)) as provider:
+            for call in (provider.add(one), provider.add(other), provider.remove(one)):
+                with pytest.raises(Unavailable, match="dhcpd's own"):
+                    await call
+
+
+async def test_a_next_server_that_cannot_be_looked_up_now_may_be_later(
+    needs: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs("dhcpd")
+    failures = [socket.gaierror(socket.EAI_AGAIN, "try again"), socket.gaierror(socket.EAI_NONAME, "no such name")]
+
+    def looked_up(_name: str) -> list[IPv4Address]:
+        if failures:
+            raise failures.pop(0)
+        return [IPv4Address("192.0.2.9"), IPv4Address("192.0.2.8")]
+
+    monkeypatch.setattr(isc, "_looked_up", looked_up)
+    with dhcpd.running(tmp_path / "dhcpd", conf=CONF) as server:
+        async with isc.opened(_of(server)) as provider:
+            one = await Subject("isc", provider, server.stop, server.start).fresh()
+            named = replace(one, options={**one.options, "nextServer": "tftp.example.com"})
+            with pytest.raises(Unavailable, match="cannot be looked up now"):
+                await provider.as_kept(named)
+            with pytest.raises(Rejected, match="has no IPv4 address"):
+                await provider.as_kept(named)
+            kept = await provider.as_kept(named)
+            assert kept.options["nextServer"] == "192.0.2.8"

@@ -179,7 +179,7 @@ async def test_a_file_that_is_gone_is_a_trouble_and_what_it_said_is_told_until_i
         aside = files.leases.rename(files.leases.with_name("aside"))
         with pytest.raises(Unavailable, match=r"Reading dhcpd's leases .*dhcpd.leases failed: No such file"):
             await known.settled()
-        with pytest.raises(Unavailable, match="what it said before is told"):
+        with pytest.raises(Unavailable, match="No such file or directory"):
             await known.reached()
         assert ips(known) == ["192.168.120.20"]
         with aside.open("a") as f:
@@ -294,3 +294,22 @@ async def test_when_the_block_ends_nothing_is_left_open(files: Files) -> None:
         await known.settled()
     assert _open_files() <= before
     assert not [t for t in asyncio.all_tasks() if "dhcpd" in t.get_name() or "lease" in t.get_name()]
+
+
+async def test_a_block_that_stays_unfinished_is_said_and_nothing_is_believed_until_the_file_is_whole(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "_TORN_S", 0.1)
+    async with files.followed() as known:
+        known.may_be_believed()
+        # As dhcpd leaves it whose disk was full, and goes on behind it.
+        files.append("host h1 {\n  dynamic;\n  hard" + host("h2"))
+        await known.settled()
+        await asyncio.sleep(0.3)
+        await known.settled()
+        with pytest.raises(Unavailable, match="has ended in the middle of a block"):
+            known.may_be_believed()
+        assert ips(known) == ["192.168.120.20"]
+        files.replace(HEAD + lease() + SECOND)
+        await known.settled(until=lambda: len(ips(known)) == 2, within_s=10)
+        known.may_be_believed()

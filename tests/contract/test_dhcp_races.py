@@ -13,7 +13,7 @@ import pytest
 
 from muster.features.dhcp import claims as claims_module
 from muster.features.dhcp.claims import Claims, new_holder
-from muster.features.dhcp.contract import Lease, Record, Records, Reservation, Subnet
+from muster.features.dhcp.contract import Lease, Record, Records, Reservation, Subnet, Unreached
 from muster.features.dhcp.free import FreeAddresses
 from muster.features.dhcp.probes import NoProbes
 from muster.features.dhcp.providers.memory import MemoryDHCP
@@ -319,3 +319,28 @@ async def test_nor_as_often_as_a_busy_cluster_does_it(store: Store) -> None:
             *(tried(c.forget()) for c in claims),
         )
     assert not failures, {f: failures.count(f) for f in failures}
+
+
+async def test_what_was_perhaps_reserved_is_not_deleted_before_anybody_has_seen_it(store: Store) -> None:
+    server = Unseen([SUBNET])
+    one, other = on(store, server), on(store, server)
+    server.fails_after = True
+    with pytest.raises(Unavailable):
+        await one.create(NET, form(1))
+    for delete in (other.delete_of(NET, M[1]), other.delete_at(NET, IP)):
+        with pytest.raises(Unavailable, match="was being reserved a moment ago"):
+            await delete
+    server.show()
+    await other.delete_of(NET, M[1])
+    await other.delete_of(NET, M[1])
+    assert server.holders() == []
+
+
+async def test_a_server_that_could_not_even_be_asked_leaves_the_address_free(store: Store) -> None:
+    class Away(MemoryDHCP):
+        async def add(self, reservation: Reservation, *, related: Collection[MACAddress] = ()) -> None:
+            raise Unreached("connection refused")
+
+    with pytest.raises(Unreached):
+        await on(store, Away([SUBNET])).create(NET, form(1))
+    await on(store, MemoryDHCP([SUBNET])).create(NET, form(2))

@@ -51,7 +51,10 @@ _LIVE = Query(
     "SELECT address, state, mac, holder, until FROM dhcp_claims WHERE address BETWEEN :first AND :last AND until > :now"
     " ORDER BY address LIMIT :most"
 )
-_RESERVED = Query("SELECT mac FROM dhcp_claims WHERE address = :address AND state = 'reserved' AND until > :now")
+_RESERVED_OF = Query("SELECT address FROM dhcp_claims WHERE mac = :mac AND state = 'reserved' AND until > :now")
+_RESERVED = Query(
+    "SELECT address, mac FROM dhcp_claims WHERE address = :address AND state = 'reserved' AND until > :now"
+)
 _CLAIM = Change(
     "INSERT INTO dhcp_claims (address, state, mac, holder, at, until)"
     " VALUES (:address, :state, '', :holder, {now}, {now} + :for_s)"
@@ -243,6 +246,19 @@ class Claims:
             return await uow.changed(_KEEP, row) == 1
 
         return await self._store.carry_out("dhcp-kept", work)
+
+    async def reserved_of(self, mac: MACAddress) -> IPv4Address | None:
+        """Return the address that was reserved for a hardware address a moment ago, None when none was."""
+        return await self._reserved(_RESERVED_OF, mac=str(mac))
+
+    async def reserved_at(self, ip: IPv4Address) -> IPv4Address | None:
+        """Return an address when it was reserved for anybody a moment ago, else None."""
+        return await self._reserved(_RESERVED, address=int(ip))
+
+    async def _reserved(self, query: Query, **what: str | int) -> IPv4Address | None:
+        async with self._store.read() as uow:
+            found = await uow.rows(query, **what, now=await uow.now())
+        return IPv4Address(found[0]["address"]) if found else None
 
     async def forget(self) -> None:
         """Drop the rows that have not counted for a minute, some of them if they are many."""

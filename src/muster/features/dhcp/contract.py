@@ -9,6 +9,7 @@ from datetime import datetime
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any, Protocol
 
+from muster.kernel.errors import Unavailable
 from muster.kernel.names import FQDN, MACAddress, shown
 from muster.policy.marks import change, query
 
@@ -95,6 +96,10 @@ class Records:
         """Yield the reservations, then the leases."""
         yield from self.reservations
         yield from self.leases
+
+
+class Unreached(Unavailable):
+    """The server could not even be asked: nothing was changed, and nothing will be."""
 
 
 class DHCPProvider(Protocol):
@@ -193,7 +198,8 @@ class DHCPProvider(Protocol):
         Raises:
             Conflict: the server has another reservation of the address or the hardware address; nothing was changed.
             Rejected: the server refuses it, or has another one by that name; nothing was changed.
-            Unavailable: the server did not answer; whether the reservation exists is unknown.
+            Unreached: the server could not be asked; nothing was changed.
+            Unavailable: it did not answer; whether the reservation exists is unknown.
             Misconfigured: the server does not accept our key; nothing was changed.
         """
 

@@ -15,7 +15,7 @@ from typing import Any
 from muster.edge.feature import Surroundings
 from muster.features.dhcp import asked, free, probes, providers
 from muster.features.dhcp.claims import Claims
-from muster.features.dhcp.contract import DHCPProvider, Lease, Record, Records, Reservation, Subnet, same
+from muster.features.dhcp.contract import DHCPProvider, Lease, Record, Records, Reservation, Subnet, Unreached, same
 from muster.features.dhcp.free import FreeAddresses, Span
 from muster.features.dhcp.probes import NoProbes
 from muster.features.dhcp.settings import DHCPSettings
@@ -154,11 +154,13 @@ class DHCP:
             raise Rejected("DHCP implementation does not support Vendor Options")
         async with self._claims.changing(reservation.ip, reservation.mac) as change:
             if await self._exists(reservation, wanted.related, network, change.reserved_for):
+                # Whether the server itself has it still it knows best.
+                await self.provider.add(reservation, related=wanted.related)
                 return
             await change.reserve(reservation.ip, reservation.mac)
             try:
                 await self.provider.add(reservation, related=wanted.related)
-            except (Conflict, Rejected, Misconfigured, Unsupported) as e:
+            except (Conflict, Rejected, Misconfigured, Unsupported, Unreached) as e:
                 # Nothing was changed; of anything else nobody knows.
                 change.refused(reservation.ip, reservation.mac)
                 if isinstance(e, Conflict):
@@ -199,6 +201,8 @@ class DHCP:
         address = asked.address(ip)
         found = await self._within(subnet, address) if subnet is not None else ()
         await self._remove(found)
+        if not found:
+            self._refuse_if_under_way(await self._claims.reserved_at(address))
 
     async def delete_of(self, network: str, mac: str) -> None:
         """Remove the reservation of a hardware address; success when there is none.
@@ -210,6 +214,19 @@ class DHCP:
         wanted = asked.mac(mac)
         found = await self.provider.of(subnet, wanted) if subnet is not None else None
         await self._remove([found] if found is not None else [])
+        if found is None:
+            self._refuse_if_under_way(await self._claims.reserved_of(wanted))
+
+    def _refuse_if_under_way(self, reserved: IPv4Address | None) -> None:
+        """Let nobody take for removed what may come yet.
+
+        Raises:
+            Unavailable: a member has just asked the DHCP server for it, and nobody has seen it there.
+        """
+        if reserved is not None:
+            raise Unavailable(
+                f"{reserved} was being reserved a moment ago, and the DHCP server does not show it yet; try again"
+            )
 
     async def _remove(self, found: Sequence[Record]) -> None:
         removable = [r for r in found if isinstance(r, Reservation) and r.deletable]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -113,8 +114,14 @@ class ISCSettings(Settings):
 
     @model_validator(mode="after")
     def _whole_key(self) -> Self:
-        if bool(self.key_name) != bool(self.key_secret):
-            raise ValueError("key_name and key_secret go together")
+        if self.key_name is None or self.key_secret is None:
+            if self.key_name or self.key_secret:
+                raise ValueError("key_name and key_secret go together")
+            return self
+        try:
+            base64.b64decode(self.key_secret.reveal(), validate=True)
+        except ValueError:
+            raise ValueError("key_secret is no base64") from None
         return self
 
 
@@ -145,9 +152,13 @@ class DHCPSettings(ProvidedFeatureSettings):
     @model_validator(mode="before")
     @classmethod
     def _in_rubys_words(cls, given: Any) -> Any:
-        if isinstance(given, dict) and "use_provider" in given and "provider" not in given:
-            given = dict(given)
-            given["provider"] = str(given.pop("use_provider")).removeprefix("dhcp_").removeprefix("remote_")
+        if not isinstance(given, dict):
+            return given
+        given = dict(given)
+        if "use_provider" in given and "provider" not in given:
+            given["provider"] = given.pop("use_provider")
+        if isinstance(given.get("provider"), str):
+            given["provider"] = given["provider"].removeprefix("dhcp_").removeprefix("remote_")
         return given
 
     @model_validator(mode="after")

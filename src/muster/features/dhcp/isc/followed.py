@@ -39,6 +39,7 @@ _QUIET_S = 0.1
 _PATIENCE_S = 1.0
 _PAUSE_S = 0.02
 _HANGS_S = 15.0
+_TORN_S = 5.0
 _CLOCK = SystemClock()
 
 _Seen = tuple[int, int, int, int] | None
@@ -123,6 +124,7 @@ class Followed:
         self._wake = asyncio.Event()
         self._looked_at = asyncio.get_running_loop().time()
         self._waiting: list[asyncio.Future[None]] = []
+        self._torn_since: float | None = None
         self._encoding: asyncio.Task[None] | None = None
 
     async def reached(self) -> None:
@@ -137,6 +139,25 @@ class Followed:
         if since_s > self._poll_s + _HANGS_S:
             # As when they lie on an NFS server that is gone.
             raise self._hangs(since_s)
+
+    def may_be_believed(self) -> None:
+        """Return when the leases file is whole.
+
+        dhcpd that could not write leaves half a block, goes on behind it when it can, and reads neither at its next start.
+
+        Raises:
+            Unavailable: it has ended in the middle of a block for a while.
+        """
+        since = self._torn_since
+        if since is not None and (for_s := asyncio.get_running_loop().time() - since) > _TORN_S:
+            raise Unavailable(
+                f"{self._path} has ended in the middle of a block for {for_s:.0f} s, as when dhcpd's disk was full: what "
+                "it acknowledges now may be lost. Make room and restart dhcpd, which writes the file anew"
+            )
+
+    def is_fixed(self, ip: IPv4Address) -> bool:
+        """Whether a host has an address fixed, also one of which Foreman cannot be told."""
+        return self._reading.leases.is_fixed(ip)
 
     @property
     def problems(self) -> Sequence[str]:
@@ -208,7 +229,7 @@ class Followed:
             try:
                 await self._look(watch)
             except MusterError as e:
-                self._troubled(Unavailable(f"{e}; what it said before is told"))
+                self._troubled(Unavailable(f"{e}"))
             except Exception as e:  # noqa: BLE001 - boundary: nobody may go on with old records without a word
                 _log.exception("Following dhcpd's files failed")
                 self._troubled(Unavailable(f"Following {self._path} failed: {type(e).__name__}"))
@@ -238,6 +259,8 @@ class Followed:
             piece = await self._news(self._reading)
             if piece is not None:
                 await self._reading.take(piece)
+                now = asyncio.get_running_loop().time()
+                self._torn_since = None if self._reading.leases.is_whole else self._torn_since or now
                 if len(piece) < _WHOLE_BYTES:
                     # What has come since is the next look's: a dhcpd that writes all the time would keep us here.
                     return
@@ -287,7 +310,7 @@ class Followed:
             raise _unreadable(self._path, e) from e
 
     def _hangs(self, since_s: float) -> Unavailable:
-        return Unavailable(f"Looking at {self._path} has not ended for {since_s:.0f} s; what it said before is told")
+        return Unavailable(f"Looking at {self._path} has not ended for {since_s:.0f} s")
 
     def _troubled(self, trouble: MusterError) -> None:
         if str(trouble) != str(self._trouble or ""):

@@ -25,7 +25,7 @@ MAX_INCLUDES = 8
 
 _MAX_PROBLEMS = 20
 # What hosts and subnets may stand in; whatever else has braces holds none.
-_AROUND = frozenset({"group", "shared-network", "subnet"})
+_AROUND = frozenset({"group", "pool", "shared-network", "subnet"})
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ class _Found:
         words, block = declared.words, declared.block or ()
         said = shown(" ".join(words))
         try:
-            if len(words) != 4 or words[2] != "netmask":
+            if len(words) != 4 or words[2].lower() != "netmask":
                 raise ValueError("a network and its mask are expected")
             network = IPv4Network(f"{IPv4Address(words[1])}/{IPv4Address(words[3])}")
         except ValueError as e:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from calendar import monthrange
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
@@ -277,6 +278,11 @@ class Leases:
         self._within: Mapping[IPv4Network, _Within] = {s.network: _Within(s) for s in self.subnets}
         self._by_prefix: dict[str, Sequence[_Within]] = {}
         self._hosts: dict[str, list[Reservation]] = {}
+        # Whatever has a fixed address has it, whether or not Foreman can be told of its host.
+        self._fixed_of: dict[str, Sequence[str]] = {}
+        self._fixed: Counter[str] = Counter()
+        # What dhcpd gives nobody, because somebody it does not know answered there.
+        self._abandoned: set[str] = set()
         self._rest = ""
         for declared in configuration.hosts:
             self._host(declared)
@@ -355,8 +361,14 @@ class Leases:
             ip
             for ip in among
             if (address := str(ip)) in reserved
+            or self._fixed[address] > 0
+            or address in self._abandoned
             or ((entry := leases.get(address)) is not None and entry[_UNTIL] >= moment)
         }
+
+    def is_fixed(self, ip: IPv4Address) -> bool:
+        """Whether a host has an address fixed, also one of which Foreman cannot be told."""
+        return self._fixed[str(ip)] > 0
 
     def encode(self) -> Iterator[None]:
         """Encode every lease, so that a list of them is told at once; between two steps others may go on, here as well."""
@@ -389,8 +401,11 @@ class Leases:
     def _host(self, declared: Host) -> None:
         for held in self._hosts.pop(declared.name, ()):
             self._within[held.subnet.network].unreserve(held)
+        self._fixed.subtract(self._fixed_of.pop(declared.name, ()))
         if declared.is_deleted:
             return
+        self._fixed_of[declared.name] = tuple(str(ip) for ip in declared.ips)
+        self._fixed.update(self._fixed_of[declared.name])
         for one in reservations(declared, self._subnet_of):
             kept = ReadReservation(one.name, one.ip, one.mac, one.subnet, one.options, one.deletable)
             self._within[one.subnet.network].reserve(kept)
@@ -440,7 +455,10 @@ class Leases:
         within = self._around(address)
         if within is None:
             return
+        self._abandoned.discard(address)
         if mac is None or state in _OVER:
+            if state == "abandoned":
+                self._abandoned.add(address)
             within.end(address)
             return
         held: str | bytes

@@ -55,6 +55,7 @@ from ipaddress import IPv4Address
 
 import pypureomapi
 
+from muster.features.dhcp.contract import Unreached
 from muster.kernel.errors import Conflict, Misconfigured, MusterError, NotFound, Rejected, Unavailable
 from muster.kernel.names import FQDN, MACAddress, shown
 from muster.kernel.reasons import spoken
@@ -311,7 +312,7 @@ class OMAPI:
         if answer.code == _IO_ERROR:
             # It stays, unwritten; who asked again would hear that it is there already.
             with suppress(MusterError):
-                await self.delete(mac)
+                await self.delete(mac, name=name)
         if answer.code == _EXISTS:
             held = await self.host_of(mac)
             if held is None or held.name != name:
@@ -329,10 +330,14 @@ class OMAPI:
         self._may_refuse(answer, doing)
         return True
 
-    async def delete(self, mac: MACAddress) -> None:
+    async def delete(self, mac: MACAddress, *, name: str | None = None) -> None:
         """Remove the host of a hardware address, wherever it comes from.
 
         One of dhcpd.conf is removed as well, and does not come back with the next start; the caller keeps from that.
+
+        Args:
+            mac: the hardware address.
+            name: the host's, where it is known: another one of the same hardware address stays.
 
         Raises:
             NotFound: there is none.
@@ -340,7 +345,9 @@ class OMAPI:
         doing = f"removing the host of {mac}"
 
         def steps(line: _Line) -> _Answer:
-            found = line.asked(_question("host", _hardware(mac)))
+            found = line.asked(_question("host", {b"name": name.encode()} if name else _hardware(mac)))
+            if found.code == 0 and name is not None and _mac(found.values) != mac:
+                return _Answer(_NOT_FOUND)
             return line.asked(pypureomapi.OmapiMessage.delete(found.handle)) if found.code == 0 else found
 
         answer = await self._ask(steps, doing)
@@ -392,6 +399,8 @@ class OMAPI:
                 )
         except TimeoutError as e:
             raise Unavailable(f"{self.place} did not answer within {self.timeout_s:g} s while {doing}") from e
+        except ConnectionRefusedError as e:
+            raise Unreached(f"{self.place} cannot be reached while {doing}: {spoken(e)}") from e
         except OSError as e:
             raise Unavailable(f"{self.place} cannot be reached while {doing}: {spoken(e)}") from e
         except pypureomapi.OmapiError as e:

@@ -56,7 +56,8 @@ def statements(text: str) -> tuple[list[Statement], list[str]]:
             wrong[f"a quote is not closed in {_line(text, token.start())}"] = None
             break
         if kind != "mark" or found in ",=":
-            words.append(found)
+            # dhcpd's keywords have no case; what follows them may.
+            words.append(found if words or kind == "text" else found.lower())
         elif found == ";":
             if into is not None and words:
                 into.append(Statement(words))

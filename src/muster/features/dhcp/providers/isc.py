@@ -14,6 +14,7 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from ipaddress import IPv4Address
@@ -23,7 +24,7 @@ from muster.features.dhcp.isc import followed, omapi, written
 from muster.features.dhcp.isc.followed import Followed
 from muster.features.dhcp.isc.omapi import OMAPI, Key, NameTaken
 from muster.features.dhcp.settings import ISCSettings
-from muster.kernel.errors import Conflict, MusterError, NotFound, Rejected, Unsupported
+from muster.kernel.errors import Conflict, MusterError, NotFound, Rejected, Unavailable, Unsupported
 from muster.kernel.log import logger
 from muster.kernel.names import MACAddress, shown
 
@@ -32,6 +33,7 @@ _log = logger("features")
 # How long dhcpd's file may take to be here; it is written already, so this is a network's file system.
 _SEEN_WITHIN_S = 3.0
 _RESOLVED_WITHIN_S = 5.0
+_LOOKED_UP_AT_ONCE = 4
 
 
 class ISCDHCP:
@@ -39,13 +41,15 @@ class ISCDHCP:
 
     has_vendor_options = True
 
-    def __init__(self, files: Followed, server: OMAPI) -> None:
+    def __init__(self, files: Followed, server: OMAPI, names: ThreadPoolExecutor) -> None:
         self._files = files
         self._server = server
+        self._names = names
 
     async def reached(self) -> None:
         await self._server.reached()
         await self._files.reached()
+        self._files.may_be_believed()
 
     async def subnets(self) -> Sequence[Subnet]:
         await self._files.reached()
@@ -65,6 +69,7 @@ class ISCDHCP:
 
     async def taken(self, subnet: Subnet, among: Collection[IPv4Address]) -> Collection[IPv4Address]:
         await self._files.settled()
+        self._files.may_be_believed()
         return self._files.taken(subnet, among)
 
     async def offered(self, subnet: Subnet, first: IPv4Address, last: IPv4Address) -> IPv4Address | None:  # noqa: ARG002
@@ -75,18 +80,23 @@ class ISCDHCP:
         name = reservation.options.get("nextServer")
         if name is None or _is_address(name):
             return reservation
-        address = await _resolved(str(name))
+        address = await self._resolved(str(name))
         return replace(reservation, options={**reservation.options, "nextServer": str(address)})
 
     async def add(self, reservation: Reservation, *, related: Collection[MACAddress] = ()) -> None:
         held = await self.of(reservation.subnet, reservation.mac)
+        self._files.may_be_believed()
         if isinstance(held, Reservation):
             if same(held, reservation):
+                await self._has(held)
                 return
             raise Conflict(f"{reservation} conflicts with {held}")
-        for other in await self.at(reservation.subnet, reservation.ip):
-            if isinstance(other, Reservation) and other.mac not in related:
+        others = [r for r in await self.at(reservation.subnet, reservation.ip) if isinstance(r, Reservation)]
+        for other in others:
+            if other.mac not in related:
                 raise Conflict(f"{reservation} conflicts with {other}")
+        if not others and self._files.is_fixed(reservation.ip):
+            raise Conflict(f"{reservation.ip} is fixed for a host in dhcpd's own configuration")
         text = written.statements(reservation.options, _no_name)
         try:
             is_new = await self._server.create(reservation.name, reservation.ip, reservation.mac, text)
@@ -103,17 +113,16 @@ class ISCDHCP:
         """
         found = await self._shown(wanted)
         if found is None:
-            _log.warning(
-                f"dhcpd has made {wanted}, and its leases file does not show it here after {_SEEN_WITHIN_S:g} s; "
-                "what it dropped of it is not known"
+            raise Unavailable(
+                f"dhcpd has made {wanted}, and {_SEEN_WITHIN_S:g} s later its leases file does not show it here: whether it "
+                "is kept is unknown. Is that file dhcpd's own, and its disk not full?"
             )
-            return
         if _has(found, wanted):
             return
         if not is_new:
             raise Conflict(f"{wanted} conflicts with {found}, which was made a moment ago")
         with suppress(NotFound):
-            await self._server.delete(wanted.mac)
+            await self._server.delete(wanted.mac, name=wanted.name)
         raise Rejected(
             f"dhcpd took {wanted} and kept {shown(dict(found.options))} of its options; it was removed again"
         )
@@ -132,13 +141,51 @@ class ISCDHCP:
             raise NotFound(f"There is no reservation {reservation}")
         if not held.deletable:
             raise Rejected(f"{held} is static - unable to delete")
-        await self._server.delete(held.mac)
+        self._files.may_be_believed()
         subnet, mac = held.subnet, held.mac
+        try:
+            # By its name as well: dhcpd.conf may have got a host of the same machine.
+            await self._server.delete(mac, name=held.name)
+        except NotFound:
+            is_known = False
+        else:
+            is_known = True
         gone = await self._files.settled(
             until=lambda: not isinstance(self._files.of(subnet, mac), Reservation), within_s=_SEEN_WITHIN_S
         )
         if not gone:
-            _log.warning(f"dhcpd has removed {held}, and its leases file shows it here after {_SEEN_WITHIN_S:g} s")
+            raise Unavailable(
+                f"dhcpd {'has removed' if is_known else 'has no'} {held}, and {_SEEN_WITHIN_S:g} s later its leases file "
+                "shows it here: whether it comes back is unknown. Is that file dhcpd's own, and its disk not full?"
+            )
+        if not is_known:
+            raise NotFound(f"There is no reservation {held}")
+
+    async def _has(self, held: Reservation) -> None:
+        """Return when dhcpd itself has what its files show.
+
+        Raises:
+            Unavailable: it has not.
+        """
+        found = await self._server.host_by(held.name)
+        if found is None or found.mac != held.mac:
+            raise Unavailable(f"dhcpd has no {held}, though its leases file shows it here. Is that file dhcpd's own?")
+
+    async def _resolved(self, name: str) -> IPv4Address:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(_RESOLVED_WITHIN_S):
+                found = await loop.run_in_executor(self._names, _looked_up, name)
+        except TimeoutError:
+            raise Unavailable(f"Nobody told in {_RESOLVED_WITHIN_S:g} s which address {name} has") from None
+        except (OSError, UnicodeError) as e:
+            if isinstance(e, socket.gaierror) and e.errno == socket.EAI_AGAIN:
+                raise Unavailable(f"The next server {name} cannot be looked up now: {e.strerror}") from e
+            found = []
+        if not found:
+            raise Rejected(f"The next server {name} has no IPv4 address, and dhcpd keeps no names")
+        # Of several always the same one, in whatever order they come.
+        return min(found)
 
 
 def _has(found: Reservation, wanted: Reservation) -> bool:
@@ -160,17 +207,9 @@ def _no_name(name: str) -> IPv4Address | None:
     return IPv4Address(name) if _is_address(name) else None
 
 
-async def _resolved(name: str) -> IPv4Address:
-    loop = asyncio.get_running_loop()
-    try:
-        async with asyncio.timeout(_RESOLVED_WITHIN_S):
-            found = await loop.getaddrinfo(name, None, family=socket.AF_INET, type=socket.SOCK_STREAM)
-    except (OSError, TimeoutError, UnicodeError):
-        found = []
-    if not found:
-        raise Rejected(f"The next server {shown(name)} has no IPv4 address, and dhcpd keeps no names")
-    # Of several always the same one, in whatever order they come.
-    return min(IPv4Address(address[0]) for *_, address in found)
+def _looked_up(name: str) -> list[IPv4Address]:
+    found = socket.getaddrinfo(name, None, family=socket.AF_INET, type=socket.SOCK_STREAM)
+    return [IPv4Address(address[0]) for *_, address in found]
 
 
 def key_of(settings: ISCSettings) -> Key | None:
@@ -204,4 +243,9 @@ async def opened(settings: ISCSettings) -> AsyncIterator[ISCDHCP]:
         except MusterError as e:
             # It may come later; readiness shows it.
             _log.warning(f"dhcpd is not there yet: {e}")
-        yield ISCDHCP(files, server)
+        # Of its own: a resolver that hangs holds threads, for longer than anybody waits.
+        names = ThreadPoolExecutor(_LOOKED_UP_AT_ONCE, "dhcp-names")
+        try:
+            yield ISCDHCP(files, server, names)
+        finally:
+            names.shutdown(wait=False, cancel_futures=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import re
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from ipaddress import IPv4Address
 from typing import Any, TypeVar
@@ -18,7 +18,15 @@ from muster.features.dhcp import shapes
 from muster.features.dhcp.contract import Record, Records, Reservation, Subnet, same
 from muster.foreman.answers import Answer
 from muster.foreman.smart_proxy import Form, SmartProxy
-from muster.kernel.errors import Conflict, Misconfigured, NotFound, Unavailable
+from muster.kernel.errors import (
+    Conflict,
+    Misconfigured,
+    MusterError,
+    NotFound,
+    Rejected,
+    Unavailable,
+    Unsupported,
+)
 from muster.kernel.names import MACAddress, shown
 
 # A large subnet: 100,000 leases are 40 MB.
@@ -28,6 +36,7 @@ _ONE_BY_ONE = 16
 _LARGE = 1 << 18
 # What the protocol says where a subnet has nothing there; any other 404 is that of something else.
 _NOTHING = re.compile(r"(?:No DHCP records? for|Subnet \S{1,40} could not found)")
+_REFUSALS: Mapping[int, type[MusterError]] = {409: Conflict, 501: Unsupported}
 T = TypeVar("T")
 
 
@@ -144,7 +153,9 @@ class SmartProxyDHCP:
             raise Unavailable(f"{said}; it does not serve the feature dhcp, or has no such subnet; nothing was changed")
         if answer.status >= 500 and answer.status != 501:
             raise Unavailable(said if method == "GET" else f"{said}; whether anything was changed is unknown")
-        return answer.accepted(self._proxy.url, method, path)
+        if answer.status >= 300:
+            raise _REFUSALS.get(answer.status, Rejected)(said)
+        return answer
 
     def _whose(self, path: str) -> str:
         return f"What {self._proxy.url} answered to GET {path}"

@@ -420,3 +420,52 @@ def test_what_is_encoded_is_what_is_told_field_by_field(blocks: list[str]) -> No
         for one, other in zip(known.records(subnet, NOW), plain.records(subnet, NOW), strict=True):
             assert shapes.encoded_anew(one) == shapes.encoded([other])
             assert one == other
+
+
+def conf(text: str, tmp_path: Path) -> Leases:
+    head = "subnet 192.168.120.0 netmask 255.255.255.0 { }\n"
+    return Leases(configuration(tmp_path / "dhcpd.conf", lambda _: head + text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "host a { hardware ethernet 52:54:00:00:00:30; fixed-address 192.168.120.30, 192.168.120.31; }",
+        "host a { hardware ethernet 52:54:00:00:00:30; fixed-address 192.168.120.31; }\n"
+        "host b { hardware ethernet 52:54:00:00:00:30; fixed-address 192.168.120.30; }",
+        "subnet 192.168.121.0 netmask 255.255.255.0 { pool { host a { hardware ethernet 52:54:00:00:00:30;"
+        " fixed-address 192.168.120.30, 192.168.120.31; } } }",
+        'host a { option dhcp-client-identifier "x"; fixed-address 192.168.120.30, 192.168.120.31; }',
+        "Host a { Hardware ethernet 52:54:00:00:00:30; Fixed-Address 192.168.120.30, 192.168.120.31; }",
+    ],
+)
+def test_every_address_that_is_fixed_is_taken_whomever_it_is_for(text: str, tmp_path: Path) -> None:
+    known = conf(text, tmp_path)
+    both = [IPv4Address("192.168.120.30"), IPv4Address("192.168.120.31")]
+    assert known.taken(SUBNET, [*both, IPv4Address("192.168.120.32")], NOW) == set(both)
+    assert all(known.is_fixed(ip) for ip in both)
+
+
+def test_keywords_have_no_case(tmp_path: Path) -> None:
+    known = Leases(
+        configuration(tmp_path / "c", lambda _: "SUBNET 192.168.120.0 NETMASK 255.255.255.0 { Range 192.168.120.9; }")
+    )
+    assert [s.network for s in known.subnets] == [SUBNET.network]
+
+
+def test_a_host_that_is_gone_has_no_address_any_more() -> None:
+    known = fed(host("h1"))
+    (one,) = [r for s in known.subnets for r in known.records(s, NOW).reservations]
+    assert known.is_fixed(one.ip)
+    known.feed("host h1 {\n  dynamic;\n  deleted;\n}\n")
+    assert not known.is_fixed(one.ip)
+    assert known.taken(SUBNET, [one.ip], NOW) == set()
+
+
+def test_an_address_that_dhcpd_gave_up_is_taken_until_it_is_free_again() -> None:
+    ip = IPv4Address("192.168.120.77")
+    block = "lease 192.168.120.77 {{\n  starts 0 2026/11/22 06:32:50;\n  ends never;\n  binding state {0};\n}}\n"
+    known = fed(block.format("abandoned"))
+    assert known.taken(SUBNET, [ip], NOW) == {ip}
+    known.feed(block.format("free"))
+    assert known.taken(SUBNET, [ip], NOW) == set()
