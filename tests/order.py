@@ -17,7 +17,6 @@ LONGEST = (
     "tests/contract/test_content_keepers.py",
     "tests/contract/test_content_flips.py",
     "tests/contract/test_content_steered.py",
-    "tests/e2e/test_tutorial.py",
 )
 _ROOMS = ("tests/e2e/", "tests/contract/")
 

@@ -132,11 +132,11 @@ def test_no_run_of_apt_fails_while_two_pulps_publish_at_their_own_moments(
         stack.enter_context(plainly(tmp_path, pulps, plain))
         followed = []
         for pulp in pulps:
-            made = pulp_api.repository(pulp.api, "deb", "moments/deb", retain_versions=KEPT)
+            made = pulp_api.repository(pulp.api, "deb", "debs/at/moments", retain_versions=KEPT)
             made = made.sync_from(origin.url("1/"), distributions="stable")
             made.publish_verbatim()
             followed.append(made)
-        path = "/pulp/content/moments/deb"
+        path = "/pulp/content/debs/at/moments"
         identity = Identity(members[0].ca)
         urls = f"https://{CLUSTER_ADDRESS}:{ports['https']}{path}", f"http://{plain.address}:{plain.port}{path}"
         hosts = {CLUSTER_ADDRESS: BALANCER}
