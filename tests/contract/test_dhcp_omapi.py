@@ -414,23 +414,6 @@ async def test_a_name_that_is_something_else_in_a_configuration_outlives_the_ser
     assert await hosts.host_of(mac(next_one)) == next_one
 
 
-async def test_a_quote_that_dhcpd_is_told_costs_its_next_start_all_hosts_behind_it(
-    tmp_path: Path, needs: Callable[[str], None]
-) -> None:
-    needs("dhcpd")
-    quoted, behind = fresh(), fresh()
-    with dhcpd.running(tmp_path) as server:
-        async with omapi.opened(server.address, server.omapi_port, server.key, timeout_s=10) as client:
-            assert await create(client, quoted, r'filename = "a\"b";')
-            assert await create(client, behind)
-            server.stop()
-            server.start()
-            assert await client.host_of(mac(quoted)) == quoted
-            assert await client.host_of(mac(behind)) is None
-    with pytest.raises(Rejected):
-        statements({"filename": 'a"b'}, lambda _: None)
-
-
 # Keys.
 
 

@@ -20,7 +20,7 @@ the address is another host's                      nothing: it is made
 a statement that is none, or an option that        60008; nothing is made
 dhcpd.conf does not define
 a value that ends elsewhere than it does for       nothing: the host is made **without that statement**
-dhcpd (``next-server = 10.1.2.3;``, no quote)      and those behind it
+dhcpd (``next-server = 10.1.2.3;``)                and those behind it
 statements that are empty                          60003; nothing is made
 its leases file cannot be written                  1a, and the host is there until the next start; when one is removed:
                                                    success, and it comes back then

@@ -1,11 +1,10 @@
-r"""What a reservation's options are in dhcpd's own words.
+"""What a reservation's options are in dhcpd's own words.
 
 dhcpd parses them when a host is made. A first one that it does not understand it refuses, with the host; one further on that
 ends where it should not it drops and says nothing. So each is written in the form that always parses: addresses as octets
 (``0a:01:02:03``; ``next-server = 10.1.2.3;`` would be dropped), texts between quotes, a semicolon after each.
 
-A text with a quote or a backslash cannot be written: dhcpd takes ``\"``, writes the bare quote into its leases file, and at
-the next start it reads nothing that stands behind it.
+Texts are printable ASCII without quotes and backslashes: dhcpd does not bring all others through its own leases file.
 
 What is not told: options of other vendors than Sun, and whatever else was given; as the Ruby proxy does it. Those of Sun, of
 ZTP and option 143 and 150 are dhcpd's only where dhcpd.conf defines them (``option space SUNW;``, ``option FM_ZTP.…``,
