@@ -24,13 +24,13 @@ async def subnets(dhcp: DHCP, _request: Request) -> Reply:
 
 async def records(dhcp: DHCP, request: Request) -> Reply:
     found = await dhcp.records(request.arguments["network"])
-    return reply(200, b"".join([piece async for piece in _pieces(found)]), JSON)
+    return await _whole(found)
 
 
 async def streamed(dhcp: DHCP, request: Request) -> Reply | Streamed:
     found = await dhcp.records(request.arguments["network"])
     if len(found.reservations) + len(found.leases) <= _AT_ONCE:
-        return reply(200, b"".join([piece async for piece in _pieces(found)]), JSON)
+        return await _whole(found)
     headers = [(b"content-type", JSON), (b"x-content-type-options", b"nosniff"), SERVER_HEADER]
     return Streamed(200, headers, _pieces(found))
 
@@ -83,6 +83,10 @@ async def _method(request: Request) -> str:
     given = (await request.form()).get("_method") or request.header(_METHOD_HEADER)
     method = given.upper() if isinstance(given, str) else "POST"
     return method if method in _METHODS else "POST"
+
+
+async def _whole(found: Records) -> Reply:
+    return reply(200, b"".join([piece async for piece in _pieces(found)]), JSON)
 
 
 async def _pieces(found: Records) -> AsyncGenerator[bytes, None]:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
-from muster.features.dhcp.contract import Options, Reservation, Subnet, hostname, ordered
+from muster.features.dhcp.contract import Options, Reservation, Subnet, ordered
 from muster.kernel.errors import Rejected
-from muster.kernel.names import MACAddress, host_or_address, shown
+from muster.kernel.names import FQDN, MACAddress, host_or_address, shown
 
 # One digit is enough for an octet. Hyphens are not what Foreman sends.
 _MAC = re.compile(r"[0-9a-f]{1,2}(?::[0-9a-f]{1,2}){5}(?:(?::[0-9a-f]{1,2}){14})?\Z", re.IGNORECASE)
@@ -85,13 +85,13 @@ def wanted(given: Mapping[str, Any]) -> Wanted:
     name, host = _text(given, "name"), _text(given, "hostname")
     if not (name or host):
         raise Rejected("Must provide hostname")
-    options: dict[str, Any] = {"hostname": str(hostname(host or name or ""))}
+    options: dict[str, Any] = {"hostname": str(FQDN.parse(host or name or ""))}
     if filename := _text(given, "filename"):
         options["filename"] = _plain(filename, "filename")
     if next_server := _text(given, "nextServer"):
         options["nextServer"] = _next_server(next_server)
     return Wanted(
-        str(hostname(name or host or "")),
+        str(FQDN.parse(name or host or "")),
         found_ip,
         found_mac,
         ordered(options | _others(given)),

@@ -57,9 +57,9 @@ _RESERVED = Query(
 )
 _CLAIM = Change(
     "INSERT INTO dhcp_claims (address, state, mac, holder, at, until)"
-    " VALUES (:address, :state, '', :holder, {now}, {now} + :for_s)"
-    " ON CONFLICT (address) DO UPDATE SET state = excluded.state, mac = '', holder = excluded.holder, at = excluded.at,"
-    " until = excluded.until WHERE dhcp_claims.until <= {now}"
+    " VALUES (:address, :state, :mac, :holder, {now}, {now} + :for_s)"
+    " ON CONFLICT (address) DO UPDATE SET state = excluded.state, mac = excluded.mac, holder = excluded.holder,"
+    " at = excluded.at, until = excluded.until WHERE dhcp_claims.until <= {now}"
 )
 _MINE = Query("SELECT address FROM dhcp_claims WHERE address BETWEEN :first AND :last AND holder = :holder")
 _SETTLE = Change(
@@ -192,17 +192,26 @@ class Claims:
 
     async def probing(self, addresses: Collection[IPv4Address], holder: str) -> list[IPv4Address]:
         """Take addresses to be probed; return those that nobody else has taken, or promised, or reserved."""
-        return await self._taken(addresses, "probing", holder, PROBED_WITHIN_S)
+        # In one order, so that no two units wait for each other.
+        numbers = sorted(int(a) for a in addresses)
+        if not numbers:
+            return []
+        whose = {"state": "probing", "mac": "", "holder": holder, "for_s": PROBED_WITHIN_S}
+
+        async def work(uow: Writing) -> list[IPv4Address]:
+            await uow.change(_CLAIM, [{"address": n, **whose} for n in numbers])
+            found = await uow.rows(_MINE, first=numbers[0], last=numbers[-1], holder=holder)
+            return [IPv4Address(r["address"]) for r in found]
+
+        return await self._store.carry_out("dhcp-probing", work)
 
     async def promised_as_offered(self, address: IPv4Address, mac: str) -> bool:
         """Promise an address that a DHCP server offered itself; False: it is claimed already."""
-        holder = new_holder()
+        whose = {"state": "promised", "mac": mac, "holder": new_holder()}
+        row = {"address": int(address), **whose, "for_s": self._held_s}
 
         async def work(uow: Writing) -> bool:
-            row = {"address": int(address), "holder": holder, "for_s": self._held_s}
-            if not await uow.changed(_CLAIM, {**row, "state": "probing"}):
-                return False
-            return await uow.changed(_PROMISE, {**row, "mac": mac}) == 1
+            return await uow.changed(_CLAIM, row) == 1
 
         return await self._store.carry_out("dhcp-offered", work)
 
@@ -269,22 +278,6 @@ class Claims:
             await uow.change(_FORGET_CHANGES, [{}])
 
         await self._store.carry_out("dhcp-forgotten", work)
-
-    async def _taken(
-        self, addresses: Collection[IPv4Address], state: str, holder: str, for_s: float
-    ) -> list[IPv4Address]:
-        # In one order, so that no two units wait for each other.
-        numbers = sorted(int(a) for a in addresses)
-        if not numbers:
-            return []
-        rows = [{"address": n, "state": state, "holder": holder, "for_s": for_s} for n in numbers]
-
-        async def work(uow: Writing) -> list[IPv4Address]:
-            await uow.change(_CLAIM, rows)
-            found = await uow.rows(_MINE, first=numbers[0], last=numbers[-1], holder=holder)
-            return [IPv4Address(r["address"]) for r in found]
-
-        return await self._store.carry_out("dhcp-probing", work)
 
     @asynccontextmanager
     async def changing(self, ip: IPv4Address, mac: MACAddress) -> AsyncIterator[Changing]:

@@ -10,7 +10,7 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Any, Protocol
 
 from muster.kernel.errors import Unavailable
-from muster.kernel.names import FQDN, MACAddress, shown
+from muster.kernel.names import MACAddress, shown
 from muster.policy.marks import change, query
 
 _VENDOR = re.compile(r"<[^>]*>")
@@ -239,7 +239,6 @@ def same(held: Reservation, wanted: Reservation) -> bool:
 
 def _plain(one: Reservation) -> dict[str, Any]:
     """Return its options without the vendor that some are for."""
-    # What has parts is compared as a text: it cannot stand in a set.
     given = without_vendors(one.options)
     return {k: str(v) if isinstance(v, dict | list) else v for k, v in given.items() if v is not None}
 
@@ -247,12 +246,3 @@ def _plain(one: Reservation) -> dict[str, Any]:
 def without_vendors(options: Options) -> dict[str, Any]:
     """Return options under their bare names: ``root_path_name`` for ``<Sun-Fire-V210>root_path_name``."""
     return {_VENDOR.sub("", name): value for name, value in options.items()}
-
-
-def hostname(text: str) -> FQDN:
-    """Return a host's name.
-
-    Raises:
-        Rejected: it is none.
-    """
-    return FQDN.parse(text)

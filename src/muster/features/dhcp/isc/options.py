@@ -6,28 +6,33 @@ Source: docs/facts/smart-proxy-protocol.md §8.6; recorded in ``tests/wire/recor
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import Any
 
+from muster.features.dhcp import asked
 from muster.features.dhcp.contract import Options, ordered
 from muster.features.dhcp.isc.statements import Statement, unquoted
 from muster.kernel.errors import Rejected
 from muster.kernel.names import MACAddress
 
+SUNW: Mapping[str, str] = {
+    "root_server_ip": "root-server-ip-address",
+    "root_server_hostname": "root-server-hostname",
+    "root_path_name": "root-path-name",
+    "install_server_ip": "install-server-ip-address",
+    "install_server_name": "install-server-hostname",
+    "install_path": "install-path",
+    "sysid_server_path": "sysid-config-file-server",
+    "jumpstart_server_path": "JumpStart-server",
+}
+"""Options of Sun's machines: ISC's names in its space ``SUNW``, by Foreman's."""
 _TEXTS = {
     "filename": "filename",
     "server.filename": "filename",
     "host-name": "hostname",
-    "SUNW.root-server-ip-address": "root_server_ip",
-    "SUNW.root-server-hostname": "root_server_hostname",
-    "SUNW.root-path-name": "root_path_name",
-    "SUNW.install-server-ip-address": "install_server_ip",
-    "SUNW.install-server-hostname": "install_server_name",
-    "SUNW.install-path": "install_path",
-    "SUNW.sysid-config-file-server": "sysid_server_path",
-    "SUNW.JumpStart-server": "jumpstart_server_path",
+    **{f"SUNW.{theirs}": ours for ours, theirs in SUNW.items()},
 }
 _LISTS = {"routers": "routers", "domain-name-servers": "domain_name_servers"}
 _NEXT_SERVERS = frozenset({"next-server", "server.next-server"})
@@ -35,7 +40,6 @@ _OF_A_SUBNET = ("routers", "domain_name", "domain_name_servers", "ntp_servers", 
 # Those that a record has itself: an option of that name would stand in its place.
 _RECORDS_OWN = frozenset({"name", "ip", "mac", "subnet", "type", "deleteable", "starts", "ends", "state"})
 _HEX_ADDRESS = re.compile(r"[0-9a-f]{1,2}(?::[0-9a-f]{1,2}){3}\Z", re.IGNORECASE)
-_OCTETS = re.compile(r"[0-9a-f]{1,2}(?::[0-9a-f]{1,2}){5,19}\Z", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -80,10 +84,8 @@ def host(declared: Statement) -> Host | None:
 
 def hardware_address(word: str) -> MACAddress | None:
     """Return a hardware address; octets may have one digit. None: it is none that Foreman knows."""
-    if not _OCTETS.match(word):
-        return None
     try:
-        return MACAddress.parse(":".join(octet.zfill(2) for octet in word.split(":")))
+        return asked.mac(word)
     except Rejected:
         return None
 

@@ -22,6 +22,7 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from muster.features.dhcp.contract import Options
+from muster.features.dhcp.isc.options import SUNW
 from muster.kernel.errors import Rejected
 from muster.kernel.names import shown
 
@@ -30,16 +31,6 @@ Resolve = Callable[[str], IPv4Address | None]
 # Printable ASCII without quote and backslash; the length of one DHCP option at most.
 _TEXT = re.compile(r"[ !#-\[\]-~]{1,255}\Z")
 _SUN = ("sun", "solar", "sparc")
-_SUNW: Mapping[str, str] = {
-    "root_server_ip": "root-server-ip-address",
-    "root_server_hostname": "root-server-hostname",
-    "root_path_name": "root-path-name",
-    "install_server_ip": "install-server-ip-address",
-    "install_server_name": "install-server-hostname",
-    "install_path": "install-path",
-    "sysid_server_path": "sysid-config-file-server",
-    "jumpstart_server_path": "JumpStart-server",
-}
 _ADDRESSES = frozenset({"root_server_ip", "install_server_ip"})
 
 
@@ -78,10 +69,10 @@ def _all(options: Options, resolve: Resolve) -> Iterator[str]:
 
 
 def _of_sun(options: Options) -> Iterator[str]:
-    found = [(name, value) for key, value in options.items() if (name := _suns(key)) in _SUNW and value]
+    found = [(name, value) for key, value in options.items() if (name := _suns(key)) in SUNW and value]
     for key, value in found:
         written = _octets(value, key) if key in _ADDRESSES else _quoted(value, key)
-        yield f"option SUNW.{_SUNW[key]} = {written}"
+        yield f"option SUNW.{SUNW[key]} = {written}"
     if found:
         yield "vendor-option-space SUNW"
 

@@ -84,14 +84,15 @@ class ISCDHCP:
         return replace(reservation, options={**reservation.options, "nextServer": str(address)})
 
     async def add(self, reservation: Reservation, *, related: Collection[MACAddress] = ()) -> None:
-        held = await self.of(reservation.subnet, reservation.mac)
+        await self._files.settled()
         self._files.may_be_believed()
+        held = self._files.of(reservation.subnet, reservation.mac)
         if isinstance(held, Reservation):
             if same(held, reservation):
                 await self._has(held)
                 return
             raise Conflict(f"{reservation} conflicts with {held}")
-        others = [r for r in await self.at(reservation.subnet, reservation.ip) if isinstance(r, Reservation)]
+        others = [r for r in self._files.at(reservation.subnet, reservation.ip) if isinstance(r, Reservation)]
         for other in others:
             if other.mac not in related:
                 raise Conflict(f"{reservation} conflicts with {other}")

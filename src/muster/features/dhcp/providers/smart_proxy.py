@@ -53,7 +53,7 @@ class SmartProxyDHCP:
         await self._got("/dhcp")
 
     async def subnets(self) -> Sequence[Subnet]:
-        return await self._read("/dhcp", lambda content, whose: shapes.to_subnets(content, whose))
+        return await self._read("/dhcp", shapes.to_subnets)
 
     async def records(self, subnet: Subnet) -> Records:
         return await self._read(_path(subnet), lambda content, whose: shapes.to_records(content, subnet, whose))
