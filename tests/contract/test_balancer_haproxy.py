@@ -25,7 +25,7 @@ from muster.balancer.watch import Watch, watched
 from muster.cluster.file import ClusterFile, Member
 from muster.cluster.life import Life, State
 from muster.cluster.observations import Observation
-from muster.kernel.errors import Misconfigured, NotFound, Rejected, Unavailable
+from muster.kernel.errors import Misconfigured, MusterError, NotFound, Rejected, Unavailable
 from muster.kernel.settings import parse
 from muster.pki.context import Credentials
 from tests.servers.haproxy import Pki, TestMember, call, free_ports, member
@@ -662,7 +662,7 @@ class Growing:
     executable: Path
 
     def __post_init__(self) -> None:
-        self.steering = Steering(self.site.engine.paths.run)
+        self.steering = Steering(self.site.engine.paths.run, self.site.engine.remember)
 
     @property
     def two(self) -> ClusterFile:
@@ -926,6 +926,26 @@ async def test_a_drain_made_by_hand_outlives_beats_and_one_of_ours_outlives_a_lo
         await it.beat({"proxy01.test": "ready", "proxy02.test": "ready"})
         status = {n: s.status for n, s in (await it.site.states()).items()}
         assert (status["proxy01.test"], status["proxy02.test"].startswith("UP")) == ("DRAIN", True)
+
+
+async def test_who_was_let_in_the_moment_before_haproxy_was_killed_is_let_in(
+    executable: Path, tmp_path: Path, pki: Pki
+) -> None:
+    async with growing(executable, tmp_path, pki) as it:
+        await it.beat({"proxy01.test": "draining"})
+        assert await it.site.engine.remember()
+        await it.beat({"proxy01.test": "ready"})
+        before = await it.worker()
+        os.kill(before, signal.SIGKILL)
+
+        async def served_again() -> bool:
+            with contextlib.suppress(MusterError, IndexError):
+                return await it.worker() != before and bool(await it.site.states())
+            return False
+
+        await eventually(served_again)
+        await it.beat({"proxy01.test": "ready"})
+        assert (await it.site.states())["proxy01.test"].status.startswith("UP")
 
 
 async def test_an_order_for_a_server_that_is_gone_is_no_failure(executable: Path, tmp_path: Path, pki: Pki) -> None:

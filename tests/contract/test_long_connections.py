@@ -21,6 +21,7 @@ import yaml
 from muster.app.offers import modelled
 from muster.balancer.haproxy import binary as binaries
 from muster.balancer.haproxy.engine import HAProxyEngine
+from muster.balancer.haproxy.layout import steered
 from muster.balancer.haproxy.render import RuntimePaths, rendered
 from muster.cli.local.plan import ADDRESS, FOREMAN
 from muster.cluster.file import ClusterFile
@@ -116,7 +117,15 @@ class Site:
                 for other in others:
                     await self.local.runtime.ready(kind, other)
             await until(self.is_well, "nobody is held out")
+            # Said past the balancer, on HAProxy's own socket: it is written down a moment later.
+            await until(self.is_remembered, "a HAProxy that is killed begins with nobody held out")
             yield found
+
+    async def is_remembered(self) -> bool:
+        with contextlib.suppress(MusterError):
+            now = steered(await self.local.runtime.state_file_content())
+            return now == steered(RuntimePaths(self.local.run, self.local.pki).state.read_text())
+        return False
 
     async def worker(self) -> int | None:
         found = [p.pid for p in await self.local.master.processes() if p.type == "worker" and not p.is_old]

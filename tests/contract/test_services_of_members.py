@@ -83,7 +83,11 @@ def among_rubys(tmp_path: Path) -> Iterator[Member]:
 
 
 def test_ruby_members_features_are_entries_of_their_own_without_passwords(among_rubys: Member) -> None:
-    found = waited(lambda: {k: v for k, v in told(among_rubys).items() if "@" in k})
+    def both() -> dict[str, Any] | None:
+        of_members = {k: v for k, v in told(among_rubys).items() if "@" in k}
+        return of_members if len(of_members) >= 2 else None
+
+    found = waited(both)
     assert {n: s["source"] for n, s in found.items()} == {
         f"pulp@{OLD}": f"features of {OLD}",
         f"pulp@{CONTAINER}": f"features of {CONTAINER}'s Pulp",

@@ -204,7 +204,7 @@ class BalancerProcess:
 
     def __post_init__(self) -> None:
         self.which = self.cluster.balancer(self.options.name)
-        self.steering = Steering(self.options.run)
+        self.steering = Steering(self.options.run, self.engine.remember)
         self.watch = Watch(RuntimeSocket(self.paths.runtime_socket), lambda: self.engine.is_changing)
         self.steward = Steward(self.store, f"balancer {self.which.name} {os.getpid()}.{time.time_ns()}")
 

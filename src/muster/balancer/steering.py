@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -139,11 +139,21 @@ def noted_refusal(run: Path) -> tuple[str, str] | None:
         return None
 
 
-class Steering:
-    """One balancer's hand on HAProxy. Concurrency: one beat at a time."""
+async def _is_remembered() -> bool:
+    return True
 
-    def __init__(self, run: Path) -> None:
+
+class Steering:
+    """One balancer's hand on HAProxy. Concurrency: one beat at a time.
+
+    Args:
+        run: private directory of HAProxy's files.
+        remember: has what servers were told outlive a HAProxy that is killed, and returns whether it does.
+    """
+
+    def __init__(self, run: Path, remember: Callable[[], Awaitable[bool]] = _is_remembered) -> None:
         self._file = run / _HELD
+        self._outlives = remember
         self._held: dict[Place, Held] = _remembered(self._file)
         self._runtime = RuntimeSocket(run / "runtime.sock")
         self._master = MasterSocket(run / "master.sock")
@@ -173,8 +183,10 @@ class Steering:
         services = {s.name for s in balancing.services}
         steered = [s for s in states if s.backend.removesuffix(_PANIC) in services]
         folded = {n.lower(): life for n, life in lives.items()} if lives is not None else None
-        for order in orders(steered, folded, self._held):
-            await self._carry_out(order, folded)
+        if found := orders(steered, folded, self._held):
+            for order in found:
+                await self._carry_out(order, folded)
+            await self._release([o.place for o in found if o.verb == "ready"])
         self._forget({(s.backend, s.server) for s in steered})
         seen = observation(
             name,
@@ -201,7 +213,6 @@ class Steering:
                     self._held[order.place] = "maint"
                 case "ready":
                     await self._runtime.ready(*order.place)
-                    self._held.pop(order.place, None)
         except NotFound as e:
             _log.debug("HAProxy has changed meanwhile", why=str(e))
             return
@@ -217,6 +228,18 @@ class Steering:
             server=order.server,
             why=life.reason if life else "",
         )
+
+    async def _release(self, places: Iterable[Place]) -> None:
+        """Hold these servers out no more, once it is sure that no HAProxy begins with them held out.
+
+        One that is killed begins with what was remembered last. Were that still the drain, and we had let go of it, it
+        would be taken for somebody else's and stand for ever.
+        """
+        if not await self._outlives():
+            return
+        for place in places:
+            self._held.pop(place, None)
+        self._remember()
 
     async def _sessions(self, services: set[str]) -> dict[str, int]:
         """Return connections by member over all workers, old ones included."""

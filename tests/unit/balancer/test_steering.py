@@ -285,6 +285,22 @@ async def test_a_balancer_says_whom_it_holds_out_until_it_has_let_them_in(tmp_pa
         assert words.orders[-1] == "set server smartproxy/p1.test state ready"
 
 
+async def test_who_was_let_in_is_held_until_that_outlives_a_killed_haproxy(tmp_path: Path) -> None:
+    async with spoken_to(tmp_path, ("p1.test", "DRAIN", "L7OK")) as (words, _):
+        answers = [True, False, True]
+
+        async def remember() -> bool:
+            return answers.pop(0)
+
+        steering = Steering(tmp_path, remember)
+        await beat(steering, p1="draining")
+        assert (await beat(steering, p1="ready")).held == ["p1.test"]
+        assert held_out(tmp_path) == {PLACE}
+        assert (await beat(steering, p1="ready")).held == []
+        assert held_out(tmp_path) == frozenset()
+    assert [o.rpartition(" ")[2] for o in words.orders] == ["drain", "ready", "ready"]
+
+
 async def test_connections_of_old_workers_count(tmp_path: Path) -> None:
     async with spoken_to(tmp_path, ("p1.test", "UP", "L7OK"), ("p2.test", "DOWN", "L4CON")) as (_, steering):
         seen = await beat(steering)

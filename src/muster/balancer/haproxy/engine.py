@@ -366,11 +366,17 @@ class HAProxyEngine:
         """Keep drains and weights on disk, so that they outlive a HAProxy that is killed."""
         while True:
             await self._clock.sleep(_REMEMBER_EVERY_S)
-            if self._good is None or self._turn.locked():
-                continue
-            async with self._turn:
-                # An apply that came meanwhile saved the state for another configuration.
-                await self._states.remember(Layout.of(self._good))
+            await self.remember()
+
+    async def remember(self) -> bool:
+        """Write down what servers were told, so that it outlives a HAProxy that is killed; return whether it does.
+
+        Not while a configuration is put in force, which saves what servers were told itself.
+        """
+        if self._good is None or self._turn.locked():
+            return False
+        async with self._turn:
+            return await self._states.remember(Layout.of(self._good))
 
     def _handing_over(self) -> Path | None:
         """Return the socket of the HAProxy whose ports are taken over, None once ours runs or that one is gone."""

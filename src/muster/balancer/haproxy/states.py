@@ -30,8 +30,8 @@ class ServerStates:
         if not self._file.exists():
             write_atomically(self._file, "1\n", mode=0o600)
 
-    async def remember(self, in_force: Layout) -> None:
-        """Write down what was told since the last call, if anything was."""
+    async def remember(self, in_force: Layout) -> bool:
+        """Write down what was told since the last call, if anything was; return whether all of it stands in the file."""
         try:
             state = await self._runtime.state_file_content()
             if steered(state) != self._known:
@@ -39,6 +39,8 @@ class ServerStates:
                 self._known = steered(state)
         except MusterError as e:
             log.debug("Server states were not saved", reason=str(e))
+            return False
+        return True
 
     async def save(self, layout: Layout, in_force: Layout | None, newcomers: Iterable[tuple[str, str]] = ()) -> None:
         """Keep for a configuration what it does not say itself, of the HAProxy that runs, else of the one before it.
