@@ -1,0 +1,1 @@
+"""Boot files: one tree for the cluster, the same on every member."""
