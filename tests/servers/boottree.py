@@ -6,13 +6,19 @@ What the real one does, and where the two must not differ, is said in ``muster/n
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+from muster.edge.feature import Surroundings
+from muster.features.httpboot import manifest as httpboot
+from muster.features.tftp import manifest as tftp
 from muster.kernel.errors import NotFound, Rejected, Unavailable
 from muster.netboot.contract import (
     LIMIT_WRITTEN_BYTES,
@@ -167,3 +173,24 @@ class BootTreeStandIn:
 
 def _named(changes: Sequence[Change]) -> Sequence[Put | Link]:
     return [c for c in changes if isinstance(c, Put | Link)]
+
+
+@contextlib.contextmanager
+def in_members(tree: BootTreeStandIn) -> Iterator[None]:
+    """Let members that start in the block have the stand-in for their tree."""
+
+    def opened_with(feature: Any) -> Any:
+        def opened(settings: Any, around: Surroundings) -> Any:
+            return feature.opened(settings, replace(around, boot=tree))
+
+        return replace(feature, opened=opened)
+
+    rooms: tuple[ModuleType, ...] = (tftp, httpboot)
+    before = [room.FEATURE for room in rooms]
+    for room, feature in zip(rooms, before, strict=True):
+        room.FEATURE = opened_with(feature)  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        for room, feature in zip(rooms, before, strict=True):
+            room.FEATURE = feature  # type: ignore[attr-defined]

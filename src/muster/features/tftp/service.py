@@ -101,13 +101,15 @@ class TFTP:
 
         Raises:
             Denied: no such kind of boot loader.
-            Rejected: there is none, it is too long, or hosts' files stand where it would be; nothing was changed.
+            Rejected: there is none, or can be none, or it is too long; nothing was changed.
             Unavailable: the tree could not be changed everywhere.
         """
         kind = shapes.variant(variant)
         with _spoken(_DEFAULT):
             if menu is None:
                 raise Rejected("Default config not supplied")
+            if not kind.defaults:
+                raise Rejected("hosts of this kind have files of their own alone")
             await self._files.change(shapes.written(kind.defaults, menu))
 
     async def fetch(self, prefix: str | None, url: str | None) -> None:

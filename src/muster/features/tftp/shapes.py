@@ -33,7 +33,7 @@ class Variant:
 
     Attributes:
         hosts: the files of a host, the one that is read first.
-        defaults: those of hosts that have none.
+        defaults: those of hosts that have none; empty: there cannot be one.
         has_directory: whether each host has a directory of its own with its boot loader.
     """
 
@@ -71,8 +71,9 @@ VARIANTS: Mapping[str, Variant] = {
         ("grub/menu.lst", "grub/efidefault"),
     ),
     "Pxegrub2": Variant(_grub2, ("grub2/grub.cfg",), has_directory=True),
-    "Ztp": Variant(lambda mac: (f"ztp.cfg/{_bare(mac)}", f"ztp.cfg/{_bare(mac)}.cfg"), ("ztp.cfg",)),
-    "Poap": Variant(lambda mac: (f"poap.cfg/{_bare(mac)}",), ("poap.cfg",)),
+    # Of these two Ruby's default has the name of the directory of all hosts, and whichever comes first keeps the other out.
+    "Ztp": Variant(lambda mac: (f"ztp.cfg/{_bare(mac)}", f"ztp.cfg/{_bare(mac)}.cfg"), ()),
+    "Poap": Variant(lambda mac: (f"poap.cfg/{_bare(mac)}",), ()),
     "Ipxe": Variant(lambda mac: (f"pxelinux.cfg/01-{_dashed(mac)}.ipxe",), ("pxelinux.cfg/default.ipxe",)),
 }
 

@@ -12,7 +12,7 @@ from tests.unit.cluster.written import SMALL, parsed
 def test_it_is_on_both_listeners_unless_it_is_said_otherwise() -> None:
     assert HTTPBootSettings().enabled is True
     assert HTTPBootSettings().root_dir is None
-    assert HTTPBootSettings(root_dir="/srv/boot").root_dir == Path("/srv/boot")  # type: ignore[arg-type]
+    assert HTTPBootSettings(root_dir="/srv/boot").root_dir == Path("/srv/boot")
 
 
 def test_until_it_runs_no_port_is_shown() -> None:

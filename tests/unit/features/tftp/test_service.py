@@ -141,12 +141,24 @@ async def test_a_file_that_is_too_large_to_be_read_is_not_found_either(tftp: TFT
         await tftp.config("POAP", MAC)
 
 
-async def test_a_default_of_all_hosts_cannot_stand_where_their_files_are(tftp: TFTP) -> None:
-    await tftp.set_config("ZTP", MAC, form(pxeconfig="x"))
-    with pytest.raises(Rejected, match=r"TFTP: Failed to create PXE default file: ztp\.cfg is a directory"):
-        await tftp.set_default("ZTP", "menu")
+@pytest.mark.parametrize("variant", ["ZTP", "POAP"])
+async def test_a_default_never_keeps_hosts_out_of_their_directory(
+    tftp: TFTP, tree: BootTreeStandIn, variant: str
+) -> None:
+    with pytest.raises(
+        Rejected, match="TFTP: Failed to create PXE default file: hosts of this kind have files of their own"
+    ):
+        await tftp.set_default(variant, "menu")
     with pytest.raises(Rejected, match="TFTP: Failed to create PXE default file: Default config not supplied"):
-        await tftp.set_default("ZTP", None)
+        await tftp.set_default(variant, None)
+    await tftp.set_config(variant, MAC, form(pxeconfig="x"))
+    assert set(tree.contents().values()) == {"x"}
+
+
+async def test_what_the_tree_refuses_is_said_in_foreman_s_words(tftp: TFTP, tree: BootTreeStandIn) -> None:
+    await tree.change([Put(BootPath("ztp.cfg"), b"of somebody else")])
+    with pytest.raises(Rejected, match=r"TFTP: Failed to create pxe config file: ztp\.cfg is no directory"):
+        await tftp.set_config("ZTP", MAC, form(pxeconfig="x"))
 
 
 async def test_what_the_store_does_not_answer_is_worth_another_try(tftp: TFTP, tree: BootTreeStandIn) -> None:

@@ -39,8 +39,8 @@ OWN = "host-config/aa-bb-cc-dd-ee-01"
             ],
             ["grub2/grub.cfg"],
         ),
-        ("ZTP", ["ztp.cfg/AABBCCDDEE01", "ztp.cfg/AABBCCDDEE01.cfg"], ["ztp.cfg"]),
-        ("POAP", ["poap.cfg/AABBCCDDEE01"], ["poap.cfg"]),
+        ("ZTP", ["ztp.cfg/AABBCCDDEE01", "ztp.cfg/AABBCCDDEE01.cfg"], []),
+        ("POAP", ["poap.cfg/AABBCCDDEE01"], []),
         ("iPXE", ["pxelinux.cfg/01-aa-bb-cc-dd-ee-01.ipxe"], ["pxelinux.cfg/default.ipxe"]),
     ],
 )
@@ -205,7 +205,7 @@ def test_no_prefix_and_url_lead_out_of_the_tree(prefix: str, url: str) -> None:
     stands_at = posixpath.normpath(f"{ROOT}/{found}")
     assert stands_at.startswith(f"{ROOT}/")
     assert stands_at == f"{ROOT}/{found}"
-    assert not stands_at.startswith(f"{ROOT}/.muster")
+    assert not stands_at.startswith(f"{ROOT}/.muster/")
 
 
 @given(_ANY, st.sampled_from(sorted(shapes.VARIANTS)))
