@@ -188,7 +188,8 @@ def routes_page() -> str:
         for route in mount.routes
     ]
     # Whatever is below these is answered by one call.
-    rows += [("`GET`", f"`{m.prefix}/…`", m.access.value, name) for name, m in _mounts() if m.unrouted is not None]
+    below = [(name, m) for name, m in _mounts() if m.unrouted is not None and not m.routes]
+    rows += [("`GET`", f"`{m.prefix}/…`", m.access.value, name) for name, m in below]
     named = {feature for feature, _ in _mounts()}
     absent = [(f"`{p}`", f) for p, f in sorted(FOREMAN_PREFIXES.items()) if f not in named]
     return "\n".join(

@@ -132,10 +132,17 @@ def test_what_the_cluster_has_and_this_directory_lacks_comes_from_there(proxy: M
     assert (lost.status, lost.body, lost.headers["etag"]) == (200, b"menu", there.headers["etag"])
     assert get(proxy, "/httpboot/cfg/lost", "HEAD").body == b""
     entry = tree._entries["cfg/lost"]
-    tree._entries["cfg/large"] = type(entry)(BootPath("cfg/large"), "file", 1, size=2 << 20)
-    answer = get(proxy, "/httpboot/cfg/large")
-    assert (answer.status, answer.headers["retry-after"]) == (503, "5")
-    assert get(proxy, "/httpboot/cfg/nosuch").status == 404
+    tree._entries["cfg/large"] = type(entry)(BootPath("cfg/large"), "file", 1, size=32 << 20)
+    tree._entries["own/boot.efi"] = type(entry)(BootPath("own/boot.efi"), "link", 1, target="../cfg/large")
+    tree._entries["own/loop"] = type(entry)(BootPath("own/loop"), "link", 1, target="loop")
+    for path in ("cfg/large", "own/boot.efi"):
+        answer = get(proxy, f"/httpboot/{path}")
+        assert (answer.status, answer.headers["retry-after"]) == (503, "5")
+        assert answer.text == "cfg/large is not on this member yet"
+    for path in ("cfg/nosuch", "cfg/lost/x", "own/loop", "own", "cfg/%C3%BC", ".muster/version"):
+        assert get(proxy, f"/httpboot/{path}").status == 404
+    tree.is_away = True
+    assert get(proxy, "/httpboot/cfg/large").status == 404
 
 
 def test_a_directory_that_went_is_no_files_absence(proxy: Member, tree: BootTreeStandIn) -> None:

@@ -9,7 +9,8 @@ from urllib.parse import urlencode
 
 import pytest
 
-from muster.netboot.contract import LIMIT_WRITTEN_BYTES, BootPath, Fetch
+from muster.features.tftp.shapes import LIMIT_BYTES
+from muster.netboot.contract import BootPath, Fetch
 from tests.servers import boottree, member
 from tests.servers.boottree import BootTreeStandIn
 from tests.servers.client import Answer
@@ -76,7 +77,7 @@ def test_nobody_but_trusted_hosts_may_call_anything(proxy: Member) -> None:
 
 
 def test_the_longest_configuration_is_taken_however_the_form_writes_it(proxy: Member, tree: BootTreeStandIn) -> None:
-    text = "\n" * LIMIT_WRITTEN_BYTES
+    text = "\n" * LIMIT_BYTES
     assert post(proxy, f"/tftp/PXELinux/{MAC}", pxeconfig=text).status == 200
     assert proxy.ask("GET", f"/tftp/PXELinux/{MAC}").body == text.encode()
     answer = post(proxy, f"/tftp/PXELinux/{MAC}", pxeconfig=text + "x")

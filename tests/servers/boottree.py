@@ -78,6 +78,10 @@ class BootTreeStandIn:
         self._refuse_if_away()
         return [e for _, e in sorted(self._entries.items()) if e.path.is_below(directory)]
 
+    async def lookup(self, path: BootPath) -> Entry | None:
+        self._refuse_if_away()
+        return self._entries.get(str(path))
+
     async def change(self, changes: Sequence[Change], *, about: str = "") -> None:
         self._refuse_if_away()
         async with self._lock:

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import bind, boottree, dhcpd, foreman_for_hosts, member, puppet_api
+from tests.servers import bind, dhcpd, foreman_for_hosts, member, puppet_api
 from tests.servers.bind import BindServer
-from tests.servers.boottree import BootTreeStandIn
 from tests.servers.dhcpd import DHCPServer
 from tests.servers.foreman_for_hosts import ForemanForHosts
 from tests.servers.member import TRUSTED, Member
@@ -54,18 +53,16 @@ def foreman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForemanForHost
 
 
 @pytest.fixture(scope="module")
-def boot_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BootTreeStandIn]:
-    """The lab's boot files, in a stand-in for the cluster's tree."""
+def boot_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of the member's boot files, with what the lab's HTTPBoot had in it."""
     root = tmp_path_factory.mktemp("boot") / "tftpboot"
     golden.put_boot_files(root)
-    tree = BootTreeStandIn(root)
-    with boottree.in_members(tree):
-        yield tree
+    return root
 
 
 @pytest.fixture(scope="module")
 def proxy(
-    boot_files: BootTreeStandIn,
+    boot_files: Path,
     lab: BindServer,
     dhcpd_lab: DHCPServer,
     puppet: PuppetAPI,
@@ -83,7 +80,7 @@ def proxy(
             "puppetca": {"enabled": True, "provider": "puppetserver", "puppetserver": puppet.settings},
             "puppet": {"enabled": True, "puppetserver": puppet.settings},
             "logs": {"enabled": True},
-            "tftp": {"enabled": True, "tftproot": str(boot_files.root), "tftp_servername": "tftp.example.com"},
+            "tftp": {"enabled": True, "tftproot": str(boot_files), "tftp_servername": "tftp.example.com"},
             "httpboot": {},
             "templates": {"template_url": "http://proxy.example.com:18000"},
             # The lab's Foreman was asked for each.

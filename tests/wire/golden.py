@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from muster.netboot.contract import HIDDEN
 from tests.servers.bind import Zone
 from tests.servers.puppet_api import Asked
 
@@ -271,6 +272,13 @@ def put_boot_files(root: Path) -> None:
     for name, target in links.items():
         (lab / name).symlink_to(target)
     os.mkfifo(lab / "fifo")
+
+
+def boot_files(root: Path) -> dict[str, str]:
+    """Return the texts of plain files in a directory, by path, but for what :func:`put_boot_files` put there."""
+    found = (one for one in root.rglob("*") if one.is_file() and not one.is_symlink())
+    named = ((one.relative_to(root), one) for one in found)
+    return {str(path): one.read_text("utf-8") for path, one in named if path.parts[0] not in ("hb", HIDDEN)}
 
 
 def zones() -> Sequence[Zone]:

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from tests.servers.bind import BindServer
-from tests.servers.boottree import BootTreeStandIn
 from tests.servers.client import Answer, Connection, Place, tls_client
 from tests.servers.dhcpd import DHCPServer
 from tests.servers.foreman_for_hosts import ForemanForHosts
@@ -46,7 +45,7 @@ class Played:
 @pytest.fixture(scope="module")
 def played(
     proxy: Member,
-    boot_files: BootTreeStandIn,
+    boot_files: Path,
     lab: BindServer,
     dhcpd_lab: DHCPServer,
     puppet: PuppetAPI,
@@ -74,7 +73,7 @@ def played(
             upstream,
             _handed(foreman),
             host,
-            proxy.tell(boot_files.contents) if exchange.file == "tftp" else {},
+            golden.boot_files(boot_files) if exchange.file == "tftp" else {},
         )
     return found
 
@@ -162,13 +161,13 @@ def test_the_answer_is_the_recorded_one(
     played: dict[tuple[str, int], Played],
     bind_place: str,
     puppet: PuppetAPI,
-    boot_files: BootTreeStandIn,
+    boot_files: Path,
 ) -> None:
     ours = played[exchange.key]
     status, body, effects = _expected(exchange)
     body = body and golden.as_if_not_ended(body)
     body = body and body.replace(BIND, bind_place).replace(PUPPETSERVER, puppet.url)
-    body = body and body.replace(golden.BOOT_FILES, str(boot_files.root))
+    body = body and body.replace(golden.BOOT_FILES, str(boot_files))
     assert (ours.status, _comparable(exchange, ours.body)) == (
         status,
         _comparable(exchange, ours.body if body is None else body),

@@ -6,6 +6,7 @@ Source: docs/facts/smart-proxy-protocol.md §10, recorded in ``tests/wire/record
 from __future__ import annotations
 
 import hashlib
+import posixpath
 from collections.abc import AsyncIterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -27,6 +28,8 @@ from muster.netboot.contract import BootFiles, BootPath
 
 # A page that somebody put among the boot files runs nothing in the name of the member.
 _SANDBOX: Header = (b"content-security-policy", b"sandbox")
+# Of boot loaders there is one, from a host's directory to where its loader lies.
+_LINKS = 8
 _PAGES = frozenset({b"text/html;charset=utf-8", b"image/svg+xml"})
 
 
@@ -119,19 +122,15 @@ class HTTPBoot:
         """Return what the cluster has and this member's directory, for whatever reason, lacks; None: nobody has it.
 
         Raises:
-            Unavailable: the cluster has it, and it is too large to be given from there.
+            Unavailable: the cluster has it, and it cannot be given from there.
         """
-        if self._tree is None:
-            return None
-        try:
-            path = BootPath.parse(request.path.strip("/"))
-        except Rejected:
+        path = await self._leads_to(request.path)
+        if path is None or self._tree is None:
             return None
         try:
             content = await self._tree.read(path)
-        except (NotFound, Unavailable):
-            return None
-        except Rejected as e:
+        except (NotFound, Rejected) as e:
+            # Its bytes are with other members alone, and on their way.
             raise Unavailable(f"{path} is not on this member yet") from e
         digest = Digest("sha256", hashlib.sha256(content).hexdigest())
         content_type = types.of(request.path)
@@ -139,6 +138,22 @@ class HTTPBoot:
         if content_type in _PAGES:
             passed.append(_SANDBOX)
         return conditions.answered(content, request, digest, passed)
+
+    async def _leads_to(self, path: str) -> BootPath | None:
+        """Return the file of the cluster's tree to which a path leads, over links; None: there is none, or nobody knows."""
+        if self._tree is None:
+            return None
+        try:
+            at = BootPath.parse(path.strip("/"))
+            for _ in range(_LINKS):
+                found = await self._tree.lookup(at)
+                if found is None or found.kind == "file":
+                    return at if found is not None else None
+                at = BootPath.parse(posixpath.normpath(posixpath.join(at.parent, found.target)))
+        except (Rejected, Unavailable):
+            # Without the store what lies here is the newest that anybody can tell of.
+            pass
+        return None
 
 
 def _instead(request: Request, found: _File, dating: Header) -> Reply | None:

@@ -9,7 +9,6 @@ from muster.edge.replies import HTML, Reply, empty_reply, json_reply, reply
 from muster.edge.request import Request
 from muster.edge.routes import Access, Mount, Route
 from muster.features.tftp import shapes
-from muster.netboot.contract import LIMIT_WRITTEN_BYTES
 
 if TYPE_CHECKING:
     from muster.features.tftp.service import TFTP
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 _OLD = "Syslinux"
 _CONFIG = ("pxeconfig", "syslinux_config", "targetos", "release", "arch", "bootfile_suffix")
 # A file of the longest kind as a form writes it at worst, three characters a byte, and the other parameters.
-_FORM_BYTES = 3 * LIMIT_WRITTEN_BYTES + (64 << 10)
+_FORM_BYTES = 3 * shapes.LIMIT_BYTES + (64 << 10)
 
 
 async def config(tftp: TFTP, request: Request) -> Reply:

@@ -14,7 +14,7 @@ from typing import Any
 
 from muster.kernel.errors import Denied, Rejected
 from muster.kernel.names import MACAddress, shown
-from muster.netboot.contract import LIMIT_WRITTEN_BYTES, BootPath, Change, Entry, Fetch, Link, Put, Remove, RemoveBelow
+from muster.netboot.contract import BootPath, Change, Entry, Fetch, Link, Put, Remove, RemoveBelow
 
 # Colons alone and two digits each, as Foreman writes them. Ruby takes single digits, too, for a name that no loader asks.
 _MAC = re.compile(r"[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){5}(?:(?::[0-9A-Fa-f]{2}){14})?\Z")
@@ -25,6 +25,8 @@ _UNIVERSE = "bootloader-universe/pxegrub2"
 _TO_ROOT = "../../.."
 _USERINFO = re.compile(r"//[^/?#]*@")
 FETCHED = ("http", "https", "ftp")
+LIMIT_BYTES = 1 << 20
+"""What a configuration may have; Foreman's have a few thousand."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +110,8 @@ def written(names: Iterable[str], text: str) -> list[Change]:
         Rejected: it is longer than a file may be.
     """
     content = text.encode()
-    if len(content) > LIMIT_WRITTEN_BYTES:
-        raise Rejected(f"the file would be larger than {LIMIT_WRITTEN_BYTES >> 20} MiB")
+    if len(content) > LIMIT_BYTES:
+        raise Rejected(f"the file would be larger than {LIMIT_BYTES >> 20} MiB")
     return [Put(BootPath.parse(name), content) for name in names]
 
 

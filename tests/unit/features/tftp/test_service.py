@@ -11,8 +11,9 @@ from muster.edge.feature import Surroundings
 from muster.features.tftp import service
 from muster.features.tftp.service import TFTP
 from muster.features.tftp.settings import TFTPSettings
+from muster.features.tftp.shapes import LIMIT_BYTES
 from muster.kernel.errors import Denied, Misconfigured, NotFound, Rejected, Unavailable
-from muster.netboot.contract import LIMIT_WRITTEN_BYTES, BootPath, Entry, Fetch, Put
+from muster.netboot.contract import BootPath, Entry, Fetch, Put
 from muster.policy.metered import OperationMetrics
 from tests.servers.boottree import BootTreeStandIn
 
@@ -117,7 +118,7 @@ async def test_a_name_that_is_none_is_a_failure_of_the_host_s_directory(tftp: TF
 
 async def test_a_configuration_that_is_too_long_is_refused(tftp: TFTP) -> None:
     with pytest.raises(Rejected, match=r"TFTP: Failed to create pxe config file: the file would be larger than 1 MiB"):
-        await tftp.set_config("PXELinux", MAC, form(pxeconfig="x" * (LIMIT_WRITTEN_BYTES + 1)))
+        await tftp.set_config("PXELinux", MAC, form(pxeconfig="x" * (LIMIT_BYTES + 1)))
 
 
 async def test_the_address_is_looked_at_before_the_boot_loader(tftp: TFTP) -> None:
@@ -136,7 +137,7 @@ async def test_what_is_not_there_is_named_with_its_path(tftp: TFTP, tmp_path: Pa
 
 
 async def test_a_file_that_is_too_large_to_be_read_is_not_found_either(tftp: TFTP, tree: BootTreeStandIn) -> None:
-    tree._entries["poap.cfg/AABBCCDDEE01"] = Entry(BootPath("poap.cfg/AABBCCDDEE01"), "file", 1, size=2 << 20)
+    tree._entries["poap.cfg/AABBCCDDEE01"] = Entry(BootPath("poap.cfg/AABBCCDDEE01"), "file", 1, size=32 << 20)
     with pytest.raises(NotFound, match=r"TFTP: Failed to retrieve pxe config file: .* is larger"):
         await tftp.config("POAP", MAC)
 

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muster.features.tftp import shapes
-from muster.features.tftp.shapes import Loader
+from muster.features.tftp.shapes import LIMIT_BYTES, Loader
 from muster.kernel.errors import Denied, MusterError, Rejected
 from muster.kernel.names import MACAddress
-from muster.netboot.contract import LIMIT_WRITTEN_BYTES, BootPath, Entry, Fetch, Link, Put, Remove, RemoveBelow
+from muster.netboot.contract import BootPath, Entry, Fetch, Link, Put, Remove, RemoveBelow
 
 MAC = MACAddress("aa:bb:cc:dd:ee:01")
 ROOT = Path("/srv/boot")
@@ -84,11 +84,11 @@ def test_all_files_of_a_host_get_the_text() -> None:
 
 
 def test_a_file_is_a_mebibyte_long_at_most() -> None:
-    assert shapes.written(["a"], "x" * LIMIT_WRITTEN_BYTES)
+    assert shapes.written(["a"], "x" * LIMIT_BYTES)
     with pytest.raises(Rejected, match="larger than 1 MiB"):
-        shapes.written(["a"], "x" * LIMIT_WRITTEN_BYTES + "y")
+        shapes.written(["a"], "x" * LIMIT_BYTES + "y")
     with pytest.raises(Rejected, match="larger than 1 MiB"):
-        shapes.written(["a"], "ü" * (LIMIT_WRITTEN_BYTES // 2 + 1))
+        shapes.written(["a"], "ü" * (LIMIT_BYTES // 2 + 1))
 
 
 def test_a_host_s_directory_goes_as_a_whole_with_its_older_files() -> None:
