@@ -173,7 +173,7 @@ def test_a_directory_that_becomes_a_link_meanwhile_leads_nowhere(root: Path, tmp
 
     swapping = threading.Thread(target=swap)
     swapping.start()
-    seen = set()
+    seen: set[str] = set()
     try:
         end = time.monotonic() + 20
         for tried in itertools.count():
