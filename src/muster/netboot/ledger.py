@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from muster.store.engine import Store, Unit
 
 # A change of one host has a dozen.
-_MOST_CHANGES = 1000
+MOST_CHANGES = 1000
 _MOST_LACKS = 1000
 _LIMIT_TARGET_CHARACTERS = 1024
 FEATURES = ("tftp", "httpboot")
@@ -174,8 +174,8 @@ class Ledger:
                 nothing was changed.
             Unavailable: the store did not answer.
         """
-        if len(changes) > _MOST_CHANGES:
-            raise Rejected(f"{len(changes)} changes of boot files at once are more than {_MOST_CHANGES}")
+        if len(changes) > MOST_CHANGES:
+            raise Rejected(f"{len(changes)} changes of boot files at once are more than {MOST_CHANGES}")
         for one in changes:
             _refuse(one)
         async with self._store.write("boot-changed") as uow:
