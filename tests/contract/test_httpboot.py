@@ -7,13 +7,14 @@ import json
 import os
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from muster.netboot.contract import BootPath, Put
+from muster.netboot.contract import BootPath, Entry, Put
 from tests.servers import boottree, member
 from tests.servers.boottree import BootTreeStandIn
 from tests.servers.client import Answer, ask
@@ -131,10 +132,9 @@ def test_what_the_cluster_has_and_this_directory_lacks_comes_from_there(proxy: M
     lost, there = get(proxy, "/httpboot/cfg/lost"), get(proxy, "/httpboot/cfg/there")
     assert (lost.status, lost.body, lost.headers["etag"]) == (200, b"menu", there.headers["etag"])
     assert get(proxy, "/httpboot/cfg/lost", "HEAD").body == b""
-    entry = tree._entries["cfg/lost"]
-    tree._entries["cfg/large"] = type(entry)(BootPath("cfg/large"), "file", 1, size=32 << 20)
-    tree._entries["own/boot.efi"] = type(entry)(BootPath("own/boot.efi"), "link", 1, target="../cfg/large")
-    tree._entries["own/loop"] = type(entry)(BootPath("own/loop"), "link", 1, target="loop")
+    tree._entries["cfg/large"] = Entry(BootPath("cfg/large"), "file", 1, size=32 << 20)
+    tree._entries["own/boot.efi"] = Entry(BootPath("own/boot.efi"), "link", 1, target="../cfg/large")
+    tree._entries["own/loop"] = Entry(BootPath("own/loop"), "link", 1, target="loop")
     for path in ("cfg/large", "own/boot.efi"):
         answer = get(proxy, f"/httpboot/{path}")
         assert (answer.status, answer.headers["retry-after"]) == (503, "5")
@@ -143,6 +143,16 @@ def test_what_the_cluster_has_and_this_directory_lacks_comes_from_there(proxy: M
         assert get(proxy, f"/httpboot/{path}").status == 404
     tree.is_away = True
     assert get(proxy, "/httpboot/cfg/large").status == 404
+
+
+def test_a_file_that_comes_from_another_member_meanwhile_is_waited_for(proxy: Member, tree: BootTreeStandIn) -> None:
+    path = BootPath("boot/late")
+    tree._entries[path.text] = Entry(path, "file", 1, size=32 << 20)
+    come = threading.Timer(1.0, lambda: (tree.root / path.text).write_bytes(b"kernel"))
+    come.start()
+    answer = get(proxy, f"/httpboot/{path}")
+    come.join()
+    assert (answer.status, answer.body) == (200, b"kernel")
 
 
 def test_a_directory_that_went_is_no_files_absence(proxy: Member, tree: BootTreeStandIn) -> None:

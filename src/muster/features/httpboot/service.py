@@ -5,8 +5,11 @@ Source: docs/facts/smart-proxy-protocol.md §10, recorded in ``tests/wire/record
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import posixpath
+import time
 from collections.abc import AsyncIterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -24,12 +27,14 @@ from muster.features.httpboot import dated, types, within
 from muster.features.httpboot.digests import Digests
 from muster.features.httpboot.settings import HTTPBootSettings
 from muster.kernel.errors import Misconfigured, NotFound, Rejected, Unavailable
-from muster.netboot.contract import BootFiles, BootPath
+from muster.netboot.contract import LIMIT_WRITTEN_BYTES, BootFiles, BootPath, Entry
 
 # A page that somebody put among the boot files runs nothing in the name of the member.
 _SANDBOX: Header = (b"content-security-policy", b"sandbox")
 # Of boot loaders there is one, from a host's directory to where its loader lies.
 _LINKS = 8
+# Firmware gives up at a 503, so what other members have is waited for, as long as it does for a first byte.
+_COMES_S, _AGAIN_S = 3.0, 0.2
 _PAGES = frozenset({b"text/html;charset=utf-8", b"image/svg+xml"})
 
 
@@ -82,7 +87,7 @@ class HTTPBoot:
             found = await self._opened(request.path)
         except NotFound as e:
             # Firmware and boot loaders try a dozen names for each host, which is no news.
-            return await self._written(request) or text_reply(404, str(e), accept=request.accept)
+            return await self._elsewhere(request) or text_reply(404, str(e), accept=request.accept)
         return self._answered(found, request)
 
     async def _opened(self, path: str) -> _File:
@@ -118,28 +123,27 @@ class HTTPBoot:
             also=[dating, *([_SANDBOX] if content_type in _PAGES else [])],
         )
 
-    async def _written(self, request: Request) -> Reply | None:
-        """Return what the cluster has and this member's directory, for whatever reason, lacks; None: nobody has it.
+    async def _elsewhere(self, request: Request) -> Reply | Streamed | None:
+        """Return the answer with what the cluster has and this member's directory lacks; None: nobody has it.
 
         Raises:
-            Unavailable: the cluster has it, and it cannot be given from there.
+            Unavailable: it is with other members alone, and does not come soon.
         """
-        path = await self._leads_to(request.path)
-        if path is None or self._tree is None:
+        entry = await self._leads_to(request.path)
+        if entry is None or self._tree is None:
             return None
-        try:
-            content = await self._tree.read(path)
-        except (NotFound, Rejected) as e:
-            # Its bytes are with other members alone, and on their way.
-            raise Unavailable(f"{path} is not on this member yet") from e
-        digest = Digest("sha256", hashlib.sha256(content).hexdigest())
-        content_type = types.of(request.path)
-        passed: list[Header] = [(b"content-type", content_type), (b"x-content-type-options", b"nosniff")]
-        if content_type in _PAGES:
-            passed.append(_SANDBOX)
-        return conditions.answered(content, request, digest, passed)
+        if entry.size <= LIMIT_WRITTEN_BYTES:
+            request.hold(entry.size)
+            with contextlib.suppress(NotFound, Rejected):
+                return _whole(await self._tree.read(entry.path), request)
+        limit = time.monotonic() + _COMES_S
+        while time.monotonic() < limit:
+            await asyncio.sleep(_AGAIN_S)
+            with contextlib.suppress(NotFound):
+                return self._answered(await self._opened(request.path), request)
+        raise Unavailable(f"{entry.path} is not on this member yet")
 
-    async def _leads_to(self, path: str) -> BootPath | None:
+    async def _leads_to(self, path: str) -> Entry | None:
         """Return the file of the cluster's tree to which a path leads, over links; None: there is none, or nobody knows."""
         if self._tree is None:
             return None
@@ -148,12 +152,21 @@ class HTTPBoot:
             for _ in range(_LINKS):
                 found = await self._tree.lookup(at)
                 if found is None or found.kind == "file":
-                    return at if found is not None else None
+                    return found
                 at = BootPath.parse(posixpath.normpath(posixpath.join(at.parent, found.target)))
         except (Rejected, Unavailable):
             # Without the store what lies here is the newest that anybody can tell of.
             pass
         return None
+
+
+def _whole(content: bytes, request: Request) -> Reply:
+    """Return the answer with a file that is given from the store, and never in parts."""
+    content_type = types.of(request.path)
+    passed: list[Header] = [(b"content-type", content_type), (b"x-content-type-options", b"nosniff")]
+    if content_type in _PAGES:
+        passed.append(_SANDBOX)
+    return conditions.answered(content, request, Digest("sha256", hashlib.sha256(content).hexdigest()), passed)
 
 
 def _instead(request: Request, found: _File, dating: Header) -> Reply | None:

@@ -27,7 +27,8 @@ async def config(tftp: TFTP, request: Request) -> Reply:
 async def set_config(tftp: TFTP, request: Request) -> Reply:
     variant, mac = request.arguments.get("variant", _OLD), request.arguments["mac"]
     # Before the form is read, which may be long: this is what is looked at first.
-    shapes.mac(mac), shapes.variant(variant)
+    shapes.mac(mac)
+    shapes.variant(variant)
     await tftp.set_config(variant, mac, await _given(request, *_CONFIG))
     return empty_reply()
 
