@@ -286,6 +286,9 @@ class Tree:
                 await self._placed(rows)
                 await self._arrived_at(version)
             self._why = ""
+            if self._confirmed is not None and tree.confirmed != self._confirmed[0]:
+                # Our row is not as we left it: somebody restored the store, or took this member for one that has gone.
+                self._confirmed = None
             await self._say()
             if tree.fenced and self.version is not None and self.version >= tree.fenced:
                 self._fenced = 0
