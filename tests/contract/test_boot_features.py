@@ -90,9 +90,7 @@ def test_a_written_file_has_the_same_date_and_tag_at_each_asking(proxy: Member) 
     ]
 
 
-def test_a_link_that_leads_out_or_a_file_in_the_way_is_refused_and_nothing_is_changed(
-    proxy: Member, root: Path
-) -> None:
+def test_a_default_that_would_keep_hosts_out_is_refused_and_nothing_is_changed(proxy: Member, root: Path) -> None:
     assert post(proxy, f"/tftp/ZTP/{MAC}", pxeconfig="x").status == 200
     answer = post(proxy, "/tftp/ZTP/create_default", menu="menu")
     assert (answer.status, answer.text.partition(":")[0]) == (400, "TFTP")

@@ -33,7 +33,7 @@ from muster.netboot.contract import LIMIT_WRITTEN_BYTES, BootFiles, BootPath, En
 _SANDBOX: Header = (b"content-security-policy", b"sandbox")
 # Of boot loaders there is one, from a host's directory to where its loader lies.
 _LINKS = 8
-# Firmware gives up at a 503, so what other members have is waited for, as long as it does for a first byte.
+# GRUB gives up at a 503 (docs/facts/content-and-boot.md), so what other members have is waited for a while first.
 _COMES_S, _AGAIN_S = 3.0, 0.2
 _PAGES = frozenset({b"text/html;charset=utf-8", b"image/svg+xml"})
 
