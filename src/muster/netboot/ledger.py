@@ -135,11 +135,13 @@ class Tree:
     Attributes:
         forgotten: what went away up to this version is not known any more.
         fenced: below this version the member that asks takes no clients.
+        confirmed: the version that the member has confirmed; None: none.
     """
 
     version: int = 0
     forgotten: int = 0
     fenced: int = 0
+    confirmed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,8 +202,8 @@ class Ledger:
         if not found:
             return Tree()
         row = found[0]
-        fenced = int(row["fenced"] or 0)
-        return Tree(int(row["version"]), int(row["forgotten"]), fenced if fenced > int(row["own"] or 0) else 0)
+        fenced, own = int(row["fenced"] or 0), row["own"]
+        return Tree(int(row["version"]), int(row["forgotten"]), fenced if fenced > (own or 0) else 0, own)
 
     async def rows(self, since: int | None) -> tuple[int, Sequence[Row]]:
         """Return the tree's version, and what changed after another, or, with None, all that stands; oldest first.

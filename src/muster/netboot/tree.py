@@ -141,6 +141,10 @@ class Tree:
     async def listed(self, directory: str = "") -> Sequence[Entry]:
         return await self._ledger.below(directory)
 
+    async def lookup(self, path: BootPath) -> Entry | None:
+        row = await self._ledger.at(path)
+        return row.entry if row is not None and not row.is_gone else None
+
     async def at(self, path: BootPath) -> Row | None:
         """Return what stands at a path, by the store.
 
@@ -282,6 +286,9 @@ class Tree:
                 await self._placed(rows)
                 await self._arrived_at(version)
             self._why = ""
+            if self._confirmed is not None and tree.confirmed != self._confirmed[0]:
+                # Our row is not as we left it: somebody restored the store, or took this member for one that has gone.
+                self._confirmed = None
             await self._say()
             if tree.fenced and self.version is not None and self.version >= tree.fenced:
                 self._fenced = 0
