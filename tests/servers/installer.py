@@ -1,4 +1,4 @@
-"""The smallest installer: Linux and an initramfs that asks a Smart Proxy for its template, does what it says, and powers off.
+"""The smallest installer: Linux and an initramfs that asks for its template, does what that says, and powers off.
 
 The kernel is Debian's (scripts/kernel), the rest is busybox and a script. Of its command line it takes ``muster.templates``,
 where templates are, and ``muster.token``.
@@ -14,7 +14,7 @@ KERNEL = Path(__file__).parents[2] / ".kernel"
 BUSYBOX = Path("/bin/busybox")
 # Each after those it needs.
 _MODULES = (
-    *("virtio", "virtio_ring", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci"),
+    *("virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci"),
     *("failover", "net_failover", "virtio_net"),
 )
 _PROGRAMS = ("sh", "mount", "insmod", "ip", "udhcpc", "wget", "cat", "echo", "sed", "sleep", "poweroff", "tr")
@@ -54,7 +54,8 @@ exit 0
 
 def missing() -> str | None:
     """Return why there is no such installer here."""
-    if not BUSYBOX.exists() or b"ld-linux" in BUSYBOX.read_bytes():
+    # A program that needs libraries names its loader at its head.
+    if not BUSYBOX.exists() or b"/ld-linux" in BUSYBOX.read_bytes()[:4096]:
         return "no busybox that needs no libraries (Debian package busybox-static)"
     return None if (KERNEL / ".made").exists() else "no kernel to boot in .kernel (scripts/kernel)"
 
@@ -79,7 +80,7 @@ def initramfs() -> bytes:
 
 
 class _Archive:
-    """Form newc, as the kernel's documentation of initramfs buffers has it: a header of hexadecimal fields, name, content."""
+    """Form newc, as the kernel's documentation of initramfs buffers has it: a header in hexadecimal, name, content."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []

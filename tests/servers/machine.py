@@ -27,6 +27,8 @@ _ROM = Path("/usr/lib/ipxe/qemu/pxe-virtio.rom")
 _OVMF = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
 _OVMF_VARIABLES = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
 _MEMORY_MIB = 256
+# Of each packet: what it asks for, and not what it brings.
+_KEPT_BYTES = 600
 _LONGEST_STOP_S = 10.0
 # What terminals are told to do, and not to show.
 _CONTROL = re.compile(r"\x1b(?:\[[0-9;?=]*[A-Za-z]|[()][A-Z0-9]|c)|\r|\x00")
@@ -48,11 +50,13 @@ class Machine:
 
     Attributes:
         console: what it showed, as it came.
+        wire: the packets it sent and got, cut off, as tcpdump writes them.
     """
 
     firmware: Firmware
     mac: str
     console: Path
+    wire: Path
     _process: subprocess.Popen[bytes] = field(repr=False)
 
     def shown(self) -> str:
@@ -71,7 +75,8 @@ class Machine:
         """
         limit = time.monotonic() + within_s
         while words not in self.shown():
-            assert self.is_on and time.monotonic() < limit, f"{self}: not within {within_s:g} s: {words!r}"
+            assert self.is_on, f"{self}: went off before it showed {words!r}"
+            assert time.monotonic() < limit, f"{self}: not within {within_s:g} s: {words!r}"
             time.sleep(0.1)
 
     def until_off(self, within_s: float) -> str:
@@ -83,6 +88,18 @@ class Machine:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(within_s)
         assert not self.is_on, f"{self}: still on after {within_s:g} s"
+        return self.shown()
+
+    def until_over(self, within_s: float, *words: str) -> str:
+        """Return what it showed, when it is off, or has shown one of these words, with which boot loaders give up.
+
+        Raises:
+            AssertionError: it did neither.
+        """
+        limit = time.monotonic() + within_s
+        while self.is_on and not any(word in self.shown() for word in words):
+            assert time.monotonic() < limit, f"{self}: neither off nor at an end after {within_s:g} s"
+            time.sleep(0.2)
         return self.shown()
 
     def switch_off(self) -> None:
@@ -100,13 +117,21 @@ class Machine:
 
 
 @contextlib.contextmanager
-def switched_on(firmware: Firmware, mac: str, at: Host, directory: Path) -> Iterator[Machine]:
-    """Yield a machine that begins to boot, on the segment of a host; it goes off with the block."""
+def switched_on(
+    firmware: Firmware, mac: str, at: Host, directory: Path, *, mbit_s: int | None = None
+) -> Iterator[Machine]:
+    """Yield a machine that begins to boot, on the segment of a host; it goes off with the block.
+
+    Args:
+        directory: where is kept what it showed and got.
+        mbit_s: what it gets comes no faster; None: as fast as it can take it.
+    """
     number = next(_numbers)
     directory.mkdir(parents=True, exist_ok=True)
     console = directory / f"console{number}.txt"
     console.touch()
-    with tap(at) as (switch, device):
+    wire = directory / f"wire{number}.pcap"
+    with tap(at, mbit_s=mbit_s) as (switch, device):
         command = [
             *(
                 "ip",
@@ -124,7 +149,8 @@ def switched_on(firmware: Firmware, mac: str, at: Host, directory: Path) -> Iter
             # Without graphics SeaBIOS, and so iPXE, shows on the serial line what it would on a screen.
             *("-machine", "q35,accel=tcg,graphics=off", "-m", str(_MEMORY_MIB), "-smp", "1"),
             *("-serial", f"file:{console}"),
-            *("-netdev", f"tap,id=net,ifname={device},script=no,downscript=no"),
+            *("-netdev", f"tap,id=net,ifname={device},script=no,downscript=no,vnet_hdr=off"),
+            *("-object", f"filter-dump,id=wire,netdev=net,maxlen={_KEPT_BYTES},file={wire}"),
             *_firmware(firmware, mac, directory / f"variables{number}.fd"),
         ]
         errors = directory / f"qemu{number}.log"
@@ -133,7 +159,7 @@ def switched_on(firmware: Firmware, mac: str, at: Host, directory: Path) -> Iter
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env=clean_environment(), preexec_fn=end_with_parent,
             )  # fmt: skip
-        machine = Machine(firmware, mac, console, process)
+        machine = Machine(firmware, mac, console, wire, process)
         try:
             # So a bad argument is a sentence, and no machine that shows nothing.
             time.sleep(0.3)
@@ -144,7 +170,8 @@ def switched_on(firmware: Firmware, mac: str, at: Host, directory: Path) -> Iter
 
 
 def _firmware(firmware: Firmware, mac: str, variables: Path) -> list[str]:
-    card = f"virtio-net-pci,netdev=net,mac={mac},bootindex=0"
+    # A card that is old-fashioned as well bears a number that this iPXE names only beside its own, and SeaBIOS reads one.
+    card = f"virtio-net-pci,netdev=net,disable-legacy=on,mac={mac},bootindex=0"
     if firmware == "ipxe":
         return ["-device", f"{card},romfile={_ROM}"]
     shutil.copyfile(_OVMF_VARIABLES, variables)
