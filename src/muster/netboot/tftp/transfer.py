@@ -137,15 +137,18 @@ class Transfer:
         heard = self.window.heard(number, self._now())
         if heard is Heard.NOTHING:
             return
-        if heard is Heard.AGAIN:
-            self._repeat()
-            return
+        if heard is Heard.GAP:
+            self._loop.call_later(self.window.patience_s, self._look_for_gap, self.window.acknowledged)
         for _ in range(self.window.acknowledged - before):
             self.bytes += len(self._blocks.ready.popleft())
         if heard is Heard.ALL:
             self.end("sent", "")
         else:
             self._go_on()
+
+    def _look_for_gap(self, acknowledged: int) -> None:
+        if not self._is_over and self.window.is_missing(acknowledged, self._now()):
+            self._repeat()
 
     def _go_on(self) -> None:
         """Send what may be sent for the first time, as far as it is read and there is room in the kernel."""

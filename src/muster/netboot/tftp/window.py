@@ -2,8 +2,10 @@
 
 Invariants:
     1. An ACK that brings nothing new never makes two packets of one (the Sorcerer's Apprentice of RFC 1123 §4.2.3.1). With a
-       window of one block it makes none; with a larger one it means a gap (RFC 7440 §4) only where it cannot be a late
-       answer: sooner than the client's quickest answer after the window was sent, or as often as a window was sent twice.
+       window of one block it makes none. With a larger one, and where it comes from within the window, it means a gap
+       (RFC 7440 §4), but clients say the same of a block that came twice. So it counts only where it cannot be a late
+       answer (sooner than the client's quickest answer after the window was sent, or as often as a window was sent twice),
+       and where nothing more is acknowledged for a moment.
     2. What is remembered never exceeds the window.
     3. Time alone sends anything a second time otherwise, each time later than before, and never more often than
        ``attempts`` without an ACK that brings something new.
@@ -20,15 +22,17 @@ _FIRST_WAIT_S: Final = 1.0
 # A wait that the client asked for may exceed it, and doubles no further then.
 _MOST_WAIT_S: Final = 8.0
 _ATTEMPTS_UNHEARD: Final = 4
+_LEAST_PATIENCE_S: Final = 0.002
+_MOST_PATIENCE_S: Final = 0.1
 _PERIOD = {0: 65536, 1: 65535}
 
 
 class Heard(Enum):
-    """What an ACK means: nothing; more may be sent; the window is to be sent anew; all has arrived."""
+    """What an ACK means: nothing; more may be sent; so it may, and a block is perhaps missing; all has arrived."""
 
     NOTHING = "nothing"
     MORE = "more"
-    AGAIN = "again"
+    GAP = "gap"
     ALL = "all"
 
 
@@ -40,7 +44,7 @@ class Window:
         size: of the window, in blocks.
         opens_with_oack: block 0 stands for the OACK, which is to be acknowledged before any block is sent.
         acknowledged: the last block of which the client has all before; -1: not even the OACK.
-        sent: the last block that was sent; after a gap, the last before it.
+        sent: the last block that was sent.
         last: the file's last block, when it is known.
         resent: packets that were sent again.
     """
@@ -122,20 +126,33 @@ class Window:
         if block == self.acknowledged:
             return self._repeated(now)
         self.is_heard = True
-        if self._copies == 1:
+        is_whole = block == self.sent
+        if self._copies == 1 and is_whole:
             self._measured(now - self._sent_at)
         # A window that was sent twice is answered twice when both arrived.
-        self._late_answers = self._copies - 1 if block == self.sent else 0
+        self._late_answers = self._copies - 1 if is_whole else 0
         self._copies = 1
         self._tries = 1
         self.acknowledged = block
-        # What went behind the block that is acknowledged was dropped by the client, and is sent again as the next window.
-        if self.sent > block:
-            self.resent += self.sent - block
-        self.sent = max(block, 0)
         if self.last is not None and block >= self.last:
             return Heard.ALL
-        return Heard.MORE
+        return Heard.MORE if is_whole else Heard.GAP
+
+    @property
+    def patience_s(self) -> float:
+        """For how long a gap is not believed.
+
+        A client that was only told something twice counts a whole window from there on, and its answer takes the way there
+        and back once more.
+        """
+        return min(max(1.5 * (self._smooth_s or 0.0), _LEAST_PATIENCE_S), _MOST_PATIENCE_S)
+
+    def is_missing(self, acknowledged: int, now: float) -> bool:
+        """After ``patience_s``: whether nothing came since that ACK, so that all under way is to be sent again, once."""
+        if self.acknowledged != acknowledged or self._copies > 1 or not self.is_waiting:
+            return False
+        self._again(now)
+        return True
 
     def _block(self, number: int) -> int | None:
         """Return which block an ACK means, from the last acknowledged one on; None: none that is under way."""
@@ -153,8 +170,7 @@ class Window:
         if self._late_answers:
             self._late_answers -= 1
             return Heard.NOTHING
-        self._again(now)
-        return Heard.AGAIN
+        return Heard.GAP
 
     def _again(self, now: float) -> None:
         self._copies += 1
