@@ -46,23 +46,29 @@ class OpenedFile:
 def steps(name: bytes) -> tuple[str, ...]:
     """Return the steps that lead from the root to a file.
 
-    A backslash is a slash, as Windows' firmware has it; slashes at the head, doubled ones and steps ``.`` are nothing.
+    A backslash is a slash, as Windows' firmware has it; slashes at the head, doubled ones and steps ``.`` are nothing, and
+    ``..`` takes back the step before it.
 
     Raises:
-        Rejected: the name leads upwards, holds a NUL, names nothing, or is too long.
+        Rejected: the name leads out of the root, holds a NUL, names nothing, or is too long.
     """
     if len(name) > LONGEST_NAME_BYTES:
         raise Rejected(f"the name has more than {LONGEST_NAME_BYTES} bytes")
     if b"\0" in name:
         raise Rejected("the name holds a NUL")
-    found = tuple(s for s in os.fsdecode(name).replace("\\", "/").split("/") if s not in ("", "."))
-    if ".." in found:
-        raise Rejected("the name leads upwards")
+    found: list[str] = []
+    for step in os.fsdecode(name).replace("\\", "/").split("/"):
+        if step == "..":
+            if not found:
+                raise Rejected("the name leads out of the root")
+            found.pop()
+        elif step not in ("", "."):
+            found.append(step)
     if not found:
         raise Rejected("the name names no file")
     if len(found) > _DEEPEST:
         raise Rejected(f"the name has more than {_DEEPEST} steps")
-    return found
+    return tuple(found)
 
 
 class Jail:

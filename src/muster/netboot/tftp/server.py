@@ -296,15 +296,19 @@ class TFTPServer:
             return
         code = ErrorCode.UNDEFINED
         outcome: Outcome = "failed"
+        words = "The file cannot be sent"
         if isinstance(failed, NotFound):
             code, outcome = ErrorCode.FILE_NOT_FOUND, "absent"
+            words = WORDS[code]
         elif isinstance(failed, Denied):
             code, outcome = ErrorCode.ACCESS_VIOLATION, "denied"
+            # Somebody reads it on the machine's screen, and it is mostly a file's mode.
+            words = f"{WORDS[code]}: {failed}"
         elif not isinstance(failed, MusterError):
             self._defect(failed)
         self._over(one, outcome, str(failed))
         if sock.fileno() >= 0:
-            sockets.answer(sock, one.arrived, packets.error(code, WORDS.get(code, "The file cannot be sent")))
+            sockets.answer(sock, one.arrived, packets.error(code, words))
 
     def _send(self, one: _Live, file: OpenedFile) -> None:
         settings = self.settings

@@ -138,7 +138,7 @@ class Transfer:
         if heard is Heard.NOTHING:
             return
         if heard is Heard.GAP:
-            self._loop.call_later(self.window.patience_s, self._look_for_gap, self.window.acknowledged)
+            self._loop.call_later(self.window.patience_s, self._look_for_gap, self.window.state)
         for _ in range(self.window.acknowledged - before):
             self.bytes += len(self._blocks.ready.popleft())
         if heard is Heard.ALL:
@@ -146,8 +146,8 @@ class Transfer:
         else:
             self._go_on()
 
-    def _look_for_gap(self, acknowledged: int) -> None:
-        if not self._is_over and self.window.is_missing(acknowledged, self._now()):
+    def _look_for_gap(self, state: tuple[int, int]) -> None:
+        if not self._is_over and self.window.is_missing(state, self._now()):
             self._repeat()
 
     def _go_on(self) -> None:

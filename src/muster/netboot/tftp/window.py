@@ -67,6 +67,7 @@ class Window:
     _smooth_s: float | None = field(default=None, init=False)
     _varies_s: float = field(default=0.0, init=False)
     _tries: int = field(default=1, init=False)
+    _told: tuple[int, int] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         if self.opens_with_oack:
@@ -136,7 +137,7 @@ class Window:
         self.acknowledged = block
         if self.last is not None and block >= self.last:
             return Heard.ALL
-        return Heard.MORE if is_whole else Heard.GAP
+        return Heard.MORE if is_whole else self._gap()
 
     @property
     def patience_s(self) -> float:
@@ -147,9 +148,14 @@ class Window:
         """
         return min(max(1.5 * (self._smooth_s or 0.0), _LEAST_PATIENCE_S), _MOST_PATIENCE_S)
 
-    def is_missing(self, acknowledged: int, now: float) -> bool:
-        """After ``patience_s``: whether nothing came since that ACK, so that all under way is to be sent again, once."""
-        if self.acknowledged != acknowledged or self._copies > 1 or not self.is_waiting:
+    @property
+    def state(self) -> tuple[int, int]:
+        """What a gap is told of: the last acknowledged block, and how often what is behind it was sent."""
+        return self.acknowledged, self._copies
+
+    def is_missing(self, state: tuple[int, int], now: float) -> bool:
+        """``patience_s`` after a gap: whether all is as it was then, so that what is under way is to be sent again."""
+        if self.state != state or not self.is_waiting:
             return False
         self._again(now)
         return True
@@ -163,13 +169,17 @@ class Window:
         return block if block <= self.sent and self.number(block) == number else None
 
     def _repeated(self, now: float) -> Heard:
-        if self.size == 1 or self.sent == self.acknowledged or self._copies > 1:
+        if self.size == 1 or self.sent == self.acknowledged:
             return Heard.NOTHING
         if self._quickest_s is None or now - self._begun_at < self._quickest_s:
             return Heard.NOTHING
         if self._late_answers:
             self._late_answers -= 1
             return Heard.NOTHING
+        return self._gap() if self._told != self.state else Heard.NOTHING
+
+    def _gap(self) -> Heard:
+        self._told = self.state
         return Heard.GAP
 
     def _again(self, now: float) -> None:
