@@ -20,7 +20,7 @@ from muster.netboot.tftp.terms import Terms
 from muster.netboot.tftp.told import Outcome
 from muster.netboot.tftp.window import Heard, Window
 
-_PER_WAKE: Final = 16
+_ACK: Final = packets.ack(0)[:2]
 _STRANGERS_TOLD: Final = 8
 _LONGEST_ANSWER: Final = 1024
 # What the kernel says where it cannot cut a window into packets: an old one, or a device that has no checksums.
@@ -108,29 +108,27 @@ class Transfer:
         self._ended(outcome, reason)
 
     def _readable(self) -> None:
-        # So many and no more: the others have their turn.
-        for _ in range(_PER_WAKE):
-            if self._is_over:
-                return
-            try:
-                datagram, sender = self._sock.recvfrom(_LONGEST_ANSWER)
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError:
-                # Something on the way said that the client cannot be reached; whether that is so, silence will tell.
-                continue
-            try:
-                packet = packets.parsed(datagram)
-            except Rejected:
-                continue
-            if sender[:2] != self._client[:2]:
-                self._tell_stranger(packet, sender)
-            elif isinstance(packet, Ack):
-                self._acknowledged(packet.block)
-            elif isinstance(packet, Error):
-                is_question = self.bytes == 0 and bool(self.terms.answered) and not self.window.is_heard
-                said = f"{packet.code} {shown(packet.message)}".strip()
-                self.end("asked" if is_question else "cancelled", "" if is_question else f"the client said: {said}")
+        # One and no more: the others have their turn, and asking in vain whether there is another costs as much as it.
+        try:
+            datagram, sender = self._sock.recvfrom(_LONGEST_ANSWER)
+        except OSError:
+            # Nothing is there, or something on the way said that the client cannot be reached; silence will tell.
+            return
+        if datagram[:2] == _ACK and len(datagram) >= 4 and sender == self._client:
+            self._acknowledged(int.from_bytes(datagram[2:4], "big"))
+            return
+        try:
+            packet = packets.parsed(datagram)
+        except Rejected:
+            return
+        if sender[:2] != self._client[:2]:
+            self._tell_stranger(packet, sender)
+        elif isinstance(packet, Ack):
+            self._acknowledged(packet.block)
+        elif isinstance(packet, Error):
+            is_question = self.bytes == 0 and bool(self.terms.answered) and not self.window.is_heard
+            said = f"{packet.code} {shown(packet.message)}".strip()
+            self.end("asked" if is_question else "cancelled", "" if is_question else f"the client said: {said}")
 
     def _acknowledged(self, number: int) -> None:
         before = max(self.window.acknowledged, 0)
