@@ -109,18 +109,24 @@ def test_a_virtual_address_is_answered_from_while_it_is_here(hosts: list[Host], 
             subprocess.run(hosts[0].command("ip", "address", "del", f"{virtual}/32", "dev", DEVICE), check=True)
 
 
-def test_a_request_to_everybody_is_not_answered(hosts: list[Host], root: Path) -> None:
-    with tftp.ours(root, host=hosts[0], addresses=["0.0.0.0"]) as served, opened_at("10.231.69.12", hosts[1]) as sock:
+@pytest.mark.parametrize("listens", ["0.0.0.0", "both families"])
+def test_a_request_to_everybody_is_not_answered(hosts: list[Host], root: Path, listens: str) -> None:
+    for host in hosts:
+        # A host has to be told which address is everybody's.
+        change = host.command("ip", "address", "change", f"{host.address}/24", "brd", "+", "dev", DEVICE)
+        subprocess.run(change, check=True)
+    bound = opened_at("::" if listens == "both families" else listens, hosts[0])
+    if listens == "both families":
+        bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        bound.bind(("::", 0))
+    else:
+        bound.bind((listens, 0))
+    port = bound.getsockname()[1]
+    with tftp.ours(root, host=hosts[0], handed=[bound]) as served, opened_at(hosts[1].address, hosts[1]) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         sock.settimeout(0.5)
-        # The address of the segment's broadcasts is one that the host has to be told.
-        subprocess.run(
-            hosts[0].command("ip", "address", "change", f"{hosts[0].address}/24", "brd", "+", "dev", DEVICE), check=True
-        )
-        subprocess.run(
-            hosts[1].command("ip", "address", "change", f"{hosts[1].address}/24", "brd", "+", "dev", DEVICE), check=True
-        )
-        sock.sendto(rrq("file"), ("10.231.69.255", served.port))
+        sock.sendto(rrq("file"), ("10.231.69.255", port))
         with pytest.raises(TimeoutError):
             sock.recv(600)
         assert served.statistics.dropped == {"broadcast": 1}
+        assert fetched((hosts[0].address, port), "file", host=hosts[1]).content == (root / "file").read_bytes()

@@ -10,11 +10,12 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from muster.kernel.process import clean_environment, end_with_parent
+from muster.netboot.tftp.metrics import TFTPMetrics
 from muster.netboot.tftp.server import Statistics, TFTPServer
 from muster.netboot.tftp.settings import TFTPSettings
 from muster.netboot.tftp.told import TransferEnded
@@ -42,7 +43,11 @@ class Serving:
 
     @property
     def statistics(self) -> Statistics:
+        """What it has done, once it has heard the last ACKs of clients that are done."""
         assert self.server is not None
+        limit = time.monotonic() + 1.0
+        while self.server.statistics.live and time.monotonic() < limit:
+            time.sleep(0.01)
         return self.server.statistics
 
     def outcome(self, name: str, *, within_s: float = 10.0) -> TransferEnded:
@@ -76,7 +81,15 @@ class Serving:
 
 
 @contextlib.contextmanager
-def ours(root: Path, *, host: Host | None = None, address: str = ADDRESS, **settings: object) -> Iterator[Serving]:
+def ours(
+    root: Path,
+    *,
+    host: Host | None = None,
+    address: str = ADDRESS,
+    metrics: TFTPMetrics | None = None,
+    handed: Sequence[socket.socket] = (),
+    **settings: object,
+) -> Iterator[Serving]:
     """Yield our server; its settings are :class:`TFTPSettings`'."""
     told: list[TransferEnded] = []
     settings = {"addresses": [host.address if host else address], "port": 0, "drain_s": 1.0, **settings}
@@ -85,7 +98,8 @@ def ours(root: Path, *, host: Host | None = None, address: str = ADDRESS, **sett
     served = Serving(host.address if host else address, 0, told)
 
     async def run() -> None:
-        server = TFTPServer(TFTPSettings(root, **settings), told=told.append)  # type: ignore[arg-type]
+        told_of = TFTPSettings(root, **settings)  # type: ignore[arg-type]
+        server = TFTPServer(told_of, told=told.append, metrics=metrics, handed=handed)
         async with server:
             served.server, served.port, served._loop = server, server.places[0][1], asyncio.get_running_loop()
             ready.set()

@@ -19,6 +19,8 @@ from muster.netboot.tftp.jail import OpenedFile
 from muster.netboot.tftp.packets import Mode
 
 _AT_ONCE_BYTES: Final = 64 << 10
+# Of tiny blocks each one costs more memory than its bytes.
+_AT_ONCE_BLOCKS: Final = 256
 
 
 class Changed(Unavailable):
@@ -32,7 +34,7 @@ class Blocks:
         ready: those that were read and not taken yet; whoever calls takes them from the left.
         ended: whether the last one is among them, or was. It is shorter than ``blksize``, and may be empty.
 
-    Concurrency: one loop. What is held is at most what ``need`` asked for and 128 KiB more.
+    Concurrency: one loop. What is held is at most what ``need`` asked for and 64 KiB more.
     """
 
     def __init__(self, file: OpenedFile, blksize: int, mode: Mode, executor: Executor) -> None:
@@ -42,7 +44,7 @@ class Blocks:
         self._blksize = blksize
         self._converts = mode == "netascii"
         self._executor = executor
-        self._chunk = max(1, _AT_ONCE_BYTES // blksize) * blksize
+        self._chunk = max(1, min(_AT_ONCE_BYTES // blksize, _AT_ONCE_BLOCKS)) * blksize
         self._offset = 0
         self._rest = b""
         self._reading: asyncio.Future[bytes] | None = None

@@ -199,11 +199,17 @@ class TFTPServer:
             await self.clock.sleep(_BEAT_S)
             now = self.clock.monotonic()
             for one in list(self._live.values()):
-                if now - one.begun > self.settings.longest_s:
-                    said = packets.error(ErrorCode.UNDEFINED, "It takes too long")
-                    self._end(one, "expired", f"not done after {self.settings.longest_s:g} s", said)
-                elif one.transfer is not None:
-                    one.transfer.beat()
+                try:
+                    self._look_at(one, now)
+                except Exception as e:  # noqa: BLE001 - boundary: the others are still to be looked at, now and later
+                    self._defect(e)
+
+    def _look_at(self, one: _Live, now: float) -> None:
+        if now - one.begun > self.settings.longest_s:
+            said = packets.error(ErrorCode.UNDEFINED, "It takes too long")
+            self._end(one, "expired", f"not done after {self.settings.longest_s:g} s", said)
+        elif one.transfer is not None:
+            one.transfer.beat()
 
     def _readable(self, sock: socket.socket) -> None:
         for _ in range(_REQUESTS_PER_WAKE):
@@ -357,7 +363,7 @@ class TFTPServer:
             TransferEnded(
                 unmapped(one.arrived.client[0]),
                 one.arrived.client[1],
-                one.arrived.local[0],
+                unmapped(one.arrived.local[0]),
                 _shown(one.request),
                 transfer.bytes if transfer else 0,
                 outcome,
@@ -373,7 +379,7 @@ class TFTPServer:
         sockets.answer(sock, arrived, packets.error(code, WORDS[code]))
         client = unmapped(arrived.client[0])
         self._tell(
-            TransferEnded(client, arrived.client[1], arrived.local[0], name, 0, "refused", why, 0.0, 0, 0, 0)
+            TransferEnded(client, arrived.client[1], unmapped(arrived.local[0]), name, 0, "refused", why, 0.0, 0, 0, 0)
         )  # fmt: skip
 
     def _tell(self, one: TransferEnded) -> None:

@@ -26,7 +26,7 @@ class TFTPSettings:
         data_ports: first and last of the ports that files are sent from, for a firewall; None: whichever the system gives.
         blksize_limit: in bytes. A client that asks for more gets what fits into one packet on its way, at most this.
         windowsize_limit: in blocks, of what RFC 7440 lets a client ask.
-        window_limit_bytes: windowsize times blksize; so much memory a transfer needs, and 128 KiB.
+        window_limit_bytes: windowsize times blksize; so much memory a transfer needs, and 64 KiB.
         transfers_limit, transfers_per_client: at the same time; a request beyond is not answered, and clients ask again.
         requests_per_s, requests_at_once: of all clients; so many each second, and so many at once after a rest.
         client_requests_per_s, client_requests_at_once: of one client address (of IPv6 one /64).
@@ -43,7 +43,7 @@ class TFTPSettings:
     data_ports: tuple[int, int] | None = None
     blksize_limit: int = LARGEST_BLKSIZE
     windowsize_limit: int = 64
-    window_limit_bytes: int = 1 << 20
+    window_limit_bytes: int = 256 << 10
     transfers_limit: int = 1000
     transfers_per_client: int = 64
     requests_per_s: float = 2000.0

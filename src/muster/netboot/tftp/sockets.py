@@ -92,10 +92,10 @@ def prepared(sock: socket.socket) -> None:
     sock.setblocking(False)
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _REQUESTS_BUFFER_BYTES)
+    # A socket of both families, as systemd binds it, hears of IPv4's broadcasts in IPv4's words alone.
+    sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
     if sock.family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-    else:
-        sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
 
 
 def received(sock: socket.socket) -> Arrived | None:
@@ -114,13 +114,19 @@ def received(sock: socket.socket) -> Arrived | None:
         if level == socket.IPPROTO_IP and kind == _IP_PKTINFO and len(content) >= _IN_PKTINFO.size:
             _, own, destination = _IN_PKTINFO.unpack_from(content)
             # They differ for broadcasts and multicasts alone: an answer's source cannot be such an address.
-            to_many = own != destination
-            local = (socket.inet_ntop(socket.AF_INET, own), local[1])
+            to_many = to_many or own != destination
+            if sock.family == socket.AF_INET:
+                local = (socket.inet_ntop(socket.AF_INET, own), local[1])
         elif level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO and len(content) >= _IN6_PKTINFO.size:
             destination, interface = _IN6_PKTINFO.unpack_from(content)
             found = ipaddress.IPv6Address(destination)
-            to_many = found.is_multicast
-            local = (str(found), local[1], 0, interface if found.is_link_local else 0)
+            to_many = to_many or found.is_multicast
+            local = (
+                socket.inet_ntop(socket.AF_INET6, destination),
+                local[1],
+                0,
+                interface if found.is_link_local else 0,
+            )
     return Arrived(datagram, client, local, socket.AddressFamily(sock.family), to_many)
 
 

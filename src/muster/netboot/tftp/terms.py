@@ -33,7 +33,7 @@ class Bounds:
 
     blksize: int = LARGEST_BLKSIZE
     windowsize: int = 64
-    window_bytes: int = 1 << 20
+    window_bytes: int = 256 << 10
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,10 +92,10 @@ def test_rollover_is_answered_as_it_was_asked() -> None:
 
 @given(st.integers(0, 70_000), st.integers(0, 70_000), st.integers(8, 65464), st.integers(1, 1000))
 def test_no_window_is_larger_than_its_bounds(blksize: int, windowsize: int, most: int, window: int) -> None:
-    bounds = Bounds(most, window, 1 << 20)
+    bounds = Bounds(most, window, 256 << 10)
     terms = asked(("blksize", str(blksize)), ("windowsize", str(windowsize)), bounds=bounds)
     assert terms.blksize <= max(512, most)
     assert 1 <= terms.windowsize <= max(1, min(window, windowsize))
-    assert terms.windowsize == 1 or terms.windowsize * terms.blksize <= 1 << 20
+    assert terms.windowsize == 1 or terms.windowsize * terms.blksize <= 256 << 10
     for name, value in said(terms):
         assert int(value) == {"blksize": terms.blksize, "windowsize": terms.windowsize}[name]
