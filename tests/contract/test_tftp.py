@@ -308,6 +308,8 @@ def test_a_request_that_is_said_twice_is_one_transfer(served: Serving) -> None:
         sock.settimeout(5)
         sock.sendto(rrq("even"), served.place)
         first, place = sock.recvfrom(600)
+        # At once, and not when time is up.
+        sock.settimeout(0.5)
         sock.sendto(rrq("even"), served.place)
         assert sock.recvfrom(600) == (first, place)
         assert served.statistics.live == 1
@@ -389,8 +391,9 @@ def test_a_file_that_is_cut_meanwhile_is_an_error(served: Serving, root: Path) -
 # Many at once.
 
 
-def test_so_many_transfers_and_no_more(root: Path) -> None:
-    with tftp.ours(root, transfers_limit=3, transfers_per_client=3) as served:
+@pytest.mark.parametrize(("in_all", "each", "why"), [(10, 3, "client transfers"), (3, 10, "transfers")])
+def test_so_many_transfers_and_no_more(root: Path, in_all: int, each: int, why: str) -> None:
+    with tftp.ours(root, transfers_limit=in_all, transfers_per_client=each) as served:
         socks = [opened_at(served.address) for _ in range(4)]
         for sock in socks:
             sock.settimeout(0.5)
@@ -398,7 +401,7 @@ def test_so_many_transfers_and_no_more(root: Path) -> None:
             assert asked(sock, served.place, "big")[:2] == DATA
         with pytest.raises(TimeoutError):
             asked(socks[3], served.place, "even")
-        assert served.statistics.dropped == {"client transfers": 1}
+        assert served.statistics.dropped == {why: 1}
         # It asks again, as clients do, and is served when one of the others is done.
         socks[0].sendto(rrq("even"), served.place)
         socks[0].recv(600)
