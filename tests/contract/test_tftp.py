@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -523,6 +524,22 @@ def test_the_command_serves_tells_and_stops(root: Path, as_json: bool) -> None:
     else:
         assert " even sent, 1024 bytes in " in rest[0]
         assert "absent\\x1b[31m absent" in rest[1]
+
+
+def test_lines_that_nobody_reads_hold_up_no_file(root: Path) -> None:
+    command = [sys.executable, "-m", "muster", "netboot", "tftp", "--root", str(root), "--listen", "127.0.0.69:0"]
+    process = subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, text=True, env=clean_environment())
+    try:
+        assert process.stdout is not None
+        place = ("127.0.0.69", json.loads(process.stdout.readline())["listening"][0][1])
+        fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)
+        for _ in range(40):
+            assert fetched(place, "even", limit_s=5.0).content == content(root, "even")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.communicate()
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["IPv4", "both families"])

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import queue
 import re
 import signal
 import socket
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +28,8 @@ _LISTEN = re.compile(r"(?:\[([0-9A-Fa-f:.%a-z]{2,60})\]|([0-9.]{7,15})):([0-9]{1
 _PORTS = re.compile(r"([0-9]{1,5})-([0-9]{1,5})\Z")
 # The first descriptor that systemd hands over (sd_listen_fds(3)).
 _FIRST_HANDED = 3
+_LINES = 4096
+_LAST_LINES_S = 2.0
 
 
 class Place(click.ParamType[tuple[str, int]]):
@@ -136,8 +141,9 @@ async def _served(settings: TFTPSettings, listen: tuple[tuple[str, int], ...], *
     log.configure(form="json" if as_json else "text")
 
     def told(one: TransferEnded) -> None:
-        _say(json.dumps({"event": "transfer", **one.as_json()}) if as_json else _line(one))
+        lines.say(json.dumps({"event": "transfer", **one.as_json()}) if as_json else _line(one))
 
+    lines = _Lines()
     bound = [sockets.listening(*place) for place in listen] or _handed()
     async with TFTPServer(settings, told=told, handed=bound) as server:
         loop = asyncio.get_running_loop()
@@ -145,10 +151,10 @@ async def _served(settings: TFTPSettings, listen: tuple[tuple[str, int], ...], *
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, asked.set)
         if as_json:
-            _say(json.dumps({"event": "ready", "listening": server.places, "root": str(settings.root)}))
+            lines.say(json.dumps({"event": "ready", "listening": server.places, "root": str(settings.root)}))
         else:
             places = ", ".join(f"{in_url(address)}:{port}" for address, port in server.places)
-            _say(f"Serving {settings.root} over TFTP on {places}")
+            lines.say(f"Serving {settings.root} over TFTP on {places}")
         await asked.wait()
         asked.clear()
         stopping = asyncio.create_task(server.stop())
@@ -160,7 +166,8 @@ async def _served(settings: TFTPSettings, listen: tuple[tuple[str, int], ...], *
         done = server.statistics
     if as_json:
         said = {"files": done.files, "bytes": done.bytes, "ended": done.ended, "dropped": done.dropped}
-        _say(json.dumps({"event": "stopped", **said}))
+        lines.say(json.dumps({"event": "stopped", **said}))
+    lines.close()
 
 
 def _handed() -> list[socket.socket]:
@@ -192,6 +199,31 @@ def _line(one: TransferEnded) -> str:
     )
 
 
-def _say(text: str) -> None:
-    # Names of files come from whoever asks, and a terminal obeys what it is sent.
-    print(one_line(text), flush=True)
+class _Lines:
+    """Lines to standard output, written by a thread: a reader that hangs, or a pipe that nobody empties, holds up no file.
+
+    What is said while so many lines wait is lost.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: queue.Queue[bytes | None] = queue.Queue(_LINES)
+        self._thread = threading.Thread(target=self._write, name="lines", daemon=True)
+        self._thread.start()
+
+    def say(self, text: str) -> None:
+        # Names of files come from whoever asks, and a terminal obeys what it is sent.
+        with contextlib.suppress(queue.Full):
+            self._waiting.put_nowait(one_line(text).encode("utf-8", "replace") + b"\n")
+
+    def close(self) -> None:
+        """Wait a little until all is written."""
+        with contextlib.suppress(queue.Full):
+            self._waiting.put(None, timeout=_LAST_LINES_S)
+            self._thread.join(_LAST_LINES_S)
+
+    def _write(self) -> None:
+        while (line := self._waiting.get()) is not None:
+            # Not by way of Python's own buffer, whose lock would keep the process from ending.
+            with contextlib.suppress(OSError):
+                while line:
+                    line = line[os.write(1, line) :]

@@ -29,7 +29,7 @@ class TFTPSettings:
         window_limit_bytes: windowsize times blksize; so much memory a transfer needs, and 64 KiB.
         transfers_limit, transfers_per_client: at the same time; a request beyond is not answered, and clients ask again.
         requests_per_s, requests_at_once: of all clients; so many each second, and so many at once after a rest.
-        client_requests_per_s, client_requests_at_once: of one client address (of IPv6 one /64).
+        client_requests_per_s, client_requests_at_once: of one client address.
         attempts: how often one packet is sent when nothing comes back.
         longest_s: what one transfer may take.
         drain_s: what transfers have left when the server stops.
