@@ -28,6 +28,7 @@ from bench import (
     puppet_ca,
     registrations,
     scale,
+    tftp,
     version,
 )
 from bench.figures import Findings, table
@@ -49,6 +50,7 @@ BENCHMARKS: dict[str, Callable[..., Awaitable[Findings]]] = {
     "joining": joining.measured,
     "page": page.measured,
     "dhcp": dhcp.measured,
+    "tftp": tftp.measured,
 }
 # The whole run is bounded, whatever hangs: each has its share. A puppetserver alone takes a minute to start, and checks
 # come only every few seconds.
@@ -61,6 +63,7 @@ _LONGER_S = {
     "page": 1200.0,
     "backup": 480.0,
     "dhcp": 600.0,
+    "tftp": 480.0,
 }
 
 

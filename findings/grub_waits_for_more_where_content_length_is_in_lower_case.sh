@@ -7,7 +7,7 @@
 # Seen: the same file from the same server is read with "Content-Length: 6", and "error: timeout reading" with "content-length: 6",
 # on a connection that is closed as on one that stays open.
 #
-# Needs qemu-system-x86_64 on PATH for a machine to run GRUB on; it computes everything and reaches this host alone. Two minutes.
+# Needs qemu-system-x86_64 on PATH for a machine to run GRUB on; it computes everything and reaches this host alone. One to four minutes.
 set -euo pipefail
 command -v qemu-system-x86_64 >/dev/null || { echo "needs qemu-system-x86_64 (Debian package qemu-system-x86)" >&2; exit 2; }
 work=$(mktemp -d)
@@ -65,7 +65,7 @@ at="(http,10.0.2.2:$(cat port))"
 root/usr/bin/grub-mkimage -O x86_64-efi -d root/usr/lib/grub/x86_64-efi -p / -o tftp/grubx64.efi \
   efinet tftp http net normal serial terminal echo cat halt
 cp root/usr/share/OVMF/OVMF_VARS_4M.fd variables
-timeout 180 qemu-system-x86_64 -nodefaults -display none -machine q35,accel=tcg -m 256 -no-reboot -serial file:console \
+timeout 600 qemu-system-x86_64 -nodefaults -display none -machine q35,accel=tcg -m 256 -no-reboot -serial file:console \
   -drive if=pflash,format=raw,unit=0,readonly=on,file=root/usr/share/OVMF/OVMF_CODE_4M.fd \
   -drive if=pflash,format=raw,unit=1,file=variables \
   -netdev user,id=net,restrict=off,tftp=tftp,bootfile=/grubx64.efi -device virtio-net-pci,netdev=net,romfile=,bootindex=0

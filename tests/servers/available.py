@@ -57,6 +57,11 @@ def missing(name: str) -> str | None:
         "skopeo": _skopeo,
         "softhsm": _softhsm,
         "systemd-analyze": _systemd,
+        "atftp": lambda: _client("atftp"),
+        "busybox": lambda: _client("busybox"),
+        "curl": lambda: _client("curl"),
+        "tftp-hpa": lambda: _client("tftp", "tftp-hpa"),
+        "tftpd-hpa": _tftpd,
         "ufw": _ufw,
         "zsh": _zsh,
     }[name]()
@@ -97,6 +102,16 @@ def _dhcpd() -> str | None:
         return "no dhcpd on this machine (Debian package isc-dhcp-server)"
     # OMAPI binds every address of whatever machine it runs on.
     return _namespaces()
+
+
+def _client(program: str, package: str = "") -> str | None:
+    return None if shutil.which(program) else f"no {program} on this machine (Debian package {package or program})"
+
+
+def _tftpd() -> str | None:
+    if os.geteuid() != 0:
+        return "in.tftpd changes its root, which root alone may"
+    return None if sbin("in.tftpd") else "no in.tftpd on this machine (Debian package tftpd-hpa)"
 
 
 def _createrepo() -> str | None:
