@@ -6,8 +6,9 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from muster.content.backend import GatewayTimeout
-from muster.content.mirror.pace import Pace, no_slower
+from muster.content.mirror.pace import no_slower
 from muster.kernel.clock import FakeClock
+from muster.kernel.pace import Pace
 
 pytestmark = pytest.mark.anyio
 
