@@ -23,7 +23,8 @@ from structlog.testing import capture_logs
 from muster.kernel.errors import MusterError, NotFound, Rejected, Unavailable
 from muster.kernel.process import end_with_parent
 from muster.netboot import origin, partial
-from muster.netboot.origin import Known, Limits, Outcome, Vouching
+from muster.netboot.answers import Limits
+from muster.netboot.origin import Known, Outcome, Vouching
 from muster.netboot.partial import Full
 from muster.pki.authority import ClusterCA
 from muster.pki.bundles import BundleRequest, write
@@ -335,7 +336,7 @@ async def test_a_full_disk_is_named_and_nothing_is_left_on_it(into: Path, monkey
     write_really = os.write
 
     def full(descriptor: int, data: bytes) -> int:
-        if os.readlink(f"/proc/self/fd/{descriptor}") == str(into) and os.lseek(descriptor, 0, os.SEEK_CUR):
+        if Path(f"/proc/self/fd/{descriptor}").readlink() == into and os.lseek(descriptor, 0, os.SEEK_CUR):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return write_really(descriptor, data[:100_000])
 

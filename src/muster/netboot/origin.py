@@ -11,72 +11,39 @@ import contextlib
 import math
 import re
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from email.utils import formatdate, parsedate_to_datetime
 from pathlib import Path
-from typing import NamedTuple
 
 import aiohttp
-from yarl import URL
 
 from muster.kernel import log
 from muster.kernel.clock import Clock, SystemClock
 from muster.kernel.errors import MusterError, NotFound, Rejected, Unavailable
 from muster.kernel.names import shown
-from muster.kernel.pace import Least
-from muster.kernel.reasons import spoken
+from muster.netboot import answers
+from muster.netboot import partial as partials
 from muster.netboot.address import Address
-from muster.netboot.partial import Note, Partial, forget, opened
+from muster.netboot.answers import Asking, Limits, Told, length_of, refuse_size, span_of
+from muster.netboot.partial import Note, Partial, forget
 from muster.pki.context import client_context
 from muster.version import VERSION
 
 _log = log.logger("netboot")
 
-Told = Callable[[int, int | None], None]
-"""Hears how many bytes are there, and of how many; None: nobody said."""
-
-# What is read ahead is lost when a connection breaks.
-_READ_BYTES = 64 << 10
 _LIMIT_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # As curl's --retry has them, and 425, which says so itself.
 _MAY_PASS = frozenset({408, 425, 429, 500, 502, 503, 504})
 _GONE = frozenset({404, 410})
 _ETAG = re.compile(r'(?:W/)?"[!#-~]{0,300}"\Z')
-_RANGE = re.compile(r"bytes (?P<first>[0-9]{1,18})-(?P<last>[0-9]{1,18})/(?P<total>[0-9]{1,18})\Z")
-_LENGTH = re.compile(r"[0-9]{1,18}\Z")
 # RFC 9110 §8.8.2.2: a date tells versions apart when it is so much older than the answer.
 _STRONG_DATE_S = 60.0
 # Files that are packed themselves, of which some servers say that as a coding of the answer: Apache with AddEncoding.
 _PACKED = {".gz": "gzip", ".tgz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd"}
 # Who brought so much more may break off again: every try that gets on is followed by as many as the first.
 _PROGRESS_BYTES = 1 << 20
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How long and how much an origin may be.
-
-    Attributes:
-        connect_s: ``tftp_connect_timeout``.
-        answer_s: until an answer begins.
-        silent_s: between two pieces of it.
-        least_bytes_per_s: averaged over a minute.
-        whole_s: for all tries together.
-        most_bytes: a file may have.
-        again: how many more tries follow one that got nowhere.
-        pause_s: before each of them.
-    """
-
-    connect_s: float = 10.0
-    answer_s: float = 60.0
-    silent_s: float = 30.0
-    least_bytes_per_s: float = 1000.0
-    whole_s: float = 3600.0
-    most_bytes: int = 16 << 30
-    again: int = 3
-    pause_s: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -141,13 +108,6 @@ class Outcome:
     etag: str = ""
 
 
-class Span(NamedTuple):
-    """The rest of a file, of so many bytes, from a position on."""
-
-    first: int
-    total: int
-
-
 async def fetched(
     url: str,
     into: Path,
@@ -175,7 +135,7 @@ async def fetched(
 
     Concurrency: one call for a path at a time in all processes; another is Unavailable.
     """
-    at = Address.parse(url)
+    at, clock = Address.parse(url), clock or SystemClock()
     if known is not None and known.origin not in ("", at.plain):
         # Another server's tags and dates say nothing here.
         known = None
@@ -183,10 +143,10 @@ async def fetched(
     try:
         async with (
             asyncio.timeout(limits.whole_s),
-            opened(into, at.plain) as partial,
-            _session(limits.connect_s) as session,
+            partials.opened(into, at.plain) as partial,
+            answers.opened(limits, clock) as asking,
         ):
-            one = _Fetching(at, partial, known, limits, session, context, told, clock or SystemClock())
+            one = _Fetching(at, partial, known, limits, asking, context, told, clock)
             return await one.tried()
     except TimeoutError:
         raise Unavailable(f"Fetching {at} failed: it was not there within {limits.whole_s:g} s") from None
@@ -203,13 +163,13 @@ class _Fetching:
         partial: Partial,
         known: Known | None,
         limits: Limits,
-        session: aiohttp.ClientSession,
+        asking: Asking,
         context: ssl.SSLContext,
         told: Told,
         clock: Clock,
     ) -> None:
         self._at, self._partial, self._known, self._limits = at, partial, known, limits
-        self._session, self._context, self._told, self._clock = session, context, told, clock
+        self._asking, self._context, self._told, self._clock = asking, context, told, clock
 
     async def tried(self) -> Outcome:
         left, before = self._limits.again, self._partial.size
@@ -241,7 +201,7 @@ class _Fetching:
             if known is not None and first is None and (answer.status == 304 or (answer.status == 200 and is_same)):
                 self._told(known.size, known.size)
                 return Outcome(self._at.plain, known.size)
-            skipped, total = 0, _length(answer)
+            skipped, total = 0, length_of(answer)
             if first is not None and answer.status in (206, 416):
                 span = span_of(answer)
                 if span is None or span.first != first or not _is_of(answer, partial.note):
@@ -251,115 +211,29 @@ class _Fetching:
                 skipped, total = partial.size - first, span.total
             else:
                 _refuse(answer, self._called(at), 200, at.path)
-                self._refuse_size(total or 0)
+                refuse_size(total or 0, self._limits)
                 await partial.anew(Note(self._at.plain, validator(answer), total, tag, _modified_at(answer)))
-            await self._taken(answer, at, skipped, total)
+            await self._asking.taken(self._called(at), answer, partial, self._told, skipped=skipped, total=total)
             digest, note = await partial.whole(), partial.note
             return Outcome(self._at.plain, partial.size, partial.path, digest, note.modified_at, note.etag)
 
-    async def _taken(self, answer: aiohttp.ClientResponse, at: Address, skipped: int, total: int | None) -> None:
-        """Write what an answer brings, but the bytes that are here already."""
-        partial, least = self._partial, Least(self._limits.least_bytes_per_s)
-        broken = _end_of_unframed(answer)
-        self._told(partial.size, total)
-        while True:
-            since = self._clock.monotonic()
-            piece = await self._piece(answer, at)
-            if not least.is_kept(len(piece), self._clock.monotonic() - since):
-                raise Unavailable(
-                    f"{self._called(at)} is too slow: {least.came} bytes came in {least.waited_s:.0f} s, and "
-                    f"{self._limits.least_bytes_per_s:g} a second are the least"
-                )
-            if not piece:
-                break
-            piece, skipped = piece[skipped:], max(0, skipped - len(piece))
-            await partial.write(piece)
-            self._refuse_size(partial.size)
-            self._told(partial.size, total)
-        if total is not None and partial.size != total:
-            raise Unavailable(f"{self._called(at)} broke off after {partial.size} of {total} bytes")
-        if broken is not None and (not partial.size or (broken.done() and broken.exception() is not None)):
-            raise Unavailable(
-                f"{self._called(at)} broke off after {partial.size} bytes, and did not say how many there are"
-            )
-
-    async def _piece(self, answer: aiohttp.ClientResponse, at: Address) -> bytes:
-        try:
-            async with asyncio.timeout(self._limits.silent_s):
-                return await answer.content.readany()
-        except TimeoutError:
-            raise Unavailable(
-                f"{self._called(at)} went silent for {self._limits.silent_s:g} s after {self._partial.size} bytes"
-            ) from None
-        except (aiohttp.ClientError, OSError) as e:
-            of = f" of {self._partial.note.total}" if self._partial.note.total is not None else ""
-            raise Unavailable(f"{self._called(at)} broke off after {self._partial.size}{of} bytes") from e
-
     def _called(self, at: Address) -> str:
         return "it" if at == self._at else f"{at}, where it leads,"
-
-    def _refuse_size(self, size: int) -> None:
-        if size > self._limits.most_bytes:
-            raise Rejected(f"it is larger than {self._limits.most_bytes} bytes")
 
     @contextlib.asynccontextmanager
     async def _answer(self, asked: dict[str, str]) -> AsyncIterator[tuple[aiohttp.ClientResponse, Address]]:
         """Hold the answer at the end of all redirects, and where it was given."""
         at = self._at
         for _ in range(_LIMIT_REDIRECTS + 1):
-            answer = await self._asked(at, asked)
-            try:
+            headers = {**asked, "Authorization": at.authorization.reveal()} if at.authorization is not None else asked
+            context = self._context if at.is_tls else None
+            async with self._asking.answer(self._called(at), at.plain, headers, context) as answer:
                 location = answer.headers.get("Location")
                 if answer.status not in _REDIRECTS or location is None:
                     yield answer, at
                     return
-            finally:
-                # Nobody reads the rest: another connection is cheaper than a body of which nobody knows the end.
-                answer.close()
             at = at.joined(location)
         raise Rejected(f"it leads on more than {_LIMIT_REDIRECTS} times, at last to {at}")
-
-    async def _asked(self, at: Address, asked: dict[str, str]) -> aiohttp.ClientResponse:
-        if at.authorization is not None:
-            asked = {**asked, "Authorization": at.authorization.reveal()}
-        try:
-            async with asyncio.timeout(self._limits.answer_s):
-                return await self._session.get(
-                    URL(at.plain, encoded=True),
-                    headers=asked,
-                    allow_redirects=False,
-                    ssl=self._context if at.is_tls else True,
-                )
-        except aiohttp.ConnectionTimeoutError:
-            raise Unavailable(f"connecting to {at.base} took longer than {self._limits.connect_s:g} s") from None
-        except TimeoutError:
-            raise Unavailable(
-                f"{self._called(at)} did not begin to answer within {self._limits.answer_s:g} s"
-            ) from None
-        except aiohttp.ClientConnectorCertificateError as e:
-            raise Rejected(f"{at.base}: {spoken(e)}") from e
-        except aiohttp.ClientConnectorError as e:
-            raise Unavailable(f"{at.base} cannot be reached: {spoken(e)}") from e
-        except aiohttp.ClientResponseError as e:
-            # The library's words repeat what came, and where it was asked.
-            raise Unavailable(f"{self._called(at)} answered what is no HTTP") from e
-        except (aiohttp.ClientError, OSError) as e:
-            raise Unavailable(f"{self._called(at)} hung up before it answered") from e
-
-
-@contextlib.asynccontextmanager
-async def _session(connect_s: float) -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(force_close=True),
-        auto_decompress=False,
-        read_bufsize=_READ_BYTES,
-        timeout=aiohttp.ClientTimeout(total=None, connect=connect_s, sock_connect=connect_s, sock_read=None),
-        trust_env=False,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        max_line_size=16 << 10,
-        max_field_size=16 << 10,
-    ) as session:
-        yield session
 
 
 def conditions(known: Known) -> dict[str, str]:
@@ -385,21 +259,6 @@ def validator(answer: aiohttp.ClientResponse) -> str:
 
 def is_strong(tag: str) -> bool:
     return tag.startswith('"')
-
-
-def span_of(answer: aiohttp.ClientResponse) -> Span | None:
-    """Return which rest an answer holds; None: none, or it does not say it, or says two things."""
-    found = _RANGE.match(answer.headers.get("Content-Range", "")) if answer.status == 206 else None
-    if found is None:
-        return None
-    first, last, total = int(found["first"]), int(found["last"]), int(found["total"])
-    is_rest = first <= last == total - 1 and _length(answer) in (None, last - first + 1)
-    return Span(first, total) if is_rest else None
-
-
-def _length(answer: aiohttp.ClientResponse) -> int | None:
-    lengths = answer.headers.getall("Content-Length", [])
-    return int(lengths[0]) if len(lengths) == 1 and _LENGTH.match(lengths[0]) else None
 
 
 def _is_of(answer: aiohttp.ClientResponse, note: Note) -> bool:
@@ -439,15 +298,3 @@ def _date(text: str) -> float:
         return max(0.0, parsedate_to_datetime(text).timestamp())
     except (ValueError, OverflowError):
         return 0.0
-
-
-def _end_of_unframed(answer: aiohttp.ClientResponse) -> asyncio.Future[None] | None:
-    """Return what tells how the connection ended, where nothing else says whether a body is whole."""
-    connection = answer.connection
-    is_framed = "Content-Length" in answer.headers or "Transfer-Encoding" in answer.headers
-    if is_framed or connection is None or connection.protocol is None:
-        return None
-    closed = connection.protocol.closed
-    if closed is not None:
-        closed.add_done_callback(lambda f: f.cancelled() or f.exception())
-    return closed
