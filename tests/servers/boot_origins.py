@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import http.client
 import re
 import ssl
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -166,7 +165,7 @@ def nginx(directory: Path, files: Path, *, more: str = "") -> Iterator[str]:
 
     Its own files go to ``directory``.
     """
-    address, port = "127.0.0.78", 0
+    address = "127.0.0.78"
     port = free_port(address)
     directory.mkdir(exist_ok=True)
     configuration = directory / "nginx.conf"
@@ -185,7 +184,7 @@ def nginx(directory: Path, files: Path, *, more: str = "") -> Iterator[str]:
     url = f"http://{address}:{port}"
     try:
         until = time.monotonic() + 20
-        while not _answers(url):
+        while not _answers(address, port):
             assert process.poll() is None and time.monotonic() < until, (directory / "error.log").read_text()
             time.sleep(0.05)
         yield url
@@ -198,11 +197,12 @@ def nginx(directory: Path, files: Path, *, more: str = "") -> Iterator[str]:
             process.wait(10)
 
 
-def _answers(url: str) -> bool:
+def _answers(address: str, port: int) -> bool:
+    connection = http.client.HTTPConnection(address, port, timeout=5)
     try:
-        urllib.request.urlopen(f"{url}/", timeout=5).close()
-    except urllib.error.HTTPError:
-        return True
+        connection.request("GET", "/")
+        return connection.getresponse().status > 0
     except OSError:
         return False
-    return True
+    finally:
+        connection.close()
