@@ -220,6 +220,7 @@ def odd_rows(table: Table, count: int = 3) -> list[copies.Row]:
     allowed = {
         ("members", "state"): "ready", ("lives", "state"): "drained", ("certificates", "state"): "superseded",
         ("content_jobs", "state"): "done", ("dhcp_claims", "state"): "promised", ("wishes", "wanted"): "drain",
+        ("netboot_entries", "kind"): "link", ("netboot_fetches", "state"): "done",
     }  # fmt: skip
 
     def value(column: Column[Any], number: int) -> Any:
@@ -290,12 +291,17 @@ async def test_every_row_is_there_again_as_it_was_but_for_what_a_new_world_must_
         assert {n for n, some in after.items() if not some} == set(tables.LEFT)
         mark = next(r for r in after["documents"] if r["name"] == "restored")
         assert mark["content"]["backup"] == said.json["backup"]
-        changed = ("leases", "crls", "authorities", "documents", "content_jobs", "audit", "consumer_packages")
+        changed = (
+            "leases", "crls", "authorities", "documents", "content_jobs", "audit", "consumer_packages", "netboot_tree",
+        )  # fmt: skip
         by_key = {n: sorted(before[n], key=str) for n in tables.KEPT if n not in changed}
         assert {n: sorted(after[n], key=str) for n in by_key} == by_key
         # Under the numbers that hosts have, of contents that nobody has: the next one is above them.
         renewed = [{**r, "digest": "", "following": r["following"] + 1000} for r in before["consumer_packages"]]
         assert sorted(after["consumer_packages"], key=str) == sorted(renewed, key=str)
+        for old_row, new_row in zip(before["netboot_tree"], after["netboot_tree"], strict=True):
+            # Nobody's disk has the version, so everybody compares all files.
+            assert new_row["forgotten"] == new_row["version"] > old_row["version"] + 999_999
         kept = [
             r
             for r in before["documents"]

@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     from muster.app.duties.authority import PuppetCAKept
     from muster.content.fill import Sibling
     from muster.content.service import Content
+    from muster.netboot.tree import Tree
     from muster.pki.bundles import BundlePaths
 
 _log = log.logger("app")
@@ -180,6 +181,7 @@ async def member_opened(
             name, OperationMetrics(registry), bundle.certificate, bundle.key, bundle.ca, store,
             (lambda: authority.ca if authority else None) if signs_itself(cluster) else None, cluster,
             lambda certificate: gate.lists.revoke(certificate), lambda: served.version,
+            boot := _boot_files_of(stack, cluster, name, options, store),
         )  # fmt: skip
         story = logs.Timeline(rings, timeline)
         mounts = await _features_opened(stack, cluster, served, story, around)
@@ -272,6 +274,7 @@ async def member_opened(
                 report=process.report, obey=standing.obey, compare=likeness.compare,
             ),
             disks,
+            *_boot_files_kept(cluster, boot),
             *([authority] if authority else []),
             *_backends_asked(cluster, member, content),
             *([workers] if workers else []),
@@ -303,6 +306,25 @@ async def member_opened(
         own_health.starting = ""
         _log.info("Member serves", version=VERSION, features=", ".join(served.running()))
         yield process
+
+
+def _boot_files_of(
+    stack: contextlib.AsyncExitStack, cluster: ClusterFile, name: str, options: MemberOptions, store: Store
+) -> Tree | None:
+    from muster.app import netboot
+
+    if not netboot.is_needed(cluster):
+        return None
+    return netboot.opened(stack, cluster, name, options.state or options.pki, store)
+
+
+def _boot_files_kept(cluster: ClusterFile, boot: Tree | None) -> list[Duty]:
+    if boot is None:
+        return []
+    from muster.app import netboot
+    from muster.app.duties.bootfiles import BootFilesKept, BootFilesVerified
+
+    return [BootFilesKept(boot, netboot.services(cluster)), BootFilesVerified(boot)]
 
 
 def _shown_to_rubys(cluster: ClusterFile, pki: Path, bundle: BundlePaths) -> Credentials:

@@ -24,6 +24,7 @@ from muster.cluster.sections import (
     ExpectedDifference,
     Foreman,
     Log,
+    Netboot,
     Network,
     ServiceOverride,
     Store,
@@ -236,6 +237,8 @@ class ClusterFile(Settings):
     """The Puppet CA on every member; absent: none."""
     content: Content | None = None
     """Ports of content that members answer themselves; absent: Apache, nginx or another program does."""
+    netboot: Netboot = Netboot()
+    """Boot files, the same on every member."""
     clients: Clients = Clients()
     """What hosts are told when they join."""
     network: Network = Network()

@@ -196,6 +196,16 @@ class Content(Settings):
     """Pulps that members lead all to the same content. Absent: members change nothing in any Pulp, but for ``keepers``."""
 
 
+class Netboot(Settings):
+    """The tree of boot files, which features tftp and httpboot change and serve from. Only with one of them."""
+
+    root: Path | None = None
+    """Directory of every member in which the files stand; other files in it are left alone. Absent: the ``tftproot`` of
+    tftp, else ``netboot`` where a member keeps what it writes itself."""
+    confirm_s: Annotated[float, Field(ge=0.5, le=60)] = 5.0
+    """How long a change waits for members to have it on their disks. Who does not takes no clients until it has."""
+
+
 class ServiceCheck(Settings):
     """What the program behind a service is asked, and what counts as its answer.
 

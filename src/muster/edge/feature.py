@@ -131,6 +131,7 @@ class Surroundings:
         cluster: the cluster file; None in tests that need none.
         is_revoked: whether the lists of ``foreman.crl_file``, as they are now, name a certificate.
         version: returns the Smart Proxy version that this member says now, ``x.y.z``.
+        boot: the cluster's tree of boot files (``netboot/contract.py: BootFiles``); None: no feature needs one.
     """
 
     member: str
@@ -143,6 +144,7 @@ class Surroundings:
     cluster: ClusterFile | None = None
     is_revoked: Callable[[Certificate], bool] = lambda _: False
     version: Callable[[], str] = lambda: Foreman().told_version
+    boot: Any = None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import ValidationError
 
@@ -68,6 +68,12 @@ def ports(cluster: ClusterFile) -> dict[str, tuple[Port, ...]]:
     models = ((name, _settings_model(name), given) for name, given in cluster.features.items() if name in _SETTINGS)
     # As the member reads it: false has several spellings.
     return {name: m.ports for name, m, given in models if m.ports and m.model_validate(given).enabled}
+
+
+def enabled(cluster: ClusterFile, name: str) -> Literal["http", "https"] | bool:
+    """Return on which listeners a feature answers by a cluster file, as members read it; False: on none."""
+    given = cluster.features.get(name)
+    return False if given is None or name not in _SETTINGS else _settings_model(name).model_validate(given).enabled
 
 
 def services(cluster: ClusterFile) -> dict[str, Service]:

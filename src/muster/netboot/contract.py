@@ -15,7 +15,7 @@ from muster.kernel.names import shown
 _COMPONENT = re.compile(r"[ -\[\]-~]{1,255}\Z")
 _LIMIT_CHARACTERS = 1024
 # What a file that is written here as a whole may have; larger ones are fetched, or imported.
-LIMIT_WRITTEN_BYTES = 1 << 20
+LIMIT_WRITTEN_BYTES = 16 << 20
 # Where members keep what is theirs; no boot file is below it.
 HIDDEN = ".muster"
 
@@ -179,11 +179,12 @@ class BootFiles(Protocol):
         """
 
     async def change(self, changes: Sequence[Change], *, about: str = "") -> None:
-        """Carry out all of the changes or none, in their order, and return when every ready member serves them.
+        """Have all that is asked for, or none of it, and return when every ready member serves it.
 
         Who does not confirm it in time is made unready first, and comes back when it has caught up.
 
         Args:
+            changes: carried out in their order.
             about: whose boot it is: a hardware address, for a boot's story; empty: nobody's.
 
         Raises:

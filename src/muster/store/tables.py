@@ -517,6 +517,80 @@ dhcp_changes = Table(
 """Addresses and hardware addresses whose reservation is being changed, each by one call at a time."""
 
 
+# What is below a directory is found by comparing bytes, whatever the database's language.
+_PATH = Text().with_variant(Text(collation="C"), "postgresql")
+
+netboot_tree = Table(
+    "netboot_tree",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("version", BigInteger, nullable=False),
+    Column("forgotten", BigInteger, nullable=False, server_default="0"),
+)
+"""One row, 1: which version the tree of boot files has; what went away until ``forgotten`` is not known any more."""
+
+netboot_entries = Table(
+    "netboot_entries",
+    metadata,
+    Column("path", _PATH, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("digest", Text, nullable=False, server_default=""),
+    Column("size", BigInteger, nullable=False, server_default="0"),
+    Column("target", Text, nullable=False, server_default=""),
+    Column("version", BigInteger, nullable=False),
+    Column("modified_at", Double, nullable=False),
+    Column("changed_at", Double, nullable=False),
+    Column("origin", Text, nullable=False, server_default=""),
+    Column("etag", Text, nullable=False, server_default=""),
+    CheckConstraint("kind IN ('file', 'link', 'gone')", name="kind"),
+    Index(None, "version"),
+    Index(None, "digest"),
+)
+"""What stands at a path of that tree since which of its versions; for a while also what stands there no more."""
+
+netboot_blobs = Table(
+    "netboot_blobs",
+    metadata,
+    Column("digest", Text, primary_key=True),
+    Column("content", Text, nullable=False),
+    Column("at", Double, nullable=False),
+)
+"""The bytes of small boot files, in base64, by their SHA-256; larger ones lie on members' disks only."""
+
+netboot_members = Table(
+    "netboot_members",
+    metadata,
+    Column("member", Text, primary_key=True),
+    Column("version", BigInteger, nullable=False, server_default="0"),
+    Column("fenced", BigInteger, nullable=False, server_default="0"),
+    Column("lacks", Text, nullable=False, server_default="[]"),
+    Column("trouble", Text, nullable=False, server_default=""),
+    Column("at", Double, nullable=False),
+)
+"""Which version of the tree lies on each member's disk, but for the paths in ``lacks`` (JSON), whose bytes are on their way;
+below ``fenced`` the member takes no clients."""
+
+netboot_fetches = Table(
+    "netboot_fetches",
+    metadata,
+    Column("path", Text, primary_key=True),
+    Column("url", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("member", Text, nullable=False, server_default=""),
+    Column("holder", Text, nullable=False, server_default=""),
+    Column("done_bytes", BigInteger, nullable=False, server_default="0"),
+    Column("total_bytes", BigInteger),
+    Column("why", Text, nullable=False, server_default=""),
+    Column("about", Text, nullable=False, server_default=""),
+    Column("asked_at", Double, nullable=False),
+    Column("started_at", Double),
+    Column("beat_at", Double),
+    Column("ended_at", Double),
+    CheckConstraint("state IN ('waiting', 'running', 'done', 'failed')", name="state"),
+)
+"""Boot files that are being fetched, each by ``holder``, and how that ended lately."""
+
+
 class store_now(FunctionElement[float]):  # noqa: N801 - reads as the SQL function it is
     """The store's clock as a SQL expression: seconds since the epoch at the moment the row is touched.
 

@@ -80,6 +80,9 @@ class Engine:
     def newcomers(self) -> frozenset[tuple[str, str]]:
         return frozenset()
 
+    async def remember(self) -> bool:
+        return True
+
 
 class Clock:
     """``time`` of the room, moved by hand."""

@@ -22,6 +22,8 @@ LEFT: Mapping[str, str] = {
     "registration_scripts": "scripts that are good for minutes; Foreman makes them anew",
     "dhcp_claims": "addresses that were promised or probed minutes ago; they are probed anew",
     "dhcp_changes": "which reservations were being changed; nobody does any more",
+    "netboot_members": "which boot files lay on members' disks; they look anew",
+    "netboot_fetches": "which boot files were being fetched; it is asked for anew",
     "consumer_followers": "what members would make packages for hosts of; they look anew",
     "content_followers": "to what Pulps were turned last; they are asked anew",
 }
@@ -64,7 +66,8 @@ def renewed(table: str, row: dict[str, Any], *, now: float, elapsed_s: float) ->
     Roles are nobody's, and their epochs higher than any that the old world gave. The Puppet CA's list gets a number higher
     than any that was published, and has ended: the first member that has the key makes it anew at once. A counter of
     serials, which only a puppetserver uses that the CA is exported to, goes on ahead, too; members' own are random. The
-    package for hosts is made anew, under a number that no host has.
+    package for hosts is made anew, under a number that no host has. Boot files are compared by every member, whatever its
+    disk has.
     """
     ahead = skipped(elapsed_s)
     if table == "leases":
@@ -74,6 +77,9 @@ def renewed(table: str, row: dict[str, Any], *, now: float, elapsed_s: float) ->
         return {**row, "number": row["number"] + ahead, **times}
     if table == "authorities":
         return {**row, "next_serial": min(LARGEST_COUNTER, row["next_serial"] + _BESIDES)}
+    if table == "netboot_tree":
+        # Whoever has a later version on its disk, of the old world, compares all of it.
+        return {**row, "version": row["version"] + ahead, "forgotten": row["version"] + ahead}
     if table == "consumer_packages":
         # Hosts may have a later one, of whatever contents: whatever they are now, they get a number above it.
         return {**row, "digest": "", "following": row["following"] + _PACKAGES_BESIDES}

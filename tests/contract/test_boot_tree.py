@@ -1,0 +1,398 @@
+"""What the tree of boot files promises (``netboot/contract.py``): members with a directory each, on both databases."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import random
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from muster.cluster.roster import Report, Roster
+from muster.kernel.errors import NotFound, Rejected, Unavailable
+from muster.netboot.contract import HIDDEN, BootPath, Change, Link, Put, Remove, RemoveBelow
+from muster.netboot.disk import Disk, digest_of
+from muster.netboot.ledger import Fetched, Ledger
+from muster.netboot.tree import Tree
+from muster.store.engine import Store
+from muster.store.writing import Change as Statement
+
+pytestmark = pytest.mark.anyio
+
+NAMES = ("proxy01.example.com", "proxy02.example.com", "proxy03.example.com")
+DEFAULT = BootPath.parse("pxelinux.cfg/default")
+HOST = BootPath.parse("pxelinux.cfg/01-52-54-00-aa-00-01")
+KERNEL = BootPath.parse("boot/debian-12-vmlinuz")
+
+
+@dataclass
+class Cluster:
+    """Members, each of which follows the tree as long as it is in ``following``."""
+
+    store: Store
+    directory: Path
+    trees: dict[str, Tree] = field(default_factory=dict)
+    following: set[str] = field(default_factory=set)
+    ready: set[str] = field(default_factory=set)
+    origin: dict[str, bytes] = field(default_factory=dict)
+    confirm_s: float = 1.0
+    sees: bool = False
+
+    def add(self, name: str) -> Tree:
+        disk = Disk(self.directory / name)
+
+        async def bring(digest: str, _size: int) -> Path:
+            if digest not in self.origin:
+                raise Unavailable("no other member has it")
+            file = disk.beside() / "brought"
+            file.write_bytes(self.origin[digest])
+            return file
+
+        async def sees() -> bool:
+            return self.sees
+
+        ledger = Ledger(self.store)
+        tree = Tree(ledger, disk, name, confirm_s=self.confirm_s, bring=bring, seen_by_others=sees)
+        self.trees[name] = tree
+        return tree
+
+    async def report(self) -> None:
+        """Have every member say that it is there, and whether it takes clients."""
+        roster = Roster(self.store)
+        for number, name in enumerate(self.trees, 1):
+            tree = self.trees[name]
+            state = "ready" if name in self.ready and not tree.trouble else "unready"
+            report = Report(
+                name,
+                number,
+                "1",
+                "0012",
+                "host",
+                1,
+                "ready",
+                "",
+                {"tftp": "running"},
+                {"smartproxy": {"state": state}},
+                {},
+            )
+            await roster.beat(report, first=True)
+
+    async def follow(self) -> None:
+        while True:
+            for name in sorted(self.following):
+                await self.trees[name].beat()
+            await self.report()
+            await asyncio.sleep(0.05)
+
+    def texts(self, name: str) -> dict[str, bytes | str]:
+        """Return what stands in a member's directory: contents, and where links lead."""
+        root = self.directory / name
+        found: dict[str, bytes | str] = {}
+        for one in sorted(root.rglob("*")):
+            path = str(one.relative_to(root))
+            if path.partition("/")[0] == HIDDEN or (one.is_dir() and not one.is_symlink()):
+                continue
+            found[path] = str(one.readlink()) if one.is_symlink() else one.read_bytes()
+        return found
+
+    @property
+    def first(self) -> Tree:
+        return self.trees[NAMES[0]]
+
+
+@contextlib.asynccontextmanager
+async def running(store: Store, directory: Path, *, confirm_s: float = 1.0) -> AsyncIterator[Cluster]:
+    cluster = Cluster(store, directory, confirm_s=confirm_s)
+    for name in NAMES:
+        cluster.add(name)
+        await cluster.trees[name].beat()
+    cluster.following = set(NAMES)
+    cluster.ready = set(NAMES)
+    await cluster.report()
+    task = asyncio.create_task(cluster.follow())
+    try:
+        yield cluster
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        for tree in cluster.trees.values():
+            await tree.close()
+
+
+@pytest.fixture
+async def cluster(store: Store, tmp_path: Path) -> AsyncIterator[Cluster]:
+    async with running(store, tmp_path) as it:
+        yield it
+
+
+async def until(question: object, what: str, patience_s: float = 10) -> None:
+    limit = time.monotonic() + patience_s
+    while not question():  # type: ignore[operator]
+        assert time.monotonic() < limit, f"never: {what}"
+        await asyncio.sleep(0.02)
+
+
+async def test_what_was_acknowledged_stands_on_every_member(cluster: Cluster) -> None:
+    await cluster.first.change([Put(DEFAULT, b"one"), Put(HOST, b"host")])
+    for name in NAMES:
+        assert cluster.texts(name) == {DEFAULT.text: b"one", HOST.text: b"host"}
+        assert await cluster.trees[name].read(HOST) == b"host"
+    await cluster.trees[NAMES[2]].change([Put(DEFAULT, b"two"), Remove(HOST)])
+    for name in NAMES:
+        assert cluster.texts(name) == {DEFAULT.text: b"two"}
+        with pytest.raises(NotFound):
+            await cluster.trees[name].read(HOST)
+
+
+async def test_the_same_again_is_no_new_version(cluster: Cluster) -> None:
+    await cluster.first.change([Put(DEFAULT, b"one"), Link(HOST, "default")])
+    before = cluster.first.version
+    await cluster.first.change([Put(DEFAULT, b"one"), Link(HOST, "default"), Remove(KERNEL)])
+    assert cluster.first.version == before
+
+
+async def test_a_host_s_directory_of_links_goes_as_a_whole(cluster: Cluster) -> None:
+    grub = BootPath.parse("host-config/52-54-00-aa-00-01/grub2/grub.cfg")
+    efi = BootPath.parse("host-config/52-54-00-aa-00-01/grub2/boot.efi")
+    below = BootPath.parse("host-config/52-54-00-aa-00-01")
+    await cluster.first.change([Put(grub, b"menu"), Link(efi, "../../../grub2/grubx64.efi")])
+    for name in NAMES:
+        assert cluster.texts(name) == {grub.text: b"menu", efi.text: "../../../grub2/grubx64.efi"}
+    entries = await cluster.first.listed(below.text)
+    assert [(str(e.path), e.kind, e.target) for e in entries] == [
+        (efi.text, "link", "../../../grub2/grubx64.efi"),
+        (grub.text, "file", ""),
+    ]
+    await cluster.first.change([RemoveBelow(BootPath.parse(f"{below}/grub2"), suffix=".efi", directly=True)])
+    assert cluster.texts(NAMES[1]) == {grub.text: b"menu"}
+    await cluster.first.change([RemoveBelow(below)])
+    for name in NAMES:
+        assert cluster.texts(name) == {}
+        assert not (cluster.directory / name / "host-config").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        Put(BootPath("pxelinux.cfg/default/below"), b"x"),
+        Put(BootPath("pxelinux.cfg"), b"x"),
+        Link(BootPath("grub2/a.efi"), "../../etc/passwd"),
+        Link(BootPath("grub2/a.efi"), "/etc/passwd"),
+        Link(BootPath("grub2/a.efi"), ""),
+        Put(BootPath("large"), b"x" * ((16 << 20) + 1)),
+    ],
+    ids=lambda c: str(c)[:60],
+)
+async def test_what_cannot_stand_changes_nothing(cluster: Cluster, change: Change) -> None:
+    await cluster.first.change([Put(DEFAULT, b"one")])
+    before = cluster.first.version
+    with pytest.raises(Rejected):
+        await cluster.first.change([Put(HOST, b"host"), change])
+    assert (cluster.texts(NAMES[0]), cluster.first.version) == ({DEFAULT.text: b"one"}, before)
+
+
+async def test_who_does_not_confirm_is_taken_out_first_and_comes_back(cluster: Cluster) -> None:
+    await cluster.first.change([Put(DEFAULT, b"one")])
+    late = NAMES[1]
+    cluster.following.remove(late)
+    began = time.monotonic()
+    changing = asyncio.create_task(cluster.first.change([Put(DEFAULT, b"two")]))
+    ledger = Ledger(cluster.store)
+    await until(lambda: time.monotonic() - began > 1.2, "its time has passed")
+    assert [s.member for s in await ledger.standings() if s.fenced] == [late]
+    # It hears of it, and gets no further.
+    tree = cluster.trees[late]
+    tree._fenced = (await ledger.tree(late)).fenced
+    await tree._judge()
+    assert "older than what was acknowledged" in tree.trouble
+    await changing
+    assert cluster.texts(NAMES[2]) == {DEFAULT.text: b"two"}
+    assert cluster.texts(late) == {DEFAULT.text: b"one"}
+    cluster.following.add(late)
+    await until(lambda: not tree.trouble, "it has caught up")
+    assert cluster.texts(late) == {DEFAULT.text: b"two"}
+    assert (await ledger.tree(late)).fenced == 0
+
+
+async def test_who_takes_no_clients_is_not_waited_for(cluster: Cluster) -> None:
+    late = NAMES[1]
+    cluster.following.remove(late)
+    cluster.ready.remove(late)
+    await asyncio.sleep(0.2)
+    began = time.monotonic()
+    await cluster.first.change([Put(DEFAULT, b"one")])
+    assert time.monotonic() - began < 1
+    assert cluster.texts(late) == {}
+
+
+async def test_what_no_disk_takes_is_not_acknowledged(store: Store, tmp_path: Path) -> None:
+    async with running(store, tmp_path, confirm_s=0.3) as cluster:
+        await cluster.first.change([Put(DEFAULT, b"one")])
+        for name in NAMES:
+            # Somebody's directory stands where the file is to be.
+            (tmp_path / name / HOST.text / "theirs").mkdir(parents=True)
+        with pytest.raises(Unavailable, match="somebody's directory"):
+            await cluster.first.change([Put(HOST, b"host")])
+        # Nobody is taken out: all are equally far.
+        assert all(s.fenced == 0 for s in await Ledger(store).standings())
+        await until(lambda: all(t.note for t in cluster.trees.values()), "they say it")
+        assert [t.trouble for t in cluster.trees.values()] == ["", "", ""]
+        for name in NAMES:
+            (tmp_path / name / HOST.text / "theirs").rmdir()
+            (tmp_path / name / HOST.text).rmdir()
+        await until(lambda: cluster.texts(NAMES[2]).get(HOST.text) == b"host", "it comes when it can")
+
+
+async def test_one_disk_that_refuses_takes_its_member_out_and_no_other(store: Store, tmp_path: Path) -> None:
+    async with running(store, tmp_path, confirm_s=0.3) as cluster:
+        (tmp_path / NAMES[1] / HOST.text / "theirs").mkdir(parents=True)
+        await cluster.first.change([Put(HOST, b"host")])
+        await until(lambda: "somebody's directory" in cluster.trees[NAMES[1]].trouble, "it says why")
+        assert [cluster.trees[n].trouble for n in (NAMES[0], NAMES[2])] == ["", ""]
+
+
+async def test_who_was_away_catches_up_also_with_what_went_long_ago(cluster: Cluster) -> None:
+    await cluster.first.change([Put(DEFAULT, b"one"), Put(HOST, b"host"), Link(KERNEL, "there")])
+    away = NAMES[1]
+    foreign = cluster.directory / away / "pxelinux.cfg" / "theirs"
+    foreign.write_bytes(b"theirs")
+    for is_forgotten in (False, True):
+        cluster.following.remove(away)
+        cluster.ready.remove(away)
+        await cluster.trees[away].close()
+        await asyncio.sleep(0.2)
+        await cluster.first.change([Put(DEFAULT, b"two"), Remove(HOST), Remove(KERNEL)])
+        if is_forgotten:
+            async with cluster.store.write() as uow:
+                await uow.changed(Statement("UPDATE netboot_entries SET changed_at = changed_at - 700000"), {})
+            await cluster.first.forget()
+        tree = cluster.add(away)
+        await tree.beat()
+        assert cluster.texts(away) == {DEFAULT.text: b"two", "pxelinux.cfg/theirs": b"theirs"}
+        cluster.following.add(away)
+        cluster.ready.add(away)
+        await cluster.first.change([Put(DEFAULT, b"one"), Put(HOST, b"host"), Link(KERNEL, "there")])
+
+
+async def test_what_was_done_to_files_by_hand_is_mended_at_the_next_start(cluster: Cluster) -> None:
+    await cluster.first.change([Put(DEFAULT, b"one"), Put(HOST, b"host")])
+    root = cluster.directory / NAMES[0]
+    (root / DEFAULT.text).unlink()
+    (root / HOST.text).unlink()
+    (root / HOST.text).write_bytes(b"by hand")
+    tree = cluster.add(NAMES[0])
+    await tree.beat()
+    assert cluster.texts(NAMES[0]) == {DEFAULT.text: b"one", HOST.text: b"host"}
+
+
+async def test_bytes_that_a_disk_has_damaged_are_found_and_brought_anew(cluster: Cluster) -> None:
+    await cluster.first.change([Put(DEFAULT, b"one")])
+    root = cluster.directory / NAMES[0]
+    with (root / DEFAULT.text).open("r+b") as f:
+        f.write(b"0ne")
+    assert await cluster.first.verify() == [DEFAULT.text]
+    assert cluster.texts(NAMES[0]) == {DEFAULT.text: b"one"}
+    assert await cluster.first.verify() == []
+
+
+async def test_no_link_in_the_directory_leads_a_file_out_of_it(store: Store, tmp_path: Path) -> None:
+    async with running(store, tmp_path, confirm_s=0.3) as cluster:
+        outside = tmp_path / "outside"
+        outside.mkdir()
+        (tmp_path / NAMES[0] / "pxelinux.cfg").symlink_to(outside)
+        await cluster.first.change([Put(DEFAULT, b"one")])
+        assert list(outside.iterdir()) == []
+        await until(lambda: "link" in cluster.first.trouble, "it says why")
+
+
+async def test_a_large_file_comes_beside_the_versions_and_nothing_waits_for_it(cluster: Cluster) -> None:
+    content = os.urandom(17 << 20)
+    file = cluster.first.beside() / "fetched"
+    file.write_bytes(content)
+    digest, size = digest_of(file)
+    version = await cluster.first.take(Fetched(KERNEL, digest, size, 1_700_000_000.0, "http://origin/vmlinuz"), file)
+    assert cluster.texts(NAMES[0]) == {KERNEL.text: content}
+    # Nobody has it for the others yet, and what is written meanwhile comes all the same.
+    await cluster.first.change([Put(DEFAULT, b"one")])
+    assert cluster.texts(NAMES[1]) == {DEFAULT.text: b"one"}
+    assert not await cluster.first.served_by_all(KERNEL, version, 0.1)
+    assert cluster.trees[NAMES[1]].note.startswith("1 boot files are on their way")
+    cluster.origin[digest] = content
+    assert await cluster.first.served_by_all(KERNEL, version, 10)
+    for name in NAMES:
+        assert cluster.texts(name) == {KERNEL.text: content, DEFAULT.text: b"one"}
+        assert (cluster.directory / name / KERNEL.text).stat().st_mtime == 1_700_000_000.0
+        assert cluster.trees[name].note == ""
+    with pytest.raises(Rejected):
+        await cluster.first.read(KERNEL)
+
+
+async def test_what_nobody_needs_any_more_is_dropped(cluster: Cluster) -> None:
+    await cluster.first.change([Put(DEFAULT, b"one"), Put(HOST, b"host")])
+    await cluster.first.change([Put(DEFAULT, b"two")])
+    old = hashlib.sha256(b"one").hexdigest()
+    assert cluster.first.blob(old) is not None
+    async with cluster.store.write() as uow:
+        await uow.changed(Statement("UPDATE netboot_blobs SET at = at - 4000"), {})
+    digests = {hashlib.sha256(c).hexdigest() for c in (b"two", b"host")}
+    disk = Disk(cluster.directory / NAMES[0])
+    assert disk.unused(digests, (), older_than_s=0, now=time.time() + 1) == 1
+    await cluster.first.forget()
+    ledger = Ledger(cluster.store)
+    assert await ledger.content(old) is None
+    assert all([await ledger.content(d) is not None for d in digests])
+    assert cluster.texts(NAMES[0]) == {DEFAULT.text: b"two", HOST.text: b"host"}
+
+
+async def test_without_the_store_what_lies_here_is_served(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    await cluster.first.change([Put(DEFAULT, b"one")])
+    tree = cluster.first
+
+    async def away(*_: object, **__: object) -> None:
+        raise Unavailable("the store is away")
+
+    for method in ("tree", "at", "rows", "standings"):
+        monkeypatch.setattr(tree._ledger, method, away)
+    assert await tree.read(DEFAULT) == b"one"
+    monkeypatch.setattr(tree, "_read_at", time.monotonic() - 60)
+    await tree.beat()
+    assert (tree.trouble, "was not read from the store lately" in tree.note) == ("", True)
+    await tree.current()
+    # Another member that reads it has what this one cannot know of.
+    cluster.sees = True
+    await tree.beat()
+    assert "was not read from the store lately" in tree.trouble
+
+
+async def test_changes_of_all_members_at_once_leave_all_directories_alike(cluster: Cluster) -> None:
+    chance = random.Random(7)
+    paths = [BootPath.parse(f"grub2/grub.cfg-01-52-54-00-aa-00-{n:02x}") for n in range(12)]
+
+    async def changing(name: str) -> None:
+        for n in range(15):
+            some = chance.sample(paths, 3)
+            changes: Sequence[Change] = [
+                Put(some[0], f"{name} {n}".encode()),
+                Remove(some[1]),
+                Link(some[2], f"to-{n}"),
+            ]
+            await cluster.trees[name].change(changes)
+            # Each is read back by who made it, or what came after it.
+            assert cluster.trees[name].version is not None
+
+    await asyncio.gather(*(changing(name) for name in NAMES))
+    wanted: Mapping[str, bytes | str] = {
+        e.path.text: e.target if e.kind == "link" else await cluster.first.read(e.path)
+        for e in await cluster.first.listed()
+    }
+    assert len(wanted) > 3
+    for name in NAMES:
+        await cluster.trees[name].beat()
+        assert cluster.texts(name) == wanted
