@@ -185,7 +185,8 @@ def nginx(directory: Path, files: Path, *, more: str = "") -> Iterator[str]:
     try:
         until = time.monotonic() + 20
         while not _answers(address, port):
-            assert process.poll() is None and time.monotonic() < until, (directory / "error.log").read_text()
+            assert process.poll() is None, (directory / "error.log").read_text()
+            assert time.monotonic() < until, (directory / "error.log").read_text()
             time.sleep(0.05)
         yield url
     finally:

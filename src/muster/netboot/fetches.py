@@ -23,40 +23,49 @@ KEPT_S = 86400.0
 """How long what came of one is kept."""
 
 _MOST = 1000
-_COLUMNS = (
-    "path, url, state, member, done_bytes, total_bytes, why, asked_at, started_at, beat_at, ended_at"
-)  # fmt: skip
-# What was said later than now was said before the store's clock was set back.
-_IS_SILENT = (
-    "netboot_fetches.ended_at IS NULL AND (netboot_fetches.beat_at <= {now} - :silent_s"
-    " OR netboot_fetches.beat_at > {now} + :silent_s)"
+_ONE = Query(
+    "SELECT path, url, state, member, done_bytes, total_bytes, why, asked_at, started_at, beat_at, ended_at"
+    " FROM netboot_fetches WHERE path = :path"
 )
-_ONE = Query(f"SELECT {_COLUMNS} FROM netboot_fetches WHERE path = :path")
-_ALL = Query(f"SELECT {_COLUMNS} FROM netboot_fetches ORDER BY asked_at DESC, path LIMIT :most")
-_OPEN = Query(f"SELECT {_COLUMNS} FROM netboot_fetches WHERE ended_at IS NULL ORDER BY asked_at, path LIMIT :most")
+_ALL = Query(
+    "SELECT path, url, state, member, done_bytes, total_bytes, why, asked_at, started_at, beat_at, ended_at"
+    " FROM netboot_fetches ORDER BY asked_at DESC, path LIMIT :most"
+)
+_OPEN = Query(
+    "SELECT path, url, state, member, done_bytes, total_bytes, why, asked_at, started_at, beat_at, ended_at"
+    " FROM netboot_fetches WHERE ended_at IS NULL ORDER BY asked_at, path LIMIT :most"
+)
+# What was said later than now was said before the store's clock was set back.
 _ASK = Change(
     "INSERT INTO netboot_fetches (path, url, state, member, holder, done_bytes, total_bytes, why, about, asked_at,"
     " started_at, beat_at, ended_at) VALUES (:path, :url, 'waiting', :member, :holder, 0, NULL, '', :about, {now}, NULL,"
     " {now}, NULL) ON CONFLICT (path) DO UPDATE SET url = excluded.url, state = 'waiting', member = excluded.member,"
     " holder = excluded.holder, done_bytes = 0, total_bytes = NULL, why = '', about = excluded.about,"
     " asked_at = excluded.asked_at, started_at = NULL, beat_at = excluded.beat_at, ended_at = NULL"
-    f" WHERE netboot_fetches.ended_at IS NOT NULL OR {_IS_SILENT}"
+    " WHERE netboot_fetches.ended_at IS NOT NULL OR netboot_fetches.beat_at <= {now} - :silent_s"
+    " OR netboot_fetches.beat_at > {now} + :silent_s"
 )
 _TAKE = Change(
     "UPDATE netboot_fetches SET state = 'waiting', member = :member, holder = :holder, beat_at = {now}"
-    f" WHERE path = :path AND {_IS_SILENT}"
+    " WHERE path = :path AND ended_at IS NULL AND (beat_at <= {now} - :silent_s OR beat_at > {now} + :silent_s)"
 )
-_OURS = "path = :path AND holder = :holder AND ended_at IS NULL"
 _TELL = Change(
     "UPDATE netboot_fetches SET state = 'running', done_bytes = :done, total_bytes = :total,"
-    f" started_at = coalesce(started_at, {{now}}), beat_at = {{now}} WHERE {_OURS}"
+    " started_at = coalesce(started_at, {now}), beat_at = {now}"
+    " WHERE path = :path AND holder = :holder AND ended_at IS NULL"
 )
-_WAIT = Change(f"UPDATE netboot_fetches SET beat_at = {{now}} WHERE {_OURS}")
+_WAIT = Change(
+    "UPDATE netboot_fetches SET beat_at = {now} WHERE path = :path AND holder = :holder AND ended_at IS NULL"
+)
 _END = Change(
     "UPDATE netboot_fetches SET state = :state, url = :url, done_bytes = :done, total_bytes = :total, why = :why,"
-    f" started_at = coalesce(started_at, {{now}}), beat_at = {{now}}, ended_at = {{now}} WHERE {_OURS}"
+    " started_at = coalesce(started_at, {now}), beat_at = {now}, ended_at = {now}"
+    " WHERE path = :path AND holder = :holder AND ended_at IS NULL"
 )
-_LEAVE = Change(f"UPDATE netboot_fetches SET state = 'waiting', beat_at = 0 WHERE {_OURS}")
+_LEAVE = Change(
+    "UPDATE netboot_fetches SET state = 'waiting', beat_at = 0"
+    " WHERE path = :path AND holder = :holder AND ended_at IS NULL"
+)
 _FORGET = Change("DELETE FROM netboot_fetches WHERE ended_at <= {now} - :kept_s")
 
 
@@ -113,7 +122,7 @@ class Fetches:
         async def work(uow: Writing) -> bool:
             return await uow.changed(_ASK, row) == 1
 
-        return claim if await self._store.carry_out("netboot-fetch-asked", work) else None
+        return claim if await self._store.carry_out("boot-fetch-asked", work) else None
 
     async def take(self, path: BootPath) -> Claim | None:
         """Take a file over whose member is silent; return the claim, or None: it is not, or another was faster.
@@ -129,7 +138,7 @@ class Fetches:
             rows = await uow.rows(_ONE, path=path.text)
             return str(rows[0]["url"])
 
-        url = await self._store.carry_out("netboot-fetch-taken", work)
+        url = await self._store.carry_out("boot-fetch-taken", work)
         return Claim(path, url, holder) if url is not None else None
 
     async def tell(self, claim: Claim, far: Far | None) -> bool:
@@ -145,7 +154,7 @@ class Fetches:
                 return await uow.changed(_WAIT, row) == 1
             return await uow.changed(_TELL, {**row, "done": far.done, "total": far.total}) == 1
 
-        return await self._store.carry_out("netboot-fetch-told", work)
+        return await self._store.carry_out("boot-fetch-told", work)
 
     async def end(self, claim: Claim, state: Literal["done", "failed"], far: Far, why: str) -> Fetch | None:
         """Say what came of it, and return that; None: it is another's by now, and nothing was said.
@@ -163,7 +172,7 @@ class Fetches:
                 return None
             return _fetch((await uow.rows(_ONE, path=claim.path.text))[0])
 
-        return await self._store.carry_out("netboot-fetch-ended", work)
+        return await self._store.carry_out("boot-fetch-ended", work)
 
     async def leave(self, claim: Claim) -> None:
         """Let another member go on with it at once.
@@ -175,7 +184,7 @@ class Fetches:
         async def work(uow: Writing) -> None:
             await uow.changed(_LEAVE, {"path": claim.path.text, "holder": claim.holder})
 
-        await self._store.carry_out("netboot-fetch-left", work)
+        await self._store.carry_out("boot-fetch-left", work)
 
     async def forget(self) -> None:
         """Drop what ended a day ago.
@@ -187,7 +196,7 @@ class Fetches:
         async def work(uow: Writing) -> None:
             await uow.changed(_FORGET, {"kept_s": KEPT_S})
 
-        await self._store.carry_out("netboot-fetch-forgotten", work)
+        await self._store.carry_out("boot-fetch-forgotten", work)
 
     async def of(self, path: BootPath) -> Standing | None:
         """Return how far the last of a path is; None: there is none, or it was forgotten.
@@ -219,7 +228,9 @@ class Fetches:
             now = await uow.now()
             rows = await uow.rows(query, **values)
         return [
-            Standing(_fetch(row), row["ended_at"] is None and abs(now - row["beat_at"]) >= SILENT_S, now - row["asked_at"])
+            Standing(
+                _fetch(row), row["ended_at"] is None and abs(now - row["beat_at"]) >= SILENT_S, now - row["asked_at"]
+            )
             for row in rows
         ]
 

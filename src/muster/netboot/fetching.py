@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from muster.kernel import log, tasks
 from muster.kernel.clock import Clock, SystemClock
@@ -17,27 +17,33 @@ from muster.netboot.address import Address
 from muster.netboot.answers import Told
 from muster.netboot.contract import BootPath, Fetch
 from muster.netboot.fetches import KEPT_S, Claim, Far, Fetches
+from muster.netboot.ledger import Fetched
 from muster.netboot.origin import Known, Outcome
+from muster.netboot.tree import Tree
+
+T = TypeVar("T")
 
 _log = log.logger("netboot")
 
 # Each is a write that all members' wait for.
 _TOLD_EVERY_S = 1.0
 _LOOKED_EVERY_S = 0.5
-# How often what came of one is told again to a store that does not answer; after that another member finds out itself.
-_ENDED_TRIES = 30
+# How often a store that does not answer is told what came of one; after that another member finds out itself.
+_STORE_TRIES = 30
 # How long files are gone on with, by whomever. Whoever dies of one must not take all members along.
 _LONGEST_S = 7200.0
 _SWEPT_EVERY_S = 600.0
+# Members that lack it for longer than a minute take no clients.
+_SERVED_WITHIN_S = 300.0
 _LONGEST_WHY = 1000
 
 Bring = Callable[[str, Path, Known | None, Told], Awaitable[Outcome]]
 """Brings a URL's file to a path: :func:`muster.netboot.origin.fetched`, with its settings."""
 
-Commit = Callable[[BootPath, str, int, float, str, str, Path], Awaitable[None]]
-"""Makes a file stand in the tree: its path, digest, size, time, origin and tag, and where it lies.
+Commit = Callable[[BootPath, Outcome], Awaitable[None]]
+"""Makes a file that came stand in the tree, which takes it over by renaming it; returns when every ready member serves it.
 
-It takes the file over by renaming it, and returns when every ready member serves it.
+Where nothing came, because what stands is as its origin has it, it only returns when they do.
 """
 
 
@@ -129,7 +135,9 @@ class Fetching:
             path = standing.fetch.path
             claim = await self._fetches.take(path) if path not in self._jobs else None
             if claim is not None:
-                _log.info("Going on with a boot file whose member is silent", path=str(path), member=standing.fetch.member)
+                _log.info(
+                    "Going on with a boot file whose member is silent", path=str(path), member=standing.fetch.member
+                )
                 self._begin(claim, is_too_old=standing.asked_ago_s > _LONGEST_S)
         now = self._clock.monotonic()
         if self._swept_at is None or now - self._swept_at >= _SWEPT_EVERY_S:
@@ -194,7 +202,7 @@ class Fetching:
         """Fetch a file and return what came of it; None: another member does."""
         if before is not None:
             await asyncio.wait({before})
-        progress, why = _Progress(), ""
+        progress, why, is_lost = _Progress(), "", False
         try:
             async with asyncio.TaskGroup() as group:
                 telling = group.create_task(self._tell(claim, progress))
@@ -205,7 +213,7 @@ class Fetching:
                 telling.cancel()
         except* _Lost:
             _log.info("Another member fetches a boot file by now", path=str(claim.path))
-            return None
+            is_lost = True
         except* MusterError as e:
             why = str(e.exceptions[0])
         except* Exception as e:  # noqa: BLE001 - boundary: what one file breaks must not end the others
@@ -214,23 +222,28 @@ class Fetching:
         finally:
             if self._claims.get(claim.path) is claim:
                 del self._claims[claim.path]
+        if is_lost:
+            return None
         if why:
             _log.warning("A boot file was not fetched", path=str(claim.path), why=why)
-        return await self._ended(claim, progress.far or Far(), why[:_LONGEST_WHY])
+        far = progress.far or Far()
+        return await self._answered(
+            lambda: self._fetches.end(claim, "failed" if why else "done", far, why[:_LONGEST_WHY])
+        )
 
     async def _fetched(self, claim: Claim, progress: _Progress) -> None:
         path, into = claim.path, self._into(claim.path)
         async with self._rooms:
             progress.begin()
             found = await self._bring(claim.url, into, await self._known(path), progress.told)
-            if found.file is None:
-                return
             # Who was stopped for so long that another has it by now does not come in between.
-            if not await self._fetches.tell(claim, Far(found.size, found.size)):
+            progress.told(found.size, found.size)
+            if not await self._answered(lambda: self._fetches.tell(claim, progress.far)):
                 raise _Lost
-            await self._commit(path, found.digest, found.size, found.modified_at, found.origin, found.etag, found.file)
+            await self._commit(path, found)
             await asyncio.to_thread(partial.forget, into)
-        _log.info("A boot file was fetched", path=str(path), origin=found.origin, digest=found.digest, size=found.size)
+        what = "A boot file was fetched" if found.file is not None else "A boot file stands as its origin has it"
+        _log.info(what, path=str(path), origin=found.origin, digest=found.digest, size=found.size)
 
     async def _tell(self, claim: Claim, progress: _Progress) -> None:
         while True:
@@ -240,11 +253,12 @@ class Fetching:
                     raise _Lost
             await self._clock.sleep(_TOLD_EVERY_S)
 
-    async def _ended(self, claim: Claim, far: Far, why: str) -> Fetch | None:
-        left = _ENDED_TRIES
+    async def _answered(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Return what the store says, as soon as it does: what has come shall not be lost with a store that is restarted."""
+        left = _STORE_TRIES
         while True:
             try:
-                return await self._fetches.end(claim, "failed" if why else "done", far, why)
+                return await ask()
             except Unavailable:
                 left -= 1
                 if not left:
@@ -253,3 +267,41 @@ class Fetching:
 
     def _into(self, path: BootPath) -> Path:
         return self._directory / hashlib.sha256(path.text.encode()).hexdigest()[:32]
+
+
+class InTree:
+    """What fetching needs of the tree: what stands there, and that what came does."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+
+    async def known(self, path: BootPath) -> Known | None:
+        """Return what stands at a path, as it was fetched; None: nothing, a link, or what is not on this disk.
+
+        Raises:
+            Unavailable: the store did not answer.
+        """
+        row = await self._tree.at(path)
+        if row is None or row.entry.kind != "file" or self._tree.blob(row.entry.digest) is None:
+            # Whoever brought it may have died with the only copy: what is not here is fetched, and not taken for known.
+            return None
+        return Known(row.entry.origin, row.entry.size, row.entry.modified_at, row.etag)
+
+    async def commit(self, path: BootPath, came: Outcome) -> None:
+        """As :data:`Commit`.
+
+        Raises:
+            Rejected: a directory stands there, or the like.
+            Unavailable: the store or the disk refused, or members that take clients do not get it.
+        """
+        if came.file is not None:
+            fetched = Fetched(path, came.digest, came.size, came.modified_at or None, came.origin, came.etag)
+            version = await self._tree.take(fetched, came.file)
+        elif (row := await self._tree.at(path)) is not None:
+            version = row.entry.version
+        else:
+            raise Unavailable(f"{path} was removed while its origin was asked for it")
+        if not await self._tree.served_by_all(path, version, _SERVED_WITHIN_S):
+            raise Unavailable(
+                f"{path} is here, but not every member that takes clients had it in {_SERVED_WITHIN_S:g} s"
+            )

@@ -210,15 +210,26 @@ def forget(path: Path) -> None:
             one.unlink()
 
 
+def settle(path: Path) -> None:
+    """Remove the note beside a file that is whole: it is partial no more."""
+    with contextlib.suppress(OSError):
+        _note(path).unlink()
+
+
 def sweep(directory: Path, *, older_than_s: float) -> int:
-    """Remove the partial files that nobody went on with for so long; return how many."""
+    """Remove the partial files that nobody went on with for so long, and notes beside nothing; return how many."""
     removed = 0
     with contextlib.suppress(OSError):
         for path in sorted(directory.iterdir()):
             with contextlib.suppress(OSError):
-                if path.name.endswith(_NOTE) or time.time() - path.stat().st_mtime < older_than_s:
+                if time.time() - path.stat().st_mtime < older_than_s:
                     continue
-                forget(path)
+                if not path.name.endswith(_NOTE):
+                    forget(path)
+                elif not path.with_name(path.name.removesuffix(_NOTE)).exists():
+                    path.unlink()
+                else:
+                    continue
                 removed += 1
     return removed
 

@@ -58,7 +58,7 @@ async def brought(
 
     What breaks off goes on with the next one; whoever is busy is asked again; bytes that are not what they are called are
     thrown away, and who gave them is asked no more. The file lies there whole and safe from a power cut when this returns,
-    and is the caller's to rename; until :func:`muster.netboot.partial.forget` is called its note lies beside it.
+    and is the caller's to rename.
 
     ``context`` shows our certificate and believes the cluster's CA alone; each sibling must carry its own name.
 
@@ -79,6 +79,7 @@ async def brought(
         ):
             one = _Bringing(digest, size, partial, list(siblings), asking, context, limits, told, clock)
             await one.brought()
+        partials.settle(into)
     except TimeoutError:
         raise Unavailable(f"Bringing {called} from other members failed: not within {limits.whole_s:g} s") from None
     except MusterError as e:
