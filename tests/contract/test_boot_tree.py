@@ -396,3 +396,11 @@ async def test_changes_of_all_members_at_once_leave_all_directories_alike(cluste
     for name in NAMES:
         await cluster.trees[name].beat()
         assert cluster.texts(name) == wanted
+
+
+async def test_a_member_whose_row_was_dropped_confirms_anew(cluster: Cluster) -> None:
+    await cluster.first.change([Put(DEFAULT, b"one")])
+    ledger = Ledger(cluster.store)
+    await ledger.forget(unlisted=[NAMES[1]])
+    await cluster.trees[NAMES[1]].beat()
+    assert {s.member: s.version for s in await ledger.standings()}[NAMES[1]] == cluster.first.version

@@ -72,6 +72,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "config": ("config", "Write, check and show the cluster file."),
     "certs": ("certs", "The cluster's own TLS certificates."),
     "content": ("content", "The repositories that clients ask for, and those that members mirror."),
+    "netboot": ("netboot", "What machines boot from the network with."),
     "ca": ("ca", "The Puppet CA: certificates of Puppet agents, signed by any member."),
     "backup": (
         "backup",

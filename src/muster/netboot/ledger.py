@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from muster.store.engine import Store, Unit
 
 # A change of one host has a dozen.
-_MOST_CHANGES = 1000
+MOST_CHANGES = 1000
 _MOST_LACKS = 1000
 _LIMIT_TARGET_CHARACTERS = 1024
 FEATURES = ("tftp", "httpboot")
@@ -135,11 +135,13 @@ class Tree:
     Attributes:
         forgotten: what went away up to this version is not known any more.
         fenced: below this version the member that asks takes no clients.
+        confirmed: the version that the member has confirmed; None: none.
     """
 
     version: int = 0
     forgotten: int = 0
     fenced: int = 0
+    confirmed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +176,8 @@ class Ledger:
                 nothing was changed.
             Unavailable: the store did not answer.
         """
-        if len(changes) > _MOST_CHANGES:
-            raise Rejected(f"{len(changes)} changes of boot files at once are more than {_MOST_CHANGES}")
+        if len(changes) > MOST_CHANGES:
+            raise Rejected(f"{len(changes)} changes of boot files at once are more than {MOST_CHANGES}")
         for one in changes:
             _refuse(one)
         async with self._store.write("boot-changed") as uow:
@@ -200,8 +202,8 @@ class Ledger:
         if not found:
             return Tree()
         row = found[0]
-        fenced = int(row["fenced"] or 0)
-        return Tree(int(row["version"]), int(row["forgotten"]), fenced if fenced > int(row["own"] or 0) else 0)
+        fenced, own = int(row["fenced"] or 0), row["own"]
+        return Tree(int(row["version"]), int(row["forgotten"]), fenced if fenced > (own or 0) else 0, own)
 
     async def rows(self, since: int | None) -> tuple[int, Sequence[Row]]:
         """Return the tree's version, and what changed after another, or, with None, all that stands; oldest first.

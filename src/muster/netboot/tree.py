@@ -20,16 +20,13 @@ from typing import Protocol
 
 from muster.kernel import log
 from muster.kernel.errors import MusterError, NotFound, Rejected, Unavailable
+from muster.netboot.confirmed import CONFIRM_S, confirmed
 from muster.netboot.contract import LIMIT_WRITTEN_BYTES, BootPath, Change, Entry, Fetch
 from muster.netboot.disk import Disk
-from muster.netboot.ledger import Fetched, Ledger, Row, Standing
+from muster.netboot.ledger import Fetched, Ledger, Row
 
 _log = log.logger("netboot")
 
-CONFIRM_S = 5.0
-"""So long a change waits for members that do not confirm it."""
-# So long for them to hear that they are fenced, and to say so.
-_FENCED_S = 3.0
 _AGAIN_S = 0.05
 # Without the store for so long a member does not know any more what the others serve.
 _BLIND_S = 4.0
@@ -155,7 +152,10 @@ class Tree:
     async def change(self, changes: Sequence[Change], *, about: str = "") -> None:
         version = await self._ledger.change(changes)
         _log.info("Boot files were changed", files=len(changes), tree=version, about=about)
-        await self._confirmed_by_all(version)
+        with contextlib.suppress(MusterError):
+            # What is wrong here is said by whoever waits for it.
+            await self._catch_up()
+        await confirmed(self._ledger, version, within_s=self._confirm_s, why=lambda: self._why)
 
     async def take(self, fetched: Fetched, file: Path) -> int:
         """Have a file that was fetched to this disk stand in the tree; return the version that has it.
@@ -264,27 +264,6 @@ class Tree:
             now = time.time()
             await asyncio.to_thread(self._disk.unused, digests, targets, older_than_s=3600.0, now=now)
 
-    async def _confirmed_by_all(self, version: int) -> None:
-        with contextlib.suppress(MusterError):
-            # What is wrong here is said below, or by the beat.
-            await self._catch_up()
-        limit = time.monotonic() + self._confirm_s
-        while late := _late(standings := await self._ledger.standings(), version):
-            if time.monotonic() >= limit:
-                break
-            await asyncio.sleep(_AGAIN_S)
-        if not any(s.version >= version for s in standings):
-            why = self._why or next((s.trouble for s in standings if s.trouble), "") or "none confirmed it"
-            raise Unavailable(f"No member has the changed boot files on its disk: {why}")
-        if not late:
-            return
-        behind = [s.member for s in standings if s.version < version]
-        await self._ledger.fence(behind, version)
-        _log.warning("Members that do not confirm boot files are taken out", members=", ".join(behind), tree=version)
-        limit = time.monotonic() + _FENCED_S
-        while _late(await self._ledger.standings(), version) and time.monotonic() < limit:
-            await asyncio.sleep(_AGAIN_S * 2)
-
     async def _catch_up(self) -> None:
         async with self._turn:
             if not self._is_open:
@@ -303,6 +282,9 @@ class Tree:
                 await self._placed(rows)
                 await self._arrived_at(version)
             self._why = ""
+            if self._confirmed is not None and tree.confirmed != self._confirmed[0]:
+                # Our row is not as we left it: somebody restored the store, or took this member for one that has gone.
+                self._confirmed = None
             await self._say()
             if tree.fenced and self.version is not None and self.version >= tree.fenced:
                 self._fenced = 0
@@ -409,7 +391,3 @@ class Tree:
         except MusterError:
             return True
         return not any(s.counts and s.version >= (self.version or 0) and not s.lacks for s in others)
-
-
-def _late(standings: Sequence[Standing], version: int) -> list[Standing]:
-    return [s for s in standings if s.counts and s.version < version]

@@ -1,0 +1,36 @@
+"""The cluster's boot files, as commands reach them: in the store."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from muster.kernel.errors import Misconfigured
+
+if TYPE_CHECKING:
+    from muster.cluster.file import ClusterFile
+    from muster.netboot.ledger import Ledger
+
+
+@contextlib.asynccontextmanager
+async def opened(cluster_path: Path) -> AsyncIterator[tuple[ClusterFile, Ledger]]:
+    """Yield the cluster file and the tree's rows.
+
+    Raises:
+        Misconfigured: no feature of the cluster has boot files.
+        Unavailable: the store did not answer.
+    """
+    from muster.app.netboot import is_needed
+    from muster.app.settings import cluster_store, loaded
+    from muster.kernel import log
+    from muster.netboot.ledger import Ledger
+
+    # What would be logged is raised; unconfigured, it would also stand between the lines of the answer.
+    log.configure(level="ERROR")
+    cluster = loaded(cluster_path)
+    if not is_needed(cluster):
+        raise Misconfigured(f"{cluster_path} names neither feature tftp nor httpboot: its members have no boot files")
+    async with cluster_store(cluster) as store:
+        yield cluster, Ledger(store)
