@@ -268,7 +268,7 @@ def _read(path: Path) -> Note | None:
             str(found["of"]), str(found["if_range"]), None if found["total"] is None else int(found["total"]),
             str(found["etag"]), float(found["modified_at"]), str(found["boot"]),
         )  # fmt: skip
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
 
 
