@@ -27,10 +27,15 @@ from muster.kernel.rings import LogRings
 from muster.netboot import partial, peers
 from muster.netboot.answers import Limits
 from muster.netboot.api import MOUNT, Blobs
-from muster.netboot.peers import Sibling
+from muster.netboot.contract import HIDDEN, BootPath
+from muster.netboot.disk import Disk
+from muster.netboot.ledger import Fetched, Ledger
+from muster.netboot.peers import Peers, Sibling
+from muster.netboot.tree import Tree
 from muster.pki.authority import ClusterCA
 from muster.pki.bundles import BundlePaths, BundleRequest, write
 from muster.pki.context import RenewedContext, server_context
+from muster.store.engine import Store
 from tests.servers import boot_origins
 from tests.servers.boot_origins import Origin, Talk, said
 
@@ -225,3 +230,26 @@ async def test_parts_and_the_tree_are_given_and_what_is_none_is_refused(cluster:
         assert (found[0], json.loads(found[1])) == (200, {"version": 7})
         # Nothing of all that holds room.
         assert (await asked(f"/blobs/{DIGEST}"))[1] == INITRD
+
+
+async def test_a_tree_has_what_another_member_fetched(cluster: Cluster, store: Store, tmp_path: Path) -> None:
+    path = BootPath.parse("boot/debian-initrd")
+    roots = {name: tmp_path / "trees" / name for name in ("m1.example", "m2.example")}
+    trees: dict[str, Tree] = {}
+    trees["m2.example"] = Tree(Ledger(store), Disk(roots["m2.example"]), "m2.example", confirm_s=0.5)
+    await trees["m2.example"].beat()
+    file = trees["m2.example"].beside() / "came"
+    file.write_bytes(INITRD)
+    await trees["m2.example"].take(Fetched(path, DIGEST, len(INITRD)), file)
+    cluster.has["m2.example"] = roots["m2.example"] / HIDDEN / "blobs"
+    async with cluster.serving("m2.example") as m2:
+        coming = roots["m1.example"] / HIDDEN / "coming"
+        bring = Peers(coming, lambda: [m2], cluster.context(), LIMITS).bring
+        tree = Tree(Ledger(store), Disk(roots["m1.example"]), "m1.example", confirm_s=0.5, bring=bring)
+        async with asyncio.timeout(20):
+            while not (roots["m1.example"] / path.text).exists():
+                await tree.beat()
+                await asyncio.sleep(0.05)
+        await tree.close()
+    assert (roots["m1.example"] / path.text).read_bytes() == INITRD
+    assert list(coming.iterdir()) == []

@@ -42,12 +42,12 @@ _ASK = Change(
     " {now}, NULL) ON CONFLICT (path) DO UPDATE SET url = excluded.url, state = 'waiting', member = excluded.member,"
     " holder = excluded.holder, done_bytes = 0, total_bytes = NULL, why = '', about = excluded.about,"
     " asked_at = excluded.asked_at, started_at = NULL, beat_at = excluded.beat_at, ended_at = NULL"
-    " WHERE netboot_fetches.ended_at IS NOT NULL OR netboot_fetches.beat_at <= {now} - :silent_s"
+    " WHERE netboot_fetches.ended_at IS NOT NULL OR coalesce(netboot_fetches.beat_at, 0) <= {now} - :silent_s"
     " OR netboot_fetches.beat_at > {now} + :silent_s"
 )
 _TAKE = Change(
     "UPDATE netboot_fetches SET state = 'waiting', member = :member, holder = :holder, beat_at = {now}"
-    " WHERE path = :path AND ended_at IS NULL AND (beat_at <= {now} - :silent_s OR beat_at > {now} + :silent_s)"
+    " WHERE path = :path AND ended_at IS NULL AND (coalesce(beat_at, 0) <= {now} - :silent_s OR beat_at > {now} + :silent_s)"
 )
 _TELL = Change(
     "UPDATE netboot_fetches SET state = 'running', done_bytes = :done, total_bytes = :total,"
@@ -229,7 +229,9 @@ class Fetches:
             rows = await uow.rows(query, **values)
         return [
             Standing(
-                _fetch(row), row["ended_at"] is None and abs(now - row["beat_at"]) >= SILENT_S, now - row["asked_at"]
+                _fetch(row),
+                row["ended_at"] is None and abs(now - (row["beat_at"] or 0.0)) >= SILENT_S,
+                now - row["asked_at"],
             )
             for row in rows
         ]

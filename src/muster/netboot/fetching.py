@@ -94,6 +94,7 @@ class Fetching:
         self._watched: dict[BootPath, asyncio.Task[Fetch | None]] = {}
         self._claims: dict[BootPath, Claim] = {}
         self._swept_at: float | None = None
+        self._is_closing = False
 
     async def fetch(self, path: BootPath, url: str, *, wait_s: float, about: str = "") -> Fetch:
         """As :meth:`muster.netboot.contract.BootFiles.fetch`.
@@ -115,6 +116,8 @@ class Fetching:
                 if standing is not None:
                     return standing.fetch
             elif task.cancelled():
+                if not self._is_closing:
+                    continue
                 raise Unavailable(f"Fetching {path} ends here, because this member does; another goes on with it")
             elif (found := task.result()) is not None and found.url == wanted:
                 return found
@@ -147,6 +150,7 @@ class Fetching:
 
     async def close(self) -> None:
         """End what is under way here, and let other members go on with it at once."""
+        self._is_closing = True
         claims = list(self._claims.values())
         await tasks.ended([*self._jobs.values(), *self._watched.values()])
         for claim in claims:

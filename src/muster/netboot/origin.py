@@ -1,6 +1,6 @@
 """A boot file's origin: a web server that is asked for one file, within limits, and gone on with after whatever broke.
 
-What curl does for the Ruby proxy (docs/facts/smart-proxy-protocol.md §8) is the least: redirects, three more tries, the
+What curl does for the Ruby proxy (docs/facts/smart-proxy-protocol.md §9.3) is the least: redirects, three more tries, the
 origin's time for the file's. Source: RFC 9110 §8.8, §13, §14, §15.
 """
 
@@ -139,7 +139,7 @@ async def fetched(
     if known is not None and known.origin not in ("", at.plain):
         # Another server's tags and dates say nothing here.
         known = None
-    context = vouching.context()
+    context = await asyncio.to_thread(vouching.context)
     try:
         async with (
             asyncio.timeout(limits.whole_s),
@@ -152,7 +152,8 @@ async def fetched(
         raise Unavailable(f"Fetching {at} failed: it was not there within {limits.whole_s:g} s") from None
     except MusterError as e:
         if not e.retryable:
-            forget(into)
+            # Not here: a large file takes a file system some time.
+            await asyncio.to_thread(forget, into)
         raise type(e)(f"Fetching {at} failed: {e}") from e
 
 

@@ -86,6 +86,36 @@ async def brought(
         raise type(e)(f"Bringing {called} from other members failed: {e}") from e
 
 
+class Peers:
+    """The other members, for the tree: :meth:`bring` is what it asks.
+
+    Args:
+        directory: where files are made, of this member alone, on the tree's file system.
+        siblings: returns who may have files now, in the order in which they are asked.
+
+    Concurrency: one loop; one call for a digest at a time.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        siblings: Callable[[], Sequence[Sibling]],
+        context: Callable[[], ssl.SSLContext],
+        limits: Limits,
+    ) -> None:
+        self._directory, self._siblings, self._context, self._limits = directory, siblings, context, limits
+
+    async def bring(self, digest: str, size: int) -> Path:
+        """Return a file with the bytes of a digest, which is the caller's.
+
+        Raises:
+            As :func:`brought`.
+        """
+        into = self._directory / digest
+        await brought(digest, size, into, self._siblings(), context=self._context, limits=self._limits)
+        return into
+
+
 class _Bringing:
     def __init__(
         self,
