@@ -167,6 +167,16 @@ async def test_a_rest_that_is_of_another_file_is_not_taken(into: Path, fields: d
         assert it.asked("Range") == [None, "bytes=2000000-", None]
 
 
+async def test_a_rest_that_ends_well_too_early_is_not_whole(into: Path) -> None:
+    part = f"bytes 2000000-{len(KERNEL) - 1}/{len(KERNEL)}"
+    chunked = {"Content_Length": "", "Transfer_Encoding": "chunked", "Content_Range": part}
+    async with serving() as it:
+        it.files["/vmlinuz"] = KERNEL
+        it.next = [broken_after(2_000_000), said(206, b"5\r\n" + KERNEL[2_000_000:][:5] + b"\r\n0\r\n\r\n", **chunked)]
+        assert (await got(it, into)).digest == digest(KERNEL)
+        assert it.asked("Range") == [None, "bytes=2000000-", "bytes=2000005-"]
+
+
 async def test_what_came_outlives_the_process_that_is_killed(into: Path, tmp_path: Path) -> None:
     script = tmp_path / "fetching.py"
     script.write_text(

@@ -47,7 +47,8 @@ async def run(url: str, directory: Path, name: str, path: BootPath, asked: str) 
         )
         await tree.beat()
         if asked:
-            found = await fetching.fetch(path, asked, wait_s=60)
+            tree.fetching = fetching
+            found = await tree.fetch(path, asked, wait_s=60)
             return f"{found.state} {found.why}"
         for _ in range(600):
             await fetching.beat()
