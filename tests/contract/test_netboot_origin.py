@@ -89,12 +89,21 @@ async def test_what_stands_already_as_its_origin_has_it_does_not_come_again(into
         stands = Known(first.origin, first.size, first.modified_at, first.etag)
         unchanged = Outcome(it.url(), len(KERNEL))
         assert await got(it, into, known=stands) == unchanged
-        # By its time alone, as what the Ruby proxy fetched has no more.
-        assert await got(it, into, known=Known("", len(KERNEL), boot_origins.WHEN + 0.25)) == unchanged
+        # By its time and size, as what the Ruby proxy fetched has no more.
+        imported = Known("", len(KERNEL), boot_origins.WHEN + 0.25)
+        assert await got(it, into, known=imported) == unchanged
+        assert it.asked("If-Modified-Since")[-1] is None
         # An origin that knows no conditions says the same with its tag.
         it.next = [said(200, KERNEL, ETag=first.etag)]
         assert await got(it, into, known=stands) == unchanged
         assert not into.exists() or into.stat().st_size == 0
+        for other in (
+            replace(imported, size=7),
+            replace(imported, modified_at=boot_origins.WHEN + 9),
+            Known("", len(KERNEL)),
+        ):
+            assert (await got(it, into, known=other)).digest == first.digest, "what somebody wrote himself is not known"
+            partial.forget(into)
         # What another server said of its file says nothing of this one's.
         assert (await got(it, into, known=replace(stands, origin="http://elsewhere/vmlinuz"))).digest == first.digest
         partial.forget(into)

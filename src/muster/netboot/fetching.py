@@ -240,12 +240,12 @@ class Fetching:
         async with self._rooms:
             progress.begin()
             found = await self._bring(claim.url, into, await self._known(path), progress.told)
-            # Who was stopped for so long that another has it by now does not come in between.
-            progress.told(found.size, found.size)
-            if not await self._answered(lambda: self._fetches.tell(claim, progress.far)):
-                raise _Lost
-            await self._commit(path, found)
-            await asyncio.to_thread(partial.forget, into)
+        # Who was stopped for so long that another has it by now does not come in between.
+        progress.told(found.size, found.size)
+        if not await self._answered(lambda: self._fetches.tell(claim, progress.far)):
+            raise _Lost
+        await self._commit(path, found)
+        await asyncio.to_thread(partial.forget, into)
         what = "A boot file was fetched" if found.file is not None else "A boot file stands as its origin has it"
         _log.info(what, path=str(path), origin=found.origin, digest=found.digest, size=found.size)
 

@@ -77,8 +77,9 @@ class Known:
     """What stands already where a file is to come.
 
     Attributes:
-        origin: :attr:`~muster.netboot.address.Address.plain` of where it came from; empty: nobody knows, and then its time
-            alone is compared, as curl does it.
+        origin: :attr:`~muster.netboot.address.Address.plain` of where it came from; empty: nobody knows, and then it is what
+            the origin has when time and size are the same. Its time alone, which curl asks by, is also newer of what
+            somebody wrote himself.
         modified_at: seconds since the epoch, as its origin said; 0: it did not.
         etag: as its origin said; empty: it did not.
     """
@@ -194,12 +195,11 @@ class _Fetching:
             # Of one that is whole its last byte: the answer says whether it still is the same.
             first = partial.size if partial.note.total is None else min(partial.size, partial.note.total - 1)
             asked |= {"Range": f"bytes={first}-", "If-Range": partial.note.if_range}
-        elif known is not None:
+        elif known is not None and known.origin:
             asked |= conditions(known)
         async with self._answer(asked) as (answer, at):
             tag = _tag(answer)
-            is_same = known is not None and tag == known.etag and is_strong(tag)
-            if known is not None and first is None and (answer.status == 304 or (answer.status == 200 and is_same)):
+            if known is not None and first is None and _is_known(answer, known):
                 self._told(known.size, known.size)
                 return Outcome(self._at.plain, known.size)
             skipped, total = 0, length_of(answer)
@@ -260,6 +260,16 @@ def validator(answer: aiohttp.ClientResponse) -> str:
 
 def is_strong(tag: str) -> bool:
     return tag.startswith('"')
+
+
+def _is_known(answer: aiohttp.ClientResponse, known: Known) -> bool:
+    """Whether an answer says that what is known is what there is; some give the whole, whatever the condition."""
+    if answer.status == 304:
+        return bool(known.origin)
+    tag, modified_at = _tag(answer), _modified_at(answer)
+    is_same_tag = is_strong(tag) and tag == known.etag
+    is_same_time = not known.origin and 0 < modified_at == math.floor(known.modified_at)
+    return answer.status == 200 and (is_same_tag or (is_same_time and length_of(answer) == known.size))
 
 
 def _is_of(answer: aiohttp.ClientResponse, note: Note) -> bool:
