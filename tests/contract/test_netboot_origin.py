@@ -48,8 +48,9 @@ async def got(
 ) -> Outcome:
     url = at if isinstance(at, str) else at.url()
     told = more.pop("told", lambda _done, _of: None)
+    proxy = more.pop("proxy", None)
     return await origin.fetched(
-        url, into, known=known, limits=limits, vouching=more.pop("vouching", Vouching()), told=told
+        url, into, known=known, limits=limits, vouching=more.pop("vouching", Vouching()), told=told, proxy=proxy
     )
 
 
@@ -349,6 +350,26 @@ async def test_over_tls_certificates_count_unless_they_shall_not_and_nobody_is_l
         error = await failed(it, into, vouching=Vouching(ca_file=bundle.ca))
         assert "away from TLS" in str(error)
         assert (await got(it, into, vouching=Vouching(ca_file=bundle.ca))).digest == digest(KERNEL)
+
+
+async def test_through_a_proxy_all_is_asked_and_the_environments_is_nobodys(
+    into: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.76:1")
+    async with serving() as it, serving("127.0.0.79") as proxy:
+        it.files["/vmlinuz"] = OTHER
+        proxy.next = [said(200, KERNEL)]
+        assert (await got(it, into, proxy=proxy.url(""))).digest == digest(KERNEL)
+        assert proxy.heads[0].startswith(f"GET {it.url()} HTTP/1.1\r\n")
+        assert it.heads == []
+        partial.forget(into)
+        assert (await got(it, into)).digest == digest(OTHER)
+        # An origin over TLS is asked through it blindly, or not at all.
+        proxy.next = [said(403)]
+        error = await failed("https://origin.example/x", into, proxy=proxy.url(""), limits=replace(LIMITS, again=0))
+        assert str(error).endswith("it was not asked: the proxy answered 403")
+    error = await failed(it, into, proxy="http://127.0.0.76:1", limits=replace(LIMITS, again=0))
+    assert str(error).endswith("it was not asked: the proxy cannot be reached: Connection refused")
 
 
 async def test_a_full_disk_is_named_and_nothing_is_left_on_it(into: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,8 +66,8 @@ class Asking:
     Concurrency: any number of tasks of one loop.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, limits: Limits, clock: Clock) -> None:
-        self._session, self._limits, self._clock = session, limits, clock
+    def __init__(self, session: aiohttp.ClientSession, limits: Limits, clock: Clock, proxy: str | None = None) -> None:
+        self._session, self._limits, self._clock, self._proxy = session, limits, clock, proxy
 
     @contextlib.asynccontextmanager
     async def answer(
@@ -105,6 +105,7 @@ class Asking:
                     allow_redirects=False,
                     ssl=context if context is not None else True,
                     server_hostname=name,
+                    proxy=self._proxy,
                 )
         except aiohttp.ConnectionTimeoutError:
             raise Unavailable(f"{called} did not take the connection within {self._limits.connect_s:g} s") from None
@@ -112,6 +113,10 @@ class Asking:
             raise Unavailable(f"{called} did not begin to answer within {self._limits.answer_s:g} s") from None
         except aiohttp.ClientConnectorCertificateError as e:
             raise Rejected(f"{called} is not who it should be: {spoken(e)}") from e
+        except aiohttp.ClientProxyConnectionError as e:
+            raise Unavailable(f"{called} was not asked: the proxy cannot be reached: {spoken(e)}") from e
+        except aiohttp.ClientHttpProxyError as e:
+            raise Unavailable(f"{called} was not asked: the proxy answered {e.status}") from e
         except aiohttp.ClientConnectorError as e:
             raise Unavailable(f"{called} cannot be reached: {spoken(e)}") from e
         except aiohttp.ClientResponseError as e:
@@ -173,8 +178,8 @@ class Asking:
 
 
 @contextlib.asynccontextmanager
-async def opened(limits: Limits, clock: Clock) -> AsyncIterator[Asking]:
-    """Yield what asks; each question has a connection of its own."""
+async def opened(limits: Limits, clock: Clock, *, proxy: str | None = None) -> AsyncIterator[Asking]:
+    """Yield what asks, through an HTTP proxy where one is given; each question has a connection of its own."""
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(force_close=True),
         auto_decompress=False,
@@ -187,7 +192,7 @@ async def opened(limits: Limits, clock: Clock) -> AsyncIterator[Asking]:
         max_line_size=16 << 10,
         max_field_size=16 << 10,
     ) as session:
-        yield Asking(session, limits, clock)
+        yield Asking(session, limits, clock, proxy)
 
 
 def refuse_size(size: int, limits: Limits) -> None:

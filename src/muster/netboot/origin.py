@@ -117,6 +117,7 @@ async def fetched(
     limits: Limits,
     vouching: Vouching,
     told: Told,
+    proxy: str | None = None,
     clock: Clock | None = None,
 ) -> Outcome:
     """Bring a file to ``into``, unless what is known is it; what came of it earlier is gone on with.
@@ -125,7 +126,8 @@ async def fetched(
     begins anew. The file lies there whole and safe from a power cut when this returns, and is the caller's to rename; until
     :func:`muster.netboot.partial.forget` is called its note lies beside it.
 
-    The directory of ``into`` may be absent; ``told`` is called often.
+    The directory of ``into`` may be absent; ``told`` is called often. ``proxy`` is the URL of an HTTP proxy that all is asked
+    through; the environment names none.
 
     Raises:
         Rejected: no such URL, or an answer that no other try makes better: a refusal, too large, no room on the disk
@@ -145,7 +147,7 @@ async def fetched(
         async with (
             asyncio.timeout(limits.whole_s),
             partials.opened(into, at.plain) as partial,
-            answers.opened(limits, clock) as asking,
+            answers.opened(limits, clock, proxy=proxy) as asking,
         ):
             one = _Fetching(at, partial, known, limits, asking, context, told, clock)
             return await one.tried()
