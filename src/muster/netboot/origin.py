@@ -126,8 +126,8 @@ async def fetched(
     begins anew. The file lies there whole and safe from a power cut when this returns, and is the caller's to rename; until
     :func:`muster.netboot.partial.forget` is called its note lies beside it.
 
-    The directory of ``into`` may be absent; ``told`` is called often. ``proxy`` is the URL of an HTTP proxy that all is asked
-    through; the environment names none.
+    The directory of ``into`` may be absent; ``told`` is called often. ``proxy`` is the URL of an HTTP proxy through which
+    all is asked; the environment names none.
 
     Raises:
         Rejected: no such URL, or an answer that no other try makes better: a refusal, too large, no room on the disk
