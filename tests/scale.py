@@ -49,6 +49,4 @@ SHOWN_WORLDS = _of(100, 2_000)
 # tests/e2e/test_dhcp_addresses.py: networks whose addresses are all given out while members are killed.
 OFFERED_SUBNETS = _of(1, 8)
 # tests/e2e/test_a_machine_boots.py: boots within which a member is killed, each at another moment.
-KILLED_BOOTS = _of(1, 7)
-# The same: DHCP servers.
-ADDRESS_SERVERS = _of(1, 2)
+KILLED_BOOTS = _of(1, 9)
