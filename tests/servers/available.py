@@ -32,6 +32,7 @@ def missing(name: str) -> str | None:
         "fish": _fish,
         "gpg": _gpg,
         "haproxy": _haproxy,
+        "kea": _kea,
         "keepalived": _keepalived,
         "man": _man,
         "mandoc": _mandoc,
@@ -95,6 +96,14 @@ def _dhcpd() -> str | None:
     if not sbin("dhcpd"):
         return "no dhcpd on this machine (Debian package isc-dhcp-server)"
     # OMAPI binds every address of whatever machine it runs on.
+    return _namespaces()
+
+
+def _kea() -> str | None:
+    for name, package in (("kea-dhcp4", "kea-dhcp4-server"), ("kea-ctrl-agent", "kea-ctrl-agent")):
+        if not sbin(name):
+            return f"no {name} on this machine (Debian package {package})"
+    # It answers whoever asks for an address where it is.
     return _namespaces()
 
 
