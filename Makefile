@@ -88,6 +88,7 @@ packages-test: | $(UV)
 	@scripts/packages $(TEST_PACKAGES)
 	@scripts/pulp
 	@scripts/pythons
+	@scripts/kea
 
 clean: ## Remove what these verbs made, caches included.
-	@rm -rf .venv .uv .pulp .pythons .demo .muster .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build bench/results
+	@rm -rf .venv .uv .pulp .pythons .kea .demo .muster .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build bench/results

@@ -29,6 +29,7 @@ from muster.policy.metered import OperationMetrics
 from muster.store import engine
 from tests.servers import dhcpd, member
 from tests.servers import kea as keas
+from tests.servers.available import KEA3
 from tests.servers.dhcpd import DHCPServer
 from tests.servers.kea import KeaServer
 from tests.servers.member import CLUSTER_ADDRESS, TRUSTED, Member
@@ -36,7 +37,8 @@ from tests.servers.member import CLUSTER_ADDRESS, TRUSTED, Member
 pytestmark = pytest.mark.anyio
 
 CALLER = "proxy00.example.com"
-PROVIDERS = ("isc", "kea", "memory", "smart_proxy")
+# Kea as Debian 12 has it, which keeps reservations in its configuration, and a newer one with its library of hosts.
+PROVIDERS = ("isc", "kea", "kea3", "memory", "smart_proxy")
 NETWORK = IPv4Network("192.168.120.0/24")
 SECOND = IPv4Network("192.168.122.0/30")
 STATIC = MACAddress.parse("00:11:22:33:44:01")
@@ -77,6 +79,7 @@ KEAS_SUBNETS: list[dict[str, Any]] = [
     },
     {"id": 2, "subnet": str(SECOND)},
 ]  # fmt: skip
+KEAS_LEASE = {"ip-address": "192.168.120.20", "hw-address": str(LEASED), "valid-lft": 0xFFFFFFFF}
 _numbers = itertools.count(1)
 
 
@@ -153,16 +156,22 @@ def dhcpd_server(needs: Callable[[str], None], tmp_path_factory: pytest.TempPath
 def kea_server(needs: Callable[[str], None]) -> Iterator[KeaServer]:
     needs("kea")
     with keas.running(subnets=KEAS_SUBNETS) as server:
-        lease = {"ip-address": "192.168.120.20", "hw-address": str(LEASED), "valid-lft": 0xFFFFFFFF}
-        server.done("lease4-add", lease)
+        server.done("lease4-add", KEAS_LEASE)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def kea3_server(needs: Callable[[str], None]) -> Iterator[KeaServer]:
+    needs("kea3")
+    with keas.running(subnets=KEAS_SUBNETS, libraries=[keas.LEASE_CMDS, keas.HOST_CMDS], root=KEA3) as server:
+        server.done("lease4-add", KEAS_LEASE)
         yield server
 
 
 @pytest.fixture(params=PROVIDERS)
 async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
-    async with {"isc": _isc, "kea": _kea, "memory": _memory, "smart_proxy": _smart_proxy}[request.param](
-        request
-    ) as found:
+    opened = {"isc": _isc, "kea": _kea, "kea3": _kea, "memory": _memory, "smart_proxy": _smart_proxy}[request.param]
+    async with opened(request) as found:
         yield found
 
 
@@ -195,7 +204,7 @@ async def _isc(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
 
 @contextlib.asynccontextmanager
 async def _kea(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
-    server: KeaServer = request.getfixturevalue("kea_server")
+    server: KeaServer = request.getfixturevalue(f"{request.param}_server")
     async with engine.opened(Secret(f"sqlite:///{request.getfixturevalue('tmp_path')}/store.db")) as store:
         nobodys = Path("unused")
         around = Surroundings(CALLER, OperationMetrics(CollectorRegistry()), nobodys, nobodys, nobodys, store=store)

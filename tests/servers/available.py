@@ -9,6 +9,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+KEA3 = Path(__file__).resolve().parents[2] / ".kea" / "root"
+"""Where a newer Kea than the machine's is unpacked."""
 _SOFTHSM = ("/usr/lib/softhsm/libsofthsm2.so", "/usr/lib64/pkcs11/libsofthsm2.so", "/usr/lib64/softhsm/libsofthsm2.so")
 
 
@@ -33,6 +35,7 @@ def missing(name: str) -> str | None:
         "gpg": _gpg,
         "haproxy": _haproxy,
         "kea": _kea,
+        "kea3": _kea3,
         "keepalived": _keepalived,
         "man": _man,
         "mandoc": _mandoc,
@@ -105,6 +108,10 @@ def _kea() -> str | None:
             return f"no {name} on this machine (Debian package {package})"
     # It answers whoever asks for an address where it is.
     return _namespaces()
+
+
+def _kea3() -> str | None:
+    return _namespaces() if KEA3.exists() else "no Kea 3 in .kea (scripts/kea)"
 
 
 def _createrepo() -> str | None:

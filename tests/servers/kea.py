@@ -1,7 +1,7 @@
-"""A real kea-dhcp4 on a segment of its own, told what to do over a unix socket, over HTTP, or by a real Control Agent. Needs root.
+"""A real kea-dhcp4 on a segment of its own, told what to do over a unix socket or by a real Control Agent. Needs root.
 
-It lives in a network namespace, because it answers whoever asks for an address there. Its socket is a file, which is here as
-well; what it serves over HTTP a relay brings here.
+It lives in a network namespace, because it answers whoever asks for an address there. Its socket is a file, which is here
+as well.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class KeaServer:
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
-    def socket(self) -> Path:
+    def control(self) -> Path:
         return self.directory / "kea4.sock"
 
     @property
@@ -70,14 +70,14 @@ class KeaServer:
     @property
     def settings(self) -> dict[str, object]:
         """Settings of provider ``kea``."""
-        return {"url": f"unix:{self.socket}"}
+        return {"url": f"unix:{self.control}"}
 
     def ask(self, command: str, arguments: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Return what it answers."""
         asked = {"command": command, **({} if arguments is None else {"arguments": arguments})}
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(10)
-            connection.connect(str(self.socket))
+            connection.connect(str(self.control))
             connection.sendall(json.dumps(asked).encode())
             answer = bytearray()
             while piece := connection.recv(1 << 16):
@@ -210,7 +210,7 @@ def running(
     number = next(_numbers)
     # Short, because a socket's path has little room, and Kea's own.
     directory = Path(tempfile.mkdtemp(prefix="kea-", dir=None if root is None else root / "tmp"))
-    inside = directory if root is None else Path("/tmp") / directory.name  # noqa: S108 - the root is a test's own
+    inside = directory if root is None else Path("/tmp") / directory.name
     given = [*subnets]
     if not any(s["id"] == 99 for s in given):
         given.append({"id": 99, "subnet": f"{NETWORK}.0/24", "pools": [{"pool": f"{NETWORK}.100 - {NETWORK}.110"}]})
@@ -248,7 +248,7 @@ def control_agent(server: KeaServer, *, user: str, password: str) -> Iterator[st
     content = {
         "http-host": ADDRESS,
         "http-port": port,
-        "control-sockets": {"dhcp4": {"socket-type": "unix", "socket-name": str(server.socket)}},
+        "control-sockets": {"dhcp4": {"socket-type": "unix", "socket-name": str(server.control)}},
         "authentication": {"type": "basic", "realm": "kea", "clients": [client]},
         "loggers": [{"name": "kea-ctrl-agent", "severity": "WARN", "output_options": [{"output": "stdout"}]}],
     }
