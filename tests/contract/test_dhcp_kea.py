@@ -8,6 +8,7 @@ import ipaddress
 import json
 import os
 import signal
+import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
@@ -15,6 +16,7 @@ from datetime import timedelta
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from cryptography import x509
@@ -44,6 +46,7 @@ from tests.servers import relay
 from tests.servers.available import KEA3
 from tests.servers.certificates import CA, NOW, named
 from tests.servers.kea import HOST_CMDS, LEASE_CMDS, KeaServer
+from tests.servers.postgresql import PostgreSQL
 
 pytestmark = pytest.mark.anyio
 
@@ -287,6 +290,60 @@ async def test_what_kea_cannot_write_is_undone(release: dict[str, Any], tmp_path
             assert reserved(server) == {str(one(1).ip), str(one(2).ip)}
 
 
+async def test_hosts_in_a_database_are_seen_and_kept_there(
+    needs: Callable[[str], None], postgresql_server: PostgreSQL, tmp_path: Path
+) -> None:
+    needs("kea3")
+    place = urlsplit(postgresql_server.fresh_database())
+    tables = KEA3 / "usr/share/kea/scripts/pgsql/dhcpdb_create.pgsql"
+    command = ["psql", "-q", "-v", "ON_ERROR_STOP=1", "-f", str(tables), place.geturl()]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    database = {
+        "type": "postgresql", "host": place.hostname, "port": place.port, "name": place.path.strip("/"),
+        "user": place.username, "password": place.password or "",
+    }  # fmt: skip
+    subnet = {**SUBNET, "reservations": [by_hand(9)]}
+    given: dict[str, Any] = {"subnets": [subnet], "root": KEA3, "alone": True, "hosts_database": database}
+    with keas.running(**given, libraries=[*BOTH, keas.PGSQL]) as server:
+        others = {**by_hand(1), "subnet-id": 1}
+        server.done("reservation-add", {"reservation": others})
+        async with member(server, tmp_path) as provider:
+            at = one(1).subnet
+            await asyncio.gather(*(provider.add(one(n)) for n in range(1, 9)))
+            await provider.add(one(9, ip=one(1).ip), related=[one(1).mac])
+            assert await holds(provider, one(1))
+            with pytest.raises(Conflict):
+                await provider.add(one(10, ip=one(1).ip))
+            with pytest.raises(Conflict):
+                await provider.add(one(10, ip=IPv4Address(others["ip-address"])))
+            with pytest.raises(Rejected, match="Entry already exists"):
+                await provider.add(one(10, name=one(1).name))
+            wanted = {one(n).ip for n in range(1, 9)} | {IPv4Address(by_hand(n)["ip-address"]) for n in (1, 9)}
+            assert {r.ip for r in (await provider.records(at)).reservations} == wanted
+            assert set(await provider.taken(at, list(NETWORK.hosts()))) == wanted
+            assert reserved(server) == {by_hand(9)["ip-address"]}
+            server.stop(signal.SIGKILL)
+            server.start()
+            assert await holds(provider, one(1))
+            for gone in (one(1), one(9, ip=one(1).ip)):
+                await provider.remove(gone)
+            # What others keep in the database is no administrator's writing.
+            for address, removed in ((others["ip-address"], True), (by_hand(9)["ip-address"], False)):
+                (found,) = await provider.at(at, IPv4Address(address))
+                assert isinstance(found, Reservation)
+                with contextlib.nullcontext() if removed else pytest.raises(Rejected, match="static"):
+                    await provider.remove(found)
+            assert {r.ip for r in (await provider.records(at)).reservations} == wanted - {
+                one(1).ip,
+                IPv4Address(others["ip-address"]),
+            }
+    with keas.running(**given, libraries=[LEASE_CMDS, keas.PGSQL]) as server:
+        async with member(server, tmp_path) as provider:
+            with pytest.raises(Misconfigured, match=r"add libdhcp_host_cmds\.so of Kea 3\.0"):
+                await provider.reached()
+        assert list(await found_by_the_doctor(server)) == ["DHCP-KEA-LACKS"]
+
+
 # What else takes an address
 
 
@@ -445,6 +502,7 @@ async def test_a_newer_kea_takes_commands_over_https_itself(needs: Callable[[str
     with keas.running(subnets=[SUBNET], root=KEA3, libraries=BOTH) as server:
         for file in ("ca.pem", "server.pem", "server.key"):
             (server.directory / file).write_bytes((tmp_path / file).read_bytes())
+        assert server.host is not None
         content = server.done("config-get")["Dhcp4"]
         https = {
             "socket-type": "https", "socket-address": server.host.address, "socket-port": 8004, "cert-required": True,

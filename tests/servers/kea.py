@@ -31,7 +31,7 @@ __all__ = ["ADDRESS", "NETWORK", "KeaServer", "running"]
 
 ADDRESS = "127.0.0.63"
 NETWORK = "10.231.8"
-LEASE_CMDS, HOST_CMDS = "libdhcp_lease_cmds.so", "libdhcp_host_cmds.so"
+LEASE_CMDS, HOST_CMDS, PGSQL = "libdhcp_lease_cmds.so", "libdhcp_host_cmds.so", "libdhcp_pgsql.so"
 _HOOKS = "/usr/lib/x86_64-linux-gnu/kea/hooks"
 _LONGEST_START_S = 20.0
 _LONGEST_STOP_S = 10.0
@@ -44,14 +44,14 @@ class KeaServer:
     """A running ``kea-dhcp4``. Use :func:`running`.
 
     Attributes:
-        host, client: it, and another host on its segment.
+        host, client: it, and another host on its segment; None: it gives nobody an address, and lives here.
         directory: its files as they are here; ``inside`` as it has them, where it has a root directory of its own.
     """
 
     directory: Path
     inside: Path
-    host: Host
-    client: Host
+    host: Host | None
+    client: Host | None
     root: Path | None = None
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
@@ -111,7 +111,9 @@ class KeaServer:
         program = "/usr/sbin/kea-dhcp4" if self.root is not None else sbin("kea-dhcp4")
         assert program is not None
         changed = () if self.root is None else ("chroot", self.root)
-        command = self.host.command(*changed, program, "-c", self.inside / self.conf.name)
+        command = [str(word) for word in (*changed, program, "-c", self.inside / self.conf.name)]
+        if self.host is not None:
+            command = self.host.command(*command)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=end_with_parent,
@@ -152,6 +154,8 @@ class KeaServer:
 
     def given(self, mac: str) -> tuple[str, str, str]:
         """Ask for an address as a machine does that boots behind a relay; return address, boot loader and next server."""
+        assert self.host is not None
+        assert self.client is not None
         with contextlib.closing(self.client.opened_udp(67)) as relay:
             relay.settimeout(5)
             offered = self._answer(relay, mac, _DISCOVER, b"")
@@ -162,6 +166,8 @@ class KeaServer:
         return address, filename, following
 
     def _answer(self, relay: socket.socket, mac: str, kind: int, options: bytes) -> tuple[str, str, str, bytes]:
+        assert self.host is not None
+        assert self.client is not None
         number = os.urandom(4)
         hardware = bytes.fromhex(mac.replace(":", ""))
         fixed = struct.pack(
@@ -197,6 +203,7 @@ def running(
     subnets: Sequence[Mapping[str, Any]] = (),
     libraries: Sequence[str] = (LEASE_CMDS,),
     root: Path | None = None,
+    alone: bool = False,
     **settings: Any,
 ) -> Iterator[KeaServer]:
     """Yield a Kea.
@@ -205,6 +212,7 @@ def running(
         subnets: its ``subnet4``; its segment's, 10.231.8.0/24, is added as number 99 where none is numbered so.
         libraries: what it has loaded.
         root: where another release of it is unpacked; None: this machine's.
+        alone: it has no segment: it gives nobody an address, and reaches what is here.
         settings: what else stands under ``Dhcp4``, with underscores for hyphens.
     """
     number = next(_numbers)
@@ -212,11 +220,11 @@ def running(
     directory = Path(tempfile.mkdtemp(prefix="kea-", dir=None if root is None else root / "tmp"))
     inside = directory if root is None else Path("/tmp") / directory.name
     given = [*subnets]
-    if not any(s["id"] == 99 for s in given):
+    if not alone and not any(s["id"] == 99 for s in given):
         given.append({"id": 99, "subnet": f"{NETWORK}.0/24", "pools": [{"pool": f"{NETWORK}.100 - {NETWORK}.110"}]})
     # The newer release calls it so and has several.
     content = {
-        "interfaces-config": {"interfaces": [DEVICE], "dhcp-socket-type": "udp"},
+        "interfaces-config": {"interfaces": [] if alone else [DEVICE], "dhcp-socket-type": "udp"},
         "control-socket": {"socket-type": "unix", "socket-name": str(inside / "kea4.sock")},
         "lease-database": {"type": "memfile", "persist": True, "name": str(inside / "leases4.csv"), "lfc-interval": 0},
         "ip-reservations-unique": False,
@@ -226,7 +234,10 @@ def running(
         **{name.replace("_", "-"): value for name, value in settings.items()},
     }
     try:
-        with segment(f"kea{number}", f"machine{number}", network=NETWORK) as (host, client):
+        with contextlib.ExitStack() as stack:
+            host, client = None, None
+            if not alone:
+                host, client = stack.enter_context(segment(f"kea{number}", f"machine{number}", network=NETWORK))
             server = KeaServer(directory, inside, host, client, root)
             server.conf.write_text(json.dumps({"Dhcp4": content}), "utf-8")
             try:
