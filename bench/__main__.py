@@ -23,6 +23,7 @@ from bench import (
     footprint,
     growth,
     joining,
+    kea,
     mirror,
     page,
     puppet_ca,
@@ -49,6 +50,7 @@ BENCHMARKS: dict[str, Callable[..., Awaitable[Findings]]] = {
     "joining": joining.measured,
     "page": page.measured,
     "dhcp": dhcp.measured,
+    "kea": kea.measured,
 }
 # The whole run is bounded, whatever hangs: each has its share. A puppetserver alone takes a minute to start, and checks
 # come only every few seconds.
@@ -61,6 +63,7 @@ _LONGER_S = {
     "page": 1200.0,
     "backup": 480.0,
     "dhcp": 600.0,
+    "kea": 300.0,
 }
 
 
