@@ -24,6 +24,7 @@ from muster.kernel.names import MACAddress, shown
 
 Content = Mapping[str, Any]
 """What stands under ``Dhcp4``."""
+_NONE = (KeyError, TypeError, ValueError, AttributeError)
 # RFC 2132: what Foreman reads, in its order, by the options' numbers; whether it reads a list of lists, as of ISC's.
 _OPTIONS = {3: "routers", 15: "domain_name", 6: "domain_name_servers", 42: "ntp_servers", 26: "interface_mtu"}
 _NUMBERS = {"routers": 3, "domain-name": 15, "domain-name-servers": 6, "ntp-servers": 42, "interface-mtu": 26}
@@ -37,12 +38,21 @@ class Held:
 
     Attributes:
         id: Kea's number for it.
-        hosts: those that stand in the configuration.
+        told: the hosts that stand in the configuration, as they stand there.
     """
 
     id: int
     subnet: Subnet
-    hosts: Sequence[Host]
+    told: Sequence[Mapping[str, Any]] = ()
+
+    @cached_property
+    def hosts(self) -> Sequence[Host]:
+        """The hosts that stand in the configuration; read when they are wanted, because there may be thousands.
+
+        Raises:
+            Unavailable: they are none.
+        """
+        return _hosts(self.told, self.id)
 
 
 @dataclass(frozen=True)
@@ -50,14 +60,14 @@ class Configuration:
     """A configuration that was in force when Kea told it.
 
     Attributes:
-        everywhere: hosts of no subnet.
+        everywhere: hosts of no subnet, as they stand there.
         database: kinds of databases that hold further hosts, as ``postgresql``.
         one_each: whether Kea keeps one reservation an address.
     """
 
     content: Content
     subnets: Sequence[Held]
-    everywhere: Sequence[Host]
+    everywhere: Sequence[Mapping[str, Any]] = ()
     database: Sequence[str] = ()
     one_each: bool = True
 
@@ -78,9 +88,15 @@ class Configuration:
             raise NotFound(f"Kea has no subnet {subnet}")
         return found
 
+    @cached_property
+    def of_all(self) -> Sequence[Host]:
+        """The hosts of no subnet; raises as :attr:`Held.hosts`."""
+        return _hosts(self.everywhere, EVERYWHERE)
+
     @property
     def hosts(self) -> Iterator[Host]:
-        yield from self.everywhere
+        """Yield all hosts; raises as :attr:`Held.hosts`."""
+        yield from self.of_all
         for one in self.subnets:
             yield from one.hosts
 
@@ -110,11 +126,30 @@ def read(content: Any) -> Configuration:
     """
     try:
         return _read(content)
-    except (KeyError, TypeError, ValueError, AttributeError) as e:
-        what = f"{type(e).__name__}: {e}"
-        raise Unavailable(
-            f"What Kea tells is no configuration of DHCPv4 as it is known here: {shown(what, 200)}"
-        ) from e
+    except _NONE as e:
+        raise _strange(e) from e
+
+
+def _hosts(told: Sequence[Mapping[str, Any]], number: int) -> Sequence[Host]:
+    try:
+        return [reservations.host(one, number) for one in told]
+    except _NONE as e:
+        raise _strange(e) from e
+
+
+def _strange(error: Exception) -> Unavailable:
+    what = shown(f"{type(error).__name__}: {error}", 200)
+    return Unavailable(f"What Kea tells is no configuration of DHCPv4 as it is known here: {what}")
+
+
+def without_hosts(content: Content) -> Content:
+    """Return a configuration without reservations, to be compared."""
+
+    def bare(around: Content) -> Content:
+        subnets = [{**one, "reservations": ()} for one in around.get("subnet4") or ()]
+        return {**around, "subnet4": subnets, "reservations": ()}
+
+    return {**bare(content), "shared-networks": [bare(network) for network in content.get("shared-networks") or ()]}
 
 
 def _read(content: Content) -> Configuration:
@@ -127,7 +162,7 @@ def _read(content: Content) -> Configuration:
     return Configuration(
         content,
         sorted(subnets, key=lambda s: s.id),
-        [reservations.host(one, EVERYWHERE) for one in content.get("reservations") or ()],
+        content.get("reservations") or (),
         [str(one["type"]) for one in databases],
         content.get("ip-reservations-unique") is not False,
     )
@@ -139,8 +174,7 @@ def _subnet(one: Mapping[str, Any], around: Sequence[Sequence[Mapping[str, Any]]
     pools = [_pool(str(pool["pool"])) for pool in one.get("pools") or ()]
     if pools:
         options["range"] = [str(address) for address in pools[0]]
-    hosts = [reservations.host(r, number) for r in one.get("reservations") or ()]
-    return Held(number, Subnet(IPv4Network(one["subnet"]), options), hosts)
+    return Held(number, Subnet(IPv4Network(one["subnet"]), options), one.get("reservations") or ())
 
 
 def _options(levels: Iterable[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ Source: Kea Administrator Reference Manual, "libdhcp_host_cmds.so"; docs/facts/k
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from ipaddress import IPv4Address
 from typing import Any
@@ -37,6 +38,8 @@ class Hosts:
 
     def __init__(self, kea: Kea) -> None:
         self._kea = kea
+        self._lock = asyncio.Lock()
+        self._begun = self._written = 0
 
     async def all(self, on: Configuration, subnet: Subnet) -> Sequence[Host]:
         """Return the hosts of a subnet and those of all."""
@@ -94,7 +97,7 @@ class Hosts:
             raise NotFound(f"There is no reservation {one}")
         if not on.database:
             try:
-                await self._kea.ask("config-write")
+                await self._write()
             except Rejected as e:
                 back = {**reservations.written(one), "subnet-id": number}
                 await self._kea.ask("reservation-add", {"reservation": back, "operation-target": _MEMORY})
@@ -104,10 +107,21 @@ class Hosts:
         if on.database:
             return
         try:
-            await self._kea.ask("config-write")
+            await self._write()
         except Rejected as e:
             await self._deleted(on, on.of(wanted.subnet).id, wanted.mac)
             raise unwritable(e) from e
+
+    async def _write(self) -> None:
+        """Have Kea write its configuration; those that come meanwhile share the next time, which has all of theirs."""
+        arrived = self._begun
+        async with self._lock:
+            if self._written > arrived:
+                return
+            self._begun += 1
+            number = self._begun
+            await self._kea.ask("config-write")
+            self._written = number
 
     async def _deleted(self, on: Configuration, number: int, mac: MACAddress) -> Answer:
         which = {"subnet-id": number, "identifier-type": "hw-address", "identifier": str(mac)}

@@ -7,15 +7,13 @@ is asked each time, and read only where its text is another one.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from muster.features.dhcp.kea import configuration
 from muster.features.dhcp.kea.commands import Kea
-from muster.features.dhcp.kea.configuration import Configuration
+from muster.features.dhcp.kea.configuration import Configuration, without_hosts
 from muster.kernel.errors import Unavailable, Unsupported
 from muster.kernel.names import shown
-
-_LARGE = 1000
 
 
 @dataclass(frozen=True)
@@ -46,6 +44,11 @@ class Current:
         self._begun = 0
         self._last: tuple[int, InForce] | None = None
 
+    @property
+    def latest(self) -> InForce | None:
+        """What was told last, which may be in force no more; None: nothing yet."""
+        return None if self._last is None else self._last[1]
+
     async def now(self) -> InForce:
         """Return what is in force now.
 
@@ -71,9 +74,12 @@ class Current:
             return before
         if not isinstance(content, dict):
             raise Unavailable(f"{self._kea.url} tells no configuration of DHCPv4: {shown(sorted(answer.arguments))}")
-        is_large = sum(len(s.get("reservations") or ()) for s in content.get("subnet4") or ()) > _LARGE
-        read = await asyncio.to_thread(configuration.read, content) if is_large else configuration.read(content)
-        return InForce(read, await self._commands(), await self._version(), str(answer.arguments.get("hash") or ""))
+        read = configuration.read(content)
+        number = str(answer.arguments.get("hash") or "")
+        if before is not None and without_hosts(content) == without_hosts(before.configuration.content):
+            # Libraries bring commands, and stand there; another release tells more than the one before.
+            return replace(before, configuration=read, hash=number)
+        return InForce(read, await self._commands(), await self._version(), number)
 
     async def _hash(self) -> str:
         try:

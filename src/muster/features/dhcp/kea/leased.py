@@ -36,7 +36,8 @@ class Leased:
         """Return the leases of a subnet that are in force, by address."""
         now = self._clock.now()
         found = []
-        async for page in self._pages(subnet):
+        network = subnet.network
+        async for page in self._pages(network.network_address, network.broadcast_address):
             found += [lease for one in page if (lease := _lease(one, subnet, now)) is not None]
         return found
 
@@ -53,19 +54,18 @@ class Leased:
         there = [one for one in found if one is not None and one.ip in subnet.network]
         return max(there, key=lambda one: one.starts, default=None)
 
-    async def taken(self, subnet: Subnet, among: Collection[IPv4Address]) -> set[IPv4Address]:
+    async def taken(self, among: Collection[IPv4Address]) -> set[IPv4Address]:
         """Return which addresses are leased or declined, whoever has them."""
         now = self._clock.now()
         if len(among) <= _FEW:
             answers = [await self._kea.ask("lease4-get", {"ip-address": str(ip)}) for ip in among]
             return {ip for ip, one in zip(among, answers, strict=True) if one.found and _taken(one.arguments, now)}
         found: set[IPv4Address] = set()
-        async for page in self._pages(subnet):
+        async for page in self._pages(min(among), max(among)):
             found |= {IPv4Address(one["ip-address"]) for one in page if _taken(one, now)}
         return found & set(among)
 
-    async def _pages(self, subnet: Subnet) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
-        first, last = subnet.network.network_address, subnet.network.broadcast_address
+    async def _pages(self, first: IPv4Address, last: IPv4Address) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
         # What stands there is the address behind which a page begins.
         behind = str(first - 1) if int(first) else "start"
         while True:

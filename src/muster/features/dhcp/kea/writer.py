@@ -130,8 +130,10 @@ class Writer:
             Rejected: Kea refuses it; nothing was changed.
             As :meth:`change`.
         """
+        # Whoever wants a change has just asked; whether that is in force still is asked before anything is set.
+        latest = self._current.latest
+        before = latest.configuration if latest is not None else await self._asked()
         for _ in range(_TRIES):
-            before = await self._asked()
             draft = Draft(before)
             made = [one for one in turn if not one[1].done() and _edited(draft, one)]
             if draft.is_empty:
@@ -139,8 +141,9 @@ class Writer:
                 return
             content = draft.content()
             await self._tested(content)
-            if (await self._asked()).content != before.content:
+            if (now := await self._asked()).content != before.content:
                 # Somebody else has set another one meanwhile, which is to stay.
+                before = now
                 continue
             await self._fenced(lease)
             await self._in_force(before.content, content)

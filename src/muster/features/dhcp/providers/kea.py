@@ -66,7 +66,7 @@ class KeaDHCP:
     async def records(self, subnet: Subnet) -> Records:
         on, how, has_leases = await self._now()
         if how is Way.CONFIGURATION:
-            found: Iterable[Host] = [*on.of(subnet).hosts, *on.everywhere]
+            found: Iterable[Host] = [*on.of(subnet).hosts, *on.of_all]
         else:
             found = await self._hosts.all(on, subnet)
         return Records(_told(found, subnet), await self._leased.all(subnet) if has_leases else ())
@@ -97,7 +97,7 @@ class KeaDHCP:
             found = {ip for ip in among if ip in on.by}
         else:
             found = await self._hosts.taken(on, subnet, among)
-        return found | await self._leased.taken(subnet, among)
+        return found | await self._leased.taken(among)
 
     async def offered(self, subnet: Subnet, first: IPv4Address, last: IPv4Address) -> IPv4Address | None:  # noqa: ARG002
         raise Unsupported("Kea finds no addresses for others")
