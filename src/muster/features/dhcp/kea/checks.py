@@ -45,7 +45,8 @@ async def findings(
                 place,
                 str(e),
                 "kea-dhcp4 is stopped or elsewhere, or its configuration has no control socket there.",
-                "Start it; compare url under features: dhcp: kea: with control-socket(s) in Kea's configuration.",
+                "Start it; compare url under features: dhcp: kea: with control-socket(s) in Kea's configuration. Where the "
+                "url is a unix socket, ask on a member.",
             )
         ], None
     found = []

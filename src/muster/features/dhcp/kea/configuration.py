@@ -11,7 +11,7 @@ from __future__ import annotations
 import ipaddress
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
@@ -25,7 +25,7 @@ from muster.kernel.names import MACAddress, shown
 Content = Mapping[str, Any]
 """What stands under ``Dhcp4``."""
 _NONE = (KeyError, TypeError, ValueError, AttributeError)
-# RFC 2132: what Foreman reads, in its order, by the options' numbers; whether it reads a list of lists, as of ISC's.
+# RFC 2132: what Foreman reads, in its order, by the options' numbers.
 _OPTIONS = {3: "routers", 15: "domain_name", 6: "domain_name_servers", 42: "ntp_servers", 26: "interface_mtu"}
 _NUMBERS = {"routers": 3, "domain-name": 15, "domain-name-servers": 6, "ntp-servers": 42, "interface-mtu": 26}
 EVERYWHERE = 0
@@ -65,7 +65,8 @@ class Configuration:
         one_each: whether Kea keeps one reservation an address.
     """
 
-    content: Content
+    # Kea tells the passwords of its databases and users in it.
+    content: Content = field(repr=False)
     subnets: Sequence[Held]
     everywhere: Sequence[Mapping[str, Any]] = ()
     database: Sequence[str] = ()

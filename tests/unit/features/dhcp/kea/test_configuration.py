@@ -87,6 +87,13 @@ def test_what_is_no_configuration_is_said(given: Any) -> None:
         list(read(given).hosts)
 
 
+def test_passwords_that_kea_tells_are_shown_nowhere() -> None:
+    secret = {"lease-database": {"type": "postgresql", "password": "geheim"}, **content(reservations=[THERE])}
+    found = read(secret)
+    assert found.content["lease-database"]["password"] == "geheim"
+    assert "geheim" not in repr(found)
+
+
 def test_what_is_changed_leaves_all_else_as_it_was() -> None:
     given = content(reservations=[THERE, OURS])
     given["shared-networks"] = [
