@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import socket
 import ssl
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
@@ -80,7 +81,8 @@ KEAS_SUBNETS: list[dict[str, Any]] = [
     {"id": 2, "subnet": str(SECOND)},
 ]  # fmt: skip
 KEAS_LEASE = {"ip-address": "192.168.120.20", "hw-address": str(LEASED), "valid-lft": 0xFFFFFFFF}
-_numbers = itertools.count(1)
+# Of each provider's server its own: there are not enough addresses for all.
+_numbers: defaultdict[str, Iterator[int]] = defaultdict(lambda: itertools.count(1))
 
 
 @dataclass
@@ -107,7 +109,7 @@ class Subject:
 
     async def fresh(self, **change: Any) -> Reservation:
         """Return a reservation of what no other test of the run has used."""
-        number = next(_numbers)
+        number = next(_numbers[self.name])
         name = f"host{number}.example.com"
         options = {"hostname": name, "filename": "grub2/grubx64.efi", "nextServer": "192.168.120.1"}
         mac = MACAddress.parse(f"52:54:00:aa:{number // 256:02x}:{number % 256:02x}")
@@ -209,7 +211,7 @@ async def _kea(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
         nobodys = Path("unused")
         around = Surroundings(CALLER, OperationMetrics(CollectorRegistry()), nobodys, nobodys, nobodys, store=store)
         async with kea.opened(KeaSettings.model_validate(server.settings), around) as provider:
-            yield Subject("kea", provider, server.stop, server.start, has_one_name=True)
+            yield Subject(request.param, provider, server.stop, server.start, has_one_name=True)
 
 
 def _of(server: DHCPServer, **settings: Any) -> ISCSettings:
