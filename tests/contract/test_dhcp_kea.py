@@ -494,12 +494,17 @@ async def test_a_kea_that_hangs_is_unavailable_and_loses_nothing(release: dict[s
 async def test_a_socket_of_another_account_is_said(release: dict[str, Any], tmp_path: Path) -> None:
     with keas.running(subnets=[SUBNET], **release) as server:
         async with commands.opened(f"unix:{server.control}") as asked:
+            groups = os.getgroups()
+            os.setgroups([])
+            os.setegid(65534)
             os.seteuid(65534)
             try:
                 with pytest.raises(Misconfigured, match="may not be opened by the account"):
                     await asked.ask("version-get")
             finally:
                 os.seteuid(0)
+                os.setegid(0)
+                os.setgroups(groups)
 
 
 async def test_the_control_agent_passes_everything_on(needs: Callable[[str], None], tmp_path: Path) -> None:

@@ -218,6 +218,8 @@ def running(
     number = next(_numbers)
     # Short, because a socket's path has little room, and Kea's own.
     directory = Path(tempfile.mkdtemp(prefix="kea-", dir=None if root is None else root / "tmp"))
+    # 2.6 takes a socket in a directory of exactly this mode, 3.0 of no more.
+    directory.chmod(0o750)
     inside = directory if root is None else Path("/tmp") / directory.name
     given = [*subnets]
     if not alone and not any(s["id"] == 99 for s in given):
