@@ -23,6 +23,7 @@ from bench import (
     footprint,
     growth,
     joining,
+    kea,
     mirror,
     page,
     puppet_ca,
@@ -51,6 +52,7 @@ BENCHMARKS: dict[str, Callable[..., Awaitable[Findings]]] = {
     "page": page.measured,
     "dhcp": dhcp.measured,
     "tftp": tftp.measured,
+    "kea": kea.measured,
 }
 # The whole run is bounded, whatever hangs: each has its share. A puppetserver alone takes a minute to start, and checks
 # come only every few seconds.
@@ -64,6 +66,7 @@ _LONGER_S = {
     "backup": 480.0,
     "dhcp": 600.0,
     "tftp": 480.0,
+    "kea": 300.0,
 }
 
 

@@ -50,3 +50,5 @@ SHOWN_WORLDS = _of(100, 2_000)
 OFFERED_SUBNETS = _of(1, 8)
 # tests/e2e/test_a_machine_boots.py: boots within which a member is killed, each at another moment.
 KILLED_BOOTS = _of(1, 9)
+# The same: machines whose address is of Kea's.
+KEA_BOOTS = _of(1, 2)

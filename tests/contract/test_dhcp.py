@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import socket
 import ssl
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
@@ -18,21 +19,27 @@ from prometheus_client import CollectorRegistry
 
 from muster.edge.another_proxy import SmartProxySettings
 from muster.edge.feature import Surroundings
-from muster.features.dhcp import checks
+from muster.features.dhcp import checks, next_servers
 from muster.features.dhcp.contract import DHCPProvider, Lease, Reservation, Subnet, same
-from muster.features.dhcp.providers import isc, memory, smart_proxy
-from muster.features.dhcp.settings import DHCPSettings, ISCSettings, MemorySettings
+from muster.features.dhcp.providers import isc, kea, memory, smart_proxy
+from muster.features.dhcp.settings import DHCPSettings, ISCSettings, KeaSettings, MemorySettings
 from muster.kernel.errors import Conflict, Misconfigured, NotFound, Rejected, Unavailable, Unsupported
 from muster.kernel.names import FQDN, MACAddress
+from muster.kernel.secrets import Secret
 from muster.policy.metered import OperationMetrics
+from muster.store import engine
 from tests.servers import dhcpd, member
+from tests.servers import kea as keas
+from tests.servers.available import KEA3
 from tests.servers.dhcpd import DHCPServer
+from tests.servers.kea import KeaServer
 from tests.servers.member import CLUSTER_ADDRESS, TRUSTED, Member
 
 pytestmark = pytest.mark.anyio
 
 CALLER = "proxy00.example.com"
-PROVIDERS = ("isc", "memory", "smart_proxy")
+# Kea as Debian 12 has it, which keeps reservations in its configuration, and a newer one with its library of hosts.
+PROVIDERS = ("isc", "kea", "kea3", "memory", "smart_proxy")
 NETWORK = IPv4Network("192.168.120.0/24")
 SECOND = IPv4Network("192.168.122.0/30")
 STATIC = MACAddress.parse("00:11:22:33:44:01")
@@ -65,7 +72,17 @@ lease 192.168.120.20 {
   hardware ethernet 52:54:00:00:00:20;
 }
 """
-_numbers = itertools.count(1)
+KEAS_SUBNETS: list[dict[str, Any]] = [
+    {
+        "id": 1, "subnet": str(NETWORK), "pools": [{"pool": "192.168.120.10 - 192.168.120.100"}],
+        "option-data": [{"name": "routers", "data": "192.168.120.1"}],
+        "reservations": [{"hw-address": str(STATIC), "ip-address": "192.168.120.150", "hostname": "static1.example.com"}],
+    },
+    {"id": 2, "subnet": str(SECOND)},
+]  # fmt: skip
+KEAS_LEASE = {"ip-address": "192.168.120.20", "hw-address": str(LEASED), "valid-lft": 0xFFFFFFFF}
+# Of each provider's server its own: there are not enough addresses for all.
+_numbers: defaultdict[str, Iterator[int]] = defaultdict(lambda: itertools.count(1))
 
 
 @dataclass
@@ -76,6 +93,7 @@ class Subject:
         stop, start: take the server away and bring it back; what it had may be lost.
         offers: whether its server finds free addresses itself.
         tells_when_gone: whether it tells what there is while its server is away, because it reads the server's files.
+        has_one_name: whether its server keeps one name of a host alone, so that what others made has no second one.
     """
 
     name: str
@@ -84,13 +102,14 @@ class Subject:
     start: Callable[[], object]
     offers: bool = False
     tells_when_gone: bool = False
+    has_one_name: bool = False
 
     async def subnet(self, network: IPv4Network = NETWORK) -> Subnet:
         return next(s for s in await self.provider.subnets() if s.network == network)
 
     async def fresh(self, **change: Any) -> Reservation:
         """Return a reservation of what no other test of the run has used."""
-        number = next(_numbers)
+        number = next(_numbers[self.name])
         name = f"host{number}.example.com"
         options = {"hostname": name, "filename": "grub2/grubx64.efi", "nextServer": "192.168.120.1"}
         mac = MACAddress.parse(f"52:54:00:aa:{number // 256:02x}:{number % 256:02x}")
@@ -135,9 +154,26 @@ def dhcpd_server(needs: Callable[[str], None], tmp_path_factory: pytest.TempPath
         yield server
 
 
+@pytest.fixture(scope="module")
+def kea_server(needs: Callable[[str], None]) -> Iterator[KeaServer]:
+    needs("kea")
+    with keas.running(subnets=KEAS_SUBNETS) as server:
+        server.done("lease4-add", KEAS_LEASE)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def kea3_server(needs: Callable[[str], None]) -> Iterator[KeaServer]:
+    needs("kea3")
+    with keas.running(subnets=KEAS_SUBNETS, libraries=[keas.LEASE_CMDS, keas.HOST_CMDS], root=KEA3) as server:
+        server.done("lease4-add", KEAS_LEASE)
+        yield server
+
+
 @pytest.fixture(params=PROVIDERS)
 async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
-    async with {"isc": _isc, "memory": _memory, "smart_proxy": _smart_proxy}[request.param](request) as found:
+    opened = {"isc": _isc, "kea": _kea, "kea3": _kea, "memory": _memory, "smart_proxy": _smart_proxy}[request.param]
+    async with opened(request) as found:
         yield found
 
 
@@ -166,6 +202,16 @@ async def _isc(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
     server: DHCPServer = request.getfixturevalue("dhcpd_server")
     async with isc.opened(_of(server)) as provider:
         yield Subject("isc", provider, server.stop, server.start, tells_when_gone=True)
+
+
+@contextlib.asynccontextmanager
+async def _kea(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
+    server: KeaServer = request.getfixturevalue(f"{request.param}_server")
+    async with engine.opened(Secret(f"sqlite:///{request.getfixturevalue('tmp_path')}/store.db")) as store:
+        nobodys = Path("unused")
+        around = Surroundings(CALLER, OperationMetrics(CollectorRegistry()), nobodys, nobodys, nobodys, store=store)
+        async with kea.opened(KeaSettings.model_validate(server.settings), around) as provider:
+            yield Subject(request.param, provider, server.stop, server.start, has_one_name=True)
 
 
 def _of(server: DHCPServer, **settings: Any) -> ISCSettings:
@@ -198,7 +244,7 @@ async def test_what_others_made_is_seen(subject: Subject) -> None:
     static, leased = await subject.provider.of(subnet, STATIC), await subject.provider.of(subnet, LEASED)
     assert isinstance(static, Reservation)
     assert (static.name, str(static.ip), static.deletable) == ("static1.example.com", "192.168.120.150", False)
-    assert static.options["hostname"] == "static1"
+    assert static.options["hostname"] == ("static1.example.com" if subject.has_one_name else "static1")
     assert isinstance(leased, Lease)
     assert (str(leased.ip), leased.state, f"{leased.ends:%Y-%m-%d %H:%M:%S}") == (
         "192.168.120.20", "active", "2038-01-19 03:14:07",
@@ -461,7 +507,7 @@ async def test_a_next_server_that_cannot_be_looked_up_now_may_be_later(
             raise failures.pop(0)
         return [IPv4Address("192.0.2.9"), IPv4Address("192.0.2.8")]
 
-    monkeypatch.setattr(isc, "_looked_up", looked_up)
+    monkeypatch.setattr(next_servers, "looked_up", looked_up)
     with dhcpd.running(tmp_path / "dhcpd", conf=CONF) as server:
         async with isc.opened(_of(server)) as provider:
             one = await Subject("isc", provider, server.stop, server.start).fresh()

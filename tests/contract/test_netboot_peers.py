@@ -251,7 +251,11 @@ async def test_a_tree_has_what_another_member_fetched(cluster: Cluster, store: S
     cluster.has["m2.example"] = roots["m2.example"] / HIDDEN / "blobs"
     async with cluster.serving("m2.example") as m2:
         coming = roots["m1.example"] / HIDDEN / "coming"
-        bring = Peers(coming, lambda: [m2], cluster.context(), LIMITS).bring
+
+        async def siblings() -> list[Sibling]:
+            return [m2]
+
+        bring = Peers(coming, siblings, cluster.context(), LIMITS).bring
         tree = Tree(Ledger(store), Disk(roots["m1.example"]), "m1.example", confirm_s=0.5, bring=bring)
         async with asyncio.timeout(20):
             while not (roots["m1.example"] / path.text).exists():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
@@ -18,6 +19,7 @@ from tests.servers.provisioning import Site
 T = TypeVar("T")
 
 _LONGEST_BOOT_S = 180.0
+_FIRMWARES: list[Firmware] = ["ipxe", "uefi"]
 # With which iPXE, GRUB and UEFI say that they go no further.
 _GIVEN_UP = ("No bootable device", "Press any key to continue", "UEFI Interactive Shell", "BdsDxe: No bootable option")
 # Slow enough that a member can be killed in the middle of a kernel.
@@ -64,6 +66,22 @@ def test_a_machine_with_grub_is_installed(site: Site) -> None:
     assert {name.lstrip("/") for name in sent} == {"grub2/grubx64.efi", f"grub2/grub.cfg-01-{mac.replace(':', '-')}"}
 
 
+@pytest.mark.proof
+@pytest.mark.parametrize("firmware", _FIRMWARES[: scale.KEA_BOOTS])
+def test_a_machine_is_installed_with_an_address_of_keas(
+    needs: Callable[[str], None], tmp_path: Path, firmware: Firmware
+) -> None:
+    for need in ("haproxy", "kea", "namespaces", "machines"):
+        needs(need)
+    mac, token = "52:54:00:b0:07:03", "token-of-kea"
+    with provisioning.kea() as addresses, provisioning.running(tmp_path, addresses) as site:
+        site.foreman.templates["/unattended/provision"] = _PROVISION
+        ip = _prepared(site, firmware, mac, 120, token)
+        with site.switched_on(firmware, mac) as machine:
+            shown = machine.until_off(_LONGEST_BOOT_S)
+        _is_installed(site, shown, ip, token)
+
+
 # Within each a member is killed, by what the machine has from it then. "again": its menu asks again for what did not come.
 _MOMENTS: list[tuple[Firmware, str]] = [
     ("ipxe", "kernel again"),
@@ -82,7 +100,7 @@ _MOMENTS: list[tuple[Firmware, str]] = [
 @pytest.mark.parametrize(("firmware", "had"), _MOMENTS[: scale.KILLED_BOOTS])
 def test_a_member_that_dies_costs_a_machine_one_boot_at_most(site: Site, firmware: Firmware, had: str) -> None:
     number = 110 + _MOMENTS.index((firmware, had))
-    mac, token = f"52:54:00:b0:07:{number:02x}", f"token-{firmware}-{had}"
+    mac, token = f"52:54:00:b0:07:{number:02x}", f"token-{firmware}-{had.replace(' ', '-')}"
     ip = _prepared(site, firmware, mac, number, token, again="again" in had)
     asyncio.run(until(lambda: provisioning.is_well(site), "every member serves"))
     # GRUB is slow by itself.

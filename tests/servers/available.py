@@ -9,6 +9,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+KEA3 = Path(__file__).resolve().parents[2] / ".kea" / "root"
+"""Where a newer Kea than the machine's is unpacked."""
 _SOFTHSM = ("/usr/lib/softhsm/libsofthsm2.so", "/usr/lib64/pkcs11/libsofthsm2.so", "/usr/lib64/softhsm/libsofthsm2.so")
 
 
@@ -32,6 +34,8 @@ def missing(name: str) -> str | None:
         "fish": _fish,
         "gpg": _gpg,
         "haproxy": _haproxy,
+        "kea": _kea,
+        "kea3": _kea3,
         "keepalived": _keepalived,
         "man": _man,
         "machines": _machines,
@@ -112,6 +116,18 @@ def _tftpd() -> str | None:
     if os.geteuid() != 0:
         return "in.tftpd changes its root, which root alone may"
     return None if sbin("in.tftpd") else "no in.tftpd on this machine (Debian package tftpd-hpa)"
+
+
+def _kea() -> str | None:
+    for name, package in (("kea-dhcp4", "kea-dhcp4-server"), ("kea-ctrl-agent", "kea-ctrl-agent")):
+        if not sbin(name):
+            return f"no {name} on this machine (Debian package {package})"
+    # It answers whoever asks for an address where it is.
+    return _namespaces()
+
+
+def _kea3() -> str | None:
+    return _namespaces() if KEA3.exists() else "no Kea 3 in .kea (scripts/kea)"
 
 
 def _createrepo() -> str | None:

@@ -25,6 +25,7 @@ import yaml
 from muster.cli.local.plan import ADDRESS, FOREMAN
 from muster.kernel.process import end_with_parent
 from tests.servers import dhcpd, foreman_for_hosts, installer, loaders, machine
+from tests.servers import kea as kea_server
 from tests.servers import local as clusters
 from tests.servers.client import Answer, Connection, Place, request, tls_client
 from tests.servers.foreman_for_hosts import Asked, ForemanForHosts
@@ -151,6 +152,14 @@ def isc(directory: Path) -> Iterator[Addresses]:
     with dhcpd.running(directory) as server:
         place = {"server": server.host.address, "omapi_port": _OMAPI_PORT, "timeout_s": 3}
         yield Addresses(dhcpd.NETWORK, server.client, {"provider": "isc", "isc": {**server.settings, **place}})
+
+
+@contextlib.contextmanager
+def kea() -> Iterator[Addresses]:
+    """Yield Kea, whose control socket is a file."""
+    with kea_server.running() as server:
+        assert server.client is not None
+        yield Addresses(kea_server.NETWORK, server.client, {"provider": "kea", "kea": server.settings})
 
 
 def _tell(site: Site, addresses: Addresses) -> None:

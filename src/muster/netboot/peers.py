@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import math
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +19,7 @@ from muster.kernel.names import in_url
 from muster.netboot import answers
 from muster.netboot import partial as partials
 from muster.netboot.answers import Asking, Limits, Told, length_of, span_of
+from muster.netboot.contract import Entry
 from muster.netboot.partial import Full, Note, Partial
 
 _log = log.logger("netboot")
@@ -24,6 +27,7 @@ _log = log.logger("netboot")
 # A member that gives to as many as it may has room again when one of them is served.
 _BUSY = frozenset({429, 503})
 _BUSY_PAUSE_S = 1.0
+_LIMIT_TREE_BYTES = 4096
 
 
 class Sibling(NamedTuple):
@@ -99,21 +103,43 @@ class Peers:
     def __init__(
         self,
         directory: Path,
-        siblings: Callable[[], Sequence[Sibling]],
+        siblings: Callable[[], Awaitable[Sequence[Sibling]]],
         context: Callable[[], ssl.SSLContext],
         limits: Limits,
     ) -> None:
         self._directory, self._siblings, self._context, self._limits = directory, siblings, context, limits
 
-    async def bring(self, digest: str, size: int) -> Path:
-        """Return a file with the bytes of a digest, which is the caller's.
+    async def bring(self, entry: Entry) -> Path:
+        """Return a file with an entry's bytes, which is the caller's.
 
         Raises:
             As :func:`brought`.
         """
-        into = self._directory / digest
-        await brought(digest, size, into, self._siblings(), context=self._context, limits=self._limits)
+        into = self._directory / entry.digest
+        await brought(
+            entry.digest, entry.size, into, await self._siblings(), context=self._context, limits=self._limits
+        )
         return into
+
+    async def read_the_store(self, within_s: float) -> bool:
+        """Whether another member says that it has read the tree so lately; those that do not answer say nothing."""
+        siblings = await self._siblings()
+        if not siblings:
+            return False
+        async with answers.opened(self._limits, SystemClock()) as asking:
+            ages = await asyncio.gather(*(_age_of(s, asking, self._context) for s in siblings))
+        return any(age <= within_s for age in ages)
+
+
+async def _age_of(sibling: Sibling, asking: Asking, context: Callable[[], ssl.SSLContext]) -> float:
+    url = f"https://{in_url(sibling.address)}:{sibling.port}/netboot/tree"
+    try:
+        async with asking.answer(sibling.name, url, {}, context(), name=sibling.name) as answer:
+            if answer.status != 200:
+                return math.inf
+            return float(json.loads(await answer.content.read(_LIMIT_TREE_BYTES))["read_age_s"])
+    except (MusterError, ValueError, TypeError, KeyError, aiohttp.ClientError, OSError):
+        return math.inf
 
 
 class _Bringing:

@@ -34,6 +34,8 @@ def checks(
         match settings.provider:
             case "isc":
                 return [*await _of_server(settings.isc), *await _of_files(settings)]
+            case "kea":
+                return await _of_kea(settings, context)
             case "smart_proxy" if settings.smart_proxy is not None:
                 return await _of_smart_proxy(settings, settings.smart_proxy, context())
             case _:
@@ -72,6 +74,25 @@ async def _of_smart_proxy(
             )
         ]
     return _of_subnets(settings, there, proxy.url)
+
+
+async def _of_kea(settings: DHCPSettings, context: Callable[[], ssl.SSLContext | None]) -> Sequence[Finding]:
+    # What speaks to it is loaded where there is one.
+    from muster.features.dhcp.kea import checks as of_kea
+    from muster.features.dhcp.providers.kea import context_of, credentials_of
+
+    kea = settings.kea
+    asked: Callable[[], ssl.SSLContext] | None = None
+    if kea.url.startswith("https:"):
+        if kea.ca_file is not None and kea.certificate_file is not None:
+            asked = context_of(kea, None, None, None)
+        elif (ours := context()) is None:
+            # Our own files are no use, which is said elsewhere.
+            return []
+        else:
+            asked = lambda: ours  # noqa: E731
+    found, there = await of_kea.findings(_PLACE, kea.url, lambda: credentials_of(kea), asked, timeout_s=kea.timeout_s)
+    return found if there is None else [*found, *_of_subnets(settings, there, kea.url)]
 
 
 def _of_subnets(settings: DHCPSettings, there: Collection[IPv4Network], whose: str) -> Sequence[Finding]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import AwareDatetime, Field, JsonValue, StringConstraints, model_validator
 
 from muster.cluster.service import Service, of_settings
-from muster.cluster.values import Host, Port, Seconds
+from muster.cluster.values import BackendURL, ForemanUser, Host, Port, Seconds
 from muster.edge.another_proxy import SmartProxySettings
 from muster.edge.feature import ProvidedFeatureSettings
 from muster.kernel.names import FQDN, MACAddress, in_url
@@ -125,10 +125,40 @@ class ISCSettings(Settings):
         return self
 
 
+class KeaSettings(Settings):
+    """Kea's DHCPv4 server."""
+
+    url: BackendURL = "unix:/run/kea/kea4-ctrl-socket"
+    """Where it takes commands: ``unix:/PATH`` of its own control socket, or ``http(s)://HOST:PORT`` of its own (2.7.2 and
+    later) or of the Control Agent (before 3.2)."""
+    user: ForemanUser | None = None
+    """Whom it knows members as, over HTTP (basic authentication)."""
+    password_file: Path | None = None
+    """A file whose first line is that user's password, on each member."""
+    ca_file: Path | None = None
+    """Whose certificates are believed over HTTPS; None: the cluster's CA."""
+    certificate_file: Path | None = None
+    """What members show over HTTPS, with ``key_file``; None: their own certificates."""
+    key_file: Path | None = None
+    """Its key."""
+    timeout_s: Annotated[float, Field(gt=0, le=10)] = 5.0
+    """How long it may take for one command."""
+
+    @model_validator(mode="after")
+    def _whole_credentials(self) -> Self:
+        if (self.user is None) != (self.password_file is None):
+            raise ValueError("user and password_file go together")
+        if (self.certificate_file is None) != (self.key_file is None):
+            raise ValueError("certificate_file and key_file go together")
+        if self.user is not None and self.url.startswith("unix:"):
+            raise ValueError("a unix socket asks for no user: whoever may open it may do everything")
+        return self
+
+
 class DHCPSettings(ProvidedFeatureSettings):
     """The DHCP feature."""
 
-    provider: Literal["isc", "smart_proxy", "memory"] = "isc"
+    provider: Literal["isc", "kea", "smart_proxy", "memory"] = "isc"
     """Which provider keeps the reservations. Ruby's ``use_provider`` is understood as well: ``dhcp_isc``, and
     ``dhcp_remote_isc``, which is ``isc`` with files that are mounted."""
     subnets: tuple[IPv4Network, ...] = ()
@@ -144,6 +174,8 @@ class DHCPSettings(ProvidedFeatureSettings):
     """How many addresses of each range that Foreman asks for are probed ahead, so that an answer needs no wait; 0: none."""
     isc: ISCSettings = ISCSettings()
     """Settings of provider ``isc``."""
+    kea: KeaSettings = KeaSettings()
+    """Settings of provider ``kea``."""
     memory: MemorySettings = MemorySettings()
     """Settings of provider ``memory``."""
     smart_proxy: SmartProxySettings | None = None
@@ -179,6 +211,7 @@ class DHCPSettings(ProvidedFeatureSettings):
     def registered(self) -> tuple[Service, ...]:
         url = {
             "isc": f"omapi://{in_url(self.isc.server)}:{self.isc.omapi_port}",
+            "kea": self.kea.url,
             "smart_proxy": self.smart_proxy.url if self.smart_proxy is not None else "",
         }.get(self.provider)
         return (of_settings("dhcp", url, weight=self.readiness),) if url else ()

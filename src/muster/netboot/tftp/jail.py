@@ -20,6 +20,7 @@ from typing import Final
 
 from muster.kernel.errors import Denied, Misconfigured, NotFound, Rejected, Unavailable
 from muster.kernel.names import shown
+from muster.netboot.contract import HIDDEN
 
 LONGEST_NAME_BYTES: Final = 1024
 _DEEPEST = 64
@@ -99,6 +100,8 @@ class Jail:
             Denied: it is no regular file, not everybody may read it, or a link leads nowhere or in a circle.
             Unavailable: the system cannot open it now.
         """
+        if wanted[0] == HIDDEN:
+            raise NotFound(f"there is no {shown('/'.join(wanted))}")
         try:
             with contextlib.ExitStack() as stack:
                 return self._walked(wanted, stack)

@@ -53,6 +53,10 @@ def test_what_is_written_of_memory_is_there() -> None:
         ({"memory": {"subnets": [SUBNET], "reservations": [STATIC | {"ip": "198.51.100.1"}]}}, "lies in none of the sub"),
         ({"memory": {"subnets": [SUBNET | {"options": {"a;b": 1}}]}}, "pattern"),
         ({"memory": {"subnets": [SUBNET], "reservations": [STATIC | {"mac": "x"}]}}, "Invalid MAC"),
+        ({"kea": {"url": "kea.sock"}}, "is neither http"),
+        ({"kea": {"url": "http://h:8000", "user": "u"}}, "user and password_file go together"),
+        ({"kea": {"user": "u", "password_file": "/p"}}, "a unix socket asks for no user"),
+        ({"kea": {"certificate_file": "/c"}}, "certificate_file and key_file go together"),
     ],
 )  # fmt: skip
 def test_what_cannot_work_is_said_when_the_file_is_read(given: dict[str, Any], words: str) -> None:
@@ -64,6 +68,8 @@ def test_another_proxy_is_in_the_register() -> None:
     assert settings().registered() == ()
     (found,) = settings(provider="smart_proxy", smart_proxy={"url": "https://other.test:9090"}).registered()
     assert (found.kind, found.control_url) == ("dhcp", "https://other.test:9090")
+    (found,) = settings(provider="dhcp_kea", kea={"url": "http://kea.test:8000"}).registered()
+    assert found.control_url == "http://kea.test:8000"
 
 
 def test_rubys_seconds_are_a_doubt() -> None:
