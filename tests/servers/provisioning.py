@@ -31,7 +31,7 @@ from tests.servers.client import Answer, Connection, Place, request, tls_client
 from tests.servers.foreman_for_hosts import Asked, ForemanForHosts
 from tests.servers.local import Local
 from tests.servers.machine import Firmware, Machine
-from tests.servers.namespaces import Host
+from tests.servers.namespaces import DEVICE, Host
 
 _LONGEST_START_S = 60.0
 _OMAPI_PORT = 7911
@@ -157,7 +157,8 @@ def isc(directory: Path) -> Iterator[Addresses]:
 @contextlib.contextmanager
 def kea() -> Iterator[Addresses]:
     """Yield Kea, whose control socket is a file."""
-    with kea_server.running() as server:
+    # A machine that has no address yet is heard on a raw socket only.
+    with kea_server.running(interfaces_config={"interfaces": [DEVICE], "dhcp-socket-type": "raw"}) as server:
         assert server.client is not None
         yield Addresses(kea_server.NETWORK, server.client, {"provider": "kea", "kea": server.settings})
 
