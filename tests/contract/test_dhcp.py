@@ -18,21 +18,23 @@ from prometheus_client import CollectorRegistry
 
 from muster.edge.another_proxy import SmartProxySettings
 from muster.edge.feature import Surroundings
-from muster.features.dhcp import checks
+from muster.features.dhcp import checks, next_servers
 from muster.features.dhcp.contract import DHCPProvider, Lease, Reservation, Subnet, same
+from muster.features.dhcp.providers import dnsmasq as provider_of_dnsmasq
 from muster.features.dhcp.providers import isc, memory, smart_proxy
-from muster.features.dhcp.settings import DHCPSettings, ISCSettings, MemorySettings
+from muster.features.dhcp.settings import DHCPSettings, DnsmasqSettings, ISCSettings, MemorySettings
 from muster.kernel.errors import Conflict, Misconfigured, NotFound, Rejected, Unavailable, Unsupported
 from muster.kernel.names import FQDN, MACAddress
 from muster.policy.metered import OperationMetrics
-from tests.servers import dhcpd, member
+from tests.servers import dhcpd, dnsmasq, member
 from tests.servers.dhcpd import DHCPServer
+from tests.servers.dnsmasq import Dnsmasq
 from tests.servers.member import CLUSTER_ADDRESS, TRUSTED, Member
 
 pytestmark = pytest.mark.anyio
 
 CALLER = "proxy00.example.com"
-PROVIDERS = ("isc", "memory", "smart_proxy")
+PROVIDERS = ("isc", "dnsmasq", "memory", "smart_proxy")
 NETWORK = IPv4Network("192.168.120.0/24")
 SECOND = IPv4Network("192.168.122.0/30")
 STATIC = MACAddress.parse("00:11:22:33:44:01")
@@ -65,6 +67,13 @@ lease 192.168.120.20 {
   hardware ethernet 52:54:00:00:00:20;
 }
 """
+DNSMASQ = """
+dhcp-range=set:first,192.168.120.10,192.168.120.100,255.255.255.0
+dhcp-range=192.168.122.0,static,255.255.255.252
+dhcp-option=tag:first,option:router,192.168.120.1
+dhcp-host=00:11:22:33:44:01,192.168.120.150,static1.example.com
+"""
+DNSMASQ_LEASES = "0 52:54:00:00:00:20 192.168.120.20 * *\n"
 _numbers = itertools.count(1)
 
 
@@ -76,6 +85,8 @@ class Subject:
         stop, start: take the server away and bring it back; what it had may be lost.
         offers: whether its server finds free addresses itself.
         tells_when_gone: whether it tells what there is while its server is away, because it reads the server's files.
+        has_one_name: whether its server has one name of a host, which is its hostname as well.
+        has_infiniband: whether its server takes hardware addresses of 20 octets.
     """
 
     name: str
@@ -84,6 +95,8 @@ class Subject:
     start: Callable[[], object]
     offers: bool = False
     tells_when_gone: bool = False
+    has_one_name: bool = False
+    has_infiniband: bool = True
 
     async def subnet(self, network: IPv4Network = NETWORK) -> Subnet:
         return next(s for s in await self.provider.subnets() if s.network == network)
@@ -135,9 +148,19 @@ def dhcpd_server(needs: Callable[[str], None], tmp_path_factory: pytest.TempPath
         yield server
 
 
+@pytest.fixture(scope="module")
+def dnsmasq_server(needs: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dnsmasq]:
+    needs("dnsmasq")
+    needs("namespaces")
+    with dnsmasq.running(tmp_path_factory.mktemp("dnsmasq"), conf=DNSMASQ, leases=DNSMASQ_LEASES) as server:
+        yield server
+
+
 @pytest.fixture(params=PROVIDERS)
 async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
-    async with {"isc": _isc, "memory": _memory, "smart_proxy": _smart_proxy}[request.param](request) as found:
+    async with {"isc": _isc, "dnsmasq": _dnsmasq, "memory": _memory, "smart_proxy": _smart_proxy}[request.param](
+        request
+    ) as found:
         yield found
 
 
@@ -166,6 +189,21 @@ async def _isc(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
     server: DHCPServer = request.getfixturevalue("dhcpd_server")
     async with isc.opened(_of(server)) as provider:
         yield Subject("isc", provider, server.stop, server.start, tells_when_gone=True)
+
+
+@contextlib.asynccontextmanager
+async def _dnsmasq(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
+    server: Dnsmasq = request.getfixturevalue("dnsmasq_server")
+    async with provider_of_dnsmasq.opened(DnsmasqSettings.model_validate(server.settings)) as provider:
+        yield Subject(
+            "dnsmasq",
+            provider,
+            server.stop,
+            server.start,
+            tells_when_gone=True,
+            has_one_name=True,
+            has_infiniband=False,
+        )
 
 
 def _of(server: DHCPServer, **settings: Any) -> ISCSettings:
@@ -198,7 +236,7 @@ async def test_what_others_made_is_seen(subject: Subject) -> None:
     static, leased = await subject.provider.of(subnet, STATIC), await subject.provider.of(subnet, LEASED)
     assert isinstance(static, Reservation)
     assert (static.name, str(static.ip), static.deletable) == ("static1.example.com", "192.168.120.150", False)
-    assert static.options["hostname"] == "static1"
+    assert static.options["hostname"] == (static.name if subject.has_one_name else "static1")
     assert isinstance(leased, Lease)
     assert (str(leased.ip), leased.state, f"{leased.ends:%Y-%m-%d %H:%M:%S}") == (
         "192.168.120.20", "active", "2038-01-19 03:14:07",
@@ -302,6 +340,10 @@ async def test_two_that_add_the_same_both_succeed(subject: Subject) -> None:
 
 async def test_a_20_octet_hardware_address_is_one(subject: Subject) -> None:
     one = await subject.fresh(mac=MACAddress.parse(":".join(f"{n:02x}" for n in range(20))))
+    if not subject.has_infiniband:
+        with pytest.raises(Rejected, match="6 octets"):
+            await subject.provider.as_kept(one)
+        return
     await subject.provider.add(one)
     assert await subject.holds(one)
     await subject.provider.remove(one)
@@ -461,7 +503,7 @@ async def test_a_next_server_that_cannot_be_looked_up_now_may_be_later(
             raise failures.pop(0)
         return [IPv4Address("192.0.2.9"), IPv4Address("192.0.2.8")]
 
-    monkeypatch.setattr(isc, "_looked_up", looked_up)
+    monkeypatch.setattr(next_servers, "_looked_up", looked_up)
     with dhcpd.running(tmp_path / "dhcpd", conf=CONF) as server:
         async with isc.opened(_of(server)) as provider:
             one = await Subject("isc", provider, server.stop, server.start).fresh()

@@ -125,12 +125,51 @@ class ISCSettings(Settings):
         return self
 
 
+class DnsmasqSettings(Settings):
+    """dnsmasq on the members' own host. Ruby's plugin has ``config``, ``target_dir`` and ``lease_file`` as well."""
+
+    config: tuple[Path, ...] = (Path("/etc/dnsmasq.conf"), Path("/etc/dnsmasq.d"))
+    """Its configuration: files, and directories of files. What these include is read as well."""
+    target_dir: Path = Path("/var/lib/muster-dnsmasq")
+    """Where members write for it: hosts in ``dhcphosts``, which it has as ``dhcp-hostsdir``, and where they boot from in
+    ``dhcpopts``, which it has as ``dhcp-optsdir``. Both directories are members' to write and dnsmasq's to read."""
+    lease_file: Path = Path("/var/lib/misc/dnsmasq.leases")
+    """Its leases, as its ``dhcp-leasefile`` says. ``/var/lib/dnsmasq/dnsmasq.leases`` on Enterprise Linux."""
+    pid_file: Path = Path("/run/dnsmasq/dnsmasq.pid")
+    """Where it writes the number of its process. ``/run/dnsmasq.pid`` where nothing else is said."""
+    boot: Literal["reservation", "dnsmasq"] = "reservation"
+    """Who says where a machine boots from: ``reservation``, Foreman, for each machine; ``dnsmasq``, its own rules alone: then a
+    reservation's boot loader and next server are not kept."""
+    reload: Literal["file", "signal"] = "file"
+    """How it is made to forget what was removed: ``file``, a unit of the host starts it anew whenever ``reload-wanted`` in
+    ``target_dir`` is written; ``signal``, members send it SIGHUP, which they may where it runs as their account."""
+    timeout_s: Seconds = 10.0
+    """How long it may take to read what was written, or to start anew."""
+    poll_s: Annotated[float, Field(ge=0.1, le=60)] = 1.0
+    """How long a change in the middle of a file of others may go unseen."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_rubys_words(cls, given: Any) -> Any:
+        if isinstance(given, dict) and isinstance(given.get("config"), str):
+            return {**given, "config": (given["config"],)}
+        return given
+
+    @model_validator(mode="after")
+    def _survives(self) -> Self:
+        if self.boot == "reservation" and self.reload == "signal":
+            raise ValueError(
+                "boot: reservation needs reload: file: dnsmasq up to 2.90 does not outlive SIGHUP with tags of hosts"
+            )
+        return self
+
+
 class DHCPSettings(ProvidedFeatureSettings):
     """The DHCP feature."""
 
-    provider: Literal["isc", "smart_proxy", "memory"] = "isc"
-    """Which provider keeps the reservations. Ruby's ``use_provider`` is understood as well: ``dhcp_isc``, and
-    ``dhcp_remote_isc``, which is ``isc`` with files that are mounted."""
+    provider: Literal["isc", "dnsmasq", "smart_proxy", "memory"] = "isc"
+    """Which provider keeps the reservations. Ruby's ``use_provider`` is understood as well: ``dhcp_isc``, ``dhcp_dnsmasq``,
+    and ``dhcp_remote_isc``, which is ``isc`` with files that are mounted."""
     subnets: tuple[IPv4Network, ...] = ()
     """The subnets of the server that Foreman is to see, as ``192.0.2.0/24`` or ``192.0.2.0/255.255.255.0``; empty: all."""
     ping_free_ip: bool = True
@@ -144,6 +183,8 @@ class DHCPSettings(ProvidedFeatureSettings):
     """How many addresses of each range that Foreman asks for are probed ahead, so that an answer needs no wait; 0: none."""
     isc: ISCSettings = ISCSettings()
     """Settings of provider ``isc``."""
+    dnsmasq: DnsmasqSettings = DnsmasqSettings()
+    """Settings of provider ``dnsmasq``."""
     memory: MemorySettings = MemorySettings()
     """Settings of provider ``memory``."""
     smart_proxy: SmartProxySettings | None = None

@@ -28,6 +28,12 @@ def _isc(settings: DHCPSettings, _around: Surroundings) -> Opening:
     return isc.opened(settings.isc)
 
 
+def _dnsmasq(settings: DHCPSettings, _around: Surroundings) -> Opening:
+    from muster.features.dhcp.providers import dnsmasq
+
+    return dnsmasq.opened(settings.dnsmasq, settings.subnets)
+
+
 def _smart_proxy(settings: DHCPSettings, around: Surroundings) -> Opening:
     from muster.features.dhcp.providers import smart_proxy
 
@@ -44,6 +50,7 @@ def _memory(settings: DHCPSettings, _around: Surroundings) -> Opening:
 
 PROVIDERS: Mapping[str, Callable[[DHCPSettings, Surroundings], Opening]] = {
     "isc": _isc,
+    "dnsmasq": _dnsmasq,
     "smart_proxy": _smart_proxy,
     "memory": _memory,
 }

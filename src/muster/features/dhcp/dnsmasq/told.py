@@ -1,0 +1,207 @@
+"""Tells dnsmasq that its files are others now, and returns when it has read them.
+
+dnsmasq reads a new file at once and says nothing of it. So a file that only it reads, the sentinel, is written after the
+others: it takes news in their order, and when it has read that one, it has read all. What was removed or changed it forgets
+when it is reloaded or started anew; then it reads the sentinel, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+from muster.features.dhcp.contract import Unreached
+from muster.features.dhcp.dnsmasq.held import SENTINEL
+from muster.features.dhcp.inotify import READ, Watch, watching
+from muster.kernel.errors import Misconfigured, Unavailable
+from muster.kernel.files import write_atomically
+
+REQUEST = "reload-wanted"
+"""The file in ``target_dir`` whose writing asks the host's service manager for a reload."""
+_LOCK = ".lock"
+_COMMENT = b"# dnsmasq reads this file after others, and so shows that it has read them.\n"
+_PAUSE_S = 0.01
+_COMM_CHARACTERS = 15
+
+
+class Server:
+    """One dnsmasq on this host. Use :func:`opened`.
+
+    Concurrency: one event loop; what changes something stands in a block of :meth:`alone`.
+    """
+
+    def __init__(self, target: Path, hosts: Path, pid_file: Path, *, by_signal: bool, timeout_s: float) -> None:
+        self._target = target
+        self._sentinel = hosts / SENTINEL
+        self._pid_file = pid_file
+        self._by_signal = by_signal
+        self._timeout_s = timeout_s
+        self._alone = asyncio.Lock()
+        self.was_read = asyncio.Event()
+
+    def reached(self) -> None:
+        """Return when its process is there.
+
+        Raises:
+            Unreached: there is none.
+            Misconfigured: its pid file cannot be read, or names another program.
+        """
+        os.close(self._process())
+
+    def _process(self) -> int:
+        """Return a descriptor of its process."""
+        try:
+            with self._pid_file.open("rb") as f:
+                text = f.read(32).strip()
+        except FileNotFoundError:
+            raise Unreached(f"dnsmasq is not there: no pid file {self._pid_file}") from None
+        except OSError as e:
+            raise Misconfigured(f"Reading dnsmasq's pid file {self._pid_file} failed: {e.strerror or e}") from e
+        if not (text.isdigit() and len(text) < 10 and int(text) > 1):
+            # It is written in two steps.
+            raise Unreached(f"dnsmasq's pid file {self._pid_file} has no number of a process")
+        pid = int(text)
+        try:
+            # Held from here on: nobody else can get the number.
+            process = os.pidfd_open(pid)
+        except OSError as e:
+            raise Unreached(f"dnsmasq is not there: its process {pid} is gone") from e
+        try:
+            name = Path(f"/proc/{pid}/comm").read_text("utf-8", "replace").strip()
+        except OSError:
+            # systemd's ProtectProc hides other accounts' processes; that there is one of that number it does not hide.
+            name = ""
+        if (name and name[:_COMM_CHARACTERS] != "dnsmasq") or (not name and self._by_signal):
+            os.close(process)
+            raise Misconfigured(f"Process {pid} of {self._pid_file} is {name or 'hidden from members'}, not dnsmasq")
+        return process
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """Hold off all other members of this host while the block runs.
+
+        Raises:
+            Unreached: another one has been at it for too long, or dnsmasq is not there.
+            Misconfigured: the directory is not ours to write.
+        """
+        async with self._alone:
+            try:
+                lock = os.open(self._target / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            except OSError as e:
+                raise Misconfigured(f"Writing in {self._target} failed: {e.strerror or e}") from e
+            try:
+                deadline = time.monotonic() + 2 * self._timeout_s
+                while not _locked(lock):
+                    if time.monotonic() > deadline:
+                        raise Unreached(
+                            "Another member has been changing dnsmasq's files for too long; nothing was changed"
+                        )
+                    await asyncio.sleep(_PAUSE_S)
+                self.reached()
+                yield
+            finally:
+                os.close(lock)
+
+    async def has_read(self) -> None:
+        """Return when dnsmasq has read whatever new file there is.
+
+        Raises:
+            Unavailable: it has not within ``timeout_s``.
+        """
+        self.was_read.clear()
+        await asyncio.to_thread(self._written)
+        await self._seen("read", "is this directory one of its dhcp-hostsdir?")
+
+    async def has_reloaded(self) -> None:
+        """Return when dnsmasq has read all files anew.
+
+        Raises:
+            Unavailable: it could not be told to, or has not within ``timeout_s``.
+        """
+        self.was_read.clear()
+        await asyncio.to_thread(self._asked_to_reload)
+        who = "" if self._by_signal else f"does a unit of this host reload it when {self._target / REQUEST} is written?"
+        await self._seen("reloaded", who)
+
+    async def _seen(self, what: str, why: str) -> None:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self.was_read.wait()
+        except TimeoutError:
+            said = f"dnsmasq has not {what} {self._sentinel.parent} within {self._timeout_s:g} s"
+            raise Unavailable(f"{said}; {why}" if why else said) from None
+
+    def _written(self) -> None:
+        try:
+            # In its place, not renamed: the watch of one who has it open must stay on it.
+            fd = os.open(self._sentinel, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            try:
+                os.fchmod(fd, 0o644)
+                os.write(fd, _COMMENT)
+            finally:
+                os.close(fd)
+        except OSError as e:
+            raise Unavailable(f"Writing {self._sentinel} failed: {e.strerror or e}") from e
+
+    def _asked_to_reload(self) -> None:
+        if not self._sentinel.exists():
+            self._written()
+        if not self._by_signal:
+            write_atomically(self._target / REQUEST, f"{time.time():.6f}\n")
+            return
+        process = self._process()
+        try:
+            signal.pidfd_send_signal(process, signal.SIGHUP)
+        except PermissionError:
+            raise Misconfigured("Members may not signal dnsmasq: it runs as another account") from None
+        except OSError as e:
+            raise Unavailable(f"Signalling dnsmasq failed: {e.strerror or e}") from e
+        finally:
+            os.close(process)
+
+
+def _locked(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+@asynccontextmanager
+async def opened(
+    target: Path, hosts: Path, pid_file: Path, *, by_signal: bool, timeout_s: float
+) -> AsyncIterator[Server]:
+    """Yield the dnsmasq of this host, whether it runs or not.
+
+    Args:
+        target: the directory that the members of this host share with it.
+        hosts: the directory in it that dnsmasq reads hosts from.
+        pid_file: where dnsmasq writes its number.
+        by_signal: whether it is reloaded by SIGHUP from here; else somebody is asked to, by :data:`REQUEST`.
+        timeout_s: how long it may take to read.
+
+    Raises:
+        Misconfigured: this machine has no inotify, or there is no such directory.
+    """
+    server = Server(target, hosts, pid_file, by_signal=by_signal, timeout_s=timeout_s)
+    if not hosts.is_dir():
+        raise Misconfigured(f"There is no directory {hosts}, where dnsmasq reads hosts and members write them")
+    with watching(server.was_read.set, READ) as watch:
+        if watch is None:
+            raise Misconfigured(
+                "This machine has no inotify(7) left for members, and so nobody sees what dnsmasq reads"
+            )
+        _on(watch, hosts)
+        yield server
+
+
+def _on(watch: Watch, hosts: Path) -> None:
+    with suppress(OSError):
+        watch.on([hosts / SENTINEL])
