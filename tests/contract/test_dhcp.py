@@ -85,7 +85,7 @@ class Subject:
         stop, start: take the server away and bring it back; what it had may be lost.
         offers: whether its server finds free addresses itself.
         tells_when_gone: whether it tells what there is while its server is away, because it reads the server's files.
-        has_one_name: whether its server has one name of a host, which is its hostname as well.
+        has_one_name: whether a host of its configuration has one name, which is its hostname as well.
         has_infiniband: whether its server takes hardware addresses of 20 octets.
     """
 

@@ -56,6 +56,7 @@ class Dnsmasq:
         conf, leases, pid_file: its files.
         target: where provider ``dnsmasq`` writes.
         restarts: how often it was started anew because members asked for it.
+        misses: how many more of their requests are not seen.
     """
 
     directory: Path
@@ -63,6 +64,7 @@ class Dnsmasq:
     client: Host
     user: str
     restarts: int = 0
+    misses: int = 0
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     _at_it: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
@@ -147,6 +149,12 @@ class Dnsmasq:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+    @contextlib.contextmanager
+    def without_its_unit(self) -> Iterator[None]:
+        """Hold what starts it anew when members ask for that."""
+        with self._at_it:
+            yield
 
     @contextlib.contextmanager
     def hung(self) -> Iterator[None]:
@@ -261,4 +269,7 @@ def _restarted(server: Dnsmasq, ended: threading.Event) -> None:
         now = wanted.stat().st_ino if wanted.exists() else None
         if now != seen:
             seen = now
-            server.restart()
+            if server.misses:
+                server.misses -= 1
+            else:
+                server.restart()

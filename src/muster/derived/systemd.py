@@ -139,6 +139,11 @@ def _files(cluster: ClusterFile) -> Iterator[str]:
         # A directory that is not there keeps a unit from starting, and this one's want is a note.
         yield "# features.puppetca.autosign_file."
         yield f"ReadWritePaths=-{path(Path(signed).parent)}"
+    dhcp = cluster.features.get("dhcp", {})
+    if str(dhcp.get("provider", dhcp.get("use_provider"))).removeprefix("dhcp_") == "dnsmasq":
+        target = (dhcp.get("dnsmasq") or {}).get("target_dir", "/var/lib/muster-dnsmasq")
+        yield "# features.dhcp.dnsmasq.target_dir."
+        yield f"ReadWritePaths=-{path(Path(str(target)))}"
     yield from _store(cluster)
 
 

@@ -138,8 +138,8 @@ class DnsmasqSettings(Settings):
     pid_file: Path = Path("/run/dnsmasq/dnsmasq.pid")
     """Where it writes the number of its process. ``/run/dnsmasq.pid`` where nothing else is said."""
     boot: Literal["reservation", "dnsmasq"] = "reservation"
-    """Who says where a machine boots from: ``reservation``, Foreman, for each machine; ``dnsmasq``, its own rules alone: then a
-    reservation's boot loader and next server are not kept."""
+    """Who says where a machine boots from: ``reservation``, Foreman, for each machine; ``dnsmasq``, its own rules alone,
+    and then a reservation's boot loader and next server are not kept."""
     reload: Literal["file", "signal"] = "file"
     """How it is made to forget what was removed: ``file``, a unit of the host starts it anew whenever ``reload-wanted`` in
     ``target_dir`` is written; ``signal``, members send it SIGHUP, which they may where it runs as their account."""

@@ -71,3 +71,16 @@ def test_rubys_seconds_are_a_doubt() -> None:
     assert settings().doubts(cluster) == settings(blacklist_duration_minutes=60).doubts(cluster) == ()
     (doubt,) = settings(blacklist_duration_minutes=1800).doubts(cluster)
     assert doubt.startswith("holds back what was offered for 30 hours")
+
+
+def test_dnsmasq_is_understood_in_rubys_words() -> None:
+    found = DHCPSettings.model_validate(
+        {"use_provider": "dhcp_dnsmasq", "dnsmasq": {"config": "/etc/dnsmasq.conf", "lease_file": "/var/l"}}
+    )
+    assert (found.provider, [str(p) for p in found.dnsmasq.config]) == ("dnsmasq", ["/etc/dnsmasq.conf"])
+
+
+def test_dnsmasq_is_not_signalled_while_hosts_have_tags() -> None:
+    with pytest.raises(ValidationError, match="does not outlive SIGHUP"):
+        DHCPSettings.model_validate({"provider": "dnsmasq", "dnsmasq": {"reload": "signal"}})
+    DHCPSettings.model_validate({"provider": "dnsmasq", "dnsmasq": {"reload": "signal", "boot": "dnsmasq"}})

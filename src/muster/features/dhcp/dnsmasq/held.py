@@ -189,7 +189,8 @@ class Reader:
             stamp = _stamp(self.places.leases)
             if stamp != self._leases_seen or held is not self._held or not _is_old(0 if stamp is None else stamp[2]):
                 # What is written meanwhile is news.
-                held.leased = leases.read(self.places.leases)
+                had = self._held is not None and bool(self._held.leased)
+                held.leased = leases.read(self.places.leases, is_emptied=had)
                 self._leases_seen = stamp
             self._held = held
             return held

@@ -23,6 +23,7 @@ _NEVER = datetime(2038, 1, 19, 3, 14, 7, tzinfo=UTC)
 _LIMIT_BYTES = 64 << 20
 # Whoever writes has done so within this; a busy dnsmasq never pauses for long.
 _QUIET_S = 0.03
+_EMPTY_S = 1.0
 _PATIENCE_S = 2.0
 
 
@@ -63,8 +64,11 @@ def parsed(content: str) -> list[Leased]:
     return found
 
 
-def read(path: Path) -> Sequence[Leased]:
+def read(path: Path, *, is_emptied: bool = False) -> Sequence[Leased]:
     """Return what the file says when nobody writes it; blocks for 2 s at most.
+
+    ``is_emptied``: whether it is known to have said something, so that a file without a line is rather one whose writer has
+    not come to write it yet; it is believed after a second.
 
     Raises:
         Unavailable: it cannot be read, or somebody writes it all the time.
@@ -80,7 +84,8 @@ def read(path: Path) -> Sequence[Leased]:
                 content
             ) == after.st_size
             # A clock that was set back is no reason to wait for ever.
-            is_quiet = not 0 <= time.time() - after.st_mtime < _QUIET_S
+            quiet_s = _EMPTY_S if is_emptied and not content else _QUIET_S
+            is_quiet = not 0 <= time.time() - after.st_mtime < quiet_s
             if same and is_quiet and (not content or content.endswith(b"\n")):
                 break
             if time.monotonic() > deadline:

@@ -27,7 +27,7 @@ REQUEST = "reload-wanted"
 _LOCK = ".lock"
 _COMMENT = b"# dnsmasq reads this file after others, and so shows that it has read them.\n"
 _PAUSE_S = 0.01
-_COMM_CHARACTERS = 15
+_REQUESTS = 3
 
 
 class Server:
@@ -49,38 +49,9 @@ class Server:
         """Return when its process is there.
 
         Raises:
-            Unreached: there is none.
-            Misconfigured: its pid file cannot be read, or names another program.
+            Unreached, Misconfigured: as :func:`running`.
         """
-        os.close(self._process())
-
-    def _process(self) -> int:
-        """Return a descriptor of its process."""
-        try:
-            with self._pid_file.open("rb") as f:
-                text = f.read(32).strip()
-        except FileNotFoundError:
-            raise Unreached(f"dnsmasq is not there: no pid file {self._pid_file}") from None
-        except OSError as e:
-            raise Misconfigured(f"Reading dnsmasq's pid file {self._pid_file} failed: {e.strerror or e}") from e
-        if not (text.isdigit() and len(text) < 10 and int(text) > 1):
-            # It is written in two steps.
-            raise Unreached(f"dnsmasq's pid file {self._pid_file} has no number of a process")
-        pid = int(text)
-        try:
-            # Held from here on: nobody else can get the number.
-            process = os.pidfd_open(pid)
-        except OSError as e:
-            raise Unreached(f"dnsmasq is not there: its process {pid} is gone") from e
-        try:
-            name = Path(f"/proc/{pid}/comm").read_text("utf-8", "replace").strip()
-        except OSError:
-            # systemd's ProtectProc hides other accounts' processes; that there is one of that number it does not hide.
-            name = ""
-        if (name and name[:_COMM_CHARACTERS] != "dnsmasq") or (not name and self._by_signal):
-            os.close(process)
-            raise Misconfigured(f"Process {pid} of {self._pid_file} is {name or 'hidden from members'}, not dnsmasq")
-        return process
+        running(self._pid_file, is_to_be_signalled=self._by_signal)
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
@@ -125,13 +96,24 @@ class Server:
             Unavailable: it could not be told to, or has not within ``timeout_s``.
         """
         self.was_read.clear()
+        if self._by_signal:
+            await asyncio.to_thread(self._asked_to_reload)
+            await self._seen("reloaded")
+            return
+        # A unit that is at it for the last request may not see this one.
+        for _ in range(_REQUESTS - 1):
+            await asyncio.to_thread(self._asked_to_reload)
+            with suppress(Unavailable):
+                await self._seen("reloaded", of=_REQUESTS)
+                return
         await asyncio.to_thread(self._asked_to_reload)
-        who = "" if self._by_signal else f"does a unit of this host reload it when {self._target / REQUEST} is written?"
-        await self._seen("reloaded", who)
+        why = f"does a unit of this host start it anew when {self._target / REQUEST} is written?"
+        await self._seen("reloaded", why, of=_REQUESTS)
 
-    async def _seen(self, what: str, why: str) -> None:
+    async def _seen(self, what: str, why: str = "", *, of: int = 1) -> None:
+        """Return when the sentinel was read; wait for it for one part of as many as ``of``."""
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self._timeout_s / of):
                 await self.was_read.wait()
         except TimeoutError:
             said = f"dnsmasq has not {what} {self._sentinel.parent} within {self._timeout_s:g} s"
@@ -155,7 +137,7 @@ class Server:
         if not self._by_signal:
             write_atomically(self._target / REQUEST, f"{time.time():.6f}\n")
             return
-        process = self._process()
+        process = _process(self._pid_file, is_to_be_signalled=True)
         try:
             signal.pidfd_send_signal(process, signal.SIGHUP)
         except PermissionError:
@@ -164,6 +146,46 @@ class Server:
             raise Unavailable(f"Signalling dnsmasq failed: {e.strerror or e}") from e
         finally:
             os.close(process)
+
+
+def running(pid_file: Path, *, is_to_be_signalled: bool) -> None:
+    """Return when the process of a pid file is there.
+
+    ``is_to_be_signalled``: then it must be seen to be dnsmasq's.
+
+    Raises:
+        Unreached: there is none.
+        Misconfigured: the pid file cannot be read, or names another program.
+    """
+    os.close(_process(pid_file, is_to_be_signalled=is_to_be_signalled))
+
+
+def _process(pid_file: Path, *, is_to_be_signalled: bool) -> int:
+    """Return a descriptor of the process: held by it, nobody else can get its number meanwhile."""
+    try:
+        with pid_file.open("rb") as f:
+            text = f.read(32).strip()
+    except FileNotFoundError:
+        raise Unreached(f"dnsmasq is not there: no pid file {pid_file}") from None
+    except OSError as e:
+        raise Misconfigured(f"Reading dnsmasq's pid file {pid_file} failed: {e.strerror or e}") from e
+    if not (text.isdigit() and len(text) < 10 and int(text) > 1):
+        # It is written in two steps.
+        raise Unreached(f"dnsmasq's pid file {pid_file} has no number of a process")
+    pid = int(text)
+    try:
+        process = os.pidfd_open(pid)
+    except OSError as e:
+        raise Unreached(f"dnsmasq is not there: its process {pid} is gone") from e
+    try:
+        name = Path(f"/proc/{pid}/comm").read_text("utf-8", "replace").strip()
+    except OSError:
+        # systemd's ProtectProc hides other accounts' processes; that there is one of that number it does not hide.
+        name = ""
+    if (name and name != "dnsmasq") or (not name and is_to_be_signalled):
+        os.close(process)
+        raise Misconfigured(f"Process {pid} of {pid_file} is {name or 'hidden from members'}, not dnsmasq")
+    return process
 
 
 def _locked(fd: int) -> bool:

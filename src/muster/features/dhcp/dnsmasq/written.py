@@ -101,11 +101,13 @@ def of(reservation: Reservation, *, is_tagged: bool) -> Written:
             f"dnsmasq cannot tell a machine to boot {shown(filename)}: up to 127 printable ASCII characters are expected, "
             "no quotes, backslashes, commas or #, and no space at either end"
         )
+    if next_server is not None and not _is_address(str(next_server)):
+        raise Rejected(f"dnsmasq keeps no next server by its name: {shown(next_server)}")
     return Written(
         reservation.ip,
         (Port(reservation.mac, name, hostname),),
         None if filename is None else str(filename),
-        None if next_server is None else IPv4Address(next_server),
+        None if next_server is None else IPv4Address(str(next_server)),
     )
 
 

@@ -25,7 +25,7 @@ from muster.features.dhcp.dnsmasq.written import Port, Written
 from muster.features.dhcp.next_servers import NextServers
 from muster.features.dhcp.settings import DnsmasqSettings
 from muster.kernel.clock import Clock, SystemClock
-from muster.kernel.errors import Conflict, MusterError, NotFound, Rejected, Unavailable, Unsupported
+from muster.kernel.errors import Conflict, Misconfigured, MusterError, NotFound, Rejected, Unavailable, Unsupported
 from muster.kernel.files import sync_directory, write_atomically
 from muster.kernel.log import logger
 from muster.kernel.names import MACAddress
@@ -88,6 +88,11 @@ class DnsmasqDHCP:
                 await self._server.has_read()
                 return
             others = self._others(held, reservation, related)
+            if wanted.filename is not None and held.configuration.boots_everybody is not None:
+                raise Misconfigured(
+                    f"dnsmasq's configuration has dhcp-boot={held.configuration.boots_everybody}, which goes before what a "
+                    f"reservation says: make it dhcp-boot=tag:!{written.TAG},{held.configuration.boots_everybody}"
+                )
             if any(r.ip != reservation.ip for r in held.by_name.get(reservation.name.lower(), ())):
                 raise Rejected(f"Failed to add DHCP reservation for {reservation}: Entry already exists")
             if others:
