@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -35,20 +36,15 @@ ACCOUNT = "nobody"
 
 
 @pytest.fixture
-def server(needs: Callable[[str], None], tmp_path: Path) -> Iterator[Dnsmasq]:
+def server(needs: Callable[[str], None]) -> Iterator[Dnsmasq]:
     needs("dnsmasq")
     needs("namespaces")
-    _open_to_all(tmp_path)
-    with dnsmasq.running(
-        tmp_path / "dnsmasq", user=ACCOUNT, conf="dhcp-boot=tag:!muster,global.0,here,192.0.2.9"
-    ) as it:
-        yield it
-
-
-def _open_to_all(path: Path) -> None:
-    for one in (path, *path.parents[:3]):
-        if one != Path("/tmp"):
-            one.chmod(one.stat().st_mode | 0o055)
+    # Not in pytest's directory, which every other run of pytest closes to all accounts but one.
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        with dnsmasq.running(directory, user=ACCOUNT, conf="dhcp-boot=tag:!muster,global.0,here,192.0.2.9") as it:
+            yield it
 
 
 @asynccontextmanager

@@ -168,7 +168,8 @@ class Dnsmasq:
 
     def asked(self, mac: str, *, takes: bool = False) -> Told | None:
         """Return what a machine is offered, and with ``takes`` has leased; None: nobody offers it anything in 4 s."""
-        with ThreadPoolExecutor(1) as thread:
+        # Not while it is being started anew.
+        with self._at_it, ThreadPoolExecutor(1) as thread:
             return thread.submit(self._asked, bytes.fromhex(mac.replace(":", "")), takes=takes).result()
 
     def _asked(self, mac: bytes, *, takes: bool) -> Told | None:
