@@ -156,10 +156,10 @@ class DnsmasqSettings(Settings):
         return given
 
     @model_validator(mode="after")
-    def _survives(self) -> Self:
+    def _is_started_anew(self) -> Self:
         if self.boot == "reservation" and self.reload == "signal":
             raise ValueError(
-                "boot: reservation needs reload: file: dnsmasq up to 2.90 does not outlive SIGHUP with tags of hosts"
+                "boot: reservation needs reload: file: hosts with tags are forgotten by a dnsmasq that is started anew"
             )
         return self
 

@@ -81,6 +81,6 @@ def test_dnsmasq_is_understood_in_rubys_words() -> None:
 
 
 def test_dnsmasq_is_not_signalled_while_hosts_have_tags() -> None:
-    with pytest.raises(ValidationError, match="does not outlive SIGHUP"):
+    with pytest.raises(ValidationError, match="is started anew"):
         DHCPSettings.model_validate({"provider": "dnsmasq", "dnsmasq": {"reload": "signal"}})
     DHCPSettings.model_validate({"provider": "dnsmasq", "dnsmasq": {"reload": "signal", "boot": "dnsmasq"}})

@@ -3,7 +3,7 @@
 A line is a word, and mostly ``=`` and values with commas between. What is not known is left alone: dnsmasq has checked it.
 
 Source: dnsmasq(8) of 2.90, ``dhcp-range``, ``dhcp-host``, ``dhcp-option``, ``dhcp-boot``, ``conf-file``, ``conf-dir``;
-docs/facts/content-and-boot.md §7.
+docs/facts/content-and-boot.md §5.
 """
 
 from __future__ import annotations

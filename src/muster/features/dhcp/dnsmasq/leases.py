@@ -2,7 +2,7 @@
 
 dnsmasq writes the whole file anew, in its place, whenever a lease changes: whoever reads it meanwhile gets a part.
 
-Source: seen with 2.90; docs/facts/content-and-boot.md §7.
+Source: seen with 2.90; docs/facts/content-and-boot.md §5.
 """
 
 from __future__ import annotations

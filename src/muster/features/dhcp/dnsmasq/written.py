@@ -4,7 +4,7 @@ dnsmasq knows one line of an address; the second one it drops. So the ports of o
 calls each of them in comments, which dnsmasq skips. Where a machine boots from it is told by options for a tag that only the
 address' line sets.
 
-Source: dnsmasq(8) of 2.90, ``dhcp-hostsdir``, ``dhcp-optsdir``, ``dhcp-optsfile``; docs/facts/content-and-boot.md §7.
+Source: dnsmasq(8) of 2.90, ``dhcp-hostsdir``, ``dhcp-optsdir``, ``dhcp-optsfile``; docs/facts/content-and-boot.md §5.
 """
 
 from __future__ import annotations
