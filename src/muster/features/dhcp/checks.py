@@ -14,7 +14,7 @@ from pathlib import Path
 
 from muster.edge import another_proxy
 from muster.edge.another_proxy import Codes, SmartProxySettings
-from muster.features.dhcp.settings import DHCPSettings, ISCSettings
+from muster.features.dhcp.settings import DHCPSettings, InfobloxSettings, ISCSettings
 from muster.kernel.errors import Misconfigured, MusterError
 from muster.kernel.findings import Check, Finding
 
@@ -37,6 +37,8 @@ def checks(
                 return [*await _of_server(settings.isc), *await _of_files(settings)]
             case "dnsmasq":
                 return await asyncio.to_thread(_of_dnsmasq, settings)
+            case "infoblox" if settings.infoblox is not None:
+                return [*_unproven("infoblox"), *await _of_infoblox(settings, settings.infoblox)]
             case "smart_proxy" if settings.smart_proxy is not None:
                 return await _of_smart_proxy(settings, settings.smart_proxy, context())
             case _:
@@ -253,6 +255,51 @@ def _of_dnsmasq(settings: DHCPSettings) -> Sequence[Finding]:
         for problem in held.problems
     ]
     return [*found, *_of_subnets(settings, {s.network for s in held.subnets}, "dnsmasq's configuration")]
+
+
+def _unproven(provider: str) -> Sequence[Finding]:
+    from muster.features.dhcp.providers import UNPROVEN
+
+    return [
+        Finding(
+            "DHCP-UNPROVEN",
+            _PLACE,
+            f"Provider {provider} is unproven: {UNPROVEN[provider]}",
+            "No such server was to be had.",
+            "Try it on a subnet of its own first, and tell what you see.",
+            "warning",
+        )
+    ]
+
+
+async def _of_infoblox(settings: DHCPSettings, infoblox: InfobloxSettings) -> Sequence[Finding]:
+    from muster.features.dhcp.providers import infoblox as provider
+
+    try:
+        async with provider.opened(infoblox) as grid:
+            await grid.reached()
+            there = {s.network for s in await grid.subnets()}
+    except Misconfigured as e:
+        return [
+            Finding(
+                "DHCP-KEY",
+                _PLACE,
+                str(e),
+                "The account, its password or the CA is another one.",
+                "Compare username, password_file and ca under features: dhcp: infoblox: with the grid's.",
+            )
+        ]
+    except MusterError as e:
+        return [
+            Finding(
+                "DHCP-DOWN",
+                _PLACE,
+                str(e),
+                "The grid is away, elsewhere, or speaks no such version of its API.",
+                "Compare url and wapi_version under features: dhcp: infoblox: with the grid's.",
+            )
+        ]
+    return _of_subnets(settings, there, infoblox.url)
 
 
 def _group_of_members() -> int | None:

@@ -6,11 +6,12 @@ import base64
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AwareDatetime, Field, JsonValue, StringConstraints, model_validator
 
 from muster.cluster.service import Service, of_settings
-from muster.cluster.values import Host, Port, Seconds
+from muster.cluster.values import ForemanURL, Host, Port, Seconds
 from muster.edge.another_proxy import SmartProxySettings
 from muster.edge.feature import ProvidedFeatureSettings
 from muster.kernel.names import FQDN, MACAddress, in_url
@@ -164,12 +165,51 @@ class DnsmasqSettings(Settings):
         return self
 
 
+class InfobloxSettings(Settings):
+    """A grid of Infoblox, over its web API. Unproven: no Infoblox was there to try it on.
+
+    Ruby's plugin has ``username``, ``password``, ``record_type``, ``dns_view`` and ``network_view`` as well.
+    """
+
+    url: ForemanURL
+    """The grid's URL, as ``https://infoblox.example.net`` (Ruby: ``server`` of the feature)."""
+    username: Annotated[str, StringConstraints(pattern=r"\A[^\x00-\x1f\x7f:]{1,255}\z")]
+    """An account of the grid that may use its API."""
+    password: Secret | None = None
+    """Its password."""
+    password_file: Path | None = None
+    """A file whose first line is its password, in place of ``password``."""
+    ca: Path | None = None
+    """PEM file of the CA of its certificate; None: the system's CAs."""
+    record_type: Literal["fixedaddress", "host"] = "fixedaddress"
+    """What a reservation becomes: a fixed address, or a host record."""
+    network_view: Annotated[str, StringConstraints(pattern=r"\A[^\x00-\x1f\x7f]{1,255}\z")] = "default"
+    """The network view whose networks these are."""
+    dns_view: Annotated[str, StringConstraints(pattern=r"\A[^\x00-\x1f\x7f]{1,255}\z")] | None = None
+    """The DNS view that host records are made in; None: they are for DHCP alone, and Foreman's DNS is kept elsewhere."""
+    wapi_version: Annotated[str, StringConstraints(pattern=r"\A[2-9]\.[0-9]{1,2}(?:\.[0-9]{1,2}){0,2}\z")] = "2.0"
+    """Version of its API to speak; a grid speaks all up to its own."""
+    restart: bool = True
+    """Whether the grid is asked to restart its DHCP service, where that is needed, after each change; what was changed does
+    not count before."""
+    timeout_s: Seconds = 10.0
+    """How long one call may take."""
+
+    @model_validator(mode="after")
+    def _has_a_password_and_hides_it(self) -> Self:
+        if (self.password is None) == (self.password_file is None):
+            raise ValueError("one of password and password_file is needed")
+        if not self.url.startswith("https://") and urlsplit(self.url).hostname not in ("127.0.0.1", "localhost"):
+            raise ValueError("url must begin with https: the password goes there")
+        return self
+
+
 class DHCPSettings(ProvidedFeatureSettings):
     """The DHCP feature."""
 
-    provider: Literal["isc", "dnsmasq", "smart_proxy", "memory"] = "isc"
+    provider: Literal["isc", "dnsmasq", "infoblox", "smart_proxy", "memory"] = "isc"
     """Which provider keeps the reservations. Ruby's ``use_provider`` is understood as well: ``dhcp_isc``, ``dhcp_dnsmasq``,
-    and ``dhcp_remote_isc``, which is ``isc`` with files that are mounted."""
+    ``dhcp_infoblox``, and ``dhcp_remote_isc``, which is ``isc`` with files that are mounted."""
     subnets: tuple[IPv4Network, ...] = ()
     """The subnets of the server that Foreman is to see, as ``192.0.2.0/24`` or ``192.0.2.0/255.255.255.0``; empty: all."""
     ping_free_ip: bool = True
@@ -185,6 +225,8 @@ class DHCPSettings(ProvidedFeatureSettings):
     """Settings of provider ``isc``."""
     dnsmasq: DnsmasqSettings = DnsmasqSettings()
     """Settings of provider ``dnsmasq``."""
+    infoblox: InfobloxSettings | None = None
+    """Settings of provider ``infoblox``."""
     memory: MemorySettings = MemorySettings()
     """Settings of provider ``memory``."""
     smart_proxy: SmartProxySettings | None = None
@@ -206,6 +248,8 @@ class DHCPSettings(ProvidedFeatureSettings):
     def _provider_has_settings(self) -> Self:
         if self.provider == "smart_proxy" and self.smart_proxy is None:
             raise ValueError("provider smart_proxy needs smart_proxy.url")
+        if self.provider == "infoblox" and self.infoblox is None:
+            raise ValueError("provider infoblox needs infoblox.url")
         return self
 
     def doubts(self, _cluster: ClusterFile) -> tuple[str, ...]:
@@ -221,5 +265,6 @@ class DHCPSettings(ProvidedFeatureSettings):
         url = {
             "isc": f"omapi://{in_url(self.isc.server)}:{self.isc.omapi_port}",
             "smart_proxy": self.smart_proxy.url if self.smart_proxy is not None else "",
+            "infoblox": self.infoblox.url if self.infoblox is not None else "",
         }.get(self.provider)
         return (of_settings("dhcp", url, weight=self.readiness),) if url else ()

@@ -84,3 +84,17 @@ def test_dnsmasq_is_not_signalled_while_hosts_have_tags() -> None:
     with pytest.raises(ValidationError, match="is started anew"):
         DHCPSettings.model_validate({"provider": "dnsmasq", "dnsmasq": {"reload": "signal"}})
     DHCPSettings.model_validate({"provider": "dnsmasq", "dnsmasq": {"reload": "signal", "boot": "dnsmasq"}})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"url": "http://infoblox.test"}, {"url": "http://127.0.0.1.evil.test"}, {"password": None}, {"password_file": "/p"},
+     {"username": "a:b"}, {"network_view": "a\nb"}, {"wapi_version": "2.0/../x"}],
+)  # fmt: skip
+def test_infoblox_is_asked_over_tls_with_one_password(change: dict[str, Any]) -> None:
+    given = {"url": "https://infoblox.test", "username": "foreman", "password": "p"}
+    DHCPSettings.model_validate({"provider": "infoblox", "infoblox": given})
+    with pytest.raises(ValidationError):
+        DHCPSettings.model_validate({"provider": "infoblox", "infoblox": {**given, **change}})
+    with pytest.raises(ValidationError, match="needs infoblox"):
+        DHCPSettings.model_validate({"provider": "infoblox"})
