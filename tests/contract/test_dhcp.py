@@ -22,19 +22,21 @@ from muster.features.dhcp import checks, next_servers
 from muster.features.dhcp.contract import DHCPProvider, Lease, Reservation, Subnet, same
 from muster.features.dhcp.providers import dnsmasq as provider_of_dnsmasq
 from muster.features.dhcp.providers import isc, memory, smart_proxy
-from muster.features.dhcp.settings import DHCPSettings, DnsmasqSettings, ISCSettings, MemorySettings
+from muster.features.dhcp.providers import libvirt as provider_of_libvirt
+from muster.features.dhcp.settings import DHCPSettings, DnsmasqSettings, ISCSettings, LibvirtSettings, MemorySettings
 from muster.kernel.errors import Conflict, Misconfigured, NotFound, Rejected, Unavailable, Unsupported
 from muster.kernel.names import FQDN, MACAddress
 from muster.policy.metered import OperationMetrics
-from tests.servers import dhcpd, dnsmasq, member
+from tests.servers import dhcpd, dnsmasq, libvirtd, member
 from tests.servers.dhcpd import DHCPServer
 from tests.servers.dnsmasq import Dnsmasq
+from tests.servers.libvirtd import Libvirtd
 from tests.servers.member import CLUSTER_ADDRESS, TRUSTED, Member
 
 pytestmark = pytest.mark.anyio
 
 CALLER = "proxy00.example.com"
-PROVIDERS = ("isc", "dnsmasq", "memory", "smart_proxy")
+PROVIDERS = ("isc", "dnsmasq", "libvirt", "memory", "smart_proxy")
 NETWORK = IPv4Network("192.168.120.0/24")
 SECOND = IPv4Network("192.168.122.0/30")
 STATIC = MACAddress.parse("00:11:22:33:44:01")
@@ -73,6 +75,20 @@ dhcp-range=192.168.122.0,static,255.255.255.252
 dhcp-option=tag:first,option:router,192.168.120.1
 dhcp-host=00:11:22:33:44:01,192.168.120.150,static1.example.com
 """
+LIBVIRT = """
+<network>
+  <name>muster</name>
+  <bridge name='virbr9' stp='off' delay='0'/>
+  <dns enable='no'/>
+  <ip address='192.168.120.1' netmask='255.255.255.0'>
+    <dhcp>
+      <range start='192.168.120.10' end='192.168.120.100'/>
+      <host mac='00:11:22:33:44:01' name='static1.example.com' ip='192.168.120.150'/>
+    </dhcp>
+  </ip>
+</network>
+"""
+LIBVIRT_LEASES = '[{"ip-address": "192.168.120.20", "mac-address": "52:54:00:00:00:20", "expiry-time": 0}]'
 DNSMASQ_LEASES = "0 52:54:00:00:00:20 192.168.120.20 * *\n"
 _numbers = itertools.count(1)
 
@@ -87,6 +103,10 @@ class Subject:
         tells_when_gone: whether it tells what there is while its server is away, because it reads the server's files.
         has_one_name: whether a host of its configuration has one name, which is its hostname as well.
         has_infiniband: whether its server takes hardware addresses of 20 octets.
+        networks: its subnets.
+        has_statics: whether its server knows what may not be removed.
+        shares_addresses: whether the ports of one bond may have one address.
+        tells_boot: whether a reservation says where its machine boots from.
     """
 
     name: str
@@ -97,6 +117,10 @@ class Subject:
     tells_when_gone: bool = False
     has_one_name: bool = False
     has_infiniband: bool = True
+    networks: Sequence[IPv4Network] = (NETWORK, SECOND)
+    has_statics: bool = True
+    shares_addresses: bool = True
+    tells_boot: bool = True
 
     async def subnet(self, network: IPv4Network = NETWORK) -> Subnet:
         return next(s for s in await self.provider.subnets() if s.network == network)
@@ -105,7 +129,8 @@ class Subject:
         """Return a reservation of what no other test of the run has used."""
         number = next(_numbers)
         name = f"host{number}.example.com"
-        options = {"hostname": name, "filename": "grub2/grubx64.efi", "nextServer": "192.168.120.1"}
+        boot = {"filename": "grub2/grubx64.efi", "nextServer": "192.168.120.1"}
+        options = {"hostname": name, **(boot if self.tells_boot else {})}
         mac = MACAddress.parse(f"52:54:00:aa:{number // 256:02x}:{number % 256:02x}")
         one = Reservation(name, IPv4Address("192.168.120.160") + number, mac, await self.subnet(), options)
         return replace(one, **change)
@@ -156,11 +181,19 @@ def dnsmasq_server(needs: Callable[[str], None], tmp_path_factory: pytest.TempPa
         yield server
 
 
+@pytest.fixture(scope="module")
+def libvirt_server(needs: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Libvirtd]:
+    needs("libvirtd")
+    needs("namespaces")
+    with libvirtd.running(tmp_path_factory.mktemp("libvirtd"), LIBVIRT) as server:
+        server.status.write_text(LIBVIRT_LEASES)
+        yield server
+
+
 @pytest.fixture(params=PROVIDERS)
 async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
-    async with {"isc": _isc, "dnsmasq": _dnsmasq, "memory": _memory, "smart_proxy": _smart_proxy}[request.param](
-        request
-    ) as found:
+    opening = {"isc": _isc, "dnsmasq": _dnsmasq, "libvirt": _libvirt, "memory": _memory, "smart_proxy": _smart_proxy}
+    async with opening[request.param](request) as found:
         yield found
 
 
@@ -206,6 +239,16 @@ async def _dnsmasq(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
         )
 
 
+@contextlib.asynccontextmanager
+async def _libvirt(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
+    server: Libvirtd = request.getfixturevalue("libvirt_server")
+    async with provider_of_libvirt.opened(LibvirtSettings.model_validate(server.settings)) as provider:
+        yield Subject(
+            "libvirt", provider, server.stop, server.start, has_one_name=True, has_infiniband=False, networks=(NETWORK,),
+            has_statics=False, shares_addresses=False, tells_boot=False,
+        )  # fmt: skip
+
+
 def _of(server: DHCPServer, **settings: Any) -> ISCSettings:
     return ISCSettings.model_validate({**server.settings, "timeout_s": 3, **settings})
 
@@ -225,17 +268,22 @@ async def test_subnets_are_told_with_their_options(subject: Subject) -> None:
     found = await subject.provider.subnets()
     # A dhcpd has its own segment's besides.
     found = [s for s in found if s.network in (NETWORK, SECOND)]
-    assert [s.network for s in found] == [NETWORK, SECOND]
-    assert (found[0].options["routers"], found[1].options) == (["192.168.120.1"], {})
+    assert [s.network for s in found] == list(subject.networks)
+    assert found[0].options["routers"] == ["192.168.120.1"]
     assert found[0].options["range"] == ["192.168.120.10", "192.168.120.100"]
-    assert str(found[1]) == "192.168.122.0/255.255.255.252"
+    assert str(found[0]) == "192.168.120.0/255.255.255.0"
+    assert all(not s.options for s in found[1:])
 
 
 async def test_what_others_made_is_seen(subject: Subject) -> None:
     subnet = await subject.subnet()
     static, leased = await subject.provider.of(subnet, STATIC), await subject.provider.of(subnet, LEASED)
     assert isinstance(static, Reservation)
-    assert (static.name, str(static.ip), static.deletable) == ("static1.example.com", "192.168.120.150", False)
+    assert (static.name, str(static.ip), static.deletable) == (
+        "static1.example.com",
+        "192.168.120.150",
+        not subject.has_statics,
+    )
     assert static.options["hostname"] == (static.name if subject.has_one_name else "static1")
     assert isinstance(leased, Lease)
     assert (str(leased.ip), leased.state, f"{leased.ends:%Y-%m-%d %H:%M:%S}") == (
@@ -265,7 +313,8 @@ async def test_an_added_reservation_is_there(subject: Subject) -> None:
 
 
 async def test_a_reservation_without_a_boot_loader_is_there(subject: Subject) -> None:
-    one = await subject.fresh(options={"hostname": "bare.example.com"})
+    one = await subject.fresh()
+    one = replace(one, options={"hostname": one.name if subject.has_one_name else "bare.example.com"})
     await subject.provider.add(one)
     assert await subject.holds(one)
 
@@ -284,7 +333,9 @@ async def test_against_another_value_nothing_is_changed(subject: Subject, what: 
     second = {
         "ip": replace(other, ip=one.ip),
         "mac": replace(other, mac=one.mac),
-        "options": replace(one, options={**one.options, "filename": "other.0"}, name=other.name),
+        "options": replace(
+            one, options={**one.options, "filename": "other.0", "hostname": other.name}, name=other.name
+        ),
     }[what]
     with pytest.raises(Conflict):
         await subject.provider.add(second)
@@ -304,6 +355,10 @@ async def test_ports_of_one_bond_may_have_one_address(subject: Subject) -> None:
     one, other = await subject.fresh(), await subject.fresh()
     await subject.provider.add(one)
     bonded = replace(other, ip=one.ip)
+    if not subject.shares_addresses:
+        with pytest.raises(Conflict):
+            await subject.provider.add(bonded, related=[one.mac, STATIC])
+        return
     await subject.provider.add(bonded, related=[one.mac, STATIC])
     assert {r.mac for r in await subject.provider.at(one.subnet, one.ip)} == {one.mac, other.mac}
 
@@ -327,6 +382,8 @@ async def test_what_is_static_stays(subject: Subject) -> None:
     subnet = await subject.subnet()
     static = await subject.provider.of(subnet, STATIC)
     assert isinstance(static, Reservation)
+    if not subject.has_statics:
+        return
     with pytest.raises(Rejected, match=r"static1.example.com \(192.168.120.150 / 00:11:22:33:44:01\) is static"):
         await subject.provider.remove(static)
     assert await subject.provider.of(subnet, STATIC) == static

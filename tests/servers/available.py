@@ -34,6 +34,7 @@ def missing(name: str) -> str | None:
         "gpg": _gpg,
         "haproxy": _haproxy,
         "keepalived": _keepalived,
+        "libvirtd": _libvirtd,
         "man": _man,
         "mandoc": _mandoc,
         "mosquitto": _mosquitto,
@@ -90,6 +91,12 @@ def _bind() -> str | None:
 
 def named() -> str | None:
     return shutil.which("named") or (str(p) if (p := Path("/usr/sbin/named")).exists() else None)
+
+
+def _libvirtd() -> str | None:
+    if not sbin("libvirtd") or shutil.which("virsh") is None:
+        return "no libvirtd on this machine (Debian packages libvirt-daemon, libvirt-clients)"
+    return None
 
 
 def _dnsmasq() -> str | None:

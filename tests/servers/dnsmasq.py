@@ -1,50 +1,31 @@
 """A real dnsmasq on a segment of its own, and machines there that ask it for addresses. Needs root.
 
 As on a host whose unit watches for it, it is started anew when members ask for that by a file.
-It is given requests as a machine's firmware would send them (RFC 2131, by a socket of the client's namespace), and what it
-offers is read from the packet.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import secrets
 import shutil
 import signal
-import socket
-import struct
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
 from pathlib import Path
 
 from muster.kernel.process import clean_environment, end_with_parent
-from tests.servers.namespaces import DEVICE, Host, segment
+from tests.servers.machines import Told, asked
+from tests.servers.namespaces import Host, segment
 
-__all__ = ["NETWORK", "Dnsmasq", "Told", "running"]
+__all__ = ["NETWORK", "Dnsmasq", "running"]
 
 NETWORK = "10.231.10"
 _LONGEST_START_S = 10.0
 _LONGEST_STOP_S = 10.0
-_ANSWER_S = 4.0
-_COOKIE = b"\x63\x82\x53\x63"
-_DISCOVER, _OFFER, _REQUEST, _ACK = 1, 2, 3, 5
 _numbers = itertools.count(1)
-
-
-@dataclass(frozen=True)
-class Told:
-    """What a machine was told: its address, and where it boots from, in the packet's own fields."""
-
-    ip: IPv4Address
-    next_server: IPv4Address
-    filename: str
-    hostname: str
 
 
 @dataclass
@@ -169,60 +150,8 @@ class Dnsmasq:
     def asked(self, mac: str, *, takes: bool = False) -> Told | None:
         """Return what a machine is offered, and with ``takes`` has leased; None: nobody offers it anything in 4 s."""
         # Not while it is being started anew.
-        with self._at_it, ThreadPoolExecutor(1) as thread:
-            return thread.submit(self._asked, bytes.fromhex(mac.replace(":", "")), takes=takes).result()
-
-    def _asked(self, mac: bytes, *, takes: bool) -> Told | None:
-        self.client.enter()
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-            s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, DEVICE.encode())
-            s.bind(("", 68))
-            offered = _exchanged(s, mac, _DISCOVER)
-            if offered is None or not takes:
-                return None if offered is None else offered[0]
-            told, server = offered
-            wanted = bytes([50, 4]) + told.ip.packed + bytes([54, 4]) + server
-            acknowledged = _exchanged(s, mac, _REQUEST, wanted)
-            return None if acknowledged is None else acknowledged[0]
-
-
-def _exchanged(s: socket.socket, mac: bytes, kind: int, wanted: bytes = b"") -> tuple[Told, bytes] | None:
-    """Send a question and return the answer to it, and who gave it."""
-    number = secrets.token_bytes(4)
-    # Whoever has no address yet is answered by broadcast.
-    head = struct.pack("!BBBB4sHH16x16s64x128x", 1, 1, len(mac), 0, number, 0, 0x8000, mac)
-    asked = bytes([53, 1, kind]) + wanted + bytes([55, 4, 1, 3, 12, 51, 255])
-    s.sendto(head + _COOKIE + asked, ("255.255.255.255", 67))
-    limit = time.monotonic() + _ANSWER_S
-    while (left := limit - time.monotonic()) > 0:
-        s.settimeout(left)
-        try:
-            packet = s.recv(4096)
-        except TimeoutError:
-            return None
-        options = _options(packet[240:])
-        if packet[4:8] != number or options.get(53) not in (bytes([_OFFER]), bytes([_ACK])):
-            continue
-        filename = packet[108:236].split(b"\0")[0].decode("ascii")
-        hostname = options.get(12, b"").decode("ascii")
-        told = Told(IPv4Address(packet[16:20]), IPv4Address(packet[20:24]), filename, hostname)
-        return told, options[54]
-    return None
-
-
-def _options(content: bytes) -> dict[int, bytes]:
-    found: dict[int, bytes] = {}
-    at = 0
-    while at < len(content) and content[at] != 255:
-        if content[at] == 0:
-            at += 1
-            continue
-        length = content[at + 1]
-        found[content[at]] = content[at + 2 : at + 2 + length]
-        at += 2 + length
-    return found
+        with self._at_it:
+            return asked(self.client, mac, takes=takes)
 
 
 @contextlib.contextmanager

@@ -39,6 +39,8 @@ def checks(
                 return await asyncio.to_thread(_of_dnsmasq, settings)
             case "infoblox" if settings.infoblox is not None:
                 return [*_unproven("infoblox"), *await _of_infoblox(settings, settings.infoblox)]
+            case "libvirt":
+                return await _of_libvirt(settings)
             case "smart_proxy" if settings.smart_proxy is not None:
                 return await _of_smart_proxy(settings, settings.smart_proxy, context())
             case _:
@@ -300,6 +302,27 @@ async def _of_infoblox(settings: DHCPSettings, infoblox: InfobloxSettings) -> Se
             )
         ]
     return _of_subnets(settings, there, infoblox.url)
+
+
+async def _of_libvirt(settings: DHCPSettings) -> Sequence[Finding]:
+    from muster.features.dhcp.providers.libvirt import LibvirtDHCP
+    from muster.kernel.clock import SystemClock
+
+    libvirt = LibvirtDHCP(settings.libvirt, SystemClock())
+    try:
+        await libvirt.reached()
+        there = {s.network for s in await libvirt.subnets()}
+    except MusterError as e:
+        return [
+            Finding(
+                "DHCP-DOWN",
+                _PLACE,
+                str(e),
+                "libvirt is stopped or elsewhere, its network is not active, or the members' account has no right to it.",
+                "Compare features: dhcp: libvirt: with virsh net-list --all; put muster in group libvirt.",
+            )
+        ]
+    return _of_subnets(settings, there, f"Network {settings.libvirt.network} of libvirt")
 
 
 def _group_of_members() -> int | None:

@@ -204,12 +204,29 @@ class InfobloxSettings(Settings):
         return self
 
 
+class LibvirtSettings(Settings):
+    """A network of libvirt, by the names of Ruby's ``dhcp_libvirt``."""
+
+    url: Annotated[
+        str,
+        StringConstraints(
+            pattern=r"\A(?:qemu|network)(?:\+(?:unix|tls))?://[A-Za-z0-9.\[\]:-]{0,255}/[A-Za-z0-9_.~/-]{0,255}"
+            r"(?:\?[a-z_]{1,32}=[A-Za-z0-9_.~/-]{0,1024})?\z"
+        ),
+    ] = "qemu:///system"
+    """Where libvirt is, as virsh has it. Not over ssh, which would ask for keys of the members' account."""
+    network: Annotated[str, StringConstraints(pattern=r"\A[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\z")] = "default"
+    """Its network."""
+    timeout_s: Seconds = 10.0
+    """How long one call of virsh may take."""
+
+
 class DHCPSettings(ProvidedFeatureSettings):
     """The DHCP feature."""
 
-    provider: Literal["isc", "dnsmasq", "infoblox", "smart_proxy", "memory"] = "isc"
+    provider: Literal["isc", "dnsmasq", "infoblox", "libvirt", "smart_proxy", "memory"] = "isc"
     """Which provider keeps the reservations. Ruby's ``use_provider`` is understood as well: ``dhcp_isc``, ``dhcp_dnsmasq``,
-    ``dhcp_infoblox``, and ``dhcp_remote_isc``, which is ``isc`` with files that are mounted."""
+    ``dhcp_infoblox``, ``dhcp_libvirt``, and ``dhcp_remote_isc``, which is ``isc`` with files that are mounted."""
     subnets: tuple[IPv4Network, ...] = ()
     """The subnets of the server that Foreman is to see, as ``192.0.2.0/24`` or ``192.0.2.0/255.255.255.0``; empty: all."""
     ping_free_ip: bool = True
@@ -227,6 +244,8 @@ class DHCPSettings(ProvidedFeatureSettings):
     """Settings of provider ``dnsmasq``."""
     infoblox: InfobloxSettings | None = None
     """Settings of provider ``infoblox``."""
+    libvirt: LibvirtSettings = LibvirtSettings()
+    """Settings of provider ``libvirt``."""
     memory: MemorySettings = MemorySettings()
     """Settings of provider ``memory``."""
     smart_proxy: SmartProxySettings | None = None

@@ -52,6 +52,12 @@ def _infoblox(settings: DHCPSettings, _around: Surroundings) -> Opening:
     return infoblox.opened(settings.infoblox)
 
 
+def _libvirt(settings: DHCPSettings, _around: Surroundings) -> Opening:
+    from muster.features.dhcp.providers import libvirt
+
+    return libvirt.opened(settings.libvirt)
+
+
 def _smart_proxy(settings: DHCPSettings, around: Surroundings) -> Opening:
     from muster.features.dhcp.providers import smart_proxy
 
@@ -70,6 +76,7 @@ PROVIDERS: Mapping[str, Callable[[DHCPSettings, Surroundings], Opening]] = {
     "isc": _isc,
     "dnsmasq": _dnsmasq,
     "infoblox": _infoblox,
+    "libvirt": _libvirt,
     "smart_proxy": _smart_proxy,
     "memory": _memory,
 }
