@@ -50,8 +50,12 @@ class LibvirtDHCP:
         self._room = asyncio.Semaphore(_AT_ONCE)
 
     async def reached(self) -> None:
-        # Of a network that is not active there are no leases.
-        await self._ask("net-dhcp-leases")
+        settings = self._settings
+        if settings.network in (await self._said("net-list", "--name")).split():
+            return
+        # Or there is none of that name.
+        await self._network()
+        raise Unreached(f"Network {settings.network} at {settings.url} is not active")
 
     async def subnets(self) -> Sequence[Subnet]:
         return (await self._network()).subnets
@@ -125,9 +129,13 @@ class LibvirtDHCP:
         return found, [one for one in told if (one.ip, one.mac) not in reserved]
 
     async def _ask(self, command: str, *arguments: str) -> str:
+        """Return what virsh says of the network."""
+        return await self._said(command, self._settings.network, *arguments)
+
+    async def _said(self, *arguments: str) -> str:
         """Return what virsh says; the one place where its failures become ours."""
         settings = self._settings
-        words = ["virsh", "--quiet", f"--connect={settings.url}", command, settings.network, *arguments]
+        words = ["virsh", "--quiet", f"--connect={settings.url}", *arguments]
         async with self._room:
             # Its table has the local time.
             done = await run(words, timeout_s=settings.timeout_s, environment={"TZ": "UTC"})
@@ -135,7 +143,7 @@ class LibvirtDHCP:
             return done.stdout
         said = shown(" ".join(done.stderr.split()), 300)
         kind = next((kind for words_, kind in _SAID.items() if words_ in done.stderr), Unavailable)
-        raise kind(f"virsh {command} {settings.network} at {settings.url} failed: {said}")
+        raise kind(f"virsh {arguments[0]} at {settings.url} failed: {said}")
 
 
 @asynccontextmanager
