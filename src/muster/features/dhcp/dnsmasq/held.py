@@ -1,7 +1,7 @@
 """What dnsmasq has, by its files: subnets and hosts of its configuration, hosts that are written here, leases.
 
 Files are read again when they changed. That a directory has others is seen by its own time; what somebody edits in place is
-seen within ``poll_s``.
+seen within ``poll_s``, or ten times as long as reading takes.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ _LIMIT_BYTES = 16 << 20
 _MOST_FILES = 200_000
 # A directory may change once more within one tick of the clock that stamps it.
 _TICK_S = 0.05
+_PAUSE_OF_READINGS = 10
 # A lease tells when it ends, not when it began.
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 _Stamp = tuple[int, int, int, int]
@@ -172,7 +173,7 @@ class Reader:
         self._options = _Files(_options)
         self._held: Held | None = None
         self._seen: dict[Path, _Stamp | None] = {}
-        self._read_at = 0.0
+        self._anew_at = 0.0
         self._leases_seen: _Stamp | None = None
 
     def read(self) -> Held:
@@ -183,9 +184,12 @@ class Reader:
         """
         with self._lock:
             held = self._held
-            if held is None or time.monotonic() - self._read_at > self._poll_s or self._has_changed():
-                self._read_at = time.monotonic()
+            if held is None or time.monotonic() > self._anew_at or self._has_changed():
+                began = time.monotonic()
                 held = self._anew()
+                ended = time.monotonic()
+                # A tenth of the time at most goes to what somebody may have edited in place.
+                self._anew_at = ended + max(self._poll_s, _PAUSE_OF_READINGS * (ended - began))
             stamp = _stamp(self.places.leases)
             if stamp != self._leases_seen or held is not self._held or not _is_old(0 if stamp is None else stamp[2]):
                 # What is written meanwhile is news.

@@ -10,6 +10,7 @@ dnsmasq gives one address to one line, and drops a second line of it without an 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -85,7 +86,9 @@ class DnsmasqDHCP:
                 if not same(found, reservation):
                     raise Conflict(f"{reservation} conflicts with {found}")
                 await asyncio.to_thread(self._restore, wanted.name)
-                await self._server.has_read()
+                # Of a line that was changed, dnsmasq takes nothing before; whether an earlier call came so far nobody knows.
+                is_of_a_bond = len(held.by_ip[found.ip]) > 1
+                await (self._server.has_reloaded() if is_of_a_bond else self._server.has_read())
                 return
             others = self._others(held, reservation, related)
             if wanted.filename is not None and held.configuration.boots_everybody is not None:
@@ -126,10 +129,9 @@ class DnsmasqDHCP:
             others = [r for r in held.by_ip[found.ip] if r.mac != found.mac]
             if others:
                 left = replace(written.of(found, is_tagged=self._tells_boot), ports=_ports(others))
-                await asyncio.to_thread(self._write, left)
-                await self._server.has_reloaded()
-                return
-            await asyncio.to_thread(self._set_aside, str(found.ip))
+                await asyncio.to_thread(self._replace, left)
+            else:
+                await asyncio.to_thread(self._set_aside, str(found.ip))
             await self._server.has_reloaded()
             await asyncio.to_thread(self._forget, str(found.ip))
 
@@ -161,6 +163,17 @@ class DnsmasqDHCP:
         """Rename the files of an address, so that dnsmasq will not read them again, and everybody sees that it has them."""
         for directory in (self._reader.places.hosts, self._reader.places.options):
             _rename(directory / name, directory / f"{REMOVED}{name}")
+
+    def _replace(self, left: Written) -> None:
+        """Write what is left of an address, beside what dnsmasq has of it still."""
+        hosts = self._reader.places.hosts
+        aside = hosts / f"{REMOVED}{left.name}"
+        _unlink(aside)
+        try:
+            os.link(hosts / left.name, aside)
+        except OSError as e:
+            raise Unavailable(f"Linking {aside} failed: {e.strerror or e}") from e
+        self._write(left)
 
     def _restore(self, name: str) -> None:
         """Give the files of an address that were set aside their names again."""
