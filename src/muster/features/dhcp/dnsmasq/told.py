@@ -95,6 +95,8 @@ class Server:
         Raises:
             Unavailable: it could not be told to, or has not within ``timeout_s``.
         """
+        # Else what it reads only now for an earlier call would be taken for this.
+        await self.has_read()
         self.was_read.clear()
         if self._by_signal:
             await asyncio.to_thread(self._asked_to_reload)
