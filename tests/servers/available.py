@@ -29,6 +29,7 @@ def missing(name: str) -> str | None:
         "createrepo_c": _createrepo,
         "debootstrap": _debootstrap,
         "dnf": _dnf,
+        "dnsmasq": _dnsmasq,
         "envoy": _envoy,
         "firewall-offline-cmd": _firewalld,
         "fish": _fish,
@@ -37,6 +38,7 @@ def missing(name: str) -> str | None:
         "kea": _kea,
         "kea3": _kea3,
         "keepalived": _keepalived,
+        "libvirtd": _libvirtd,
         "man": _man,
         "mandoc": _mandoc,
         "mosquitto": _mosquitto,
@@ -98,6 +100,18 @@ def _bind() -> str | None:
 
 def named() -> str | None:
     return shutil.which("named") or (str(p) if (p := Path("/usr/sbin/named")).exists() else None)
+
+
+def _libvirtd() -> str | None:
+    if not sbin("libvirtd") or shutil.which("virsh") is None:
+        return "no libvirtd on this machine (Debian packages libvirt-daemon, libvirt-clients)"
+    return None
+
+
+def _dnsmasq() -> str | None:
+    if not sbin("dnsmasq"):
+        return "no dnsmasq on this machine (Debian package dnsmasq-base)"
+    return None
 
 
 def _dhcpd() -> str | None:

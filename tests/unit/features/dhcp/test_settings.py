@@ -77,3 +77,30 @@ def test_rubys_seconds_are_a_doubt() -> None:
     assert settings().doubts(cluster) == settings(blacklist_duration_minutes=60).doubts(cluster) == ()
     (doubt,) = settings(blacklist_duration_minutes=1800).doubts(cluster)
     assert doubt.startswith("holds back what was offered for 30 hours")
+
+
+def test_dnsmasq_is_understood_in_rubys_words() -> None:
+    found = DHCPSettings.model_validate(
+        {"use_provider": "dhcp_dnsmasq", "dnsmasq": {"config": "/etc/dnsmasq.conf", "lease_file": "/var/l"}}
+    )
+    assert (found.provider, [str(p) for p in found.dnsmasq.config]) == ("dnsmasq", ["/etc/dnsmasq.conf"])
+
+
+def test_dnsmasq_is_not_signalled_while_hosts_have_tags() -> None:
+    with pytest.raises(ValidationError, match="is started anew"):
+        DHCPSettings.model_validate({"provider": "dnsmasq", "dnsmasq": {"reload": "signal"}})
+    DHCPSettings.model_validate({"provider": "dnsmasq", "dnsmasq": {"reload": "signal", "boot": "dnsmasq"}})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"url": "http://infoblox.test"}, {"url": "http://127.0.0.1.evil.test"}, {"password": None}, {"password_file": "/p"},
+     {"username": "a:b"}, {"network_view": "a\nb"}, {"wapi_version": "2.0/../x"}],
+)  # fmt: skip
+def test_infoblox_is_asked_over_tls_with_one_password(change: dict[str, Any]) -> None:
+    given = {"url": "https://infoblox.test", "username": "foreman", "password": "p"}
+    DHCPSettings.model_validate({"provider": "infoblox", "infoblox": given})
+    with pytest.raises(ValidationError):
+        DHCPSettings.model_validate({"provider": "infoblox", "infoblox": {**given, **change}})
+    with pytest.raises(ValidationError, match="needs infoblox"):
+        DHCPSettings.model_validate({"provider": "infoblox"})
