@@ -141,6 +141,7 @@ async def _of_files(settings: DHCPSettings) -> Sequence[Finding]:
         ]
     try:
         async with followed.opened(isc.config, isc.leases) as files:
+            await files.reached()
             there, problems = {s.network for s in files.subnets}, list(files.problems)
     except MusterError as e:
         return [
