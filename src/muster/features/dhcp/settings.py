@@ -111,6 +111,9 @@ class ISCSettings(Settings):
     """Connections held open to it at most; it does one thing at a time."""
     poll_s: Annotated[float, Field(ge=0.1, le=60)] = 1.0
     """How often the files are looked at where the kernel does not say that they changed."""
+    files_on: tuple[FQDN, ...] = ()
+    """Members that have the files; the others get from the first of them that answers what stands there, as it is written.
+    Empty: every member has them."""
 
     @model_validator(mode="after")
     def _whole_key(self) -> Self:
@@ -165,9 +168,26 @@ class DHCPSettings(ProvidedFeatureSettings):
     def _provider_has_settings(self) -> Self:
         if self.provider == "smart_proxy" and self.smart_proxy is None:
             raise ValueError("provider smart_proxy needs smart_proxy.url")
+        if self.provider == "isc" and self.isc.files_on and self.enabled == "http":
+            raise ValueError(
+                "isc.files_on needs the feature on https: there members tell each other what is in the files"
+            )
         return self
 
-    def doubts(self, _cluster: ClusterFile) -> tuple[str, ...]:
+    def doubts(self, cluster: ClusterFile) -> tuple[str, ...]:
+        ours = [m.name for m in cluster.members if m.kind == "muster"]
+        strange = [str(n) for n in self.isc.files_on if n not in ours]
+        unknown = (
+            ()
+            if self.provider != "isc" or not strange
+            else (
+                f"takes dhcpd's files from {', '.join(strange)} (isc.files_on), which is no member of kind muster; members "
+                "that are not named fail",
+            )
+        )
+        return (*unknown, *self._held_back())
+
+    def _held_back(self) -> tuple[str, ...]:
         hours = self.blacklist_duration_minutes / 60
         if hours < 12:
             return ()

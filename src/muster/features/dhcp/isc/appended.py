@@ -1,4 +1,4 @@
-"""A file of which only what is appended is read, as long as it is the same file: dhcpd.leases between two of dhcpd's rewrites."""
+"""A file of which only what is appended is read, as long as it is the same: dhcpd.leases between two of dhcpd's rewrites."""
 
 from __future__ import annotations
 
