@@ -68,10 +68,12 @@ class _Told:
             Misconfigured: it is too large.
         """
         if self._file is None:
-            self._file, is_resumed = await asyncio.to_thread(_opened_at, self._path, self._held)
+            file, is_resumed = await asyncio.to_thread(_opened_at, self._path, self._held)
+            self._file = file
             if not is_resumed:
                 yield written("whole")
-        file = self._file
+        else:
+            file = self._file
         while (piece := await asyncio.to_thread(file.following)) != b"":
             if piece is None:
                 file.close()

@@ -34,6 +34,7 @@ _log = logger("features")
 
 # How long dhcpd's file may take to be here; it is written already, so this is a network's file system.
 _SEEN_WITHIN_S = 3.0
+_BROUGHT_AT_START_S = 1.0
 _RESOLVED_WITHIN_S = 5.0
 _LOOKED_UP_AT_ONCE = 4
 
@@ -231,11 +232,13 @@ async def _files(settings: ISCSettings, around: Surroundings | None) -> AsyncIte
     # Members that have the files need no HTTP client.
     from muster.features.dhcp.isc import replica
 
-    async with (
-        replica.opened(settings.files_on, around) as fed,
-        followed.opened(fed.conf, fed.leases, poll_s=settings.poll_s, fed=fed) as files,
-    ):
-        yield files
+    async with replica.opened(settings.files_on, around) as fed:
+        # They come at once, unless nobody tells; then the member need not wait for them.
+        with suppress(Unavailable, TimeoutError):
+            async with asyncio.timeout(_BROUGHT_AT_START_S):
+                await fed.brought()
+        async with followed.opened(fed.conf, fed.leases, poll_s=settings.poll_s, fed=fed) as files:
+            yield files
 
 
 @asynccontextmanager
