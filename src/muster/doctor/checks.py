@@ -200,7 +200,7 @@ class Patient:
         from muster.features.dhcp.settings import DHCPSettings
 
         settings = DHCPSettings.model_validate(given)
-        return dhcp.checks(settings, self._context) if settings.enabled else []
+        return dhcp.checks(settings, self._context, self.cluster) if settings.enabled else []
 
     def _usable(self) -> Credentials | None:
         """Return what members are asked with; None when our own files are no use, which one check says for all."""

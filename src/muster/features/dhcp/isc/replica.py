@@ -41,7 +41,7 @@ PREFIX = "/dhcp_files"
 _PATIENCE = Patience(connect_s=2.0, first_byte_s=5.0, stall_s=3.0)
 _SILENT_S = 5.0
 # As long as one that asks waits for a stream, which may just be changing to another member.
-_BROUGHT_WITHIN_S = 4.0
+_BROUGHT_WITHIN_S = 2.0
 _PAUSE_S = 0.5
 _SMALL_BYTES = 4096
 
@@ -170,10 +170,8 @@ class Replica:
     def _silent(self, now: float) -> Unavailable:
         since_s = now - (self._heard_at if self._heard_at is not None else self._opened_at)
         names = ", ".join(s.name for s in self._sources)
-        why = "; ".join(f"{name}: {said}" for name, said in self._why.items())
-        return Unavailable(
-            f"dhcpd's files come from {names}, and nothing was heard of them for {since_s:.0f} s{': ' if why else ''}{why}"
-        )
+        why = "".join(f"; {said}" for said in self._why.values())
+        return Unavailable(f"dhcpd's files come from {names}, and nothing was heard of them for {since_s:.0f} s{why}")
 
     async def keep(self) -> None:
         """Be told by the first of the sources that tells, until cancelled."""
@@ -194,8 +192,9 @@ class Replica:
                 await asyncio.sleep(_PAUSE_S)
 
     def _lost(self, source: Backend, why: str) -> None:
+        why = why if source.name in why else f"{source.name}: {why}"
         if self._why.get(source.name) != why:
-            _log.warning(f"{source.name} tells nothing of dhcpd's files: {why}")
+            _log.warning(f"Nothing is told of dhcpd's files: {why}")
         self._why[source.name] = why
 
     async def _told_by(self, source: Backend) -> None:
@@ -284,13 +283,17 @@ def _write(file: BinaryIO, content: bytes) -> None:
         view = view[file.write(view) :]
 
 
-def _source_of(cluster: ClusterFile, name: str, asking: Backend) -> Backend:
+def url_of(cluster: ClusterFile, name: str) -> str:
+    """Return where a member that has the files is asked.
+
+    Raises:
+        Misconfigured: there is no such member.
+    """
     member = next((m for m in cluster.members if m.name == name and m.kind == "muster"), None)
     service = modelled(cluster, frozenset()).service("smartproxy")
     if member is None or service is None:
         raise Misconfigured(f"features.dhcp.isc.files_on names {name}, which is no member of kind muster")
-    url = f"https://{in_url(member.address)}:{service.port_on(str(member.name))}"
-    return asking.at(f"member {member.name}", url, server_hostname=str(member.name))
+    return f"https://{in_url(member.address)}:{service.port_on(str(member.name))}"
 
 
 @asynccontextmanager
@@ -308,7 +311,7 @@ async def opened(names: Sequence[str], around: Surroundings) -> AsyncIterator[Re
         raise Misconfigured("A copy of dhcpd's files needs the cluster file, and a directory for it")
     context = RenewedContext(around.ca, around.certificate, around.key)
     async with backends.opened("another member", "https://localhost", _PATIENCE, context=context) as asking:
-        sources = [_source_of(around.cluster, name, asking) for name in names]
+        sources = [asking.at(f"member {n}", url_of(around.cluster, n), server_hostname=str(n)) for n in names]
         replica = Replica(sources, around.state / "dhcp")
         keeping = asyncio.create_task(replica.keep(), name="keep dhcpd's files")
         try:
