@@ -25,14 +25,14 @@ from muster.features.dhcp.settings import DHCPSettings, ISCSettings, MemorySetti
 from muster.kernel.errors import Conflict, Misconfigured, NotFound, Rejected, Unavailable, Unsupported
 from muster.kernel.names import FQDN, MACAddress
 from muster.policy.metered import OperationMetrics
-from tests.servers import dhcpd, member
+from tests.servers import dhcpd, fed, member
 from tests.servers.dhcpd import DHCPServer
 from tests.servers.member import CLUSTER_ADDRESS, TRUSTED, Member
 
 pytestmark = pytest.mark.anyio
 
 CALLER = "proxy00.example.com"
-PROVIDERS = ("isc", "memory", "smart_proxy")
+PROVIDERS = ("isc", "isc, fed", "memory", "smart_proxy")
 NETWORK = IPv4Network("192.168.120.0/24")
 SECOND = IPv4Network("192.168.122.0/30")
 STATIC = MACAddress.parse("00:11:22:33:44:01")
@@ -135,9 +135,25 @@ def dhcpd_server(needs: Callable[[str], None], tmp_path_factory: pytest.TempPath
         yield server
 
 
+@pytest.fixture(scope="module")
+def members_of_dhcpd(
+    dhcpd_server: DHCPServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Member, Member]]:
+    """One that runs and has the files, and one that has them not, for which the provider under test is opened."""
+    having, lacking = fed.made(tmp_path_factory.mktemp("fed") / "cluster", dhcpd_server, count=2)
+    having.start()
+    try:
+        # Its store is made by now: two of one process, where no member has a process of its own, must not at once.
+        assert having.ask("GET", "/dhcp/192.168.120.0/unused_ip").status == 200
+        yield having, lacking
+    finally:
+        having.stop()
+
+
 @pytest.fixture(params=PROVIDERS)
 async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
-    async with {"isc": _isc, "memory": _memory, "smart_proxy": _smart_proxy}[request.param](request) as found:
+    opened = {"isc": _isc, "isc, fed": _fed, "memory": _memory, "smart_proxy": _smart_proxy}[request.param]
+    async with opened(request) as found:
         yield found
 
 
@@ -165,6 +181,15 @@ async def _smart_proxy(request: pytest.FixtureRequest) -> AsyncIterator[Subject]
 async def _isc(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
     server: DHCPServer = request.getfixturevalue("dhcpd_server")
     async with isc.opened(_of(server)) as provider:
+        yield Subject("isc", provider, server.stop, server.start, tells_when_gone=True)
+
+
+@contextlib.asynccontextmanager
+async def _fed(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
+    server: DHCPServer = request.getfixturevalue("dhcpd_server")
+    having, lacking = request.getfixturevalue("members_of_dhcpd")
+    settings = _of(server, config="/nowhere/dhcpd.conf", leases="/nowhere/dhcpd.leases", files_on=[having.name])
+    async with isc.opened(settings, fed.around(lacking, OperationMetrics(CollectorRegistry()))) as provider:
         yield Subject("isc", provider, server.stop, server.start, tells_when_gone=True)
 
 

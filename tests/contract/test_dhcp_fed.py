@@ -371,7 +371,7 @@ async def test_the_doctor_names_members_that_tell_nobody(
     (one,) = await found(with_files.name, without.name)
     assert one[:2] == ("DHCP-FEED-SILENT", "warning")
     assert f"Member {without.name} has" in one[2]
-    assert "files_on does not name it" in one[2]
+    assert "isc.files_on does not name this member" in one[2]
     (one,) = await found("nobody.example.com")
     assert one[:2] == ("DHCP-FEED-SILENT", "error")
     assert "no member of kind muster" in one[2]

@@ -1,4 +1,4 @@
-"""A host that asks a dhcpd for a lease through a relay agent of its segment, as routers pass such questions on (RFC 2131)."""
+"""A host that asks a dhcpd for a lease through a relay agent of its segment, as routers pass questions on (RFC 2131)."""
 
 from __future__ import annotations
 

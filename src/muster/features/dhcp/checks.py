@@ -17,13 +17,13 @@ from muster.edge.another_proxy import Codes, SmartProxySettings
 from muster.features.dhcp.settings import DHCPSettings, ISCSettings
 from muster.kernel.errors import Misconfigured, MusterError
 from muster.kernel.findings import Check, Finding
-from muster.kernel.names import shown
 
 if TYPE_CHECKING:
     from muster.cluster.file import ClusterFile
 
 _PLACE = "feature dhcp"
 _OF_PROXY = Codes("DHCP-PROXY-DENIED", "DHCP-PROXY-DOWN", "DHCP-PROXY-LACKS")
+_LONGEST_TROUBLE = 500
 _MAY_PING = Path("/proc/sys/net/ipv4/ping_group_range")
 
 
@@ -36,7 +36,8 @@ def checks(
 ) -> list[Check]:
     """Return the checks of the provider the settings choose, and of what probing needs.
 
-    ``context`` is what another Smart Proxy, or a member of the ``cluster``, is asked with; ``may_ping`` is where the kernel says whose groups may send ICMP.
+    ``context`` is what another Smart Proxy, or a member of the ``cluster``, is asked with; ``may_ping`` is where the kernel
+    says whose groups may send ICMP.
     """
 
     async def provider() -> Sequence[Finding]:
@@ -201,7 +202,7 @@ async def _of_feed(
             async with smart_proxy.opened(url, context=context, server_name=str(name), timeout_s=5.0) as member:
                 trouble = (await member.call("GET", f"{replica.PREFIX}/")).json()["trouble"]
                 if trouble is not None:
-                    silent[str(name)] = str(trouble)
+                    silent[str(name)] = str(trouble)[:_LONGEST_TROUBLE]
         except MusterError as e:
             silent[str(name)] = str(e)
         except (KeyError, TypeError):
@@ -210,7 +211,7 @@ async def _of_feed(
         Finding(
             "DHCP-FEED-SILENT",
             _PLACE,
-            f"Member {name} has dhcpd's files (isc.files_on), and tells nobody what stands in them: {shown(why)}",
+            f"Member {name} has dhcpd's files (isc.files_on), and tells nobody what stands in them: {why}",
             "It is down, its feature has failed, or it cannot read the files.",
             "See to that member; until one of those that are named tells, members without the files answer 503.",
             "error" if len(silent) == len(settings.files_on) else "warning",

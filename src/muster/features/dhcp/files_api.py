@@ -59,7 +59,7 @@ async def mark(dhcp: DHCP, request: Request) -> Reply:
 
 def _source(dhcp: DHCP) -> Source:
     if dhcp.files is None:
-        raise NotFound("This member tells nobody dhcpd's files: features.dhcp.isc.files_on does not name it")
+        raise NotFound("isc.files_on does not name this member, so it tells nobody dhcpd's files")
     return dhcp.files
 
 

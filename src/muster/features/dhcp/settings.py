@@ -175,17 +175,17 @@ class DHCPSettings(ProvidedFeatureSettings):
         return self
 
     def doubts(self, cluster: ClusterFile) -> tuple[str, ...]:
+        if self.provider != "isc" or not self.isc.files_on:
+            return self._held_back()
         ours = [m.name for m in cluster.members if m.kind == "muster"]
         strange = [str(n) for n in self.isc.files_on if n not in ours]
-        unknown = (
-            ()
-            if self.provider != "isc" or not strange
-            else (
-                f"takes dhcpd's files from {', '.join(strange)} (isc.files_on), which is no member of kind muster; members "
-                "that are not named fail",
-            )
+        if not strange:
+            return self._held_back()
+        return (
+            f"takes dhcpd's files from {', '.join(strange)} (isc.files_on), which is no member of kind muster: on members "
+            "that are not named there it fails",
+            *self._held_back(),
         )
-        return (*unknown, *self._held_back())
 
     def _held_back(self) -> tuple[str, ...]:
         hours = self.blacklist_duration_minutes / 60

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from muster.features.dhcp.isc import appended, frames, grammar
 from muster.features.dhcp.isc.appended import WHOLE_BYTES, Appended, Seen
-from muster.features.dhcp.isc.frames import written
+from muster.features.dhcp.isc.frames import MAX_TROUBLE_BYTES, written
 from muster.features.dhcp.isc.inotify import watching
 from muster.kernel.errors import Misconfigured, MusterError, Unavailable
 from muster.kernel.files import read_bounded
@@ -171,7 +171,9 @@ class Source:
                 try:
                     text, digest = await self._configuration()
                     if digest != conf:
-                        yield written("conf", text)
+                        frame = written("conf", text)
+                        for start in range(0, len(frame), WHOLE_BYTES):
+                            yield frame[start : start + WHOLE_BYTES]
                         conf = digest
                     async for frame in leases.news():
                         yield frame
@@ -182,11 +184,12 @@ class Source:
                     yield _trouble(e)
                     return
                 yield written("all", mark=mark)
-                if self._closing() or loop.time() > until:
-                    return
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(HEARTBEAT_S):
                         await stream.wake.wait()
+                # Behind the wait: a member that drains for long is not to be asked for streams without end.
+                if self._closing() or loop.time() > until:
+                    return
         finally:
             del self._streams[name]
             leases.close()
@@ -220,7 +223,7 @@ class Source:
 
 
 def _trouble(error: MusterError) -> bytes:
-    return written("trouble", str(error).encode("utf-8", "replace")[: frames.MAX_TROUBLE_BYTES])
+    return written("trouble", str(error).encode("utf-8", "replace")[:MAX_TROUBLE_BYTES])
 
 
 def _size_of(path: Path) -> int:

@@ -43,6 +43,7 @@ _SILENT_S = 5.0
 # As long as one that asks waits for a stream, which may just be changing to another member.
 _BROUGHT_WITHIN_S = 2.0
 _PAUSE_S = 0.5
+_BREATH_S = 0.02
 _SMALL_BYTES = 4096
 
 
@@ -180,6 +181,8 @@ class Replica:
             source = self._sources[at]
             try:
                 await self._told_by(source)
+                # Streams end now and then; those of a member that ends them at once must not keep us busy.
+                await asyncio.sleep(_BREATH_S)
                 continue
             except MusterError as e:
                 self._lost(source, str(e))
