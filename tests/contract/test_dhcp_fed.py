@@ -17,7 +17,8 @@ import pytest
 
 from muster.app.settings import loaded
 from muster.features.dhcp import checks
-from muster.features.dhcp.isc import feed
+from muster.features.dhcp.isc import feed, replica
+from muster.features.dhcp.isc.frames import Frame
 from muster.features.dhcp.settings import DHCPSettings
 from tests.servers import dhcp_client, dhcpd, fed
 from tests.servers.client import Answer, ask, tls_client
@@ -180,6 +181,24 @@ def test_what_one_member_has_made_every_member_tells_at_once(members: list[Membe
             assert member.ask("GET", f"{SUBNET}/mac/{mac}").status == 404
     for who, times in (("without", took[0::2]), ("with", took[1::2])):
         figure(f"ms for a reservation by a member {who} the files, median", sorted(times)[len(times) // 2] * 1000)
+
+
+def test_what_is_still_on_its_way_is_waited_for(members: list[Member], monkeypatch: pytest.MonkeyPatch) -> None:
+    # As over a slow wire.
+    take = replica._Kept.take
+
+    def slowly(kept: replica._Kept, frame: Frame) -> None:
+        if frame.word == "more":
+            time.sleep(0.3)
+        take(kept, frame)
+
+    monkeypatch.setattr(replica._Kept, "take", slowly)
+    with_files, without = members
+    for number in range(40, 43):
+        mac = reserve(with_files, number)
+        assert told(without, f"/mac/{mac}")["ip"] == f"10.20.100.{number}"
+        assert with_files.ask("DELETE", f"{SUBNET}/mac/{mac}").status == 200
+        assert without.ask("GET", f"{SUBNET}/mac/{mac}").status == 404
 
 
 def test_dhcpds_own_rewrite_is_followed(members: list[Member], server: DHCPServer) -> None:
