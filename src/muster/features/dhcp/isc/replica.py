@@ -13,10 +13,10 @@ import contextlib
 import hashlib
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from muster.balancer.model import modelled
 from muster.cluster.file import ClusterFile
@@ -107,7 +107,7 @@ class _Kept:
         self._size += len(piece)
 
     @contextlib.contextmanager
-    def _refusals(self) -> Any:
+    def _refusals(self) -> Iterator[None]:
         try:
             yield
         except OSError as e:
