@@ -309,6 +309,22 @@ def test_a_feed_that_is_silent_is_503_with_its_reason_until_it_is_back(fresh: li
     until(lambda: "nothing was heard" not in noted(), 15)
 
 
+def test_a_member_that_drains_tells_on_and_one_that_ends_is_not_held_up_by_who_is_told(fresh: list[Member]) -> None:
+    with_files, without = fresh
+    with_files.tell(with_files.process.server.drain, True)
+    until_then = time.monotonic() + 2.5
+    number = 80
+    while time.monotonic() < until_then:
+        mac = reserve(without, number)
+        assert told(without, f"/mac/{mac}")
+        number += 1
+        time.sleep(0.2)
+    before = time.monotonic()
+    with_files.stop()
+    # Less than its calls have to end, and than a stream lasts.
+    assert time.monotonic() - before < 4
+
+
 def test_another_member_that_has_the_files_is_asked_instead(server: DHCPServer, tmp_path: Path) -> None:
     found = fed.made(tmp_path / "cluster", server, count=3, having=2)
     first, _, without = found

@@ -22,7 +22,6 @@ from muster.features.puppetca.settings import PuppetCASettings
 from muster.kernel.settings import parse
 from tests.unit.cluster.written import SMALL, parsed
 
-
 # What members ask each other, and Foreman never asks.
 BETWEEN_MEMBERS = {"/dhcp_files"}
 
