@@ -37,7 +37,7 @@ from muster.kernel.names import FQDN, MACAddress
 from muster.kernel.secrets import Secret
 from muster.policy.metered import OperationMetrics
 from muster.store import engine
-from tests.servers import dhcpd, dnsmasq, libvirtd, member
+from tests.servers import dhcpd, dnsmasq, fed, libvirtd, member
 from tests.servers import kea as keas
 from tests.servers.available import KEA3
 from tests.servers.dhcpd import DHCPServer
@@ -50,7 +50,7 @@ pytestmark = pytest.mark.anyio
 
 CALLER = "proxy00.example.com"
 # Kea as Debian 12 has it, which keeps reservations in its configuration, and a newer one with its library of hosts.
-PROVIDERS = ("isc", "kea", "kea3", "dnsmasq", "libvirt", "memory", "smart_proxy")
+PROVIDERS = ("isc", "isc, fed", "kea", "kea3", "dnsmasq", "libvirt", "memory", "smart_proxy")
 NETWORK = IPv4Network("192.168.120.0/24")
 SECOND = IPv4Network("192.168.122.0/30")
 STATIC = MACAddress.parse("00:11:22:33:44:01")
@@ -230,11 +230,26 @@ def libvirt_server(needs: Callable[[str], None], tmp_path_factory: pytest.TempPa
         yield server
 
 
+@pytest.fixture(scope="module")
+def members_of_dhcpd(
+    dhcpd_server: DHCPServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Member, Member]]:
+    """One that runs and has the files, and one that has them not, for which the provider under test is opened."""
+    having, lacking = fed.made(tmp_path_factory.mktemp("fed") / "cluster", dhcpd_server, count=2)
+    having.start()
+    try:
+        # Its store is made by now: two of one process, where no member has a process of its own, must not at once.
+        assert having.ask("GET", "/dhcp/192.168.120.0/unused_ip").status == 200
+        yield having, lacking
+    finally:
+        having.stop()
+
+
 @pytest.fixture(params=PROVIDERS)
 async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
     opening = {
-        "isc": _isc, "kea": _kea, "kea3": _kea, "dnsmasq": _dnsmasq, "libvirt": _libvirt, "memory": _memory,
-        "smart_proxy": _smart_proxy,
+        "isc": _isc, "isc, fed": _fed, "kea": _kea, "kea3": _kea, "dnsmasq": _dnsmasq, "libvirt": _libvirt,
+        "memory": _memory, "smart_proxy": _smart_proxy,
     }  # fmt: skip
     async with opening[request.param](request) as found:
         yield found
@@ -300,6 +315,15 @@ async def _libvirt(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
             "libvirt", provider, server.stop, server.start, has_one_name=True, has_infiniband=False, networks=(NETWORK,),
             has_statics=False, shares_addresses=False, tells_boot=False,
         )  # fmt: skip
+
+
+@contextlib.asynccontextmanager
+async def _fed(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
+    server: DHCPServer = request.getfixturevalue("dhcpd_server")
+    having, lacking = request.getfixturevalue("members_of_dhcpd")
+    settings = _of(server, config="/nowhere/dhcpd.conf", leases="/nowhere/dhcpd.leases", files_on=[having.name])
+    async with isc.opened(settings, fed.around(lacking, OperationMetrics(CollectorRegistry()))) as provider:
+        yield Subject("isc", provider, server.stop, server.start, tells_when_gone=True)
 
 
 def _of(server: DHCPServer, **settings: Any) -> ISCSettings:

@@ -184,7 +184,7 @@ async def member_opened(
             name, OperationMetrics(registry), bundle.certificate, bundle.key, bundle.ca, store,
             (lambda: authority.ca if authority else None) if signs_itself(cluster) else None, cluster,
             lambda certificate: gate.lists.revoke(certificate), lambda: served.version,
-            boot.tree if boot is not None else None,
+            boot.tree if boot is not None else None, options.state or options.pki, lambda: application.draining,
         )  # fmt: skip
         story = logs.Timeline(rings, timeline)
         mounts = await _features_opened(stack, cluster, served, story, around)

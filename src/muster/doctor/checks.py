@@ -200,7 +200,7 @@ class Patient:
         from muster.features.dhcp.settings import DHCPSettings
 
         settings = DHCPSettings.model_validate(given)
-        return dhcp.checks(settings, self._context) if settings.enabled else []
+        return dhcp.checks(settings, self._context, self.cluster) if settings.enabled else []
 
     def _of_boot_files(self) -> list[Check]:
         tftp, httpboot = (self.cluster.features.get(name) for name in ("tftp", "httpboot"))

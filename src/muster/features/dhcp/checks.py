@@ -11,6 +11,7 @@ import ssl
 from collections.abc import Callable, Collection, Sequence
 from ipaddress import IPv4Network
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from muster.edge import another_proxy
 from muster.edge.another_proxy import Codes, SmartProxySettings
@@ -18,23 +19,36 @@ from muster.features.dhcp.settings import DHCPSettings, InfobloxSettings, ISCSet
 from muster.kernel.errors import Misconfigured, MusterError
 from muster.kernel.findings import Check, Finding
 
+if TYPE_CHECKING:
+    from muster.cluster.file import ClusterFile
+
 _PLACE = "feature dhcp"
 _OF_PROXY = Codes("DHCP-PROXY-DENIED", "DHCP-PROXY-DOWN", "DHCP-PROXY-LACKS")
+_LONGEST_TROUBLE = 500
 _MAY_PING = Path("/proc/sys/net/ipv4/ping_group_range")
 
 
 def checks(
-    settings: DHCPSettings, context: Callable[[], ssl.SSLContext | None], *, may_ping: Path = _MAY_PING
+    settings: DHCPSettings,
+    context: Callable[[], ssl.SSLContext | None],
+    cluster: ClusterFile | None = None,
+    *,
+    may_ping: Path = _MAY_PING,
 ) -> list[Check]:
     """Return the checks of the provider the settings choose, and of what probing needs.
 
-    ``context`` is what another Smart Proxy is asked with; ``may_ping`` is where the kernel says whose groups may send ICMP.
+    ``context`` is what another Smart Proxy, or a member of the ``cluster``, is asked with; ``may_ping`` is where the kernel
+    says whose groups may send ICMP.
     """
 
     async def provider() -> Sequence[Finding]:
         match settings.provider:
             case "isc":
-                return [*await _of_server(settings.isc), *await _of_files(settings)]
+                return [
+                    *await _of_server(settings.isc),
+                    *await _of_files(settings),
+                    *await _of_feed(settings.isc, cluster, context()),
+                ]
             case "kea":
                 return await _of_kea(settings, context)
             case "dnsmasq":
@@ -157,18 +171,24 @@ async def _of_files(settings: DHCPSettings) -> Sequence[Finding]:
 
     isc = settings.isc
     if not any(path.exists() for path in (isc.config, isc.leases)):
-        return [
-            Finding(
-                "DHCP-FILES-ABSENT",
-                _PLACE,
-                f"Neither {isc.config} nor {isc.leases} is on this host, so what dhcpd has was not looked at",
-                "Only members need them; on a member they are not mounted.",
-                "On a member: mount them. Elsewhere: run muster doctor on a member, too.",
-                "warning",
-            )
-        ]
+        # Those that have them are asked.
+        return (
+            []
+            if isc.files_on
+            else [
+                Finding(
+                    "DHCP-FILES-ABSENT",
+                    _PLACE,
+                    f"Neither {isc.config} nor {isc.leases} is on this host, so what dhcpd has was not looked at",
+                    "Only members need them; on a member they are not mounted.",
+                    "On a member: mount them. Elsewhere: run muster doctor on a member, too.",
+                    "warning",
+                )
+            ]
+        )
     try:
         async with followed.opened(isc.config, isc.leases) as files:
+            await files.reached()
             there, problems = {s.network for s in files.subnets}, list(files.problems)
     except MusterError as e:
         return [
@@ -344,6 +364,40 @@ async def _of_libvirt(settings: DHCPSettings) -> Sequence[Finding]:
             )
         ]
     return _of_subnets(settings, there, f"Network {settings.libvirt.network} of libvirt")
+
+
+async def _of_feed(
+    settings: ISCSettings, cluster: ClusterFile | None, context: ssl.SSLContext | None
+) -> Sequence[Finding]:
+    """Return which of the members that have dhcpd's files tell nobody what stands in them."""
+    if not settings.files_on or cluster is None or context is None:
+        return []
+    from muster.features.dhcp.isc import replica
+    from muster.foreman import smart_proxy
+
+    silent: dict[str, str] = {}
+    for name in settings.files_on:
+        try:
+            url = replica.url_of(cluster, name)
+            async with smart_proxy.opened(url, context=context, server_name=str(name), timeout_s=5.0) as member:
+                trouble = (await member.call("GET", f"{replica.PREFIX}/")).json()["trouble"]
+                if trouble is not None:
+                    silent[str(name)] = str(trouble)[:_LONGEST_TROUBLE]
+        except MusterError as e:
+            silent[str(name)] = str(e)
+        except (KeyError, TypeError):
+            silent[str(name)] = "it answers something else"
+    return [
+        Finding(
+            "DHCP-FEED-SILENT",
+            _PLACE,
+            f"Member {name} has dhcpd's files (isc.files_on), and tells nobody what stands in them: {why}",
+            "It is down, its feature has failed, or it cannot read the files.",
+            "See to that member; until one of those that are named tells, members without the files answer 503.",
+            "error" if len(silent) == len(settings.files_on) else "warning",
+        )
+        for name, why in silent.items()
+    ]
 
 
 def _group_of_members() -> int | None:

@@ -112,6 +112,9 @@ class ISCSettings(Settings):
     """Connections held open to it at most; it does one thing at a time."""
     poll_s: Annotated[float, Field(ge=0.1, le=60)] = 1.0
     """How often the files are looked at where the kernel does not say that they changed."""
+    files_on: tuple[FQDN, ...] = ()
+    """Members that have the files; the others get from the first of them that answers what stands there, as it is written.
+    Empty: every member has them."""
 
     @model_validator(mode="after")
     def _whole_key(self) -> Self:
@@ -301,9 +304,26 @@ class DHCPSettings(ProvidedFeatureSettings):
             raise ValueError("provider smart_proxy needs smart_proxy.url")
         if self.provider == "infoblox" and self.infoblox is None:
             raise ValueError("provider infoblox needs infoblox.url")
+        if self.provider == "isc" and self.isc.files_on and self.enabled == "http":
+            raise ValueError(
+                "isc.files_on needs the feature on https: there members tell each other what is in the files"
+            )
         return self
 
-    def doubts(self, _cluster: ClusterFile) -> tuple[str, ...]:
+    def doubts(self, cluster: ClusterFile) -> tuple[str, ...]:
+        if self.provider != "isc" or not self.isc.files_on:
+            return self._held_back()
+        ours = [m.name for m in cluster.members if m.kind == "muster"]
+        strange = [str(n) for n in self.isc.files_on if n not in ours]
+        if not strange:
+            return self._held_back()
+        return (
+            f"takes dhcpd's files from {', '.join(strange)} (isc.files_on), which is no member of kind muster: on members "
+            "that are not named there it fails",
+            *self._held_back(),
+        )
+
+    def _held_back(self) -> tuple[str, ...]:
         hours = self.blacklist_duration_minutes / 60
         if hours < 12:
             return ()

@@ -32,10 +32,10 @@ def opened(settings: DHCPSettings, around: Surroundings) -> Opening:
     return PROVIDERS[settings.provider](settings, around)
 
 
-def _isc(settings: DHCPSettings, _around: Surroundings) -> Opening:
+def _isc(settings: DHCPSettings, around: Surroundings) -> Opening:
     from muster.features.dhcp.providers import isc
 
-    return isc.opened(settings.isc)
+    return isc.opened(settings.isc, around)
 
 
 def _kea(settings: DHCPSettings, around: Surroundings) -> Opening:
