@@ -177,7 +177,6 @@ async def member_opened(
     async with contextlib.AsyncExitStack() as stack:
         store = await stack.enter_async_context(cluster_store(cluster))
         timeline = SharedTimeline(store, name, cluster.log.buffer)
-        _refuse_without(bundle)
         listed = Listed(options.cluster_file, cluster)
         boot = _boot_files_of(stack, cluster, member, options, bundle, balancing, listed, store, registry)
         around = Surroundings(
@@ -210,6 +209,7 @@ async def member_opened(
             access_log=access_log,
             services={"https" if port.shows else "http": port.service for port in edge_ports.PORTS},
         )
+        _refuse_without(bundle)
         balancers = Resolved(b.address for b in cluster.balancers)
         await balancers.refresh()
         # What calls in flight need is closed behind the server, which finishes them; workers finish theirs meanwhile.
