@@ -264,6 +264,10 @@ async def member_opened(
             workers,
         )
         foreman = _foreman_followed(cluster, name, bundle, store, served)
+        told_to_boot = await _told_to_boot(
+            stack, cluster, balancing, store, listed, boot, holder, registry,
+            fit=lambda: not (own_health.starting or own_health.draining),
+        )  # fmt: skip
         asker = Asker(str(cluster.address), believing(bundle.certificate, bundle.key))
         # In this order they say why a service is out, and what else is wrong.
         listing: list[Duty] = [
@@ -275,6 +279,7 @@ async def member_opened(
             ),
             disks,
             *_boot_files_kept(cluster, boot),
+            *told_to_boot,
             *([authority] if authority else []),
             *_backends_asked(cluster, member, content),
             *([workers] if workers else []),
@@ -325,6 +330,25 @@ def _boot_files_kept(cluster: ClusterFile, boot: Tree | None) -> list[Duty]:
     from muster.app.duties.bootfiles import BootFilesKept, BootFilesVerified
 
     return [BootFilesKept(boot, netboot.services(cluster)), BootFilesVerified(boot)]
+
+
+async def _told_to_boot(
+    stack: contextlib.AsyncExitStack,
+    cluster: ClusterFile,
+    balancing: Balancing,
+    store: Store,
+    listed: Listed,
+    boot: Tree | None,
+    holder: str,
+    registry: CollectorRegistry,
+    *,
+    fit: Callable[[], bool],
+) -> list[Duty]:
+    if cluster.netboot.proxy_dhcp is None:
+        return []
+    from muster.app import proxydhcp
+
+    return await proxydhcp.opened(stack, cluster, balancing, store, listed, boot, holder, registry, fit=fit)
 
 
 def _shown_to_rubys(cluster: ClusterFile, pki: Path, bundle: BundlePaths) -> Credentials:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field, StringConstraints, Tag
 
 from muster.cluster.mirror import Mirror
+from muster.cluster.proxy_dhcp import ProxyDHCP
 from muster.cluster.steered import Steered
 from muster.cluster.values import (
     CIDR,
@@ -197,13 +198,15 @@ class Content(Settings):
 
 
 class Netboot(Settings):
-    """The tree of boot files, which features tftp and httpboot change and serve from. Only with one of them."""
+    """The tree of boot files, which features tftp and httpboot change and serve from, only with one of them; ProxyDHCP."""
 
     root: Path | None = None
     """Directory of every member in which the files stand; other files in it are left alone. Absent: the ``tftproot`` of
     tftp, else ``netboot`` where a member keeps what it writes itself."""
     confirm_s: Annotated[float, Field(ge=0.5, le=60)] = 5.0
     """How long a change waits for members to have it on their disks. Who does not takes no clients until it has."""
+    proxy_dhcp: ProxyDHCP | None = None
+    """What machines are told to boot, beside a DHCP server that does not say it. Absent: nothing."""
 
 
 class ServiceCheck(Settings):
