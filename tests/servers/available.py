@@ -27,6 +27,7 @@ def missing(name: str) -> str | None:
         "createrepo_c": _createrepo,
         "debootstrap": _debootstrap,
         "dnf": _dnf,
+        "dnsmasq": _dnsmasq,
         "envoy": _envoy,
         "firewall-offline-cmd": _firewalld,
         "fish": _fish,
@@ -89,6 +90,12 @@ def _bind() -> str | None:
 
 def named() -> str | None:
     return shutil.which("named") or (str(p) if (p := Path("/usr/sbin/named")).exists() else None)
+
+
+def _dnsmasq() -> str | None:
+    if not sbin("dnsmasq"):
+        return "no dnsmasq on this machine (Debian package dnsmasq-base)"
+    return None
 
 
 def _dhcpd() -> str | None:
