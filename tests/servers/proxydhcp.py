@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-
 from muster.kernel.process import clean_environment, end_with_parent
 from tests.servers import member, namespaces
 from tests.servers.available import sbin
