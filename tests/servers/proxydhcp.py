@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from tests.servers import member, namespaces
 from tests.servers.available import sbin
 from tests.servers.namespaces import DEVICE, Host
 from tests.servers.postgresql import PASSWORD, PostgreSQL
+from tests.servers.pxe_client import Machine
 
 NETWORK = "10.231.8"
 _START_S = 60.0
@@ -24,7 +26,7 @@ _STOP_S = 20.0
 
 @dataclass
 class Answering:
-    """``muster serve`` on a host of the segment; it is ready when :func:`running` yields it."""
+    """``muster serve`` on a host of the segment; whether it is ready is asked of it by whoever uses it."""
 
     name: str
     host: Host
@@ -40,15 +42,6 @@ class Answering:
         """Start it and do not wait for it."""
         assert self.process is None, f"{self.name} runs"
         self.process = _begun(self.command, self.directory / f"{self.name}.log")
-
-    def until(self, said: str, times: int = 1) -> None:
-        """Wait until its log says something."""
-        limit = time.monotonic() + _START_S
-        while self.log.count(said) < times:
-            assert self.process is not None
-            assert self.process.poll() is None, f"{self.name} ended: {self.log[-3000:]}"
-            assert time.monotonic() < limit, f"{self.name} did not say {said!r}: {self.log[-3000:]}"
-            time.sleep(0.05)
 
     def kill(self) -> None:
         """End it as ``kill -9`` does."""
@@ -78,21 +71,34 @@ class Segment:
     """A network with members, a DHCP server and a machine.
 
     Attributes:
-        dhcpd: host of the DHCP server, where another program can be put, too.
+        dhcpd: host of the DHCP server.
+        peer: host with nothing on it.
         machine: host without an address, for :func:`tests.servers.pxe_client.opened`.
     """
 
     directory: Path
     members: list[Answering]
     dhcpd: Host
+    peer: Host
     machine: Host
     cluster_file: Path
 
-    def holder(self) -> Answering:
-        """The member that took the role last, by what members say."""
-        found = [m for m in self.members if m.process is not None and m.log.count(_TAKES) > m.log.count(_LEAVES)]
-        assert len(found) == 1, [m.name for m in found]
-        return found[0]
+    def holder(self, machine: Machine) -> Answering:
+        """The member that answers a machine."""
+        server = machine.first(within_s=_START_S).server
+        return next(m for m in self.members if m.host.address == server)
+
+    def serve(self, machine: Machine) -> None:
+        """Wait until all members serve, as those are told that answer."""
+        limit = time.monotonic() + _START_S
+        before, named = machine.mac, set[str]()
+        while not named >= {m.host.address for m in self.members if m.process is not None}:
+            assert time.monotonic() < limit, named
+            # Machines are spread, so that one in many names each member.
+            machine.mac = f"52:54:00:00:01:{secrets.randbelow(256):02x}"
+            named.add(machine.first(within_s=_START_S).siaddr)
+            time.sleep(0.05)
+        machine.mac = before
 
     @contextlib.contextmanager
     def with_address(self, address: str) -> Iterator[None]:
@@ -102,10 +108,6 @@ class Segment:
             yield
         finally:
             _ip(self.machine, "address", "flush", "dev", DEVICE)
-
-
-_TAKES = "Answers ProxyDHCP from now on"
-_LEAVES = "Answers ProxyDHCP no more"
 
 
 @contextlib.contextmanager
@@ -130,7 +132,7 @@ def running(
     names = [f"m{n}" for n in range(1, members + 1)]
     netboot = sections.pop("netboot", {})
     with contextlib.ExitStack() as stack:
-        hosts = stack.enter_context(namespaces.segment(*names, "dhcpd", "machine", network=NETWORK))
+        hosts = stack.enter_context(namespaces.segment(*names, "dhcpd", "peer", "machine", network=NETWORK))
         made = member.made(
             directory,
             members=[
@@ -150,7 +152,7 @@ def running(
             )  # fmt: skip
             found.append(Answering(name, host, directory, command))
             stack.callback(found[-1].stop)
-        segment = Segment(directory, found, hosts[members], hosts[members + 1], made.cluster_file)
+        segment = Segment(directory, found, *hosts[members:], made.cluster_file)
         _ip(segment.machine, "address", "flush", "dev", DEVICE)
         if dhcpd:
             stack.enter_context(addresses_given(directory, segment.dhcpd))
