@@ -12,7 +12,8 @@ TEST_PACKAGES := bind9 dnsutils haproxy postgresql openssl curl keepalived nginx
   dnf docker-registry gpg gpg-agent skopeo ruby nftables prometheus firewalld dbus ufw systemd \
   rabbitmq-server mosquitto mosquitto-clients python3-qpid-proton rpm debootstrap createrepo-c \
   zsh fish mandoc man-db age chromium ansible-core ansible-lint systemd-container openssh-client \
-  isc-dhcp-server dnsmasq-base
+  isc-dhcp-server dnsmasq-base \
+  qemu-system-x86 ovmf ipxe-qemu
 # Tests mostly wait for servers. Those of one file stay together, since they share a cluster.
 WORKERS ?= 3
 BENCH_PACKAGES := $(TEST_PACKAGES) wrk apache2-utils

@@ -117,7 +117,7 @@ def test_ipxe_is_told_its_script(machine: Machine) -> None:
         told = machine.first(within_s=2, user_class=said, arch=7)
         assert told.file.startswith("http://proxy.example.com:")
         assert told.file.endswith(f"/unattended/iPXE?mac={machine.mac}")
-        assert told.siaddr == "0.0.0.0"
+        assert told.siaddr == told.server
 
 
 def test_a_relay_has_the_answer_of_the_member_that_answers(segment: Segment, machine: Machine) -> None:

@@ -194,7 +194,8 @@ def reply(question: Packet, boot: Boot, server: IPv4Address) -> Packet:
         seconds=0,
         ciaddr=question.ciaddr if question.type != dhcp.DISCOVER else _NOWHERE,
         yiaddr=_NOWHERE,
-        siaddr=boot.server or _NOWHERE,
+        # iPXE takes no answer without a next server, though a URL needs none: ours, then.
+        siaddr=boot.server or server,
         server_name=b"",
         file=file if len(file) < 128 else b"",
         options=options,
