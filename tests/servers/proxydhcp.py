@@ -152,7 +152,7 @@ def running(
             )  # fmt: skip
             found.append(Answering(name, host, directory, command))
             stack.callback(found[-1].stop)
-        segment = Segment(directory, found, *hosts[members:], made.cluster_file)
+    XX
         _ip(segment.machine, "address", "flush", "dev", DEVICE)
         if dhcpd:
             stack.enter_context(addresses_given(directory, segment.dhcpd))
