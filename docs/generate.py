@@ -187,6 +187,9 @@ def routes_page() -> str:
         for feature, mount in _mounts()
         for route in mount.routes
     ]
+    # Whatever is below these is answered by one call.
+    below = [(name, m) for name, m in _mounts() if m.unrouted is not None and not m.routes]
+    rows += [("`GET`", f"`{m.prefix}/…`", m.access.value, name) for name, m in below]
     named = {feature for feature, _ in _mounts()}
     absent = [(f"`{p}`", f) for p, f in sorted(FOREMAN_PREFIXES.items()) if f not in named]
     return "\n".join(
@@ -194,7 +197,7 @@ def routes_page() -> str:
             _WRITTEN,
             "# Routes\n",
             "What a member of kind `muster` answers, over HTTPS and HTTP alike. `HEAD` is answered where `GET` is.\n"
-            "`[/]` means that a slash may follow; `{value}` is one segment that is not empty.\n",
+            "`[/]` means that a slash may follow; `{value}` is one segment that is not empty, `…` any number of them.\n",
             _table(("method", "path", "access", "feature"), rows),
             "## Access\n",
             _table(

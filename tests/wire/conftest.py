@@ -53,7 +53,16 @@ def foreman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForemanForHost
 
 
 @pytest.fixture(scope="module")
+def boot_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of the member's boot files, with what the lab's HTTPBoot had in it."""
+    root = tmp_path_factory.mktemp("boot") / "tftpboot"
+    golden.put_boot_files(root)
+    return root
+
+
+@pytest.fixture(scope="module")
 def proxy(
+    boot_files: Path,
     lab: BindServer,
     dhcpd_lab: DHCPServer,
     puppet: PuppetAPI,
@@ -71,6 +80,8 @@ def proxy(
             "puppetca": {"enabled": True, "provider": "puppetserver", "puppetserver": puppet.settings},
             "puppet": {"enabled": True, "puppetserver": puppet.settings},
             "logs": {"enabled": True},
+            "tftp": {"enabled": True, "tftproot": str(boot_files), "tftp_servername": "tftp.example.com"},
+            "httpboot": {},
             "templates": {"template_url": "http://proxy.example.com:18000"},
             # The lab's Foreman was asked for each.
             "registration": {

@@ -68,7 +68,9 @@ def _features(recorded: str) -> str:
 
 def _v2_features(recorded: str) -> str:
     """The recorded entries of what we have, in the recorded order, with this run's Puppet server."""
-    return _written(_ours(json.loads(recorded))).replace(RECORDED_PUPPETSERVER, PUPPETSERVER)
+    found = _written(_ours(json.loads(recorded))).replace(RECORDED_PUPPETSERVER, PUPPETSERVER)
+    # Firmware comes to the cluster's address, whatever a member listens on itself.
+    return found.replace('"http_port":18000,"https_port":18443', '"http_port":8000,"https_port":9090')
 
 
 _VERSION = Difference(
@@ -136,6 +138,12 @@ _AT = {
     "auth": [77, 80, 82, 84, 86, 88],
     "logs": [107],
 }
+
+_NO_DEFAULT = Difference(
+    400,
+    "TFTP: Failed to create PXE default file: hosts of this kind have files of their own alone",
+    "One sentence without a library's words; and refused before there are hosts, too, whom it would keep out (§9.2, §21).",
+)
 
 _REFUSED = {626: 404, 627: 403, 628: 422, 629: 500, 630: 503, 632: 302, 633: 404}
 
@@ -249,6 +257,28 @@ DIFFERENCES: dict[tuple[str, int], Difference] = {
         "A multipart form goes on as it came, and is not read for the query (§16: bodies are passed on).",
         handed=(Handed("POST", f"/register?url={REGISTRATION_URL}", MULTIPART, "application/json", None),),
     ),
+    ("tftp", 446): Difference(
+        404,
+        lambda recorded: recorded.replace(
+            "grub2/grub.cfg-01-aa-bb-cc-dd-ee-01", "host-config/aa-bb-cc-dd-ee-01/grub2/grub.cfg"
+        ),
+        "The first file of a host, which is read, is in its own directory since 3.14 (§9.2).",
+    ),
+    ("tftp", 463): _NO_DEFAULT,
+    ("tftp", 474): _NO_DEFAULT,
+    ("tftp", 494): Difference(
+        403,
+        "Invalid MAC address: a:b:c:d:e:f",
+        "No boot loader asks for a file with single digits in its name, and Foreman writes two (§9.2, hardening).",
+    ),
+    ("tftp", 527): Difference(
+        415,
+        "A multipart form is not understood here; send it urlencoded, as Foreman does",
+        "Foreman never sends multipart forms, and a parser that nobody needs is only a risk (§2.1, hardening).",
+    ),
+    ("httpboot", 594): _bad_uri("/httpboot/../../etc/passwd"),
+    ("httpboot", 595): _bad_uri("/httpboot/hb/../../../../../../etc/passwd"),
+    ("httpboot", 596): _bad_uri("/httpboot/../../../../../etc/passwd"),
     ("puppetca", 694): Difference(
         404,
         "Attempt to remove nonexistent client autosign for a.example.com",

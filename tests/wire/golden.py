@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,10 +11,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from muster.netboot.contract import HIDDEN
 from tests.servers.bind import Zone
 from tests.servers.puppet_api import Asked
 
-FILES = ("root", "auth", "logs", "dns", "dhcp", "puppetca", "puppet", "templates", "registration")
+FILES = (
+    "root", "auth", "logs", "dns", "dhcp", "puppetca", "puppet", "templates", "registration", "tftp", "httpboot",
+)  # fmt: skip
+BOOT_FILES = "<ROOT>/tftpboot"
+"""Stands for the directory of boot files."""
 _RECORDED = Path(__file__).parent / "recorded"
 # As curl calls a body of which nobody says what it is.
 _FORM = "application/x-www-form-urlencoded"
@@ -97,6 +103,21 @@ class Exchange:
             name, kind = one["dig"].split()
             found.append(Effect(name, kind, tuple(one["answer"])))
         return tuple(found)
+
+    @property
+    def boot_files(self) -> Mapping[str, str]:
+        """Return which boot files stood where the call looked or wrote, with their texts."""
+        given = self.line.get("effects")
+        found = given.get("files", {}) if isinstance(given, dict) else {}
+        return {path: one["content"] for path, one in found.items()}
+
+    @property
+    def body(self) -> str:
+        """Return the recorded body as answers are read here, in which bytes that are no text are halves of characters."""
+        body: str = self.line["body"]
+        if self.line["body_encoding"] is None:
+            return body
+        return body.encode(self.line["body_encoding"]).decode("utf-8", "surrogateescape")
 
     @property
     def host(self) -> str | None:
@@ -230,6 +251,34 @@ def as_if_not_ended(body: str) -> str:
 def subnets() -> list[str]:
     """Return the lab's subnets."""
     return [f"{s['network']}/{s['netmask']}" for s in json.loads(_recorded("dhcp", "/dhcp")["body"])]
+
+
+def put_boot_files(root: Path) -> None:
+    """Put into a directory what the recorded HTTPBoot module served, links and all, with its date."""
+    lab = root / "hb"
+    (lab / "sub").mkdir(parents=True)
+    outside = root.parent / "outside"
+    outside.mkdir()
+    (outside / "secret").write_text("secret")
+    contents = {
+        "plain": b"hello boot\n", "grubx64.efi": b"MZ\0\1bin\xff", "a.html": b"<b>x</b>", "a.json": b"{}",
+        "grub.cfg": b"cfg", "sp ace": b"x", "\xfc": b"u", "empty": b"",
+    }  # fmt: skip
+    for name, content in contents.items():
+        (lab / name).write_bytes(content)
+        # 2 January 2020, 03:04:05.
+        os.utime(lab / name, (1577934245, 1577934245))
+    links = {"inlink": "plain", "outlink": "../../outside/secret", "outdir": "../../outside", "dangling": "nowhere"}
+    for name, target in links.items():
+        (lab / name).symlink_to(target)
+    os.mkfifo(lab / "fifo")
+
+
+def boot_files(root: Path) -> dict[str, str]:
+    """Return the texts of plain files in a directory, by path, but for what :func:`put_boot_files` put there."""
+    found = (one for one in root.rglob("*") if one.is_file() and not one.is_symlink())
+    named = ((one.relative_to(root), one) for one in found)
+    return {str(path): one.read_text("utf-8") for path, one in named if path.parts[0] not in ("hb", HIDDEN)}
 
 
 def zones() -> Sequence[Zone]:

@@ -8,7 +8,7 @@ import re
 import ssl
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -39,11 +39,13 @@ class Played:
     upstream: tuple[Asked, ...]
     handed: tuple[Handed, ...]
     host: str | None = None
+    boot_files: Mapping[str, str] = field(default_factory=dict)
 
 
 @pytest.fixture(scope="module")
 def played(
     proxy: Member,
+    boot_files: Path,
     lab: BindServer,
     dhcpd_lab: DHCPServer,
     puppet: PuppetAPI,
@@ -64,7 +66,14 @@ def played(
         effects = tuple(Effect(e.name, e.type, tuple(lab.dig(e.name, e.type))) for e in _effects(exchange))
         host = dhcpd_lab.host_in_leases(exchange.host.split()[1]) if exchange.host else None
         found[exchange.key] = Played(
-            answer.status, answer.text, effects, answer.headers, upstream, _handed(foreman), host
+            answer.status,
+            answer.text,
+            effects,
+            answer.headers,
+            upstream,
+            _handed(foreman),
+            host,
+            golden.boot_files(boot_files) if exchange.file == "tftp" else {},
         )
     return found
 
@@ -128,7 +137,7 @@ def _effects(exchange: Exchange) -> tuple[Effect, ...]:
 
 def _expected(exchange: Exchange) -> tuple[int, str | None, tuple[Effect, ...]]:
     line, difference = exchange.line, DIFFERENCES.get(exchange.key)
-    recorded = line["status"], line["body"]
+    recorded = line["status"], exchange.body
     status, body = (difference.status, difference.expected(line["body"])) if difference else recorded
     ours = difference.effects if difference else {}
     effects = tuple(Effect(e.name, e.type, ours.get(f"{e.name} {e.type}", e.answer)) for e in _effects(exchange))
@@ -148,12 +157,17 @@ def _comparable(exchange: Exchange, body: str) -> str:
 
 @pytest.mark.parametrize("exchange", EXCHANGES, ids=lambda e: e.id)
 def test_the_answer_is_the_recorded_one(
-    exchange: Exchange, played: dict[tuple[str, int], Played], bind_place: str, puppet: PuppetAPI
+    exchange: Exchange,
+    played: dict[tuple[str, int], Played],
+    bind_place: str,
+    puppet: PuppetAPI,
+    boot_files: Path,
 ) -> None:
     ours = played[exchange.key]
     status, body, effects = _expected(exchange)
     body = body and golden.as_if_not_ended(body)
     body = body and body.replace(BIND, bind_place).replace(PUPPETSERVER, puppet.url)
+    body = body and body.replace(golden.BOOT_FILES, str(boot_files))
     assert (ours.status, _comparable(exchange, ours.body)) == (
         status,
         _comparable(exchange, ours.body if body is None else body),
@@ -168,6 +182,24 @@ def test_dhcpd_has_of_each_host_what_it_had_then(exchange: Exchange, played: dic
         assert done.host is None, "it was refused"
         return
     assert (done.host or "").split() == (exchange.host or "").split(), exchange.line["note"]
+
+
+@pytest.mark.parametrize("exchange", [e for e in EXCHANGES if e.file == "tftp"], ids=lambda e: e.id)
+def test_boot_files_are_what_they_were_then(exchange: Exchange, played: dict[tuple[str, int], Played]) -> None:
+    done = played[exchange.key]
+    if done.status == exchange.line["status"]:
+        stood = {path: done.boot_files.get(path) for path in exchange.boot_files}
+        assert stood == exchange.boot_files, exchange.line["note"]
+    if exchange.method == "DELETE" and done.status == 200:
+        left = [p for p in done.boot_files if "dd-ee-01" in p or "dd:ee:01" in p or "DDEE01" in p.upper()]
+        kind = {
+            "Pxegrub2": ("grub2/", "host-config/"),
+            "Pxegrub": ("grub/",),
+            "Ztp": ("ztp.cfg/",),
+            "Poap": ("poap.cfg/",),
+        }
+        own = kind.get(exchange.line["path"].split("/")[2], ("pxelinux.cfg/",))
+        assert not [p for p in left if p.startswith(own)]
 
 
 @pytest.mark.parametrize("exchange", [e for e in EXCHANGES if e.upstream is not None], ids=lambda e: e.id)
@@ -229,7 +261,7 @@ def test_every_difference_says_why() -> None:
 
 def test_all_files_were_played() -> None:
     assert {e.file for e in EXCHANGES} == set(golden.FILES)
-    assert len(EXCHANGES) == 416
+    assert len(EXCHANGES) == 568
 
 
 def test_a_request_id_is_never_echoed(played: dict[tuple[str, int], Played]) -> None:

@@ -139,6 +139,12 @@ def _files(cluster: ClusterFile) -> Iterator[str]:
         # A directory that is not there keeps a unit from starting, and this one's want is a note.
         yield "# features.puppetca.autosign_file."
         yield f"ReadWritePaths=-{path(Path(signed).parent)}"
+    named = cluster.netboot.root or cluster.features.get("tftp", {}).get("tftproot")
+    boot = Path(named) if isinstance(named, str | Path) else None
+    if boot is not None and boot.is_absolute() and not boot.is_relative_to(_STATE):
+        # The same: the feature says what is wrong.
+        yield "# netboot.root, or features.tftp.tftproot."
+        yield f"ReadWritePaths=-{path(boot)}"
     yield from _store(cluster)
 
 

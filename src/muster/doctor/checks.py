@@ -167,7 +167,7 @@ class Patient:
         return {str(m.name): [str(m.name), *own] for m in self._cluster.members if m.kind == "muster"}
 
     def _of_features(self) -> list[Check]:
-        return [*self._of_dns(), *self._of_dhcp(), *self._of_what_is_handed_on()]
+        return [*self._of_dns(), *self._of_dhcp(), *self._of_boot_files(), *self._of_what_is_handed_on()]
 
     def _of_what_is_handed_on(self) -> list[Check]:
         given = self.cluster.features.get("templates")
@@ -201,6 +201,25 @@ class Patient:
 
         settings = DHCPSettings.model_validate(given)
         return dhcp.checks(settings, self._context) if settings.enabled else []
+
+    def _of_boot_files(self) -> list[Check]:
+        tftp, httpboot = (self.cluster.features.get(name) for name in ("tftp", "httpboot"))
+        found: list[Check] = []
+        root = None
+        if tftp is not None:
+            from muster.features.tftp import checks as of_tftp
+            from muster.features.tftp.settings import TFTPSettings
+
+            settings = TFTPSettings.model_validate(tftp)
+            root = settings.tftproot
+            found += of_tftp.checks(self.cluster, settings) if settings.enabled else []
+        if httpboot is not None:
+            from muster.features.httpboot import checks as of_httpboot
+            from muster.features.httpboot.settings import HTTPBootSettings
+
+            served = HTTPBootSettings.model_validate(httpboot)
+            found += of_httpboot.checks(served, root) if served.enabled else []
+        return found
 
     def _usable(self) -> Credentials | None:
         """Return what members are asked with; None when our own files are no use, which one check says for all."""

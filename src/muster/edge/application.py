@@ -400,8 +400,14 @@ def _shown(path: str) -> str:
 
 
 def unprotected(mounts: Sequence[Mounted]) -> list[tuple[str, str]]:
-    """Return method and path of every route that anybody may call, sorted; a test holds the list."""
-    return sorted((r.method, m.mount.prefix + r.path) for m, r in routes_of(mounts) if r.access is Access.OPEN)
+    """Return method and path of every route that anybody may call, sorted; a test holds the list.
+
+    Where a mount has no routes and answers whatever is below it, that is one of them, of every method.
+    """
+    below = [("*", f"{m.mount.prefix}/…") for m in mounts if m.mount.unrouted is not None and not m.mount.routes]
+    return sorted(
+        [*below, *((r.method, m.mount.prefix + r.path) for m, r in routes_of(mounts) if r.access is Access.OPEN)]
+    )
 
 
 def routes_of(mounts: Sequence[Mounted]) -> list[tuple[Mounted, Route]]:

@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 _SETTINGS: Mapping[str, tuple[str, str]] = {
     "dns": ("muster.features.dns.settings", "DNSSettings"),
     "templates": ("muster.features.templates.settings", "TemplatesSettings"),
+    "tftp": ("muster.features.tftp.settings", "TFTPSettings"),
     "dhcp": ("muster.features.dhcp.settings", "DHCPSettings"),
     "puppetca": ("muster.features.puppetca.settings", "PuppetCASettings"),
     "puppet": ("muster.features.puppet.settings", "PuppetSettings"),
     "logs": ("muster.edge.feature", "FeatureSettings"),
+    "httpboot": ("muster.features.httpboot.settings", "HTTPBootSettings"),
     "registration": ("muster.features.registration.settings", "RegistrationSettings"),
     "pulpcore": ("muster.features.pulpcore.settings", "PulpcoreSettings"),
     "container_gateway": ("muster.features.container_gateway.settings", "ContainerGatewaySettings"),
@@ -41,13 +43,15 @@ def manifests(*others: Feature) -> Mapping[str, Feature]:
     from muster.features.container_gateway.manifest import FEATURE as CONTAINER_GATEWAY
     from muster.features.dhcp.manifest import FEATURE as DHCP
     from muster.features.dns.manifest import FEATURE as DNS
+    from muster.features.httpboot.manifest import FEATURE as HTTPBOOT
     from muster.features.pulpcore.manifest import FEATURE as PULPCORE
     from muster.features.puppet.manifest import FEATURE as PUPPET
     from muster.features.puppetca.manifest import FEATURE as PUPPETCA
     from muster.features.registration.manifest import FEATURE as REGISTRATION
     from muster.features.templates.manifest import FEATURE as TEMPLATES
+    from muster.features.tftp.manifest import FEATURE as TFTP
 
-    ours = (DNS, TEMPLATES, DHCP, PUPPETCA, PUPPET, REGISTRATION, PULPCORE, CONTAINER_GATEWAY)
+    ours = (DNS, TEMPLATES, TFTP, DHCP, PUPPETCA, PUPPET, HTTPBOOT, REGISTRATION, PULPCORE, CONTAINER_GATEWAY)
     found = {f.name: f for f in (*ours, *others)}
     return {name: found[name] for name in _SETTINGS if name in found}
 

@@ -19,7 +19,7 @@ from muster.kernel.errors import Misconfigured, Rejected, Unavailable
 from muster.kernel.names import shown
 
 _GROUP_READS, _OTHERS_READ = 0o040, 0o004
-_READ, _ENTER = 0o4, 0o1
+_READ, _WRITE, _ENTER = 0o4, 0o2, 0o1
 # What a user's or a group's number can be.
 _IDS = 1 << 32
 
@@ -223,6 +223,16 @@ class Account:
             if not self._may(found, wanted) and not _has_acl(one):
                 return one
         return None
+
+    def may_write_into(self, directory: Path) -> bool:
+        """Whether the account may make files in a directory; modes decide, as above.
+
+        Raises:
+            OSError: it cannot be looked at.
+        """
+        found = directory.stat()
+        both = self._may(found, _WRITE) and self._may(found, _ENTER)
+        return self.uid == 0 or both or _has_acl(directory)
 
     def _may(self, found: os.stat_result, wanted: int) -> bool:
         shift = 6 if found.st_uid == self.uid else 3 if found.st_gid in self.gids else 0

@@ -178,6 +178,13 @@ class BootFiles(Protocol):
             Unavailable: the store did not answer.
         """
 
+    async def lookup(self, path: BootPath) -> Entry | None:
+        """Return what stands at a path; None: nothing, or a directory.
+
+        Raises:
+            Unavailable: the store did not answer.
+        """
+
     async def change(self, changes: Sequence[Change], *, about: str = "") -> None:
         """Have all that is asked for, or none of it, and return when every ready member serves it.
 

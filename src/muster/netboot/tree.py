@@ -141,6 +141,10 @@ class Tree:
     async def listed(self, directory: str = "") -> Sequence[Entry]:
         return await self._ledger.below(directory)
 
+    async def lookup(self, path: BootPath) -> Entry | None:
+        row = await self._ledger.at(path)
+        return row.entry if row is not None and not row.is_gone else None
+
     async def at(self, path: BootPath) -> Row | None:
         """Return what stands at a path, by the store.
 

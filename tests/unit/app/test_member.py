@@ -32,6 +32,8 @@ GOOD: dict[str, Any] = {
         "container_gateway": {},
         "templates": {},
         "registration": {},
+        "tftp": {},
+        "httpboot": {},
     },
 }
 
@@ -170,6 +172,9 @@ async def test_exactly_these_routes_are_unprotected(tmp_path: Path, monkeypatch:
     # A feature that is not mounted could hide an open route from this list.
     assert {m.feature for m in mounts if m.feature} == {*manifests(), "logs"}
     assert unprotected(mounts) == [
+        # Firmware: docs/facts/smart-proxy-protocol.md §10.
+        ("*", "/EFI/…"),
+        ("*", "/httpboot/…"),
         ("GET", "/features"),
         ("GET", "/health/live"),
         ("GET", "/health/ready"),
@@ -213,6 +218,7 @@ async def test_metrics_are_for_the_cluster_the_page_for_operators_and_everything
             "/services",
             "/dns",
             "/dhcp",
+            "/tftp",
             "/puppet",
             "/puppet/ca",
             "/container_gateway",

@@ -93,6 +93,11 @@ def test_what_a_member_writes_beside_its_state_is_named() -> None:
     # A directory that is not there yet is noted by muster status, and is no reason not to start.
     assert set_(KEPT + autosign)["ReadWritePaths"] == "-/etc/puppetlabs/muster"
     assert "ReadWritePaths" not in set_(KEPT + "features: {puppetca: {autosign_file: }}\n")
+    boot = "features: {tftp: {tftproot: /srv/tftp}}\n"
+    assert set_(KEPT + boot)["ReadWritePaths"] == "-/srv/tftp"
+    assert set_(KEPT + boot + "netboot: {root: /srv/boot}\n")["ReadWritePaths"] == "-/srv/boot"
+    assert "ReadWritePaths" not in set_(KEPT + boot.replace("/srv/tftp", "/var/lib/muster/tftp"))
+    assert "ReadWritePaths" not in set_(KEPT + "features: {tftp: {}}\n")
     keys = "content: {foreman_certificate: /etc/foreman-proxy/c.pem, foreman_key: /etc/foreman-proxy/k.pem}\n"
     assert set_(KEPT + keys)["SupplementaryGroups"] == "foreman-proxy"
 

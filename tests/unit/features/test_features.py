@@ -42,6 +42,7 @@ OPEN = {"/pulpcore/status", "/pulp/api/v3/smart_proxy/features[/]", "/pulp/api/v
 def test_every_route_of_a_feature_whose_clients_are_not_hosts_is_protected() -> None:
     for_hosts = {"httpboot", "templates", "registration"}
     for name, feature in features.manifests().items():
+        assert name in for_hosts or all(m.routes for m in feature.mounts)
         for path, access in ((m.prefix + r.path, r.access) for m in feature.mounts for r in m.routes):
             assert access is (Access.OPEN if name in for_hosts or path in OPEN else Access.TRUSTED), path
 
@@ -102,10 +103,13 @@ def test_a_rule_between_settings_of_a_feature_has_the_features_line() -> None:
 
 
 def test_features_stand_in_the_order_in_which_the_ruby_proxy_loads_them() -> None:
-    ours = ["dns", "templates", "dhcp", "puppetca", "puppet", "registration", "pulpcore", "container_gateway"]
+    ours = [
+        "dns", "templates", "tftp", "dhcp", "puppetca", "puppet", "httpboot", "registration", "pulpcore",
+        "container_gateway",
+    ]  # fmt: skip
     assert list(features.manifests()) == ours
     found = list(features.manifests(dataclasses.replace(features.manifests()["dns"], name="logs")))
-    assert found == [*ours[:5], "logs", *ours[5:]]
+    assert found == [*ours[:6], "logs", *ours[6:]]
     assert set(found) == set(features.settings_models())
 
 

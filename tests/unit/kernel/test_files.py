@@ -229,6 +229,22 @@ def test_a_link_chooses_no_owner_for_what_replaces_it(tmp_path: Path) -> None:
 
 
 @needs_root
+def test_who_cannot_write_into_a_directory_is_known_before_it_is_tried(tmp_path: Path) -> None:
+    service, root = Account.named(str(SERVICE[0])), Account.named("0")
+    for mode, may in ((0o755, False), (0o757, True), (0o756, False), (0o753, True), (0o775, False)):
+        tmp_path.chmod(mode)
+        assert service.may_write_into(tmp_path) is may, oct(mode)
+        assert root.may_write_into(tmp_path)
+    os.chown(tmp_path, *SERVICE)
+    tmp_path.chmod(0o577)
+    assert not service.may_write_into(tmp_path)
+    tmp_path.chmod(0o755)
+    assert service.may_write_into(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        service.may_write_into(tmp_path / "nowhere")
+
+
+@needs_root
 def test_who_cannot_read_a_file_is_known_before_it_is_tried(tmp_path: Path) -> None:
     # pytest's own directories are closed to others.
     with tempfile.TemporaryDirectory() as open_to_all:

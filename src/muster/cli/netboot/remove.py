@@ -14,7 +14,7 @@ from muster.cli.options import cluster_option, dry_run_option, json_option, one_
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
-@click.option("--recursive", "-r", is_flag=True, help="Also everything below them.")
+@click.option("--recursive", is_flag=True, help="Also everything below them.")
 @cluster_option
 @dry_run_option
 @json_option

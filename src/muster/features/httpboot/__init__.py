@@ -1,0 +1,1 @@
+"""HTTPBoot: boot loaders and firmware fetch boot files over HTTP."""
