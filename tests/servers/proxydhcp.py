@@ -152,7 +152,8 @@ def running(
             )  # fmt: skip
             found.append(Answering(name, host, directory, command))
             stack.callback(found[-1].stop)
-    XX
+        server, peer, machine = hosts[members:]
+        segment = Segment(directory, found, server, peer, machine, made.cluster_file)
         _ip(segment.machine, "address", "flush", "dev", DEVICE)
         if dhcpd:
             stack.enter_context(addresses_given(directory, segment.dhcpd))
