@@ -6,9 +6,12 @@ dnsmasq is the peer it is compared with: the same questions, field by field. Fig
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,9 +33,14 @@ def segment(
     needs: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory, postgresql_server: PostgreSQL
 ) -> Iterator[Segment]:
     needs("dhcpd")
-    settings = {"loaders": {"arm64": None}}
+    settings = {"loaders": {"arm64": None}, "relays": True}
     with proxydhcp.running(
-        tmp_path_factory.mktemp("proxydhcp"), postgresql_server, 3, proxy_dhcp=settings, edge={"drain_s": 1.0}
+        tmp_path_factory.mktemp("proxydhcp"),
+        postgresql_server,
+        3,
+        proxy_dhcp=settings,
+        edge={"drain_s": 1.0},
+        features={"tftp": {"enabled": True}, "httpboot": {"enabled": True}},
     ) as found:
         with pxe_client.opened(found.machine) as machine:
             found.serve(machine)
@@ -118,6 +126,28 @@ def test_ipxe_is_told_its_script(machine: Machine) -> None:
         assert told.file.startswith("http://proxy.example.com:")
         assert told.file.endswith(f"/unattended/iPXE?mac={machine.mac}")
         assert told.siaddr == told.server
+
+
+def test_firmware_that_loads_by_http_is_told_a_url_behind_the_balancer(machine: Machine) -> None:
+    told = machine.first(within_s=2, arch=16, vendor="HTTPClient")
+    assert told.options[60] == b"HTTPClient"
+    assert told.file.startswith("http://proxy.example.com:")
+    assert told.file.endswith("/httpboot/grub2/grubx64.efi")
+
+
+def test_a_host_s_own_loader_in_the_tree_goes_before(segment: Segment, machine: Machine, tmp_path: Path) -> None:
+    machine.mac = "52:54:00:00:07:01"
+    assert machine.first(within_s=2, arch=7).file == "grub2/grubx64.efi"
+    (tmp_path / "boot.efi").write_bytes(b"MZ")
+    own = "host-config/52-54-00-00-07-01/grub2"
+    imported = ["netboot", "import", str(tmp_path), "--below", own, "--cluster", str(segment.cluster_file)]
+    done = subprocess.run(
+        [sys.executable, "-m", "muster", *imported], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert machine.first(within_s=2, arch=7).file == f"{own}/boot.efi"
+    assert machine.first(within_s=2, arch=16, vendor="HTTPClient").file.endswith(f"/httpboot/{own}/boot.efi")
+    assert machine.first(within_s=2, arch=0).file == "pxelinux.0"
 
 
 def test_a_relay_has_the_answer_of_the_member_that_answers(segment: Segment, machine: Machine) -> None:
@@ -237,8 +267,48 @@ def test_dnsmasq_says_the_same_but_for_what_is_known(
                 assert time.monotonic() < limit, found
             theirs = next(a for a in found if a.source[0] == segment.peer.address)
             ours = next(a for a in found if a is not theirs)
-            say(f"arch {arch}: dnsmasq {theirs}")
-            say(f"arch {arch}: muster {ours}")
+            assert _compared(ours, theirs) == _ARCHES[arch]
+
+
+# What each says that the other does not, ours first. dnsmasq sends firmware on to its port 4011, by a menu of one entry on
+# BIOS and by an offer without a file on UEFI; we name the file at once, which either takes.
+_ARCHES: dict[int, dict[str, tuple[str, str]]] = {
+    0: {
+        "siaddr": ("a member", "none"),
+        "file": ("pxelinux.0", ""),
+        "options": ("66 67", ""),
+        "43": ("6", "6 8 9 10"),
+    },
+    7: {"file": ("grub2/grubx64.efi", ""), "options": ("43 66 67", "")},
+}
+
+
+def _compared(ours: Heard, theirs: Heard) -> dict[str, tuple[str, str]]:
+    """Return in what two answers differ, but for whose they are."""
+    assert (ours.type, ours.yiaddr, ours.giaddr, ours.source[1]) == (theirs.type, theirs.yiaddr, theirs.giaddr, 67)
+    for code in ours.options.keys() & theirs.options.keys() - {43, 54}:
+        assert ours.options[code] == theirs.options[code], code
+
+    def said(one: Heard, other: Heard) -> dict[str, str]:
+        return {
+            "siaddr": "none" if one.siaddr == "0.0.0.0" else "a member",
+            "file": one.file,
+            "options": " ".join(str(c) for c in sorted(one.options.keys() - other.options.keys())),
+            "43": " ".join(str(c) for c in sorted(_suboptions(one.options.get(43, b""))))
+            if 43 in other.options
+            else "",
+        }
+
+    mine, peers = said(ours, theirs), said(theirs, ours)
+    return {what: (mine[what], peers[what]) for what in mine if mine[what] != peers[what]}
+
+
+def _suboptions(value: bytes) -> set[int]:
+    found, at = set(), 0
+    while at < len(value) and value[at] != 255:
+        found.add(value[at])
+        at += 2 + value[at + 1]
+    return found
 
 
 def _shown(took: list[float]) -> str:

@@ -76,6 +76,9 @@ class ProxyDHCP(Settings):
     boot_server: Literal["virtual_address", "members"] | None = None
     """Where loaders come from by TFTP: the virtual address, or one of the ready members, the same for the same machine.
     Absent: the virtual address where all hosts that may have it are members, else members."""
+    relays: bool = False
+    """Whether relays pass machines' questions on to members. Each member then hears all of UDP port 67 on its host, which
+    Kea there does not bear, nor dnsmasq unless it binds interfaces."""
     questions_per_s: Annotated[int, Field(ge=1, le=100_000)] = 200
     """How many questions a member answers in a second, all machines together; of one machine five."""
 

@@ -23,7 +23,8 @@ from muster.netboot.proxydhcp.packet import Packet
 DHCP_PORT, CLIENT_PORT, BOOT_PORT = 67, 68, 4011
 """Where is asked who has boot information, where machines listen, and where one server is asked for it."""
 
-_BROADCAST = IPv4Address("255.255.255.255")
+EVERYBODY = IPv4Address("255.255.255.255")
+"""Whoever hears on a network."""
 _NOWHERE = IPv4Address(0)
 _TFTP, _HTTP = b"PXEClient", b"HTTPClient"
 _IPXE = b"iPXE"
@@ -214,5 +215,5 @@ def way_back(question: Packet, port: int, source: tuple[str, int]) -> tuple[IPv4
         return question.giaddr, DHCP_PORT
     address = IPv4Address(source[0])
     if port == DHCP_PORT or address == _NOWHERE:
-        return _BROADCAST, CLIENT_PORT
+        return EVERYBODY, CLIENT_PORT
     return address, source[1]

@@ -90,7 +90,9 @@ class ProxyDHCPServer:
             Misconfigured: one cannot be listened on; the sentence says which, and why.
         """
         with contextlib.ExitStack() as stack:
-            opened = {port: stack.enter_context(sockets.listening(port)) for port in (DHCP_PORT, BOOT_PORT)}
+            asked = sockets.listening(DHCP_PORT, broadcasts_only=not self._told.settings.relays)
+            opened = {DHCP_PORT: stack.enter_context(asked)}
+            opened[BOOT_PORT] = stack.enter_context(sockets.listening(BOOT_PORT))
             stack.pop_all()
         self._sockets = opened
         for port, sock in opened.items():

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from muster.kernel.errors import Misconfigured
-from muster.netboot.proxydhcp.answers import BOOT_PORT, DHCP_PORT
+from muster.netboot.proxydhcp.answers import BOOT_PORT, DHCP_PORT, EVERYBODY
 from muster.netboot.proxydhcp.packet import LIMIT_BYTES
 
 # Linux's number of it, which Python 3.11 does not name.
@@ -42,8 +42,11 @@ class Datagram:
     was_for_us: bool
 
 
-def listening(port: int) -> socket.socket:
-    """Return a socket that hears all of a UDP port, beside a DHCP server of this host.
+def listening(port: int, *, broadcasts_only: bool = False) -> socket.socket:
+    """Return a socket that hears all of a UDP port, or only what goes to everybody, beside a DHCP server of this host.
+
+    Servers that bind the port of one address without sharing it, as Kea does, find it in use when all of it is heard, and
+    are deaf then without ending. What goes to everybody is another address to the kernel.
 
     Raises:
         Misconfigured: it may not, or somebody has the port and does not share it.
@@ -55,8 +58,8 @@ def listening(port: int) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVED_BYTES)
         sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
-        # A broadcast reaches no socket that is bound to one address.
-        sock.bind(("", port))
+        # A broadcast reaches no socket that is bound to an address of a host.
+        sock.bind((str(EVERYBODY) if broadcasts_only else "", port))
     except OSError as e:
         sock.close()
         raise Misconfigured(f"UDP port {port} cannot be listened on: {_why(e)}") from e
@@ -100,6 +103,6 @@ def send(sock: socket.socket, content: bytes, datagram: Datagram, to: tuple[IPv4
     """
     address, port = to
     # Of one who can be reached routes tell by which way, and they may be others there and back.
-    interface = datagram.interface if address == IPv4Address("255.255.255.255") else 0
+    interface = datagram.interface if address == EVERYBODY else 0
     said = _PKTINFO.pack(interface, datagram.here.packed, b"\0\0\0\0")
     sock.sendmsg([content], [(socket.IPPROTO_IP, _IP_PKTINFO, said)], 0, (str(address), port))
