@@ -119,6 +119,7 @@ def running(
     proxy_dhcp: Mapping[str, Any] | None = None,
     dhcpd: bool = True,
     before: Sequence[str] = (),
+    begun: bool = True,
     **sections: Any,
 ) -> Iterator[Segment]:
     """Yield members of which one answers, and a DHCP server that gives addresses and nothing to boot.
@@ -127,6 +128,7 @@ def running(
         store: reached by its socket in the file system, which all hosts of the segment share.
         proxy_dhcp: its settings.
         before: what stands before ``muster serve``, as a program that takes capabilities away.
+        begun: the members are started, and not left to whoever uses them.
         sections: of the cluster file.
     """
     names = [f"m{n}" for n in range(1, members + 1)]
@@ -157,7 +159,7 @@ def running(
         _ip(segment.machine, "address", "flush", "dev", DEVICE)
         if dhcpd:
             stack.enter_context(addresses_given(directory, segment.dhcpd))
-        for one in found:
+        for one in found if begun else ():
             one.begin()
         yield segment
 
