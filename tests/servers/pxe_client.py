@@ -96,7 +96,7 @@ class Machine:
         return number, head + b"\x63\x82\x53\x63" + said + b"\xff"
 
     def ask(
-        self, kind: int, *, to: tuple[str, int] = ("255.255.255.255", 67), wait_s: float = 0.6, **more: object
+        self, kind: int, *, to: tuple[str, int] = ("255.255.255.255", 67), wait_s: float = 1.0, **more: object
     ) -> list[Heard]:
         """Ask once, and return all that is answered within a while."""
         number, content = self.question(kind, **more)  # type: ignore[arg-type]

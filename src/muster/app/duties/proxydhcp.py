@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from muster.app.duties.duty import NOTHING, Duty, Found
 from muster.kernel import log
@@ -69,6 +69,7 @@ class ProxyDHCPKept(Duty):
         self._now = now
         self._listened_at = -float("inf")
         self._deaf = ""
+        self._absent: Sequence[str] = ()
         self._why = ""
 
     async def beat(self) -> None:
@@ -76,7 +77,10 @@ class ProxyDHCPKept(Duty):
             self._listen()
         # Who answers must know whom to name.
         is_sound = self._serving.is_known and (self._tree is None or not self._tree.trouble)
-        fit = self._server.listens and is_sound and self._fit()
+        self._absent = self._server.absent_interfaces()
+        # The one that answers must hear something.
+        hears = self._server.listens and (not self._absent or len(self._absent) < len(self._server.interfaces))
+        fit = hears and is_sound and self._fit()
         self._server.servers = self._serving.servers
         # At once: the store, which is asked next, may take its time, or not answer.
         self._server.may_serve = fit
@@ -100,16 +104,13 @@ class ProxyDHCPKept(Duty):
             self._deaf = str(e)
             return
         self._deaf = ""
-        absent = self._server.absent_interfaces()
-        if absent:
-            _log.warning("ProxyDHCP hears nothing on interfaces that are not here", interfaces=", ".join(absent))
 
     def found(self) -> Found:
         notes = []
         if self._deaf:
             notes.append(f"this member answers no ProxyDHCP: {self._deaf}")
-        elif absent := self._server.absent_interfaces():
-            notes.append(f"ProxyDHCP is not heard on {', '.join(absent)}: this host has no such interface")
+        elif self._absent:
+            notes.append(f"ProxyDHCP is not heard on {', '.join(self._absent)}: this host has no such interface")
         if self._why and self._server.holds:
             notes.append(f"ProxyDHCP goes on as it was, without the store: {self._why}")
         return Found(notes=tuple(notes)) if notes else NOTHING

@@ -78,14 +78,3 @@ class Holding:
         if lease is not None:
             _log.info("Answers ProxyDHCP no more")
             await self._leases.release(lease)
-
-
-async def holder_of(leases: Leases) -> str | None:
-    """Return the member that answers, by its name; None: none does.
-
-    Raises:
-        Unavailable: the store did not answer.
-    """
-    found = await leases.held(ROLE)
-    # A holder's name is ``member NAME START``.
-    return found.holder.split()[1] if found is not None and len(found.holder.split()) > 1 else None

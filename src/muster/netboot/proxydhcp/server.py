@@ -80,6 +80,11 @@ class ProxyDHCPServer:
                 await self._answering
 
     @property
+    def interfaces(self) -> Sequence[str]:
+        """Those on which it hears; empty: all."""
+        return self._told.settings.interfaces
+
+    @property
     def listens(self) -> bool:
         return bool(self._sockets)
 
@@ -98,8 +103,10 @@ class ProxyDHCPServer:
         for port, sock in opened.items():
             asyncio.get_running_loop().add_reader(sock, self._hear, sock, port)
 
-    def absent_interfaces(self) -> list[str]:
+    def absent_interfaces(self) -> Sequence[str]:
         """Return the interfaces of the settings that this host has not."""
+        if not self._told.settings.interfaces:
+            return ()
         there = {name for _, name in socket.if_nameindex()}
         return [name for name in self._told.settings.interfaces if name not in there]
 
