@@ -42,6 +42,18 @@ class Host:
         with ThreadPoolExecutor(1) as thread:
             return thread.submit(self._opened).result()
 
+    def opened_udp(self, port: int) -> socket.socket:
+        """A UDP socket that lives on this host, bound to its address."""
+
+        def opened() -> socket.socket:
+            self.enter()
+            return socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+
+        with ThreadPoolExecutor(1) as thread:
+            s = thread.submit(opened).result()
+        s.bind((self.address, port))
+        return s
+
     def listening(self, port: int) -> socket.socket:
         s = self.opened()
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

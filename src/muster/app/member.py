@@ -37,7 +37,7 @@ from muster.app.duties.services import ServicesObserved
 from muster.app.duties.traffic import TrafficKept
 from muster.app.duties.workers import Workers
 from muster.app.listed import Listed
-from muster.app.listeners import Listeners
+from muster.app.listeners import Listeners, own_address
 from muster.app.memory import give_memory_back, keep_memory
 from muster.app.resolution import Resolved
 from muster.app.settings import cluster_store, loaded
@@ -77,6 +77,7 @@ from muster.web.watch import opened as watch_opened
 
 if TYPE_CHECKING:
     from muster.app.duties.authority import PuppetCAKept
+    from muster.app.netboot import BootFiles
     from muster.content.fill import Sibling
     from muster.content.service import Content
     from muster.netboot.tree import Tree
@@ -177,11 +178,14 @@ async def member_opened(
     async with contextlib.AsyncExitStack() as stack:
         store = await stack.enter_async_context(cluster_store(cluster))
         timeline = SharedTimeline(store, name, cluster.log.buffer)
+        _refuse_without(bundle)
+        listed = Listed(options.cluster_file, cluster)
+        boot = _boot_files_of(stack, cluster, member, options, bundle, balancing, listed, store, registry)
         around = Surroundings(
             name, OperationMetrics(registry), bundle.certificate, bundle.key, bundle.ca, store,
             (lambda: authority.ca if authority else None) if signs_itself(cluster) else None, cluster,
             lambda certificate: gate.lists.revoke(certificate), lambda: served.version,
-            boot := _boot_files_of(stack, cluster, name, options, store),
+            boot.tree if boot is not None else None,
         )  # fmt: skip
         story = logs.Timeline(rings, timeline)
         mounts = await _features_opened(stack, cluster, served, story, around)
@@ -192,7 +196,7 @@ async def member_opened(
             Mounted(metrics.MOUNT, counted),
             Mounted(services.MOUNT, services.Registered(store, lambda: rooms.services(cluster))),
         ]
-        listed = Listed(options.cluster_file, cluster)
+        mounts += boot.mounts if boot is not None else ()
         looking = watched.sources(name, listed, store, options.pki, bundle, story, counted.traffic)
         watch = await stack.enter_async_context(watch_opened(looking))
         mounts.append(Mounted(web.MOUNT, web.Viewing(watch, counted.traffic, lambda: application.draining)))
@@ -207,7 +211,6 @@ async def member_opened(
             access_log=access_log,
             services={"https" if port.shows else "http": port.service for port in edge_ports.PORTS},
         )
-        _refuse_without(bundle)
         balancers = Resolved(b.address for b in cluster.balancers)
         await balancers.refresh()
         # What calls in flight need is closed behind the server, which finishes them; workers finish theirs meanwhile.
@@ -265,7 +268,7 @@ async def member_opened(
         )
         foreman = _foreman_followed(cluster, name, bundle, store, served)
         told_to_boot = await _told_to_boot(
-            stack, cluster, balancing, store, listed, boot, holder, registry,
+            stack, cluster, balancing, store, listed, boot.tree if boot is not None else None, holder, registry,
             fit=lambda: not (own_health.starting or own_health.draining),
         )  # fmt: skip
         asker = Asker(str(cluster.address), believing(bundle.certificate, bundle.key))
@@ -278,7 +281,7 @@ async def member_opened(
                 report=process.report, obey=standing.obey, compare=likeness.compare,
             ),
             disks,
-            *_boot_files_kept(cluster, boot),
+            *(boot.duties if boot is not None else ()),
             *told_to_boot,
             *([authority] if authority else []),
             *_backends_asked(cluster, member, content),
@@ -314,22 +317,27 @@ async def member_opened(
 
 
 def _boot_files_of(
-    stack: contextlib.AsyncExitStack, cluster: ClusterFile, name: str, options: MemberOptions, store: Store
-) -> Tree | None:
-    from muster.app import netboot
+    stack: contextlib.AsyncExitStack,
+    cluster: ClusterFile,
+    member: Member,
+    options: MemberOptions,
+    bundle: BundlePaths,
+    balancing: Balancing,
+    listed: Listed,
+    store: Store,
+    registry: CollectorRegistry,
+) -> BootFiles | None:
+    from muster import features
 
-    if not netboot.is_needed(cluster):
+    if not any(features.enabled(cluster, name) for name in ("tftp", "httpboot")):
         return None
-    return netboot.opened(stack, cluster, name, options.state or options.pki, store)
-
-
-def _boot_files_kept(cluster: ClusterFile, boot: Tree | None) -> list[Duty]:
-    if boot is None:
-        return []
+    # Members without it do not pay for an HTTP client.
     from muster.app import netboot
-    from muster.app.duties.bootfiles import BootFilesKept, BootFilesVerified
 
-    return [BootFilesKept(boot, netboot.services(cluster)), BootFilesVerified(boot)]
+    state = options.state or options.pki
+    return netboot.opened(
+        stack, cluster, member, bundle, balancing, listed, state, store, registry, own_address(member, options.bind)
+    )
 
 
 async def _told_to_boot(
@@ -338,7 +346,7 @@ async def _told_to_boot(
     balancing: Balancing,
     store: Store,
     listed: Listed,
-    boot: Tree | None,
+    tree: Tree | None,
     holder: str,
     registry: CollectorRegistry,
     *,
@@ -348,7 +356,7 @@ async def _told_to_boot(
         return []
     from muster.app import proxydhcp
 
-    return await proxydhcp.opened(stack, cluster, balancing, store, listed, boot, holder, registry, fit=fit)
+    return await proxydhcp.opened(stack, cluster, balancing, store, listed, tree, holder, registry, fit=fit)
 
 
 def _shown_to_rubys(cluster: ClusterFile, pki: Path, bundle: BundlePaths) -> Credentials:

@@ -17,8 +17,8 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from muster.features.dhcp.contract import Record, Records, Subnet
+from muster.features.dhcp.inotify import Watch, watching
 from muster.features.dhcp.isc import grammar
-from muster.features.dhcp.isc.inotify import Watch, watching
 from muster.features.dhcp.isc.leases import Leases
 from muster.kernel.clock import Clock, SystemClock
 from muster.kernel.errors import Misconfigured, MusterError, Unavailable

@@ -10,19 +10,16 @@ is less than was wanted.
 
 from __future__ import annotations
 
-import asyncio
-import ipaddress
-import socket
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
 from ipaddress import IPv4Address
 
+from muster.features.dhcp import next_servers
 from muster.features.dhcp.contract import Record, Records, Reservation, Subnet, same
 from muster.features.dhcp.isc import followed, omapi, written
 from muster.features.dhcp.isc.followed import Followed
 from muster.features.dhcp.isc.omapi import OMAPI, Key, NameTaken
+from muster.features.dhcp.next_servers import NextServers, is_address
 from muster.features.dhcp.settings import ISCSettings
 from muster.kernel.errors import Conflict, MusterError, NotFound, Rejected, Unavailable, Unsupported
 from muster.kernel.log import logger
@@ -32,8 +29,6 @@ _log = logger("features")
 
 # How long dhcpd's file may take to be here; it is written already, so this is a network's file system.
 _SEEN_WITHIN_S = 3.0
-_RESOLVED_WITHIN_S = 5.0
-_LOOKED_UP_AT_ONCE = 4
 
 
 class ISCDHCP:
@@ -41,7 +36,7 @@ class ISCDHCP:
 
     has_vendor_options = True
 
-    def __init__(self, files: Followed, server: OMAPI, names: ThreadPoolExecutor) -> None:
+    def __init__(self, files: Followed, server: OMAPI, names: NextServers) -> None:
         self._files = files
         self._server = server
         self._names = names
@@ -77,11 +72,7 @@ class ISCDHCP:
 
     async def as_kept(self, reservation: Reservation) -> Reservation:
         """Return it with its next server's address: dhcpd keeps no name of one."""
-        name = reservation.options.get("nextServer")
-        if name is None or _is_address(name):
-            return reservation
-        address = await self._resolved(str(name))
-        return replace(reservation, options={**reservation.options, "nextServer": str(address)})
+        return await self._names.resolved(reservation)
 
     async def add(self, reservation: Reservation, *, related: Collection[MACAddress] = ()) -> None:
         await self._files.settled()
@@ -172,22 +163,6 @@ class ISCDHCP:
         if found is None or found.mac != held.mac:
             raise Unavailable(f"dhcpd has no {held}, though its leases file shows it here. Is that file dhcpd's own?")
 
-    async def _resolved(self, name: str) -> IPv4Address:
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(_RESOLVED_WITHIN_S):
-                found = await loop.run_in_executor(self._names, _looked_up, name)
-        except TimeoutError:
-            raise Unavailable(f"Nobody told in {_RESOLVED_WITHIN_S:g} s which address {name} has") from None
-        except (OSError, UnicodeError) as e:
-            if isinstance(e, socket.gaierror) and e.errno == socket.EAI_AGAIN:
-                raise Unavailable(f"The next server {name} cannot be looked up now: {e.strerror}") from e
-            found = []
-        if not found:
-            raise Rejected(f"The next server {name} has no IPv4 address, and dhcpd keeps no names")
-        # Of several always the same one, in whatever order they come.
-        return min(found)
-
 
 def _has(found: Reservation, wanted: Reservation) -> bool:
     """Whether dhcpd kept what decides about booting; what it does not know of other vendors it was not told."""
@@ -195,22 +170,9 @@ def _has(found: Reservation, wanted: Reservation) -> bool:
     return all(found.options.get(name) == told.get(name) for name in ("hostname", "filename", "nextServer"))
 
 
-def _is_address(text: object) -> bool:
-    try:
-        ipaddress.IPv4Address(str(text))
-    except ValueError:
-        return False
-    return True
-
-
 def _no_name(name: str) -> IPv4Address | None:
     """What is written has an address for each next server already."""
-    return IPv4Address(name) if _is_address(name) else None
-
-
-def _looked_up(name: str) -> list[IPv4Address]:
-    found = socket.getaddrinfo(name, None, family=socket.AF_INET, type=socket.SOCK_STREAM)
-    return [IPv4Address(address[0]) for *_, address in found]
+    return IPv4Address(name) if is_address(name) else None
 
 
 def key_of(settings: ISCSettings) -> Key | None:
@@ -244,9 +206,5 @@ async def opened(settings: ISCSettings) -> AsyncIterator[ISCDHCP]:
         except MusterError as e:
             # It may come later; readiness shows it.
             _log.warning(f"dhcpd is not there yet: {e}")
-        # Of its own: a resolver that hangs holds threads, for longer than anybody waits.
-        names = ThreadPoolExecutor(_LOOKED_UP_AT_ONCE, "dhcp-names")
-        try:
+        with next_servers.opened("dhcpd") as names:
             yield ISCDHCP(files, server, names)
-        finally:
-            names.shutdown(wait=False, cancel_futures=True)
