@@ -54,6 +54,7 @@ def missing(name: str) -> str | None:
         "pulp": _pulp,
         "puppet": _puppet,
         "puppetserver": _puppetserver,
+        "qemu": _qemu,
         "rabbitmq": _rabbitmq,
         "registry": _registry,
         "rpmbuild": _rpmbuild,
@@ -303,6 +304,12 @@ def _apt() -> str | None:
 
 def _skopeo() -> str | None:
     return None if shutil.which("skopeo") else "no skopeo on this machine (Debian package skopeo)"
+
+
+def _qemu() -> str | None:
+    from tests.servers import machine
+
+    return machine.missing() or _namespaces()
 
 
 def _registry() -> str | None:

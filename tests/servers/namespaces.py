@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import json
 import os
 import socket
@@ -16,14 +17,16 @@ from pathlib import Path
 DEVICE = "eth0"
 PREFIX = 24
 _CLONE_NEWNET = 0x40000000
+_taps = itertools.count(1)
 
 
 @dataclass(frozen=True)
 class Host:
-    """One network namespace with one device on the segment."""
+    """One network namespace with one device on the segment, whose bridge is in the namespace ``switch``."""
 
     namespace: str
     address: str
+    switch: str = ""
 
     def command(self, *arguments: str | Path) -> list[str]:
         """The argument list that runs a program on this host."""
@@ -61,13 +64,18 @@ class Host:
 
     def enter(self) -> None:
         """Move the calling thread to this host; for a thread that ends soon, because it stays."""
-        libc = ctypes.CDLL(None, use_errno=True)
-        fd = os.open(f"/run/netns/{self.namespace}", os.O_RDONLY)
+        _move(Path(f"/run/netns/{self.namespace}"))
+
+    @contextlib.contextmanager
+    def entered(self) -> Iterator[None]:
+        """Have the calling thread on this host for the block: its sockets, and every thread and process it starts there."""
+        home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
         try:
-            if libc.setns(fd, _CLONE_NEWNET) != 0:
-                raise OSError(ctypes.get_errno(), "setns")
+            self.enter()
+            yield
         finally:
-            os.close(fd)
+            _move(Path(f"/proc/self/fd/{home}"))
+            os.close(home)
 
     def _opened(self) -> socket.socket:
         # A namespace belongs to a thread, a socket to the namespace it was made in; the thread ends, the socket stays.
@@ -81,7 +89,7 @@ def segment(*names: str, network: str = "10.231.7") -> Iterator[list[Host]]:
     _forget_the_dead()
     # Named for the first of them: segments of different hosts can be held at once.
     switch = f"muster-{os.getpid()}-{names[0]}-switch"
-    hosts = [Host(f"muster-{os.getpid()}-{name}", f"{network}.{11 + n}") for n, name in enumerate(names)]
+    hosts = [Host(f"muster-{os.getpid()}-{name}", f"{network}.{11 + n}", switch) for n, name in enumerate(names)]
     with contextlib.ExitStack() as stack:
         for namespace in (switch, *(h.namespace for h in hosts)):
             _ip("netns", "add", namespace)
@@ -96,6 +104,28 @@ def segment(*names: str, network: str = "10.231.7") -> Iterator[list[Host]]:
             _ip("-n", host.namespace, "address", "add", f"{host.address}/{PREFIX}", "dev", DEVICE)
             _ip("-n", host.namespace, "link", "set", DEVICE, "up")
         yield hosts
+
+
+@contextlib.contextmanager
+def tap(host: Host) -> Iterator[tuple[str, str]]:
+    """Yield a device on a host's segment that a machine can have for its network, and the namespace it is in."""
+    device = f"tap{next(_taps)}"
+    _ip("-n", host.switch, "tuntap", "add", "dev", device, "mode", "tap")
+    try:
+        _ip("-n", host.switch, "link", "set", device, "master", "br0", "up")
+        yield host.switch, device
+    finally:
+        _ip("-n", host.switch, "tuntap", "delete", "dev", device, "mode", "tap")
+
+
+def _move(namespace: Path) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd = os.open(namespace, os.O_RDONLY)
+    try:
+        if libc.setns(fd, _CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), "setns")
+    finally:
+        os.close(fd)
 
 
 def _forget_the_dead() -> None:

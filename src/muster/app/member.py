@@ -80,6 +80,7 @@ if TYPE_CHECKING:
     from muster.app.netboot import BootFiles
     from muster.content.fill import Sibling
     from muster.content.service import Content
+    from muster.netboot.tree import Tree
     from muster.pki.bundles import BundlePaths
 
 _log = log.logger("app")
@@ -266,6 +267,10 @@ async def member_opened(
             workers,
         )
         foreman = _foreman_followed(cluster, name, bundle, store, served)
+        told_to_boot = await _told_to_boot(
+            stack, cluster, balancing, store, listed, boot.tree if boot is not None else None, holder, registry,
+            fit=lambda: not (own_health.starting or own_health.draining),
+        )  # fmt: skip
         asker = Asker(str(cluster.address), believing(bundle.certificate, bundle.key))
         # In this order they say why a service is out, and what else is wrong.
         listing: list[Duty] = [
@@ -277,6 +282,7 @@ async def member_opened(
             ),
             disks,
             *(boot.duties if boot is not None else ()),
+            *told_to_boot,
             *([authority] if authority else []),
             *_backends_asked(cluster, member, content),
             *([workers] if workers else []),
@@ -332,6 +338,25 @@ def _boot_files_of(
     return netboot.opened(
         stack, cluster, member, bundle, balancing, listed, state, store, registry, own_address(member, options.bind)
     )
+
+
+async def _told_to_boot(
+    stack: contextlib.AsyncExitStack,
+    cluster: ClusterFile,
+    balancing: Balancing,
+    store: Store,
+    listed: Listed,
+    tree: Tree | None,
+    holder: str,
+    registry: CollectorRegistry,
+    *,
+    fit: Callable[[], bool],
+) -> list[Duty]:
+    if cluster.netboot.proxy_dhcp is None:
+        return []
+    from muster.app import proxydhcp
+
+    return await proxydhcp.opened(stack, cluster, balancing, store, listed, tree, holder, registry, fit=fit)
 
 
 def _shown_to_rubys(cluster: ClusterFile, pki: Path, bundle: BundlePaths) -> Credentials:
