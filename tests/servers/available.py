@@ -40,6 +40,7 @@ def missing(name: str) -> str | None:
         "keepalived": _keepalived,
         "libvirtd": _libvirtd,
         "man": _man,
+        "machines": _machines,
         "mandoc": _mandoc,
         "mosquitto": _mosquitto,
         "named-checkzone": _checkzone,
@@ -164,6 +165,13 @@ def _fish() -> str | None:
 
 def _zsh() -> str | None:
     return None if shutil.which("zsh") else "no zsh on this machine (Debian package zsh)"
+
+
+def _machines() -> str | None:
+    """Machines that boot from the network: qemu, boot loaders, what they boot, and a segment to do it on."""
+    from tests.servers import installer, loaders, machine
+
+    return machine.missing() or loaders.missing() or installer.missing() or _namespaces()
 
 
 def _man() -> str | None:

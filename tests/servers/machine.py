@@ -90,6 +90,18 @@ class Machine:
         assert not self.is_on, f"{self}: still on after {within_s:g} s"
         return self.shown()
 
+    def until_over(self, within_s: float, *words: str) -> str:
+        """Return what it showed, when it is off, or has shown one of these words, with which boot loaders give up.
+
+        Raises:
+            AssertionError: it did neither.
+        """
+        limit = time.monotonic() + within_s
+        while self.is_on and not any(word in self.shown() for word in words):
+            assert time.monotonic() < limit, f"{self}: neither off nor at an end after {within_s:g} s"
+            time.sleep(0.2)
+        return self.shown()
+
     def switch_off(self) -> None:
         """Take its power away."""
         if self.is_on:
@@ -105,14 +117,21 @@ class Machine:
 
 
 @contextlib.contextmanager
-def switched_on(firmware: Firmware, mac: str, at: Host, directory: Path) -> Iterator[Machine]:
-    """Yield a machine that begins to boot, on the segment of a host; it goes off with the block."""
+def switched_on(
+    firmware: Firmware, mac: str, at: Host, directory: Path, *, mbit_s: int | None = None
+) -> Iterator[Machine]:
+    """Yield a machine that begins to boot, on the segment of a host; it goes off with the block.
+
+    Args:
+        directory: where is kept what it showed and got.
+        mbit_s: what it gets comes no faster; None: as fast as it can take it.
+    """
     number = next(_numbers)
     directory.mkdir(parents=True, exist_ok=True)
     console = directory / f"console{number}.txt"
     console.touch()
     wire = directory / f"wire{number}.pcap"
-    with tap(at) as (switch, device):
+    with tap(at, mbit_s=mbit_s) as (switch, device):
         command = [
             *(
                 "ip",

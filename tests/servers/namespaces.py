@@ -107,12 +107,18 @@ def segment(*names: str, network: str = "10.231.7") -> Iterator[list[Host]]:
 
 
 @contextlib.contextmanager
-def tap(host: Host) -> Iterator[tuple[str, str]]:
-    """Yield a device on a host's segment that a machine can have for its network, and the namespace it is in."""
+def tap(host: Host, *, mbit_s: int | None = None) -> Iterator[tuple[str, str]]:
+    """Yield the namespace of a host's segment, and a device in it that a machine can have for its network.
+
+    What comes out of it is no faster than ``mbit_s``.
+    """
     device = f"tap{next(_taps)}"
     _ip("-n", host.switch, "tuntap", "add", "dev", device, "mode", "tap")
     try:
         _ip("-n", host.switch, "link", "set", device, "master", "br0", "up")
+        if mbit_s is not None:
+            slow = ("root", "tbf", "rate", f"{mbit_s}mbit", "burst", "64kb", "latency", "50ms")
+            _run("tc", "-n", host.switch, "qdisc", "add", "dev", device, *slow)
         yield host.switch, device
     finally:
         _ip("-n", host.switch, "tuntap", "delete", "dev", device, "mode", "tap")
@@ -137,7 +143,11 @@ def _forget_the_dead() -> None:
 
 
 def _ip(*arguments: str) -> str:
-    done = subprocess.run(["ip", *arguments], capture_output=True, text=True, timeout=10, check=False)
+    return _run("ip", *arguments)
+
+
+def _run(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     if done.returncode != 0:
-        raise OSError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
+        raise OSError(f"{' '.join(command)}: {done.stderr.strip()}")
     return done.stdout
