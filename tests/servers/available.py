@@ -29,6 +29,7 @@ def missing(name: str) -> str | None:
         "createrepo_c": _createrepo,
         "debootstrap": _debootstrap,
         "dnf": _dnf,
+        "dnsmasq": _dnsmasq,
         "envoy": _envoy,
         "firewall-offline-cmd": _firewalld,
         "fish": _fish,
@@ -37,6 +38,7 @@ def missing(name: str) -> str | None:
         "kea": _kea,
         "kea3": _kea3,
         "keepalived": _keepalived,
+        "libvirtd": _libvirtd,
         "man": _man,
         "machines": _machines,
         "mandoc": _mandoc,
@@ -53,6 +55,7 @@ def missing(name: str) -> str | None:
         "pulp": _pulp,
         "puppet": _puppet,
         "puppetserver": _puppetserver,
+        "qemu": _qemu,
         "rabbitmq": _rabbitmq,
         "registry": _registry,
         "rpmbuild": _rpmbuild,
@@ -99,6 +102,18 @@ def _bind() -> str | None:
 
 def named() -> str | None:
     return shutil.which("named") or (str(p) if (p := Path("/usr/sbin/named")).exists() else None)
+
+
+def _libvirtd() -> str | None:
+    if not sbin("libvirtd") or shutil.which("virsh") is None:
+        return "no libvirtd on this machine (Debian packages libvirt-daemon, libvirt-clients)"
+    return None
+
+
+def _dnsmasq() -> str | None:
+    if not sbin("dnsmasq"):
+        return "no dnsmasq on this machine (Debian package dnsmasq-base)"
+    return None
 
 
 def _dhcpd() -> str | None:
@@ -297,6 +312,12 @@ def _apt() -> str | None:
 
 def _skopeo() -> str | None:
     return None if shutil.which("skopeo") else "no skopeo on this machine (Debian package skopeo)"
+
+
+def _qemu() -> str | None:
+    from tests.servers import machine
+
+    return machine.missing() or _namespaces()
 
 
 def _registry() -> str | None:

@@ -80,6 +80,7 @@ if TYPE_CHECKING:
     from muster.app.netboot import BootFiles
     from muster.content.fill import Sibling
     from muster.content.service import Content
+    from muster.netboot.tree import Tree
     from muster.pki.bundles import BundlePaths
 
 _log = log.logger("app")
@@ -177,14 +178,13 @@ async def member_opened(
     async with contextlib.AsyncExitStack() as stack:
         store = await stack.enter_async_context(cluster_store(cluster))
         timeline = SharedTimeline(store, name, cluster.log.buffer)
-        _refuse_without(bundle)
         listed = Listed(options.cluster_file, cluster)
         boot = _boot_files_of(stack, cluster, member, options, bundle, balancing, listed, store, registry)
         around = Surroundings(
             name, OperationMetrics(registry), bundle.certificate, bundle.key, bundle.ca, store,
             (lambda: authority.ca if authority else None) if signs_itself(cluster) else None, cluster,
             lambda certificate: gate.lists.revoke(certificate), lambda: served.version,
-            boot.tree if boot is not None else None,
+            boot.tree if boot is not None else None, options.state or options.pki, lambda: application.draining,
         )  # fmt: skip
         story = logs.Timeline(rings, timeline)
         mounts = await _features_opened(stack, cluster, served, story, around)
@@ -210,6 +210,7 @@ async def member_opened(
             access_log=access_log,
             services={"https" if port.shows else "http": port.service for port in edge_ports.PORTS},
         )
+        _refuse_without(bundle)
         balancers = Resolved(b.address for b in cluster.balancers)
         await balancers.refresh()
         # What calls in flight need is closed behind the server, which finishes them; workers finish theirs meanwhile.
@@ -266,6 +267,10 @@ async def member_opened(
             workers,
         )
         foreman = _foreman_followed(cluster, name, bundle, store, served)
+        told_to_boot = await _told_to_boot(
+            stack, cluster, balancing, store, listed, boot.tree if boot is not None else None, holder, registry,
+            fit=lambda: not (own_health.starting or own_health.draining),
+        )  # fmt: skip
         asker = Asker(str(cluster.address), believing(bundle.certificate, bundle.key))
         # In this order they say why a service is out, and what else is wrong.
         listing: list[Duty] = [
@@ -277,6 +282,7 @@ async def member_opened(
             ),
             disks,
             *(boot.duties if boot is not None else ()),
+            *told_to_boot,
             *([authority] if authority else []),
             *_backends_asked(cluster, member, content),
             *([workers] if workers else []),
@@ -332,6 +338,25 @@ def _boot_files_of(
     return netboot.opened(
         stack, cluster, member, bundle, balancing, listed, state, store, registry, own_address(member, options.bind)
     )
+
+
+async def _told_to_boot(
+    stack: contextlib.AsyncExitStack,
+    cluster: ClusterFile,
+    balancing: Balancing,
+    store: Store,
+    listed: Listed,
+    tree: Tree | None,
+    holder: str,
+    registry: CollectorRegistry,
+    *,
+    fit: Callable[[], bool],
+) -> list[Duty]:
+    if cluster.netboot.proxy_dhcp is None:
+        return []
+    from muster.app import proxydhcp
+
+    return await proxydhcp.opened(stack, cluster, balancing, store, listed, tree, holder, registry, fit=fit)
 
 
 def _shown_to_rubys(cluster: ClusterFile, pki: Path, bundle: BundlePaths) -> Credentials:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,11 +87,11 @@ class _Bringing:
     disk: Disk
     settings: TFTPSettings
     bundle: BundlePaths
+    _context: RenewedContext | None = None
     _peers: Peers = field(init=False)
 
     def __post_init__(self) -> None:
-        context = RenewedContext(self.bundle.ca, self.bundle.certificate, self.bundle.key)
-        self._peers = Peers(self.disk.partial, self._siblings, context, _NEAR)
+        self._peers = Peers(self.disk.partial, self._siblings, self._shown, _NEAR)
 
     async def bring(self, entry: Entry) -> Path:
         """Return a file with an entry's bytes."""
@@ -113,6 +114,12 @@ class _Bringing:
 
     async def others_read_the_store(self) -> bool:
         return await self._peers.read_the_store(_SEEN_WITHIN_S)
+
+    def _shown(self) -> ssl.SSLContext:
+        """Return what other members are asked with. Raises Misconfigured: our certificate cannot be used."""
+        if self._context is None:
+            self._context = RenewedContext(self.bundle.ca, self.bundle.certificate, self.bundle.key)
+        return self._context()
 
     async def _siblings(self) -> Sequence[Sibling]:
         """Return the other members, without those that have fallen silent where that can be told."""
@@ -138,9 +145,6 @@ def opened(
     """Return what this member has of boot files; its directory, and the store, are looked at by its first beat.
 
     ``address``: on which the member listens; ``*``: on all.
-
-    Raises:
-        Misconfigured: the member's own certificate cannot be used.
     """
     name = str(member.name)
     given = cluster.features.get("tftp", {})

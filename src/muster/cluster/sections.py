@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field, StringConstraints, Tag
 
 from muster.cluster.mirror import Mirror
+from muster.cluster.proxy_dhcp import ProxyDHCP
 from muster.cluster.steered import Steered
 from muster.cluster.values import (
     CIDR,
@@ -211,7 +212,7 @@ class TFTP(Settings):
 
 
 class Netboot(Settings):
-    """The tree of boot files, which features tftp and httpboot change and serve from. Only with one of them."""
+    """The tree of boot files, which features tftp and httpboot change and serve from, only with one of them; ProxyDHCP."""
 
     root: Path | None = None
     """Directory of every member in which the files stand; other files in it are left alone. Absent: the ``tftproot`` of
@@ -220,6 +221,8 @@ class Netboot(Settings):
     """How long a change waits for members to have it on their disks. Who does not takes no clients until it has."""
     tftp: TFTP | None = None
     """The TFTP server of members. Absent: none; another program may serve the directory."""
+    proxy_dhcp: ProxyDHCP | None = None
+    """What machines are told to boot, beside a DHCP server that does not say it. Absent: nothing."""
 
 
 class ServiceCheck(Settings):

@@ -1,7 +1,8 @@
 """ISC's dhcpd: subnets, leases and hosts from its files, hosts made and removed over OMAPI.
 
-The files have to be there, on this member's host or mounted on it. dhcpd writes a host into its leases file, and that to the
-disk, before it acknowledges it, so whoever reads the file to its end sees what any member has made.
+The files are on this member's host, mounted on it, or told by a member that has them (``isc/replica.py``). dhcpd writes a
+host into its leases file, and that to the disk, before it acknowledges it, so whoever reads the file to its end sees what
+any member has made.
 
 dhcpd gives one address to several hosts, and removes a host of dhcpd.conf as willingly as one of its own; neither is done
 here. It drops a statement that it does not understand, and says nothing: so what was made is read back, and undone where it
@@ -10,10 +11,12 @@ is less than was wanted.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from ipaddress import IPv4Address
 
+from muster.edge.feature import Surroundings
 from muster.features.dhcp import next_servers
 from muster.features.dhcp.contract import Record, Records, Reservation, Subnet, same
 from muster.features.dhcp.isc import followed, omapi, written
@@ -29,6 +32,7 @@ _log = logger("features")
 
 # How long dhcpd's file may take to be here; it is written already, so this is a network's file system.
 _SEEN_WITHIN_S = 3.0
+_BROUGHT_AT_START_S = 1.0
 
 
 class ISCDHCP:
@@ -183,14 +187,34 @@ def key_of(settings: ISCSettings) -> Key | None:
 
 
 @asynccontextmanager
-async def opened(settings: ISCSettings) -> AsyncIterator[ISCDHCP]:
-    """Yield the provider; its files are read before.
+async def _files(settings: ISCSettings, around: Surroundings | None) -> AsyncIterator[Followed]:
+    if around is None or not settings.files_on or around.member in settings.files_on:
+        async with followed.opened(settings.config, settings.leases, poll_s=settings.poll_s) as files:
+            yield files
+        return
+    # Members that have the files need no HTTP client.
+    from muster.features.dhcp.isc import replica
+
+    async with replica.opened(settings.files_on, around) as fed:
+        # They come at once, unless nobody tells; then the member need not wait for them.
+        with suppress(Unavailable, TimeoutError):
+            async with asyncio.timeout(_BROUGHT_AT_START_S):
+                await fed.brought()
+        async with followed.opened(fed.conf, fed.leases, poll_s=settings.poll_s, fed=fed) as files:
+            yield files
+
+
+@asynccontextmanager
+async def opened(settings: ISCSettings, around: Surroundings | None = None) -> AsyncIterator[ISCDHCP]:
+    """Yield the provider; its files are read before, unless they cannot be yet.
+
+    ``around`` is the member that opens it; None: one that has the files.
 
     Raises:
-        Misconfigured: dhcpd's files cannot be read, or the key is none.
+        Misconfigured: the key is none, or who is said to have the files is no member.
     """
     async with (
-        followed.opened(settings.config, settings.leases, poll_s=settings.poll_s) as files,
+        _files(settings, around) as files,
         omapi.opened(
             settings.server,
             settings.omapi_port,
@@ -199,8 +223,6 @@ async def opened(settings: ISCSettings) -> AsyncIterator[ISCDHCP]:
             connections=settings.connections,
         ) as server,
     ):
-        for problem in files.problems:
-            _log.warning(f"{settings.config}: {problem}")
         try:
             await server.reached()
         except MusterError as e:
