@@ -403,7 +403,7 @@ def test_half_an_answer_is_no_whole_one(site: Site) -> None:
         connection.send(b"GET /pulp/content/cut HTTP/1.1\r\nHost: x\r\n\r\n")
         said = connection.remainder()
     assert said.startswith(b"HTTP/1.1 200")
-    assert b"content-length: 1000" in said
+    assert b"Content-Length: 1000" in said
     assert said.count(b"x") < 1000
     messages = [r["message"] for r in json.loads(site.member.ask("GET", "/logs/").body)["logs"]]
     assert any("A reply was cut" in m and "/pulp/content/cut" in m for m in messages)

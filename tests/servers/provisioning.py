@@ -110,6 +110,12 @@ class Site:
         states = asyncio.run(self.cluster.servers("anaconda"))
         return next((name for name, state in states.items() if state.sessions), None)
 
+    def remembers(self, address: str) -> bool:
+        """Whether the balancer's host has a connection of a machine's, if only one whose end it has not heard of."""
+        number = "".join(f"{int(part):02X}" for part in reversed(address.split(".")))
+        rows = Path("/proc/thread-self/net/tcp").read_text().splitlines()[1:]
+        return any(row.split()[2].startswith(number) for row in rows)
+
     def asked_by(self, token: str) -> list[Asked]:
         """Return what came to Foreman with a token, in order."""
         return [one for one in list(self.foreman.asked) if ("token", token) in one.query]
