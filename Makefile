@@ -14,7 +14,9 @@ TEST_PACKAGES := bind9 dnsutils haproxy postgresql openssl curl keepalived nginx
   dnf docker-registry gpg gpg-agent skopeo ruby nftables prometheus firewalld dbus ufw systemd \
   rabbitmq-server mosquitto mosquitto-clients python3-qpid-proton rpm debootstrap createrepo-c \
   zsh fish mandoc man-db age chromium ansible-core ansible-lint systemd-container openssh-client \
-  isc-dhcp-server
+  isc-dhcp-server tftp-hpa tftpd-hpa atftp kea-dhcp4-server kea-ctrl-agent kea-common \
+  dnsmasq-base libvirt-daemon libvirt-clients \
+  qemu-system-x86 ovmf ipxe-qemu grub-common grub-efi-amd64-bin busybox-static
 # Tests mostly wait for servers. Those of one file stay together, since they share a cluster.
 WORKERS ?= 3
 BENCH_PACKAGES := $(TEST_PACKAGES) wrk apache2-utils
@@ -87,9 +89,10 @@ packages-demo:
 packages-bench:
 	@scripts/packages $(BENCH_PACKAGES)
 
-# Debian's archive and PyPI do not wait for each other; the Pythons come from where apt has its lists from, so they come last.
+# Debian's archive and PyPI do not wait for each other; what is unpacked beside comes from where apt has its lists from.
 packages-test: | $(UV)
-	@scripts/pulp & pulp=$$!; scripts/packages $(TEST_PACKAGES) && scripts/pythons; said=$$?; wait $$pulp && exit $$said
+	@scripts/pulp & pulp=$$!; scripts/packages $(TEST_PACKAGES) && scripts/pythons && scripts/kea && scripts/kernel; \
+	  said=$$?; wait $$pulp && exit $$said
 
 clean: ## Remove what these verbs made, caches included.
-	@rm -rf .venv .uv .pulp .pythons .demo .muster .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build bench/results
+	@rm -rf .venv .uv .pulp .pythons .kernel .kea .demo .muster .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build bench/results

@@ -23,11 +23,13 @@ from bench import (
     footprint,
     growth,
     joining,
+    kea,
     mirror,
     page,
     puppet_ca,
     registrations,
     scale,
+    tftp,
     version,
 )
 from bench.figures import Findings, table
@@ -49,6 +51,8 @@ BENCHMARKS: dict[str, Callable[..., Awaitable[Findings]]] = {
     "joining": joining.measured,
     "page": page.measured,
     "dhcp": dhcp.measured,
+    "tftp": tftp.measured,
+    "kea": kea.measured,
 }
 # The whole run is bounded, whatever hangs: each has its share. A puppetserver alone takes a minute to start, and checks
 # come only every few seconds.
@@ -61,6 +65,8 @@ _LONGER_S = {
     "page": 1200.0,
     "backup": 480.0,
     "dhcp": 600.0,
+    "tftp": 480.0,
+    "kea": 300.0,
 }
 
 

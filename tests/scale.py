@@ -48,3 +48,7 @@ OLD_WORKER_S = _of(3.0, 900.0)
 SHOWN_WORLDS = _of(100, 2_000)
 # tests/e2e/test_dhcp_addresses.py: networks whose addresses are all given out while members are killed.
 OFFERED_SUBNETS = _of(1, 8)
+# tests/e2e/test_a_machine_boots.py: boots within which a member is killed, each at another moment.
+KILLED_BOOTS = _of(1, 9)
+# The same: machines whose address is of Kea's.
+KEA_BOOTS = _of(1, 2)

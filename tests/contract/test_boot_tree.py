@@ -16,7 +16,7 @@ import pytest
 
 from muster.cluster.roster import Report, Roster
 from muster.kernel.errors import NotFound, Rejected, Unavailable
-from muster.netboot.contract import HIDDEN, BootPath, Change, Link, Put, Remove, RemoveBelow
+from muster.netboot.contract import HIDDEN, BootPath, Change, Entry, Link, Put, Remove, RemoveBelow
 from muster.netboot.disk import Disk, digest_of
 from muster.netboot.ledger import Fetched, Ledger
 from muster.netboot.tree import Tree
@@ -47,11 +47,11 @@ class Cluster:
     def add(self, name: str) -> Tree:
         disk = Disk(self.directory / name)
 
-        async def bring(digest: str, _size: int) -> Path:
-            if digest not in self.origin:
+        async def bring(entry: Entry) -> Path:
+            if entry.digest not in self.origin:
                 raise Unavailable("no other member has it")
             file = disk.beside() / "brought"
-            file.write_bytes(self.origin[digest])
+            file.write_bytes(self.origin[entry.digest])
             return file
 
         async def sees() -> bool:

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from muster.cli.demo.bind import free_port
-from muster.content import ranges
+from muster.edge import ranges
 from muster.kernel.files import write_atomically
 from muster.pki import bundles
 from tests.servers import member

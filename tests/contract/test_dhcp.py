@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import socket
 import ssl
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
@@ -18,21 +19,38 @@ from prometheus_client import CollectorRegistry
 
 from muster.edge.another_proxy import SmartProxySettings
 from muster.edge.feature import Surroundings
-from muster.features.dhcp import checks
+from muster.features.dhcp import checks, next_servers
 from muster.features.dhcp.contract import DHCPProvider, Lease, Reservation, Subnet, same
-from muster.features.dhcp.providers import isc, memory, smart_proxy
-from muster.features.dhcp.settings import DHCPSettings, ISCSettings, MemorySettings
+from muster.features.dhcp.providers import dnsmasq as provider_of_dnsmasq
+from muster.features.dhcp.providers import isc, kea, memory, smart_proxy
+from muster.features.dhcp.providers import libvirt as provider_of_libvirt
+from muster.features.dhcp.settings import (
+    DHCPSettings,
+    DnsmasqSettings,
+    ISCSettings,
+    KeaSettings,
+    LibvirtSettings,
+    MemorySettings,
+)
 from muster.kernel.errors import Conflict, Misconfigured, NotFound, Rejected, Unavailable, Unsupported
 from muster.kernel.names import FQDN, MACAddress
+from muster.kernel.secrets import Secret
 from muster.policy.metered import OperationMetrics
-from tests.servers import dhcpd, member
+from muster.store import engine
+from tests.servers import dhcpd, dnsmasq, fed, libvirtd, member
+from tests.servers import kea as keas
+from tests.servers.available import KEA3
 from tests.servers.dhcpd import DHCPServer
+from tests.servers.dnsmasq import Dnsmasq
+from tests.servers.kea import KeaServer
+from tests.servers.libvirtd import Libvirtd
 from tests.servers.member import CLUSTER_ADDRESS, TRUSTED, Member
 
 pytestmark = pytest.mark.anyio
 
 CALLER = "proxy00.example.com"
-PROVIDERS = ("isc", "memory", "smart_proxy")
+# Kea as Debian 12 has it, which keeps reservations in its configuration, and a newer one with its library of hosts.
+PROVIDERS = ("isc", "isc, fed", "kea", "kea3", "dnsmasq", "libvirt", "memory", "smart_proxy")
 NETWORK = IPv4Network("192.168.120.0/24")
 SECOND = IPv4Network("192.168.122.0/30")
 STATIC = MACAddress.parse("00:11:22:33:44:01")
@@ -65,7 +83,38 @@ lease 192.168.120.20 {
   hardware ethernet 52:54:00:00:00:20;
 }
 """
-_numbers = itertools.count(1)
+KEAS_SUBNETS: list[dict[str, Any]] = [
+    {
+        "id": 1, "subnet": str(NETWORK), "pools": [{"pool": "192.168.120.10 - 192.168.120.100"}],
+        "option-data": [{"name": "routers", "data": "192.168.120.1"}],
+        "reservations": [{"hw-address": str(STATIC), "ip-address": "192.168.120.150", "hostname": "static1.example.com"}],
+    },
+    {"id": 2, "subnet": str(SECOND)},
+]  # fmt: skip
+KEAS_LEASE = {"ip-address": "192.168.120.20", "hw-address": str(LEASED), "valid-lft": 0xFFFFFFFF}
+# Of each provider's server its own: there are not enough addresses for all.
+_numbers: defaultdict[str, Iterator[int]] = defaultdict(lambda: itertools.count(1))
+DNSMASQ = """
+dhcp-range=set:first,192.168.120.10,192.168.120.100,255.255.255.0
+dhcp-range=192.168.122.0,static,255.255.255.252
+dhcp-option=tag:first,option:router,192.168.120.1
+dhcp-host=00:11:22:33:44:01,192.168.120.150,static1.example.com
+"""
+LIBVIRT = """
+<network>
+  <name>muster</name>
+  <bridge name='virbr9' stp='off' delay='0'/>
+  <dns enable='no'/>
+  <ip address='192.168.120.1' netmask='255.255.255.0'>
+    <dhcp>
+      <range start='192.168.120.10' end='192.168.120.100'/>
+      <host mac='00:11:22:33:44:01' name='static1.example.com' ip='192.168.120.150'/>
+    </dhcp>
+  </ip>
+</network>
+"""
+LIBVIRT_LEASES = '[{"ip-address": "192.168.120.20", "mac-address": "52:54:00:00:00:20", "expiry-time": 0}]'
+DNSMASQ_LEASES = "0 52:54:00:00:00:20 192.168.120.20 * *\n"
 
 
 @dataclass
@@ -76,6 +125,12 @@ class Subject:
         stop, start: take the server away and bring it back; what it had may be lost.
         offers: whether its server finds free addresses itself.
         tells_when_gone: whether it tells what there is while its server is away, because it reads the server's files.
+        has_one_name: whether a host of its configuration has one name, which is its hostname as well.
+        has_infiniband: whether its server takes hardware addresses of 20 octets.
+        networks: its subnets.
+        has_statics: whether its server knows what may not be removed.
+        shares_addresses: whether the ports of one bond may have one address.
+        tells_boot: whether a reservation says where its machine boots from.
     """
 
     name: str
@@ -84,15 +139,22 @@ class Subject:
     start: Callable[[], object]
     offers: bool = False
     tells_when_gone: bool = False
+    has_one_name: bool = False
+    has_infiniband: bool = True
+    networks: Sequence[IPv4Network] = (NETWORK, SECOND)
+    has_statics: bool = True
+    shares_addresses: bool = True
+    tells_boot: bool = True
 
     async def subnet(self, network: IPv4Network = NETWORK) -> Subnet:
         return next(s for s in await self.provider.subnets() if s.network == network)
 
     async def fresh(self, **change: Any) -> Reservation:
         """Return a reservation of what no other test of the run has used."""
-        number = next(_numbers)
+        number = next(_numbers[self.name])
         name = f"host{number}.example.com"
-        options = {"hostname": name, "filename": "grub2/grubx64.efi", "nextServer": "192.168.120.1"}
+        boot = {"filename": "grub2/grubx64.efi", "nextServer": "192.168.120.1"}
+        options = {"hostname": name, **(boot if self.tells_boot else {})}
         mac = MACAddress.parse(f"52:54:00:aa:{number // 256:02x}:{number % 256:02x}")
         one = Reservation(name, IPv4Address("192.168.120.160") + number, mac, await self.subnet(), options)
         return replace(one, **change)
@@ -135,9 +197,61 @@ def dhcpd_server(needs: Callable[[str], None], tmp_path_factory: pytest.TempPath
         yield server
 
 
+@pytest.fixture(scope="module")
+def kea_server(needs: Callable[[str], None]) -> Iterator[KeaServer]:
+    needs("kea")
+    with keas.running(subnets=KEAS_SUBNETS) as server:
+        server.done("lease4-add", KEAS_LEASE)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def dnsmasq_server(needs: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dnsmasq]:
+    needs("dnsmasq")
+    needs("namespaces")
+    with dnsmasq.running(tmp_path_factory.mktemp("dnsmasq"), conf=DNSMASQ, leases=DNSMASQ_LEASES) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def kea3_server(needs: Callable[[str], None]) -> Iterator[KeaServer]:
+    needs("kea3")
+    with keas.running(subnets=KEAS_SUBNETS, libraries=[keas.LEASE_CMDS, keas.HOST_CMDS], root=KEA3) as server:
+        server.done("lease4-add", KEAS_LEASE)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def libvirt_server(needs: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Libvirtd]:
+    needs("libvirtd")
+    needs("namespaces")
+    with libvirtd.running(tmp_path_factory.mktemp("libvirtd"), LIBVIRT) as server:
+        server.status.write_text(LIBVIRT_LEASES)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def members_of_dhcpd(
+    dhcpd_server: DHCPServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Member, Member]]:
+    """One that runs and has the files, and one that has them not, for which the provider under test is opened."""
+    having, lacking = fed.made(tmp_path_factory.mktemp("fed") / "cluster", dhcpd_server, count=2)
+    having.start()
+    try:
+        # Its store is made by now: two of one process, where no member has a process of its own, must not at once.
+        assert having.ask("GET", "/dhcp/192.168.120.0/unused_ip").status == 200
+        yield having, lacking
+    finally:
+        having.stop()
+
+
 @pytest.fixture(params=PROVIDERS)
 async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
-    async with {"isc": _isc, "memory": _memory, "smart_proxy": _smart_proxy}[request.param](request) as found:
+    opening = {
+        "isc": _isc, "isc, fed": _fed, "kea": _kea, "kea3": _kea, "dnsmasq": _dnsmasq, "libvirt": _libvirt,
+        "memory": _memory, "smart_proxy": _smart_proxy,
+    }  # fmt: skip
+    async with opening[request.param](request) as found:
         yield found
 
 
@@ -168,6 +282,50 @@ async def _isc(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
         yield Subject("isc", provider, server.stop, server.start, tells_when_gone=True)
 
 
+@contextlib.asynccontextmanager
+async def _kea(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
+    server: KeaServer = request.getfixturevalue(f"{request.param}_server")
+    async with engine.opened(Secret(f"sqlite:///{request.getfixturevalue('tmp_path')}/store.db")) as store:
+        nobodys = Path("unused")
+        around = Surroundings(CALLER, OperationMetrics(CollectorRegistry()), nobodys, nobodys, nobodys, store=store)
+        async with kea.opened(KeaSettings.model_validate(server.settings), around) as provider:
+            yield Subject(request.param, provider, server.stop, server.start, has_one_name=True)
+
+
+@contextlib.asynccontextmanager
+async def _dnsmasq(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
+    server: Dnsmasq = request.getfixturevalue("dnsmasq_server")
+    async with provider_of_dnsmasq.opened(DnsmasqSettings.model_validate(server.settings)) as provider:
+        yield Subject(
+            "dnsmasq",
+            provider,
+            server.stop,
+            server.start,
+            tells_when_gone=True,
+            has_one_name=True,
+            has_infiniband=False,
+        )
+
+
+@contextlib.asynccontextmanager
+async def _libvirt(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
+    server: Libvirtd = request.getfixturevalue("libvirt_server")
+    async with provider_of_libvirt.opened(LibvirtSettings.model_validate(server.settings)) as provider:
+        yield Subject(
+            "libvirt", provider, server.stop, server.start, has_one_name=True, has_infiniband=False, networks=(NETWORK,),
+            has_statics=False, shares_addresses=False, tells_boot=False,
+        )  # fmt: skip
+
+
+@contextlib.asynccontextmanager
+async def _fed(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
+    server: DHCPServer = request.getfixturevalue("dhcpd_server")
+    having, lacking = request.getfixturevalue("members_of_dhcpd")
+    settings = _of(server, config="/nowhere/dhcpd.conf", leases="/nowhere/dhcpd.leases", files_on=[having.name])
+    async with isc.opened(settings, fed.around(lacking, OperationMetrics(CollectorRegistry()))) as provider:
+        yield Subject("isc", provider, server.stop, server.start, tells_when_gone=True)
+
+
 def _of(server: DHCPServer, **settings: Any) -> ISCSettings:
     return ISCSettings.model_validate({**server.settings, "timeout_s": 3, **settings})
 
@@ -187,18 +345,23 @@ async def test_subnets_are_told_with_their_options(subject: Subject) -> None:
     found = await subject.provider.subnets()
     # A dhcpd has its own segment's besides.
     found = [s for s in found if s.network in (NETWORK, SECOND)]
-    assert [s.network for s in found] == [NETWORK, SECOND]
-    assert (found[0].options["routers"], found[1].options) == (["192.168.120.1"], {})
+    assert [s.network for s in found] == list(subject.networks)
+    assert found[0].options["routers"] == ["192.168.120.1"]
     assert found[0].options["range"] == ["192.168.120.10", "192.168.120.100"]
-    assert str(found[1]) == "192.168.122.0/255.255.255.252"
+    assert str(found[0]) == "192.168.120.0/255.255.255.0"
+    assert all(not s.options for s in found[1:])
 
 
 async def test_what_others_made_is_seen(subject: Subject) -> None:
     subnet = await subject.subnet()
     static, leased = await subject.provider.of(subnet, STATIC), await subject.provider.of(subnet, LEASED)
     assert isinstance(static, Reservation)
-    assert (static.name, str(static.ip), static.deletable) == ("static1.example.com", "192.168.120.150", False)
-    assert static.options["hostname"] == "static1"
+    assert (static.name, str(static.ip), static.deletable) == (
+        "static1.example.com",
+        "192.168.120.150",
+        not subject.has_statics,
+    )
+    assert static.options["hostname"] == (static.name if subject.has_one_name else "static1")
     assert isinstance(leased, Lease)
     assert (str(leased.ip), leased.state, f"{leased.ends:%Y-%m-%d %H:%M:%S}") == (
         "192.168.120.20", "active", "2038-01-19 03:14:07",
@@ -227,7 +390,8 @@ async def test_an_added_reservation_is_there(subject: Subject) -> None:
 
 
 async def test_a_reservation_without_a_boot_loader_is_there(subject: Subject) -> None:
-    one = await subject.fresh(options={"hostname": "bare.example.com"})
+    one = await subject.fresh()
+    one = replace(one, options={"hostname": one.name if subject.has_one_name else "bare.example.com"})
     await subject.provider.add(one)
     assert await subject.holds(one)
 
@@ -246,7 +410,9 @@ async def test_against_another_value_nothing_is_changed(subject: Subject, what: 
     second = {
         "ip": replace(other, ip=one.ip),
         "mac": replace(other, mac=one.mac),
-        "options": replace(one, options={**one.options, "filename": "other.0"}, name=other.name),
+        "options": replace(
+            one, options={**one.options, "filename": "other.0", "hostname": other.name}, name=other.name
+        ),
     }[what]
     with pytest.raises(Conflict):
         await subject.provider.add(second)
@@ -266,6 +432,10 @@ async def test_ports_of_one_bond_may_have_one_address(subject: Subject) -> None:
     one, other = await subject.fresh(), await subject.fresh()
     await subject.provider.add(one)
     bonded = replace(other, ip=one.ip)
+    if not subject.shares_addresses:
+        with pytest.raises(Conflict):
+            await subject.provider.add(bonded, related=[one.mac, STATIC])
+        return
     await subject.provider.add(bonded, related=[one.mac, STATIC])
     assert {r.mac for r in await subject.provider.at(one.subnet, one.ip)} == {one.mac, other.mac}
 
@@ -289,6 +459,8 @@ async def test_what_is_static_stays(subject: Subject) -> None:
     subnet = await subject.subnet()
     static = await subject.provider.of(subnet, STATIC)
     assert isinstance(static, Reservation)
+    if not subject.has_statics:
+        return
     with pytest.raises(Rejected, match=r"static1.example.com \(192.168.120.150 / 00:11:22:33:44:01\) is static"):
         await subject.provider.remove(static)
     assert await subject.provider.of(subnet, STATIC) == static
@@ -302,6 +474,10 @@ async def test_two_that_add_the_same_both_succeed(subject: Subject) -> None:
 
 async def test_a_20_octet_hardware_address_is_one(subject: Subject) -> None:
     one = await subject.fresh(mac=MACAddress.parse(":".join(f"{n:02x}" for n in range(20))))
+    if not subject.has_infiniband:
+        with pytest.raises(Rejected, match="6 octets"):
+            await subject.provider.as_kept(one)
+        return
     await subject.provider.add(one)
     assert await subject.holds(one)
     await subject.provider.remove(one)
@@ -461,7 +637,7 @@ async def test_a_next_server_that_cannot_be_looked_up_now_may_be_later(
             raise failures.pop(0)
         return [IPv4Address("192.0.2.9"), IPv4Address("192.0.2.8")]
 
-    monkeypatch.setattr(isc, "_looked_up", looked_up)
+    monkeypatch.setattr(next_servers, "looked_up", looked_up)
     with dhcpd.running(tmp_path / "dhcpd", conf=CONF) as server:
         async with isc.opened(_of(server)) as provider:
             one = await Subject("isc", provider, server.stop, server.start).fresh()

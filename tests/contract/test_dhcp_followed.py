@@ -6,6 +6,7 @@ No dhcpd is needed: the files are written as it writes them.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 from collections.abc import AsyncIterator
@@ -15,10 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from muster.features.dhcp.isc import appended
 from muster.features.dhcp.isc import followed as room
 from muster.features.dhcp.isc.followed import Followed
 from muster.kernel.clock import FakeClock
-from muster.kernel.errors import Misconfigured, Unavailable
+from muster.kernel.errors import Unavailable
 from tests.unit.features.dhcp.isc.written import NOW, host, lease
 
 pytestmark = pytest.mark.anyio
@@ -240,7 +242,7 @@ async def test_files_that_cannot_be_looked_at_any_more_are_a_trouble(
     async with files.followed(poll_s=0.05) as known:
         await known.settled()
         # As stat(2) does when an NFS server is gone.
-        monkeypatch.setattr(room, "_seen", lambda _path: goes_on.wait(10) and None)
+        monkeypatch.setattr(appended, "seen", lambda _path: goes_on.wait(10) and None)
         await asyncio.sleep(0.4)
         with pytest.raises(Unavailable, match="has not ended for"):
             await known.reached()
@@ -251,17 +253,50 @@ async def test_files_that_cannot_be_looked_at_any_more_are_a_trouble(
         assert await known.settled()
 
 
-@pytest.mark.parametrize("which", ["conf", "leases"])
-async def test_a_file_that_cannot_be_read_at_the_start_is_misconfigured(files: Files, which: str) -> None:
-    path: Path = getattr(files, which)
-    path.unlink()
-    with pytest.raises(Misconfigured, match=rf"Reading dhcpd's .*{path.name} failed: No such file or directory"):
-        async with files.followed():
-            pass
-    path.mkdir()
-    with pytest.raises(Misconfigured, match="Is a directory"):
-        async with files.followed():
-            pass
+@pytest.mark.parametrize("which", ["conf", "leases", "both", "directory"])
+async def test_files_that_cannot_be_read_at_the_start_are_a_trouble_until_they_can(files: Files, which: str) -> None:
+    home = files.conf.parent
+    if which == "directory":
+        home = files.conf.parent / "mounted"
+        home.mkdir()
+        files.conf, files.leases = (p.rename(home / p.name) for p in (files.conf, files.leases))
+        home.rename(aside := home.with_name("aside"))
+        gone: list[Path] = [files.conf]
+    else:
+        gone = {"conf": [files.conf], "leases": [files.leases], "both": [files.conf, files.leases]}[which]
+        for path in gone:
+            path.rename(path.with_name(f"{path.name}.aside"))
+    async with files.followed(poll_s=0.1 if which == "directory" else 60.0) as known:
+        for call in (known.reached, known.settled):
+            with pytest.raises(
+                Unavailable, match=rf"Reading dhcpd's .*{gone[0].name} failed: No such file or directory"
+            ):
+                await call()
+        with pytest.raises(Unavailable, match="No such file"):
+            _ = known.subnets
+        known.may_be_believed()
+        assert not known.problems
+        if which == "directory":
+            aside.rename(home)
+        for path in gone if which != "directory" else ():
+            path.with_name(f"{path.name}.aside").rename(path)
+        async with asyncio.timeout(5):
+            while True:
+                with contextlib.suppress(Unavailable):
+                    await known.reached()
+                    break
+                await asyncio.sleep(0.01)
+        assert ips(known) == ["192.168.120.20"]
+        files.append(SECOND)
+        await comes(known, "192.168.120.20", "192.168.120.21")
+
+
+async def test_a_directory_in_a_files_place_is_said(files: Files) -> None:
+    files.leases.unlink()
+    files.leases.mkdir()
+    async with files.followed() as known:
+        with pytest.raises(Unavailable, match="Is a directory"):
+            await known.reached()
 
 
 async def test_many_leases_at_once_leave_others_their_turns(files: Files) -> None:

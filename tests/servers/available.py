@@ -9,6 +9,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+KEA3 = Path(__file__).resolve().parents[2] / ".kea" / "root"
+"""Where a newer Kea than the machine's is unpacked."""
 _SOFTHSM = ("/usr/lib/softhsm/libsofthsm2.so", "/usr/lib64/pkcs11/libsofthsm2.so", "/usr/lib64/softhsm/libsofthsm2.so")
 
 
@@ -27,13 +29,18 @@ def missing(name: str) -> str | None:
         "createrepo_c": _createrepo,
         "debootstrap": _debootstrap,
         "dnf": _dnf,
+        "dnsmasq": _dnsmasq,
         "envoy": _envoy,
         "firewall-offline-cmd": _firewalld,
         "fish": _fish,
         "gpg": _gpg,
         "haproxy": _haproxy,
+        "kea": _kea,
+        "kea3": _kea3,
         "keepalived": _keepalived,
+        "libvirtd": _libvirtd,
         "man": _man,
+        "machines": _machines,
         "mandoc": _mandoc,
         "mosquitto": _mosquitto,
         "named-checkzone": _checkzone,
@@ -48,6 +55,7 @@ def missing(name: str) -> str | None:
         "pulp": _pulp,
         "puppet": _puppet,
         "puppetserver": _puppetserver,
+        "qemu": _qemu,
         "rabbitmq": _rabbitmq,
         "registry": _registry,
         "rpmbuild": _rpmbuild,
@@ -56,6 +64,11 @@ def missing(name: str) -> str | None:
         "skopeo": _skopeo,
         "softhsm": _softhsm,
         "systemd-analyze": _systemd,
+        "atftp": lambda: _client("atftp"),
+        "busybox": lambda: _client("busybox"),
+        "curl": lambda: _client("curl"),
+        "tftp-hpa": lambda: _client("tftp", "tftp-hpa"),
+        "tftpd-hpa": _tftpd,
         "ufw": _ufw,
         "zsh": _zsh,
     }[name]()
@@ -91,11 +104,45 @@ def named() -> str | None:
     return shutil.which("named") or (str(p) if (p := Path("/usr/sbin/named")).exists() else None)
 
 
+def _libvirtd() -> str | None:
+    if not sbin("libvirtd") or shutil.which("virsh") is None:
+        return "no libvirtd on this machine (Debian packages libvirt-daemon, libvirt-clients)"
+    return None
+
+
+def _dnsmasq() -> str | None:
+    if not sbin("dnsmasq"):
+        return "no dnsmasq on this machine (Debian package dnsmasq-base)"
+    return None
+
+
 def _dhcpd() -> str | None:
     if not sbin("dhcpd"):
         return "no dhcpd on this machine (Debian package isc-dhcp-server)"
     # OMAPI binds every address of whatever machine it runs on.
     return _namespaces()
+
+
+def _client(program: str, package: str = "") -> str | None:
+    return None if shutil.which(program) else f"no {program} on this machine (Debian package {package or program})"
+
+
+def _tftpd() -> str | None:
+    if os.geteuid() != 0:
+        return "in.tftpd changes its root, which root alone may"
+    return None if sbin("in.tftpd") else "no in.tftpd on this machine (Debian package tftpd-hpa)"
+
+
+def _kea() -> str | None:
+    for name, package in (("kea-dhcp4", "kea-dhcp4-server"), ("kea-ctrl-agent", "kea-ctrl-agent")):
+        if not sbin(name):
+            return f"no {name} on this machine (Debian package {package})"
+    # It answers whoever asks for an address where it is.
+    return _namespaces()
+
+
+def _kea3() -> str | None:
+    return _namespaces() if KEA3.exists() else "no Kea 3 in .kea (scripts/kea)"
 
 
 def _createrepo() -> str | None:
@@ -118,6 +165,13 @@ def _fish() -> str | None:
 
 def _zsh() -> str | None:
     return None if shutil.which("zsh") else "no zsh on this machine (Debian package zsh)"
+
+
+def _machines() -> str | None:
+    """Machines that boot from the network: qemu, boot loaders, what they boot, and a segment to do it on."""
+    from tests.servers import installer, loaders, machine
+
+    return machine.missing() or loaders.missing() or installer.missing() or _namespaces()
 
 
 def _man() -> str | None:
@@ -258,6 +312,12 @@ def _apt() -> str | None:
 
 def _skopeo() -> str | None:
     return None if shutil.which("skopeo") else "no skopeo on this machine (Debian package skopeo)"
+
+
+def _qemu() -> str | None:
+    from tests.servers import machine
+
+    return machine.missing() or _namespaces()
 
 
 def _registry() -> str | None:

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
 
 from muster.cli.demo.bind import free_port
-from muster.content import ranges
+from muster.edge import ranges
 
 
 @dataclass

@@ -11,11 +11,8 @@ import contextlib
 import itertools
 import resource
 import secrets
-import select
 import signal
-import socket
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,10 +20,10 @@ from pathlib import Path
 
 import pypureomapi
 
-from muster.cli.demo.bind import free_port
 from muster.features.dhcp.isc.omapi import Key
 from muster.kernel.process import clean_environment, end_with_parent
 from muster.kernel.secrets import Secret
+from tests.servers import relay
 from tests.servers.available import sbin
 from tests.servers.namespaces import DEVICE, Host, segment
 
@@ -178,7 +175,10 @@ def running(
     directory.mkdir(parents=True, exist_ok=True)
     secret = base64.b64encode(secrets.token_bytes(32)).decode()
     key = None if algorithm is None else Key("muster-test", Secret(secret), algorithm)
-    with segment(f"dhcpd{number}", f"client{number}", network=NETWORK) as (host, client), _relay(host, address) as port:
+    with (
+        segment(f"dhcpd{number}", f"client{number}", network=NETWORK) as (host, client),
+        relay.running(host, _PORT, address) as port,
+    ):
         server = DHCPServer(directory, host, client, port, key, address)
         server.conf.write_text(_conf(conf, key))
         server.leases.write_text(leases)
@@ -198,58 +198,3 @@ def _conf(given: str, key: Key | None) -> str:
     if f"subnet {NETWORK}.0 " not in given:
         said.append(f"subnet {NETWORK}.0 netmask 255.255.255.0 {{ }}")
     return "\n".join([*said, given, ""])
-
-
-@contextlib.contextmanager
-def _relay(host: Host, address: str) -> Iterator[int]:
-    """Yield a port of an address here; whoever connects is connected to OMAPI on that host, and ends when it ends."""
-    ended = threading.Event()
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((address, port := free_port(address)))
-        listener.listen(200)
-        listener.settimeout(0.2)
-        thread = threading.Thread(target=_relayed, args=(listener, host, ended), name="dhcpd relay", daemon=True)
-        thread.start()
-        try:
-            yield port
-        finally:
-            ended.set()
-            thread.join()
-
-
-def _relayed(listener: socket.socket, host: Host, ended: threading.Event) -> None:
-    other: dict[socket.socket, socket.socket] = {}
-
-    def drop(one: socket.socket) -> None:
-        peer = other.pop(one)
-        del other[peer]
-        one.close()
-        peer.close()
-
-    while not ended.is_set():
-        for one in select.select([listener, *other], [], [], 0.1)[0]:
-            if one is listener:
-                near, _ = listener.accept()
-                far = host.opened()
-                far.settimeout(5)
-                try:
-                    far.connect((host.address, _PORT))
-                except OSError:
-                    near.close()
-                    far.close()
-                    continue
-                for end in (near, far):
-                    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                other[near], other[far] = far, near
-            elif one in other:
-                try:
-                    heard = one.recv(65536)
-                    if heard:
-                        other[one].sendall(heard)
-                except OSError:
-                    heard = b""
-                if not heard:
-                    drop(one)
-    for one in list(other):
-        one.close()

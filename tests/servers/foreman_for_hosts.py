@@ -58,6 +58,7 @@ class ForemanForHosts:
         delay_s: how long each call takes.
         cut: of how many bytes of a body the connection breaks off.
         script: what it answers to who registers; None: as recorded.
+        templates: by path, what it answers to hosts that are installed; to others what shows who asked.
         headers: what it says beside.
         hangs_up: whether it closes connections that could be kept, without having said so.
         is_unframed: whether only the connection's end says where a body ends.
@@ -70,6 +71,7 @@ class ForemanForHosts:
     delay_s: float = 0.0
     cut: int | None = None
     script: bytes | None = None
+    templates: dict[str, bytes] = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
     hangs_up: bool = False
     is_unframed: bool = False
@@ -159,6 +161,8 @@ class ForemanForHosts:
                 if parts.path.startswith(("/unattended/", "/userdata/")):
                     if status in (301, 302):
                         return self._say(status, b"moved", location="/elsewhere")
+                    if (rendered := foreman.templates.get(parts.path)) is not None:
+                        return self._say(status, rendered)
                     text = f"# template {self.command} {unquote(parts.path)}\nbody=".encode() + body + b"\n"
                     return self._say(status, text)
                 return self._say(401 if parts.path == "/api/v2/status" else 404, b"nope")

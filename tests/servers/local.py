@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -171,13 +171,14 @@ def running(
     options: Sequence[str] = (),
     directory: Path | None = None,
     more_ports: Sequence[str] = (),
+    ports: Mapping[str, int] | None = None,
 ) -> Iterator[Local]:
-    """Hold a cluster running in a directory of its own."""
+    """Hold a cluster running in a directory of its own; on free ports, or, where nobody else is, on those given."""
     # Short: HAProxy's sockets are below it, and a socket's path has little room.
     home = directory or Path(tempfile.mkdtemp(prefix="muster-e2e-"))
     try:
         given = [*(_store_options(home, store_url) if store_url else []), *options]
-        with _up(home, members, given, more_ports) as local:
+        with _up(home, members, given, more_ports, ports) as local:
             yield local
     finally:
         if directory is None and not os.environ.get("MUSTER_E2E_KEEP"):
@@ -196,12 +197,14 @@ def _store_options(home: Path, url: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def _up(home: Path, members: int, options: Sequence[str], more_ports: Sequence[str]) -> Iterator[Local]:
+def _up(
+    home: Path, members: int, options: Sequence[str], more_ports: Sequence[str], ports: Mapping[str, int] | None
+) -> Iterator[Local]:
     local = Local(home, {}, members)
     said = Said(-1, "", "")
     for _ in range(3):
         # Others on this machine look for free ports, too: what was free may be taken a moment later.
-        local = Local(home, free_ports(members, more_ports), members)
+        local = Local(home, dict(ports) if ports else free_ports(members, more_ports), members)
         said = muster("up", "--detach", "--dir", str(home), *up_options(local), *options)
         if said.code == 0 or "in use" not in str(said):
             break

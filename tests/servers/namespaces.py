@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import json
 import os
 import socket
@@ -16,14 +17,16 @@ from pathlib import Path
 DEVICE = "eth0"
 PREFIX = 24
 _CLONE_NEWNET = 0x40000000
+_taps = itertools.count(1)
 
 
 @dataclass(frozen=True)
 class Host:
-    """One network namespace with one device on the segment."""
+    """One network namespace with one device on the segment, whose bridge is in the namespace ``switch``."""
 
     namespace: str
     address: str
+    switch: str = ""
 
     def command(self, *arguments: str | Path) -> list[str]:
         """The argument list that runs a program on this host."""
@@ -39,6 +42,18 @@ class Host:
         with ThreadPoolExecutor(1) as thread:
             return thread.submit(self._opened).result()
 
+    def opened_udp(self, port: int) -> socket.socket:
+        """A UDP socket that lives on this host, bound to its address."""
+
+        def opened() -> socket.socket:
+            self.enter()
+            return socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+
+        with ThreadPoolExecutor(1) as thread:
+            s = thread.submit(opened).result()
+        s.bind((self.address, port))
+        return s
+
     def listening(self, port: int) -> socket.socket:
         s = self.opened()
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -49,13 +64,18 @@ class Host:
 
     def enter(self) -> None:
         """Move the calling thread to this host; for a thread that ends soon, because it stays."""
-        libc = ctypes.CDLL(None, use_errno=True)
-        fd = os.open(f"/run/netns/{self.namespace}", os.O_RDONLY)
+        _move(Path(f"/run/netns/{self.namespace}"))
+
+    @contextlib.contextmanager
+    def entered(self) -> Iterator[None]:
+        """Have the calling thread on this host for the block: its sockets, and every thread and process it starts there."""
+        home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
         try:
-            if libc.setns(fd, _CLONE_NEWNET) != 0:
-                raise OSError(ctypes.get_errno(), "setns")
+            self.enter()
+            yield
         finally:
-            os.close(fd)
+            _move(Path(f"/proc/self/fd/{home}"))
+            os.close(home)
 
     def _opened(self) -> socket.socket:
         # A namespace belongs to a thread, a socket to the namespace it was made in; the thread ends, the socket stays.
@@ -69,7 +89,7 @@ def segment(*names: str, network: str = "10.231.7") -> Iterator[list[Host]]:
     _forget_the_dead()
     # Named for the first of them: segments of different hosts can be held at once.
     switch = f"muster-{os.getpid()}-{names[0]}-switch"
-    hosts = [Host(f"muster-{os.getpid()}-{name}", f"{network}.{11 + n}") for n, name in enumerate(names)]
+    hosts = [Host(f"muster-{os.getpid()}-{name}", f"{network}.{11 + n}", switch) for n, name in enumerate(names)]
     with contextlib.ExitStack() as stack:
         for namespace in (switch, *(h.namespace for h in hosts)):
             _ip("netns", "add", namespace)
@@ -86,6 +106,34 @@ def segment(*names: str, network: str = "10.231.7") -> Iterator[list[Host]]:
         yield hosts
 
 
+@contextlib.contextmanager
+def tap(host: Host, *, mbit_s: int | None = None) -> Iterator[tuple[str, str]]:
+    """Yield the namespace of a host's segment, and a device in it that a machine can have for its network.
+
+    What comes out of it is no faster than ``mbit_s``.
+    """
+    device = f"tap{next(_taps)}"
+    _ip("-n", host.switch, "tuntap", "add", "dev", device, "mode", "tap")
+    try:
+        _ip("-n", host.switch, "link", "set", device, "master", "br0", "up")
+        if mbit_s is not None:
+            slow = ("root", "tbf", "rate", f"{mbit_s}mbit", "burst", "64kb", "latency", "50ms")
+            _run("tc", "-n", host.switch, "qdisc", "add", "dev", device, *slow)
+        yield host.switch, device
+    finally:
+        _ip("-n", host.switch, "tuntap", "delete", "dev", device, "mode", "tap")
+
+
+def _move(namespace: Path) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd = os.open(namespace, os.O_RDONLY)
+    try:
+        if libc.setns(fd, _CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), "setns")
+    finally:
+        os.close(fd)
+
+
 def _forget_the_dead() -> None:
     """Delete what a test that was killed has left behind."""
     for left in Path("/run/netns").glob("muster-*-*"):
@@ -95,7 +143,11 @@ def _forget_the_dead() -> None:
 
 
 def _ip(*arguments: str) -> str:
-    done = subprocess.run(["ip", *arguments], capture_output=True, text=True, timeout=10, check=False)
+    return _run("ip", *arguments)
+
+
+def _run(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     if done.returncode != 0:
-        raise OSError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
+        raise OSError(f"{' '.join(command)}: {done.stderr.strip()}")
     return done.stdout

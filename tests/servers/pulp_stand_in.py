@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from muster.content import ranges
+from muster.edge import ranges
 
 ROOT = "/pulp/content/r"
 

@@ -40,7 +40,7 @@ class Listeners:
         bind: str | None,
         member: Member,
     ) -> None:
-        self._address = bind or _own_address(member.address)
+        self._address = own_address(member, bind)
         self._name = str(member.name)
         self._server = server
         self._main = main
@@ -109,8 +109,11 @@ class Listeners:
             self._server.present(port.listener, context, self._gate.trust)
 
 
-def _own_address(address: str) -> str:
+def own_address(member: Member, bind: str | None) -> str:
+    """Return where a member listens: ``bind``, else its own address when that is a loopback one, else ``*``."""
+    if bind:
+        return bind
     try:
-        return address if ipaddress.ip_address(address).is_loopback else "*"
+        return member.address if ipaddress.ip_address(member.address).is_loopback else "*"
     except ValueError:
         return "*"

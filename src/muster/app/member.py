@@ -37,7 +37,7 @@ from muster.app.duties.services import ServicesObserved
 from muster.app.duties.traffic import TrafficKept
 from muster.app.duties.workers import Workers
 from muster.app.listed import Listed
-from muster.app.listeners import Listeners
+from muster.app.listeners import Listeners, own_address
 from muster.app.memory import give_memory_back, keep_memory
 from muster.app.resolution import Resolved
 from muster.app.settings import cluster_store, loaded
@@ -77,6 +77,7 @@ from muster.web.watch import opened as watch_opened
 
 if TYPE_CHECKING:
     from muster.app.duties.authority import PuppetCAKept
+    from muster.app.netboot import BootFiles
     from muster.content.fill import Sibling
     from muster.content.service import Content
     from muster.netboot.tree import Tree
@@ -177,11 +178,13 @@ async def member_opened(
     async with contextlib.AsyncExitStack() as stack:
         store = await stack.enter_async_context(cluster_store(cluster))
         timeline = SharedTimeline(store, name, cluster.log.buffer)
+        listed = Listed(options.cluster_file, cluster)
+        boot = _boot_files_of(stack, cluster, member, options, bundle, balancing, listed, store, registry)
         around = Surroundings(
             name, OperationMetrics(registry), bundle.certificate, bundle.key, bundle.ca, store,
             (lambda: authority.ca if authority else None) if signs_itself(cluster) else None, cluster,
             lambda certificate: gate.lists.revoke(certificate), lambda: served.version,
-            boot := _boot_files_of(stack, cluster, name, options, store),
+            boot.tree if boot is not None else None, options.state or options.pki, lambda: application.draining,
         )  # fmt: skip
         story = logs.Timeline(rings, timeline)
         mounts = await _features_opened(stack, cluster, served, story, around)
@@ -192,7 +195,7 @@ async def member_opened(
             Mounted(metrics.MOUNT, counted),
             Mounted(services.MOUNT, services.Registered(store, lambda: rooms.services(cluster))),
         ]
-        listed = Listed(options.cluster_file, cluster)
+        mounts += boot.mounts if boot is not None else ()
         looking = watched.sources(name, listed, store, options.pki, bundle, story, counted.traffic)
         watch = await stack.enter_async_context(watch_opened(looking))
         mounts.append(Mounted(web.MOUNT, web.Viewing(watch, counted.traffic, lambda: application.draining)))
@@ -264,6 +267,10 @@ async def member_opened(
             workers,
         )
         foreman = _foreman_followed(cluster, name, bundle, store, served)
+        told_to_boot = await _told_to_boot(
+            stack, cluster, balancing, store, listed, boot.tree if boot is not None else None, holder, registry,
+            fit=lambda: not (own_health.starting or own_health.draining),
+        )  # fmt: skip
         asker = Asker(str(cluster.address), believing(bundle.certificate, bundle.key))
         # In this order they say why a service is out, and what else is wrong.
         listing: list[Duty] = [
@@ -274,7 +281,8 @@ async def member_opened(
                 report=process.report, obey=standing.obey, compare=likeness.compare,
             ),
             disks,
-            *_boot_files_kept(cluster, boot),
+            *(boot.duties if boot is not None else ()),
+            *told_to_boot,
             *([authority] if authority else []),
             *_backends_asked(cluster, member, content),
             *([workers] if workers else []),
@@ -309,22 +317,46 @@ async def member_opened(
 
 
 def _boot_files_of(
-    stack: contextlib.AsyncExitStack, cluster: ClusterFile, name: str, options: MemberOptions, store: Store
-) -> Tree | None:
-    from muster.app import netboot
+    stack: contextlib.AsyncExitStack,
+    cluster: ClusterFile,
+    member: Member,
+    options: MemberOptions,
+    bundle: BundlePaths,
+    balancing: Balancing,
+    listed: Listed,
+    store: Store,
+    registry: CollectorRegistry,
+) -> BootFiles | None:
+    from muster import features
 
-    if not netboot.is_needed(cluster):
+    if not any(features.enabled(cluster, name) for name in ("tftp", "httpboot")):
         return None
-    return netboot.opened(stack, cluster, name, options.state or options.pki, store)
-
-
-def _boot_files_kept(cluster: ClusterFile, boot: Tree | None) -> list[Duty]:
-    if boot is None:
-        return []
+    # Members without it do not pay for an HTTP client.
     from muster.app import netboot
-    from muster.app.duties.bootfiles import BootFilesKept, BootFilesVerified
 
-    return [BootFilesKept(boot, netboot.services(cluster)), BootFilesVerified(boot)]
+    state = options.state or options.pki
+    return netboot.opened(
+        stack, cluster, member, bundle, balancing, listed, state, store, registry, own_address(member, options.bind)
+    )
+
+
+async def _told_to_boot(
+    stack: contextlib.AsyncExitStack,
+    cluster: ClusterFile,
+    balancing: Balancing,
+    store: Store,
+    listed: Listed,
+    tree: Tree | None,
+    holder: str,
+    registry: CollectorRegistry,
+    *,
+    fit: Callable[[], bool],
+) -> list[Duty]:
+    if cluster.netboot.proxy_dhcp is None:
+        return []
+    from muster.app import proxydhcp
+
+    return await proxydhcp.opened(stack, cluster, balancing, store, listed, tree, holder, registry, fit=fit)
 
 
 def _shown_to_rubys(cluster: ClusterFile, pki: Path, bundle: BundlePaths) -> Credentials:

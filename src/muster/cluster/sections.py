@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field, StringConstraints, Tag
 
 from muster.cluster.mirror import Mirror
+from muster.cluster.proxy_dhcp import ProxyDHCP
 from muster.cluster.steered import Steered
 from muster.cluster.values import (
     CIDR,
@@ -196,14 +197,32 @@ class Content(Settings):
     """Pulps that members lead all to the same content. Absent: members change nothing in any Pulp, but for ``keepers``."""
 
 
+class TFTP(Settings):
+    """The TFTP server of every member; it gives the boot files, and takes none."""
+
+    addresses: Annotated[tuple[Host, ...], Field(min_length=1, max_length=16)] | None = None
+    """IP addresses on which members listen, each on those that its host has. Absent: where the member listens for all
+    else: every address, or its own when that is a loopback address."""
+    port: Port = 69
+    """The UDP port; below 1024 a member needs ``CAP_NET_BIND_SERVICE``, which the unit gives."""
+    data_ports: tuple[Port, Port] | None = None
+    """First and last of the UDP ports that files are sent from, for a firewall. Absent: any."""
+    transfers: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    """How many files a member sends at a time; further requests are not answered, and clients ask again."""
+
+
 class Netboot(Settings):
-    """The tree of boot files, which features tftp and httpboot change and serve from. Only with one of them."""
+    """The tree of boot files, which features tftp and httpboot change and serve from, only with one of them; ProxyDHCP."""
 
     root: Path | None = None
     """Directory of every member in which the files stand; other files in it are left alone. Absent: the ``tftproot`` of
     tftp, else ``netboot`` where a member keeps what it writes itself."""
     confirm_s: Annotated[float, Field(ge=0.5, le=60)] = 5.0
     """How long a change waits for members to have it on their disks. Who does not takes no clients until it has."""
+    tftp: TFTP | None = None
+    """The TFTP server of members. Absent: none; another program may serve the directory."""
+    proxy_dhcp: ProxyDHCP | None = None
+    """What machines are told to boot, beside a DHCP server that does not say it. Absent: nothing."""
 
 
 class ServiceCheck(Settings):

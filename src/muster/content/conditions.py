@@ -5,8 +5,9 @@ Source: RFC 9110 §13, §14. Whatever has no digest here has no entity tag: none
 
 from __future__ import annotations
 
-from muster.content import headers, ranges, validators
+from muster.content import headers, validators
 from muster.content.validators import Digest
+from muster.edge import ranges
 from muster.edge.replies import SERVER_HEADER, Header, Reply, reply
 from muster.edge.request import Request
 

@@ -145,6 +145,11 @@ def _files(cluster: ClusterFile) -> Iterator[str]:
         # The same: the feature says what is wrong.
         yield "# netboot.root, or features.tftp.tftproot."
         yield f"ReadWritePaths=-{path(boot)}"
+    dhcp = cluster.features.get("dhcp", {})
+    if str(dhcp.get("provider", dhcp.get("use_provider"))).removeprefix("dhcp_") == "dnsmasq":
+        target = (dhcp.get("dnsmasq") or {}).get("target_dir", "/var/lib/muster-dnsmasq")
+        yield "# features.dhcp.dnsmasq.target_dir."
+        yield f"ReadWritePaths=-{path(Path(str(target)))}"
     yield from _store(cluster)
 
 

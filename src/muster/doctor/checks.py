@@ -200,7 +200,7 @@ class Patient:
         from muster.features.dhcp.settings import DHCPSettings
 
         settings = DHCPSettings.model_validate(given)
-        return dhcp.checks(settings, self._context) if settings.enabled else []
+        return dhcp.checks(settings, self._context, self.cluster) if settings.enabled else []
 
     def _of_boot_files(self) -> list[Check]:
         tftp, httpboot = (self.cluster.features.get(name) for name in ("tftp", "httpboot"))
@@ -219,6 +219,10 @@ class Patient:
 
             served = HTTPBootSettings.model_validate(httpboot)
             found += of_httpboot.checks(served, root) if served.enabled else []
+        if self.cluster.netboot.proxy_dhcp is not None:
+            from muster.netboot.proxydhcp import checks as of_proxy_dhcp
+
+            found += of_proxy_dhcp.checks(self.cluster, self.store, has_tree=bool(found))
         return found
 
     def _usable(self) -> Credentials | None:

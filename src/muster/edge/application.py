@@ -36,7 +36,7 @@ Scope = MutableMapping[str, Any]
 _log = log.logger("edge")
 _UNROUTED = "(no route)"
 # Asked by machines every second; one record each would push everything else out of the rings.
-_QUIET_PREFIXES = ("/health/", "/metrics/", "/cluster/rings.json")
+_QUIET_PREFIXES = ("/health/", "/metrics/", "/cluster/rings.json", "/dhcp_files/")
 _WATCHED_PREFIX = "/cluster/"
 _STARTED = "Started %s %s"
 _FINISHED = "Finished %s %s with %d (%.2f ms)"

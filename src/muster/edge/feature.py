@@ -132,6 +132,8 @@ class Surroundings:
         is_revoked: whether the lists of ``foreman.crl_file``, as they are now, name a certificate.
         version: returns the Smart Proxy version that this member says now, ``x.y.z``.
         boot: the cluster's tree of boot files (``netboot/contract.py: BootFiles``); None: no feature needs one.
+        state: where the member keeps what it writes itself; None in tests that need none.
+        closing: whether the member drains or ends, so that answers that last should end.
     """
 
     member: str
@@ -145,6 +147,8 @@ class Surroundings:
     is_revoked: Callable[[Certificate], bool] = lambda _: False
     version: Callable[[], str] = lambda: Foreman().told_version
     boot: Any = None
+    state: Path | None = None
+    closing: Callable[[], bool] = lambda: False
 
 
 @dataclass(frozen=True)

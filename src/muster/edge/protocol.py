@@ -47,6 +47,12 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _END_OF_HEADERS = b"\r\n\r\n"
 _TAIL_BYTES = len(_END_OF_HEADERS) - 1
 _CHUNKED = b"\r\ntransfer-encoding: chunked\r\n"
+# uvicorn writes names in lower case, and so GRUB 2.06 does not know them (docs/facts/content-and-boot.md): it has the whole
+# file and waits for more, until it gives up.
+_FRAMINGS = (
+    (b"\r\ncontent-length: ", b"\r\nContent-Length: "),
+    (_CHUNKED, b"\r\nTransfer-Encoding: chunked\r\n"),
+)
 _CONTENT_LENGTH = b"content-length"
 _CONTENT_LENGTH_SIZE = len(_CONTENT_LENGTH)
 
@@ -85,6 +91,8 @@ class _OneWrite:
         elif self._started or data == _CONTINUE:
             self._transport.write(data)
         else:
+            for written, known in _FRAMINGS:
+                data = data.replace(written, known, 1)
             self._headers, self._started = data, True
 
     def close(self) -> None:

@@ -45,9 +45,10 @@ class SmartProxy:
         form: Form | None = None,
         *,
         document: Any = None,
+        content: bytes | None = None,
         headers: Mapping[str, str] = {},
     ) -> Answer:
-        """Send one call, with a form or a JSON document as its body, and return the answer, whatever its status.
+        """Send one call, with a form, a JSON document or bytes as its body, and return the answer, whatever its status.
 
         Raises:
             Unavailable: no answer; whether a change happened is unknown.
@@ -63,7 +64,7 @@ class SmartProxy:
             async with self._session.request(
                 method,
                 self._base + path,
-                data=form,
+                data=form if content is None else content,
                 json=document,
                 headers=sent,
                 server_hostname=self._server_name,

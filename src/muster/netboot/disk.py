@@ -30,6 +30,9 @@ _VERSION = re.compile(r"([0-9]{1,18})\n\Z")
 class Disk:
     """The directory. Use :meth:`open` first.
 
+    Attributes:
+        partial: where files are that still come; they outlive the process.
+
     Concurrency: not safe; one task at a time, in whichever thread. :meth:`read` and :meth:`blob` may be called any time.
 
     Raises, all of it:
@@ -41,6 +44,7 @@ class Disk:
         self.blobs = root / HIDDEN / "blobs"
         self._links = root / HIDDEN / "links"
         self._beside = root / HIDDEN / "beside"
+        self.partial = root / HIDDEN / "partial"
         self._version = root / HIDDEN / "version"
         self._inodes: dict[tuple[int, int], str] | None = None
 
@@ -50,7 +54,7 @@ class Disk:
             self.root.mkdir(mode=0o755, parents=True, exist_ok=True)
             # Foreign programs read the files, whose modes let them, and nothing else of ours.
             (self.root / HIDDEN).mkdir(mode=0o700, exist_ok=True)
-            for one in (self.blobs, self._links, self._beside):
+            for one in (self.blobs, self._links, self._beside, self.partial):
                 one.mkdir(mode=0o700, exist_ok=True)
             for left in self._beside.iterdir():
                 left.unlink()

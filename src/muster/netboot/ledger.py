@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from muster.cluster.roster import seen_in
 from muster.kernel.errors import Rejected
 from muster.kernel.names import shown
-from muster.netboot.contract import LIMIT_WRITTEN_BYTES, BootPath, Change, Entry, Link, Put, Remove, RemoveBelow
+from muster.netboot.contract import HIDDEN, LIMIT_WRITTEN_BYTES, BootPath, Change, Entry, Link, Put, Remove, RemoveBelow
 from muster.store.reading import Query, Reading
 from muster.store.writing import Change as Statement
 
@@ -313,7 +313,7 @@ def _refuse(one: Change | Fetched) -> None:
         if not target or len(target) > _LIMIT_TARGET_CHARACTERS or not target.isascii() or not target.isprintable():
             raise Rejected(f"The link {one.path} leads to {shown(target)}, which is no path")
         to = posixpath.normpath(posixpath.join(one.path.parent, target))
-        if target.startswith("/") or to == ".." or to.startswith("../"):
+        if target.startswith("/") or to.partition("/")[0] in ("..", HIDDEN):
             raise Rejected(f"The link {one.path} leads to {shown(target)}, out of the tree")
 
 

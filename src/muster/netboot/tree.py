@@ -39,8 +39,8 @@ _BRING_AGAIN_S = 2.0
 _LACKS_S = 60.0
 _NOT_YET = "boot files here were not compared with the store's yet"
 
-Bring = Callable[[str, int], Awaitable[Path]]
-"""Returns a synced file on the disk's own file system with the bytes of this digest and size, from whoever has them."""
+Bring = Callable[[Entry], Awaitable[Path]]
+"""Returns a synced file on the disk's own file system with the bytes of a file's digest and size, from whoever has them."""
 Watch = Callable[[], Awaitable[bool]]
 """Returns whether some other member reads the store."""
 
@@ -55,8 +55,8 @@ class Fetches(Protocol):
         """As ``BootFiles.fetches``."""
 
 
-async def _nobody_has(digest: str, _size: int) -> Path:
-    raise Unavailable(f"no other member gives the file {digest[:12]}")
+async def _nobody_has(entry: Entry) -> Path:
+    raise Unavailable(f"no other member gives {entry.path}")
 
 
 async def _nobody_sees() -> bool:
@@ -352,7 +352,7 @@ class Tree:
                 entry = row.entry
                 try:
                     if not self._disk.has(entry.digest, entry.size):
-                        file = await self._bring(entry.digest, entry.size)
+                        file = await self._bring(entry)
                         await asyncio.to_thread(self._disk.take, entry.digest, file)
                     async with self._turn:
                         now = self._lacking.get(path)

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from muster.content import ranges
 from muster.content.validators import Digest, digest, matches, named, said
+from muster.edge import ranges
 from muster.kernel.errors import Rejected
 
 HEX = "0123456789abcdef" * 4

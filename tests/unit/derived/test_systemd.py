@@ -98,6 +98,13 @@ def test_what_a_member_writes_beside_its_state_is_named() -> None:
     assert set_(KEPT + boot + "netboot: {root: /srv/boot}\n")["ReadWritePaths"] == "-/srv/boot"
     assert "ReadWritePaths" not in set_(KEPT + boot.replace("/srv/tftp", "/var/lib/muster/tftp"))
     assert "ReadWritePaths" not in set_(KEPT + "features: {tftp: {}}\n")
+
+
+def test_a_member_may_write_what_dnsmasq_reads() -> None:
+    assert set_(KEPT + "features: {dhcp: {provider: dnsmasq}}\n")["ReadWritePaths"] == "-/var/lib/muster-dnsmasq"
+    other = "features: {dhcp: {use_provider: dhcp_dnsmasq, dnsmasq: {target_dir: /srv/dnsmasq}}}\n"
+    assert set_(KEPT + other)["ReadWritePaths"] == "-/srv/dnsmasq"
+    assert "ReadWritePaths" not in set_(KEPT + "features: {dhcp: {provider: memory}}\n")
     keys = "content: {foreman_certificate: /etc/foreman-proxy/c.pem, foreman_key: /etc/foreman-proxy/k.pem}\n"
     assert set_(KEPT + keys)["SupplementaryGroups"] == "foreman-proxy"
 

@@ -69,6 +69,7 @@ class Desk:
     asked: list[str] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
     reads: bool = False
+    unframed: bool = False
     may: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -81,7 +82,8 @@ class Desk:
                 more = message.get("more_body", False)
             self.bodies.append(body)
         await self.may.acquire()
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        headers = [] if self.unframed else [(b"content-length", b"2")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": b"ok"})
 
 
@@ -107,8 +109,8 @@ Opened = Callable[..., Line]
 
 @pytest.fixture
 def opened() -> Opened:
-    def open_(*, budget: int = 1 << 20, write_s: float = 30.0, reads: bool = False) -> Line:
-        desk, wire, counted = Desk(reads=reads), Wire(), Budget(budget)
+    def open_(*, budget: int = 1 << 20, write_s: float = 30.0, reads: bool = False, unframed: bool = False) -> Line:
+        desk, wire, counted = Desk(reads=reads, unframed=unframed), Wire(), Budget(budget)
         config = Config(desk, http=MemberProtocol, lifespan="off", log_config=None, proxy_headers=False)
         config.load()
         deadlines = Deadlines(10.0, 30.0, 3600.0, write_s)
@@ -140,6 +142,16 @@ async def test_a_request_waits_unparsed_until_the_reply_before_it_is_given(opene
             await asyncio.sleep(0.01)
     assert (line.budget.held_bytes, line.wire.paused, line.wire.ended) == (0, False, "")
     assert len(line.desk.asked) == 100
+
+
+@pytest.mark.parametrize(("unframed", "known"), [(False, b"Content-Length: 2"), (True, b"Transfer-Encoding: chunked")])
+async def test_how_long_a_body_is_stands_where_grub_looks_for_it(opened: Opened, unframed: bool, known: bytes) -> None:
+    line = opened(unframed=unframed)
+    line.desk.may.release()
+    line.send(GET)
+    await line.settle()
+    head = b"".join(line.wire.written).partition(b"\r\n\r\n")[0].split(b"\r\n")
+    assert [name for name in head if name.lower() == known.lower()] == [known]
 
 
 @pytest.mark.parametrize("cut", [len(GET) - n for n in range(4)])

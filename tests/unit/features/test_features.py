@@ -22,6 +22,9 @@ from muster.features.puppetca.settings import PuppetCASettings
 from muster.kernel.settings import parse
 from tests.unit.cluster.written import SMALL, parsed
 
+# What members ask each other, and Foreman never asks.
+BETWEEN_MEMBERS = {"/dhcp_files"}
+
 
 def said(text: str) -> list[tuple[int, str, str]]:
     return [(p.line, p.where, p.sentence) for p in features.problems(parse(text))]
@@ -32,7 +35,7 @@ def test_every_feature_is_listed_by_its_name_under_foremans_prefixes() -> None:
     for name, feature in features.manifests().items():
         assert feature.name == name
         assert feature.mounts
-        assert all(FOREMAN_PREFIXES[m.prefix] == name for m in feature.mounts)
+        assert all(FOREMAN_PREFIXES[m.prefix] == name for m in feature.mounts if m.prefix not in BETWEEN_MEMBERS)
 
 
 # Open by design: docs/facts/smart-proxy-protocol.md §18 (Pulp's status) and §5 (what a proxy is, here Pulp's own record).
@@ -42,9 +45,16 @@ OPEN = {"/pulpcore/status", "/pulp/api/v3/smart_proxy/features[/]", "/pulp/api/v
 def test_every_route_of_a_feature_whose_clients_are_not_hosts_is_protected() -> None:
     for_hosts = {"httpboot", "templates", "registration"}
     for name, feature in features.manifests().items():
-        assert name in for_hosts or all(m.routes for m in feature.mounts)
-        for path, access in ((m.prefix + r.path, r.access) for m in feature.mounts for r in m.routes):
+        mounts = [m for m in feature.mounts if m.prefix not in BETWEEN_MEMBERS]
+        assert name in for_hosts or all(m.routes for m in mounts)
+        for path, access in ((m.prefix + r.path, r.access) for m in mounts for r in m.routes):
             assert access is (Access.OPEN if name in for_hosts or path in OPEN else Access.TRUSTED), path
+
+
+def test_what_members_ask_each_other_is_the_clusters_alone() -> None:
+    mounts = [m for f in features.manifests().values() for m in f.mounts if m.prefix in BETWEEN_MEMBERS]
+    assert {m.prefix for m in mounts} == BETWEEN_MEMBERS
+    assert {r.access for m in mounts for r in m.routes} == {Access.CLUSTER}
 
 
 @pytest.mark.parametrize(

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from muster.app.duties.duty import NOTHING, Duty, Found
 from muster.kernel import log
 from muster.kernel.errors import MusterError
-from muster.netboot.tree import Tree
+from muster.netboot.tftp.server import TFTPServer
+from muster.netboot.tftp.settings import TFTPSettings
+
+if TYPE_CHECKING:
+    from muster.cluster.sections import TFTP
+    from muster.netboot.fetching import Fetching
+    from muster.netboot.tftp.metrics import TFTPMetrics
+    from muster.netboot.tftp.told import TransferEnded
+    from muster.netboot.tree import Tree
 
 _log = log.logger("app")
 
 _FORGOTTEN_EVERY_S = 3600.0
 _VERIFIED_EVERY_S = 86_400.0
+_LISTENED_AGAIN_S = 5.0
 
 
 class BootFilesKept(Duty):
@@ -48,6 +59,92 @@ class BootFilesKept(Duty):
 
     async def end(self) -> None:
         await self._tree.close()
+
+
+class BootFilesFetched(Duty):
+    """Goes on with what members were fetching that have fallen silent, and drops what is old."""
+
+    name = "boot files' origins"
+    every_s = 2.0
+
+    def __init__(self, fetching: Fetching) -> None:
+        self._fetching = fetching
+
+    async def beat(self) -> None:
+        try:
+            await self._fetching.beat()
+        except MusterError as e:
+            _log.debug("What other members fetch was not looked at", why=str(e))
+
+    async def end(self) -> None:
+        await self._fetching.close()
+
+
+class BootFilesGiven(Duty):
+    """Gives the boot files over TFTP, while they are those of the cluster.
+
+    No service leaves for what is wrong here: no balancer passes TFTP.
+
+    Args:
+        addresses: to listen on; those that this host does not have are passed over while it has one of them.
+    """
+
+    name = "TFTP"
+
+    def __init__(self, tree: Tree, settings: TFTP, addresses: Sequence[str], counted: TFTPMetrics) -> None:
+        self._tree = tree
+        self._settings = TFTPSettings(
+            tree.root, addresses, settings.port, settings.data_ports, transfers_limit=settings.transfers
+        )
+        self._counted = counted
+        self._server: TFTPServer | None = None
+        self._ending: set[asyncio.Task[None]] = set()
+        self._why = "its directory was not looked at yet"
+        self._listened_at = -float("inf")
+
+    async def beat(self) -> None:
+        is_fit = not self._tree.trouble and self._tree.version is not None
+        if self._server is not None and not is_fit:
+            _log.warning("TFTP is not served for now", why=self._tree.trouble)
+            self._give_up(self._server, self._tree.trouble)
+        elif self._server is None and is_fit and time.monotonic() - self._listened_at >= _LISTENED_AGAIN_S:
+            await self._listen()
+
+    async def _listen(self) -> None:
+        self._listened_at = time.monotonic()
+        server = TFTPServer(self._settings, metrics=self._counted, told=_told)
+        try:
+            await server.__aenter__()
+        except MusterError as e:
+            if self._why != str(e):
+                _log.error("TFTP is not served here", why=str(e))
+            self._why = str(e)
+            return
+        self._server, self._why = server, ""
+        _log.info("TFTP is served", root=str(self._tree.root), port=self._settings.port)
+
+    def _give_up(self, server: TFTPServer, why: str) -> None:
+        """Take no request any more; files on their way are given to their end."""
+        task = asyncio.create_task(server.stop(), name="tftp ends")
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+        self._server, self._why = None, why
+        self._listened_at = -float("inf")
+
+    def found(self) -> Found:
+        return Found(notes=(f"this member serves no TFTP: {self._why}",)) if self._why else NOTHING
+
+    async def end(self) -> None:
+        if self._server is not None:
+            self._give_up(self._server, "the member ends")
+        await asyncio.gather(*self._ending, return_exceptions=True)
+
+
+def _told(one: TransferEnded) -> None:
+    _log.info(
+        "TFTP", client=one.client, file=one.name, outcome=one.outcome, bytes=one.bytes,
+        seconds=round(one.duration_s, 3), why=one.reason,
+    )  # fmt: skip
 
 
 class BootFilesVerified(Duty):

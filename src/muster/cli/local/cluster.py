@@ -50,7 +50,10 @@ async def running(plan: Plan) -> AsyncIterator[LocalCluster]:
         await found_puppet_ca(plan)
     shared = ["--cluster", str(plan.cluster_file), "--pki", str(plan.pki)]
     log = plan.directory / "log"
-    members = [Child(n, ["serve", *shared, "--member", n], log / f"{n.split('.')[0]}.log") for n in plan.names]
+    members = [
+        Child(n, ["serve", *shared, "--state", str(plan.state_of(n)), "--member", n], log / f"{n.split('.')[0]}.log")
+        for n in plan.names
+    ]
     balancer = Child("balancer", ["balance", *shared, "--run", str(plan.run)], log / "balancer.log")
     cluster = LocalCluster(plan, members, balancer)
     keepers: list[asyncio.Task[None]] = []

@@ -13,7 +13,7 @@ from muster.pki.bundles import BundleRequest, paths, write
 
 def prepare(plan: Plan) -> None:
     """Write the cluster file and whatever certificates are missing; an existing CA is kept."""
-    for directory in (plan.directory, plan.run, plan.directory / "log"):
+    for directory in (plan.directory, plan.run, plan.directory / "log", plan.directory / "state"):
         make_directory(directory, mode=0o700)
     write_atomically(plan.cluster_file, yaml.safe_dump(plan.document(), sort_keys=False), mode=0o600)
     now = SystemClock().now()

@@ -57,6 +57,10 @@ class Plan:
     def run(self) -> Path:
         return run_directory(self.directory)
 
+    def state_of(self, member: str) -> Path:
+        """Return where a member keeps what it writes itself; each has its own, as on hosts of their own."""
+        return self.directory / "state" / member.split(".")[0]
+
     @property
     def administrator(self) -> Path:
         """The ``ssldir`` of the host that may sign and revoke."""

@@ -16,6 +16,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "files": ("files", "Show the boot files, or those below DIRECTORY."),
     "import": ("import_", "Have what stands below a directory of this host stand in the cluster's tree of boot files."),
     "remove": ("remove", "Remove PATHs from the cluster's tree of boot files."),
+    "tftp": ("tftp", "Serve the files below a directory over TFTP, to read, until it is stopped."),
 }
 
 

@@ -24,13 +24,14 @@ from muster.content import backend
 from muster.content.backend import Answer, Backend, BadGateway, GatewayTimeout, Patience, once
 from muster.content.mirror import mirrors
 from muster.content.mirror.addresses import Private, Public, refuse_private
-from muster.content.mirror.pace import Pace, no_slower
+from muster.content.mirror.pace import no_slower
 from muster.content.mirror.targets import Target, plain, refuse_outside
 from muster.content.resume import span_of
 from muster.kernel import log
 from muster.kernel.clock import Clock, SystemClock
 from muster.kernel.errors import Misconfigured, MusterError, Rejected, Unavailable
 from muster.kernel.names import shown
+from muster.kernel.pace import Pace
 from muster.pki.context import RenewedContext
 from muster.version import VERSION
 

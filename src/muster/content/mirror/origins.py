@@ -15,9 +15,9 @@ from muster.content.backend import Answer
 from muster.content.call import Asked
 from muster.content.kept import Kept
 from muster.content.mirror import origin
-from muster.content.mirror.pace import Pace
 from muster.content.mirror.upstream import Upstream
 from muster.kernel.errors import NotFound, Unavailable
+from muster.kernel.pace import Pace
 
 
 class Origins:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from muster.edge.feature import Feature, Surroundings
 from muster.features.dhcp.api import MOUNT
+from muster.features.dhcp.files_api import MOUNT as FILES
 from muster.features.dhcp.settings import DHCPSettings
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ FEATURE = Feature(
     name="dhcp",
     label="DHCP",
     settings=DHCPSettings,
-    mounts=(MOUNT,),
+    mounts=(MOUNT, FILES),
     exposed=_exposed,
     opened=_opened,
     # A reservation's boot loader may be for a next server that is a name, or an address.

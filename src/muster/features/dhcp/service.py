@@ -17,6 +17,8 @@ from muster.features.dhcp import asked, free, probes, providers
 from muster.features.dhcp.claims import Claims
 from muster.features.dhcp.contract import DHCPProvider, Lease, Record, Records, Reservation, Subnet, Unreached, same
 from muster.features.dhcp.free import FreeAddresses, Span
+from muster.features.dhcp.isc import feed
+from muster.features.dhcp.isc.feed import Source
 from muster.features.dhcp.probes import NoProbes
 from muster.features.dhcp.settings import DHCPSettings
 from muster.kernel.errors import Conflict, Misconfigured, NotFound, Rejected, Unavailable, Unsupported
@@ -36,11 +38,18 @@ class DHCP:
 
     Args:
         subnets: those that Foreman sees; empty: all of the server's.
+        files: what tells other members dhcpd's files; None: this one tells nobody.
     """
 
     def __init__(
-        self, provider: DHCPProvider, claims: Claims, addresses: FreeAddresses, subnets: Collection[Any] = ()
+        self,
+        provider: DHCPProvider,
+        claims: Claims,
+        addresses: FreeAddresses,
+        subnets: Collection[Any] = (),
+        files: Source | None = None,
     ) -> None:
+        self.files = files
         self.provider = provider
         self._claims = claims
         self._free = addresses
@@ -281,4 +290,9 @@ async def opened(settings: DHCPSettings, around: Surroundings) -> AsyncIterator[
         pool = settings.pool_size if settings.ping_free_ip else 0
         addresses = await stack.enter_async_context(free.opened(claims, prober, pool=pool))
         chain = chained(DHCPProvider, provider, policies)  # type: ignore[type-abstract]
-        yield DHCP(chain, claims, addresses, settings.subnets)
+        files: Source | None = None
+        if settings.provider == "isc" and around.member in settings.isc.files_on and around.cluster is not None:
+            names = [str(m.name) for m in around.cluster.members if m.kind == "muster"]
+            opening = feed.opened(settings.isc.config, settings.isc.leases, names, closing=around.closing)
+            files = await stack.enter_async_context(opening)
+        yield DHCP(chain, claims, addresses, settings.subnets, files)

@@ -6,11 +6,12 @@ import base64
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AwareDatetime, Field, JsonValue, StringConstraints, model_validator
 
 from muster.cluster.service import Service, of_settings
-from muster.cluster.values import Host, Port, Seconds
+from muster.cluster.values import BackendURL, ForemanURL, ForemanUser, Host, Port, Seconds
 from muster.edge.another_proxy import SmartProxySettings
 from muster.edge.feature import ProvidedFeatureSettings
 from muster.kernel.names import FQDN, MACAddress, in_url
@@ -111,6 +112,9 @@ class ISCSettings(Settings):
     """Connections held open to it at most; it does one thing at a time."""
     poll_s: Annotated[float, Field(ge=0.1, le=60)] = 1.0
     """How often the files are looked at where the kernel does not say that they changed."""
+    files_on: tuple[FQDN, ...] = ()
+    """Members that have the files; the others get from the first of them that answers what stands there, as it is written.
+    Empty: every member has them."""
 
     @model_validator(mode="after")
     def _whole_key(self) -> Self:
@@ -125,12 +129,137 @@ class ISCSettings(Settings):
         return self
 
 
+class KeaSettings(Settings):
+    """Kea's DHCPv4 server."""
+
+    url: BackendURL = "unix:/run/kea/kea4-ctrl-socket"
+    """Where it takes commands: ``unix:/PATH`` of its own control socket, or ``http(s)://HOST:PORT`` of its own (2.7.2 and
+    later) or of the Control Agent (before 3.2)."""
+    user: ForemanUser | None = None
+    """Whom it knows members as, over HTTP (basic authentication)."""
+    password_file: Path | None = None
+    """A file whose first line is that user's password, on each member."""
+    ca_file: Path | None = None
+    """Whose certificates are believed over HTTPS; None: the cluster's CA."""
+    certificate_file: Path | None = None
+    """What members show over HTTPS, with ``key_file``; None: their own certificates."""
+    key_file: Path | None = None
+    """Its key."""
+    timeout_s: Annotated[float, Field(gt=0, le=10)] = 5.0
+    """How long it may take for one command."""
+
+    @model_validator(mode="after")
+    def _whole_credentials(self) -> Self:
+        if (self.user is None) != (self.password_file is None):
+            raise ValueError("user and password_file go together")
+        if (self.certificate_file is None) != (self.key_file is None):
+            raise ValueError("certificate_file and key_file go together")
+        if self.user is not None and self.url.startswith("unix:"):
+            raise ValueError("a unix socket asks for no user: whoever may open it may do everything")
+        return self
+
+
+class DnsmasqSettings(Settings):
+    """dnsmasq on the members' own host. Ruby's plugin has ``config``, ``target_dir`` and ``lease_file`` as well."""
+
+    config: tuple[Path, ...] = (Path("/etc/dnsmasq.conf"), Path("/etc/dnsmasq.d"))
+    """Its configuration: files, and directories of files. What these include is read as well."""
+    target_dir: Path = Path("/var/lib/muster-dnsmasq")
+    """Where members write for it: hosts in ``dhcphosts``, which it has as ``dhcp-hostsdir``, and where they boot from in
+    ``dhcpopts``, which it has as ``dhcp-optsdir``. Both directories are members' to write and dnsmasq's to read."""
+    lease_file: Path = Path("/var/lib/misc/dnsmasq.leases")
+    """Its leases, as its ``dhcp-leasefile`` says. ``/var/lib/dnsmasq/dnsmasq.leases`` on Enterprise Linux."""
+    pid_file: Path = Path("/run/dnsmasq/dnsmasq.pid")
+    """Where it writes the number of its process. ``/run/dnsmasq.pid`` where nothing else is said."""
+    boot: Literal["reservation", "dnsmasq"] = "reservation"
+    """Who says where a machine boots from: ``reservation``, Foreman, for each machine; ``dnsmasq``, its own rules alone,
+    and then a reservation's boot loader and next server are not kept."""
+    reload: Literal["file", "signal"] = "file"
+    """How it is made to forget what was removed: ``file``, a unit of the host starts it anew whenever ``reload-wanted`` in
+    ``target_dir`` is written; ``signal``, members send it SIGHUP, which they may where it runs as their account."""
+    timeout_s: Seconds = 10.0
+    """How long it may take to read what was written, or to start anew."""
+    poll_s: Annotated[float, Field(ge=0.1, le=60)] = 1.0
+    """How long a change in the middle of a file of others may go unseen."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_rubys_words(cls, given: Any) -> Any:
+        if isinstance(given, dict) and isinstance(given.get("config"), str):
+            return {**given, "config": (given["config"],)}
+        return given
+
+    @model_validator(mode="after")
+    def _is_started_anew(self) -> Self:
+        if self.boot == "reservation" and self.reload == "signal":
+            raise ValueError(
+                "boot: reservation needs reload: file: hosts with tags are forgotten by a dnsmasq that is started anew"
+            )
+        return self
+
+
+class InfobloxSettings(Settings):
+    """A grid of Infoblox, over its web API. Unproven: no Infoblox was there to try it on.
+
+    Ruby's plugin has ``username``, ``password``, ``record_type``, ``dns_view`` and ``network_view`` as well.
+    """
+
+    url: ForemanURL
+    """The grid's URL, as ``https://infoblox.example.net`` (Ruby: ``server`` of the feature)."""
+    username: Annotated[str, StringConstraints(pattern=r"\A[^\x00-\x1f\x7f:]{1,255}\z")]
+    """An account of the grid that may use its API."""
+    password: Secret | None = None
+    """Its password."""
+    password_file: Path | None = None
+    """A file whose first line is its password, in place of ``password``."""
+    ca: Path | None = None
+    """PEM file of the CA of its certificate; None: the system's CAs."""
+    record_type: Literal["fixedaddress", "host"] = "fixedaddress"
+    """What a reservation becomes: a fixed address, or a host record."""
+    network_view: Annotated[str, StringConstraints(pattern=r"\A[^\x00-\x1f\x7f]{1,255}\z")] = "default"
+    """The network view whose networks these are."""
+    dns_view: Annotated[str, StringConstraints(pattern=r"\A[^\x00-\x1f\x7f]{1,255}\z")] | None = None
+    """The DNS view that host records are made in; None: they are for DHCP alone, and Foreman's DNS is kept elsewhere."""
+    wapi_version: Annotated[str, StringConstraints(pattern=r"\A[2-9]\.[0-9]{1,2}(?:\.[0-9]{1,2}){0,2}\z")] = "2.0"
+    """Version of its API to speak; a grid speaks all up to its own."""
+    restart: bool = True
+    """Whether the grid is asked to restart its DHCP service, where that is needed, after each change; what was changed does
+    not count before."""
+    timeout_s: Seconds = 10.0
+    """How long one call may take."""
+
+    @model_validator(mode="after")
+    def _has_a_password_and_hides_it(self) -> Self:
+        if (self.password is None) == (self.password_file is None):
+            raise ValueError("one of password and password_file is needed")
+        if not self.url.startswith("https://") and urlsplit(self.url).hostname not in ("127.0.0.1", "localhost"):
+            raise ValueError("url must begin with https: the password goes there")
+        return self
+
+
+class LibvirtSettings(Settings):
+    """A network of libvirt, by the names of Ruby's ``dhcp_libvirt``."""
+
+    url: Annotated[
+        str,
+        StringConstraints(
+            pattern=r"\A(?:qemu|network)(?:\+(?:unix|tls))?://[A-Za-z0-9.\[\]:-]{0,255}/[A-Za-z0-9_.~/-]{0,255}"
+            r"(?:\?[a-z_]{1,32}=[A-Za-z0-9_.~/-]{0,1024})?\z"
+        ),
+    ] = "qemu:///system"
+    """Where libvirt is, as virsh has it. Not over ssh, which would ask for keys of the members' account."""
+    network: Annotated[str, StringConstraints(pattern=r"\A[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\z")] = "default"
+    """Its network."""
+    timeout_s: Seconds = 10.0
+    """How long one call of virsh may take."""
+
+
 class DHCPSettings(ProvidedFeatureSettings):
     """The DHCP feature."""
 
-    provider: Literal["isc", "smart_proxy", "memory"] = "isc"
-    """Which provider keeps the reservations. Ruby's ``use_provider`` is understood as well: ``dhcp_isc``, and
-    ``dhcp_remote_isc``, which is ``isc`` with files that are mounted."""
+    provider: Literal["isc", "kea", "dnsmasq", "infoblox", "libvirt", "smart_proxy", "memory"] = "isc"
+    """Which provider keeps the reservations. Ruby's ``use_provider`` is understood as well: ``dhcp_isc``, ``dhcp_dnsmasq``,
+    ``dhcp_infoblox``, ``dhcp_libvirt``, and ``dhcp_remote_isc``, which is ``isc`` with files that are mounted."""
     subnets: tuple[IPv4Network, ...] = ()
     """The subnets of the server that Foreman is to see, as ``192.0.2.0/24`` or ``192.0.2.0/255.255.255.0``; empty: all."""
     ping_free_ip: bool = True
@@ -144,6 +273,14 @@ class DHCPSettings(ProvidedFeatureSettings):
     """How many addresses of each range that Foreman asks for are probed ahead, so that an answer needs no wait; 0: none."""
     isc: ISCSettings = ISCSettings()
     """Settings of provider ``isc``."""
+    kea: KeaSettings = KeaSettings()
+    """Settings of provider ``kea``."""
+    dnsmasq: DnsmasqSettings = DnsmasqSettings()
+    """Settings of provider ``dnsmasq``."""
+    infoblox: InfobloxSettings | None = None
+    """Settings of provider ``infoblox``."""
+    libvirt: LibvirtSettings = LibvirtSettings()
+    """Settings of provider ``libvirt``."""
     memory: MemorySettings = MemorySettings()
     """Settings of provider ``memory``."""
     smart_proxy: SmartProxySettings | None = None
@@ -165,9 +302,28 @@ class DHCPSettings(ProvidedFeatureSettings):
     def _provider_has_settings(self) -> Self:
         if self.provider == "smart_proxy" and self.smart_proxy is None:
             raise ValueError("provider smart_proxy needs smart_proxy.url")
+        if self.provider == "infoblox" and self.infoblox is None:
+            raise ValueError("provider infoblox needs infoblox.url")
+        if self.provider == "isc" and self.isc.files_on and self.enabled == "http":
+            raise ValueError(
+                "isc.files_on needs the feature on https: there members tell each other what is in the files"
+            )
         return self
 
-    def doubts(self, _cluster: ClusterFile) -> tuple[str, ...]:
+    def doubts(self, cluster: ClusterFile) -> tuple[str, ...]:
+        if self.provider != "isc" or not self.isc.files_on:
+            return self._held_back()
+        ours = [m.name for m in cluster.members if m.kind == "muster"]
+        strange = [str(n) for n in self.isc.files_on if n not in ours]
+        if not strange:
+            return self._held_back()
+        return (
+            f"takes dhcpd's files from {', '.join(strange)} (isc.files_on), which is no member of kind muster: on members "
+            "that are not named there it fails",
+            *self._held_back(),
+        )
+
+    def _held_back(self) -> tuple[str, ...]:
         hours = self.blacklist_duration_minutes / 60
         if hours < 12:
             return ()
@@ -179,6 +335,8 @@ class DHCPSettings(ProvidedFeatureSettings):
     def registered(self) -> tuple[Service, ...]:
         url = {
             "isc": f"omapi://{in_url(self.isc.server)}:{self.isc.omapi_port}",
+            "kea": self.kea.url,
             "smart_proxy": self.smart_proxy.url if self.smart_proxy is not None else "",
+            "infoblox": self.infoblox.url if self.infoblox is not None else "",
         }.get(self.provider)
         return (of_settings("dhcp", url, weight=self.readiness),) if url else ()

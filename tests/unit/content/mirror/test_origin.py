@@ -14,10 +14,10 @@ from muster.cluster.mirror import Mirror, Mirrored
 from muster.content.backend import Answer, BadGateway, GatewayTimeout, once
 from muster.content.mirror import origin
 from muster.content.mirror.origin import Origin
-from muster.content.mirror.pace import Pace
 from muster.content.mirror.targets import Target
 from muster.kernel.clock import FakeClock
 from muster.kernel.errors import Misconfigured, MusterError, Rejected, Unavailable
+from muster.kernel.pace import Pace
 from muster.version import VERSION
 from tests.servers.resolver import Names
 

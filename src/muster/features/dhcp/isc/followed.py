@@ -3,22 +3,23 @@
 The leases are read whole at the start, then only what is appended. When dhcpd has put a new file in place, as it does each
 hour, or somebody wrote the file anew, it is read whole again beside what is known, which is told until then. Changes are
 heard of by inotify; besides, and where that hears nothing, as on NFS, the files are looked at each ``poll_s`` seconds, which
-costs a few calls of stat(2).
+costs a few calls of stat(2). Files that cannot be read, from the first on, are looked for in the same way until they can.
 """
 
 from __future__ import annotations
 
 import asyncio
 import codecs
-import os
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Protocol
 
 from muster.features.dhcp.contract import Record, Records, Subnet
-from muster.features.dhcp.isc import grammar
-from muster.features.dhcp.isc.inotify import Watch, watching
+from muster.features.dhcp.inotify import Watch, watching
+from muster.features.dhcp.isc import appended, grammar
+from muster.features.dhcp.isc.appended import WHOLE_BYTES, Appended, Seen
 from muster.features.dhcp.isc.leases import Leases
 from muster.kernel.clock import Clock, SystemClock
 from muster.kernel.errors import Misconfigured, MusterError, Unavailable
@@ -29,10 +30,8 @@ from muster.kernel.tasks import ended
 
 _log = logger("features")
 
-_WHOLE_BYTES = 1 << 20
 # Of what is appended so much is read without a pause for others: 1 ms.
 _SLICE_BYTES = 1 << 13
-_TAIL_BYTES = 256
 # A file that was put in place may still be written, unless nobody writes for so long.
 _QUIET_S = 0.1
 # But a busy dhcpd never pauses.
@@ -42,7 +41,23 @@ _HANGS_S = 15.0
 _TORN_S = 5.0
 _CLOCK = SystemClock()
 
-_Seen = tuple[int, int, int, int] | None
+
+class Fed(Protocol):
+    """Who brings the files here, where dhcpd is on another host."""
+
+    async def brought(self) -> None:
+        """Return when all that stood in dhcpd's files when this was called is in those here.
+
+        Raises:
+            Unavailable: that is not known.
+        """
+
+    def heard(self) -> None:
+        """Return when what is here was dhcpd's a moment ago.
+
+        Raises:
+            Unavailable: nothing was heard for a while.
+        """
 
 
 class _Reading:
@@ -54,26 +69,21 @@ class _Reading:
     """
 
     def __init__(self, conf: Path, leases: Path) -> None:
-        self._path = leases
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._seen: dict[Path, _Seen] = {}
-        self._offset = 0
-        self._tail = b""
+        self._seen: dict[Path, Seen] = {}
         self.configuration = grammar.configuration(conf, self._content)
         self.leases = Leases(self.configuration)
-        # Open as long as it is followed, so that no other file can get its number.
-        self._file = leases.open("rb", buffering=0)
-        while piece := self._file.read(_WHOLE_BYTES):
+        self._file = Appended(leases)
+        while piece := self._file.following():
             self._take(piece)
 
     def _content(self, path: Path) -> str:
         # Before it is read: what is written meanwhile is news.
-        self._seen[path] = _seen(path)
+        self._seen[path] = appended.seen(path)
         return read_bounded(path, what="dhcpd's file", limit_bytes=grammar.MAX_CHARACTERS).decode("utf-8", "replace")
 
     def _take(self, piece: bytes) -> None:
-        self._offset += len(piece)
-        self._tail = (self._tail + piece)[-_TAIL_BYTES:] if len(piece) < _TAIL_BYTES else piece[-_TAIL_BYTES:]
+        self._file.took(piece)
         self.leases.feed(self._decoder.decode(piece))
 
     def appended(self) -> bytes | None:
@@ -82,15 +92,9 @@ class _Reading:
         Raises:
             OSError: there is no such file now.
         """
-        if any(_seen(path) != seen for path, seen in self._seen.items()):
+        if any(appended.seen(path) != seen for path, seen in self._seen.items()):
             return None
-        now, held = self._path.stat(), os.fstat(self._file.fileno())
-        if (now.st_dev, now.st_ino) != (held.st_dev, held.st_ino) or now.st_size < self._offset:
-            return None
-        # Written anew in its place and longer than before, it has something else where we stopped.
-        start = self._offset - len(self._tail)
-        found = os.pread(self._file.fileno(), len(self._tail) + _WHOLE_BYTES, start)
-        return found[len(self._tail) :] if found.startswith(self._tail) else None
+        return self._file.following()
 
     async def take(self, piece: bytes) -> None:
         """Read on; others get their turns."""
@@ -101,7 +105,7 @@ class _Reading:
     @property
     def is_whole(self) -> bool:
         """Whether there is something, and it ends where a block does."""
-        return self._offset > 0 and self.leases.is_whole
+        return self._file.offset > 0 and self.leases.is_whole
 
     def close(self) -> None:
         """Nobody may ask it any more."""
@@ -115,9 +119,10 @@ class Followed:
     Concurrency: one event loop; every answer is of one moment.
     """
 
-    def __init__(self, conf: Path, leases: Path, reading: _Reading, clock: Clock, poll_s: float) -> None:
+    def __init__(self, conf: Path, leases: Path, clock: Clock, poll_s: float, fed: Fed | None = None) -> None:
         self._conf, self._path = conf, leases
-        self._reading = reading
+        self._fed = fed
+        self._held: _Reading | None = None
         self._clock = clock
         self._poll_s = poll_s
         self._trouble: MusterError | None = None
@@ -133,6 +138,8 @@ class Followed:
         Raises:
             Unavailable: not so; what they said before is still told.
         """
+        if self._fed is not None:
+            self._fed.heard()
         if self._trouble is not None:
             raise self._trouble
         since_s = asyncio.get_running_loop().time() - self._looked_at
@@ -155,6 +162,13 @@ class Followed:
                 "it acknowledges now may be lost. Make room and restart dhcpd, which writes the file anew"
             )
 
+    @property
+    def _reading(self) -> _Reading:
+        """What was read; whoever asks has heard of :meth:`reached` that there is something."""
+        if self._held is None:
+            raise self._trouble or Unavailable(f"{self._path} has not been read yet")
+        return self._held
+
     def is_fixed(self, ip: IPv4Address) -> bool:
         """Whether a host has an address fixed, also one of which Foreman cannot be told."""
         return self._reading.leases.is_fixed(ip)
@@ -162,7 +176,7 @@ class Followed:
     @property
     def problems(self) -> Sequence[str]:
         """What is wrong with dhcpd.conf, a sentence each; everything else of it counts."""
-        return self._reading.configuration.problems
+        return self._held.configuration.problems if self._held is not None else ()
 
     @property
     def subnets(self) -> Sequence[Subnet]:
@@ -199,6 +213,8 @@ class Followed:
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + within_s
+        if self._fed is not None:
+            await self._fed.brought()
         while True:
             looked: asyncio.Future[None] = loop.create_future()
             self._waiting.append(looked)
@@ -217,7 +233,11 @@ class Followed:
 
     async def follow(self, watch: Watch | None) -> None:
         """Look whenever something changed, until cancelled."""
-        self._begin(watch)
+        if self._held is not None:
+            self._begin(watch)
+        elif watch is not None:
+            watch.on([self._path, self._conf])
+            self._wake.set()
         while True:
             try:
                 async with asyncio.timeout(self._poll_s):
@@ -250,24 +270,34 @@ class Followed:
     async def close(self) -> None:
         if self._encoding is not None:
             await ended([self._encoding])
-        await asyncio.to_thread(self._reading.close)
+        if self._held is not None:
+            await asyncio.to_thread(self._held.close)
         for one in self._waiting:
             one.cancel()
 
     async def _look(self, watch: Watch | None) -> None:
         while True:
-            piece = await self._news(self._reading)
-            if piece is not None:
-                await self._reading.take(piece)
+            held = self._held
+            piece = await self._news(held) if held is not None else None
+            if held is not None and piece is not None:
+                await held.take(piece)
                 now = asyncio.get_running_loop().time()
-                self._torn_since = None if self._reading.leases.is_whole else self._torn_since or now
-                if len(piece) < _WHOLE_BYTES:
+                self._torn_since = None if held.leases.is_whole else self._torn_since or now
+                if len(piece) < WHOLE_BYTES:
                     # What has come since is the next look's: a dhcpd that writes all the time would keep us here.
                     return
                 continue
-            held, self._reading = self._reading, await self._anew()
+            self._held = await self._anew()
             self._begin(watch)
-            await asyncio.to_thread(held.close)
+            if held is not None:
+                await asyncio.to_thread(held.close)
+
+    async def begin(self) -> None:
+        """Read both files; where that cannot be done, it is what is wrong until it can."""
+        try:
+            self._held = await _whole(self._conf, self._path)
+        except Misconfigured as e:
+            self._troubled(Unavailable(f"{e}"))
 
     async def _anew(self) -> _Reading:
         """Return a reading of the whole, when it seems that nobody is still writing it."""
@@ -319,19 +349,20 @@ class Followed:
 
 
 @asynccontextmanager
-async def opened(conf: Path, leases: Path, *, clock: Clock = _CLOCK, poll_s: float = 1.0) -> AsyncIterator[Followed]:
-    """Read both files and follow them until the block ends.
+async def opened(
+    conf: Path, leases: Path, *, clock: Clock = _CLOCK, poll_s: float = 1.0, fed: Fed | None = None
+) -> AsyncIterator[Followed]:
+    """Read both files and follow them until the block ends; those that cannot be read yet are waited for.
 
     Args:
         conf: dhcpd.conf; what it includes is followed as well.
         leases: dhcpd.leases.
         clock: by which leases end.
         poll_s: how often the files are looked at, whatever inotify says.
-
-    Raises:
-        Misconfigured: one of the two cannot be read.
+        fed: who brings them here; None: they are dhcpd's own.
     """
-    followed = Followed(conf, leases, await _whole(conf, leases), clock, poll_s)
+    followed = Followed(conf, leases, clock, poll_s, fed)
+    await followed.begin()
     with watching(followed.wake) as watch:
         following = asyncio.create_task(followed.follow(watch), name="follow dhcpd's files")
         try:
@@ -355,11 +386,3 @@ async def _whole(conf: Path, leases: Path) -> _Reading:
 
 def _unreadable(leases: Path, error: OSError) -> Misconfigured:
     return Misconfigured(f"Reading dhcpd's leases {leases} failed: {error.strerror or error}")
-
-
-def _seen(path: Path) -> _Seen:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size

@@ -62,6 +62,45 @@ def configuration(path: Path, read: Callable[[Path], str]) -> Configuration:
     return Configuration(found.subnets, found.hosts, tuple(files.read), tuple(files.problems[:_MAX_PROBLEMS]))
 
 
+@dataclass(frozen=True)
+class Reduced:
+    """What a dhcpd.conf says, as a file of its own.
+
+    Attributes:
+        text: all that :func:`configuration` reads of it and of what it includes, in one file, and nothing else: no keys,
+            no secrets, no comments.
+        files: as of :class:`Configuration`.
+    """
+
+    text: str
+    files: Sequence[Path]
+
+
+def reduced(path: Path, read: Callable[[Path], str]) -> Reduced:
+    """Return what a dhcpd.conf says, for somebody who has not the file; arguments and errors as :func:`configuration`."""
+    files = _Files(path, read)
+    top = files.content(path)
+    return Reduced("".join(f"{line}\n" for line in _written(top, None)), tuple(files.read))
+
+
+def _written(found: Sequence[Statement], around: str | None) -> Iterator[str]:
+    """Yield the lines of what is looked for in a block of that kind, as :class:`_Found` looks for it."""
+    for one in found:
+        if not one.words:
+            continue
+        kind = one.words[0]
+        line = " ".join(one.words)
+        if one.block is None:
+            if (around == "host" and options.is_of_host(one.words)) or (
+                around == "subnet" and (kind == "range" or options.is_of_subnet(one.words))
+            ):
+                yield f"{line};"
+        elif around != "host" and (kind == "host" or (kind in _AROUND and (kind != "subnet" or around != "subnet"))):
+            yield f"{line} {{"
+            yield from _written(one.block, kind)
+            yield "}"
+
+
 def reservations(host: Host, within: Callable[[IPv4Address], Subnet | None]) -> Iterator[Reservation]:
     """Yield the reservations that a host declaration makes: one for each of its addresses that lies in a subnet."""
     if host.mac is None:

@@ -37,6 +37,7 @@ _TEXTS = {
 _LISTS = {"routers": "routers", "domain-name-servers": "domain_name_servers"}
 _NEXT_SERVERS = frozenset({"next-server", "server.next-server"})
 _OF_A_SUBNET = ("routers", "domain_name", "domain_name_servers", "ntp_servers", "interface_mtu")
+_OF_A_HOST = frozenset({"hardware", "fixed-address", "dynamic", "deleted"})
 # Those that a record has itself: an option of that name would stand in its place.
 _RECORDS_OWN = frozenset({"name", "ip", "mac", "subnet", "type", "deleteable", "starts", "ends", "state"})
 _HEX_ADDRESS = re.compile(r"[0-9a-f]{1,2}(?::[0-9a-f]{1,2}){3}\Z", re.IGNORECASE)
@@ -97,6 +98,16 @@ def options(block: Sequence[Statement]) -> dict[str, Any]:
         if one.block is None and (told := _option(one.words)) is not None and told[0] not in _RECORDS_OWN:
             found[told[0]] = told[1]
     return found
+
+
+def is_of_host(words: Sequence[str]) -> bool:
+    """Whether :func:`host` reads a statement of a host."""
+    return words[0] in _OF_A_HOST or _option(words) is not None
+
+
+def is_of_subnet(words: Sequence[str]) -> bool:
+    """Whether :func:`of_subnet` reads a statement of a subnet."""
+    return (told := _option(words)) is not None and told[0] in _OF_A_SUBNET
 
 
 def of_subnet(block: Sequence[Statement]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """ISC's dhcpd: subnets, leases and hosts from its files, hosts made and removed over OMAPI.
 
-The files have to be there, on this member's host or mounted on it. dhcpd writes a host into its leases file, and that to the
-disk, before it acknowledges it, so whoever reads the file to its end sees what any member has made.
+The files are on this member's host, mounted on it, or told by a member that has them (``isc/replica.py``). dhcpd writes a
+host into its leases file, and that to the disk, before it acknowledges it, so whoever reads the file to its end sees what
+any member has made.
 
 dhcpd gives one address to several hosts, and removes a host of dhcpd.conf as willingly as one of its own; neither is done
 here. It drops a statement that it does not understand, and says nothing: so what was made is read back, and undone where it
@@ -11,18 +12,17 @@ is less than was wanted.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import socket
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
 from ipaddress import IPv4Address
 
+from muster.edge.feature import Surroundings
+from muster.features.dhcp import next_servers
 from muster.features.dhcp.contract import Record, Records, Reservation, Subnet, same
 from muster.features.dhcp.isc import followed, omapi, written
 from muster.features.dhcp.isc.followed import Followed
 from muster.features.dhcp.isc.omapi import OMAPI, Key, NameTaken
+from muster.features.dhcp.next_servers import NextServers, is_address
 from muster.features.dhcp.settings import ISCSettings
 from muster.kernel.errors import Conflict, MusterError, NotFound, Rejected, Unavailable, Unsupported
 from muster.kernel.log import logger
@@ -32,8 +32,7 @@ _log = logger("features")
 
 # How long dhcpd's file may take to be here; it is written already, so this is a network's file system.
 _SEEN_WITHIN_S = 3.0
-_RESOLVED_WITHIN_S = 5.0
-_LOOKED_UP_AT_ONCE = 4
+_BROUGHT_AT_START_S = 1.0
 
 
 class ISCDHCP:
@@ -41,7 +40,7 @@ class ISCDHCP:
 
     has_vendor_options = True
 
-    def __init__(self, files: Followed, server: OMAPI, names: ThreadPoolExecutor) -> None:
+    def __init__(self, files: Followed, server: OMAPI, names: NextServers) -> None:
         self._files = files
         self._server = server
         self._names = names
@@ -77,11 +76,7 @@ class ISCDHCP:
 
     async def as_kept(self, reservation: Reservation) -> Reservation:
         """Return it with its next server's address: dhcpd keeps no name of one."""
-        name = reservation.options.get("nextServer")
-        if name is None or _is_address(name):
-            return reservation
-        address = await self._resolved(str(name))
-        return replace(reservation, options={**reservation.options, "nextServer": str(address)})
+        return await self._names.resolved(reservation)
 
     async def add(self, reservation: Reservation, *, related: Collection[MACAddress] = ()) -> None:
         await self._files.settled()
@@ -172,22 +167,6 @@ class ISCDHCP:
         if found is None or found.mac != held.mac:
             raise Unavailable(f"dhcpd has no {held}, though its leases file shows it here. Is that file dhcpd's own?")
 
-    async def _resolved(self, name: str) -> IPv4Address:
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(_RESOLVED_WITHIN_S):
-                found = await loop.run_in_executor(self._names, _looked_up, name)
-        except TimeoutError:
-            raise Unavailable(f"Nobody told in {_RESOLVED_WITHIN_S:g} s which address {name} has") from None
-        except (OSError, UnicodeError) as e:
-            if isinstance(e, socket.gaierror) and e.errno == socket.EAI_AGAIN:
-                raise Unavailable(f"The next server {name} cannot be looked up now: {e.strerror}") from e
-            found = []
-        if not found:
-            raise Rejected(f"The next server {name} has no IPv4 address, and dhcpd keeps no names")
-        # Of several always the same one, in whatever order they come.
-        return min(found)
-
 
 def _has(found: Reservation, wanted: Reservation) -> bool:
     """Whether dhcpd kept what decides about booting; what it does not know of other vendors it was not told."""
@@ -195,22 +174,9 @@ def _has(found: Reservation, wanted: Reservation) -> bool:
     return all(found.options.get(name) == told.get(name) for name in ("hostname", "filename", "nextServer"))
 
 
-def _is_address(text: object) -> bool:
-    try:
-        ipaddress.IPv4Address(str(text))
-    except ValueError:
-        return False
-    return True
-
-
 def _no_name(name: str) -> IPv4Address | None:
     """What is written has an address for each next server already."""
-    return IPv4Address(name) if _is_address(name) else None
-
-
-def _looked_up(name: str) -> list[IPv4Address]:
-    found = socket.getaddrinfo(name, None, family=socket.AF_INET, type=socket.SOCK_STREAM)
-    return [IPv4Address(address[0]) for *_, address in found]
+    return IPv4Address(name) if is_address(name) else None
 
 
 def key_of(settings: ISCSettings) -> Key | None:
@@ -221,14 +187,34 @@ def key_of(settings: ISCSettings) -> Key | None:
 
 
 @asynccontextmanager
-async def opened(settings: ISCSettings) -> AsyncIterator[ISCDHCP]:
-    """Yield the provider; its files are read before.
+async def _files(settings: ISCSettings, around: Surroundings | None) -> AsyncIterator[Followed]:
+    if around is None or not settings.files_on or around.member in settings.files_on:
+        async with followed.opened(settings.config, settings.leases, poll_s=settings.poll_s) as files:
+            yield files
+        return
+    # Members that have the files need no HTTP client.
+    from muster.features.dhcp.isc import replica
+
+    async with replica.opened(settings.files_on, around) as fed:
+        # They come at once, unless nobody tells; then the member need not wait for them.
+        with suppress(Unavailable, TimeoutError):
+            async with asyncio.timeout(_BROUGHT_AT_START_S):
+                await fed.brought()
+        async with followed.opened(fed.conf, fed.leases, poll_s=settings.poll_s, fed=fed) as files:
+            yield files
+
+
+@asynccontextmanager
+async def opened(settings: ISCSettings, around: Surroundings | None = None) -> AsyncIterator[ISCDHCP]:
+    """Yield the provider; its files are read before, unless they cannot be yet.
+
+    ``around`` is the member that opens it; None: one that has the files.
 
     Raises:
-        Misconfigured: dhcpd's files cannot be read, or the key is none.
+        Misconfigured: the key is none, or who is said to have the files is no member.
     """
     async with (
-        followed.opened(settings.config, settings.leases, poll_s=settings.poll_s) as files,
+        _files(settings, around) as files,
         omapi.opened(
             settings.server,
             settings.omapi_port,
@@ -237,16 +223,10 @@ async def opened(settings: ISCSettings) -> AsyncIterator[ISCDHCP]:
             connections=settings.connections,
         ) as server,
     ):
-        for problem in files.problems:
-            _log.warning(f"{settings.config}: {problem}")
         try:
             await server.reached()
         except MusterError as e:
             # It may come later; readiness shows it.
             _log.warning(f"dhcpd is not there yet: {e}")
-        # Of its own: a resolver that hangs holds threads, for longer than anybody waits.
-        names = ThreadPoolExecutor(_LOOKED_UP_AT_ONCE, "dhcp-names")
-        try:
+        with next_servers.opened("dhcpd") as names:
             yield ISCDHCP(files, server, names)
-        finally:
-            names.shutdown(wait=False, cancel_futures=True)

@@ -173,3 +173,64 @@ def test_what_is_no_subnet_is_a_problem(text: str, says: str) -> None:
     found = read(text)
     assert any(says in problem for problem in found.problems)
     assert len(found.subnets) == ("255.0.0.0 {" in text and "10.0.0.0" in text)
+
+
+SECRETS = r"""
+# secret c29tZXRoaW5n in a comment
+include "keys";
+omapi-port 7911;
+key muster { algorithm hmac-sha256; secret c29tZXRoaW5n; };
+omapi-key muster;
+KEY "quoted" { algorithm hmac-md5; SECRET "c29tZXRoaW5n"; }
+zone example.com. { primary 127.0.0.1; key muster; }
+ldap-password "c29tZXRoaW5n";
+failover peer "p" { primary; address 10.0.0.1; }
+class "c" { match if substring(option host-name, 0, 1) = "c29tZXRoaW5n"; }
+secret c29tZXRoaW5n;
+option password code 200 = text;
+subnet 10.0.0.0 netmask 255.255.255.0 {
+  secret c29tZXRoaW5n;
+  option password "c29tZXRoaW5n";
+  option routers 10.0.0.1, 10.0.0.2;
+  option domain-name "a; } \"b";
+  range 10.0.0.10 10.0.0.20;
+  key inner { secret c29tZXRoaW5n; }
+  include "keys";
+  pool { range 10.0.0.30 10.0.0.40; deny members of "c"; }
+}
+shared-network "s" { secret c29tZXRoaW5n; group { filename "c29tZXRoaW5n"; include "hosts";
+  subnet 10.1.0.0 netmask 255.255.0.0 { option domain-name-servers 10.1.0.1; } } }
+host h { hardware ethernet 00:11:22:33:44:01; fixed-address 10.0.0.5; filename "pxe"; option host-name "h";
+  ddns-hostname "x"; secret c29tZXRoaW5n; key k { secret c29tZXRoaW5n; } if option x = "c29tZXRoaW5n" { filename "no"; } }
+"""
+HOSTS = "host i { hardware ethernet 0:1:2:3:4:5; fixed-address 10.1.0.5, 10.1.0.6; next-server 0a:01:00:09; dynamic; }"
+
+
+def test_what_is_told_of_a_configuration_says_the_same_and_nothing_else() -> None:
+    files = {str(MAIN): SECRETS, "/etc/dhcp/keys": "key k2 { secret c29tZXRoaW5n; };", "/etc/dhcp/hosts": HOSTS}
+
+    def content(path: Path) -> str:
+        return files[str(path)]
+
+    meant = configuration(MAIN, content)
+    told = grammar.reduced(MAIN, content)
+    again = configuration(MAIN, lambda _: told.text)
+    assert len(meant.subnets) == len(meant.hosts) == 2
+    assert (again.subnets, again.hosts, again.problems) == (meant.subnets, meant.hosts, ())
+    assert told.files == meant.files
+    assert again.files == (MAIN,)
+    for word in ("c29tZXRoaW5n", "secret", "key", "password", "include", "comment", "class"):
+        assert word not in told.text.lower()
+
+
+@pytest.mark.parametrize("text", [NASTY, (RECORDED / "environment/dhcpd.conf").read_text(), "", "host", "} {"])
+def test_whatever_a_configuration_says_is_told(text: str) -> None:
+    def content(path: Path) -> str:
+        if path != MAIN:
+            raise Misconfigured("No such file")
+        return text
+
+    meant, told = configuration(MAIN, content), grammar.reduced(MAIN, content)
+    again = configuration(MAIN, lambda _: told.text)
+    assert (again.subnets, again.hosts) == (meant.subnets, meant.hosts)
+    assert grammar.reduced(MAIN, lambda _: told.text).text == told.text

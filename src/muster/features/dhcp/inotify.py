@@ -19,19 +19,23 @@ from muster.kernel.log import logger
 _log = logger("features")
 _EVENT = struct.Struct("iIII")
 _MODIFY, _ATTRIB, _CLOSE_WRITE, _MOVED_FROM, _MOVED_TO, _CREATE, _DELETE = 0x2, 0x4, 0x8, 0x40, 0x80, 0x100, 0x200
-_WANTED = _MODIFY | _ATTRIB | _CLOSE_WRITE | _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE
+CHANGED = _MODIFY | _ATTRIB | _CLOSE_WRITE | _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE
+"""A file is another one now."""
+READ = 0x10
+"""Whoever had opened a file to read it has closed it."""
 _OVERFLOW = 0x4000
 _AT_ONCE_BYTES = 1 << 16
 
 
 class Watch:
-    """Calls somebody when a file was written, made, removed or replaced.
+    """Calls somebody when a file was written, made, removed or replaced, or whatever else is watched for.
 
     Concurrency: one loop, on which it calls.
     """
 
-    def __init__(self, fd: int, changed: Callable[[], None]) -> None:
+    def __init__(self, fd: int, changed: Callable[[], None], events: int = CHANGED) -> None:
         self._fd = fd
+        self._events = events
         self._changed = changed
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._names: dict[int, set[bytes]] = {}
@@ -40,7 +44,7 @@ class Watch:
         """Watch these files from now on, too; directories are watched, so that a file may be replaced, or come later."""
         for file in files:
             directory = os.fsencode(file.parent)
-            number = self._libc.inotify_add_watch(self._fd, directory, _WANTED)
+            number = self._libc.inotify_add_watch(self._fd, directory, self._events)
             if number < 0:
                 _log.debug(f"No inotify in {file.parent}: {os.strerror(ctypes.get_errno())}")
             else:
@@ -64,8 +68,11 @@ class Watch:
 
 
 @contextmanager
-def watching(changed: Callable[[], None]) -> Iterator[Watch | None]:
-    """Watch files until the block ends; None: this machine has no inotify for us. Within a running loop."""
+def watching(changed: Callable[[], None], events: int = CHANGED) -> Iterator[Watch | None]:
+    """Watch files until the block ends; None: this machine has no inotify for us. Within a running loop.
+
+    ``events``: :data:`CHANGED` or :data:`READ`.
+    """
     try:
         libc = ctypes.CDLL(None, use_errno=True)
         fd = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -76,7 +83,7 @@ def watching(changed: Callable[[], None]) -> Iterator[Watch | None]:
         yield None
         return
     loop = asyncio.get_running_loop()
-    watch = Watch(fd, changed)
+    watch = Watch(fd, changed, events)
     loop.add_reader(fd, watch.read)
     try:
         yield watch

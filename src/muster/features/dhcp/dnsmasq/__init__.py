@@ -1,0 +1,1 @@
+"""dnsmasq's files: what its configuration, hosts and leases say, and what is written for it."""

@@ -1,0 +1,1 @@
+"""Infoblox' web API: its calls, and what its objects say."""

@@ -1,0 +1,1 @@
+"""A network of libvirt: what virsh says of it."""

@@ -1,0 +1,1 @@
+"""A TFTP server: boot files of one directory, read only, to firmware and boot loaders."""

@@ -1,0 +1,239 @@
+"""A site where machines are provisioned: one segment with dhcpd, a cluster with its TFTP server, and a stand-in Foreman.
+
+The cluster is on a host of that segment, as it would be: its balancer takes calls at the host's address, port 8000 and 9090.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlencode
+
+import yaml
+
+from muster.cli.local.plan import ADDRESS, FOREMAN
+from muster.kernel.process import end_with_parent
+from tests.servers import dhcpd, foreman_for_hosts, installer, loaders, machine
+from tests.servers import kea as kea_server
+from tests.servers import local as clusters
+from tests.servers.client import Answer, Connection, Place, request, tls_client
+from tests.servers.foreman_for_hosts import Asked, ForemanForHosts
+from tests.servers.local import Local
+from tests.servers.machine import Firmware, Machine
+from tests.servers.namespaces import DEVICE, Host
+
+_LONGEST_START_S = 60.0
+_OMAPI_PORT = 7911
+_FORM = {"Connection": "close", "Content-Type": "application/x-www-form-urlencoded"}
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """A DHCP server on a segment.
+
+    Attributes:
+        network: the segment's first three numbers.
+        host: another host there, for the cluster.
+        settings: how the cluster asks it.
+    """
+
+    network: str
+    host: Host
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Site:
+    """Use :func:`running`.
+
+    Attributes:
+        host: where the cluster is.
+        sent: what the TFTP server said of each request, in order.
+    """
+
+    directory: Path
+    network: str
+    host: Host
+    cluster: Local
+    foreman: ForemanForHosts
+    sent: list[dict[str, Any]]
+
+    @property
+    def url(self) -> str:
+        """Where machines find the balancer."""
+        return f"http://{self.host.address}:{self.cluster.ports['anaconda']}"
+
+    def ask(self, method: str, path: str, **form: str) -> Answer:
+        """Call as Foreman does, through the balancer."""
+        bundle = self.cluster.pki / "clients" / FOREMAN
+        tls = tls_client(self.cluster.pki / "ca.pem")
+        tls.load_cert_chain(bundle / "cert.pem", bundle / "key.pem")
+        place = Place(self.host.address, self.cluster.ports["smartproxy"])
+        with Connection(place, tls=tls, server_name=ADDRESS, timeout_s=60) as connection:
+            connection.send(request(method, path, _FORM, urlencode(form).encode()))
+            return connection.answer()
+
+    def reserve(self, mac: str, number: int, loader: str) -> str:
+        """Reserve the address of that number for a machine that is to load ``loader``; return the address."""
+        ip, name = f"{self.network}.{number}", f"host{number}.example.com"
+        made = self.ask(
+            "POST", f"/dhcp/{self.network}.0", name=name, hostname=name, mac=mac, ip=ip, nextServer=self.host.address,
+            filename=loader,
+        )  # fmt: skip
+        assert made.status == 200, made
+        return ip
+
+    def configure(self, variant: str, mac: str, menu: str) -> None:
+        """Have a machine's boot loader told what to boot."""
+        made = self.ask("POST", f"/tftp/{variant}/{mac}", pxeconfig=menu)
+        assert made.status == 200, made
+
+    def kill(self, member: str) -> None:
+        """Kill a member; it comes again by itself."""
+        pid = self.cluster.pid_of(member)
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+
+    def who_serves(self) -> str | None:
+        """Return the member that has a machine's connection now; None: none has."""
+        states = asyncio.run(self.cluster.servers("anaconda"))
+        return next((name for name, state in states.items() if state.sessions), None)
+
+    def asked_by(self, token: str) -> list[Asked]:
+        """Return what came to Foreman with a token, in order."""
+        return [one for one in list(self.foreman.asked) if ("token", token) in one.query]
+
+    def files_asked_by(self, address: str) -> list[dict[str, Any]]:
+        """Return what the TFTP server said of requests from an address, in order."""
+        return [one for one in list(self.sent) if one["client"] == address]
+
+    @contextlib.contextmanager
+    def switched_on(self, firmware: Firmware, mac: str, *, mbit_s: int | None = None) -> Iterator[Machine]:
+        """Yield a machine on the site's segment; what it gets comes no faster than this."""
+        with machine.switched_on(firmware, mac, self.host, self.directory, mbit_s=mbit_s) as one:
+            yield one
+
+
+@contextlib.contextmanager
+def running(directory: Path, addresses: Addresses) -> Iterator[Site]:
+    """Yield a site whose members all serve the installer and its boot loaders. The calling thread is on its host meanwhile.
+
+    Raises:
+        AssertionError: something did not come up.
+    """
+    with (
+        addresses.host.entered(),
+        foreman_for_hosts.running(directory / "foreman") as foreman,
+        clusters.running(ports={"smartproxy": 9090, "anaconda": 8000, "metrics": 9404}) as cluster,
+    ):
+        foreman.believe(cluster.pki / "ca.pem")
+        site = Site(directory, addresses.network, addresses.host, cluster, foreman, [])
+        _tell(site, addresses)
+        asyncio.run(clusters.until(lambda: is_well(site), "every member has the features", 60))
+        _fill(site)
+        with _tftp(site):
+            yield site
+
+
+@contextlib.contextmanager
+def isc(directory: Path) -> Iterator[Addresses]:
+    """Yield ISC's dhcpd, which the cluster asks over OMAPI from the same segment."""
+    with dhcpd.running(directory) as server:
+        place = {"server": server.host.address, "omapi_port": _OMAPI_PORT, "timeout_s": 3}
+        yield Addresses(dhcpd.NETWORK, server.client, {"provider": "isc", "isc": {**server.settings, **place}})
+
+
+@contextlib.contextmanager
+def kea() -> Iterator[Addresses]:
+    """Yield Kea, whose control socket is a file."""
+    # A machine that has no address yet is heard on a raw socket only.
+    with kea_server.running(interfaces_config={"interfaces": [DEVICE], "dhcp-socket-type": "raw"}) as server:
+        assert server.client is not None
+        yield Addresses(kea_server.NETWORK, server.client, {"provider": "kea", "kea": server.settings})
+
+
+def _tell(site: Site, addresses: Addresses) -> None:
+    """Have the cluster serve this segment, with these features."""
+    document: dict[str, Any] = yaml.safe_load(site.cluster.cluster_file.read_text())
+    document["balancers"][0]["bind"] = site.host.address
+    document["foreman"] |= {"url": site.foreman.url, "ca_file": str(site.foreman.ca_file)}
+    document["features"] |= {
+        "dhcp": {**addresses.settings, "subnets": [f"{site.network}.0/24"], "ping_free_ip": False},
+        "tftp": {"tftp_servername": site.host.address},
+        "httpboot": {},
+        "templates": {"template_url": site.url},
+    }
+    site.cluster.cluster_file.write_text(yaml.safe_dump(document))
+    for name in site.cluster.names:
+        pid = site.cluster.pid_of(name)
+        assert pid is not None
+        os.kill(pid, signal.SIGTERM)
+
+
+async def is_well(site: Site) -> bool:
+    """Whether every member serves, with all features, and the balancer takes calls where machines find it."""
+    if not await site.cluster.is_steady():
+        return False
+    wanted = {"dhcp", "tftp", "httpboot", "templates"}
+    for name in site.cluster.names:
+        # What it says by its own features, before the balancer is asked: that may still point somewhere else.
+        if not wanted <= set((await site.cluster.ask("/features", name)).json):
+            return False
+    try:
+        return (await asyncio.to_thread(site.ask, "GET", "/features")).status == 200
+    except OSError:
+        return False
+
+
+def _fill(site: Site) -> None:
+    """Put boot files into the cluster's tree, as an administrator would."""
+    files = site.directory / "files"
+    (files / "boot").mkdir(parents=True)
+    (files / "grub2").mkdir()
+    (files / "boot" / "vmlinuz").write_bytes(installer.kernel())
+    (files / "boot" / "initrd").write_bytes(installer.initramfs())
+    (files / "grub2" / "grubx64.efi").write_bytes(loaders.grub(site.directory))
+    said = clusters.muster("netboot", "import", str(files), local=site.cluster)
+    assert said.code == 0, said
+
+
+@contextlib.contextmanager
+def _tftp(site: Site) -> Iterator[None]:
+    """Serve the first member's tree of boot files over TFTP, at the host's address."""
+    root = site.cluster.directory / "state" / "proxy01" / "netboot"
+    command = [sys.executable, "-m", "muster", "netboot", "tftp", "--root", str(root), "--json"]
+    process = subprocess.Popen(
+        [*command, "--listen", f"{site.host.address}:69"],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=clusters.environment(), preexec_fn=end_with_parent,
+    )  # fmt: skip
+    assert process.stdout is not None
+    listener = threading.Thread(target=_heard, args=(process.stdout, site.sent), name="tftp", daemon=True)
+    listener.start()
+    try:
+        limit = time.monotonic() + _LONGEST_START_S
+        while not site.sent:
+            assert process.poll() is None, "muster netboot tftp ended"
+            assert time.monotonic() < limit, "muster netboot tftp did not come up"
+            time.sleep(0.05)
+        assert site.sent.pop()["event"] == "ready"
+        yield
+    finally:
+        process.kill()
+        process.wait()
+        listener.join()
+
+
+def _heard(said: IO[bytes], into: list[dict[str, Any]]) -> None:
+    for line in said:
+        into.append(json.loads(line))
