@@ -5,6 +5,8 @@ SHELL := /bin/bash
 UV := .uv/bin/uv
 RUN := .venv/bin
 export UV_COMPILE_BYTECODE := 1
+# Every worker of a test run imports all tests, which pytest rewrites: that is kept, whatever the shell here says (empty: unset).
+export PYTHONDONTWRITEBYTECODE :=
 # Debian's servers for demo and tests; each can be absent, and then what needs it says so.
 DEMO_PACKAGES := bind9
 TEST_PACKAGES := bind9 dnsutils haproxy postgresql openssl curl keepalived nginx-light libnginx-mod-stream \
@@ -27,8 +29,9 @@ help: ## Print this list.
 demo: setup packages-demo ## Run a three-member cluster behind real HAProxy and examine it (CHECK=1: stop after the check).
 	@$(RUN)/muster demo $(if $(CHECK),--check)
 
-test: setup packages-test ## Check everything and run all tests (MUSTER_NO_SKIPS=1: a missing server is a failure).
-	@$(MAKE) --no-print-directory check
+# Checking is one core's work, and installing mostly waits.
+test: setup ## Check everything and run all tests (MUSTER_NO_SKIPS=1: a missing server is a failure).
+	@$(MAKE) --no-print-directory --jobs=2 packages-test check
 	@MUSTER_NO_SKIPS=$(MUSTER_NO_SKIPS) WORKERS=$(WORKERS) scripts/tested $(TESTS)
 
 proof: setup packages-test ## Run at full size what make test runs short, then the whole fault matrix; print the figures.
@@ -86,12 +89,10 @@ packages-demo:
 packages-bench:
 	@scripts/packages $(BENCH_PACKAGES)
 
+# Debian's archive and PyPI do not wait for each other; what is unpacked beside comes from where apt has its lists from.
 packages-test: | $(UV)
-	@scripts/packages $(TEST_PACKAGES)
-	@scripts/pulp
-	@scripts/pythons
-	@scripts/kea
-	@scripts/kernel
+	@scripts/pulp & pulp=$$!; scripts/packages $(TEST_PACKAGES) && scripts/pythons && scripts/kea && scripts/kernel; \
+	  said=$$?; wait $$pulp && exit $$said
 
 clean: ## Remove what these verbs made, caches included.
 	@rm -rf .venv .uv .pulp .pythons .kernel .kea .demo .muster .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build bench/results

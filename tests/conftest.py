@@ -1,14 +1,26 @@
-"""Wiring only: the async backend, and what a missing real server means."""
+"""Wiring only: the async backend, how tests are collected, and what a missing real server means."""
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
 import pytest
 
 from tests import order
 from tests.servers import available
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Look for no garbage meanwhile: what is collected stays, every worker has all of it, and each look goes over it."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
