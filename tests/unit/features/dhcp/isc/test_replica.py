@@ -88,7 +88,9 @@ async def test_what_is_told_is_kept_for_its_owner_alone(tmp_path: Path) -> None:
     async with replica(tmp_path, Script([*WHOLE, written("more", SECOND)])) as kept:
         await kept.brought()
         kept.heard()
-        assert (kept.conf.read_bytes(), kept.leases.read_bytes()) == (CONF, FIRST + SECOND)
+        # What is appended comes after what was whole.
+        await until(lambda: kept.leases.read_bytes() == FIRST + SECOND)
+        assert kept.conf.read_bytes() == CONF
         for path, mode in ((kept.conf, 0o600), (kept.leases, 0o600), (kept.leases.parent, 0o700)):
             assert stat.S_IMODE(path.stat().st_mode) == mode
 
