@@ -65,7 +65,7 @@ def missing(name: str) -> str | None:
         "softhsm": _softhsm,
         "systemd-analyze": _systemd,
         "atftp": lambda: _client("atftp"),
-        "busybox": lambda: _client("busybox"),
+        "busybox": lambda: _client("busybox", "busybox-static"),
         "curl": lambda: _client("curl"),
         "tftp-hpa": lambda: _client("tftp", "tftp-hpa"),
         "tftpd-hpa": _tftpd,
