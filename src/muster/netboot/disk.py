@@ -71,13 +71,25 @@ class Disk:
         """Note which version lies whole here."""
         beside = self._beside / secrets.token_hex(8)
         with _said(f"Writing {self._version}"):
-            beside.write_text(f"{version}\n", "ascii")
-            beside.rename(self._version)
+            try:
+                beside.write_text(f"{version}\n", "ascii")
+                beside.rename(self._version)
+            except OSError:
+                # It is tried again and again, and the disk may be full.
+                beside.unlink(missing_ok=True)
+                raise
 
     def has(self, digest: str, size: int) -> bool:
         """Whether the bytes lie here, by their length; what damaged them is found by :meth:`damaged`."""
         try:
             return (self.blobs / digest).lstat().st_size == size
+        except OSError:
+            return False
+
+    def is_touched(self, entry: Entry) -> bool:
+        """Whether the bytes of a file that lie here have another time than it, as when somebody wrote into them."""
+        try:
+            return abs((self.blobs / entry.digest).lstat().st_mtime - entry.modified_at) >= 1
         except OSError:
             return False
 
