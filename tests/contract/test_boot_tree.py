@@ -577,3 +577,61 @@ async def test_a_disk_that_refuses_again_and_again_is_not_filled_by_that(cluster
         with pytest.raises(Unavailable):
             disk.note(7)
     assert list(disk.beside().iterdir()) == []
+
+
+async def test_a_file_that_breaks_the_member_that_brings_it_keeps_no_other_away(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree, bring = cluster.trees[NAMES[1]], cluster.trees[NAMES[1]]._bring
+
+    async def broken(entry: Entry) -> Path:
+        if entry.path == KERNEL:
+            raise ValueError("a defect")
+        return await bring(entry)
+
+    monkeypatch.setattr(tree, "_bring", broken)
+    for path, content in ((KERNEL, b"kernel"), (HOST, b"initrd")):
+        file = cluster.first.beside() / "fetched"
+        file.write_bytes(content)
+        digest, size = digest_of(file)
+        cluster.origin[digest] = content
+        await cluster.first.take(Fetched(path, digest, size, 1_700_000_000.0, "http://origin/it"), file)
+    await until(lambda: cluster.texts(NAMES[1]) == {HOST.text: b"initrd"}, "the other one comes")
+    monkeypatch.undo()
+    await until(lambda: cluster.texts(NAMES[1]).get(KERNEL.text) == b"kernel", "it is tried again")
+
+
+async def test_what_was_on_its_way_and_stands_no_more_in_a_restored_store_does_not_come(
+    cluster: Cluster,
+) -> None:
+    contents = {b"old kernel": "http://origin/1", b"new kernel": "http://origin/2"}
+    for content, origin in contents.items():
+        if content == b"old kernel":
+            cluster.origin[hashlib.sha256(content).hexdigest()] = content
+        file = cluster.first.beside() / "fetched"
+        file.write_bytes(content)
+        await cluster.first.take(Fetched(KERNEL, *digest_of(file), 1_700_000_000.0, origin), file)
+        if content == b"old kernel":
+            await until(lambda: cluster.texts(NAMES[1]) == {KERNEL.text: content}, "it comes")  # noqa: B023
+    tree = cluster.trees[NAMES[1]]
+    await until(lambda: KERNEL in tree._lacking, "it is on its way")
+    async with cluster.store.write() as uow:
+        old = hashlib.sha256(b"old kernel").hexdigest()
+        await uow.changed(Statement("UPDATE netboot_tree SET version = 1"), {})
+        await uow.changed(Statement("UPDATE netboot_members SET version = 1, lacks = '[]'"), {})
+        await uow.changed(Statement("UPDATE netboot_entries SET digest = :d, version = 1"), {"d": old})
+    await until(lambda: tree.version == 1, "it sees what was restored")
+    cluster.origin[hashlib.sha256(b"new kernel").hexdigest()] = b"new kernel"
+    await asyncio.sleep(3)
+    assert cluster.texts(NAMES[1]) == {KERNEL.text: b"old kernel"}
+    assert not tree._lacking
+
+
+def test_a_directory_that_is_made_is_for_everybody_to_read(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        Disk(tmp_path / "root").open()
+    finally:
+        os.umask(before)
+    assert (tmp_path / "root").stat().st_mode & 0o777 == 0o755
+    assert (tmp_path / "root" / HIDDEN).stat().st_mode & 0o777 == 0o700

@@ -51,7 +51,10 @@ class Disk:
     def open(self) -> None:
         """Make the directory, and what is ours in it; throw away what a process left that was killed."""
         with _said(f"Making the directory of boot files {self.root}"):
-            self.root.mkdir(mode=0o755, parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                self.root.mkdir(parents=True)
+                # A unit's umask takes bits away, which whoever serves the files needs.
+                self.root.chmod(0o755)
             # Foreign programs read the files, whose modes let them, and nothing else of ours.
             (self.root / HIDDEN).mkdir(mode=0o700, exist_ok=True)
             for one in (self.blobs, self._links, self._beside, self.partial):

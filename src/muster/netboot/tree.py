@@ -415,6 +415,9 @@ class Tree:
                 except MusterError as e:
                     self._bring_why = f"{path} does not come: {e}"
                     _log.warning("A boot file does not come", file=str(path), why=str(e))
+                except Exception as e:  # noqa: BLE001 - boundary: what one file breaks must not keep the others away
+                    self._bring_why = f"{path} does not come: bringing it broke: {type(e).__name__}"
+                    _log.exception("Bringing a boot file broke", file=str(path))
             if self._lacking:
                 await asyncio.sleep(_BRING_AGAIN_S)
 
