@@ -7,6 +7,8 @@ import contextlib
 import hashlib
 import os
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -635,3 +637,29 @@ def test_a_directory_that_is_made_is_for_everybody_to_read(tmp_path: Path) -> No
         os.umask(before)
     assert (tmp_path / "root").stat().st_mode & 0o777 == 0o755
     assert (tmp_path / "root" / HIDDEN).stat().st_mode & 0o777 == 0o700
+
+
+async def test_a_directory_is_one_process_s_at_a_time(store: Store, tmp_path: Path) -> None:
+    program = (
+        "import pathlib, sys; from muster.netboot.disk import Disk; d = Disk(pathlib.Path(sys.argv[1])); d.open();"
+        " print('has it', flush=True); sys.stdin.read()"
+    )
+    root = tmp_path / NAMES[0]
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"has it\n"
+        theirs = root / HIDDEN / "beside" / "theirs"
+        theirs.touch()
+        cluster = Cluster(store, tmp_path)
+        tree = cluster.add(NAMES[0])
+        await tree.beat()
+        assert "Another process has the directory" in tree.trouble + tree.note
+        assert (tree.version, theirs.exists()) == (None, True)
+        other.stdin.close()
+        other.wait(10)
+    await tree.beat()
+    assert (tree.trouble, tree.version) == ("", 0)
+    await tree.close()

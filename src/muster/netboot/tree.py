@@ -116,6 +116,8 @@ class Tree:
     async def close(self) -> None:
         """Give up what is on its way to this disk."""
         await tasks.ended([*self._following, *([self._bringing] if self._bringing is not None else [])])
+        self._next, self._is_open, self._is_compared = None, False, False
+        self._disk.close()
 
     @property
     def read_age_s(self) -> float:
