@@ -258,7 +258,8 @@ class Tree:
             async with self._turn:
                 # What is known to be wrong is served no more, however long the right bytes are on their way.
                 _, rows = await self._ledger.rows(None)
-                for entry in (r.entry for r in rows if r.entry.path.text in damaged):
+                wrong = set(damaged)
+                for entry in (r.entry for r in rows if r.entry.path.text in wrong):
                     if entry.kind == "file" and not self._is_here(entry):
                         await asyncio.to_thread(self._disk.remove, entry.path)
                 self._is_compared = False
@@ -311,8 +312,7 @@ class Tree:
         began = time.monotonic()
         tree = await self._ledger.tree(self.member)
         self._read_at = began
-        self._known = tree.version
-        self._fenced = tree.fenced if self.version is None or self.version < tree.fenced else 0
+        self._known, self._fenced = tree.version, tree.fenced
         return tree
 
     async def _catch_up(self) -> None:
