@@ -7,6 +7,9 @@ import contextlib
 import hashlib
 import os
 import random
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -84,10 +87,17 @@ class Cluster:
             await roster.beat(report, first=True)
 
     async def follow(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for name in NAMES:
+                group.create_task(self.follow_one(name))
+            while True:
+                await self.report()
+                await asyncio.sleep(0.05)
+
+    async def follow_one(self, name: str) -> None:
         while True:
-            for name in sorted(self.following):
+            if name in self.following:
                 await self.trees[name].beat()
-            await self.report()
             await asyncio.sleep(0.05)
 
     def texts(self, name: str) -> dict[str, bytes | str]:
@@ -329,7 +339,7 @@ async def test_a_large_file_comes_beside_the_versions_and_nothing_waits_for_it(c
     for name in NAMES:
         assert cluster.texts(name) == {KERNEL.text: content, DEFAULT.text: b"one"}
         assert (cluster.directory / name / KERNEL.text).stat().st_mtime == 1_700_000_000.0
-        assert cluster.trees[name].note == ""
+    await until(lambda: not any(t.note for t in cluster.trees.values()), "they say so")
     with pytest.raises(Rejected):
         await cluster.first.read(KERNEL)
 
@@ -404,3 +414,252 @@ async def test_a_member_whose_row_was_dropped_confirms_anew(cluster: Cluster) ->
     await ledger.forget(unlisted=[NAMES[1]])
     await cluster.trees[NAMES[1]].beat()
     assert {s.member: s.version for s in await ledger.standings()}[NAMES[1]] == cluster.first.version
+
+
+class Held:
+    """A step of a disk that waits until it is let go, in its thread, as on a disk that hangs."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, tree: Tree) -> None:
+        self.reached, self.go = threading.Event(), threading.Event()
+        place = tree._disk.place
+
+        def slowly(entry: Entry) -> None:
+            self.reached.set()
+            self.go.wait(30)
+            place(entry)
+
+        monkeypatch.setattr(tree._disk, "place", slowly)
+
+
+async def test_a_member_whose_disk_hangs_is_taken_out_before_a_change_is_acknowledged(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await cluster.first.change([Put(DEFAULT, b"one")])
+    for late in (NAMES[1], NAMES[0]):
+        held = Held(monkeypatch, cluster.trees[late])
+        try:
+            async with asyncio.timeout(15):
+                await cluster.first.change([Put(DEFAULT, late.encode())])
+            standings = {s.member: s for s in await Ledger(cluster.store).standings()}
+            assert [n for n in NAMES if standings[n].counts] == [n for n in NAMES if n != late]
+            assert "older than what was acknowledged" in cluster.trees[late].trouble
+            with pytest.raises(Unavailable, match="behind"):
+                await cluster.trees[late].current()
+        finally:
+            held.go.set()
+        await until(lambda: not cluster.trees[late].trouble, "it has caught up")  # noqa: B023 - it is waited for here
+        monkeypatch.undo()
+
+
+async def test_who_takes_clients_though_fenced_keeps_a_change_from_being_acknowledged(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await cluster.first.change([Put(DEFAULT, b"one")])
+    cluster.following.remove(NAMES[1])
+    with pytest.raises(Unavailable, match=NAMES[1]):
+        await cluster.first.change([Put(DEFAULT, b"two")])
+
+
+async def test_who_goes_away_while_files_are_put_in_place_leaves_no_old_one(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await cluster.first.change([Put(DEFAULT, b"one")])
+    tree = cluster.trees[NAMES[1]]
+    cluster.following.remove(NAMES[1])
+    cluster.ready.remove(NAMES[1])
+    await asyncio.sleep(0.2)
+    held = Held(monkeypatch, tree)
+    await cluster.first.change([Put(DEFAULT, b"two")])
+    monkeypatch.setattr(tree, "_read_at", -1e9)
+    asking = asyncio.create_task(tree.current())
+    await until(held.reached.is_set, "it puts the file in its place")
+    asking.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await asking
+    monkeypatch.undo()
+    await cluster.first.change([Put(DEFAULT, b"three")])
+    beating = asyncio.create_task(tree.beat())
+    await asyncio.sleep(0.3)
+    held.go.set()
+    await beating
+    await until(lambda: cluster.texts(NAMES[1]) == {DEFAULT.text: b"three"}, "it has what came last")
+    await asyncio.sleep(0.3)
+    await tree.beat()
+    assert cluster.texts(NAMES[1]) == {DEFAULT.text: b"three"}
+
+
+async def test_without_the_store_many_who_ask_wait_no_longer_than_one(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await cluster.first.change([Put(DEFAULT, b"one")])
+    tree = cluster.first
+    cluster.following.remove(NAMES[0])
+    await asyncio.sleep(0.2)
+
+    async def silent(*_: object, **__: object) -> None:
+        await asyncio.sleep(2)
+        raise Unavailable("the store does not answer")
+
+    monkeypatch.setattr(tree._ledger, "tree", silent)
+    monkeypatch.setattr(tree, "_read_at", -1e9)
+    began = time.monotonic()
+    await asyncio.gather(*(tree.current() for _ in range(50)))
+    assert time.monotonic() - began < 4
+
+
+async def test_a_member_that_was_away_while_the_store_was_restored_has_nothing_of_what_is_not_in_it(
+    cluster: Cluster,
+) -> None:
+    await cluster.first.change([Put(DEFAULT, b"one")])
+    before = cluster.first.version
+    await cluster.first.change([Put(DEFAULT, b"two"), Put(HOST, b"lost")])
+    away = NAMES[1]
+    cluster.following.remove(away)
+    cluster.ready.remove(away)
+    await asyncio.sleep(0.2)
+    digest = hashlib.sha256(b"one").hexdigest()
+    async with cluster.store.write() as uow:
+        await uow.changed(Statement("UPDATE netboot_tree SET version = :v"), {"v": before})
+        await uow.changed(Statement("UPDATE netboot_members SET version = :v"), {"v": before})
+        await uow.changed(Statement("DELETE FROM netboot_entries WHERE path = :p"), {"p": HOST.text})
+        await uow.changed(Statement("UPDATE netboot_entries SET digest = :d, version = :v"), {"d": digest, "v": before})
+    await until(lambda: cluster.texts(NAMES[2]) == {DEFAULT.text: b"one"}, "who is there sees it")
+    for n in range(3):
+        await cluster.first.change([Put(KERNEL, f"{n}".encode())])
+    cluster.following.add(away)
+    cluster.ready.add(away)
+    await until(lambda: cluster.trees[away].version == cluster.first.version, "it is back")
+    assert cluster.texts(away) == cluster.texts(NAMES[0]) == {DEFAULT.text: b"one", KERNEL.text: b"2"}
+
+
+async def test_a_file_may_take_the_place_of_a_directory_in_one_change(cluster: Cluster) -> None:
+    below = BootPath.parse("pxelinux.cfg")
+    await cluster.first.change([Put(DEFAULT, b"one")])
+    await cluster.first.change([RemoveBelow(below), Put(below, b"a file")])
+    assert [cluster.texts(name) for name in NAMES] == [{below.text: b"a file"}] * 3
+    await cluster.first.change([Remove(below), Put(DEFAULT, b"two")])
+    assert [cluster.texts(name) for name in NAMES] == [{DEFAULT.text: b"two"}] * 3
+
+
+async def test_what_was_written_into_a_file_in_its_own_length_is_mended_at_the_next_start(cluster: Cluster) -> None:
+    await cluster.first.change([Put(DEFAULT, b"timeout 10")])
+    file = cluster.directory / NAMES[0] / DEFAULT.text
+    os.utime(file, (1_600_000_000, 1_600_000_000))
+    with file.open("r+b") as f:
+        f.write(b"timeout 90")
+    cluster.following.remove(NAMES[0])
+    tree = cluster.add(NAMES[0])
+    os.utime(file, (1_600_000_000, 1_600_000_000))
+    await tree.beat()
+    assert cluster.texts(NAMES[0]) == {DEFAULT.text: b"timeout 10"}
+
+
+async def test_bytes_that_are_known_to_be_damaged_are_not_there_while_the_right_ones_come(cluster: Cluster) -> None:
+    content = b"kernel" * 1000
+    file = cluster.first.beside() / "fetched"
+    file.write_bytes(content)
+    digest, size = digest_of(file)
+    await cluster.first.take(Fetched(KERNEL, digest, size, 1_700_000_000.0, "http://origin/vmlinuz"), file)
+    with (cluster.directory / NAMES[0] / KERNEL.text).open("r+b") as f:
+        f.write(b"K")
+    assert await cluster.first.verify() == [KERNEL.text]
+    assert cluster.texts(NAMES[0]) == {}
+    cluster.origin[digest] = content
+    await until(lambda: cluster.texts(NAMES[0]) == {KERNEL.text: content}, "they come")
+
+
+async def test_a_disk_that_refuses_again_and_again_is_not_filled_by_that(cluster: Cluster) -> None:
+    disk = cluster.first._disk
+    cluster.following.remove(NAMES[0])
+    await asyncio.sleep(0.2)
+    version = cluster.directory / NAMES[0] / HIDDEN / "version"
+    version.unlink()
+    version.mkdir()
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            disk.note(7)
+    assert list(disk.beside().iterdir()) == []
+
+
+async def test_a_file_that_breaks_the_member_that_brings_it_keeps_no_other_away(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree, bring = cluster.trees[NAMES[1]], cluster.trees[NAMES[1]]._bring
+
+    async def broken(entry: Entry) -> Path:
+        if entry.path == KERNEL:
+            raise ValueError("a defect")
+        return await bring(entry)
+
+    monkeypatch.setattr(tree, "_bring", broken)
+    for path, content in ((KERNEL, b"kernel"), (HOST, b"initrd")):
+        file = cluster.first.beside() / "fetched"
+        file.write_bytes(content)
+        digest, size = digest_of(file)
+        cluster.origin[digest] = content
+        await cluster.first.take(Fetched(path, digest, size, 1_700_000_000.0, "http://origin/it"), file)
+    await until(lambda: cluster.texts(NAMES[1]) == {HOST.text: b"initrd"}, "the other one comes")
+    monkeypatch.undo()
+    await until(lambda: cluster.texts(NAMES[1]).get(KERNEL.text) == b"kernel", "it is tried again")
+
+
+async def test_what_was_on_its_way_and_stands_no_more_in_a_restored_store_does_not_come(
+    cluster: Cluster,
+) -> None:
+    contents = {b"old kernel": "http://origin/1", b"new kernel": "http://origin/2"}
+    for content, origin in contents.items():
+        if content == b"old kernel":
+            cluster.origin[hashlib.sha256(content).hexdigest()] = content
+        file = cluster.first.beside() / "fetched"
+        file.write_bytes(content)
+        await cluster.first.take(Fetched(KERNEL, *digest_of(file), 1_700_000_000.0, origin), file)
+        if content == b"old kernel":
+            await until(lambda: cluster.texts(NAMES[1]) == {KERNEL.text: content}, "it comes")  # noqa: B023
+    tree = cluster.trees[NAMES[1]]
+    await until(lambda: KERNEL in tree._lacking, "it is on its way")
+    async with cluster.store.write() as uow:
+        old = hashlib.sha256(b"old kernel").hexdigest()
+        await uow.changed(Statement("UPDATE netboot_tree SET version = 1"), {})
+        await uow.changed(Statement("UPDATE netboot_members SET version = 1, lacks = '[]'"), {})
+        await uow.changed(Statement("UPDATE netboot_entries SET digest = :d, version = 1"), {"d": old})
+    await until(lambda: tree.version == 1, "it sees what was restored")
+    cluster.origin[hashlib.sha256(b"new kernel").hexdigest()] = b"new kernel"
+    await asyncio.sleep(3)
+    assert cluster.texts(NAMES[1]) == {KERNEL.text: b"old kernel"}
+    assert not tree._lacking
+
+
+def test_a_directory_that_is_made_is_for_everybody_to_read(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        Disk(tmp_path / "root").open()
+    finally:
+        os.umask(before)
+    assert (tmp_path / "root").stat().st_mode & 0o777 == 0o755
+    assert (tmp_path / "root" / HIDDEN).stat().st_mode & 0o777 == 0o700
+
+
+async def test_a_directory_is_one_process_s_at_a_time(store: Store, tmp_path: Path) -> None:
+    program = (
+        "import pathlib, sys; from muster.netboot.disk import Disk; d = Disk(pathlib.Path(sys.argv[1])); d.open();"
+        " print('has it', flush=True); sys.stdin.read()"
+    )
+    root = tmp_path / NAMES[0]
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"has it\n"
+        theirs = root / HIDDEN / "beside" / "theirs"
+        theirs.touch()
+        cluster = Cluster(store, tmp_path)
+        tree = cluster.add(NAMES[0])
+        await tree.beat()
+        assert "Another process has the directory" in tree.trouble + tree.note
+        assert (tree.version, theirs.exists()) == (None, True)
+        other.stdin.close()
+        other.wait(10)
+    await tree.beat()
+    assert (tree.trouble, tree.version) == ("", 0)
+    await tree.close()

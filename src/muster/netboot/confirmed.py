@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
+from muster.cluster.roster import SILENT_AFTER_S
 from muster.kernel import log
 from muster.kernel.errors import Unavailable
 from muster.netboot.ledger import Ledger, Standing
@@ -14,8 +15,8 @@ _log = log.logger("netboot")
 
 CONFIRM_S = 5.0
 """So long a change waits for members that do not confirm it."""
-# So long for them to hear that they are fenced, and to say so.
-_FENCED_S = 3.0
+# So long for them to hear that they are fenced, and to say so, or to be silent: nobody says more than once a second.
+_FENCED_S = SILENT_AFTER_S + 2.0
 _AGAIN_S = 0.05
 
 
@@ -31,7 +32,8 @@ async def confirmed(
         why: says what is known of why this one has it not.
 
     Raises:
-        Unavailable: the store did not answer, or no member has it, in which case nobody is taken out.
+        Unavailable: the store did not answer; no member has it, in which case nobody is taken out; or one that has it not
+            goes on taking clients.
     """
     limit = time.monotonic() + within_s
     while late := _late(standings := await ledger.standings(), version):
@@ -47,7 +49,10 @@ async def confirmed(
     await ledger.fence(behind, version)
     _log.warning("Members that do not confirm boot files are taken out", members=", ".join(behind), tree=version)
     limit = time.monotonic() + _FENCED_S
-    while _late(await ledger.standings(), version) and time.monotonic() < limit:
+    while late := _late(await ledger.standings(), version):
+        if time.monotonic() >= limit:
+            names = ", ".join(s.member for s in late)
+            raise Unavailable(f"{names} has not the changed boot files, and does not say that it takes no clients")
         await asyncio.sleep(_AGAIN_S * 2)
     return behind
 

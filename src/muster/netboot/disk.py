@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import re
@@ -28,7 +29,7 @@ _VERSION = re.compile(r"([0-9]{1,18})\n\Z")
 
 
 class Disk:
-    """The directory. Use :meth:`open` first.
+    """The directory. Use :meth:`open` first, and :meth:`close` at the end: one process at a time has it.
 
     Attributes:
         partial: where files are that still come; they outlive the process.
@@ -46,18 +47,28 @@ class Disk:
         self._beside = root / HIDDEN / "beside"
         self.partial = root / HIDDEN / "partial"
         self._version = root / HIDDEN / "version"
-        self._inodes: dict[tuple[int, int], str] | None = None
+        self._held: int | None = None
 
     def open(self) -> None:
         """Make the directory, and what is ours in it; throw away what a process left that was killed."""
         with _said(f"Making the directory of boot files {self.root}"):
-            self.root.mkdir(mode=0o755, parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                self.root.mkdir(parents=True)
+                # A unit's umask takes bits away, which whoever serves the files needs.
+                self.root.chmod(0o755)
             # Foreign programs read the files, whose modes let them, and nothing else of ours.
             (self.root / HIDDEN).mkdir(mode=0o700, exist_ok=True)
+            self._hold()
             for one in (self.blobs, self._links, self._beside, self.partial):
                 one.mkdir(mode=0o700, exist_ok=True)
             for left in self._beside.iterdir():
                 left.unlink()
+
+    def close(self) -> None:
+        """Let another process have the directory."""
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
 
     def version(self) -> int | None:
         """Return the version that was noted last; None: none was, or it cannot be read."""
@@ -71,13 +82,25 @@ class Disk:
         """Note which version lies whole here."""
         beside = self._beside / secrets.token_hex(8)
         with _said(f"Writing {self._version}"):
-            beside.write_text(f"{version}\n", "ascii")
-            beside.rename(self._version)
+            try:
+                beside.write_text(f"{version}\n", "ascii")
+                beside.rename(self._version)
+            except OSError:
+                # It is tried again and again, and the disk may be full.
+                beside.unlink(missing_ok=True)
+                raise
 
     def has(self, digest: str, size: int) -> bool:
         """Whether the bytes lie here, by their length; what damaged them is found by :meth:`damaged`."""
         try:
             return (self.blobs / digest).lstat().st_size == size
+        except OSError:
+            return False
+
+    def is_touched(self, entry: Entry) -> bool:
+        """Whether the bytes of a file that lie here have another time than it, as when somebody wrote into them."""
+        try:
+            return abs((self.blobs / entry.digest).lstat().st_mtime - entry.modified_at) >= 1
         except OSError:
             return False
 
@@ -216,6 +239,21 @@ class Disk:
             if e.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR):
                 raise NotFound(f"There is no boot file {path}") from None
             raise Unavailable(f"Reading {self.root / path.text} failed: {e.strerror or e}") from e
+
+    def _hold(self) -> None:
+        """Keep other processes out: two that follow the tree apart, or two trees, put older files over newer ones."""
+        if self._held is not None:
+            return
+        held = os.open(self.root / HIDDEN / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            # Not flock: what forks would keep that.
+            fcntl.lockf(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as e:
+            os.close(held)
+            if e.errno in (errno.EACCES, errno.EAGAIN):
+                raise Unavailable(f"Another process has the directory of boot files {self.root}") from None
+            raise
+        self._held = held
 
     def _link(self, target: str) -> Path:
         path = self._links / _named(target)

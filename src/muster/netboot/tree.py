@@ -18,12 +18,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from muster.kernel import log
+from muster.kernel import log, tasks
 from muster.kernel.errors import MusterError, NotFound, Rejected, Unavailable
 from muster.netboot.confirmed import CONFIRM_S, confirmed
 from muster.netboot.contract import LIMIT_WRITTEN_BYTES, BootPath, Change, Entry, Fetch
 from muster.netboot.disk import Disk
 from muster.netboot.ledger import Fetched, Ledger, Row
+from muster.netboot.ledger import Tree as State
 
 _log = log.logger("netboot")
 
@@ -33,6 +34,8 @@ _BLIND_S = 4.0
 # What was read from the store so lately is what changes are acknowledged by: whoever made one waits for us.
 _FRESH_S = 2.0
 _CURRENT_S = 5.0
+# A disk that is at work for longer keeps nobody from hearing whether this member is fenced, nor waiting.
+_HELD_UP_S = 1.0
 # What did not come is asked for again no sooner.
 _BRING_AGAIN_S = 2.0
 # A member that lacks a file for so long, which others have, takes no clients.
@@ -97,6 +100,8 @@ class Tree:
         self._bring = bring
         self._seen_by_others = seen_by_others
         self._turn = asyncio.Lock()
+        self._next: asyncio.Task[None] | None = None
+        self._following: set[asyncio.Task[None]] = set()
         self._is_open = False
         self._is_compared = False
         self._read_at = -float("inf")
@@ -110,10 +115,9 @@ class Tree:
 
     async def close(self) -> None:
         """Give up what is on its way to this disk."""
-        if self._bringing is not None:
-            self._bringing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._bringing
+        await tasks.ended([*self._following, *([self._bringing] if self._bringing is not None else [])])
+        self._next, self._is_open, self._is_compared = None, False, False
+        self._disk.close()
 
     @property
     def read_age_s(self) -> float:
@@ -156,10 +160,11 @@ class Tree:
     async def change(self, changes: Sequence[Change], *, about: str = "") -> None:
         version = await self._ledger.change(changes)
         _log.info("Boot files were changed", files=len(changes), tree=version, about=about)
-        with contextlib.suppress(MusterError):
-            # What is wrong here is said by whoever waits for it.
-            await self._catch_up()
-        await confirmed(self._ledger, version, within_s=self._confirm_s, why=lambda: self._why)
+        limit = time.monotonic() + self._confirm_s
+        # What is wrong here is said by whoever waits for it.
+        await self._followed(self._confirm_s)
+        left_s = max(0.0, limit - time.monotonic())
+        await confirmed(self._ledger, version, within_s=left_s, why=lambda: self._why)
 
     async def take(self, fetched: Fetched, file: Path) -> int:
         """Have a file that was fetched to this disk stand in the tree; return the version that has it.
@@ -174,7 +179,9 @@ class Tree:
         await asyncio.to_thread(self._disk.take, fetched.digest, file)
         version = await self._ledger.change([fetched])
         _log.info("A boot file was fetched", file=str(fetched.path), bytes=fetched.size, tree=version)
-        await self._catch_up()
+        await self._followed()
+        if self.version is None or self.version < version:
+            raise Unavailable(self._why or f"{self.member} has not got to version {version} of the tree")
         return version
 
     def beside(self) -> Path:
@@ -209,12 +216,11 @@ class Tree:
         return await self.fetching.fetches() if self.fetching is not None else []
 
     async def current(self) -> None:
-        if self.read_age_s <= _FRESH_S and not self._fenced:
-            return
         limit = time.monotonic() + _CURRENT_S
-        while True:
-            with contextlib.suppress(MusterError):
-                await self._catch_up()
+        while self.read_age_s > _FRESH_S or self._fenced:
+            # A store that has been away for a while is not waited for by each who asks.
+            is_blind = self.read_age_s > _CURRENT_S and not self._fenced
+            await self._followed(_HELD_UP_S if is_blind else limit - time.monotonic())
             if self.read_age_s > _CURRENT_S and not self._fenced:
                 # The store is away: what lies here is the newest that anybody can tell of.
                 return
@@ -226,11 +232,10 @@ class Tree:
 
     async def beat(self) -> None:
         """Follow the tree once: bring what changed, say so, and judge whether this member may serve. Raises nothing."""
-        try:
-            await self._catch_up()
-        except MusterError as e:
-            self._why = str(e)
-            _log.debug("The tree of boot files was not followed", why=self._why)
+        if not await self._followed(_HELD_UP_S):
+            with contextlib.suppress(MusterError, TimeoutError):
+                async with asyncio.timeout(_HELD_UP_S):
+                    await self._look()
         await self._judge()
 
     async def verify(self) -> Sequence[str]:
@@ -250,8 +255,17 @@ class Tree:
             damaged += files[found]
         if damaged:
             _log.error("Boot files were damaged and are brought anew", files=", ".join(damaged[:10]))
-            self._is_compared = False
-            await self._catch_up()
+            async with self._turn:
+                # What is known to be wrong is served no more, however long the right bytes are on their way.
+                _, rows = await self._ledger.rows(None)
+                wrong = set(damaged)
+                for entry in (r.entry for r in rows if r.entry.path.text in wrong):
+                    if entry.kind == "file" and not self._is_here(entry):
+                        await asyncio.to_thread(self._disk.remove, entry.path)
+                self._is_compared = False
+            await self._followed()
+            if not self._is_compared:
+                raise Unavailable(self._why or "They were not brought yet")
         return damaged
 
     async def forget(self) -> None:
@@ -268,45 +282,83 @@ class Tree:
             now = time.time()
             await asyncio.to_thread(self._disk.unused, digests, targets, older_than_s=3600.0, now=now)
 
-    async def _catch_up(self) -> None:
+    async def _followed(self, within_s: float | None = None) -> bool:
+        """Wait until the tree was followed as it is now; whether it was tried to the end. What failed is in ``_why``.
+
+        Who comes before a task has begun shares it. Nobody who goes away ends one: a thread that is at the disk would go on,
+        and the next one's beside it.
+        """
+        if self._next is None:
+            self._next = asyncio.create_task(self._follow(), name="boot files follow the tree")
+            self._following.add(self._next)
+            self._next.add_done_callback(self._following.discard)
+        task = self._next
+        await asyncio.wait({task}, timeout=None if within_s is None else max(0.0, within_s))
+        if task.done() and not task.cancelled():
+            task.result()
+        return task.done()
+
+    async def _follow(self) -> None:
         async with self._turn:
-            if not self._is_open:
-                await asyncio.to_thread(self._disk.open)
-                self.version = await asyncio.to_thread(self._disk.version)
-                self._is_open = True
-            began = time.monotonic()
-            tree = await self._ledger.tree(self.member)
-            self._read_at = began
-            self._known, self._fenced = tree.version, tree.fenced
-            have = self.version
-            if not self._is_compared or have is None or not tree.forgotten <= have <= tree.version:
-                await self._compared()
-            elif have < tree.version:
-                version, rows = await self._ledger.rows(have)
-                await self._placed(rows)
-                await self._arrived_at(version)
-            self._why = ""
-            if self._confirmed is not None and tree.confirmed != self._confirmed[0]:
-                # Our row is not as we left it: somebody restored the store, or took this member for one that has gone.
-                self._confirmed = None
-            await self._say()
-            if tree.fenced and self.version is not None and self.version >= tree.fenced:
-                self._fenced = 0
+            self._next = None
+            try:
+                await self._catch_up()
+            except MusterError as e:
+                self._why = str(e)
+                _log.debug("The tree of boot files was not followed", why=self._why)
+
+    async def _look(self) -> State:
+        """Read how far the tree is, and whether this member is fenced."""
+        began = time.monotonic()
+        tree = await self._ledger.tree(self.member)
+        self._read_at = began
+        self._known, self._fenced = tree.version, tree.fenced
+        return tree
+
+    async def _catch_up(self) -> None:
+        if not self._is_open:
+            await asyncio.to_thread(self._disk.open)
+            self.version = await asyncio.to_thread(self._disk.version)
+            self._is_open = True
+        tree = await self._look()
+        if self._confirmed is not None and tree.confirmed != self._confirmed[0]:
+            # Our row is not as we left it: somebody took this member for one that has gone, or restored the store, whose
+            # versions are then others than those that came here.
+            self._confirmed = None
+            self._is_compared = False
+        have = self.version
+        if not self._is_compared or have is None or not tree.forgotten <= have <= tree.version:
+            await self._compared()
+        elif have < tree.version:
+            version, rows = await self._ledger.rows(have)
+            await self._placed(rows)
+            await self._arrived_at(version)
+        self._why = ""
+        await self._say()
+        if self.version is not None and self.version >= tree.fenced:
+            self._fenced = 0
 
     async def _compared(self) -> None:
         """Have the directory as the tree is, whatever it was."""
         version, rows = await self._ledger.rows(None)
         # Whatever was on its way is looked at anew.
-        self._lacking = {p: one for p, one in self._lacking.items() if any(r.entry.path == p for r in rows)}
-        amiss = await asyncio.to_thread(
-            lambda: [r for r in rows if not (self._disk.is_placed(r.entry) and self._is_here(r.entry))]
-        )
+        now = {r.entry.path: r for r in rows}
+        self._lacking = {p: one for p, one in self._lacking.items() if now.get(p) == one[0]}
+        amiss = await asyncio.to_thread(self._amiss, rows)
         strangers = await asyncio.to_thread(self._disk.strangers, [r.entry.path for r in rows])
         for path in strangers:
             await asyncio.to_thread(self._disk.remove, path)
         await self._placed(amiss)
         await self._arrived_at(version)
         self._is_compared = True
+
+    def _amiss(self, rows: Sequence[Row]) -> Sequence[Row]:
+        found = [r for r in rows if not (self._disk.is_placed(r.entry) and self._is_here(r.entry))]
+        # Who writes into a file writes into the bytes that others of its names have, too.
+        touched = {r.entry.digest for r in found if r.entry.kind == "file" and self._disk.is_touched(r.entry)}
+        for _ in self._disk.damaged(touched):
+            pass
+        return found
 
     def _is_here(self, entry: Entry) -> bool:
         return entry.kind == "link" or self._disk.has(entry.digest, entry.size)
@@ -316,15 +368,16 @@ class Tree:
         self.version = version
 
     async def _placed(self, rows: Sequence[Row]) -> None:
-        for row in rows:
+        # Of one version first what went: a file may stand where a directory was.
+        for row in sorted(rows, key=lambda r: (r.entry.version, not r.is_gone)):
             path = row.entry.path
-            self._lacking.pop(path, None)
+            before = self._lacking.pop(path, None)
             if row.is_gone:
                 await asyncio.to_thread(self._disk.remove, path)
             elif self._is_here(row.entry) or await self._kept(row.entry):
                 await asyncio.to_thread(self._disk.place, row.entry)
             else:
-                self._lacking[path] = (row, time.monotonic())
+                self._lacking[path] = before if before is not None and before[0] == row else (row, time.monotonic())
         if self._lacking and (self._bringing is None or self._bringing.done()):
             self._bringing = asyncio.create_task(self._brought(), name="boot files from other members")
 
@@ -364,6 +417,9 @@ class Tree:
                 except MusterError as e:
                     self._bring_why = f"{path} does not come: {e}"
                     _log.warning("A boot file does not come", file=str(path), why=str(e))
+                except Exception as e:  # noqa: BLE001 - boundary: what one file breaks must not keep the others away
+                    self._bring_why = f"{path} does not come: bringing it broke: {type(e).__name__}"
+                    _log.exception("Bringing a boot file broke", file=str(path))
             if self._lacking:
                 await asyncio.sleep(_BRING_AGAIN_S)
 

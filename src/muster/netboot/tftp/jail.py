@@ -100,8 +100,6 @@ class Jail:
             Denied: it is no regular file, not everybody may read it, or a link leads nowhere or in a circle.
             Unavailable: the system cannot open it now.
         """
-        if wanted[0] == HIDDEN:
-            raise NotFound(f"there is no {shown('/'.join(wanted))}")
         try:
             with contextlib.ExitStack() as stack:
                 return self._walked(wanted, stack)
@@ -124,6 +122,9 @@ class Jail:
                 if len(at) > 1:
                     at.pop()
                 continue
+            if step == HIDDEN and len(at) == 1:
+                # Also by way of a link to the root, which trees made by hand have.
+                raise NotFound(f"there is no {shown('/'.join(wanted))}")
             fd = _held(stack, os.open(step, _STEP, dir_fd=at[-1]))
             kind = os.fstat(fd).st_mode
             if stat.S_ISLNK(kind):

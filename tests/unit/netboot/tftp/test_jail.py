@@ -206,3 +206,15 @@ def test_links_that_are_swapped_meanwhile_lead_out_never(jail: Jail, tmp_path: P
 def test_a_root_that_is_none_is_said(tmp_path: Path) -> None:
     with pytest.raises(Misconfigured, match="cannot be the root"):
         Jail(tmp_path / "absent").check()
+
+
+@pytest.mark.parametrize("name", ["boot/.muster/partial/1", "up/.muster/partial/1", "grub2/top/.muster/partial/1"])
+def test_what_members_keep_for_themselves_is_not_reached_over_a_link_to_the_root(jail: Jail, name: str) -> None:
+    (jail.root / ".muster" / "partial").mkdir(parents=True)
+    (jail.root / ".muster" / "partial" / "1").write_bytes(b"half")
+    (jail.root / "boot").symlink_to(".")
+    (jail.root / "up").symlink_to("/")
+    (jail.root / "grub2" / "top").symlink_to("..")
+    assert read(jail, f"{name.partition('/.muster')[0]}/pxelinux.0") == b"loader"
+    with pytest.raises(NotFound):
+        read(jail, name)
