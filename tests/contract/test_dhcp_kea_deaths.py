@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from muster.features.dhcp.contract import Unreached
+from muster.features.dhcp.contract import Subnet, Unreached
+from muster.features.dhcp.kea import commands
 from muster.features.dhcp.kea.commands import Kea
-from muster.kernel.errors import Conflict, Misconfigured, MusterError, Unavailable
+from muster.features.dhcp.kea.unwritten import Unwritten
+from muster.kernel.errors import Conflict, Misconfigured, MusterError, Rejected, Unavailable
+from muster.store.engine import Store
+from muster.store.writing import Change, Writing
 from tests.contract.test_dhcp_kea import (
     BOTH,
     SUBNET,
@@ -207,3 +211,39 @@ async def test_a_host_is_removed_where_it_is(
                 await provider.remove(gone)
                 assert await provider.of(gone.subnet, gone.mac) is None
             server.stop(signal.SIGKILL)
+
+
+async def test_a_reservation_in_a_pool_is_refused_where_kea_looks_for_none_there(
+    release: dict[str, Any], tmp_path: Path
+) -> None:
+    ours = Subnet(IPv4Network("10.231.8.0/24"))
+    with keas.running(subnets=[SUBNET], reservations_out_of_pool=True, **release) as server:
+        async with member(server, tmp_path) as provider:
+            outside = one(1, ip=IPv4Address("10.231.8.77"), subnet=ours)
+            await provider.add(outside)
+            assert (await asyncio.to_thread(server.given, str(outside.mac)))[0] == "10.231.8.77"
+            with pytest.raises(Rejected, match="out-of-pool"):
+                await provider.add(one(2, ip=IPv4Address("10.231.8.105"), subnet=ours))
+
+
+async def test_marks_of_the_dead_are_cleared_once_kea_has_written(store: Store, one_that_is_set: KeaServer) -> None:
+    async def put(uow: Writing) -> None:
+        change = Change("INSERT INTO dhcp_changes (key, holder, until) VALUES (:key, '', {now} + :for_s)")
+        await uow.change(
+            change, [{"key": "kea unwritten a", "for_s": 86000.0}, {"key": "kea unwritten b", "for_s": 86400.0}]
+        )
+
+    await store.carry_out("test", put)
+    async with commands.opened(f"unix:{one_that_is_set.control}") as asked:
+        unwritten = Unwritten(asked, store)
+        assert len(await unwritten.marks(own=False)) == 2
+        await unwritten.settled(own=False)
+        # Of the other one something may come yet.
+        assert await unwritten.marks(own=False) == ["kea unwritten b"]
+        async with unwritten.marked():
+            assert len(await unwritten.marks(own=False)) == 1
+            assert len(await unwritten.marks(own=True)) == 2
+        with pytest.raises(Unavailable):
+            async with unwritten.marked():
+                raise Unavailable("nobody knows")
+        assert len(await unwritten.marks(own=False)) == 2

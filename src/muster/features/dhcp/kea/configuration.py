@@ -40,12 +40,14 @@ class Held:
         id: Kea's number for it.
         told: the hosts that stand in the configuration, as they stand there.
         unheeded: what keeps Kea from heeding reservations there, empty when nothing does.
+        unheeded_pools: first and last addresses of pools in which it looks for no reservations.
     """
 
     id: int
     subnet: Subnet
     told: Sequence[Mapping[str, Any]] = ()
     unheeded: str = ""
+    unheeded_pools: Sequence[tuple[IPv4Address, IPv4Address]] = ()
 
     @cached_property
     def hosts(self) -> Sequence[Host]:
@@ -174,18 +176,24 @@ def _read(content: Content) -> Configuration:
 def _subnet(one: Mapping[str, Any], everywhere: Content, shared: Content) -> Held:
     levels = (everywhere, shared, one)
     options = _options([level.get("option-data") or () for level in levels])
-    if pools := one.get("pools"):
-        options["range"] = [str(address) for address in _pool(str(pools[0]["pool"]))]
+    pools = [_pool(str(pool["pool"])) for pool in one.get("pools") or ()]
+    if pools:
+        options["range"] = [str(address) for address in pools[0]]
     # Kea takes the address of any host for a subnet's, and keeps it.
     network = IPv4Network(one["subnet"], strict=False)
-    return Held(int(one["id"]), Subnet(network, options), one.get("reservations") or (), _unheeded(levels))
+    unheeded_pools = pools if _nearest(levels, "reservations-out-of-pool") else ()
+    told = one.get("reservations") or ()
+    return Held(int(one["id"]), Subnet(network, options), told, _unheeded(levels), unheeded_pools)
+
+
+def _nearest(levels: Sequence[Content], name: str) -> Any:
+    return next((v for level in reversed(levels) if (v := level.get(name)) is not None), None)
 
 
 def _unheeded(levels: Sequence[Content]) -> str:
     if "hw-address" not in levels[0].get("host-reservation-identifiers", ("hw-address",)):
         return "host-reservation-identifiers is without hw-address"
-    heeded = next((v for level in reversed(levels) if (v := level.get("reservations-in-subnet")) is not None), True)
-    return "" if heeded else "reservations-in-subnet is false"
+    return "reservations-in-subnet is false" if _nearest(levels, "reservations-in-subnet") is False else ""
 
 
 def _options(levels: Iterable[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:

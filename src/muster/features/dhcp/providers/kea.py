@@ -33,7 +33,7 @@ from muster.features.dhcp.kea.writer import Writer
 from muster.features.dhcp.next_servers import NextServers
 from muster.features.dhcp.settings import KeaSettings
 from muster.kernel.clock import Clock, SystemClock
-from muster.kernel.errors import Conflict, Misconfigured, MusterError, NotFound, Unavailable, Unsupported
+from muster.kernel.errors import Conflict, Misconfigured, MusterError, NotFound, Rejected, Unavailable, Unsupported
 from muster.kernel.files import read_bounded
 from muster.kernel.log import logger
 from muster.kernel.names import MACAddress
@@ -117,9 +117,15 @@ class KeaDHCP:
 
     async def add(self, reservation: Reservation, *, related: Collection[MACAddress] = ()) -> None:
         on, how, has_leases = await self._now()
-        if unheeded := on.of(reservation.subnet).unheeded:
+        held = on.of(reservation.subnet)
+        if held.unheeded:
             raise Misconfigured(
-                f"Kea would heed no reservation in {reservation.subnet}: {unheeded} in its configuration"
+                f"Kea would heed no reservation in {reservation.subnet}: {held.unheeded} in its configuration"
+            )
+        if any(first <= reservation.ip <= last for first, last in held.unheeded_pools):
+            raise Rejected(
+                f"Kea would give {reservation.ip} to others: it is of a pool, and reservations-out-of-pool is true in Kea's "
+                "configuration"
             )
         if has_leases and await self._leased.by_nobody_known(reservation.ip):
             raise Conflict(f"{reservation} conflicts with a lease of a machine without a hardware address")
