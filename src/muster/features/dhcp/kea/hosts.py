@@ -139,8 +139,10 @@ class Hosts:
 
     async def _is_there(self, one: Reservation, number: int) -> bool:
         which = {"identifier-type": "hw-address", "identifier": str(one.mac), "operation-target": _MEMORY}
-        with already_changed():
+        try:
             found = _hosts(await self._kea.ask("reservation-get-by-id", which), _MEMORY)
+        except MusterError as e:
+            raise Unavailable(f"Kea has taken a change, and whether it keeps it is unknown: {e}") from e
         return any((h.subnet_id, h.ip) == (number, one.ip) for h in found)
 
     async def _deleted(self, number: int, one: Reservation, where: str) -> None:

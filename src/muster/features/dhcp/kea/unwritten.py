@@ -129,11 +129,12 @@ class Unwritten:
 
 @contextmanager
 def already_changed() -> Iterator[None]:
-    """Let nobody take for undone what was changed before the block, whatever fails within it.
+    """Let nobody take for undone what was changed before the block, when Kea is not reached, or does not take us, within it.
+
+    Kea's refusals are its caller's to answer.
 
     Raises:
-        Rejected: as it was raised within: Kea's refusal, which its caller answers.
-        Unavailable: in place of everything else.
+        Unavailable: in place of those errors.
     """
     try:
         yield

@@ -83,7 +83,9 @@ class Writer:
             if done in self._making:
                 # It comes all the same: whoever changes the same next has to find it there.
                 await asyncio.wait([done], timeout=_MADE_WITHIN_S)
-            done.cancel()
+            if not done.cancel() and not done.cancelled():
+                # Heard, though nobody is told.
+                done.exception()
             raise
 
     async def run(self) -> None:
@@ -175,8 +177,10 @@ class Writer:
             return now
         await self._fenced(lease)
         await self._in_force(before.content, content)
-        with already_changed():
+        try:
             there = draft.is_in((await self._current.now()).configuration)
+        except MusterError as e:
+            raise Unavailable(f"Kea has taken a configuration, and whether it keeps it is unknown: {e}") from e
         if not there:
             raise Unavailable(
                 "Kea has taken a configuration and shows another one; whether it changes again is unknown"
