@@ -319,6 +319,16 @@ async def test_a_real_lease_is_seen_until_it_ends(server: Dnsmasq) -> None:
         assert [type(r) for r in await provider.at(subnet, one.ip)] == [Reservation]
 
 
+async def test_what_an_unknown_machine_has_a_lease_of_is_reserved_for_nobody(server: Dnsmasq) -> None:
+    async with _member(server) as provider:
+        one = await _fresh(provider, 1)
+        with server.leases.open("a") as f:
+            f.write(f"{int(time.time()) + 600} 01:02:03:04:05:06:07:08 {one.ip} * *\n")
+        with pytest.raises(Conflict, match="without a hardware address"):
+            await provider.add(one)
+        await provider.add(await _fresh(provider, 2))
+
+
 async def test_by_signal_it_forgets_without_being_started_anew(server: Dnsmasq) -> None:
     async with _member(server, reload="signal", boot="dnsmasq") as provider:
         one = await provider.as_kept(await _fresh(provider, 1))

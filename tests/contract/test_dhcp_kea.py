@@ -290,18 +290,23 @@ async def test_what_kea_cannot_write_is_undone(release: dict[str, Any], tmp_path
             assert reserved(server) == {str(one(1).ip), str(one(2).ip)}
 
 
+def hosts_database(server: PostgreSQL) -> dict[str, Any]:
+    """Return how Kea finds a database of hosts that is empty."""
+    place = urlsplit(server.fresh_database())
+    tables = KEA3 / "usr/share/kea/scripts/pgsql/dhcpdb_create.pgsql"
+    command = ["psql", "-q", "-v", "ON_ERROR_STOP=1", "-f", str(tables), place.geturl()]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    return {
+        "type": "postgresql", "host": place.hostname, "port": place.port, "name": place.path.strip("/"),
+        "user": place.username, "password": place.password or "",
+    }  # fmt: skip
+
+
 async def test_hosts_in_a_database_are_seen_and_kept_there(
     needs: Callable[[str], None], postgresql_server: PostgreSQL, tmp_path: Path
 ) -> None:
     needs("kea3")
-    place = urlsplit(postgresql_server.fresh_database())
-    tables = KEA3 / "usr/share/kea/scripts/pgsql/dhcpdb_create.pgsql"
-    command = ["psql", "-q", "-v", "ON_ERROR_STOP=1", "-f", str(tables), place.geturl()]
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
-    database = {
-        "type": "postgresql", "host": place.hostname, "port": place.port, "name": place.path.strip("/"),
-        "user": place.username, "password": place.password or "",
-    }  # fmt: skip
+    database = hosts_database(postgresql_server)
     subnet = {**SUBNET, "reservations": [by_hand(9)]}
     given: dict[str, Any] = {"subnets": [subnet], "root": KEA3, "alone": True, "hosts_database": database}
     with keas.running(**given, libraries=[*BOTH, keas.PGSQL]) as server:

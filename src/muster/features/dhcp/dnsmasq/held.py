@@ -112,6 +112,10 @@ class Held:
         leased = {one.ip for one in self.leased if one.ends > now}
         return {ip for ip in among if ip in leased or ip in self.by_ip or ip in self.fixed}
 
+    def is_leased_to_nobody_known(self, ip: IPv4Address, now: datetime) -> bool:
+        """Whether a machine has an address that Foreman cannot be told of."""
+        return any(one.ip == ip and one.mac is None and one.ends > now for one in self.leased)
+
     def _leases(self, subnet: Subnet, now: datetime) -> Iterator[Lease]:
         for one in self.leased:
             if one.ends <= now or one.mac is None or one.ip not in subnet.network:

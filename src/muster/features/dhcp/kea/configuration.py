@@ -8,7 +8,6 @@ docs/facts/smart-proxy-protocol.md §8.2.
 
 from __future__ import annotations
 
-import ipaddress
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ _NONE = (KeyError, TypeError, ValueError, AttributeError)
 # RFC 2132: what Foreman reads, in its order, by the options' numbers.
 _OPTIONS = {3: "routers", 15: "domain_name", 6: "domain_name_servers", 42: "ntp_servers", 26: "interface_mtu"}
 _NUMBERS = {"routers": 3, "domain-name": 15, "domain-name-servers": 6, "ntp-servers": 42, "interface-mtu": 26}
+_MTU = 26
 EVERYWHERE = 0
 """Kea's number for what counts in all subnets."""
 
@@ -39,11 +39,15 @@ class Held:
     Attributes:
         id: Kea's number for it.
         told: the hosts that stand in the configuration, as they stand there.
+        unheeded: what keeps Kea from heeding reservations there, empty when nothing does.
+        unheeded_pools: first and last addresses of pools in which it looks for no reservations.
     """
 
     id: int
     subnet: Subnet
     told: Sequence[Mapping[str, Any]] = ()
+    unheeded: str = ""
+    unheeded_pools: Sequence[tuple[IPv4Address, IPv4Address]] = ()
 
     @cached_property
     def hosts(self) -> Sequence[Host]:
@@ -155,7 +159,7 @@ def without_hosts(content: Content) -> Content:
 
 def _read(content: Content) -> Configuration:
     subnets = [
-        _subnet(one, [content.get("option-data") or (), shared.get("option-data") or ()])
+        _subnet(one, content, shared)
         for shared, inside in ((content, content), *((s, s) for s in content.get("shared-networks") or ()))
         for one in inside.get("subnet4") or ()
     ]
@@ -169,13 +173,27 @@ def _read(content: Content) -> Configuration:
     )
 
 
-def _subnet(one: Mapping[str, Any], around: Sequence[Sequence[Mapping[str, Any]]]) -> Held:
-    number = int(one["id"])
-    options = _options([*around, one.get("option-data") or ()])
+def _subnet(one: Mapping[str, Any], everywhere: Content, shared: Content) -> Held:
+    levels = (everywhere, shared, one)
+    options = _options([level.get("option-data") or () for level in levels])
     pools = [_pool(str(pool["pool"])) for pool in one.get("pools") or ()]
     if pools:
         options["range"] = [str(address) for address in pools[0]]
-    return Held(number, Subnet(IPv4Network(one["subnet"]), options), one.get("reservations") or ())
+    # Kea takes the address of any host for a subnet's, and keeps it.
+    network = IPv4Network(one["subnet"], strict=False)
+    unheeded_pools = pools if _nearest(levels, "reservations-out-of-pool") else ()
+    told = one.get("reservations") or ()
+    return Held(int(one["id"]), Subnet(network, options), told, _unheeded(levels), unheeded_pools)
+
+
+def _nearest(levels: Sequence[Content], name: str) -> Any:
+    return next((v for level in reversed(levels) if (v := level.get(name)) is not None), None)
+
+
+def _unheeded(levels: Sequence[Content]) -> str:
+    if "hw-address" not in levels[0].get("host-reservation-identifiers", ("hw-address",)):
+        return "host-reservation-identifiers is without hw-address"
+    return "reservations-in-subnet is false" if _nearest(levels, "reservations-in-subnet") is False else ""
 
 
 def _options(levels: Iterable[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
@@ -186,6 +204,9 @@ def _options(levels: Iterable[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
         # In another form it stands there as octets.
         if number in _OPTIONS and one.get("space", "dhcp4") == "dhcp4" and one.get("csv-format", True):
             found[number] = str(one.get("data") or "")
+    # Kea takes other forms of numbers as well.
+    if not found.get(_MTU, "").isdecimal():
+        found.pop(_MTU, None)
     return {name: _told(number, found[number]) for number, name in _OPTIONS.items() if found.get(number)}
 
 
@@ -205,7 +226,7 @@ def _pool(text: str) -> tuple[IPv4Address, IPv4Address]:
     first, dash, last = text.partition("-")
     if dash:
         return IPv4Address(first.strip()), IPv4Address(last.strip())
-    network = ipaddress.IPv4Network(text.strip())
+    network = IPv4Network(text.strip(), strict=False)
     return network.network_address, network.broadcast_address
 
 

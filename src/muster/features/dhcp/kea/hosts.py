@@ -8,7 +8,6 @@ Source: Kea Administrator Reference Manual, "libdhcp_host_cmds.so"; docs/facts/k
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from ipaddress import IPv4Address
 from typing import Any
@@ -18,8 +17,8 @@ from muster.features.dhcp.kea import reservations
 from muster.features.dhcp.kea.commands import Answer, Kea
 from muster.features.dhcp.kea.configuration import EVERYWHERE, Configuration
 from muster.features.dhcp.kea.reservations import Host
-from muster.features.dhcp.kea.writer import unwritable
-from muster.kernel.errors import Conflict, NotFound, Rejected, Unavailable
+from muster.features.dhcp.kea.unwritten import Unwritten, already_changed, unwritable
+from muster.kernel.errors import Conflict, MusterError, NotFound, Rejected, Unavailable
 from muster.kernel.names import MACAddress, shown
 
 COMMANDS = frozenset(
@@ -36,10 +35,9 @@ _ALREADY = ("already been added", "already a reservation", "duplicate")
 class Hosts:
     """Hosts of one Kea that has :data:`COMMANDS`."""
 
-    def __init__(self, kea: Kea) -> None:
+    def __init__(self, kea: Kea, unwritten: Unwritten) -> None:
         self._kea = kea
-        self._lock = asyncio.Lock()
-        self._begun = self._written = 0
+        self._unwritten = unwritten
 
     async def all(self, on: Configuration, subnet: Subnet) -> Sequence[Host]:
         """Return the hosts of a subnet and those of all."""
@@ -72,8 +70,18 @@ class Hosts:
         ]  # fmt: skip
         among = [*await self.of(on, wanted.mac), *await self.at(on, wanted.ip), *named]
         if reservations.is_there(wanted, number, among, related, one_each=on.one_each):
+            if not on.database:
+                await self._unwritten.settled(own=True)
             return
         new = {"reservation": {**reservations.written(wanted), "subnet-id": number}, "operation-target": _target(on)}
+        if on.database:
+            await self._added(new, wanted)
+            return
+        async with self._unwritten.marked():
+            await self._added(new, wanted)
+            await self._kept(wanted, number)
+
+    async def _added(self, new: Mapping[str, Any], wanted: Reservation) -> None:
         try:
             await self._kea.ask("reservation-add", new)
         except Rejected as e:
@@ -81,51 +89,65 @@ class Hosts:
             if any(word in str(e).lower() for word in _ALREADY):
                 raise Conflict(f"{wanted} conflicts with what Kea has: {e}") from e
             raise
-        await self._kept(on, wanted)
 
     async def remove(self, on: Configuration, one: Reservation) -> None:
         """Make a reservation not exist; as the contract's ``remove``."""
-        number = on.of(one.subnet).id
-        held = next(
-            (h for h in await self.of(on, one.mac) if h.ip == one.ip and h.subnet_id in (number, EVERYWHERE)), None
-        )
+        on.of(one.subnet)
+        held = next((h for h in await self.of(on, one.mac) if h.ip == one.ip), None)
         if held is None:
             raise NotFound(f"There is no reservation {one}")
         if not held.removable or held.subnet_id == EVERYWHERE:
             raise Rejected(f"{held} is static - unable to delete")
-        if not (await self._deleted(on, number, one.mac)).found:
-            raise NotFound(f"There is no reservation {one}")
-        if not on.database:
-            try:
-                await self._write()
-            except Rejected as e:
-                back = {**reservations.written(one), "subnet-id": number}
-                await self._kea.ask("reservation-add", {"reservation": back, "operation-target": _MEMORY})
-                raise unwritable(e) from e
-
-    async def _kept(self, on: Configuration, wanted: Reservation) -> None:
-        if on.database:
+        # Where it is, and not where one would be made now: Kea may have been given a database, or other numbers, since.
+        if held.in_database:
+            await self._deleted(held.subnet_id, one, _DATABASE)
             return
+        async with self._unwritten.marked():
+            await self._deleted(held.subnet_id, one, _MEMORY)
+            await self._gone(one, held.subnet_id)
+
+    async def _kept(self, wanted: Reservation, number: int) -> None:
+        """Have what was added to Kea's memory written."""
         try:
-            await self._write()
+            with already_changed():
+                await self._unwritten.write()
         except Rejected as e:
-            await self._deleted(on, on.of(wanted.subnet).id, wanted.mac)
+            await self._undone("reservation-del", {**_which(wanted, number), "operation-target": _MEMORY})
             raise unwritable(e) from e
+        if not await self._is_there(wanted, number):
+            raise Unavailable(f"Kea has taken {wanted} and has it no more, as when it was started again meanwhile")
 
-    async def _write(self) -> None:
-        """Have Kea write its configuration; those that come meanwhile share the next time, which has all of theirs."""
-        arrived = self._begun
-        async with self._lock:
-            if self._written > arrived:
-                return
-            self._begun += 1
-            number = self._begun
-            await self._kea.ask("config-write")
-            self._written = number
+    async def _gone(self, one: Reservation, number: int) -> None:
+        """Have what was removed from Kea's memory written."""
+        try:
+            with already_changed():
+                await self._unwritten.write()
+        except Rejected as e:
+            back = {**reservations.written(one), "subnet-id": number}
+            await self._undone("reservation-add", {"reservation": back, "operation-target": _MEMORY})
+            raise unwritable(e) from e
+        if await self._is_there(one, number):
+            raise Unavailable(f"Kea has removed {one} and has it again, as when it was started again meanwhile")
 
-    async def _deleted(self, on: Configuration, number: int, mac: MACAddress) -> Answer:
-        which = {"subnet-id": number, "identifier-type": "hw-address", "identifier": str(mac)}
-        return await self._kea.ask("reservation-del", {**which, "operation-target": _target(on)})
+    async def _undone(self, command: str, arguments: Mapping[str, Any]) -> None:
+        try:
+            await self._kea.ask(command, arguments)
+        except MusterError as e:
+            raise Unavailable(
+                f"Kea cannot write its configuration, nor go back; the change counts until it ends: {e}"
+            ) from e
+
+    async def _is_there(self, one: Reservation, number: int) -> bool:
+        which = {"identifier-type": "hw-address", "identifier": str(one.mac), "operation-target": _MEMORY}
+        try:
+            found = _hosts(await self._kea.ask("reservation-get-by-id", which), _MEMORY)
+        except MusterError as e:
+            raise Unavailable(f"Kea has taken a change, and whether it keeps it is unknown: {e}") from e
+        return any((h.subnet_id, h.ip) == (number, one.ip) for h in found)
+
+    async def _deleted(self, number: int, one: Reservation, where: str) -> None:
+        if not (await self._kea.ask("reservation-del", {**_which(one, number), "operation-target": where})).found:
+            raise NotFound(f"There is no reservation {one}")
 
     async def _found(self, on: Configuration, command: str, which: Mapping[str, Any]) -> list[Host]:
         found = []
@@ -149,6 +171,10 @@ class Hosts:
             if following == begin:
                 raise Unavailable(f"{self._kea.url} tells the same hosts again and again")
             begin = following
+
+
+def _which(one: Reservation, number: int) -> dict[str, Any]:
+    return {"subnet-id": number, "identifier-type": "hw-address", "identifier": str(one.mac)}
 
 
 def _places(on: Configuration) -> Sequence[str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from muster.features.dhcp.kea import configuration
 from muster.features.dhcp.kea.commands import Kea
 from muster.features.dhcp.kea.configuration import Configuration, without_hosts
-from muster.kernel.errors import Unavailable, Unsupported
+from muster.kernel.errors import MusterError, Unavailable, Unsupported
 from muster.kernel.names import shown
 
 
@@ -43,6 +43,7 @@ class Current:
         self._lock = asyncio.Lock()
         self._begun = 0
         self._last: tuple[int, InForce] | None = None
+        self._failed: tuple[int, MusterError] | None = None
 
     @property
     def latest(self) -> InForce | None:
@@ -59,9 +60,16 @@ class Current:
         async with self._lock:
             if self._last is not None and self._last[0] > arrived:
                 return self._last[1]
+            if self._failed is not None and self._failed[0] > arrived:
+                # Else each would wait for as long as Kea may take, one behind the other.
+                raise self._failed[1].with_traceback(None)
             self._begun += 1
             number = self._begun
-            found = await self._asked(None if self._last is None else self._last[1])
+            try:
+                found = await self._asked(None if self._last is None else self._last[1])
+            except MusterError as e:
+                self._failed = number, e
+                raise
             self._last = (number, found)
             return found
 

@@ -13,6 +13,7 @@ from typing import Any
 from muster.features.dhcp.contract import Lease, Subnet
 from muster.features.dhcp.kea import leases
 from muster.features.dhcp.kea.commands import Kea
+from muster.features.dhcp.kea.reservations import mac
 from muster.kernel.clock import Clock
 from muster.kernel.errors import Unavailable
 from muster.kernel.names import MACAddress, shown
@@ -45,6 +46,11 @@ class Leased:
         """Return the lease of an address."""
         answer = await self._kea.ask("lease4-get", {"ip-address": str(ip)})
         return _lease(answer.arguments, subnet, self._clock.now()) if answer.found else None
+
+    async def by_nobody_known(self, ip: IPv4Address) -> bool:
+        """Whether an address is leased, or declined, and by no machine that Foreman could be told of."""
+        answer = await self._kea.ask("lease4-get", {"ip-address": str(ip)})
+        return answer.found and _taken(answer.arguments, self._clock.now()) and not _is_known(answer.arguments)
 
     async def of(self, subnet: Subnet, mac: MACAddress) -> Lease | None:
         """Return a machine's lease; of several the newest."""
@@ -101,6 +107,10 @@ def _taken(one: Mapping[str, Any], now: Any) -> bool:
         return leases.is_taken(one, now)
     except _NONE as e:
         raise _strange(e) from e
+
+
+def _is_known(one: Mapping[str, Any]) -> bool:
+    return mac(one.get("hw-address") or "") is not None
 
 
 def _strange(error: Exception) -> Unavailable:

@@ -37,6 +37,7 @@ class Host:
         ip: None: no address is reserved.
         name: Foreman's; else the hostname, else the identifier.
         removable: whether a member made it, or it stands in a database.
+        in_database: whether it stands there.
     """
 
     subnet_id: int
@@ -46,6 +47,7 @@ class Host:
     name: str
     removable: bool
     options: Options = field(default_factory=dict)
+    in_database: bool = False
 
     def __str__(self) -> str:
         return f"{shown(self.name)} ({self.ip or 'no address'} / {shown(self.mac or self.identifier)})"
@@ -84,6 +86,7 @@ def host(one: Mapping[str, Any], subnet_id: int, *, in_database: bool = False) -
         str(name),
         in_database or mark is not None,
         ordered(options),
+        in_database,
     )
 
 

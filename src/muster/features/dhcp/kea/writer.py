@@ -22,6 +22,7 @@ from muster.features.dhcp.contract import Unreached
 from muster.features.dhcp.kea.commands import Kea
 from muster.features.dhcp.kea.configuration import Configuration, Content, Draft
 from muster.features.dhcp.kea.in_force import Current
+from muster.features.dhcp.kea.unwritten import Unwritten, already_changed, unwritable
 from muster.kernel.errors import Conflict, Misconfigured, MusterError, Rejected, Unavailable
 from muster.kernel.log import logger
 from muster.kernel.tasks import ended
@@ -39,6 +40,8 @@ _WAITED_S = 10.0
 _BETWEEN_S = 0.05
 _TRIES = 5
 _AT_ONCE = 256
+# The store may answer late, and after it Kea four times.
+_MADE_WITHIN_S = 15.0
 _Waiting = tuple[Edit, "asyncio.Future[None]"]
 
 
@@ -50,13 +53,17 @@ class Writer:
         holder: unique to this life of this process.
     """
 
-    def __init__(self, kea: Kea, current: Current, leases: Leases, role: str, holder: str) -> None:
+    def __init__(
+        self, kea: Kea, current: Current, leases: Leases, unwritten: Unwritten, role: str, holder: str
+    ) -> None:
         self._kea = kea
+        self._unwritten = unwritten
         self._current = current
         self._leases = leases
         self._role = role
         self._holder = holder
         self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue()
+        self._making: set[asyncio.Future[None]] = set()
 
     async def change(self, edit: Edit) -> None:
         """Make a change, perhaps with others; return when it is in force and in Kea's file.
@@ -70,7 +77,16 @@ class Writer:
         """
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.put_nowait((edit, done))
-        await done
+        try:
+            await asyncio.shield(done)
+        except asyncio.CancelledError:
+            if done in self._making:
+                # It comes all the same: whoever changes the same next has to find it there.
+                await asyncio.wait([done], timeout=_MADE_WITHIN_S)
+            if not done.cancel() and not done.cancelled():
+                # Heard, though nobody is told.
+                done.exception()
+            raise
 
     async def run(self) -> None:
         """Make the changes that are waited for, turn by turn, until cancelled."""
@@ -137,23 +153,39 @@ class Writer:
             draft = Draft(before)
             made = [one for one in turn if not one[1].done() and _edited(draft, one)]
             if draft.is_empty:
+                await self._unwritten.settled(own=True)
                 _all_succeed(made)
                 return
-            content = draft.content()
-            await self._tested(content)
-            if (now := await self._asked()).content != before.content:
-                # Somebody else has set another one meanwhile, which is to stay.
-                before = now
-                continue
-            await self._fenced(lease)
-            await self._in_force(before.content, content)
-            if not draft.is_in((await self._current.now()).configuration):
-                raise Unavailable(
-                    "Kea has taken a configuration and shows another one; whether it changes again is unknown"
-                )
-            _all_succeed(made)
-            return
+            self._making = {done for _, done in made}
+            try:
+                async with self._unwritten.marked():
+                    now = await self._compared(before, draft, lease)
+            finally:
+                self._making = set()
+            if now is None:
+                _all_succeed(made)
+                return
+            # Somebody else has set another one meanwhile, which is to stay.
+            before = now
         raise Unreached(f"Somebody else changed Kea's configuration {_TRIES} times meanwhile; nothing was changed")
+
+    async def _compared(self, before: Configuration, draft: Draft, lease: Lease) -> Configuration | None:
+        """Set a configuration if what it was made of is in force still; else return what is, with nothing changed."""
+        content = draft.content()
+        await self._tested(content)
+        if (now := await self._asked()).content != before.content:
+            return now
+        await self._fenced(lease)
+        await self._in_force(before.content, content)
+        try:
+            there = draft.is_in((await self._current.now()).configuration)
+        except MusterError as e:
+            raise Unavailable(f"Kea has taken a configuration, and whether it keeps it is unknown: {e}") from e
+        if not there:
+            raise Unavailable(
+                "Kea has taken a configuration and shows another one; whether it changes again is unknown"
+            )
+        return None
 
     async def _asked(self) -> Configuration:
         try:
@@ -181,7 +213,8 @@ class Writer:
     async def _in_force(self, before: Content, content: Content) -> None:
         await self._kea.ask("config-set", {"Dhcp4": content})
         try:
-            await self._kea.ask("config-write")
+            with already_changed():
+                await self._kea.ask("config-write")
         except Rejected as e:
             # Else it would be gone when Kea starts again, and nobody would know.
             await self._undone(before)
@@ -190,7 +223,7 @@ class Writer:
     async def _undone(self, before: Content) -> None:
         try:
             await self._kea.ask("config-set", {"Dhcp4": before})
-        except Rejected as e:
+        except MusterError as e:
             raise Unavailable(
                 f"Kea cannot write its configuration, nor go back; the change counts until it ends: {e}"
             ) from e
@@ -216,14 +249,6 @@ class Writer:
             _log.warning(f"The role {self._role} was not given back, others wait for {TTL_S:g} s: {e}")
 
 
-def unwritable(error: Rejected) -> Misconfigured:
-    """Return what Kea's refusal to write its file means."""
-    return Misconfigured(
-        f"Kea cannot write its configuration, so the reservation would be gone when it starts again; nothing was changed. "
-        f"Let Kea's own account write the file and, where AppArmor confines it, let its profile: {error}"
-    )
-
-
 def _edited(draft: Draft, one: _Waiting) -> bool:
     edit, done = one
     try:
@@ -247,9 +272,11 @@ def _all_fail(turn: Sequence[_Waiting], error: Exception) -> None:
 
 
 @asynccontextmanager
-async def opened(kea: Kea, current: Current, leases: Leases, holder: str) -> AsyncIterator[Writer]:
+async def opened(
+    kea: Kea, current: Current, leases: Leases, unwritten: Unwritten, holder: str
+) -> AsyncIterator[Writer]:
     """Yield a writer, whose turns end with the block."""
-    writer = Writer(kea, current, leases, ROLE, holder)
+    writer = Writer(kea, current, leases, unwritten, ROLE, holder)
     task = asyncio.create_task(writer.run(), name="dhcp-kea-writer")
     try:
         yield writer

@@ -116,6 +116,8 @@ class DnsmasqDHCP:
                 raise Conflict(f"{wanted} conflicts with {other}")
         if wanted.ip in held.fixed:
             raise Conflict(f"{wanted.ip} is fixed for a host in dnsmasq's own configuration")
+        if held.is_leased_to_nobody_known(wanted.ip, self._clock.now()):
+            raise Conflict(f"{wanted.ip} is leased to a machine without a hardware address")
         return others
 
     async def remove(self, reservation: Reservation) -> None:

@@ -27,12 +27,13 @@ from muster.features.dhcp.kea.hosts import Hosts
 from muster.features.dhcp.kea.in_force import Current
 from muster.features.dhcp.kea.leased import Leased
 from muster.features.dhcp.kea.reservations import Host
+from muster.features.dhcp.kea.unwritten import Unwritten
 from muster.features.dhcp.kea.ways import Way, tells_leases, way, without_leases
 from muster.features.dhcp.kea.writer import Writer
 from muster.features.dhcp.next_servers import NextServers
 from muster.features.dhcp.settings import KeaSettings
 from muster.kernel.clock import Clock, SystemClock
-from muster.kernel.errors import Misconfigured, MusterError, Unsupported
+from muster.kernel.errors import Conflict, Misconfigured, MusterError, NotFound, Rejected, Unavailable, Unsupported
 from muster.kernel.files import read_bounded
 from muster.kernel.log import logger
 from muster.kernel.names import MACAddress
@@ -49,11 +50,14 @@ class KeaDHCP:
     # Kea has options of vendors in spaces of its own, defined by hand; Foreman's are Sun's alone.
     has_vendor_options = False
 
-    def __init__(self, kea: Kea, current: Current, change: Writer, names: NextServers, clock: Clock) -> None:
+    def __init__(
+        self, kea: Kea, current: Current, change: Writer, unwritten: Unwritten, names: NextServers, clock: Clock
+    ) -> None:
         self._current = current
+        self._unwritten = unwritten
         self._writer = change
         self._names = names
-        self._hosts = Hosts(kea)
+        self._hosts = Hosts(kea, unwritten)
         self._leased = Leased(kea, clock)
 
     async def reached(self) -> None:
@@ -74,6 +78,8 @@ class KeaDHCP:
     async def at(self, subnet: Subnet, ip: IPv4Address) -> Sequence[Record]:
         on, how, has_leases = await self._now()
         found = on.among([ip]) if how is Way.CONFIGURATION else await self._hosts.at(on, ip)
+        if not found:
+            await self._settled(how)
         lease = await self._leased.at(subnet, ip) if has_leases else None
         return [*_told(found, subnet), *([] if lease is None else [lease])]
 
@@ -82,6 +88,7 @@ class KeaDHCP:
         found = on.among([mac]) if how is Way.CONFIGURATION else await self._hosts.of(on, mac)
         if told := _told(found, subnet):
             return told[0]
+        await self._settled(how)
         return await self._leased.of(subnet, mac) if has_leases else None
 
     async def taken(self, subnet: Subnet, among: Collection[IPv4Address]) -> Collection[IPv4Address]:
@@ -109,22 +116,57 @@ class KeaDHCP:
         return replace(found, options={**reservations.kept(found), **vendors})
 
     async def add(self, reservation: Reservation, *, related: Collection[MACAddress] = ()) -> None:
-        on, how, _ = await self._now()
+        on, how, has_leases = await self._now()
+        held = on.of(reservation.subnet)
+        if held.unheeded:
+            raise Misconfigured(
+                f"Kea would heed no reservation in {reservation.subnet}: {held.unheeded} in its configuration"
+            )
+        if any(first <= reservation.ip <= last for first, last in held.unheeded_pools):
+            raise Rejected(
+                f"Kea would give {reservation.ip} to others: it is of a pool, and reservations-out-of-pool is true in Kea's "
+                "configuration"
+            )
+        if has_leases and await self._leased.by_nobody_known(reservation.ip):
+            raise Conflict(f"{reservation} conflicts with a lease of a machine without a hardware address")
         if how is not Way.CONFIGURATION:
             await self._hosts.add(on, reservation, related)
             return
         draft = Draft(on)
         draft.add(reservation, related)
-        if not draft.is_empty:
+        if draft.is_empty:
+            await self._unwritten.settled(own=True)
+        else:
             await self._writer.change(lambda anew: anew.add(reservation, related))
 
     async def remove(self, reservation: Reservation) -> None:
         on, how, _ = await self._now()
-        if how is not Way.CONFIGURATION:
-            await self._hosts.remove(on, reservation)
+        try:
+            if how is not Way.CONFIGURATION:
+                await self._hosts.remove(on, reservation)
+            else:
+                Draft(on).remove(reservation)
+                await self._writer.change(lambda anew: anew.remove(reservation))
+        except NotFound:
+            # Whoever has removed it has perhaps not lived to have that written.
+            if how is not Way.DATABASE:
+                await self._unwritten.settled(own=True)
+            raise
+
+    async def _settled(self, how: Way) -> None:
+        """Return when nothing will be there again because Kea starts again: what is not there may be told as removed.
+
+        Without the store nothing is told as removed either, by the service, which asks it for what is being reserved.
+        """
+        if how is Way.DATABASE:
             return
-        Draft(on).remove(reservation)
-        await self._writer.change(lambda anew: anew.remove(reservation))
+        try:
+            marks = await self._unwritten.marks(own=False)
+        except Unavailable as e:
+            _log.info(f"Whether Kea has written all that was changed is unknown: {e}")
+            return
+        if marks:
+            await self._unwritten.written(marks)
 
     async def _now(self) -> tuple[Configuration, Way, bool]:
         """Return the configuration, how reservations are kept, and whether leases are told."""
@@ -184,9 +226,10 @@ async def opened(settings: KeaSettings, around: Surroundings, clock: Clock | Non
             timeout_s=settings.timeout_s,
         ) as kea:
             current = Current(kea)
-            async with writer.opened(kea, current, Leases(around.store), holder) as change:
+            unwritten = Unwritten(kea, around.store)
+            async with writer.opened(kea, current, Leases(around.store), unwritten, holder) as change:
                 await _say(current)
-                yield KeaDHCP(kea, current, change, names, clock or SystemClock())
+                yield KeaDHCP(kea, current, change, unwritten, names, clock or SystemClock())
 
 
 async def _say(current: Current) -> None:

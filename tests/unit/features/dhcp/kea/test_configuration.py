@@ -77,9 +77,9 @@ def test_options_are_told_by_foremans_names_in_its_order_the_nearest_one_counts(
 @pytest.mark.parametrize(
     "given",
     [
-        None, [], {"subnet4": [{}]}, {"subnet4": [{"id": "x", "subnet": "192.0.2.0/24"}]}, content(subnet="192.0.2.1/24"),
+        None, [], {"subnet4": [{}]}, {"subnet4": [{"id": "x", "subnet": "192.0.2.0/24"}]}, content(subnet="192.0.2.x/24"),
         content(pools=[{"pool": "x"}]), content(reservations=[{"ip-address": "x"}]), content(reservations=["x"]),
-        {"option-data": [option(26, "x")], **content()}, {"hosts-database": {"kind": "x"}},
+        {"hosts-database": {"kind": "x"}},
     ],
 )  # fmt: skip
 def test_what_is_no_configuration_is_said(given: Any) -> None:
