@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ssl
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,6 +90,8 @@ class _Bringing:
     bundle: BundlePaths
     _context: RenewedContext | None = None
     _peers: Peers = field(init=False)
+    _others_read: bool = False
+    _asked_at: float = -float("inf")
 
     def __post_init__(self) -> None:
         self._peers = Peers(self.disk.partial, self._siblings, self._shown, _NEAR)
@@ -113,7 +116,12 @@ class _Bringing:
         return await fetched(url, into, known=known, limits=limits, vouching=vouching, told=told)
 
     async def others_read_the_store(self) -> bool:
-        return await self._peers.read_the_store(_SEEN_WITHIN_S)
+        """Whether another member reads the store; asked of them every two seconds at most, since all ask all."""
+        now = time.monotonic()
+        if now - self._asked_at > _SEEN_WITHIN_S:
+            self._others_read = await self._peers.read_the_store(_SEEN_WITHIN_S)
+            self._asked_at = time.monotonic()
+        return self._others_read
 
     def _shown(self) -> ssl.SSLContext:
         """Return what other members are asked with. Raises Misconfigured: our certificate cannot be used."""

@@ -204,7 +204,7 @@ class TFTP(Settings):
     """IP addresses on which members listen, each on those that its host has. Absent: where the member listens for all
     else: every address, or its own when that is a loopback address."""
     port: Port = 69
-    """The UDP port; below 1024 a member needs ``CAP_NET_BIND_SERVICE``, which the unit gives."""
+    """The UDP port; below 1024 a member needs ``CAP_NET_BIND_SERVICE``, which ``muster render systemd`` gives its unit."""
     data_ports: tuple[Port, Port] | None = None
     """First and last of the UDP ports that files are sent from, for a firewall. Absent: any."""
     transfers: Annotated[int, Field(ge=1, le=100_000)] = 1000

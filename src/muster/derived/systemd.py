@@ -34,6 +34,7 @@ _MEMBER_MB, _EDGE_MB, _MAX_OF_HIGH = 480, 32, 1.5
 # To end after its calls have, and before it is killed.
 _MARGIN_S = 17
 _CONNECTION_KB = 2 * 34
+_PROXY_DHCP_PORT = 67
 _LOCAL_FIRST = "# What stands in /etc/default/muster goes before it."
 _STUB = "[Service]\nExecStart=/bin/true\n"
 
@@ -49,7 +50,7 @@ def of_member(balancing: Balancing, cluster: ClusterFile, member: Member) -> str
         "# What stands in /etc/default/muster goes before it.",
         f"Environment=MUSTER_MEMBER={word(member.name)}",
     ]
-    low = sorted(port for s in own if (port := s.port_on(member.name)) < 1024)
+    low = sorted({port for port in (*(s.port_on(member.name) for s in own), *_of_machines(cluster)) if port < 1024})
     if low:
         lines += [
             f"# It listens on {', '.join(f'{p:d}' for p in low)}.",
@@ -84,6 +85,14 @@ def of_balancer(balancing: Balancing, cluster: ClusterFile, balancer: Balancer) 
     # It says there what its checks say.
     lines += _store(cluster)
     return "\n".join(lines) + "\n"
+
+
+def _of_machines(cluster: ClusterFile) -> Iterator[int]:
+    """Yield the UDP ports on which members answer machines that boot."""
+    if cluster.netboot.tftp is not None:
+        yield cluster.netboot.tftp.port
+    if cluster.netboot.proxy_dhcp is not None:
+        yield _PROXY_DHCP_PORT
 
 
 def _listens(service: Service, member: Member) -> bool:

@@ -49,6 +49,9 @@ def test_a_member_may_listen_below_1024_where_it_does_so_itself() -> None:
     assert "AmbientCapabilities" not in set_(KEPT)
     found = set_(KEPT + "content: {}\n")
     assert found["AmbientCapabilities"] == found["CapabilityBoundingSet"] == "CAP_NET_BIND_SERVICE"
+    for netboot in ("{tftp: {}}", "{proxy_dhcp: {}}", "{tftp: {port: 6969}, proxy_dhcp: {}}"):
+        assert set_(KEPT + f"netboot: {netboot}\n")["AmbientCapabilities"] == "CAP_NET_BIND_SERVICE"
+    assert "AmbientCapabilities" not in set_(KEPT + "netboot: {tftp: {port: 6969}}\n")
     # Four listeners, and each call may need a second descriptor.
     assert int(found["LimitNOFILE"]) == 2 * 4096 * 4
 
