@@ -107,8 +107,13 @@ def test_a_full_disk_keeps_the_others_from_nothing_for_longer_than_the_lag(clust
     assert "it has not all metadata of revision 2" in said, said
     assert f"of {LEAST_BYTES} bytes are taken" in said, said
     assert verdict(cluster, 1)[0] == 200
-    (of,) = asyncio.run(content_status.collected(cluster.members[1].cluster_file))["repositories"]
-    assert ("unstaged", [cluster.members[0].name]) in [(m["kind"], list(m["members"])) for m in of["matters"]], of
+
+    def matters() -> list[tuple[str, list[str]]]:
+        (of,) = asyncio.run(content_status.collected(cluster.members[1].cluster_file))["repositories"]
+        return [(m["kind"], list(m["members"])) for m in of["matters"]]
+
+    # The other one reads what this one has said of itself a moment later.
+    until(lambda: ("unstaged", [cluster.members[0].name]) in matters())
     assert counted(cluster, 0, "muster_content_behind") == counted(cluster, 0, "muster_content_repositories") == 1
     assert counted(cluster, 0, "muster_content_kept_bytes") > LEAST_BYTES
     assert counted(cluster, 1, "muster_content_behind") == 0

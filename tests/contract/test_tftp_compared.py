@@ -1,6 +1,6 @@
 """The same requests to Debian's tftpd-hpa and to ours: the first packets of both, field by field.
 
-Each difference stands here, and with its reason in the room's README (``netboot/README.md``).
+Each difference stands here, and with its reason in the room's README (``netboot/tftp/README.md``).
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ def test_what_differs_is_known(both: tuple[Serving, Serving], asked: bytes, mine
 
 
 def test_every_difference_is_in_the_room_s_readme() -> None:
-    readme = (Path(__file__).parents[2] / "src/muster/netboot/README.md").read_text("utf-8")
+    readme = (Path(__file__).parents[2] / "src/muster/netboot/tftp/README.md").read_text("utf-8")
     for name in (d[0] for d in DIFFERENT):
         assert f"| {name} |" in readme, name
 

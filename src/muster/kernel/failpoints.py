@@ -77,6 +77,8 @@ STEPS: Mapping[str, str] = {
     "registration-claimed": "a member is the one that asks Foreman for a script that registers hosts",
     "registration-kept": "such a script is kept for all members, ended ones are dropped",
     "registration-released": "a member has no such script to keep, and others may ask",
+    "dhcp-kea-marked": "it is noted that Kea is told of a change, which it may not have written when somebody dies",
+    "dhcp-kea-written": "that is noted no more, since Kea has written it",
     "boot-changed": "boot files are written, linked, fetched or removed, as one version of their tree",
     "boot-confirmed": "a member says which version of the boot files lies on its disk",
     "boot-fenced": "members that have not confirmed a version take no clients until they have it",

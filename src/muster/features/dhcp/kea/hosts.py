@@ -61,34 +61,39 @@ class Hosts:
     async def add(self, on: Configuration, wanted: Reservation, related: Collection[MACAddress]) -> None:
         """Make a reservation exist; as the contract's ``add``."""
         number = on.of(wanted.subnet).id
-        names = {
-            wanted.name.lower(): wanted.name,
-            str(wanted.options.get("hostname") or wanted.name).lower(): wanted.name,
-        }
-        named = [
-            h for name in names for h in await self._found(on, "reservation-get-by-hostname", {"hostname": name})
-        ]  # fmt: skip
-        among = [*await self.of(on, wanted.mac), *await self.at(on, wanted.ip), *named]
-        if reservations.is_there(wanted, number, among, related, one_each=on.one_each):
+        if reservations.is_there(wanted, number, await self._like(on, wanted), related, one_each=on.one_each):
             if not on.database:
                 await self._unwritten.settled(own=True)
             return
-        new = {"reservation": {**reservations.written(wanted), "subnet-id": number}, "operation-target": _target(on)}
         if on.database:
-            await self._added(new, wanted)
+            await self._added(on, wanted, number, related)
             return
         async with self._unwritten.marked():
-            await self._added(new, wanted)
+            await self._added(on, wanted, number, related)
             await self._kept(wanted, number)
 
-    async def _added(self, new: Mapping[str, Any], wanted: Reservation) -> None:
+    async def _like(self, on: Configuration, wanted: Reservation) -> Sequence[Host]:
+        """Return the hosts that have something of a reservation's."""
+        names = {wanted.name.lower(), str(wanted.options.get("hostname") or wanted.name).lower()}
+        named = [
+            h
+            for name in sorted(names)
+            for h in await self._found(on, "reservation-get-by-hostname", {"hostname": name})
+        ]
+        return [*await self.of(on, wanted.mac), *await self.at(on, wanted.ip), *named]
+
+    async def _added(
+        self, on: Configuration, wanted: Reservation, number: int, related: Collection[MACAddress]
+    ) -> None:
+        new = {"reservation": {**reservations.written(wanted), "subnet-id": number}, "operation-target": _target(on)}
         try:
             await self._kea.ask("reservation-add", new)
         except Rejected as e:
-            # Somebody who is no member was quicker.
-            if any(word in str(e).lower() for word in _ALREADY):
+            if not any(word in str(e).lower() for word in _ALREADY):
+                raise
+            # Somebody was quicker since it was looked for, maybe with the very same.
+            if not reservations.is_there(wanted, number, await self._like(on, wanted), related, one_each=on.one_each):
                 raise Conflict(f"{wanted} conflicts with what Kea has: {e}") from e
-            raise
 
     async def remove(self, on: Configuration, one: Reservation) -> None:
         """Make a reservation not exist; as the contract's ``remove``."""
