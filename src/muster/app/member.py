@@ -327,9 +327,7 @@ def _boot_files_of(
     store: Store,
     registry: CollectorRegistry,
 ) -> BootFiles | None:
-    from muster import features
-
-    if not any(features.enabled(cluster, name) for name in ("tftp", "httpboot")):
+    if not rooms.have_boot_files(cluster):
         return None
     # Members without it do not pay for an HTTP client.
     from muster.app import netboot

@@ -18,10 +18,11 @@ from muster.features.tftp.settings import TFTPSettings
 from muster.kernel.errors import MusterError, NotFound, Unavailable
 from muster.netboot import api
 from muster.netboot.answers import Limits
+from muster.netboot.contract import FEATURES
 from muster.netboot.disk import Disk
 from muster.netboot.fetches import Fetches
 from muster.netboot.fetching import Fetching, InTree
-from muster.netboot.ledger import FEATURES, Ledger
+from muster.netboot.ledger import Ledger
 from muster.netboot.origin import Vouching, fetched
 from muster.netboot.peers import Peers, Sibling
 from muster.netboot.tftp.metrics import TFTPMetrics
@@ -45,11 +46,6 @@ _DIRECTORY = "netboot"
 # A member that is asked by another one is near; what it does not give now is asked for again.
 _NEAR = Limits(connect_s=2.0, answer_s=10.0, again=0, pause_s=1.0)
 _SEEN_WITHIN_S = 2.0
-
-
-def is_needed(cluster: ClusterFile) -> bool:
-    """Whether a feature of the cluster serves boot files."""
-    return any(rooms.enabled(cluster, name) for name in FEATURES)
 
 
 def services(cluster: ClusterFile) -> list[str]:

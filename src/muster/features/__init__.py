@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import ValidationError
 
 from muster.kernel.settings import Document, InvalidSettings, Problem
+from muster.netboot.contract import FEATURES
 
 if TYPE_CHECKING:
     from muster.cluster.file import ClusterFile
@@ -78,6 +79,11 @@ def enabled(cluster: ClusterFile, name: str) -> Literal["http", "https"] | bool:
     """Return on which listeners a feature answers by a cluster file, as members read it; False: on none."""
     given = cluster.features.get(name)
     return False if given is None or name not in _SETTINGS else _settings_model(name).model_validate(given).enabled
+
+
+def have_boot_files(cluster: ClusterFile) -> bool:
+    """Whether a feature of the cluster serves boot files."""
+    return any(enabled(cluster, name) for name in FEATURES)
 
 
 def services(cluster: ClusterFile) -> dict[str, Service]:

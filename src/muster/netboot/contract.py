@@ -16,6 +16,8 @@ _COMPONENT = re.compile(r"[ -\[\]-~]{1,255}\Z")
 _LIMIT_CHARACTERS = 1024
 # What a file that is written here as a whole may have; larger ones are fetched, or imported.
 LIMIT_WRITTEN_BYTES = 16 << 20
+FEATURES = ("tftp", "httpboot")
+"""The features that serve from the tree: a member without them has it not."""
 # Where members keep what is theirs; no boot file is below it.
 HIDDEN = ".muster"
 

@@ -17,7 +17,18 @@ from typing import TYPE_CHECKING, Any
 from muster.cluster.roster import seen_in
 from muster.kernel.errors import Rejected
 from muster.kernel.names import shown
-from muster.netboot.contract import HIDDEN, LIMIT_WRITTEN_BYTES, BootPath, Change, Entry, Link, Put, Remove, RemoveBelow
+from muster.netboot.contract import (
+    FEATURES,
+    HIDDEN,
+    LIMIT_WRITTEN_BYTES,
+    BootPath,
+    Change,
+    Entry,
+    Link,
+    Put,
+    Remove,
+    RemoveBelow,
+)
 from muster.store.reading import Query, Reading
 from muster.store.writing import Change as Statement
 
@@ -28,8 +39,6 @@ if TYPE_CHECKING:
 MOST_CHANGES = 1000
 _MOST_LACKS = 1000
 _LIMIT_TARGET_CHARACTERS = 1024
-FEATURES = ("tftp", "httpboot")
-"""The features that serve from the tree: a member without them has it not."""
 
 _TREE = Query("SELECT version, forgotten FROM netboot_tree WHERE id = 1")
 _SINCE = Query(

@@ -147,7 +147,7 @@ class Tree:
 
     async def lookup(self, path: BootPath) -> Entry | None:
         row = await self._ledger.at(path)
-        return row.entry if row is not None and not row.is_gone else None
+        return row.entry if row is not None else None
 
     async def at(self, path: BootPath) -> Row | None:
         """Return what stands at a path, by the store.

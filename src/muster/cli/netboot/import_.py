@@ -16,7 +16,7 @@ from muster.cli.netboot.opened import opened
 from muster.cli.options import cluster_option, dry_run_option, json_option, one_line, print_json
 
 if TYPE_CHECKING:
-    from muster.netboot.contract import Change
+    from muster.netboot.contract import Link, Put
 
 # Of one change: what waits for members is bounded, and so is what one unit of the store carries.
 _MOST_FILES, _MOST_BYTES = 200, 32 << 20
@@ -55,7 +55,7 @@ async def _imported(directory: Path, below: str, cluster_path: Path, *, dry: boo
             if not dry:
                 version = await ledger.change(changes)
                 out.update(await confirmed(ledger, version, within_s=cluster.netboot.confirm_s))
-            taken += [str(c.path) for c in changes if not hasattr(c, "directory")]
+            taken += [str(c.path) for c in changes]
     done = f"{'Would take' if dry else 'Took'} {len(taken)} file{'s' if len(taken) != 1 else ''} from {directory}"
     held = f"; {', '.join(sorted(out))} did not confirm it and takes no clients until it has it" if out else ""
     left = f"; {len(skipped)} were not taken" if skipped else ""
@@ -68,12 +68,12 @@ async def _imported(directory: Path, below: str, cluster_path: Path, *, dry: boo
     }
 
 
-def _batches(directory: Path, below: str, skipped: list[dict[str, str]]) -> Iterator[Sequence[Change]]:
+def _batches(directory: Path, below: str, skipped: list[dict[str, str]]) -> Iterator[Sequence[Put | Link]]:
     """Yield what is to be changed, a bounded part at a time; note what is not taken, and why."""
     from muster.kernel.errors import Rejected
     from muster.netboot.contract import LIMIT_WRITTEN_BYTES, BootPath, Link, Put
 
-    batch: list[Change] = []
+    batch: list[Put | Link] = []
     length = 0
     for file in sorted(_files(directory, skipped)):
         relative = file.relative_to(directory).as_posix()
@@ -83,7 +83,7 @@ def _batches(directory: Path, below: str, skipped: list[dict[str, str]]) -> Iter
                 to = (file.parent / file.readlink()).resolve()
                 if not to.is_relative_to(directory.resolve()):
                     raise Rejected(f"it leads to {to}, which is not below {directory}")
-                change: Change = Link(path, os.path.relpath(to, file.parent.resolve()))
+                change: Put | Link = Link(path, os.path.relpath(to, file.parent.resolve()))
                 size = 0
             else:
                 # What it is was looked at; that it is still no pipe, the open file says.

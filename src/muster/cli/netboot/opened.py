@@ -22,15 +22,15 @@ async def opened(cluster_path: Path) -> AsyncIterator[tuple[ClusterFile, Ledger]
         Misconfigured: no feature of the cluster has boot files.
         Unavailable: the store did not answer.
     """
-    from muster.app.netboot import is_needed
     from muster.app.settings import cluster_store, loaded
+    from muster.features import have_boot_files
     from muster.kernel import log
     from muster.netboot.ledger import Ledger
 
     # What would be logged is raised; unconfigured, it would also stand between the lines of the answer.
     log.configure(level="ERROR")
     cluster = loaded(cluster_path)
-    if not is_needed(cluster):
+    if not have_boot_files(cluster):
         raise Misconfigured(f"{cluster_path} names neither feature tftp nor httpboot: its members have no boot files")
     async with cluster_store(cluster) as store:
         yield cluster, Ledger(store)

@@ -12,13 +12,16 @@ from pathlib import Path
 
 from muster.kernel import log
 from muster.kernel.errors import Rejected
+from muster.netboot.buckets import Buckets
 from muster.netboot.proxydhcp import answers, sockets
 from muster.netboot.proxydhcp.answers import BOOT_PORT, DHCP_PORT, BootServer, Client, Instructions
 from muster.netboot.proxydhcp.metrics import Ignored, ProxyDHCPMetrics, Way
-from muster.netboot.proxydhcp.pace import Pace
 from muster.netboot.proxydhcp.packet import Packet, parsed, written
 from muster.netboot.proxydhcp.sockets import Datagram
 
+# A machine asks four times within half a minute; it may be that one of several systems on it asks at the same time.
+ONE_PER_S, ONE_AT_ONCE = 5.0, 10.0
+_MOST_SOURCES = 4096
 _log = log.logger("netboot")
 
 # What one turn of the loop takes from a socket; the kernel keeps the rest.
@@ -28,6 +31,12 @@ _MOST_WAITING = 256
 _DISK_S = 1.0
 _LOOPBACK = "lo"
 _NOWHERE = IPv4Address(0)
+
+
+def paced(questions_per_s: float, now: float) -> Buckets:
+    """Return what says how many questions are answered; one that asks too often uses up nothing of what others have."""
+    each, together = (ONE_PER_S, ONE_AT_ONCE), (questions_per_s, 2 * questions_per_s)
+    return Buckets(each, together, now, clients=_MOST_SOURCES)
 
 
 class ProxyDHCPServer:
@@ -59,7 +68,7 @@ class ProxyDHCPServer:
         self._root = root
         self._counted = counted
         self._now = now
-        self._pace = Pace(told.settings.questions_per_s)
+        self._buckets = paced(told.settings.questions_per_s, now())
         self._sockets: dict[int, socket.socket] = {}
         self._waiting: asyncio.Queue[tuple[Packet, Client, Datagram]] = asyncio.Queue(_MOST_WAITING)
         self._answering: asyncio.Task[None] | None = None
@@ -144,7 +153,7 @@ class ProxyDHCPServer:
         client = answers.asked(packet, datagram.port)
         if isinstance(client, str):
             return client
-        if not self._pace.allows(client.identity, self._now()):
+        if self._buckets.full(client.identity, self._now()) is not None:
             return "pace"
         try:
             self._waiting.put_nowait((packet, client, datagram))

@@ -18,9 +18,9 @@ from muster.kernel.clock import Clock, SystemClock
 from muster.kernel.errors import Denied, Misconfigured, MusterError, NotFound, Rejected
 from muster.kernel.names import shown, unmapped
 from muster.kernel.tasks import ended
+from muster.netboot.buckets import Buckets
 from muster.netboot.tftp import jail, packets, sockets
 from muster.netboot.tftp.blocks import Blocks
-from muster.netboot.tftp.buckets import Buckets
 from muster.netboot.tftp.jail import Jail, OpenedFile
 from muster.netboot.tftp.metrics import TFTPMetrics
 from muster.netboot.tftp.packets import ErrorCode, Opcode, Request

@@ -1,9 +1,9 @@
-"""How many requests are answered (``netboot/tftp/buckets.py``)."""
+"""How many requests are answered (``netboot/buckets.py``)."""
 
 from __future__ import annotations
 
-from muster.netboot.tftp import buckets as buckets_module
-from muster.netboot.tftp.buckets import Buckets
+from muster.netboot import buckets as buckets_module
+from muster.netboot.buckets import Buckets
 
 
 def test_one_client_asks_often_at_once_and_then_at_its_pace() -> None:

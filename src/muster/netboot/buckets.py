@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -32,14 +33,21 @@ class Bucket:
 
 
 class Buckets:
-    """The buckets of all clients, of whom so many are remembered as asked last."""
+    """The buckets of all clients, of whom so many are remembered as asked last.
 
-    def __init__(self, each: tuple[float, int], all_: tuple[float, int], now: float) -> None:
+    Args:
+        each, all_: tokens a second, and the most at once: of one client, and of all together.
+    """
+
+    def __init__(
+        self, each: tuple[float, float], all_: tuple[float, float], now: float, *, clients: int = _CLIENTS
+    ) -> None:
         self._each = each
         self._all = Bucket(*all_, now)
-        self._clients: OrderedDict[str, Bucket] = OrderedDict()
+        self._most = clients
+        self._clients: OrderedDict[Hashable, Bucket] = OrderedDict()
 
-    def full(self, client: str, now: float) -> Literal["client rate", "rate"] | None:
+    def full(self, client: Hashable, now: float) -> Literal["client rate", "rate"] | None:
         """Count one request; return which measure is full, None when it may be answered.
 
         A client that asks too often takes nothing from the others.
@@ -47,7 +55,7 @@ class Buckets:
         bucket = self._clients.get(client)
         if bucket is None:
             bucket = self._clients[client] = Bucket(*self._each, now)
-            if len(self._clients) > _CLIENTS:
+            if len(self._clients) > self._most:
                 self._clients.popitem(last=False)
         else:
             self._clients.move_to_end(client)
