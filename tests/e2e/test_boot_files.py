@@ -14,15 +14,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
-from urllib.parse import urlencode
 
 import pytest
 import yaml
 
-from muster.cli.local.plan import ADDRESS, FOREMAN
 from tests.servers import local as clusters
 from tests.servers import postgresql
-from tests.servers.client import Answer, Connection, Place, request, tls_client
+from tests.servers.client import Answer
 from tests.servers.haproxy import free_ports
 from tests.servers.local import Local, until
 
@@ -46,14 +44,7 @@ class Site:
 
     def ask(self, method: str, path: str, /, *, member: int | None = None, **form: str) -> Answer:
         """Call as Foreman does: through the balancer, or one member."""
-        place = Place("127.0.0.1" if member is None else f"127.0.0.{11 + member}", self.cluster.ports["smartproxy"])
-        bundle = self.cluster.pki / "clients" / FOREMAN
-        tls = tls_client(self.cluster.pki / "ca.pem")
-        tls.load_cert_chain(bundle / "cert.pem", bundle / "key.pem")
-        headers = {"Connection": "close"} | ({"Content-Type": "application/x-www-form-urlencoded"} if form else {})
-        with Connection(place, tls=tls, server_name=ADDRESS, timeout_s=60) as connection:
-            connection.send(request(method, path, headers, urlencode(form).encode()))
-            return connection.answer()
+        return self.cluster.as_foreman(method, path, form, member=member)
 
     def write(self, number: int, text: str, *, member: int | None = None) -> int:
         return self.ask("POST", f"/tftp/PXELinux/{mac(number)}", member=member, pxeconfig=text).status

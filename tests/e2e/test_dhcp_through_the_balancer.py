@@ -10,15 +10,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlencode
 
 import pytest
 import yaml
 
-from muster.cli.local.plan import ADDRESS, FOREMAN
 from tests.servers import dhcpd, postgresql
 from tests.servers import local as clusters
-from tests.servers.client import Answer, Connection, Place, request, tls_client
+from tests.servers.client import Answer
 from tests.servers.dhcpd import DHCPServer
 from tests.servers.local import Local, until
 
@@ -35,14 +33,7 @@ class Site:
 
     def ask(self, method: str, path: str, *, member: int | None = None, **form: str) -> Answer:
         """Call as Foreman does: through the balancer, or one member."""
-        place = Place("127.0.0.1" if member is None else f"127.0.0.{11 + member}", self.cluster.ports["smartproxy"])
-        bundle = self.cluster.pki / "clients" / FOREMAN
-        tls = tls_client(self.cluster.pki / "ca.pem")
-        tls.load_cert_chain(bundle / "cert.pem", bundle / "key.pem")
-        headers = {"Connection": "close"} | ({"Content-Type": "application/x-www-form-urlencoded"} if form else {})
-        with Connection(place, tls=tls, server_name=ADDRESS, timeout_s=40) as connection:
-            connection.send(request(method, path, headers, urlencode(form).encode()))
-            return connection.answer()
+        return self.cluster.as_foreman(method, path, form, member=member, timeout_s=40)
 
     def reserve(self, number: int, ip: str, *, member: int | None = None) -> int:
         """Make a reservation for the machine of that number; return the status."""

@@ -25,6 +25,7 @@ from muster.kernel.process import clean_environment, end_with_parent
 from muster.kernel.secrets import Secret
 from tests.servers import relay
 from tests.servers.available import sbin
+from tests.servers.ending import ended
 from tests.servers.namespaces import DEVICE, Host, segment
 
 __all__ = ["ADDRESS", "NETWORK", "DHCPServer", "running"]
@@ -33,7 +34,6 @@ ADDRESS = "127.0.0.61"
 NETWORK = "10.231.9"
 _PORT = 7911
 _LONGEST_START_S = 20.0
-_LONGEST_STOP_S = 10.0
 _numbers = itertools.count(1)
 
 
@@ -128,15 +128,7 @@ class DHCPServer:
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         """Stop it, unless it is stopped; connections to it end."""
         process, self._process = self._process, None
-        if process is None:
-            return
-        process.send_signal(how)
-        process.send_signal(signal.SIGCONT)
-        try:
-            process.wait(_LONGEST_STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        ended(process, how)
 
     @contextlib.contextmanager
     def full(self) -> Iterator[None]:

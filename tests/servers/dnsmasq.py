@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from muster.kernel.process import clean_environment, end_with_parent
+from tests.servers.ending import ended
 from tests.servers.machines import Told, asked
 from tests.servers.namespaces import Host, segment
 
@@ -24,7 +25,6 @@ __all__ = ["NETWORK", "Dnsmasq", "running"]
 
 NETWORK = "10.231.10"
 _LONGEST_START_S = 10.0
-_LONGEST_STOP_S = 10.0
 _numbers = itertools.count(1)
 
 
@@ -121,15 +121,7 @@ class Dnsmasq:
         """Stop it, unless it is stopped."""
         with self._at_it:
             process, self._process = self._process, None
-        if process is None:
-            return
-        process.send_signal(how)
-        process.send_signal(signal.SIGCONT)
-        try:
-            process.wait(_LONGEST_STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        ended(process, how)
 
     @contextlib.contextmanager
     def without_its_unit(self) -> Iterator[None]:

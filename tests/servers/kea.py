@@ -25,6 +25,7 @@ from typing import Any
 from muster.cli.demo.bind import free_port
 from muster.kernel.process import clean_environment, end_with_parent
 from tests.servers.available import sbin
+from tests.servers.ending import ended
 from tests.servers.namespaces import DEVICE, Host, segment
 
 __all__ = ["ADDRESS", "NETWORK", "KeaServer", "running"]
@@ -131,15 +132,7 @@ class KeaServer:
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         """Stop it, unless it is stopped."""
         process, self._process = self._process, None
-        if process is None:
-            return
-        process.send_signal(how)
-        process.send_signal(signal.SIGCONT)
-        try:
-            process.wait(_LONGEST_STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        ended(process, how)
 
     @contextlib.contextmanager
     def hung(self) -> Iterator[None]:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from muster.kernel.process import clean_environment, end_with_parent
 from tests.servers.available import sbin
+from tests.servers.ending import ended
 from tests.servers.machines import Told, asked
 from tests.servers.namespaces import Host, segment
 
@@ -26,7 +27,6 @@ __all__ = ["NETWORK", "Libvirtd", "running"]
 NETWORK = "muster"
 _BRIDGE, _PORT = "virbr9", "eth1"
 _LONGEST_START_S = 20.0
-_LONGEST_STOP_S = 10.0
 _numbers = itertools.count(1)
 # What libvirtd takes for its own; nothing of this machine's is touched.
 _START = """
@@ -88,14 +88,7 @@ class Libvirtd:
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         """Stop it, unless it is stopped."""
         process, self._process = self._process, None
-        if process is None:
-            return
-        process.send_signal(how)
-        try:
-            process.wait(_LONGEST_STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        ended(process, how)
 
     def virsh(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run virsh."""

@@ -23,6 +23,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlencode
 
 from bench.load import Operation, Target, keep_alive, new_connections, summary, tls_context
 from sqlalchemy.engine import make_url
@@ -30,6 +31,7 @@ from sqlalchemy.engine import make_url
 from muster.balancer.haproxy.sockets import MasterSocket, RuntimeSocket, ServerState
 from muster.cli.local.only_one import recorded
 from muster.cli.local.plan import ADDRESS, DOMAIN, FOREMAN
+from tests.servers.client import Answer, Connection, Place, request, tls_client
 
 T = TypeVar("T")
 
@@ -110,6 +112,19 @@ class Local:
         """Make one call of Foreman's on a connection of its own; raises OSError without an answer."""
         target = self.target(path, member, **more)
         return await asyncio.to_thread(_asked, target)
+
+    def as_foreman(
+        self, method: str, path: str, form: Mapping[str, str], *, member: int | None = None, timeout_s: float = 60
+    ) -> Answer:
+        """Call as Foreman does, with its certificate: through the balancer, or one member, by its place among them."""
+        place = Place("127.0.0.1" if member is None else f"127.0.0.{11 + member}", self.ports["smartproxy"])
+        bundle = self.pki / "clients" / FOREMAN
+        tls = tls_client(self.pki / "ca.pem")
+        tls.load_cert_chain(bundle / "cert.pem", bundle / "key.pem")
+        headers = {"Connection": "close"} | ({"Content-Type": "application/x-www-form-urlencoded"} if form else {})
+        with Connection(place, tls=tls, server_name=ADDRESS, timeout_s=timeout_s) as connection:
+            connection.send(request(method, path, headers, urlencode(form).encode()))
+            return connection.answer()
 
     async def cli(self, *arguments: str, cwd: Path | None = None) -> Said:
         """Run a command on this cluster and return what it said."""
