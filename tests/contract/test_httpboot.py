@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email.utils
 import hashlib
 import json
 import os
@@ -143,6 +144,24 @@ def test_what_the_cluster_has_and_this_directory_lacks_comes_from_there(proxy: M
         assert get(proxy, f"/httpboot/{path}").status == 404
     tree.is_away = True
     assert get(proxy, "/httpboot/cfg/large").status == 404
+
+
+def test_a_large_file_that_this_directory_lacks_is_passed_on_from_other_members(
+    proxy: Member, tree: BootTreeStandIn
+) -> None:
+    path, content = BootPath("boot/large"), BIG
+    digest, written = hashlib.sha256(content).hexdigest(), email.utils.parsedate_to_datetime(WRITTEN).timestamp()
+    tree._entries[path.text] = Entry(path, "file", 1, digest, len(content), modified_at=written)
+    tree.elsewhere[path.text] = content
+    whole, head = get(proxy, f"/httpboot/{path}"), get(proxy, f"/httpboot/{path}", "HEAD")
+    assert (whole.status, whole.body == content, whole.headers["last-modified"]) == (200, True, WRITTEN)
+    assert (head.status, head.headers["content-length"], head.body) == (200, str(len(content)), b"")
+    part = get(proxy, f"/httpboot/{path}", Range="bytes=-7")
+    assert (part.status, part.body, part.headers["etag"]) == (206, content[-7:], f'"sha256:{digest}"')
+    assert get(proxy, f"/httpboot/{path}", Range=f"bytes={len(content)}-").status == 416
+    assert get(proxy, f"/httpboot/{path}", If_None_Match=part.headers["etag"]).status == 304
+    assert get(proxy, f"/httpboot/{path}", If_Modified_Since=WRITTEN).status == 304
+    assert not (tree.root / path.text).exists()
 
 
 def test_a_file_that_comes_from_another_member_meanwhile_is_waited_for(proxy: Member, tree: BootTreeStandIn) -> None:

@@ -27,7 +27,7 @@ from muster.kernel.rings import LogRings
 from muster.netboot import partial, peers
 from muster.netboot.answers import Limits
 from muster.netboot.api import MOUNT, Blobs
-from muster.netboot.contract import HIDDEN, BootPath
+from muster.netboot.contract import HIDDEN, PASSED_BYTES, BootPath, Entry
 from muster.netboot.disk import Disk
 from muster.netboot.ledger import Fetched, Ledger
 from muster.netboot.peers import Peers, Sibling
@@ -179,6 +179,64 @@ async def test_whoever_is_not_the_member_by_name_gives_nothing(cluster: Cluster,
             with pytest.raises(MusterError):
                 await peers.brought(DIGEST, len(INITRD), into, [m2], context=context, limits=LIMITS)
     assert into.stat().st_size == 0
+
+
+async def passed(
+    cluster: Cluster, tmp_path: Path, *siblings: Sibling, first: int = 0, count: int = len(INITRD)
+) -> list[bytes]:
+    entry = Entry(BootPath("boot/initrd"), "file", 1, DIGEST, len(INITRD))
+
+    async def found() -> list[Sibling]:
+        return list(siblings)
+
+    return [p async for p in Peers(tmp_path, found, cluster.context(), LIMITS).passed(entry, first, count)]
+
+
+async def test_bytes_are_passed_on_piece_by_piece_from_whoever_has_them(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.gives("m3.example")
+    async with (
+        cluster.playing("m2.example", boot_origins.broken_after(1000), said(500)) as (m2, _),
+        cluster.serving("m4.example") as m4,
+        cluster.serving("m3.example") as m3,
+    ):
+        pieces = await passed(cluster, tmp_path, m2, m4, m3)
+        assert b"".join(pieces) == INITRD
+        assert max(map(len, pieces)) == PASSED_BYTES
+        assert await passed(cluster, tmp_path, m3, first=1000, count=24) == [INITRD[1000:1024]]
+        with pytest.raises(NotFound, match="no other member has it"):
+            await passed(cluster, tmp_path, m4)
+    with pytest.raises(NotFound, match="there is no other member"):
+        await passed(cluster, tmp_path)
+
+
+async def test_what_is_passed_on_and_is_not_what_it_is_called_never_ends_well(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers, "_NEXT_PIECE_S", 0.2)
+    cluster.gives("m2.example", INITRD[::-1])
+    async with cluster.serving("m2.example") as m2:
+        with pytest.raises(Unavailable, match="is not what it is called"):
+            await passed(cluster, tmp_path, m2)
+        cluster.gives("m2.example", INITRD[:-1])
+        with pytest.raises(Unavailable, match="what is not that part of the file"):
+            await passed(cluster, tmp_path, m2)
+        stranger = m2._replace(name="m3.example")
+        with pytest.raises(Unavailable, match="is not who it should be"):
+            await passed(cluster, tmp_path, stranger)
+
+
+async def test_who_reads_slowly_what_is_passed_on_keeps_nobody_else_from_it(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.gives("m2.example")
+    entry = Entry(BootPath("boot/initrd"), "file", 1, DIGEST, len(INITRD))
+    async with cluster.serving("m2.example", at_once=1) as m2:
+
+        async def found() -> list[Sibling]:
+            return [m2]
+
+        slow = Peers(tmp_path, found, cluster.context(), LIMITS).passed(entry, 0, len(INITRD))
+        async with contextlib.aclosing(slow):
+            assert await anext(slow) == INITRD[:PASSED_BYTES]
+            await cluster.bring(tmp_path / "other" / "initrd", m2, limits=replace(LIMITS, whole_s=5))
 
 
 async def test_a_member_gives_to_so_many_at_once_and_all_get_it(cluster: Cluster, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from tests.servers.local import Local, until
 pytestmark = pytest.mark.anyio
 
 KERNEL = os.urandom(40 << 20)
+INITRD = KERNEL[: 20 << 20]
 
 
 def mac(number: int) -> str:
@@ -99,11 +100,12 @@ class Origin(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.asked.append(self.path)
+        body = KERNEL if self.path.endswith("linux") else INITRD
         self.send_response(200)
-        self.send_header("Content-Length", str(len(KERNEL)))
+        self.send_header("Content-Length", str(len(body)))
         self.send_header("Last-Modified", "Tue, 14 Nov 2023 22:13:20 GMT")
         self.end_headers()
-        self.wfile.write(KERNEL)
+        self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
         return
@@ -187,6 +189,32 @@ async def test_a_kernel_is_fetched_once_and_lies_with_every_member(well: Site, m
     assert len(Origin.asked) <= 2
     over_tftp = await asyncio.to_thread(well.over_tftp, "boot/debian-12-linux", 1)
     assert hashlib.sha256(over_tftp).hexdigest() == digest
+
+
+async def test_a_member_that_cannot_keep_a_file_gives_it_nevertheless(well: Site, medium: str) -> None:
+    digest = hashlib.sha256(INITRD).hexdigest()
+    # Where the file would be brought to stands something else.
+    root = well.cluster.directory / "state" / "proxy03" / "netboot"
+    in_the_way = root / ".muster" / "partial" / digest
+    in_the_way.mkdir(parents=True)
+
+    def fetched() -> int:
+        url = medium.removesuffix("linux") + "initrd.gz"
+        return well.ask("POST", "/tftp/fetch_boot_file", member=0, prefix="boot/debian-12", path=url).status
+
+    async def given() -> str:
+        body = await asyncio.to_thread(well.given, "boot/debian-12-initrd.gz", 2)
+        return hashlib.sha256(body).hexdigest() if body is not None else ""
+
+    fetching = asyncio.create_task(asyncio.to_thread(fetched))
+    try:
+        assert await until(given, "another member has it") == digest
+        assert not (root / "boot" / "debian-12-initrd.gz").exists()
+    finally:
+        in_the_way.rmdir()
+    # Which says that every member has it.
+    assert await fetching == 200
+    assert (root / "boot" / "debian-12-initrd.gz").exists()
 
 
 async def test_loaders_are_imported_shown_and_removed(well: Site, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +22,7 @@ from muster.features.tftp import manifest as tftp
 from muster.kernel.errors import NotFound, Rejected, Unavailable
 from muster.netboot.contract import (
     LIMIT_WRITTEN_BYTES,
+    PASSED_BYTES,
     BootPath,
     Change,
     Entry,
@@ -44,6 +45,7 @@ class BootTreeStandIn:
         is_away: whether the store does not answer.
         is_behind: whether this member is behind, and does not come.
         lacks: what this member's directory has not although the tree has.
+        elsewhere: what other members have of that, by path.
     """
 
     root: Path
@@ -53,6 +55,7 @@ class BootTreeStandIn:
     is_away: bool = False
     is_behind: bool = False
     lacks: set[str] = field(default_factory=set)
+    elsewhere: dict[str, bytes] = field(default_factory=dict)
     _version: int = 0
     _files: dict[str, bytes] = field(default_factory=dict)
     _entries: dict[str, Entry] = field(default_factory=dict)
@@ -110,6 +113,13 @@ class BootTreeStandIn:
     async def fetches(self) -> Sequence[Fetch]:
         self._refuse_if_away()
         return list(self._fetches)
+
+    async def passed(self, entry: Entry, first: int, count: int) -> AsyncGenerator[bytes, None]:
+        if str(entry.path) not in self.elsewhere:
+            raise NotFound("no other member has it")
+        content = self.elsewhere[str(entry.path)][first : first + count]
+        for at in range(0, count, PASSED_BYTES):
+            yield content[at : at + PASSED_BYTES]
 
     async def current(self) -> None:
         if self.is_behind:

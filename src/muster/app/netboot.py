@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -105,6 +105,10 @@ class _Bringing:
             raise Unavailable(f"no other member has it, and {entry.origin} has something else by now")
         return came.file
 
+    def passed(self, entry: Entry, first: int, count: int) -> AsyncGenerator[bytes, None]:
+        """Yield bytes of a file that this disk lacks, from the other members."""
+        return self._peers.passed(entry, first, count)
+
     async def fetched(self, url: str, into: Path, known: Known | None, told: Told) -> Outcome:
         """Bring a URL's file to a path."""
         limits = Limits(connect_s=self.settings.tftp_connect_timeout)
@@ -160,7 +164,7 @@ def opened(
     )  # fmt: skip
     tree = Tree(
         Ledger(store), disk, name, confirm_s=cluster.netboot.confirm_s, bring=bringing.bring,
-        seen_by_others=bringing.others_read_the_store,
+        pass_on=bringing.passed, seen_by_others=bringing.others_read_the_store,
     )  # fmt: skip
     in_tree = InTree(tree)
     fetching = Fetching(

@@ -10,6 +10,7 @@ import os
 import stat
 from collections.abc import AsyncGenerator, Callable, Iterable
 from concurrent.futures import Executor, Future
+from dataclasses import dataclass
 from io import FileIO
 
 from muster.content import conditions
@@ -118,29 +119,51 @@ def answered(
     the file, ``also`` headers that go with it.
     """
     try:
-        passed: list[Header] = [
-            (b"content-type", content_type), (b"accept-ranges", b"bytes"), (b"x-content-type-options", b"nosniff"),
-            *also, SERVER_HEADER,
-        ]  # fmt: skip
-        if digest is not None:
-            passed.append((b"etag", digest.tag.encode()))
-            if (instead := conditions.instead(request, digest, passed)) is not None:
-                file.close()
-                return instead
-        part = conditions.part(request, digest, file.size)
-        if isinstance(part, Reply):
+        found = framed(file.size, request, content_type=content_type, digest=digest, also=also)
+        if isinstance(found, Reply):
             file.close()
-            return part
-        first, last = part if part is not None else (0, file.size - 1)
-        passed.append((b"content-length", b"%d" % (last - first + 1)))
-        if part is not None:
-            passed.append((b"content-range", b"bytes %d-%d/%d" % (first, last, file.size)))
-        wanted = 0 if request.method == "HEAD" else last - first + 1
-        status = 206 if part is not None else 200
-        return Streamed(status, passed, _read(file, threads, called, first, wanted), file.close)
+            return found
+        return Streamed(found.status, found.headers, _read(file, threads, called, found.first, found.count), file.close)
     except BaseException:
         file.close()
         raise
+
+
+@dataclass(frozen=True, slots=True)
+class Framed:
+    """An answer without its body: so many bytes of a file from a position on; none for ``HEAD``."""
+
+    status: int
+    headers: list[Header]
+    first: int
+    count: int
+
+
+def framed(
+    size: int,
+    request: Request,
+    *,
+    content_type: bytes,
+    digest: Digest | None = None,
+    also: Iterable[Header] = (),
+) -> Reply | Framed:
+    """Return what a file of so many bytes is answered with, or what is said instead. See :func:`answered`."""
+    passed: list[Header] = [
+        (b"content-type", content_type), (b"accept-ranges", b"bytes"), (b"x-content-type-options", b"nosniff"),
+        *also, SERVER_HEADER,
+    ]  # fmt: skip
+    if digest is not None:
+        passed.append((b"etag", digest.tag.encode()))
+        if (instead := conditions.instead(request, digest, passed)) is not None:
+            return instead
+    part = conditions.part(request, digest, size)
+    if isinstance(part, Reply):
+        return part
+    first, last = part if part is not None else (0, size - 1)
+    passed.append((b"content-length", b"%d" % (last - first + 1)))
+    if part is not None:
+        passed.append((b"content-range", b"bytes %d-%d/%d" % (first, last, size)))
+    return Framed(206 if part is not None else 200, passed, first, 0 if request.method == "HEAD" else last - first + 1)
 
 
 async def _read(file: Opened, threads: Executor, called: str, at: int, count: int) -> AsyncGenerator[bytes, None]:

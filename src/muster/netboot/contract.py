@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, Self
@@ -16,6 +16,8 @@ _COMPONENT = re.compile(r"[ -\[\]-~]{1,255}\Z")
 _LIMIT_CHARACTERS = 1024
 # What a file that is written here as a whole may have; larger ones are fetched, or imported.
 LIMIT_WRITTEN_BYTES = 16 << 20
+PASSED_BYTES = 4 << 20
+"""How much of a file that is passed on from another member is held at once."""
 FEATURES = ("tftp", "httpboot")
 """The features that serve from the tree: a member without them has it not."""
 # Where members keep what is theirs; no boot file is below it.
@@ -219,6 +221,17 @@ class BootFiles(Protocol):
 
         Raises:
             Unavailable: the store did not answer.
+        """
+
+    def passed(self, entry: Entry, first: int, count: int) -> AsyncGenerator[bytes, None]:
+        """Yield so many bytes of a file from a position on, from other members; for what ``root`` lacks meanwhile.
+
+        Pieces are at most :data:`PASSED_BYTES` long, and each is asked for when it is wanted: who reads slowly holds up
+        nobody. A file that is passed whole and is not what it is called ends in an error before its last piece.
+
+        Raises:
+            NotFound: nobody has it.
+            Unavailable: whoever may have it did not give the next piece.
         """
 
     async def current(self) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import math
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +21,7 @@ from muster.kernel.names import in_url
 from muster.netboot import answers
 from muster.netboot import partial as partials
 from muster.netboot.answers import Asking, Limits, Told, length_of, span_of
-from muster.netboot.contract import Entry
+from muster.netboot.contract import PASSED_BYTES, Entry
 from muster.netboot.partial import Full, Note, Partial
 
 _log = log.logger("netboot")
@@ -27,6 +29,9 @@ _log = log.logger("netboot")
 # A member that gives to as many as it may has room again when one of them is served.
 _BUSY = frozenset({429, 503})
 _BUSY_PAUSE_S = 1.0
+# A boot loader waits meanwhile: who does not give a piece in time is left for the next one, and nobody gave it after the
+# second time.
+_PIECE_S, _NEXT_PIECE_S, _PIECE_PAUSE_S = 5.0, 10.0, 0.1
 _LIMIT_TREE_BYTES = 4096
 
 
@@ -120,6 +125,69 @@ class Peers:
             entry.digest, entry.size, into, await self._siblings(), context=self._context, limits=self._limits
         )
         return into
+
+    async def passed(self, entry: Entry, first: int, count: int) -> AsyncGenerator[bytes, None]:
+        """As :meth:`~muster.netboot.contract.BootFiles.passed`."""
+        whole = hashlib.sha256() if (first, count) == (0, entry.size) else None
+        async with answers.opened(self._limits, SystemClock()) as asking:
+            siblings: list[Sibling] = []
+            while count:
+                wanted = min(count, PASSED_BYTES)
+                piece, siblings = await self._piece(asking, siblings, entry, first, wanted)
+                first, count = first + wanted, count - wanted
+                if whole is not None:
+                    whole.update(piece)
+                    if not count and whole.hexdigest() != entry.digest:
+                        _log.error("What members gave is not what it is called, and was cut off", digest=entry.digest)
+                        raise Unavailable(f"What members gave of {entry.path} is not what it is called")
+                yield piece
+
+    async def _piece(
+        self, asking: Asking, siblings: Sequence[Sibling], entry: Entry, at: int, count: int
+    ) -> tuple[bytes, list[Sibling]]:
+        """Return a piece, and whom to ask for the next one: first who gave this.
+
+        Raises:
+            NotFound, Unavailable: as :meth:`passed`.
+        """
+        limit = time.monotonic() + _NEXT_PIECE_S
+        while True:
+            reasons = []
+            for sibling in siblings:
+                try:
+                    async with asyncio.timeout(_PIECE_S):
+                        piece = await self._given(asking, sibling, entry, at, count)
+                    return piece, [sibling, *(s for s in siblings if s != sibling)]
+                except TimeoutError:
+                    reasons.append(f"member {sibling.name} did not give a piece within {_PIECE_S:g} s")
+                except NotFound:
+                    pass
+                except MusterError as e:
+                    reasons.append(str(e))
+            called = f"Passing {entry.path} on from other members failed: "
+            if siblings and not reasons:
+                raise NotFound(called + "no other member has it")
+            if siblings and time.monotonic() >= limit:
+                raise Unavailable(called + "; ".join(reasons))
+            if siblings:
+                await asyncio.sleep(_PIECE_PAUSE_S)
+            siblings = await self._siblings()
+            if not siblings:
+                raise NotFound(called + "there is no other member")
+
+    async def _given(self, asking: Asking, sibling: Sibling, entry: Entry, at: int, count: int) -> bytes:
+        url = f"https://{in_url(sibling.address)}:{sibling.port}/netboot/blobs/{entry.digest}"
+        last, called = at + count - 1, f"member {sibling.name}"
+        headers = {"Accept-Encoding": "identity", "Range": f"bytes={at}-{last}"}
+        async with asking.answer(called, url, headers, self._context(), name=sibling.name) as answer:
+            if answer.status != 206:
+                _refuse(answer, called, at, entry.size)
+            if answer.headers.getall("Content-Range", []) != [f"bytes {at}-{last}/{entry.size}"]:
+                raise Rejected(f"{called} answered {answer.status} with what is not that part of the file")
+            try:
+                return await answer.content.readexactly(count)
+            except (asyncio.IncompleteReadError, aiohttp.ClientError, OSError) as e:
+                raise Unavailable(f"{called} broke off") from e
 
     async def read_the_store(self, within_s: float) -> bool:
         """Whether another member says that it has read the tree so lately; those that do not answer say nothing."""

@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import hashlib
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -44,6 +44,8 @@ _NOT_YET = "boot files here were not compared with the store's yet"
 
 Bring = Callable[[Entry], Awaitable[Path]]
 """Returns a synced file on the disk's own file system with the bytes of a file's digest and size, from whoever has them."""
+Pass = Callable[[Entry, int, int], AsyncGenerator[bytes, None]]
+"""As :meth:`~muster.netboot.contract.BootFiles.passed`."""
 Watch = Callable[[], Awaitable[bool]]
 """Returns whether some other member reads the store."""
 
@@ -60,6 +62,11 @@ class Fetches(Protocol):
 
 async def _nobody_has(entry: Entry) -> Path:
     raise Unavailable(f"no other member gives {entry.path}")
+
+
+async def _nobody_passes(entry: Entry, _first: int, _count: int) -> AsyncGenerator[bytes, None]:
+    raise NotFound(f"no other member gives {entry.path}")
+    yield b""  # pragma: no cover - makes it a generator
 
 
 async def _nobody_sees() -> bool:
@@ -86,6 +93,7 @@ class Tree:
         *,
         confirm_s: float = CONFIRM_S,
         bring: Bring = _nobody_has,
+        pass_on: Pass = _nobody_passes,
         seen_by_others: Watch = _nobody_sees,
     ) -> None:
         self.root = disk.root
@@ -98,6 +106,7 @@ class Tree:
         self._disk = disk
         self._confirm_s = confirm_s
         self._bring = bring
+        self._pass_on = pass_on
         self._seen_by_others = seen_by_others
         self._turn = asyncio.Lock()
         self._next: asyncio.Task[None] | None = None
@@ -214,6 +223,9 @@ class Tree:
 
     async def fetches(self) -> Sequence[Fetch]:
         return await self.fetching.fetches() if self.fetching is not None else []
+
+    def passed(self, entry: Entry, first: int, count: int) -> AsyncGenerator[bytes, None]:
+        return self._pass_on(entry, first, count)
 
     async def current(self) -> None:
         limit = time.monotonic() + _CURRENT_S

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import posixpath
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from muster.features.httpboot import dated, types, within
 from muster.features.httpboot.digests import Digests
 from muster.features.httpboot.settings import HTTPBootSettings
 from muster.kernel.errors import Misconfigured, NotFound, Rejected, Unavailable
-from muster.netboot.contract import LIMIT_WRITTEN_BYTES, BootFiles, BootPath, Entry
+from muster.netboot.contract import LIMIT_WRITTEN_BYTES, PASSED_BYTES, BootFiles, BootPath, Entry
 
 # A page that somebody put among the boot files runs nothing in the name of the member.
 _SANDBOX: Header = (b"content-security-policy", b"sandbox")
@@ -108,9 +108,7 @@ class HTTPBoot:
         return _File(file, *seen[0])
 
     def _answered(self, found: _File, request: Request) -> Reply | Streamed:
-        content_type = types.of(request.path)
-        dating: Header = (b"last-modified", dated.written(found.written_at))
-        if (instead := _instead(request, found, dating)) is not None:
+        if (instead := _instead(request, found.digest, found.written_at)) is not None:
             found.file.close()
             return instead
         return files.answered(
@@ -118,9 +116,9 @@ class HTTPBoot:
             request,
             threads=self._threads,
             called="a boot file",
-            content_type=content_type,
+            content_type=types.of(request.path),
             digest=found.digest,
-            also=[dating, *([_SANDBOX] if content_type in _PAGES else [])],
+            also=_dated(request, found.written_at),
         )
 
     async def _elsewhere(self, request: Request) -> Reply | Streamed | None:
@@ -136,12 +134,44 @@ class HTTPBoot:
             request.hold(entry.size)
             with contextlib.suppress(NotFound, Rejected):
                 return _whole(await self._tree.read(entry.path), request)
+        else:
+            with contextlib.suppress(NotFound, Unavailable):
+                return await self._passed(entry, request, self._tree)
         limit = time.monotonic() + _COMES_S
         while time.monotonic() < limit:
             await asyncio.sleep(_AGAIN_S)
             with contextlib.suppress(NotFound):
                 return self._answered(await self._opened(request.path), request)
         raise Unavailable(f"{entry.path} is not on this member yet")
+
+    async def _passed(self, entry: Entry, request: Request, tree: BootFiles) -> Reply | Streamed:
+        """Return the answer with a large file that other members have.
+
+        Raises:
+            NotFound, Unavailable: as ``BootFiles.passed`` of its first piece.
+        """
+        digest = Digest("sha256", entry.digest)
+        if (instead := _instead(request, digest, entry.modified_at)) is not None:
+            return instead
+        found = files.framed(
+            entry.size,
+            request,
+            content_type=types.of(request.path),
+            digest=digest,
+            also=_dated(request, entry.modified_at),
+        )
+        if isinstance(found, Reply):
+            return found
+        if not found.count:
+            return Reply(found.status, b"", found.headers)
+        request.hold(min(found.count, PASSED_BYTES))
+        pieces = tree.passed(entry, found.first, found.count)
+        try:
+            first = await anext(pieces)
+        except BaseException:
+            await pieces.aclose()
+            raise
+        return Streamed(found.status, found.headers, _following(first, pieces))
 
     async def _leads_to(self, path: str) -> Entry | None:
         """Return the file of the cluster's tree to which a path leads, over links; None: there is none, or nobody knows."""
@@ -169,13 +199,27 @@ def _whole(content: bytes, request: Request) -> Reply:
     return conditions.answered(content, request, Digest("sha256", hashlib.sha256(content).hexdigest()), passed)
 
 
-def _instead(request: Request, found: _File, dating: Header) -> Reply | None:
-    if dated.is_refused(request, found.written_at):
+def _dated(request: Request, written_at: float) -> list[Header]:
+    """Return the headers that a boot file has beside those of every file."""
+    sandbox = [_SANDBOX] if types.of(request.path) in _PAGES else []
+    return [(b"last-modified", dated.written(written_at)), *sandbox]
+
+
+def _instead(request: Request, digest: Digest | None, written_at: float) -> Reply | None:
+    """Return what is said instead of a file by the dates that a client has; None: nothing."""
+    if dated.is_refused(request, written_at):
         return reply(412, b"", b"text/plain")
-    if dated.is_unmodified(request, found.written_at):
-        tag = [(b"etag", found.digest.tag.encode())] if found.digest is not None else []
-        return Reply(304, b"", [*tag, dating, SERVER_HEADER])
+    if dated.is_unmodified(request, written_at):
+        tag = [(b"etag", digest.tag.encode())] if digest is not None else []
+        return Reply(304, b"", [*tag, (b"last-modified", dated.written(written_at)), SERVER_HEADER])
     return None
+
+
+async def _following(first: bytes, pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    async with contextlib.aclosing(pieces):
+        yield first
+        async for piece in pieces:
+            yield piece
 
 
 def _ports(settings: HTTPBootSettings, balancing: Balancing) -> Ports:
