@@ -32,6 +32,7 @@ def missing(name: str) -> str | None:
         "dnsmasq": _dnsmasq,
         "envoy": _envoy,
         "firewall-offline-cmd": _firewalld,
+        "facter": lambda: _client("facter"),
         "fish": _fish,
         "gpg": _gpg,
         "haproxy": _haproxy,

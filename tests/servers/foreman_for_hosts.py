@@ -58,6 +58,7 @@ class ForemanForHosts:
         delay_s: how long each call takes.
         cut: of how many bytes of a body the connection breaks off.
         script: what it answers to who registers; None: as recorded.
+        discovered: status and body of what it answers to a discovered machine's facts.
         templates: by path, what it answers to hosts that are installed; to others what shows who asked.
         headers: what it says beside.
         hangs_up: whether it closes connections that could be kept, without having said so.
@@ -71,6 +72,7 @@ class ForemanForHosts:
     delay_s: float = 0.0
     cut: int | None = None
     script: bytes | None = None
+    discovered: tuple[int, bytes] = (201, b'{"id":7}')
     templates: dict[str, bytes] = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
     hangs_up: bool = False
@@ -165,6 +167,8 @@ class ForemanForHosts:
                         return self._say(status, rendered)
                     text = f"# template {self.command} {unquote(parts.path)}\nbody=".encode() + body + b"\n"
                     return self._say(status, text)
+                if (self.command, parts.path) == ("POST", "/api/v2/discovered_hosts/facts"):
+                    return self._say(*foreman.discovered, "application/json; charset=utf-8")
                 return self._say(401 if parts.path == "/api/v2/status" else 404, b"nope")
 
             def _say(

@@ -74,6 +74,8 @@ def proxy(
         tmp_path_factory.mktemp("proxy"),
         # The recorded proxy had every module on both listeners.
         features={
+            # It is only listed there: none of the calls asks Facter.
+            "facts": {"enabled": True, "facter": "/bin/true"},
             "dns": {"enabled": True, "nsupdate": nsupdate},
             # The lab's probes found nobody: its networks are none of this host's. dhcpd here has one of its own besides.
             "dhcp": {"enabled": True, "isc": dhcpd_lab.settings, "ping_free_ip": False, "subnets": golden.subnets()},

@@ -167,7 +167,22 @@ class Patient:
         return {str(m.name): [str(m.name), *own] for m in self._cluster.members if m.kind == "muster"}
 
     def _of_features(self) -> list[Check]:
-        return [*self._of_dns(), *self._of_dhcp(), *self._of_boot_files(), *self._of_what_is_handed_on()]
+        return [
+            *self._of_dns(),
+            *self._of_dhcp(),
+            *self._of_boot_files(),
+            *self._of_what_is_handed_on(),
+            *self._of_discovery(),
+        ]
+
+    def _of_discovery(self) -> list[Check]:
+        given = self.cluster.features.get("discovery")
+        if given is None:
+            return []
+        from muster.features.discovery import checks as discovery
+        from muster.features.discovery.settings import DiscoverySettings
+
+        return discovery.checks() if DiscoverySettings.model_validate(given).enabled else []
 
     def _of_what_is_handed_on(self) -> list[Check]:
         given = self.cluster.features.get("templates")

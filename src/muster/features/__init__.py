@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # be switched off in the cluster file.
 # The order is the Ruby proxy's, in which answers name them (docs/facts/smart-proxy-protocol.md §4).
 _SETTINGS: Mapping[str, tuple[str, str]] = {
+    "facts": ("muster.features.facts.settings", "FactsSettings"),
     "dns": ("muster.features.dns.settings", "DNSSettings"),
     "templates": ("muster.features.templates.settings", "TemplatesSettings"),
     "tftp": ("muster.features.tftp.settings", "TFTPSettings"),
@@ -33,6 +34,7 @@ _SETTINGS: Mapping[str, tuple[str, str]] = {
     "registration": ("muster.features.registration.settings", "RegistrationSettings"),
     "pulpcore": ("muster.features.pulpcore.settings", "PulpcoreSettings"),
     "container_gateway": ("muster.features.container_gateway.settings", "ContainerGatewaySettings"),
+    "discovery": ("muster.features.discovery.settings", "DiscoverySettings"),
 }
 
 
@@ -43,7 +45,9 @@ def manifests(*others: Feature) -> Mapping[str, Feature]:
     """
     from muster.features.container_gateway.manifest import FEATURE as CONTAINER_GATEWAY
     from muster.features.dhcp.manifest import FEATURE as DHCP
+    from muster.features.discovery.manifest import FEATURE as DISCOVERY
     from muster.features.dns.manifest import FEATURE as DNS
+    from muster.features.facts.manifest import FEATURE as FACTS
     from muster.features.httpboot.manifest import FEATURE as HTTPBOOT
     from muster.features.pulpcore.manifest import FEATURE as PULPCORE
     from muster.features.puppet.manifest import FEATURE as PUPPET
@@ -52,7 +56,10 @@ def manifests(*others: Feature) -> Mapping[str, Feature]:
     from muster.features.templates.manifest import FEATURE as TEMPLATES
     from muster.features.tftp.manifest import FEATURE as TFTP
 
-    ours = (DNS, TEMPLATES, TFTP, DHCP, PUPPETCA, PUPPET, HTTPBOOT, REGISTRATION, PULPCORE, CONTAINER_GATEWAY)
+    ours = (
+        FACTS, DNS, TEMPLATES, TFTP, DHCP, PUPPETCA, PUPPET, HTTPBOOT, REGISTRATION, PULPCORE, CONTAINER_GATEWAY,
+        DISCOVERY,
+    )  # fmt: skip
     found = {f.name: f for f in (*ours, *others)}
     return {name: found[name] for name in _SETTINGS if name in found}
 

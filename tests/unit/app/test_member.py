@@ -30,6 +30,8 @@ GOOD: dict[str, Any] = {
     "features": {
         **{name: {"provider": "memory"} for name in ("dns", "dhcp", "puppet", "puppetca", "pulpcore")},
         "container_gateway": {},
+        "discovery": {},
+        "facts": {},
         "templates": {},
         "registration": {},
         "tftp": {},
@@ -190,6 +192,8 @@ async def test_exactly_these_routes_are_unprotected(tmp_path: Path, monkeypatch:
         ("GET", "/userdata/{kind}"),
         ("GET", "/userdata/{mac}/{kind}"),
         ("GET", "/version"),
+        # The same, and what discovered machines say of themselves: docs/facts/smart-proxy-protocol.md §18.3.
+        ("POST", "/discovery/create"),
         ("POST", "/register/"),
         ("POST", "/unattended/{kind}"),
     ]
@@ -203,6 +207,7 @@ async def test_metrics_are_for_the_cluster_the_page_for_operators_and_everything
     assert by_access == {
         Access.OPEN: {
             "",
+            "/discovery",
             "/health",
             "/pulpcore",
             "/pulp/api/v3/smart_proxy",
@@ -216,12 +221,14 @@ async def test_metrics_are_for_the_cluster_the_page_for_operators_and_everything
             "/v2",
             "/logs",
             "/services",
+            "/facts",
             "/dns",
             "/dhcp",
             "/tftp",
             "/puppet",
             "/puppet/ca",
             "/container_gateway",
+            "/discovery",
             "/pulp/api/v3/smart_proxy",
         },
     }

@@ -38,8 +38,14 @@ def test_every_feature_is_listed_by_its_name_under_foremans_prefixes() -> None:
         assert all(FOREMAN_PREFIXES[m.prefix] == name for m in feature.mounts if m.prefix not in BETWEEN_MEMBERS)
 
 
-# Open by design: docs/facts/smart-proxy-protocol.md §18 (Pulp's status) and §5 (what a proxy is, here Pulp's own record).
-OPEN = {"/pulpcore/status", "/pulp/api/v3/smart_proxy/features[/]", "/pulp/api/v3/smart_proxy/version[/]"}
+# Open by design: docs/facts/smart-proxy-protocol.md §18 and §5: Pulp's status, machines that nobody knows yet, and what a
+# proxy is, here Pulp's own record.
+OPEN = {
+    "/discovery/create",
+    "/pulpcore/status",
+    "/pulp/api/v3/smart_proxy/features[/]",
+    "/pulp/api/v3/smart_proxy/version[/]",
+}
 
 
 def test_every_route_of_a_feature_whose_clients_are_not_hosts_is_protected() -> None:
@@ -103,7 +109,7 @@ def test_an_unknown_feature_is_answered_with_the_nearest_or_all() -> None:
     (dsn, other) = said("features:\n  dnss: {}\n  zzzzz: {}\n")
     assert dsn == (2, "features.dnss", "unknown feature 'dnss'; did you mean 'dns'?")
     assert other[:2] == (3, "features.zzzzz")
-    assert other[2].startswith("unknown feature 'zzzzz'; known features: container_gateway, dhcp, dns")
+    assert other[2].startswith("unknown feature 'zzzzz'; known features: container_gateway, dhcp, discovery, dns")
 
 
 def test_a_rule_between_settings_of_a_feature_has_the_features_line() -> None:
@@ -114,12 +120,12 @@ def test_a_rule_between_settings_of_a_feature_has_the_features_line() -> None:
 
 def test_features_stand_in_the_order_in_which_the_ruby_proxy_loads_them() -> None:
     ours = [
-        "dns", "templates", "tftp", "dhcp", "puppetca", "puppet", "httpboot", "registration", "pulpcore",
-        "container_gateway",
+        "facts", "dns", "templates", "tftp", "dhcp", "puppetca", "puppet", "httpboot", "registration", "pulpcore",
+        "container_gateway", "discovery",
     ]  # fmt: skip
     assert list(features.manifests()) == ours
     found = list(features.manifests(dataclasses.replace(features.manifests()["dns"], name="logs")))
-    assert found == [*ours[:6], "logs", *ours[6:]]
+    assert found == [*ours[:7], "logs", *ours[7:]]
     assert set(found) == set(features.settings_models())
 
 

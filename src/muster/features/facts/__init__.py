@@ -1,0 +1,1 @@
+"""The Facts feature: what Facter finds out about the host of a member."""
