@@ -31,6 +31,7 @@ _SETTINGS: Mapping[str, tuple[str, str]] = {
     "logs": ("muster.edge.feature", "FeatureSettings"),
     "httpboot": ("muster.features.httpboot.settings", "HTTPBootSettings"),
     "registration": ("muster.features.registration.settings", "RegistrationSettings"),
+    "externalipam": ("muster.features.externalipam.settings", "ExternalIPAMSettings"),
     "pulpcore": ("muster.features.pulpcore.settings", "PulpcoreSettings"),
     "container_gateway": ("muster.features.container_gateway.settings", "ContainerGatewaySettings"),
 }
@@ -44,6 +45,7 @@ def manifests(*others: Feature) -> Mapping[str, Feature]:
     from muster.features.container_gateway.manifest import FEATURE as CONTAINER_GATEWAY
     from muster.features.dhcp.manifest import FEATURE as DHCP
     from muster.features.dns.manifest import FEATURE as DNS
+    from muster.features.externalipam.manifest import FEATURE as EXTERNALIPAM
     from muster.features.httpboot.manifest import FEATURE as HTTPBOOT
     from muster.features.pulpcore.manifest import FEATURE as PULPCORE
     from muster.features.puppet.manifest import FEATURE as PUPPET
@@ -52,7 +54,19 @@ def manifests(*others: Feature) -> Mapping[str, Feature]:
     from muster.features.templates.manifest import FEATURE as TEMPLATES
     from muster.features.tftp.manifest import FEATURE as TFTP
 
-    ours = (DNS, TEMPLATES, TFTP, DHCP, PUPPETCA, PUPPET, HTTPBOOT, REGISTRATION, PULPCORE, CONTAINER_GATEWAY)
+    ours = (
+        DNS,
+        TEMPLATES,
+        TFTP,
+        DHCP,
+        PUPPETCA,
+        PUPPET,
+        HTTPBOOT,
+        REGISTRATION,
+        EXTERNALIPAM,
+        PULPCORE,
+        CONTAINER_GATEWAY,
+    )
     found = {f.name: f for f in (*ours, *others)}
     return {name: found[name] for name in _SETTINGS if name in found}
 

@@ -114,7 +114,8 @@ def test_a_rule_between_settings_of_a_feature_has_the_features_line() -> None:
 
 def test_features_stand_in_the_order_in_which_the_ruby_proxy_loads_them() -> None:
     ours = [
-        "dns", "templates", "tftp", "dhcp", "puppetca", "puppet", "httpboot", "registration", "pulpcore",
+        "dns", "templates", "tftp", "dhcp", "puppetca", "puppet", "httpboot", "registration", "externalipam",
+        "pulpcore",
         "container_gateway",
     ]  # fmt: skip
     assert list(features.manifests()) == ours
