@@ -21,6 +21,10 @@ from sqlalchemy import inspect, update
 from muster.authority.ledger.ledger import Ledger
 from muster.cluster.life import Lives
 from muster.cluster.roster import Roster, Target
+from muster.features.externalipam.promises import Promises
+from muster.features.externalipam.providers.claims import ClaimedIPAM
+from muster.features.externalipam.service import ExternalIPAM
+from muster.features.externalipam.settings import KeptSettings
 from muster.kernel import failpoints
 from muster.kernel.errors import Conflict, Unavailable
 from muster.pki import bundles
@@ -402,3 +406,31 @@ def test_a_bundle_is_the_old_one_or_the_new_one_with_its_key(tmp_path: Path) -> 
     assert found[0] == found[1] != found[2]
     assert member.command("certs", "issue", "--client", FOREMAN).code == 0
     assert serial() not in found
+
+
+@pytest.mark.anyio
+async def test_an_address_of_an_ipam_is_promised_and_in_use_from_its_commit_on(store: Store, disarmed: None) -> None:
+    kept = ClaimedIPAM(store, KeptSettings.model_validate({"subnets": [{"network": "192.0.2.0/29"}]}))
+    ipam, at, ip = ExternalIPAM(kept, "claims", Promises(store, held_s=600)), ("192.0.2.0", "29"), "192.0.2.2"
+    # What was promised and not heard of is nobody's until its time is up.
+    for place, following in ((BEFORE, "192.0.2.1"), (AFTER, "192.0.2.3")):
+        arm(f"ipam-promised.{place}=error")
+        with pytest.raises(Unavailable):
+            await ipam.next_ip(*at, None, None)
+        failpoints.arm({})
+        assert str(await ipam.next_ip(*at, None, None)) == following
+    for place, is_done in ((BEFORE, False), (AFTER, True)):
+        arm(f"ipam-added.{place}=error")
+        with pytest.raises(Unavailable):
+            await ipam.add(*at, ip, None)
+        assert await ipam.holds(*at, ip, None) is is_done
+    for place, is_done in ((BEFORE, True), (AFTER, False)):
+        arm(f"ipam-removed.{place}=error")
+        with pytest.raises(Unavailable):
+            await ipam.remove(*at, ip, None)
+        assert await ipam.holds(*at, ip, None) is is_done
+    # A call that could not end its change in the store has made it all the same.
+    arm(f"ipam-change-ended.{BEFORE}=error")
+    await ipam.add(*at, ip, None)
+    failpoints.arm({})
+    assert await ipam.holds(*at, ip, None)

@@ -170,6 +170,7 @@ class Patient:
         return [
             *self._of_dns(),
             *self._of_dhcp(),
+            *self._of_ipam(),
             *self._of_boot_files(),
             *self._of_what_is_handed_on(),
             *self._of_discovery(),
@@ -216,6 +217,16 @@ class Patient:
 
         settings = DHCPSettings.model_validate(given)
         return dhcp.checks(settings, self._context, self.cluster) if settings.enabled else []
+
+    def _of_ipam(self) -> list[Check]:
+        given = self.cluster.features.get("externalipam")
+        if given is None:
+            return []
+        from muster.features.externalipam import checks as ipam
+        from muster.features.externalipam.settings import ExternalIPAMSettings
+
+        settings = ExternalIPAMSettings.model_validate(given)
+        return ipam.checks(settings, self._context, self.store) if settings.enabled else []
 
     def _of_boot_files(self) -> list[Check]:
         tftp, httpboot = (self.cluster.features.get(name) for name in ("tftp", "httpboot"))

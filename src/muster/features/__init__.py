@@ -32,6 +32,7 @@ _SETTINGS: Mapping[str, tuple[str, str]] = {
     "logs": ("muster.edge.feature", "FeatureSettings"),
     "httpboot": ("muster.features.httpboot.settings", "HTTPBootSettings"),
     "registration": ("muster.features.registration.settings", "RegistrationSettings"),
+    "externalipam": ("muster.features.externalipam.settings", "ExternalIPAMSettings"),
     "pulpcore": ("muster.features.pulpcore.settings", "PulpcoreSettings"),
     "container_gateway": ("muster.features.container_gateway.settings", "ContainerGatewaySettings"),
     "discovery": ("muster.features.discovery.settings", "DiscoverySettings"),
@@ -47,6 +48,7 @@ def manifests(*others: Feature) -> Mapping[str, Feature]:
     from muster.features.dhcp.manifest import FEATURE as DHCP
     from muster.features.discovery.manifest import FEATURE as DISCOVERY
     from muster.features.dns.manifest import FEATURE as DNS
+    from muster.features.externalipam.manifest import FEATURE as EXTERNALIPAM
     from muster.features.facts.manifest import FEATURE as FACTS
     from muster.features.httpboot.manifest import FEATURE as HTTPBOOT
     from muster.features.pulpcore.manifest import FEATURE as PULPCORE
@@ -57,8 +59,8 @@ def manifests(*others: Feature) -> Mapping[str, Feature]:
     from muster.features.tftp.manifest import FEATURE as TFTP
 
     ours = (
-        FACTS, DNS, TEMPLATES, TFTP, DHCP, PUPPETCA, PUPPET, HTTPBOOT, REGISTRATION, PULPCORE, CONTAINER_GATEWAY,
-        DISCOVERY,
+        FACTS, DNS, TEMPLATES, TFTP, DHCP, PUPPETCA, PUPPET, HTTPBOOT, REGISTRATION, EXTERNALIPAM, PULPCORE,
+        CONTAINER_GATEWAY, DISCOVERY,
     )  # fmt: skip
     found = {f.name: f for f in (*ours, *others)}
     return {name: found[name] for name in _SETTINGS if name in found}

@@ -514,6 +514,32 @@ dhcp_changes = Table(
     Column("holder", Text, nullable=False),
     Column("until", Double, nullable=False),
 )
+
+ipam_promises = Table(
+    "ipam_promises",
+    metadata,
+    Column("space", Text, primary_key=True),
+    Column("address", Text, primary_key=True),
+    Column("subnet", Text, nullable=False),
+    Column("mac", Text, nullable=False, server_default=""),
+    Column("state", Text, nullable=False),
+    Column("until", Double, nullable=False),
+    Column("holder", Text, nullable=False, server_default=""),
+    Column("held_until", Double, nullable=False, server_default="0"),
+    CheckConstraint("state IN ('promised', 'settled')", name="state"),
+    Index(None, "until"),
+    Index(None, "space", "mac"),
+)
+
+ipam_addresses = Table(
+    "ipam_addresses",
+    metadata,
+    Column("space", Text, primary_key=True),
+    Column("address", Text, primary_key=True),
+    Column("subnet", Text, nullable=False),
+    Column("mac", Text, nullable=False, server_default=""),
+    Column("at", Double, nullable=False),
+)
 """Addresses and hardware addresses whose reservation is being changed, each by one call at a time."""
 
 

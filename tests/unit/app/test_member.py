@@ -28,7 +28,7 @@ GOOD: dict[str, Any] = {
     ],
     "signer": "old.example.com",
     "features": {
-        **{name: {"provider": "memory"} for name in ("dns", "dhcp", "puppet", "puppetca", "pulpcore")},
+        **{name: {"provider": "memory"} for name in ("dns", "dhcp", "puppet", "puppetca", "pulpcore", "externalipam")},
         "container_gateway": {},
         "discovery": {},
         "facts": {},
@@ -224,6 +224,7 @@ async def test_metrics_are_for_the_cluster_the_page_for_operators_and_everything
             "/facts",
             "/dns",
             "/dhcp",
+            "/ipam",
             "/tftp",
             "/puppet",
             "/puppet/ca",

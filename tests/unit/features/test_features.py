@@ -120,8 +120,8 @@ def test_a_rule_between_settings_of_a_feature_has_the_features_line() -> None:
 
 def test_features_stand_in_the_order_in_which_the_ruby_proxy_loads_them() -> None:
     ours = [
-        "facts", "dns", "templates", "tftp", "dhcp", "puppetca", "puppet", "httpboot", "registration", "pulpcore",
-        "container_gateway", "discovery",
+        "facts", "dns", "templates", "tftp", "dhcp", "puppetca", "puppet", "httpboot", "registration", "externalipam",
+        "pulpcore", "container_gateway", "discovery",
     ]  # fmt: skip
     assert list(features.manifests()) == ours
     found = list(features.manifests(dataclasses.replace(features.manifests()["dns"], name="logs")))

@@ -22,6 +22,7 @@ LEFT: Mapping[str, str] = {
     "registration_scripts": "scripts that are good for minutes; Foreman makes them anew",
     "dhcp_claims": "addresses that were promised or probed minutes ago; they are probed anew",
     "dhcp_changes": "which reservations were being changed; nobody does any more",
+    "ipam_promises": "addresses that were promised minutes ago, or were being changed; nobody waits for them any more",
     "netboot_members": "which boot files lay on members' disks; they look anew",
     "netboot_fetches": "which boot files were being fetched; it is asked for anew",
     "consumer_followers": "what members would make packages for hosts of; they look anew",
