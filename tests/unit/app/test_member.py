@@ -28,7 +28,7 @@ GOOD: dict[str, Any] = {
     ],
     "signer": "old.example.com",
     "features": {
-        **{name: {"provider": "memory"} for name in ("dns", "dhcp", "puppet", "puppetca", "pulpcore")},
+        **{name: {"provider": "memory"} for name in ("dns", "dhcp", "puppet", "puppetca", "realm", "pulpcore")},
         "container_gateway": {},
         "templates": {},
         "registration": {},
@@ -221,6 +221,7 @@ async def test_metrics_are_for_the_cluster_the_page_for_operators_and_everything
             "/tftp",
             "/puppet",
             "/puppet/ca",
+            "/realm",
             "/container_gateway",
             "/pulp/api/v3/smart_proxy",
         },

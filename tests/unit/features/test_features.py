@@ -19,6 +19,8 @@ from muster.features.puppet.settings import PuppetSettings
 from muster.features.puppetca import providers as puppetca
 from muster.features.puppetca.autosigners import AUTOSIGNERS
 from muster.features.puppetca.settings import PuppetCASettings
+from muster.features.realm import providers as realm
+from muster.features.realm.settings import RealmSettings
 from muster.kernel.settings import parse
 from tests.unit.cluster.written import SMALL, parsed
 
@@ -64,6 +66,7 @@ def test_what_members_ask_each_other_is_the_clusters_alone() -> None:
         (puppet.PROVIDERS, PuppetSettings, "provider"),
         (pulpcore.PROVIDERS, PulpcoreSettings, "provider"),
         (puppetca.PROVIDERS, PuppetCASettings, "provider"),
+        (realm.PROVIDERS, RealmSettings, "provider"),
         (AUTOSIGNERS, PuppetCASettings, "autosigner"),
     ],
 )
@@ -114,12 +117,12 @@ def test_a_rule_between_settings_of_a_feature_has_the_features_line() -> None:
 
 def test_features_stand_in_the_order_in_which_the_ruby_proxy_loads_them() -> None:
     ours = [
-        "dns", "templates", "tftp", "dhcp", "puppetca", "puppet", "httpboot", "registration", "pulpcore",
+        "dns", "templates", "tftp", "dhcp", "puppetca", "puppet", "realm", "httpboot", "registration", "pulpcore",
         "container_gateway",
     ]  # fmt: skip
     assert list(features.manifests()) == ours
     found = list(features.manifests(dataclasses.replace(features.manifests()["dns"], name="logs")))
-    assert found == [*ours[:6], "logs", *ours[6:]]
+    assert found == [*ours[:7], "logs", *ours[7:]]
     assert set(found) == set(features.settings_models())
 
 
