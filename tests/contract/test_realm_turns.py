@@ -7,9 +7,13 @@ import asyncio
 import pytest
 
 from muster.features.realm import turns
+from muster.features.realm.contract import Account, Wanted
+from muster.features.realm.providers.memory import MemoryRealm
+from muster.features.realm.service import Realm
 from muster.features.realm.turns import Turns
 from muster.kernel.errors import Conflict, Unavailable
 from muster.kernel.names import FQDN
+from muster.kernel.secrets import Secret
 from muster.store.engine import Store
 from muster.store.leases import Leases
 
@@ -29,6 +33,35 @@ async def test_whoever_wants_a_password_while_another_member_makes_one_is_refuse
                 raise AssertionError("it was let in")
     async with other.turn(WEB, is_patient=False):
         pass
+
+
+async def test_of_two_members_asked_for_one_host_at_once_the_one_that_answers_tells_what_counts(store: Store) -> None:
+    begun, refused = asyncio.Event(), asyncio.Event()
+
+    class Slow(MemoryRealm):
+        """Makes a password, and answers when another call was refused."""
+
+        counts: Secret | None = None
+
+        async def enrol(self, wanted: Wanted) -> Account:
+            account = await super().enrol(wanted)
+            self.counts = account.password
+            begun.set()
+            await refused.wait()
+            return account
+
+    kept = Slow()
+    one, other = (Realm(kept, "EXAMPLE.COM", turn) for turn in members(store))
+    first = asyncio.create_task(one.enrol("EXAMPLE.COM", WEB, None, is_rebuilt=True, is_update=False))
+    await begun.wait()
+    with pytest.raises(Conflict):
+        await other.enrol("EXAMPLE.COM", WEB, None, is_rebuilt=True, is_update=False)
+    refused.set()
+    told = await first
+    assert kept.counts is not None
+    assert told["randompassword"] == kept.counts.reveal()
+    again = await other.enrol("EXAMPLE.COM", WEB, None, is_rebuilt=True, is_update=False)
+    assert again["randompassword"] == kept.counts.reveal()
 
 
 async def test_within_one_member_it_is_the_same(store: Store) -> None:

@@ -22,9 +22,9 @@ from tests.servers.ending import ended
 
 __all__ = ["ADDRESS", "BASE", "REALM", "SambaServer", "running"]
 
-ADDRESS, NOBODY = "127.0.0.71", "127.0.0.72"
+ADDRESS, NOBODY = "127.0.0.191", "127.0.0.192"
 REALM, DOMAIN, BASE = "AD.EXAMPLE.TEST", "ADTEST", "DC=ad,DC=example,DC=test"
-IPA_ADDRESS = "127.0.0.73"
+IPA_ADDRESS = "127.0.0.193"
 _PASSWORD = "Domain-Pass-1"
 _LONGEST_START_S = 60.0
 # Its own Python is Debian's.
