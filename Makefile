@@ -16,6 +16,8 @@ TEST_PACKAGES := bind9 dnsutils haproxy postgresql openssl curl keepalived nginx
   zsh fish mandoc man-db age chromium ansible-core ansible-lint systemd-container openssh-client \
   isc-dhcp-server tftp-hpa tftpd-hpa atftp kea-dhcp4-server kea-ctrl-agent kea-common \
   dnsmasq-base libvirt-daemon libvirt-clients \
+  samba samba-ad-provision samba-dsdb-modules samba-vfs-modules ldb-tools adcli krb5-user ldap-utils \
+  libsasl2-modules-gssapi-mit python3-gssapi \
   qemu-system-x86 ovmf ipxe-qemu grub-common grub-efi-amd64-bin busybox-static
 # Tests mostly wait for servers. Those of one file stay together, since they share a cluster.
 WORKERS ?= 3

@@ -61,6 +61,7 @@ def missing(name: str) -> str | None:
         "registry": _registry,
         "rpmbuild": _rpmbuild,
         "ruby": _ruby,
+        "samba": _samba,
         "sh": lambda: None,
         "skopeo": _skopeo,
         "softhsm": _softhsm,
@@ -73,6 +74,12 @@ def missing(name: str) -> str | None:
         "ufw": _ufw,
         "zsh": _zsh,
     }[name]()
+
+
+def _samba() -> str | None:
+    from tests.servers import samba
+
+    return samba.missing()
 
 
 def _chromium() -> str | None:

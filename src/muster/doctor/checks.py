@@ -170,6 +170,7 @@ class Patient:
         return [
             *self._of_dns(),
             *self._of_dhcp(),
+            *self._of_realm(),
             *self._of_ipam(),
             *self._of_boot_files(),
             *self._of_what_is_handed_on(),
@@ -227,6 +228,16 @@ class Patient:
 
         settings = ExternalIPAMSettings.model_validate(given)
         return ipam.checks(settings, self._context, self.store) if settings.enabled else []
+
+    def _of_realm(self) -> list[Check]:
+        given = self.cluster.features.get("realm")
+        if given is None:
+            return []
+        from muster.features.realm import checks as realm
+        from muster.features.realm.settings import RealmSettings
+
+        settings = RealmSettings.model_validate(given)
+        return realm.checks(settings, self._context) if settings.enabled else []
 
     def _of_boot_files(self) -> list[Check]:
         tftp, httpboot = (self.cluster.features.get(name) for name in ("tftp", "httpboot"))

@@ -29,6 +29,7 @@ _SETTINGS: Mapping[str, tuple[str, str]] = {
     "dhcp": ("muster.features.dhcp.settings", "DHCPSettings"),
     "puppetca": ("muster.features.puppetca.settings", "PuppetCASettings"),
     "puppet": ("muster.features.puppet.settings", "PuppetSettings"),
+    "realm": ("muster.features.realm.settings", "RealmSettings"),
     "logs": ("muster.edge.feature", "FeatureSettings"),
     "httpboot": ("muster.features.httpboot.settings", "HTTPBootSettings"),
     "registration": ("muster.features.registration.settings", "RegistrationSettings"),
@@ -54,12 +55,13 @@ def manifests(*others: Feature) -> Mapping[str, Feature]:
     from muster.features.pulpcore.manifest import FEATURE as PULPCORE
     from muster.features.puppet.manifest import FEATURE as PUPPET
     from muster.features.puppetca.manifest import FEATURE as PUPPETCA
+    from muster.features.realm.manifest import FEATURE as REALM
     from muster.features.registration.manifest import FEATURE as REGISTRATION
     from muster.features.templates.manifest import FEATURE as TEMPLATES
     from muster.features.tftp.manifest import FEATURE as TFTP
 
     ours = (
-        FACTS, DNS, TEMPLATES, TFTP, DHCP, PUPPETCA, PUPPET, HTTPBOOT, REGISTRATION, EXTERNALIPAM, PULPCORE,
+        FACTS, DNS, TEMPLATES, TFTP, DHCP, PUPPETCA, PUPPET, REALM, HTTPBOOT, REGISTRATION, EXTERNALIPAM, PULPCORE,
         CONTAINER_GATEWAY, DISCOVERY,
     )  # fmt: skip
     found = {f.name: f for f in (*ours, *others)}

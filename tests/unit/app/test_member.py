@@ -28,7 +28,10 @@ GOOD: dict[str, Any] = {
     ],
     "signer": "old.example.com",
     "features": {
-        **{name: {"provider": "memory"} for name in ("dns", "dhcp", "puppet", "puppetca", "pulpcore", "externalipam")},
+        **{
+            n: {"provider": "memory"}
+            for n in ("dns", "dhcp", "puppet", "puppetca", "realm", "pulpcore", "externalipam")
+        },
         "container_gateway": {},
         "discovery": {},
         "facts": {},
@@ -228,6 +231,7 @@ async def test_metrics_are_for_the_cluster_the_page_for_operators_and_everything
             "/tftp",
             "/puppet",
             "/puppet/ca",
+            "/realm",
             "/container_gateway",
             "/discovery",
             "/pulp/api/v3/smart_proxy",

@@ -19,6 +19,8 @@ from muster.features.puppet.settings import PuppetSettings
 from muster.features.puppetca import providers as puppetca
 from muster.features.puppetca.autosigners import AUTOSIGNERS
 from muster.features.puppetca.settings import PuppetCASettings
+from muster.features.realm import providers as realm
+from muster.features.realm.settings import RealmSettings
 from muster.kernel.settings import parse
 from tests.unit.cluster.written import SMALL, parsed
 
@@ -70,6 +72,7 @@ def test_what_members_ask_each_other_is_the_clusters_alone() -> None:
         (puppet.PROVIDERS, PuppetSettings, "provider"),
         (pulpcore.PROVIDERS, PulpcoreSettings, "provider"),
         (puppetca.PROVIDERS, PuppetCASettings, "provider"),
+        (realm.PROVIDERS, RealmSettings, "provider"),
         (AUTOSIGNERS, PuppetCASettings, "autosigner"),
     ],
 )
@@ -120,12 +123,13 @@ def test_a_rule_between_settings_of_a_feature_has_the_features_line() -> None:
 
 def test_features_stand_in_the_order_in_which_the_ruby_proxy_loads_them() -> None:
     ours = [
-        "facts", "dns", "templates", "tftp", "dhcp", "puppetca", "puppet", "httpboot", "registration", "externalipam",
-        "pulpcore", "container_gateway", "discovery",
+        "facts", "dns", "templates", "tftp", "dhcp", "puppetca", "puppet", "realm", "httpboot", "registration",
+        "externalipam", "pulpcore", "container_gateway", "discovery",
     ]  # fmt: skip
     assert list(features.manifests()) == ours
     found = list(features.manifests(dataclasses.replace(features.manifests()["dns"], name="logs")))
-    assert found == [*ours[:7], "logs", *ours[7:]]
+    at = ours.index("httpboot")
+    assert found == [*ours[:at], "logs", *ours[at:]]
     assert set(found) == set(features.settings_models())
 
 

@@ -1,0 +1,1 @@
+"""What provider ``ad`` asks a domain controller: accounts of computers, over LDAP."""

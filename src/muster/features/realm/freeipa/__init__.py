@@ -1,0 +1,1 @@
+"""What provider ``freeipa`` asks: a session by Kerberos, and calls in JSON."""

@@ -1,0 +1,148 @@
+"""Tickets from a keytab, got by MIT Kerberos' ``kinit``, for the programs that log in with them.
+
+Tickets lie in a directory for this account alone, in memory where the system has such a place, and go with the provider.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from muster.features.realm.settings import KerberosSettings
+from muster.kernel import process
+from muster.kernel.errors import Misconfigured, MusterError, Unavailable
+from muster.kernel.names import shown
+from muster.kernel.process import Finished
+
+_RENEWED_AFTER_S = 1800.0
+_IN_MEMORY = Path("/dev/shm")  # noqa: S108 - a directory of our own is made in it
+
+
+class ClockWrong(Misconfigured):
+    """This host's clock and the realm's differ by more than Kerberos bears."""
+
+
+class KeytabUnusable(Misconfigured):
+    """The keytab is not there, cannot be read, or has no key of the principal."""
+
+
+class KeyRefused(Misconfigured):
+    """The KDC does not take the principal or its key."""
+
+
+class KDCSilent(Unavailable):
+    """No KDC answers."""
+
+
+class TicketEnded(Unavailable):
+    """The ticket counts no more; a new one is got at the next try."""
+
+
+# In the words of MIT Kerberos, whose programs have no other way to say why.
+_SAID: Sequence[tuple[str, type[MusterError]]] = (
+    ("Clock skew too great", ClockWrong),
+    ("Ticket expired", TicketEnded),
+    ("Ticket not yet valid", ClockWrong),
+    ("Keytab contains no suitable keys", KeytabUnusable),
+    ("Key table file", KeytabUnusable),
+    ("Key table name malformed", KeytabUnusable),
+    ("Unsupported key table format", KeytabUnusable),
+    ("Permission denied", KeytabUnusable),
+    ("Cannot contact any KDC", KDCSilent),
+    ("Cannot find KDC", KDCSilent),
+    ("Cannot resolve network address for KDC", KDCSilent),
+    ("reauthentication failed", KeyRefused),
+    ("not found in Kerberos database", KeyRefused),
+    ("credentials have been revoked", KeyRefused),
+    ("assword has expired", KeyRefused),
+    ("Client's entry in database has expired", KeyRefused),
+)
+
+
+def refusal(text: str) -> type[MusterError] | None:
+    """Return the error that stands for what Kerberos said, None where it is none that is known."""
+    return next((kind for words, kind in _SAID if words in text), None)
+
+
+class Tickets:
+    """The ticket of one principal. Use :func:`opened`.
+
+    Concurrency: any number of tasks of one loop; one at a time gets a new ticket. A file of tickets is written once, and
+    stays while a program may read it.
+    """
+
+    def __init__(
+        self,
+        settings: KerberosSettings,
+        realm: str,
+        directory: Path,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        principal = settings.principal
+        self._principal = principal if "@" in principal else f"{principal}@{realm}"
+        self._directory = directory
+        self._monotonic = monotonic
+        self._getting = asyncio.Lock()
+        self._files: list[Path] = []
+        self._number = 0
+        self._got_at = float("-inf")
+
+    async def environment(self) -> Mapping[str, str]:
+        """Return the variables by which a program finds a ticket that counts.
+
+        Raises:
+            KeytabUnusable, KeyRefused, ClockWrong, Misconfigured: there is none to be had.
+            KDCSilent, Unavailable: no KDC answered in time.
+        """
+        async with self._getting:
+            if not self._files or self._monotonic() - self._got_at > _RENEWED_AFTER_S:
+                await self._get()
+            return {**self._variables(), "KRB5CCNAME": f"FILE:{self._files[-1]}"}
+
+    def forget(self) -> None:
+        """Have a new ticket got before the next question: this one was refused."""
+        self._got_at = float("-inf")
+
+    def _variables(self) -> dict[str, str]:
+        config = self._settings.krb5_config
+        return {"KRB5_CONFIG": str(config)} if config is not None else {}
+
+    async def _get(self) -> None:
+        self._number += 1
+        file = self._directory / f"tickets-{self._number}"
+        keytab = self._settings.keytab_path
+        done = await process.run(
+            ["kinit", "-k", "-t", f"FILE:{keytab}", "-c", f"FILE:{file}", self._principal],
+            timeout_s=self._settings.timeout_s,
+            environment=self._variables(),
+        )
+        if done.status != 0:
+            file.unlink(missing_ok=True)
+            raise self._refused(done)
+        self._files.append(file)
+        # The one before may be read by a program that runs.
+        while len(self._files) > 2:
+            self._files.pop(0).unlink(missing_ok=True)
+        self._got_at = self._monotonic()
+
+    def _refused(self, done: Finished) -> MusterError:
+        """Return the error that stands for what kinit said."""
+        words = done.stderr.strip().removeprefix("kinit: ").removesuffix(" while getting initial credentials")
+        said = shown(words, 200) or "kinit does not say why"
+        kind = refusal(done.stderr) or Misconfigured
+        return kind(f"Logging in as {self._principal} with {self._settings.keytab_path} failed: {said}")
+
+
+@contextmanager
+def opened(settings: KerberosSettings, realm: str) -> Iterator[Tickets]:
+    """Yield the tickets of a principal, which go with the block; none is got before somebody asks."""
+    place = _IN_MEMORY if os.access(_IN_MEMORY, os.W_OK | os.X_OK) else None
+    with tempfile.TemporaryDirectory(prefix="muster-realm-", dir=place, ignore_cleanup_errors=True) as directory:
+        yield Tickets(settings, realm, Path(directory))
