@@ -15,7 +15,7 @@ TEST_PACKAGES := bind9 dnsutils haproxy postgresql openssl curl keepalived nginx
   rabbitmq-server mosquitto mosquitto-clients python3-qpid-proton rpm debootstrap createrepo-c \
   zsh fish mandoc man-db age chromium ansible-core ansible-lint systemd-container openssh-client \
   isc-dhcp-server tftp-hpa tftpd-hpa atftp kea-dhcp4-server kea-ctrl-agent kea-common \
-  dnsmasq-base libvirt-daemon libvirt-clients \
+  dnsmasq-base libvirt-daemon libvirt-clients krb5-kdc krb5-admin-server libkrb5-dev gcc libc6-dev \
   qemu-system-x86 ovmf ipxe-qemu grub-common grub-efi-amd64-bin busybox-static
 # Tests mostly wait for servers. Those of one file stay together, since they share a cluster.
 WORKERS ?= 3
@@ -91,7 +91,7 @@ packages-bench:
 
 # Debian's archive and PyPI do not wait for each other; what is unpacked beside comes from where apt has its lists from.
 packages-test: | $(UV)
-	@scripts/pulp & pulp=$$!; scripts/packages $(TEST_PACKAGES) && scripts/pythons && scripts/kea && scripts/kernel; \
+	@scripts/pulp & pulp=$$!; scripts/packages $(TEST_PACKAGES) && scripts/pythons && scripts/kea && scripts/kernel && scripts/kerberos; \
 	  said=$$?; wait $$pulp && exit $$said
 
 clean: ## Remove what these verbs made, caches included.

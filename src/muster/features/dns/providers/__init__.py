@@ -28,6 +28,18 @@ def _nsupdate(settings: DNSSettings, _around: Surroundings) -> Opening:
     return nsupdate.opened(settings.nsupdate, settings.ttl_s)
 
 
+def _nsupdate_gss(settings: DNSSettings, _around: Surroundings) -> Opening:
+    from muster.features.dns.providers import nsupdate_gss
+
+    return nsupdate_gss.opened(settings.nsupdate_gss, settings.ttl_s)
+
+
+def _powerdns(settings: DNSSettings, around: Surroundings) -> Opening:
+    from muster.features.dns.providers import powerdns
+
+    return powerdns.opened(settings.powerdns, settings.ttl_s, around.store)
+
+
 def _smart_proxy(settings: DNSSettings, around: Surroundings) -> Opening:
     from muster.features.dns.providers import smart_proxy
 
@@ -44,6 +56,8 @@ def _memory(settings: DNSSettings, _around: Surroundings) -> Opening:
 
 PROVIDERS: Mapping[str, Callable[[DNSSettings, Surroundings], Opening]] = {
     "nsupdate": _nsupdate,
+    "nsupdate_gss": _nsupdate_gss,
+    "powerdns": _powerdns,
     "smart_proxy": _smart_proxy,
     "memory": _memory,
 }
