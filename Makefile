@@ -75,6 +75,7 @@ setup: .venv/.synced
 
 .venv/.synced: uv.lock pyproject.toml | $(UV)
 	@$(UV) sync --locked --quiet
+	@! command -v krb5-config >/dev/null || scripts/kerberos
 	@touch $@
 
 # uv has a venv of its own: `uv sync` removes from .venv everything that is not in the lock, itself included.

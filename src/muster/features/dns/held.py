@@ -1,6 +1,6 @@
 """Whether a record may be added beside what a name holds: the contract's rule, for servers that take no conditions. Pure.
 
-A server that takes prerequisites (RFC 2136) is told them; whoever writes for another one decides here, and holds the name
+A server that takes prerequisites (RFC 2136) is told them; whoever writes for another one decides here, and keeps others out
 meanwhile (``turns.py``).
 """
 

@@ -1,7 +1,7 @@
-"""One change of a name at a time, in whatever member: for servers whose API takes no condition with a change.
+"""One change of a server's records at a time, in whatever member: for servers whose API takes no condition with a change.
 
-Who looks first and writes then has to keep others out between. A name falls into one of :data:`TURNS` leases of the store,
-so there are no more rows than those, however many names there are; who changes a name holds its lease. In one member calls
+Who looks first and writes then has to keep others out between. Whoever changes holds one lease of the store. Not one a
+name: a PowerDNS that has its zones in SQLite fails changes that are made at once, of whatever names. In one member calls
 wait for each other in their order; of several members, each looks again every few hundredths of a second.
 
 A lease ends by itself when its holder dies. A server that carries out what it was sent after the lease has ended would be a
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -24,8 +23,6 @@ from muster.store.leases import Lease, Leases
 
 _log = logger("features")
 
-TURNS = 64
-"""How many changes of different names can go on at once."""
 CHANGED_WITHIN_S = 20.0
 """How long a change may take, all that is asked of the server included."""
 _HELD_S = CHANGED_WITHIN_S + 10.0
@@ -38,20 +35,19 @@ class Turns:
 
     def __init__(self, store: Store | None, provider: str) -> None:
         self._leases = None if store is None else Leases(store)
-        self._provider = provider
-        self._here = [asyncio.Lock() for _ in range(TURNS)]
+        self.lease = f"dns-{provider}"
+        self._here = asyncio.Lock()
 
     @asynccontextmanager
     async def of(self, name: FQDN | ServiceName) -> AsyncIterator[None]:
-        """Hold a name while the block looks at it and changes it.
+        """Keep others out while the block looks at a name and changes it.
 
         Raises:
-            Unavailable: another call holds it for too long, or the store does not answer, and nothing was changed; or the
+            Unavailable: others change something all the time, or the store does not answer, and nothing was changed; or the
                 block took longer than :data:`CHANGED_WITHIN_S`, and whether anything was is unknown.
         """
-        number = zlib.crc32(name.lower().encode()) % TURNS
-        async with self._here[number]:
-            lease = await self._taken(f"dns-{self._provider}-{number:02d}", name)
+        async with self._here:
+            lease = await self._taken(name)
             try:
                 async with asyncio.timeout(CHANGED_WITHIN_S):
                     yield
@@ -64,7 +60,7 @@ class Turns:
                     # However the call ends, also when its client has gone: others would wait for it.
                     await asyncio.shield(asyncio.ensure_future(self._given_up(lease)))
 
-    async def _taken(self, what: str, name: str) -> Lease | None:
+    async def _taken(self, name: str) -> Lease | None:
         if self._leases is None:
             return None
         clock = asyncio.get_running_loop().time
@@ -72,11 +68,11 @@ class Turns:
         # Unique to the call, so that no other of this member takes it for its own.
         holder = secrets.token_hex(8)
         while True:
-            lease = await self._leases.acquire(what, holder, _HELD_S)
+            lease = await self._leases.acquire(self.lease, holder, _HELD_S)
             if lease is not None:
                 return lease
             if clock() > end:
-                raise Unavailable(f"Other calls change {name}, or a name beside it, all the time; nothing was changed")
+                raise Unavailable(f"Others change DNS all the time, so {name} had no turn; nothing was changed")
             await asyncio.sleep(_BETWEEN_S)
 
     async def _given_up(self, lease: Lease) -> None:

@@ -1,8 +1,8 @@
 """PowerDNS' own HTTP API, for servers that take no dynamic updates.
 
-It takes no condition with a change, so each change looks first and holds the name meanwhile (``turns.py``). What stands
-there already is not written again: an identical REPLACE raises the zone's serial. A server beside it, which answers from
-the same database, keeps in its caches what it has answered before; it is told to forget the name after each change.
+It takes no condition with a change, so each change looks first, and others are kept out meanwhile (``turns.py``). What is
+there already is not written again: an identical REPLACE raises the zone's serial. A server beside it, which answers from the
+same database, keeps in its caches what it has answered before; it is told to forget the name after each change.
 
 Source: PowerDNS Authoritative Server's documentation of its HTTP API (https://doc.powerdns.com/authoritative/http-api/),
 seen with 4.7.3 (docs/facts/libraries.md §5).
