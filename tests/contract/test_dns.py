@@ -28,16 +28,23 @@ from muster.cli.demo.bind import free_port
 from muster.edge.another_proxy import SmartProxySettings
 from muster.edge.feature import Surroundings
 from muster.features.dns.contract import SRV, Data, DNSProvider, NoZone, Record, RecordType
-from muster.features.dns.providers import nsupdate, nsupdate_gss, smart_proxy
+from muster.features.dns.providers import infoblox, nsupdate, nsupdate_gss, smart_proxy
 from muster.features.dns.providers import powerdns as powerdns_api
 from muster.features.dns.providers.memory import MemoryDNS
-from muster.features.dns.settings import Algorithm, NSUpdateGSSSettings, NSUpdateSettings, PowerDNSSettings
+from muster.features.dns.settings import (
+    Algorithm,
+    InfobloxSettings,
+    NSUpdateGSSSettings,
+    NSUpdateSettings,
+    PowerDNSSettings,
+)
 from muster.kernel.errors import Conflict, Misconfigured, MusterError, NotFound, Rejected, Unavailable, Unsupported
 from muster.kernel.names import FQDN, ServiceName
 from muster.kernel.secrets import Secret
 from muster.policy.metered import OperationMetrics
-from tests.servers import bind, kerberos, member, powerdns
+from tests.servers import bind, infoblox_stand_in, kerberos, member, powerdns
 from tests.servers.bind import BindServer, Kerberos, Zone
+from tests.servers.infoblox_stand_in import PASSWORD, USERNAME, Grid
 from tests.servers.kerberos import Realm
 from tests.servers.member import CLUSTER_ADDRESS, TRUSTED, Member
 from tests.servers.powerdns import PowerDNSServer
@@ -46,11 +53,20 @@ Server = BindServer | PowerDNSServer
 CALLER = "proxy00.example.com"
 OURS, SERVICE = "muster@EXAMPLE.COM", "DNS/ns.example.com@EXAMPLE.COM"
 # The way to keep records, and where it is not plain BIND, the server it keeps them on.
-PROVIDERS = ("nsupdate", "nsupdate-views", "nsupdate-powerdns", "nsupdate_gss", "powerdns", "memory", "smart_proxy")
-ON_REAL_SERVERS = [p for p in PROVIDERS if p != "memory"]
+PROVIDERS = (
+    "nsupdate",
+    "nsupdate-views",
+    "nsupdate-powerdns",
+    "nsupdate_gss",
+    "powerdns",
+    "infoblox",
+    "memory",
+    "smart_proxy",
+)
+BESIDE_MEMORY = [p for p in PROVIDERS if p != "memory"]
 # They are told which zones there are; others ask a server, which may have another view, or none yet.
 KNOW_THEIR_ZONES = ("powerdns", "memory")
-BY_UPDATES = [p for p in PROVIDERS if p not in KNOW_THEIR_ZONES]
+BY_UPDATES = [p for p in PROVIDERS if p not in (*KNOW_THEIR_ZONES, "infoblox")]
 ALGORITHMS = get_args(Algorithm)
 KEYS = {"muster-test": "hmac-sha256", **{f"with-{a}": a for a in ALGORITHMS}}
 ZONES = (
@@ -130,6 +146,17 @@ def powerdns_server(needs: Callable[[str], None], tmp_path_factory: pytest.TempP
 
 
 @pytest.fixture(scope="module")
+def grid() -> Iterator[Grid]:
+    """A stand-in for Infoblox, with the zones that others have."""
+    with infoblox_stand_in.running() as grid:
+        for zone in ZONES:
+            grid.add("zone_auth", fqdn=zone.name)
+        grid.add("record:txt", name="text.example.com")
+        grid.add("record:mx", name="mail.example.com")
+        yield grid
+
+
+@pytest.fixture(scope="module")
 def realm(needs: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Realm]:
     needs("kerberos")
     with kerberos.running(tmp_path_factory.mktemp("realm")) as running, pytest.MonkeyPatch.context() as patch:
@@ -168,7 +195,10 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
         fixture = {"": "named", "views": "viewed", "powerdns": "powerdns_server"}[server]
         opened = _nsupdate(request.getfixturevalue(fixture))
     else:
-        ways = {"nsupdate_gss": _nsupdate_gss, "powerdns": _powerdns, "memory": _memory, "smart_proxy": _smart_proxy}
+        ways = {
+            "nsupdate_gss": _nsupdate_gss, "powerdns": _powerdns, "infoblox": _infoblox, "memory": _memory,
+            "smart_proxy": _smart_proxy,
+        }  # fmt: skip
         opened = ways[kind](request)
     async with opened as found:
         yield found
@@ -192,6 +222,25 @@ async def _powerdns(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
     server: PowerDNSServer = request.getfixturevalue("powerdns_server")
     async with powerdns_api.opened(_to_api(server), 300, None) as provider:
         yield Subject("powerdns", provider, _on(server), server.stop, server.start)
+
+
+@contextlib.asynccontextmanager
+async def _infoblox(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
+    grid: Grid = request.getfixturevalue("grid")
+    settings = {"url": grid.url, "username": USERNAME, "password": PASSWORD, "timeout_s": 5}
+    async with infoblox.opened(InfobloxSettings.model_validate(settings), 300, None) as provider:
+
+        async def values(name: FQDN | ServiceName, kind: RecordType) -> Any:
+            found = grid.objects.get(f"record:{kind.value.lower()}", [])
+            return {infoblox._data(kind, one) for one in found if one["name"] == name.lower()}
+
+        def stop() -> None:
+            grid.broken = (503, b"")
+
+        def start() -> None:
+            grid.broken = None
+
+        yield Subject("infoblox", provider, values, stop, start)
 
 
 @contextlib.asynccontextmanager
@@ -375,7 +424,7 @@ async def test_a_cname_is_refused_at_a_zones_apex(subject: Subject) -> None:
 
 
 # Memory holds nothing but what Foreman manages.
-@pytest.mark.parametrize("subject", ON_REAL_SERVERS, indirect=True)
+@pytest.mark.parametrize("subject", BESIDE_MEMORY, indirect=True)
 @pytest.mark.parametrize(("label", "type_name"), [("text", "TXT"), ("mail", "MX")])
 async def test_a_cname_is_refused_beside_what_foreman_does_not_manage(
     subject: Subject, label: str, type_name: str

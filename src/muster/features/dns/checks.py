@@ -21,7 +21,13 @@ from muster.edge.another_proxy import Codes
 from muster.features.dns.contract import RecordType
 from muster.features.dns.providers import nsupdate, nsupdate_gss
 from muster.features.dns.providers.nsupdate import NSUpdateDNS
-from muster.features.dns.settings import DNSSettings, NSUpdateGSSSettings, NSUpdateSettings, PowerDNSSettings
+from muster.features.dns.settings import (
+    DNSSettings,
+    InfobloxSettings,
+    NSUpdateGSSSettings,
+    NSUpdateSettings,
+    PowerDNSSettings,
+)
 from muster.kernel.errors import Misconfigured, MusterError, NotFound, Rejected, Unavailable
 from muster.kernel.findings import Check, Finding, Severity
 from muster.kernel.names import FQDN
@@ -126,6 +132,16 @@ _SERVER_SILENT = _Cause(
     "That PowerDNS is stopped or elsewhere; or its API, where it is told to forget, is.",
     "Start it; compare servers under features: dns: powerdns: with where it listens.",
 )
+_GRID_ACCOUNT = _Cause(
+    "DNS-API-KEY",
+    "The account, its password or the CA is another one.",
+    "Compare username, password_file and ca under features: dns: infoblox: with the grid's.",
+)
+_GRID_DOWN = _Cause(
+    "DNS-DOWN",
+    "The grid is away, elsewhere, has no such DNS view, or speaks no such version of its API.",
+    "Compare url, dns_view and wapi_version under features: dns: infoblox: with the grid's.",
+)
 _NO_PRIMARY = _Cause(
     "DNS-REFUSED",
     "The zone is a secondary's copy there, and a change would be lost with its next transfer.",
@@ -159,6 +175,8 @@ def checks(settings: DNSSettings, names: Sequence[FQDN], context: Callable[[], s
                 return await _of_nsupdate_gss(settings.nsupdate_gss, names)
             case "powerdns":
                 return await _of_powerdns(settings.powerdns, names)
+            case "infoblox" if settings.infoblox is not None:
+                return [_unproven("infoblox"), *await _of_infoblox(settings.infoblox)]
             case "smart_proxy" if settings.smart_proxy is not None:
                 return await another_proxy.findings("dns", _OF_PROXY, settings.smart_proxy, context())
             case _:
@@ -226,6 +244,34 @@ async def _of_powerdns(settings: PowerDNSSettings, names: Sequence[FQDN]) -> Seq
     except Unavailable as e:
         found.append(_finding(_API_DOWN, e))
     return found
+
+
+def _unproven(provider: str) -> Finding:
+    from muster.features.dns.providers import UNPROVEN
+
+    return Finding(
+        "DNS-UNPROVEN",
+        _PLACE,
+        f"Provider {provider} is unproven: {UNPROVEN[provider]}",
+        "No such server was to be had.",
+        "Try it on a zone of its own first, and tell what you see.",
+        "warning",
+    )
+
+
+async def _of_infoblox(settings: InfobloxSettings) -> Sequence[Finding]:
+    from muster.features.dns.providers import infoblox
+
+    if settings.password_file is not None and not _is_here(settings.password_file):
+        return [_absent("password file", settings.password_file, "DNS-KEY-ABSENT")]
+    try:
+        async with infoblox.opened(settings, 0, None) as grid:
+            await grid.reached()
+    except Misconfigured as e:
+        return [_finding(_GRID_ACCOUNT, e)]
+    except MusterError as e:
+        return [_finding(_GRID_DOWN, e)]
+    return []
 
 
 def _absent(what: str, path: Path, code: str) -> Finding:

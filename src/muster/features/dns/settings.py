@@ -12,6 +12,7 @@ from muster.cluster.service import Service, of_settings
 from muster.cluster.values import ForemanURL, Host, Port, Seconds, address_of
 from muster.edge.another_proxy import SmartProxySettings
 from muster.edge.feature import ProvidedFeatureSettings
+from muster.edge.infoblox import GridSettings, View
 from muster.kernel.names import FQDN, in_url
 from muster.kernel.secrets import Secret
 from muster.kernel.settings import Settings
@@ -141,6 +142,16 @@ class PowerDNSSettings(Settings):
         return self
 
 
+class InfobloxSettings(GridSettings):
+    """A grid of Infoblox, over its web API. Unproven: no Infoblox was there to try it on.
+
+    Ruby's plugin has ``username``, ``password`` and ``dns_view`` as well.
+    """
+
+    dns_view: View = "default"
+    """The DNS view whose records these are."""
+
+
 class MemorySettings(Settings):
     """Records in this process, gone with it. For trying out and for tests."""
 
@@ -151,9 +162,9 @@ class MemorySettings(Settings):
 class DNSSettings(ProvidedFeatureSettings):
     """The DNS feature."""
 
-    provider: Literal["nsupdate", "nsupdate_gss", "powerdns", "memory", "smart_proxy"] = "nsupdate"
+    provider: Literal["nsupdate", "nsupdate_gss", "powerdns", "infoblox", "memory", "smart_proxy"] = "nsupdate"
     """Which provider keeps the records. Ruby's ``use_provider`` is understood as well: ``dns_nsupdate``,
-    ``dns_nsupdate_gss``, ``dns_powerdns``."""
+    ``dns_nsupdate_gss``, ``dns_powerdns``, ``dns_infoblox``."""
     ttl_s: Annotated[int, Field(ge=0, le=2**31 - 1)] = 86400
     """Time to live of new records (Ruby: ``dns_ttl``)."""
     nsupdate: NSUpdateSettings = NSUpdateSettings()
@@ -162,6 +173,8 @@ class DNSSettings(ProvidedFeatureSettings):
     """Settings of provider ``nsupdate_gss``."""
     powerdns: PowerDNSSettings = PowerDNSSettings()
     """Settings of provider ``powerdns``."""
+    infoblox: InfobloxSettings | None = None
+    """Settings of provider ``infoblox``."""
     memory: MemorySettings = MemorySettings()
     """Settings of provider ``memory``."""
     smart_proxy: SmartProxySettings | None = None
@@ -172,6 +185,7 @@ class DNSSettings(ProvidedFeatureSettings):
             "nsupdate": f"dns://{in_url(self.nsupdate.server)}:{self.nsupdate.port}",
             "nsupdate_gss": f"dns://{in_url(self.nsupdate_gss.server)}:{self.nsupdate_gss.port}",
             "powerdns": self.powerdns.rest_url,
+            "infoblox": self.infoblox.url if self.infoblox is not None else "",
             "smart_proxy": self.smart_proxy.url if self.smart_proxy is not None else "",
         }.get(self.provider)
         return (of_settings("dns", url, weight=self.readiness),) if url else ()
@@ -192,6 +206,8 @@ class DNSSettings(ProvidedFeatureSettings):
     def _provider_has_settings(self) -> Self:
         if self.provider == "smart_proxy" and self.smart_proxy is None:
             raise ValueError("provider smart_proxy needs smart_proxy.url")
+        if self.provider == "infoblox" and self.infoblox is None:
+            raise ValueError("provider infoblox needs infoblox.url")
         if (
             self.provider == "powerdns"
             and self.powerdns.rest_api_key is None

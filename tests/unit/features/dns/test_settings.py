@@ -24,7 +24,7 @@ def test_a_key_may_stand_in_the_settings_and_is_not_shown() -> None:
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"provider": "infoblox"}, "provider"),
+    ({"provider": "bind"}, "provider"),
     ({"ttl_s": -1}, "ttl_s"),
     ({"ttl_s": 2**31}, "ttl_s"),
     ({"enabled": "yes please"}, "enabled"),
@@ -48,6 +48,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"powerdns": {"rest_url": "http://h/api/v1/servers/localhost/"}}, "does not end as the API of one server"),
     ({"powerdns": {"servers": [{"server": "a", "url": "http://h:8081/"}]}}, "does not end as the API of one server"),
     ({"powerdns": {"servers": [{"server": "a b"}]}}, "Invalid DNS name"),
+    ({"provider": "infoblox"}, "needs infoblox.url"),
+    ({"infoblox": {"url": "http://grid.test", "username": "a", "password": "b"}}, "must begin with https"),
+    ({"infoblox": {"url": "https://grid.test", "username": "a"}}, "one of password and password_file"),
+    ({"infoblox": {"url": "https://grid.test", "username": "a", "password": "b", "dns_view": ""}}, "dns_view"),
     ({"provider": "nsupdate_gss"}, "needs nsupdate_gss.service"),
     ({"provider": "nsupdate_gss", "nsupdate_gss": {"server": "192.0.2.1"}}, "needs nsupdate_gss.service"),
     ({"nsupdate_gss": {"tsig_principal": "a b@C"}}, "tsig_principal"),
