@@ -261,7 +261,7 @@ class NSUpdateDNS:
         try:
             return await self._send(message, doing)
         except Misconfigured as e:
-            # A server that was started anew knows no key that was agreed on before, and has done nothing.
+            # A server that was killed knows no key that was agreed on before, and has done nothing.
             if not isinstance(e.__cause__, dns.tsig.PeerBadKey) or not self.signing.is_forgotten(key):
                 raise
         if (another := await self.signing.key(self._send)) is not None:
