@@ -18,6 +18,7 @@ TEST_PACKAGES := bind9 dnsutils haproxy postgresql openssl curl keepalived nginx
   dnsmasq-base libvirt-daemon libvirt-clients \
   samba samba-ad-provision samba-dsdb-modules samba-vfs-modules ldb-tools adcli krb5-user ldap-utils \
   libsasl2-modules-gssapi-mit python3-gssapi \
+  krb5-kdc krb5-admin-server libkrb5-dev gcc libc6-dev \
   qemu-system-x86 ovmf ipxe-qemu grub-common grub-efi-amd64-bin busybox-static
 # Tests mostly wait for servers. Those of one file stay together, since they share a cluster.
 WORKERS ?= 3
@@ -77,6 +78,7 @@ setup: .venv/.synced
 
 .venv/.synced: uv.lock pyproject.toml | $(UV)
 	@$(UV) sync --locked --quiet
+	@! command -v krb5-config >/dev/null || scripts/kerberos
 	@touch $@
 
 # uv has a venv of its own: `uv sync` removes from .venv everything that is not in the lock, itself included.
@@ -93,7 +95,7 @@ packages-bench:
 
 # Debian's archive and PyPI do not wait for each other; what is unpacked beside comes from where apt has its lists from.
 packages-test: | $(UV)
-	@scripts/pulp & pulp=$$!; scripts/packages $(TEST_PACKAGES) && scripts/pythons && scripts/kea && scripts/kernel; \
+	@scripts/pulp & pulp=$$!; scripts/packages $(TEST_PACKAGES) && scripts/pythons && scripts/kea && scripts/kernel && scripts/kerberos; \
 	  said=$$?; wait $$pulp && exit $$said
 
 clean: ## Remove what these verbs made, caches included.

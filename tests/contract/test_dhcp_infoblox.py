@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
+from muster.edge import wapi
 from muster.features.dhcp import checks
 from muster.features.dhcp.contract import Lease, Reservation
-from muster.features.dhcp.infoblox import wapi
 from muster.features.dhcp.providers import infoblox
 from muster.features.dhcp.providers.infoblox import InfobloxDHCP
 from muster.features.dhcp.settings import DHCPSettings, InfobloxSettings

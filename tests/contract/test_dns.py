@@ -28,23 +28,45 @@ from muster.cli.demo.bind import free_port
 from muster.edge.another_proxy import SmartProxySettings
 from muster.edge.feature import Surroundings
 from muster.features.dns.contract import SRV, Data, DNSProvider, NoZone, Record, RecordType
-from muster.features.dns.providers import nsupdate, smart_proxy
+from muster.features.dns.providers import infoblox, nsupdate, nsupdate_gss, smart_proxy
+from muster.features.dns.providers import powerdns as powerdns_api
 from muster.features.dns.providers.memory import MemoryDNS
-from muster.features.dns.settings import Algorithm, NSUpdateSettings
+from muster.features.dns.settings import (
+    Algorithm,
+    InfobloxSettings,
+    NSUpdateGSSSettings,
+    NSUpdateSettings,
+    PowerDNSSettings,
+)
 from muster.kernel.errors import Conflict, Misconfigured, MusterError, NotFound, Rejected, Unavailable, Unsupported
 from muster.kernel.names import FQDN, ServiceName
 from muster.kernel.secrets import Secret
 from muster.policy.metered import OperationMetrics
-from tests.servers import bind, member, powerdns
-from tests.servers.bind import BindServer, Zone
+from tests.servers import bind, infoblox_stand_in, kerberos, member, powerdns
+from tests.servers.bind import BindServer, Kerberos, Zone
+from tests.servers.infoblox_stand_in import PASSWORD, USERNAME, Grid
+from tests.servers.kerberos import Realm
 from tests.servers.member import CLUSTER_ADDRESS, TRUSTED, Member
 from tests.servers.powerdns import PowerDNSServer
 
 Server = BindServer | PowerDNSServer
 CALLER = "proxy00.example.com"
+OURS, SERVICE = "muster@EXAMPLE.COM", "DNS/ns.example.com@EXAMPLE.COM"
 # The way to keep records, and where it is not plain BIND, the server it keeps them on.
-PROVIDERS = ("nsupdate", "nsupdate-views", "nsupdate-powerdns", "memory", "smart_proxy")
-ON_REAL_SERVERS = [p for p in PROVIDERS if p != "memory"]
+PROVIDERS = (
+    "nsupdate",
+    "nsupdate-views",
+    "nsupdate-powerdns",
+    "nsupdate_gss",
+    "powerdns",
+    "infoblox",
+    "memory",
+    "smart_proxy",
+)
+BESIDE_MEMORY = [p for p in PROVIDERS if p != "memory"]
+# They are told which zones there are; others ask a server, which may have another view, or none yet.
+KNOW_THEIR_ZONES = ("powerdns", "memory")
+BY_UPDATES = [p for p in PROVIDERS if p not in (*KNOW_THEIR_ZONES, "infoblox")]
 ALGORITHMS = get_args(Algorithm)
 KEYS = {"muster-test": "hmac-sha256", **{f"with-{a}": a for a in ALGORITHMS}}
 ZONES = (
@@ -119,7 +141,39 @@ def viewed(needs: Callable[[str], None], tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(scope="module")
 def powerdns_server(needs: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[PowerDNSServer]:
     needs("powerdns")
-    with powerdns.running(tmp_path_factory.mktemp("powerdns"), zones=ZONES) as server:
+    with powerdns.running(tmp_path_factory.mktemp("powerdns"), zones=ZONES, secondary=["readonly.test"]) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def grid() -> Iterator[Grid]:
+    """A stand-in for Infoblox, with the zones that others have."""
+    with infoblox_stand_in.running() as grid:
+        for zone in ZONES:
+            grid.add("zone_auth", fqdn=zone.name)
+        grid.add("record:txt", name="text.example.com")
+        grid.add("record:mx", name="mail.example.com")
+        yield grid
+
+
+@pytest.fixture(scope="module")
+def realm(needs: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Realm]:
+    needs("kerberos")
+    with kerberos.running(tmp_path_factory.mktemp("realm")) as running, pytest.MonkeyPatch.context() as patch:
+        # Kerberos' library has no other seam.
+        patch.setenv("KRB5_CONFIG", str(running.configuration))
+        running.principal(OURS, "muster.keytab")
+        running.principal(SERVICE, "named.keytab")
+        yield running
+
+
+@pytest.fixture(scope="module")
+def kerberized(
+    realm: Realm, needs: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[BindServer]:
+    needs("bind")
+    by = Kerberos(realm.directory / "named.keytab", OURS, realm.configuration)
+    with bind.running(tmp_path_factory.mktemp("kerberized"), zones=ZONES, kerberos=by) as server:
         yield server
 
 
@@ -141,7 +195,11 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
         fixture = {"": "named", "views": "viewed", "powerdns": "powerdns_server"}[server]
         opened = _nsupdate(request.getfixturevalue(fixture))
     else:
-        opened = {"memory": _memory, "smart_proxy": _smart_proxy}[kind](request)
+        ways = {
+            "nsupdate_gss": _nsupdate_gss, "powerdns": _powerdns, "infoblox": _infoblox, "memory": _memory,
+            "smart_proxy": _smart_proxy,
+        }  # fmt: skip
+        opened = ways[kind](request)
     async with opened as found:
         yield found
 
@@ -150,6 +208,39 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
 async def _nsupdate(server: Server) -> AsyncIterator[Subject]:
     async with nsupdate.opened(_to(server, key_file=server.key_file), 300) as provider:
         yield Subject("nsupdate", provider, _on(server), server.stop, server.start)
+
+
+@contextlib.asynccontextmanager
+async def _nsupdate_gss(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
+    server: BindServer = request.getfixturevalue("kerberized")
+    async with nsupdate_gss.opened(_by_kerberos(server, request.getfixturevalue("realm")), 300) as provider:
+        yield Subject("nsupdate_gss", provider, _on(server), server.stop, server.start)
+
+
+@contextlib.asynccontextmanager
+async def _powerdns(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
+    server: PowerDNSServer = request.getfixturevalue("powerdns_server")
+    async with powerdns_api.opened(_to_api(server), 300, None) as provider:
+        yield Subject("powerdns", provider, _on(server), server.stop, server.start)
+
+
+@contextlib.asynccontextmanager
+async def _infoblox(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
+    grid: Grid = request.getfixturevalue("grid")
+    settings = {"url": grid.url, "username": USERNAME, "password": PASSWORD, "timeout_s": 5}
+    async with infoblox.opened(InfobloxSettings.model_validate(settings), 300, None) as provider:
+
+        async def values(name: FQDN | ServiceName, kind: RecordType) -> Any:
+            found = grid.objects.get(f"record:{kind.value.lower()}", [])
+            return {infoblox._data(kind, one) for one in found if one["name"] == name.lower()}
+
+        def stop() -> None:
+            grid.broken = (503, b"")
+
+        def start() -> None:
+            grid.broken = None
+
+        yield Subject("infoblox", provider, values, stop, start)
 
 
 @contextlib.asynccontextmanager
@@ -175,6 +266,15 @@ async def _smart_proxy(request: pytest.FixtureRequest) -> AsyncIterator[Subject]
 
 def _to(server: Server, **settings: Any) -> NSUpdateSettings:
     return NSUpdateSettings(server=server.address, port=server.port, timeout_s=3, **settings)
+
+
+def _by_kerberos(server: BindServer, realm: Realm, **settings: Any) -> NSUpdateGSSSettings:
+    given = {"tsig_keytab": realm.directory / "muster.keytab", "service": SERVICE, "timeout_s": 3, **settings}
+    return NSUpdateGSSSettings(server=server.address, port=server.port, **given)
+
+
+def _to_api(server: PowerDNSServer, **settings: Any) -> PowerDNSSettings:
+    return PowerDNSSettings(rest_url=server.api, rest_api_key=Secret(powerdns.API_KEY), timeout_s=3, **settings)
 
 
 def _to_member(other: Member) -> SmartProxySettings:
@@ -324,7 +424,7 @@ async def test_a_cname_is_refused_at_a_zones_apex(subject: Subject) -> None:
 
 
 # Memory holds nothing but what Foreman manages.
-@pytest.mark.parametrize("subject", ON_REAL_SERVERS, indirect=True)
+@pytest.mark.parametrize("subject", BESIDE_MEMORY, indirect=True)
 @pytest.mark.parametrize(("label", "type_name"), [("text", "TXT"), ("mail", "MX")])
 async def test_a_cname_is_refused_beside_what_foreman_does_not_manage(
     subject: Subject, label: str, type_name: str
@@ -383,7 +483,13 @@ async def test_a_name_outside_every_zone_is_rejected(subject: Subject) -> None:
         await subject.provider.add(a("host.nozone.test"))
 
 
-@pytest.mark.parametrize("subject", ON_REAL_SERVERS, indirect=True)
+@pytest.mark.parametrize("subject", KNOW_THEIR_ZONES, indirect=True)
+async def test_removing_where_there_is_no_zone_is_done_for_certain(subject: Subject) -> None:
+    with pytest.raises(NoZone, match=r"serves no zone for a\.nozone\.test"):
+        await subject.provider.remove(FQDN.parse("a.nozone.test"), RecordType.A)
+
+
+@pytest.mark.parametrize("subject", BY_UPDATES, indirect=True)
 async def test_removing_where_even_the_zone_is_gone_is_told_apart(subject: Subject) -> None:
     # The zone gone.readonly.test is no more, and the one above it, which nobody may change, answers in its place.
     with pytest.raises(NoZone, match=r"no zone for a\.gone\.readonly\.test any more") as raised:

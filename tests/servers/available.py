@@ -38,6 +38,7 @@ def missing(name: str) -> str | None:
         "haproxy": _haproxy,
         "kea": _kea,
         "kea3": _kea3,
+        "kerberos": _kerberos,
         "keepalived": _keepalived,
         "libvirtd": _libvirtd,
         "man": _man,
@@ -270,6 +271,14 @@ def _namespaces() -> str | None:
     if tried.returncode != 0 or not sbin("ip"):
         return "this machine lets nobody make network namespaces, or has no ip (Debian package iproute2)"
     return None
+
+
+def _kerberos() -> str | None:
+    if importlib.util.find_spec("gssapi") is None:
+        return "no gssapi in this environment (make packages-test builds it)"
+    found = all(map(sbin, ("krb5kdc", "kdb5_util", "kadmin.local")))
+    found = found and any(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+    return None if found else "no KDC on this machine (Debian packages krb5-kdc, krb5-admin-server, faketime)"
 
 
 def _powerdns() -> str | None:

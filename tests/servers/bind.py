@@ -12,11 +12,11 @@ import dns.rdatatype
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from muster.cli.demo import bind as demo
-from muster.cli.demo.bind import Bind, Zone
+from muster.cli.demo.bind import Bind, Kerberos, Zone
 from muster.features.dns.providers.tsig_key import key_from
 from muster.features.dns.settings import NSUpdateSettings
 
-__all__ = ["BindServer", "Zone", "running"]
+__all__ = ["BindServer", "Kerberos", "Zone", "running"]
 
 
 class BindServer:
@@ -64,14 +64,18 @@ def running(
     zones: Sequence[Zone],
     keys: Mapping[str, str] | None = None,
     others: Sequence[Zone] | None = None,
+    kerberos: Kerberos | None = None,
 ) -> Iterator[BindServer]:
     """Yield a BIND that is primary for the zones; every key (name to algorithm) may change them.
 
-    With ``others`` it shows the zones to whoever brings a key, and to everybody else those others.
+    With ``others`` it shows the zones to whoever brings a key, and to everybody else those others. With
+    ``kerberos`` one principal may change them, and no key.
     """
     given = {"muster-test": "hmac-sha256"} if keys is None else keys
     with (
         start_blocking_portal(name="bind") as portal,
-        portal.wrap_async_context_manager(demo.running(directory, zones=zones, keys=given, others=others)) as bind,
+        portal.wrap_async_context_manager(
+            demo.running(directory, zones=zones, keys=given, others=others, kerberos=kerberos)
+        ) as bind,
     ):
         yield BindServer(bind, portal, asks_with_key=others is not None)

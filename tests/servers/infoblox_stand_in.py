@@ -1,4 +1,4 @@
-"""A stand-in for Infoblox' web API, made from its documentation: networks, fixed addresses, hosts, leases, in pages.
+"""A stand-in for Infoblox' web API, made from its documentation: networks, addresses, hosts, leases, DNS records, in pages.
 
 It is no Infoblox: what a grid refuses, and how it words it, it does not know. It shows what the provider asks, and that it
 reads what the documentation says is answered.
@@ -75,7 +75,7 @@ class Grid:
             left = [
                 {"_ref": one["_ref"], **{f: one[f] for f in fields if f in one}}
                 for one in self._all(kind)
-                if all(str(one.get(k, "default" if k == "network_view" else None)) == v for k, v in wanted.items())
+                if all(str(one.get(k, "default" if k.endswith("view") else None)) == v for k, v in wanted.items())
             ]
         page, left = left[:_PAGE], left[_PAGE:]
         if not left:
@@ -117,6 +117,16 @@ class Grid:
         return 404, {"Error": "AdmConDataNotFoundError", "code": "Client.Ibap.Data.NotFound", "text": "not found"}
 
     def _created(self, kind: str, content: dict[str, Any]) -> tuple[int, Any]:
+        if kind.startswith("record:") and kind != "record:host":
+            zones = [zone["fqdn"] for zone in self.objects.get("zone_auth", [])]
+            if not any(f".{content['name']}".endswith(f".{zone}") for zone in zones):
+                return 400, {
+                    "Error": "AdmConDataError", "code": "Client.Ibap.Data",
+                    "text": "The action is not allowed. A parent was not found.",
+                }  # fmt: skip
+            if any({**one, "_ref": ""} == {**content, "_ref": ""} for one in self.objects.get(kind, [])):
+                text = f"The record '{content['name']}' already exists."
+                return 400, {"Error": "AdmConDataError", "code": "Client.Ibap.Data.Conflict", "text": text}
         same = [one for one in self.objects.get(kind, []) if kind == "record:host" and one["name"] == content["name"]]
         if same:
             text = f"The record '{content['name']}' already exists."
@@ -130,6 +140,7 @@ def running() -> Iterator[Grid]:
     grid = Grid()
     grid.add("grid", name="Infoblox")
     grid.add("networkview", name="default")
+    grid.add("view", name="default")
 
     class Calls(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

@@ -1,4 +1,4 @@
-"""A real PowerDNS Authoritative Server with its SQLite backend, which takes dynamic updates under one TSIG key."""
+"""A real PowerDNS Authoritative Server with its SQLite backend: dynamic updates under one TSIG key, and its HTTP API."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import secrets
 import sqlite3
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import dns.exception
@@ -19,10 +19,11 @@ from muster.cli.demo.bind import Zone, free_port
 from muster.kernel.process import clean_environment
 from tests.servers.available import sbin
 
-__all__ = ["PowerDNSServer", "running"]
+__all__ = ["API_KEY", "PowerDNSServer", "running"]
 
 SCHEMA = Path("/usr/share/pdns-backend-sqlite3/schema/schema.sqlite3.sql")
 KEY_NAME = "muster-test"
+API_KEY = "powerdns-test-key"
 _NOBODY = "nobody"
 
 
@@ -31,11 +32,16 @@ class PowerDNSServer:
 
     Attributes:
         key_file: its TSIG key in BIND's form.
+        api: the URL of its HTTP API, which :data:`API_KEY` opens.
+        database: its zones, which other servers may have as well.
     """
 
-    def __init__(self, directory: Path, address: str) -> None:
+    def __init__(self, directory: Path, address: str, database: Path) -> None:
         self.directory = directory
         self.address, self.port = address, free_port(address)
+        self.api_port = free_port(address)
+        self.api = f"http://{address}:{self.api_port}/api/v1/servers/localhost"
+        self.database = database
         self.key_file = directory / "key.conf"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -78,10 +84,25 @@ class PowerDNSServer:
 
 
 @contextlib.contextmanager
-def running(directory: Path, *, zones: Sequence[Zone], address: str = "127.0.0.1") -> Iterator[PowerDNSServer]:
-    """Yield a PowerDNS that is primary for the zones; its key may change those that are updatable."""
-    server = PowerDNSServer(directory, address)
-    _write(server, zones)
+def running(
+    directory: Path,
+    *,
+    zones: Sequence[Zone],
+    address: str = "127.0.0.1",
+    secondary: Sequence[str] = (),
+    beside: PowerDNSServer | None = None,
+    more: Mapping[str, str] | None = None,
+) -> Iterator[PowerDNSServer]:
+    """Yield a PowerDNS that is primary for the zones; its key may change those that are updatable.
+
+    Of the zones in ``secondary`` it is told that another server is the primary. With ``beside`` it answers from the database
+    of that server, as it stands; ``more`` are further settings.
+    """
+    server = PowerDNSServer(directory, address, directory / "zones.db" if beside is None else beside.database)
+    directory.mkdir(parents=True, exist_ok=True)
+    _write(server, more or {})
+    if beside is None:
+        _fill(server, zones, secondary)
     try:
         server.start()
         yield server
@@ -89,15 +110,11 @@ def running(directory: Path, *, zones: Sequence[Zone], address: str = "127.0.0.1
         server.stop()
 
 
-def _write(server: PowerDNSServer, zones: Sequence[Zone]) -> None:
+def _write(server: PowerDNSServer, more: Mapping[str, str]) -> None:
     here = server.directory
-    here.mkdir(parents=True, exist_ok=True)
-    database = here / "zones.db"
-    with contextlib.closing(sqlite3.connect(database)) as made:
-        made.executescript(SCHEMA.read_text())
     settings = {
         "launch": "gsqlite3",
-        "gsqlite3-database": str(database),
+        "gsqlite3-database": str(server.database),
         "local-address": server.address,
         "local-port": str(server.port),
         "dnsupdate": "yes",
@@ -109,8 +126,21 @@ def _write(server: PowerDNSServer, zones: Sequence[Zone]) -> None:
         "write-pid": "no",
         "receiver-threads": "1",
         "distributor-threads": "1",
+        "api": "yes",
+        "api-key": API_KEY,
+        "webserver": "yes",
+        "webserver-address": server.address,
+        "webserver-port": str(server.api_port),
+        "webserver-allow-from": "127.0.0.0/8",
+        **more,
     }
     (here / "pdns.conf").write_text("".join(f"{k}={v}\n" for k, v in settings.items()))
+
+
+def _fill(server: PowerDNSServer, zones: Sequence[Zone], secondary: Sequence[str]) -> None:
+    here = server.directory
+    with contextlib.closing(sqlite3.connect(server.database)) as made:
+        made.executescript(SCHEMA.read_text())
     secret = base64.b64encode(secrets.token_bytes(32)).decode()
     server.key_file.write_text(f'key "{KEY_NAME}" {{\n  algorithm hmac-sha256;\n  secret "{secret}";\n}};\n')
     server.key_file.chmod(0o600)
@@ -125,6 +155,11 @@ def _write(server: PowerDNSServer, zones: Sequence[Zone]) -> None:
         _tell(server, "load-zone", zone.name, str(path))
         # Without a key of its own a zone would take updates from anybody here.
         _tell(server, "set-meta", zone.name, "TSIG-ALLOW-DNSUPDATE", KEY_NAME if zone.updatable else _NOBODY)
+    with contextlib.closing(sqlite3.connect(server.database)) as made:
+        made.executemany(
+            "UPDATE domains SET type = 'SLAVE', master = '192.0.2.1' WHERE name = ?", [(z,) for z in secondary]
+        )
+        made.commit()
 
 
 def _tell(server: PowerDNSServer, *arguments: str) -> None:

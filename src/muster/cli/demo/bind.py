@@ -25,6 +25,7 @@ from muster.kernel.files import make_directory, write_atomically
 from muster.kernel.process import clean_environment
 
 KEY_NAME = "muster-demo"
+_NOBODY = "allow-update { none; };"
 _APPARMOR = Path("/sys/module/apparmor/parameters/enabled")
 ZONES = ("example.net", "2.0.192.in-addr.arpa", "8.b.d.0.1.0.0.2.ip6.arpa")
 
@@ -36,6 +37,21 @@ class Zone:
     name: str
     lines: Sequence[str] = ()
     updatable: bool = True
+
+
+@dataclass(frozen=True)
+class Kerberos:
+    """By what a BIND takes changes under GSS-TSIG.
+
+    Attributes:
+        keytab: its own.
+        principal: whoever may change the zones.
+        configuration: the realm's krb5.conf.
+    """
+
+    keytab: Path
+    principal: str
+    configuration: Path
 
 
 @dataclass
@@ -51,6 +67,7 @@ class Bind:
     directory: Path
     key_file: Path
     binary: str
+    environment: Mapping[str, str] = field(default_factory=dict)
     process: asyncio.subprocess.Process | None = field(default=None, repr=False)
 
     async def start(self) -> None:
@@ -63,7 +80,7 @@ class Bind:
         with log:
             self.process = await asyncio.create_subprocess_exec(
                 self.binary, "-g", "-4", "-c", str(self.directory / "named.conf"), "-n", "1", "-U", "1",
-                stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=clean_environment(),
+                stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env={**clean_environment(), **self.environment},
             )  # fmt: skip
         question = dns.message.make_query("version.bind", "TXT", "CH")
         for _ in range(100):
@@ -131,10 +148,12 @@ async def running(
     zones: Sequence[Zone] = tuple(Zone(z) for z in ZONES),
     keys: Mapping[str, str] = {KEY_NAME: "hmac-sha256"},
     others: Sequence[Zone] | None = None,
+    kerberos: Kerberos | None = None,
 ) -> AsyncIterator[Bind]:
     """Yield a BIND that is primary for the zones; every key in ``keys`` (name to algorithm) may change them.
 
-    With ``others`` it has two views: the zones for whoever brings a key, and those others for everybody else.
+    With ``others`` it has two views: the zones for whoever brings a key, and those others for everybody else. With
+    ``kerberos`` one principal may change the zones, and no key.
 
     Raises:
         Misconfigured: there is no ``named`` on this machine.
@@ -145,8 +164,9 @@ async def running(
         raise Misconfigured("There is no named on this machine; Debian's package is bind9")
     make_directory(directory)
     found = unconfined(found, directory) if _apparmor_is_on() else found
-    bind = Bind(address, port or free_port(address), directory, directory / "key.conf", found)
-    _write(bind, zones, keys, others)
+    environment = {} if kerberos is None else {"KRB5_CONFIG": str(kerberos.configuration)}
+    bind = Bind(address, port or free_port(address), directory, directory / "key.conf", found, environment)
+    _write(bind, zones, keys, others, kerberos)
     await bind.start()
     try:
         yield bind
@@ -154,7 +174,13 @@ async def running(
         await bind.stop()
 
 
-def _write(bind: Bind, zones: Sequence[Zone], keys: Mapping[str, str], others: Sequence[Zone] | None) -> None:
+def _write(
+    bind: Bind,
+    zones: Sequence[Zone],
+    keys: Mapping[str, str],
+    others: Sequence[Zone] | None,
+    kerberos: Kerberos | None,
+) -> None:
     declared = []
     for number, (name, algorithm) in enumerate(keys.items()):
         secret = base64.b64encode(secrets.token_bytes(32)).decode()
@@ -163,11 +189,14 @@ def _write(bind: Bind, zones: Sequence[Zone], keys: Mapping[str, str], others: S
         write_atomically(path, text, mode=0o600)
         declared.append(text)
     granted = " ".join(f'key "{k}";' for k in keys) or "none;"
+    policy = f"allow-update {{ {granted} }};"
+    if kerberos is not None:
+        policy = f'update-policy {{ grant "{kerberos.principal}" zonesub ANY; }};'
     here = bind.directory
-    blocks = _declared(here, "", zones, granted)
+    blocks = _declared(here, "", zones, policy)
     if others is not None:
         inside = ['view "keyed" {', f"match-clients {{ {granted} }};", *blocks, "};"]
-        outside = ['view "other" {', "match-clients { any; };", *_declared(here, "other-", others, "none;"), "};"]
+        outside = ['view "other" {', "match-clients { any; };", *_declared(here, "other-", others, _NOBODY), "};"]
         blocks = [*inside, *outside]
     options = [
         f'directory "{here}"; pid-file "{here}/named.pid"; session-keyfile "{here}/session.key";',
@@ -176,17 +205,18 @@ def _write(bind: Bind, zones: Sequence[Zone], keys: Mapping[str, str], others: S
         "tcp-clients 200; ixfr-from-differences no; check-names primary ignore;",
         f'lock-file "{here}/named.lock";' if os.geteuid() == 0 else "lock-file none;",
     ]
+    if kerberos is not None:
+        options.append(f'tkey-gssapi-keytab "{kerberos.keytab}";')
     text = "\n".join([*declared, "options {", *options, "};", "controls { };", *blocks]) + "\n"
     write_atomically(here / "named.conf", text, mode=0o600)
 
 
-def _declared(directory: Path, prefix: str, zones: Sequence[Zone], granted: str) -> list[str]:
+def _declared(directory: Path, prefix: str, zones: Sequence[Zone], policy: str) -> list[str]:
     """Write the zones' files and return their lines of the configuration."""
     lines = []
     for zone in zones:
         path = directory / f"{prefix}{zone.name}.db"
         soa = f"@ IN SOA ns.{zone.name}. root.{zone.name}. 1 3600 600 86400 300"
         write_atomically(path, "\n".join(["$TTL 300", soa, "@ IN NS ns.invalid.", *zone.lines]) + "\n")
-        policy = granted if zone.updatable else "none;"
-        lines.append(f'zone "{zone.name}" {{ type primary; file "{path}"; allow-update {{ {policy} }}; }};')
+        lines.append(f'zone "{zone.name}" {{ type primary; file "{path}"; {policy if zone.updatable else _NOBODY} }};')
     return lines

@@ -6,14 +6,14 @@ import base64
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import AwareDatetime, Field, JsonValue, StringConstraints, model_validator
 
 from muster.cluster.service import Service, of_settings
-from muster.cluster.values import BackendURL, ForemanURL, ForemanUser, Host, Port, Seconds
+from muster.cluster.values import BackendURL, ForemanUser, Host, Port, Seconds
 from muster.edge.another_proxy import SmartProxySettings
 from muster.edge.feature import ProvidedFeatureSettings
+from muster.edge.infoblox import GridSettings, View
 from muster.kernel.names import FQDN, MACAddress, in_url
 from muster.kernel.secrets import Secret
 from muster.kernel.settings import Settings
@@ -198,43 +198,21 @@ class DnsmasqSettings(Settings):
         return self
 
 
-class InfobloxSettings(Settings):
+class InfobloxSettings(GridSettings):
     """A grid of Infoblox, over its web API. Unproven: no Infoblox was there to try it on.
 
     Ruby's plugin has ``username``, ``password``, ``record_type``, ``dns_view`` and ``network_view`` as well.
     """
 
-    url: ForemanURL
-    """The grid's URL, as ``https://infoblox.example.net`` (Ruby: ``server`` of the feature)."""
-    username: Annotated[str, StringConstraints(pattern=r"\A[^\x00-\x1f\x7f:]{1,255}\z")]
-    """An account of the grid that may use its API."""
-    password: Secret | None = None
-    """Its password."""
-    password_file: Path | None = None
-    """A file whose first line is its password, in place of ``password``."""
-    ca: Path | None = None
-    """PEM file of the CA of its certificate; None: the system's CAs."""
     record_type: Literal["fixedaddress", "host"] = "fixedaddress"
     """What a reservation becomes: a fixed address, or a host record."""
-    network_view: Annotated[str, StringConstraints(pattern=r"\A[^\x00-\x1f\x7f]{1,255}\z")] = "default"
+    network_view: View = "default"
     """The network view whose networks these are."""
-    dns_view: Annotated[str, StringConstraints(pattern=r"\A[^\x00-\x1f\x7f]{1,255}\z")] | None = None
+    dns_view: View | None = None
     """The DNS view that host records are made in; None: they are for DHCP alone, and Foreman's DNS is kept elsewhere."""
-    wapi_version: Annotated[str, StringConstraints(pattern=r"\A[2-9]\.[0-9]{1,2}(?:\.[0-9]{1,2}){0,2}\z")] = "2.0"
-    """Version of its API to speak; a grid speaks all up to its own."""
     restart: bool = True
     """Whether the grid is asked to restart its DHCP service, where that is needed, after each change; what was changed does
     not count before."""
-    timeout_s: Seconds = 10.0
-    """How long one call may take."""
-
-    @model_validator(mode="after")
-    def _has_a_password_and_hides_it(self) -> Self:
-        if (self.password is None) == (self.password_file is None):
-            raise ValueError("one of password and password_file is needed")
-        if not self.url.startswith("https://") and urlsplit(self.url).hostname not in ("127.0.0.1", "localhost"):
-            raise ValueError("url must begin with https: the password goes there")
-        return self
 
 
 class LibvirtSettings(Settings):

@@ -24,7 +24,7 @@ def test_a_key_may_stand_in_the_settings_and_is_not_shown() -> None:
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"provider": "infoblox"}, "provider"),
+    ({"provider": "bind"}, "provider"),
     ({"ttl_s": -1}, "ttl_s"),
     ({"ttl_s": 2**31}, "ttl_s"),
     ({"enabled": "yes please"}, "enabled"),
@@ -41,6 +41,22 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"smart_proxy": {"url": "https://h/\nx"}}, "url"),
     ({"smart_proxy": {"url": "file:///etc/passwd"}}, "url"),
     ({"dns_ttl": 5}, "dns_ttl"),
+    ({"provider": "powerdns"}, "needs powerdns.rest_api_key or powerdns.rest_api_key_file"),
+    ({"powerdns": {"rest_api_key": "k", "rest_api_key_file": "/k"}}, "exclude each other"),
+    ({"powerdns": {"rest_api_key": "a\r\nX: 1"}}, "fits in a header"),
+    ({"powerdns": {"rest_url": "http://h:8081"}}, "does not end as the API of one server"),
+    ({"powerdns": {"rest_url": "http://h/api/v1/servers/localhost/"}}, "does not end as the API of one server"),
+    ({"powerdns": {"servers": [{"server": "a", "url": "http://h:8081/"}]}}, "does not end as the API of one server"),
+    ({"powerdns": {"servers": [{"server": "a b"}]}}, "Invalid DNS name"),
+    ({"provider": "infoblox"}, "needs infoblox.url"),
+    ({"infoblox": {"url": "http://grid.test", "username": "a", "password": "b"}}, "must begin with https"),
+    ({"infoblox": {"url": "https://grid.test", "username": "a"}}, "one of password and password_file"),
+    ({"infoblox": {"url": "https://grid.test", "username": "a", "password": "b", "dns_view": ""}}, "dns_view"),
+    ({"provider": "nsupdate_gss"}, "needs nsupdate_gss.service"),
+    ({"provider": "nsupdate_gss", "nsupdate_gss": {"server": "192.0.2.1"}}, "needs nsupdate_gss.service"),
+    ({"nsupdate_gss": {"tsig_principal": "a b@C"}}, "tsig_principal"),
+    ({"nsupdate_gss": {"tsig_principal": "a\\/b@C"}}, "tsig_principal"),
+    ({"nsupdate_gss": {"service": "DNS/a@B\n"}}, "service"),
 ]
 
 
@@ -48,3 +64,41 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 def test_a_wrong_setting_is_refused(given: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         DNSSettings.model_validate(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "provider"),
+    [
+        ({"use_provider": "dns_nsupdate"}, "nsupdate"),
+        ({"provider": "dns_memory"}, "memory"),
+        ({"use_provider": "dns_powerdns", "powerdns": {"rest_api_key": "k"}}, "powerdns"),
+    ],
+)
+def test_rubys_words_for_providers_are_understood(given: dict[str, Any], provider: str) -> None:
+    assert DNSSettings.model_validate(given).provider == provider
+
+
+@pytest.mark.parametrize(
+    ("given", "principal"),
+    [
+        ({"server": "ns.example.com"}, "DNS/ns.example.com"),
+        ({"server": "ns.example.com", "service": "DNS/a.example.com@B"}, "DNS/a.example.com@B"),
+        ({"server": "192.0.2.1"}, None),
+        ({"server": "localhost"}, None),
+    ],
+)
+def test_a_servers_principal_follows_from_its_name(given: dict[str, Any], principal: str | None) -> None:
+    assert DNSSettings.model_validate({"nsupdate_gss": given}).nsupdate_gss.server_principal == principal
+
+
+def test_where_a_provider_keeps_its_records_is_registered() -> None:
+    given: dict[str, Any] = {
+        "provider": "powerdns",
+        "powerdns": {"rest_api_key": "hunter2", "rest_url": "https://pdns.test/api/v1/servers/localhost"},
+        "nsupdate_gss": {"server": "ns.example.com"},
+    }
+    settings = DNSSettings.model_validate(given)
+    assert [s.control_url for s in settings.registered()] == ["https://pdns.test/api/v1/servers/localhost"]
+    assert "hunter2" not in repr(settings) + settings.model_dump_json()
+    by_kerberos = DNSSettings.model_validate({**given, "provider": "nsupdate_gss"})
+    assert [s.control_url for s in by_kerberos.registered()] == ["dns://ns.example.com:53"]

@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any, Literal
 
+from muster.edge.wapi import Fields
 from muster.features.dhcp import asked
 from muster.features.dhcp.contract import Lease, Reservation, Subnet, ordered
-from muster.features.dhcp.infoblox.wapi import Fields
 from muster.kernel.errors import Rejected
 from muster.kernel.names import MACAddress
 

@@ -12,22 +12,20 @@ from dataclasses import replace
 from datetime import datetime
 from ipaddress import IPv4Address
 
+from muster.edge import wapi
+from muster.edge.wapi import WAPI, Fields
 from muster.features.dhcp import next_servers
-from muster.features.dhcp.contract import Lease, Record, Records, Reservation, Subnet, ordered, same
-from muster.features.dhcp.infoblox import objects, wapi
+from muster.features.dhcp.contract import Lease, Record, Records, Reservation, Subnet, Unreached, ordered, same
+from muster.features.dhcp.infoblox import objects
 from muster.features.dhcp.infoblox.objects import Kind
-from muster.features.dhcp.infoblox.wapi import WAPI, Fields
 from muster.features.dhcp.next_servers import NextServers
 from muster.features.dhcp.settings import InfobloxSettings
 from muster.kernel.clock import Clock, SystemClock
-from muster.kernel.errors import Conflict, Misconfigured, MusterError, NotFound, Rejected, Unavailable, Unsupported
-from muster.kernel.files import read_bounded
+from muster.kernel.errors import Conflict, MusterError, NotFound, Rejected, Unavailable, Unsupported
 from muster.kernel.log import logger
 from muster.kernel.names import MACAddress
-from muster.kernel.secrets import Secret
 
 _log = logger("features")
-_PASSWORD_BYTES = 4096
 _KINDS: tuple[Kind, ...] = ("fixedaddress", "host")
 
 
@@ -184,23 +182,6 @@ class InfobloxDHCP:
             ) from e
 
 
-def password_of(settings: InfobloxSettings) -> Secret:
-    """Return the password.
-
-    Raises:
-        Misconfigured: its file cannot be read, or is empty.
-    """
-    if settings.password is not None:
-        return settings.password
-    if settings.password_file is None:
-        raise Misconfigured("DHCP provider infoblox has neither password nor password_file")
-    raw = read_bounded(settings.password_file, what="Infoblox' password file", limit_bytes=_PASSWORD_BYTES)
-    first = raw.decode("utf-8", "replace").partition("\n")[0].strip()
-    if not first:
-        raise Misconfigured(f"{settings.password_file} has no password in its first line")
-    return Secret(first)
-
-
 @asynccontextmanager
 async def opened(settings: InfobloxSettings, *, clock: Clock | None = None) -> AsyncIterator[InfobloxDHCP]:
     """Yield the provider.
@@ -208,13 +189,6 @@ async def opened(settings: InfobloxSettings, *, clock: Clock | None = None) -> A
     Raises:
         Misconfigured: the password or the CA's file cannot be read.
     """
-    async with wapi.opened(
-        settings.url,
-        settings.username,
-        password_of(settings),
-        version=settings.wapi_version,
-        ca=settings.ca,
-        timeout_s=settings.timeout_s,
-    ) as grid:
+    async with wapi.opened(settings, unreached=Unreached) as grid:
         with next_servers.opened("Infoblox") as names:
             yield InfobloxDHCP(grid, settings, names, clock or SystemClock())

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import dns.asyncbackend
 import dns.asyncquery
@@ -30,6 +30,7 @@ import dns.rrset
 import dns.tsig
 import dns.update
 
+from muster.features.dns import presentation
 from muster.features.dns.contract import SRV, Data, NoZone, Record, RecordType
 from muster.features.dns.providers.tsig_key import key_from
 from muster.features.dns.settings import NSUpdateSettings
@@ -50,6 +51,46 @@ _REFUSALS = {
 }
 
 
+class Asked(Protocol):
+    """Sends a message as it is and returns the answer; errors are those of ``NSUpdateDNS._ask``."""
+
+    async def __call__(self, message: dns.message.Message, doing: str) -> dns.message.Message: ...
+
+
+class Signing(Protocol):
+    """What messages are signed with.
+
+    Attributes:
+        shown: what it is called in a sentence.
+    """
+
+    shown: str
+
+    async def key(self, ask: Asked) -> dns.tsig.Key | None:
+        """Return the key that is good now, None for unsigned messages; ``ask`` is there to agree on one with the server.
+
+        Raises:
+            Misconfigured, Unavailable: there is none to be had.
+        """
+
+    def is_forgotten(self, key: dns.tsig.Key) -> bool:
+        """Take note that the server knows no such key; return whether there can be another one."""
+
+
+class SharedKey:
+    """A key that stands in the settings, or none."""
+
+    def __init__(self, key: dns.tsig.Key | None) -> None:
+        self._key = key
+        self.shown = "an unsigned update" if key is None else f"key {key.name.to_text(omit_final_dot=True)}"
+
+    async def key(self, ask: Asked) -> dns.tsig.Key | None:  # noqa: ARG002
+        return self._key
+
+    def is_forgotten(self, key: dns.tsig.Key) -> bool:  # noqa: ARG002
+        return False
+
+
 @dataclass
 class NSUpdateDNS:
     """Speaks to one primary server; keeps a few TCP connections open. One event loop."""
@@ -57,7 +98,7 @@ class NSUpdateDNS:
     server: str
     port: int
     ttl_s: int
-    key: dns.tsig.Key | None
+    signing: Signing
     timeout_s: float
     connections: int
     _idle: deque[Any] = field(default_factory=deque)
@@ -75,7 +116,7 @@ class NSUpdateDNS:
 
     async def lookup(self, name: FQDN | ServiceName, type: RecordType) -> frozenset[Data]:
         owner = _absolute(name)
-        answer = await self._ask(self._question(owner, type.value), f"looking up {name} {type.value}")
+        answer = await self._ask(_question(owner, type.value), f"looking up {name} {type.value}")
         if answer.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
             raise self._refused(answer, f"looking up {name} {type.value}", str(name))
         found = answer.get_rrset(answer.answer, owner, dns.rdataclass.IN, dns.rdatatype.from_text(type.value))
@@ -84,7 +125,7 @@ class NSUpdateDNS:
     async def reached(self) -> None:
         # Any answer will do, a refusal too: the server is there and speaks DNS. Unsigned: a server that knows no such key
         # is there, too, and says so with the first change.
-        await self._ask(_unsigned(dns.name.root, "SOA"), "asking whether it is there")
+        await self._send(_question(dns.name.root, "SOA"), "asking whether it is there")
 
     async def add(self, record: Record) -> None:
         owner = _absolute(record.name)
@@ -107,7 +148,7 @@ class NSUpdateDNS:
         owner = _absolute(name)
         doing = f"removing {name} {type.value}"
         zone = await self._zone(owner, doing)
-        update = self._update(zone)
+        update = dns.update.UpdateMessage(zone)
         update.present(owner, type.value)
         update.delete(owner, type.value)
         answer = await self._ask(update, doing)
@@ -120,7 +161,7 @@ class NSUpdateDNS:
             raise self._refused(answer, doing, zone.to_text())
 
     def _addition(self, zone: dns.name.Name, owner: dns.name.Name, record: Record) -> dns.update.UpdateMessage:
-        update = self._update(zone)
+        update = dns.update.UpdateMessage(zone)
         if record.type is RecordType.CNAME:
             # A CNAME stands alone. BIND would silently ignore one beside other records and still answer NOERROR.
             update.absent(owner)
@@ -128,20 +169,7 @@ class NSUpdateDNS:
             update.absent(owner, "CNAME")
             if record.type is not RecordType.SRV:
                 update.absent(owner, record.type.value)
-        update.add(owner, self.ttl_s, record.type.value, _text(record.data))
-        return update
-
-    def _question(self, owner: dns.name.Name, type_name: str) -> dns.message.QueryMessage:
-        """Return a question that carries the key of the updates: a server may show another view to those without."""
-        question = _unsigned(owner, type_name)
-        if self.key is not None:
-            question.use_tsig(self.key)
-        return question
-
-    def _update(self, zone: dns.name.Name) -> dns.update.UpdateMessage:
-        update = dns.update.UpdateMessage(zone)
-        if self.key is not None:
-            update.use_tsig(self.key)
+        update.add(owner, self.ttl_s, record.type.value, presentation.text(record.data))
         return update
 
     async def _settles(self, record: Record) -> bool:
@@ -168,7 +196,7 @@ class NSUpdateDNS:
         """Return in words what a name holds beside a CNAME, of whatever type; empty when it is nothing."""
         owner = _absolute(name)
         # ANY, because the prerequisite counts every type: TXT, MX, the SOA and NS of a zone's apex.
-        answer = await self._ask(self._question(owner, "ANY"), f"looking up {name} ANY")
+        answer = await self._ask(_question(owner, "ANY"), f"looking up {name} ANY")
         if answer.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
             # A server need not answer ANY (RFC 8482). That the name is in use it has said already.
             return "records of a type that cannot be asked for"
@@ -182,7 +210,7 @@ class NSUpdateDNS:
         empty zones do. Where only the name is missing its zone is still there, and that we may not change it is the news.
         """
         for name in (owner, owner.parent()):
-            answer = await self._ask(self._question(name, "SOA"), doing)
+            answer = await self._ask(_question(name, "SOA"), doing)
             # Of an alias it would be the target that is missing.
             if answer.rcode() != dns.rcode.NXDOMAIN or not answer.flags & dns.flags.AA or answer.answer:
                 return False
@@ -197,7 +225,7 @@ class NSUpdateDNS:
         """
         asked = owner
         while True:
-            answer = await self._ask(self._question(asked, "SOA"), doing)
+            answer = await self._ask(_question(asked, "SOA"), doing)
             code = answer.rcode()
             if code == dns.rcode.SERVFAIL:
                 raise self._refused(answer, doing, asked.to_text())
@@ -214,16 +242,34 @@ class NSUpdateDNS:
 
     def _refused(self, answer: dns.message.Message, doing: str, zone: str) -> MusterError:
         code = answer.rcode()
-        key = self._key_name if self.key else "an unsigned update"
         if code in _REFUSALS:
-            why = _REFUSALS[code].format(key=key, zone=zone.rstrip(".") or ".")
+            why = _REFUSALS[code].format(key=self.signing.shown, zone=zone.rstrip(".") or ".")
             return Rejected(f"{self.place} {why}; {doing} not done")
         if code == dns.rcode.SERVFAIL:
             return Unavailable(f"{self.place} failed inside (SERVFAIL) while {doing}; its log says why")
         return Rejected(f"{self.place} answered {dns.rcode.to_text(code)}; {doing} not done")
 
     async def _ask(self, message: dns.message.Message, doing: str) -> dns.message.Message:
-        """Send a message and return the verified answer; the one place where dnspython's errors become ours."""
+        """Sign a message, send it and return the verified answer.
+
+        Questions are signed like updates: a server may show another view to those without a key.
+        """
+        key = await self.signing.key(self._send)
+        if key is None:
+            return await self._send(message, doing)
+        message.use_tsig(key)
+        try:
+            return await self._send(message, doing)
+        except Misconfigured as e:
+            # A server that was killed knows no key that was agreed on before, and has done nothing.
+            if not isinstance(e.__cause__, dns.tsig.PeerBadKey) or not self.signing.is_forgotten(key):
+                raise
+        if (another := await self.signing.key(self._send)) is not None:
+            message.use_tsig(another)
+        return await self._send(message, doing)
+
+    async def _send(self, message: dns.message.Message, doing: str) -> dns.message.Message:
+        """Send a message as it is and return the answer; the one place where dnspython's errors become ours."""
         try:
             async with self._slots, asyncio.timeout(self.timeout_s):
                 return await self._exchange(message)
@@ -233,11 +279,11 @@ class NSUpdateDNS:
             ) from e
         except dns.tsig.PeerBadKey as e:
             raise Misconfigured(
-                f"{self.place} does not know our {self._key_name} (TSIG BADKEY); {doing} not done"
+                f"{self.place} does not know our {self.signing.shown} (TSIG BADKEY); {doing} not done"
             ) from e
         except (dns.tsig.PeerBadSignature, dns.tsig.PeerBadTruncation) as e:
             raise Misconfigured(
-                f"{self.place} finds the secret of {self._key_name} wrong (TSIG BADSIG); {doing} not done"
+                f"{self.place} finds the secret of {self.signing.shown} wrong (TSIG BADSIG); {doing} not done"
             ) from e
         except (dns.tsig.BadTime, dns.tsig.BadSignature, dns.tsig.BadKey, dns.message.UnknownTSIGKey) as e:
             raise Misconfigured(f"The answer of {self.place} is not signed as it must be: {e}; outcome unknown") from e
@@ -248,16 +294,12 @@ class NSUpdateDNS:
         except dns.exception.DNSException as e:
             raise Unavailable(f"{self.place} sent something that is no answer while {doing}: {e}") from e
 
-    @property
-    def _key_name(self) -> str:
-        return f"key {self.key.name.to_text(omit_final_dot=True)}" if self.key else "unsigned message"
-
     async def _exchange(self, message: dns.message.Message) -> dns.message.Message:
         connection = await self._connection()
         try:
             answer = await dns.asyncquery.tcp(message, self.server, sock=connection)
             # BIND signs refusals of a signed update too; an unsigned success would be somebody else's.
-            if message.keyring and not answer.had_tsig and answer.rcode() == dns.rcode.NOERROR:
+            if message.tsig is not None and not answer.had_tsig and answer.rcode() == dns.rcode.NOERROR:
                 raise dns.tsig.BadSignature("it carries no TSIG")  # type: ignore[no-untyped-call]
         except BaseException:
             # What is still in flight on it would answer the next question.
@@ -282,7 +324,7 @@ class NSUpdateDNS:
             await self._idle.pop().close()
 
 
-def _unsigned(owner: dns.name.Name, type_name: str) -> dns.message.QueryMessage:
+def _question(owner: dns.name.Name, type_name: str) -> dns.message.QueryMessage:
     question = dns.message.make_query(owner, type_name)
     # The server is to say what it has itself, not what it can find out.
     question.flags &= ~dns.flags.RD
@@ -291,12 +333,6 @@ def _unsigned(owner: dns.name.Name, type_name: str) -> dns.message.QueryMessage:
 
 def _absolute(name: FQDN | ServiceName) -> dns.name.Name:
     return dns.name.from_text(name, origin=dns.name.root)
-
-
-def _text(data: Data) -> str:
-    if isinstance(data, SRV):
-        return f"{data.priority} {data.weight} {data.port} {data.target}."
-    return f"{data}." if isinstance(data, FQDN) else str(data)
 
 
 def _data(kind: RecordType, rdata: Any) -> Data:
@@ -322,7 +358,7 @@ def _reason(error: Exception) -> str:
 async def opened(settings: NSUpdateSettings, ttl_s: int) -> AsyncIterator[NSUpdateDNS]:
     """Yield the provider; connections are made when first needed and closed on leaving."""
     provider = NSUpdateDNS(
-        settings.server, settings.port, ttl_s, key_from(settings), settings.timeout_s, settings.connections
+        settings.server, settings.port, ttl_s, SharedKey(key_from(settings)), settings.timeout_s, settings.connections
     )
     try:
         yield provider

@@ -1,5 +1,7 @@
 """A client of Infoblox' web API (WAPI): JSON over HTTPS, a name and a password, lists in pages.
 
+The same for every feature whose records a grid can keep; which grid, and whose account, :mod:`muster.edge.infoblox` says.
+
 Source: Infoblox' own WAPI documentation (https://GRID/wapidoc), "General Syntax and Options", "GET", "Function Calls",
 "Error Handling", version 2.0 and newer. No Infoblox was there to try it on.
 """
@@ -11,13 +13,12 @@ import re
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import aiohttp
 
-from muster.features.dhcp.contract import Unreached
+from muster.edge.infoblox import GridSettings, password_of
 from muster.kernel.errors import Conflict, Misconfigured, MusterError, NotFound, Rejected, Unavailable
 from muster.kernel.names import shown
 from muster.kernel.reasons import spoken
@@ -42,8 +43,14 @@ class WAPI:
     """
 
     def __init__(
-        self, session: aiohttp.ClientSession, url: str, authorization: Secret, context: ssl.SSLContext | None
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        authorization: Secret,
+        context: ssl.SSLContext | None,
+        unreached: type[Unavailable],
     ) -> None:
+        self._unreached = unreached
         self._session = session
         self._authorization = authorization
         self._context = context
@@ -124,7 +131,7 @@ class WAPI:
         except aiohttp.ClientConnectorCertificateError as e:
             raise Misconfigured(f"{target} failed in TLS: {spoken(e)}") from e
         except aiohttp.ClientConnectorError as e:
-            raise Unreached(f"{target} failed: {spoken(e)}") from e
+            raise self._unreached(f"{target} failed: {spoken(e)}") from e
         except TimeoutError:
             raise Unavailable(f"{target} got no answer in time") from None
         except (aiohttp.ClientError, OSError) as e:
@@ -155,25 +162,23 @@ def _refused(status: int, target: str, answer: Any) -> MusterError:
 
 
 @asynccontextmanager
-async def opened(
-    url: str, username: str, password: Secret, *, version: str, ca: Path | None, timeout_s: float
-) -> AsyncIterator[WAPI]:
-    """Yield a client of the grid at ``url``.
+async def opened(settings: GridSettings, *, unreached: type[Unavailable] = Unavailable) -> AsyncIterator[WAPI]:
+    """Yield a client of the grid; ``unreached`` is raised when it could not even be asked.
 
     Raises:
-        Misconfigured: the CA's file cannot be read.
+        Misconfigured: the password or the CA's file cannot be read.
     """
-    context = None
-    if ca is not None:
+    url, password, context = settings.url, password_of(settings), None
+    if settings.ca is not None:
         try:
-            context = ssl.create_default_context(cafile=str(ca))
+            context = ssl.create_default_context(cafile=str(settings.ca))
         except (OSError, ssl.SSLError) as e:
-            raise Misconfigured(f"Reading the CA of {url}, {ca}, failed: {e}") from e
-    timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=_CONNECT_S)
+            raise Misconfigured(f"Reading the CA of {url}, {settings.ca}, failed: {e}") from e
+    timeout = aiohttp.ClientTimeout(total=settings.timeout_s, sock_connect=_CONNECT_S)
     # Its cookie would keep a session that a changed password does not end.
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=8), timeout=timeout, trust_env=False, auto_decompress=False,
         cookie_jar=aiohttp.DummyCookieJar(),
     ) as session:  # fmt: skip
-        authorization = Secret(aiohttp.encode_basic_auth(username, password.reveal(), "utf-8"))
-        yield WAPI(session, f"{url.rstrip('/')}/wapi/v{version}", authorization, context)
+        authorization = Secret(aiohttp.encode_basic_auth(settings.username, password.reveal(), "utf-8"))
+        yield WAPI(session, f"{url.rstrip('/')}/wapi/v{settings.wapi_version}", authorization, context, unreached)
