@@ -167,7 +167,13 @@ class Patient:
         return {str(m.name): [str(m.name), *own] for m in self._cluster.members if m.kind == "muster"}
 
     def _of_features(self) -> list[Check]:
-        return [*self._of_dns(), *self._of_dhcp(), *self._of_boot_files(), *self._of_what_is_handed_on()]
+        return [
+            *self._of_dns(),
+            *self._of_dhcp(),
+            *self._of_bmc(),
+            *self._of_boot_files(),
+            *self._of_what_is_handed_on(),
+        ]
 
     def _of_what_is_handed_on(self) -> list[Check]:
         given = self.cluster.features.get("templates")
@@ -201,6 +207,16 @@ class Patient:
 
         settings = DHCPSettings.model_validate(given)
         return dhcp.checks(settings, self._context, self.cluster) if settings.enabled else []
+
+    def _of_bmc(self) -> list[Check]:
+        given = self.cluster.features.get("bmc")
+        if given is None:
+            return []
+        from muster.features.bmc import checks as bmc
+        from muster.features.bmc.settings import BMCSettings
+
+        settings = BMCSettings.model_validate(given)
+        return bmc.checks(settings, self.cluster) if settings.enabled else []
 
     def _of_boot_files(self) -> list[Check]:
         tftp, httpboot = (self.cluster.features.get(name) for name in ("tftp", "httpboot"))

@@ -28,6 +28,7 @@ _SETTINGS: Mapping[str, tuple[str, str]] = {
     "dhcp": ("muster.features.dhcp.settings", "DHCPSettings"),
     "puppetca": ("muster.features.puppetca.settings", "PuppetCASettings"),
     "puppet": ("muster.features.puppet.settings", "PuppetSettings"),
+    "bmc": ("muster.features.bmc.settings", "BMCSettings"),
     "logs": ("muster.edge.feature", "FeatureSettings"),
     "httpboot": ("muster.features.httpboot.settings", "HTTPBootSettings"),
     "registration": ("muster.features.registration.settings", "RegistrationSettings"),
@@ -41,6 +42,7 @@ def manifests(*others: Feature) -> Mapping[str, Feature]:
 
     What serves them is imported here: reading a cluster file needs none of it.
     """
+    from muster.features.bmc.manifest import FEATURE as BMC
     from muster.features.container_gateway.manifest import FEATURE as CONTAINER_GATEWAY
     from muster.features.dhcp.manifest import FEATURE as DHCP
     from muster.features.dns.manifest import FEATURE as DNS
@@ -52,7 +54,7 @@ def manifests(*others: Feature) -> Mapping[str, Feature]:
     from muster.features.templates.manifest import FEATURE as TEMPLATES
     from muster.features.tftp.manifest import FEATURE as TFTP
 
-    ours = (DNS, TEMPLATES, TFTP, DHCP, PUPPETCA, PUPPET, HTTPBOOT, REGISTRATION, PULPCORE, CONTAINER_GATEWAY)
+    ours = (DNS, TEMPLATES, TFTP, DHCP, PUPPETCA, PUPPET, BMC, HTTPBOOT, REGISTRATION, PULPCORE, CONTAINER_GATEWAY)
     found = {f.name: f for f in (*ours, *others)}
     return {name: found[name] for name in _SETTINGS if name in found}
 
