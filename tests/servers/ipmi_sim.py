@@ -160,14 +160,14 @@ def _hex(octets: bytes) -> str:
 
 
 def _sensor_record(number: int, kind: int, unit: int, name: str) -> bytes:
-    """IPMI 2.0 §43.1: a full sensor record, whose readings are what they count."""
+    """IPMI 2.0, SDR type 01h: a full sensor record, whose readings are what they count."""
     body = [0x20, 0, number, 7, 1, 0x7F, 0x68, kind, 1, *[0] * 7, unit, 0, 0, 1, *[0] * 9, 255, *[0] * 12]
     body += [0xC0 | len(name), *name.encode()]
     return bytes([0, 0, 0x51, 1, len(body), *body])
 
 
 def _inventory() -> bytes:
-    """An inventory with a product area (IPMI Platform Management FRU Information Storage Definition §12)."""
+    """An inventory with a product area (IPMI Platform Management FRU Information Storage Definition)."""
     texts = ("Contoso", "RX 10", "PN1", "1.0", "SN4711", "AT42", "")
     area = bytearray([1, 0, 25])
     for text in texts:

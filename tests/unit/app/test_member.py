@@ -29,6 +29,7 @@ GOOD: dict[str, Any] = {
     "signer": "old.example.com",
     "features": {
         **{name: {"provider": "memory"} for name in ("dns", "dhcp", "puppet", "puppetca", "pulpcore")},
+        "bmc": {},
         "container_gateway": {},
         "templates": {},
         "registration": {},
@@ -219,6 +220,7 @@ async def test_metrics_are_for_the_cluster_the_page_for_operators_and_everything
             "/dns",
             "/dhcp",
             "/tftp",
+            "/bmc",
             "/puppet",
             "/puppet/ca",
             "/container_gateway",

@@ -19,7 +19,7 @@ _MOST_BYTES = 1 << 30
 _POWER = {"off": 0, "on": 1, "cycle": 2, "reset": 3, "soft": 5}
 _BOOT = {"pxe": "network", "disk": "hd", "cdrom": "optical", "bios": "setup"}
 _LIGHT = ("off", "on", "on", "off")
-# IPMI 2.0 §5.2: invalid command, unspecified of this kind, not supported in this state.
+# IPMI 2.0, completion codes: invalid command, unspecified of this kind, not supported in this state.
 _LACKS = (0xC1, 0xC2, 0xD6)
 _FRU = {
     "Manufacturer": "product_manufacturer", "Product name": "product_name", "Serial Number": "product_serial",
@@ -41,7 +41,7 @@ def _switch(bmc: BMC, action: str) -> None:
 
 
 def _identified(bmc: BMC) -> str:
-    """IPMI 2.0 §28.2: the third byte says whether it knows, and if so, what the light does."""
+    """IPMI 2.0, Get Chassis Status: the third byte says whether it knows, and if so, what the light does."""
     misc = bytearray(bmc.xraw_command(netfn=0, command=1)["data"])[2]
     if not misc & 0x40:
         raise exceptions.UnsupportedFunctionality("does not say whether its light is on")
