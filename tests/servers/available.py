@@ -36,6 +36,7 @@ def missing(name: str) -> str | None:
         "fish": _fish,
         "gpg": _gpg,
         "haproxy": _haproxy,
+        "ipmi": _ipmi,
         "kea": _kea,
         "kea3": _kea3,
         "kerberos": _kerberos,
@@ -140,6 +141,12 @@ def _tftpd() -> str | None:
     if os.geteuid() != 0:
         return "in.tftpd changes its root, which root alone may"
     return None if sbin("in.tftpd") else "no in.tftpd on this machine (Debian package tftpd-hpa)"
+
+
+def _ipmi() -> str | None:
+    if not (sbin("ipmi_sim") and sbin("ipmitool") and sbin("ipmipower")):
+        return "no IPMI on this machine (Debian packages openipmi, ipmitool, freeipmi-tools)"
+    return None
 
 
 def _kea() -> str | None:

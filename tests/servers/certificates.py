@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 from cryptography import x509
@@ -58,3 +60,22 @@ class CA:
             entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(NOW).build()
             builder = builder.add_revoked_certificate(entry)
         return builder.sign(forged.get("key", self.key), hashes.SHA256()).public_bytes(Encoding.PEM)
+
+
+def at_an_address(directory: Path, address: str) -> Path:
+    """Write ``cert.pem`` and ``key.pem`` of a server that has an address and no name, its own CA; return the former."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(named("bmc"))
+        .issuer_name(named("bmc"))
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(NOW - timedelta(days=1))
+        .not_valid_after(NOW + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(address))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    (directory / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    (directory / "cert.pem").write_bytes(made.public_bytes(Encoding.PEM))
+    return directory / "cert.pem"

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import bind, dhcpd, foreman_for_hosts, member, puppet_api
+from muster.cli.demo.bind import free_port
+from tests.servers import bind, dhcpd, foreman_for_hosts, ipmi_sim, member, puppet_api, redfish_stand_in
 from tests.servers.bind import BindServer
 from tests.servers.dhcpd import DHCPServer
 from tests.servers.foreman_for_hosts import ForemanForHosts
@@ -61,7 +62,28 @@ def boot_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def bmc(needs: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, object]]:
+    """Settings of the feature ``bmc`` for the lab's BMC, which speaks IPMI and, as a stand-in, Redfish."""
+    needs("ipmi")
+    address, directory = "127.0.0.10", tmp_path_factory.mktemp("bmc")
+    ipmi, redfish = free_port(address), free_port(address)
+    with (
+        ipmi_sim.running(directory / "ipmi", address=address, port=ipmi, password="secret", is_bare=True),
+        redfish_stand_in.running(directory / "redfish", address=address, port=redfish) as stand_in,
+    ):
+        yield {
+            "enabled": True,
+            "bmc_default_provider": "ipmitool",
+            "ipmi": {"port": ipmi},
+            "redfish": {"port": redfish, "ca_file": str(stand_in.ca)},
+            # Of what never answers, nothing more would come later.
+            "policies": {"deadline_s": 5, "retry": {"attempts": 1}},
+        }
+
+
+@pytest.fixture(scope="module")
 def proxy(
+    bmc: dict[str, object],
     boot_files: Path,
     lab: BindServer,
     dhcpd_lab: DHCPServer,
@@ -81,6 +103,7 @@ def proxy(
             "dhcp": {"enabled": True, "isc": dhcpd_lab.settings, "ping_free_ip": False, "subnets": golden.subnets()},
             "puppetca": {"enabled": True, "provider": "puppetserver", "puppetserver": puppet.settings},
             "puppet": {"enabled": True, "puppetserver": puppet.settings},
+            "bmc": bmc,
             "logs": {"enabled": True},
             "tftp": {"enabled": True, "tftproot": str(boot_files), "tftp_servername": "tftp.example.com"},
             "httpboot": {},

@@ -68,7 +68,11 @@ def _features(recorded: str) -> str:
 
 def _v2_features(recorded: str) -> str:
     """The recorded entries of what we have, in the recorded order, with this run's Puppet server."""
-    found = _written(_ours(json.loads(recorded))).replace(RECORDED_PUPPETSERVER, PUPPETSERVER)
+    entries = _ours(json.loads(recorded))
+    # Exposed since 5.0, where ssh is gone (§13); pyghmi is ours.
+    entries["bmc"]["settings"] = {"bmc_default_provider": "ipmitool", "redfish_verify_ssl": True}
+    entries["bmc"]["capabilities"] = ["freeipmi", "ipmitool", "pyghmi", "redfish", "shell"]
+    found = _written(entries).replace(RECORDED_PUPPETSERVER, PUPPETSERVER)
     # Firmware comes to the cluster's address, whatever a member listens on itself.
     return found.replace('"http_port":18000,"https_port":18443', '"http_port":8000,"https_port":9090')
 
@@ -144,6 +148,62 @@ _NO_DEFAULT = Difference(
     "TFTP: Failed to create PXE default file: hosts of this kind have files of their own alone",
     "One sentence without a library's words; and refused before there are hosts, too, whom it would keep out (§9.2, §21).",
 )
+
+
+def _action(action: str, result: str) -> str:
+    return f'{{"action":"{action}","result":{result}}}'
+
+
+_TRUE_ACTIONS = {
+    853: "off", 854: "on", 855: "cycle", 856: "soft", 857: "reset", 875: "pxe", 876: "disk", 877: "cdrom", 878: "bios",
+    880: "pxe",
+}  # fmt: skip
+_TOOLS_WORDS = "One sentence that says what was asked of which BMC instead of a tool's output (§23, error bodies)."
+_NOT_IMPLEMENTED = "The status says it as there; the sentence says what cannot be done (§13, §23, error bodies)."
+_NO_ANSWER = "A BMC that does not answer, or cannot be told from one, is 503 and not a bad request (§23, error bodies)."
+_NO_SSH = "ssh is gone since 5.0 (§13); pyghmi is ours."
+_SUCCESS = "Success is true for every provider, as Foreman reads it (§13, §23)."
+_GUID = "The system's GUID, as ipmitool tells it (§13)."
+_BMC: dict[int, Difference] = {
+    770: Difference(200, '{"providers":["freeipmi","ipmitool","redfish","shell","pyghmi"]}', _NO_SSH),
+    771: Difference(
+        200,
+        '{"installed_providers":["freeipmi","ipmitool","redfish","shell","pyghmi"]}',
+        _NO_SSH,
+    ),
+    811: Difference(501, "ipmitool cannot ask whether the light is on", "It cannot be asked, whatever the interval (§13)."),
+    826: Difference(200, None, "The whole version of the tool, of which the Ruby proxy drops the last digit (§13)."),
+    **{seq: Difference(400, None, _TOOLS_WORDS) for seq in (828, 829, 830, 831, 832)},
+    834: Difference(200, _action("list", "{}"), "Error lines of the tool are no sensors (§13)."),
+    835: Difference(200, _action("count", "0"), "Error lines of the tool are no sensors (§13)."),
+    836: Difference(200, _action("names", "[]"), "Error lines of the tool are no sensors (§13)."),
+    846: Difference(503, None, _NO_ANSWER),
+    847: Difference(503, None, _NO_ANSWER),
+    852: Difference(200, _action("test", "true"), "The BMC answers, so the test succeeds (§13)."),
+    **{
+        seq: Difference(200, _action(action, "true"), _SUCCESS)
+        for seq, action in _TRUE_ACTIONS.items()
+    },
+    **{
+        seq: Difference(200, _action(action, result), "What the tool prints is read, not refused (§13).")
+        for seq, action, result in (
+            (859, "ip", '"0.0.0.0"'), (860, "netmask", '"0.0.0.0"'), (861, "mac", '"00:00:00:00:00:00"'),
+            (862, "gateway", '"0.0.0.0"'), (864, "vlanid", "null"), (865, "ipsrc", '"static"'),
+        )
+    },
+    863: Difference(501, None, "What a provider cannot do is 501, and no crash text (§13)."),
+    866: Difference(200, None, "What the tool prints is read, not refused (§13)."),
+    868: Difference(501, "FreeIPMI cannot ask whether the light is on", "What a provider cannot do is 501 (§13)."),
+    870: Difference(503, None, _NO_ANSWER),
+    871: Difference(503, None, _NO_ANSWER),
+    881: Difference(200, None, "What the tool prints is read, not refused (§13)."),
+    882: Difference(200, _action("guid", '"efcdab89-6745-23a1-efcd-ab89674523a1"'), _GUID),
+    883: Difference(200, None, "The whole version of the tool, of which the Ruby proxy drops the last digit (§13)."),
+    **{seq: Difference(400, None, _TOOLS_WORDS) for seq in (*range(885, 890), *range(891, 896), 897, 903)},
+    900: Difference(501, None, "A BMC that lacks a command is 501 (§13), and one sentence (§23, error bodies)."),
+    904: Difference(503, None, _NO_ANSWER),
+    **{seq: Difference(501, None, _NOT_IMPLEMENTED) for seq in (913, 916, 919)},
+}  # fmt: skip
 
 _REFUSED = {626: 404, 627: 403, 628: 422, 629: 500, 630: 503, 632: 302, 633: 404}
 
@@ -232,6 +292,7 @@ DIFFERENCES: dict[tuple[str, int], Difference] = {
         "One sentence that says who refused what instead of a tool's output (§23, error bodies).",
         {"new.readonly.test A": (), "host.readonly.test A": ("host.readonly.test. 300 IN A 10.9.9.9",)},
     ),
+    **{("bmc", seq): difference for seq, difference in _BMC.items()},
     **{("templates", seq): _foreman_answers(status) for seq, status in _REFUSED.items()},
     ("templates", 641): _foreman_answers(
         404, "/unattended/provision/t/h", what="Failed to retrieve provision hostgroup template"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from tests.servers.bind import Zone
 from tests.servers.puppet_api import Asked
 
 FILES = (
-    "root", "auth", "logs", "dns", "dhcp", "puppetca", "puppet", "templates", "registration", "tftp", "httpboot",
+    "root", "auth", "logs", "dns", "dhcp", "puppetca", "puppet", "templates", "registration", "tftp", "httpboot", "bmc",
 )  # fmt: skip
 BOOT_FILES = "<ROOT>/tftpboot"
 """Stands for the directory of boot files."""
@@ -151,11 +152,20 @@ class Exchange:
         }
         if content_type is not None:
             headers |= {"Content-Length": str(len(body)), "Content-Type": content_type}
+        if self.file == "bmc" and not self._came_without_credentials:
+            password = "wrong" if self.line["note"] == "wrong password" else "secret"
+            headers["Authorization"] = "Basic " + b64encode(f"admin:{password}".encode()).decode()
         headers |= self.line["request_headers"]
         version = "1.0" if self.line["note"] == "HTTP/1.0" else "1.1"
         target = path or self.line["path"] or "/"
         head = [f"{self.method} {target} HTTP/{version}", *(f"{k}: {v}" for k, v in headers.items() if v is not None)]
         return "\r\n".join([*head, "", ""]).encode("utf-8") + body
+
+    @property
+    def _came_without_credentials(self) -> bool:
+        """Whether a call to a BMC had none; those that were sent are not in the recording."""
+        note = str(self.line["note"])
+        return note.startswith("hint") or note == "no credentials"
 
     def _body(self) -> tuple[bytes, str | None]:
         form, multipart = self.line.get("form"), self.line.get("multipart")

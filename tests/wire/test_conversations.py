@@ -261,7 +261,7 @@ def test_every_difference_says_why() -> None:
 
 def test_all_files_were_played() -> None:
     assert {e.file for e in EXCHANGES} == set(golden.FILES)
-    assert len(EXCHANGES) == 568
+    assert len(EXCHANGES) == 722
 
 
 def test_a_request_id_is_never_echoed(played: dict[tuple[str, int], Played]) -> None:

@@ -170,6 +170,7 @@ class Patient:
         return [
             *self._of_dns(),
             *self._of_dhcp(),
+            *self._of_bmc(),
             *self._of_realm(),
             *self._of_ipam(),
             *self._of_boot_files(),
@@ -238,6 +239,16 @@ class Patient:
 
         settings = RealmSettings.model_validate(given)
         return realm.checks(settings, self._context) if settings.enabled else []
+
+    def _of_bmc(self) -> list[Check]:
+        given = self.cluster.features.get("bmc")
+        if given is None:
+            return []
+        from muster.features.bmc import checks as bmc
+        from muster.features.bmc.settings import BMCSettings
+
+        settings = BMCSettings.model_validate(given)
+        return bmc.checks(settings, self.cluster) if settings.enabled else []
 
     def _of_boot_files(self) -> list[Check]:
         tftp, httpboot = (self.cluster.features.get(name) for name in ("tftp", "httpboot"))

@@ -29,6 +29,7 @@ _SETTINGS: Mapping[str, tuple[str, str]] = {
     "dhcp": ("muster.features.dhcp.settings", "DHCPSettings"),
     "puppetca": ("muster.features.puppetca.settings", "PuppetCASettings"),
     "puppet": ("muster.features.puppet.settings", "PuppetSettings"),
+    "bmc": ("muster.features.bmc.settings", "BMCSettings"),
     "realm": ("muster.features.realm.settings", "RealmSettings"),
     "logs": ("muster.edge.feature", "FeatureSettings"),
     "httpboot": ("muster.features.httpboot.settings", "HTTPBootSettings"),
@@ -45,6 +46,7 @@ def manifests(*others: Feature) -> Mapping[str, Feature]:
 
     What serves them is imported here: reading a cluster file needs none of it.
     """
+    from muster.features.bmc.manifest import FEATURE as BMC
     from muster.features.container_gateway.manifest import FEATURE as CONTAINER_GATEWAY
     from muster.features.dhcp.manifest import FEATURE as DHCP
     from muster.features.discovery.manifest import FEATURE as DISCOVERY
@@ -61,7 +63,7 @@ def manifests(*others: Feature) -> Mapping[str, Feature]:
     from muster.features.tftp.manifest import FEATURE as TFTP
 
     ours = (
-        FACTS, DNS, TEMPLATES, TFTP, DHCP, PUPPETCA, PUPPET, REALM, HTTPBOOT, REGISTRATION, EXTERNALIPAM, PULPCORE,
+        FACTS, DNS, TEMPLATES, TFTP, DHCP, PUPPETCA, PUPPET, BMC, REALM, HTTPBOOT, REGISTRATION, EXTERNALIPAM, PULPCORE,
         CONTAINER_GATEWAY, DISCOVERY,
     )  # fmt: skip
     found = {f.name: f for f in (*ours, *others)}

@@ -32,6 +32,7 @@ GOOD: dict[str, Any] = {
             n: {"provider": "memory"}
             for n in ("dns", "dhcp", "puppet", "puppetca", "realm", "pulpcore", "externalipam")
         },
+        "bmc": {},
         "container_gateway": {},
         "discovery": {},
         "facts": {},
@@ -229,6 +230,7 @@ async def test_metrics_are_for_the_cluster_the_page_for_operators_and_everything
             "/dhcp",
             "/ipam",
             "/tftp",
+            "/bmc",
             "/puppet",
             "/puppet/ca",
             "/realm",

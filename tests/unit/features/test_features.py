@@ -10,6 +10,8 @@ import pytest
 from muster import features
 from muster.edge.feature import FOREMAN_PREFIXES, FeatureSettings
 from muster.edge.routes import Access
+from muster.features.bmc import providers as bmc
+from muster.features.bmc.settings import BMCSettings
 from muster.features.dns import providers as dns
 from muster.features.dns.settings import DNSSettings
 from muster.features.pulpcore import providers as pulpcore
@@ -69,6 +71,7 @@ def test_what_members_ask_each_other_is_the_clusters_alone() -> None:
     ("table", "settings", "key"),
     [
         (dns.PROVIDERS, DNSSettings, "provider"),
+        (bmc.PROVIDERS, BMCSettings, "bmc_default_provider"),
         (puppet.PROVIDERS, PuppetSettings, "provider"),
         (pulpcore.PROVIDERS, PulpcoreSettings, "provider"),
         (puppetca.PROVIDERS, PuppetCASettings, "provider"),
@@ -79,7 +82,9 @@ def test_what_members_ask_each_other_is_the_clusters_alone() -> None:
 def test_every_word_of_the_settings_has_a_line_in_the_table(
     table: Mapping[str, Any], settings: type[FeatureSettings], key: str
 ) -> None:
-    assert set(table) == set(get_args(settings.model_fields[key].annotation))
+    annotation = settings.model_fields[key].annotation
+    words = {w for part in get_args(annotation) for w in get_args(part) or (part,)} - {type(None)}
+    assert set(table) == words
 
 
 def test_settings_of_known_features_are_checked_each_with_its_line() -> None:
@@ -112,7 +117,7 @@ def test_an_unknown_feature_is_answered_with_the_nearest_or_all() -> None:
     (dsn, other) = said("features:\n  dnss: {}\n  zzzzz: {}\n")
     assert dsn == (2, "features.dnss", "unknown feature 'dnss'; did you mean 'dns'?")
     assert other[:2] == (3, "features.zzzzz")
-    assert other[2].startswith("unknown feature 'zzzzz'; known features: container_gateway, dhcp, discovery, dns")
+    assert other[2].startswith("unknown feature 'zzzzz'; known features: bmc, container_gateway, dhcp, discovery, dns")
 
 
 def test_a_rule_between_settings_of_a_feature_has_the_features_line() -> None:
@@ -123,8 +128,8 @@ def test_a_rule_between_settings_of_a_feature_has_the_features_line() -> None:
 
 def test_features_stand_in_the_order_in_which_the_ruby_proxy_loads_them() -> None:
     ours = [
-        "facts", "dns", "templates", "tftp", "dhcp", "puppetca", "puppet", "realm", "httpboot", "registration",
-        "externalipam", "pulpcore", "container_gateway", "discovery",
+        "facts", "dns", "templates", "tftp", "dhcp", "puppetca", "puppet", "bmc", "realm", "httpboot",
+        "registration", "externalipam", "pulpcore", "container_gateway", "discovery",
     ]  # fmt: skip
     assert list(features.manifests()) == ours
     found = list(features.manifests(dataclasses.replace(features.manifests()["dns"], name="logs")))
