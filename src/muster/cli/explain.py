@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import re
+import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 _SINCE = re.compile(r"([0-9]{1,6})([mhd])\Z")
+_NARROWEST = 20
 _UNITS_S = {"m": 60, "h": 3600, "d": 86_400}
 
 
@@ -101,7 +104,7 @@ def _boot(cluster_path: Path, what: str, since_s: float | None, *, as_json: bool
     if as_json:
         print_json(found)
     else:
-        print_parts(lambda _: shown(found))
+        print_parts(lambda columns: shown(found, columns if sys.stdout.isatty() else None))
     return 0
 
 
@@ -137,8 +140,8 @@ async def collected(cluster_path: Path, what: str, since_s: float | None = None)
         return told.story(at, mac=mac, address=address, since=since).as_json()
 
 
-def shown(found: dict[str, Any]) -> list[Text]:
-    """Return what a person sees: a line a happening, in UTC, and where it stops."""
+def shown(found: dict[str, Any], columns: int | None) -> list[Text]:
+    """Return what a person sees: a line a happening, in UTC, and where it stops; None: no line is broken."""
     known = ", ".join([*found["names"], *found["addresses"]])
     head = found["mac"] or "a machine whose hardware address nobody knows"
     parts = [line(f"{head}{f' ({known})' if known else ''}", "bold")]
@@ -150,12 +153,20 @@ def shown(found: dict[str, Any]) -> list[Text]:
         if one["at"][:10] != day:
             day = one["at"][:10]
             parts.append(line(f"{day} UTC", "dim"))
-        said = f"  {one['at'][11:23]}  {_short(one['member']):{width}}  {one['what']}"
-        parts.append(line(said, "" if one["ok"] else "yellow"))
+        before = f"  {one['at'][11:19]}  {_short(one['member']):{width}}  "
+        said = f"{before}{one_line(one['what'])}"
+        parts += [line(part, "" if one["ok"] else "yellow") for part in _broken(said, before, columns)]
     for member, count in found["lost"].items():
         parts.append(line(f"  {_short(member)} could not tell {count} more, of this or of other machines", "yellow"))
     parts.append(line(found["stops"], "bold"))
     return parts
+
+
+def _broken(said: str, before: str, columns: int | None) -> list[str]:
+    """Return a line in as many as a terminal needs, each below what it says."""
+    if columns is None or columns < len(before) + _NARROWEST:
+        return [said]
+    return textwrap.wrap(said, columns, subsequent_indent=" " * len(before), break_on_hyphens=False)
 
 
 def _short(member: str) -> str:

@@ -25,6 +25,7 @@ _MENUS = re.compile(r"pxelinux\.cfg/|grub\.cfg|elilo\.conf|\.(?:ipxe|cfg|conf)\Z
 _LOADERS = re.compile(r"\.(?:efi|0|kpxe|kkpxe|pxe|lkrn|c32|mod|lst|signed)\Z")
 # What firmware calls templates that are no installer's.
 _MENU_TEMPLATES = frozenset({"ipxe", "gpxe", "pxegrub", "pxegrub2", "pxelinux", "httpboot"})
+_WITHOUT_BYTES = {"absent": "is not there", "asked": "asked for its size"}
 _WELL_SENT = frozenset({"sent", "asked", "superseded"})
 # Foreman writes a menu when a machine is built, within seconds; later it is for the next boot.
 _AFTERWARDS_S = 60.0
@@ -253,7 +254,7 @@ def _offered(event: Event, detail: Mapping[str, Any]) -> str:
 
 def _reserved(event: Event, detail: Mapping[str, Any]) -> str:
     at = f"{event.address} in DHCP ({detail.get('provider', '')})"
-    loads = f", loads {detail['file']}" if detail.get("file") else ""
+    loads = f": {detail['file']}" if detail.get("file") else ""
     loads += f" of {detail['server']}" if detail.get("server") else ""
     return _failing(f"reserved {at}{loads}", f"reserving {at}", detail)
 
@@ -282,9 +283,10 @@ def _proxydhcp(_: Event, detail: Mapping[str, Any]) -> str:
 
 def _tftp(event: Event, detail: Mapping[str, Any]) -> str:
     outcome = str(detail.get("outcome", ""))
+    if outcome in _WITHOUT_BYTES:
+        return f"TFTP {_file(event)}: {_WITHOUT_BYTES[outcome]}"
     why = f" ({detail['why']})" if detail.get("why") else ""
-    size = f", {detail.get('bytes', 0)} bytes" if outcome != "absent" else ""
-    return f"TFTP {_file(event)}: {outcome}{size}{why}"
+    return f"TFTP {_file(event)}: {outcome}, {detail.get('bytes', 0)} bytes{why}"
 
 
 def _http(event: Event, detail: Mapping[str, Any]) -> str:

@@ -78,18 +78,20 @@ def test_every_kind_is_a_sentence_and_one_of_a_newer_version_its_word() -> None:
     rows.add("unconfigured", MAC, variant="PXELinux")
     rows.add("proxydhcp", MAC, file="grub2/grubx64.efi", server="192.0.2.1")
     rows.loaded(outcome="absent")
+    rows.loaded(outcome="asked")
     rows.loaded(outcome="cancelled", why="TFTP Aborted")
     rows.whole_boot()
     rows.fetched(status=503, failed="boot/vmlinuz is not on this member yet")
     rows.add("discovered", MAC)
     assert [what(e) for e in rows.made] == [
         "address 192.0.2.10 promised (unused_ip)",
-        "reserved 192.0.2.10 in DHCP (isc), loads grubx64.efi of 192.0.2.1",
+        "reserved 192.0.2.10 in DHCP (isc): grubx64.efi of 192.0.2.1",
         "PXEGrub2 menu written",
         "removing the reservation of 192.0.2.10 in DHCP (isc) failed: the server refuses it",
         "PXELinux menu deleted",
         "ProxyDHCP: told to load grub2/grubx64.efi of 192.0.2.1",
-        "TFTP grub2/grubx64.efi: absent",
+        "TFTP grub2/grubx64.efi: is not there",
+        "TFTP grub2/grubx64.efi: asked for its size",
         "TFTP grub2/grubx64.efi: cancelled, 7 bytes (TFTP Aborted)",
         "TFTP grub2/grubx64.efi: sent, 7 bytes",
         "TFTP grub2/grub.cfg-01-52-54-00-aa-00-01: sent, 7 bytes",
