@@ -42,9 +42,9 @@ _ETHERNET = "01-"
 _MAC_CHARACTERS: Final = 17
 
 # Whose an address is, is asked of the DHCP server once a minute; that it is nobody's, more often.
-_KNOWN_S, _UNKNOWN_S = 60.0, 5.0
+_KNOWN_S, _UNKNOWN_S = 60.0, 10.0
 _KNOWN: Final = 2048
-_ASKED_AT_ONCE: Final = 16
+_ASKED_AT_ONCE: Final = 8
 _ASKED_WITHIN_S: Final = 1.0
 
 Whose = Callable[[str], Awaitable[MACAddress | None]]

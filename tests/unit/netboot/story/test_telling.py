@@ -123,7 +123,7 @@ async def test_the_dhcp_server_says_whose_an_address_is_and_is_asked_once_in_a_w
     assert questions == ["192.0.2.10", "192.0.2.11"]
     found = [(r["mac"], r["address"]) for r in here.written.rows]
     assert found == [(MAC, "192.0.2.10"), ("", "192.0.2.11")] * 2
-    here.now += 6
+    here.now += 11
     here.telling(asked(address="192.0.2.11"))
     here.telling(asked())
     await here.telling.flush()
