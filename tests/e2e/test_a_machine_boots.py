@@ -143,7 +143,7 @@ def _killed_while(site: Site, had: str, token: str, machine: Machine) -> str:
     if had == "nothing":
         victim: str | None = site.cluster.names[0]
     elif had.startswith("kernel"):
-        _soon(lambda: machine.wire.stat().st_size > _MIDDLE_BYTES, "a kernel is on its way")
+        _soon(lambda: machine.wire.exists() and machine.wire.stat().st_size > _MIDDLE_BYTES, "a kernel is on its way")
         victim = site.who_serves()
     else:
         if had == "report":
