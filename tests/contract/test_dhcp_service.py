@@ -24,6 +24,7 @@ from muster.features.dhcp.providers.memory import MemoryDHCP
 from muster.features.dhcp.service import DHCP, opened
 from muster.features.dhcp.settings import DHCPSettings
 from muster.kernel.errors import Conflict, Misconfigured, MusterError, NotFound, Rejected, Unavailable
+from muster.kernel.happenings import Happening
 from muster.kernel.names import MACAddress
 from muster.policy.metered import OperationMetrics
 from muster.store.engine import Store
@@ -70,6 +71,30 @@ def form(**given: Any) -> dict[str, Any]:
 
 def server(*subnets: Subnet) -> MemoryDHCP:
     return MemoryDHCP(subnets or [SUBNET, Subnet(IPv4Network("10.0.0.0/8"))])
+
+
+async def test_what_becomes_of_a_machines_address_is_told_and_whose_one_is_is_known(store: Store) -> None:
+    heard: list[Happening] = []
+    dhcp = on(store, server(), tell=heard.append, called="memory")
+    offered = await dhcp.unused(NET, MAC, "192.168.120.5", "192.168.120.5")
+    assert str(offered) == "192.168.120.5"
+    await dhcp.create(NET, form(filename="grubx64.efi", nextServer="192.168.120.1"))
+    with pytest.raises(Conflict):
+        await dhcp.create(NET, form(name="h2", mac=OTHER))
+    assert await dhcp.unused(NET, OTHER, "192.168.120.5", "192.168.120.5") is None
+    assert [await dhcp.whose(a) for a in ("192.168.120.5", "192.168.120.6", "203.0.113.1", "fe80::1")] == [
+        MAC, None, None, None,
+    ]  # fmt: skip
+    await dhcp.delete_of(NET, MAC)
+    ip, by = "192.168.120.5", {"provider": "memory"}
+    loads = {"file": "grubx64.efi", "server": "192.168.120.1"}
+    assert [(h.kind, h.mac, h.address, dict(h.detail)) for h in heard] == [
+        ("offered", MAC, ip, {}),
+        ("reserved", MAC, ip, {"name": "h1.example.com", **by, **loads}),
+        ("reserved", OTHER, ip, {"name": "h2", **by, "failed": f"Record {NET}/{ip} already exists"}),
+        ("offered", OTHER, "", {"failed": f"none is free in {ip} to {ip}"}),
+        ("released", MAC, ip, {"name": "h1.example.com", **by}),
+    ]
 
 
 async def test_the_same_again_is_success_and_anything_else_a_conflict_in_foremans_words(store: Store) -> None:

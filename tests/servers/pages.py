@@ -56,6 +56,7 @@ def page_of(members: int, *, troubled: bool = True, at: datetime = NOW, store: s
         },
         logs=_logs(members, at, mark),
         traffic=_traffic(members, at, out),
+        boots=_boots(members, at, mark),
     )
 
 
@@ -230,6 +231,46 @@ def _logs(members: int, at: datetime, mark: str) -> dict[str, Any]:
             }
         )
     return {"info": {"size": 2000, "tail_size": 1000, "failed_modules": {}}, "logs": records}
+
+
+def _boots(members: int, at: datetime, mark: str) -> list[dict[str, Any]]:
+    said = (
+        ("offered", "address 192.0.2.101 promised (unused_ip)", True),
+        ("reserved", "reserved 192.0.2.101 in DHCP (isc): grub2/grubx64.efi of 192.0.2.1", True),
+        ("configured", "PXEGrub2 menu written", True),
+        ("tftp", "TFTP grub2/grubx64.efi: sent, 2638720 bytes", True),
+        ("tftp", "TFTP grub2/x86_64-efi/command.lst: is not there", False),
+        ("tftp", "TFTP grub2/grub.cfg-01-52-54-00-b0-07-02: sent, 388 bytes", True),
+        ("http", "HTTP GET /httpboot/boot/vmlinuz: 200, 14190528 bytes", True),
+        ("http", "HTTP GET /httpboot/boot/initrd: 200, 1149776 bytes", True),
+        ("template", "asked Foreman for provision: it answered 200", True),
+        ("built", "reported built: it answered 200", True),
+    )
+
+    def one(number: int, steps: int, stage: str, stops: str) -> dict[str, Any]:
+        happenings = [
+            {
+                "at": (at - timedelta(seconds=60 * number + 3 * (steps - n))).isoformat(timespec="milliseconds"),
+                "member": name(1 + n % members), "kind": kind, "address": "192.0.2.101", "what": f"{what}{mark}", "ok": ok,
+                "detail": {},
+            }
+            for n, (kind, what, ok) in enumerate(said[:steps])
+        ]  # fmt: skip
+        return {
+            "mac": f"52:54:00:b0:07:{number:02x}", "names": [f"host{number}.example.com{mark}"],
+            "addresses": ["192.0.2.101"],
+            "happenings": happenings, "stage": stage, "stops": f"{stops}{mark}", "cut": number == 2, "lost": {},
+        }  # fmt: skip
+
+    return [
+        one(
+            1,
+            6,
+            "menu",
+            "It has its menu and never asked for its kernel by HTTP. Does port 8000 reach it?",
+        ),
+        one(2, len(said), "built", "It was reported built, which is the end."),
+    ]
 
 
 def _traffic(members: int, at: datetime, out: dict[int, str]) -> dict[str, Any]:

@@ -7,23 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.parse import urlencode
 
 import yaml
 
 from muster.cli.local.plan import ADDRESS, FOREMAN
-from muster.kernel.process import end_with_parent
 from tests.servers import dhcpd, foreman_for_hosts, installer, loaders, machine
 from tests.servers import kea as kea_server
 from tests.servers import local as clusters
@@ -59,7 +53,6 @@ class Site:
 
     Attributes:
         host: where the cluster is.
-        sent: what the TFTP server said of each request, in order.
     """
 
     directory: Path
@@ -67,7 +60,6 @@ class Site:
     host: Host
     cluster: Local
     foreman: ForemanForHosts
-    sent: list[dict[str, Any]]
 
     @property
     def url(self) -> str:
@@ -120,9 +112,12 @@ class Site:
         """Return what came to Foreman with a token, in order."""
         return [one for one in list(self.foreman.asked) if ("token", token) in one.query]
 
-    def files_asked_by(self, address: str) -> list[dict[str, Any]]:
-        """Return what the TFTP server said of requests from an address, in order."""
-        return [one for one in list(self.sent) if one["client"] == address]
+    def story(self, what: str, *options: str) -> dict[str, Any]:
+        """Return what ``muster explain`` tells of a machine; what happened a moment ago may not be there yet."""
+        said = clusters.muster("explain", what, *options, "--json", local=self.cluster)
+        assert said.code == 0, said
+        found: dict[str, Any] = said.json
+        return found
 
     @contextlib.contextmanager
     def switched_on(self, firmware: Firmware, mac: str, *, mbit_s: int | None = None) -> Iterator[Machine]:
@@ -144,12 +139,12 @@ def running(directory: Path, addresses: Addresses) -> Iterator[Site]:
         clusters.running(ports={"smartproxy": 9090, "anaconda": 8000, "metrics": 9404}) as cluster,
     ):
         foreman.believe(cluster.pki / "ca.pem")
-        site = Site(directory, addresses.network, addresses.host, cluster, foreman, [])
+        site = Site(directory, addresses.network, addresses.host, cluster, foreman)
         _tell(site, addresses)
         asyncio.run(clusters.until(lambda: is_well(site), "every member has the features", 60))
         _fill(site)
-        with _tftp(site):
-            yield site
+        asyncio.run(clusters.until(lambda: _gives_files(site), "a member serves TFTP", 60))
+        yield site
 
 
 @contextlib.contextmanager
@@ -180,6 +175,8 @@ def _tell(site: Site, addresses: Addresses) -> None:
         "httpboot": {},
         "templates": {"template_url": site.url},
     }
+    # All members are on one host: one of them gets the port, and another when that one dies.
+    document["netboot"] = {"tftp": {"addresses": [site.host.address]}}
     site.cluster.cluster_file.write_text(yaml.safe_dump(document))
     for name in site.cluster.names:
         pid = site.cluster.pid_of(name)
@@ -214,32 +211,8 @@ def _fill(site: Site) -> None:
     assert said.code == 0, said
 
 
-@contextlib.contextmanager
-def _tftp(site: Site) -> Iterator[None]:
-    """Serve the first member's tree of boot files over TFTP, at the host's address."""
-    root = site.cluster.directory / "state" / "proxy01" / "netboot"
-    command = [sys.executable, "-m", "muster", "netboot", "tftp", "--root", str(root), "--json"]
-    process = subprocess.Popen(
-        [*command, "--listen", f"{site.host.address}:69"],
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=clusters.environment(), preexec_fn=end_with_parent,
-    )  # fmt: skip
-    assert process.stdout is not None
-    listener = threading.Thread(target=_heard, args=(process.stdout, site.sent), name="tftp", daemon=True)
-    listener.start()
-    try:
-        limit = time.monotonic() + _LONGEST_START_S
-        while not site.sent:
-            assert process.poll() is None, "muster netboot tftp ended"
-            assert time.monotonic() < limit, "muster netboot tftp did not come up"
-            time.sleep(0.05)
-        assert site.sent.pop()["event"] == "ready"
-        yield
-    finally:
-        process.kill()
-        process.wait()
-        listener.join()
-
-
-def _heard(said: IO[bytes], into: list[dict[str, Any]]) -> None:
-    for line in said:
-        into.append(json.loads(line))
+async def _gives_files(site: Site) -> bool:
+    """Whether somebody listens on the port of TFTP at the host's address."""
+    rows = Path("/proc/thread-self/net/udp").read_text().splitlines()[1:]
+    number = "".join(f"{int(part):02X}" for part in reversed(site.host.address.split(".")))
+    return any(row.split()[1] == f"{number}:0045" for row in rows)

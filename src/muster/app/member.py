@@ -65,6 +65,7 @@ from muster.edge.server import Server
 from muster.edge.server import opened as server_opened
 from muster.kernel import log
 from muster.kernel.errors import Misconfigured, MusterError
+from muster.kernel.happenings import Tell, untold
 from muster.kernel.rings import LogRings
 from muster.observed.programs import Asker, believing
 from muster.pki.bundles import paths as bundle_paths
@@ -78,6 +79,7 @@ from muster.web.watch import opened as watch_opened
 if TYPE_CHECKING:
     from muster.app.duties.authority import PuppetCAKept
     from muster.app.netboot import BootFiles
+    from muster.app.stories import Stories
     from muster.content.fill import Sibling
     from muster.content.service import Content
     from muster.netboot.tree import Tree
@@ -179,12 +181,15 @@ async def member_opened(
         store = await stack.enter_async_context(cluster_store(cluster))
         timeline = SharedTimeline(store, name, cluster.log.buffer)
         listed = Listed(options.cluster_file, cluster)
-        boot = _boot_files_of(stack, cluster, member, options, bundle, balancing, listed, store, registry)
+        stories = _stories_of(stack, cluster, served, store, name, holder, registry)
+        tell: Tell = stories.telling if stories is not None else untold
+        boot = _boot_files_of(stack, cluster, member, options, bundle, balancing, listed, store, registry, tell)
         around = Surroundings(
             name, OperationMetrics(registry), bundle.certificate, bundle.key, bundle.ca, store,
             (lambda: authority.ca if authority else None) if signs_itself(cluster) else None, cluster,
             lambda certificate: gate.lists.revoke(certificate), lambda: served.version,
             boot.tree if boot is not None else None, options.state or options.pki, lambda: application.draining,
+            tell,
         )  # fmt: skip
         story = logs.Timeline(rings, timeline)
         mounts = await _features_opened(stack, cluster, served, story, around)
@@ -269,7 +274,7 @@ async def member_opened(
         foreman = _foreman_followed(cluster, name, bundle, store, served)
         told_to_boot = await _told_to_boot(
             stack, cluster, balancing, store, listed, boot.tree if boot is not None else None, holder, registry,
-            fit=lambda: not (own_health.starting or own_health.draining),
+            tell=tell, fit=lambda: not (own_health.starting or own_health.draining),
         )  # fmt: skip
         asker = Asker(str(cluster.address), believing(bundle.certificate, bundle.key))
         # In this order they say why a service is out, and what else is wrong.
@@ -283,6 +288,7 @@ async def member_opened(
             disks,
             *(boot.duties if boot is not None else ()),
             *told_to_boot,
+            *(stories.duties if stories is not None else ()),
             *([authority] if authority else []),
             *_backends_asked(cluster, member, content),
             *([workers] if workers else []),
@@ -316,6 +322,20 @@ async def member_opened(
         yield process
 
 
+def _stories_of(
+    stack: contextlib.AsyncExitStack,
+    cluster: ClusterFile,
+    served: Features,
+    store: Store,
+    member: str,
+    holder: str,
+    registry: CollectorRegistry,
+) -> Stories | None:
+    from muster.app import stories
+
+    return stories.opened(stack, cluster, served, store, member, holder, registry)
+
+
 def _boot_files_of(
     stack: contextlib.AsyncExitStack,
     cluster: ClusterFile,
@@ -326,6 +346,7 @@ def _boot_files_of(
     listed: Listed,
     store: Store,
     registry: CollectorRegistry,
+    tell: Tell,
 ) -> BootFiles | None:
     if not rooms.have_boot_files(cluster):
         return None
@@ -334,7 +355,17 @@ def _boot_files_of(
 
     state = options.state or options.pki
     return netboot.opened(
-        stack, cluster, member, bundle, balancing, listed, state, store, registry, own_address(member, options.bind)
+        stack,
+        cluster,
+        member,
+        bundle,
+        balancing,
+        listed,
+        state,
+        store,
+        registry,
+        own_address(member, options.bind),
+        tell,
     )
 
 
@@ -348,13 +379,14 @@ async def _told_to_boot(
     holder: str,
     registry: CollectorRegistry,
     *,
+    tell: Tell,
     fit: Callable[[], bool],
 ) -> list[Duty]:
     if cluster.netboot.proxy_dhcp is None:
         return []
     from muster.app import proxydhcp
 
-    return await proxydhcp.opened(stack, cluster, balancing, store, listed, tree, holder, registry, fit=fit)
+    return await proxydhcp.opened(stack, cluster, balancing, store, listed, tree, holder, registry, tell=tell, fit=fit)
 
 
 def _shown_to_rubys(cluster: ClusterFile, pki: Path, bundle: BundlePaths) -> Credentials:

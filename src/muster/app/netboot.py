@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from muster.app.listed import Listed
     from muster.balancer.model import Balancing
     from muster.cluster.file import ClusterFile, Member
+    from muster.kernel.happenings import Tell
     from muster.netboot.answers import Told
     from muster.netboot.contract import Entry
     from muster.netboot.origin import Known, Outcome
@@ -149,10 +150,11 @@ def opened(
     store: Store,
     registry: CollectorRegistry,
     address: str,
+    tell: Tell,
 ) -> BootFiles:
     """Return what this member has of boot files; its directory, and the store, are looked at by its first beat.
 
-    ``address``: on which the member listens; ``*``: on all.
+    ``address``: on which the member listens; ``*``: on all. ``tell``: hears what machines ask for over TFTP.
     """
     name = str(member.name)
     given = cluster.features.get("tftp", {})
@@ -183,7 +185,7 @@ def opened(
     duties: list[Duty] = [BootFilesKept(tree, services(cluster)), BootFilesVerified(tree), BootFilesFetched(fetching)]
     if cluster.netboot.tftp is not None:
         addresses = cluster.netboot.tftp.addresses or (("0.0.0.0", "::") if address == "*" else (address,))
-        duties.append(BootFilesGiven(tree, cluster.netboot.tftp, addresses, TFTPMetrics(registry)))
+        duties.append(BootFilesGiven(tree, cluster.netboot.tftp, addresses, TFTPMetrics(registry), tell))
     return BootFiles(tree, [Mounted(api.MOUNT, blobs)], duties)
 
 

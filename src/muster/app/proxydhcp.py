@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from muster.app.listed import Listed
     from muster.balancer.model import Balancing
     from muster.cluster.file import ClusterFile
+    from muster.kernel.happenings import Tell
     from muster.netboot.tree import Tree
     from muster.store.engine import Store
 
@@ -69,6 +70,7 @@ async def opened(
     holder: str,
     registry: CollectorRegistry,
     *,
+    tell: Tell,
     fit: Callable[[], bool],
 ) -> list[Duty]:
     """Return the duties that answer machines, none where nobody asked for it; its ports are opened by the first beat."""
@@ -78,7 +80,8 @@ async def opened(
     from muster.app.duties.proxydhcp import BootServersKnown, ProxyDHCPKept
 
     counted = ProxyDHCPMetrics(registry)
-    server = await stack.enter_async_context(ProxyDHCPServer(told, tree.root if tree is not None else None, counted))
+    root = tree.root if tree is not None else None
+    server = await stack.enter_async_context(ProxyDHCPServer(told, root, counted, tell=tell))
 
     def members() -> Mapping[str, str]:
         return {str(m.name): m.address for m in listed.latest.members if m.kind == "muster"}

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
-from muster.app import offers
+from muster.app import offers, stories
 from muster.app.listed import Listed
 from muster.balancer.model import Balancing, signs_itself
 from muster.cluster.file import ClusterFile
@@ -55,6 +55,7 @@ def sources(
         pki=pki,
         records=story,
         puppet_ca=puppet_ca_of(listed.cluster),
+        boots=stories.read_by(listed.cluster),
         own=(name.lower(), traffic),
     )
 

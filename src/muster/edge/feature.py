@@ -14,6 +14,7 @@ from muster.cluster.service import Seen, Service
 from muster.derived.output import Output
 from muster.edge.ports import Port
 from muster.kernel.errors import Misconfigured, MusterError, NotAcceptable, Unavailable
+from muster.kernel.happenings import Tell, untold
 from muster.kernel.secrets import Secret
 from muster.kernel.settings import Settings
 from muster.policy.settings import PolicySettings
@@ -134,6 +135,7 @@ class Surroundings:
         boot: the cluster's tree of boot files (``netboot/contract.py: BootFiles``); None: no feature needs one.
         state: where the member keeps what it writes itself; None in tests that need none.
         closing: whether the member drains or ends, so that answers that last should end.
+        tell: hears what happens to machines that boot.
     """
 
     member: str
@@ -149,6 +151,7 @@ class Surroundings:
     boot: Any = None
     state: Path | None = None
     closing: Callable[[], bool] = lambda: False
+    tell: Tell = untold
 
 
 @dataclass(frozen=True)

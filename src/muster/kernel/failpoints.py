@@ -106,6 +106,8 @@ STEPS: Mapping[str, str] = {
     "boot-fetch-ended": "it is said what came of fetching a boot file",
     "boot-fetch-left": "a member that ends lets another one go on with a boot file",
     "boot-fetch-forgotten": "what came of fetching boot files is dropped a day later",
+    "boot-story-told": "what happened to machines that boot is written for all members to tell",
+    "boot-story-forgotten": "what happened to them long ago, or too often, is dropped",
     "beat": "a member says what it is",
     "statement": "a member says what it is made of",
     "foreman-version": "what Foreman said of its version is kept for all members",

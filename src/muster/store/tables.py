@@ -617,6 +617,24 @@ netboot_fetches = Table(
 """Boot files that are being fetched, each by ``holder``, and how that ended lately."""
 
 
+boot_events = Table(
+    "boot_events",
+    metadata,
+    Column("id", _row_number, primary_key=True, autoincrement=True),
+    Column("mac", Text, nullable=False, server_default=""),
+    Column("address", Text, nullable=False, server_default=""),
+    Column("at", Double, nullable=False),
+    Column("member", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("detail", Text, nullable=False, server_default="{}"),
+    Index("boot_events_mac", "mac", "id"),
+    Index("boot_events_address", "address", "id"),
+    Index("boot_events_at", "at"),
+    sqlite_autoincrement=True,
+)
+"""What members saw of machines that boot, for some days; where the address alone was known ``mac`` is empty."""
+
+
 class store_now(FunctionElement[float]):  # noqa: N801 - reads as the SQL function it is
     """The store's clock as a SQL expression: seconds since the epoch at the moment the row is touched.
 

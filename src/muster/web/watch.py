@@ -37,6 +37,7 @@ _INTERVAL_S = 2.0
 _MEMBERS_PER_S = 10
 _SELDOM_S = 30.0
 _RINGS_EVERY_S = 10.0
+_BOOTS_EVERY_S = 5.0
 # What fifty members tell is drawn anew once a minute, as long as a bar is.
 _RINGS_REST_S = 1.2
 _RINGS_AT_ONCE = 8
@@ -72,6 +73,8 @@ class Sources:
         store: opens the store to read.
         pki: where the certificates of this host lie.
         puppet_ca: reads how the Puppet CA stands; None: members are none.
+        boots: reads the machines that booted last, as ``muster netboot boots --json`` does; None: members see nothing of
+            any.
         own: this process' member, in lower case, and its rings; None: it is no member.
         here: returns what HAProxy on this host says, as ``muster status --json`` does.
     """
@@ -84,6 +87,7 @@ class Sources:
     pki: Path
     records: Records
     puppet_ca: Callable[[Reading], Awaitable[dict[str, Any]]] | None = None
+    boots: Callable[[Reading], Awaitable[Sequence[Mapping[str, Any]]]] | None = None
     own: tuple[str, Traffic] | None = None
     here: Callable[[], Awaitable[dict[str, Any] | None]] | None = None
 
@@ -101,12 +105,14 @@ class _Known:
     parity: Mapping[str, Any] | None = None
     doctor: Mapping[str, Any] | None = None
     puppet_ca: Mapping[str, Any] | None = None
+    boots: Sequence[Mapping[str, Any]] | None = None
     certificates: Sequence[Mapping[str, Any]] = ()
     rings: dict[str, dict[str, Any]] = field(default_factory=dict)
     unasked: dict[str, str] = field(default_factory=dict)
     merged: Mapping[str, Any] | None = None
     logs: list[dict[str, Any]] = field(default_factory=list)
     store_due: float = 0.0
+    boots_due: float = 0.0
     rings_due: float = 0.0
     newest_log: float = 0.0
 
@@ -230,6 +236,7 @@ class Watch:
             doctor=known.doctor,
             certificates=known.certificates,
             puppet_ca=known.puppet_ca,
+            boots=known.boots,
             logs={"info": self._about_logs, "logs": tuple(known.logs)},
             traffic=self._merged(at),
         )
@@ -256,6 +263,9 @@ class Watch:
                 records = {kind: r.as_json() for kind, r in (await records_in(uow)).items()}
                 if seldom and self._sources.puppet_ca is not None:
                     known.puppet_ca = await self._sources.puppet_ca(uow)
+                if self._sources.boots is not None and self._now() >= known.boots_due:
+                    known.boots = await self._sources.boots(uow)
+                    known.boots_due = self._now() + _BOOTS_EVERY_S
         except TimeoutError:
             return StoreSays(trouble=f"The store did not answer within {_STORE_WITHIN_S:g} s")
         except MusterError as e:

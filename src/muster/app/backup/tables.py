@@ -24,6 +24,7 @@ LEFT: Mapping[str, str] = {
     "dhcp_changes": "which reservations were being changed; nobody does any more",
     "ipam_promises": "addresses that were promised minutes ago, or were being changed; nobody waits for them any more",
     "netboot_members": "which boot files lay on members' disks; they look anew",
+    "boot_events": "what machines asked for while they booted, lately; those that boot are told of anew",
     "netboot_fetches": "which boot files were being fetched; it is asked for anew",
     "consumer_followers": "what members would make packages for hosts of; they look anew",
     "content_followers": "to what Pulps were turned last; they are asked anew",

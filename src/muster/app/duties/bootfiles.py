@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from muster.app.duties.duty import NOTHING, Duty, Found
 from muster.kernel import log
 from muster.kernel.errors import MusterError
+from muster.kernel.happenings import Detail, Happening, Tell
 from muster.netboot.tftp.server import TFTPServer
 from muster.netboot.tftp.settings import TFTPSettings
 
@@ -87,16 +88,18 @@ class BootFilesGiven(Duty):
 
     Args:
         addresses: to listen on; those that this host does not have are passed over while it has one of them.
+        tell: hears of each request when it is over.
     """
 
     name = "TFTP"
 
-    def __init__(self, tree: Tree, settings: TFTP, addresses: Sequence[str], counted: TFTPMetrics) -> None:
+    def __init__(self, tree: Tree, settings: TFTP, addresses: Sequence[str], counted: TFTPMetrics, tell: Tell) -> None:
         self._tree = tree
         self._settings = TFTPSettings(
             tree.root, addresses, settings.port, settings.data_ports, transfers_limit=settings.transfers
         )
         self._counted = counted
+        self._tell = tell
         self._server: TFTPServer | None = None
         self._ending: set[asyncio.Task[None]] = set()
         self._why = "its directory was not looked at yet"
@@ -112,7 +115,7 @@ class BootFilesGiven(Duty):
 
     async def _listen(self) -> None:
         self._listened_at = time.monotonic()
-        server = TFTPServer(self._settings, metrics=self._counted, told=_told)
+        server = TFTPServer(self._settings, metrics=self._counted, told=self._told)
         try:
             await server.__aenter__()
         except MusterError as e:
@@ -139,12 +142,18 @@ class BootFilesGiven(Duty):
             self._give_up(self._server, "the member ends")
         await asyncio.gather(*self._ending, return_exceptions=True)
 
-
-def _told(one: TransferEnded) -> None:
-    _log.info(
-        "TFTP", client=one.client, file=one.name, outcome=one.outcome, bytes=one.bytes,
-        seconds=round(one.duration_s, 3), why=one.reason,
-    )  # fmt: skip
+    def _told(self, one: TransferEnded) -> None:
+        _log.info(
+            "TFTP", client=one.client, file=one.name, outcome=one.outcome, bytes=one.bytes,
+            seconds=round(one.duration_s, 3), why=one.reason,
+        )  # fmt: skip
+        said: dict[str, Detail] = {
+            "file": one.name,
+            "outcome": one.outcome,
+            "bytes": one.bytes,
+            "why": one.reason or None,
+        }
+        self._tell(Happening("tftp", None, one.client, said))
 
 
 class BootFilesVerified(Duty):

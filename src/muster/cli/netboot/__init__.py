@@ -14,6 +14,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
         "Show how far each member is with the boot files, and what is being fetched; exit 1 when one is behind.",
     ),
     "files": ("files", "Show the boot files, or those below DIRECTORY."),
+    "boots": ("boots", "Show the machines of which members saw something last, and how far each came."),
     "import": ("import_", "Have what stands below a directory of this host stand in the cluster's tree of boot files."),
     "remove": ("remove", "Remove PATHs from the cluster's tree of boot files."),
     "tftp": ("tftp", "Serve the files below a directory over TFTP, to read, until it is stopped."),

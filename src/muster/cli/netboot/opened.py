@@ -12,6 +12,7 @@ from muster.kernel.errors import Misconfigured
 if TYPE_CHECKING:
     from muster.cluster.file import ClusterFile
     from muster.netboot.ledger import Ledger
+    from muster.store.engine import Store
 
 
 @contextlib.asynccontextmanager
@@ -34,3 +35,26 @@ async def opened(cluster_path: Path) -> AsyncIterator[tuple[ClusterFile, Ledger]
         raise Misconfigured(f"{cluster_path} names neither feature tftp nor httpboot: its members have no boot files")
     async with cluster_store(cluster) as store:
         yield cluster, Ledger(store)
+
+
+@contextlib.asynccontextmanager
+async def opened_stories(cluster_path: Path) -> AsyncIterator[Store]:
+    """Yield the store, of a cluster whose members see something of machines that boot.
+
+    Raises:
+        Misconfigured: they see nothing.
+        Unavailable: the store did not answer.
+    """
+    from muster.app.settings import cluster_store, loaded
+    from muster.app.stories import are_told
+    from muster.kernel import log
+
+    log.configure(level="ERROR")
+    cluster = loaded(cluster_path)
+    if not are_told(cluster):
+        raise Misconfigured(
+            f"{cluster_path} names none of dhcp, tftp, httpboot, templates and netboot.proxy_dhcp: its members see nothing "
+            "of machines that boot"
+        )
+    async with cluster_store(cluster) as store:
+        yield store

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from muster.app import stories
 from muster.app.listed import Listed
 from muster.app.settings import cluster_store, loaded
 from muster.app.watched import Modelled, puppet_ca_of
@@ -44,6 +45,7 @@ async def served(cluster_path: Path, pki: Path, run: Path, port: int) -> int:
             pki=pki,
             records=story,
             puppet_ca=puppet_ca_of(cluster),
+            boots=stories.read_by(cluster),
             here=lambda: balancer_here(run),
         )
         async with watch_opened(sources) as watch, page.opened(watch, port) as address:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from ipaddress import IPv4Address
-from typing import Any
+from typing import Any, Literal
 
 from muster.edge.feature import Surroundings
 from muster.features.dhcp import asked, free, probes, providers
@@ -22,6 +22,7 @@ from muster.features.dhcp.isc.feed import Source
 from muster.features.dhcp.probes import NoProbes
 from muster.features.dhcp.settings import DHCPSettings
 from muster.kernel.errors import Conflict, Misconfigured, NotFound, Rejected, Unavailable, Unsupported
+from muster.kernel.happenings import FAILED, Happening, Tell, told, untold
 from muster.kernel.log import logger
 from muster.kernel.names import MACAddress, shown
 from muster.policy.chain import chained
@@ -39,6 +40,7 @@ class DHCP:
     Args:
         subnets: those that Foreman sees; empty: all of the server's.
         files: what tells other members dhcpd's files; None: this one tells nobody.
+        tell: hears what becomes of machines' addresses; ``called`` is the provider's word there.
     """
 
     def __init__(
@@ -48,12 +50,17 @@ class DHCP:
         addresses: FreeAddresses,
         subnets: Collection[Any] = (),
         files: Source | None = None,
+        *,
+        tell: Tell = untold,
+        called: str = "",
     ) -> None:
         self.files = files
         self.provider = provider
         self._claims = claims
         self._free = addresses
         self._seen = frozenset(subnets)
+        self._tell = tell
+        self._called = called
 
     async def reached(self) -> None:
         await self.provider.reached()
@@ -101,6 +108,20 @@ class DHCP:
             raise NotFound(f"No DHCP record for MAC {network}/{wanted} found")
         return found
 
+    async def whose(self, address: str) -> MACAddress | None:
+        """Return to whom the DHCP server gave an address, by reservation or else by lease; None: to nobody, or it is IPv6.
+
+        Raises:
+            Unavailable, Misconfigured: the DHCP server does not answer.
+        """
+        try:
+            ip = IPv4Address(address)
+        except ValueError:
+            return None
+        around = [s for s in await self.subnets() if ip in s.network]
+        found = await self._within(max(around, key=lambda s: s.network.prefixlen), ip) if around else ()
+        return found[0].mac if found else None
+
     async def unused(self, network: str, mac: str | None, first: str | None, last: str | None) -> IPv4Address | None:
         """Return an address for a new host, which nobody else is told for a time; None when there is none.
 
@@ -117,6 +138,7 @@ class DHCP:
         if whose is not None:
             has = await self.provider.of(subnet, whose)
             if has is not None and low <= has.ip <= high and await self._may_keep(has):
+                self._tell(Happening("offered", whose, str(has.ip)))
                 return has.ip
         try:
             found = await self._offered(subnet, low, high, str(whose or ""))
@@ -125,6 +147,9 @@ class DHCP:
             found = await self._free.one(span, str(whose or ""))
         if found is None:
             _log.warning(f"No free IPs in range {low}..{high} of {subnet}: each has a record, answers, or was offered")
+            self._tell(Happening("offered", whose, detail={FAILED: f"none is free in {low} to {high}"}))
+        else:
+            self._tell(Happening("offered", whose, str(found)))
         return found
 
     async def _may_keep(self, has: Record) -> bool:
@@ -161,14 +186,25 @@ class DHCP:
         reservation = await self.provider.as_kept(wanted.within(subnet))
         if not self.provider.has_vendor_options and any(key.startswith("<") for key in reservation.options):
             raise Rejected("DHCP implementation does not support Vendor Options")
+        with self._told("reserved", reservation):
+            await self._create(network, reservation, wanted.related)
+
+    def _told(self, kind: Literal["reserved", "released"], one: Reservation) -> AbstractContextManager[None]:
+        """Tell what the block does to a reservation."""
+        loads = {"file": one.options.get("filename"), "server": one.options.get("nextServer")}
+        said = {k: str(v) for k, v in loads.items() if v is not None} if kind == "reserved" else {}
+        name = str(one.options.get("hostname") or one.name)
+        return told(self._tell, kind, one.mac, str(one.ip), name=name, provider=self._called, **said)
+
+    async def _create(self, network: str, reservation: Reservation, related: frozenset[MACAddress]) -> None:
         async with self._claims.changing(reservation.ip, reservation.mac) as change:
-            if await self._exists(reservation, wanted.related, network, change.reserved_for):
+            if await self._exists(reservation, related, network, change.reserved_for):
                 # Whether the server itself has it still it knows best.
-                await self.provider.add(reservation, related=wanted.related)
+                await self.provider.add(reservation, related=related)
                 return
             await change.reserve(reservation.ip, reservation.mac)
             try:
-                await self.provider.add(reservation, related=wanted.related)
+                await self.provider.add(reservation, related=related)
             except (Conflict, Rejected, Misconfigured, Unsupported, Unreached) as e:
                 # Nothing was changed; of anything else nobody knows.
                 change.refused(reservation.ip, reservation.mac)
@@ -242,13 +278,17 @@ class DHCP:
         if not removable and found:
             raise Rejected(f"{found[0]} is static - unable to delete")
         for one in removable:
-            async with self._claims.changing(one.ip, one.mac) as change:
-                held = await self.provider.of(one.subnet, one.mac)
-                # Since it was found it may have become another.
-                if isinstance(held, Reservation) and held.ip == one.ip:
-                    with contextlib.suppress(NotFound):
-                        await self.provider.remove(one)
-                change.refused(one.ip, one.mac)
+            with self._told("released", one):
+                await self._remove_one(one)
+
+    async def _remove_one(self, one: Reservation) -> None:
+        async with self._claims.changing(one.ip, one.mac) as change:
+            held = await self.provider.of(one.subnet, one.mac)
+            # Since it was found it may have become another.
+            if isinstance(held, Reservation) and held.ip == one.ip:
+                with contextlib.suppress(NotFound):
+                    await self.provider.remove(one)
+            change.refused(one.ip, one.mac)
 
     async def _within(self, subnet: Subnet, address: IPv4Address) -> Sequence[Record]:
         return await self.provider.at(subnet, address) if address in subnet.network else ()
@@ -295,4 +335,4 @@ async def opened(settings: DHCPSettings, around: Surroundings) -> AsyncIterator[
             names = [str(m.name) for m in around.cluster.members if m.kind == "muster"]
             opening = feed.opened(settings.isc.config, settings.isc.leases, names, closing=around.closing)
             files = await stack.enter_async_context(opening)
-        yield DHCP(chain, claims, addresses, settings.subnets, files)
+        yield DHCP(chain, claims, addresses, settings.subnets, files, tell=around.tell, called=settings.provider)

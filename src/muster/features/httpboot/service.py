@@ -26,7 +26,9 @@ from muster.edge.request import Request
 from muster.features.httpboot import dated, types, within
 from muster.features.httpboot.digests import Digests
 from muster.features.httpboot.settings import HTTPBootSettings
-from muster.kernel.errors import Misconfigured, NotFound, Rejected, Unavailable
+from muster.kernel.errors import Misconfigured, MusterError, NotFound, Rejected, Unavailable
+from muster.kernel.happenings import FAILED, Detail, Happening, Tell, untold
+from muster.kernel.names import shown
 from muster.netboot.contract import LIMIT_WRITTEN_BYTES, PASSED_BYTES, BootFiles, BootPath, Entry
 
 # A page that somebody put among the boot files runs nothing in the name of the member.
@@ -58,16 +60,25 @@ class HTTPBoot:
 
     Args:
         tree: the cluster's tree, where that is what is served; None: a directory that is nobody's business.
+        tell: hears who asked for what, and how much of it went out.
     """
 
     def __init__(
-        self, root: Path, threads: Executor, digests: Digests, *, tree: BootFiles | None = None, ports: Ports = Ports()
+        self,
+        root: Path,
+        threads: Executor,
+        digests: Digests,
+        *,
+        tree: BootFiles | None = None,
+        ports: Ports = Ports(),
+        tell: Tell = untold,
     ) -> None:
         self.root = root
         self._threads = threads
         self._digests = digests
         self._tree = tree
         self._ports = ports
+        self._tell = tell
 
     def told(self) -> Told:
         return Told({"http_port": self._ports.http, "https_port": self._ports.https})
@@ -81,6 +92,18 @@ class HTTPBoot:
         """
         if request.method not in ("GET", "HEAD"):
             return not_found()
+        told = _Told(self._tell, request)
+        try:
+            found = await self._found(request)
+        except MusterError as e:
+            told.failed(e)
+            raise
+        if isinstance(found, Streamed):
+            return told.streamed(found)
+        told.whole(found)
+        return found
+
+    async def _found(self, request: Request) -> Reply | Streamed:
         if self._tree is not None:
             await self._tree.current()
         try:
@@ -190,6 +213,48 @@ class HTTPBoot:
         return None
 
 
+@dataclass(frozen=True)
+class _Told:
+    """Tells of one call, when its answer has ended."""
+
+    tell: Tell
+    request: Request
+
+    def failed(self, why: MusterError) -> None:
+        self._said(why.status, {FAILED: str(why)})
+
+    def whole(self, answer: Reply) -> None:
+        self._said(answer.status, {"bytes": len(answer.body) if self.request.method != "HEAD" else 0})
+
+    def streamed(self, answer: Streamed) -> Streamed:
+        """Return an answer that is told of at its end: how much of it was taken, whoever ended it."""
+        wanted = 0
+        if self.request.method != "HEAD":
+            wanted = next((int(v) for k, v in answer.headers if k == b"content-length"), 0)
+        sent = 0
+
+        async def counted() -> AsyncGenerator[bytes, None]:
+            nonlocal sent
+            async with contextlib.aclosing(answer.pieces) as pieces:
+                async for piece in pieces:
+                    yield piece
+                    # Whoever asks for the next one has given the last to the client's connection.
+                    sent += len(piece)
+
+        def end() -> None:
+            answer.end()
+            is_cut = sent < wanted
+            self._said(answer.status, {"bytes": sent, **({"of": wanted, "cut": 1} if is_cut else {})})
+
+        return Streamed(answer.status, answer.headers, counted(), end)
+
+    def _said(self, status: int, more: dict[str, Detail]) -> None:
+        # Without its query, which may be a secret.
+        path = shown(self.request.raw_path.decode("latin-1"))
+        said: dict[str, Detail] = {"method": self.request.method, "path": path, "status": status, **more}
+        self.tell(Happening("http", None, self.request.peer.address, said))
+
+
 def _whole(content: bytes, request: Request) -> Reply:
     """Return the answer with a file that is given from the store, and never in parts."""
     content_type = types.of(request.path)
@@ -251,7 +316,7 @@ async def opened(settings: HTTPBootSettings, around: Surroundings) -> AsyncItera
     threads = ThreadPoolExecutor(files.THREADS, thread_name_prefix="boot-files")
     try:
         with Digests() as digests:
-            yield HTTPBoot(root, threads, digests, tree=tree, ports=ports)
+            yield HTTPBoot(root, threads, digests, tree=tree, ports=ports, tell=around.tell)
     finally:
         # A file system that hangs is not waited for.
         threads.shutdown(wait=False, cancel_futures=True)

@@ -18,11 +18,16 @@ from muster.edge.replies import Reply, text_reply
 from muster.edge.request import Request, TooLarge
 from muster.features.templates.settings import TemplatesSettings
 from muster.kernel import log
-from muster.kernel.errors import Misconfigured, Rejected, Unavailable
-from muster.kernel.names import shown, source_of
+from muster.kernel.errors import Misconfigured, MusterError, Rejected, Unavailable
+from muster.kernel.happenings import FAILED, Detail, Happening, Tell, untold
+from muster.kernel.names import MACAddress, shown, source_of
 
 _log = log.logger("features")
 
+# Of its network cards a machine that Anaconda installs names the first one first: "eth0 52:54:00:12:34:56".
+_FIRST_CARD = b"x-rhn-provisioning-mac-0"
+_BUILT = "built"
+_SHOWN_KIND = 64
 # What the Ruby module takes for its own, wherever it stands.
 _OURS = frozenset({"path", "template", "kind", "hostgroup", "splat", "captures"})
 # The Ruby module sends it with each report; Foreman reads it nowhere.
@@ -38,11 +43,15 @@ class Templates:
 
     Attributes:
         url: where Foreman tells hosts to fetch templates.
+
+    Args:
+        tell: hears who asked for what, and what Foreman answered.
     """
 
-    def __init__(self, foreman: Foreman, url: str) -> None:
+    def __init__(self, foreman: Foreman, url: str, *, tell: Tell = untold) -> None:
         self.url = url
         self._foreman = foreman
+        self._tell = tell
         self._refusals = log.Seldom()
 
     def told(self) -> Told:
@@ -58,7 +67,7 @@ class Templates:
         """
         query = self._query(request.query())
         there = contextlib.nullcontext() if request.unread else request.while_waited_for()
-        with _spoken(what):
+        with self._told(request), _spoken(what):
             async with there:
                 said = await self._foreman.ask("GET", f"{path}?{query}", self._headers(request), hold=request.hold)
         return self._answered(said, request, path, what)
@@ -82,11 +91,27 @@ class Templates:
             body = limited(request, _REPORT_BYTES)
         query = self._query({**given, **_LEAKED})
         headers = [*self._headers(request), ("Content-Type", "text/plain")]
-        with _spoken(what):
+        with self._told(request), _spoken(what):
             said = await self._foreman.ask(
                 "POST", f"{path}?{query}", headers, body=body, length=length if body else None, hold=request.hold
             )
         return self._answered(said, request, path, what)
+
+    @contextlib.contextmanager
+    def _told(self, request: Request) -> Iterator[None]:
+        """Tell of the call when Foreman did not answer it; what it answered, :meth:`_answered` tells."""
+        try:
+            yield
+        except MusterError as e:
+            # In words of ours alone: the path that was asked for has a token behind it.
+            self._say(request, e.status, {FAILED: str(e)})
+            raise
+
+    def _say(self, request: Request, status: int, more: dict[str, Detail]) -> None:
+        kind = shown(request.arguments.get("kind", ""), _SHOWN_KIND)
+        said: dict[str, Detail] = {"method": request.method, "template": kind, "status": status, **more}
+        mac = _machine(request)
+        self._tell(Happening("built" if kind == _BUILT else "template", mac, request.peer.address, said))
 
     def _headers(self, request: Request) -> list[tuple[str, str]]:
         return [*told(request), forwarded_for(request)]
@@ -98,6 +123,7 @@ class Templates:
         return params.written(without_url(kept, but="url"))
 
     def _answered(self, said: Said, request: Request, path: str, what: str) -> Reply:
+        self._say(request, said.status, {})
         if said.status in (200, 201):
             return passed(200, said.body)
         if said.status in (204, 304):
@@ -118,6 +144,16 @@ def _spoken(what: str) -> Iterator[None]:
         said = type(e)(f"{what}: {e}")
         said.place = e.place
         raise said from e
+
+
+def _machine(request: Request) -> MACAddress | None:
+    """Return the hardware address that a machine says of itself: in a header, or in the path; None: it says none."""
+    card = (request.header(_FIRST_CARD) or "").split()
+    said = request.arguments.get("mac") or (card[-1] if card else "")
+    try:
+        return MACAddress.parse(said)
+    except Rejected:
+        return None
 
 
 def _form(request: Request, body: bytes) -> Params:
@@ -155,4 +191,4 @@ async def opened(settings: TemplatesSettings, around: Surroundings) -> AsyncIter
     url = _url(settings, around)
     opening = handed.opened(around, timeout_s=settings.foreman_timeout_s, needed_by="templates")
     async with opening as foreman:
-        yield Templates(foreman, url)
+        yield Templates(foreman, url, tell=around.tell)

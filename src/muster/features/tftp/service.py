@@ -14,9 +14,11 @@ from contextlib import asynccontextmanager
 from muster.edge.feature import Surroundings
 from muster.features.tftp import shapes
 from muster.features.tftp.settings import TFTPSettings
-from muster.features.tftp.shapes import FETCHED, Loader
+from muster.features.tftp.shapes import FETCHED, Loader, Variant
 from muster.kernel.errors import Misconfigured, MusterError, NotFound, Rejected
+from muster.kernel.happenings import Tell, told, untold
 from muster.kernel.log import logger
+from muster.kernel.names import MACAddress
 from muster.netboot.contract import BootFiles, BootPath, Fetch
 
 _log = logger("features")
@@ -36,10 +38,13 @@ class TFTP:
         server_name: where hosts find the TFTP server; empty: nobody said.
     """
 
-    def __init__(self, files: BootFiles, *, server_name: str = "", fetch_wait_s: float = 0.0) -> None:
+    def __init__(
+        self, files: BootFiles, *, server_name: str = "", fetch_wait_s: float = 0.0, tell: Tell = untold
+    ) -> None:
         self.server_name = server_name
         self._files = files
         self._fetch_wait_s = fetch_wait_s
+        self._tell = tell
 
     async def config(self, variant: str, mac: str) -> bytes:
         """Return the configuration of a host's boot loader.
@@ -67,6 +72,10 @@ class TFTP:
             Unavailable: the tree could not be changed everywhere.
         """
         whose, kind = shapes.mac(mac), shapes.variant(variant)
+        with told(self._tell, "configured", whose, "", variant=variant):
+            await self._set_config(kind, whose, given)
+
+    async def _set_config(self, kind: Variant, whose: MACAddress, given: Mapping[str, str | None]) -> None:
         text = given["pxeconfig"] if given["pxeconfig"] is not None else given["syslinux_config"]
         if text is None:
             raise Rejected(f"{_CREATE}: Invalid parameters received")
@@ -93,7 +102,7 @@ class TFTP:
             Unavailable: the tree could not be changed everywhere.
         """
         whose, kind = shapes.mac(mac), shapes.variant(variant)
-        with _spoken(_DELETE):
+        with told(self._tell, "unconfigured", whose, "", variant=variant), _spoken(_DELETE):
             await self._files.change(shapes.removed(kind, whose), about=whose)
 
     async def set_default(self, variant: str, menu: str | None) -> None:
@@ -166,4 +175,4 @@ async def opened(settings: TFTPSettings, around: Surroundings) -> AsyncIterator[
         raise Misconfigured("This member has no tree of boot files")
     if settings.tftproot is not None and settings.tftproot.absolute() != files.root.absolute():
         _log.warning(f"tftproot is {settings.tftproot}, and the tree of boot files stands in {files.root}")
-    yield TFTP(files, server_name=settings.tftp_servername or "", fetch_wait_s=settings.fetch_wait_s)
+    yield TFTP(files, server_name=settings.tftp_servername or "", fetch_wait_s=settings.fetch_wait_s, tell=around.tell)

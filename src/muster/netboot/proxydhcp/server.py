@@ -12,6 +12,7 @@ from pathlib import Path
 
 from muster.kernel import log
 from muster.kernel.errors import Rejected
+from muster.kernel.happenings import Happening, Tell, untold
 from muster.netboot.buckets import Buckets
 from muster.netboot.proxydhcp import answers, sockets
 from muster.netboot.proxydhcp.answers import BOOT_PORT, DHCP_PORT, BootServer, Client, Instructions
@@ -44,6 +45,7 @@ class ProxyDHCPServer:
 
     Args:
         root: the directory in which the tree of boot files stands; None: there is none here.
+        tell: hears what machines were told.
 
     Attributes:
         holds: this member answers on port 67.
@@ -60,7 +62,9 @@ class ProxyDHCPServer:
         counted: ProxyDHCPMetrics,
         *,
         now: Callable[[], float] = time.monotonic,
+        tell: Tell = untold,
     ) -> None:
+        self._tell = tell
         self.holds = False
         self.may_serve = False
         self.servers: Sequence[BootServer] = ()
@@ -203,6 +207,9 @@ class ProxyDHCPServer:
             "A machine was told what to boot", mac=client.mac or packet.hardware_address.hex(), architecture=client.word,
             file=boot.file, server=str(boot.server or ""), port=datagram.port,
         )  # fmt: skip
+        # Behind the question mark of a URL may stand a secret.
+        said = {"file": boot.file.partition("?")[0], "server": str(boot.server or "") or None, "port": datagram.port}
+        self._tell(Happening("proxydhcp", client.mac, "", said))
         return None
 
     async def _looked(self, client: Client) -> bool | None:

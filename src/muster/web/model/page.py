@@ -44,6 +44,7 @@ class Page:
         puppet_ca: ``muster ca status --json``; None: members are no Puppet CA, or the store did not answer.
         logs: ``/logs``.
         traffic: the members' rings (``/cluster/rings.json``), merged.
+        boots: ``muster netboot boots --json``; None: members see nothing of machines that boot, or the store did not answer.
     """
 
     at: datetime
@@ -55,6 +56,7 @@ class Page:
     puppet_ca: Mapping[str, Any] | None
     logs: Mapping[str, Any]
     traffic: Mapping[str, Any]
+    boots: Sequence[Mapping[str, Any]] | None = None
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -67,6 +69,7 @@ class Page:
             "puppet_ca": self.puppet_ca,
             "logs": self.logs,
             "traffic": self.traffic,
+            "boots": self.boots,
         }
 
 

@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from muster.web import assets, charts
+from muster.web.model.boots import boots
 from muster.web.model.certificates import certificates
 from muster.web.model.doctor import doctor
 from muster.web.model.glance import glance
@@ -38,6 +39,7 @@ _MODELS: Mapping[str, Callable[[Page], Any]] = {
     "puppet-ca": puppet_ca,
     "parity": parity,
     "doctor": doctor,
+    "boots": boots,
 }
 SECTIONS = (*_MODELS, "log")
 """Sections in the order in which they stand on the page."""

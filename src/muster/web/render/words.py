@@ -15,6 +15,7 @@ HEADINGS = {
     "puppet-ca": "Puppet CA",
     "parity": "Parity",
     "doctor": "Doctor",
+    "boots": "Boots",
     "log": "Log",
 }
 

@@ -16,6 +16,7 @@ from muster.features.templates import api, service
 from muster.features.templates.service import Templates
 from muster.features.templates.settings import TemplatesSettings
 from muster.kernel.errors import MusterError, Unavailable
+from muster.kernel.happenings import Happening, Tell, untold
 from tests.unit.content.test_handed import FORGED, cluster
 from tests.unit.edge.calls import request
 
@@ -49,7 +50,7 @@ class Foreman:
         return Said(self.status, "text/plain", self.body)
 
 
-async def called(foreman: Foreman, method: str, target: str, **given: Any) -> Reply:
+async def called(foreman: Foreman, method: str, target: str, *, tell: Tell = untold, **given: Any) -> Reply:
     """Call as the edge does, by the routes."""
     mount = next(m for m in (api.UNATTENDED, api.USERDATA) if target.startswith(m.prefix))
     from muster.edge.routes import RouteTable
@@ -58,7 +59,7 @@ async def called(foreman: Foreman, method: str, target: str, **given: Any) -> Re
     assert found is not None
     asked = request(method, target, **given)
     asked.arguments = found[1]
-    return await found[0].endpoint(Templates(foreman, URL), asked)  # type: ignore[arg-type]
+    return await found[0].endpoint(Templates(foreman, URL, tell=tell), asked)  # type: ignore[arg-type]
 
 
 async def test_a_template_is_asked_for_with_the_cluster_s_url_and_the_host_s_address() -> None:
@@ -78,6 +79,28 @@ async def test_nobody_has_a_host_led_elsewhere(query: str) -> None:
     await called(foreman, "POST", f"/unattended/built?{query}", body=[b"url=x"], headers={"Content-Length": "5"})
     assert foreman.asked[1][1].count("url=") == 1
     assert TOLD in foreman.asked[1][1]
+
+
+async def test_who_asked_for_what_and_what_foreman_answered_is_told_without_the_token() -> None:
+    heard: list[Happening] = []
+    given: dict[str, Any] = {"by": Peer("192.0.2.9"), "tell": heard.append}
+    card = {"X-RHN-Provisioning-MAC-0": "eth0 52:54:00:AA:00:01"}
+    await called(Foreman(), "GET", "/unattended/provision?token=t0k3n", headers=card, **given)
+    await called(Foreman(404), "GET", "/unattended/iPXE?token=t0k3n", **given)
+    await called(Foreman(201), "POST", "/unattended/built?token=t0k3n", body=[b""], **given)
+    await called(Foreman(), "GET", "/userdata/00:11:22:33:44:55/meta-data", **given)
+    with pytest.raises(Unavailable):
+        await called(Foreman(error=Unavailable("Foreman cannot be reached")), "GET", "/unattended/finish", **given)
+    assert [(h.kind, h.mac, h.detail["method"], h.detail["template"], h.detail["status"]) for h in heard] == [
+        ("template", "52:54:00:aa:00:01", "GET", "provision", 200),
+        ("template", None, "GET", "iPXE", 404),
+        ("built", None, "POST", "built", 201),
+        ("template", "00:11:22:33:44:55", "GET", "meta-data", 200),
+        ("template", None, "GET", "finish", 503),
+    ]
+    assert heard[-1].detail["failed"] == "Failed to proxy /finish: Foreman cannot be reached"
+    assert {h.address for h in heard} == {"192.0.2.9"}
+    assert "t0k3n" not in repr(heard)
 
 
 async def test_userdata_is_found_by_a_card_s_address_too() -> None:

@@ -13,6 +13,7 @@ from muster.features.tftp.service import TFTP
 from muster.features.tftp.settings import TFTPSettings
 from muster.features.tftp.shapes import LIMIT_BYTES
 from muster.kernel.errors import Denied, Misconfigured, NotFound, Rejected, Unavailable
+from muster.kernel.happenings import Happening
 from muster.netboot.contract import BootPath, Entry, Fetch, Put
 from muster.policy.metered import OperationMetrics
 from tests.servers.boottree import BootTreeStandIn
@@ -52,6 +53,21 @@ async def test_the_newer_name_of_the_parameter_wins_also_when_it_is_empty(tftp: 
     assert await tftp.config("PXELinux", MAC) == b"old"
     await tftp.set_config("PXELinux", MAC, form(pxeconfig="", syslinux_config="old"))
     assert await tftp.config("PXELinux", MAC) == b""
+
+
+async def test_what_became_of_a_host_s_menu_is_told(tree: BootTreeStandIn) -> None:
+    heard: list[Happening] = []
+    tftp = TFTP(tree, tell=heard.append)
+    await tftp.set_config("PXEGrub2", MAC.upper(), form(pxeconfig="x", **SYSTEM))
+    with pytest.raises(Rejected):
+        await tftp.set_config("PXELinux", MAC, form())
+    await tftp.remove_config("PXEGrub2", MAC)
+    await tftp.set_default("PXEGrub", "menu")
+    failed = {"failed": "TFTP: Failed to create pxe config file: Invalid parameters received"}
+    assert [(h.kind, h.mac, dict(h.detail)) for h in heard] == [
+        ("configured", MAC, {"variant": "PXEGrub2"}), ("configured", MAC, {"variant": "PXELinux", **failed}),
+        ("unconfigured", MAC, {"variant": "PXEGrub2"}),
+    ]  # fmt: skip
 
 
 async def test_each_call_is_one_change_told_with_the_host(tftp: TFTP, tree: BootTreeStandIn) -> None:

@@ -79,7 +79,7 @@ def test_every_word_of_the_page_is_a_commands_or_the_pages_own() -> None:
     strange = {w for w in words if w.strip("(),.:;") not in other and w not in other}
     assert strange == set()
     assert page.as_json().keys() == {
-        "at", "by", "status", "parity", "doctor", "certificates", "puppet_ca", "logs", "traffic",
+        "at", "by", "status", "parity", "doctor", "certificates", "puppet_ca", "logs", "traffic", "boots",
     }  # fmt: skip
 
 
