@@ -46,7 +46,8 @@ def executable(request: pytest.FixtureRequest, needs: Callable[[str], None]) -> 
     return path
 
 
-@pytest.fixture(scope="session")
+# To start them costs less than to keep them until the next file wants them.
+@pytest.fixture(scope="module")
 def pulps(needs: Callable[[str], None]) -> Iterator[tuple[Pulp, Pulp]]:
     """Two Pulps that know nothing of each other; a test names its repositories by itself and leaves them."""
     needs("pulp")
