@@ -60,6 +60,7 @@ retry_files_enabled = False
 collections_path = {directory}/collections
 collections_paths = {directory}/collections
 local_tmp = {directory}/tmp
+module_compression = ZIP_STORED
 [ssh_connection]
 pipelining = True
 control_path_dir = {control}
