@@ -25,7 +25,7 @@ TEST_PACKAGES := bind9 dnsutils haproxy postgresql openssl curl keepalived nginx
 WORKERS ?= 3
 BENCH_PACKAGES := $(TEST_PACKAGES) wrk apache2-utils
 
-.PHONY: help demo test proof chaos check fix bench docs man requirements setup dist packages-demo packages-test packages-bench clean
+.PHONY: help demo test collected proof chaos check fix bench docs man requirements setup dist packages-demo packages-test packages-bench clean
 
 help: ## Print this list.
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,10 +33,14 @@ help: ## Print this list.
 demo: setup packages-demo ## Run a three-member cluster behind real HAProxy and examine it (CHECK=1: stop after the check).
 	@$(RUN)/muster demo $(if $(CHECK),--check)
 
-# Checking is one core's work, and installing mostly waits.
+# Checking is one core's work, and installing mostly waits. Every worker imports all tests; what pytest makes of their text is
+# kept meanwhile, so that none of them has to make it again.
 test: setup ## Check everything and run all tests (MUSTER_NO_SKIPS=1: a missing server is a failure).
-	@$(MAKE) --no-print-directory --jobs=2 packages-test check
+	@$(MAKE) --no-print-directory --jobs=3 packages-test check collected
 	@MUSTER_NO_SKIPS=$(MUSTER_NO_SKIPS) WORKERS=$(WORKERS) scripts/tested $(TESTS)
+
+collected: setup
+	@$(RUN)/python -m pytest --collect-only -q -p no:cacheprovider $(TESTS) >/dev/null 2>&1 || true
 
 proof: setup packages-test ## Run at full size what make test runs short, then the whole fault matrix; print the figures.
 	@MUSTER_PROOF=1 MUSTER_NO_SKIPS=$(MUSTER_NO_SKIPS) $(RUN)/python -m pytest -s -m proof $(TESTS)

@@ -8,8 +8,13 @@ from collections.abc import Callable, Generator
 
 import pytest
 
+from muster.store import schema
 from tests import order
-from tests.servers import available
+from tests.servers import available, schemas
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    schema.revise = schemas.remembered(schemas.by_revisions)
 
 
 @pytest.hookimpl(wrapper=True)

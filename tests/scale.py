@@ -26,10 +26,12 @@ RACED_NAMES = _of(20, 100)
 STORE_STOPPED_S = _of(10.0, 60.0)
 # tests/e2e/test_the_fault_matrix.py, row 16: the same among other faults.
 STORE_AWAY_S = _of(8.0, 60.0)
+# The same, row 3: how often a member is removed and added.
+REMOVALS = _of(2, 4)
 # tests/contract/test_content_flips.py: how long repositories change under clients, once for each kind of Pulp.
-FLIPS_S = _of(30.0, 300.0)
+FLIPS_S = _of(16.0, 300.0)
 # tests/contract/test_content_mirror_flips.py: how long an origin changes under members that mirror it.
-MIRROR_FLIPS_S = _of(15.0, 240.0)
+MIRROR_FLIPS_S = _of(10.0, 240.0)
 # The same: how often one of them is killed meanwhile.
 MIRROR_KILLS = _of(0, 8)
 # tests/contract/test_content_steered.py: durable steps at which a member that steers Pulps is killed.

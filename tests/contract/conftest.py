@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -46,11 +48,14 @@ def executable(request: pytest.FixtureRequest, needs: Callable[[str], None]) -> 
     return path
 
 
-@pytest.fixture(scope="session")
+# To start them costs less than to keep them until the next file wants them.
+@pytest.fixture(scope="module")
 def pulps(needs: Callable[[str], None]) -> Iterator[tuple[Pulp, Pulp]]:
     """Two Pulps that know nothing of each other; a test names its repositories by itself and leaves them."""
     needs("pulp")
-    with pulp.running("pulp1", address="127.0.0.61") as one, pulp.running("pulp2", address="127.0.0.62") as other:
+    made = [pulp.running(f"pulp{n}", address=f"127.0.0.6{n}") for n in (1, 2)]
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor() as pool:
+        one, other = pool.map(stack.enter_context, made)
         yield one, other
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import func, insert, select, text, update
+from sqlalchemy import Connection, func, insert, select, text, update
 
 from muster.kernel.errors import Conflict, Rejected, Unavailable
 from muster.kernel.secrets import Secret
@@ -26,7 +26,7 @@ from muster.store.leases import Lease, Leases
 from muster.store.reading import Query
 from muster.store.tables import documents, log_records, metadata, store_now
 from muster.store.writing import Change, Writing
-from tests.servers import postgresql
+from tests.servers import postgresql, schemas
 from tests.servers.postgresql import PostgreSQL
 
 pytestmark = pytest.mark.anyio
@@ -524,20 +524,55 @@ async def test_several_members_may_make_the_schema_at_once(url: str) -> None:
             assert list(await uow.connection.scalars(text("SELECT version_num FROM alembic_version"))) == [schema.HEAD]
 
 
-async def test_the_migrations_make_exactly_the_tables_the_code_knows(store: Store) -> None:
+@pytest.fixture
+def by_revisions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stores have their schema as in production, and not as the one before them had it."""
+    monkeypatch.setattr(schema, "revise", schemas.by_revisions)
+
+
+async def test_the_migrations_make_exactly_the_tables_the_code_knows(by_revisions: None, store: Store) -> None:
+    assert await differences(store) == []
+
+
+async def differences(store: Store) -> list[object]:
+    """Return in what a store's schema is not what the code knows."""
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
     async with store.read() as uow:
-        different = await uow.connection.run_sync(
-            lambda connection: compare_metadata(
-                MigrationContext.configure(connection, opts={"compare_type": True}), metadata
+        return list(
+            await uow.connection.run_sync(
+                lambda connection: compare_metadata(
+                    MigrationContext.configure(connection, opts={"compare_type": True}), metadata
+                )
             )
         )
-    assert different == []
 
 
-async def test_an_interrupted_migration_leaves_nothing_behind(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_schema_that_tests_say_over_again_is_the_one_of_the_migrations(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def revise(connection: Connection, to: str) -> None:
+        asked.append(to)
+        schemas.by_revisions(connection, to)
+
+    monkeypatch.setattr(schema, "revise", schemas.remembered(revise))
+    async with opened(Secret(url)) as store:
+        await store.ping()
+        async with store.whole(writing=True, limit_s=60) as uow:
+            await uow.connection.run_sync(schema.drop)
+            await uow.connection.run_sync(schema.upgrade, timeout_s=60)
+        assert asked == [schema.HEAD]
+        assert await differences(store) == []
+        async with store.read() as uow:
+            assert list(await uow.connection.scalars(text("SELECT version_num FROM alembic_version"))) == [schema.HEAD]
+
+
+async def test_an_interrupted_migration_leaves_nothing_behind(
+    by_revisions: None, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from alembic import op
 
     original = op.create_index

@@ -10,7 +10,8 @@ from tests.servers import local as clusters
 from tests.servers.local import Local
 
 
-@pytest.fixture(scope="session")
+# Of the package: while other tests run, for most of an hour, its processes would take a tenth of a processor for nothing.
+@pytest.fixture(scope="package")
 def shared_cluster(needs: Callable[[str], None]) -> Iterator[Local]:
     needs("haproxy")
     with clusters.running() as local:

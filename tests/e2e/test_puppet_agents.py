@@ -70,7 +70,7 @@ async def is_steady(local: Local) -> bool:
         states = [s for s in await local.runtime.servers() if not s.backend.endswith("_panic")]
         if not states or not all(s.status == "UP" for s in states if s.backend != "puppet"):
             return False
-        members = (await local.cli("status", "--json")).json["members"]
+        members = (await local.status())["members"]
         return all(m["said"] and not m["said"]["silent"] and m["said"]["state"] == "ready" for m in members)
     return False
 

@@ -13,12 +13,17 @@ from tests.faults import attack, balancer, certificates, clients, members, store
 from tests.faults.fault import Fault
 
 
-def faults(*, store_away_s: float = scale.STORE_AWAY_S) -> tuple[Fault, ...]:
+def faults(*, store_away_s: float = scale.STORE_AWAY_S, removals: int = scale.REMOVALS) -> tuple[Fault, ...]:
     """Return every row, in order."""
     return (
         Fault(1, "six-reloads", "0 failed, drain state kept", balancer.reloaded),
         Fault(2, "drain-and-stop", "0 failed; empty ≤ longest request + 2 s", members.drained_and_stopped),
-        Fault(3, "remove-and-add", "0 failed; no request to a not-ready member", members.removed_and_added),
+        Fault(
+            3,
+            "remove-and-add",
+            "0 failed; no request to a not-ready member",
+            partial(members.removed_and_added, times=removals),
+        ),
         Fault(4, "kill-member", "0 failed new; in flight ≤ open on it; down ≤ 0.5 s", members.killed),
         Fault(5, "hung-member", "down ≤ 4 s; afterwards p99 normal; served ≥ 90 %", members.hung),
         Fault(

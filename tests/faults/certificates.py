@@ -203,7 +203,7 @@ async def in_status(local: Local, name: str) -> tuple[str, str]:
     """Return what a member reports of itself to be unready for, and what whoever asks it finds."""
 
     async def reported() -> tuple[str, str] | None:
-        status = (await local.cli("status", "--json")).json
+        status = await local.status()
         own = next(m["said"]["readiness"]["smartproxy"]["reason"] for m in status["members"] if m["name"] == name)
         asked = {s["name"]: {a["member"]: a["reason"] for a in s["members"]} for s in status["services"]}
         # It reports once a beat.

@@ -21,8 +21,6 @@ from tests.faults.network import alone, dropped
 from tests.servers import local as clusters
 from tests.servers.local import Load, Local, is_running, load, until
 
-_TIMES = 4
-
 
 def is_up(local: Local, member: str) -> Callable[[], Awaitable[bool]]:
     async def asked() -> bool:
@@ -133,8 +131,8 @@ async def watched(local: Local, member: str) -> AsyncIterator[list[Look]]:
         await work
 
 
-async def removed_and_added(local: Local, chance: random.Random) -> Outcome:
-    """Remove a member and stop its process, add it again and start it, some times."""
+async def removed_and_added(local: Local, chance: random.Random, *, times: int) -> Outcome:
+    """Remove a member and stop its process, add it again and start it, so many times."""
     outcome = Outcome()
     name = chance.choice(local.names)
     address, number = local.target(member=name).host, local.names.index(name) + 1
@@ -145,7 +143,7 @@ async def removed_and_added(local: Local, chance: random.Random) -> Outcome:
     try:
         async with load(local) as seen, watched(local, name) as looks:
             outcome.fault_at = time.monotonic()
-            for _ in range(_TIMES):
+            for _ in range(times):
                 await moment(chance)
                 removed = await local.cli("remove", name, "--reason", "fault matrix")
                 removed_at = time.monotonic()
@@ -181,7 +179,7 @@ async def removed_and_added(local: Local, chance: random.Random) -> Outcome:
     await until(is_as_before, "the configuration from before is in force again")
     outcome.operations = seen.new + seen.kept
     outcome.measured |= {
-        "times": _TIMES,
+        "times": times,
         "calls_to_the_not_ready": len(strays) + taken,
         "looks_before_checked": unchecked,
     }

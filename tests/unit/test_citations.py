@@ -7,7 +7,7 @@ name it is that standard's. Nothing points to a place outside this repository.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -136,34 +136,44 @@ def broken_link(of: Path, target: str) -> str | None:
     return None
 
 
-@pytest.mark.parametrize("path", _files(), ids=_shown)
-def test_every_citation_opens(path: Path) -> None:
-    text = path.read_text("utf-8")
-    own = _shown(path)
-    page = own if own.startswith(FACTS) and path.name != "README.md" else None
-    # A page's README and this room's rules speak about the sign itself.
-    wrong = [] if own == f"{FACTS}README.md" else [w for c in citations(text, page) if (w := why_not(c))]
-    # Of a page that does not exist, and cited without a section.
-    wrong += [f"there is no {p}" for p in set(re.findall(r"docs/facts/[a-z-]+\.md", text)) if not (ROOT / p).is_file()]
-    assert not wrong
+# All files in one test: each test of its own, of thousands, costs every worker of a run more than reading the file.
+def _wrong(paths: Iterable[Path], found: Callable[[Path, str], Iterable[str]]) -> dict[str, list[str]]:
+    """Return what is wrong by the file it stands in."""
+    of = {_shown(path): list(found(path, path.read_text("utf-8"))) for path in paths}
+    return {name: wrong for name, wrong in of.items() if wrong}
 
 
-# The pages of facts name files of other projects, too; what they link to is opened below.
-@pytest.mark.parametrize("path", [p for p in _files() if FACTS not in _shown(p)], ids=_shown)
-def test_every_file_that_is_named_is_there(path: Path) -> None:
-    named = set(_PATH.findall(path.read_text("utf-8")))
-    assert not [n for n in named if not (ROOT / n).exists() and not (path.parent / n).exists()]
+def test_every_citation_opens() -> None:
+    def found(path: Path, text: str) -> list[str]:
+        own = _shown(path)
+        page = own if own.startswith(FACTS) and path.name != "README.md" else None
+        # A page's README and this room's rules speak about the sign itself.
+        wrong = [] if own == f"{FACTS}README.md" else [w for c in citations(text, page) if (w := why_not(c))]
+        # Of a page that does not exist, and cited without a section.
+        pages = set(re.findall(r"docs/facts/[a-z-]+\.md", text))
+        return wrong + [f"there is no {p}" for p in pages if not (ROOT / p).is_file()]
+
+    assert _wrong(_files(), found) == {}
 
 
-@pytest.mark.parametrize("path", [p for p in _files() if p.suffix == ".md"], ids=_shown)
-def test_every_relative_link_opens(path: Path) -> None:
-    text = re.sub(r"`[^`\n]*`", "", path.read_text("utf-8"))
-    assert not [why for target in _LINK.findall(text) if (why := broken_link(path, target))]
+def test_every_file_that_is_named_is_there() -> None:
+    def found(path: Path, text: str) -> list[str]:
+        return [n for n in set(_PATH.findall(text)) if not (ROOT / n).exists() and not (path.parent / n).exists()]
+
+    # The pages of facts name files of other projects, too; what they link to is opened below.
+    assert _wrong((p for p in _files() if FACTS not in _shown(p)), found) == {}
 
 
-@pytest.mark.parametrize("path", _files(), ids=_shown)
-def test_nothing_points_outside(path: Path) -> None:
-    assert not _OUTSIDE.findall(path.read_text("utf-8"))
+def test_every_relative_link_opens() -> None:
+    def found(path: Path, text: str) -> list[str]:
+        text = re.sub(r"`[^`\n]*`", "", text)
+        return [why for target in _LINK.findall(text) if (why := broken_link(path, target))]
+
+    assert _wrong((p for p in _files() if p.suffix == ".md"), found) == {}
+
+
+def test_nothing_points_outside() -> None:
+    assert _wrong(_files(), lambda _, text: _OUTSIDE.findall(text)) == {}
 
 
 @pytest.mark.parametrize(

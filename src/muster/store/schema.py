@@ -75,6 +75,12 @@ def upgrade(connection: Connection, *, timeout_s: float, to: str = HEAD) -> str:
     found = revision(connection)
     if found is not None and (is_newer(found) or KNOWN.index(found) >= KNOWN.index(to)):
         return found
+    revise(connection, to)
+    return to
+
+
+def revise(connection: Connection, to: str) -> None:
+    """Carry out the revisions that lead to ``to``. Use :func:`upgrade`, which asks whether, and keeps others away."""
     from alembic import command
     from alembic.config import Config
 
@@ -82,7 +88,6 @@ def upgrade(connection: Connection, *, timeout_s: float, to: str = HEAD) -> str:
     config.set_main_option("script_location", "muster.store:migrations")
     config.attributes["connection"] = connection
     command.upgrade(config, to)
-    return to
 
 
 def hold(connection: Connection) -> None:
