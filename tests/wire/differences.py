@@ -80,7 +80,6 @@ def _v2_features(recorded: str) -> str:
 _VERSION = Difference(
     200, _version, "Only what we have runs here, and a release says its version (§5, §23: plausible)."
 )
-_FEATURES = Difference(200, _features, "Only what we have runs here; sorted as recorded (§5).")
 _V2_FEATURES = Difference(
     200, _v2_features, "Only what we have is named; entries, keys and their order as recorded (§5)."
 )
@@ -209,7 +208,6 @@ _REFUSED = {626: 404, 627: 403, 628: 422, 629: 500, 630: 503, 632: 302, 633: 404
 
 DIFFERENCES: dict[tuple[str, int], Difference] = {
     **{(file, seq): _VERSION for file, numbers in _AT.items() for seq in numbers},
-    **{("root", seq): _FEATURES for seq in (2, 4)},
     **{("auth", seq): _V2_FEATURES for seq in (63, 64, 65, 66, 67, 78, 81)},
     ("root", 16): _bad_uri("/../etc/passwd"),
     ("root", 17): _bad_uri("/../version"),

@@ -22,12 +22,12 @@ def _call(proxy: Member, path: str, request_id: str) -> None:
 
 def test_a_call_leaves_its_start_its_error_and_its_end_under_its_request_id(proxy: Member) -> None:
     since = time.time()
-    _call(proxy, "/bmc/nonsense", "cafe0001-aaaa-bbbb-cccc-dddddddddddd")
+    _call(proxy, "/ansible/nonsense", "cafe0001-aaaa-bbbb-cccc-dddddddddddd")
     mine = [r for r in _records(proxy, since) if r.get("request_id") == "cafe0001"]
     assert [r["level"] for r in mine] == ["INFO", "ERROR", "INFO"]
-    assert mine[0]["message"] == "Started GET /bmc/nonsense"
-    assert "Feature bmc is not configured on this member" in mine[1]["message"]
-    assert mine[2]["message"].startswith("Finished GET /bmc/nonsense with 503 (")
+    assert mine[0]["message"] == "Started GET /ansible/nonsense"
+    assert "Feature ansible is not configured on this member" in mine[1]["message"]
+    assert mine[2]["message"].startswith("Finished GET /ansible/nonsense with 503 (")
 
 
 def test_records_have_foremans_keys_in_order_and_the_member_after_them(proxy: Member) -> None:
