@@ -15,7 +15,7 @@ TEST_PACKAGES := bind9 dnsutils haproxy postgresql openssl curl keepalived nginx
   rabbitmq-server mosquitto mosquitto-clients python3-qpid-proton rpm debootstrap createrepo-c \
   zsh fish mandoc man-db age chromium ansible-core ansible-lint systemd-container openssh-client \
   isc-dhcp-server tftp-hpa tftpd-hpa atftp kea-dhcp4-server kea-ctrl-agent kea-common \
-  dnsmasq-base libvirt-daemon libvirt-clients \
+  dnsmasq-base libvirt-daemon libvirt-clients openscap-scanner \
   qemu-system-x86 ovmf ipxe-qemu grub-common grub-efi-amd64-bin busybox-static
 # Tests mostly wait for servers. Those of one file stay together, since they share a cluster.
 WORKERS ?= 3

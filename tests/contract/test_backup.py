@@ -221,6 +221,7 @@ def odd_rows(table: Table, count: int = 3) -> list[copies.Row]:
         ("members", "state"): "ready", ("lives", "state"): "drained", ("certificates", "state"): "superseded",
         ("content_jobs", "state"): "done", ("dhcp_claims", "state"): "promised", ("wishes", "wanted"): "drain",
         ("netboot_entries", "kind"): "link", ("netboot_fetches", "state"): "done",
+        ("arf_uploads", "state"): "sent",
     }  # fmt: skip
 
     def value(column: Column[Any], number: int) -> Any:

@@ -73,6 +73,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "certs": ("certs", "The cluster's own TLS certificates."),
     "content": ("content", "The repositories that clients ask for, and those that members mirror."),
     "netboot": ("netboot", "What machines boot from the network with."),
+    "openscap": ("openscap", "Compliance reports of hosts: those on their way to Foreman, and those it refused."),
     "ca": ("ca", "The Puppet CA: certificates of Puppet agents, signed by any member."),
     "backup": (
         "backup",

@@ -30,6 +30,7 @@ from muster.kernel.settings import Problem
 from muster.observed import checks as observed_room
 from muster.observed.features import Running, running_on
 from muster.pki import checks as pki_room
+from muster.pki.bundles import paths as bundle_paths
 from muster.pki.context import Credentials
 from muster.store import checks as store_room
 from muster.store.checks import Space
@@ -167,7 +168,24 @@ class Patient:
         return {str(m.name): [str(m.name), *own] for m in self._cluster.members if m.kind == "muster"}
 
     def _of_features(self) -> list[Check]:
-        return [*self._of_dns(), *self._of_dhcp(), *self._of_boot_files(), *self._of_what_is_handed_on()]
+        return [
+            *self._of_dns(),
+            *self._of_dhcp(),
+            *self._of_boot_files(),
+            *self._of_what_is_handed_on(),
+            *self._of_reports(),
+        ]
+
+    def _of_reports(self) -> list[Check]:
+        given = self.cluster.features.get("openscap")
+        if given is None:
+            return []
+        from muster.features.openscap import checks as openscap
+        from muster.features.openscap.settings import OpenscapSettings
+
+        settings = OpenscapSettings.model_validate(given)
+        is_member = any(bundle_paths(self.pki, "member", m.name).certificate.exists() for m in self._cluster.members)
+        return openscap.checks(settings, self.store, is_member=is_member) if settings.enabled else []
 
     def _of_what_is_handed_on(self) -> list[Check]:
         given = self.cluster.features.get("templates")

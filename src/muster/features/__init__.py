@@ -33,6 +33,7 @@ _SETTINGS: Mapping[str, tuple[str, str]] = {
     "registration": ("muster.features.registration.settings", "RegistrationSettings"),
     "pulpcore": ("muster.features.pulpcore.settings", "PulpcoreSettings"),
     "container_gateway": ("muster.features.container_gateway.settings", "ContainerGatewaySettings"),
+    "openscap": ("muster.features.openscap.settings", "OpenscapSettings"),
 }
 
 
@@ -45,6 +46,7 @@ def manifests(*others: Feature) -> Mapping[str, Feature]:
     from muster.features.dhcp.manifest import FEATURE as DHCP
     from muster.features.dns.manifest import FEATURE as DNS
     from muster.features.httpboot.manifest import FEATURE as HTTPBOOT
+    from muster.features.openscap.manifest import FEATURE as OPENSCAP
     from muster.features.pulpcore.manifest import FEATURE as PULPCORE
     from muster.features.puppet.manifest import FEATURE as PUPPET
     from muster.features.puppetca.manifest import FEATURE as PUPPETCA
@@ -52,7 +54,7 @@ def manifests(*others: Feature) -> Mapping[str, Feature]:
     from muster.features.templates.manifest import FEATURE as TEMPLATES
     from muster.features.tftp.manifest import FEATURE as TFTP
 
-    ours = (DNS, TEMPLATES, TFTP, DHCP, PUPPETCA, PUPPET, HTTPBOOT, REGISTRATION, PULPCORE, CONTAINER_GATEWAY)
+    ours = (DNS, TEMPLATES, TFTP, DHCP, PUPPETCA, PUPPET, HTTPBOOT, REGISTRATION, PULPCORE, CONTAINER_GATEWAY, OPENSCAP)
     found = {f.name: f for f in (*ours, *others)}
     return {name: found[name] for name in _SETTINGS if name in found}
 

@@ -30,6 +30,7 @@ GOOD: dict[str, Any] = {
     "features": {
         **{name: {"provider": "memory"} for name in ("dns", "dhcp", "puppet", "puppetca", "pulpcore")},
         "container_gateway": {},
+        "openscap": {},
         "templates": {},
         "registration": {},
         "tftp": {},
@@ -223,5 +224,8 @@ async def test_metrics_are_for_the_cluster_the_page_for_operators_and_everything
             "/puppet/ca",
             "/container_gateway",
             "/pulp/api/v3/smart_proxy",
+            "/compliance",
+            "/compliance-importer",
         },
+        Access.CERTIFIED: {"/compliance"},
     }
