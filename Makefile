@@ -19,7 +19,7 @@ TEST_PACKAGES := bind9 dnsutils haproxy postgresql openssl curl keepalived nginx
   samba samba-ad-provision samba-dsdb-modules samba-vfs-modules ldb-tools adcli krb5-user ldap-utils \
   libsasl2-modules-gssapi-mit python3-gssapi \
   krb5-kdc krb5-admin-server libkrb5-dev gcc libc6-dev \
-  ipmitool openipmi freeipmi-tools \
+  ipmitool openipmi freeipmi-tools openscap-scanner \
   qemu-system-x86 ovmf ipxe-qemu grub-common grub-efi-amd64-bin busybox-static
 # Tests mostly wait for servers. Those of one file stay together, since they share a cluster.
 WORKERS ?= 3

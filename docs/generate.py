@@ -220,6 +220,10 @@ def routes_page() -> str:
                         "the same over HTTPS only, and, where the cluster's own CA is one that hosts have certificates of, "
                         "too, trusted hosts alone",
                     ),
+                    (
+                        Access.CERTIFIED.value,
+                        "holders of a certificate of any CA that members trust, hosts for one, over HTTPS only",
+                    ),
                     (Access.OPEN.value, "everybody"),
                 ],
             ),

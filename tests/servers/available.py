@@ -52,6 +52,7 @@ def missing(name: str) -> str | None:
         "nginx": _nginx,
         "nspawn": _nspawn,
         "nsupdate": _nsupdate,
+        "oscap": _oscap,
         "postgresql": _postgresql,
         "powerdns": _powerdns,
         "promtool": _promtool,
@@ -208,6 +209,10 @@ def _nsupdate() -> str | None:
 
 def _dig() -> str | None:
     return None if shutil.which("dig") else "no dig on this machine (Debian package dnsutils)"
+
+
+def _oscap() -> str | None:
+    return None if shutil.which("oscap") else "no oscap on this machine (Debian package openscap-scanner)"
 
 
 def _haproxy() -> str | None:

@@ -12,7 +12,7 @@ import ssl
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -63,6 +63,7 @@ class ForemanForHosts:
         headers: what it says beside.
         hangs_up: whether it closes connections that could be kept, without having said so.
         is_unframed: whether only the connection's end says where a body ends.
+        answers: by how a path begins, what answers below it: status, body and kind.
         asked: what it was asked, in order.
     """
 
@@ -77,6 +78,7 @@ class ForemanForHosts:
     headers: dict[str, str] = field(default_factory=dict)
     hangs_up: bool = False
     is_unframed: bool = False
+    answers: dict[str, Callable[[Asked], tuple[int, bytes, str]]] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
     _server: Listener | None = None
     _connections: set[ssl.SSLSocket] = field(default_factory=set)
@@ -131,7 +133,7 @@ class ForemanForHosts:
                 foreman.asked.append(Asked(self.command, self.path, sent, body, client))
                 foreman.may_answer.wait(60)
                 time.sleep(foreman.delay_s)
-                self._answer(sent, body)
+                self._answer(sent, body, client)
 
             do_GET = do_HEAD = do_POST = do_PUT = do  # noqa: N815 - http.server's names
 
@@ -145,12 +147,15 @@ class ForemanForHosts:
                 self.rfile.readline()
                 return body
 
-            def _answer(self, sent: Mapping[str, str], body: bytes) -> None:
+            def _answer(self, sent: Mapping[str, str], body: bytes, client: str | None) -> None:
                 parts = urlsplit(self.path)
                 given = dict(parse_qsl(parts.query, keep_blank_values=True))
                 status = int(given.get("want", 200))
                 if sent.get("host") != f"{NAME}:{foreman.port}":
                     return self._say(403, b"Blocked host")
+                for start, answer in foreman.answers.items():
+                    if parts.path.startswith(start):
+                        return self._say(*answer(Asked(self.command, self.path, sent, body, client)))
                 if parts.path == "/register":
                     if status == 200:
                         script = f"#!/bin/sh\n# registration script {self.command}\n".encode()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from muster.kernel import failpoints
 from muster.kernel.process import end_with_parent
 from tests.servers.client import Connection, Place, request
 from tests.servers.member import CLUSTER_ADDRESS, Member
@@ -31,8 +34,8 @@ class Process:
         assert self._process is not None, f"{self.member.name} is stopped"
         return self._process.pid
 
-    def begin(self) -> None:
-        """Start it and do not wait for it."""
+    def begin(self, armed: str = "") -> None:
+        """Start it and do not wait for it; ``armed`` is what its failpoints do."""
         assert self._process is None, f"{self.member.name} runs"
         command = [
             sys.executable, "-m", "muster", "serve", "--cluster", str(self.member.cluster_file),
@@ -40,8 +43,9 @@ class Process:
         ]  # fmt: skip
         with (self.member.directory / "serve.log").open("ab") as log:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=end_with_parent
-            )
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=end_with_parent,
+                env=os.environ | ({failpoints.VARIABLE: armed} if armed else {}),
+            )  # fmt: skip
 
     def start(self) -> None:
         """Start it; return when it says that it takes clients of content."""
@@ -60,6 +64,12 @@ class Process:
             said: dict[str, Any] = json.loads(answer.body)
             return said
         return {"ready": False, "why": "it does not answer"}
+
+    def died(self) -> None:
+        """Return when its failpoint has killed it, and only then."""
+        assert self._process is not None, f"{self.member.name} is stopped"
+        assert self._process.wait(_START_S) == -signal.SIGKILL, self.log()[-3000:]
+        self._process = None
 
     def kill(self) -> None:
         """End it as ``kill -9`` does."""

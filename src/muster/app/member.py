@@ -297,6 +297,7 @@ async def member_opened(
             *_pulp_followed(name, balancing, listed, store, content, workers),
             *following,
             *_keepers_of(cluster, store, content, following),
+            *_reports_forwarded(served, registry),
             certificates,
             census,
             ConsumerPackage(cluster, name, joining, given, store),
@@ -392,6 +393,16 @@ async def _told_to_boot(
 def _shown_to_rubys(cluster: ClusterFile, pki: Path, bundle: BundlePaths) -> Credentials:
     shown = shown_to_members(cluster, pki, bundle)
     return Credentials(bundle.ca, shown.certificate, shown.key, cluster.foreman.ca_file)
+
+
+def _reports_forwarded(served: Features, registry: CollectorRegistry) -> list[Duty]:
+    openscap = served.served.get("openscap")
+    if openscap is None or openscap.service is None:
+        return []
+    # Members without it do not pay for it.
+    from muster.app.duties.openscap import ReportsForwarded
+
+    return [ReportsForwarded(openscap.service, registry)]
 
 
 def _foreman_followed(

@@ -74,6 +74,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "content": ("content", "The repositories that clients ask for, and those that members mirror."),
     "netboot": ("netboot", "What machines boot from the network with."),
     "ipam": ("ipam", "Addresses that Foreman's External IPAM gives to new hosts."),
+    "openscap": ("openscap", "Compliance reports of hosts: those on their way to Foreman, and those it refused."),
     "ca": ("ca", "The Puppet CA: certificates of Puppet agents, signed by any member."),
     "backup": (
         "backup",

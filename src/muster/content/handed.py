@@ -89,6 +89,7 @@ class Foreman:
         body: AsyncIterator[bytes] | None = None,
         length: int | None = None,
         hold: Callable[[int], None] = lambda _: None,
+        limit_bytes: int = LARGEST_ANSWER_BYTES,
     ) -> Said:
         """Ask and return the whole answer, whatever its status. ``path`` goes with its query; ``hold`` counts the body.
 
@@ -102,11 +103,11 @@ class Foreman:
         got = await backend.ask(method, path, [*headers, ("Accept-Encoding", "identity")], body, length)
         try:
             async with asyncio.timeout(self._ended_within_s):
-                whole = await got.whole(LARGEST_ANSWER_BYTES, hold=hold)
+                whole = await got.whole(limit_bytes, hold=hold)
         except TimeoutError:
             raise GatewayTimeout(f"{got.of} did not end its answer within {self._ended_within_s:g} s") from None
         if whole is None:
-            raise BadGateway(f"{got.of} answered more than {LARGEST_ANSWER_BYTES >> 20} MiB, which is not passed on")
+            raise BadGateway(f"{got.of} answered more than {limit_bytes >> 20} MiB, which is not passed on")
         if got.status == 206:
             raise BadGateway(f"{got.of} answered with a part, which was not asked for")
         told = {name.lower(): value for name, value in got.headers}
@@ -187,11 +188,13 @@ def passed(status: int, body: bytes) -> Reply:
 
 
 @contextlib.asynccontextmanager
-async def opened(around: Surroundings, *, timeout_s: float, needed_by: str) -> AsyncIterator[Foreman]:
+async def opened(
+    around: Surroundings, *, timeout_s: float, needed_by: str, ended_within_s: float = ENDED_WITHIN_S
+) -> AsyncIterator[Foreman]:
     """Yield the cluster's Foreman, whose certificate must be of a CA that the cluster file names.
 
     It is shown what it is shown for ``/rhsm``: ``content.foreman_certificate``, else the member's own. ``timeout_s`` counts
-    until an answer begins.
+    until an answer begins, ``ended_within_s`` from there on.
 
     Raises:
         Misconfigured: the cluster file does not say where it is, or not over TLS; a file cannot be used.
@@ -210,7 +213,7 @@ async def opened(around: Surroundings, *, timeout_s: float, needed_by: str) -> A
     if content is not None and content.foreman_certificate is not None:
         shown, key = content.foreman_certificate, content.foreman_key
     context = RenewedContext(around.ca, shown, key, also=trust_of(cluster))
-    patience = Patience(_CONNECT_S, timeout_s, ENDED_WITHIN_S)
+    patience = Patience(_CONNECT_S, timeout_s, ended_within_s)
     url = cluster.foreman.url.rstrip("/")
     # By the name in its URL and no other: a Foreman in containers answers 403 to names that are not its own.
     # uvloop drops what a reader that pauses has not read yet, where the other side ends without TLS' own goodbye.
@@ -218,4 +221,4 @@ async def opened(around: Surroundings, *, timeout_s: float, needed_by: str) -> A
         backends.opened, PROGRAMS["foreman"].name, url, patience, context=context, buffer_bytes=LARGEST_ANSWER_BYTES
     )
     async with asking() as backend, asking(kept=False) as anew:
-        yield Foreman(backend, anew)
+        yield Foreman(backend, anew, ended_within_s=ended_within_s)

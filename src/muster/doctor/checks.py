@@ -30,6 +30,7 @@ from muster.kernel.settings import Problem
 from muster.observed import checks as observed_room
 from muster.observed.features import Running, running_on
 from muster.pki import checks as pki_room
+from muster.pki.bundles import paths as bundle_paths
 from muster.pki.context import Credentials
 from muster.store import checks as store_room
 from muster.store.checks import Space
@@ -176,6 +177,7 @@ class Patient:
             *self._of_boot_files(),
             *self._of_what_is_handed_on(),
             *self._of_discovery(),
+            *self._of_reports(),
         ]
 
     def _of_discovery(self) -> list[Check]:
@@ -186,6 +188,17 @@ class Patient:
         from muster.features.discovery.settings import DiscoverySettings
 
         return discovery.checks() if DiscoverySettings.model_validate(given).enabled else []
+
+    def _of_reports(self) -> list[Check]:
+        given = self.cluster.features.get("openscap")
+        if given is None:
+            return []
+        from muster.features.openscap import checks as openscap
+        from muster.features.openscap.settings import OpenscapSettings
+
+        settings = OpenscapSettings.model_validate(given)
+        is_member = any(bundle_paths(self.pki, "member", m.name).certificate.exists() for m in self._cluster.members)
+        return openscap.checks(settings, self.store, is_member=is_member) if settings.enabled else []
 
     def _of_what_is_handed_on(self) -> list[Check]:
         given = self.cluster.features.get("templates")

@@ -252,6 +252,8 @@ class Gate:
             await self._check_trusted(request)
         elif access is Access.OPERATORS:
             self._check_operators(request)
+        elif access is Access.CERTIFIED:
+            _check_certified(request)
         else:
             self._check_cluster(request)
         await self.refuse_revoked(request)
@@ -366,6 +368,14 @@ class Gate:
             return True
         others = (*(self.trust.others if self.trust is not None else ()), *hosts_cas)
         return any(ca.public_key() == own.public_key() for ca in others)
+
+
+def _check_certified(request: Request) -> None:
+    if not request.over_tls:
+        raise Denied("Only clients with a certificate may ask this, over HTTPS")
+    if request.peer.certificate is None:
+        raise Denied("No client SSL certificate supplied")
+    _certified_name(request)
 
 
 def _certified_name(request: Request) -> str:

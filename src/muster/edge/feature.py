@@ -79,6 +79,7 @@ FOREMAN_PREFIXES: Mapping[str, str] = {
     "/job": "script",
     "/ansible": "ansible",
     "/compliance": "openscap",
+    "/compliance-importer": "openscap",
     "/discovery": "discovery",
     "/shellhook": "shellhooks",
     "/container_gateway": "container_gateway",

@@ -16,12 +16,15 @@ class Access(Enum):
 
     ``TRUSTED`` is the Ruby proxy's pair of checks (docs/facts/smart-proxy-protocol.md §3). ``CLUSTER`` is for what members
     and monitoring ask each other: any certificate our CA verifies, or a loopback client over HTTP. ``OPERATORS`` is for what
-    people look at who run the cluster: the same certificates, over TLS only, none of a Puppet agent. ``OPEN`` is everybody.
+    people look at who run the cluster: the same certificates, over TLS only, none of a Puppet agent. ``CERTIFIED`` is for
+    hosts that speak for themselves: whoever shows a certificate of any trusted CA, with a name in it, over TLS. ``OPEN`` is
+    everybody.
     """
 
     TRUSTED = "trusted"
     CLUSTER = "cluster"
     OPERATORS = "operators"
+    CERTIFIED = "certified"
     OPEN = "open"
 
 

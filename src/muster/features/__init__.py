@@ -37,6 +37,7 @@ _SETTINGS: Mapping[str, tuple[str, str]] = {
     "externalipam": ("muster.features.externalipam.settings", "ExternalIPAMSettings"),
     "pulpcore": ("muster.features.pulpcore.settings", "PulpcoreSettings"),
     "container_gateway": ("muster.features.container_gateway.settings", "ContainerGatewaySettings"),
+    "openscap": ("muster.features.openscap.settings", "OpenscapSettings"),
     "discovery": ("muster.features.discovery.settings", "DiscoverySettings"),
 }
 
@@ -54,6 +55,7 @@ def manifests(*others: Feature) -> Mapping[str, Feature]:
     from muster.features.externalipam.manifest import FEATURE as EXTERNALIPAM
     from muster.features.facts.manifest import FEATURE as FACTS
     from muster.features.httpboot.manifest import FEATURE as HTTPBOOT
+    from muster.features.openscap.manifest import FEATURE as OPENSCAP
     from muster.features.pulpcore.manifest import FEATURE as PULPCORE
     from muster.features.puppet.manifest import FEATURE as PUPPET
     from muster.features.puppetca.manifest import FEATURE as PUPPETCA
@@ -64,7 +66,7 @@ def manifests(*others: Feature) -> Mapping[str, Feature]:
 
     ours = (
         FACTS, DNS, TEMPLATES, TFTP, DHCP, PUPPETCA, PUPPET, BMC, REALM, HTTPBOOT, REGISTRATION, EXTERNALIPAM, PULPCORE,
-        CONTAINER_GATEWAY, DISCOVERY,
+        CONTAINER_GATEWAY, OPENSCAP, DISCOVERY,
     )  # fmt: skip
     found = {f.name: f for f in (*ours, *others)}
     return {name: found[name] for name in _SETTINGS if name in found}

@@ -43,6 +43,11 @@ class OneEach(Generic[Key]):
             task.add_done_callback(lambda done: self._ended(key, done))
         return task
 
+    async def finish(self, within_s: float) -> None:
+        """Return when all that is under way has come to its end, or the time is over."""
+        if self._tasks:
+            await asyncio.wait(list(self._tasks.values()), timeout=within_s)
+
     async def close(self) -> None:
         """End what is under way."""
         await ended(self._tasks.values())

@@ -634,6 +634,40 @@ boot_events = Table(
 )
 """What members saw of machines that boot, for some days; where the address alone was known ``mac`` is empty."""
 
+arf_uploads = Table(
+    "arf_uploads",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("cname", Text, nullable=False),
+    Column("policy", BigInteger, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("reported_at", BigInteger),
+    Column("state", Text, nullable=False),
+    Column("foreman_id", Text, nullable=False, server_default=""),
+    Column("holder", Text, nullable=False, server_default=""),
+    Column("claimed_until", Double, nullable=False, server_default="0"),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("due_at", Double, nullable=False, server_default="0"),
+    Column("why", Text, nullable=False, server_default=""),
+    Column("accepted_at", Double, nullable=False),
+    Column("ended_at", Double),
+    CheckConstraint("state IN ('arriving', 'waiting', 'sent', 'refused')", name="state"),
+    Index("arf_uploads_cname", "cname", "policy", "digest", unique=True),
+    Index("arf_uploads_reported", "cname", "reported_at", unique=True),
+    Index("arf_uploads_state", "state", "due_at"),
+)
+"""Compliance reports of hosts. Until the whole of one has arrived its id stands for its digest, and it has no time."""
+
+arf_chunks = Table(
+    "arf_chunks",
+    metadata,
+    Column("upload", Text, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("content", Text, nullable=False),
+)
+"""Their bytes as they were sent, in base64, in pieces of a MiB."""
+
 
 class store_now(FunctionElement[float]):  # noqa: N801 - reads as the SQL function it is
     """The store's clock as a SQL expression: seconds since the epoch at the moment the row is touched.

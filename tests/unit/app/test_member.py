@@ -36,6 +36,7 @@ GOOD: dict[str, Any] = {
         "container_gateway": {},
         "discovery": {},
         "facts": {},
+        "openscap": {},
         "templates": {},
         "registration": {},
         "tftp": {},
@@ -237,5 +238,8 @@ async def test_metrics_are_for_the_cluster_the_page_for_operators_and_everything
             "/container_gateway",
             "/discovery",
             "/pulp/api/v3/smart_proxy",
+            "/compliance",
+            "/compliance-importer",
         },
+        Access.CERTIFIED: {"/compliance"},
     }

@@ -51,6 +51,12 @@ OPEN = {
     "/pulp/api/v3/smart_proxy/version[/]",
 }
 
+# Hosts speak for themselves here, by their certificates: docs/facts/openscap.md §2.
+CERTIFIED = {
+    "/compliance/arf/{policy}", "/compliance/policies/{policy}/content/{digest}",
+    "/compliance/policies/{policy}/tailoring/{digest}",
+}  # fmt: skip
+
 
 def test_every_route_of_a_feature_whose_clients_are_not_hosts_is_protected() -> None:
     for_hosts = {"httpboot", "templates", "registration"}
@@ -58,7 +64,8 @@ def test_every_route_of_a_feature_whose_clients_are_not_hosts_is_protected() -> 
         mounts = [m for m in feature.mounts if m.prefix not in BETWEEN_MEMBERS]
         assert name in for_hosts or all(m.routes for m in mounts)
         for path, access in ((m.prefix + r.path, r.access) for m in mounts for r in m.routes):
-            assert access is (Access.OPEN if name in for_hosts or path in OPEN else Access.TRUSTED), path
+            expected = Access.CERTIFIED if path in CERTIFIED else Access.TRUSTED
+            assert access is (Access.OPEN if name in for_hosts or path in OPEN else expected), path
 
 
 def test_what_members_ask_each_other_is_the_clusters_alone() -> None:
@@ -129,7 +136,8 @@ def test_a_rule_between_settings_of_a_feature_has_the_features_line() -> None:
 def test_features_stand_in_the_order_in_which_the_ruby_proxy_loads_them() -> None:
     ours = [
         "facts", "dns", "templates", "tftp", "dhcp", "puppetca", "puppet", "bmc", "realm", "httpboot",
-        "registration", "externalipam", "pulpcore", "container_gateway", "discovery",
+        "registration", "externalipam", "pulpcore", "container_gateway", "openscap",
+        "discovery",
     ]  # fmt: skip
     assert list(features.manifests()) == ours
     found = list(features.manifests(dataclasses.replace(features.manifests()["dns"], name="logs")))

@@ -69,7 +69,7 @@ def renewed(table: str, row: dict[str, Any], *, now: float, elapsed_s: float) ->
     than any that was published, and has ended: the first member that has the key makes it anew at once. A counter of
     serials, which only a puppetserver uses that the CA is exported to, goes on ahead, too; members' own are random. The
     package for hosts is made anew, under a number that no host has. Boot files are compared by every member, whatever its
-    disk has.
+    disk has. Compliance reports that had not reached Foreman are sent anew.
     """
     ahead = skipped(elapsed_s)
     if table == "leases":
@@ -85,6 +85,9 @@ def renewed(table: str, row: dict[str, Any], *, now: float, elapsed_s: float) ->
     if table == "consumer_packages":
         # Hosts may have a later one, of whatever contents: whatever they are now, they get a number above it.
         return {**row, "digest": "", "following": row["following"] + _PACKAGES_BESIDES}
+    if table == "arf_uploads":
+        # Whoever had begun to send one has not, as far as anybody knows; Foreman says so if it has it already.
+        return {**row, "holder": "", "claimed_until": 0.0, "due_at": now if row["state"] == "waiting" else 0.0}
     if table == "content_jobs" and row["state"] in _OPEN:
         sentence = "It was open when the backup was made that this store was restored from; ask for it again"
         return {**row, "state": "cancelled", "ended_at": now, "holder": "", "sentence": sentence}

@@ -15,7 +15,7 @@ def test_of_every_table_somebody_has_decided_whether_a_backup_has_it() -> None:
         "wishes", "lives", "leases", "documents", "authorities", "certificates", "requests", "revocations", "crls",
         "autosign_hosts", "audit", "gateway_repositories", "gateway_subjects", "gateway_grants", "content_publications",
         "content_distributions", "content_promotions", "content_jobs", "content_flips", "consumer_packages",
-        "netboot_tree", "netboot_entries", "netboot_blobs", "ipam_addresses",
+        "netboot_tree", "netboot_entries", "netboot_blobs", "ipam_addresses", "arf_uploads", "arf_chunks",
     }  # fmt: skip
     assert set(tables.KEPT) | tables.LEFT.keys() == metadata.tables.keys()
     assert all(tables.LEFT.values())
