@@ -23,7 +23,7 @@ TEST_PACKAGES := bind9 dnsutils haproxy postgresql openssl curl keepalived nginx
   qemu-system-x86 ovmf ipxe-qemu grub-common grub-efi-amd64-bin busybox-static
 # Tests mostly wait for servers. Those of one file stay together, since they share a cluster.
 WORKERS ?= 3
-BENCH_PACKAGES := $(TEST_PACKAGES) wrk apache2-utils
+BENCH_PACKAGES := $(TEST_PACKAGES) wrk apache2-utils rsync
 
 .PHONY: help demo test collected proof chaos check fix bench docs man requirements setup dist packages-demo packages-test packages-bench clean
 

@@ -16,6 +16,7 @@ from typing import Any
 from bench import (
     added_latency,
     backup,
+    boot_tree,
     content,
     derived,
     dhcp,
@@ -53,6 +54,7 @@ BENCHMARKS: dict[str, Callable[..., Awaitable[Findings]]] = {
     "dhcp": dhcp.measured,
     "tftp": tftp.measured,
     "kea": kea.measured,
+    "boot-tree": boot_tree.measured,
 }
 # The whole run is bounded, whatever hangs: each has its share. A puppetserver alone takes a minute to start, and checks
 # come only every few seconds.
@@ -67,6 +69,7 @@ _LONGER_S = {
     "dhcp": 600.0,
     "tftp": 480.0,
     "kea": 300.0,
+    "boot-tree": 240.0,
 }
 
 
