@@ -295,6 +295,15 @@ async def test_a_lock_from_before_the_clock_was_set_back_is_void(store: Store) -
         pass
 
 
+async def test_a_lock_holds_when_the_clock_goes_back_a_little(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(under_test, "_WAITED_S", 0.1)
+    async with of_a_member(store).changing(FIRST, MAC):
+        await passed(store, -5)
+        with pytest.raises(Unavailable):
+            async with of_a_member(store).changing(FIRST, MAC):
+                pytest.fail("two change it at once")
+
+
 async def test_a_machine_keeps_what_nobody_else_was_told(store: Store) -> None:
     one, other = of_a_member(store), of_a_member(store)
     assert await one.keep(FIRST, MAC)

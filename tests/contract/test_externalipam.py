@@ -38,6 +38,7 @@ from muster.kernel.secrets import Secret
 from muster.policy.metered import OperationMetrics
 from muster.store.engine import Store
 from muster.store.engine import opened as store_opened
+from muster.store.writing import Change
 from tests.servers import ipam_stand_ins, member
 from tests.servers.ipam_stand_ins import PASSWORD, TOKEN, USER, NetBox, PhpIPAM
 from tests.servers.member import CLUSTER_ADDRESS, TRUSTED, Member
@@ -59,6 +60,8 @@ KEPT: dict[str, Any] = {
         {"network": "203.0.113.0/29", "group": "other"},
     ]
 }
+# Small on its way, and hundreds of MiB once it is read.
+MANY = b'{"count":1,"success":true,"results":[' + b"[]," * 1_000_000 + b"[]]}"
 MAC = MACAddress.parse("52:54:00:aa:00:01")
 
 
@@ -290,7 +293,9 @@ async def test_a_wrong_secret_is_our_fault_and_stands_in_no_sentence(nb: NetBox,
         await provider.reached()
 
 
-@pytest.mark.parametrize("broken", [(302, b""), (200, b"<html>"), (200, b"[1]"), (500, b"{}"), (200, b"[" * 5000)])
+@pytest.mark.parametrize(
+    "broken", [(302, b""), (200, b"<html>"), (200, b"[1]"), (500, b"{}"), (200, b"[" * 5000), (200, MANY)]
+)
 async def test_what_is_no_answer_is_unavailable_and_nobody_is_followed_elsewhere(
     nb: NetBox, php: PhpIPAM, broken: tuple[int, bytes]
 ) -> None:
@@ -470,6 +475,69 @@ async def test_another_proxys_offer_is_promised_here_too(store: Store) -> None:
     assert [str(await ipam.next_ip(*AT, None, None)) for _ in range(2)] == ["192.0.2.1", "192.0.2.2"]
     with pytest.raises(Unavailable, match=r"no address of 192\.0\.2\.0/29"):
         await ipam.next_ip(*AT, None, None)
+
+
+async def test_another_proxy_that_offers_ever_more_of_what_is_promised_here_is_not_asked_for_ever(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("muster.features.externalipam.service.FOUND_WITHIN_S", 0.2)
+    promises = Promises(store, held_s=600)
+
+    class Endless(MemoryIPAM):
+        asked = 0
+
+        async def offered(self, subnet: Subnet, mac: MACAddress | None) -> Any:
+            self.asked += 1
+            found = subnet.address(int(subnet.network.network_address) + self.asked)
+            await promises.promise("smart_proxy/", subnet, [found], "")
+            return found
+
+    kept = KeptSettings.model_validate({"subnets": [{"network": "2001:db8::/64"}]})
+    async with asyncio.timeout(5):
+        with pytest.raises(Unavailable, match="took longer than"):
+            await service(store, Endless(kept), "smart_proxy").next_ip("2001:db8::", "64", None, None)
+
+
+async def set_back(store: Store, seconds: float) -> None:
+    """Let all that stands there be from before the store's clock was set back by so much."""
+    later = "UPDATE ipam_promises SET until = until + :s, held_until = held_until + (CASE holder WHEN '' THEN 0 ELSE :s END)"
+    async with store.write() as uow:
+        await uow.changed(Change(later), {"s": seconds})
+
+
+async def test_what_is_promised_counts_when_the_stores_clock_goes_back_a_little_and_not_for_ever(store: Store) -> None:
+    kept = KeptSettings.model_validate(KEPT)
+    ipam, promises = service(store, MemoryIPAM(kept)), Promises(store, held_s=600)
+    subnet = await ipam.subnet(*AT, None)
+    assert [str(await ipam.next_ip(*AT, None, m)) for m in (MAC, None)] == ["192.0.2.1", "192.0.2.2"]
+    await ipam.add(*AT, "192.0.2.2", None)
+    await ipam.remove(*AT, "192.0.2.2", None)
+    await ipam.add(*AT, "192.0.2.3", None)
+    # Another member that has not heard of any of it, and a standby's clock that lags behind.
+    forgetful = service(store, MemoryIPAM(kept))
+    async with promises.changing("claims/", subnet, ip_address("192.0.2.4")):
+        await set_back(store, 5)
+        assert str(await forgetful.next_ip(*AT, None, None)) == "192.0.2.2"
+        assert str(await forgetful.next_ip(*AT, None, None)) == "192.0.2.5"
+        await set_back(store, 3 * 24 * 3600)
+        assert [str(await forgetful.next_ip(*AT, None, None)) for _ in range(6)] == [
+            f"192.0.2.{n}" for n in range(1, 7)
+        ]
+
+
+async def test_two_do_not_change_one_address_when_the_stores_clock_goes_back_a_little(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("muster.features.externalipam.promises._WAITED_S", 0.1)
+    promises, ip = Promises(store, held_s=600), ip_address("192.0.2.1")
+    async with promises.changing("claims/", Subnet(NET4, ""), ip):
+        await set_back(store, 5)
+        with pytest.raises(Unavailable, match="another call changes the same address"):
+            async with promises.changing("claims/", Subnet(NET4, ""), ip):
+                pytest.fail("two change it at once")
+        await set_back(store, 3600)
+        async with promises.changing("claims/", Subnet(NET4, ""), ip):
+            pass
 
 
 async def test_promises_that_have_ended_are_dropped(store: Store) -> None:

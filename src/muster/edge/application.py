@@ -244,7 +244,8 @@ class Application:
                 await send({"type": "http.response.start", "status": answer.status, "headers": headers})
                 async for piece in answer.pieces:
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
-                    # The server waits when it is given the next one, which is then held for nothing.
+                    # It is held no longer, and the server waits when it is given the next one, held for nothing as well.
+                    del piece
                     await drain()
                 if request.unread:
                     await request.discard()

@@ -141,6 +141,8 @@ class Peers:
                         _log.error("What members gave is not what it is called, and was cut off", digest=entry.digest)
                         raise Unavailable(f"What members gave of {entry.path} is not what it is called")
                 yield piece
+                # Beside the next one it would be held for nothing.
+                del piece
 
     async def _piece(
         self, asking: Asking, siblings: Sequence[Sibling], entry: Entry, at: int, count: int

@@ -39,7 +39,7 @@ async def _released(addresses: tuple[str, ...], group: str, cluster_path: Path, 
     from muster.features.externalipam.contract import Subnet
     from muster.features.externalipam.promises import Promises, promised
     from muster.features.externalipam.providers import claims
-    from muster.kernel.errors import NotFound, Rejected
+    from muster.kernel.errors import Conflict, NotFound, Rejected
     from muster.kernel.names import shown
 
     cluster, settings = read(cluster_path)
@@ -60,7 +60,10 @@ async def _released(addresses: tuple[str, ...], group: str, cluster_path: Path, 
             ipam, promises = claims.ClaimedIPAM(store, settings.claims), Promises(store, held_s=0)
             for ip in wanted:
                 if ip not in kept:
-                    await promises.release(space, ip)
+                    if not await promises.release(space, ip):
+                        raise Conflict(
+                            f"{ip} is being changed or was added meanwhile, and was not freed; list them again"
+                        )
                     continue
                 # Its subnet need not be in the settings any more.
                 subnet = Subnet(ipaddress.ip_network(kept[ip].subnet), group)

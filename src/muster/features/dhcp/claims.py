@@ -41,6 +41,8 @@ HELD_S = CHANGED_WITHIN_S + 15.0
 """How long what it changes is held; then whoever changes it is taken for dead."""
 SETTLED_S = 60.0
 """How long a DHCP server may take to show every member what it has acknowledged to one."""
+SET_BACK_S = 60.0
+"""By how much the store's clock may be set back, as by a failover to a host whose clock lags, while a lock holds."""
 _WAITED_S = 10.0
 _BETWEEN_S = 0.05
 # In one statement: a range has millions of addresses, and few of them are claimed at a time.
@@ -93,8 +95,8 @@ _UNRESERVE = Change("DELETE FROM dhcp_claims WHERE address = :address AND state 
 _BEGIN = Change(
     "INSERT INTO dhcp_changes (key, holder, until) VALUES (:key, :holder, {now} + :for_s)"
     " ON CONFLICT (key) DO UPDATE SET holder = excluded.holder, until = excluded.until WHERE dhcp_changes.until <= {now}"
-    # From before the store's clock was set back.
-    " OR dhcp_changes.until > {now} + :for_s"
+    # From before the store's clock was set back, by more than one store's lags behind another's.
+    " OR dhcp_changes.until > {now} + :void_s"
 )
 _GO_ON = Change(
     "UPDATE dhcp_changes SET until = {now} + :for_s WHERE key = :key AND holder = :holder AND until > {now}"
@@ -304,7 +306,10 @@ class Claims:
 
     async def _begun(self, change: Changing, ip: IPv4Address) -> str | None:
         """Hold what is to be changed; return for which hardware address the address is reserved."""
-        rows = [{"key": key, "holder": change._holder, "for_s": HELD_S} for key in change._keys]
+        rows = [
+            {"key": key, "holder": change._holder, "for_s": HELD_S, "void_s": HELD_S + SET_BACK_S}
+            for key in change._keys
+        ]
 
         async def work(uow: Writing) -> str | None:
             for row in rows:

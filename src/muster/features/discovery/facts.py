@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any, NoReturn
 
+from muster.kernel.documents import values_in
 from muster.kernel.errors import Rejected
 from muster.kernel.names import MACAddress
 
 LARGEST_BYTES = 4 << 20
 """The longest body with facts; a large machine's are about 1 MiB."""
 
-# Read into memory, a value takes some hundred bytes, however short it is written: four MiB of "[]," would be a hundred.
 _MOST_VALUES = 200_000
 # By which Foreman knows a machine, and what it was called before there were more cards than one.
 _NAMED = ("discovery_bootif", "macaddress")
@@ -23,7 +23,7 @@ def checked(body: bytes, what: str) -> dict[str, Any]:
     Raises:
         Rejected: it is none; ``what`` begins the sentence, in which nothing of the body stands.
     """
-    if sum(map(body.count, (b",", b"[", b"{"))) > _MOST_VALUES:
+    if values_in(body) > _MOST_VALUES:
         raise Rejected(f"{what}: the body holds more than {_MOST_VALUES} values")
     try:
         found = json.loads(body.decode(), parse_constant=_refused)

@@ -1,6 +1,8 @@
 """Which addresses are promised or being changed, in the store: one row an address, whoever asks, whatever IPAM keeps it.
 
-A row counts until its time is up, by the store's clock; nobody clears up behind whoever dies.
+A row counts until its time is up, by the store's clock; nobody clears up behind whoever dies. One whose time would be up
+later than anything begun now is from before that clock was set back, and counts no more: by more than ``SET_BACK_S``, since
+a store that fails over to a host whose clock lags a little has forgotten nothing.
 
 ============== ===================================================================================== ================
 state          means                                                                                 lasts
@@ -39,14 +41,32 @@ FOUND_WITHIN_S = 30.0
 """How long may lie between a question what is free and the promise of it."""
 SETTLED_S = FOUND_WITHIN_S + 30.0
 """How long an address that was added is not promised, whatever the IPAM was heard to say."""
+LONGEST_S = 24 * 3600.0
+"""The longest that a promise may last, whatever a member's settings say."""
+SET_BACK_S = 60.0
+"""By how much the store's clock may be set back without a row's counting no more."""
 _WAITED_S = 10.0
 _BETWEEN_S = 0.05
 _MOST_ROWS = 1 << 16
 _AT_ONCE = 500
 
+# Whether nobody changes a row's address; and whether besides it is promised to nobody.
+_UNHELD = f"(ipam_promises.held_until <= {{now}} OR ipam_promises.held_until > {{now}} + {HELD_S + SET_BACK_S})"
+_ENDED_BY_NOW = (
+    f"({_UNHELD} AND (ipam_promises.until <= {{now}} OR ipam_promises.until > {{now}} + {LONGEST_S + SET_BACK_S}"
+    f" OR ipam_promises.state = 'settled' AND ipam_promises.until > {{now}} + {SETTLED_S + SET_BACK_S}))"
+)
+
+
+def _written(text: str) -> str:
+    return text.replace("{unheld}", _UNHELD).replace("{ended}", _ENDED_BY_NOW)
+
+
 _LIVE = Query(
-    "SELECT address FROM ipam_promises WHERE space = :space AND address BETWEEN :first AND :last"
-    " AND (until > :now OR held_until > :now) ORDER BY address LIMIT :most"
+    _written(
+        "SELECT address FROM ipam_promises WHERE space = :space AND address BETWEEN :first AND :last"
+        " AND NOT {ended} ORDER BY address LIMIT :most"
+    ).replace("{now}", ":now")
 )
 _OF = Query(
     "SELECT address FROM ipam_promises WHERE space = :space AND mac = :mac AND state = 'promised' AND until > :now"
@@ -60,22 +80,26 @@ _WHOSE = Query(
     "SELECT mac FROM ipam_promises WHERE space = :space AND address = :address AND state = 'promised' AND until > :now"
 )
 _PROMISE = Change(
-    "INSERT INTO ipam_promises (space, address, subnet, mac, state, until, holder, held_until)"
-    " VALUES (:space, :address, :subnet, :mac, 'promised', {now} + :for_s, '', 0)"
-    " ON CONFLICT (space, address) DO UPDATE SET subnet = excluded.subnet, mac = excluded.mac, state = 'promised',"
-    " until = excluded.until WHERE ipam_promises.until <= {now} AND ipam_promises.held_until <= {now}"
+    _written(
+        "INSERT INTO ipam_promises (space, address, subnet, mac, state, until, holder, held_until)"
+        " VALUES (:space, :address, :subnet, :mac, 'promised', {now} + :for_s, '', 0)"
+        " ON CONFLICT (space, address) DO UPDATE SET subnet = excluded.subnet, mac = excluded.mac, state = 'promised',"
+        " until = excluded.until WHERE {ended}"
+    )
 )
 _RENEW = Change(
-    "UPDATE ipam_promises SET until = {now} + :for_s WHERE space = :space AND address = :address AND mac = :mac"
-    " AND state = 'promised' AND until > {now} AND held_until <= {now}"
+    _written(
+        "UPDATE ipam_promises SET until = {now} + :for_s WHERE space = :space AND address = :address AND mac = :mac"
+        " AND state = 'promised' AND until > {now} AND {unheld}"
+    )
 )
 _HOLD = Change(
-    "INSERT INTO ipam_promises (space, address, subnet, mac, state, until, holder, held_until)"
-    " VALUES (:space, :address, :subnet, '', 'promised', 0, :holder, {now} + :for_s)"
-    " ON CONFLICT (space, address) DO UPDATE SET holder = excluded.holder, held_until = excluded.held_until"
-    " WHERE ipam_promises.held_until <= {now}"
-    # From before the store's clock was set back.
-    " OR ipam_promises.held_until > {now} + :for_s"
+    _written(
+        "INSERT INTO ipam_promises (space, address, subnet, mac, state, until, holder, held_until)"
+        " VALUES (:space, :address, :subnet, '', 'promised', 0, :holder, {now} + :for_s)"
+        " ON CONFLICT (space, address) DO UPDATE SET holder = excluded.holder, held_until = excluded.held_until"
+        " WHERE {unheld}"
+    )
 )
 _SETTLE = Change(
     "UPDATE ipam_promises SET state = 'settled', mac = '', until = {now} + :for_s, holder = '', held_until = 0"
@@ -87,8 +111,10 @@ _LET_GO = Change(
 )
 _DROP = Change("DELETE FROM ipam_promises WHERE space = :space AND address = :address AND holder = :holder")
 _RELEASE = Change(
-    "DELETE FROM ipam_promises WHERE space = :space AND address = :address AND held_until <= {now} AND until > {now}"
-    " AND state = 'promised'"
+    _written(
+        "DELETE FROM ipam_promises WHERE space = :space AND address = :address AND {unheld}"
+        " AND until > {now} AND state = 'promised'"
+    )
 )
 _ENDED = Query(
     "SELECT space, address FROM ipam_promises WHERE until <= :before AND held_until <= :before"

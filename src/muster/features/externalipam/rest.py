@@ -13,12 +13,15 @@ from urllib.parse import urlencode
 
 from muster.foreman import smart_proxy
 from muster.foreman.smart_proxy import SmartProxy
+from muster.kernel.documents import values_in
 from muster.kernel.errors import Misconfigured, Unavailable
 from muster.kernel.files import read_bounded
 from muster.kernel.names import shown
 from muster.kernel.secrets import Secret
 
 ANSWER_LIMIT_BYTES = 16 << 20
+MOST_VALUES = 1_000_000
+"""How many values an answer may have; those of 16 MiB with addresses and all that is said of them are fewer."""
 _CONNECT_S = 5.0
 _SECRET_BYTES = 4096
 
@@ -70,6 +73,8 @@ class REST:
             raise Unavailable(f"{target} was answered {answer.status}: it leads elsewhere, which is not followed")
         if not answer.text.strip():
             return Said(answer.status, None, target)
+        if values_in(answer.text) > MOST_VALUES:
+            raise Unavailable(f"{target} was answered {answer.status} with more than {MOST_VALUES} values")
         try:
             return Said(answer.status, json.loads(answer.text), target)
         except (ValueError, RecursionError):

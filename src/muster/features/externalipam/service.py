@@ -102,9 +102,12 @@ class ExternalIPAM:
         if whose is not None and (kept := await self._kept(space, subnet, whose)) is not None:
             return kept
         try:
-            found = await self._offered(space, subnet, whose)
+            async with asyncio.timeout(FOUND_WITHIN_S):
+                found = await self._offered(space, subnet, whose)
         except Unsupported:
             found = await self._lowest(space, subnet, whose)
+        except TimeoutError:
+            raise Unavailable(f"Asking for an address of {subnet} took longer than {FOUND_WITHIN_S:g} s") from None
         if found is None:
             _log.warning(f"No free addresses in {subnet}: each is in use, is promised, or may not be offered")
         await self._forget()

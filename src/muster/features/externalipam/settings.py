@@ -14,25 +14,35 @@ from muster.cluster.service import Service, of_settings
 from muster.cluster.values import ForemanURL, Seconds
 from muster.edge.another_proxy import SmartProxySettings
 from muster.edge.feature import ProvidedFeatureSettings
+from muster.features.externalipam.contract import Subnet
+from muster.kernel.names import shown
 from muster.kernel.secrets import Secret
 from muster.kernel.settings import Settings
 
-GroupName = Annotated[str, StringConstraints(pattern=r"\A[^\x00-\x1f\x7f/]{0,255}\z")]
+# Of what a call may name, what can stand in a path.
+GroupName = Annotated[str, StringConstraints(pattern=r"\A[^\x00-\x1f\x7f-\x9f\u2028\u2029/]{0,255}\z")]
 Text = Annotated[str, StringConstraints(pattern=r"\A[^\x00-\x1f\x7f]{0,255}\z")]
 
 
 def _network(given: Any) -> IPv4Network | IPv6Network:
+    what = "no network such as 192.0.2.0/24 or 2001:db8::/64"
+    # The library takes a number for one as well, and a network of one interface, which no call names.
+    if not isinstance(given, str | IPv4Network | IPv6Network) or "%" in str(given):
+        raise ValueError(f"{what}: {shown(given)}")
     try:
         return ipaddress.ip_network(given)
     except ValueError as e:
-        raise ValueError(f"no network such as 192.0.2.0/24 or 2001:db8::/64: {e}") from None
+        raise ValueError(f"{what}: {e}") from None
 
 
 def _address(given: Any) -> IPv4Address | IPv6Address:
+    what = "no address such as 192.0.2.1 or 2001:db8::1"
+    if not isinstance(given, str | IPv4Address | IPv6Address):
+        raise ValueError(f"{what}: {shown(given)}")  # noqa: TRY004 - pydantic makes a sentence of these alone
     try:
         found = ipaddress.ip_address(given)
     except ValueError as e:
-        raise ValueError(f"no address such as 192.0.2.1 or 2001:db8::1: {e}") from None
+        raise ValueError(f"{what}: {e}") from None
     if getattr(found, "scope_id", None) is not None:
         raise ValueError("no address such as 2001:db8::1: it names an interface")
     return found
@@ -67,6 +77,9 @@ class SubnetSettings(Settings):
                     raise ValueError(f"{name}: {ip} is no address of {self.network}")
         if self.first is not None and self.last is not None and int(self.first) > int(self.last):
             raise ValueError(f"first {self.first} lies behind last {self.last}")
+        low, high = Subnet(self.network, "", first=self.first, last=self.last).span
+        if high - low + 1 <= len({ip for ip in self.excluded if low <= int(ip) <= high}):
+            raise ValueError(f"no address of {self.network} may be offered: first, last and excluded leave none")
         return self
 
 
@@ -150,7 +163,8 @@ class ExternalIPAMSettings(ProvidedFeatureSettings):
     provider: Literal["claims", "netbox", "phpipam", "smart_proxy", "memory"] = "claims"
     """Who keeps the addresses: ``claims``, the cluster's store. Ruby's ``use_provider`` is understood as well:
     ``externalipam_netbox``, ``externalipam_phpipam``."""
-    promise_minutes: Annotated[float, Field(gt=0, le=1440)] = 10.0
+    # At most promises.LONGEST_S.
+    promise_minutes: Annotated[float, Field(ge=1, le=1440)] = 10.0
     """How long an address that was offered for a new host is offered to nobody else."""
     claims: KeptSettings = KeptSettings()
     """Settings of provider ``claims``."""

@@ -283,8 +283,11 @@ def _instead(request: Request, digest: Digest | None, written_at: float) -> Repl
 async def _following(first: bytes, pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
     async with contextlib.aclosing(pieces):
         yield first
+        # What the client has is not held while the next piece comes.
+        del first
         async for piece in pieces:
             yield piece
+            del piece
 
 
 def _ports(settings: HTTPBootSettings, balancing: Balancing) -> Ports:

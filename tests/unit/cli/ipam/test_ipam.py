@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from muster.app.settings import cluster_store, loaded
+from muster.features.externalipam.contract import Subnet
 from muster.features.externalipam.promises import Promises
 from muster.features.externalipam.providers.claims import ClaimedIPAM
 from muster.features.externalipam.service import ExternalIPAM
 from muster.features.externalipam.settings import KeptSettings
-from muster.kernel.errors import Misconfigured, NotFound, Rejected
+from muster.kernel.errors import Conflict, Misconfigured, NotFound, Rejected
 from tests.unit.cli.calls import run
 
 SUBNETS: list[dict[str, Any]] = [{"network": "192.0.2.0/29"}, {"network": "2001:db8::/64", "group": "lab"}]
@@ -75,6 +76,18 @@ def test_addresses_are_freed_all_or_none(with_ipam: Path) -> None:
     assert (done["released"], done["dry_run"]) == (["192.0.2.1", "192.0.2.2"], False)
     run(with_ipam, "ipam", "release", "2001:db8::1", "--group", "lab")
     assert listed(with_ipam) == {"addresses": [], "promises": ["2001:db8::2"]}
+
+
+def test_a_promise_that_somebody_changes_meanwhile_is_not_said_to_be_freed(with_ipam: Path) -> None:
+    async def release_while_it_is_added() -> None:
+        async with cluster_store(loaded(with_ipam)) as store:
+            promises, subnet = Promises(store, held_s=600), Subnet(ip_network("192.0.2.0/29"), "")
+            async with promises.changing("claims/", subnet, ip_address("192.0.2.2")):
+                await asyncio.to_thread(run, with_ipam, "ipam", "release", "192.0.2.2")
+
+    with pytest.raises(Conflict, match="was not freed"):
+        asyncio.run(release_while_it_is_added())
+    assert listed(with_ipam)["promises"] == ["192.0.2.2", "2001:db8::2"]
 
 
 def test_what_another_ipam_keeps_is_freed_there(with_ipam: Path) -> None:

@@ -44,7 +44,14 @@ def test_rubys_words_are_understood(word: str) -> None:
             "192.0.2.128/25 and 192.0.2.0/24 overlap",
         ),
         ({"claims": {"subnets": [{"network": "192.0.2.0/24", "group": "a\nb"}]}}, "group"),
-        ({"promise_minutes": 0}, "greater than 0"),
+        ({"claims": {"subnets": [{"network": "192.0.2.0/24", "group": "a\x85b"}]}}, "group"),
+        ({"claims": {"subnets": [{"network": 5}]}}, "no network such as"),
+        ({"claims": {"subnets": [{"network": "fe80::%eth0/64"}]}}, "no network such as"),
+        ({"claims": {"subnets": [{"network": "0.0.0.0/24", "first": 5}]}}, "no address such as"),
+        ({"claims": {"subnets": [{"network": "192.0.2.0/24", "first": "192.0.2.255"}]}}, "leave none"),
+        ({"claims": {"subnets": [{"network": "192.0.2.0/32", "excluded": ["192.0.2.0"]}]}}, "leave none"),
+        # Shorter than a call may take, it would have ended before Foreman hears of it.
+        ({"promise_minutes": 0.001}, "greater than or equal to 1"),
     ],
 )
 def test_what_cannot_work_is_refused(given: dict[str, Any], said: str) -> None:

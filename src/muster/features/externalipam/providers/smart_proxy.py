@@ -12,10 +12,11 @@ from urllib.parse import quote_plus, urlencode
 from muster.edge import another_proxy
 from muster.edge.another_proxy import SmartProxySettings
 from muster.edge.feature import Surroundings
-from muster.features.externalipam import shapes
+from muster.features.externalipam import rest, shapes
 from muster.features.externalipam.contract import Group, IPAddress, IPNetwork, Subnet
 from muster.foreman.answers import Answer
 from muster.foreman.smart_proxy import SmartProxy
+from muster.kernel.documents import values_in
 from muster.kernel.errors import (
     Conflict,
     Misconfigured,
@@ -27,7 +28,6 @@ from muster.kernel.errors import (
 )
 from muster.kernel.names import MACAddress, shown
 
-_ANSWER_LIMIT_BYTES = 16 << 20
 _REFUSALS: Mapping[int, type[MusterError]] = {404: NotFound, 409: Conflict, 501: Unsupported}
 
 
@@ -116,7 +116,7 @@ class SmartProxyIPAM:
         if refusal:
             raise Unavailable(said)
         if content is None and answer.text.strip():
-            raise Unavailable(f"{said}, which is no JSON")
+            raise Unavailable(f"{said}, which is no JSON, or has more than {rest.MOST_VALUES} values")
         return content
 
     def _whose(self, path: str) -> str:
@@ -124,6 +124,8 @@ class SmartProxyIPAM:
 
 
 def _content(answer: Answer) -> Any:
+    if values_in(answer.text) > rest.MOST_VALUES:
+        return None
     try:
         return json.loads(answer.text)
     except (ValueError, RecursionError):
@@ -138,5 +140,5 @@ def _path(network: IPNetwork, group: str, below: str = "", query: Mapping[str, s
 @asynccontextmanager
 async def opened(settings: SmartProxySettings, around: Surroundings) -> AsyncIterator[SmartProxyIPAM]:
     """Yield the provider, presenting this member's certificate to the other proxy; a renewed one is taken up."""
-    async with another_proxy.opened(settings, around, answer_limit_bytes=_ANSWER_LIMIT_BYTES) as proxy:
+    async with another_proxy.opened(settings, around, answer_limit_bytes=rest.ANSWER_LIMIT_BYTES) as proxy:
         yield SmartProxyIPAM(proxy)
