@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
@@ -314,12 +315,13 @@ async def test_a_certificate_that_nobody_vouches_for_ends_the_call_before_the_pa
         assert await provider.power(device) == "on"
 
 
+@pytest.mark.parametrize("scheme", ["https", "http", "HTTP"])
 @pytest.mark.parametrize("way", ["an answer", "a resource's name"])
 async def test_a_bmc_that_leads_elsewhere_takes_no_password_there(
-    stand_in: RedfishStandIn, redfish: tuple[BMCProvider, Device], way: str
+    stand_in: RedfishStandIn, redfish: tuple[BMCProvider, Device], way: str, scheme: str
 ) -> None:
     provider, device = redfish
-    elsewhere = f"https://127.0.7.14:{stand_in.port}/redfish/v1/Systems/1"
+    elsewhere = f"{scheme}://127.0.7.14:{stand_in.port}/redfish/v1/Systems/1"
     if way == "an answer":
         stand_in.leads["/redfish/v1/Systems/1"] = elsewhere
     else:
@@ -340,6 +342,20 @@ async def test_an_answer_that_is_none_is_unavailable_and_no_crash(
     stand_in.raw["/redfish/v1/Systems"] = body
     with pytest.raises((Unavailable, Unsupported), match=device.host):
         await provider.power(device)
+
+
+@pytest.mark.parametrize(
+    "fact", [b'"\\ud800"', b"NaN", b"[" * 20_000, b'{"a": 1}', b"1e400"], ids=lambda b: b[:9].decode()
+)
+async def test_a_fact_that_no_reply_could_hold_is_unavailable(
+    stand_in: RedfishStandIn, redfish: tuple[BMCProvider, Device], fact: bytes
+) -> None:
+    provider, device = redfish
+    machine = json.dumps(stand_in.system | {"PowerState": "?", "SerialNumber": "?"}).encode()
+    stand_in.raw["/redfish/v1/Systems/1"] = machine.replace(b'"?"', fact)
+    for asked in (provider.power(device), provider.fru(device, "serial")):
+        with pytest.raises(Unavailable, match="no Redfish"):
+            await asked
 
 
 async def test_a_slow_bmc_ends_with_its_deadline_and_so_does_its_thread(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
@@ -112,3 +113,16 @@ async def test_the_doctor_says_that_it_is_unproven_and_what_is_wrong(grid: Grid)
     async with opened(grid) as dns:
         with pytest.raises(Unavailable, match="answered no list"):
             await dns.add(a("web.example.com"))
+
+
+async def test_where_no_grid_is_nothing_is_taken_for_gone(grid: Grid) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b'HTTP/1.1 404 Not Found\r\nContent-Length: 17\r\nConnection: close\r\n\r\n{"error": "none"}')
+        await writer.drain()
+        writer.close()
+
+    listening = await asyncio.start_server(talk, "127.0.0.1", 0)
+    async with listening, opened(grid, url=f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}") as dns:
+        with pytest.raises(Unavailable, match="is a grid there"):
+            await dns.remove(FQDN.parse("web.example.com"), RecordType.A)

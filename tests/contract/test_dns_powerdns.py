@@ -13,7 +13,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from muster.features.dns import checks
+from muster.features.dns import checks, turns
 from muster.features.dns.contract import SRV, Record, RecordType
 from muster.features.dns.providers import powerdns as provider
 from muster.features.dns.providers.powerdns import PowerDNSDNS
@@ -242,3 +242,84 @@ async def test_an_answer_without_end_is_not_read_on(monkeypatch: pytest.MonkeyPa
         async with opened(given) as dns:
             with pytest.raises(Unavailable, match="more than 1000 bytes"):
                 await dns.lookup(FQDN.parse("never.example.com"), RecordType.A)
+
+
+@pytest.mark.parametrize("path", ["/api/v1/servers/elsewhere", "/other/api/v1/servers/localhost"])
+async def test_where_no_api_is_nothing_is_taken_for_gone(server: PowerDNSServer, path: str) -> None:
+    given = settings(server, rest_url=server.api.partition("/api/")[0] + path)
+    async with opened(given) as dns:
+        for asking in (dns.remove(FQDN.parse("kept.example.com"), RecordType.A), dns.add(a("never.example.com"))):
+            with pytest.raises(Misconfigured, match="There is no such API"):
+                await asking
+
+
+@pytest.mark.parametrize("body", [b"<html>Welcome", b'{"daemon_type": "recursor"}', b"[]"])
+async def test_who_is_no_server_of_zones_is_not_reached(body: bytes) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(body), body))
+        await writer.drain()
+        writer.close()
+
+    listening = await asyncio.start_server(talk, "127.0.0.1", 0)
+    async with listening:
+        url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/api/v1/servers/localhost"
+        given = PowerDNSSettings.model_validate({"rest_url": url, "rest_api_key": "k", "timeout_s": 2})
+        async with opened(given) as dns:
+            with pytest.raises(Misconfigured, match="no API of a PowerDNS"):
+                await dns.reached()
+        assert await codes(given) == ["DNS-API-KEY"]
+
+
+async def ended(leases: Leases) -> None:
+    """End the turn that there is, as half a minute does."""
+    lease = await leases.held("dns-powerdns")
+    assert lease is not None
+    await leases.release(lease)
+
+
+async def test_while_a_change_without_an_answer_may_still_be_made_nobody_else_has_a_turn(
+    server: PowerDNSServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "_WAITED_S", 0.1)
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Pass calls on to the server, but no PATCH: of that nothing is heard."""
+        head = await reader.readuntil(b"\r\n\r\n")
+        if not head.startswith(b"PATCH"):
+            upstream, to = await asyncio.open_connection(server.address, server.api_port)
+            to.write(head.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
+            writer.write(await upstream.read())
+            to.close()
+        else:
+            patched.set()
+            await held.wait()
+        writer.close()
+
+    patched, held = asyncio.Event(), asyncio.Event()
+    listening = await asyncio.start_server(pass_on, "127.0.0.1", 0)
+    url = server.api.replace(str(server.api_port), str(listening.sockets[0].getsockname()[1]))
+    store = Secret(f"sqlite:///{tmp_path}/store.db")
+    async with listening, store_opened(store) as shared:
+        await shared.prepare()
+        async with (
+            opened(settings(server, rest_url=url, timeout_s=0.5), shared) as slow,
+            opened(settings(server), shared) as other,
+        ):
+            with pytest.raises(Unavailable, match="no answer in time"):
+                await slow.add(a("late.example.com"))
+            with pytest.raises(Unavailable, match="had no turn; nothing was changed"):
+                await other.add(a("late.example.com", "192.0.2.11"))
+            await ended(Leases(shared))
+            patched.clear()
+            call = asyncio.create_task(slow.add(a("late.example.com")))
+            await patched.wait()
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+            await ended(Leases(shared))
+            # What was refused is answered.
+            with pytest.raises(Rejected):
+                await other.add(a("new.copy.test"))
+            assert await Leases(shared).held("dns-powerdns") is None
+        held.set()

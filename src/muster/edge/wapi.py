@@ -70,7 +70,11 @@ class WAPI:
         }  # fmt: skip
         found: list[Fields] = []
         for _ in range(_MOST_PAGES):
-            answer = await self._asked("GET", kind, query)
+            try:
+                answer = await self._asked("GET", kind, query)
+            except NotFound as e:
+                # Of a list that is none of a grid's answers: whoever looked for something to remove would take it for gone.
+                raise Unavailable(f"{e}: is a grid there?") from e
             page = answer.get("result") if isinstance(answer, dict) else None
             if not isinstance(page, list) or not all(isinstance(one, dict) for one in page):
                 raise Unavailable(f"{self.url} answered no list to GET {kind}: {shown(answer)}")

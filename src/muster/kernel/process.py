@@ -25,6 +25,7 @@ from muster.kernel.errors import Misconfigured, Unavailable
 _PR_SET_PDEATHSIG = 1
 _KEPT = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
 _LONGEST_LINE = 1 << 16
+_KEPT_BYTES = 1 << 20
 _LOOK_EVERY_S = 0.5
 # What the pipe and our own buffers can hold when a command ends.
 _LEFT_BEHIND_BYTES = 1 << 20
@@ -78,8 +79,27 @@ async def run(
     pipes = {"stdin": given, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     where = directory or working_directory()
     async with _running(command, timeout_s, env=clean_environment(environment), cwd=where, **pipes) as process:
-        out, err = await process.communicate(stdin)
+        out, err, _ = await asyncio.gather(_kept(process.stdout), _kept(process.stderr), _fed(process.stdin, stdin))
+        await process.wait()
     return Finished(process.returncode or 0, _text(out), _text(err))
+
+
+async def _kept(stream: asyncio.StreamReader | None) -> bytes:
+    """Read a stream to its end and return its beginning: what a tool says without end is not held."""
+    out = bytearray()
+    while stream is not None and (chunk := await stream.read(_LONGEST_LINE)):
+        out += chunk[: max(0, _KEPT_BYTES - len(out))]
+    return bytes(out)
+
+
+async def _fed(stream: asyncio.StreamWriter | None, given: bytes | None) -> None:
+    if stream is None or given is None:
+        return
+    # A tool may end before it has read all.
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        stream.write(given)
+        await stream.drain()
+    stream.close()
 
 
 async def follow(arguments: Sequence[str], *, timeout_s: float, heard: Callable[[str], None]) -> int:
@@ -176,4 +196,4 @@ def end_with_parent() -> None:
 
 
 def _text(raw: bytes) -> str:
-    return raw[: 1 << 20].decode("utf-8", "replace")
+    return raw.decode("utf-8", "replace")

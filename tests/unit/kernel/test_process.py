@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -153,3 +154,20 @@ async def test_somebody_s_own_command_that_takes_too_long_or_is_not_there_ends_a
         await follow(["sh", "-c", "sleep 60; true"], timeout_s=0.2, heard=print)
     with pytest.raises(Misconfigured, match="Running /nonexistent failed: No such file or directory"):
         await follow(["/nonexistent"], timeout_s=5, heard=print)
+
+
+async def test_what_a_tool_says_without_end_is_not_held() -> None:
+    script = "import sys\nfor _ in range(32): sys.stdout.write('x' * (1 << 20)); sys.stderr.write('y' * (1 << 20))"
+    tracemalloc.start()
+    try:
+        done = await run([sys.executable, "-c", script], timeout_s=60)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (done.status, len(done.stdout), len(done.stderr)) == (0, 1 << 20, 1 << 20)
+    assert peak < 16 << 20
+
+
+async def test_a_tool_that_ends_before_it_has_read_all_is_no_error() -> None:
+    done = await run(["true"], timeout_s=10, stdin=b"x" * (4 << 20))
+    assert done.status == 0

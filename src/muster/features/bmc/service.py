@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast, get_args
+from weakref import WeakValueDictionary
 
 from muster.edge.feature import Surroundings, Told
 from muster.features.bmc import providers
@@ -33,9 +35,8 @@ from muster.kernel.errors import Misconfigured, MusterError, Rejected
 from muster.kernel.log import logger
 from muster.kernel.names import host_or_address, shown
 from muster.kernel.secrets import Secret
-from muster.policy.chain import Call as Performed
 from muster.policy.chain import chained
-from muster.policy.marks import Operation
+from muster.policy.marks import operations
 
 _log = logger("features")
 
@@ -45,6 +46,9 @@ _LOOKED_FOR: tuple[BootDevice, ...] = ("pxe", "cdrom", "bios", "disk")
 _TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off", "")
 _DRIVERS: Mapping[str, Driver] = {"lan15": "lan", "lan20": "lanplus", "lan": "lan", "lanplus": "lanplus"}
 _LONGEST_CREDENTIAL = 255
+_OPERATIONS = frozenset(one.name for one in operations(BMCProvider))
+CALLS_TO_ONE = 2
+"""Calls that one provider makes to one BMC at once."""
 
 
 @dataclass(frozen=True)
@@ -63,15 +67,27 @@ class Call:
     privilege: str | None = None
 
 
-class _Turns:
-    """A policy: so many calls at once, the others wait; their deadline runs."""
+class _InTurns:
+    """A provider that makes so many calls at once, and of them few to one BMC; others wait, and their deadline runs.
 
-    def __init__(self, calls: int) -> None:
-        self._turns = asyncio.Semaphore(calls)
+    One BMC that takes connections and says nothing has Foreman ask it again and again, and leaves the turns to others.
+    """
 
-    async def __call__(self, operation: Operation, call: Performed) -> Any:  # noqa: ARG002
-        async with self._turns:
-            return await call()
+    def __init__(self, provider: BMCProvider, calls: int) -> None:
+        self._provider = provider
+        self._all = asyncio.Semaphore(calls)
+        self._most = min(calls, CALLS_TO_ONE)
+        # Of BMCs that are asked now: nobody else holds them.
+        self._each: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._provider, name)
+        return partial(self._in_turn, found) if name in _OPERATIONS else found
+
+    async def _in_turn(self, operation: Callable[..., Awaitable[Any]], device: Device, *more: Any, **named: Any) -> Any:
+        own = self._each.setdefault(device.host.lower(), asyncio.Semaphore(self._most))
+        async with own, self._all:
+            return await operation(device, *more, **named)
 
 
 @dataclass(frozen=True)
@@ -324,6 +340,7 @@ async def opened(settings: BMCSettings, around: Surroundings) -> AsyncIterator[B
             except Misconfigured as e:
                 absent[word] = str(e)
                 continue
-            policies = [*settings.policies.built(around.operations, word), _Turns(settings.calls)]
-            usable[word] = chained(BMCProvider, provider, policies)  # type: ignore[type-abstract]
+            in_turns = cast(BMCProvider, _InTurns(provider, settings.calls))
+            policies = settings.policies.built(around.operations, word)
+            usable[word] = chained(BMCProvider, in_turns, policies)  # type: ignore[type-abstract]
         yield BMC(usable, absent, settings.bmc_default_provider, settings.redfish_verify_ssl)

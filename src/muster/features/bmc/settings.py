@@ -49,7 +49,7 @@ class BMCSettings(ProvidedFeatureSettings):
     policies: PolicySettings = PolicySettings(deadline_s=30.0, retry=RetrySettings(attempts=1))
     """Deadline of a call, waiting for its turn included. Nothing is repeated unless it is asked for."""
     calls: Annotated[int, Field(ge=1, le=256)] = 16
-    """Calls that one provider makes at once; others wait for their turn."""
+    """Calls that one provider makes at once, two of them to one BMC; others wait for their turn."""
     redfish: RedfishSettings = RedfishSettings()
     """Settings of provider ``redfish``."""
     ipmi: IPMISettings = IPMISettings()

@@ -5,15 +5,16 @@ name: a PowerDNS that has its zones in SQLite fails changes that are made at onc
 wait for each other in their order; of several members, each looks again every few hundredths of a second.
 
 A lease ends by itself when its holder dies. A server that carries out what it was sent after the lease has ended would be a
-late writer that no epoch keeps out, since no such server knows epochs; so the change is given up well before.
+late writer that no epoch keeps out, since no such server knows epochs; so the change is given up well before. For the same
+reason a lease under which something was sent that had no answer is kept until it ends by itself: the server may be at it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from muster.kernel.errors import MusterError, Unavailable
 from muster.kernel.log import logger
@@ -30,6 +31,28 @@ _WAITED_S = 10.0
 _BETWEEN_S = 0.03
 
 
+class Turn:
+    """The turn of one change.
+
+    Attributes:
+        is_unanswered: something was sent that the server may still carry out.
+    """
+
+    def __init__(self) -> None:
+        self.is_unanswered = False
+
+    @contextmanager
+    def sent(self) -> Iterator[None]:
+        """Send what changes something in the block: an error other than ``Unavailable`` is an answer, too."""
+        self.is_unanswered = True
+        try:
+            yield
+        except MusterError as e:
+            self.is_unanswered = isinstance(e, Unavailable)
+            raise
+        self.is_unanswered = False
+
+
 class Turns:
     """The turns of one provider. ``store`` None: of this process alone."""
 
@@ -39,24 +62,29 @@ class Turns:
         self._here = asyncio.Lock()
 
     @asynccontextmanager
-    async def of(self, name: FQDN | ServiceName) -> AsyncIterator[None]:
-        """Keep others out while the block looks at a name and changes it.
+    async def of(self, name: FQDN | ServiceName) -> AsyncIterator[Turn]:
+        """Keep others out while the block looks at a name and changes it, within :meth:`Turn.sent`.
 
         Raises:
             Unavailable: others change something all the time, or the store does not answer, and nothing was changed; or the
                 block took longer than :data:`CHANGED_WITHIN_S`, and whether anything was is unknown.
         """
         async with self._here:
-            lease = await self._taken(name)
+            lease, turn = await self._taken(name), Turn()
             try:
                 async with asyncio.timeout(CHANGED_WITHIN_S):
-                    yield
+                    yield turn
             except TimeoutError:
                 raise Unavailable(
                     f"Changing {name} took longer than {CHANGED_WITHIN_S:g} s; whether it was changed is unknown"
                 ) from None
             finally:
-                if lease is not None:
+                if lease is not None and turn.is_unanswered:
+                    _log.warning(
+                        "A change of DNS had no answer; others wait until it can no longer come late, %g s at most",
+                        _HELD_S,
+                    )
+                elif lease is not None:
                     # However the call ends, also when its client has gone: others would wait for it.
                     await asyncio.shield(asyncio.ensure_future(self._given_up(lease)))
 
@@ -72,7 +100,10 @@ class Turns:
             if lease is not None:
                 return lease
             if clock() > end:
-                raise Unavailable(f"Others change DNS all the time, so {name} had no turn; nothing was changed")
+                raise Unavailable(
+                    f"Others change DNS all the time, or the change before had no answer, so {name} had no turn; "
+                    "nothing was changed"
+                )
             await asyncio.sleep(_BETWEEN_S)
 
     async def _given_up(self, lease: Lease) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import asyncio
 from base64 import b64encode
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -8,9 +10,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from muster.edge.feature import Surroundings
+from muster.features.bmc import providers
 from muster.features.bmc.contract import BMCProvider, Device, NoCredentials
 from muster.features.bmc.providers.memory import Machine, MemoryBMC
-from muster.features.bmc.service import BMC, Call, credentials, opened
+from muster.features.bmc.service import BMC, CALLS_TO_ONE, Call, credentials, opened
 from muster.features.bmc.settings import BMCSettings
 from muster.kernel.errors import Misconfigured, Rejected, Unavailable
 from muster.kernel.secrets import Secret
@@ -223,6 +226,35 @@ async def test_what_is_absent_is_a_state_with_a_reason(monkeypatch: pytest.Monke
     async with opened(BMCSettings(bmc_default_provider="memory"), around) as bmc:
         await bmc.reached()
         assert (await bmc.power(Call(HOST, None, basic()), "status"))["result"] == "off"
+
+
+async def test_a_bmc_that_says_nothing_leaves_turns_to_the_others(
+    monkeypatch: pytest.MonkeyPatch, around: Surroundings
+) -> None:
+    asked: list[str] = []
+
+    class OneIsSilent(MemoryBMC):
+        async def power(self, device: Device) -> str:
+            asked.append(device.host)
+            if device.host == HOST:
+                await asyncio.Event().wait()
+            return await super().power(device)
+
+    monkeypatch.setitem(providers.PROVIDERS, "memory", lambda _settings: nullcontext(OneIsSilent()))
+    async with opened(BMCSettings(bmc_default_provider="memory", calls=3), around) as bmc:
+        waiting = [
+            asyncio.create_task(bmc.power(replace(CALL, host=HOST, provider="memory"), "status")) for _ in range(100)
+        ]
+        await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            for n in range(20):
+                other = await bmc.power(Call(f"198.51.100.{n}", "memory", basic()), "status")
+                assert other["result"] == "off"
+        assert asked.count(HOST) == CALLS_TO_ONE
+        for one in waiting:
+            one.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert asked.count(HOST) == CALLS_TO_ONE
 
 
 @pytest.fixture

@@ -89,7 +89,9 @@ class _Conversation:
         session = Session()
         # No proxy and no file of passwords that this process' environment names.
         session.trust_env = False
-        session.mount("https://", _Adapter(self))
+        # Of its own the library has two, and whatever the BMC calls its resources may begin as the other does.
+        session.adapters.clear()
+        session.mount("", _Adapter(self))
         return session
 
 
@@ -186,7 +188,7 @@ class RedfishBMC:
         self._threads = threads
 
     async def power(self, device: Device) -> str:
-        return await self._ask(device, lambda m: str(m.system.json["PowerState"]).lower())
+        return await self._ask(device, lambda m: str(_fact(m.system.json["PowerState"])).lower())
 
     async def switch(self, device: Device, action: Power) -> None:
         await self._ask(device, partial(_switch, action=action, wait_s=self._settings.dell_wait_s))
@@ -214,13 +216,13 @@ class RedfishBMC:
     async def fru(self, device: Device, field: FruField) -> Any:
         if field == "list":
             raise Unsupported("Redfish has no list of parts as IPMI has one")
-        return await self._ask(device, lambda m: m.system.json.get(_FRU[field]))
+        return await self._ask(device, lambda m: _fact(m.system.json.get(_FRU[field])))
 
     async def controller(self, device: Device, field: ControllerField) -> Any:
         if field == "info":
             raise Unsupported("Redfish says of a BMC nothing like IPMI's device ID")
         name = "UUID" if field == "guid" else "FirmwareVersion"
-        return await self._ask(device, lambda m: m.manager.json.get(name))
+        return await self._ask(device, lambda m: _fact(m.manager.json.get(name)))
 
     async def reset(self, device: Device, kind: Reset) -> None:
         await self._ask(device, partial(_reset, kind=kind))
@@ -260,6 +262,7 @@ class RedfishBMC:
             LookupError,
             TypeError,
             ValueError,
+            RecursionError,
         ) as e:
             # The library takes for granted that what it reads has the form it should have.
             raise Unavailable(
@@ -320,7 +323,7 @@ def _identified(machine: _Machine) -> str:
         return "on" if told["LocationIndicatorActive"] else "off"
     if "IndicatorLED" not in told:
         raise Unsupported("has no light that it tells of")
-    light = str(told["IndicatorLED"]).lower()
+    light = str(_fact(told["IndicatorLED"])).lower()
     return "on" if light == "lit" else light
 
 
@@ -337,11 +340,24 @@ def _identify(machine: _Machine, *, lit: bool) -> None:
 def _lan(machine: _Machine, field: LanField) -> Any:
     told = machine.interface
     if field == "mac":
-        return told.get("MACAddress")
+        return _fact(told.get("MACAddress"))
     if field == "vlanid":
-        return (told.get("VLAN") or {}).get("VLANId")
+        return _fact((told.get("VLAN") or {}).get("VLANId"))
     addresses: Sequence[Mapping[str, Any]] = told.get("IPv4Addresses") or ({},)
-    return addresses[0].get(_LAN[field])
+    return _fact(addresses[0].get(_LAN[field]))
+
+
+def _fact(value: Any) -> str | int | None:
+    """Return a fact that a BMC tells, as far as it is one that a reply can hold.
+
+    Raises:
+        ValueError: it is a list, a map, a fraction, or a text with half a character.
+    """
+    if value is None or isinstance(value, str | int):
+        if isinstance(value, str):
+            value.encode()
+        return value
+    raise ValueError(f"a {type(value).__name__} where a text stands")
 
 
 def _reset(machine: _Machine, kind: Reset) -> None:

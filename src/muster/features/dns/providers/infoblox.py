@@ -59,7 +59,7 @@ class InfobloxDNS:
             raise Rejected(f"{self._grid.url} has no DNS view {self._view}")
 
     async def add(self, record: Record) -> None:
-        async with self._turns.of(record.name):
+        async with self._turns.of(record.name) as turn:
             if is_held(record, await self._held(record), self._grid.url):
                 return
             content = {
@@ -67,7 +67,8 @@ class InfobloxDNS:
                 **_content(record),
             }  # fmt: skip
             try:
-                await self._grid.create(f"record:{record.type.value.lower()}", content)
+                with turn.sent():
+                    await self._grid.create(f"record:{record.type.value.lower()}", content)
             except Rejected as e:
                 if _NO_ZONE in str(e):
                     raise Rejected(f"{self._grid.url} serves no zone for {record.name}: {e}") from e
@@ -78,11 +79,12 @@ class InfobloxDNS:
                     raise
 
     async def remove(self, name: FQDN | ServiceName, type: RecordType) -> None:
-        async with self._turns.of(name):
+        async with self._turns.of(name) as turn:
             objects = await self._objects(name, type)
             for one in objects:
                 try:
-                    await self._grid.delete(one)
+                    with turn.sent():
+                        await self._grid.delete(one)
                 except NotFound:
                     continue
             if (await self._of_hosts(name)).get(type.value):
@@ -146,7 +148,7 @@ def _data(kind: RecordType, one: Fields) -> Data | None:
         if kind is RecordType.SRV:
             return SRV(int(values[0]), int(values[1]), int(values[2]), _name(values[3]))
         return _name(values[0])
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -27,7 +27,7 @@ from muster.features.dns import presentation
 from muster.features.dns.contract import Data, NoZone, Record, RecordType
 from muster.features.dns.held import Held, is_held
 from muster.features.dns.settings import API_KEY, PowerDNSAnswering, PowerDNSSettings
-from muster.features.dns.turns import Turns
+from muster.features.dns.turns import Turn, Turns
 from muster.foreman import smart_proxy
 from muster.foreman.answers import Answer
 from muster.foreman.smart_proxy import SmartProxy
@@ -79,14 +79,28 @@ class PowerDNSDNS:
 
     async def api_answers(self) -> None:
         """Return when the API has answered us; raises as ``reached``."""
-        await self._ask("GET", "")
+        await self._is_there(self._api)
+
+    async def _is_there(self, api: SmartProxy) -> None:
+        """Return when what answers is the API of a server of zones.
+
+        Raises:
+            Misconfigured: it is another's, or a page.
+        """
+        answer = await self._ask("GET", "", api=api)
+        try:
+            told = answer.json()
+        except Unavailable:
+            told = None
+        if not isinstance(told, dict) or told.get("daemon_type") != "authoritative":
+            raise Misconfigured(f"{api.url} is no API of a PowerDNS Authoritative Server: {shown(answer.text.strip())}")
 
     async def beside_answer(self) -> Sequence[MusterError]:
         """Return what is wrong with the APIs of the servers beside."""
         found: list[MusterError] = []
         for api in self._beside.values():
             try:
-                await self._ask("GET", "", api=api)
+                await self._is_there(api)
             except MusterError as e:
                 found.append(e)
         return found
@@ -109,20 +123,20 @@ class PowerDNSDNS:
 
     async def add(self, record: Record) -> None:
         doing = f"adding {record}"
-        async with self._turns.of(record.name):
+        async with self._turns.of(record.name) as turn:
             zone = await self._to_change(record.name, doing)
             if not is_held(record, _held(zone, record.name), self.place):
                 text = presentation.text(record.data)
                 beside = [r for r in _records(zone, record.name, record.type) if r["content"] != text]
                 await self._change(
-                    zone, record.name, record.type, doing, [*beside, {"content": text, "disabled": False}]
+                    turn, zone, record.name, record.type, doing, [*beside, {"content": text, "disabled": False}]
                 )
             # Also for whoever repeats a call whose change was made and whose answer was lost.
             await self._forgotten(record.name)
 
     async def remove(self, name: FQDN | ServiceName, type: RecordType) -> None:
         doing = f"removing {name} {type.value}"
-        async with self._turns.of(name):
+        async with self._turns.of(name) as turn:
             try:
                 zone = await self._to_change(name, doing)
             except _Zoneless as e:
@@ -131,7 +145,7 @@ class PowerDNSDNS:
             if not _records(zone, name, type):
                 await self._forgotten(name)
                 raise NotFound(f"{name} has no {type.value} record on {self.place}")
-            await self._change(zone, name, type, doing, None)
+            await self._change(turn, zone, name, type, doing, None)
             await self._forgotten(name)
 
     async def _to_change(self, name: FQDN | ServiceName, doing: str) -> Mapping[str, Any]:
@@ -162,20 +176,28 @@ class PowerDNSDNS:
             if not isinstance(found, dict) or not isinstance(found.get("rrsets"), list) or "name" not in found:
                 raise Unavailable(f"{self.place} described the zone {above} in no way it should: {shown(answer.text)}")
             return found
+        # Whatever stands before an API, and does not get there, says 404 as well; Foreman would take it for done.
+        await self.api_answers()
         return None
 
     def _no_zone(self, name: str, doing: str) -> Rejected:
         return _Zoneless(f"{self.place} serves no zone for {name}; {doing} not done")
 
     async def _change(
-        self, zone: Mapping[str, Any], name: str, kind: RecordType, doing: str, records: Sequence[Any] | None
+        self,
+        turn: Turn,
+        zone: Mapping[str, Any],
+        name: str,
+        kind: RecordType,
+        doing: str,
+        records: Sequence[Any] | None,
     ) -> None:
         """Have these records of a type, and no others; None: none."""
         rrset: dict[str, Any] = {"name": _id(name), "type": kind.value, "changetype": "DELETE"}
         if records is not None:
             rrset |= {"changetype": "REPLACE", "ttl": self._ttl_s, "records": records}
         path = f"/zones/{quote(str(zone.get('id', zone['name'])), safe='=')}"
-        await self._ask("PATCH", path, {"rrsets": [rrset]}, doing=doing)
+        await self._ask("PATCH", path, {"rrsets": [rrset]}, doing=doing, turn=turn)
 
     async def _forgotten(self, name: str) -> None:
         """Have the servers beside forget what they have answered of the name."""
@@ -191,11 +213,12 @@ class PowerDNSDNS:
 
     async def _ask(
         self, method: str, path: str, document: Any = None, *,
-        doing: str = "", ok: tuple[int, ...] = (), api: SmartProxy | None = None,
+        doing: str = "", ok: tuple[int, ...] = (), api: SmartProxy | None = None, turn: Turn | None = None,
     ) -> Answer:  # fmt: skip
         """Send one call and return its answer; the one place where refusals become ours."""
         asked = self._api if api is None else api
-        answer = await asked.ask(method, path, document=document, headers={"X-API-Key": self._key.reveal()})
+        with nullcontext() if turn is None else turn.sent():
+            answer = await asked.ask(method, path, document=document, headers={"X-API-Key": self._key.reveal()})
         if answer.status < 300 or answer.status in ok:
             return answer
         said = f"{asked.url} answered {answer.status} to {method} {path}: {shown(answer.text.strip(), 200)}"
@@ -226,6 +249,10 @@ def _rrsets(zone: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     ]  # fmt: skip
 
 
+def _of(rrset: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [one for one in rrset["records"] if isinstance(one, dict)]
+
+
 def _held(zone: Mapping[str, Any], name: str) -> Held:
     """Return what stands under a name; what is switched off there is not told to clients, and is in the way all the same.
 
@@ -234,7 +261,7 @@ def _held(zone: Mapping[str, Any], name: str) -> Held:
     held: dict[str, list[Data | str]] = {}
     for one in _rrsets(zone, name):
         kind = _MANAGED.get(str(one.get("type")))
-        for record in one["records"]:
+        for record in _of(one):
             content = str(record.get("content"))
             data = None if kind is None or record.get("disabled") else presentation.data(kind, content)
             held.setdefault(str(one.get("type")), []).append(content if data is None else data)
@@ -245,7 +272,7 @@ def _records(zone: Mapping[str, Any], name: str, kind: RecordType) -> list[Mappi
     return [
         {"content": record.get("content"), "disabled": bool(record.get("disabled"))}
         for one in _rrsets(zone, name) if one.get("type") == kind.value
-        for record in one["records"]
+        for record in _of(one)
     ]  # fmt: skip
 
 

@@ -36,7 +36,17 @@ def test_what_is_switched_off_is_in_the_way() -> None:
         is_held(RECORD, found, "here")
 
 
-@pytest.mark.parametrize("odd", [None, 3, "text", {}, {"name": "h.example.com.", "type": "A", "records": None}])
+@pytest.mark.parametrize(
+    "odd",
+    [
+        None,
+        3,
+        "text",
+        {},
+        {"name": "h.example.com.", "type": "A", "records": None},
+        {"name": "h.example.com.", "type": "A", "records": ["192.0.2.1", None, 3]},
+    ],
+)
 def test_what_is_no_record_hides_none(odd: Any) -> None:
     assert _held(zone(odd, rrset("h.example.com.", "A", "192.0.2.1")), RECORD.name) == {"A": [RECORD.data]}
 
