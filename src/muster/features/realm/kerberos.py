@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from muster.features.realm.contract import Untouched
 from muster.features.realm.settings import KerberosSettings
 from muster.kernel import process
-from muster.kernel.errors import Misconfigured, MusterError, Unavailable
+from muster.kernel.errors import Misconfigured, MusterError
 from muster.kernel.names import shown
 from muster.kernel.process import Finished
 
@@ -35,16 +36,22 @@ class KeyRefused(Misconfigured):
     """The KDC does not take the principal or its key."""
 
 
-class KDCSilent(Unavailable):
+class ServerUnknown(Misconfigured):
+    """The KDC knows no server by the name that it is asked by."""
+
+
+class KDCSilent(Untouched):
     """No KDC answers."""
 
 
-class TicketEnded(Unavailable):
+class TicketEnded(Untouched):
     """The ticket counts no more; a new one is got at the next try."""
 
 
 # In the words of MIT Kerberos, whose programs have no other way to say why.
 _SAID: Sequence[tuple[str, type[MusterError]]] = (
+    ("Server ldap/", ServerUnknown),
+    ("Server not found in Kerberos database", ServerUnknown),
     ("Clock skew too great", ClockWrong),
     ("Ticket expired", TicketEnded),
     ("Ticket not yet valid", ClockWrong),

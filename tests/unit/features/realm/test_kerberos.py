@@ -7,6 +7,7 @@ from muster.features.realm.kerberos import (
     KDCSilent,
     KeyRefused,
     KeytabUnusable,
+    ServerUnknown,
     TicketEnded,
     refusal,
 )
@@ -24,6 +25,8 @@ from muster.kernel.errors import MusterError
         ("kinit: Cannot contact any KDC for realm 'EXAMPLE.COM' while getting initial credentials", KDCSilent),
         ("SASL(-1): generic failure: GSSAPI Error: Unspecified GSS failure. (Clock skew too great)", ClockWrong),
         ("GSSAPI Error: The referenced credential has expired (Ticket expired)", TicketEnded),
+        ("GSSAPI Error: Unspecified GSS failure. (Server not found in Kerberos database)", ServerUnknown),
+        ("GSSAPI Error: (Server ldap/dc@EXAMPLE.COM not found in Kerberos database)", ServerUnknown),
         ("something else", None),
     ],
 )  # fmt: skip

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from muster.features.realm.contract import Untouched
 from muster.features.realm.freeipa.config import Place
 from muster.features.realm.kerberos import Tickets
 from muster.features.realm.settings import FreeIPASettings
@@ -103,14 +104,14 @@ class Session:
             environment=await self._tickets.environment(),
         )  # fmt: skip
         if done.status != 0:
-            kind = Misconfigured if done.status in _TLS_CODES else Unavailable
+            kind = Misconfigured if done.status in _TLS_CODES else Untouched
             raise kind(f"Logging in at {url} failed: {shown(done.stderr.strip(), 200)}")
         status = (_STATUS.findall(done.stdout) or ["no answer"])[-1]
         cookie = _COOKIE.search(done.stdout)
         if status == "200" and cookie is not None:
             return Secret(cookie[1])
         self._tickets.forget()
-        kind = Unavailable if status.startswith("5") else Misconfigured
+        kind = Untouched if status.startswith("5") else Misconfigured
         raise kind(f"Logging in at {url} was answered {status}{'' if status != '200' else ' without a session'}")
 
 
