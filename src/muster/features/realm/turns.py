@@ -21,7 +21,8 @@ from muster.store.leases import Lease, Leases
 SETTLED_S = 35.0
 """How long a turn lasts beyond a change's deadline; then its holder is taken for dead, what was not answered for done."""
 _NAMES = 64
-_WAITED_S = 10.0
+# With a change of its own after it within the 60 s that Foreman waits, which takes a refused removal for done.
+_WAITED_S = 30.0
 _BETWEEN_S = 0.1
 
 _log = log.logger("features")

@@ -96,7 +96,6 @@ class Directory:
             return await self._of_any(command, given, what)
         except (TicketEnded, ClockWrong):
             # The clock may have been set since the ticket was got.
-            self._tickets.forget()
             return await self._of_any(command, given, what)
 
     async def _of_any(self, command: Sequence[str], given: bytes | None, what: str) -> Finished:
@@ -127,7 +126,10 @@ class Directory:
             raise kind(f"{url} gave no answer within {timeout_s:g} s, {what}") from e
         if done.status == 0:
             return done
-        raise _refused(done, f"{url} refused, {what}", url)
+        refused = _refused(done, f"{url} refused, {what}", url)
+        if isinstance(refused, (TicketEnded, ClockWrong)):
+            self._tickets.forget(environment)
+        raise refused
 
 
 def _refused(done: Finished, sentence: str, url: str) -> MusterError:
