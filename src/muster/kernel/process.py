@@ -25,6 +25,7 @@ from muster.kernel.errors import Misconfigured, Unavailable
 _PR_SET_PDEATHSIG = 1
 _KEPT = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
 _LONGEST_LINE = 1 << 16
+_KEPT_BYTES = 1 << 20
 _LOOK_EVERY_S = 0.5
 # What the pipe and our own buffers can hold when a command ends.
 _LEFT_BEHIND_BYTES = 1 << 20
@@ -78,8 +79,29 @@ async def run(
     pipes = {"stdin": given, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     where = directory or working_directory()
     async with _running(command, timeout_s, env=clean_environment(environment), cwd=where, **pipes) as process:
-        out, err = await process.communicate(stdin)
+        out, err, _ = await asyncio.gather(_first(process.stdout), _first(process.stderr), _given(process.stdin, stdin))
+        await process.wait()
     return Finished(process.returncode or 0, _text(out), _text(err))
+
+
+async def _first(output: asyncio.StreamReader | None) -> bytes:
+    """Read to the end and return the first MiB; the rest is read, so that the tool goes on, and not kept."""
+    kept = bytearray()
+    while output is not None and (chunk := await output.read(_LONGEST_LINE)):
+        kept += chunk[: _KEPT_BYTES - len(kept)]
+    return bytes(kept)
+
+
+async def _given(to: asyncio.StreamWriter | None, stdin: bytes | None) -> None:
+    if to is None or stdin is None:
+        return
+    # A tool may end without reading it.
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        to.write(stdin)
+        await to.drain()
+    to.close()
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        await to.wait_closed()
 
 
 async def follow(arguments: Sequence[str], *, timeout_s: float, heard: Callable[[str], None]) -> int:
@@ -176,4 +198,4 @@ def end_with_parent() -> None:
 
 
 def _text(raw: bytes) -> str:
-    return raw[: 1 << 20].decode("utf-8", "replace")
+    return raw.decode("utf-8", "replace")

@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,23 @@ async def test_output_that_is_not_utf_8_is_replaced_and_too_much_is_cut() -> Non
     )
     assert done.stdout.startswith("\N{REPLACEMENT CHARACTER}aaa")
     assert len(done.stdout) == 1 << 20
+
+
+async def test_a_tool_that_never_ends_its_output_takes_no_memory() -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(Unavailable, match="did not finish within 1 s and was killed"):
+            await run(["yes", "x" * 1000], timeout_s=1)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+
+
+async def test_a_tool_may_read_much_and_say_much_at_once_or_read_nothing() -> None:
+    given = b"0123456789abcdef" * (1 << 16)
+    done = await run(["tee", "/dev/stderr"], timeout_s=30, stdin=given)
+    assert (done.stdout.encode(), done.stderr.encode()) == (given, given)
+    assert (await run(["false"], timeout_s=30, stdin=given)).status == 1
 
 
 async def test_somebody_s_own_command_is_heard_while_it_runs_and_its_status_is_returned(tmp_path: Path) -> None:
