@@ -49,8 +49,8 @@ _BY_ERROR: Sequence[tuple[type[MusterError], _Cause]] = (
         KeyRefused,
         _Cause(
             "REALM-KEY",
-            "The principal is gone or disabled, or has got a new key since the keytab was made.",
-            "Get the keytab anew, and copy it to every member.",
+            "The principal is gone, disabled or locked, its password has expired, or its key is newer than the keytab.",
+            "Look at the account; get the keytab anew, and copy it to every member.",
         ),
     ),
     (
