@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import json
 import os
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ from tests.servers.samba import BASE, NOBODY, REALM, SambaServer
 
 pytestmark = pytest.mark.anyio
 CALLER = "proxy00.example.com"
+ALIAS = "127.0.0.195"
 _numbers = itertools.count(1)
 
 
@@ -307,6 +309,82 @@ async def test_who_is_no_workstation_is_left_alone(domain: SambaServer) -> None:
     assert domain.found("muster", "dn")
 
 
+async def test_no_password_is_told_of_an_account_that_is_disabled(domain: SambaServer) -> None:
+    host = fresh("disabled")
+    name = host.partition(".")[0].upper()
+    async with _domain(domain) as provider:
+        await provider.enrol(wanted(host))
+        control = f"dn: CN={name},{domain.place}\nchangetype: modify\nreplace: userAccountControl\nuserAccountControl: "
+        domain.changed(f"{control}4098\n")
+        with pytest.raises(Rejected, match="disabled"):
+            await provider.enrol(wanted(host, is_rebuilt=True))
+        domain.changed(f"{control}4096\n")
+        assert domain.logs_in(f"{name}$", revealed(await provider.enrol(wanted(host, is_rebuilt=True))))
+
+
+async def test_of_two_hosts_that_would_have_an_account_that_is_nobodys_one_gets_it(
+    domain: SambaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = fresh("nobodys")
+    other, name = FQDN(f"{one.partition('.')[0]}.b.example.test"), one.partition(".")[0].upper()
+    domain.changed(
+        f"dn: CN={name},{domain.place}\nchangetype: add\nobjectClass: computer\nsAMAccountName: {name}$\n"
+        "userAccountControl: 4096\n"
+    )
+    looked, both_looked = [], asyncio.Event()
+    async with _domain(domain) as provider:
+        search = provider._directory.search
+
+        async def searched(*said: Any, **more: Any) -> Any:
+            found = await search(*said, **more)
+            looked.append(found)
+            if len(looked) == 2:
+                both_looked.set()
+            await both_looked.wait()
+            return found
+
+        monkeypatch.setattr(provider._directory, "search", searched)
+        said = await asyncio.gather(
+            *(provider.enrol(wanted(h, is_rebuilt=True)) for h in (one, other)), return_exceptions=True
+        )
+    [told] = [a for a in said if isinstance(a, Account)]
+    assert any(isinstance(a, Conflict) for a in said)
+    assert domain.logs_in(f"{name}$", revealed(told))
+    assert domain.found(f"{name}$", "dNSHostName")["dNSHostName"] == [(one, other)[said.index(told)]]
+
+
+@pytest.mark.parametrize("made", [
+    "objectClass: computer\nuserAccountControl: 67112960\n",
+    "objectClass: msDS-ManagedServiceAccount\nuserAccountControl: 4096\n",
+])  # fmt: skip
+async def test_a_read_only_domain_controller_and_a_service_are_no_workstations(domain: SambaServer, made: str) -> None:
+    host = fresh("service")
+    name = host.partition(".")[0].upper()
+    domain.changed(
+        f"dn: CN={name},{domain.place}\nchangetype: add\nsAMAccountName: {name}$\ndNSHostName: {host}\n{made}"
+    )
+    async with _domain(domain) as provider:
+        with pytest.raises(Rejected, match="no workstation"):
+            await provider.enrol(wanted(host, is_rebuilt=True))
+        with pytest.raises(Rejected, match="no workstation"):
+            await provider.remove(REALM, host)
+    assert domain.found(f"{name}$", "dn")
+
+
+async def test_a_domain_that_is_not_there_is_no_host_that_is_not_there(domain: SambaServer) -> None:
+    host = fresh("there")
+    async with _domain(domain) as provider:
+        await provider.enrol(wanted(host))
+    settings = ADSettings.model_validate(
+        {**domain.settings, "realm": "sub.ad.example.test", "principal": f"muster@{REALM}"}
+    )
+    async with ad.opened(settings) as (elsewhere, _):
+        with pytest.raises(Misconfigured, match="No such object"):
+            await elsewhere.remove("sub.ad.example.test", host)
+        with pytest.raises(Misconfigured, match="No such object"):
+            await elsewhere.enrol(wanted(host))
+
+
 async def test_who_lacks_the_right_changes_nothing(domain: SambaServer) -> None:
     host = fresh("lacks")
     stranger = {"keytab_path": str(domain.keytab("nobody")), "principal": f"nobody@{REALM}"}
@@ -322,10 +400,29 @@ async def test_the_next_domain_controller_is_asked_where_one_takes_no_connection
         assert revealed(await provider.enrol(wanted(fresh())))
 
 
+async def test_a_domain_controller_that_took_no_connection_is_asked_last_for_a_while(domain: SambaServer) -> None:
+    async with _domain(domain, domain_controller=[NOBODY, samba.ADDRESS]) as provider:
+        directory, asked, now = provider._directory, list[str](), [0.0]
+        of = directory._of
+
+        async def noted(host: str, *said: Any) -> Any:
+            asked.append(host)
+            return await of(host, *said)
+
+        directory._of = noted  # type: ignore[method-assign, assignment]
+        directory._monotonic = lambda: now[0]
+        await provider.reached()
+        await provider.reached()
+        assert asked == [NOBODY, samba.ADDRESS, samba.ADDRESS]
+        now[0] = 61.0
+        await provider.reached()
+        assert asked[3:] == [NOBODY, samba.ADDRESS]
+
+
 async def test_a_domain_controller_that_hangs_is_given_up(domain: SambaServer) -> None:
     async with _domain(domain, timeout_s=1) as provider:
         await provider.reached()
-        with domain.hung(), pytest.raises(Unavailable, match="no answer within 1 s"):
+        with domain.hung(), pytest.raises(Unavailable, match="gave no answer within 1 s"):
             await provider.reached()
         await provider.reached()
 
@@ -341,7 +438,7 @@ async def test_a_new_ticket_is_got_where_the_old_one_counts_no_more(domain: Samb
         tickets = provider._directory._tickets
         first = (await tickets.environment())["KRB5CCNAME"]
         assert (await tickets.environment())["KRB5CCNAME"] == first
-        tickets.forget()
+        tickets.forget({"KRB5CCNAME": first})
         await provider.reached()
         assert (await tickets.environment())["KRB5CCNAME"] != first
 
@@ -416,6 +513,12 @@ async def test_the_doctor_says_that_a_clock_is_wrong_where_kerberos_does_not_mak
     exact = tmp_path / "krb5.conf"
     exact.write_text(samba.krb5_conf().replace("[libdefaults]\n", "[libdefaults]\n  kdc_timesync = 0\n"))
     assert await asyncio.to_thread(found, {**domain.settings, "krb5_config": str(exact)}) == ["REALM-CLOCK"]
+
+
+async def test_the_doctor_says_that_the_realm_has_no_server_by_that_name(domain: SambaServer) -> None:
+    # As an alias does: what answers there is asked by a name that the KDC does not know.
+    with socket.create_server((ALIAS, 389)):
+        assert await asyncio.to_thread(found, {**domain.settings, "domain_controller": ALIAS}) == ["REALM-SERVER"]
 
 
 async def test_the_doctor_says_that_a_keytab_is_open(domain: SambaServer, tmp_path: Path) -> None:

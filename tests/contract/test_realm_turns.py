@@ -7,22 +7,24 @@ import asyncio
 import pytest
 
 from muster.features.realm import turns
+from muster.features.realm.active_directory.directory import NotConnected
 from muster.features.realm.contract import Account, Wanted
+from muster.features.realm.kerberos import KDCSilent
 from muster.features.realm.providers.memory import MemoryRealm
 from muster.features.realm.service import Realm
 from muster.features.realm.turns import Turns
-from muster.kernel.errors import Conflict, Unavailable
+from muster.kernel.errors import Conflict, Rejected, Unavailable
 from muster.kernel.names import FQDN
 from muster.kernel.secrets import Secret
 from muster.store.engine import Store
-from muster.store.leases import Leases
+from muster.store.leases import Lease, Leases
 
 pytestmark = pytest.mark.anyio
 WEB, DB = FQDN("web01.example.com"), FQDN("db01.example.com")
 
 
 def members(store: Store) -> tuple[Turns, Turns]:
-    return Turns(Leases(store), "proxy01.example.com"), Turns(Leases(store), "proxy02.example.com")
+    return Turns(Leases(store), "proxy01.example.com", 25), Turns(Leases(store), "proxy02.example.com", 25)
 
 
 async def test_whoever_wants_a_password_while_another_member_makes_one_is_refused(store: Store) -> None:
@@ -118,7 +120,7 @@ async def test_whoever_waits_too_long_is_told(store: Store, monkeypatch: pytest.
 
 
 async def test_the_turn_of_a_member_that_died_ends_by_itself(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "TTL_S", 0.5)
+    monkeypatch.setattr(turns, "SETTLED_S", -24.5)
     one, other = members(store)
     turn = one.turn(WEB, is_patient=False)
     await turn.__aenter__()
@@ -133,5 +135,56 @@ async def test_a_store_that_is_away_stops_nobody(store: Store) -> None:
         async def acquire(self, name: str, holder: str, ttl_s: float) -> None:
             raise Unavailable("the store does not answer")
 
-    async with Turns(Away(store), "proxy01.example.com").turn(WEB, is_patient=False):
+    async with Turns(Away(store), "proxy01.example.com", 25).turn(WEB, is_patient=False):
         pass
+
+
+class Silent(MemoryRealm):
+    """Answers what it was told to, with no password."""
+
+    async def enrol(self, wanted: Wanted) -> Account:
+        raise self.said
+
+    async def remove(self, realm: str, host: FQDN) -> None:
+        raise self.said
+
+    def __init__(self, said: BaseException) -> None:
+        super().__init__()
+        self.said = said
+
+
+@pytest.mark.parametrize("said", [Unavailable("it timed out"), asyncio.CancelledError()])
+async def test_what_was_not_answered_may_be_done_yet_so_no_password_is_told_after_it(
+    store: Store, said: BaseException
+) -> None:
+    one, other = members(store)
+    silent = Realm(Silent(said), "EXAMPLE.COM", one)
+    with pytest.raises(type(said)):
+        await silent.enrol("EXAMPLE.COM", WEB, None, is_rebuilt=True, is_update=False)
+    with pytest.raises(Conflict, match="was not answered"):
+        await Realm(MemoryRealm(), "EXAMPLE.COM", other).enrol(
+            "EXAMPLE.COM", WEB, None, is_rebuilt=True, is_update=False
+        )
+
+
+@pytest.mark.parametrize("said", [NotConnected("nobody there"), KDCSilent("nobody there"), Rejected("no")])
+async def test_what_changed_nothing_stands_in_nobodys_way(store: Store, said: BaseException) -> None:
+    one, other = members(store)
+    with pytest.raises(type(said)):
+        await Realm(Silent(said), "EXAMPLE.COM", one).remove("EXAMPLE.COM", WEB)
+    async with other.turn(WEB, is_patient=False):
+        pass
+
+
+async def test_a_turn_lasts_longer_than_the_longest_change(store: Store) -> None:
+    leases: list[float] = []
+
+    class Seen(Leases):
+        async def acquire(self, name: str, holder: str, ttl_s: float) -> Lease | None:
+            leases.append(ttl_s)
+            return await super().acquire(name, holder, ttl_s)
+
+    turn = Turns(Seen(store), "proxy01.example.com", 600)
+    async with turn.turn(WEB, is_patient=False):
+        pass
+    assert leases[0] > 600

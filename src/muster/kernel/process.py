@@ -27,6 +27,7 @@ _KEPT = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH"
 _LONGEST_LINE = 1 << 16
 _KEPT_BYTES = 1 << 20
 _LOOK_EVERY_S = 0.5
+_LOOK_KILLED_S = 0.005
 # What the pipe and our own buffers can hold when a command ends.
 _LEFT_BEHIND_BYTES = 1 << 20
 
@@ -183,7 +184,19 @@ async def _running(command: list[str], timeout_s: float, **how: Any) -> AsyncIte
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
+            await _buried(process)
+
+
+async def _buried(process: Process) -> None:
+    """Return when a killed process is gone and nothing is held for it.
+
+    ``wait()`` would wait for the ends of its pipes, too: for who reads them no more they never come, nor while somebody whom
+    it left behind has them open.
+    """
+    while process.returncode is None:
+        await asyncio.sleep(_LOOK_KILLED_S)
+    # There is no public way to close what is still open; who closes it twice does no harm.
+    process._transport.close()  # type: ignore[attr-defined]
 
 
 def end_with_parent() -> None:

@@ -94,6 +94,31 @@ async def test_output_that_is_not_utf_8_is_replaced_and_too_much_is_cut() -> Non
     assert len(done.stdout) == 1 << 20
 
 
+async def test_a_tool_that_never_ends_its_output_takes_no_memory() -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(Unavailable, match="did not finish within 1 s and was killed"):
+            await run(["yes", "x" * 1000], timeout_s=1)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+
+
+async def test_whom_a_tool_leaves_behind_with_its_output_keeps_nobody(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    script = f"setsid sleep 60 & echo $! > {pid}; sleep 60"
+    with pytest.raises(Unavailable, match=r"did not finish within 0\.5 s and was killed"):
+        await asyncio.wait_for(run(["sh", "-c", script], timeout_s=0.5), 10)
+    os.kill(int(pid.read_text()), signal.SIGKILL)
+
+
+async def test_a_tool_may_read_much_and_say_much_at_once_or_read_nothing() -> None:
+    given = b"0123456789abcdef" * (1 << 16)
+    done = await run(["tee", "/dev/stderr"], timeout_s=30, stdin=given)
+    assert (done.stdout.encode(), done.stderr.encode()) == (given, given)
+    assert (await run(["false"], timeout_s=30, stdin=given)).status == 1
+
+
 async def test_somebody_s_own_command_is_heard_while_it_runs_and_its_status_is_returned(tmp_path: Path) -> None:
     answered = tmp_path / "answered"
     said: list[str] = []

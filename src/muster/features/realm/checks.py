@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from muster.edge import another_proxy
 from muster.edge.another_proxy import Codes
-from muster.features.realm.kerberos import ClockWrong, KDCSilent, KeyRefused, KeytabUnusable
+from muster.features.realm.kerberos import ClockWrong, KDCSilent, KeyRefused, KeytabUnusable, ServerUnknown
 from muster.features.realm.settings import ADSettings, FreeIPASettings, KerberosSettings, RealmSettings
 from muster.kernel.errors import Misconfigured, MusterError
 from muster.kernel.findings import Check, Finding, Severity
@@ -49,8 +49,16 @@ _BY_ERROR: Sequence[tuple[type[MusterError], _Cause]] = (
         KeyRefused,
         _Cause(
             "REALM-KEY",
-            "The principal is gone or disabled, or has got a new key since the keytab was made.",
-            "Get the keytab anew, and copy it to every member.",
+            "The principal is gone, disabled or locked, its password has expired, or its key is newer than the keytab.",
+            "Look at the account; get the keytab anew, and copy it to every member.",
+        ),
+    ),
+    (
+        ServerUnknown,
+        _Cause(
+            "REALM-SERVER",
+            "The realm has no server by the name that stands in the settings: it is an alias, or an address.",
+            "Name it as the realm does, dc1.example.com; setspn -L or samba-tool spn list shows its names.",
         ),
     ),
     (

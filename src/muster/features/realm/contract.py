@@ -6,9 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from muster.kernel.errors import Unavailable
 from muster.kernel.names import FQDN
 from muster.kernel.secrets import Secret
 from muster.policy.marks import change, query
+
+
+class Untouched(Unavailable):
+    """Nobody answered, and nothing was changed."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ class RealmProvider(Protocol):
             Conflict: the account of that name is another host's; nothing was changed.
             Rejected: the realm refuses; nothing was changed.
             Misconfigured: as for :meth:`reached`, or the principal lacks the right; nothing was changed.
-            Unavailable: no answer; whether something was changed is unknown.
+            Unavailable: no answer; whether something was changed is unknown, but for :class:`Untouched`.
         """
 
     @change(repeatable=True)

@@ -93,4 +93,5 @@ async def opened(settings: RealmSettings, around: Surroundings) -> AsyncIterator
     async with providers.opened(settings, around) as (provider, realm):
         policies = settings.policies.built(around.operations, settings.provider)
         leases = Leases(around.store) if around.store is not None else None
-        yield Realm(chained(RealmProvider, provider, policies), realm, Turns(leases, around.member))  # type: ignore[type-abstract]
+        turns = Turns(leases, around.member, settings.policies.deadline_s)
+        yield Realm(chained(RealmProvider, provider, policies), realm, turns)  # type: ignore[type-abstract]

@@ -12,29 +12,34 @@ import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from muster.features.realm.contract import Untouched
 from muster.kernel import log
 from muster.kernel.errors import Conflict, MusterError, Unavailable
 from muster.kernel.names import FQDN
 from muster.store.leases import Lease, Leases
 
-TTL_S = 60.0
-"""How long a turn lasts at most; a change's own deadline is shorter. Then whoever has it is taken for dead."""
+SETTLED_S = 35.0
+"""How long a turn lasts beyond a change's deadline; then its holder is taken for dead, what was not answered for done."""
 _NAMES = 64
-_WAITED_S = 10.0
+# With a change of its own after it within the 60 s that Foreman waits, which takes a refused removal for done.
+_WAITED_S = 30.0
 _BETWEEN_S = 0.1
 
 _log = log.logger("features")
 
 
 class Turns:
-    """Whose turn it is. ``leases`` None: this process is alone.
+    """Whose turn it is. ``leases`` None: this process is alone; ``longest_s``: a change's own deadline.
+
+    A change that was not answered may be made later yet, after the next one: its turn is not given back, it ends by itself.
 
     Without the store turns hold within one process: a host can join, and whoever asks two members for one at once is rare.
     """
 
-    def __init__(self, leases: Leases | None, member: str) -> None:
+    def __init__(self, leases: Leases | None, member: str, longest_s: float) -> None:
         self._leases = leases
         self._member = member
+        self._ttl_s = longest_s + SETTLED_S
         self._here: set[FQDN] = set()
 
     @asynccontextmanager
@@ -45,7 +50,7 @@ class Turns:
         moment before, would be wrong then.
 
         Raises:
-            Conflict: another call changes the host at this moment; nothing was changed.
+            Conflict: another call changes the host at this moment, or was not answered; nothing was changed.
             Unavailable: others took too long; nothing was changed.
         """
         end = asyncio.get_running_loop().time() + _WAITED_S
@@ -57,11 +62,18 @@ class Turns:
                 yield
                 return
             lease = await self._acquired(self._leases, host, end, is_patient=is_patient)
+            if lease is None:
+                yield
+                return
+            is_settled = True
             try:
                 yield
+            except (Unavailable, asyncio.CancelledError) as e:
+                is_settled = isinstance(e, Untouched)
+                raise
             finally:
-                if lease is not None:
-                    await _released(self._leases, lease)
+                if is_settled:
+                    await self._released(self._leases, lease)
         finally:
             self._here.remove(host)
 
@@ -70,7 +82,7 @@ class Turns:
         holder = f"{self._member} {secrets.token_hex(8)} {host.lower()}"
         while True:
             try:
-                lease = await leases.acquire(name, holder, TTL_S)
+                lease = await leases.acquire(name, holder, self._ttl_s)
                 if lease is not None:
                     return lease
                 held = await leases.held(name)
@@ -80,17 +92,20 @@ class Turns:
             is_same = held is not None and held.holder.rpartition(" ")[2] == host.lower()
             await _waited(host, end, is_patient=is_patient or not is_same)
 
-
-async def _released(leases: Leases, lease: Lease) -> None:
-    try:
-        await leases.release(lease)
-    except MusterError as e:
-        _log.warning(f"The turn {lease.name} was not given back, others wait for {TTL_S:g} s: {e}")
+    async def _released(self, leases: Leases, lease: Lease) -> None:
+        try:
+            await leases.release(lease)
+        except MusterError as e:
+            _log.warning(f"The turn {lease.name} was not given back, others wait for {self._ttl_s:g} s: {e}")
 
 
 async def _waited(host: FQDN, end: float, *, is_patient: bool) -> None:
     if not is_patient:
-        raise Conflict(f"Another call changes {host} in its realm at this moment; nothing was changed")
+        raise Conflict(
+            f"Another call changes {host} in its realm, or was not answered a moment ago; nothing was changed"
+        )
     if asyncio.get_running_loop().time() > end:
-        raise Unavailable(f"Other calls change hosts of the realm for longer than {_WAITED_S:g} s; nothing was changed")
+        raise Unavailable(
+            f"Other calls change hosts of the realm, or were not answered, for {_WAITED_S:g} s and more; nothing was changed"
+        )
     await asyncio.sleep(_BETWEEN_S)

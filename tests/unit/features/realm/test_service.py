@@ -21,7 +21,7 @@ HOST = "web01.example.com"
 
 @pytest.fixture
 def realm() -> Realm:
-    return Realm(MemoryRealm(), "EXAMPLE.COM", Turns(None, "proxy01.example.com"))
+    return Realm(MemoryRealm(), "EXAMPLE.COM", Turns(None, "proxy01.example.com", 25))
 
 
 async def test_a_new_host_is_told_its_password(realm: Realm) -> None:

@@ -7,11 +7,13 @@ Source: docs/facts/realm.md §1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from muster.features.realm.active_directory import ldif
 from muster.features.realm.active_directory.ldif import Entry
+from muster.features.realm.contract import Untouched
 from muster.features.realm.kerberos import ClockWrong, TicketEnded, Tickets, refusal
 from muster.features.realm.settings import ADSettings
 from muster.kernel import process
@@ -23,14 +25,17 @@ from muster.kernel.process import Finished
 _HOW = ("-N", "-Q", "-Y", "GSSAPI", "-O", "minssf=56")
 # Results of LDAP (RFC 4511, appendix A.2), which are the programs' exit status.
 _REFERRAL, _NO_SUCH_OBJECT, _WRONG_CREDENTIALS, _NO_RIGHT, _BUSY, _AWAY = 10, 32, 49, 50, 51, 52
-_NOT_EMPTY, _THERE = 66, 68
+_HAS_VALUE, _NOT_EMPTY, _THERE = 20, 66, 68
 # What the library itself finds, as a negative number (ldap.h).
 _DOWN, _LOCAL, _TIMEOUT, _CONNECT = 255, 254, 251, 245
+
+_ASKED_LAST_S = 60.0
+"""How long a domain controller that took no connection is asked after the others: each try of a dead one takes seconds."""
 
 Scope = Literal["base", "sub"]
 
 
-class NotConnected(Unavailable):
+class NotConnected(Untouched):
     """No connection; nothing was asked and nothing changed."""
 
 
@@ -41,9 +46,13 @@ class NotEmpty(Rejected):
 class Directory:
     """The directory of one domain. Any number of tasks of one loop."""
 
-    def __init__(self, settings: ADSettings, tickets: Tickets) -> None:
+    def __init__(
+        self, settings: ADSettings, tickets: Tickets, *, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._settings = settings
         self._tickets = tickets
+        self._monotonic = monotonic
+        self._away_until: dict[str, float] = {}
 
     async def search(self, base: str, filter: str, attributes: Sequence[str], *, scope: Scope = "sub") -> list[Entry]:
         """Return what matches; ``filter`` must be made of checked words.
@@ -73,7 +82,7 @@ class Directory:
         """Make a change that :mod:`ldif` wrote; ``what`` says it for people.
 
         Raises:
-            Conflict: it is there already.
+            Conflict: it is there already, or an attribute that is to be new is.
             NotFound: it is not there.
             Rejected: the directory refuses.
             Misconfigured: Kerberos refuses, the principal lacks the right, or a program is not installed.
@@ -87,15 +96,16 @@ class Directory:
             return await self._of_any(command, given, what)
         except (TicketEnded, ClockWrong):
             # The clock may have been set since the ticket was got.
-            self._tickets.forget()
             return await self._of_any(command, given, what)
 
     async def _of_any(self, command: Sequence[str], given: bytes | None, what: str) -> Finished:
         silent = NotConnected("There is no domain controller")
-        for host in self._settings.domain_controller:
+        now = self._monotonic()
+        for host in sorted(self._settings.domain_controller, key=lambda h: self._away_until.get(h, now) > now):
             try:
                 return await self._of(host, command, given, what)
             except NotConnected as e:
+                self._away_until[host] = self._monotonic() + _ASKED_LAST_S
                 silent = e
         raise silent
 
@@ -112,10 +122,14 @@ class Directory:
                 stdin=given,
             )
         except Unavailable as e:
-            raise Unavailable(f"{url} got no answer within {timeout_s:g} s, {what}") from e
+            kind = Untouched if given is None else Unavailable
+            raise kind(f"{url} gave no answer within {timeout_s:g} s, {what}") from e
         if done.status == 0:
             return done
-        raise _refused(done, f"{url} refused, {what}", url)
+        refused = _refused(done, f"{url} refused, {what}", url)
+        if isinstance(refused, (TicketEnded, ClockWrong)):
+            self._tickets.forget(environment)
+        raise refused
 
 
 def _refused(done: Finished, sentence: str, url: str) -> MusterError:
@@ -135,7 +149,7 @@ def _refused(done: Finished, sentence: str, url: str) -> MusterError:
             return NotFound(said)
         case code if code == _NOT_EMPTY:
             return NotEmpty(said)
-        case code if code == _THERE:
+        case code if code in (_THERE, _HAS_VALUE):
             return Conflict(said)
         case _:
             return Rejected(said)

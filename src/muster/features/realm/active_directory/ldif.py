@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from muster.kernel.errors import Unavailable
@@ -32,9 +32,16 @@ def added(dn: str, values: Iterable[tuple[str, str | bytes]]) -> bytes:
     return _lines(_pair("dn", dn), "changetype: add", *(_pair(name, value) for name, value in values))
 
 
-def replaced(dn: str, values: Iterable[tuple[str, str | bytes]]) -> bytes:
-    """Return what gives attributes these values and no others, all in one step."""
-    changes = (line for name, value in values for line in (f"replace: {name}", _pair(name, value), "-"))
+def replaced(dn: str, values: Iterable[tuple[str, str | bytes]], *, new: Collection[str] = ()) -> bytes:
+    """Return what gives attributes these values and no others, all in one step.
+
+    Of attributes that are ``new``, which have one value at most, nothing is changed where one has a value by then.
+    """
+    changes = (
+        line
+        for name, value in values
+        for line in (f"{'add' if name in new else 'replace'}: {name}", _pair(name, value), "-")
+    )
     return _lines(_pair("dn", dn), "changetype: modify", *changes)
 
 

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from muster.features.realm.contract import Untouched
 from muster.features.realm.freeipa.config import Place
 from muster.features.realm.kerberos import Tickets
 from muster.features.realm.settings import FreeIPASettings
@@ -92,6 +93,7 @@ class Session:
         url = f"{self.place.url}/ipa/session/login_kerberos"
         trust = ("--cacert", self._settings.ca_file) if self._settings.verify_ca else ("--insecure",)
         timeout_s = self._settings.timeout_s
+        environment = await self._tickets.environment()
         done = await process.run(
             [
                 # --disable stands first: no file of somebody's home changes what is asked.
@@ -100,17 +102,17 @@ class Session:
                 "--data", "", "--dump-header", "-", "--output", "/dev/null", url,
             ],
             timeout_s=timeout_s + 2,
-            environment=await self._tickets.environment(),
+            environment=environment,
         )  # fmt: skip
         if done.status != 0:
-            kind = Misconfigured if done.status in _TLS_CODES else Unavailable
+            kind = Misconfigured if done.status in _TLS_CODES else Untouched
             raise kind(f"Logging in at {url} failed: {shown(done.stderr.strip(), 200)}")
         status = (_STATUS.findall(done.stdout) or ["no answer"])[-1]
         cookie = _COOKIE.search(done.stdout)
         if status == "200" and cookie is not None:
             return Secret(cookie[1])
-        self._tickets.forget()
-        kind = Unavailable if status.startswith("5") else Misconfigured
+        self._tickets.forget(environment)
+        kind = Untouched if status.startswith("5") else Misconfigured
         raise kind(f"Logging in at {url} was answered {status}{'' if status != '200' else ' without a session'}")
 
 

@@ -21,9 +21,11 @@ from muster.kernel.errors import Conflict, Misconfigured, NotFound, Rejected
 from muster.kernel.names import FQDN, shown
 from muster.kernel.secrets import Secret
 
-_HELD = ("dNSHostName", "userAccountControl")
-# userAccountControl (MS-ADTS 2.2.16).
-_WORKSTATION = 0x1000
+_HELD = ("dNSHostName", "objectClass", "userAccountControl")
+# userAccountControl (MS-ADTS 2.2.16). A domain controller that may only be read has that of a workstation as well.
+_WORKSTATION, _DISABLED, _READ_ONLY_CONTROLLER = 0x1000, 0x2, 0x4000000
+# Accounts of services, which are of class computer, too (MS-ADTS 2.3.10).
+_OF_SERVICES = ("msds-managedserviceaccount", "msds-groupmanagedserviceaccount")
 # Of AES with 128 and 256 bits, and RC4 for what knows no better (MS-KILE 2.2.7).
 _ENCRYPTION_TYPES = 0x1C
 # Where new computers go, also after an administrator had them go elsewhere (MS-ADTS 6.1.1.4).
@@ -69,9 +71,24 @@ class ActiveDirectoryRealm:
             return await self._added(wanted.host)
         if not wanted.is_rebuilt:
             return Account()
+        if _control(held) & _DISABLED:
+            raise Rejected(
+                f"{shown(held.dn)} is disabled, so {wanted.host} could not join by it; enable it, or delete it"
+            )
         password = random_password()
-        change = ldif.replaced(held.dn, [("unicodePwd", ldif.password(password)), ("dNSHostName", wanted.host.lower())])
-        await self._directory.change(change, f"giving {wanted.host} a new password")
+        values: list[tuple[str, str | bytes]] = [
+            ("unicodePwd", ldif.password(password)),
+            ("dNSHostName", wanted.host.lower()),
+        ]
+        # Where two hosts would have an account that is nobody's yet, the directory lets one of them.
+        is_nobodys = held.first("dNSHostName") is None
+        try:
+            await self._directory.change(
+                ldif.replaced(held.dn, values, new=("dNSHostName",) if is_nobodys else ()),
+                f"giving {wanted.host} a new password",
+            )
+        except NotFound as e:
+            raise Conflict(f"The account of {wanted.host} went while it was to get a new password: {e}") from e
         return Account(password)
 
     async def remove(self, realm: str, host: FQDN) -> Mapping[str, Any] | None:  # noqa: ARG002
@@ -89,7 +106,10 @@ class ActiveDirectoryRealm:
     async def _added(self, host: FQDN) -> Account:
         name, fqdn, password = names.account(host, self._settings), host.lower(), random_password()
         change = ldif.added(f"CN={name},{await self.place()}", _account(name, fqdn, password))
-        await self._directory.change(change, f"making an account for {host}")
+        try:
+            await self._directory.change(change, f"making an account for {host}")
+        except NotFound as e:
+            raise Misconfigured(str(e)) from e
         return Account(password)
 
     async def _held(self, host: FQDN) -> Entry | None:
@@ -97,15 +117,20 @@ class ActiveDirectoryRealm:
 
         Raises:
             Conflict: it is another host's.
-            Rejected: it is no workstation's, but a domain controller's or a person's.
+            Rejected: it is no workstation's, but a domain controller's, a service's or a person's.
+            Misconfigured: the domain controller has no such domain.
         """
         name = names.account(host, self._settings)
-        found = await self._directory.search(self._base, f"(sAMAccountName={name}$)", _HELD)
+        try:
+            found = await self._directory.search(self._base, f"(sAMAccountName={name}$)", _HELD)
+        except NotFound as e:
+            # Of the domain, not of the host: Foreman would take that for done.
+            raise Misconfigured(str(e)) from e
         if not found:
             return None
         held = found[0]
-        control = held.first("userAccountControl") or ""
-        if not control.isdigit() or not int(control) & _WORKSTATION:
+        control, classes = _control(held), {c.lower() for c in held.values.get("objectclass", ())}
+        if not control & _WORKSTATION or control & _READ_ONLY_CONTROLLER or classes & set(_OF_SERVICES):
             raise Rejected(f"{shown(held.dn)} is no workstation's account; it is left alone")
         theirs = held.first("dNSHostName")
         if theirs is not None and theirs.lower() != host.lower():
@@ -114,6 +139,11 @@ class ActiveDirectoryRealm:
                 f"{names.LONGEST} characters, which computername_hash and computername_use_fqdn keep apart"
             )
         return held
+
+
+def _control(held: Entry) -> int:
+    said = held.first("userAccountControl") or ""
+    return int(said) if said.isdigit() else 0
 
 
 def _account(name: str, fqdn: str, password: Secret) -> list[tuple[str, str | bytes]]:
