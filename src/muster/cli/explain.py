@@ -125,7 +125,9 @@ async def collected(cluster_path: Path, what: str, since_s: float | None = None)
         if mac:
             return told.story(await ledger.of_mac(uow, mac), mac=mac, since=since).as_json()
         try:
-            address = str(ipaddress.ip_address(host))
+            ip = ipaddress.ip_address(host)
+            # Members write an IPv4 client of a socket for both as IPv4.
+            address = str(getattr(ip, "ipv4_mapped", None) or ip)
         except ValueError:
             found = await ledger.named(uow, host)
             if found is None:
