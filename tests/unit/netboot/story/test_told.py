@@ -144,3 +144,22 @@ def test_the_machines_that_booted_last_are_told_of_the_newest_first() -> None:
     rows.fetched()
     rows.fetched(address="192.0.2.77")
     assert [(s.mac, s.stage, len(s.events)) for s in recent(rows.made)] == [(MAC, "kernel", 4), (OTHER, "prepared", 3)]
+
+
+def test_machines_that_somebody_made_up_push_out_no_real_one() -> None:
+    rows = Rows()
+    rows.prepared()
+    for n in range(30):
+        rows.loaded(file="x", mac=f"52:54:00:bb:00:{n:02x}", address="192.0.2.66", mac_from="path")
+    assert [s.mac for s in recent(rows.made)][-1] == MAC
+    assert len(recent(rows.made)) == 20
+
+
+def test_what_others_say_in_its_name_pushes_out_of_a_story_only_what_nobody_vouches_for() -> None:
+    rows = Rows()
+    rows.prepared()
+    for _ in range(2 * KEPT_OF_ONE):
+        rows.loaded(file="x", mac=MAC, address="192.0.2.66", mac_from="path")
+    found = story(Found(rows.made, {}), mac=MAC)
+    assert [e.kind for e in found.events[:4]] == ["offered", "reserved", "configured", "tftp"]
+    assert (len(found.events), found.is_cut, found.events[-1]) == (KEPT_OF_ONE, True, rows.made[-1])
