@@ -90,12 +90,9 @@ def machine_at(found: Found, address: str) -> str:
 def recent(newest: Sequence[Event]) -> list[Story]:
     """Return the stories of the machines of which something happened last, the newest first, from these rows alone."""
     by_mac: dict[str, list[Event]] = {}
-    by_address: dict[str, list[Event]] = {}
+    saying = whose.who_say(newest)
     for event in newest:
-        if event.address:
-            by_address.setdefault(event.address, []).append(event)
-    for event in newest:
-        if mac := event.mac or (event.address and whose.whose(event.address, event.at, by_address[event.address])):
+        for mac in whose.machines(event, saying):
             by_mac.setdefault(mac, []).append(event)
     # Machines that somebody made up, in paths, take no place from those that there are.
     told = [_told(mac, _newest(events)) for mac, events in by_mac.items()]

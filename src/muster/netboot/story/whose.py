@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 
 from muster.netboot.story.ledger import Event
 
@@ -13,7 +14,26 @@ _AFTER_S, _BEFORE_S = 3600.0, 600.0
 
 def of(mac: str, events: Sequence[Event]) -> list[Event]:
     """Return a machine's rows, in the order in which they come: its own, and those of addresses that it had then."""
-    return [e for e in events if e.mac == mac or (_is_open(e) and whose(e.address, e.at, events) == mac)]
+    saying = who_say(events)
+    return [e for e in events if mac in machines(e, saying)]
+
+
+def machines(event: Event, saying: Mapping[str, Sequence[Event]]) -> set[str]:
+    """Return the hardware addresses of the machine that a row is of: none, one, or two of its cards.
+
+    ``saying``: as of :func:`who_say`.
+    """
+    said = {event.mac, whose(event.address, event.at, saying.get(event.address, ())) if _is_open(event) else ""}
+    return said - {""}
+
+
+def who_say(events: Iterable[Event]) -> defaultdict[str, list[Event]]:
+    """Return the rows that say whose an address was, by address, in their order; the many that say nothing are left out."""
+    saying: defaultdict[str, list[Event]] = defaultdict(list)
+    for event in events:
+        if event.address and event.mac:
+            saying[event.address].append(event)
+    return saying
 
 
 def whose(address: str, at: float, events: Iterable[Event]) -> str:

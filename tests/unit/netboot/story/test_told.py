@@ -163,3 +163,11 @@ def test_what_others_say_in_its_name_pushes_out_of_a_story_only_what_nobody_vouc
     found = story(Found(rows.made, {}), mac=MAC)
     assert [e.kind for e in found.events[:4]] == ["offered", "reserved", "configured", "tftp"]
     assert (len(found.events), found.is_cut, found.events[-1]) == (KEPT_OF_ONE, True, rows.made[-1])
+
+
+def test_the_list_and_the_story_of_a_machine_with_two_cards_are_the_same() -> None:
+    rows = Rows()
+    rows.loaded(file="grub2/grub.cfg-01-52-54-00-aa-00-01", mac=MAC, mac_from="path")
+    rows.add("template", OTHER, IP, method="GET", template="provision", status=200, mac_from="header")
+    listed = {s.mac: s.events for s in recent(rows.made)}
+    assert listed == {m: story(Found(rows.made, {}), mac=m).events for m in (MAC, OTHER)}

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from muster.netboot.story.whose import of, whose
+from muster.netboot.story.whose import of, who_say, whose
 from tests.unit.netboot.story.rows import IP, MAC, OTHER, Rows
 
 
@@ -81,3 +81,10 @@ def test_an_installer_that_names_another_card_of_the_machine_is_still_the_one_th
     rows.built()
     assert of(MAC, rows.made) == rows.made
     assert of(OTHER, rows.made) == [rows.made[1]]
+
+
+def test_rows_that_say_nothing_of_an_address_are_not_gone_through_for_each_other() -> None:
+    rows = Rows()
+    rows.prepared()
+    rows.whole_boot()
+    assert who_say(rows.made) == {IP: rows.made[:2]}
