@@ -88,7 +88,7 @@ async def test_who_asks_in_the_name_of_machines_pushes_out_nothing_that_foreman_
 ) -> None:
     events = BootEvents(store, "proxy01.example.com")
     await events.tell([row("reserved", MAC, provider="isc"), row("tftp", MAC, file="loader", mac_from="dhcp")])
-    stranger = {"mac": MAC, "address": "192.0.2.66"}
+    stranger: dict[str, Any] = {"mac": MAC, "address": "192.0.2.66"}
     # What is no word of the member's own: a path may hold it.
     said = '"mac_from": "dhcp"'
     await events.tell([row(**stranger, path=f"{said}{n}", mac_from="path") for n in range(1100)])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 from muster.netboot.story.whose import of, who_say, whose
 from tests.unit.netboot.story.rows import IP, MAC, OTHER, Rows
 
@@ -52,11 +54,12 @@ def test_what_somebody_writes_into_a_path_does_not_count_against_dhcp() -> None:
 
 
 def test_a_lease_and_a_promise_hold_for_one_boot_and_a_reservation_until_it_is_removed() -> None:
-    for kind, detail, later in (
+    kinds: list[tuple[str, dict[str, Any], str]] = [
         ("tftp", {"file": "x", "outcome": "sent", "mac_from": "dhcp"}, ""),
         ("offered", {}, ""),
         ("reserved", {"provider": "isc"}, MAC),
-    ):
+    ]
+    for kind, detail, later in kinds:
         rows = Rows()
         rows.add(kind, MAC, IP, **detail)
         rows.fetched()
