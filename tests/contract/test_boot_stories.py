@@ -83,6 +83,37 @@ async def test_so_many_of_one_machine_are_kept_and_none_for_longer_than_a_week(
 
 
 @pytest.mark.anyio
+async def test_who_asks_in_the_name_of_machines_pushes_out_nothing_that_foreman_or_dhcp_vouches_for(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = BootEvents(store, "proxy01.example.com")
+    await events.tell([row("reserved", MAC, provider="isc"), row("tftp", MAC, file="loader", mac_from="dhcp")])
+    stranger: dict[str, Any] = {"mac": MAC, "address": "192.0.2.66"}
+    # What is no word of the member's own: a path may hold it.
+    said = '"mac_from": "dhcp"'
+    await events.tell([row(**stranger, path=f"{said}{n}", mac_from="path") for n in range(1100)])
+    async with store.read() as uow:
+        assert [e.kind for e in (await ledger.newest(uow))[:2]] == ["reserved", "tftp"]
+    assert [e.kind for e in (await of_mac(store)).events[:2]] == ["reserved", "tftp"]
+    await events.forget()
+    monkeypatch.setattr(ledger, "KEPT_UNPROVEN", 10)
+    assert len((await of_mac(store)).events) == 2 + KEPT_OF_ONE
+    await events.forget()
+    left = (await of_mac(store)).events
+    assert [e.kind for e in left] == ["reserved", "tftp"] + 10 * ["http"]
+    assert left[-1].detail["path"].endswith("1099")
+
+
+@pytest.mark.anyio
+async def test_the_newest_come_by_the_stores_clock_whichever_member_wrote_first(store: Store) -> None:
+    events = BootEvents(store, "proxy01.example.com")
+    await events.tell([row("configured", MAC)])
+    await events.tell([row("reserved", MAC, age_s=5.0)])
+    async with store.read() as uow:
+        assert [e.kind for e in await ledger.newest(uow)] == ["reserved", "configured"]
+
+
+@pytest.mark.anyio
 async def test_that_a_member_could_not_write_is_part_of_the_story(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,6 +192,20 @@ def test_a_member_tells_what_foreman_prepared_and_what_firmware_asked_for(proxy:
     assert failed["stops"].startswith("The last that was tried failed: writing the PXEGrub2 menu failed: TFTP: ")
     boots = muster("netboot", "boots", "--cluster", str(proxy.cluster_file), "--json").json
     assert {b["mac"]: b["stops"] for b in boots} == {MAC: story["stops"], OTHER: failed["stops"]}
+
+
+def test_the_whole_of_a_long_path_is_told_and_an_address_in_any_spelling_is_one(proxy: Member) -> None:
+    path = f"/httpboot/boot/{'long-name-' * 12}vmlinuz"
+    ask(proxy.http, "GET", path)
+    ask(proxy.http, "GET", "/httpboot/boot/after")
+    limit = time.monotonic() + 20
+    spelt = "::ffff:127.0.0.1"
+    while True:
+        found = {h["detail"].get("path"): h["what"] for h in explained(proxy, "--boot", spelt)["happenings"]}
+        if "/httpboot/boot/after" in found or time.monotonic() > limit:
+            break
+        time.sleep(0.05)
+    assert found[path].startswith(f"HTTP GET {path}: 404")
 
 
 def test_a_name_that_nobody_reserved_is_an_error_that_says_what_to_ask_for(proxy: Member) -> None:

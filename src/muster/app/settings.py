@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from pydantic import BaseModel
 
@@ -184,6 +184,8 @@ def named_files(cluster: ClusterFile) -> Iterator[tuple[Location, Path]]:
 def _files_in(settings: BaseModel, above: Location) -> Iterator[tuple[Location, Path]]:
     for name in type(settings).model_fields:
         value, here = getattr(settings, name), (*above, name)
+        if _is_of_another_provider(settings, name):
+            continue
         parts = enumerate(value) if isinstance(value, tuple) else value.items() if isinstance(value, dict) else ()
         if isinstance(value, BaseModel):
             yield from _files_in(value, here)
@@ -192,6 +194,14 @@ def _files_in(settings: BaseModel, above: Location) -> Iterator[tuple[Location, 
         for key, part in parts:
             if isinstance(part, BaseModel):
                 yield from _files_in(part, (*here, key))
+
+
+def _is_of_another_provider(settings: BaseModel, name: str) -> bool:
+    """Whether a section holds defaults of a provider that is not the one that was chosen."""
+    of = type(settings).model_fields.get("provider")
+    if of is None or name in settings.model_fields_set:
+        return False
+    return name in get_args(of.annotation) and name != getattr(settings, "provider", name)
 
 
 def _is_absent(file: Path) -> bool:

@@ -125,7 +125,9 @@ async def collected(cluster_path: Path, what: str, since_s: float | None = None)
         if mac:
             return told.story(await ledger.of_mac(uow, mac), mac=mac, since=since).as_json()
         try:
-            address = str(ipaddress.ip_address(host))
+            ip = ipaddress.ip_address(host)
+            # Members write an IPv4 client of a socket for both as IPv4.
+            address = str(getattr(ip, "ipv4_mapped", None) or ip)
         except ValueError:
             found = await ledger.named(uow, host)
             if found is None:
@@ -187,7 +189,9 @@ def _connections(run_path: Path, client: str, most: int, *, only_failed: bool, a
                 f"No connection was ever recorded in {run_path}: muster balance writes there on a balancer's host. What "
                 f"happened to a machine that boots with this address: muster explain --boot {client}"
             )
-        click.echo(f"No finished connection of {client} is on record.")
+        is_connection = client.count(":") == 1 or client.startswith("[")
+        hint = "" if is_connection else f" What it did as a machine that boots: muster explain --boot {client}"
+        click.echo(f"No finished connection of {client} is on record.{hint}")
     for connection in chosen:
         click.echo(one_line(connection.sentence))
     return 0

@@ -250,8 +250,9 @@ def greeted(cluster: LocalCluster) -> str:
             "       --certname NAME   (smartproxy.muster.test must lead to 127.0.0.1); then: muster ca list\n"
             f"  {plan.administrator} has the certificate of {PUPPET_ADMIN}, the CA's administrator\n"
         )
+    count = len(cluster.members)
     return (
-        f"The cluster runs: {len(cluster.members)} members behind HAProxy at {cluster.url}\n"
+        f"The cluster runs: {count} member{'s' * (count != 1)} behind HAProxy at {cluster.url}\n"
         f"  curl --cacert {plan.pki}/ca.pem --cert {bundle}/cert.pem --key {bundle}/key.pem \\\n"
         f"       --resolve smartproxy.muster.test:{port}:127.0.0.1 https://smartproxy.muster.test:{port}/v2/features\n"
         f"{puppet}  export MUSTER_CLUSTER={plan.cluster_file} MUSTER_RUN={plan.run}\n"

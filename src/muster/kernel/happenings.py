@@ -24,7 +24,9 @@ more;
 FAILED = "failed"
 """The detail that says why nothing came of it."""
 
-_LONGEST = 300
+LONGEST = 300
+"""Characters of a text that is told: a path ends with what it is."""
+
 Detail = str | int | None
 
 
@@ -61,6 +63,6 @@ def told(tell: Tell, kind: Kind, mac: MACAddress | None, address: str, **detail:
     try:
         yield
     except MusterError as e:
-        tell(Happening(kind, mac, address, {**detail, FAILED: shown(str(e), _LONGEST)}))
+        tell(Happening(kind, mac, address, {**detail, FAILED: shown(str(e), LONGEST)}))
         raise
     tell(Happening(kind, mac, address, detail))

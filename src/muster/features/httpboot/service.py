@@ -27,7 +27,7 @@ from muster.features.httpboot import dated, types, within
 from muster.features.httpboot.digests import Digests
 from muster.features.httpboot.settings import HTTPBootSettings
 from muster.kernel.errors import Misconfigured, MusterError, NotFound, Rejected, Unavailable
-from muster.kernel.happenings import FAILED, Detail, Happening, Tell, untold
+from muster.kernel.happenings import FAILED, LONGEST, Detail, Happening, Tell, untold
 from muster.kernel.names import shown
 from muster.netboot.contract import LIMIT_WRITTEN_BYTES, PASSED_BYTES, BootFiles, BootPath, Entry
 
@@ -250,7 +250,7 @@ class _Told:
 
     def _said(self, status: int, more: dict[str, Detail]) -> None:
         # Without its query, which may be a secret.
-        path = shown(self.request.raw_path.decode("latin-1"))
+        path = shown(self.request.raw_path.decode("latin-1"), LONGEST)
         said: dict[str, Detail] = {"method": self.request.method, "path": path, "status": status, **more}
         self.tell(Happening("http", None, self.request.peer.address, said))
 

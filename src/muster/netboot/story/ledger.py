@@ -14,10 +14,18 @@ from muster.store.writing import Change, Writing
 KEPT_S = 7 * 86_400.0
 KEPT_OF_ONE = 200
 KEPT_OF_ALL = 50_000
-"""How long a row is kept, and how many: of one machine (or of one address that is no machine's), and of all."""
+KEPT_UNPROVEN = 30_000
+"""How long a row is kept, and how many: of one machine (or of one address that is no machine's), and of all.
+
+Whoever reaches a member can ask for any machine's menu. So rows that neither Foreman nor a DHCP server vouches for are
+counted by themselves, ``KEPT_OF_ONE`` of each machine and ``KEPT_UNPROVEN`` of all, and push out each other alone.
+"""
 
 LOST = "lost"
 """The kind of the row that says how many a member could not write; it is of no machine."""
+
+OF_MACHINES = frozenset({"tftp", "http", "template", "built"})
+"""What machines do by themselves, of which a member sees an address alone."""
 
 # Of an address, whose rows may be of several machines.
 _OF_ONE_ADDRESS = 2 * KEPT_OF_ONE
@@ -26,12 +34,27 @@ _NEWEST = 1000
 _NAMED = 5000
 _TOO_MANY = 500
 
+# As json.dumps writes it; within a text its quotes would be escaped.
+_DHCP = '%"mac_from": "dhcp"%'
+
+
+def _by_proof(sql: str) -> str:
+    """Return a statement with ``{unproven}`` as 1 for rows that are no :attr:`Event.is_proven`, 0 for others."""
+    return sql.replace(
+        "{unproven}",
+        "(CASE WHEN kind IN ('tftp', 'http', 'template', 'built') AND detail NOT LIKE :dhcp THEN 1 ELSE 0 END)",
+    )
+
+
 _TELL = Change(
     "INSERT INTO boot_events (mac, address, at, member, kind, detail)"
     " VALUES (:mac, :address, {now} - :age_s, :member, :kind, :detail)"
 )
 _OF = Query(
-    "SELECT id, mac, address, at, member, kind, detail FROM boot_events WHERE mac = :mac ORDER BY id DESC LIMIT :most"
+    _by_proof(
+        "SELECT id, mac, address, at, member, kind, detail FROM boot_events WHERE mac = :mac"
+        " AND {unproven} = :unproven ORDER BY id DESC LIMIT :most"
+    )
 )
 _AT = Query(
     "SELECT id, mac, address, at, member, kind, detail FROM boot_events WHERE address = :address"
@@ -41,22 +64,37 @@ _LOST = Query(
     "SELECT id, mac, address, at, member, kind, detail FROM boot_events WHERE mac = '' AND address = ''"
     " AND at >= :since AND at <= :until ORDER BY id DESC LIMIT :most"
 )
-_ALL = Query("SELECT id, mac, address, at, member, kind, detail FROM boot_events ORDER BY id DESC LIMIT :most")
+_ALL = Query(
+    _by_proof(
+        "SELECT id, mac, address, at, member, kind, detail FROM boot_events WHERE {unproven} = :unproven"
+        " ORDER BY id DESC LIMIT :most"
+    )
+)
 _RESERVED = Query(
     "SELECT id, mac, address, at, member, kind, detail FROM boot_events WHERE kind = 'reserved'"
     " ORDER BY id DESC LIMIT :most"
 )
 _CROWDED = Query(
-    "SELECT mac, CASE WHEN mac = '' THEN address ELSE '' END AS at_address FROM boot_events"
-    " GROUP BY mac, CASE WHEN mac = '' THEN address ELSE '' END HAVING count(*) > :kept LIMIT :most"
+    _by_proof(
+        "SELECT mac, CASE WHEN mac = '' THEN address ELSE '' END AS at_address, {unproven} AS unproven FROM boot_events"
+        " GROUP BY 1, 2, 3 HAVING count(*) > :kept LIMIT :most"
+    )
 )
 _END = Change("DELETE FROM boot_events WHERE at < {now} - :kept_s")
 _BOUND = Change(
     "DELETE FROM boot_events WHERE id <= (SELECT id FROM boot_events ORDER BY id DESC LIMIT 1 OFFSET :kept)"
 )
+_BOUND_UNPROVEN = Change(
+    _by_proof(
+        "DELETE FROM boot_events WHERE {unproven} = 1 AND id <="
+        " (SELECT id FROM boot_events WHERE {unproven} = 1 ORDER BY id DESC LIMIT 1 OFFSET :kept)"
+    )
+)
 _BOUND_OF = Change(
-    "DELETE FROM boot_events WHERE mac = :mac AND id <="
-    " (SELECT id FROM boot_events WHERE mac = :mac ORDER BY id DESC LIMIT 1 OFFSET :kept)"
+    _by_proof(
+        "DELETE FROM boot_events WHERE mac = :mac AND {unproven} = :unproven AND id <="
+        " (SELECT id FROM boot_events WHERE mac = :mac AND {unproven} = :unproven ORDER BY id DESC LIMIT 1 OFFSET :kept)"
+    )
 )
 _BOUND_AT = Change(
     "DELETE FROM boot_events WHERE address = :address AND mac = '' AND id <="
@@ -82,6 +120,11 @@ class Event:
     member: str
     kind: str
     detail: Mapping[str, Any]
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether Foreman or a DHCP server vouches for whose it is."""
+        return self.kind not in OF_MACHINES or self.detail.get("mac_from") == "dhcp"
 
 
 @dataclass(frozen=True)
@@ -118,9 +161,12 @@ class BootEvents:
 
         async def work(uow: Writing) -> None:
             await uow.change(_END, [{"kept_s": KEPT_S}])
+            await uow.change(_BOUND_UNPROVEN, [{"kept": KEPT_UNPROVEN, "dhcp": _DHCP}])
             await uow.change(_BOUND, [{"kept": KEPT_OF_ALL}])
-            crowded = await uow.rows(_CROWDED, kept=KEPT_OF_ONE, most=_TOO_MANY)
-            await uow.change(_BOUND_OF, [{"mac": r["mac"], "kept": KEPT_OF_ONE} for r in crowded if r["mac"]])
+            crowded = await uow.rows(_CROWDED, kept=KEPT_OF_ONE, most=_TOO_MANY, dhcp=_DHCP)
+            bounds = {"kept": KEPT_OF_ONE, "dhcp": _DHCP}
+            of_machines = [{"mac": r["mac"], "unproven": r["unproven"], **bounds} for r in crowded if r["mac"]]
+            await uow.change(_BOUND_OF, of_machines)
             of_addresses = [r["at_address"] for r in crowded if not r["mac"]]
             await uow.change(_BOUND_AT, [{"address": a, "kept": KEPT_OF_ONE} for a in of_addresses])
 
@@ -129,7 +175,10 @@ class BootEvents:
 
 async def of_mac(uow: Reading, mac: str) -> Found:
     """Return what there is of a hardware address, and of the addresses that it had."""
-    mine = _events(await uow.rows(_OF, mac=mac, most=KEPT_OF_ONE))
+    mine = [
+        e for unproven in (0, 1)
+        for e in _events(await uow.rows(_OF, mac=mac, most=KEPT_OF_ONE, unproven=unproven, dhcp=_DHCP))
+    ]  # fmt: skip
     addresses = list(dict.fromkeys(e.address for e in mine if e.address))[:_ADDRESSES]
     return await _with(uow, mine, addresses)
 
@@ -153,8 +202,9 @@ async def named(uow: Reading, name: str) -> str | None:
 
 
 async def newest(uow: Reading) -> Sequence[Event]:
-    """Return the newest rows of all machines, ascending."""
-    return _events(await uow.rows(_ALL, most=_NEWEST))[::-1]
+    """Return the newest rows of all machines, ascending as :attr:`Found.events` are; so many are unproven at most."""
+    both = [e for u in (0, 1) for e in _events(await uow.rows(_ALL, most=_NEWEST, unproven=u, dhcp=_DHCP))]
+    return sorted(both, key=lambda e: (e.at, e.id))
 
 
 async def _with(uow: Reading, mine: Sequence[Event], addresses: Sequence[str]) -> Found:

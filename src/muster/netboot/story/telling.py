@@ -20,9 +20,9 @@ from prometheus_client import CollectorRegistry, Counter
 from muster.kernel import log
 from muster.kernel.errors import MusterError, Rejected
 from muster.kernel.happenings import Detail, Happening
-from muster.kernel.names import MACAddress, shown, unmapped
+from muster.kernel.names import MACAddress, shown, source_of, unmapped
 from muster.netboot.buckets import Buckets
-from muster.netboot.story.ledger import LOST, BootEvents
+from muster.netboot.story.ledger import LOST, OF_MACHINES, BootEvents
 
 _log = log.logger("netboot")
 
@@ -30,10 +30,15 @@ _WAITING: Final = 2000
 _AT_ONCE: Final = 500
 _LAST_S: Final = 2.0
 # What a machine does by itself; the rest is Foreman's doing, who shows a certificate.
-_OF_MACHINES: Final = frozenset({"proxydhcp", "tftp", "http", "template", "built"})
+_OF_MACHINES: Final = OF_MACHINES | {"proxydhcp"}
+# What changes whose an address is.
+_OF_FOREMAN: Final = frozenset({"offered", "reserved", "released"})
 # A boot asks for some thirty files, and firmware for a dozen that are not there, within seconds.
 _EACH, _TOGETHER = (2.0, 150.0), (100.0, 1000.0)
 _LONGEST: Final = 300
+_LOOKED_AT: Final = 4096
+# Whatever server takes a name with a query for a file's, or a name with it is reserved: hosts' tokens stand there.
+_SECRETS = re.compile(r"(?:\?|%3[Ff])\S*|(?<=//)[^/@\s]{1,500}@")
 
 # As boot loaders write it into names of files: grub.cfg-01-52-54-00-12-34-56, host-config/52-54-00-12-34-56/grub2.
 _MAC_IN_PATH = re.compile(r"(?<![0-9A-Fa-f])((?:[0-9A-Fa-f]{2}[-:]){5,6}[0-9A-Fa-f]{2})(?![0-9A-Fa-f]|[-:][0-9A-Fa-f])")
@@ -41,8 +46,8 @@ _MAC_IN_PATH = re.compile(r"(?<![0-9A-Fa-f])((?:[0-9A-Fa-f]{2}[-:]){5,6}[0-9A-Fa
 _ETHERNET = "01-"
 _MAC_CHARACTERS: Final = 17
 
-# Whose an address is, is asked of the DHCP server once a minute; that it is nobody's, more often.
-_KNOWN_S, _UNKNOWN_S = 60.0, 10.0
+# Whose an address is, is asked of the DHCP server again after a while: no machine boots as fast with one that was another's.
+_KNOWN_S = 10.0
 _KNOWN: Final = 2048
 _ASKED_AT_ONCE: Final = 8
 _ASKED_WITHIN_S: Final = 1.0
@@ -100,7 +105,10 @@ class Telling:
     def __call__(self, one: Happening, /) -> None:
         """Note what happened; dropped, and counted, when there is too much."""
         now = self._now()
-        if one.kind in _OF_MACHINES and self._buckets.full(one.address or one.mac, now) is not None:
+        if one.kind in _OF_FOREMAN and one.address:
+            # What was known of the address is over, and a machine may come with it within seconds.
+            self._known.pop(one.address, None)
+        if one.kind in _OF_MACHINES and self._buckets.full(source_of(one.address) or one.mac, now) is not None:
             self._drop("rate", 1)
         elif len(self._waiting) >= _WAITING:
             self._drop("queue", 1)
@@ -149,7 +157,7 @@ class Telling:
                 mac = await self._whose(address)
             except MusterError:
                 mac = None
-            self._known[address] = (mac, now + (_KNOWN_S if mac is not None else _UNKNOWN_S))
+            self._known[address] = (mac, now + _KNOWN_S)
             self._known.move_to_end(address)
 
         with contextlib.suppress(TimeoutError):
@@ -196,4 +204,5 @@ def mac_in(path: str) -> MACAddress | None:
 
 
 def _fit(value: Detail) -> Detail:
-    return shown(value, _LONGEST) if isinstance(value, str) else value
+    """Return a value bounded, of one line, and without what may be a secret in a URL: its query, its password."""
+    return shown(_SECRETS.sub("", value[:_LOOKED_AT]), _LONGEST) if isinstance(value, str) else value

@@ -78,7 +78,7 @@ def story(found: Found, *, mac: str = "", address: str = "", since: float = 0.0)
     # So many are kept, and what was before them is gone.
     is_cut = len(mine) >= KEPT_OF_ONE
     mine = [e for e in mine if e.at >= since]
-    return _told(mac, mine[-KEPT_OF_ONE:], is_cut=is_cut, lost=found.lost, address=address)
+    return _told(mac, _newest(mine), is_cut=is_cut, lost=found.lost, address=address)
 
 
 def machine_at(found: Found, address: str) -> str:
@@ -90,15 +90,29 @@ def machine_at(found: Found, address: str) -> str:
 def recent(newest: Sequence[Event]) -> list[Story]:
     """Return the stories of the machines of which something happened last, the newest first, from these rows alone."""
     by_mac: dict[str, list[Event]] = {}
-    by_address: dict[str, list[Event]] = {}
+    saying = whose.who_say(newest)
     for event in newest:
-        if event.address:
-            by_address.setdefault(event.address, []).append(event)
-    for event in newest:
-        if mac := event.mac or (event.address and whose.whose(event.address, event.at, by_address[event.address])):
+        for mac in whose.machines(event, saying):
             by_mac.setdefault(mac, []).append(event)
-    told = [_told(mac, events[-KEPT_OF_ONE:]) for mac, events in by_mac.items()]
-    return sorted(told, key=lambda s: (s.events[-1].at, s.events[-1].id), reverse=True)[:MOST_MACHINES]
+    # Machines that somebody made up, in paths, take no place from those that there are.
+    told = [_told(mac, _newest(events)) for mac, events in by_mac.items()]
+    first = sorted(told, key=lambda s: (any(e.is_proven for e in s.events), *_last(s)), reverse=True)
+    return sorted(first[:MOST_MACHINES], key=_last, reverse=True)
+
+
+def _last(one: Story) -> tuple[float, int]:
+    return one.events[-1].at, one.events[-1].id
+
+
+def _newest(events: Sequence[Event]) -> Sequence[Event]:
+    """Return so many as are told, the newest; of them half are proven where there are as many."""
+    if len(events) <= KEPT_OF_ONE:
+        return events
+    proven = [e for e in events if e.is_proven]
+    unproven = [e for e in events if not e.is_proven]
+    unproven = unproven[-(KEPT_OF_ONE - min(len(proven), KEPT_OF_ONE // 2)) :]
+    kept = {e.id for e in (*unproven, *proven[-(KEPT_OF_ONE - len(unproven)) :])}
+    return [e for e in events if e.id in kept]
 
 
 def what(event: Event) -> str:

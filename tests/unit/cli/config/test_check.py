@@ -114,6 +114,19 @@ def test_files_that_are_named_and_absent_are_warned_of(tmp_path: Path) -> None:
     assert "valid; 1 member, generation installer; 2 warnings" in plain
 
 
+@pytest.mark.parametrize(
+    ("dhcp", "count"),
+    [
+        ("provider: memory, memory: {subnets: [{network: 192.0.2.0/24}]}", 0),
+        ("provider: dnsmasq, subnets: [192.0.2.0/24]", 2),
+        ("provider: memory, memory: {subnets: [{network: 192.0.2.0/24}]}, dnsmasq: {pid_file: /none/pid}", 2),
+    ],
+)
+def test_files_of_a_provider_that_nobody_chose_are_not_missed(tmp_path: Path, dhcp: str, count: int) -> None:
+    found = warned(tmp_path, f"{CLUSTER}{OFF}}}\nfeatures: {{dhcp: {{{dhcp}}}}}\n")
+    assert sum(".dnsmasq." in where for _, where in found) == count
+
+
 def test_files_of_what_is_mirrored_that_are_absent_are_warned_of(tmp_path: Path) -> None:
     of = "kind: yum, url: 'https://h/x', ca_file: /none/ca, certificate: /none/c, key: /none/k"
     text = f"{CLUSTER}{CONTENT}content: {{services: [https], mirror: {{repositories: {{r: {{{of}}}}}}}}}\n"

@@ -127,7 +127,46 @@ async def test_the_dhcp_server_says_whose_an_address_is_and_is_asked_once_in_a_w
     here.telling(asked(address="192.0.2.11"))
     here.telling(asked())
     await here.telling.flush()
-    assert questions[2:] == ["192.0.2.11"]
+    assert questions[2:] == ["192.0.2.10", "192.0.2.11"]
+
+
+@pytest.mark.parametrize("kind", ["offered", "reserved", "released"])
+async def test_what_dhcp_said_of_an_address_is_over_when_foreman_changes_whose_it_is(kind: Any) -> None:
+    owner = [MAC]
+
+    async def whose(_: str) -> MACAddress | None:
+        return owner[0]
+
+    here = Here(whose=whose)
+    here.telling(asked())
+    await here.telling.flush()
+    owner[0] = OTHER
+    here.telling(Happening(kind, OTHER, "192.0.2.10"))
+    here.telling(asked())
+    await here.telling.flush()
+    assert [r["mac"] for r in here.written.rows if r["kind"] == "http"] == [MAC, OTHER]
+
+
+async def test_one_that_changes_its_address_within_its_network_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = Here()
+    for n in range(300):
+        here.telling(asked(address=f"2001:db8::{n:x}"))
+    assert here.dropped("rate") == 150
+
+
+async def test_no_token_nor_password_of_a_url_is_kept() -> None:
+    here = Here()
+    url = "http://boot:s3cret@proxy.example.com:8000/unattended/iPXE?token=s3cret&x=1"
+    here.telling(Happening("reserved", MAC, "192.0.2.10", {"file": url, "failed": f"the server refuses {url} there"}))
+    here.telling(Happening("tftp", None, "192.0.2.10", {"file": "unattended/iPXE?token=s3cret"}))
+    here.telling(asked("/httpboot/iPXE%3ftoken=s3cret"))
+    await here.telling.flush()
+    details: list[Any] = [r["detail"] for r in here.written.rows]
+    assert details[0] == {
+        "file": "http://proxy.example.com:8000/unattended/iPXE",
+        "failed": "the server refuses http://proxy.example.com:8000/unattended/iPXE there",
+    }
+    assert [d.get("file", d.get("path")) for d in details[1:]] == ["unattended/iPXE", "/httpboot/iPXE"]
 
 
 async def test_a_dhcp_server_that_does_not_answer_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -144,3 +144,30 @@ def test_the_machines_that_booted_last_are_told_of_the_newest_first() -> None:
     rows.fetched()
     rows.fetched(address="192.0.2.77")
     assert [(s.mac, s.stage, len(s.events)) for s in recent(rows.made)] == [(MAC, "kernel", 4), (OTHER, "prepared", 3)]
+
+
+def test_machines_that_somebody_made_up_push_out_no_real_one() -> None:
+    rows = Rows()
+    rows.prepared()
+    for n in range(30):
+        rows.loaded(file="x", mac=f"52:54:00:bb:00:{n:02x}", address="192.0.2.66", mac_from="path")
+    assert [s.mac for s in recent(rows.made)][-1] == MAC
+    assert len(recent(rows.made)) == 20
+
+
+def test_what_others_say_in_its_name_pushes_out_of_a_story_only_what_nobody_vouches_for() -> None:
+    rows = Rows()
+    rows.prepared()
+    for _ in range(2 * KEPT_OF_ONE):
+        rows.loaded(file="x", mac=MAC, address="192.0.2.66", mac_from="path")
+    found = story(Found(rows.made, {}), mac=MAC)
+    assert [e.kind for e in found.events[:4]] == ["offered", "reserved", "configured", "tftp"]
+    assert (len(found.events), found.is_cut, found.events[-1]) == (KEPT_OF_ONE, True, rows.made[-1])
+
+
+def test_the_list_and_the_story_of_a_machine_with_two_cards_are_the_same() -> None:
+    rows = Rows()
+    rows.loaded(file="grub2/grub.cfg-01-52-54-00-aa-00-01", mac=MAC, mac_from="path")
+    rows.add("template", OTHER, IP, method="GET", template="provision", status=200, mac_from="header")
+    listed = {s.mac: s.events for s in recent(rows.made)}
+    assert listed == {m: story(Found(rows.made, {}), mac=m).events for m in (MAC, OTHER)}
