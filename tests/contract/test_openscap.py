@@ -61,6 +61,8 @@ def proxy(https: ForemanForHosts, tmp_path_factory: pytest.TempPathFactory) -> I
         foreman={"url": https.url, "ca_file": str(https.ca_file), "trusted_hosts": [TRUSTED]},
     ) as running:
         https.believe(running.ca)
+        # Made before threads ask at once: each would make it.
+        running.client(HOST)
         yield running
 
 
