@@ -61,6 +61,8 @@ def proxy(https: ForemanForHosts, tmp_path_factory: pytest.TempPathFactory) -> I
         foreman={"url": https.url, "ca_file": str(https.ca_file), "trusted_hosts": [TRUSTED]},
     ) as running:
         https.believe(running.ca)
+        # Made before threads ask at once: each would make it.
+        running.client(HOST)
         yield running
 
 
@@ -186,6 +188,8 @@ def test_foreman_gets_the_report_back_as_it_was_and_as_a_page_until_it_deletes_i
     assert (page.status, page.headers["content-type"]) == (200, "text/html;charset=utf-8")
     assert b"It is a Windows" in page.body
     assert page.body.rstrip().endswith(b"</html>")
+    # What a host says in it does nothing in the member's name, in the browser of an operator.
+    assert page.headers["content-security-policy"].startswith("sandbox allow-scripts; default-src 'none';")
     assert not list((proxy.pki / "openscap" / "scratch").iterdir())
     gone = proxy.ask("DELETE", path)
     id = path.split("/")[3]
@@ -394,6 +398,10 @@ def test_hosts_fetch_a_policy_s_content_that_foreman_is_asked_for_once(
     assert foreman.asked == ["7 content"]
     other = proxy.ask("GET", f"/compliance/policies/7/tailoring/{digest}", name=HOST)
     assert (other.status, "Foreman has another tailoring file for policy 7" in other.text) == (404, True)
+    # Any host may make up digests: Foreman does not send the whole file for each.
+    for made_up in "123":
+        assert proxy.ask("GET", f"/compliance/policies/7/tailoring/{made_up * 64}", name=HOST).status == 404
+    assert foreman.asked == ["7 content", "7 tailoring"]
     # What Foreman has by now takes the other's place, and that is not given any more.
     foreman.contents["7", "content"] = b"<newer/>"
     newer = hashlib.sha256(b"<newer/>").hexdigest()
@@ -427,6 +435,13 @@ def test_foreman_has_contents_read_before_it_takes_them(proxy: Member) -> None:
         got = proxy.ask("POST", "/compliance/tailoring_file/profiles", body=body)
         assert (got.status, got.text.startswith("Error occurred: ")) == (500, True)
     assert proxy.ask("POST", "/compliance/scap_file/validator/other", body=b"<a/>").status == 404
+
+
+def test_what_is_labelled_as_a_page_does_nothing_in_the_member_s_name(proxy: Member) -> None:
+    content = b"<Benchmark><Profile id='p'><title>&lt;script&gt;1&lt;/script&gt;</title></Profile></Benchmark>"
+    got = proxy.ask("POST", "/compliance/scap_content/policies", body=content)
+    assert (got.status, json.loads(got.body)) == (200, {"p": "<script>1</script>"})
+    assert "sandbox" in got.headers["content-security-policy"]
 
 
 def test_foreman_shows_the_guide_to_a_profile(proxy: Member) -> None:

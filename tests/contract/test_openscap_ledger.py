@@ -185,3 +185,43 @@ async def test_what_was_refused_waits_again_when_somebody_says_so(store: Store) 
     assert (refused.state, len(refused.why)) == ("refused", 500)
     assert await ledger.retry([upload.id, "none"]) == 1
     assert await ledger.due(9) == [upload.id]
+
+
+async def test_a_host_that_hands_in_the_most_loses_its_own_first(store: Store) -> None:
+    ledger = Ledger(store, WIDE)
+    for host, body in (("host02.example.com", b"0000"), *((HOST, b"%04d" % n) for n in range(1, 6))):
+        claim = await ledger.claim((await accepted(ledger, body, host=host)).id, 60)
+        assert claim is not None
+        await ledger.sent(claim, body.decode())
+        await passed(store, 10)
+    assert await ledger.forget(kept_s=1e6, kept_bytes=12, host_bytes=8) == 3
+    assert sorted(u.foreman_id for u in await listed(store, ["sent"], 9)) == ["0000", "0004", "0005"]
+    assert await ledger.forget(kept_s=1e6, kept_bytes=8, host_bytes=8) == 1
+    assert sorted(u.foreman_id for u in await listed(store, ["sent"], 9)) == ["0004", "0005"]
+
+
+async def test_a_report_whose_pieces_were_dropped_while_it_came_is_not_acknowledged(store: Store) -> None:
+    ledger = Ledger(store, WIDE)
+    arrival = Arrival(HOST, 1)
+    await ledger.arrived(arrival, b"one")
+    await passed(store, 3601)
+    assert await ledger.forget(kept_s=1e9, kept_bytes=1 << 40) == 1
+    with pytest.raises(Unavailable, match="Pieces of the report were dropped"):
+        await ledger.accept(arrival, b"two", digest="0" * 64, size=6, first_go_s=0.0)
+    assert await listed(store, ["arriving", "waiting"], 9) == []
+
+
+async def test_a_claim_and_a_pause_end_when_the_store_s_clock_is_set_back(store: Store) -> None:
+    ledger = Ledger(store, WIDE)
+    upload = await accepted(ledger)
+    claim = await ledger.claim(upload.id, 720)
+    assert claim is not None
+    assert await ledger.claim(upload.id, 60) is None
+    await passed(store, -86_400)
+    assert await ledger.due(9) == [upload.id]
+    again = await ledger.claim(upload.id, 60)
+    assert again is not None
+    await ledger.put_off(again, "Foreman is away", 300)
+    assert await ledger.due(9) == []
+    await passed(store, -86_400)
+    assert await ledger.due(9) == [upload.id]

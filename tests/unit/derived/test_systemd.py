@@ -129,3 +129,7 @@ def test_the_signer_is_wanted_where_it_holds_the_key() -> None:
 def test_a_path_that_means_something_to_systemd_is_refused() -> None:
     with pytest.raises(Rejected, match="Path"):
         files(KEPT + 'authority: {push_crl: ["/etc/with space/crl.pem"]}\n')
+
+
+def test_a_program_that_takes_too_much_memory_does_not_end_its_member() -> None:
+    assert packaged("muster-member.service", "OOMPolicy") == "continue"

@@ -20,6 +20,8 @@ _DEPTH = 16
 # One tag with its attributes, or one comment. Until a token is whole expat keeps it, and older ones read it anew each time.
 _TOKEN_BYTES = 256 << 10
 _TEXT_CHARACTERS = 4096
+# expat and Python keep every name of an element or attribute that they met.
+_NAMES = 10_000
 _NOT_UTF_8 = frozenset({0x00, 0xFE, 0xFF})
 
 
@@ -72,8 +74,9 @@ def records(
 
     Raises:
         Malformed: it is no well-formed XML with that root, has a document type, is not UTF-8, nests deeper than 16, has more
-            than ``limit_records`` records, a token longer than 256 KiB, a text that is looked for and is longer than 4096
-            characters or has an element in it, or a field twice. What was yielded until then came before the fault.
+            than ``limit_records`` records or 10,000 names, a token longer than 256 KiB, a text that is looked for and is
+            longer than 4096 characters or has an element in it, or a field twice. What was yielded until then came before
+            the fault.
     """
     yield from _Records(root, wanted, of, limit_records).read(pieces)
 
@@ -124,6 +127,8 @@ class _Reading(Generic[T]):
         except expat.ExpatError as e:
             raise Malformed.reading(self._of, f"it is no well-formed XML: {e}") from e
         self._fed += len(data)
+        if len(self._parser.intern) > _NAMES:
+            raise self._wrong(f"its elements and attributes have more than {_NAMES} names")
         # Where the last token that was told began.
         if not is_last and self._fed - max(self._parser.CurrentByteIndex, 0) > _TOKEN_BYTES:
             raise self._wrong(f"a token is longer than {_TOKEN_BYTES} bytes")

@@ -14,7 +14,7 @@ from typing import Any
 
 from muster.content.metadata.malformed import Malformed
 from muster.content.metadata.packed import unpacked
-from muster.features.openscap.markup import Capture, Reader, attribute
+from muster.features.openscap.markup import KEPT_CHARACTERS, Capture, Reader, attribute
 
 _BZIP2 = b"BZh"
 _NOT_TOLD = frozenset({"notapplicable", "notselected"})
@@ -23,6 +23,8 @@ _TEXTS = ("title", "description", "rationale")
 _NUMBER = re.compile(r"[+-]?[0-9]{1,30}(?:\.[0-9]{0,30})?(?:[eE][+-]?[0-9]{1,3})?")
 _WHITE = " \t\n\v\f\r\0"
 _MOST_RULES = 100_000
+# Beside each text: its key, and what stands around.
+_MARKS = 16
 _OF = "the report"
 
 
@@ -45,6 +47,10 @@ class Fix:
     system: str | None
     reboot: str | None
     parts: list[str | Sub] = field(default_factory=list)
+
+    def length(self, values: Mapping[str, str]) -> int:
+        """Return how long the whole text is."""
+        return sum(len(values.get(p.idref, "") if isinstance(p, Sub) else p) for p in self.parts)
 
     def full_text(self, values: Mapping[str, str]) -> str:
         return "".join(values.get(p.idref, "") if isinstance(p, Sub) else p for p in self.parts)
@@ -103,13 +109,21 @@ def told(report: Report, *, digest: str, proxy_name: str, proxy_url: str) -> byt
     """Return the JSON that Foreman is sent: key for key in the Ruby plugin's order.
 
     ``digest`` is the SHA-256 of the report as it was sent, in hexadecimal digits.
+
+    Raises:
+        Malformed: it is too long, which a short report can bring about: what it says of a rule once is told with each of its
+            results, and a value wherever it is used.
     """
+    left = KEPT_CHARACTERS
     counts = dict.fromkeys(("passed", "failed", "othered"), 0)
     logs = []
     for id, result in report.results:
         if result in _NOT_TOLD:
             continue
         counts["passed" if result in _PASSED else "failed" if result == "fail" else "othered"] += 1
+        left -= _length(report.rules[id], report.values)
+        if left < 0:
+            raise Malformed.reading(_OF, f"Foreman would be told more than {KEPT_CHARACTERS >> 20} Mi characters of it")
         logs.append(_log(report.rules[id], result, report.values))
     content = {
         "logs": logs,
@@ -120,6 +134,16 @@ def told(report: Report, *, digest: str, proxy_name: str, proxy_url: str) -> byt
         "openscap_proxy_url": proxy_url,
     }
     return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _length(rule: Rule, values: Mapping[str, str]) -> int:
+    """Return how much is told with each result of a rule, in characters, marks between them included."""
+    told = [rule.id, rule.severity, rule.title, rule.description, rule.rationale]
+    for label, href in rule.references:
+        told += (label, href)
+    for fix in rule.fixes:
+        told += (fix.id, fix.system, fix.reboot)
+    return sum(len(t or "") + _MARKS for t in told) + sum(f.length(values) for f in rule.fixes)
 
 
 def _log(rule: Rule, result: str, values: Mapping[str, str]) -> dict[str, Any]:

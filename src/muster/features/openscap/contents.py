@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,9 @@ _CALLED = {"content": "SCAP content", "tailoring": "tailoring file"}
 _PIECE_BYTES = 256 << 10
 _AT_ONCE = 2
 _MOST_ASKED = 64
+# For how long Foreman is not asked again for a policy's that it had under another digest than a host wanted: any host may
+# make up digests, and Foreman sends the whole file each time.
+_OTHER_FOR_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class Contents:
         self._limit_bytes = limit_bytes
         self._fetching: OneEach[Key] = OneEach()
         self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._others: dict[tuple[Kind, int], tuple[float, str]] = {}
 
     async def given(self, key: Key) -> Given:
         """Return one, fetched where it is not there yet.
@@ -70,6 +75,7 @@ class Contents:
         path = self._directory / key.file
         found = await asyncio.to_thread(_opened, path)
         if found is None:
+            self._refuse_other(key)
             if self._fetching.get(key) is None and len(self._fetching) >= _MOST_ASKED:
                 raise Unavailable(f"{_MOST_ASKED} contents of policies are being fetched; try again")
             task = self._fetching.begin(key, self._fetch, name="SCAP content")
@@ -87,6 +93,7 @@ class Contents:
 
     async def _fetch(self, key: Key) -> None:
         async with self._slots:
+            self._refuse_other(key)
             path = f"/api/v2/compliance/policies/{key.policy}/{key.kind}"
             said = await self._ask("GET", path, [("Accept", "*/*")], limit_bytes=self._limit_bytes)
             if said.status == 404:
@@ -96,11 +103,21 @@ class Contents:
                 raise kind(f"Foreman answered {said.status} for the {_CALLED[key.kind]} of policy {key.policy}")
             digest = await asyncio.to_thread(lambda: hashlib.sha256(said.body).hexdigest())
             if digest != key.digest:
-                raise NotFound(
-                    f"Foreman has another {_CALLED[key.kind]} for policy {key.policy} by now: {digest}, and {key.digest} was"
-                    " asked for; have the host's configuration follow"
-                )
+                self._others.pop((key.kind, key.policy), None)
+                while len(self._others) >= _MOST_ASKED:
+                    del self._others[next(iter(self._others))]
+                self._others[key.kind, key.policy] = (time.monotonic() + _OTHER_FOR_S, digest)
+                self._refuse_other(key)
             await asyncio.to_thread(self._put, key, said.body)
+
+    def _refuse_other(self, key: Key) -> None:
+        """Return unless Foreman had another one for the policy a moment ago."""
+        until, digest = self._others.get((key.kind, key.policy), (0.0, key.digest))
+        if digest != key.digest and time.monotonic() < until:
+            raise NotFound(
+                f"Foreman has another {_CALLED[key.kind]} for policy {key.policy} by now: {digest}, and {key.digest} was"
+                " asked for; have the host's configuration follow"
+            )
 
     def _put(self, key: Key, body: bytes) -> None:
         try:

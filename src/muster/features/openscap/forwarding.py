@@ -22,6 +22,7 @@ from muster.features.openscap import arf
 from muster.features.openscap.ledger import Ledger, Upload
 from muster.kernel import log
 from muster.kernel.errors import MusterError, Unavailable
+from muster.kernel.names import shown
 from muster.kernel.tasks import OneEach
 
 _log = log.logger("features")
@@ -96,7 +97,7 @@ def judged(said: Said) -> Taken | PutOff | Refused:
     content = _content(said.body)
     if 200 <= said.status < 300:
         if isinstance(content.get("id"), str | int):
-            return Taken(str(content["id"])[:64])
+            return Taken(shown(str(content["id"])[:64]))
         return PutOff(f"Foreman answered {said.status} without the report's id")
     words = f"Foreman answered {said.status}{_words(content)}"
     if said.status == 422 and _TAKEN in _words(content):
@@ -121,7 +122,8 @@ def _words(content: dict[str, object]) -> str:
     )
     if not isinstance(said, str) or not said:
         return ""
-    return f": {' '.join(said.split())[:_LONGEST_WORDS]}"
+    # Not every text can be kept: PostgreSQL takes no zero, and nobody half a character.
+    return f": {shown(' '.join(said.split())[:_LONGEST_WORDS], _LONGEST_WORDS)}"
 
 
 class Forwarding:

@@ -31,6 +31,8 @@ STATES = ("arriving", "waiting", "sent", "refused")
 
 # The rest of one that nobody goes on with for so long does not come.
 _ARRIVES_WITHIN_S = 3600.0
+# No claim is longer, nor a pause; what ends later was said before the store's clock was set back, and holds no longer.
+_LONGEST_S = 900.0
 _LONGEST_WHY = 500
 _AT_ONCE = 100
 _TRIES = 4
@@ -47,7 +49,8 @@ _HELD = Query(
     " FROM arf_uploads WHERE state <> 'sent'"
 )
 _DUE = Query(
-    "SELECT id FROM arf_uploads WHERE state = 'waiting' AND due_at <= :now AND claimed_until <= :now"
+    "SELECT id FROM arf_uploads WHERE state = 'waiting' AND (due_at <= :now OR due_at > :now + :longest_s)"
+    " AND (claimed_until <= :now OR claimed_until > :now + :longest_s)"
     " ORDER BY due_at, id LIMIT :most"
 )
 _OF_FOREMAN = Query(
@@ -68,6 +71,13 @@ _OLD = Query(
     " OR (state = 'arriving' AND accepted_at < :begun) ORDER BY accepted_at, id LIMIT :most"
 )
 _OLDEST_SENT = Query("SELECT id, size FROM arf_uploads WHERE state = 'sent' ORDER BY ended_at, id LIMIT :most")
+_KEPT_CHUNKS = Query("SELECT count(*) AS chunks FROM arf_chunks WHERE upload = :id")
+# Whoever hands in the most loses his own first.
+_OLDEST_OF_THE_LARGEST = Query(
+    "SELECT id, size FROM arf_uploads WHERE state = 'sent' AND cname = (SELECT cname FROM arf_uploads WHERE state = 'sent'"
+    " GROUP BY cname HAVING sum(size) > :host_bytes ORDER BY sum(size) DESC, cname LIMIT 1)"
+    " ORDER BY ended_at, id LIMIT 1"
+)
 _SENT_BYTES = Query("SELECT coalesce(sum(size), 0) AS bytes FROM arf_uploads WHERE state = 'sent'")
 
 _BEGUN = Change(
@@ -88,7 +98,7 @@ _ANEW = Change(
 _PUT = Change("INSERT INTO arf_chunks (upload, number, content) VALUES (:upload, :number, :content)")
 _CLAIMED = Change(
     "UPDATE arf_uploads SET holder = :holder, claimed_until = {now} + :for_s, attempts = attempts + 1"
-    " WHERE id = :id AND state = 'waiting' AND claimed_until <= {now}"
+    " WHERE id = :id AND state = 'waiting' AND (claimed_until <= {now} OR claimed_until > {now} + :longest_s)"
 )
 _SENT = Change(
     "UPDATE arf_uploads SET state = 'sent', foreman_id = CASE WHEN foreman_id = '' THEN :foreman_id ELSE foreman_id END,"
@@ -225,7 +235,8 @@ class Ledger:
         Raises:
             Full: there is no room; what is kept of it stays until :meth:`remove`.
             Conflict: the host has another one of that ``reported_at``.
-            Unavailable: the store did not answer; if it did not hear the answer, a repetition finds it.
+            Unavailable: pieces of it were dropped since they came; or the store did not answer: if it did not hear the
+                answer, a repetition finds it.
         """
         row = {
             "id": arrival.id, "cname": arrival.cname, "policy": arrival.policy, "digest": digest, "size": size,
@@ -239,6 +250,9 @@ class Ledger:
                     await uow.changed(change, {"id": arrival.id})
                 await uow.changed(_ANEW, {"id": same[0]["id"], "in_s": first_go_s})
                 return str(same[0]["id"])
+            if (await uow.rows(_KEPT_CHUNKS, id=arrival.id))[0]["chunks"] != arrival.chunks:
+                # It took too long, or the store's clock was set forward: what is acknowledged is whole.
+                raise Unavailable("Pieces of the report were dropped before it had come; it has to be sent again")
             await self._refuse_full(uow, arrival.cname, len(rest))
             at = reported_at
             if at is None:
@@ -267,7 +281,7 @@ class Ledger:
         holder = secrets.token_hex(8)
 
         async def work(uow: Writing) -> Upload | None:
-            if not await uow.changed(_CLAIMED, {"id": id, "holder": holder, "for_s": for_s}):
+            if not await uow.changed(_CLAIMED, {"id": id, "holder": holder, "for_s": for_s, "longest_s": _LONGEST_S}):
                 return None
             return Upload(**(await uow.rows(_UPLOAD, id=id))[0])
 
@@ -319,8 +333,11 @@ class Ledger:
 
         return await self._store.carry_out("arf-removed", work)
 
-    async def forget(self, *, kept_s: float, kept_bytes: int) -> int:
-        """Drop what ended so long ago, the oldest that Foreman has beyond so many bytes, and what never came whole."""
+    async def forget(self, *, kept_s: float, kept_bytes: int, host_bytes: int = 1 << 62) -> int:
+        """Drop what ended so long ago, the oldest that Foreman has beyond so many bytes, and what never came whole.
+
+        Beyond those bytes hosts whose reports take more than ``host_bytes`` lose theirs first.
+        """
         dropped = 0
         while True:
 
@@ -331,7 +348,10 @@ class Ledger:
                 )  # fmt: skip
                 ids = [str(r["id"]) for r in found]
                 too_much = int((await uow.rows(_SENT_BYTES))[0]["bytes"]) - kept_bytes
-                for row in await uow.rows(_OLDEST_SENT, most=_AT_ONCE) if too_much > 0 and not ids else ():
+                largest = (
+                    await uow.rows(_OLDEST_OF_THE_LARGEST, host_bytes=host_bytes) if too_much > 0 and not ids else ()
+                )
+                for row in largest or (await uow.rows(_OLDEST_SENT, most=_AT_ONCE) if too_much > 0 and not ids else ()):
                     if too_much <= 0:
                         break
                     ids.append(str(row["id"]))
@@ -360,7 +380,7 @@ class Ledger:
     async def due(self, most: int) -> Sequence[str]:
         """Return reports that anybody may send now, those that have waited longest first."""
         async with self._store.read() as uow:
-            return [str(r["id"]) for r in await uow.rows(_DUE, now=await uow.now(), most=most)]
+            return [str(r["id"]) for r in await uow.rows(_DUE, now=await uow.now(), longest_s=_LONGEST_S, most=most)]
 
     async def of_foreman(self, *, foreman_id: str, cname: str, reported_at: int, digest: str) -> Upload | None:
         """Return the report that Foreman means; None: it is not there."""

@@ -16,10 +16,15 @@ _FED_BYTES = 64 << 10
 _DEPTH = 128
 # One tag with its attributes, or one comment. Until a token is whole expat keeps it.
 _TOKEN_BYTES = 1 << 20
+# What all of them together may be: expat and Python keep every name they met, and each element costs time.
+_NAMES = 10_000
+_ELEMENTS = 6_000_000
 _NOT_UTF_8 = frozenset({0x00, 0xFE, 0xFF})
 
 KEPT_CHARACTERS = 32 << 20
 """How long all texts together may be that are kept of one document; those of whole distributions have a third of it."""
+KEPT_VALUES = 500_000
+"""How many they may be: the shortest takes its place in memory, too. Those of whole distributions have a fifth of it."""
 
 
 class Capture:
@@ -52,6 +57,8 @@ class Reader(ABC):
         self.depth = 0
         self._fed = 0
         self._kept = 0
+        self._values = 0
+        self._elements = 0
         self._captures: list[Capture] = []
         self._parser = expat.ParserCreate("UTF-8")
         self._parser.buffer_text = True
@@ -64,7 +71,8 @@ class Reader(ABC):
         """Read a document to its end.
 
         Raises:
-            Malformed: it is no well-formed XML in UTF-8, has a document type, nests too deep, or has more text than is kept.
+            Malformed: it is no well-formed XML in UTF-8, has a document type, nests too deep, has too many elements or names
+                of them, or has more text than is kept.
         """
         for piece in pieces:
             for at in range(0, len(piece), _FED_BYTES):
@@ -95,7 +103,7 @@ class Reader(ABC):
         return found
 
     def keep(self, *values: str | None) -> None:
-        """Count texts that are kept.
+        """Count texts that are kept, and what they are kept in, also where all are empty.
 
         Raises:
             Malformed: they are too many.
@@ -103,6 +111,9 @@ class Reader(ABC):
         self._kept += sum(len(v) for v in values if v is not None)
         if self._kept > KEPT_CHARACTERS:
             raise self.wrong(f"it has more than {KEPT_CHARACTERS >> 20} Mi characters of text")
+        self._values += 1
+        if self._values > KEPT_VALUES:
+            raise self.wrong(f"it has more than {KEPT_VALUES} texts")
 
     def wrong(self, why: str) -> Malformed:
         return Malformed.reading(self._of, f"{why}, at line {self._parser.CurrentLineNumber}")
@@ -116,6 +127,8 @@ class Reader(ABC):
         except expat.ExpatError as e:
             raise Malformed.reading(self._of, f"it is no well-formed XML: {e}") from e
         self._fed += len(data)
+        if len(self._parser.intern) > _NAMES:
+            raise self.wrong(f"its elements and attributes have more than {_NAMES} names")
         if not is_last and self._fed - max(self._parser.CurrentByteIndex, 0) > _TOKEN_BYTES:
             raise self.wrong(f"a token is longer than {_TOKEN_BYTES} bytes")
 
@@ -130,6 +143,9 @@ class Reader(ABC):
         self.depth += 1
         if self.depth > _DEPTH:
             raise self.wrong(f"elements nest deeper than {_DEPTH}")
+        self._elements += 1
+        if self._elements > _ELEMENTS:
+            raise self.wrong(f"it has more than {_ELEMENTS} elements")
         self.began(name.rpartition(":")[2], attributes)
 
     def _ends(self, name: str) -> None:

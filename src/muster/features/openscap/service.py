@@ -255,18 +255,22 @@ class Compliance:
         return counts["refused"].hosts
 
     async def beat(self) -> None:
-        """Send what is due, look how many there are, and once an hour drop what is not kept any longer.
+        """Send what is due, look how many there are, and drop what is not kept any longer: once an hour, or when it is much.
 
         Raises:
             Unavailable: the store did not answer.
         """
         await self._forwarding.beat()
         self.counts, self.now = await counted(self._store)
-        if time.monotonic() - self._forgotten_at >= _FORGOTTEN_EVERY_S:
+        # A host can hand in within minutes what is more than all may take.
+        is_too_much = self.counts["sent"].bytes > self._settings.reports_limit_bytes
+        if is_too_much or time.monotonic() - self._forgotten_at >= _FORGOTTEN_EVERY_S:
             self._forgotten_at = time.monotonic()
             settings = self._settings
             await self._ledger.forget(
-                kept_s=settings.reports_kept_days * _DAY_S, kept_bytes=settings.reports_limit_bytes
+                kept_s=settings.reports_kept_days * _DAY_S,
+                kept_bytes=settings.reports_limit_bytes,
+                host_bytes=settings.host_limit_bytes,
             )
 
     async def _kept(self, request: Request, directory: Path) -> Path:

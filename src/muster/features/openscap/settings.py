@@ -37,7 +37,8 @@ class OpenscapSettings(FeatureSettings):
     """How long a report is kept after Foreman took or refused it. Foreman has those it deletes removed at once, and cannot
     show the details of one that is not there any more."""
     reports_limit_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 44)] = 4 << 30
-    """What reports that Foreman has may take in the store; the oldest go first."""
+    """What reports that Foreman has may take in the store; the oldest go first, before all those of hosts
+    that have more than ``host_limit_bytes``."""
     content_limit_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 30)] = 128 << 20
     """Largest SCAP content or tailoring file."""
 

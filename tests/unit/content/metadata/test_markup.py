@@ -165,3 +165,9 @@ def test_elements_are_told_wherever_they_are() -> None:
 def test_elements_are_read_within_the_same_limits(body: bytes, why: str) -> None:
     with pytest.raises(Malformed, match=f"^Reading it.xml failed: .*{why}"):
         list(elements([body], "root", {"url"}, of="it.xml", limit_elements=3))
+
+
+def test_names_are_limited() -> None:
+    names = "".join(f"<n{n}/>" for n in range(10_001))
+    with pytest.raises(Malformed, match="more than 10000 names"):
+        list(records([f"<root>{names}</root>".encode()], "root", WANTED, of="it.xml", limit_records=99_999))

@@ -139,3 +139,50 @@ def test_only_bzip2_is_read(body: bytes) -> None:
 def test_utf_16_is_not_read() -> None:
     with pytest.raises(Malformed, match="its encoding is not UTF-8"):
         arf.read([bz2.compress("<a/>".encode("utf-16"))], limit_bytes=1000)
+
+
+@pytest.mark.parametrize(
+    ("rules", "results"),
+    [
+        (f"<Rule id='r'><description>{'x' * 400}</description></Rule>", RESULT * 4),
+        ("<Rule id='r'>" + "<reference/><fix/>" * 50 + "</Rule>", RESULT * 4),
+        (
+            "<Rule id='r'><fix>" + "<sub idref='v'/>" * 4 + "</fix></Rule>",
+            f"<set-value idref='v'>{'x' * 400}</set-value>{RESULT}",
+        ),
+    ],
+    ids=["of one rule many results", "of one rule empty fixes", "one value in many places"],
+)
+def test_a_short_report_of_which_much_would_be_told_is_not_read(
+    monkeypatch: pytest.MonkeyPatch, rules: str, results: str
+) -> None:
+    monkeypatch.setattr(arf, "KEPT_CHARACTERS", 1500)
+    with pytest.raises(Malformed, match="Foreman would be told more"):
+        told(document(rules, results))
+    monkeypatch.setattr(arf, "KEPT_CHARACTERS", 15000)
+    assert told(document(rules, results))["metrics"]["failed"] > 0
+
+
+@pytest.mark.parametrize(
+    ("rules", "results", "why"),
+    [
+        ("<Rule id=''>" + "<fix/>" * 99 + "</Rule>", "", "more than 50 texts"),
+        ("<Rule id=''><fix>" + "<sub/>" * 99 + "</fix></Rule>", "", "more than 50 texts"),
+        ("<Rule id=''>" + "<reference/>" * 99 + "</Rule>", "", "more than 50 texts"),
+        ("<Rule id=''><title>" + "x<b/>" * 99 + "</title></Rule>", "", "more than 50 texts"),
+        ("", "<rule-result/>" * 99, "more than 50 texts"),
+        ("", "<set-value/>" * 99, "more than 50 texts"),
+        ("".join(f"<n{n}/>" for n in range(99)), "", "more than 40 names"),
+        ("".join(f"<n a{n}=''/>" for n in range(99)), "", "more than 40 names"),
+        ("<n/>" * 999, "", "more than 500 elements"),
+    ],
+)
+def test_a_report_of_many_small_things_is_not_read(
+    monkeypatch: pytest.MonkeyPatch, rules: str, results: str, why: str
+) -> None:
+    # Of each a large report has some bytes, and Python keeps hundreds.
+    monkeypatch.setattr(markup, "KEPT_VALUES", 50)
+    monkeypatch.setattr(markup, "_NAMES", 40)
+    monkeypatch.setattr(markup, "_ELEMENTS", 500)
+    with pytest.raises(Malformed, match=why):
+        read(document(rules, results))

@@ -49,3 +49,8 @@ def test_words_of_foreman_are_cut() -> None:
     found = judged(said(422, {"errors": "x" * 9999}))
     assert isinstance(found, Refused)
     assert len(found.why) < 350
+
+
+def test_words_that_no_store_keeps_are_kept_as_what_they_are() -> None:
+    assert judged(said(422, {"errors": "a\0b\ud800"})) == Refused("Foreman answered 422: a\\x00b\\ud800")
+    assert judged(said(200, {"id": "7\0"})) == Taken("7\\x00")
