@@ -7,7 +7,9 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+from pydantic import ValidationError, model_validator
 
 from muster.cluster.sections import Foreman
 from muster.cluster.service import Seen, Service
@@ -16,7 +18,7 @@ from muster.edge.ports import Port
 from muster.kernel.errors import Misconfigured, MusterError, NotAcceptable, Unavailable
 from muster.kernel.secrets import Secret
 from muster.kernel.settings import Settings
-from muster.policy.settings import PolicySettings
+from muster.policy.settings import GroupSettings, PolicySettings
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -117,7 +119,32 @@ class ProvidedFeatureSettings(FeatureSettings):
     readiness: Literal["essential", "functional"] = "functional"
     """What an unreachable provider does: ``essential`` takes the member out of service, ``functional`` only shows."""
     policies: PolicySettings = PolicySettings()
-    """Deadline and retries around the provider."""
+    """Breaker, deadline and retries around the provider, in a group around each."""
+    group: GroupSettings | None = None
+    """Several providers in place of one (docs/admin/groups.md)."""
+
+    def each(self) -> Mapping[str, Self]:
+        """Return the settings of every provider of the group, by its name; without a group none."""
+        if self.group is None:
+            return {}
+        own = self.model_dump(exclude={"group"}, exclude_unset=True)
+        return {name: type(self).model_validate({**own, **given}) for name, given in self.group.providers.items()}
+
+    @model_validator(mode="after")
+    def _group_has_settings(self) -> Self:
+        if self.group is None:
+            return self
+        for name, given in self.group.providers.items():
+            strange = sorted(given.keys() & {"group", "enabled", "readiness"})
+            if strange:
+                raise ValueError(f"group.providers.{name}: {', '.join(strange)} is the feature's, and the same for all")
+        try:
+            self.each()
+        except ValidationError as e:
+            first = e.errors(include_url=False, include_input=False)[0]
+            where = ".".join(["group.providers", *map(str, first["loc"])])
+            raise ValueError(f"{where}: {first['msg']}") from None
+        return self
 
 
 @dataclass(frozen=True)
@@ -134,6 +161,7 @@ class Surroundings:
         boot: the cluster's tree of boot files (``netboot/contract.py: BootFiles``); None: no feature needs one.
         state: where the member keeps what it writes itself; None in tests that need none.
         closing: whether the member drains or ends, so that answers that last should end.
+        provider: in a group the name of the provider that is opened.
     """
 
     member: str
@@ -149,6 +177,7 @@ class Surroundings:
     boot: Any = None
     state: Path | None = None
     closing: Callable[[], bool] = lambda: False
+    provider: str = ""
 
 
 @dataclass(frozen=True)

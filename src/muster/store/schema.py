@@ -13,7 +13,7 @@ from muster.store.reading import Query, Reading
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-KNOWN = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011", "0012")
+KNOWN = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011", "0012", "0016")
 """Every revision this version of Muster knows, oldest first; the test of the migrations holds it to the scripts."""
 
 HEAD = KNOWN[-1]
