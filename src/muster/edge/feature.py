@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -120,6 +120,11 @@ class ProvidedFeatureSettings(FeatureSettings):
     """What an unreachable provider does: ``essential`` takes the member out of service, ``functional`` only shows."""
     policies: PolicySettings = PolicySettings()
     """Breaker, deadline and retries around the provider, in a group around each."""
+
+
+class GroupedFeatureSettings(ProvidedFeatureSettings):
+    """What the settings of a feature have whose providers can be called together."""
+
     group: GroupSettings | None = None
     """Several providers in place of one (docs/admin/groups.md)."""
 
@@ -129,6 +134,10 @@ class ProvidedFeatureSettings(FeatureSettings):
             return {}
         own = self.model_dump(exclude={"group"}, exclude_unset=True)
         return {name: type(self).model_validate({**own, **given}) for name, given in self.group.providers.items()}
+
+    def every(self) -> Mapping[str, Self]:
+        """Return the settings of every provider: of the group by its name, or these alone by none."""
+        return self.each() or {"": self}
 
     @model_validator(mode="after")
     def _group_has_settings(self) -> Self:
@@ -145,6 +154,15 @@ class ProvidedFeatureSettings(FeatureSettings):
             where = ".".join(["group.providers", *map(str, first["loc"])])
             raise ValueError(f"{where}: {first['msg']}") from None
         return self
+
+
+def services_of(settings: FeatureSettings) -> tuple[Service, ...]:
+    """Return the services behind a feature, for the register: of a group those of each provider, ``dns@ns1``."""
+    each = settings.each() if isinstance(settings, GroupedFeatureSettings) else {}
+    if not each:
+        return settings.registered()
+    found = ((name, service) for name, own in each.items() for service in own.registered())
+    return tuple(replace(service, name=f"{service.name}@{name}") for name, service in found)
 
 
 @dataclass(frozen=True)

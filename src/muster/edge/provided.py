@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast
 
-from muster.edge.feature import ProvidedFeatureSettings, Surroundings
+from muster.edge.feature import GroupedFeatureSettings, Surroundings
 from muster.kernel import log
 from muster.kernel.errors import Misconfigured, MusterError
 from muster.kernel.tasks import ended
@@ -28,7 +28,7 @@ from muster.store.leases import Leases
 _log = log.logger("edge")
 
 C = TypeVar("C")
-S = TypeVar("S", bound=ProvidedFeatureSettings)
+S = TypeVar("S", bound=GroupedFeatureSettings)
 
 _BEAT_S = 1.0
 # Longer than any change of a provider: who repairs is alone in that while he is at it.

@@ -13,7 +13,7 @@ from pydantic import AwareDatetime, Field, JsonValue, StringConstraints, model_v
 from muster.cluster.service import Service, of_settings
 from muster.cluster.values import BackendURL, ForemanURL, ForemanUser, Host, Port, Seconds
 from muster.edge.another_proxy import SmartProxySettings
-from muster.edge.feature import ProvidedFeatureSettings
+from muster.edge.feature import GroupedFeatureSettings
 from muster.kernel.names import FQDN, MACAddress, in_url
 from muster.kernel.secrets import Secret
 from muster.kernel.settings import Settings
@@ -254,7 +254,7 @@ class LibvirtSettings(Settings):
     """How long one call of virsh may take."""
 
 
-class DHCPSettings(ProvidedFeatureSettings):
+class DHCPSettings(GroupedFeatureSettings):
     """The DHCP feature."""
 
     provider: Literal["isc", "kea", "dnsmasq", "infoblox", "libvirt", "smart_proxy", "memory"] = "isc"

@@ -10,7 +10,7 @@ from pydantic import Field, StringConstraints, model_validator
 from muster.cluster.service import Service, of_settings
 from muster.cluster.values import Host, Port, Seconds
 from muster.edge.another_proxy import SmartProxySettings
-from muster.edge.feature import ProvidedFeatureSettings
+from muster.edge.feature import GroupedFeatureSettings
 from muster.kernel.names import FQDN, in_url
 from muster.kernel.secrets import Secret
 from muster.kernel.settings import Settings
@@ -66,7 +66,7 @@ class MemorySettings(Settings):
     """Zones it is primary for; empty: every name."""
 
 
-class DNSSettings(ProvidedFeatureSettings):
+class DNSSettings(GroupedFeatureSettings):
     """The DNS feature."""
 
     provider: Literal["nsupdate", "memory", "smart_proxy"] = "nsupdate"
