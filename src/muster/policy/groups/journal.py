@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -196,28 +196,22 @@ class Journal:
 
     async def had(self, repair: Repair) -> None:
         """Note that the provider has had it."""
-        await self._carry_out("group-repaired", _DONE, {"id": repair.id})
+        await self._store.carry_out("group-repaired", _one(_DONE, {"id": repair.id}))
 
     async def again(self, repair: Repair, why: str) -> None:
         """Note that the provider could not have it, and is to be asked again after a pause, which grows."""
         pause_s = min(_LONGEST_PAUSE_S, _PAUSE_S * 2 ** min(repair.attempts, 10))
-        await self._carry_out(
-            "group-repair-put-off", _AGAIN, {"id": repair.id, "pause_s": pause_s, "why": why[:_LIMIT_WHY]}
-        )
+        row = {"id": repair.id, "pause_s": pause_s, "why": why[:_LIMIT_WHY]}
+        await self._store.carry_out("group-repair-put-off", _one(_AGAIN, row))
 
     async def refused(self, repair: Repair, why: str) -> None:
         """Note that the provider refused it, which a person has to look at."""
-        await self._carry_out("group-repair-refused", _STUCK, {"id": repair.id, "why": why[:_LIMIT_WHY]})
+        row = {"id": repair.id, "why": why[:_LIMIT_WHY]}
+        await self._store.carry_out("group-repair-refused", _one(_STUCK, row))
 
     async def behind(self) -> Mapping[str, int]:
         """Return how many changes each provider has not had, of those that have not had any."""
         return {r["provider"]: r["count"] for r in await self._store.ask(_BEHIND, group=self._group)}
-
-    async def _carry_out(self, step: str, change: Change, row: Mapping[str, Any]) -> None:
-        async def work(unit: Writing) -> None:
-            await unit.change(change, [row])
-
-        await self._store.carry_out(step, work)
 
     async def _left_behind(self, unit: Writing, row: Mapping[str, Any]) -> None:
         """Make repairs of a change of which nobody knows how far it came."""
@@ -234,6 +228,13 @@ class Journal:
 
     def _repair(self, written: Written, provider: str, why: str, is_stuck: bool = False) -> dict[str, Any]:
         return self._row(written, provider=provider, why=why[:_LIMIT_WHY], stuck=int(is_stuck), pause_s=_PAUSE_S)
+
+
+def _one(change: Change, row: Mapping[str, Any]) -> Callable[[Writing], Coroutine[Any, Any, None]]:
+    async def work(unit: Writing) -> None:
+        await unit.change(change, [row])
+
+    return work
 
 
 async def repairs(store: Readable) -> list[Repair]:
