@@ -18,6 +18,7 @@ from muster.edge.ports import Port
 from muster.kernel.errors import Misconfigured, MusterError, NotAcceptable, Unavailable
 from muster.kernel.secrets import Secret
 from muster.kernel.settings import Settings
+from muster.policy.chains import Chains
 from muster.policy.settings import GroupSettings, PolicySettings
 
 if TYPE_CHECKING:
@@ -180,6 +181,7 @@ class Surroundings:
         state: where the member keeps what it writes itself; None in tests that need none.
         closing: whether the member drains or ends, so that answers that last should end.
         provider: in a group the name of the provider that is opened.
+        chains: what the member's features call their providers through; whoever opens a provider enters it there.
     """
 
     member: str
@@ -196,6 +198,7 @@ class Surroundings:
     state: Path | None = None
     closing: Callable[[], bool] = lambda: False
     provider: str = ""
+    chains: Chains = field(default_factory=Chains)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from muster.kernel.errors import Misconfigured, MusterError
 from muster.kernel.tasks import ended
 from muster.policy.breaker import NotAsked
 from muster.policy.chain import chained
-from muster.policy.groups.everywhere import All, Codec, Merge
+from muster.policy.groups.everywhere import LONGEST_REPAIR_S, All, Codec, Merge
 from muster.policy.groups.first import First
 from muster.policy.groups.grouped import Way, grouped
 from muster.policy.groups.journal import Journal
@@ -31,8 +31,8 @@ C = TypeVar("C")
 S = TypeVar("S", bound=GroupedFeatureSettings)
 
 _BEAT_S = 1.0
-# Longer than any change of a provider: who repairs is alone in that while he is at it.
-_LEASE_S = 60.0
+# Who repairs is alone in that while he is at it.
+_LEASE_S = LONGEST_REPAIR_S + 15
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,16 @@ async def provided(
     """
     async with AsyncExitStack() as stack:
         if settings.group is None:
-            policies = settings.policies.built(around.operations, str(getattr(settings, "provider")))  # noqa: B009
+            word = _word(settings)
+            policies = around.chains.built(feature, settings.policies, around.operations, label=word, word=word)
             yield chained(contract, await stack.enter_async_context(opened(settings, around)), policies)
             return
         providers: dict[str, C] = {}
         failures: list[MusterError] = []
         for name, own in settings.each().items():
+            policies = around.chains.built(
+                feature, own.policies, around.operations, label=name, word=_word(own), name=name
+            )
             try:
                 provider = await stack.enter_async_context(opened(own, replace(around, provider=name)))
             except MusterError as e:
@@ -84,15 +88,21 @@ async def provided(
                 failures.append(e)
                 providers[name] = _unopened(contract, e)
             else:
-                providers[name] = chained(contract, provider, own.policies.built(around.operations, name))
+                providers[name] = chained(contract, provider, policies)
         if len(failures) == len(providers):
             raise failures[0]
         way = _way(settings.group, around, feature, groupable)
+        around.chains.know(feature, way)
         if isinstance(way, All) and around.store is not None:
             stack.push_async_callback(way.close)
             repairing = _repairing(way, providers, around.store, around.member)
             stack.push_async_callback(ended, [asyncio.create_task(repairing, name=f"repairs of {feature}")])
         yield grouped(contract, providers, way, **groupable.attributes(list(providers.values())))
+
+
+def _word(settings: GroupedFeatureSettings) -> str:
+    # Every feature with providers has its own literal of their words.
+    return str(getattr(settings, "provider"))  # noqa: B009
 
 
 def _way(group: GroupSettings, around: Surroundings, feature: str, groupable: Groupable) -> Way:
@@ -120,10 +130,14 @@ def _unopened(contract: type[C], error: MusterError) -> C:
 async def _repairing(way: All, providers: Mapping[str, Any], store: Store, member: str) -> None:
     """Repair, one member at a time; the others look on."""
     leases, name, holder = Leases(store), f"repairs-{way.name}", f"{member}-{secrets.token_hex(8)}"
+
+    async def still() -> bool:
+        return await leases.acquire(name, holder, _LEASE_S) is not None
+
     while True:
         try:
-            if await way.is_behind() and await leases.acquire(name, holder, _LEASE_S) is not None:
-                await way.repair(providers)
+            if await way.is_behind() and await still():
+                await way.repair(providers, still)
         except MusterError as e:
             _log.debug("Repairs of a group were not looked at", feature=way.name, why=str(e))
         except Exception:  # noqa: BLE001 - boundary: one repair that breaks must not end all others

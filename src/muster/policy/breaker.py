@@ -88,11 +88,8 @@ class Breaker:
             return False
         left_s = self._until - self._clock.monotonic()
         if left_s > 0 or self._is_trying:
-            when = f"again in {left_s:.0f} s" if left_s > 0 else "another call tries it now"
-            raise NotAsked(
-                f"{operation} was not asked of {self.provider}, which failed {self._failures} times in a row ({when}): "
-                f"{self._why}"
-            )
+            # Without figures that grow: readiness repeats the sentence, and monitoring makes a series of each.
+            raise NotAsked(f"{operation} was not asked of {self.provider}, which did not answer lately: {self._why}")
         self._is_trying = True
         return True
 

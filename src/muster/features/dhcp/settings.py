@@ -308,6 +308,12 @@ class DHCPSettings(GroupedFeatureSettings):
             raise ValueError(
                 "isc.files_on needs the feature on https: there members tell each other what is in the files"
             )
+        for name, own in self.each().items():
+            if own.provider == "isc" and own.isc.files_on:
+                raise ValueError(
+                    f"group.providers.{name}: isc.files_on is for a provider alone, since members pass on the files of one "
+                    "dhcpd; here each member reads them itself"
+                )
         return self
 
     def doubts(self, cluster: ClusterFile) -> tuple[str, ...]:

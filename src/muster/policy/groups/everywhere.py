@@ -9,7 +9,7 @@ do, and we can.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -21,6 +21,14 @@ from muster.policy.marks import Operation
 
 _log = log.logger("policy")
 _ONE_BEAT = 200
+LONGEST_REPAIR_S = 45.0
+"""How long a provider may take for one repair; whoever repairs is to be alone in it for longer than that."""
+# Of the time a change may be under way: what is left is for saying what came of it.
+_SHARE = 0.8
+
+
+async def _alone() -> bool:
+    return True
 
 
 class Codec(Protocol):
@@ -59,6 +67,7 @@ class All:
     mode: Mode = "all"
     _why: dict[str, str] = field(default_factory=dict)
     _behind: Mapping[str, int] = field(default_factory=dict)
+    _stuck: Mapping[str, int] = field(default_factory=dict)
     _changing: set[asyncio.Task[Any]] = field(default_factory=set)
 
     async def __call__(self, asked: Asked) -> Any:
@@ -85,10 +94,19 @@ class All:
             await asyncio.wait(self._changing)
 
     def standings(self) -> list[Standing]:
-        return [Standing(n, "asked", self._why.get(n, ""), self._behind.get(n, 0)) for n in self.providers]
+        def standing(name: str, role: str) -> Standing:
+            return Standing(name, role, self._why.get(name, ""), self._behind.get(name, 0), self._stuck.get(name, 0))
 
-    async def repair(self, providers: Mapping[str, Any]) -> None:
+        strangers = sorted((self._behind.keys() | self._stuck.keys()) - set(self.providers))
+        return [
+            *(standing(n, "asked") for n in self.providers),
+            *(standing(n, "not in the settings") for n in strangers),
+        ]
+
+    async def repair(self, providers: Mapping[str, Any], still: Callable[[], Awaitable[bool]] = _alone) -> None:
         """Give every provider what it has not had, as far as it takes it; for one member at a time.
+
+        ``still`` is asked before each change whether this member is the one, for :data:`LONGEST_REPAIR_S` at least.
 
         Raises:
             Unavailable: the store did not answer.
@@ -96,7 +114,7 @@ class All:
         await self.journal.recover()
         self._behind = await self.journal.behind()
         if self._behind:
-            await asyncio.gather(*(self._repair(n, providers[n]) for n in self._behind if n in providers))
+            await asyncio.gather(*(self._repair(n, providers[n], still) for n in self._behind if n in providers))
             self._behind = await self.journal.behind()
 
     async def is_behind(self) -> bool:
@@ -105,18 +123,23 @@ class All:
         Raises:
             Unavailable: the store did not answer.
         """
-        self._behind = await self.journal.behind()
+        self._behind, self._stuck = await self.journal.behind(), await self.journal.stuck()
         return bool(self._behind) or await self.journal.has_ended()
 
-    async def _repair(self, name: str, provider: Any) -> None:
+    async def _repair(self, name: str, provider: Any, still: Callable[[], Awaitable[bool]]) -> None:
         for _ in range(_ONE_BEAT):
-            repair = await self.journal.due(name)
+            repair = await self.journal.due(name) if await still() else None
             if repair is None:
                 return
             what = f"{repair.written.operation} of {repair.written.key}"
             try:
                 arguments, named = self.codec.read(repair.written)
-                await getattr(provider, repair.written.operation)(*arguments, **named)
+                async with asyncio.timeout(LONGEST_REPAIR_S):
+                    await getattr(provider, repair.written.operation)(*arguments, **named)
+            except TimeoutError:
+                self._why[name] = f"it did not answer within {LONGEST_REPAIR_S:g} s"
+                await self.journal.again(repair, self._why[name])
+                return
             except NotFound:
                 # What is to be gone is gone.
                 pass
@@ -184,12 +207,19 @@ class All:
         missed = [Missed(n, "it has to have earlier changes first") for n in asked.calls if n in behind]
         left = [n for n in asked.calls if n not in behind]
         try:
-            said = await self._decided(asked, left, missed)
+            async with asyncio.timeout(self.journal.held_s * _SHARE):
+                said = await self._decided(asked, left, missed)
+                answers = [said, *await asyncio.gather(*(self._told(asked, n, missed) for n in left))]
+        except TimeoutError:
+            # Others take us for dead soon, and then no provider may be told by us any more. It stays written down.
+            raise Unavailable(
+                f"{asked.operation} took longer than {self.journal.held_s * _SHARE:g} s at the providers of the group; what "
+                "came of it is unknown, and each of them is given it later"
+            ) from None
         except MusterError:
             # Nobody has had it, or nobody knows; and whoever asked hears that.
             await self._end(written, holder, [])
             raise
-        answers = [said, *await asyncio.gather(*(self._told(asked, n, missed) for n in left))]
         await self._end(written, holder, missed)
         if missed:
             self._behind = {**self._behind, **{m.provider: self._behind.get(m.provider, 0) + 1 for m in missed}}

@@ -38,12 +38,18 @@ class Standing:
         role: ``asked`` where calls go, ``in reserve`` where they would go next.
         why: what is wrong with it, in one sentence; empty: nothing.
         pending: changes that it has not had yet.
+        stuck: changes that it refused and that others have had.
+        epoch, led_since: of one that leads how often the leader changed, and since when it is this one, in store time;
+            0: it is not known.
     """
 
     provider: str
     role: str = ""
     why: str = ""
     pending: int = 0
+    stuck: int = 0
+    epoch: int = 0
+    led_since: float = 0.0
 
 
 class Way(Protocol):

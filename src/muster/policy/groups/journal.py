@@ -48,7 +48,7 @@ _BEGIN = Change(
 )
 _END = Change("DELETE FROM group_changes WHERE group_name = :group AND key = :key AND holder = :holder")
 _BEHIND = Query(
-    "SELECT provider, count(*) AS count FROM group_repairs WHERE group_name = :group AND stuck = 0 GROUP BY provider"
+    "SELECT provider, count(*) AS count FROM group_repairs WHERE group_name = :group AND stuck = :stuck GROUP BY provider"
 )
 _ADD = Change(
     "INSERT INTO group_repairs (group_name, provider, key, operation, arguments, at, attempts, next_at, stuck, why)"
@@ -125,7 +125,7 @@ class Journal:
     """
 
     def __init__(self, store: Store, group: str, providers: Sequence[str], *, held_s: float = HELD_S) -> None:
-        self._store, self._group, self._providers, self._held_s = store, group, list(providers), held_s
+        self._store, self._group, self._providers, self.held_s = store, group, list(providers), held_s
 
     async def begin(self, written: Written) -> tuple[str, Mapping[str, int]]:
         """Write a change down; return its holder, and how many changes each provider that is behind has not had.
@@ -144,8 +144,8 @@ class Journal:
                 if row["until"] > now:
                     return None
                 await self._left_behind(unit, row)
-            await unit.change(_BEGIN, [self._row(written, holder=holder, for_s=self._held_s)])
-            return {r["provider"]: r["count"] for r in await unit.rows(_BEHIND, group=self._group)}
+            await unit.change(_BEGIN, [self._row(written, holder=holder, for_s=self.held_s)])
+            return {r["provider"]: r["count"] for r in await unit.rows(_BEHIND, group=self._group, stuck=0)}
 
         while True:
             try:
@@ -211,7 +211,11 @@ class Journal:
 
     async def behind(self) -> Mapping[str, int]:
         """Return how many changes each provider has not had, of those that have not had any."""
-        return {r["provider"]: r["count"] for r in await self._store.ask(_BEHIND, group=self._group)}
+        return {r["provider"]: r["count"] for r in await self._store.ask(_BEHIND, group=self._group, stuck=0)}
+
+    async def stuck(self) -> Mapping[str, int]:
+        """Return how many changes each provider refused that others have had."""
+        return {r["provider"]: r["count"] for r in await self._store.ask(_BEHIND, group=self._group, stuck=1)}
 
     async def _left_behind(self, unit: Writing, row: Mapping[str, Any]) -> None:
         """Make repairs of a change of which nobody knows how far it came."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from muster.kernel import log
@@ -100,6 +100,7 @@ class Leader:
     def __init__(self, name: str, providers: Sequence[str], agreement: Agreement) -> None:
         self._name, self._providers, self._agreement = name, list(providers), agreement
         self._current = providers[0]
+        self._known: Term | None = None
         self._why: dict[str, str] = {}
 
     async def __call__(self, asked: Asked) -> Any:
@@ -120,7 +121,10 @@ class Leader:
         return result
 
     def standings(self) -> list[Standing]:
-        return standings(self._providers, self._current, self._why)
+        found, known = standings(self._providers, self._current, self._why), self._known
+        if known is None:
+            return found
+        return [replace(s, epoch=known.epoch, led_since=known.since) if s.role == "asked" else s for s in found]
 
     async def _term(self) -> Term:
         term = await self._agreement.current(self._providers[0])
@@ -132,7 +136,7 @@ class Leader:
             term = await self._agreement.current(self._providers[0])
             if term.provider not in self._providers:
                 raise Unavailable(f"The group {self._name} is led by {term.provider}, which is not in the settings")
-        self._current = term.provider
+        self._current, self._known = term.provider, term
         return term
 
     async def _reached(self, asked: Asked) -> Any:
@@ -144,4 +148,4 @@ class Leader:
                 "A group is led by another provider", group=self._name, provider=answers[0], before=term.provider,
                 why=self._why[term.provider],
             )  # fmt: skip
-            self._current = answers[0]
+            await self._term()
