@@ -273,6 +273,10 @@ def _commands(command: click.Command, context: click.Context) -> Iterator[str]:
             below = command.get_command(context, name)
             if below is not None:
                 yield from _commands(below, click.Context(below, info_name=name, parent=context))
+    for form in getattr(command, "forms", ()):
+        yield from _commands(
+            form, click.Context(form, info_name=f"{context.info_name} {form.name}", parent=context.parent)
+        )
 
 
 def _option(parameter: click.Parameter, context: click.Context) -> tuple[str, str] | None:

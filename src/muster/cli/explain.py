@@ -6,10 +6,11 @@ from pathlib import Path
 
 import click
 
+from muster.cli.explain_feature import WithFeature
 from muster.cli.options import json_option, one_line, print_json, run_option
 
 
-@click.command()
+@click.command(cls=WithFeature)
 @run_option
 @click.argument("client", metavar="CLIENT|CONNECTION")
 @click.option(
@@ -21,6 +22,8 @@ def explain(run_path: Path, client: str, most: int, only_failed: bool, as_json: 
     """Say what became of the finished connections of CLIENT (an address), or of one CONNECTION (ADDRESS:PORT).
 
     Runs on a balancer's host; what HAProxy said of connections is kept there, about the last 200,000 of them.
+
+    `muster explain feature NAME` says something else: what a feature calls its providers through, and how each is now.
     """
     from muster.balancer.haproxy.journal import files, found
     from muster.kernel.errors import NotFound

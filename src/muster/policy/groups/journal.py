@@ -108,6 +108,14 @@ class Repair:
     is_stuck: bool = False
     why: str = ""
 
+    def as_json(self) -> dict[str, Any]:
+        written = self.written
+        return {
+            "id": self.id, "group": self.group, "provider": self.provider, "key": written.key,
+            "operation": written.operation, "arguments": written.arguments, "at": self.at, "attempts": self.attempts,
+            "next_at": self.next_at, "stuck": self.is_stuck, "why": self.why,
+        }  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Missed:
