@@ -305,7 +305,9 @@ async def test_what_takes_longer_than_others_wait_for_is_given_up_and_done_by_th
 
     monkeypatch.setattr(site.other, "add", hang)
     with pytest.raises(Unavailable, match="what came of it is unknown, and each of them is given it later"):
-        await pages.add("a", "1")
+        # A limit for a call that is not given up, no promise.
+        async with asyncio.timeout(10):
+            await pages.add("a", "1")
     assert told.is_set()
     assert gone.is_set()
     monkeypatch.undo()
