@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -23,7 +24,7 @@ from muster.policy.groups.leader import Agreement, Leader
 from muster.policy.marks import operations
 from muster.policy.settings import GroupSettings
 from muster.store.engine import Store
-from muster.store.leases import Leases
+from muster.store.leases import Lease, Leases
 
 _log = log.logger("edge")
 
@@ -130,16 +131,25 @@ def _unopened(contract: type[C], error: MusterError) -> C:
 async def _repairing(way: All, providers: Mapping[str, Any], store: Store, member: str) -> None:
     """Repair, one member at a time; the others look on."""
     leases, name, holder = Leases(store), f"repairs-{way.name}", f"{member}-{secrets.token_hex(8)}"
+    held: Lease | None = None
 
     async def still() -> bool:
-        return await leases.acquire(name, holder, _LEASE_S) is not None
+        nonlocal held
+        held = await leases.acquire(name, holder, _LEASE_S)
+        return held is not None
 
-    while True:
-        try:
-            if await way.is_behind() and await still():
-                await way.repair(providers, still)
-        except MusterError as e:
-            _log.debug("Repairs of a group were not looked at", feature=way.name, why=str(e))
-        except Exception:  # noqa: BLE001 - boundary: one repair that breaks must not end all others
-            _log.exception("Repairing broke", feature=way.name)
-        await asyncio.sleep(_BEAT_S)
+    try:
+        while True:
+            try:
+                if await way.is_behind() and await still():
+                    await way.repair(providers, still)
+            except MusterError as e:
+                _log.debug("Repairs of a group were not looked at", feature=way.name, why=str(e))
+            except Exception:  # noqa: BLE001 - boundary: one repair that breaks must not end all others
+                _log.exception("Repairing broke", feature=way.name)
+            await asyncio.sleep(_BEAT_S)
+    finally:
+        if held is not None:
+            # Others go on at once.
+            with contextlib.suppress(MusterError):
+                await leases.release(held)
