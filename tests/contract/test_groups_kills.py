@@ -1,4 +1,4 @@
-"""A real member killed at each durable step of a change at two real BINDs, on both stores: both servers have it, or neither.
+"""A real member killed at each durable step of a change at two real BINDs: both servers have it, or neither.
 
 Before it is written down nobody has heard of it. From then on it comes to both, whoever dies when.
 """
@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import func, select, update
 
 from muster.store.tables import group_changes, group_repairs, leases
+from tests import scale
 from tests.servers import bind, served
 from tests.servers.bind import BindServer, Zone
 from tests.servers.local import until
@@ -66,6 +67,8 @@ def wait(question: Callable[[], bool], what: str) -> None:
     asyncio.run(until(waiting, what))
 
 
+@pytest.mark.proof
+@pytest.mark.parametrize("url", ["postgresql", "sqlite"][: scale.KILLED_STORES], indirect=True)
 def test_a_change_is_at_both_servers_or_at_neither_wherever_its_member_dies(
     tmp_path: Path, url: str, servers: tuple[BindServer, BindServer]
 ) -> None:
