@@ -27,7 +27,7 @@ import muster
 from muster.cli import muster as command_line
 from muster.cluster import values
 from muster.cluster.file import ClusterFile
-from muster.edge import health, logs, metrics, root, services
+from muster.edge import chains, health, logs, metrics, root, services
 from muster.edge.feature import FOREMAN_PREFIXES
 from muster.edge.routes import Access, Mount
 from muster.features import manifests, settings_models
@@ -243,7 +243,9 @@ class _Nobody:
 
 def _mounts() -> list[tuple[str, Mount]]:
     features = [*manifests().values(), logs.feature(logs.Timeline(LogRings(), _Nobody()))]
-    found = [("–", m) for m in (root.ROOT, root.V2, health.MOUNT, metrics.MOUNT, services.MOUNT, web.MOUNT)]
+    found = [
+        ("–", m) for m in (root.ROOT, root.V2, health.MOUNT, metrics.MOUNT, chains.MOUNT, services.MOUNT, web.MOUNT)
+    ]
     return found + [(f.name, m) for f in features for m in f.mounts]
 
 
@@ -275,6 +277,10 @@ def _commands(command: click.Command, context: click.Context) -> Iterator[str]:
             below = command.get_command(context, name)
             if below is not None:
                 yield from _commands(below, click.Context(below, info_name=name, parent=context))
+    for form in getattr(command, "forms", ()):
+        yield from _commands(
+            form, click.Context(form, info_name=f"{context.info_name} {form.name}", parent=context.parent)
+        )
 
 
 def _option(parameter: click.Parameter, context: click.Context) -> tuple[str, str] | None:

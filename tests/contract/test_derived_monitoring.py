@@ -167,6 +167,11 @@ CASES = {
         {series("muster_operation_seconds_count", **DNS, outcome="Unavailable"): rising(1)},
         {"instance": "proxy02.test", "contract": "DNSProvider", "provider": "nsupdate"},
     ),
+    "MusterRepairsStuck": Case(
+        {series("muster_group_repairs", feature="dns", provider="ns2", state="stuck"): always(2)},
+        {"feature": "dns", "provider": "ns2"},
+        "2",
+    ),
     "MusterErrors": Case(
         {series("muster_request_seconds_count", route="/dns/{value}", status="500"): rising(1)},
         {"instance": "proxy02.test", "route": "/dns/{value}"},

@@ -54,7 +54,7 @@ from muster.content.joining import Joining, authorities
 from muster.content.pub import MOUNT as PUB
 from muster.content.pub import Pub
 from muster.derived import muster_client
-from muster.edge import health, logs, metrics, root, services
+from muster.edge import chains, health, logs, metrics, root, services
 from muster.edge import ports as edge_ports
 from muster.edge.application import Application, Mounted
 from muster.edge.authorise import Callers, Gate, Names, SystemNames
@@ -70,6 +70,7 @@ from muster.kernel.rings import LogRings
 from muster.observed.programs import Asker, believing
 from muster.pki.bundles import paths as bundle_paths
 from muster.pki.context import Credentials, server_context
+from muster.policy.chain_metrics import ChainMetrics
 from muster.policy.metered import OperationMetrics
 from muster.store.engine import Store
 from muster.version import VERSION
@@ -191,6 +192,7 @@ async def member_opened(
             boot.tree if boot is not None else None, options.state or options.pki, lambda: application.draining,
             tell,
         )  # fmt: skip
+        registry.register(ChainMetrics(around.chains))
         story = logs.Timeline(rings, timeline)
         mounts = await _features_opened(stack, cluster, served, story, around)
         mounts += [
@@ -198,6 +200,7 @@ async def member_opened(
             Mounted(root.V2, served),
             Mounted(health.MOUNT, own_health),
             Mounted(metrics.MOUNT, counted),
+            Mounted(chains.MOUNT, around.chains),
             Mounted(services.MOUNT, services.Registered(store, lambda: rooms.services(cluster))),
         ]
         mounts += boot.mounts if boot is not None else ()
@@ -280,7 +283,7 @@ async def member_opened(
         # In this order they say why a service is out, and what else is wrong.
         listing: list[Duty] = [
             *(Program(asker, member.address, s, q) for s, q in beside(balancing, name).items()),
-            Providers(served, rooms.ports(cluster)),
+            Providers(served, rooms.ports(cluster), around.chains),
             Attendance(
                 store, holder, listed, timeline, rings, counted,
                 report=process.report, obey=standing.obey, compare=likeness.compare,

@@ -64,6 +64,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
         "services",
         "Where everything lives that members serve with: Pulps, registries, Foreman, DNS servers.",
     ),
+    "repairs": ("repairs", "What providers of groups have yet to have: changes that others of the group have had."),
     "foreman": ("foreman", "What Foreman knows of the cluster's Smart Proxies: compared, registered, refreshed."),
     "adopt": (
         "adopt",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from muster.cli.explain_feature import WithFeature
 from muster.cli.options import cluster_option, json_option, line, one_line, print_json, print_parts, run_option
 from muster.kernel.errors import NotFound, Rejected
 from muster.kernel.names import MACAddress, host_or_address
@@ -38,7 +39,7 @@ class _Ago(click.types.FloatParamType):
         return float(int(found[1]) * _UNITS_S[found[2]])
 
 
-@click.command()
+@click.command(cls=WithFeature)
 @run_option
 @cluster_option
 @click.argument("what", metavar="MAC|HOST|CLIENT|CONNECTION")
@@ -72,6 +73,8 @@ def explain(
 
     CLIENT (an address), or one CONNECTION (ADDRESS:PORT): the finished connections. Runs on a balancer's host; what HAProxy
     said of connections is kept there, about the last 200,000 of them.
+
+    `muster explain feature NAME` says something else: what a feature calls its providers through, and how each is now.
     """
     if is_boot or since_s is not None or _is_machine(what):
         if only_failed:

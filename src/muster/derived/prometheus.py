@@ -249,11 +249,21 @@ _OF_ALL = (
     ),
     Alert(
         "MusterProviderUnavailable",
-        'sum by (instance, contract, provider) (rate(muster_operation_seconds_count{@,outcome="Unavailable"}[5m])) > 0',
+        "sum by (instance, contract, provider) "
+        '(rate(muster_operation_seconds_count{@,outcome=~"Unavailable|NotAsked"}[5m])) > 0',
         "5m",
         "warning",
         "A server that {{ $labels.contract }} ({{ $labels.provider }}) on {{ $labels.instance }} needs does not answer.",
         "muster doctor names the server, and what it was asked.",
+    ),
+    Alert(
+        "MusterRepairsStuck",
+        # Every member counts the same rows.
+        'max by (feature, provider) (muster_group_repairs{@,state="stuck"}) > 0',
+        "5m",
+        "warning",
+        "{{ $labels.provider }} refused {{ $value }} changes of {{ $labels.feature }} that others of its group have had.",
+        "muster repairs list says which and why; then muster repairs retry or drop (docs/admin/groups.md).",
     ),
     Alert(
         "MusterErrors",

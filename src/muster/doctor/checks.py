@@ -216,12 +216,14 @@ class Patient:
         from muster.features.dns.settings import DNSSettings
 
         settings = DNSSettings.model_validate(given)
-        if not settings.enabled or settings.provider == "memory":
+        every = {name: own for name, own in settings.every().items() if own.provider != "memory"}
+        if not settings.enabled or not every:
             return []
         # Imported where there is something to ask: a DNS library takes its time.
         from muster.features.dns import checks as dns
 
-        return dns.checks(settings, (self.cluster.address, *(m.name for m in self.cluster.members)), self._context)
+        names = (self.cluster.address, *(m.name for m in self.cluster.members))
+        return [c for name, own in every.items() for c in _of_group(name, dns.checks(own, names, self._context))]
 
     def _of_dhcp(self) -> list[Check]:
         given = self.cluster.features.get("dhcp")
@@ -231,7 +233,9 @@ class Patient:
         from muster.features.dhcp.settings import DHCPSettings
 
         settings = DHCPSettings.model_validate(given)
-        return dhcp.checks(settings, self._context, self.cluster) if settings.enabled else []
+        every = settings.every() if settings.enabled else {}
+        found = (_of_group(name, dhcp.checks(own, self._context, self.cluster)) for name, own in every.items())
+        return [check for checks in found for check in checks]
 
     def _of_ipam(self) -> list[Check]:
         given = self.cluster.features.get("externalipam")
@@ -375,3 +379,15 @@ def unusable(pki: Path, error: MusterError) -> Finding:
         "This host has no CA file or client bundle, a damaged one, or one you may not read.",
         "Run muster doctor where the PKI directory is, as root or Muster's account, or name it with --pki.",
     )
+
+
+def _of_group(name: str, checks: Sequence[Check]) -> list[Check]:
+    """Return the checks of one provider of a group, whose findings name it; of a provider alone as they are."""
+
+    def named(check: Check) -> Check:
+        async def run() -> Sequence[Finding]:
+            return [replace(f, place=f"{f.place}, provider {name}") for f in await check.run()]
+
+        return Check(f"{check.name}, provider {name}", run)
+
+    return [named(c) for c in checks] if name else list(checks)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+from pydantic import ValidationError, model_validator
 
 from muster.cluster.sections import Foreman
 from muster.cluster.service import Seen, Service
@@ -17,7 +19,8 @@ from muster.kernel.errors import Misconfigured, MusterError, NotAcceptable, Unav
 from muster.kernel.happenings import Tell, untold
 from muster.kernel.secrets import Secret
 from muster.kernel.settings import Settings
-from muster.policy.settings import PolicySettings
+from muster.policy.chains import Chains
+from muster.policy.settings import GroupSettings, PolicySettings
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -119,7 +122,50 @@ class ProvidedFeatureSettings(FeatureSettings):
     readiness: Literal["essential", "functional"] = "functional"
     """What an unreachable provider does: ``essential`` takes the member out of service, ``functional`` only shows."""
     policies: PolicySettings = PolicySettings()
-    """Deadline and retries around the provider."""
+    """Breaker, deadline and retries around the provider, in a group around each."""
+
+
+class GroupedFeatureSettings(ProvidedFeatureSettings):
+    """What the settings of a feature have whose providers can be called together."""
+
+    group: GroupSettings | None = None
+    """Several providers in place of one (docs/admin/groups.md)."""
+
+    def each(self) -> Mapping[str, Self]:
+        """Return the settings of every provider of the group, by its name; without a group none."""
+        if self.group is None:
+            return {}
+        own = self.model_dump(exclude={"group"}, exclude_unset=True)
+        return {name: type(self).model_validate({**own, **given}) for name, given in self.group.providers.items()}
+
+    def every(self) -> Mapping[str, Self]:
+        """Return the settings of every provider: of the group by its name, or these alone by none."""
+        return self.each() or {"": self}
+
+    @model_validator(mode="after")
+    def _group_has_settings(self) -> Self:
+        if self.group is None:
+            return self
+        for name, given in self.group.providers.items():
+            strange = sorted(given.keys() & {"group", "enabled", "readiness"})
+            if strange:
+                raise ValueError(f"group.providers.{name}: {', '.join(strange)} is the feature's, and the same for all")
+        try:
+            self.each()
+        except ValidationError as e:
+            first = e.errors(include_url=False, include_input=False)[0]
+            where = ".".join(["group.providers", *map(str, first["loc"])])
+            raise ValueError(f"{where}: {first['msg']}") from None
+        return self
+
+
+def services_of(settings: FeatureSettings) -> tuple[Service, ...]:
+    """Return the services behind a feature, for the register: of a group those of each provider, ``dns@ns1``."""
+    each = settings.each() if isinstance(settings, GroupedFeatureSettings) else {}
+    if not each:
+        return settings.registered()
+    found = ((name, service) for name, own in each.items() for service in own.registered())
+    return tuple(replace(service, name=f"{service.name}@{name}") for name, service in found)
 
 
 @dataclass(frozen=True)
@@ -137,6 +183,8 @@ class Surroundings:
         state: where the member keeps what it writes itself; None in tests that need none.
         closing: whether the member drains or ends, so that answers that last should end.
         tell: hears what happens to machines that boot.
+        provider: in a group the name of the provider that is opened.
+        chains: what the member's features call their providers through; whoever opens a provider enters it there.
     """
 
     member: str
@@ -153,6 +201,8 @@ class Surroundings:
     state: Path | None = None
     closing: Callable[[], bool] = lambda: False
     tell: Tell = untold
+    provider: str = ""
+    chains: Chains = field(default_factory=Chains)
 
 
 @dataclass(frozen=True)

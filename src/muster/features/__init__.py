@@ -104,9 +104,10 @@ def have_boot_files(cluster: ClusterFile) -> bool:
 def services(cluster: ClusterFile) -> dict[str, Service]:
     """Return the services behind the cluster that its settings name, those of enabled features included, by name."""
     from muster.cluster.service import joined, of_cluster
+    from muster.edge.feature import services_of as of_settings
 
     models = (_settings_model(n).model_validate(given) for n, given in cluster.features.items() if n in _SETTINGS)
-    return joined(of_cluster(cluster), *({s.name: s for s in m.registered()} for m in models if m.enabled))
+    return joined(of_cluster(cluster), *({s.name: s for s in of_settings(m)} for m in models if m.enabled))
 
 
 def warnings(document: Document, cluster: ClusterFile) -> list[Problem]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 KNOWN = (
     "0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011", "0012", "0013", "0014", "0015",
+    "0016",
 )  # fmt: skip
 """Every revision this version of Muster knows, oldest first; the test of the migrations holds it to the scripts."""
 

@@ -668,6 +668,50 @@ arf_chunks = Table(
 )
 """Their bytes as they were sent, in base64, in pieces of a MiB."""
 
+group_changes = Table(
+    "group_changes",
+    metadata,
+    Column("group_name", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("operation", Text, nullable=False),
+    Column("arguments", Text, nullable=False),
+    Column("holder", Text, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("until", Double, nullable=False),
+)
+"""Changes that ``holder`` carries out at all providers of a group; JSON in ``arguments``."""
+
+group_repairs = Table(
+    "group_repairs",
+    metadata,
+    Column("id", _row_number, primary_key=True, autoincrement=True),
+    Column("group_name", Text, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("operation", Text, nullable=False),
+    Column("arguments", Text, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("next_at", Double, nullable=False),
+    Column("stuck", Integer, nullable=False, server_default="0"),
+    Column("why", Text, nullable=False, server_default=""),
+    Index(None, "group_name", "provider", "id"),
+    # The order in which a provider is to have them: no number comes twice.
+    sqlite_autoincrement=True,
+)
+"""Changes that a provider of a group has not had; with ``stuck`` it refused them."""
+
+group_leaders = Table(
+    "group_leaders",
+    metadata,
+    Column("group_name", Text, primary_key=True),
+    Column("provider", Text, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("since", Double, nullable=False),
+    Column("why", Text, nullable=False, server_default=""),
+)
+"""Which provider of a group all members ask, how often that changed, and why it did lately."""
+
 
 class store_now(FunctionElement[float]):  # noqa: N801 - reads as the SQL function it is
     """The store's clock as a SQL expression: seconds since the epoch at the moment the row is touched.

@@ -220,7 +220,7 @@ async def test_metrics_are_for_the_cluster_the_page_for_operators_and_everything
             "/unattended",
             "/userdata",
         },
-        Access.CLUSTER: {"/dhcp_files", "/metrics", "/cluster", "/netboot"},
+        Access.CLUSTER: {"/dhcp_files", "/metrics", "/cluster", "/cluster/chains", "/netboot"},
         Access.OPERATORS: {"/cluster"},
         Access.TRUSTED: {
             "/v2",

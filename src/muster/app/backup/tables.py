@@ -23,6 +23,8 @@ LEFT: Mapping[str, str] = {
     "dhcp_claims": "addresses that were promised or probed minutes ago; they are probed anew",
     "dhcp_changes": "which reservations were being changed; nobody does any more",
     "ipam_promises": "addresses that were promised minutes ago, or were being changed; nobody waits for them any more",
+    "group_changes": "what was being changed at providers of a group; nobody does any more",
+    "group_repairs": "what providers had missed by then; what was changed since, it would undo",
     "netboot_members": "which boot files lay on members' disks; they look anew",
     "boot_events": "what machines asked for while they booted, lately; those that boot are told of anew",
     "netboot_fetches": "which boot files were being fetched; it is asked for anew",
@@ -65,7 +67,8 @@ def skipped(elapsed_s: float) -> int:
 def renewed(table: str, row: dict[str, Any], *, now: float, elapsed_s: float) -> dict[str, Any]:
     """Return a row as it stands in the new world; ``now`` is its store's time, ``elapsed_s`` how old the backup is.
 
-    Roles are nobody's, and their epochs higher than any that the old world gave. The Puppet CA's list gets a number higher
+    Roles are nobody's, and their epochs, as those of groups' leaders, higher than any that the old world gave.
+    The Puppet CA's list gets a number higher
     than any that was published, and has ended: the first member that has the key makes it anew at once. A counter of
     serials, which only a puppetserver uses that the CA is exported to, goes on ahead, too; members' own are random. The
     package for hosts is made anew, under a number that no host has. Boot files are compared by every member, whatever its
@@ -74,6 +77,8 @@ def renewed(table: str, row: dict[str, Any], *, now: float, elapsed_s: float) ->
     ahead = skipped(elapsed_s)
     if table == "leases":
         return {**row, "holder": None, "epoch": row["epoch"] + ahead, "expires_at": now}
+    if table == "group_leaders":
+        return {**row, "epoch": row["epoch"] + ahead}
     if table == "crls":
         times = {"updated_at": max(now, row["updated_at"]), "next_update": 0.0}
         return {**row, "number": row["number"] + ahead, **times}

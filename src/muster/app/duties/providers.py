@@ -11,6 +11,7 @@ from muster.edge.feature import Features, ProvidedFeatureSettings, Served
 from muster.edge.ports import Port
 from muster.kernel import log
 from muster.kernel.errors import MusterError
+from muster.policy.chains import Chains
 
 _log = log.logger("app")
 _TIMEOUT_S = 8.0
@@ -26,9 +27,18 @@ class Providers(Duty):
     name = "providers"
     every_s = 5.0
 
-    def __init__(self, features: Features, ports: Mapping[str, Sequence[Port]] = MappingProxyType({})) -> None:
-        """``ports`` are the features' own, by feature; one that failed does not listen there."""
+    def __init__(
+        self,
+        features: Features,
+        ports: Mapping[str, Sequence[Port]] = MappingProxyType({}),
+        chains: Chains | None = None,
+    ) -> None:
+        """``ports`` are the features' own, by feature; one that failed does not listen there.
+
+        ``chains`` know of each provider of a group, of which some may be away while the feature answers.
+        """
         self._features = features
+        self._chains = chains or Chains()
         self._ports = ports
         self._unreached: dict[str, str] = {}
 
@@ -48,8 +58,23 @@ class Providers(Duty):
         why = list(failed.values())
         why += [f"feature {name}: {why}" for name, why in essential.items()]
         notes = [f"feature {name}: {why}" for name, why in self._unreached.items() if name not in essential]
+        notes += self._of_groups()
         own = ({port.service: said} for name, said in failed.items() for port in self._ports.get(name, ()))
         return Found(joined([{"smartproxy": "; ".join(why)} if why else {}, *own]), notes=notes)
+
+    def _of_groups(self) -> list[str]:
+        """Return what is wrong with single providers of groups, which their groups do without."""
+        found = []
+        for feature, chain in self._chains.features.items():
+            for one in chain.standings():
+                of = f"feature {feature}, provider {one.provider}"
+                if one.why and feature not in self._unreached:
+                    found.append(f"{of}: {one.why}")
+                if one.pending:
+                    found.append(f"{of}: has yet to have {_changes(one.pending)}")
+                if one.stuck:
+                    found.append(f"{of}: refused {_changes(one.stuck)} that others have had (muster repairs list)")
+        return found
 
     def _is_essential(self, name: str) -> bool:
         served = self._features.served[name]
@@ -57,6 +82,10 @@ class Providers(Duty):
             return served.feature.is_essential(served.service)
         settings = served.settings
         return isinstance(settings, ProvidedFeatureSettings) and settings.readiness == "essential"
+
+
+def _changes(count: int) -> str:
+    return f"{count} change{'s' if count != 1 else ''}"
 
 
 async def _unreached(served: Served) -> str | None:

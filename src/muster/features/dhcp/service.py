@@ -13,6 +13,7 @@ from ipaddress import IPv4Address
 from typing import Any, Literal
 
 from muster.edge.feature import Surroundings
+from muster.edge.provided import provided
 from muster.features.dhcp import asked, free, probes, providers
 from muster.features.dhcp.claims import Claims
 from muster.features.dhcp.contract import DHCPProvider, Lease, Record, Records, Reservation, Subnet, Unreached, same
@@ -21,11 +22,11 @@ from muster.features.dhcp.isc import feed
 from muster.features.dhcp.isc.feed import Source
 from muster.features.dhcp.probes import NoProbes
 from muster.features.dhcp.settings import DHCPSettings
+from muster.features.dhcp.several import GROUPABLE
 from muster.kernel.errors import Conflict, Misconfigured, NotFound, Rejected, Unavailable, Unsupported
 from muster.kernel.happenings import FAILED, Happening, Tell, told, untold
 from muster.kernel.log import logger
 from muster.kernel.names import MACAddress, shown
-from muster.policy.chain import chained
 
 _log = logger("features")
 
@@ -320,8 +321,16 @@ async def opened(settings: DHCPSettings, around: Surroundings) -> AsyncIterator[
     if around.store is None:
         raise Misconfigured("The feature dhcp needs the store: what it promises, all members have to know")
     async with AsyncExitStack() as stack:
-        provider = await stack.enter_async_context(providers.opened(settings, around))
-        policies = settings.policies.built(around.operations, settings.provider)
+        chain = await stack.enter_async_context(
+            provided(
+                DHCPProvider,  # type: ignore[type-abstract]
+                settings,
+                around,
+                providers.opened,
+                feature="dhcp",
+                groupable=GROUPABLE,
+            )
+        )
         held_s = settings.blacklist_duration_minutes * 60
         claims = Claims(around.store, held_s=held_s, fresh_s=min(60.0, held_s))
         prober: probes.Prober = NoProbes()
@@ -329,7 +338,6 @@ async def opened(settings: DHCPSettings, around: Surroundings) -> AsyncIterator[
             prober = await stack.enter_async_context(probes.opened(wait_s=settings.ping_wait_s))
         pool = settings.pool_size if settings.ping_free_ip else 0
         addresses = await stack.enter_async_context(free.opened(claims, prober, pool=pool))
-        chain = chained(DHCPProvider, provider, policies)  # type: ignore[type-abstract]
         files: Source | None = None
         if settings.provider == "isc" and around.member in settings.isc.files_on and around.cluster is not None:
             names = [str(m.name) for m in around.cluster.members if m.kind == "muster"]

@@ -12,7 +12,7 @@ from pydantic import AwareDatetime, Field, JsonValue, StringConstraints, model_v
 from muster.cluster.service import Service, of_settings
 from muster.cluster.values import BackendURL, ForemanUser, Host, Port, Seconds
 from muster.edge.another_proxy import SmartProxySettings
-from muster.edge.feature import ProvidedFeatureSettings
+from muster.edge.feature import GroupedFeatureSettings
 from muster.edge.infoblox import GridSettings, View
 from muster.kernel.names import FQDN, MACAddress, in_url
 from muster.kernel.secrets import Secret
@@ -232,7 +232,7 @@ class LibvirtSettings(Settings):
     """How long one call of virsh may take."""
 
 
-class DHCPSettings(ProvidedFeatureSettings):
+class DHCPSettings(GroupedFeatureSettings):
     """The DHCP feature."""
 
     provider: Literal["isc", "kea", "dnsmasq", "infoblox", "libvirt", "smart_proxy", "memory"] = "isc"
@@ -286,6 +286,12 @@ class DHCPSettings(ProvidedFeatureSettings):
             raise ValueError(
                 "isc.files_on needs the feature on https: there members tell each other what is in the files"
             )
+        for name, own in self.each().items():
+            if own.provider == "isc" and own.isc.files_on:
+                raise ValueError(
+                    f"group.providers.{name}: isc.files_on is for a provider alone, since members pass on the files of one "
+                    "dhcpd; here each member reads them itself"
+                )
         return self
 
     def doubts(self, cluster: ClusterFile) -> tuple[str, ...]:

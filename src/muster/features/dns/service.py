@@ -12,12 +12,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from muster.edge.feature import Surroundings
+from muster.edge.provided import provided
 from muster.features.dns import providers
 from muster.features.dns.contract import SRV, Data, DNSProvider, NoZone, Record, RecordType
 from muster.features.dns.settings import DNSSettings
+from muster.features.dns.several import GROUPABLE
 from muster.kernel.errors import Conflict, NotFound, Rejected
 from muster.kernel.names import FQDN, ServiceName, shown
-from muster.policy.chain import chained
 
 # Of what Ruby splits at, line ends are left out: they are refused everywhere.
 _BLANKS = re.compile(r"[ \t]+")
@@ -160,6 +161,12 @@ def _type_to_delete(name: str, type_name: str | None) -> RecordType:
 @asynccontextmanager
 async def opened(settings: DNSSettings, around: Surroundings) -> AsyncIterator[DNS]:
     """Open the provider the settings name, wrapped in its policies."""
-    async with providers.opened(settings, around) as provider:
-        policies = settings.policies.built(around.operations, settings.provider)
-        yield DNS(chained(DNSProvider, provider, policies))  # type: ignore[type-abstract]
+    async with provided(
+        DNSProvider,  # type: ignore[type-abstract]
+        settings,
+        around,
+        providers.opened,
+        feature="dns",
+        groupable=GROUPABLE,
+    ) as provider:
+        yield DNS(provider)

@@ -11,7 +11,7 @@ from pydantic import Field, StringConstraints, model_validator
 from muster.cluster.service import Service, of_settings
 from muster.cluster.values import ForemanURL, Host, Port, Seconds, address_of
 from muster.edge.another_proxy import SmartProxySettings
-from muster.edge.feature import ProvidedFeatureSettings
+from muster.edge.feature import GroupedFeatureSettings
 from muster.edge.infoblox import GridSettings, View
 from muster.kernel.names import FQDN, in_url
 from muster.kernel.secrets import Secret
@@ -159,7 +159,7 @@ class MemorySettings(Settings):
     """Zones it is primary for; empty: every name."""
 
 
-class DNSSettings(ProvidedFeatureSettings):
+class DNSSettings(GroupedFeatureSettings):
     """The DNS feature."""
 
     provider: Literal["nsupdate", "nsupdate_gss", "powerdns", "infoblox", "memory", "smart_proxy"] = "nsupdate"

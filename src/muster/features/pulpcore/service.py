@@ -278,7 +278,9 @@ async def opened(settings: PulpcoreSettings, around: Surroundings) -> AsyncItera
 
     if settings.password_file is not None and _password_in(settings) is None:
         raise Misconfigured(f"The Pulp password file {settings.password_file} cannot be read, or is empty")
-    policies = settings.policies.built(around.operations, f"pulpcore/{settings.provider}")
+    policies = around.chains.built(
+        "pulpcore", settings.policies, around.operations, label=f"pulpcore/{settings.provider}", word=settings.provider
+    )
     async with providers.opened(settings, around) as provider:
         service = Pulpcore(
             chained(PulpProvider, provider, policies),  # type: ignore[type-abstract]

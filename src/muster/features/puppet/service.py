@@ -189,7 +189,9 @@ async def opened(settings: PuppetSettings, around: Surroundings) -> AsyncIterato
     # Parsing may take minutes, so the policies' own deadline would cut what the settings allow.
     deadline_s = max(settings.policies.deadline_s, settings.classes_timeout_s)
     policies = settings.policies.model_copy(update={"deadline_s": deadline_s})
-    built = policies.built(around.operations, f"puppet/{settings.provider}")
+    built = around.chains.built(
+        "puppet", policies, around.operations, label=f"puppet/{settings.provider}", word=settings.provider
+    )
     async with providers.opened(settings) as provider:
         service = Puppet(chained(PuppetProvider, provider, built), wait_s=settings.api_timeout_s)  # type: ignore[type-abstract]
         try:

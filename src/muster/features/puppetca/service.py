@@ -126,7 +126,9 @@ async def opened(settings: PuppetCASettings, around: Surroundings) -> AsyncItera
     if around.store is None:
         raise Misconfigured("The Puppet CA feature needs the cluster's store")
     autosign = Autosign(around.store, Authority(), Reserved.of(around.cluster) if around.cluster else None)
-    policies = settings.policies.built(around.operations, f"puppetca/{settings.provider}")
+    policies = around.chains.built(
+        "puppetca", settings.policies, around.operations, label=f"puppetca/{settings.provider}", word=settings.provider
+    )
     async with providers.opened(settings, around) as provider, autosigners.opened(settings, autosign) as own:
         ca = chained(CAProvider, provider, policies)  # type: ignore[type-abstract]
         autosigner = chained(Autosigner, own, policies)  # type: ignore[type-abstract]

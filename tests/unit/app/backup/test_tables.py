@@ -15,7 +15,7 @@ def test_of_every_table_somebody_has_decided_whether_a_backup_has_it() -> None:
         "wishes", "lives", "leases", "documents", "authorities", "certificates", "requests", "revocations", "crls",
         "autosign_hosts", "audit", "gateway_repositories", "gateway_subjects", "gateway_grants", "content_publications",
         "content_distributions", "content_promotions", "content_jobs", "content_flips", "consumer_packages",
-        "netboot_tree", "netboot_entries", "netboot_blobs", "ipam_addresses", "arf_uploads", "arf_chunks",
+        "netboot_tree", "netboot_entries", "netboot_blobs", "ipam_addresses", "arf_uploads", "arf_chunks", "group_leaders",
     }  # fmt: skip
     assert set(tables.KEPT) | tables.LEFT.keys() == metadata.tables.keys()
     assert all(tables.LEFT.values())
@@ -49,6 +49,8 @@ def test_numbers_that_only_grow_go_on_behind_all_that_the_old_world_may_have_use
         "name": "steward", "holder": None, "epoch": 1_000_003, "expires_at": 5.0,
     }  # fmt: skip
     assert tables.skipped(-5.0) == tables.skipped(0.0)
+    leader = {"group_name": "dns", "provider": "ns1", "epoch": 2, "since": 1.0, "why": ""}
+    assert tables.renewed("group_leaders", leader, now=5.0, elapsed_s=0.0) == {**leader, "epoch": 1_000_002}
 
 
 def test_the_package_for_hosts_is_made_anew_under_a_number_that_no_host_has() -> None:

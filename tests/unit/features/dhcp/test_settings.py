@@ -133,3 +133,12 @@ def test_who_has_dhcpds_files_is_a_member_of_ours() -> None:
             continue
         with pytest.raises(ValidationError, match=r"isc\.files_on needs the feature on https"):
             DHCPSettings.model_validate(given)
+
+
+def test_a_group_takes_no_dhcpd_whose_files_members_pass_on() -> None:
+    own = {"provider": "isc", "isc": {"files_on": ["proxy01.test"]}}
+    given = {"group": {"mode": "all", "providers": {"a": own, "b": {"provider": "kea"}}}}
+    with pytest.raises(ValidationError, match=r"group.providers.a: isc.files_on is for a provider alone"):
+        DHCPSettings.model_validate(given)
+    del own["isc"]
+    assert list(DHCPSettings.model_validate(given).each()) == ["a", "b"]

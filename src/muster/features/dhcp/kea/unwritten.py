@@ -26,13 +26,14 @@ from muster.store.writing import Change, Writing
 _log = logger("features")
 
 _KEY = "kea unwritten "
+_KEY_OF = "kea {0} unwritten "
 _KEPT_S = 86400.0
 # Longer than any change takes: whoever made it has ended, so nothing of it comes behind what is written now.
 _OVER_S = 60.0
 _MARK = Change("INSERT INTO dhcp_changes (key, holder, until) VALUES (:key, :holder, {now} + :for_s)")
 _CLEAR = Change("DELETE FROM dhcp_changes WHERE key = :key")
 _CLEAR_OLD = Change("DELETE FROM dhcp_changes WHERE key = :key AND until < {now} + :younger_s")
-_MARKS = Query("SELECT key FROM dhcp_changes WHERE substr(key, 1, 14) = :beginning")
+_MARKS = Query("SELECT key FROM dhcp_changes WHERE substr(key, 1, :length) = :beginning")
 NOTHING_CHANGED = (Conflict, Rejected, Misconfigured, NotFound, Unreached)
 """Errors of a change that leave nothing changed."""
 
@@ -40,8 +41,10 @@ NOTHING_CHANGED = (Conflict, Rejected, Misconfigured, NotFound, Unreached)
 class Unwritten:
     """The marks of all members that change one Kea."""
 
-    def __init__(self, kea: Kea, store: Store) -> None:
+    def __init__(self, kea: Kea, store: Store, name: str = "") -> None:
+        """``name`` tells one Kea of a group from another."""
         self._kea = kea
+        self._key = _KEY_OF.format(name) if name else _KEY
         self._store = store
         self._live: set[str] = set()
         self._lock = asyncio.Lock()
@@ -54,7 +57,7 @@ class Unwritten:
         Raises:
             Unreached: the store does not answer; nothing was changed.
         """
-        key = f"{_KEY}{secrets.token_hex(8)}"
+        key = f"{self._key}{secrets.token_hex(8)}"
 
         async def mark(uow: Writing) -> None:
             await uow.change(_MARK, [{"key": key, "holder": "", "for_s": _KEPT_S}])
@@ -100,7 +103,7 @@ class Unwritten:
     async def marks(self, *, own: bool) -> Sequence[str]:
         """Return the marks there are, ``own`` as for :meth:`settled`; raises Unavailable for the store alone."""
         async with self._store.read() as uow:
-            found = await uow.rows(_MARKS, beginning=_KEY)
+            found = await uow.rows(_MARKS, beginning=self._key, length=len(self._key))
         return [str(one["key"]) for one in found if own or one["key"] not in self._live]
 
     async def written(self, keys: Sequence[str]) -> None:

@@ -273,10 +273,10 @@ def _all_fail(turn: Sequence[_Waiting], error: Exception) -> None:
 
 @asynccontextmanager
 async def opened(
-    kea: Kea, current: Current, leases: Leases, unwritten: Unwritten, holder: str
+    kea: Kea, current: Current, leases: Leases, unwritten: Unwritten, holder: str, name: str = ""
 ) -> AsyncIterator[Writer]:
-    """Yield a writer, whose turns end with the block."""
-    writer = Writer(kea, current, leases, unwritten, ROLE, holder)
+    """Yield a writer, whose turns end with the block; ``name`` tells one Kea of a group from another."""
+    writer = Writer(kea, current, leases, unwritten, f"{ROLE}-{name}" if name else ROLE, holder)
     task = asyncio.create_task(writer.run(), name="dhcp-kea-writer")
     try:
         yield writer

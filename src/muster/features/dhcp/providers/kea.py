@@ -226,8 +226,8 @@ async def opened(settings: KeaSettings, around: Surroundings, clock: Clock | Non
             timeout_s=settings.timeout_s,
         ) as kea:
             current = Current(kea)
-            unwritten = Unwritten(kea, around.store)
-            async with writer.opened(kea, current, Leases(around.store), unwritten, holder) as change:
+            unwritten = Unwritten(kea, around.store, around.provider)
+            async with writer.opened(kea, current, Leases(around.store), unwritten, holder, around.provider) as change:
                 await _say(current)
                 yield KeaDHCP(kea, current, change, unwritten, names, clock or SystemClock())
 

@@ -47,7 +47,7 @@ def _nsupdate_gss(settings: DNSSettings, _around: Surroundings) -> Opening:
 def _powerdns(settings: DNSSettings, around: Surroundings) -> Opening:
     from muster.features.dns.providers import powerdns
 
-    return powerdns.opened(settings.powerdns, settings.ttl_s, around.store)
+    return powerdns.opened(settings.powerdns, settings.ttl_s, around.store, around.provider)
 
 
 def _infoblox(settings: DNSSettings, around: Surroundings) -> Opening:
@@ -55,7 +55,7 @@ def _infoblox(settings: DNSSettings, around: Surroundings) -> Opening:
 
     if settings.infoblox is None:
         raise Misconfigured(f"DNS provider {settings.provider} has no settings")
-    return infoblox.opened(settings.infoblox, settings.ttl_s, around.store)
+    return infoblox.opened(settings.infoblox, settings.ttl_s, around.store, around.provider)
 
 
 def _smart_proxy(settings: DNSSettings, around: Surroundings) -> Opening:

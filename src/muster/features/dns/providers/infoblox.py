@@ -159,11 +159,13 @@ def _name(text: Any) -> FQDN:
 
 
 @asynccontextmanager
-async def opened(settings: InfobloxSettings, ttl_s: int, store: Store | None) -> AsyncIterator[InfobloxDNS]:
-    """Yield the provider; ``store`` None: no other process changes records.
+async def opened(
+    settings: InfobloxSettings, ttl_s: int, store: Store | None, name: str = ""
+) -> AsyncIterator[InfobloxDNS]:
+    """Yield the provider; ``store`` None: no other process changes records; ``name`` tells one of a group from another.
 
     Raises:
         Misconfigured: the password or the CA's file cannot be read.
     """
     async with wapi.opened(settings) as grid:
-        yield InfobloxDNS(grid, settings, ttl_s, Turns(store, "infoblox"))
+        yield InfobloxDNS(grid, settings, ttl_s, Turns(store, f"infoblox-{name}" if name else "infoblox"))

@@ -299,8 +299,10 @@ def is_told_openly(url: str) -> bool:
 
 
 @asynccontextmanager
-async def opened(settings: PowerDNSSettings, ttl_s: int, store: Store | None) -> AsyncIterator[PowerDNSDNS]:
-    """Yield the provider; ``store`` None: no other process changes names.
+async def opened(
+    settings: PowerDNSSettings, ttl_s: int, store: Store | None, name: str = ""
+) -> AsyncIterator[PowerDNSDNS]:
+    """Yield the provider; ``store`` None: no other process changes names; ``name`` tells one of a group from another.
 
     Raises:
         Misconfigured: the key's or the CA's file cannot be read.
@@ -323,4 +325,11 @@ async def opened(settings: PowerDNSSettings, ttl_s: int, store: Store | None) ->
 
         beside = {url: await client(url) for url in dict.fromkeys(s.url for s in settings.servers if s.url is not None)}
         beside.pop(settings.rest_url, None)
-        yield PowerDNSDNS(settings, ttl_s, key, Turns(store, "powerdns"), await client(settings.rest_url), beside)
+        yield PowerDNSDNS(
+            settings,
+            ttl_s,
+            key,
+            Turns(store, f"powerdns-{name}" if name else "powerdns"),
+            await client(settings.rest_url),
+            beside,
+        )

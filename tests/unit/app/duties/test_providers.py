@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+
+from muster.app.duties.providers import Providers
+from muster.edge.feature import Feature, Features, ProvidedFeatureSettings, Served, State
+from muster.kernel.errors import MusterError, Unavailable
+from muster.policy.chains import Chains
+from muster.policy.groups.grouped import Asked, Mode, Standing
+
+
+@dataclass
+class Way:
+    said: Sequence[Standing]
+    mode: Mode = field(default="all")
+
+    async def __call__(self, asked: Asked) -> Any:
+        raise AssertionError(asked)
+
+    def standings(self) -> list[Standing]:
+        return list(self.said)
+
+
+def duty(readiness: str, *said: Standing, why: MusterError | None = None) -> Providers:
+    async def reached(_: object) -> None:
+        if why is not None:
+            raise why
+
+    feature = Feature("dns", "DNS", ProvidedFeatureSettings, (), lambda _: {}, cast(Any, None), reached=reached)
+    settings = ProvidedFeatureSettings.model_validate({"readiness": readiness})
+    chains = Chains()
+    chains.know("dns", Way(said))
+    return Providers(Features({"dns": Served(feature, settings, State.RUNNING)}), chains=chains)
+
+
+@pytest.mark.parametrize("readiness", ["essential", "functional"])
+async def test_a_group_that_does_without_one_of_its_providers_stays_in_service_and_says_so(readiness: str) -> None:
+    asked = duty(readiness, Standing("ns1", "asked"), Standing("ns2", "asked", "no answer", pending=3, stuck=1))
+    await asked.beat()
+    found = asked.found()
+    assert not found.down
+    assert found.notes == [
+        "feature dns, provider ns2: no answer",
+        "feature dns, provider ns2: has yet to have 3 changes",
+        "feature dns, provider ns2: refused 1 change that others have had (muster repairs list)",
+    ]
+
+
+async def test_an_essential_group_takes_the_member_out_when_no_provider_answers() -> None:
+    gone = Standing("ns1", "asked", "no answer", pending=1)
+    asked = duty("essential", gone, why=Unavailable("at every provider: no answer"))
+    await asked.beat()
+    found = asked.found()
+    assert found.down == {"smartproxy": "feature dns: at every provider: no answer"}
+    # The feature's own sentence names every provider.
+    assert found.notes == ["feature dns, provider ns1: has yet to have 1 change"]
