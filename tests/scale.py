@@ -40,6 +40,8 @@ STEERED_KILLS = _of(1, 16)
 KILLED_RUNS = _of(4, 20)
 # tests/contract/test_ansible.py: balancers that are upgraded; two share an address.
 UPGRADED_BALANCERS = _of(1, 2)
+# The same: whether one process at each host does all tasks (Mitogen), or one for each, as Ansible itself has it.
+REUSED_PROCESSES = _of(1, 0)
 # tests/unit/authority/x509/test_csr.py: requests that are changed somewhere.
 CHANGED_REQUESTS = _of(1_500, 20_000)
 # tests/contract/test_long_connections.py: silence after which connections of other services are cut; 60 s is the product's.
