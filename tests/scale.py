@@ -28,6 +28,8 @@ STORE_STOPPED_S = _of(10.0, 60.0)
 STORE_AWAY_S = _of(8.0, 60.0)
 # The same, row 3: how often a member is removed and added.
 REMOVALS = _of(2, 4)
+# The same, row 22: rounds of an attack, of which the last is one without TLS.
+ATTACKS = _of(2, 3)
 # tests/contract/test_content_flips.py: how long repositories change under clients, once for each kind of Pulp.
 FLIPS_S = _of(16.0, 300.0)
 # tests/contract/test_content_mirror_flips.py: how long an origin changes under members that mirror it.
