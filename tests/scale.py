@@ -28,6 +28,8 @@ STORE_STOPPED_S = _of(10.0, 60.0)
 STORE_AWAY_S = _of(8.0, 60.0)
 # The same, row 3: how often a member is removed and added.
 REMOVALS = _of(2, 4)
+# The same, row 22: rounds of an attack, of which the last is one without TLS.
+ATTACKS = _of(2, 3)
 # tests/contract/test_content_flips.py: how long repositories change under clients, once for each kind of Pulp.
 FLIPS_S = _of(16.0, 300.0)
 # tests/contract/test_content_mirror_flips.py: how long an origin changes under members that mirror it.
@@ -40,6 +42,8 @@ STEERED_KILLS = _of(1, 16)
 KILLED_RUNS = _of(4, 20)
 # tests/contract/test_ansible.py: balancers that are upgraded; two share an address.
 UPGRADED_BALANCERS = _of(1, 2)
+# The same: whether one process at each host does all tasks (Mitogen), or one for each, as Ansible itself has it.
+REUSED_PROCESSES = _of(1, 0)
 # tests/unit/authority/x509/test_csr.py: requests that are changed somewhere.
 CHANGED_REQUESTS = _of(1_500, 20_000)
 # tests/contract/test_long_connections.py: silence after which connections of other services are cut; 60 s is the product's.

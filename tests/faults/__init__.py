@@ -13,7 +13,9 @@ from tests.faults import attack, balancer, certificates, clients, members, store
 from tests.faults.fault import Fault
 
 
-def faults(*, store_away_s: float = scale.STORE_AWAY_S, removals: int = scale.REMOVALS) -> tuple[Fault, ...]:
+def faults(
+    *, store_away_s: float = scale.STORE_AWAY_S, removals: int = scale.REMOVALS, attacks: int = scale.ATTACKS
+) -> tuple[Fault, ...]:
     """Return every row, in order."""
     return (
         Fault(1, "six-reloads", "0 failed, drain state kept", balancer.reloaded),
@@ -86,7 +88,7 @@ def faults(*, store_away_s: float = scale.STORE_AWAY_S, removals: int = scale.RE
             22,
             "hostile-connections",
             "256 of one address cost a member < 64 MiB; others' p99 ≤ 1.5 times",
-            attack.hostile_connections,
+            partial(attack.hostile_connections, rounds=attacks),
             group="attack",
         ),
         Fault(23, "refused-calls", "warnings outlive them; others unaffected", attack.refused_calls, group="attack"),

@@ -25,7 +25,6 @@ from tests.faults.fault import NOISE, Outcome, p99_ms
 from tests.servers import local as clusters
 from tests.servers.local import Load, Local, load, until
 
-_ROUNDS = 3
 _ROUND_S = 4.0
 _CONNECTIONS = 256
 _MOST_MIB = 64.0
@@ -123,8 +122,11 @@ def judge_others(
         outcome.late.append(f"others' p99 was {was:.0f} ms and became {became:.0f} ms, promised {_MOST_TIMES:g} times")
 
 
-async def hostile_connections(local: Local, chance: random.Random) -> Outcome:
-    """256 connections of one address, straight to a member: they send much, read nothing, or stop half-way."""
+async def hostile_connections(local: Local, chance: random.Random, *, rounds: int) -> Outcome:
+    """256 connections of one address, straight to a member: they send much, read nothing, or stop half-way.
+
+    So many rounds, of which the last one is without TLS.
+    """
     outcome = Outcome()
     name = chance.choice(local.names)
     pid, target = local.pid_of(name), local.target(member=name)
@@ -145,13 +147,13 @@ async def hostile_connections(local: Local, chance: random.Random) -> Outcome:
     async with sink(local, name) as nobody, load(local, before_s=2.0) as seen:
         before = rss_mib(pid)
         async with watched(pid, memory):
-            for number in range(_ROUNDS):
+            for number in range(rounds):
                 begin = time.monotonic()
                 await asyncio.sleep(_ROUND_S)
                 quiet.append((begin, time.monotonic()))
                 # The attackers' own work takes its share of this machine, too.
                 await attacked(nobody, elsewhere)
-                plain = number == _ROUNDS - 1
+                plain = number == rounds - 1
                 await attacked(local.ports["anaconda"] if plain else target.port, loud, *(["--plain"] if plain else []))
     cost = max(memory) - before
     outcome.measured |= {"cost_mib": round(cost, 1), "left_mib": round(rss_mib(pid) - before, 1)}

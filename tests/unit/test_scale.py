@@ -20,5 +20,5 @@ def test_every_size_is_read_by_a_file_with_proofs() -> None:
             read |= dict.fromkeys(found, "@pytest.mark.proof" in text)
     # Rows of the fault matrix; make proof runs the whole matrix by itself.
     matrix = (TESTS / "faults" / "__init__.py").read_text("utf-8")
-    read |= {name: f"scale.{name}" in matrix for name in ("STORE_AWAY_S", "REMOVALS")}
+    read |= {name: f"scale.{name}" in matrix for name in ("STORE_AWAY_S", "REMOVALS", "ATTACKS")}
     assert read == dict.fromkeys(named, True)
