@@ -218,6 +218,7 @@ async def test_who_does_not_confirm_is_taken_out_first_and_comes_back(cluster: C
         assert time.monotonic() < limit, "never: its time has passed"
         await asyncio.sleep(0.02)
     assert fenced == [late]
+    assert (cluster.first.stands, cluster.trees[late].stands) == ("current", "behind")
     # It hears of it, and gets no further.
     tree = cluster.trees[late]
     tree._fenced = (await ledger.tree(late)).fenced

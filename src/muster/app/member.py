@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
@@ -256,7 +256,13 @@ async def member_opened(
             rings.failed_modules,
             lambda: authority.ends if authority else {},
         )
-        likeness = Likeness(member, listed, served, lambda: certificates.presented, store, registry)
+        providers = Providers(served, rooms.ports(cluster), around.chains)
+
+        def likewise() -> dict[str, Any]:
+            files = {"boot_files": boot.tree.stands} if boot is not None else {}
+            return {"providers": providers.facts(), **files}
+
+        likeness = Likeness(member, listed, served, lambda: certificates.presented, store, registry, likewise)
         census = CensusTaken(store, holder, listed, options.pki, bundle, registry)
         disks = Disks(disks_duty.watched(cluster, options.state or options.pki))
         process = MemberProcess(
@@ -283,7 +289,7 @@ async def member_opened(
         # In this order they say why a service is out, and what else is wrong.
         listing: list[Duty] = [
             *(Program(asker, member.address, s, q) for s, q in beside(balancing, name).items()),
-            Providers(served, rooms.ports(cluster), around.chains),
+            providers,
             Attendance(
                 store, holder, listed, timeline, rings, counted,
                 report=process.report, obey=standing.obey, compare=likeness.compare,

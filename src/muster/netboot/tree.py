@@ -129,6 +129,13 @@ class Tree:
         self._disk.close()
 
     @property
+    def stands(self) -> str:
+        """How the files here stand to what the store has, in a word: ``current``, ``behind``, or ``lacking`` some."""
+        if not self._is_compared or self._fenced or self.version is None or self.version < self._known:
+            return "behind"
+        return "lacking" if self._lacking else "current"
+
+    @property
     def read_age_s(self) -> float:
         """How long ago the store was read."""
         return time.monotonic() - self._read_at

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +46,7 @@ class Likeness:
     Args:
         presented: returns what the certificate says that clients are shown. Not from the disk: what lies there may have
             been refused.
+        also: returns what else it knows of itself: whether providers answer it, how its boot files stand.
     """
 
     def __init__(
@@ -56,7 +57,9 @@ class Likeness:
         presented: Callable[[], CertificateFacts | None],
         store: Store,
         registry: CollectorRegistry,
+        also: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
+        self._also = also
         self._member = member
         self._listed = listed
         self._features = features
@@ -76,7 +79,7 @@ class Likeness:
         return {
             **of_wire(version, features, running),
             "certificate": {"smartproxy": of_certificate(presented, own, datetime.now(UTC)) if presented else {}},
-            "muster": of_muster(VERSION, SCHEMA_VERSION, self._listed.cluster),
+            "muster": {**of_muster(VERSION, SCHEMA_VERSION, self._listed.cluster), **self._also()},
         }
 
     async def compare(self) -> None:

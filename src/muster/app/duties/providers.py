@@ -43,7 +43,7 @@ class Providers(Duty):
         self._unreached: dict[str, str] = {}
 
     async def beat(self) -> None:
-        asked = [(n, s) for n, s in self._features.served.items() if s.answers and s.feature.reached is not None]
+        asked = self._to_ask()
         answers = await asyncio.gather(*(_unreached(s) for _, s in asked))
         troubles = {n: why for (n, _), why in zip(asked, answers, strict=True) if why}
         for name in troubles.keys() - self._unreached.keys():
@@ -51,6 +51,13 @@ class Providers(Duty):
         for name in self._unreached.keys() - troubles.keys():
             _log.info("A provider can be reached again", feature=name)
         self._unreached = troubles
+
+    def facts(self) -> dict[str, str]:
+        """Return whether each provider answers this member, by feature; who was not asked yet is taken to do so."""
+        return {name: "away" if name in self._unreached else "reached" for name, _ in self._to_ask()}
+
+    def _to_ask(self) -> list[tuple[str, Served]]:
+        return [(n, s) for n, s in self._features.served.items() if s.answers and s.feature.reached is not None]
 
     def found(self) -> Found:
         essential = {n: why for n, why in self._unreached.items() if self._is_essential(n)}

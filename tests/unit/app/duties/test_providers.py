@@ -58,3 +58,12 @@ async def test_an_essential_group_takes_the_member_out_when_no_provider_answers(
     assert found.down == {"smartproxy": "feature dns: at every provider: no answer"}
     # The feature's own sentence names every provider.
     assert found.notes == ["feature dns, provider ns1: has yet to have 1 change"]
+
+
+async def test_members_are_compared_by_whether_their_providers_answer() -> None:
+    near, far = duty("functional"), duty("functional", why=Unavailable("no answer"))
+    # A member that just began is no different from the others.
+    assert far.facts() == {"dns": "reached"}
+    await near.beat()
+    await far.beat()
+    assert (near.facts(), far.facts()) == ({"dns": "reached"}, {"dns": "away"})
