@@ -295,13 +295,17 @@ async def test_every_row_is_there_again_as_it_was_but_for_what_a_new_world_must_
         assert mark["content"]["backup"] == said.json["backup"]
         changed = (
             "leases", "crls", "authorities", "documents", "content_jobs", "audit", "consumer_packages", "netboot_tree",
-            "arf_uploads",
+            "arf_uploads", "group_leaders",
         )  # fmt: skip
         by_key = {n: sorted(before[n], key=str) for n in tables.KEPT if n not in changed}
         assert {n: sorted(after[n], key=str) for n in by_key} == by_key
         # Under the numbers that hosts have, of contents that nobody has: the next one is above them.
         renewed = [{**r, "digest": "", "following": r["following"] + 1000} for r in before["consumer_packages"]]
         assert sorted(after["consumer_packages"], key=str) == sorted(renewed, key=str)
+        for old_row, new_row in zip(before["group_leaders"], after["group_leaders"], strict=True):
+            # Who still believes an older term is told that it has ended.
+            assert new_row == {**old_row, "epoch": new_row["epoch"]}
+            assert new_row["epoch"] > old_row["epoch"]
         for old_row, new_row in zip(before["netboot_tree"], after["netboot_tree"], strict=True):
             # Nobody's disk has the version, so everybody compares all files.
             assert new_row["forgotten"] == new_row["version"] > old_row["version"] + 999_999

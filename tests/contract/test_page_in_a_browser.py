@@ -126,7 +126,7 @@ async def test_what_changes_is_shown_and_said_and_what_a_reader_does_stays(chrom
         await page.locator("summary", has_text="puppet ").first.click()
         await page.get_by_label("Text").fill("half a wo")
         await page.get_by_label("Text").focus()
-        await page.evaluate("document.querySelector('.log').closest('.scroll').scrollTop = 40")
+        await page.evaluate("document.querySelector('#section-log .log').closest('.scroll').scrollTop = 40")
         log = pages.page_of(3).logs
         fresh = {"timestamp": pages.NOW.timestamp(), "level": "WARN", "message": "quite new", "member": pages.name(2)}
         watch.show(replace(pages.page_of(3), logs={**log, "logs": [*log["logs"], fresh]}))
@@ -138,7 +138,7 @@ async def test_what_changes_is_shown_and_said_and_what_a_reader_does_stays(chrom
         assert await page.locator("details[data-key='traffic-puppet']").get_attribute("open") is not None
         assert await page.get_by_label("Text").input_value() == "half a wo"
         assert await page.evaluate("document.activeElement.name") == "text"
-        assert await page.evaluate("document.querySelector('.log').closest('.scroll').scrollTop") == 40
+        assert await page.evaluate("document.querySelector('#section-log .log').closest('.scroll').scrollTop") == 40
         assert seen.said == []
 
 

@@ -286,7 +286,7 @@ async def test_who_served_a_connection_is_explained_on_the_balancers_host(local:
     assert "muster explain --boot 192.0.2.99" in nobody.out
     hostile = await local.cli("explain", "127.0.0.1; rm")
     assert hostile.code != 0
-    assert "neither a client's address nor" in hostile.err
+    assert "is neither a hardware address, a host's name nor an address" in hostile.err
 
 
 def called(local: Local) -> tuple[int, str]:

@@ -122,7 +122,12 @@ async def collected(cluster_path: Path, what: str, since_s: float | None = None)
     from muster.netboot.story import ledger, told
 
     mac = _mac(what)
-    host = "" if mac else host_or_address(what)
+    try:
+        host = "" if mac else host_or_address(what)
+    except Rejected:
+        raise Rejected(
+            f"{one_line(what)} is neither a hardware address, a host's name nor an address, nor ADDRESS:PORT of a connection"
+        ) from None
     async with opened_stories(cluster_path) as store, store.read() as uow:
         since = await uow.now() - since_s if since_s is not None else 0.0
         if mac:
