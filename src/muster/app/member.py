@@ -260,7 +260,8 @@ async def member_opened(
 
         def likewise() -> dict[str, Any]:
             files = {"boot_files": boot.tree.stands} if boot is not None else {}
-            return {"providers": providers.facts(), **files}
+            # Flat, as the store tells it to others.
+            return {**{f"providers.{feature}": said for feature, said in providers.facts().items()}, **files}
 
         likeness = Likeness(member, listed, served, lambda: certificates.presented, store, registry, likewise)
         census = CensusTaken(store, holder, listed, options.pki, bundle, registry)
