@@ -124,6 +124,22 @@ class ProvidedFeatureSettings(FeatureSettings):
     policies: PolicySettings = PolicySettings()
     """Breaker, deadline and retries around the provider, in a group around each."""
 
+    # What stands before a provider's word in Ruby's ``use_provider``, which is understood then; empty: it is not.
+    rubys_prefixes: ClassVar[tuple[str, ...]] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_rubys_words(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or not cls.rubys_prefixes:
+            return given
+        given = dict(given)
+        if "use_provider" in given and "provider" not in given:
+            given["provider"] = given.pop("use_provider")
+        if isinstance(given.get("provider"), str):
+            for prefix in cls.rubys_prefixes:
+                given["provider"] = given["provider"].removeprefix(prefix)
+        return given
+
 
 class GroupedFeatureSettings(ProvidedFeatureSettings):
     """What the settings of a feature have whose providers can be called together."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AwareDatetime, Field, JsonValue, StringConstraints, model_validator
 
@@ -235,6 +235,8 @@ class LibvirtSettings(Settings):
 class DHCPSettings(GroupedFeatureSettings):
     """The DHCP feature."""
 
+    rubys_prefixes: ClassVar[tuple[str, ...]] = ("dhcp_", "remote_")
+
     provider: Literal["isc", "kea", "dnsmasq", "infoblox", "libvirt", "smart_proxy", "memory"] = "isc"
     """Which provider keeps the reservations. Ruby's ``use_provider`` is understood as well: ``dhcp_isc``, ``dhcp_dnsmasq``,
     ``dhcp_infoblox``, ``dhcp_libvirt``, and ``dhcp_remote_isc``, which is ``isc`` with files that are mounted."""
@@ -263,18 +265,6 @@ class DHCPSettings(GroupedFeatureSettings):
     """Settings of provider ``memory``."""
     smart_proxy: SmartProxySettings | None = None
     """Settings of provider ``smart_proxy``."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _in_rubys_words(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        given = dict(given)
-        if "use_provider" in given and "provider" not in given:
-            given["provider"] = given.pop("use_provider")
-        if isinstance(given.get("provider"), str):
-            given["provider"] = given["provider"].removeprefix("dhcp_").removeprefix("remote_")
-        return given
 
     @model_validator(mode="after")
     def _provider_has_settings(self) -> Self:

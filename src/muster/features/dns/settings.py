@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -162,6 +162,8 @@ class MemorySettings(Settings):
 class DNSSettings(GroupedFeatureSettings):
     """The DNS feature."""
 
+    rubys_prefixes: ClassVar[tuple[str, ...]] = ("dns_",)
+
     provider: Literal["nsupdate", "nsupdate_gss", "powerdns", "infoblox", "memory", "smart_proxy"] = "nsupdate"
     """Which provider keeps the records. Ruby's ``use_provider`` is understood as well: ``dns_nsupdate``,
     ``dns_nsupdate_gss``, ``dns_powerdns``, ``dns_infoblox``."""
@@ -189,18 +191,6 @@ class DNSSettings(GroupedFeatureSettings):
             "smart_proxy": self.smart_proxy.url if self.smart_proxy is not None else "",
         }.get(self.provider)
         return (of_settings("dns", url, weight=self.readiness),) if url else ()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _in_rubys_words(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        given = dict(given)
-        if "use_provider" in given and "provider" not in given:
-            given["provider"] = given.pop("use_provider")
-        if isinstance(given.get("provider"), str):
-            given["provider"] = given["provider"].removeprefix("dns_")
-        return given
 
     @model_validator(mode="after")
     def _provider_has_settings(self) -> Self:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
@@ -160,6 +160,8 @@ class PhpIPAMSettings(Settings):
 class ExternalIPAMSettings(ProvidedFeatureSettings):
     """External IPAM."""
 
+    rubys_prefixes: ClassVar[tuple[str, ...]] = ("externalipam_",)
+
     provider: Literal["claims", "netbox", "phpipam", "smart_proxy", "memory"] = "claims"
     """Who keeps the addresses: ``claims``, the cluster's store. Ruby's ``use_provider`` is understood as well:
     ``externalipam_netbox``, ``externalipam_phpipam``."""
@@ -176,18 +178,6 @@ class ExternalIPAMSettings(ProvidedFeatureSettings):
     """Settings of provider ``memory``."""
     smart_proxy: SmartProxySettings | None = None
     """Settings of provider ``smart_proxy``."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _in_rubys_words(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        given = dict(given)
-        if "use_provider" in given and "provider" not in given:
-            given["provider"] = given.pop("use_provider")
-        if isinstance(given.get("provider"), str):
-            given["provider"] = given["provider"].removeprefix("externalipam_")
-        return given
 
     @model_validator(mode="after")
     def _provider_has_settings(self) -> Self:

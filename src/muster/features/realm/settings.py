@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 
@@ -99,6 +99,8 @@ class MemorySettings(Settings):
 class RealmSettings(ProvidedFeatureSettings):
     """The Realm feature."""
 
+    rubys_prefixes: ClassVar[tuple[str, ...]] = ("realm_",)
+
     provider: Literal["freeipa", "ad", "smart_proxy", "memory"] = "freeipa"
     """Which provider keeps the hosts. Ruby's ``use_provider`` is understood as well: ``realm_freeipa``, ``realm_ad``."""
     freeipa: FreeIPASettings | None = None
@@ -114,18 +116,6 @@ class RealmSettings(ProvidedFeatureSettings):
     def kerberos(self) -> KerberosSettings | None:
         """Who members log in as; None: this provider needs nobody."""
         return {"freeipa": self.freeipa, "ad": self.ad}.get(self.provider)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _in_rubys_words(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        given = dict(given)
-        if "use_provider" in given and "provider" not in given:
-            given["provider"] = given.pop("use_provider")
-        if isinstance(given.get("provider"), str):
-            given["provider"] = given["provider"].removeprefix("realm_")
-        return given
 
     @model_validator(mode="after")
     def _provider_has_settings(self) -> Self:
