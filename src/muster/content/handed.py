@@ -24,7 +24,7 @@ from muster.edge.feature import Surroundings
 from muster.edge.params import Params
 from muster.edge.replies import HTML, SERVER_HEADER, Reply, reply
 from muster.edge.request import Request, TooLarge
-from muster.kernel.errors import Misconfigured, Rejected
+from muster.kernel.errors import Misconfigured, Rejected, Unavailable
 from muster.kernel.names import unmapped
 from muster.pki.context import RenewedContext
 
@@ -61,6 +61,10 @@ class Asked(Protocol):
         body: AsyncIterator[bytes] | None = None,
         length: int | None = None,
     ) -> Answer: ...
+
+
+UNANSWERED = (Unavailable, GatewayTimeout, BadGateway)
+"""Failures of asking Foreman that say nothing of what was asked for."""
 
 
 @dataclass(frozen=True)

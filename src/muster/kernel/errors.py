@@ -19,6 +19,8 @@ these in one private method. Anything else that reaches the edge is a bug.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 
@@ -87,3 +89,14 @@ class Misconfigured(MusterError):
     """A setting, key or certificate of ours is wrong."""
 
     status = 500
+
+
+@contextmanager
+def begun_with(what: str, *kinds: type[MusterError]) -> Iterator[None]:
+    """Let failures of these kinds begin with what was tried."""
+    try:
+        yield
+    except kinds as e:
+        said = type(e)(f"{what}: {e}")
+        said.place = e.place
+        raise said from e

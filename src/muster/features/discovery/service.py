@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from muster.content import handed
-from muster.content.backend import BadGateway, GatewayTimeout, once
-from muster.content.handed import ACCEPTED, Foreman, Said
+from muster.content.backend import BadGateway, once
+from muster.content.handed import ACCEPTED, UNANSWERED, Foreman, Said
 from muster.edge.feature import Surroundings
 from muster.edge.replies import JSON, RETRY_AFTER, SERVER_HEADER, TEXT, Reply, reply, text_reply
 from muster.edge.request import Request, TooLarge, TooSlow
@@ -22,7 +22,7 @@ from muster.features.discovery.checks import UNPROVEN
 from muster.features.discovery.nodes import Nodes, context_of
 from muster.features.discovery.settings import DiscoverySettings
 from muster.kernel import log
-from muster.kernel.errors import Unavailable
+from muster.kernel.errors import Unavailable, begun_with
 from muster.kernel.names import shown, source_of
 from muster.netboot.buckets import Buckets
 
@@ -104,7 +104,7 @@ class Discovery:
 
     async def _asked(self, request: Request, method: str, path: str, what: str, *, body: bytes = b"") -> Reply:
         at = self._nodes.address(request.arguments["ip"])
-        with _spoken(what):
+        with begun_with(what, *UNANSWERED):
             said = await self._nodes.ask(method, at, path, body=body, hold=request.hold)
         if said.status >= 400:
             told = shown(said.body[:400].decode("utf-8", "replace"), 200)
@@ -131,7 +131,7 @@ class Discovery:
         finally:
             self._waiting -= 1
         try:
-            with _spoken("Failed to hand facts to Foreman"):
+            with begun_with("Failed to hand facts to Foreman", *UNANSWERED):
                 yield
         finally:
             self._slots.release()
@@ -182,17 +182,6 @@ async def _whole(request: Request) -> bytes:
     except TimeoutError:
         raise TooSlow(f"{what}: the body did not arrive within {request.body_timeout_s:g} s") from None
     return bytes(body)
-
-
-@contextlib.contextmanager
-def _spoken(what: str) -> Iterator[None]:
-    """Let what was not answered begin with what was tried."""
-    try:
-        yield
-    except (Unavailable, GatewayTimeout, BadGateway) as e:
-        said = type(e)(f"{what}: {e}")
-        said.place = e.place
-        raise said from e
 
 
 @asynccontextmanager

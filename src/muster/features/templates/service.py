@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 
 from muster.balancer.model import modelled
 from muster.content import handed
-from muster.content.backend import BadGateway, GatewayTimeout, once
-from muster.content.handed import Foreman, Said, forwarded_for, limited, passed, told, without_url
+from muster.content.backend import once
+from muster.content.handed import UNANSWERED, Foreman, Said, forwarded_for, limited, passed, told, without_url
 from muster.derived.ruby_members import registration_url, template_url
 from muster.edge import params
 from muster.edge.feature import Surroundings, Told
@@ -18,7 +18,7 @@ from muster.edge.replies import Reply, text_reply
 from muster.edge.request import Request, TooLarge
 from muster.features.templates.settings import TemplatesSettings
 from muster.kernel import log
-from muster.kernel.errors import Misconfigured, MusterError, Rejected, Unavailable
+from muster.kernel.errors import Misconfigured, MusterError, Rejected, begun_with
 from muster.kernel.happenings import FAILED, Detail, Happening, Tell, untold
 from muster.kernel.names import MACAddress, shown, source_of
 
@@ -67,7 +67,7 @@ class Templates:
         """
         query = self._query(request.query())
         there = contextlib.nullcontext() if request.unread else request.while_waited_for()
-        with self._told(request), _spoken(what):
+        with self._told(request), begun_with(what, *UNANSWERED):
             async with there:
                 said = await self._foreman.ask("GET", f"{path}?{query}", self._headers(request), hold=request.hold)
         return self._answered(said, request, path, what)
@@ -91,7 +91,7 @@ class Templates:
             body = limited(request, _REPORT_BYTES)
         query = self._query({**given, **_LEAKED})
         headers = [*self._headers(request), ("Content-Type", "text/plain")]
-        with self._told(request), _spoken(what):
+        with self._told(request), begun_with(what, *UNANSWERED):
             said = await self._foreman.ask(
                 "POST", f"{path}?{query}", headers, body=body, length=length if body else None, hold=request.hold
             )
@@ -133,17 +133,6 @@ class Templates:
         if held is not None:
             _log.warning(f"{sentence}{log.and_more(held)}", status=said.status)
         return text_reply(said.status, sentence, accept=request.accept)
-
-
-@contextlib.contextmanager
-def _spoken(what: str) -> Iterator[None]:
-    """Let what Foreman did not answer begin with what was tried."""
-    try:
-        yield
-    except (Unavailable, GatewayTimeout, BadGateway) as e:
-        said = type(e)(f"{what}: {e}")
-        said.place = e.place
-        raise said from e
 
 
 def _machine(request: Request) -> MACAddress | None:

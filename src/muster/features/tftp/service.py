@@ -7,15 +7,14 @@ Source: docs/facts/smart-proxy-protocol.md §9.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from muster.edge.feature import Surroundings
 from muster.features.tftp import shapes
 from muster.features.tftp.settings import TFTPSettings
 from muster.features.tftp.shapes import FETCHED, Loader, Variant
-from muster.kernel.errors import Misconfigured, MusterError, NotFound, Rejected
+from muster.kernel.errors import Misconfigured, MusterError, NotFound, Rejected, begun_with
 from muster.kernel.happenings import Tell, told, untold
 from muster.kernel.log import logger
 from muster.kernel.names import MACAddress
@@ -81,10 +80,10 @@ class TFTP:
             raise Rejected(f"{_CREATE}: Invalid parameters received")
         changes = []
         if kind.has_directory:
-            with _spoken(_DIRECTORY):
+            with begun_with(_DIRECTORY, MusterError):
                 loader = Loader.of(given)
                 changes += shapes.linked(whose, loader, await self._loaders(loader))
-        with _spoken(_CREATE):
+        with begun_with(_CREATE, MusterError):
             changes += shapes.written(kind.hosts(whose), text)
             await self._files.change(changes, about=whose)
 
@@ -102,7 +101,7 @@ class TFTP:
             Unavailable: the tree could not be changed everywhere.
         """
         whose, kind = shapes.mac(mac), shapes.variant(variant)
-        with told(self._tell, "unconfigured", whose, "", variant=variant), _spoken(_DELETE):
+        with told(self._tell, "unconfigured", whose, "", variant=variant), begun_with(_DELETE, MusterError):
             await self._files.change(shapes.removed(kind, whose), about=whose)
 
     async def set_default(self, variant: str, menu: str | None) -> None:
@@ -114,7 +113,7 @@ class TFTP:
             Unavailable: the tree could not be changed everywhere.
         """
         kind = shapes.variant(variant)
-        with _spoken(_DEFAULT):
+        with begun_with(_DEFAULT, MusterError):
             if menu is None:
                 raise Rejected("Default config not supplied")
             if not kind.defaults:
@@ -128,7 +127,7 @@ class TFTP:
             Rejected: no such place or URL, or it could not be fetched.
             Unavailable: nobody knows of it.
         """
-        with _spoken(_FETCH):
+        with begun_with(_FETCH, MusterError):
             if not prefix or not url:
                 raise Rejected("prefix and path are needed")
             path = shapes.destination(self._files.root, prefix, url)
@@ -150,17 +149,6 @@ class TFTP:
             Unavailable: the store did not answer.
         """
         return await self._files.fetches()
-
-
-@contextlib.contextmanager
-def _spoken(what: str) -> Iterator[None]:
-    """Let what went wrong begin with what was tried, in the Ruby module's words."""
-    try:
-        yield
-    except MusterError as e:
-        said = type(e)(f"{what}: {e}")
-        said.place = e.place
-        raise said from e
 
 
 @asynccontextmanager
