@@ -13,7 +13,7 @@ from pydantic import StringConstraints, model_validator
 
 from muster.cluster.values import ForemanURL, Seconds
 from muster.kernel.errors import Misconfigured
-from muster.kernel.files import read_bounded
+from muster.kernel.files import first_line
 from muster.kernel.secrets import Secret
 from muster.kernel.settings import Settings
 
@@ -58,8 +58,7 @@ def password_of(settings: GridSettings) -> Secret:
         return settings.password
     if settings.password_file is None:
         raise Misconfigured("Infoblox has neither password nor password_file")
-    raw = read_bounded(settings.password_file, what="Infoblox' password file", limit_bytes=_PASSWORD_BYTES)
-    first = raw.decode("utf-8", "replace").partition("\n")[0].strip()
+    first = first_line(settings.password_file, what="Infoblox' password file", limit_bytes=_PASSWORD_BYTES)
     if not first:
         raise Misconfigured(f"{settings.password_file} has no password in its first line")
     return Secret(first)

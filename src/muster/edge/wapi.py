@@ -23,6 +23,7 @@ from muster.kernel.errors import Conflict, Misconfigured, MusterError, NotFound,
 from muster.kernel.names import shown
 from muster.kernel.reasons import spoken
 from muster.kernel.secrets import Secret
+from muster.pki.context import believing
 
 _ANSWER_LIMIT_BYTES = 16 << 20
 _PAGE = 1000
@@ -172,12 +173,8 @@ async def opened(settings: GridSettings, *, unreached: type[Unavailable] = Unava
     Raises:
         Misconfigured: the password or the CA's file cannot be read.
     """
-    url, password, context = settings.url, password_of(settings), None
-    if settings.ca is not None:
-        try:
-            context = ssl.create_default_context(cafile=str(settings.ca))
-        except (OSError, ssl.SSLError) as e:
-            raise Misconfigured(f"Reading the CA of {url}, {settings.ca}, failed: {e}") from e
+    url, password = settings.url, password_of(settings)
+    context = believing(settings.ca, of=url) if settings.ca is not None else None
     timeout = aiohttp.ClientTimeout(total=settings.timeout_s, sock_connect=_CONNECT_S)
     # Its cookie would keep a session that a changed password does not end.
     async with aiohttp.ClientSession(

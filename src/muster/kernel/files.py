@@ -267,6 +267,15 @@ def read_bounded(path: Path, *, what: str, limit_bytes: int = 4 << 20) -> bytes:
     return content
 
 
+def first_line(path: Path, *, what: str, limit_bytes: int) -> str:
+    """Return the first line of a file without white space around it, as a secret stands in one; empty: it has none.
+
+    Raises:
+        Misconfigured: as :func:`read_bounded`.
+    """
+    return read_bounded(path, what=what, limit_bytes=limit_bytes).decode("utf-8", "replace").partition("\n")[0].strip()
+
+
 @contextlib.contextmanager
 def _written_beside(
     path: Path,

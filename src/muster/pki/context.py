@@ -77,6 +77,20 @@ def client_context(
     return context
 
 
+def believing(ca: Path, *, of: str) -> ssl.SSLContext:
+    """Return a context that trusts a CA file alone, for somebody else's server, whose name may stand where it did of old.
+
+    ``of``: the server, as sentences call it. Servers of the cluster are asked with :func:`client_context`.
+
+    Raises:
+        Misconfigured: the file cannot be read, or holds no certificate.
+    """
+    try:
+        return ssl.create_default_context(cafile=str(ca))
+    except (OSError, ssl.SSLError) as e:
+        raise Misconfigured(f"Reading the CA of {of}, {ca}, failed: {e}") from e
+
+
 @dataclass(frozen=True)
 class Credentials:
     """Whom questions to members believe, and what they show.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,9 +14,10 @@ from muster.foreman import smart_proxy
 from muster.foreman.smart_proxy import SmartProxy
 from muster.kernel.documents import values_in
 from muster.kernel.errors import Misconfigured, Unavailable
-from muster.kernel.files import read_bounded
+from muster.kernel.files import first_line
 from muster.kernel.names import shown
 from muster.kernel.secrets import Secret
+from muster.pki.context import believing
 
 ANSWER_LIMIT_BYTES = 16 << 20
 MOST_VALUES = 1_000_000
@@ -90,8 +90,7 @@ def secret_of(value: Secret | None, file: Path | None, what: str) -> Secret:
     if value is None:
         if file is None:
             raise Misconfigured(f"{what} is not given")
-        raw = read_bounded(file, what=what, limit_bytes=_SECRET_BYTES)
-        first = raw.decode("utf-8", "replace").partition("\n")[0].strip()
+        first = first_line(file, what=what, limit_bytes=_SECRET_BYTES)
         if not first:
             raise Misconfigured(f"{file}, {what}, has nothing in its first line")
         value = Secret(first)
@@ -107,12 +106,7 @@ async def opened(url: str, base: str, *, ca: Path | None, timeout_s: float) -> A
     Raises:
         Misconfigured: the CA's file cannot be read.
     """
-    context = None
-    if ca is not None:
-        try:
-            context = ssl.create_default_context(cafile=str(ca))
-        except (OSError, ssl.SSLError) as e:
-            raise Misconfigured(f"Reading the CA of {url}, {ca}, failed: {e}") from e
+    context = believing(ca, of=url) if ca is not None else None
     async with smart_proxy.opened(
         url,
         context=context,

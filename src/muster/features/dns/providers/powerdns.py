@@ -11,7 +11,6 @@ seen with 4.7.3 (docs/facts/libraries.md §5).
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from typing import Any
@@ -32,11 +31,12 @@ from muster.foreman import smart_proxy
 from muster.foreman.answers import Answer
 from muster.foreman.smart_proxy import SmartProxy
 from muster.kernel.errors import Conflict, Misconfigured, MusterError, NotFound, Rejected, Unavailable
-from muster.kernel.files import read_bounded
+from muster.kernel.files import first_line
 from muster.kernel.log import logger
 from muster.kernel.names import FQDN, ServiceName, shown
 from muster.kernel.reasons import spoken
 from muster.kernel.secrets import Secret
+from muster.pki.context import believing
 from muster.store.engine import Store
 
 _log = logger("features")
@@ -286,8 +286,7 @@ def key_of(settings: PowerDNSSettings) -> Secret:
         return settings.rest_api_key
     if settings.rest_api_key_file is None:
         raise Misconfigured("DNS provider powerdns has neither rest_api_key nor rest_api_key_file")
-    raw = read_bounded(settings.rest_api_key_file, what="PowerDNS' API key file", limit_bytes=_KEY_BYTES)
-    first = raw.decode("utf-8", "replace").partition("\n")[0].strip()
+    first = first_line(settings.rest_api_key_file, what="PowerDNS' API key file", limit_bytes=_KEY_BYTES)
     if not API_KEY.match(first):
         raise Misconfigured(f"{settings.rest_api_key_file} has no API key in its first line")
     return Secret(first)
@@ -308,12 +307,7 @@ async def opened(
         Misconfigured: the key's or the CA's file cannot be read.
     """
     key = key_of(settings)
-    context = None
-    if settings.ca is not None:
-        try:
-            context = ssl.create_default_context(cafile=str(settings.ca))
-        except (OSError, ssl.SSLError) as e:
-            raise Misconfigured(f"Reading the CA of {settings.rest_url}, {settings.ca}, failed: {e}") from e
+    context = believing(settings.ca, of=settings.rest_url) if settings.ca is not None else None
     async with AsyncExitStack() as stack:
 
         async def client(url: str) -> SmartProxy:
