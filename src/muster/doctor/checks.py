@@ -10,8 +10,9 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
+from muster import features as rooms
 from muster.balancer import checks as balancer
 from muster.balancer.model import Balancing, signs_itself
 from muster.cluster import checks as cluster_room
@@ -35,6 +36,15 @@ from muster.pki.context import Credentials
 from muster.store import checks as store_room
 from muster.store.checks import Space
 from muster.store.reading import Readable
+
+if TYPE_CHECKING:
+    from muster.edge.feature import FeatureSettings
+    from muster.features.bmc.settings import BMCSettings
+    from muster.features.dhcp.settings import DHCPSettings
+    from muster.features.dns.settings import DNSSettings
+    from muster.features.externalipam.settings import ExternalIPAMSettings
+    from muster.features.openscap.settings import OpenscapSettings
+    from muster.features.realm.settings import RealmSettings
 
 T = TypeVar("T")
 
@@ -180,25 +190,26 @@ class Patient:
             *self._of_reports(),
         ]
 
+    def _enabled(self, name: str) -> FeatureSettings | None:
+        """Return the settings of a feature that is on; None: it is not, and nothing of it needs to be imported."""
+        settings = rooms.settings_of(self.cluster, name)
+        return settings if settings is not None and settings.enabled else None
+
     def _of_discovery(self) -> list[Check]:
-        given = self.cluster.features.get("discovery")
-        if given is None:
+        if not rooms.enabled(self.cluster, "discovery"):
             return []
         from muster.features.discovery import checks as discovery
-        from muster.features.discovery.settings import DiscoverySettings
 
-        return discovery.checks() if DiscoverySettings.model_validate(given).enabled else []
+        return discovery.checks()
 
     def _of_reports(self) -> list[Check]:
-        given = self.cluster.features.get("openscap")
-        if given is None:
+        settings = cast("OpenscapSettings | None", self._enabled("openscap"))
+        if settings is None:
             return []
         from muster.features.openscap import checks as openscap
-        from muster.features.openscap.settings import OpenscapSettings
 
-        settings = OpenscapSettings.model_validate(given)
         is_member = any(bundle_paths(self.pki, "member", m.name).certificate.exists() for m in self._cluster.members)
-        return openscap.checks(settings, self.store, is_member=is_member) if settings.enabled else []
+        return openscap.checks(settings, self.store, is_member=is_member)
 
     def _of_what_is_handed_on(self) -> list[Check]:
         given = self.cluster.features.get("templates")
@@ -210,62 +221,50 @@ class Patient:
         return templates.checks(self.cluster, self._ca) if TemplatesSettings.model_validate(given).enabled else []
 
     def _of_dns(self) -> list[Check]:
-        given = self.cluster.features.get("dns")
-        if given is None:
-            return []
-        from muster.features.dns.settings import DNSSettings
-
-        settings = DNSSettings.model_validate(given)
-        every = {name: own for name, own in settings.every().items() if own.provider != "memory"}
-        if not settings.enabled or not every:
+        settings = cast("DNSSettings | None", self._enabled("dns"))
+        every = settings.every().items() if settings is not None else ()
+        asked = {name: own for name, own in every if own.provider != "memory"}
+        if not asked:
             return []
         # Imported where there is something to ask: a DNS library takes its time.
         from muster.features.dns import checks as dns
 
         names = (self.cluster.address, *(m.name for m in self.cluster.members))
-        return [c for name, own in every.items() for c in _of_group(name, dns.checks(own, names, self._context))]
+        return [c for name, own in asked.items() for c in _of_group(name, dns.checks(own, names, self._context))]
 
     def _of_dhcp(self) -> list[Check]:
-        given = self.cluster.features.get("dhcp")
-        if given is None:
+        settings = cast("DHCPSettings | None", self._enabled("dhcp"))
+        if settings is None:
             return []
         from muster.features.dhcp import checks as dhcp
-        from muster.features.dhcp.settings import DHCPSettings
 
-        settings = DHCPSettings.model_validate(given)
-        every = settings.every() if settings.enabled else {}
+        every = settings.every()
         found = (_of_group(name, dhcp.checks(own, self._context, self.cluster)) for name, own in every.items())
         return [check for checks in found for check in checks]
 
     def _of_ipam(self) -> list[Check]:
-        given = self.cluster.features.get("externalipam")
-        if given is None:
+        settings = cast("ExternalIPAMSettings | None", self._enabled("externalipam"))
+        if settings is None:
             return []
         from muster.features.externalipam import checks as ipam
-        from muster.features.externalipam.settings import ExternalIPAMSettings
 
-        settings = ExternalIPAMSettings.model_validate(given)
-        return ipam.checks(settings, self._context, self.store) if settings.enabled else []
+        return ipam.checks(settings, self._context, self.store)
 
     def _of_realm(self) -> list[Check]:
-        given = self.cluster.features.get("realm")
-        if given is None:
+        settings = cast("RealmSettings | None", self._enabled("realm"))
+        if settings is None:
             return []
         from muster.features.realm import checks as realm
-        from muster.features.realm.settings import RealmSettings
 
-        settings = RealmSettings.model_validate(given)
-        return realm.checks(settings, self._context) if settings.enabled else []
+        return realm.checks(settings, self._context)
 
     def _of_bmc(self) -> list[Check]:
-        given = self.cluster.features.get("bmc")
-        if given is None:
+        settings = cast("BMCSettings | None", self._enabled("bmc"))
+        if settings is None:
             return []
         from muster.features.bmc import checks as bmc
-        from muster.features.bmc.settings import BMCSettings
 
-        settings = BMCSettings.model_validate(given)
-        return bmc.checks(settings, self.cluster) if settings.enabled else []
+        return bmc.checks(settings, self.cluster)
 
     def _of_boot_files(self) -> list[Check]:
         tftp, httpboot = (self.cluster.features.get(name) for name in ("tftp", "httpboot"))

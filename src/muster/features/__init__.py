@@ -92,8 +92,14 @@ def ports(cluster: ClusterFile) -> dict[str, tuple[Port, ...]]:
 
 def enabled(cluster: ClusterFile, name: str) -> Literal["http", "https"] | bool:
     """Return on which listeners a feature answers by a cluster file, as members read it; False: on none."""
+    settings = settings_of(cluster, name)
+    return settings.enabled if settings is not None else False
+
+
+def settings_of(cluster: ClusterFile, name: str) -> FeatureSettings | None:
+    """Return a feature's settings in a cluster file, as members read them; None: it is not named, or unknown."""
     given = cluster.features.get(name)
-    return False if given is None or name not in _SETTINGS else _settings_model(name).model_validate(given).enabled
+    return None if given is None or name not in _SETTINGS else _settings_model(name).model_validate(given)
 
 
 def have_boot_files(cluster: ClusterFile) -> bool:
