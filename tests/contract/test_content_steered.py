@@ -300,9 +300,10 @@ def test_one_that_is_away_stops_nobody_and_is_brought_along(world: World) -> Non
         assert "gone on without pulp@two" in job.sentence
         one, other = world.repomds()
         assert one != other
-        until(lambda: bool(world.command("content", "jobs")["behind"]))
+        # What was written down before the one that steered ended may still stand: that it lacked the second flip.
+        until(lambda: [b["generation"] for b in world.command("content", "jobs")["behind"]] == [2])
         (behind,) = world.command("content", "jobs")["behind"]
-        assert (behind["pulp"], behind["repository"], behind["generation"]) == ("pulp@two", world.name, 2)
+        assert (behind["pulp"], behind["repository"]) == ("pulp@two", world.name)
         world.command(*place, f"http://{world.pulps[1].address}:{world.pulps[1].api_port}")
         until(lambda: world.has(3), 60)
         until(lambda: not world.command("content", "jobs")["behind"])
