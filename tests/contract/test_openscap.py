@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from click import ClickException
 from click.testing import CliRunner
 
 from muster.cli import NOT_DONE, muster
+from muster.features.openscap import service
 from muster.kernel import failpoints
 from muster.kernel.errors import MusterError
 from muster.store.reading import Query
@@ -345,6 +347,30 @@ def test_many_reports_at_once_wait_for_room_and_none_is_sent_away(proxy: Member,
         assert list(threads.map(handed_in_slowly, range(many))) == [200] * many
     proxy.tell(made_due, proxy)
     until(lambda: len(foreman.reports) == many)
+
+
+def test_hosts_that_send_slowly_keep_no_others_waiting(
+    proxy: Member, foreman: ComplianceOfForeman, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arriving = proxy.process.features.served["openscap"].service
+    bodies = [scap.report(f"slow {n}") + bytes(LIMIT // 8) for n in range(4)]
+    with ExitStack() as stack:
+        connections = [stack.enter_context(Connection(proxy.https, tls=proxy.tls(HOST))) for _ in bodies]
+        for connection, body in zip(connections, bodies, strict=True):
+            connection.send(request("POST", "/compliance/arf/3", {"Content-Length": str(len(body))}) + body[:-1])
+        lying = sum(len(body) - 1 for body in bodies)
+        until(lambda: arriving._arriving_bytes == lying)
+        # That is all that may lie there, and who waits for room waits longer than its client.
+        monkeypatch.setattr(service, "_SHARE", proxy.process.cluster.edge.memory_bytes // lying + 1)
+        monkeypatch.setattr(service, "_ROOM_PAUSE_S", 3600.0)
+        assert handed_in(proxy, bytes(LIMIT // 2), host="host02.example.com").status == 200
+        monkeypatch.undo()
+        for connection, body in zip(connections, bodies, strict=True):
+            connection.send(body[-1:])
+            assert connection.answer("POST").status == 200
+    until(lambda: states(proxy) == {"sent": len(bodies), "refused": 1})
+    for body in bodies:
+        assert proxy.ask("GET", f"{at(foreman, body)}/xml").body == body
 
 
 def test_a_body_that_is_too_long_or_empty_leaves_nothing(proxy: Member) -> None:

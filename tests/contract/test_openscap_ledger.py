@@ -95,6 +95,17 @@ async def test_reports_of_a_host_at_one_moment_have_times_of_their_own(store: St
         await accepted(Ledger(store, WIDE), b"other", at=found[0].reported_at)
 
 
+async def test_a_report_from_when_a_clock_was_far_ahead_is_no_measure_for_the_next(store: Store) -> None:
+    ledger = Ledger(store, WIDE)
+    async with store.read() as uow:
+        now = int(await uow.now())
+    await accepted(ledger, b"of an hour ahead", at=now + 3600)
+    await accepted(ledger, b"of years ahead", at=now + 500_000_000)
+    # After a clock went back a little, what comes later is later; after it went back far, it is of now.
+    assert (await accepted(ledger, b"next")).reported_at == now + 3601
+    assert (await accepted(ledger, b"after that")).reported_at == now + 3602
+
+
 async def test_a_report_in_pieces_is_there_as_a_whole_or_not_at_all(store: Store) -> None:
     ledger = Ledger(store, WIDE)
     arrival = Arrival(HOST, 1)

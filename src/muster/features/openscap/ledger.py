@@ -36,6 +36,9 @@ _LONGEST_S = 900.0
 _LONGEST_WHY = 500
 _AT_ONCE = 100
 _TRIES = 4
+# Reports come after each other in Foreman even where a clock goes back a little. One from when it was far ahead is no
+# measure for those to come: they would all bear times that are not.
+_AHEAD_S = 86_400
 
 _COLUMNS = (
     "id, cname, policy, digest, size, reported_at, state, foreman_id, holder, claimed_until, attempts, due_at, why,"
@@ -43,7 +46,7 @@ _COLUMNS = (
 )
 _UPLOAD = Query(f"SELECT {_COLUMNS} FROM arf_uploads WHERE id = :id")  # noqa: S608 - names of columns alone
 _SAME = Query("SELECT id, state FROM arf_uploads WHERE cname = :cname AND policy = :policy AND digest = :digest")
-_LAST = Query("SELECT max(reported_at) AS at FROM arf_uploads WHERE cname = :cname")
+_LAST = Query("SELECT max(reported_at) AS at FROM arf_uploads WHERE cname = :cname AND reported_at <= :latest")
 _HELD = Query(
     "SELECT coalesce(sum(size), 0) AS everybody, coalesce(sum(CASE WHEN cname = :cname THEN size ELSE 0 END), 0) AS host"
     " FROM arf_uploads WHERE state <> 'sent'"
@@ -256,8 +259,9 @@ class Ledger:
             await self._refuse_full(uow, arrival.cname, len(rest))
             at = reported_at
             if at is None:
-                last = (await uow.rows(_LAST, cname=arrival.cname))[0]["at"]
-                at = max(int(await uow.now()), int(last or 0) + 1)
+                now = int(await uow.now())
+                last = (await uow.rows(_LAST, cname=arrival.cname, latest=now + _AHEAD_S))[0]["at"]
+                at = max(now, int(last or 0) + 1)
             await uow.changed(_ACCEPTED, {**row, "reported_at": at})
             await uow.changed(_PUT, _chunk(arrival, rest))
             return arrival.id

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from muster.balancer.model import modelled
@@ -43,6 +44,31 @@ _POLICY = re.compile(r"[0-9]{1,9}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
+@dataclass(eq=False)
+class _Coming:
+    """A report that is arriving.
+
+    Attributes:
+        pending: what came and is not in the store yet.
+        broken: why it did not go there; it is of no use any more.
+        turn: of who brings it to the store: its own call, or another that needs room.
+    """
+
+    request: Request
+    arrival: Arrival
+    pending: bytearray = field(default_factory=bytearray)
+    broken: MusterError | None = None
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def is_movable(self) -> bool:
+        return bool(self.pending) and self.broken is None and not self.turn.locked()
+
+    def refuse_broken(self) -> None:
+        if self.broken is not None:
+            raise self.broken
+
+
 class Compliance:
     """The feature's service.
 
@@ -66,6 +92,7 @@ class Compliance:
         self._directory = directory
         self._forgotten_at = float("-inf")
         self._arriving_bytes = 0
+        self._coming: list[_Coming] = []
 
     async def taken(
         self, request: Request, policy: str, *, cname: str | None = None, reported_at: str | None = None
@@ -98,53 +125,78 @@ class Compliance:
         said = request.headers.get(b"content-length", b"")
         if said.isdigit() and int(said[:20]) > limit:
             raise _too_large(limit)
-        digest, size, pending = hashlib.sha256(), 0, bytearray()
+        digest, size, coming = hashlib.sha256(), 0, _Coming(request, arrival)
+        self._coming.append(coming)
         try:
             async with aclosing(request.pieces()) as pieces:
                 async for piece in pieces:
                     size += len(piece)
                     if size > limit:
                         raise _too_large(limit)
-                    await self._room(request, arrival, pending, len(piece))
+                    await self._room(coming, len(piece))
                     digest.update(piece)
-                    pending += piece
-                    while len(pending) > CHUNK_BYTES:
-                        await self._put(request, arrival, pending, CHUNK_BYTES)
+                    coming.pending += piece
+                    while len(coming.pending) > CHUNK_BYTES:
+                        await self._put(coming, CHUNK_BYTES)
             if not size:
                 raise Rejected("There is no report in the body")
-            return await self._ledger.accept(
-                arrival, bytes(pending), digest=digest.hexdigest(), size=size, first_go_s=FIRST_GO_S,
-                reported_at=reported_at,
-            )  # fmt: skip
+            async with coming.turn:
+                coming.refuse_broken()
+                return await self._ledger.accept(
+                    arrival, bytes(coming.pending), digest=digest.hexdigest(), size=size, first_go_s=FIRST_GO_S,
+                    reported_at=reported_at,
+                )  # fmt: skip
         except MusterError:
-            if arrival.chunks:
-                # What cannot be removed now is dropped within an hour.
-                with contextlib.suppress(MusterError):
-                    await self._ledger.remove([arrival.id])
+            async with coming.turn:
+                if arrival.chunks:
+                    # What cannot be removed now is dropped within an hour.
+                    with contextlib.suppress(MusterError):
+                        await self._ledger.remove([arrival.id])
             raise
         finally:
-            self._arriving_bytes -= len(pending)
+            self._coming.remove(coming)
+            self._arriving_bytes -= len(coming.pending)
             request.release()
 
-    async def _room(self, request: Request, arrival: Arrival, pending: bytearray, more: int) -> None:
-        """Count so many bytes more; where many reports arrive at once, what has come goes to the store, and hosts wait."""
-        share = request.budget.limit_bytes // _SHARE if request.budget is not None else CHUNK_BYTES
-        if self._arriving_bytes + more > share and pending:
-            await self._put(request, arrival, pending, len(pending))
+    async def _room(self, coming: _Coming, more: int) -> None:
+        """Count so many bytes more; where many reports arrive at once, what has come goes to the store, and hosts wait.
+
+        What goes first is the most that lies here, whosever it is: a host that sends slowly keeps no room from others.
+        """
+        budget = coming.request.budget
+        share = budget.limit_bytes // _SHARE if budget is not None else CHUNK_BYTES
         for _ in range(_ROOM_TRIES):
-            if self._arriving_bytes + more <= share:
+            if not self._arriving_bytes or self._arriving_bytes + more <= share:
                 break
-            await asyncio.sleep(_ROOM_PAUSE_S)
-        request.hold(more)
+            # Whoever has the turn brings its bytes away already, or is read to its end.
+            found = max((c for c in self._coming if c.is_movable), key=lambda c: len(c.pending), default=None)
+            if found is None:
+                await asyncio.sleep(_ROOM_PAUSE_S)
+                continue
+            try:
+                await self._put(found, len(found.pending))
+            except MusterError:
+                # It is the matter of its own host, who hears of it.
+                if found is coming:
+                    raise
+        coming.refuse_broken()
+        coming.request.hold(more)
         self._arriving_bytes += more
 
-    async def _put(self, request: Request, arrival: Arrival, pending: bytearray, size: int) -> None:
+    async def _put(self, coming: _Coming, size: int) -> None:
         """Bring so many bytes of what is pending to the store."""
-        await self._ledger.arrived(arrival, bytes(pending[:size]))
-        del pending[:size]
-        self._arriving_bytes -= size
-        request.release()
-        request.hold(len(pending))
+        async with coming.turn:
+            coming.refuse_broken()
+            size = min(size, len(coming.pending))
+            try:
+                await self._ledger.arrived(coming.arrival, bytes(coming.pending[:size]))
+            except MusterError as e:
+                coming.broken = e
+                raise
+            del coming.pending[:size]
+            self._arriving_bytes -= size
+            coming.request.release()
+            coming.request.hold(len(coming.pending))
 
     def trouble_of(self, upload: Upload) -> str:
         """Return why Foreman does not have a report yet."""
