@@ -9,20 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
-from xml.parsers import expat
 
-from muster.content.metadata.malformed import Malformed
+from muster.content.metadata.guarded import Guarded
 
 T = TypeVar("T")
 
-_FED_BYTES = 64 << 10
 _DEPTH = 16
-# One tag with its attributes, or one comment. Until a token is whole expat keeps it, and older ones read it anew each time.
 _TOKEN_BYTES = 256 << 10
 _TEXT_CHARACTERS = 4096
-# expat and Python keep every name of an element or attribute that they met.
-_NAMES = 10_000
-_NOT_UTF_8 = frozenset({0x00, 0xFE, 0xFF})
 
 
 class Field(NamedTuple):
@@ -92,55 +86,26 @@ def elements(
     yield from _Elements(root, wanted, of, limit_elements).read(pieces)
 
 
-class _Reading(Generic[T]):
+class _Reading(Guarded, Generic[T]):
     """What expat has told so far, within limits that hold for whatever is looked for."""
 
     def __init__(self, root: str, of: str) -> None:
+        super().__init__(of, token_bytes=_TOKEN_BYTES)
         self._root = root
-        self._of = of
         self._depth = 0
-        self._fed = 0
         self._whole: list[T] = []
         # Name and attributes of the element whose text is read.
         self._open: tuple[str, Mapping[str, str]] | None = None
         self._text: list[str] = []
         self._length = 0
-        self._parser = expat.ParserCreate("UTF-8")
-        self._parser.XmlDeclHandler = self._declared
-        self._parser.StartDoctypeDeclHandler = self._doctype
-        self._parser.StartElementHandler = self._began
-        self._parser.EndElementHandler = self._ended
+        self.parser.StartElementHandler = self._began
+        self.parser.EndElementHandler = self._ended
 
     def read(self, pieces: Iterable[bytes]) -> Iterator[T]:
         """Yield what is whole, as it comes."""
-        for piece in pieces:
-            for at in range(0, len(piece), _FED_BYTES):
-                yield from self._feed(piece[at : at + _FED_BYTES])
-        yield from self._feed(b"", is_last=True)
-
-    def _feed(self, data: bytes, *, is_last: bool = False) -> list[T]:
-        # expat reads UTF-16 whatever it is told; these bytes are in no UTF-8.
-        if self._fed < 4 and not _NOT_UTF_8.isdisjoint(data[:4]):
-            raise self._wrong("its encoding is not UTF-8")
-        try:
-            self._parser.Parse(data, is_last)
-        except expat.ExpatError as e:
-            raise Malformed.reading(self._of, f"it is no well-formed XML: {e}") from e
-        self._fed += len(data)
-        if len(self._parser.intern) > _NAMES:
-            raise self._wrong(f"its elements and attributes have more than {_NAMES} names")
-        # Where the last token that was told began.
-        if not is_last and self._fed - max(self._parser.CurrentByteIndex, 0) > _TOKEN_BYTES:
-            raise self._wrong(f"a token is longer than {_TOKEN_BYTES} bytes")
-        whole, self._whole = self._whole, []
-        return whole
-
-    def _declared(self, _version: str, encoding: str | None, _standalone: int) -> None:
-        if encoding is not None and encoding.upper() != "UTF-8":
-            raise self._wrong("its encoding is not UTF-8")
-
-    def _doctype(self, *_said: object) -> None:
-        raise self._wrong("it has a document type, and entities are not read here")
+        for _ in self.fed(pieces):
+            whole, self._whole = self._whole, []
+            yield from whole
 
     def _began(self, name: str, attributes: Mapping[str, str]) -> None:
         raise NotImplementedError
@@ -152,31 +117,28 @@ class _Reading(Generic[T]):
         """Count an element that begins, and return how deep it is."""
         self._depth = depth = self._depth + 1
         if depth > _DEPTH:
-            raise self._wrong(f"elements nest deeper than {_DEPTH}")
+            raise self.wrong(f"elements nest deeper than {_DEPTH}")
         if self._open is not None:
-            raise self._wrong(f"an element is in the text of {self._open[0]}")
+            raise self.wrong(f"an element is in the text of {self._open[0]}")
         if depth == 1 and name != self._root:
-            raise self._wrong(f"its root is not {self._root}")
+            raise self.wrong(f"its root is not {self._root}")
         return depth
 
     def _read_text(self, name: str, attributes: Mapping[str, str]) -> None:
         self._open = (name, attributes)
         self._text, self._length = [], 0
-        self._parser.CharacterDataHandler = self._told
+        self.parser.CharacterDataHandler = self._told
 
     def _close_text(self) -> str:
         self._open = None
-        self._parser.CharacterDataHandler = None
+        self.parser.CharacterDataHandler = None
         return "".join(self._text).strip()
 
     def _told(self, text: str) -> None:
         self._length += len(text)
         if self._length > _TEXT_CHARACTERS:
-            raise self._wrong(f"a text is longer than {_TEXT_CHARACTERS} characters")
+            raise self.wrong(f"a text is longer than {_TEXT_CHARACTERS} characters")
         self._text.append(text)
-
-    def _wrong(self, why: str) -> Malformed:
-        return Malformed.reading(self._of, f"{why}, at line {self._parser.CurrentLineNumber}")
 
 
 class _Records(_Reading[Record]):
@@ -199,7 +161,7 @@ class _Records(_Reading[Record]):
         if depth == 3:
             if self._record is not None and name in self._wanted[self._record[0]]:
                 if name in self._fields:
-                    raise self._wrong(f"{name} is there twice")
+                    raise self.wrong(f"{name} is there twice")
                 self._read_text(name, attributes)
         elif depth == 2:
             fields = self._wanted.get(name)
@@ -207,7 +169,7 @@ class _Records(_Reading[Record]):
                 return
             self._count += 1
             if self._count > self._limit_records:
-                raise self._wrong(f"it has more than {self._limit_records} entries")
+                raise self.wrong(f"it has more than {self._limit_records} entries")
             self._record, self._fields = (name, attributes), {}
             if not fields:
                 self._read_text(name, attributes)
@@ -242,7 +204,7 @@ class _Elements(_Reading[Element]):
         if self._enter(name) > 1 and name in self._wanted:
             self._count += 1
             if self._count > self._limit_elements:
-                raise self._wrong(f"it has more than {self._limit_elements} entries")
+                raise self.wrong(f"it has more than {self._limit_elements} entries")
             self._read_text(name, attributes)
         self._way.append(name)
 

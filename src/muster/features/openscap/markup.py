@@ -7,19 +7,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from xml.parsers import expat
 
-from muster.content.metadata.malformed import Malformed
+from muster.content.metadata.guarded import Guarded
 
-_FED_BYTES = 64 << 10
 # Groups lie in groups, and text is marked up; four times what large contents have.
 _DEPTH = 128
-# One tag with its attributes, or one comment. Until a token is whole expat keeps it.
 _TOKEN_BYTES = 1 << 20
-# What all of them together may be: expat and Python keep every name they met, and each element costs time.
-_NAMES = 10_000
+# Each costs time.
 _ELEMENTS = 6_000_000
-_NOT_UTF_8 = frozenset({0x00, 0xFE, 0xFF})
+_ENCODINGS = frozenset({"UTF-8", "US-ASCII"})
 
 KEPT_CHARACTERS = 32 << 20
 """How long all texts together may be that are kept of one document; those of whole distributions have a third of it."""
@@ -42,7 +38,7 @@ class Capture:
         return "".join(self.parts)
 
 
-class Reader(ABC):
+class Reader(Guarded, ABC):
     """Reads one document. Subclasses say what they do with its elements.
 
     Attributes:
@@ -53,19 +49,15 @@ class Reader(ABC):
     """
 
     def __init__(self, of: str) -> None:
-        self._of = of
+        super().__init__(of, token_bytes=_TOKEN_BYTES, encodings=_ENCODINGS)
         self.depth = 0
-        self._fed = 0
         self._kept = 0
         self._values = 0
         self._elements = 0
         self._captures: list[Capture] = []
-        self._parser = expat.ParserCreate("UTF-8")
-        self._parser.buffer_text = True
-        self._parser.XmlDeclHandler = self._declared
-        self._parser.StartDoctypeDeclHandler = self._doctype
-        self._parser.StartElementHandler = self._begins
-        self._parser.EndElementHandler = self._ends
+        self.parser.buffer_text = True
+        self.parser.StartElementHandler = self._begins
+        self.parser.EndElementHandler = self._ends
 
     def read(self, pieces: Iterable[bytes]) -> None:
         """Read a document to its end.
@@ -74,16 +66,14 @@ class Reader(ABC):
             Malformed: it is no well-formed XML in UTF-8, has a document type, nests too deep, has too many elements or names
                 of them, or has more text than is kept.
         """
-        for piece in pieces:
-            for at in range(0, len(piece), _FED_BYTES):
-                self._feed(piece[at : at + _FED_BYTES])
-        self._feed(b"", is_last=True)
+        for _ in self.fed(pieces):
+            pass
 
     @abstractmethod
     def began(self, name: str, attributes: Mapping[str, str]) -> None:
         """Hear of an element, by its name without prefix."""
 
-    def ended(self, name: str) -> None:  # noqa: B027 - most look at captures alone
+    def ended(self, name: str) -> None:
         """Hear that an element ends."""
 
     def captured(self, capture: Capture) -> None:
@@ -99,7 +89,7 @@ class Reader(ABC):
         """Have the text of the element that just began captured, and return it: when it ends it is whole."""
         found = Capture(name, self.depth)
         self._captures.append(found)
-        self._parser.CharacterDataHandler = self._text
+        self.parser.CharacterDataHandler = self._text
         return found
 
     def keep(self, *values: str | None) -> None:
@@ -115,30 +105,6 @@ class Reader(ABC):
         if self._values > KEPT_VALUES:
             raise self.wrong(f"it has more than {KEPT_VALUES} texts")
 
-    def wrong(self, why: str) -> Malformed:
-        return Malformed.reading(self._of, f"{why}, at line {self._parser.CurrentLineNumber}")
-
-    def _feed(self, data: bytes, *, is_last: bool = False) -> None:
-        # expat reads UTF-16 whatever it is told; these bytes are in no UTF-8.
-        if self._fed < 4 and not _NOT_UTF_8.isdisjoint(data[:4]):
-            raise self.wrong("its encoding is not UTF-8")
-        try:
-            self._parser.Parse(data, is_last)
-        except expat.ExpatError as e:
-            raise Malformed.reading(self._of, f"it is no well-formed XML: {e}") from e
-        self._fed += len(data)
-        if len(self._parser.intern) > _NAMES:
-            raise self.wrong(f"its elements and attributes have more than {_NAMES} names")
-        if not is_last and self._fed - max(self._parser.CurrentByteIndex, 0) > _TOKEN_BYTES:
-            raise self.wrong(f"a token is longer than {_TOKEN_BYTES} bytes")
-
-    def _declared(self, _version: str, encoding: str | None, _standalone: int) -> None:
-        if encoding is not None and encoding.upper() not in ("UTF-8", "US-ASCII"):
-            raise self.wrong("its encoding is not UTF-8")
-
-    def _doctype(self, *_said: object) -> None:
-        raise self.wrong("it has a document type, and entities are not read here")
-
     def _begins(self, name: str, attributes: Mapping[str, str]) -> None:
         self.depth += 1
         if self.depth > _DEPTH:
@@ -152,7 +118,7 @@ class Reader(ABC):
         while self._captures and self._captures[-1].depth == self.depth:
             self.captured(self._captures.pop())
         if not self._captures:
-            self._parser.CharacterDataHandler = None
+            self.parser.CharacterDataHandler = None
         self.ended(name.rpartition(":")[2])
         self.depth -= 1
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from muster.content.metadata import guarded
 from muster.content.metadata.malformed import Malformed
 from muster.features.openscap import arf, markup
 
@@ -182,7 +183,7 @@ def test_a_report_of_many_small_things_is_not_read(
 ) -> None:
     # Of each a large report has some bytes, and Python keeps hundreds.
     monkeypatch.setattr(markup, "KEPT_VALUES", 50)
-    monkeypatch.setattr(markup, "_NAMES", 40)
+    monkeypatch.setattr(guarded, "_NAMES", 40)
     monkeypatch.setattr(markup, "_ELEMENTS", 500)
     with pytest.raises(Malformed, match=why):
         read(document(rules, results))
