@@ -17,6 +17,7 @@ from tests.servers.proxydhcp import NETWORK, Segment
 # Machines are computed, on whatever cores are left.
 _BOOTED_S = 120.0
 _SCRIPT = "#!ipxe\necho Muster was asked by ${net0/mac} of ${next-server}\nsleep 3600\n"
+_BY_HTTP = "httpboot/grub2/grubx64.efi"
 _LOADER = b"MZ" + b"\0" * 3000
 
 
@@ -30,7 +31,9 @@ def segment(
     settings = {"ipxe_url": f"http://{NETWORK}.14:8000/unattended/iPXE?mac={{mac}}"}
     directory = tmp_path_factory.mktemp("firmware")
     with (
-        proxydhcp.running(directory, postgresql_server, 2, proxy_dhcp=settings) as found,
+        proxydhcp.running(
+            directory, postgresql_server, 2, proxy_dhcp=settings, address=f"{NETWORK}.14", features={"httpboot": {}}
+        ) as found,
         _files(found, directory / "files"),
         pxe_client.opened(found.machine) as client,
     ):
@@ -40,7 +43,7 @@ def segment(
 
 @contextlib.contextmanager
 def _files(segment: Segment, root: Path) -> Iterator[None]:
-    for path, content in (("unattended/iPXE", _SCRIPT.encode()), ("grub2/grubx64.efi", _LOADER)):
+    for path, content in (("unattended/iPXE", _SCRIPT.encode()), ("grub2/grubx64.efi", _LOADER), (_BY_HTTP, _LOADER)):
         (root / path).parent.mkdir(parents=True)
         (root / path).write_bytes(content)
     for directory in (segment.directory, root):
@@ -77,3 +80,10 @@ def test_uefi_loads_its_loader_from_the_member_it_was_told(segment: Segment, tmp
         booting.until("NBP file downloaded successfully", _BOOTED_S)
         assert f"Server IP address is {told}" in booting.shown()
         assert "NBP filename is grub2/grubx64.efi" in booting.shown()
+
+
+def test_uefi_loads_its_loader_by_http_from_behind_the_balancer(segment: Segment, tmp_path: Path) -> None:
+    with machine.switched_on("uefi-http", "52:54:00:aa:cc:30", segment.machine, tmp_path) as booting:
+        booting.until(f"URI: http://{NETWORK}.14:8000/{_BY_HTTP}", _BOOTED_S)
+        booting.until(f"File Size: {len(_LOADER)} Bytes", _BOOTED_S)
+        booting.until("Downloading...100%", _BOOTED_S)

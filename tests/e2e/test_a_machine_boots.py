@@ -80,6 +80,19 @@ def test_a_machine_with_grub_is_installed(site: Site) -> None:
     assert site.story(mac.upper().replace(":", "-")) == site.story("host102.example.com")
 
 
+def test_a_machine_whose_firmware_loads_by_http_is_installed(site: Site) -> None:
+    mac, token = "52:54:00:b0:07:04", "token-of-http"
+    ip = _prepared(site, "uefi-http", mac, 103, token)
+    with site.switched_on("uefi-http", mac) as machine:
+        shown = machine.until_off(_LONGEST_BOOT_S)
+    _is_installed(site, shown, ip, token)
+    assert f"URI: {site.url}/httpboot/grub2/http/grubx64.efi" in shown
+    story = _told(site, mac, ip, token)
+    assert [what for what in story if what[0] == "tftp"] == []
+    loader, menu = ("http", "httpboot/grub2/http/grubx64.efi"), ("http", f"httpboot/grub2/grub.cfg-{mac}")
+    assert story.index(loader) < story.index(menu) < story.index(_KERNEL) < story.index(("template", "provision"))
+
+
 @pytest.mark.proof
 @pytest.mark.parametrize("firmware", _FIRMWARES[: scale.KEA_BOOTS])
 def test_a_machine_is_installed_with_an_address_of_keas(
@@ -214,7 +227,8 @@ def _prepared(site: Site, firmware: Firmware, mac: str, number: int, token: str,
         linux, initrd = (f"until {command}; do echo once more; done" for command in (linux, initrd))
     entry = f"menuentry install {{\n  {linux}\n  {initrd}\n}}\n"
     site.configure("PXEGrub2", mac, f"set timeout=0\nserial\nterminal_output serial\n{entry}")
-    return site.reserve(mac, number, "grub2/grubx64.efi")
+    by_http = f"{site.url}/httpboot/grub2/http/grubx64.efi"
+    return site.reserve(mac, number, by_http if firmware == "uefi-http" else "grub2/grubx64.efi")
 
 
 def _script(mac: str) -> str:

@@ -31,11 +31,11 @@ def missing() -> str | None:
     return None if _MODULES.exists() else "no GRUB for UEFI (Debian package grub-efi-amd64-bin)"
 
 
-def grub(directory: Path) -> bytes:
-    """Return ``grubx64.efi``, which looks for ``grub2/grub.cfg`` and its like where it came from."""
+def grub(directory: Path, prefix: str = "/grub2") -> bytes:
+    """Return ``grubx64.efi``, which looks for ``grub.cfg`` and its like below a path, at the server that it came from."""
     made = directory / "grubx64.efi"
     subprocess.run(
-        ["grub-mkimage", "-O", "x86_64-efi", "-d", _MODULES, "-p", "/grub2", "-o", made, *_NEEDED],
+        ["grub-mkimage", "-O", "x86_64-efi", "-d", _MODULES, "-p", prefix, "-o", made, *_NEEDED],
         check=True, capture_output=True, timeout=_LONGEST_S,
     )  # fmt: skip
     return made.read_bytes()

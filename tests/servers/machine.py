@@ -20,7 +20,7 @@ from typing import Literal
 from muster.kernel.process import clean_environment, end_with_parent
 from tests.servers.namespaces import Host, tap
 
-Firmware = Literal["ipxe", "uefi"]
+Firmware = Literal["ipxe", "uefi", "uefi-http"]
 
 _QEMU = "qemu-system-x86_64"
 _ROM = Path("/usr/lib/ipxe/qemu/pxe-virtio.rom")
@@ -175,9 +175,12 @@ def _firmware(firmware: Firmware, mac: str, variables: Path) -> list[str]:
     if firmware == "ipxe":
         return ["-device", f"{card},romfile={_ROM}"]
     shutil.copyfile(_OVMF_VARIABLES, variables)
+    # It would try HTTP after PXE; somebody has switched that off.
+    no_pxe = [f"name=opt/org.tianocore/IPv{n}PXESupport,string=n" for n in (4, 6)] if firmware == "uefi-http" else []
     # Without the card's own, which is iPXE again: what is to be seen here is UEFI's.
     return [
         *("-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={_OVMF}"),
         *("-drive", f"if=pflash,format=raw,unit=1,file={variables}"),
         *("-device", f"{card},romfile="),
+        *(part for one in no_pxe for part in ("-fw_cfg", one)),
     ]

@@ -29,6 +29,12 @@ from tests.servers.namespaces import DEVICE, Host
 
 _LONGEST_START_S = 60.0
 _OMAPI_PORT = 7911
+# UEFI takes a boot file by HTTP only from a server that says so.
+_HTTP_CLIENTS = """class "httpclients" {
+  match if substring (option vendor-class-identifier, 0, 10) = "HTTPClient";
+  option vendor-class-identifier "HTTPClient";
+}
+"""
 _FORM = {"Connection": "close", "Content-Type": "application/x-www-form-urlencoded"}
 
 
@@ -150,7 +156,7 @@ def running(directory: Path, addresses: Addresses) -> Iterator[Site]:
 @contextlib.contextmanager
 def isc(directory: Path) -> Iterator[Addresses]:
     """Yield ISC's dhcpd, which the cluster asks over OMAPI from the same segment."""
-    with dhcpd.running(directory) as server:
+    with dhcpd.running(directory, conf=_HTTP_CLIENTS) as server:
         place = {"server": server.host.address, "omapi_port": _OMAPI_PORT, "timeout_s": 3}
         yield Addresses(dhcpd.NETWORK, server.client, {"provider": "isc", "isc": {**server.settings, **place}})
 
@@ -207,6 +213,10 @@ def _fill(site: Site) -> None:
     (files / "boot" / "vmlinuz").write_bytes(installer.kernel())
     (files / "boot" / "initrd").write_bytes(installer.initramfs())
     (files / "grub2" / "grubx64.efi").write_bytes(loaders.grub(site.directory))
+    # What came by HTTP asks below the path that it has in itself, and for one file alone: a host's is named there.
+    (files / "grub2" / "http").mkdir()
+    (files / "grub2" / "http" / "grubx64.efi").write_bytes(loaders.grub(site.directory, "/httpboot/grub2/http"))
+    (files / "grub2" / "http" / "grub.cfg").write_text("configfile /httpboot/grub2/grub.cfg-$net_default_mac\n")
     said = clusters.muster("netboot", "import", str(files), local=site.cluster)
     assert said.code == 0, said
 
