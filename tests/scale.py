@@ -60,6 +60,8 @@ OFFERED_SUBNETS = _of(1, 8)
 KILLED_BOOTS = _of(1, 9)
 # The same: machines whose address is of Kea's.
 KEA_BOOTS = _of(1, 2)
+# The same: firmware with Secure Boot, and firmware that loads by HTTP.
+PARTICULAR_BOOTS = _of(1, 2)
 # tests/contract/test_openscap_deaths.py: durable steps at which a member that takes compliance reports is killed.
 REPORT_KILLS = _of(2, 8)
 # The same, where Foreman does not take the report.

@@ -21,6 +21,7 @@ _NEEDED = (
     "test",
     "sleep",
 )
+_SIGNED = Path(__file__).parents[2] / ".kernel" / "signed"
 _LONGEST_S = 60.0
 
 
@@ -28,6 +29,8 @@ def missing() -> str | None:
     """Return why it cannot be put together here."""
     if shutil.which("grub-mkimage") is None:
         return "no grub-mkimage on this machine (Debian package grub-common)"
+    if not (_SIGNED / "grubx64.efi").exists():
+        return "no boot loaders for Secure Boot in .kernel (scripts/kernel)"
     return None if _MODULES.exists() else "no GRUB for UEFI (Debian package grub-efi-amd64-bin)"
 
 
@@ -39,3 +42,8 @@ def grub(directory: Path, prefix: str = "/grub2") -> bytes:
         check=True, capture_output=True, timeout=_LONGEST_S,
     )  # fmt: skip
     return made.read_bytes()
+
+
+def signed(name: str) -> bytes:
+    """Return Debian's own ``shimx64.efi`` or ``grubx64.efi``, which Secure Boot lets run."""
+    return (_SIGNED / name).read_bytes()

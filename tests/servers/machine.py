@@ -20,12 +20,15 @@ from typing import Literal
 from muster.kernel.process import clean_environment, end_with_parent
 from tests.servers.namespaces import Host, tap
 
-Firmware = Literal["ipxe", "uefi", "uefi-http"]
+Firmware = Literal["ipxe", "uefi", "uefi-http", "uefi-secure"]
 
 _QEMU = "qemu-system-x86_64"
 _ROM = Path("/usr/lib/ipxe/qemu/pxe-virtio.rom")
 _OVMF = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
 _OVMF_VARIABLES = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
+# With Secure Boot on, and Microsoft's keys, as machines are sold.
+_SECURE = Path("/usr/share/OVMF/OVMF_CODE_4M.secboot.fd")
+_SECURE_VARIABLES = Path("/usr/share/OVMF/OVMF_VARS_4M.ms.fd")
 _MEMORY_MIB = 256
 # Of each packet: what it asks for, and not what it brings.
 _KEPT_BYTES = 600
@@ -131,6 +134,8 @@ def switched_on(
     console = directory / f"console{number}.txt"
     console.touch()
     wire = directory / f"wire{number}.pcap"
+    # Secure Boot's own part of the memory goes off beside what a kernel needs.
+    memory = _MEMORY_MIB * (2 if firmware == "uefi-secure" else 1)
     with tap(at, mbit_s=mbit_s) as (switch, device):
         command = [
             *(
@@ -147,7 +152,14 @@ def switched_on(
                 "none",
             ),
             # Without graphics SeaBIOS, and so iPXE, shows on the serial line what it would on a screen.
-            *("-machine", "q35,accel=tcg,graphics=off", "-m", str(_MEMORY_MIB), "-smp", "1"),
+            *(
+                "-machine",
+                f"q35,accel=tcg,graphics=off,smm={'on' if firmware == 'uefi-secure' else 'off'}",
+                "-m",
+                str(memory),
+                "-smp",
+                "1",
+            ),
             *("-serial", f"file:{console}"),
             *("-netdev", f"tap,id=net,ifname={device},script=no,downscript=no,vnet_hdr=off"),
             *("-object", f"filter-dump,id=wire,netdev=net,maxlen={_KEPT_BYTES},file={wire}"),
@@ -174,12 +186,15 @@ def _firmware(firmware: Firmware, mac: str, variables: Path) -> list[str]:
     card = f"virtio-net-pci,netdev=net,disable-legacy=on,mac={mac},bootindex=0"
     if firmware == "ipxe":
         return ["-device", f"{card},romfile={_ROM}"]
-    shutil.copyfile(_OVMF_VARIABLES, variables)
+    is_secure = firmware == "uefi-secure"
+    shutil.copyfile(_SECURE_VARIABLES if is_secure else _OVMF_VARIABLES, variables)
     # It would try HTTP after PXE; somebody has switched that off.
     no_pxe = [f"name=opt/org.tianocore/IPv{n}PXESupport,string=n" for n in (4, 6)] if firmware == "uefi-http" else []
     # Without the card's own, which is iPXE again: what is to be seen here is UEFI's.
     return [
-        *("-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={_OVMF}"),
+        *("-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={_SECURE if is_secure else _OVMF}"),
+        # Variables that anybody may write secure nothing.
+        *(("-global", "driver=cfi.pflash01,property=secure,value=on") if is_secure else ()),
         *("-drive", f"if=pflash,format=raw,unit=1,file={variables}"),
         *("-device", f"{card},romfile="),
         *(part for one in no_pxe for part in ("-fw_cfg", one)),

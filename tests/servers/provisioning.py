@@ -92,9 +92,9 @@ class Site:
         assert made.status == 200, made
         return ip
 
-    def configure(self, variant: str, mac: str, menu: str) -> None:
-        """Have a machine's boot loader told what to boot."""
-        made = self.ask("POST", f"/tftp/{variant}/{mac}", pxeconfig=menu)
+    def configure(self, variant: str, mac: str, menu: str, **system: str) -> None:
+        """Have a machine's boot loader told what to boot; ``system``: what is installed, for whose loaders it may be."""
+        made = self.ask("POST", f"/tftp/{variant}/{mac}", pxeconfig=menu, **system)
         assert made.status == 200, made
 
     def kill(self, member: str) -> None:
@@ -217,6 +217,13 @@ def _fill(site: Site) -> None:
     (files / "grub2" / "http").mkdir()
     (files / "grub2" / "http" / "grubx64.efi").write_bytes(loaders.grub(site.directory, "/httpboot/grub2/http"))
     (files / "grub2" / "http" / "grub.cfg").write_text("configfile /httpboot/grub2/grub.cfg-$net_default_mac\n")
+    # Debian's own GRUB asks for one file alone, too.
+    universe = files / "bootloader-universe" / "pxegrub2" / "debian" / "default" / "x86_64"
+    universe.mkdir(parents=True)
+    for name, of in (("boot-sb.efi", "shimx64.efi"), ("grubx64.efi", "grubx64.efi")):
+        (universe / name).write_bytes(loaders.signed(of))
+    (files / "grub").mkdir()
+    (files / "grub" / "grub.cfg").write_text("configfile /grub2/grub.cfg-$net_default_mac\n")
     said = clusters.muster("netboot", "import", str(files), local=site.cluster)
     assert said.code == 0, said
 
