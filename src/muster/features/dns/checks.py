@@ -24,6 +24,7 @@ from muster.features.dns.providers.nsupdate import NSUpdateDNS
 from muster.features.dns.settings import (
     DNSSettings,
     InfobloxSettings,
+    LibvirtSettings,
     NSUpdateGSSSettings,
     NSUpdateSettings,
     PowerDNSSettings,
@@ -142,6 +143,16 @@ _GRID_DOWN = _Cause(
     "The grid is away, elsewhere, has no such DNS view, or speaks no such version of its API.",
     "Compare url, dns_view and wapi_version under features: dns: infoblox: with the grid's.",
 )
+_NETWORK_DOWN = _Cause(
+    "DNS-DOWN",
+    "libvirt is stopped or elsewhere, its network is not active, or the members' account has no right to it.",
+    "Compare features: dns: libvirt: with virsh net-list --all; put muster in group libvirt.",
+)
+_NETWORK_SILENT = _Cause(
+    "DNS-SWITCHED-OFF",
+    "The network's definition says that somebody else answers DNS there.",
+    "Take <dns enable='no'/> out with virsh net-edit, then net-destroy and net-start; or take another provider.",
+)
 _NO_PRIMARY = _Cause(
     "DNS-REFUSED",
     "The zone is a secondary's copy there, and a change would be lost with its next transfer.",
@@ -177,6 +188,8 @@ def checks(settings: DNSSettings, names: Sequence[FQDN], context: Callable[[], s
                 return await _of_powerdns(settings.powerdns, names)
             case "infoblox" if settings.infoblox is not None:
                 return [_unproven("infoblox"), *await _of_infoblox(settings.infoblox)]
+            case "libvirt":
+                return await _of_libvirt(settings.libvirt)
             case "smart_proxy" if settings.smart_proxy is not None:
                 return await another_proxy.findings("dns", _OF_PROXY, settings.smart_proxy, context())
             case _:
@@ -272,6 +285,18 @@ async def _of_infoblox(settings: InfobloxSettings) -> Sequence[Finding]:
     except MusterError as e:
         return [_finding(_GRID_DOWN, e)]
     return []
+
+
+async def _of_libvirt(settings: LibvirtSettings) -> Sequence[Finding]:
+    from muster.features.dns.providers import libvirt
+
+    try:
+        async with libvirt.opened(settings, None) as network:
+            await network.reached()
+            found = await network.is_told()
+    except MusterError as e:
+        return [_finding(_NETWORK_DOWN, e)]
+    return [] if found is None else [_finding(_NETWORK_SILENT, found)]
 
 
 def _absent(what: str, path: Path, code: str) -> Finding:

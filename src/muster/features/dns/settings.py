@@ -13,6 +13,7 @@ from muster.cluster.values import ForemanURL, Host, Port, Seconds, address_of
 from muster.edge.another_proxy import SmartProxySettings
 from muster.edge.feature import GroupedFeatureSettings
 from muster.edge.infoblox import GridSettings, View
+from muster.edge.libvirt import NetworkSettings
 from muster.kernel.names import FQDN, in_url
 from muster.kernel.secrets import Secret
 from muster.kernel.settings import Settings
@@ -152,6 +153,10 @@ class InfobloxSettings(GridSettings):
     """The DNS view whose records these are."""
 
 
+class LibvirtSettings(NetworkSettings):
+    """A network of libvirt, by the names of Ruby's ``dns_libvirt``. It keeps A, AAAA and PTR alone, without ``ttl_s``."""
+
+
 class MemorySettings(Settings):
     """Records in this process, gone with it. For trying out and for tests."""
 
@@ -164,9 +169,11 @@ class DNSSettings(GroupedFeatureSettings):
 
     rubys_prefixes: ClassVar[tuple[str, ...]] = ("dns_",)
 
-    provider: Literal["nsupdate", "nsupdate_gss", "powerdns", "infoblox", "memory", "smart_proxy"] = "nsupdate"
+    provider: Literal["nsupdate", "nsupdate_gss", "powerdns", "infoblox", "libvirt", "memory", "smart_proxy"] = (
+        "nsupdate"
+    )
     """Which provider keeps the records. Ruby's ``use_provider`` is understood as well: ``dns_nsupdate``,
-    ``dns_nsupdate_gss``, ``dns_powerdns``, ``dns_infoblox``."""
+    ``dns_nsupdate_gss``, ``dns_powerdns``, ``dns_infoblox``, ``dns_libvirt``."""
     ttl_s: Annotated[int, Field(ge=0, le=2**31 - 1)] = 86400
     """Time to live of new records (Ruby: ``dns_ttl``)."""
     nsupdate: NSUpdateSettings = NSUpdateSettings()
@@ -177,6 +184,8 @@ class DNSSettings(GroupedFeatureSettings):
     """Settings of provider ``powerdns``."""
     infoblox: InfobloxSettings | None = None
     """Settings of provider ``infoblox``."""
+    libvirt: LibvirtSettings = LibvirtSettings()
+    """Settings of provider ``libvirt``."""
     memory: MemorySettings = MemorySettings()
     """Settings of provider ``memory``."""
     smart_proxy: SmartProxySettings | None = None

@@ -52,6 +52,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"infoblox": {"url": "http://grid.test", "username": "a", "password": "b"}}, "must begin with https"),
     ({"infoblox": {"url": "https://grid.test", "username": "a"}}, "one of password and password_file"),
     ({"infoblox": {"url": "https://grid.test", "username": "a", "password": "b", "dns_view": ""}}, "dns_view"),
+    ({"libvirt": {"url": "qemu+ssh://host/system"}}, "url"),
+    ({"libvirt": {"network": "--help"}}, "network"),
     ({"provider": "nsupdate_gss"}, "needs nsupdate_gss.service"),
     ({"provider": "nsupdate_gss", "nsupdate_gss": {"server": "192.0.2.1"}}, "needs nsupdate_gss.service"),
     ({"nsupdate_gss": {"tsig_principal": "a b@C"}}, "tsig_principal"),
@@ -71,6 +73,7 @@ def test_a_wrong_setting_is_refused(given: dict[str, Any], said: str) -> None:
     [
         ({"use_provider": "dns_nsupdate"}, "nsupdate"),
         ({"provider": "dns_memory"}, "memory"),
+        ({"use_provider": "dns_libvirt", "libvirt": {"url": "qemu:///system", "network": "default"}}, "libvirt"),
         ({"use_provider": "dns_powerdns", "powerdns": {"rest_api_key": "k"}}, "powerdns"),
     ],
 )

@@ -58,6 +58,12 @@ def _infoblox(settings: DNSSettings, around: Surroundings) -> Opening:
     return infoblox.opened(settings.infoblox, settings.ttl_s, around.store, around.provider)
 
 
+def _libvirt(settings: DNSSettings, around: Surroundings) -> Opening:
+    from muster.features.dns.providers import libvirt
+
+    return libvirt.opened(settings.libvirt, around.store, around.provider)
+
+
 def _smart_proxy(settings: DNSSettings, around: Surroundings) -> Opening:
     from muster.features.dns.providers import smart_proxy
 
@@ -77,6 +83,7 @@ PROVIDERS: Mapping[str, Callable[[DNSSettings, Surroundings], Opening]] = {
     "nsupdate_gss": _nsupdate_gss,
     "powerdns": _powerdns,
     "infoblox": _infoblox,
+    "libvirt": _libvirt,
     "smart_proxy": _smart_proxy,
     "memory": _memory,
 }
