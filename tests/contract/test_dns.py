@@ -29,7 +29,7 @@ from muster.cli.demo.bind import free_port
 from muster.edge.another_proxy import SmartProxySettings
 from muster.edge.feature import Surroundings
 from muster.features.dns.contract import SRV, Data, DNSProvider, NoZone, Record, RecordType
-from muster.features.dns.providers import infoblox, libvirt, nsupdate, nsupdate_gss, smart_proxy
+from muster.features.dns.providers import infoblox, libvirt, nsupdate, nsupdate_gss, route53, smart_proxy
 from muster.features.dns.providers import powerdns as powerdns_api
 from muster.features.dns.providers.memory import MemoryDNS
 from muster.features.dns.settings import (
@@ -39,18 +39,20 @@ from muster.features.dns.settings import (
     NSUpdateGSSSettings,
     NSUpdateSettings,
     PowerDNSSettings,
+    Route53Settings,
 )
 from muster.kernel.errors import Conflict, Misconfigured, MusterError, NotFound, Rejected, Unavailable, Unsupported
 from muster.kernel.names import FQDN, ServiceName
 from muster.kernel.secrets import Secret
 from muster.policy.metered import OperationMetrics
-from tests.servers import bind, infoblox_stand_in, kerberos, libvirtd, member, powerdns
+from tests.servers import bind, infoblox_stand_in, kerberos, libvirtd, member, powerdns, route53_stand_in
 from tests.servers.bind import BindServer, Kerberos, Zone
 from tests.servers.infoblox_stand_in import PASSWORD, USERNAME, Grid
 from tests.servers.kerberos import Realm
 from tests.servers.libvirtd import Libvirtd
 from tests.servers.member import CLUSTER_ADDRESS, TRUSTED, Member
 from tests.servers.powerdns import PowerDNSServer
+from tests.servers.route53_stand_in import ACCESS_KEY, SECRET_KEY, Account, Values
 
 Server = BindServer | PowerDNSServer
 CALLER = "proxy00.example.com"
@@ -63,6 +65,7 @@ PROVIDERS = (
     "nsupdate_gss",
     "powerdns",
     "infoblox",
+    "route53",
     "libvirt",
     "memory",
     "smart_proxy",
@@ -72,8 +75,8 @@ BESIDE_LIBVIRT = [p for p in PROVIDERS if p != "libvirt"]
 of_every_type = pytest.mark.parametrize("subject", BESIDE_LIBVIRT, indirect=True)
 BESIDE_MEMORY = [p for p in BESIDE_LIBVIRT if p != "memory"]
 # They are told which zones there are; others ask a server, which may have another view, or none yet.
-KNOW_THEIR_ZONES = ("powerdns", "memory")
-BY_UPDATES = [p for p in BESIDE_LIBVIRT if p not in (*KNOW_THEIR_ZONES, "infoblox")]
+KNOW_THEIR_ZONES = ("powerdns", "route53", "memory")
+BY_UPDATES = [p for p in BESIDE_LIBVIRT if p not in (*KNOW_THEIR_ZONES, "infoblox", "route53")]
 ALGORITHMS = get_args(Algorithm)
 KEYS = {"muster-test": "hmac-sha256", **{f"with-{a}": a for a in ALGORITHMS}}
 ZONES = (
@@ -193,6 +196,18 @@ def grid() -> Iterator[Grid]:
 
 
 @pytest.fixture(scope="module")
+def account() -> Iterator[Account]:
+    """A stand-in for Route 53, with the zones that others have."""
+    with route53_stand_in.running() as account:
+        for zone in ZONES:
+            account.add(zone.name)
+        sets = account.zones[0].sets
+        sets["text.example.com.", "TXT", ""] = Values(300, ('"held"',))
+        sets["mail.example.com.", "MX", ""] = Values(300, ("10 mx.example.com.",))
+        yield account
+
+
+@pytest.fixture(scope="module")
 def libvirt_server(needs: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Libvirtd]:
     needs("libvirtd")
     needs("namespaces")
@@ -240,8 +255,8 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
         opened = _nsupdate(request.getfixturevalue(fixture))
     else:
         ways = {
-            "nsupdate_gss": _nsupdate_gss, "powerdns": _powerdns, "infoblox": _infoblox, "libvirt": _libvirt,
-            "memory": _memory, "smart_proxy": _smart_proxy,
+            "nsupdate_gss": _nsupdate_gss, "powerdns": _powerdns, "infoblox": _infoblox, "route53": _route53,
+            "libvirt": _libvirt, "memory": _memory, "smart_proxy": _smart_proxy,
         }  # fmt: skip
         opened = ways[kind](request)
     async with opened as found:
@@ -285,6 +300,24 @@ async def _infoblox(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
             grid.broken = None
 
         yield Subject("infoblox", provider, values, stop, start)
+
+
+@contextlib.asynccontextmanager
+async def _route53(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
+    account: Account = request.getfixturevalue("account")
+    settings = {"url": account.url, "aws_access_key": ACCESS_KEY, "aws_secret_key": SECRET_KEY, "timeout_s": 5}
+    async with route53.opened(Route53Settings.model_validate(settings), 300, believed_s=0) as provider:
+
+        async def values(name: FQDN | ServiceName, kind: RecordType) -> Any:
+            return {_parsed(kind, f" IN {kind.value} {text}") for text in account.values(name, kind.value)}
+
+        def stop() -> None:
+            account.broken = (503, b"")
+
+        def start() -> None:
+            account.broken = None
+
+        yield Subject("route53", provider, values, stop, start)
 
 
 @contextlib.asynccontextmanager

@@ -28,6 +28,7 @@ from muster.features.dns.settings import (
     NSUpdateGSSSettings,
     NSUpdateSettings,
     PowerDNSSettings,
+    Route53Settings,
 )
 from muster.kernel.errors import Misconfigured, MusterError, NotFound, Rejected, Unavailable
 from muster.kernel.findings import Check, Finding, Severity
@@ -143,6 +144,31 @@ _GRID_DOWN = _Cause(
     "The grid is away, elsewhere, has no such DNS view, or speaks no such version of its API.",
     "Compare url, dns_view and wapi_version under features: dns: infoblox: with the grid's.",
 )
+_ACCOUNT = _Cause(
+    "DNS-API-KEY",
+    "The access key was withdrawn, or the secret key is another one's; or no Route 53 is there, or one of zone_ids is not.",
+    "Compare aws_access_key, its secret key, zone_ids and url under features: dns: route53: with the account's.",
+)
+_ACCOUNT_CLOCK = _Cause(
+    "DNS-CLOCK",
+    "This host's clock and Amazon's differ by more than five minutes.",
+    "Look at timedatectl; let a time service set the clock.",
+)
+_ACCOUNT_RIGHTS = _Cause(
+    "DNS-REFUSED",
+    "The policy of the account does not let this key list zones.",
+    "Allow it route53:ListHostedZones, with zone_ids GetHostedZone, and ListResourceRecordSets, ChangeResourceRecordSets.",
+)
+_AMAZON_DOWN = _Cause(
+    "DNS-DOWN",
+    "Amazon's API is away, or a firewall drops HTTPS to it.",
+    "Try: curl -v https://route53.amazonaws.com; compare url under features: dns: route53:.",
+)
+_AWS_LIBRARY = _Cause(
+    "DNS-AWS-LIBRARY",
+    "What speaks with AWS is not installed with Muster on this host.",
+    "Install muster[route53]: packaging/requirements-route53.txt.",
+)
 _NETWORK_DOWN = _Cause(
     "DNS-DOWN",
     "libvirt is stopped or elsewhere, its network is not active, or the members' account has no right to it.",
@@ -188,6 +214,8 @@ def checks(settings: DNSSettings, names: Sequence[FQDN], context: Callable[[], s
                 return await _of_powerdns(settings.powerdns, names)
             case "infoblox" if settings.infoblox is not None:
                 return [_unproven("infoblox"), *await _of_infoblox(settings.infoblox)]
+            case "route53" if settings.route53 is not None:
+                return [_unproven("route53"), *await _of_route53(settings.route53)]
             case "libvirt":
                 return await _of_libvirt(settings.libvirt)
             case "smart_proxy" if settings.smart_proxy is not None:
@@ -284,6 +312,27 @@ async def _of_infoblox(settings: InfobloxSettings) -> Sequence[Finding]:
         return [_finding(_GRID_ACCOUNT, e)]
     except MusterError as e:
         return [_finding(_GRID_DOWN, e)]
+    return []
+
+
+async def _of_route53(settings: Route53Settings) -> Sequence[Finding]:
+    try:
+        from muster.features.dns.providers import route53
+    except Misconfigured as e:
+        return [_finding(_AWS_LIBRARY, e)]
+    if settings.aws_secret_key_file is not None and not _is_here(settings.aws_secret_key_file):
+        return [_absent("secret key file", settings.aws_secret_key_file, "DNS-KEY-ABSENT")]
+    try:
+        async with route53.opened(settings, 0) as amazon:
+            await amazon.answers()
+    except route53.ClockOff as e:
+        return [_finding(_ACCOUNT_CLOCK, e)]
+    except Misconfigured as e:
+        return [_finding(_ACCOUNT, e)]
+    except Rejected as e:
+        return [_finding(_ACCOUNT_RIGHTS, e)]
+    except MusterError as e:
+        return [_finding(_AMAZON_DOWN, e)]
     return []
 
 
