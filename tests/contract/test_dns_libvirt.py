@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -25,7 +26,7 @@ from muster.kernel.secrets import Secret
 from muster.store.engine import Store
 from muster.store.engine import opened as store_opened
 from muster.store.leases import Leases
-from tests.servers import libvirtd
+from tests.servers import libvirtd, member
 from tests.servers.libvirtd import Libvirtd
 
 pytestmark = pytest.mark.anyio
@@ -181,6 +182,38 @@ async def test_two_members_that_add_different_values_to_one_name_end_in_one_of_t
                 assert await first.lookup(name, RecordType.A) == {won.data}
                 await second.remove(name, RecordType.A)
             assert await Leases(one).held("dns-libvirt") is None
+
+
+async def test_foreman_is_answered_through_a_member(server: Libvirtd, tmp_path: Path) -> None:
+    feature = {"use_provider": "dns_libvirt", "libvirt": server.settings}
+
+    def asked() -> list[tuple[int, str]]:
+        with member.running(tmp_path, features={"dns": feature}) as running:
+
+            def call(method: str, path: str, **form: str) -> tuple[int, str]:
+                answer = running.ask(method, path, body=urlencode(form).encode())
+                return answer.status, answer.body.decode()
+
+            one = {"fqdn": "call.example.com", "value": "192.168.120.80", "type": "A"}
+            return [
+                call("POST", "/dns/", **one),
+                call("POST", "/dns/", **one),
+                call("POST", "/dns/", **{**one, "value": "192.168.120.81"}),
+                call("POST", "/dns/", **{**one, "fqdn": "other.call.example.com"}),
+                call("POST", "/dns/", fqdn="call.example.com", value="80.120.168.192.in-addr.arpa", type="PTR"),
+                call("POST", "/dns/", fqdn="www.example.com", value="call.example.com", type="CNAME"),
+                call("DELETE", "/dns/_sip._tcp.example.com/SRV"),
+                call("DELETE", "/dns/80.120.168.192.in-addr.arpa"),
+                call("DELETE", "/dns/call.example.com/A"),
+            ]
+
+    answers = await asyncio.to_thread(asked)
+    assert [status for status, _ in answers] == [200, 200, 409, 400, 200, 400, 400, 200, 200]
+    assert answers[2][1] == "'call.example.com 'is already in use"
+    assert "one entry for each address" in answers[3][1]
+    assert answers[5][1].startswith("Creation of CNAME not implemented")
+    assert answers[6][1].startswith("Deletion of SRV not implemented")
+    assert "call.example.com" not in "".join(definitions(server))
 
 
 async def codes(server: Libvirtd, **change: Any) -> list[str]:

@@ -12,6 +12,7 @@ from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -22,7 +23,7 @@ from muster.features.dns.providers.route53 import ClockOff, Route53DNS
 from muster.features.dns.settings import DNSSettings, Route53Settings
 from muster.kernel.errors import Conflict, Misconfigured, MusterError, NotFound, Rejected, Unavailable
 from muster.kernel.names import FQDN, ServiceName
-from tests.servers import route53_stand_in
+from tests.servers import member, route53_stand_in
 from tests.servers.route53_stand_in import ACCESS_KEY, SECRET_KEY, Account, HostedZone, Values
 
 pytestmark = pytest.mark.anyio
@@ -77,6 +78,35 @@ async def test_a_record_is_made_under_the_condition_that_there_is_none(account: 
     # What is there is not written again, and the zone is not looked for again at once.
     assert [one.partition("?")[0] for one in account.asked[asked:]] == [f"GET /2013-04-01/hostedzone/{zone.id}/rrset"]
     assert await codes(account) == []
+
+
+async def test_foreman_is_answered_through_a_member(account: Account, tmp_path: Path) -> None:
+    feature = {"use_provider": "dns_route53", "ttl_s": 60, "route53": given(account)}
+
+    def asked() -> list[tuple[int, str]]:
+        with member.running(tmp_path, features={"dns": feature}) as running:
+
+            def call(method: str, path: str, **form: str) -> tuple[int, str]:
+                answer = running.ask(method, path, body=urlencode(form).encode())
+                return answer.status, answer.body.decode()
+
+            one = {"fqdn": "call.example.com", "value": "192.0.2.80", "type": "A"}
+            return [
+                call("POST", "/dns/", **one),
+                call("POST", "/dns/", **one),
+                call("POST", "/dns/", **{**one, "value": "192.0.2.81"}),
+                call("POST", "/dns/", fqdn="_sip._tcp.example.com", value="1 2 5060 call.example.com", type="SRV"),
+                call("POST", "/dns/", **{**one, "fqdn": "call.nozone.test"}),
+                call("DELETE", "/dns/call.example.com/AAAA"),
+                call("DELETE", "/dns/call.nozone.test/A"),
+                call("DELETE", "/dns/_sip._tcp.example.com/SRV"),
+            ]
+
+    answers = await asyncio.to_thread(asked)
+    assert [status for status, _ in answers] == [200, 200, 409, 200, 400, 200, 404, 200]
+    assert answers[2][1] == "'call.example.com 'is already in use"
+    assert account.zones[0].sets["call.example.com.", "A", ""] == Values(60, ("192.0.2.80",))
+    assert not account.values("_sip._tcp.example.com", "SRV")
 
 
 async def test_nothing_of_the_environment_and_of_files_counts(
