@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 from muster.edge.libvirt import NetworkSettings
 from muster.kernel.errors import Misconfigured, MusterError, Unavailable
 from muster.kernel.names import shown
-from muster.kernel.process import run
+from muster.kernel.process import OUTPUT_LIMIT_BYTES, run
 
 _AT_ONCE = 4
 # What virsh says on its error output, in English, and what that is.
@@ -87,7 +87,7 @@ def definition(text: str) -> ElementTree.Element:
     """Return a definition that virsh told. Pure.
 
     Raises:
-        Unavailable: it is none.
+        Unavailable: it is none, or was cut, being too large.
     """
     try:
         if "<!" in text.replace("<!--", ""):
@@ -95,4 +95,6 @@ def definition(text: str) -> ElementTree.Element:
         # By libvirt on this host, bounded by what reads the tool's output, and without entities.
         return ElementTree.fromstring(text)  # noqa: S314
     except (ElementTree.ParseError, ValueError) as e:
+        if len(text.encode()) >= OUTPUT_LIMIT_BYTES:
+            raise Unavailable(f"virsh told more of a network than the {OUTPUT_LIMIT_BYTES} bytes that are read") from e
         raise Unavailable(f"virsh told no definition of a network: {shown(text)}") from e
