@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from botocore.loaders import Loader
 
 from muster.features.dns import checks, providers
 from muster.features.dns.contract import SRV, NoZone, Record, RecordType
@@ -116,6 +117,11 @@ async def test_nothing_of_the_environment_and_of_files_counts(
     wrong = "aws_access_key_id = AKIAELSEWHERE0000000\naws_secret_access_key = elsewhere\nregion = eu-west-1\n"
     for file in ("config", "credentials"):
         (tmp_path / ".aws" / file).write_text(f"[default]\n{wrong}endpoint_url = http://127.0.0.1:9\n")
+    models = tmp_path / ".aws/models/route53/2013-04-01"
+    models.mkdir(parents=True)
+    (models / "service-2.json").write_text("no model")
+    # It knows this home since it was imported.
+    monkeypatch.setattr(Loader, "CUSTOMER_DATA_PATH", str(tmp_path / ".aws/models"))
     monkeypatch.setenv("HOME", str(tmp_path))
     for name, value in {
         "AWS_ACCESS_KEY_ID": "AKIAELSEWHERE0000000", "AWS_SECRET_ACCESS_KEY": "elsewhere", "AWS_SESSION_TOKEN": "t",

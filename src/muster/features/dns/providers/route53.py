@@ -43,6 +43,7 @@ try:
     from botocore.config import Config
     from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES
     from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.loaders import Loader
     from botocore.parsers import ResponseParserError
     from botocore.session import Session
 except ImportError as e:
@@ -437,6 +438,9 @@ def _made(settings: Route53Settings, key: Secret, send: Callable[..., AWSRespons
     session = Session(session_vars=alone)
     for file in ("config_file", "credentials_file"):
         session.set_config_variable(file, "/dev/null")
+    # It would look for models of services in ~/.aws, too.
+    own = Loader(extra_search_paths=[Loader.BUILTIN_DATA_PATH], include_default_search_paths=False)
+    session.register_component("data_loader", own)
     client = session.create_client(
         "route53",
         region_name=settings.region,
