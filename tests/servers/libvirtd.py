@@ -13,6 +13,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,6 +51,8 @@ class Libvirtd:
     host: Host
     client: Host
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    # The kernel ends the server with the thread that started it, and a caller's may be one of a loop that ends before.
+    _starter: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "libvirtd"), repr=False)
 
     @property
     def url(self) -> str:
@@ -71,10 +74,10 @@ class Libvirtd:
         server = sbin("libvirtd")
         assert server is not None
         with (self.directory / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                self.host.command("unshare", "--mount", "bash", "-c", _START, str(self.directory), server),
+            self._process = self._starter.submit(
+                subprocess.Popen, self.host.command("unshare", "--mount", "bash", "-c", _START, str(self.directory), server),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=clean_environment(), preexec_fn=end_with_parent,
-            )  # fmt: skip
+            ).result()  # fmt: skip
         limit = time.monotonic() + _LONGEST_START_S
         while time.monotonic() < limit and self._process.poll() is None:
             if self.virsh("net-list").returncode == 0:
@@ -144,3 +147,4 @@ def running(directory: Path, definition: str) -> Iterator[Libvirtd]:
         finally:
             server.stop()
             server.end_dnsmasq()
+            server._starter.shutdown()

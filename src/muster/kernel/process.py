@@ -25,7 +25,8 @@ from muster.kernel.errors import Misconfigured, Unavailable
 _PR_SET_PDEATHSIG = 1
 _KEPT = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
 _LONGEST_LINE = 1 << 16
-_KEPT_BYTES = 1 << 20
+OUTPUT_LIMIT_BYTES = 1 << 20
+"""How much of what a tool says is kept, of its output and of its errors each."""
 _LOOK_EVERY_S = 0.5
 _LOOK_KILLED_S = 0.005
 # What the pipe and our own buffers can hold when a command ends.
@@ -89,7 +90,7 @@ async def _kept(stream: asyncio.StreamReader | None) -> bytes:
     """Read a stream to its end and return its beginning: what a tool says without end is not held."""
     out = bytearray()
     while stream is not None and (chunk := await stream.read(_LONGEST_LINE)):
-        out += chunk[: max(0, _KEPT_BYTES - len(out))]
+        out += chunk[: max(0, OUTPUT_LIMIT_BYTES - len(out))]
     return bytes(out)
 
 

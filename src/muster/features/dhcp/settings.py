@@ -14,6 +14,7 @@ from muster.cluster.values import BackendURL, ForemanUser, Host, Port, Seconds
 from muster.edge.another_proxy import SmartProxySettings
 from muster.edge.feature import GroupedFeatureSettings
 from muster.edge.infoblox import GridSettings, View
+from muster.edge.libvirt import NetworkSettings
 from muster.kernel.names import FQDN, MACAddress, in_url
 from muster.kernel.secrets import Secret
 from muster.kernel.settings import Settings
@@ -215,21 +216,8 @@ class InfobloxSettings(GridSettings):
     not count before."""
 
 
-class LibvirtSettings(Settings):
+class LibvirtSettings(NetworkSettings):
     """A network of libvirt, by the names of Ruby's ``dhcp_libvirt``."""
-
-    url: Annotated[
-        str,
-        StringConstraints(
-            pattern=r"\A(?:qemu|network)(?:\+(?:unix|tls))?://[A-Za-z0-9.\[\]:-]{0,255}/[A-Za-z0-9_.~/-]{0,255}"
-            r"(?:\?[a-z_]{1,32}=[A-Za-z0-9_.~/-]{0,1024})?\z"
-        ),
-    ] = "qemu:///system"
-    """Where libvirt is, as virsh has it. Not over ssh, which would ask for keys of the members' account."""
-    network: Annotated[str, StringConstraints(pattern=r"\A[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\z")] = "default"
-    """Its network."""
-    timeout_s: Seconds = 10.0
-    """How long one call of virsh may take."""
 
 
 class DHCPSettings(GroupedFeatureSettings):

@@ -24,9 +24,11 @@ from muster.features.dns.providers.nsupdate import NSUpdateDNS
 from muster.features.dns.settings import (
     DNSSettings,
     InfobloxSettings,
+    LibvirtSettings,
     NSUpdateGSSSettings,
     NSUpdateSettings,
     PowerDNSSettings,
+    Route53Settings,
 )
 from muster.kernel.errors import Misconfigured, MusterError, NotFound, Rejected, Unavailable
 from muster.kernel.findings import Check, Finding, Severity
@@ -142,6 +144,41 @@ _GRID_DOWN = _Cause(
     "The grid is away, elsewhere, has no such DNS view, or speaks no such version of its API.",
     "Compare url, dns_view and wapi_version under features: dns: infoblox: with the grid's.",
 )
+_ACCOUNT = _Cause(
+    "DNS-API-KEY",
+    "The access key was withdrawn, or the secret key is another one's; or no Route 53 is there, or one of zone_ids is not.",
+    "Compare aws_access_key, its secret key, zone_ids and url under features: dns: route53: with the account's.",
+)
+_ACCOUNT_CLOCK = _Cause(
+    "DNS-CLOCK",
+    "This host's clock and Amazon's differ by more than five minutes.",
+    "Look at timedatectl; let a time service set the clock.",
+)
+_ACCOUNT_RIGHTS = _Cause(
+    "DNS-REFUSED",
+    "The policy of the account does not let this key list zones.",
+    "Allow it route53:ListHostedZones, with zone_ids GetHostedZone, and ListResourceRecordSets, ChangeResourceRecordSets.",
+)
+_AMAZON_DOWN = _Cause(
+    "DNS-DOWN",
+    "Amazon's API is away, or a firewall drops HTTPS to it.",
+    "Try: curl -v https://route53.amazonaws.com; compare url under features: dns: route53:.",
+)
+_AWS_LIBRARY = _Cause(
+    "DNS-AWS-LIBRARY",
+    "What speaks with AWS is not installed with Muster on this host.",
+    "Install muster[route53]: packaging/requirements-route53.txt.",
+)
+_NETWORK_DOWN = _Cause(
+    "DNS-DOWN",
+    "libvirt is stopped or elsewhere, its network is not active, or the members' account has no right to it.",
+    "Compare features: dns: libvirt: with virsh net-list --all; put muster in group libvirt.",
+)
+_NETWORK_SILENT = _Cause(
+    "DNS-SWITCHED-OFF",
+    "The network's definition says that somebody else answers DNS there.",
+    "Take <dns enable='no'/> out with virsh net-edit, then net-destroy and net-start; or take another provider.",
+)
 _NO_PRIMARY = _Cause(
     "DNS-REFUSED",
     "The zone is a secondary's copy there, and a change would be lost with its next transfer.",
@@ -177,6 +214,10 @@ def checks(settings: DNSSettings, names: Sequence[FQDN], context: Callable[[], s
                 return await _of_powerdns(settings.powerdns, names)
             case "infoblox" if settings.infoblox is not None:
                 return [_unproven("infoblox"), *await _of_infoblox(settings.infoblox)]
+            case "route53" if settings.route53 is not None:
+                return [_unproven("route53"), *await _of_route53(settings.route53)]
+            case "libvirt":
+                return await _of_libvirt(settings.libvirt)
             case "smart_proxy" if settings.smart_proxy is not None:
                 return await another_proxy.findings("dns", _OF_PROXY, settings.smart_proxy, context())
             case _:
@@ -272,6 +313,39 @@ async def _of_infoblox(settings: InfobloxSettings) -> Sequence[Finding]:
     except MusterError as e:
         return [_finding(_GRID_DOWN, e)]
     return []
+
+
+async def _of_route53(settings: Route53Settings) -> Sequence[Finding]:
+    try:
+        from muster.features.dns.providers import route53
+    except Misconfigured as e:
+        return [_finding(_AWS_LIBRARY, e)]
+    if settings.aws_secret_key_file is not None and not _is_here(settings.aws_secret_key_file):
+        return [_absent("secret key file", settings.aws_secret_key_file, "DNS-KEY-ABSENT")]
+    try:
+        async with route53.opened(settings, 0) as amazon:
+            await amazon.answers()
+    except route53.ClockOff as e:
+        return [_finding(_ACCOUNT_CLOCK, e)]
+    except Misconfigured as e:
+        return [_finding(_ACCOUNT, e)]
+    except Rejected as e:
+        return [_finding(_ACCOUNT_RIGHTS, e)]
+    except MusterError as e:
+        return [_finding(_AMAZON_DOWN, e)]
+    return []
+
+
+async def _of_libvirt(settings: LibvirtSettings) -> Sequence[Finding]:
+    from muster.features.dns.providers import libvirt
+
+    try:
+        async with libvirt.opened(settings, None) as network:
+            await network.reached()
+            found = await network.is_told()
+    except MusterError as e:
+        return [_finding(_NETWORK_DOWN, e)]
+    return [] if found is None else [_finding(_NETWORK_SILENT, found)]
 
 
 def _absent(what: str, path: Path, code: str) -> Finding:

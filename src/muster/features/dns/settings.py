@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -13,6 +14,7 @@ from muster.cluster.values import ForemanURL, Host, Port, Seconds, address_of
 from muster.edge.another_proxy import SmartProxySettings
 from muster.edge.feature import GroupedFeatureSettings
 from muster.edge.infoblox import GridSettings, View
+from muster.edge.libvirt import NetworkSettings
 from muster.kernel.names import FQDN, in_url
 from muster.kernel.secrets import Secret
 from muster.kernel.settings import Settings
@@ -27,6 +29,8 @@ Principal = Annotated[
 ]
 API_KEY = re.compile(r"[!-~]{1,1024}\Z")
 """A key that fits in a header."""
+SECRET_KEY = re.compile(r"[A-Za-z0-9/+=]{16,128}\Z")
+"""A secret key of AWS."""
 # BIND's words, for a key in the settings and in a file alike.
 Algorithm = Literal[
     "hmac-md5",
@@ -152,6 +156,50 @@ class InfobloxSettings(GridSettings):
     """The DNS view whose records these are."""
 
 
+class Route53Settings(Settings):
+    """Amazon Route 53, by the names of Ruby's ``dns_route53``. Unproven: no account of AWS was there to try it on.
+
+    Nothing but this key is ever used: no variable ``AWS_…``, no file of ``~/.aws``, no role of the machine.
+    """
+
+    aws_access_key: Annotated[str, StringConstraints(pattern=r"\A[A-Za-z0-9_]{16,128}\z")]
+    """The id of an access key of an account that may list zones and change their records."""
+    aws_secret_key: Secret | None = None
+    """Its secret key."""
+    aws_secret_key_file: Path | None = None
+    """A file whose first line is its secret key, on each member, in place of ``aws_secret_key``."""
+    zone_ids: tuple[Annotated[str, StringConstraints(pattern=r"\A[A-Z0-9]{1,32}\z")], ...] = ()
+    """The hosted zones whose records are changed, as ``Z0123456789ABCDEFGHIJ``; empty: all of the account. Needed where a
+    name has both a public zone and a private one."""
+    url: ForemanURL = "https://route53.amazonaws.com"
+    """Where its API is; another one in China, and for FIPS."""
+    region: Annotated[str, StringConstraints(pattern=r"\A[a-z]{2}(?:-[a-z]{1,12}){1,3}-[0-9]{1,2}\z")] = "us-east-1"
+    """The region that calls are signed for."""
+    ca: Path | None = None
+    """PEM file of the CA of its certificate; None: the system's CAs."""
+    timeout_s: Seconds = 10.0
+    """How long one call may take."""
+
+    @model_validator(mode="after")
+    def _has_a_key_and_hides_it(self) -> Self:
+        if (self.aws_secret_key is None) == (self.aws_secret_key_file is None):
+            raise ValueError("one of aws_secret_key and aws_secret_key_file is needed")
+        if self.aws_secret_key is not None and not SECRET_KEY.match(self.aws_secret_key.reveal()):
+            raise ValueError("aws_secret_key is none: letters, digits, /, + and = alone, 16 at least")
+        if len(set(self.zone_ids)) != len(self.zone_ids):
+            raise ValueError("zone_ids names a zone twice")
+        parts = urlsplit(self.url)
+        if parts.scheme != "https" and parts.hostname not in ("127.0.0.1", "localhost"):
+            raise ValueError("url must begin with https: what is signed there could be read and changed")
+        if parts.path not in ("", "/"):
+            raise ValueError("url has no path")
+        return self
+
+
+class LibvirtSettings(NetworkSettings):
+    """A network of libvirt, by the names of Ruby's ``dns_libvirt``. It keeps A, AAAA and PTR alone, without ``ttl_s``."""
+
+
 class MemorySettings(Settings):
     """Records in this process, gone with it. For trying out and for tests."""
 
@@ -164,9 +212,11 @@ class DNSSettings(GroupedFeatureSettings):
 
     rubys_prefixes: ClassVar[tuple[str, ...]] = ("dns_",)
 
-    provider: Literal["nsupdate", "nsupdate_gss", "powerdns", "infoblox", "memory", "smart_proxy"] = "nsupdate"
+    provider: Literal[
+        "nsupdate", "nsupdate_gss", "powerdns", "infoblox", "route53", "libvirt", "memory", "smart_proxy"
+    ] = "nsupdate"
     """Which provider keeps the records. Ruby's ``use_provider`` is understood as well: ``dns_nsupdate``,
-    ``dns_nsupdate_gss``, ``dns_powerdns``, ``dns_infoblox``."""
+    ``dns_nsupdate_gss``, ``dns_powerdns``, ``dns_infoblox``, ``dns_route53``, ``dns_libvirt``."""
     ttl_s: Annotated[int, Field(ge=0, le=2**31 - 1)] = 86400
     """Time to live of new records (Ruby: ``dns_ttl``)."""
     nsupdate: NSUpdateSettings = NSUpdateSettings()
@@ -177,6 +227,10 @@ class DNSSettings(GroupedFeatureSettings):
     """Settings of provider ``powerdns``."""
     infoblox: InfobloxSettings | None = None
     """Settings of provider ``infoblox``."""
+    route53: Route53Settings | None = None
+    """Settings of provider ``route53``."""
+    libvirt: LibvirtSettings = LibvirtSettings()
+    """Settings of provider ``libvirt``."""
     memory: MemorySettings = MemorySettings()
     """Settings of provider ``memory``."""
     smart_proxy: SmartProxySettings | None = None
@@ -188,6 +242,7 @@ class DNSSettings(GroupedFeatureSettings):
             "nsupdate_gss": f"dns://{in_url(self.nsupdate_gss.server)}:{self.nsupdate_gss.port}",
             "powerdns": self.powerdns.rest_url,
             "infoblox": self.infoblox.url if self.infoblox is not None else "",
+            "route53": self.route53.url if self.route53 is not None else "",
             "smart_proxy": self.smart_proxy.url if self.smart_proxy is not None else "",
         }.get(self.provider)
         return (of_settings("dns", url, weight=self.readiness),) if url else ()
@@ -198,6 +253,8 @@ class DNSSettings(GroupedFeatureSettings):
             raise ValueError("provider smart_proxy needs smart_proxy.url")
         if self.provider == "infoblox" and self.infoblox is None:
             raise ValueError("provider infoblox needs infoblox.url")
+        if self.provider == "route53" and self.route53 is None:
+            raise ValueError("provider route53 needs route53.aws_access_key")
         if (
             self.provider == "powerdns"
             and self.powerdns.rest_api_key is None

@@ -23,6 +23,7 @@ def test_a_key_may_stand_in_the_settings_and_is_not_shown() -> None:
     assert "aHVudGVyMg" not in repr(settings) + settings.model_dump_json()
 
 
+AKIA = "AKIAIOSFODNN7EXAMPLE"
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"provider": "bind"}, "provider"),
     ({"ttl_s": -1}, "ttl_s"),
@@ -52,6 +53,21 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"infoblox": {"url": "http://grid.test", "username": "a", "password": "b"}}, "must begin with https"),
     ({"infoblox": {"url": "https://grid.test", "username": "a"}}, "one of password and password_file"),
     ({"infoblox": {"url": "https://grid.test", "username": "a", "password": "b", "dns_view": ""}}, "dns_view"),
+    ({"provider": "route53"}, "needs route53.aws_access_key"),
+    ({"route53": {"aws_access_key": AKIA}}, "one of aws_secret_key and aws_secret_key_file"),
+    ({"route53": {"aws_access_key": AKIA, "aws_secret_key": "s" * 40, "aws_secret_key_file": "/k"}}, "one of"),
+    ({"route53": {"aws_access_key": "AKIA\r\nX: 1234567890", "aws_secret_key": "s" * 40}}, "aws_access_key"),
+    ({"route53": {"aws_access_key": AKIA, "aws_secret_key": "s" * 40 + "\n"}}, "aws_secret_key is none"),
+    ({"route53": {"aws_access_key": AKIA, "aws_secret_key": "s" * 40, "zone_ids": ["../Z1"]}}, "zone_ids"),
+    ({"route53": {"aws_access_key": AKIA, "aws_secret_key": "s" * 40, "zone_ids": ["Z1", "Z1"]}}, "names a zone twice"),
+    (
+        {"route53": {"aws_access_key": AKIA, "aws_secret_key": "s" * 40, "url": "http://h.test"}},
+        "must begin with https",
+    ),
+    ({"route53": {"aws_access_key": AKIA, "aws_secret_key": "s" * 40, "url": "https://h.test/x"}}, "url has no path"),
+    ({"route53": {"aws_access_key": AKIA, "aws_secret_key": "s" * 40, "region": "us-east-1/x"}}, "region"),
+    ({"libvirt": {"url": "qemu+ssh://host/system"}}, "url"),
+    ({"libvirt": {"network": "--help"}}, "network"),
     ({"provider": "nsupdate_gss"}, "needs nsupdate_gss.service"),
     ({"provider": "nsupdate_gss", "nsupdate_gss": {"server": "192.0.2.1"}}, "needs nsupdate_gss.service"),
     ({"nsupdate_gss": {"tsig_principal": "a b@C"}}, "tsig_principal"),
@@ -71,6 +87,8 @@ def test_a_wrong_setting_is_refused(given: dict[str, Any], said: str) -> None:
     [
         ({"use_provider": "dns_nsupdate"}, "nsupdate"),
         ({"provider": "dns_memory"}, "memory"),
+        ({"use_provider": "dns_route53", "route53": {"aws_access_key": AKIA, "aws_secret_key": "s" * 40}}, "route53"),
+        ({"use_provider": "dns_libvirt", "libvirt": {"url": "qemu:///system", "network": "default"}}, "libvirt"),
         ({"use_provider": "dns_powerdns", "powerdns": {"rest_api_key": "k"}}, "powerdns"),
     ],
 )
@@ -100,5 +118,9 @@ def test_where_a_provider_keeps_its_records_is_registered() -> None:
     settings = DNSSettings.model_validate(given)
     assert [s.control_url for s in settings.registered()] == ["https://pdns.test/api/v1/servers/localhost"]
     assert "hunter2" not in repr(settings) + settings.model_dump_json()
+    amazon = {"aws_access_key": AKIA, "aws_secret_key": "hunter2/hunter2/hunter2"}
+    by_amazon = DNSSettings.model_validate({**given, "provider": "route53", "route53": amazon})
+    assert [s.control_url for s in by_amazon.registered()] == ["https://route53.amazonaws.com"]
+    assert "hunter2" not in repr(by_amazon) + by_amazon.model_dump_json()
     by_kerberos = DNSSettings.model_validate({**given, "provider": "nsupdate_gss"})
     assert [s.control_url for s in by_kerberos.registered()] == ["dns://ns.example.com:53"]

@@ -14,10 +14,11 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 from xml.etree import ElementTree
 
+from muster.edge import virsh
 from muster.features.dhcp import asked
 from muster.features.dhcp.contract import Lease, Reservation, Subnet, ordered
-from muster.kernel.errors import Rejected, Unavailable
-from muster.kernel.names import FQDN, MACAddress, shown
+from muster.kernel.errors import Rejected
+from muster.kernel.names import FQDN, MACAddress
 
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 _NEVER = datetime(2038, 1, 19, 3, 14, 7, tzinfo=UTC)
@@ -48,13 +49,7 @@ def defined(text: str) -> Network:
     Raises:
         Unavailable: it is none.
     """
-    try:
-        if "<!" in text.replace("<!--", ""):
-            raise ValueError("a definition has no document type, and so no entities")
-        # By libvirt on this host, bounded by what reads the tool's output, and without entities.
-        root = ElementTree.fromstring(text)  # noqa: S314
-    except (ElementTree.ParseError, ValueError) as e:
-        raise Unavailable(f"virsh told no definition of a network: {shown(text)}") from e
+    root = virsh.definition(text)
     subnets: list[Subnet] = []
     reservations: list[Reservation] = []
     fixed: set[IPv4Address] = set()

@@ -1,41 +1,30 @@
-"""A network of libvirt, whose dnsmasq serves virtual machines: read and changed by virsh.
+"""A network of libvirt, whose dnsmasq serves virtual machines: read and changed by virsh (``edge/virsh.py``).
 
-libvirt-python has to be built against libvirt's own headers, and a thread that hangs in a library cannot be let go of; so
-virsh is run, which is installed wherever libvirt is. libvirt itself refuses a second reservation of an address, of a
-hardware address and of a name. It keeps no boot loader for one host.
+libvirt itself refuses a second reservation of an address, of a hardware address and of a name. It keeps no boot loader for
+one host.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from ipaddress import IPv4Address
 
+from muster.edge.virsh import Virsh
 from muster.features.dhcp.contract import Lease, Record, Records, Reservation, Subnet, Unreached, ordered, same
 from muster.features.dhcp.libvirt import network
 from muster.features.dhcp.libvirt.network import Network
 from muster.features.dhcp.settings import LibvirtSettings
 from muster.kernel.clock import Clock, SystemClock
-from muster.kernel.errors import Conflict, Misconfigured, MusterError, NotFound, Rejected, Unavailable, Unsupported
+from muster.kernel.errors import Conflict, MusterError, NotFound, Rejected, Unavailable, Unsupported
 from muster.kernel.log import logger
-from muster.kernel.names import MACAddress, shown
-from muster.kernel.process import run
+from muster.kernel.names import MACAddress
 
 _log = logger("features")
-_AT_ONCE = 4
-# What virsh says on its error output, in English, and what that is.
 _SAID: Mapping[str, type[MusterError]] = {
     "existing dhcp host entry": Conflict,
     "couldn't locate a matching dhcp host": NotFound,
-    "Network not found": Misconfigured,
-    "Permission denied": Misconfigured,
-    "access denied": Misconfigured,
-    "authentication": Misconfigured,
-    "failed to connect to the hypervisor": Unreached,
-    "network is not running": Unreached,
-    "network is not active": Unreached,
 }
 
 
@@ -45,17 +34,11 @@ class LibvirtDHCP:
     has_vendor_options = False
 
     def __init__(self, settings: LibvirtSettings, clock: Clock) -> None:
-        self._settings = settings
+        self._virsh = Virsh(settings, _SAID, Unreached)
         self._clock = clock
-        self._room = asyncio.Semaphore(_AT_ONCE)
 
     async def reached(self) -> None:
-        settings = self._settings
-        if settings.network in (await self._said("net-list", "--name")).split():
-            return
-        # Or there is none of that name.
-        await self._network()
-        raise Unreached(f"Network {settings.network} at {settings.url} is not active")
+        await self._virsh.reached()
 
     async def subnets(self) -> Sequence[Subnet]:
         return (await self._network()).subnets
@@ -116,34 +99,17 @@ class LibvirtDHCP:
 
     async def _update(self, how: str, reservation: Reservation) -> None:
         # In force now, and kept.
-        await self._ask("net-update", how, "ip-dhcp-host", network.host(reservation), "--live", "--config")
+        await self._virsh.ask("net-update", how, "ip-dhcp-host", network.host(reservation), "--live", "--config")
 
     async def _network(self) -> Network:
-        return network.defined(await self._ask("net-dumpxml"))
+        return network.defined(await self._virsh.ask("net-dumpxml"))
 
     async def _both(self) -> tuple[Network, Sequence[Lease]]:
         found = await self._network()
-        told = network.leases(await self._ask("net-dhcp-leases"), found.subnets, self._clock.now())
+        told = network.leases(await self._virsh.ask("net-dhcp-leases"), found.subnets, self._clock.now())
         # A host that has taken what is reserved for it is leased that, too.
         reserved = {(r.ip, r.mac) for r in found.reservations}
         return found, [one for one in told if (one.ip, one.mac) not in reserved]
-
-    async def _ask(self, command: str, *arguments: str) -> str:
-        """Return what virsh says of the network."""
-        return await self._said(command, self._settings.network, *arguments)
-
-    async def _said(self, *arguments: str) -> str:
-        """Return what virsh says; the one place where its failures become ours."""
-        settings = self._settings
-        words = ["virsh", "--quiet", f"--connect={settings.url}", *arguments]
-        async with self._room:
-            # Its table has the local time.
-            done = await run(words, timeout_s=settings.timeout_s, environment={"TZ": "UTC"})
-        if done.status == 0:
-            return done.stdout
-        said = shown(" ".join(done.stderr.split()), 300)
-        kind = next((kind for words_, kind in _SAID.items() if words_ in done.stderr), Unavailable)
-        raise kind(f"virsh {arguments[0]} at {settings.url} failed: {said}")
 
 
 @asynccontextmanager

@@ -17,6 +17,7 @@ Opening = AbstractAsyncContextManager[DNSProvider]
 
 UNPROVEN: Mapping[str, str] = {
     "infoblox": "it was written from Infoblox' documentation and tried on a stand-in alone",
+    "route53": "it was written from Amazon's documentation and tried on a stand-in alone",
 }
 """Providers that were never tried on the server they are for, and why; doctor and the log say so."""
 
@@ -58,6 +59,20 @@ def _infoblox(settings: DNSSettings, around: Surroundings) -> Opening:
     return infoblox.opened(settings.infoblox, settings.ttl_s, around.store, around.provider)
 
 
+def _route53(settings: DNSSettings, _around: Surroundings) -> Opening:
+    from muster.features.dns.providers import route53
+
+    if settings.route53 is None:
+        raise Misconfigured(f"DNS provider {settings.provider} has no settings")
+    return route53.opened(settings.route53, settings.ttl_s)
+
+
+def _libvirt(settings: DNSSettings, around: Surroundings) -> Opening:
+    from muster.features.dns.providers import libvirt
+
+    return libvirt.opened(settings.libvirt, around.store, around.provider)
+
+
 def _smart_proxy(settings: DNSSettings, around: Surroundings) -> Opening:
     from muster.features.dns.providers import smart_proxy
 
@@ -77,6 +92,8 @@ PROVIDERS: Mapping[str, Callable[[DNSSettings, Surroundings], Opening]] = {
     "nsupdate_gss": _nsupdate_gss,
     "powerdns": _powerdns,
     "infoblox": _infoblox,
+    "route53": _route53,
+    "libvirt": _libvirt,
     "smart_proxy": _smart_proxy,
     "memory": _memory,
 }
