@@ -51,6 +51,7 @@ class Drift:
         differing: the members nobody expected to differ; empty when the cluster file declares all of it.
         expected: reason by member, for those that the cluster file declares.
         measure: what members are measured by, in the words before ``majority``.
+        lasted_s: for how long members have differed in it at least, whoever of them; 0: nobody has seen it before.
     """
 
     field: str
@@ -60,6 +61,7 @@ class Drift:
     differing: tuple[str, ...]
     expected: Mapping[str, str]
     measure: str = "most have"
+    lasted_s: float = 0.0
 
     @property
     def sentence(self) -> str:
@@ -76,7 +78,7 @@ class Drift:
         said = {**asdict(self), "sentence": self.sentence}
         # Words, which the sentence has.
         del said["measure"]
-        return said
+        return said | {"lasted_s": round(self.lasted_s, 3)}
 
 
 def compared(facts: Mapping[str, Mapping[str, Any]], expected: Sequence[ExpectedDifference] = ()) -> list[Drift]:
@@ -100,6 +102,15 @@ def measured(
     if not differing:
         return None
     return Drift(field, dict(values), right, True, tuple(m for m in differing if m not in declared), declared, measure)
+
+
+def lasting(lasted_s: float) -> str:
+    """Return for how long, as it stands behind a sentence; empty under a minute, which says nothing."""
+    if lasted_s < 60:
+        return ""
+    amount, unit = next((s, u) for s, u in ((86_400, "day"), (3_600, "hour"), (60, "minute")) if lasted_s >= s)
+    count = int(lasted_s // amount)
+    return f", for {count} {unit}{'s' if count > 1 else ''} or longer"
 
 
 def unneeded(drifts: Sequence[Drift], expected: Sequence[ExpectedDifference]) -> list[ExpectedDifference]:

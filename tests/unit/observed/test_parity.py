@@ -15,6 +15,7 @@ from muster.observed.parity import (
     brief,
     compared,
     fields_of,
+    lasting,
     measured,
     of_another_file,
     of_certificate,
@@ -365,7 +366,24 @@ def test_a_drift_says_everything_as_json() -> None:
         "differing": (),
         "expected": {P2: "its own zone"},
         "sentence": drift.sentence,
+        "lasted_s": 0.0,
     }
+
+
+@pytest.mark.parametrize(
+    ("lasted_s", "said"),
+    [
+        (0, ""),
+        (59.9, ""),
+        (60, ", for 1 minute or longer"),
+        (3599, ", for 59 minutes or longer"),
+        (7200, ", for 2 hours or longer"),
+        (86_400, ", for 1 day or longer"),
+        (10 * 86_400, ", for 10 days or longer"),
+    ],
+)
+def test_how_long_members_differ_is_said_in_one_unit(lasted_s: float, said: str) -> None:
+    assert lasting(lasted_s) == said
 
 
 def test_members_with_another_cluster_file_than_ours_are_named() -> None:
