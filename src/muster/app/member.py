@@ -60,6 +60,7 @@ from muster.edge.application import Application, Mounted
 from muster.edge.authorise import Callers, Gate, Names, SystemNames
 from muster.edge.feature import Features, FeatureSettings, Served, State, Surroundings
 from muster.edge.health import Health
+from muster.edge.lags import LagMetrics
 from muster.edge.metrics import EdgeMetrics
 from muster.edge.server import Server
 from muster.edge.server import opened as server_opened
@@ -195,6 +196,7 @@ async def member_opened(
             tell,
         )  # fmt: skip
         registry.register(ChainMetrics(around.chains))
+        registry.register(LagMetrics(around.lags))
         story = logs.Timeline(rings, timeline)
         mounts = await _features_opened(stack, cluster, served, story, around)
         mounts += [
@@ -258,13 +260,14 @@ async def member_opened(
             rings.failed_modules,
             lambda: authority.ends if authority else {},
         )
-        providers = Providers(served, rooms.ports(cluster), around.chains)
+        providers = Providers(served, rooms.ports(cluster), around.chains, around.lags)
         puppet_code = _puppet_code_of(served, member)
 
         def likewise() -> dict[str, Any]:
             files = {"boot_files": boot.tree.stands} if boot is not None else {}
             # Flat, as the store tells it to others.
             answer = {f"providers.{feature}": said for feature, said in providers.facts().items()}
+            answer |= {f"follows.{feature}": said for feature, said in providers.known().items()}
             code = (fact for read in puppet_code for fact in read.facts().items())
             return {**answer, **files, **dict(code)}
 

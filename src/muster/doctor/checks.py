@@ -250,7 +250,8 @@ class Patient:
 
         every = settings.every()
         found = (_of_group(name, dhcp.checks(own, self._context, self.cluster)) for name, own in every.items())
-        return [check for checks in found for check in checks]
+        follows = any(own.provider == "isc" for own in every.values())
+        return [*(check for checks in found for check in checks), *(dhcp.of_members(self.store) if follows else ())]
 
     def _of_ipam(self) -> list[Check]:
         settings = cast("ExternalIPAMSettings | None", self._enabled("externalipam"))
