@@ -18,7 +18,7 @@ _log = log.logger("netboot")
 ROLE = "proxy-dhcp"
 TTL_S = 1.5
 RENEWED_EVERY_S = 0.5
-LEFT_S = 1.5
+LEFT_S = 3.0
 """So long after the store was away its last holder may take the role before others do."""
 
 
