@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from prometheus_client import CollectorRegistry
+from sqlalchemy import update
 
 from muster.app.offers import modelled
 from muster.app.settings import cluster_store, loaded
@@ -31,6 +32,7 @@ from muster.pki import bundles
 from muster.pki.authority import ClusterCA
 from muster.pki.bundles import BundleRequest
 from muster.pki.context import Credentials
+from muster.store.tables import documents
 from tests.servers import member, ruby
 from tests.servers.client import PATIENCE_S, Place
 from tests.servers.local import Said, muster
@@ -356,6 +358,40 @@ async def test_one_process_takes_the_census_and_another_one_after_it(pair: Pair)
         assert first.last is None
 
 
+async def test_for_how_long_members_have_differed_is_kept_from_round_to_round_whoever_takes_it(pair: Pair) -> None:
+    pair.ruby.version = "3.12.0"
+    clock = FakeClock()
+    async with cluster_store(loaded(pair.ours.cluster_file)) as store:
+        first, second = (
+            Rounds(store, name, lambda: openly(pair), clock=clock, chance=Always(), every_s=100) for name in "ab"
+        )
+        clock.advance(10)
+        assert await first.beat()
+        assert first.last is not None
+        assert {d.lasted_s for d in first.last.drifts} == {0.0}
+        # As if the round had been some time ago.
+        async with store.write() as uow:
+            name = documents.c.name == "found/parity"
+            changed_at = documents.c.changed_at - 1000
+            await uow.connection.execute(update(documents).where(name).values(changed_at=changed_at))
+        await first.resign()
+        pair.ruby.features["bmc"] = feature()
+        clock.advance(80)
+        assert await second.beat()
+        assert second.last is not None
+        lasted = {d.field: d.lasted_s for d in second.last.drifts}
+        assert lasted.pop("bmc.state") == 0.0
+        assert lasted
+        assert all(1000 <= s < 1100 for s in lasted.values()), lasted
+        shown = DriftMetrics(registry := CollectorRegistry())
+        shown.show(second.last, datetime.now(UTC))
+        assert exposed(registry)[f"muster_census_drift_lasted_seconds{RUBY}"] == max(lasted.values())
+    shown_to = ("--certificate", str(pair.ours.client()))
+    said = pair.cli("--json", *shown_to)
+    assert {d["field"] for d in said.json["drifts"] if d["lasted_s"] >= 1000} == lasted.keys()
+    assert ", for 16 minutes or longer" in pair.cli(*shown_to).out
+
+
 async def test_drifts_of_ruby_members_and_of_live_chains_are_a_metric_of_whoever_takes_the_census(pair: Pair) -> None:
     registry = CollectorRegistry()
     shown = DriftMetrics(registry)
@@ -369,6 +405,8 @@ async def test_drifts_of_ruby_members_and_of_live_chains_are_a_metric_of_whoever
             f"muster_census_drift{RUBY}": 3,
             f"muster_census_unasked{pair.ours.name}": 0,
             f"muster_census_unasked{RUBY}": 0,
+            f"muster_census_drift_lasted_seconds{pair.ours.name}": 0,
+            f"muster_census_drift_lasted_seconds{RUBY}": 0,
             "muster_census_timestamp_seconds": at.timestamp(),
         }
         pair.ours.stop()

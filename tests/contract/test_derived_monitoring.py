@@ -93,6 +93,7 @@ def healthy() -> dict[str, str]:
             series("muster_puppet_ca_ancestor_expiry_timestamp_seconds", one, what="list", ca="Root"): FAR,
             series("muster_puppet_ca_requests_waiting", one): always(10),
             series("muster_puppet_ca_requests_waiting_limit", one): always(100),
+            series("muster_provider_lag_seconds", one, feature="dhcp", provider="isc"): always(2),
             series("muster_content_waiting_seconds", one): always(30),
             series("muster_content_behind", one): always(0),
             series("muster_content_kept_bytes", one): always(50),
@@ -166,6 +167,11 @@ CASES = {
     "MusterProviderUnavailable": Case(
         {series("muster_operation_seconds_count", **DNS, outcome="Unavailable"): rising(1)},
         {"instance": "proxy02.test", "contract": "DNSProvider", "provider": "nsupdate"},
+    ),
+    "MusterProviderBehind": Case(
+        {series("muster_provider_lag_seconds", feature="dhcp", provider="isc"): always(120)},
+        {**TARGET, "feature": "dhcp", "provider": "isc"},
+        "120",
     ),
     "MusterRepairsStuck": Case(
         {series("muster_group_repairs", feature="dns", provider="ns2", state="stuck"): always(2)},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import re
 import ssl
 import stat
 import time
@@ -42,6 +43,7 @@ host static1.example.com {{ hardware ethernet 00:11:22:33:44:01; fixed-address 1
 SUBNET = "/dhcp/10.20.0.0"
 STATIC = "/mac/00:11:22:33:44:01"
 Figure = Callable[[str, float], None]
+_OLD = re.compile(r"feature dhcp: what it knows of its server is \d+ s old")
 
 
 never = partial(lease, ends=None)
@@ -126,6 +128,14 @@ def whole(member: Member, path: str, tls: ssl.SSLContext | None = None) -> bytes
 
 def told(member: Member, path: str = "") -> Any:
     return json.loads(whole(member, f"{SUBNET}{path}"))
+
+
+def lag_of(member: Member) -> float:
+    """Return how old a member says to Prometheus that it knows dhcpd's leases."""
+    line = 'muster_provider_lag_seconds{feature="dhcp",provider="isc"} '
+    return next(
+        float(one.removeprefix(line)) for one in member.ask("GET", "/metrics").text.splitlines() if one.startswith(line)
+    )
 
 
 def leases_of(member: Member, ip: str) -> list[str]:
@@ -307,6 +317,22 @@ def test_a_feed_that_is_silent_is_503_with_its_reason_until_it_is_back(fresh: li
     until(lambda: without.ask("GET", f"{SUBNET}/mac/{mac}").status == 200, 8)
     figure("s until it is back after the source answered", time.perf_counter() - before)
     until(lambda: "nothing was heard" not in noted(), 15)
+
+
+def test_how_old_it_is_what_a_member_knows_of_the_leases_is_a_metric_and_noted(fresh: list[Member]) -> None:
+    with_files, without = fresh
+
+    def ready() -> Answer:
+        return ask(without.https, "GET", "/health/ready", tls=without.tls())
+
+    until(lambda: max(lag_of(member) for member in fresh) < 10, 60)
+    with_files.stop()
+    until(lambda: _OLD.search(ready().text) is not None, 60)
+    assert lag_of(without) > 10
+    # Nobody else knows more, and all other features are as good as ever.
+    assert ready().status == 200
+    with_files.start()
+    until(lambda: _OLD.search(ready().text) is None and lag_of(without) < 10, 60)
 
 
 def test_a_member_that_drains_tells_on_and_one_that_ends_is_not_held_up_by_who_is_told(fresh: list[Member]) -> None:

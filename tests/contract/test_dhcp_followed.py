@@ -348,3 +348,56 @@ async def test_a_block_that_stays_unfinished_is_said_and_nothing_is_believed_unt
         files.replace(HEAD + lease() + SECOND)
         await known.settled(until=lambda: len(ips(known)) == 2, within_s=10)
         known.may_be_believed()
+
+
+async def test_how_old_it_is_what_is_known_is_said_with_its_reason_until_it_is_current(files: Files) -> None:
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    async with files.followed(poll_s=0.1) as known:
+        await known.settled()
+        lag = known.lag()
+        assert (lag.age_s < loop.time() - begun, lag.limit_s, lag.why) == (True, 10.1, "")
+        # It is looked at by the clock when nothing is written, and nothing ages.
+        looked = loop.time()
+        await asyncio.sleep(0.5)
+        await known.settled()
+        assert known.lag().age_s < loop.time() - looked
+        files.leases.rename(files.leases.with_name("gone"))
+        async with asyncio.timeout(10):
+            while not known.lag().why:
+                await asyncio.sleep(0.01)
+        since = known.lag()
+        assert "No such file or directory" in since.why
+        await asyncio.sleep(0.3)
+        assert known.lag().age_s >= since.age_s + 0.2
+        files.leases.with_name("gone").rename(files.leases)
+        back = loop.time()
+        async with asyncio.timeout(10):
+            while known.lag().why:
+                await asyncio.sleep(0.01)
+        await known.settled()
+        assert known.lag().age_s <= loop.time() - back
+
+
+async def test_a_block_that_stays_unfinished_ages_what_is_known(files: Files) -> None:
+    loop = asyncio.get_running_loop()
+    async with files.followed(poll_s=0.1) as known:
+        files.append(SECOND[: len(SECOND) // 2])
+        await known.settled()
+        torn = loop.time()
+        await asyncio.sleep(0.5)
+        await known.settled()
+        assert known.lag().age_s >= 0.4
+        files.append(SECOND[len(SECOND) // 2 :])
+        await known.settled()
+        assert known.lag().age_s < loop.time() - torn
+
+
+async def test_files_that_were_never_read_age_from_the_start(tmp_path: Path) -> None:
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    async with room.opened(tmp_path / "dhcpd.conf", tmp_path / "dhcpd.leases", poll_s=0.1) as known:
+        await asyncio.sleep(0.3)
+        lag = known.lag()
+        assert 0.3 <= lag.age_s <= loop.time() - begun
+        assert "No such file or directory" in lag.why

@@ -201,19 +201,25 @@ def test_when_its_holder_stops_another_member_answers_at_once(segment: Segment, 
     segment.serve(machine)
 
 
-def test_without_the_store_the_member_that_answered_goes_on(
+def test_without_the_store_the_member_that_answered_goes_on_and_nobody_answers_beside_it_when_it_is_back(
     segment: Segment, machine: Machine, postgresql_server: PostgreSQL
 ) -> None:
-    holder = segment.holder(machine).host.address
-    postgresql_server.stop()
-    try:
-        end = time.monotonic() + 4.0
+    def answered_by(for_s: float) -> Iterator[set[str]]:
+        """Yield who answers each of many questions; on a busy machine an answer may come too late to be heard."""
+        end = time.monotonic() + for_s
         while time.monotonic() < end:
-            answers = _of_proxy(machine.ask(DISCOVER))
-            assert [a.server for a in answers] == [holder]
-    finally:
-        postgresql_server.start()
-    assert [a.server for a in _of_proxy(machine.ask(DISCOVER))] == [holder]
+            yield {a.server for a in _of_proxy(machine.ask(DISCOVER, wait_s=0.3))}
+
+    for _ in range(3):
+        holder = segment.holder(machine).host.address
+        postgresql_server.stop()
+        try:
+            assert all(servers <= {holder} for servers in answered_by(3.0))
+            assert machine.first(within_s=_ANSWERED_S).server == holder
+        finally:
+            postgresql_server.start()
+        # It may hand the role on, as when others have read sooner which boot files there are; it never shares it.
+        assert all(len(servers) <= 1 for servers in answered_by(3.0))
 
 
 def test_a_machine_that_asks_without_end_is_answered_so_often_and_no_more(machine: Machine) -> None:

@@ -38,6 +38,7 @@ from muster.edge.replies import error_reply
 from muster.edge.routes import Mount, RouteTable
 from muster.features.puppet import api as puppet_api
 from muster.features.puppet import service as puppet_service
+from muster.features.puppet.code import Reader
 from muster.features.puppet.service import Puppet
 from muster.features.puppet.settings import PuppetSettings
 from muster.features.puppetca import api as ca_api
@@ -981,6 +982,44 @@ async def test_while_the_ca_is_gone_every_call_says_so_and_afterwards_none(subje
     found = await subject.of(name)
     assert found is not None
     assert found.state == "valid"
+
+
+async def test_the_environments_whose_code_is_compared_are_the_servers(site: Site, tmp_path: Path) -> None:
+    environments = site.server.code / "environments"
+    reader = Reader([environments])
+    for name in ("with-dash", "UPPER_1", ".hidden", "with.dot"):
+        site.write(f"{name}/manifests/site.pp", "")
+    (environments / "README").write_text("no environment\n")
+    (environments / "nowhere").symlink_to("gone")
+    (tmp_path / "deployed" / "manifests").mkdir(parents=True)
+    (tmp_path / "deployed" / "manifests" / "site.pp").touch()
+    (environments / "linked").symlink_to(tmp_path / "deployed")
+    try:
+        async with puppet(site) as service:
+            theirs = await service.environments()
+        found = reader.read()
+        assert found.state == "read"
+        assert sorted(found.environments) == sorted(theirs)
+        assert {"UPPER_1", "linked", "production"} <= set(theirs)
+    finally:
+        for name in ("with-dash", "UPPER_1", ".hidden", "with.dot"):
+            shutil.rmtree(environments / name)
+        for name in ("README", "nowhere", "linked"):
+            (environments / name).unlink()
+
+
+async def test_code_that_is_another_is_told_apart_where_the_servers_classes_are_the_same(site: Site) -> None:
+    reader = Reader([site.server.code / "environments"])
+    path = "shared/modules/web/manifests/init.pp"
+    async with puppet(site) as service:
+        before, classes = reader.read().environments, await service.classes("shared")
+        site.write(path, "class web { notify { 'other': } }\n")
+        assert site.ask("DELETE", "/puppet-admin-api/v1/environment-cache?environment=shared")[0] == 204
+        after = reader.read().environments
+        assert await service.classes("shared") == classes
+    assert {name for name in before if before[name] != after[name]} == {"shared"}
+    site.write(path, CODE[path])
+    assert reader.read().environments == before
 
 
 # Last, for the server stays so

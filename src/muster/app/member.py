@@ -60,6 +60,7 @@ from muster.edge.application import Application, Mounted
 from muster.edge.authorise import Callers, Gate, Names, SystemNames
 from muster.edge.feature import Features, FeatureSettings, Served, State, Surroundings
 from muster.edge.health import Health
+from muster.edge.lags import LagMetrics
 from muster.edge.metrics import EdgeMetrics
 from muster.edge.server import Server
 from muster.edge.server import opened as server_opened
@@ -79,10 +80,12 @@ from muster.web.watch import opened as watch_opened
 
 if TYPE_CHECKING:
     from muster.app.duties.authority import PuppetCAKept
+    from muster.app.duties.puppet_code import PuppetCodeRead
     from muster.app.netboot import BootFiles
     from muster.app.stories import Stories
     from muster.content.fill import Sibling
     from muster.content.service import Content
+    from muster.features.puppet.settings import CodeSettings
     from muster.netboot.tree import Tree
     from muster.pki.bundles import BundlePaths
 
@@ -193,6 +196,7 @@ async def member_opened(
             tell,
         )  # fmt: skip
         registry.register(ChainMetrics(around.chains))
+        registry.register(LagMetrics(around.lags))
         story = logs.Timeline(rings, timeline)
         mounts = await _features_opened(stack, cluster, served, story, around)
         mounts += [
@@ -256,12 +260,16 @@ async def member_opened(
             rings.failed_modules,
             lambda: authority.ends if authority else {},
         )
-        providers = Providers(served, rooms.ports(cluster), around.chains)
+        providers = Providers(served, rooms.ports(cluster), around.chains, around.lags)
+        puppet_code = _puppet_code_of(served, member)
 
         def likewise() -> dict[str, Any]:
             files = {"boot_files": boot.tree.stands} if boot is not None else {}
             # Flat, as the store tells it to others.
-            return {**{f"providers.{feature}": said for feature, said in providers.facts().items()}, **files}
+            answer = {f"providers.{feature}": said for feature, said in providers.facts().items()}
+            answer |= {f"follows.{feature}": said for feature, said in providers.known().items()}
+            code = (fact for read in puppet_code for fact in read.facts().items())
+            return {**answer, **files, **dict(code)}
 
         likeness = Likeness(member, listed, served, lambda: certificates.presented, store, registry, likewise)
         census = CensusTaken(store, holder, listed, options.pki, bundle, registry)
@@ -291,6 +299,7 @@ async def member_opened(
         listing: list[Duty] = [
             *(Program(asker, member.address, s, q) for s, q in beside(balancing, name).items()),
             providers,
+            *puppet_code,
             Attendance(
                 store, holder, listed, timeline, rings, counted,
                 report=process.report, obey=standing.obey, compare=likeness.compare,
@@ -403,6 +412,22 @@ async def _told_to_boot(
 def _shown_to_rubys(cluster: ClusterFile, pki: Path, bundle: BundlePaths) -> Credentials:
     shown = shown_to_members(cluster, pki, bundle)
     return Credentials(bundle.ca, shown.certificate, shown.key, cluster.foreman.ca_file)
+
+
+def _puppet_code_of(served: Features, member: Member) -> list[PuppetCodeRead]:
+    puppet = served.served.get("puppet")
+    code: CodeSettings | None = getattr(puppet.settings, "code", None) if puppet is not None else None
+    if (
+        puppet is None
+        or not puppet.settings.enabled
+        or code is None
+        or (code.members and member.name not in code.members)
+    ):
+        return []
+    # Members without it do not pay for it.
+    from muster.app.duties.puppet_code import PuppetCodeRead
+
+    return [PuppetCodeRead(code)]
 
 
 def _reports_forwarded(served: Features, registry: CollectorRegistry) -> list[Duty]:

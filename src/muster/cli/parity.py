@@ -87,10 +87,12 @@ async def examination(
 
 def shown(found: dict[str, Any]) -> list[Table | Text]:
     """Return what a person sees: fields × members where they differ, then sentences."""
+    from muster.observed.parity import lasting
+
     count = sum(bool(d["differing"]) for d in found["drifts"])
     fits = len(found["members"]) <= _WIDEST_TABLE
     parts: list[Table | Text] = [_table(found)] if found["drifts"] and fits else []
-    parts += [line(d["sentence"], "red" if d["differing"] else "dim") for d in found["drifts"]]
+    parts += [line(d["sentence"] + lasting(d["lasted_s"]), "red" if d["differing"] else "dim") for d in found["drifts"]]
     parts += [line(f"Not asked: {member}: {why}", "red") for member, why in found["unasked"].items()]
     parts += [line(note, "yellow") for note in found["notes"]]
     parts += [line(f"Declared and not found: {e['field']} ({e['reason']})", "yellow") for e in found["unneeded"]]

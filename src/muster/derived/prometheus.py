@@ -257,6 +257,16 @@ _OF_ALL = (
         "muster doctor names the server, and what it was asked.",
     ),
     Alert(
+        "MusterProviderBehind",
+        # Where files are looked at seldom (poll_s, at most 60), what is known is as old now and then.
+        "muster_provider_lag_seconds{@} > 90",
+        "5m",
+        "warning",
+        "What {{ $labels.instance }} knows of the server of {{ $labels.feature }} ({{ $labels.provider }}) is "
+        "{{ $value }} s old.",
+        "muster status has its note, with the reason.",
+    ),
+    Alert(
         "MusterRepairsStuck",
         # Every member counts the same rows.
         'max by (feature, provider) (muster_group_repairs{@,state="stuck"}) > 0',

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from muster.features.dns.settings import DNSSettings
     from muster.features.externalipam.settings import ExternalIPAMSettings
     from muster.features.openscap.settings import OpenscapSettings
+    from muster.features.puppet.settings import PuppetSettings
     from muster.features.realm.settings import RealmSettings
 
 T = TypeVar("T")
@@ -188,6 +189,7 @@ class Patient:
             *self._of_what_is_handed_on(),
             *self._of_discovery(),
             *self._of_reports(),
+            *self._of_puppet(),
         ]
 
     def _enabled(self, name: str) -> FeatureSettings | None:
@@ -210,6 +212,14 @@ class Patient:
 
         is_member = any(bundle_paths(self.pki, "member", m.name).certificate.exists() for m in self._cluster.members)
         return openscap.checks(settings, self.store, is_member=is_member)
+
+    def _of_puppet(self) -> list[Check]:
+        settings = cast("PuppetSettings | None", self._enabled("puppet"))
+        if settings is None or settings.code is None:
+            return []
+        from muster.features.puppet import checks as puppet
+
+        return puppet.checks(settings.code, self.store)
 
     def _of_what_is_handed_on(self) -> list[Check]:
         given = self.cluster.features.get("templates")
@@ -240,7 +250,8 @@ class Patient:
 
         every = settings.every()
         found = (_of_group(name, dhcp.checks(own, self._context, self.cluster)) for name, own in every.items())
-        return [check for checks in found for check in checks]
+        follows = any(own.provider == "isc" for own in every.values())
+        return [*(check for checks in found for check in checks), *(dhcp.of_members(self.store) if follows else ())]
 
     def _of_ipam(self) -> list[Check]:
         settings = cast("ExternalIPAMSettings | None", self._enabled("externalipam"))

@@ -14,6 +14,7 @@ from pydantic import ValidationError, model_validator
 from muster.cluster.sections import Foreman
 from muster.cluster.service import Seen, Service
 from muster.derived.output import Output
+from muster.edge.lags import Lags
 from muster.edge.ports import Port
 from muster.kernel.errors import Misconfigured, MusterError, NotAcceptable, Unavailable
 from muster.kernel.happenings import Tell, untold
@@ -201,6 +202,7 @@ class Surroundings:
         tell: hears what happens to machines that boot.
         provider: in a group the name of the provider that is opened.
         chains: what the member's features call their providers through; whoever opens a provider enters it there.
+        lags: how old what providers know is; one that follows its server enters itself there.
     """
 
     member: str
@@ -219,6 +221,7 @@ class Surroundings:
     tell: Tell = untold
     provider: str = ""
     chains: Chains = field(default_factory=Chains)
+    lags: Lags = field(default_factory=Lags)
 
 
 @dataclass(frozen=True)

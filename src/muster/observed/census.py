@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from muster.observed.parity import (
     openly,
     unneeded,
 )
+from muster.observed.recorded import differed, records_in
 from muster.observed.statements import told_in
 from muster.pki.context import Credentials
 from muster.pki.facts import CertificateFacts
@@ -134,7 +135,7 @@ class Census:
         shown = Credentials(self.ca_file, self.certificate, self.key, self.cluster.foreman.ca_file)
         contexts = {"muster": shown.ours(), "foreman": shown.rubys()}
         members = self.cluster.members
-        asked, (told, also, notes) = await asyncio.gather(
+        asked, (told, also, notes, before) = await asyncio.gather(
             asyncio.gather(*(self._of_member(m, contexts[m.kind]) for m in members)), self._statements(store)
         )
         silent = [str(m.name) for m, said in zip(members, asked, strict=True) if said.openly]
@@ -157,7 +158,7 @@ class Census:
                 f"{', '.join(behind)}: another cluster file than the one read here; restart them when it is copied"
             )
         expected = self.cluster.expected_differences
-        drifts = [*compared(facts, expected), *also]
+        drifts = [_lasting(d, before) for d in (*compared(facts, expected), *also)]
         # A member that was not asked might have shown the difference.
         idle = () if unasked else tuple(unneeded(drifts, expected))
         return Parity(facts, tuple(drifts), unasked, tuple(notes), idle)
@@ -243,18 +244,26 @@ class Census:
                 async with asyncio.timeout(_CLOSE_S):
                     await writer.wait_closed()
 
-    async def _statements(self, store: Readable) -> tuple[Mapping[str, Mapping[str, Any]], Sequence[Drift], list[str]]:
+    async def _statements(
+        self, store: Readable
+    ) -> tuple[Mapping[str, Mapping[str, Any]], Sequence[Drift], list[str], Mapping[str, float]]:
+        """Return what members stated, in what else they differ, what is to be said of it, and since when they differed."""
         try:
             async with store.read() as uow:
                 told = await told_in(uow)
                 also = await self.also(uow) if self.also is not None else []
+                before = differed(await records_in(uow))
         except Unavailable as e:
-            return {}, [], [f"Muster's version and the cluster file were not compared: {e}"]
+            return {}, [], [f"Muster's version and the cluster file were not compared: {e}"], {}
         quiet = [str(m.name) for m in self.cluster.members if m.kind == "muster" and str(m.name) not in told]
         if not quiet:
-            return told, also, []
+            return told, also, [], before
         sentence = f"Muster's version and the cluster file were not compared on {', '.join(quiet)}"
-        return told, also, [f"{sentence}: nothing fresh stands in the store"]
+        return told, also, [f"{sentence}: nothing fresh stands in the store"], before
+
+
+def _lasting(drift: Drift, before: Mapping[str, float]) -> Drift:
+    return replace(drift, lasted_s=before.get(drift.field, 0.0)) if drift.differing else drift
 
 
 async def _features(proxy: Questions) -> dict[str, Any]:

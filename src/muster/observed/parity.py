@@ -2,7 +2,8 @@
 
 Facts are nested mappings; a field is the dotted path to a value: ``version``, ``dns.settings.use_provider``,
 ``certificate.smartproxy.names``, ``muster.cluster_file``. One cause makes one drift: what a feature says of itself is
-compared among the members where it runs, and whether it runs is a field of its own (``dns.state``); certificates likewise.
+compared among the members where it runs, and whether it runs is a field of its own (``dns.state``); certificates likewise,
+and Puppet's code (``muster.puppet_code``, ``muster.puppet_code.production``).
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ ABSENT = "(absent)"
 PRESENTED = "presented"
 
 _RUNNING = "running"
+# Puppet's code on a member's host: what the members compare of it that have any and could read it.
+_PUPPET_CODE = "muster.puppet_code"
+_CODE_READ = "read"
 _DISABLED = "disabled"
 _CERTIFICATE = "certificate."
 _NO_FEATURES = frozenset({"certificate", "muster"})
@@ -47,6 +51,7 @@ class Drift:
         differing: the members nobody expected to differ; empty when the cluster file declares all of it.
         expected: reason by member, for those that the cluster file declares.
         measure: what members are measured by, in the words before ``majority``.
+        lasted_s: for how long members have differed in it at least, whoever of them; 0: nobody has seen it before.
     """
 
     field: str
@@ -56,6 +61,7 @@ class Drift:
     differing: tuple[str, ...]
     expected: Mapping[str, str]
     measure: str = "most have"
+    lasted_s: float = 0.0
 
     @property
     def sentence(self) -> str:
@@ -72,7 +78,7 @@ class Drift:
         said = {**asdict(self), "sentence": self.sentence}
         # Words, which the sentence has.
         del said["measure"]
-        return said
+        return said | {"lasted_s": round(self.lasted_s, 3)}
 
 
 def compared(facts: Mapping[str, Mapping[str, Any]], expected: Sequence[ExpectedDifference] = ()) -> list[Drift]:
@@ -96,6 +102,15 @@ def measured(
     if not differing:
         return None
     return Drift(field, dict(values), right, True, tuple(m for m in differing if m not in declared), declared, measure)
+
+
+def lasting(lasted_s: float) -> str:
+    """Return for how long, as it stands behind a sentence; empty under a minute, which says nothing."""
+    if lasted_s < 60:
+        return ""
+    amount, unit = next((s, u) for s, u in ((86_400, "day"), (3_600, "hour"), (60, "minute")) if lasted_s >= s)
+    count = int(lasted_s // amount)
+    return f", for {count} {unit}{'s' if count > 1 else ''} or longer"
 
 
 def unneeded(drifts: Sequence[Drift], expected: Sequence[ExpectedDifference]) -> list[ExpectedDifference]:
@@ -231,19 +246,23 @@ def _values(
 ) -> Mapping[str, Any]:
     """Return the field's value on every member that is expected to have one."""
     group = _group(field)
-    state = f"{group}.state"
+    is_code = group == _PUPPET_CODE
+    state = group if is_code else f"{group}.state"
+    well = (_CODE_READ,) if is_code else (_RUNNING, PRESENTED)
     has_state = any(state in f for f in told.values())
     found: dict[str, Any] = {}
     for member, facts in told.items():
         if has_state and state not in facts:
-            if field == state and "version" in facts and not group.startswith(_CERTIFICATE):
+            if field == state and "version" in facts and not group.startswith(_CERTIFICATE) and not is_code:
                 found[member] = _DISABLED
-        elif field == state or (group in groups[member] and facts.get(state, _RUNNING) in (_RUNNING, PRESENTED)):
+        elif field == state or (group in groups[member] and facts.get(state, well[0]) in well):
             found[member] = facts.get(field, ABSENT)
     return found
 
 
 def _group(field: str) -> str:
+    if field == _PUPPET_CODE or field.startswith(f"{_PUPPET_CODE}."):
+        return _PUPPET_CODE
     parts = field.split(".")
     return ".".join(parts[:2]) if field.startswith(_CERTIFICATE) else parts[0]
 

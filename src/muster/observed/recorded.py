@@ -6,6 +6,7 @@ Each is one document, the newest only, bounded, with who found it; its age is in
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 Kind = Literal["doctor", "parity"]
 
+# A member compares all of them about every five minutes. What was found before a longer pause may have gone and come again.
+_UNBROKEN_S = 1800.0
 # The documents' names before the kind.
 _PREFIX = "found/"
 _FOUND = Query(
@@ -94,4 +97,17 @@ async def records_in(uow: Reading) -> dict[str, Record]:
             r["content"], max(0.0, now - r["changed_at"]), str(r["changed_by"])
         )
         for r in rows
+    }
+
+
+def differed(found: Mapping[str, Record]) -> dict[str, float]:
+    """Return for how many seconds at least members have differed in fields that they differed in when last compared."""
+    last = found.get("parity")
+    if last is None or last.age_s > _UNBROKEN_S:
+        return {}
+    drifts = last.found.get("drifts") if isinstance(last.found, Mapping) else None
+    return {
+        str(d["field"]): float(d.get("lasted_s", 0.0)) + last.age_s
+        for d in (drifts if isinstance(drifts, list) else ())
+        if d["differing"]
     }

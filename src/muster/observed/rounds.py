@@ -120,6 +120,10 @@ class DriftMetrics:
             ("member",),
             registry=registry,
         )
+        self._lasted = Gauge(
+            "muster_census_drift_lasted_seconds", "For how long the member has differed from most in any field at least",
+            ("member",), registry=registry,
+        )  # fmt: skip
         self._at = Gauge(
             "muster_census_timestamp_seconds", "When this process last compared all members; 0: it does not",
             registry=registry,
@@ -133,6 +137,7 @@ class DriftMetrics:
         for member in self._members - facts.keys():
             self._drift.remove(member)
             self._unasked.remove(member)
+            self._lasted.remove(member)
         self._members = frozenset(facts)
         if found is None:
             self._at.set(0)
@@ -141,3 +146,5 @@ class DriftMetrics:
         for member in facts:
             self._drift.labels(member).set(len(found.of(member)))
             self._unasked.labels(member).set(member in found.unasked)
+            lasted = (d.lasted_s for d in found.drifts if member in d.differing)
+            self._lasted.labels(member).set(max(lasted, default=0.0))

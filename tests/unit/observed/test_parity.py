@@ -15,6 +15,7 @@ from muster.observed.parity import (
     brief,
     compared,
     fields_of,
+    lasting,
     measured,
     of_another_file,
     of_certificate,
@@ -157,6 +158,37 @@ def test_what_only_members_of_one_kind_know_is_compared_among_them() -> None:
 
 
 EXPECTED = ExpectedDifference(field="dns.settings.*", members=(P2,), reason="its own zone")
+
+
+def code(**environments: str) -> dict[str, Any]:
+    """Return what a member tells whose host has Puppet's code."""
+    named = {f"puppet_code.{name}": digest for name, digest in environments.items()}
+    return {"version": "3.11.0", "muster": {"version": "1", "puppet_code": "read", **named}}
+
+
+def test_puppets_code_is_compared_environment_by_environment_among_the_hosts_that_have_any() -> None:
+    facts = {
+        P1: code(production="a", testing="t"),
+        P2: code(production="b", testing="t"),
+        P3: code(production="a"),
+        "proxy04.example.com": {"version": "3.11.0", "muster": {"version": "1"}},
+        "ruby.example.com": {"version": "3.11.0"},
+    }
+    found = drifted(facts)
+    assert {f: (d.differing, d.majority) for f, d in found.items()} == {
+        "muster.puppet_code.production": ((P2,), "a"),
+        "muster.puppet_code.testing": ((P3,), "t"),
+    }
+    assert found["muster.puppet_code.testing"].values == {P1: "t", P2: "t", P3: ABSENT}
+    assert compared({P1: facts[P1], "proxy04.example.com": facts["proxy04.example.com"]}) == []
+
+
+@pytest.mark.parametrize("state", ["absent", "unreadable"])
+def test_a_host_whose_puppet_code_cannot_be_read_is_one_drift(state: str) -> None:
+    without = {"version": "3.11.0", "muster": {"version": "1", "puppet_code": state}}
+    found = drifted({P1: code(production="a", testing="t"), P2: code(production="a", testing="t"), P3: without})
+    assert {f: d.differing for f, d in found.items()} == {"muster.puppet_code": (P3,)}
+    assert found["muster.puppet_code"].sentence == f"muster.puppet_code differs: {P3} has {state}, most have read"
 
 
 def test_a_declared_difference_is_shown_with_its_reason_and_is_no_drift() -> None:
@@ -334,7 +366,24 @@ def test_a_drift_says_everything_as_json() -> None:
         "differing": (),
         "expected": {P2: "its own zone"},
         "sentence": drift.sentence,
+        "lasted_s": 0.0,
     }
+
+
+@pytest.mark.parametrize(
+    ("lasted_s", "said"),
+    [
+        (0, ""),
+        (59.9, ""),
+        (60, ", for 1 minute or longer"),
+        (3599, ", for 59 minutes or longer"),
+        (7200, ", for 2 hours or longer"),
+        (86_400, ", for 1 day or longer"),
+        (10 * 86_400, ", for 10 days or longer"),
+    ],
+)
+def test_how_long_members_differ_is_said_in_one_unit(lasted_s: float, said: str) -> None:
+    assert lasting(lasted_s) == said
 
 
 def test_members_with_another_cluster_file_than_ours_are_named() -> None:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from muster.app.duties.duty import Duty, Found, joined
 from muster.edge.feature import Features, ProvidedFeatureSettings, Served
+from muster.edge.lags import Lags
 from muster.edge.ports import Port
 from muster.kernel import log
 from muster.kernel.errors import MusterError
@@ -32,13 +33,16 @@ class Providers(Duty):
         features: Features,
         ports: Mapping[str, Sequence[Port]] = MappingProxyType({}),
         chains: Chains | None = None,
+        lags: Lags | None = None,
     ) -> None:
         """``ports`` are the features' own, by feature; one that failed does not listen there.
 
-        ``chains`` know of each provider of a group, of which some may be away while the feature answers.
+        ``chains`` know of each provider of a group, of which some may be away while the feature answers; ``lags`` how old
+        is what a provider knows that follows its server.
         """
         self._features = features
         self._chains = chains or Chains()
+        self._lags = lags or Lags()
         self._ports = ports
         self._unreached: dict[str, str] = {}
 
@@ -56,6 +60,14 @@ class Providers(Duty):
         """Return whether each provider answers this member, by feature; who was not asked yet is taken to do so."""
         return {name: "away" if name in self._unreached else "reached" for name, _ in self._to_ask()}
 
+    def known(self) -> dict[str, str]:
+        """Return whether what is known here of servers that are followed is ``current`` or ``behind``, by feature."""
+        found: dict[str, str] = {}
+        for one in self._lags.now():
+            if one.lag.is_late or one.feature not in found:
+                found[one.feature] = "behind" if one.lag.is_late else "current"
+        return found
+
     def _to_ask(self) -> list[tuple[str, Served]]:
         return [(n, s) for n, s in self._features.served.items() if s.answers and s.feature.reached is not None]
 
@@ -66,6 +78,7 @@ class Providers(Duty):
         why += [f"feature {name}: {why}" for name, why in essential.items()]
         notes = [f"feature {name}: {why}" for name, why in self._unreached.items() if name not in essential]
         notes += self._of_groups()
+        notes += self._of_lags()
         own = ({port.service: said} for name, said in failed.items() for port in self._ports.get(name, ()))
         return Found(joined([{"smartproxy": "; ".join(why)} if why else {}, *own]), notes=notes)
 
@@ -81,6 +94,16 @@ class Providers(Duty):
                     found.append(f"{of}: has yet to have {_changes(one.pending)}")
                 if one.stuck:
                     found.append(f"{of}: refused {_changes(one.stuck)} that others have had (muster repairs list)")
+        return found
+
+    def _of_lags(self) -> list[str]:
+        """Return what providers know of their servers that is old; whether calls are answered is decided elsewhere."""
+        found = []
+        for one in (f for f in self._lags.now() if f.lag.is_late):
+            of = f"feature {one.feature}{f', provider {one.name}' if one.name else ''}"
+            # Why a provider cannot be reached is said already.
+            why = f": {one.lag.why}" if one.lag.why and one.feature not in self._unreached else ""
+            found.append(f"{of}: what it knows of its server is {one.lag.age_s:.0f} s old{why}")
         return found
 
     def _is_essential(self, name: str) -> bool:

@@ -8,23 +8,27 @@ from __future__ import annotations
 import asyncio
 import grp
 import ssl
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from muster.edge import another_proxy
 from muster.edge.another_proxy import Codes, SmartProxySettings
 from muster.features.dhcp.settings import DHCPSettings, InfobloxSettings, ISCSettings
 from muster.kernel.errors import Misconfigured, MusterError
 from muster.kernel.findings import Check, Finding
+from muster.observed.statements import told_in
 
 if TYPE_CHECKING:
     from muster.cluster.file import ClusterFile
+    from muster.store.reading import Readable
 
 _PLACE = "feature dhcp"
 _OF_PROXY = Codes("DHCP-PROXY-DENIED", "DHCP-PROXY-DOWN", "DHCP-PROXY-LACKS")
 _LONGEST_TROUBLE = 500
+_FOLLOWS = "muster.follows.dhcp"
 _MAY_PING = Path("/proc/sys/net/ipv4/ping_group_range")
 
 
@@ -66,6 +70,41 @@ def checks(
         return _of_probes(may_ping) if settings.ping_free_ip and settings.provider != "smart_proxy" else []
 
     return [Check(_PLACE, provider), Check(_PLACE, probes)]
+
+
+def of_members(store: Callable[[], AbstractAsyncContextManager[Readable]]) -> list[Check]:
+    """Return the check of how far members are behind the server's leases, by what they told the store."""
+
+    async def leases() -> Sequence[Finding]:
+        try:
+            async with store() as opened, opened.read() as uow:
+                told = await told_in(uow)
+        except MusterError:
+            # The store's own check names it.
+            return []
+        return behind(told)
+
+    return [Check(_PLACE, leases)]
+
+
+def behind(told: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
+    """Return which members know old leases only, by what they told of themselves, flat."""
+    following = {member: said for member, facts in told.items() if (said := facts.get(_FOLLOWS)) is not None}
+    late = sorted(member for member, said in following.items() if said == "behind")
+    if not late:
+        return []
+    all_of = len(late) == len(following)
+    return [
+        Finding(
+            "DHCP-LEASES-BEHIND",
+            _PLACE,
+            f"{'All members' if all_of else ', '.join(late)} know dhcpd's leases as they were a while ago, not as they are",
+            "The files cannot be read or looked at there, end in the middle of a block, or the members of isc.files_on tell "
+            "nothing.",
+            "muster status has each member's note: how old, and why. Answers that could be wrong are 503 meanwhile.",
+            "error" if all_of else "warning",
+        )
+    ]
 
 
 async def _of_smart_proxy(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -12,6 +12,9 @@ from muster.cluster.values import Seconds
 from muster.edge.feature import ProvidedFeatureSettings
 from muster.kernel.names import FQDN
 from muster.kernel.settings import Settings
+
+if TYPE_CHECKING:
+    from muster.cluster.file import ClusterFile
 
 
 class PuppetserverSettings(Settings):
@@ -29,6 +32,22 @@ class PuppetserverSettings(Settings):
     """The Puppet CA's bundle, to verify the server with (Ruby: ``puppet_ssl_ca``; there it may be missing)."""
 
 
+class CodeSettings(Settings):
+    """Puppet's code on the members' own hosts, which is compared: puppetservers there have to compile the same."""
+
+    environments: Annotated[tuple[Path, ...], Field(min_length=1, max_length=16)] = (
+        Path("/etc/puppetlabs/code/environments"),
+    )
+    """Directories of environments, as puppetserver's ``environmentpath`` has them. Debian's own package has
+    ``/etc/puppet/code/environments``. The members' account has to be able to read them."""
+    shared: Annotated[tuple[Path, ...], Field(max_length=16)] = ()
+    """Directories that all environments use, as ``basemodulepath`` has them: ``/etc/puppetlabs/code/modules``."""
+    members: tuple[FQDN, ...] = ()
+    """Members whose hosts have a puppetserver; empty: every member."""
+    every_s: Annotated[float, Field(ge=5, le=3600)] = 60.0
+    """How often it is looked for what has changed."""
+
+
 class PuppetSettings(ProvidedFeatureSettings):
     """The Puppet feature."""
 
@@ -41,10 +60,19 @@ class PuppetSettings(ProvidedFeatureSettings):
     for five minutes."""
     classes_timeout_s: Seconds = 300.0
     """How long the server may take to parse an environment."""
+    code: CodeSettings | None = None
+    """Puppet's code on the members' own hosts; absent: it is not compared."""
 
     def registered(self) -> tuple[Service, ...]:
         server = self.puppetserver if self.provider == "puppetserver" else None
         return (of_settings("puppet", server.url, weight=self.readiness),) if server is not None else ()
+
+    def doubts(self, cluster: ClusterFile) -> tuple[str, ...]:
+        ours = [m.name for m in cluster.members if m.kind == "muster"]
+        strange = [str(n) for n in self.code.members if n not in ours] if self.code is not None else []
+        if not strange:
+            return ()
+        return (f"compares Puppet's code of {', '.join(strange)} (code.members), which is no member of kind muster",)
 
     @model_validator(mode="after")
     def _provider_has_settings(self) -> Self:

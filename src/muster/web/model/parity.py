@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from muster.observed.parity import lasting
 from muster.web.model.moment import Moment
 from muster.web.model.page import Nothing, Page, recorded
 
@@ -47,7 +48,7 @@ def _read(page: Page, record: Mapping[str, Any]) -> Parity:
         is_alike=bool(found.get("alike")),
         fields=int(found.get("fields", 0)),
         asked=len(found.get("members", ())) - len(unasked),
-        drifts=tuple(str(d["sentence"]) for d in drifts if d["differing"]),
+        drifts=tuple(f"{d['sentence']}{lasting(float(d.get('lasted_s', 0.0)))}" for d in drifts if d["differing"]),
         expected=tuple(str(d["sentence"]) for d in drifts if not d["differing"]),
         unasked=tuple((str(m), str(why)) for m, why in unasked.items()),
         notes=tuple(str(n) for n in found.get("notes", ())),

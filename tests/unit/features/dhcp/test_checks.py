@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from muster.features.dhcp.checks import checks
+from muster.features.dhcp.checks import behind, checks
 from muster.features.dhcp.settings import DHCPSettings
 
 pytestmark = pytest.mark.anyio
@@ -32,3 +32,19 @@ async def test_a_host_that_may_send_no_icmp_is_said(
 async def test_a_kernel_that_says_nothing_of_it_is_no_finding(tmp_path: Path) -> None:
     settings = DHCPSettings(provider="memory")
     assert not [f for check in checks(settings, lambda: None, may_ping=tmp_path / "no") for f in await check.run()]
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({"a": "current", "b": "current"}, None),
+        ({"a": None, "b": "current"}, None),
+        ({"a": "current", "b": "behind"}, ("b know dhcpd's leases as they were a while ago", "warning")),
+        # Whose server is asked each time follows nothing.
+        ({"a": None, "b": "behind"}, ("All members know dhcpd's leases as they were a while ago", "error")),
+    ],
+)
+def test_members_that_know_old_leases_are_named(told: dict[str, str | None], said: tuple[str, str] | None) -> None:
+    facts = {member: {"version": "1"} | ({"muster.follows.dhcp": one} if one else {}) for member, one in told.items()}
+    found = [(f.code, f.sentence.partition(",")[0], f.severity) for f in behind(facts)]
+    assert found == ([] if said is None else [("DHCP-LEASES-BEHIND", *said)])

@@ -1,7 +1,7 @@
 import pytest
 
 from muster.kernel.errors import Conflict, Unavailable
-from muster.netboot.proxydhcp.holding import RENEWED_EVERY_S, TTL_S, Holding
+from muster.netboot.proxydhcp.holding import LEFT_S, RENEWED_EVERY_S, TTL_S, Holding
 from muster.store.leases import Lease
 
 
@@ -98,6 +98,77 @@ async def test_without_the_store_who_held_it_goes_on_and_nobody_else_begins() ->
     await first.beat(fit=True)
     await second.beat(fit=True)
     assert (first.holds, second.holds) == (True, False)
+
+
+async def test_when_the_store_is_back_whoever_asks_it_first_leaves_the_role_to_who_answers() -> None:
+    shared = Shared()
+    first, second = member(shared, "m1"), member(shared, "m2")
+    await first.beat(fit=True)
+    await away(shared, first, second)
+    for _ in range(20):
+        await second.beat(fit=True)
+        assert (first.holds, second.holds) == (True, False)
+        await first.beat(fit=True)
+        shared.now += 0.2
+    assert (first.holds, second.holds) == (True, False)
+    assert shared.lease is not None
+    assert shared.lease.holder == "member m1 1.1"
+
+
+async def test_when_its_holder_died_while_the_store_was_away_another_has_the_role_soon() -> None:
+    shared = Shared()
+    first, second = member(shared, "m1"), member(shared, "m2")
+    await first.beat(fit=True)
+    await away(shared, second)
+    back_at = shared.now
+    while not second.holds:
+        await second.beat(fit=True)
+        # However slow the store is from now on.
+        shared.now += TTL_S + 0.1
+    assert shared.now - back_at <= LEFT_S + 2 * (TTL_S + 0.1)
+    # From then on as ever.
+    third = member(shared, "m3")
+    await second.beat(fit=True)
+    await third.beat(fit=True)
+    died_at = shared.now
+    while not third.holds:
+        shared.now += 0.2
+        await third.beat(fit=True)
+    assert shared.now - died_at <= TTL_S + 0.2
+
+
+async def test_a_pause_of_all_changes_nothing_about_who_answers() -> None:
+    shared = Shared()
+    first, second = member(shared, "m1"), member(shared, "m2")
+    await first.beat(fit=True)
+    await second.beat(fit=True)
+    shared.now += 10 * TTL_S
+    await second.beat(fit=True)
+    assert (first.holds, second.holds) == (True, False)
+    await first.beat(fit=True)
+    await second.beat(fit=True)
+    assert (first.holds, second.holds) == (True, False)
+
+
+async def test_who_was_not_fit_for_long_takes_a_free_role_at_once() -> None:
+    shared = Shared()
+    one = member(shared, "m1")
+    await one.beat(fit=True)
+    await one.beat(fit=False)
+    shared.now += 10 * TTL_S
+    await one.beat(fit=True)
+    assert one.holds
+
+
+async def away(shared: Shared, *members: Holding) -> None:
+    """Let the store be away for a while, in which members ask it."""
+    shared.away = True
+    for _ in range(5):
+        shared.now += 1.0
+        for one in members:
+            with pytest.raises(Unavailable):
+                await one.beat(fit=True)
+    shared.away = False
 
 
 async def test_who_was_paused_finds_that_another_took_over() -> None:

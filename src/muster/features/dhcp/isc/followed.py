@@ -16,6 +16,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Protocol
 
+from muster.edge.lags import Lag
 from muster.features.dhcp.contract import Record, Records, Subnet
 from muster.features.dhcp.inotify import Watch, watching
 from muster.features.dhcp.isc import appended, grammar
@@ -39,6 +40,8 @@ _PATIENCE_S = 1.0
 _PAUSE_S = 0.02
 _HANGS_S = 15.0
 _TORN_S = 5.0
+# What is heard of each second, and read then, is known before; a large file that is read whole takes its time.
+_LATE_S = 10.0
 _CLOCK = SystemClock()
 
 
@@ -51,6 +54,10 @@ class Fed(Protocol):
         Raises:
             Unavailable: that is not known.
         """
+
+    @property
+    def heard_at(self) -> float:
+        """When it was last said that all is here, by the loop's clock; when this began, where it never was."""
 
     def heard(self) -> None:
         """Return when what is here was dhcpd's a moment ago.
@@ -127,7 +134,8 @@ class Followed:
         self._poll_s = poll_s
         self._trouble: MusterError | None = None
         self._wake = asyncio.Event()
-        self._looked_at = asyncio.get_running_loop().time()
+        self._loop = asyncio.get_running_loop()
+        self._looked_at = self._as_of = self._loop.time()
         self._waiting: list[asyncio.Future[None]] = []
         self._torn_since: float | None = None
         self._encoding: asyncio.Task[None] | None = None
@@ -138,14 +146,31 @@ class Followed:
         Raises:
             Unavailable: not so; what they said before is still told.
         """
+        self._well()
+
+    def _well(self) -> None:
         if self._fed is not None:
             self._fed.heard()
         if self._trouble is not None:
             raise self._trouble
-        since_s = asyncio.get_running_loop().time() - self._looked_at
+        since_s = self._loop.time() - self._looked_at
         if since_s > self._poll_s + _HANGS_S:
             # As when they lie on an NFS server that is gone.
             raise self._hangs(since_s)
+
+    def lag(self) -> Lag:
+        """Return how old is what is known: all that stood in the files so long ago is. From any thread."""
+        now = self._loop.time()
+        as_of = min(self._as_of, self._torn_since or now)
+        if self._fed is not None:
+            as_of = min(as_of, self._fed.heard_at)
+        why = ""
+        try:
+            self._well()
+            self.may_be_believed()
+        except MusterError as e:
+            why = str(e)
+        return Lag(max(0.0, now - as_of), self._poll_s + _LATE_S, why)
 
     def may_be_believed(self) -> None:
         """Return when the leases file is whole.
@@ -156,7 +181,7 @@ class Followed:
             Unavailable: it has ended in the middle of a block for a while.
         """
         since = self._torn_since
-        if since is not None and (for_s := asyncio.get_running_loop().time() - since) > _TORN_S:
+        if since is not None and (for_s := self._loop.time() - since) > _TORN_S:
             raise Unavailable(
                 f"{self._path} has ended in the middle of a block for {for_s:.0f} s, as when dhcpd's disk was full: what "
                 "it acknowledges now may be lost. Make room and restart dhcpd, which writes the file anew"
@@ -246,6 +271,7 @@ class Followed:
                 pass
             self._wake.clear()
             waiting, self._waiting = self._waiting, []
+            began = asyncio.get_running_loop().time()
             try:
                 await self._look(watch)
             except MusterError as e:
@@ -257,6 +283,7 @@ class Followed:
                 if self._trouble is not None:
                     _log.info(f"{self._path} and {self._conf} can be read again")
                 self._trouble = None
+                self._as_of = began
             finally:
                 self._looked_at = asyncio.get_running_loop().time()
                 for one in waiting:

@@ -131,7 +131,8 @@ class Replica:
         self._sources = sources
         self._kept = _Kept(directory)
         self.conf, self.leases = self._kept.conf, self._kept.leases
-        self._opened_at = asyncio.get_running_loop().time()
+        self._loop = asyncio.get_running_loop()
+        self._opened_at = self._loop.time()
         self._heard_at: float | None = None
         self._why: dict[str, str] = {}
         self._failed = 0
@@ -140,13 +141,18 @@ class Replica:
         self._marked: dict[int, list[asyncio.Future[None]]] = {}
         self._wanted = asyncio.Event()
 
+    @property
+    def heard_at(self) -> float:
+        """When the feed last said that all is here, by the loop's clock; when this began, where it never did."""
+        return self._heard_at if self._heard_at is not None else self._opened_at
+
     def heard(self) -> None:
         """Return when the feed has said a moment ago that all is here.
 
         Raises:
             Unavailable: it has not.
         """
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         if self._heard_at is None or now - self._heard_at > _SILENT_S:
             raise self._silent(now)
 
@@ -169,7 +175,7 @@ class Replica:
             raise self._silent(loop.time()) from None
 
     def _silent(self, now: float) -> Unavailable:
-        since_s = now - (self._heard_at if self._heard_at is not None else self._opened_at)
+        since_s = now - self.heard_at
         names = ", ".join(s.name for s in self._sources)
         why = "".join(f"; {said}" for said in self._why.values())
         return Unavailable(f"dhcpd's files come from {names}, and nothing was heard of them for {since_s:.0f} s{why}")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from ipaddress import IPv4Address
 
 from muster.edge.feature import Surroundings
@@ -228,5 +228,9 @@ async def opened(settings: ISCSettings, around: Surroundings | None = None) -> A
         except MusterError as e:
             # It may come later; readiness shows it.
             _log.warning(f"dhcpd is not there yet: {e}")
-        with next_servers.opened("dhcpd") as names:
+        with next_servers.opened("dhcpd") as names, _told(files, around):
             yield ISCDHCP(files, server, names)
+
+
+def _told(files: Followed, around: Surroundings | None) -> AbstractContextManager[None]:
+    return nullcontext() if around is None else around.lags.told("dhcp", "isc", around.provider, files.lag)
