@@ -16,7 +16,7 @@ from muster.policy.groups import journal as journals
 from muster.policy.groups import leader as leaders
 from muster.policy.groups.everywhere import All
 from muster.policy.groups.grouped import grouped
-from muster.policy.groups.journal import Journal, Written, decided, repairs
+from muster.policy.groups.journal import Journal, Missed, Written, decided, repairs
 from muster.policy.groups.leader import Agreement, Leader
 from muster.policy.marks import Operation, change, query
 from muster.store.engine import Store
@@ -112,6 +112,15 @@ class InText:
             raise ValueError("no list")
         return tuple(written.arguments), {}
 
+    def touches(self, written: Written) -> frozenset[str]:
+        return frozenset({written.key})
+
+    def settles(self, later: Written, earlier: Written) -> bool:
+        return later.key == earlier.key and (later.operation == "remove" or earlier.operation == "add")
+
+    def follows(self, later: Written, earlier: Written) -> bool:
+        return later.key == earlier.key and earlier.operation == "remove"
+
 
 @dataclass
 class Site:
@@ -126,8 +135,8 @@ class Site:
         return {"one": self.one, "other": self.other}
 
     def member(self, *, held_s: float = 60.0) -> tuple[Pages, All]:
-        journal = Journal(self.store, "pages", ["one", "other"], held_s=held_s)
-        merges = {"names": lambda said: set().union(*said.values())}
+        journal = Journal(self.store, "pages", ["one", "other"], InText(), held_s=held_s)
+        merges = {"names": lambda said, _: set().union(*said.values())}
         way = All("pages", ["one", "other"], journal, InText(), merges, frozenset({"offered"}))
         return grouped(Pages, self.books, way), way  # type: ignore[type-abstract]
 
@@ -268,7 +277,7 @@ async def test_what_a_member_had_begun_when_it_died_is_done_by_another(site: Sit
 async def test_who_was_taken_for_dead_and_was_not_spoils_nothing(site: Site) -> None:
     _, way = site.member(held_s=0.05)
     written = Written("a", "add", ["a", "1"])
-    holder, _ = await way.journal.begin(written)
+    holder = (await way.journal.begin(written)).holder
     await asyncio.sleep(0.1)
     await way.journal.recover()
     assert len(await repairs(site.store)) == 2
@@ -358,7 +367,8 @@ async def test_questions_go_to_who_knows_or_to_all(site: Site) -> None:
         await pages.names()
     site.one.away = site.other.away = None
     # Who has not had everything is asked last.
-    way._behind = {"one": 1}
+    missed = Written("z", "add", ["z", "1"])
+    await way.journal.end(missed, (await way.journal.begin(missed)).holder, [Missed("one", "no answer")])
     assert await pages.lookup("b") == "1"
     with pytest.raises(Unsupported):
         await pages.offered()

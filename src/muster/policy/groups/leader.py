@@ -10,6 +10,7 @@ from muster.kernel import log
 from muster.kernel.errors import MusterError, Unavailable
 from muster.policy.groups.first import standings
 from muster.policy.groups.grouped import Asked, Mode, Standing, is_away, reached
+from muster.policy.groups.journal import SET_BACK_S
 from muster.store.engine import Store
 from muster.store.reading import Query
 from muster.store.writing import Change, Writing
@@ -27,7 +28,8 @@ _FIRST = Change(
 )
 _NEXT = Change(
     "UPDATE group_leaders SET provider = :provider, epoch = epoch + 1, since = {now}, why = :why"
-    " WHERE group_name = :group AND epoch = :epoch AND since <= {now} - :held_s"
+    # What began later than now did so before the store's clock was set back.
+    " WHERE group_name = :group AND epoch = :epoch AND (since <= {now} - :held_s OR since > {now} + :void_s)"
 )
 
 
@@ -80,6 +82,7 @@ class Agreement:
                 "epoch": term.epoch,
                 "why": why[:_LIMIT_WHY],
                 "held_s": self._held_s,
+                "void_s": SET_BACK_S,
             }
             return await unit.changed(_NEXT, row)
 
