@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import pytest
+from sqlalchemy import select, update
 
 from muster.kernel.errors import Conflict, Misconfigured, MusterError, NotFound, Unavailable, Unsupported
 from muster.policy.groups import journal as journals
@@ -20,6 +21,7 @@ from muster.policy.groups.journal import Journal, Missed, Written, decided, repa
 from muster.policy.groups.leader import Agreement, Leader
 from muster.policy.marks import Operation, change, query
 from muster.store.engine import Store
+from muster.store.tables import group_changes
 
 pytestmark = pytest.mark.anyio
 
@@ -303,6 +305,8 @@ async def test_what_takes_longer_than_others_wait_for_is_given_up_and_done_by_th
 ) -> None:
     # The member would be taken for dead while it tells a provider, and what comes later would be overtaken.
     pages, _ = site.member(held_s=0.4)
+    # Its tables are made first.
+    await site.store.ping()
     told, gone = asyncio.Event(), asyncio.Event()
 
     async def hang(*_: str) -> None:
@@ -448,6 +452,9 @@ async def test_a_change_at_one_that_leads_no_more_is_not_acknowledged(site: Site
     term = await agreement.current("one")
 
     async def while_it_changes(name: str, value: str) -> None:
+        # It is taken for dead.
+        async with site.store.write("test") as unit:
+            await unit.connection.execute(update(group_changes).values(until=0))
         assert await agreement.change(term, "other", "test")
         assert not await agreement.change(term, "one", "of two that change it one does")
 
@@ -455,6 +462,36 @@ async def test_a_change_at_one_that_leads_no_more_is_not_acknowledged(site: Site
     with pytest.raises(Unavailable, match="was made at one, and other leads the group pages by now"):
         await pages.add("a", "1")
     assert journals.HELD_S > leaders.HELD_S
+
+
+async def test_a_leader_is_not_followed_before_its_last_change_has_ended(site: Site) -> None:
+    agreement = Agreement(site.store, "pages", held_s=0)
+    pages: Pages = grouped(Pages, site.books, Leader("pages", ["one", "other"], agreement))  # type: ignore[type-abstract]
+    another: Pages = grouped(Pages, site.books, Leader("pages", ["one", "other"], agreement))  # type: ignore[type-abstract]
+    term = await agreement.current("one")
+    begun, may_end = asyncio.Event(), asyncio.Event()
+    adding = site.one.add
+
+    async def slowly(name: str, value: str) -> None:
+        begun.set()
+        await may_end.wait()
+        await adding(name, value)
+
+    site.one.add = slowly  # type: ignore[method-assign]
+    asking = asyncio.create_task(pages.add("a", "1"))
+    await begun.wait()
+    assert not await agreement.change(term, "other", "test")
+    # It is the last one.
+    with pytest.raises(Unavailable, match="was not asked of one, in whose place another one is to lead pages"):
+        await another.add("b", "1")
+    assert await another.lookup("a") is None
+    may_end.set()
+    await asking
+    assert await agreement.change(term, "other", "test")
+    await another.add("b", "1")
+    assert (site.one.pages, site.other.pages) == ({"a": "1"}, {"b": "1"})
+    async with site.store.read() as unit:
+        assert (await unit.connection.execute(select(group_changes))).all() == []
 
 
 async def test_a_leader_that_is_in_the_settings_no_more_leads_no_more(site: Site) -> None:

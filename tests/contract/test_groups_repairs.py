@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
 from sqlalchemy import update
 
+from muster.kernel import failpoints
 from muster.kernel.errors import Conflict, NotFound, Rejected, Unavailable
 from muster.policy.groups import everywhere, journal
 from muster.policy.groups import grouped as groups
@@ -395,3 +397,56 @@ async def test_a_member_that_does_not_reach_a_provider_leaves_it_to_others(site:
     _, another = site.member()
     assert await another.is_behind()
     assert await another.has_work()
+
+
+@pytest.fixture
+def disarmed() -> Iterator[None]:
+    yield
+    failpoints.arm({})
+
+
+@pytest.mark.usefixtures("disarmed")
+async def test_a_member_that_was_paused_before_it_told_anybody_tells_nobody(site: Site) -> None:
+    pages, _ = site.member(held_s=0.5)
+    await site.store.ping()
+    failpoints.arm({failpoints.VARIABLE: "group-begun.after-commit=sleep:0.6"})
+    with pytest.raises(Unavailable, match="what came of it is unknown"):
+        await pages.add("a", "1")
+    assert site.one.asked == site.other.asked == []
+
+
+@pytest.mark.usefixtures("disarmed")
+async def test_an_old_leader_is_asked_by_nobody_who_was_paused(site: Site) -> None:
+    agreement = Agreement(site.store, "pages", held_s=0, part_s=0.5)
+    pages: Pages = grouped(Pages, site.books, Leader("pages", ["one", "other"], agreement))  # type: ignore[type-abstract]
+    term = await agreement.current("one")
+    failpoints.arm({failpoints.VARIABLE: "group-led-begun.after-commit=sleep:0.6@1"})
+    with pytest.raises(Unavailable, match="took longer than"):
+        await pages.add("a", "1")
+    assert await agreement.change(term, "other", "test")
+    assert site.one.asked == []
+    await pages.add("a", "2")
+    assert (site.one.pages, site.other.pages) == ({}, {"a": "2"})
+
+
+async def test_a_member_that_was_paused_before_a_repair_makes_it_not(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(everywhere, "LONGEST_REPAIR_S", 0.2)
+    pages, way = site.member()
+    site.other.away = DOWN
+    await pages.add("a", "1")
+    site.other.away = None
+    site.other.asked.clear()
+    for repair in await repairs(site.store):
+        await decided(site.store, repair.id, drop=False)
+    left = [True]
+
+    async def still() -> bool:
+        # The whole process.
+        time.sleep(0.3)
+        return bool(left and left.pop())
+
+    await way.repair(site.books, still)
+    assert site.other.asked == []
+    assert [r.provider for r in await repairs(site.store)] == ["other"]

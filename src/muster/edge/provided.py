@@ -94,8 +94,9 @@ async def provided(
             raise failures[0]
         way = _way(settings.group, around, feature, groupable)
         around.chains.know(feature, way)
-        if isinstance(way, All) and around.store is not None:
+        if isinstance(way, All | Leader):
             stack.push_async_callback(way.close)
+        if isinstance(way, All) and around.store is not None:
             repairing = _repairing(way, providers, around.store, around.member)
             stack.push_async_callback(ended, [asyncio.create_task(repairing, name=f"repairs of {feature}")])
         yield grouped(contract, providers, way, **groupable.attributes(list(providers.values())))

@@ -85,6 +85,8 @@ STEPS: Mapping[str, str] = {
     "group-repair-refused": "a provider refuses a change that others have had",
     "group-repair-decided": "a person has a repair tried at once, or dropped",
     "group-leader-first": "a group has its first leader",
+    "group-led-begun": "a change at the leader of a group begins, and no other one leads before it ends",
+    "group-led-ended": "such a change has ended",
     "group-leader-changed": "a group is led by another provider",
     "dhcp-kea-marked": "it is noted that Kea is told of a change, which it may not have written when somebody dies",
     "dhcp-kea-written": "that is noted no more, since Kea has written it",

@@ -184,12 +184,13 @@ class All:
                 if not await self._answers_now(name, provider):
                     return
                 answers = True
+            limit = asyncio.get_running_loop().time() + LONGEST_REPAIR_S
             if not await still():
                 return
             if not await self.journal.is_pending(repair):
                 done.add(repair.id)
                 continue
-            why = await self._repaired(name, provider, repair)
+            why = await self._repaired(name, provider, repair, limit)
             if why is None:
                 done.add(repair.id)
                 continue
@@ -229,13 +230,15 @@ class All:
             return False
         return True
 
-    async def _repaired(self, name: str, provider: Any, repair: Repair) -> str | None:
+    async def _repaired(self, name: str, provider: Any, repair: Repair, limit: float) -> str | None:
         """Have a provider have one change; return why it is to be asked again later, None: it had or refused it."""
         what = f"{repair.written.operation} of {repair.written.key}"
         refusal, away = "", ""
         try:
             arguments, named = self.codec.read(repair.written)
-            async with asyncio.timeout(LONGEST_REPAIR_S):
+            async with asyncio.timeout_at(limit):
+                # As for a change: who was paused is not alone any more.
+                await asyncio.sleep(0)
                 await getattr(provider, repair.written.operation)(*arguments, **named)
         except TimeoutError:
             away = f"it did not answer within {LONGEST_REPAIR_S:g} s"
@@ -313,7 +316,9 @@ class All:
             raise
         left, missed = _sorted(asked.calls, begun)
         try:
-            async with asyncio.timeout(self.journal.held_s * _SHARE):
+            async with asyncio.timeout_at(begun.at + self.journal.held_s * _SHARE):
+                # Who was paused since then is taken for dead already: he notices before he tells anybody.
+                await asyncio.sleep(0)
                 said = await self._decided(asked, left, missed)
                 answers = [said, *await asyncio.gather(*(self._told(asked, n, missed) for n in left))]
         except TimeoutError:

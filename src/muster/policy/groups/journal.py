@@ -182,10 +182,12 @@ class Begun:
         behind: how many changes each provider that is behind has not had.
         touching: those of them of which one may depend on it.
         refusing: providers that refused an earlier change, which this one does not settle and so has to follow.
+        at: by the loop's clock, no later than others know of it.
     """
 
     holder: str
     behind: Mapping[str, int]
+    at: float
     touching: frozenset[str] = frozenset()
     refusing: frozenset[str] = frozenset()
 
@@ -214,7 +216,9 @@ class Journal:
                 it is written down is unknown: :meth:`end` it.
         """
         holder = holder or secrets.token_hex(8)
-        limit = asyncio.get_running_loop().time() + _WAITED_S
+        clock = asyncio.get_running_loop().time
+        at = clock()
+        limit = at + _WAITED_S
 
         async def work(unit: Writing) -> Begun | None:
             now = await unit.now()
@@ -226,9 +230,10 @@ class Journal:
             behind = {r["provider"]: r["count"] for r in await unit.rows(_BEHIND, group=self._group, stuck=0)}
             touching = await self._touching(unit, written) if behind.keys() >= set(self._providers) else set(behind)
             _, followed = await self._earlier(unit, written)
-            return Begun(holder, behind, frozenset(touching), frozenset(r.provider for r in followed if r.is_stuck))
+            return Begun(holder, behind, at, frozenset(touching), frozenset(r.provider for r in followed if r.is_stuck))
 
         while True:
+            at = clock()
             try:
                 begun = await self._store.carry_out("group-begun", work)
             except Conflict:
@@ -236,7 +241,7 @@ class Journal:
                 begun = None
             if begun is not None:
                 return begun
-            if asyncio.get_running_loop().time() >= limit:
+            if clock() >= limit:
                 raise Unavailable(f"Another change of {written.key or self._group} is under way")
             await asyncio.sleep(_BETWEEN_S)
 
