@@ -485,8 +485,14 @@ async def test_a_leader_is_not_followed_before_its_last_change_has_ended(site: S
     with pytest.raises(Unavailable, match="was not asked of one, in whose place another one is to lead pages"):
         await another.add("b", "1")
     assert await another.lookup("a") is None
-    may_end.set()
-    await asking
+    # Who wanted another one finds it there again.
+    await agreement.go_on()
+    adding_b = asyncio.create_task(another.add("b", "1"))
+    while "add b 1" not in site.one.asked and not adding_b.done():
+        await asyncio.sleep(0.01)
+        may_end.set()
+    await asyncio.gather(asking, adding_b)
+    site.one.pages.pop("b")
     assert await agreement.change(term, "other", "test")
     await another.add("b", "1")
     assert (site.one.pages, site.other.pages) == ({"a": "1"}, {"b": "1"})

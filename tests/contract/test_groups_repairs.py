@@ -450,3 +450,22 @@ async def test_a_member_that_was_paused_before_a_repair_makes_it_not(
     await way.repair(site.books, still)
     assert site.other.asked == []
     assert [r.provider for r in await repairs(site.store)] == ["other"]
+
+
+async def test_a_question_does_not_wait_for_one_that_hangs_each_time(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(groups, "ANSWERS_WITHIN_S", 0.1, raising=False)
+    monkeypatch.setattr(everywhere, "ANSWERS_WITHIN_S", 0.1, raising=False)
+    monkeypatch.setattr(everywhere, "_AWAY_WITHIN_S", 0.1, raising=False)
+    pages, _ = site.member()
+    await pages.add("a", "1")
+
+    async def hang() -> Any:
+        await asyncio.Event().wait()
+
+    site.other.reached = site.other.names = hang  # type: ignore[method-assign]
+    # A limit for who waits for ever, no promise.
+    async with asyncio.timeout(10):
+        await pages.reached()
+        assert await pages.names() == {"a"}

@@ -33,6 +33,8 @@ _FAILURES = 3
 _PATIENCE_S = 3.0
 # One that said that it is away is not asked by each beat for each change it has not had.
 _REST_S = 5.0
+# How long a question waits for one that was away when it was asked last.
+_AWAY_WITHIN_S = 2.0
 _BETWEEN_S = 1.0
 
 
@@ -268,7 +270,13 @@ class All:
     async def _answers(self, asked: Asked) -> Mapping[str, Any]:
         async def answer(name: str) -> Any:
             try:
-                return await self._at(asked, name)
+                # Who did not answer lately has less time: the others are not to wait for him with each question.
+                async with asyncio.timeout(_AWAY_WITHIN_S if name in self._why else None):
+                    return await self._at(asked, name)
+            except TimeoutError:
+                return Unavailable(
+                    f"It did not answer lately, nor within {_AWAY_WITHIN_S:g} s: {self._why.get(name, '')}"
+                )
             except MusterError as e:
                 return e
 
@@ -285,7 +293,7 @@ class All:
     async def _first_answer(self, asked: Asked) -> Any:
         failures = Failures()
         # Who has had everything knows best.
-        for name in sorted(asked.calls, key=lambda n: n in self._behind):
+        for name in sorted(asked.calls, key=lambda n: (n in self._behind, n in self._why)):
             try:
                 return await self._at(asked, name)
             except MusterError as e:

@@ -52,9 +52,11 @@ _PARTS = Query(
 _PART = Change(
     "INSERT INTO group_changes (group_name, key, operation, arguments, holder, at, until)"
     " VALUES (:part, :key, :operation, 'null', :holder, {now}, {now} + :for_s)"
-    " ON CONFLICT (group_name, key) DO UPDATE SET until = excluded.until"
+    " ON CONFLICT (group_name, key) DO UPDATE SET holder = excluded.holder, until = excluded.until"
 )
-_LEFT = Change("DELETE FROM group_changes WHERE group_name = :part AND key = :key")
+# Also what the dead have left behind.
+_LEFT = Change("DELETE FROM group_changes WHERE group_name = :part AND (key = :key OR until <= {now})")
+_OPENED = Change("DELETE FROM group_changes WHERE group_name = :part AND key = :key AND holder = :holder")
 _FORGOTTEN = Change(
     "DELETE FROM group_changes WHERE group_name = :part AND (until <= {now} OR until > {now} + :void_s)"
 )
@@ -86,6 +88,8 @@ class Agreement:
         self._store, self._group, self._held_s, self.part_s = store, group, held_s, part_s
         # Of no group that there is: a group of all would make repairs of what is left there.
         self._part = f"{group}, led"
+        self._holder = secrets.token_hex(8)
+        self._has_closed = False
 
     async def current(self, first: str) -> Term:
         """Return who leads; ``first`` does where nobody was agreed on yet.
@@ -161,13 +165,25 @@ class Agreement:
             if now - self._held_s < term.since <= now + SET_BACK_S:
                 return 0
             if {one["key"] for one in await self._parts(unit)} - {_CLOSED}:
-                await unit.change(_PART, [self._row(_CLOSED, "", _CLOSED_S)])
+                await unit.change(_PART, [self._row(_CLOSED, "", _CLOSED_S) | {"holder": self._holder}])
+                self._has_closed = True
                 return 0
             await unit.change(_LEFT, [{"part": self._part, "key": _CLOSED}])
             await unit.change(_FORGOTTEN, [{"part": self._part, "void_s": self._void_s}])
             return await unit.changed(_NEXT, row)
 
         return bool(await self._store.carry_out("group-leader-changed", work))
+
+    async def go_on(self) -> None:
+        """Let changes begin again, where they do not since this object asked for another leader."""
+        if not self._has_closed:
+            return
+
+        async def work(unit: Writing) -> None:
+            await unit.change(_OPENED, [{"part": self._part, "key": _CLOSED, "holder": self._holder}])
+
+        await self._store.carry_out("group-led-ended", work)
+        self._has_closed = False
 
     @property
     def _void_s(self) -> float:
@@ -292,7 +308,9 @@ class Leader:
         """Ask whether the leader answers, every few seconds; where it does not, another one leads."""
         term = await self._term()
         answers = await reached(asked, self._why)
-        if term.provider not in answers and await self._agreement.change(term, answers[0], self._why[term.provider]):
+        if term.provider in answers:
+            await self._agreement.go_on()
+        elif await self._agreement.change(term, answers[0], self._why[term.provider]):
             _log.warning(
                 "A group is led by another provider", group=self._name, provider=answers[0], before=term.provider,
                 why=self._why[term.provider],
