@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from sqlalchemy import update
 
 from muster.kernel import failpoints
-from muster.kernel.errors import Conflict, NotFound, Rejected, Unavailable
+from muster.kernel.errors import Conflict, Misconfigured, NotFound, Rejected, Unavailable
 from muster.policy.groups import everywhere, journal
 from muster.policy.groups import grouped as groups
 from muster.policy.groups.everywhere import All
@@ -469,3 +470,68 @@ async def test_a_question_does_not_wait_for_one_that_hangs_each_time(
     async with asyncio.timeout(10):
         await pages.reached()
         assert await pages.names() == {"a"}
+
+
+class Moody(Choosy):
+    """A provider that now and then is away, loses its answer, or refuses."""
+
+    def __init__(self, chance: random.Random) -> None:
+        super().__init__()
+        self.chance, self.is_calm = chance, False
+
+    def mood(self) -> None:
+        n = 9 if self.is_calm else self.chance.randrange(10)
+        self.away = {0: DOWN, 1: Misconfigured("the key is refused"), 2: Rejected("not now")}.get(n)
+        self.is_lossy = n == 3
+
+    async def add(self, name: str, value: str) -> None:
+        self.mood()
+        await super().add(name, value)
+
+    async def remove(self, name: str) -> None:
+        self.mood()
+        await super().remove(name)
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_whatever_a_provider_does_and_whenever_a_person_retries_the_last_word_counts(
+    store: Store, seed: int
+) -> None:
+    chance = random.Random(seed)
+    site = Site(store, Book(), Moody(chance))
+    acknowledged: dict[str, str | None] = {}
+
+    async def asking(number: int) -> None:
+        pages, _ = site.member()
+        for n in range(20):
+            name = f"{number}-{chance.randrange(2)}"
+            if acknowledged.get(name) is None:
+                await pages.add(name, str(n))
+                acknowledged[name] = str(n)
+            else:
+                await pages.remove(name)
+                acknowledged[name] = None
+
+    async def retrying() -> None:
+        _, way = site.member()
+        while True:
+            for repair in await repairs(site.store):
+                if chance.random() < 0.3:
+                    with contextlib.suppress(NotFound, Unavailable):
+                        await decided(site.store, repair.id, drop=False)
+            await way.repair(site.books)
+
+    meanwhile = asyncio.create_task(retrying())
+    await asyncio.gather(*(asking(n) for n in range(2)))
+    meanwhile.cancel()
+    await asyncio.gather(meanwhile, return_exceptions=True)
+    assert isinstance(site.other, Moody)
+    site.other.is_calm = True
+    for _ in range(20):
+        for repair in await repairs(site.store):
+            with contextlib.suppress(NotFound):
+                await decided(site.store, repair.id, drop=False)
+        await site.repaired()
+    assert await repairs(site.store) == []
+    assert site.one.pages == {n: v for n, v in acknowledged.items() if v is not None}
+    assert site.other.pages == site.one.pages

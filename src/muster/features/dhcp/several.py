@@ -46,8 +46,9 @@ class Reservations:
         return (one,), {"related": related} if written.operation == "add" else {}
 
     def touches(self, written: Written) -> frozenset[str]:
-        """See :class:`~muster.policy.groups.journal.Order`: a machine has one address, an address one machine."""
-        return frozenset({f"ip {written.key}", f"mac {_mac(written)}"})
+        """See :class:`~muster.policy.groups.journal.Order`: a machine has one address, and a server a name once."""
+        name = written.arguments.get("name") if isinstance(written.arguments, dict) else None
+        return frozenset({f"ip {written.key}", f"mac {_mac(written)}", f"name {str(name).lower()}"})
 
     def settles(self, later: Written, earlier: Written) -> bool:
         """See :class:`~muster.policy.groups.journal.Order`: of an address and a machine there is one reservation."""
