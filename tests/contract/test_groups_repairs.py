@@ -202,14 +202,21 @@ async def test_that_there_is_no_place_for_it_is_no_success_of_an_addition(site: 
     assert site.other.pages == {}
 
 
-async def test_repairing_ends_when_all_have_ended_also_when_one_breaks(site: Site) -> None:
+async def test_repairing_ends_when_all_have_ended_also_when_one_breaks(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, way = site.member()
     _, dead = site.member(held_s=0)
     await dead.journal.begin(Written("d", "add", ["d", "1"]))
     await dead.journal.recover()
     for repair in await repairs(site.store):
         await decided(site.store, repair.id, drop=False)
-    says(site.one)["d"] = ZeroDivisionError("a mistake of ours")
+    says(site.one)["d"] = DOWN
+
+    async def away(*_: Any) -> None:
+        raise Unavailable("the store is away")
+
+    monkeypatch.setattr(way.journal, "again", away)
     begun, may_end, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
     adding = site.other.add
 
@@ -226,7 +233,7 @@ async def test_repairing_ends_when_all_have_ended_also_when_one_breaks(site: Sit
         await asyncio.sleep(0.001)
     assert not repairing.done()
     may_end.set()
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(Unavailable, match="the store is away"):
         await repairing
     assert ended.is_set()
 
@@ -537,3 +544,29 @@ async def test_whatever_a_provider_does_and_whenever_a_person_retries_the_last_w
     assert await repairs(site.store) == []
     assert site.one.pages == {n: v for n, v in acknowledged.items() if v is not None}
     assert site.other.pages == site.one.pages
+
+
+async def test_a_mistake_of_ours_keeps_up_no_other_repair(site: Site) -> None:
+    pages, _ = site.member()
+    site.other.away = DOWN
+    await pages.add("a", "1")
+    await pages.add("b", "1")
+    site.other.away = None
+    says(site.other)["a"] = ZeroDivisionError("a mistake of ours")
+    await site.repaired()
+    assert site.other.pages == {"b": "1"}
+    (left,) = await repairs(site.store)
+    assert (left.written.key, left.attempts, left.is_stuck) == ("a", 1, False)
+    assert left.why == "Muster failed at it, and its log says where: ZeroDivisionError"
+
+
+async def test_whatever_a_server_says_is_written_down(site: Site) -> None:
+    pages, _ = site.member()
+    says(site.other)["a"] = Unavailable("no \0 answer \ud800")
+    says(site.other)["b"] = Rejected("not \0 you \ud800")
+    await pages.add("a", "1")
+    await pages.add("b", "1")
+    await site.repaired()
+    assert {r.why for r in await repairs(site.store)} == {"no ? answer ?", "not ? you ?"}
+    agreement = Agreement(site.store, "pages", held_s=0)
+    assert await agreement.change(await agreement.current("one"), "other", "no \0 answer \ud800")

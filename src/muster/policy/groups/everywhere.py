@@ -158,7 +158,7 @@ class All:
         for name in self.providers:
             if name not in self._behind or self._rests(name):
                 continue
-            if self._next(name, await self.journal.waiting(name), set()) is not None:
+            if self._next(await self.journal.waiting(name), (), self._patience_s(name)) is not None:
                 return True
         return False
 
@@ -178,7 +178,7 @@ class All:
         waiting, done = await self.journal.waiting(name), set[int]()
         failures, answers = 0, False
         for _ in range(_ONE_BEAT):
-            repair = self._next(name, waiting, done)
+            repair = self._next(waiting, done, 0.0 if answers else self._patience_s(name))
             if repair is None:
                 return
             if not answers and repair is not waiting[0][0] and name in self._failed:
@@ -198,13 +198,16 @@ class All:
                 continue
             failures += 1
             self._failed.add(name)
-            waiting = [(r, _PATIENCE_S if r.id == repair.id else s) for r, s in waiting]
-            if failures == _FAILURES:
+            if failures == _FAILURES or (not answers and not await self._answers_now(name, provider)):
                 return
+            answers = True
+            waiting = [(r, _PATIENCE_S if r.id == repair.id else s) for r, s in waiting]
 
-    def _next(self, name: str, waiting: Sequence[tuple[Repair, float]], done: Collection[int]) -> Repair | None:
+    def _patience_s(self, name: str) -> float:
+        return _PATIENCE_S if name in self._failed else 0.0
+
+    def _next(self, waiting: Sequence[tuple[Repair, float]], done: Collection[int], patience_s: float) -> Repair | None:
         """Return what a provider is to have next: of what nothing earlier has to come before, what failed least often."""
-        patience_s = _PATIENCE_S if name in self._failed else 0.0
         before: set[str] = set()
         found: Repair | None = None
         for repair, due_s in waiting:
@@ -252,6 +255,9 @@ class All:
                 refusal = str(e)
         except (ValueError, AttributeError, TypeError) as e:
             refusal = f"It cannot be read: {e}"
+        except Exception as e:  # noqa: BLE001 - boundary: what breaks on one change must not keep up the others
+            _log.exception("A repair broke", group=self.name, provider=name, change=what)
+            away = f"Muster failed at it, and its log says where: {type(e).__name__}"
         if away:
             self._why[name] = away
             await self.journal.again(repair, away)

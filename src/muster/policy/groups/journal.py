@@ -297,12 +297,12 @@ class Journal:
     async def again(self, repair: Repair, why: str) -> None:
         """Note that the provider could not have it, and is to be asked again after a pause, which grows."""
         pause_s = min(_LONGEST_PAUSE_S, _PAUSE_S * 2 ** min(repair.attempts, 10))
-        row = {"id": repair.id, "pause_s": pause_s, "why": why[:_LIMIT_WHY]}
+        row = {"id": repair.id, "pause_s": pause_s, "why": kept_why(why)}
         await self._store.carry_out("group-repair-put-off", _one(_AGAIN, row))
 
     async def refused(self, repair: Repair, why: str) -> None:
         """Note that the provider refused it, which a person has to look at."""
-        row = {"id": repair.id, "why": why[:_LIMIT_WHY]}
+        row = {"id": repair.id, "why": kept_why(why)}
         await self._store.carry_out("group-repair-refused", _one(_STUCK, row))
 
     async def behind(self) -> Mapping[str, int]:
@@ -366,7 +366,12 @@ class Journal:
         }  # fmt: skip
 
     def _repair(self, written: Written, provider: str, why: str, is_stuck: bool = False) -> dict[str, Any]:
-        return self._row(written, provider=provider, why=why[:_LIMIT_WHY], stuck=int(is_stuck), pause_s=_PAUSE_S)
+        return self._row(written, provider=provider, why=kept_why(why), stuck=int(is_stuck), pause_s=_PAUSE_S)
+
+
+def kept_why(why: str) -> str:
+    """Return a reason as every store keeps it: what a server said may have characters in it that none does."""
+    return why[:_LIMIT_WHY].replace("\0", "?").encode("utf-8", "replace").decode("utf-8")
 
 
 def _one(change: Change, row: Mapping[str, Any]) -> Callable[[Writing], Coroutine[Any, Any, None]]:

@@ -18,7 +18,7 @@ from muster.kernel import log
 from muster.kernel.errors import MusterError, Unavailable
 from muster.policy.groups.first import standings
 from muster.policy.groups.grouped import Asked, Mode, Standing, is_away, reached
-from muster.policy.groups.journal import SET_BACK_S
+from muster.policy.groups.journal import SET_BACK_S, kept_why
 from muster.store.engine import Store
 from muster.store.reading import Query, Reading
 from muster.store.writing import Change, Writing
@@ -34,7 +34,6 @@ _SHARE = 0.8
 # Who wants another leader says so every few seconds; when he does no more, the term goes on.
 _CLOSED_S = 15.0
 
-_LIMIT_WHY = 1000
 _NOW = Query("SELECT provider, epoch, since FROM group_leaders WHERE group_name = :group")
 _FIRST = Change(
     "INSERT INTO group_leaders (group_name, provider, epoch, since, why) VALUES (:group, :provider, 1, {now} - :held_s, '')"
@@ -154,7 +153,7 @@ class Agreement:
             ones as long as somebody asks for another leader every few seconds.
         """
         row = {
-            "group": self._group, "provider": provider, "epoch": term.epoch, "why": why[:_LIMIT_WHY],
+            "group": self._group, "provider": provider, "epoch": term.epoch, "why": kept_why(why),
             "held_s": self._held_s, "void_s": SET_BACK_S,
         }  # fmt: skip
 
