@@ -87,6 +87,7 @@ STEPS: Mapping[str, str] = {
     "group-leader-first": "a group has its first leader",
     "group-led-begun": "a change at the leader of a group begins, and no other one leads before it ends",
     "group-led-ended": "such a change has ended",
+    "group-led-on": "changes at a leader begin again, after another one was to lead",
     "group-leader-changed": "a group is led by another provider",
     "dhcp-kea-marked": "it is noted that Kea is told of a change, which it may not have written when somebody dies",
     "dhcp-kea-written": "that is noted no more, since Kea has written it",

@@ -181,7 +181,7 @@ class Agreement:
         async def work(unit: Writing) -> None:
             await unit.change(_OPENED, [{"part": self._part, "key": _CLOSED, "holder": self._holder}])
 
-        await self._store.carry_out("group-led-ended", work)
+        await self._store.carry_out("group-led-on", work)
         self._has_closed = False
 
     @property
