@@ -10,16 +10,18 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import pytest
+from sqlalchemy import select, update
 
 from muster.kernel.errors import Conflict, Misconfigured, MusterError, NotFound, Unavailable, Unsupported
 from muster.policy.groups import journal as journals
 from muster.policy.groups import leader as leaders
 from muster.policy.groups.everywhere import All
 from muster.policy.groups.grouped import grouped
-from muster.policy.groups.journal import Journal, Written, decided, repairs
+from muster.policy.groups.journal import Journal, Missed, Written, decided, repairs
 from muster.policy.groups.leader import Agreement, Leader
 from muster.policy.marks import Operation, change, query
 from muster.store.engine import Store
+from muster.store.tables import group_changes
 
 pytestmark = pytest.mark.anyio
 
@@ -112,6 +114,15 @@ class InText:
             raise ValueError("no list")
         return tuple(written.arguments), {}
 
+    def touches(self, written: Written) -> frozenset[str]:
+        return frozenset({written.key})
+
+    def settles(self, later: Written, earlier: Written) -> bool:
+        return later.key == earlier.key and (later.operation == "remove" or earlier.operation == "add")
+
+    def follows(self, later: Written, earlier: Written) -> bool:
+        return later.key == earlier.key and earlier.operation == "remove"
+
 
 @dataclass
 class Site:
@@ -126,8 +137,8 @@ class Site:
         return {"one": self.one, "other": self.other}
 
     def member(self, *, held_s: float = 60.0) -> tuple[Pages, All]:
-        journal = Journal(self.store, "pages", ["one", "other"], held_s=held_s)
-        merges = {"names": lambda said: set().union(*said.values())}
+        journal = Journal(self.store, "pages", ["one", "other"], InText(), held_s=held_s)
+        merges = {"names": lambda said, _: set().union(*said.values())}
         way = All("pages", ["one", "other"], journal, InText(), merges, frozenset({"offered"}))
         return grouped(Pages, self.books, way), way  # type: ignore[type-abstract]
 
@@ -268,7 +279,7 @@ async def test_what_a_member_had_begun_when_it_died_is_done_by_another(site: Sit
 async def test_who_was_taken_for_dead_and_was_not_spoils_nothing(site: Site) -> None:
     _, way = site.member(held_s=0.05)
     written = Written("a", "add", ["a", "1"])
-    holder, _ = await way.journal.begin(written)
+    holder = (await way.journal.begin(written)).holder
     await asyncio.sleep(0.1)
     await way.journal.recover()
     assert len(await repairs(site.store)) == 2
@@ -294,6 +305,8 @@ async def test_what_takes_longer_than_others_wait_for_is_given_up_and_done_by_th
 ) -> None:
     # The member would be taken for dead while it tells a provider, and what comes later would be overtaken.
     pages, _ = site.member(held_s=0.4)
+    # Its tables are made first.
+    await site.store.ping()
     told, gone = asyncio.Event(), asyncio.Event()
 
     async def hang(*_: str) -> None:
@@ -358,7 +371,8 @@ async def test_questions_go_to_who_knows_or_to_all(site: Site) -> None:
         await pages.names()
     site.one.away = site.other.away = None
     # Who has not had everything is asked last.
-    way._behind = {"one": 1}
+    missed = Written("z", "add", ["z", "1"])
+    await way.journal.end(missed, (await way.journal.begin(missed)).holder, [Missed("one", "no answer")])
     assert await pages.lookup("b") == "1"
     with pytest.raises(Unsupported):
         await pages.offered()
@@ -438,6 +452,9 @@ async def test_a_change_at_one_that_leads_no_more_is_not_acknowledged(site: Site
     term = await agreement.current("one")
 
     async def while_it_changes(name: str, value: str) -> None:
+        # It is taken for dead.
+        async with site.store.write("test") as unit:
+            await unit.connection.execute(update(group_changes).values(until=0))
         assert await agreement.change(term, "other", "test")
         assert not await agreement.change(term, "one", "of two that change it one does")
 
@@ -445,6 +462,42 @@ async def test_a_change_at_one_that_leads_no_more_is_not_acknowledged(site: Site
     with pytest.raises(Unavailable, match="was made at one, and other leads the group pages by now"):
         await pages.add("a", "1")
     assert journals.HELD_S > leaders.HELD_S
+
+
+async def test_a_leader_is_not_followed_before_its_last_change_has_ended(site: Site) -> None:
+    agreement = Agreement(site.store, "pages", held_s=0)
+    pages: Pages = grouped(Pages, site.books, Leader("pages", ["one", "other"], agreement))  # type: ignore[type-abstract]
+    another: Pages = grouped(Pages, site.books, Leader("pages", ["one", "other"], agreement))  # type: ignore[type-abstract]
+    term = await agreement.current("one")
+    begun, may_end = asyncio.Event(), asyncio.Event()
+    adding = site.one.add
+
+    async def slowly(name: str, value: str) -> None:
+        begun.set()
+        await may_end.wait()
+        await adding(name, value)
+
+    site.one.add = slowly  # type: ignore[method-assign]
+    asking = asyncio.create_task(pages.add("a", "1"))
+    await begun.wait()
+    assert not await agreement.change(term, "other", "test")
+    # It is the last one.
+    with pytest.raises(Unavailable, match="was not asked of one, in whose place another one is to lead pages"):
+        await another.add("b", "1")
+    assert await another.lookup("a") is None
+    # Who wanted another one finds it there again.
+    await agreement.go_on()
+    adding_b = asyncio.create_task(another.add("b", "1"))
+    while "add b 1" not in site.one.asked and not adding_b.done():
+        await asyncio.sleep(0.01)
+        may_end.set()
+    await asyncio.gather(asking, adding_b)
+    site.one.pages.pop("b")
+    assert await agreement.change(term, "other", "test")
+    await another.add("b", "1")
+    assert (site.one.pages, site.other.pages) == ({"a": "1"}, {"b": "1"})
+    async with site.store.read() as unit:
+        assert (await unit.connection.execute(select(group_changes))).all() == []
 
 
 async def test_a_leader_that_is_in_the_settings_no_more_leads_no_more(site: Site) -> None:

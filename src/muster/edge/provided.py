@@ -94,8 +94,9 @@ async def provided(
             raise failures[0]
         way = _way(settings.group, around, feature, groupable)
         around.chains.know(feature, way)
-        if isinstance(way, All) and around.store is not None:
+        if isinstance(way, All | Leader):
             stack.push_async_callback(way.close)
+        if isinstance(way, All) and around.store is not None:
             repairing = _repairing(way, providers, around.store, around.member)
             stack.push_async_callback(ended, [asyncio.create_task(repairing, name=f"repairs of {feature}")])
         yield grouped(contract, providers, way, **groupable.attributes(list(providers.values())))
@@ -114,7 +115,7 @@ def _way(group: GroupSettings, around: Surroundings, feature: str, groupable: Gr
         raise Misconfigured(f"A group of mode {group.mode} needs the store")
     if group.mode == "leader":
         return Leader(feature, names, Agreement(around.store, feature))
-    journal = Journal(around.store, feature, names)
+    journal = Journal(around.store, feature, names, groupable.codec)
     return All(feature, names, journal, groupable.codec, groupable.merges, groupable.refused)
 
 
@@ -138,18 +139,18 @@ async def _repairing(way: All, providers: Mapping[str, Any], store: Store, membe
         held = await leases.acquire(name, holder, _LEASE_S)
         return held is not None
 
-    try:
-        while True:
-            try:
-                if await way.is_behind() and await still():
-                    await way.repair(providers, still)
-            except MusterError as e:
-                _log.debug("Repairs of a group were not looked at", feature=way.name, why=str(e))
-            except Exception:  # noqa: BLE001 - boundary: one repair that breaks must not end all others
-                _log.exception("Repairing broke", feature=way.name)
-            await asyncio.sleep(_BEAT_S)
-    finally:
-        if held is not None:
-            # Others go on at once.
-            with contextlib.suppress(MusterError):
-                await leases.release(held)
+    while True:
+        try:
+            if await way.is_behind() and await way.has_work() and await still():
+                await way.repair(providers, still)
+        except MusterError as e:
+            _log.debug("Repairs of a group were not looked at", feature=way.name, why=str(e))
+        except Exception:  # noqa: BLE001 - boundary: one repair that breaks must not end all others
+            _log.exception("Repairing broke", feature=way.name)
+        finally:
+            if held is not None:
+                # Others have their turn: who does not reach a provider must not keep it from those who do.
+                with contextlib.suppress(MusterError):
+                    await asyncio.shield(leases.release(held))
+                held = None
+        await asyncio.sleep(_BEAT_S)

@@ -679,7 +679,7 @@ group_changes = Table(
     Column("at", Double, nullable=False),
     Column("until", Double, nullable=False),
 )
-"""Changes that ``holder`` carries out at all providers of a group; JSON in ``arguments``."""
+"""Changes that ``holder`` carries out at all providers of a group, or at its leader; JSON in ``arguments``."""
 
 group_repairs = Table(
     "group_repairs",

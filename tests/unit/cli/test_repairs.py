@@ -26,7 +26,7 @@ def missed(file: Path) -> Path:
             for group, provider, is_stuck in (("dns", "ns2", False), ("dns", "ns2", True), ("dhcp", "kea", False)):
                 journal = Journal(store, group, ["ns1", provider])
                 written = Written("web.test", "add", ADDED)
-                holder, _ = await journal.begin(written)
+                holder = (await journal.begin(written)).holder
                 await journal.end(written, holder, [Missed(provider, "no answer", is_stuck)])
 
     asyncio.run(miss())

@@ -27,7 +27,7 @@ def retry(
 ) -> None:
     """Have members carry repairs out at once, also those that a provider refused.
 
-    Look first whether a change that was refused is still wanted: what came after it that provider has had already.
+    What is earlier of the same name at the same provider goes with it, and first.
     """
     deciding = decide(cluster_path, ids, all_=all_, group=group, provider=provider, drop=False, dry=dry_run)
     report(asyncio.run(deciding), "set to be tried at once", dry=dry_run, as_json=as_json)

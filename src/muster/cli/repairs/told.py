@@ -55,10 +55,11 @@ async def decide(
     Raises:
         UsageError: none are named, or both some and all.
         NotFound: one that is named is not there; nothing was changed.
+        Unavailable: the store did not answer, or what one is about is being changed; it says how many were decided about.
     """
     from muster.app.settings import cluster_store, loaded
     from muster.kernel import log
-    from muster.kernel.errors import NotFound
+    from muster.kernel.errors import NotFound, Unavailable
     from muster.policy.groups.journal import decided, repairs
 
     if bool(ids) == all_:
@@ -80,8 +81,11 @@ async def decide(
         done = []
         for repair in meant:
             # One that was carried out meanwhile needs nobody any more.
-            with contextlib.suppress(NotFound):
-                done.append(await decided(store, repair.id, drop=drop))
+            try:
+                with contextlib.suppress(NotFound):
+                    done.append(await decided(store, repair.id, drop=drop))
+            except Unavailable as e:
+                raise Unavailable(f"{e}; {len(done)} of {len(meant)} were decided about before") from e
         return done
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network
 from itertools import chain
 from typing import Any, TypeVar
@@ -45,8 +45,27 @@ class Reservations:
             raise ValueError(str(e)) from e
         return (one,), {"related": related} if written.operation == "add" else {}
 
+    def touches(self, written: Written) -> frozenset[str]:
+        """See :class:`~muster.policy.groups.journal.Order`: a machine has one address, and a server a name once."""
+        name = written.arguments.get("name") if isinstance(written.arguments, dict) else None
+        return frozenset({f"ip {written.key}", f"mac {_mac(written)}", f"name {str(name).lower()}"})
 
-def _subnets(said: Mapping[str, Sequence[Subnet]]) -> Sequence[Subnet]:
+    def settles(self, later: Written, earlier: Written) -> bool:
+        """See :class:`~muster.policy.groups.journal.Order`: of an address and a machine there is one reservation."""
+        is_same = _mac(later) is not None and _mac(later) == _mac(earlier)
+        return is_same and (later.operation == "remove" or earlier.operation == "add")
+
+    def follows(self, later: Written, earlier: Written) -> bool:
+        """See :class:`~muster.policy.groups.journal.Order`; servers remove no reservation of another machine."""
+        return _mac(later) == _mac(earlier) and earlier.operation == "remove"
+
+
+def _mac(written: Written) -> str | None:
+    return written.arguments.get("mac") if isinstance(written.arguments, dict) else None
+
+
+def _subnets(said: Mapping[str, Sequence[Subnet]], behind: Collection[str]) -> Sequence[Subnet]:
+    del behind
     found: dict[IPv4Network, Subnet] = {}
     for subnet in chain.from_iterable(said.values()):
         if not any(subnet.network.overlaps(n) for n in found):
@@ -54,22 +73,24 @@ def _subnets(said: Mapping[str, Sequence[Subnet]]) -> Sequence[Subnet]:
     return list(found.values())
 
 
-def _records(said: Mapping[str, Records]) -> Records:
-    reservations = _each(r for one in said.values() for r in one.reservations)
+# A server that is behind shows reservations that were removed since; what it has leased is in use all the same.
+def _records(said: Mapping[str, Records], behind: Collection[str]) -> Records:
+    reservations = _each(r for name, one in said.items() if name not in behind for r in one.reservations)
     return Records(reservations, _each(lease for one in said.values() for lease in one.leases))
 
 
-def _at(said: Mapping[str, Sequence[Record]]) -> Sequence[Record]:
-    found = _each(chain.from_iterable(said.values()))
+def _at(said: Mapping[str, Sequence[Record]], behind: Collection[str]) -> Sequence[Record]:
+    found = _each(r for name, one in said.items() for r in one if isinstance(r, Lease) or name not in behind)
     return sorted(found, key=lambda r: isinstance(r, Lease))
 
 
-def _of(said: Mapping[str, Record | None]) -> Record | None:
-    found = [r for r in said.values() if r is not None]
+def _of(said: Mapping[str, Record | None], behind: Collection[str]) -> Record | None:
+    found = [r for name, r in said.items() if isinstance(r, Lease) or (r is not None and name not in behind)]
     return next((r for r in found if isinstance(r, Reservation)), next(iter(found), None))
 
 
-def _taken(said: Mapping[str, Any]) -> set[IPv4Address]:
+def _taken(said: Mapping[str, Any], behind: Collection[str]) -> set[IPv4Address]:
+    del behind
     return set(chain.from_iterable(said.values()))
 
 

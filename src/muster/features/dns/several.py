@@ -39,6 +39,27 @@ class Records:
         except (KeyError, TypeError, Rejected) as e:
             raise ValueError(str(e)) from e
 
+    def touches(self, written: Written) -> frozenset[str]:
+        """See :class:`~muster.policy.groups.journal.Order`: records of other names are of no account."""
+        return frozenset({written.key})
+
+    def settles(self, later: Written, earlier: Written) -> bool:
+        """See :class:`~muster.policy.groups.journal.Order`: removed are all values; and only of SRV a name has several."""
+        if _kind(later) is None or _kind(later) != _kind(earlier):
+            return False
+        if later.operation == "remove":
+            return True
+        is_same = _kind(later) != "SRV" or later.arguments.get("data") == earlier.arguments.get("data")
+        return earlier.operation == "add" and is_same
+
+    def follows(self, later: Written, earlier: Written) -> bool:
+        """See :class:`~muster.policy.groups.journal.Order`: a removal would take away what was added since."""
+        return _kind(later) == _kind(earlier) and earlier.operation == "remove"
+
+
+def _kind(written: Written) -> str | None:
+    return written.arguments.get("type") if isinstance(written.arguments, dict) else None
+
 
 def _data(kind: RecordType, text: str) -> Data:
     if kind in (RecordType.A, RecordType.AAAA):

@@ -15,6 +15,10 @@ C = TypeVar("C")
 
 Mode = Literal["all", "first", "leader"]
 
+ANSWERS_WITHIN_S = 5.0
+"""How long a provider of a group may take to say that it is there. Below the time after which whoever asks a whole feature
+that takes it for away (:mod:`muster.app.duties.providers`): one that hangs is not to be waited for by the others."""
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -107,13 +111,19 @@ async def reached(asked: Asked, why: dict[str, str]) -> Sequence[str]:
     """
 
     async def answer(name: str) -> MusterError | None:
+        error: MusterError
         try:
-            await asked.calls[name]()
+            async with asyncio.timeout(ANSWERS_WITHIN_S):
+                await asked.calls[name]()
+        except TimeoutError:
+            error = Unavailable(f"It did not answer within {ANSWERS_WITHIN_S:g} s")
         except MusterError as e:
-            why[name] = str(e)
-            return e
-        why.pop(name, None)
-        return None
+            error = e
+        else:
+            why.pop(name, None)
+            return None
+        why[name] = str(error)
+        return error
 
     said = await asyncio.gather(*(answer(n) for n in asked.calls))
     failures = Failures({n: e for n, e in zip(asked.calls, said, strict=True) if e is not None})

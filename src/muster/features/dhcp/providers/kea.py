@@ -117,7 +117,11 @@ class KeaDHCP:
 
     async def add(self, reservation: Reservation, *, related: Collection[MACAddress] = ()) -> None:
         on, how, has_leases = await self._now()
-        held = on.of(reservation.subnet)
+        try:
+            held = on.of(reservation.subnet)
+        except NotFound as e:
+            # Of what is to be added it is no success.
+            raise Rejected(f"{e}; {reservation} not made") from e
         if held.unheeded:
             raise Misconfigured(
                 f"Kea would heed no reservation in {reservation.subnet}: {held.unheeded} in its configuration"
