@@ -127,6 +127,29 @@ def test_files_of_a_provider_that_nobody_chose_are_not_missed(tmp_path: Path, dh
     assert sum(".dnsmasq." in where for _, where in found) == count
 
 
+def test_keytabs_and_certificates_of_features_that_are_absent_are_warned_of(tmp_path: Path) -> None:
+    realm = "provider: ad, ad: {realm: A.TEST, keytab_path: /none/keytab, principal: m, domain_controller: dc1.a.test}"
+    ipam = "provider: netbox, netbox: {url: 'https://n.example.net', token_file: /none/token, ca: /none/ca}"
+    dns = "provider: nsupdate_gss, nsupdate_gss: {server: ns.example.com, tsig_keytab: /none/dns}"
+    text = f"{CLUSTER}{OFF}}}\nfeatures:\n  realm: {{{realm}}}\n  externalipam: {{{ipam}}}\n  dns: {{{dns}}}\n"
+    assert [(line, where) for line, where, why in said(tmp_path, text)[1] if "is not on this host" in why] == [
+        (8, "features.realm.ad.keytab_path"), (9, "features.externalipam.netbox.token_file"),
+        (9, "features.externalipam.netbox.ca"), (10, "features.dns.nsupdate_gss.tsig_keytab"),
+    ]  # fmt: skip
+
+
+def test_files_of_a_groups_providers_that_are_absent_are_warned_of_where_they_stand(tmp_path: Path) -> None:
+    text = (
+        f"{CLUSTER}{OFF}}}\nfeatures:\n  dns:\n    nsupdate: {{key_file: /none/both}}\n    group:\n      mode: all\n"
+        "      providers:\n        ns1: {nsupdate: {server: 192.0.2.53, key_file: /none/ns1}}\n"
+        "        ns2: {ttl_s: 60}\n        ns3: {}\n"
+    )
+    assert [(line, where, why.partition(" ")[0]) for line, where, why in said(tmp_path, text)[1]] == [
+        (9, "features.dns.nsupdate.key_file", "/none/both"),
+        (13, "features.dns.group.providers.ns1.nsupdate.key_file", "/none/ns1"),
+    ]
+
+
 def test_files_of_what_is_mirrored_that_are_absent_are_warned_of(tmp_path: Path) -> None:
     of = "kind: yum, url: 'https://h/x', ca_file: /none/ca, certificate: /none/c, key: /none/k"
     text = f"{CLUSTER}{CONTENT}content: {{services: [https], mirror: {{repositories: {{r: {{{of}}}}}}}}}\n"
