@@ -169,7 +169,18 @@ class Tickets:
         words = done.stderr.strip().removeprefix("kinit: ").removesuffix(" while getting initial credentials")
         said = shown(words, 200) or "kinit does not say why"
         kind = refusal(done.stderr) or Misconfigured
+        if kind is KeytabUnusable:
+            # Of a file that this account may not read kinit speaks as if the realm had refused it.
+            try:
+                _read(self._settings.keytab_path)
+            except OSError as e:
+                said = f"reading it failed: {e.strerror or e}"
         return kind(f"Logging in as {self._principal} with {self._settings.keytab_path} failed: {said}")
+
+
+def _read(keytab: Path) -> None:
+    with keytab.open("rb") as file:
+        file.read(1)
 
 
 def _state(keytab: Path) -> object:
