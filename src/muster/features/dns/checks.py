@@ -115,7 +115,7 @@ _BY_KERBEROS: Sequence[tuple[type[MusterError], _Cause]] = (
 _GSS_LIBRARY = _Cause(
     "DNS-GSS-LIBRARY",
     "What speaks Kerberos is not installed with Muster on this host.",
-    "Install muster[gss], and libgssapi-krb5-2 (krb5-libs).",
+    "Install packaging/requirements-gss.txt (packaging/README.md), and libgssapi-krb5-2 (krb5-libs).",
 )
 _API_KEY = _Cause(
     "DNS-API-KEY",
