@@ -76,6 +76,7 @@ OF_SERVERS = ("lease_file", "pid_file")
 """Settings whose files another server on a member's host writes: they are looked for there, and nobody brings them."""
 _OFF: Mapping[str, object] = {"enabled": False}
 _OTHERS = 0o007
+_SECRET_FILES = ("password_file", "passphrase_file", "pin_file", "token_file", "key_file")
 _NEEDED = "members and balancers that need it do not start without it"
 _FAILS = "on members without it the feature does not work"
 _UNNEEDED: Mapping[Location, str] = {
@@ -131,7 +132,7 @@ def doubts(path: Path, cluster: ClusterFile) -> list[Problem]:
         )
         found.append(document.problem(("authority",), sentence))
     found += _of_empty_sections(document)
-    found += _of_foreman(document, cluster)
+    found += _of_secrets(document, cluster)
     found += _of_images(document, cluster)
     return sorted(found, key=lambda p: p.line)
 
@@ -143,15 +144,20 @@ def _of_empty_sections(document: Document) -> Iterator[Problem]:
             yield document.problem((name,), f"is empty and counts as absent; {name}: {{}} has all its defaults")
 
 
-def _of_foreman(document: Document, cluster: ClusterFile) -> Iterator[Problem]:
-    """A token that everybody on this host may read, who is its user in Foreman then."""
-    token = cluster.foreman.api_token_file
-    if token is None:
-        return
-    with contextlib.suppress(OSError):
-        if (mode := token.stat().st_mode & 0o777) & _OTHERS:
-            sentence = f"{token} has mode {mode:04o}, so that everybody on this host has the token: chmod o= {token}"
-            yield document.problem(("foreman", "api_token_file"), sentence)
+def _of_secrets(document: Document, cluster: ClusterFile) -> Iterator[Problem]:
+    """Files by which whoever reads them is who members are."""
+    for where, file in named_files(cluster):
+        if not _is_secret(str(where[-1])):
+            continue
+        with contextlib.suppress(OSError):
+            if (mode := file.stat().st_mode & 0o777) & _OTHERS:
+                sentence = f"{file} has mode {mode:04o}, so that everybody on this host may use it: chmod o= {file}"
+                yield document.problem(where, sentence)
+
+
+def _is_secret(name: str) -> bool:
+    # A realm's keytab and the Puppet CA's key have findings of the doctor's own.
+    return name.endswith(_SECRET_FILES) or name in ("key", "foreman_key", "tsig_keytab")
 
 
 def _of_images(document: Document, cluster: ClusterFile) -> Iterator[Problem]:
