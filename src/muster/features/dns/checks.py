@@ -119,8 +119,8 @@ _GSS_LIBRARY = _Cause(
 )
 _API_KEY = _Cause(
     "DNS-API-KEY",
-    "The key is another one, its file cannot be read, or the API does not take calls from this host.",
-    "Compare rest_api_key under features: dns: powerdns: with api-key there, and webserver-allow-from with the members.",
+    "The key is another one, its file cannot be read, rest_url names no such API, or it takes no calls from this host.",
+    "Compare rest_url and rest_api_key_file under features: dns: powerdns: with api-key and webserver-allow-from there.",
 )
 _API_DOWN = _Cause(
     "DNS-DOWN",
