@@ -48,6 +48,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+FOREMANS: Mapping[str, str] = {
+    "templates": "hosts get no templates",
+    "registration": "hosts cannot register",
+    "openscap": "compliance reports wait",
+    "discovery": "machines cannot be discovered",
+    "container_gateway": "nobody logs in for images",
+}
+"""Features that do nothing without Foreman, and what there is not while it is away."""
+
 
 def of_settings(path: Path, warnings: Sequence[Problem]) -> list[Finding]:
     """Return what ``muster config check`` warns of."""
@@ -212,13 +221,12 @@ class Patient:
         return openscap.checks(settings, self.store, is_member=is_member)
 
     def _of_what_is_handed_on(self) -> list[Check]:
-        given = self.cluster.features.get("templates")
-        if given is None or all(m.kind != "muster" for m in self.cluster.members):
+        handed_on = [name for name in FOREMANS if rooms.enabled(self.cluster, name)]
+        if not handed_on or all(m.kind != "muster" for m in self.cluster.members):
             return []
         from muster.features.templates import checks as templates
-        from muster.features.templates.settings import TemplatesSettings
 
-        return templates.checks(self.cluster, self._ca) if TemplatesSettings.model_validate(given).enabled else []
+        return templates.checks(self.cluster, self._ca, [FOREMANS[name] for name in handed_on])
 
     def _of_dns(self) -> list[Check]:
         settings = cast("DNSSettings | None", self._enabled("dns"))
