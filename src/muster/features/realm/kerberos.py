@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from muster.features.realm.contract import Untouched
+from muster.features.realm.programs import ran
 from muster.features.realm.settings import KerberosSettings
-from muster.kernel import process
 from muster.kernel.errors import Misconfigured, MusterError
 from muster.kernel.names import shown
 from muster.kernel.process import Finished
@@ -143,7 +143,7 @@ class Tickets:
         file = self._directory / f"tickets-{self._number}"
         keytab = self._settings.keytab_path
         try:
-            done = await process.run(
+            done = await ran(
                 ["kinit", "-k", "-t", f"FILE:{keytab}", "-c", f"FILE:{file}", self._principal],
                 timeout_s=self._settings.timeout_s,
                 environment=self._variables(),
