@@ -496,7 +496,7 @@ async def test_a_foreman_that_hosts_do_not_reach(world: World, foreman: Foreman)
     assert foreman.asked == ["/api/v2/status"], "nobody's template"
     world.changes["foreman"]["url"] = f"https://127.0.0.1:{foreman.port}"
     found = named(await world.examined(), "FOREMAN-AWAY")
-    assert "cannot register" in found.sentence
+    assert found.sentence.startswith("Hosts get no templates: GET ")
     world.changes["foreman"]["url"] = foreman.url
     foreman.name = "foreman.example.com"
     found = named(await world.examined(), "FOREMAN-REFUSES")
@@ -506,6 +506,12 @@ async def test_a_foreman_that_hosts_do_not_reach(world: World, foreman: Foreman)
     assert f"GET {foreman.url}/api/v2/status failed" in found.sentence
     world.changes["features"] = {"templates": {"enabled": False}}
     assert await world.examined() == []
+    # What else Foreman is asked for is there without it no more than that.
+    world.changes["features"] = {name: {} for name in ("registration", "openscap", "discovery")}
+    (found,) = [f for f in await world.examined() if f.code == "FOREMAN-AWAY"]
+    assert found.sentence.startswith(
+        "Hosts cannot register, compliance reports wait and machines cannot be discovered: GET "
+    )
 
 
 async def test_a_host_without_the_token_leaves_it_to_members(world: World, foreman: Foreman) -> None:

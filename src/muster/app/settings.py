@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel
 
@@ -16,6 +16,7 @@ from muster.balancer.model import warnings as balancer_warnings
 from muster.cluster import problems as cluster_problems
 from muster.cluster.file import ClusterFile, read_present
 from muster.content import gateway
+from muster.edge.feature import GroupedFeatureSettings
 from muster.kernel.errors import Misconfigured, Rejected
 from muster.kernel.files import read_bounded
 from muster.kernel.secrets import Secret
@@ -67,10 +68,17 @@ def loaded(path: Path) -> ClusterFile:
 
 
 # Settings whose names do not end in ``file``.
-_FILES = ("policy_executable", "module", "foreman_certificate", "foreman_key", "certificate", "key")
+_FILES = (
+    "policy_executable", "module", "foreman_certificate", "foreman_key", "certificate", "key", "ca", "tsig_keytab",
+    "keytab_path", "krb5_config", "ipa_config",
+)  # fmt: skip
+OF_SERVERS = ("lease_file", "pid_file")
+"""Settings whose files another server on a member's host writes: they are looked for there, and nobody brings them."""
 _OFF: Mapping[str, object] = {"enabled": False}
 _OTHERS = 0o007
+_SECRET_FILES = ("password_file", "passphrase_file", "pin_file", "token_file", "key_file")
 _NEEDED = "members and balancers that need it do not start without it"
+_FAILS = "on members without it the feature does not work"
 _UNNEEDED: Mapping[Location, str] = {
     ("foreman", "api_token_file"): "members without it do not ask Foreman for its version, and say what others heard"
 }
@@ -87,7 +95,7 @@ def warnings(path: Path, cluster: ClusterFile) -> list[Problem]:
 
     document = read(path)
     found = [
-        document.problem(where, f"{file} is not on this host; {_UNNEEDED.get(where, _NEEDED)}")
+        document.problem(where, f"{file} is not on this host; {_without(where)}")
         for where, file in named_files(cluster)
         if _is_absent(file)
     ]
@@ -106,6 +114,11 @@ def warnings(path: Path, cluster: ClusterFile) -> list[Problem]:
     return sorted([*found, *doubts(path, cluster)], key=lambda p: p.line)
 
 
+def _without(where: Location) -> str:
+    """Return what is the matter where a file that is named there is absent."""
+    return _UNNEEDED.get(where, _FAILS if where[0] == "features" else _NEEDED)
+
+
 def doubts(path: Path, cluster: ClusterFile) -> list[Problem]:
     """As :func:`warnings`, less what other checks of the doctor find out about this host and the store."""
     document = read(path)
@@ -119,7 +132,7 @@ def doubts(path: Path, cluster: ClusterFile) -> list[Problem]:
         )
         found.append(document.problem(("authority",), sentence))
     found += _of_empty_sections(document)
-    found += _of_foreman(document, cluster)
+    found += _of_secrets(document, cluster)
     found += _of_images(document, cluster)
     return sorted(found, key=lambda p: p.line)
 
@@ -131,15 +144,20 @@ def _of_empty_sections(document: Document) -> Iterator[Problem]:
             yield document.problem((name,), f"is empty and counts as absent; {name}: {{}} has all its defaults")
 
 
-def _of_foreman(document: Document, cluster: ClusterFile) -> Iterator[Problem]:
-    """A token that everybody on this host may read, who is its user in Foreman then."""
-    token = cluster.foreman.api_token_file
-    if token is None:
-        return
-    with contextlib.suppress(OSError):
-        if (mode := token.stat().st_mode & 0o777) & _OTHERS:
-            sentence = f"{token} has mode {mode:04o}, so that everybody on this host has the token: chmod o= {token}"
-            yield document.problem(("foreman", "api_token_file"), sentence)
+def _of_secrets(document: Document, cluster: ClusterFile) -> Iterator[Problem]:
+    """Files by which whoever reads them is who members are."""
+    for where, file in named_files(cluster):
+        if not _is_secret(str(where[-1])):
+            continue
+        with contextlib.suppress(OSError):
+            if (mode := file.stat().st_mode & 0o777) & _OTHERS:
+                sentence = f"{file} has mode {mode:04o}, so that everybody on this host may use it: chmod o= {file}"
+                yield document.problem(where, sentence)
+
+
+def _is_secret(name: str) -> bool:
+    # A realm's keytab and the Puppet CA's key have findings of the doctor's own.
+    return name.endswith(_SECRET_FILES) or name in ("key", "foreman_key", "tsig_keytab")
 
 
 def _of_images(document: Document, cluster: ClusterFile) -> Iterator[Problem]:
@@ -178,7 +196,29 @@ def named_files(cluster: ClusterFile) -> Iterator[tuple[Location, Path]]:
     models = rooms.settings_models()
     for name, given in cluster.features.items():
         if name in models:
-            yield from _files_in(models[name].model_validate(given), ("features", name))
+            settings = models[name].model_validate(given)
+            each = settings.each() if isinstance(settings, GroupedFeatureSettings) else {}
+            if each:
+                yield from _files_of_group(each, given, ("features", name))
+            else:
+                yield from _files_in(settings, ("features", name))
+
+
+def _files_of_group(
+    each: Mapping[str, BaseModel], given: Mapping[str, Any], above: Location
+) -> Iterator[tuple[Location, Path]]:
+    """Yield what a group's providers name, each at its own name or, where it has that of the feature, there, and once."""
+    found: dict[tuple[Location, Path], None] = {}
+    for name, settings in each.items():
+        own = given["group"]["providers"][name]
+        for where, file in _files_in(settings, ()):
+            found[(*above, *(("group", "providers", name) if where[0] in own else ()), *where), file] = None
+    yield from found
+
+
+def is_of_file(name: str) -> bool:
+    """Whether a setting of this name is a file that members read, and not a place or another server's configuration."""
+    return name.endswith("file") or name in _FILES
 
 
 def _files_in(settings: BaseModel, above: Location) -> Iterator[tuple[Location, Path]]:
@@ -189,7 +229,7 @@ def _files_in(settings: BaseModel, above: Location) -> Iterator[tuple[Location, 
         parts = enumerate(value) if isinstance(value, tuple) else value.items() if isinstance(value, dict) else ()
         if isinstance(value, BaseModel):
             yield from _files_in(value, here)
-        elif isinstance(value, Path) and (name.endswith("file") or name in _FILES):
+        elif isinstance(value, Path) and is_of_file(name):
             yield here, value
         for key, part in parts:
             if isinstance(part, BaseModel):

@@ -39,7 +39,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "parity": ("parity", "Compare the members field by field; exit 1 when they drifted apart."),
     "explain": (
         "explain",
-        "Say what happened to a machine that boots, or what became of a client's connections.",
+        "Say what happened to a machine that boots, a client's connections, or what a feature calls.",
     ),
     "support-bundle": (
         "support_bundle",

@@ -113,7 +113,7 @@ async def _added(
 
 def _needs(path: Path, pki: Path, text: str, name: str, kind: str) -> list[str]:
     """Return what has to be on a new member's host, and done there."""
-    from muster.app.settings import named_files
+    from muster.app.settings import OF_SERVERS, named_files
     from muster.balancer.model import signs_itself
     from muster.cluster.file import ClusterFile
     from muster.kernel.settings import parse
@@ -130,7 +130,8 @@ def _needs(path: Path, pki: Path, text: str, name: str, kind: str) -> list[str]:
         ]
     # What a member reads besides: its own features' files and the CA's, not those that only balancers check with.
     ours = ("store", "foreman", "features", "authority", "content")
-    files = [str(f) for where, f in named_files(cluster) if where[0] in ours and where[-1] not in _EACH_ITS_OWN]
+    not_copied = (*_EACH_ITS_OWN, *OF_SERVERS)
+    files = [str(f) for where, f in named_files(cluster) if where[0] in ours and where[-1] not in not_copied]
     if cluster.authority is not None and signs_itself(cluster) and cluster.authority.key.kind == "file":
         files += [] if cluster.authority.key.file else [str(pki / "puppet-ca" / "ca_key.pem")]
     own = [str(f) for where, f in named_files(cluster) if where[0] == "content" and where[-1] in _EACH_ITS_OWN]

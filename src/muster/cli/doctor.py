@@ -277,6 +277,14 @@ def shown(found: dict[str, Any], width: int = 200) -> list[Table | Text]:
         for label in ("cause", "remedy"):
             if first[label]:
                 parts.append(line(f"    {label}: {first[label]}"))
+        more = [
+            s
+            for s in dict.fromkeys(f["sentence"] for f in alike if f["place"] == first["place"])
+            if s != first["sentence"]
+        ]
+        parts.extend(line(f"    also: {sentence}") for sentence in more[:_MOST_LISTED])
+        if len(more) > _MOST_LISTED:
+            parts.append(line(f"    and {len(more) - _MOST_LISTED} more of that place: muster doctor --json"))
         if places := [p for p in dict.fromkeys(f["place"] for f in alike) if p != first["place"]]:
             parts.append(line(f"    the same of: {_listed(places)}"))
         if follows:

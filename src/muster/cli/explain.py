@@ -65,7 +65,7 @@ def explain(
     since_s: float | None,
     as_json: bool,
 ) -> int:
-    """Say what happened to a machine that boots, or what became of a client's connections.
+    """Say what happened to a machine that boots, a client's connections, or what a feature calls.
 
     MAC, or the name that is reserved for a HOST: one time line of what all members saw of the machine, oldest first (its
     address, its loader's menu, what it fetched and asked for), and where it stops. An address with --boot: the same of the

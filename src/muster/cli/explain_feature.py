@@ -74,7 +74,9 @@ async def _examined(name: str, cluster_path: Path, pki: Path) -> dict[str, Any]:
     told, unasked = await chains_of(cluster, modelled(cluster), credentials(pki, cluster).ours())
     members = {member: chains[name] for member, chains in told.items() if name in chains}
     if told and not members:
-        raise NotFound(f"Feature {name} calls no provider through policies, or is off")
+        raise NotFound(
+            f"Feature {name} calls no provider through policies, is off, or failed: muster status says which"
+        )
     return {"feature": name, "members": members, "unasked": unasked}
 
 
@@ -100,7 +102,7 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _called(one: Mapping[str, Any]) -> str:
-    return f"{one['name']} ({one['provider']})" if one["name"] else str(one["provider"])
+    return f"{one['name']} ({one['provider']})" if one["name"] not in ("", one["provider"]) else str(one["provider"])
 
 
 def _state(one: Mapping[str, Any]) -> str:
@@ -114,6 +116,8 @@ def _state(one: Mapping[str, Any]) -> str:
     if breaker is not None:
         again = f", again in {breaker['again_in_s']:g} s" if breaker["state"] == "open" else ""
         parts.append(f"breaker {breaker['state']}{again}")
+    else:
+        parts.append("no breaker")
     owed = _owed(one)
     why = one.get("why") or (breaker or {}).get("why")
     return "; ".join(p for p in [*parts, owed, f"last failure: {why}" if why else ""] if p)

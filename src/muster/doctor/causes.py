@@ -31,6 +31,8 @@ _OF_A_REPOSITORY = ("CONTENT-UNSTAGED", "CONTENT-BEHIND", "CONTENT-ALONE")
 # What says once for all members why they do not hear Foreman's version, and how their notes of it begin.
 _OF_FOREMAN = ("FOREMAN-API", "FOREMAN-VERSION-UNKNOWN")
 _FOREMANS_VERSION = ": Foreman's version "
+# What members say of themselves: their sentences, and not the findings' causes, tell what it is about.
+_OF_ITSELF = ("MEMBER-NOTE", "MEMBER-UNREADY")
 # How the store's own errors begin, wherever they are repeated.
 _STORE = "The store ("
 _NO_STORE_YET = "There is no store"
@@ -131,15 +133,24 @@ def grouped(findings: Iterable[Finding], members: Sequence[str], entrances: Sequ
     for finding in found:
         by_code.setdefault(finding.code, []).append(finding)
     root = {f: _root(f, by_code, members, entrances) for f in found}
-    causes: dict[tuple[str, str], list[Finding]] = {}
+    causes: dict[tuple[str, str, str], list[Finding]] = {}
     for finding in found:
         if root[finding] is None:
-            causes.setdefault((finding.code, finding.cause), []).append(finding)
+            causes.setdefault((finding.code, finding.cause, _topic(finding, members)), []).append(finding)
     groups = [
         Cause(first, tuple(alike), tuple(f for f in found if _top(f, root) in (first, *alike) and root[f] is not None))
         for first, *alike in causes.values()
     ]
     return sorted(groups, key=_rank)
+
+
+def _topic(finding: Finding, members: Sequence[str]) -> str:
+    """Return what a member's own sentence is about, ``feature dns, provider ns2``; empty of any other finding."""
+    if finding.code not in _OF_ITSELF:
+        return ""
+    head, _, rest = finding.sentence.partition(": ")
+    said = rest if any(m.lower() in head.lower() for m in members) else finding.sentence
+    return said.partition(": ")[0]
 
 
 def _rank(cause: Cause) -> tuple[bool, int]:

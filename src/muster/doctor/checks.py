@@ -49,6 +49,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+FOREMANS: Mapping[str, str] = {
+    "templates": "hosts get no templates",
+    "registration": "hosts cannot register",
+    "openscap": "compliance reports wait",
+    "discovery": "machines cannot be discovered",
+    "container_gateway": "nobody logs in for images",
+}
+"""Features that do nothing without Foreman, and what there is not while it is away."""
+
 
 def of_settings(path: Path, warnings: Sequence[Problem]) -> list[Finding]:
     """Return what ``muster config check`` warns of."""
@@ -222,13 +231,12 @@ class Patient:
         return puppet.checks(settings.code, self.store)
 
     def _of_what_is_handed_on(self) -> list[Check]:
-        given = self.cluster.features.get("templates")
-        if given is None or all(m.kind != "muster" for m in self.cluster.members):
+        handed_on = [name for name in FOREMANS if rooms.enabled(self.cluster, name)]
+        if not handed_on or all(m.kind != "muster" for m in self.cluster.members):
             return []
         from muster.features.templates import checks as templates
-        from muster.features.templates.settings import TemplatesSettings
 
-        return templates.checks(self.cluster, self._ca) if TemplatesSettings.model_validate(given).enabled else []
+        return templates.checks(self.cluster, self._ca, [FOREMANS[name] for name in handed_on])
 
     def _of_dns(self) -> list[Check]:
         settings = cast("DNSSettings | None", self._enabled("dns"))

@@ -59,6 +59,34 @@ def test_what_all_members_say_of_foremans_version_is_said_once() -> None:
     assert told([], *notes) == [("MEMBER-NOTE", MEMBERS[0], 2, 0)]
 
 
+@pytest.mark.parametrize("code", ["MEMBER-NOTE", "MEMBER-UNREADY"])
+def test_what_members_say_of_several_things_is_said_of_each(code: str) -> None:
+    said = [
+        (0, "feature dns, provider ns2: no connection"), (1, "feature dns, provider ns2: was not asked"),
+        (1, "feature realm: the keytab is old"), (2, "drains"),
+    ]  # fmt: skip
+    found = [
+        Finding(code, MEMBERS[n], f"{MEMBERS[n]}: {what}", "It says so itself.", "r", "warning") for n, what in said
+    ]
+    assert told([], *found) == [(code, MEMBERS[0], 1, 0), (code, MEMBERS[1], 0, 0), (code, MEMBERS[2], 0, 0)]
+
+
+def test_what_is_alike_of_one_place_is_shown_whole() -> None:
+    found = [
+        Finding("BMC-PROVIDER-ABSENT", "feature bmc", f"{n} cannot be used", "c", "r") for n in ("redfish", "pyghmi")
+    ]
+    (cause,) = grouped(found, MEMBERS, [])
+    parts = doctor.shown({
+        "cluster": "demo", "address": "proxy.test", "members": [], "outside": None, "entrances": [], "healthy": False,
+        "services": [], "cells": [], "causes": [{"code": cause.finding.code, "place": "feature bmc", "findings": 2}],
+        "findings": [{**f.as_json(), "because": None} for f in cause.findings],
+    }, 80)  # fmt: skip
+    said = [str(part) for part in parts]
+    assert [s for s in said if "cannot be used" in s] == [
+        "BMC-PROVIDER-ABSENT: redfish cannot be used", "    also: pyghmi cannot be used",
+    ]  # fmt: skip
+
+
 def test_everything_about_a_dead_member_follows_from_one_finding() -> None:
     out = Finding("BALANCER-OUT", "smartproxy on proxy02.test", "HAProxy has it out", "c", "r")
     assert told(cells("proxy02.test"), silent("proxy02.test"), out) == [("MEMBER-DOWN", "proxy02.test", 0, 4)]

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from muster.app.settings import named_files
+from muster.app.settings import OF_SERVERS, named_files
 from muster.app.settings import parsed as cluster_parsed
 from muster.cluster.file import ClusterFile
 from muster.kernel.errors import Misconfigured
@@ -121,6 +121,8 @@ def named(cluster: ClusterFile) -> dict[Path, str]:
             found[path] = "a library; install it as on this host"
         elif where[-1] == "policy_executable":
             found[path] = "a program; install it as on this host"
+        elif where[-1] in OF_SERVERS:
+            found[path] = "the DHCP server's own, which it writes anew"
         elif where[-1] == "pin_file":
             found[path] = "the PIN of a token, which is not in it either"
         elif not path.is_absolute():

@@ -98,7 +98,9 @@ def _library() -> Any:
     try:
         import pkcs11
     except ImportError as e:
-        raise Misconfigured("A key on a token needs: pip install muster[pkcs11]") from e
+        raise Misconfigured(
+            "A key on a token needs python-pkcs11: packaging/requirements-pkcs11.txt has it (packaging/README.md)"
+        ) from e
     return pkcs11
 
 

@@ -341,6 +341,8 @@ async def opened(settings: BMCSettings, around: Surroundings) -> AsyncIterator[B
                 absent[word] = str(e)
                 continue
             in_turns = cast(BMCProvider, _InTurns(provider, settings.calls))
-            policies = settings.policies.built(around.operations, word)
+            policies = around.chains.built(
+                "bmc", settings.policies, around.operations, label=word, word=word, name=word
+            )
             usable[word] = chained(BMCProvider, in_turns, policies)  # type: ignore[type-abstract]
         yield BMC(usable, absent, settings.bmc_default_provider, settings.redfish_verify_ssl)

@@ -117,12 +117,12 @@ _BY_KERBEROS: Sequence[tuple[type[MusterError], _Cause]] = (
 _GSS_LIBRARY = _Cause(
     "DNS-GSS-LIBRARY",
     "What speaks Kerberos is not installed with Muster on this host.",
-    "Install muster[gss], and libgssapi-krb5-2 (krb5-libs).",
+    "Install packaging/requirements-gss.txt (packaging/README.md), and libgssapi-krb5-2 (krb5-libs).",
 )
 _API_KEY = _Cause(
     "DNS-API-KEY",
-    "The key is another one, its file cannot be read, or the API does not take calls from this host.",
-    "Compare rest_api_key under features: dns: powerdns: with api-key there, and webserver-allow-from with the members.",
+    "The key is another one, its file cannot be read, rest_url names no such API, or it takes no calls from this host.",
+    "Compare rest_url and rest_api_key_file under features: dns: powerdns: with api-key and webserver-allow-from there.",
 )
 _API_DOWN = _Cause(
     "DNS-DOWN",

@@ -223,7 +223,8 @@ async def opened(settings: ExternalIPAMSettings, around: Surroundings) -> AsyncI
     if around.store is None:
         raise Misconfigured("The feature externalipam needs the store: what it promises, all members have to know")
     async with providers.opened(settings, around) as provider:
-        policies = settings.policies.built(around.operations, settings.provider)
+        word = settings.provider
+        policies = around.chains.built("externalipam", settings.policies, around.operations, label=word, word=word)
         chain = chained(IPAMProvider, provider, policies)  # type: ignore[type-abstract]
         promises = Promises(around.store, held_s=settings.promise_minutes * 60)
         yield ExternalIPAM(chain, settings.provider, promises)

@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from muster.features.realm.contract import Untouched
+from muster.features.realm.programs import ran
 from muster.features.realm.settings import KerberosSettings
-from muster.kernel import process
 from muster.kernel.errors import Misconfigured, MusterError
 from muster.kernel.names import shown
 from muster.kernel.process import Finished
@@ -143,7 +143,7 @@ class Tickets:
         file = self._directory / f"tickets-{self._number}"
         keytab = self._settings.keytab_path
         try:
-            done = await process.run(
+            done = await ran(
                 ["kinit", "-k", "-t", f"FILE:{keytab}", "-c", f"FILE:{file}", self._principal],
                 timeout_s=self._settings.timeout_s,
                 environment=self._variables(),
@@ -169,7 +169,18 @@ class Tickets:
         words = done.stderr.strip().removeprefix("kinit: ").removesuffix(" while getting initial credentials")
         said = shown(words, 200) or "kinit does not say why"
         kind = refusal(done.stderr) or Misconfigured
+        if kind is KeytabUnusable:
+            # Of a file that this account may not read kinit speaks as if the realm had refused it.
+            try:
+                _read(self._settings.keytab_path)
+            except OSError as e:
+                said = f"reading it failed: {e.strerror or e}"
         return kind(f"Logging in as {self._principal} with {self._settings.keytab_path} failed: {said}")
+
+
+def _read(keytab: Path) -> None:
+    with keytab.open("rb") as file:
+        file.read(1)
 
 
 def _state(keytab: Path) -> object:

@@ -91,7 +91,8 @@ def _class(given: str | None) -> str | None:
 async def opened(settings: RealmSettings, around: Surroundings) -> AsyncIterator[Realm]:
     """Open the provider the settings name, wrapped in its policies."""
     async with providers.opened(settings, around) as (provider, realm):
-        policies = settings.policies.built(around.operations, settings.provider)
+        word = settings.provider
+        policies = around.chains.built("realm", settings.policies, around.operations, label=word, word=word)
         leases = Leases(around.store) if around.store is not None else None
         turns = Turns(leases, around.member, settings.policies.deadline_s)
         yield Realm(chained(RealmProvider, provider, policies), realm, turns)  # type: ignore[type-abstract]

@@ -15,6 +15,7 @@ class Cause:
     """A finding, the same of other places, and what follows from it.
 
     Attributes:
+        also: what the others that are alike say of the same place.
         places: of the others that are alike.
         follows: codes of what follows.
     """
@@ -25,6 +26,7 @@ class Cause:
     sentence: str
     cause: str
     remedy: str
+    also: tuple[str, ...]
     places: tuple[str, ...]
     follows: tuple[str, ...]
 
@@ -65,6 +67,7 @@ def _causes(found: Mapping[str, Any]) -> Sequence[Cause]:
             continue
         first, *alike = firsts
         places = dict.fromkeys(str(f["place"]) for f in alike if f["place"] != first["place"])
+        also = dict.fromkeys(str(f["sentence"]) for f in alike if f["place"] == first["place"])
         is_error = "error" in {f["severity"] for f in firsts}
         out.append(
             Cause(
@@ -74,6 +77,7 @@ def _causes(found: Mapping[str, Any]) -> Sequence[Cause]:
                 sentence=str(first["sentence"]),
                 cause=str(first["cause"]),
                 remedy=str(first["remedy"]),
+                also=tuple(also),
                 places=tuple(places),
                 follows=tuple(dict.fromkeys(str(f["code"]) for f in mine if f.get("because"))),
             )

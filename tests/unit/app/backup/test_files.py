@@ -152,3 +152,44 @@ def test_what_is_no_plain_file_is_left_out_unopened(world: World) -> None:
     found, left = names(world, foreman={"ca_file": str(at)})
     assert f"files{at}" not in found
     assert "no plain file" in left[str(at)]
+
+
+def test_what_features_and_groups_prove_themselves_with_is_in_it_and_what_other_servers_write_is_not(
+    world: World,
+) -> None:
+    here = world.directory
+    for name in ("keytab", "ns1.key", "ns2.key", "ipam.pem", "leases", "pid"):
+        (here / name).write_text(name)
+    found, left = names(
+        world,
+        features={
+            "realm": {
+                "provider": "ad",
+                "ad": {
+                    "realm": "EXAMPLE.COM", "keytab_path": f"{here}/keytab", "principal": "muster",
+                    "domain_controller": "dc1.example.com",
+                },
+            },
+            "externalipam": {
+                "provider": "phpipam",
+                "phpipam": {
+                    "url": "https://i.example.net", "user": "u", "password_file": f"{here}/absent", "ca": f"{here}/ipam.pem",
+                },
+            },
+            "dns": {
+                "group": {
+                    "mode": "all",
+                    "providers": {n: {"nsupdate": {"server": n, "key_file": f"{here}/{n}.key"}} for n in ("ns1", "ns2")},
+                }
+            },
+            "dhcp": {
+                "provider": "dnsmasq", "subnets": ["192.0.2.0/24"],
+                "dnsmasq": {"lease_file": f"{here}/leases", "pid_file": f"{here}/pid"},
+            },
+        },
+    )  # fmt: skip
+    assert {name for name in found if name.startswith("files")} == {
+        f"files{here}/{name}" for name in ("keytab", "ns1.key", "ns2.key", "ipam.pem")
+    }
+    assert "No such file" in left[f"{here}/absent"]
+    assert left[f"{here}/leases"] == left[f"{here}/pid"] == "the DHCP server's own, which it writes anew"

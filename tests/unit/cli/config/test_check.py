@@ -75,7 +75,7 @@ def test_a_token_that_everybody_on_the_host_may_read_is_a_warning(tmp_path: Path
     assert warning == (
         7,
         "foreman.api_token_file",
-        f"{token} has mode 0644, so that everybody on this host has the token: chmod o= {token}",
+        f"{token} has mode 0644, so that everybody on this host may use it: chmod o= {token}",
     )
 
 
@@ -125,6 +125,48 @@ def test_files_that_are_named_and_absent_are_warned_of(tmp_path: Path) -> None:
 def test_files_of_a_provider_that_nobody_chose_are_not_missed(tmp_path: Path, dhcp: str, count: int) -> None:
     found = warned(tmp_path, f"{CLUSTER}{OFF}}}\nfeatures: {{dhcp: {{{dhcp}}}}}\n")
     assert sum(".dnsmasq." in where for _, where in found) == count
+
+
+def test_keytabs_and_certificates_of_features_that_are_absent_are_warned_of(tmp_path: Path) -> None:
+    realm = "provider: ad, ad: {realm: A.TEST, keytab_path: /none/keytab, principal: m, domain_controller: dc1.a.test}"
+    ipam = "provider: netbox, netbox: {url: 'https://n.example.net', token_file: /none/token, ca: /none/ca}"
+    dns = "provider: nsupdate_gss, nsupdate_gss: {server: ns.example.com, tsig_keytab: /none/dns}"
+    text = f"{CLUSTER}{OFF}}}\nfeatures:\n  realm: {{{realm}}}\n  externalipam: {{{ipam}}}\n  dns: {{{dns}}}\n"
+    assert [(line, where) for line, where, why in said(tmp_path, text)[1] if "is not on this host" in why] == [
+        (8, "features.realm.ad.keytab_path"), (9, "features.externalipam.netbox.token_file"),
+        (9, "features.externalipam.netbox.ca"), (10, "features.dns.nsupdate_gss.tsig_keytab"),
+    ]  # fmt: skip
+
+
+def test_files_of_a_groups_providers_that_are_absent_are_warned_of_where_they_stand(tmp_path: Path) -> None:
+    text = (
+        f"{CLUSTER}{OFF}}}\nfeatures:\n  dns:\n    nsupdate: {{key_file: /none/both}}\n    group:\n      mode: all\n"
+        "      providers:\n        ns1: {nsupdate: {server: 192.0.2.53, key_file: /none/ns1}}\n"
+        "        ns2: {ttl_s: 60}\n        ns3: {}\n"
+    )
+    assert [(line, where, why.partition(" ")[0]) for line, where, why in said(tmp_path, text)[1]] == [
+        (9, "features.dns.nsupdate.key_file", "/none/both"),
+        (13, "features.dns.group.providers.ns1.nsupdate.key_file", "/none/ns1"),
+    ]
+
+
+def test_secrets_of_features_and_groups_that_everybody_may_read_are_warned_of(tmp_path: Path) -> None:
+    for name in ("token", "ns1", "ns2", "ca"):
+        (tmp_path / name).write_text("x")
+        (tmp_path / name).chmod(0o640 if name == "ns2" else 0o644)
+    ipam = (
+        f"provider: netbox, netbox: {{url: 'https://n.example.net', token_file: {tmp_path}/token, ca: {tmp_path}/ca}}"
+    )
+    ns = [f"ns{n}: {{nsupdate: {{server: 192.0.2.{n}, key_file: {tmp_path}/ns{n}}}}}" for n in (1, 2)]
+    dns = f"group: {{mode: all, providers: {{{', '.join(ns)}}}}}"
+    found = said(tmp_path, f"{CLUSTER}{OFF}}}\nfeatures:\n  externalipam: {{{ipam}}}\n  dns: {{{dns}}}\n")[1]
+    assert [(where, why) for _, where, why in found] == [
+        (where, f"{file} has mode 0644, so that everybody on this host may use it: chmod o= {file}")
+        for where, file in (
+            ("features.externalipam.netbox.token_file", tmp_path / "token"),
+            ("features.dns.group.providers.ns1.nsupdate.key_file", tmp_path / "ns1"),
+        )
+    ]
 
 
 def test_files_of_what_is_mirrored_that_are_absent_are_warned_of(tmp_path: Path) -> None:

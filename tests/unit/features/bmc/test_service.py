@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
+from pydantic import ValidationError
 
 from muster.edge.feature import Surroundings
 from muster.features.bmc import providers
@@ -226,6 +227,32 @@ async def test_what_is_absent_is_a_state_with_a_reason(monkeypatch: pytest.Monke
     async with opened(BMCSettings(bmc_default_provider="memory"), around) as bmc:
         await bmc.reached()
         assert (await bmc.power(Call(HOST, None, basic()), "status"))["result"] == "off"
+
+
+async def test_bmcs_that_do_not_answer_keep_no_call_from_the_others(
+    monkeypatch: pytest.MonkeyPatch, around: Surroundings
+) -> None:
+    class OneIsDead(MemoryBMC):
+        async def power(self, device: Device) -> str:
+            if device.host == HOST:
+                raise Unavailable("no answer")
+            return await super().power(device)
+
+    monkeypatch.setitem(providers.PROVIDERS, "memory", lambda _settings: nullcontext(OneIsDead()))
+    settings = BMCSettings.model_validate({"bmc_default_provider": "memory", "policies": {"deadline_s": 50}})
+    async with opened(settings, around) as bmc:
+        for _ in range(30):
+            with pytest.raises(Unavailable, match="no answer"):
+                await bmc.power(Call(HOST, "memory", basic()), "status")
+        assert (await bmc.power(Call("198.51.100.1", "memory", basic()), "status"))["result"] == "off"
+
+
+async def test_what_is_said_of_one_policy_leaves_the_others_as_they_are_for_bmcs() -> None:
+    settings = BMCSettings.model_validate({"policies": {"deadline_s": 50, "retry": {"base_s": 1}}})
+    assert (settings.policies.deadline_s, settings.policies.retry.attempts) == (50, 1)
+    assert BMCSettings().policies.deadline_s == 30
+    with pytest.raises(ValidationError, match="one that is dead would keep calls from all others"):
+        BMCSettings.model_validate({"policies": {"breaker": {"failures": 3}}})
 
 
 async def test_a_bmc_that_says_nothing_leaves_turns_to_the_others(

@@ -108,6 +108,35 @@ async def test_a_kinit_that_is_killed_leaves_no_file(kinit: Path) -> None:
         assert list(tickets._directory.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ("Pre-authentication failed: Permission denied", "reading it failed: Permission denied"),
+        ("Pre-authentication failed: Key table file '/k' not found", "reading it failed: No such file or directory"),
+        ("Keytab contains no suitable keys for muster@R", "Keytab contains no suitable keys for muster@R"),
+        ("Cannot contact any KDC for realm 'R'", "Cannot contact any KDC for realm 'R'"),
+    ],
+)
+async def test_a_keytab_that_is_not_for_this_account_sounds_like_no_refusal_of_the_realm_s(
+    kinit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, why: str
+) -> None:
+    keytab = tmp_path / "keytab"
+    kinit.write_text(f'echo "kinit: {said} while getting initial credentials" >&2; exit 1\n')
+    if "No such" not in why:
+        keytab.touch()
+
+    def opened(file: Path) -> None:
+        if "Permission" in why:
+            # What root, who may run this, is never told.
+            raise PermissionError(13, "Permission denied", str(file))
+        file.read_bytes()
+
+    monkeypatch.setattr(kerberos, "_read", opened)
+    with kerberos.opened(settings(keytab_path=str(keytab)), "R") as tickets, pytest.raises(MusterError) as caught:
+        await tickets.environment()
+    assert str(caught.value) == f"Logging in as muster@R with {keytab} failed: {why}"
+
+
 async def test_of_many_that_were_refused_one_ticket_only_the_first_gets_another(kinit: Path) -> None:
     with kerberos.opened(settings(), "R") as tickets:
         refused = await tickets.environment()

@@ -118,5 +118,5 @@ def found(settings: BMCSettings) -> PyghmiBMC:
         Misconfigured: the library is not installed.
     """
     if importlib.util.find_spec("pyghmi") is None:
-        raise Misconfigured("no pyghmi on this host: packaging/requirements-bmc.txt, or pip install 'muster[bmc]'")
+        raise Misconfigured("no pyghmi on this host: packaging/requirements-bmc.txt has it (packaging/README.md)")
     return PyghmiBMC(settings.ipmi.port)

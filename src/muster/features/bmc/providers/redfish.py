@@ -33,7 +33,7 @@ try:
     from urllib3.exceptions import HTTPError
 except ImportError as e:
     raise Misconfigured(
-        f"no sushy on this host ({e.name}): packaging/requirements-bmc.txt, or pip install 'muster[bmc]'"
+        f"no sushy on this host ({e.name}): packaging/requirements-bmc.txt has it (packaging/README.md)"
     ) from e
 
 T = TypeVar("T")

@@ -264,7 +264,8 @@ async def opened(settings: NSUpdateGSSSettings, ttl_s: int) -> AsyncIterator[NSU
         import gssapi  # noqa: F401
     except ImportError as e:
         raise Misconfigured(
-            f"DNS provider nsupdate_gss needs the Python package gssapi, with MIT's libgssapi-krb5: {e}. Install muster[gss]"
+            f"DNS provider nsupdate_gss needs the Python package gssapi, with MIT's libgssapi-krb5: {e}. "
+            "packaging/requirements-gss.txt has it (packaging/README.md)"
         ) from e
     check_keytab(settings.tsig_keytab)
     thread = ThreadPoolExecutor(1, "dns-kerberos")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -221,7 +222,7 @@ class PowerDNSDNS:
             answer = await asked.ask(method, path, document=document, headers={"X-API-Key": self._key.reveal()})
         if answer.status < 300 or answer.status in ok:
             return answer
-        said = f"{asked.url} answered {answer.status} to {method} {path}: {shown(answer.text.strip(), 200)}"
+        said = f"{asked.url} answered {answer.status} to {method} {path or '/'}: {shown(answer.text.strip(), 200)}"
         said = f"{said}; {doing} not done" if doing else said
         if answer.status in (401, 403):
             raise Misconfigured(f"{said}. It refuses the key, or the address of this member (webserver-allow-from)")
@@ -294,7 +295,13 @@ def key_of(settings: PowerDNSSettings) -> Secret:
 
 def is_told_openly(url: str) -> bool:
     """Whether what is sent there can be read on its way."""
-    return url.startswith("http:") and urlsplit(url).hostname not in ("127.0.0.1", "::1", "localhost")
+    if not url.startswith("http:"):
+        return False
+    host = urlsplit(url).hostname or ""
+    try:
+        return not ip_address(host).is_loopback
+    except ValueError:
+        return host != "localhost"
 
 
 @asynccontextmanager

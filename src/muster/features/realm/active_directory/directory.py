@@ -15,8 +15,8 @@ from muster.features.realm.active_directory import ldif
 from muster.features.realm.active_directory.ldif import Entry
 from muster.features.realm.contract import Untouched
 from muster.features.realm.kerberos import ClockWrong, TicketEnded, Tickets, refusal
+from muster.features.realm.programs import ran
 from muster.features.realm.settings import ADSettings
-from muster.kernel import process
 from muster.kernel.errors import Conflict, Misconfigured, MusterError, NotFound, Rejected, Unavailable
 from muster.kernel.names import in_url, shown
 from muster.kernel.process import Finished
@@ -27,7 +27,7 @@ _HOW = ("-N", "-Q", "-Y", "GSSAPI", "-O", "minssf=56")
 _REFERRAL, _NO_SUCH_OBJECT, _WRONG_CREDENTIALS, _NO_RIGHT, _BUSY, _AWAY = 10, 32, 49, 50, 51, 52
 _HAS_VALUE, _NOT_EMPTY, _THERE = 20, 66, 68
 # What the library itself finds, as a negative number (ldap.h).
-_DOWN, _LOCAL, _TIMEOUT, _CONNECT = 255, 254, 251, 245
+_DOWN, _LOCAL, _TIMEOUT, _NO_MECHANISM, _CONNECT = 255, 254, 251, 250, 245
 
 _ASKED_LAST_S = 60.0
 """How long a domain controller that took no connection is asked after the others: each try of a dead one takes seconds."""
@@ -115,7 +115,7 @@ class Directory:
         timeout_s = self._settings.timeout_s
         limit = ("-o", f"nettimeout={max(1, round(timeout_s / 2))}")
         try:
-            done = await process.run(
+            done = await ran(
                 [command[0], *_HOW, *limit, "-H", url, *command[1:]],
                 timeout_s=timeout_s,
                 environment=environment,
@@ -143,6 +143,11 @@ def _refused(done: Finished, sentence: str, url: str) -> MusterError:
             return Unavailable(said)
         case code if code == _LOCAL:
             return (refusal(done.stderr) or Misconfigured)(said)
+        case code if code == _NO_MECHANISM:
+            packages = "libsasl2-modules-gssapi-mit (EL: cyrus-sasl-gssapi)"
+            return Misconfigured(
+                f"{said}. What speaks Kerberos for it is not on this host: it is in the package {packages}"
+            )
         case code if code in (_WRONG_CREDENTIALS, _NO_RIGHT, _REFERRAL, 127):
             return (refusal(done.stderr) or Misconfigured)(said)
         case code if code == _NO_SUCH_OBJECT:

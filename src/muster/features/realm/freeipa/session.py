@@ -15,11 +15,11 @@ from typing import Any
 from muster.features.realm.contract import Untouched
 from muster.features.realm.freeipa.config import Place
 from muster.features.realm.kerberos import Tickets
+from muster.features.realm.programs import ran
 from muster.features.realm.settings import FreeIPASettings
 from muster.foreman import smart_proxy
 from muster.foreman.answers import Answer
 from muster.foreman.smart_proxy import SmartProxy
-from muster.kernel import process
 from muster.kernel.errors import Conflict, Misconfigured, MusterError, NotFound, Rejected, Unavailable
 from muster.kernel.names import shown
 from muster.kernel.secrets import Secret
@@ -94,7 +94,7 @@ class Session:
         trust = ("--cacert", self._settings.ca_file) if self._settings.verify_ca else ("--insecure",)
         timeout_s = self._settings.timeout_s
         environment = await self._tickets.environment()
-        done = await process.run(
+        done = await ran(
             [
                 # --disable stands first: no file of somebody's home changes what is asked.
                 "curl", "--disable", "--silent", "--show-error", "--proto", "=https", "--noproxy", "*",

@@ -58,6 +58,8 @@ def test_what_is_no_record_hides_none(odd: Any) -> None:
         ("http://pdns.test", True),
         ("http://localhost:8081", False),
         ("http://[::1]:8081", False),
+        ("http://127.0.0.53:8081", False),
+        ("http://127.0.0.53.test:8081", True),
         ("https://pdns.test", False),
     ],
 )
