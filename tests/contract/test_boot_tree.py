@@ -263,6 +263,21 @@ async def test_what_no_disk_takes_is_not_acknowledged(store: Store, tmp_path: Pa
         await until(lambda: cluster.texts(NAMES[2]).get(HOST.text) == b"host", "it comes when it can")
 
 
+async def test_members_whose_disks_all_refuse_do_not_take_each_other_out(store: Store, tmp_path: Path) -> None:
+    async with running(store, tmp_path, confirm_s=0.3) as cluster:
+        await cluster.first.change([Put(DEFAULT, b"one")])
+        cluster.following.clear()
+        for name in NAMES:
+            (tmp_path / name / HOST.text / "theirs").mkdir(parents=True)
+        with pytest.raises(Unavailable, match="somebody's directory"):
+            await cluster.first.change([Put(HOST, b"host")])
+        # One after the other, while the others take clients: they are as far as it, and can do no more.
+        for tree in cluster.trees.values():
+            assert all(s.counts for s in await Ledger(store).standings())
+            await tree.beat()
+            assert (tree.trouble, "somebody's directory" in tree.note) == ("", True)
+
+
 async def test_one_disk_that_refuses_takes_its_member_out_and_no_other(store: Store, tmp_path: Path) -> None:
     async with running(store, tmp_path, confirm_s=0.3) as cluster:
         (tmp_path / NAMES[1] / HOST.text / "theirs").mkdir(parents=True)

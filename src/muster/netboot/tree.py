@@ -383,7 +383,9 @@ class Tree:
         return entry.kind == "link" or self._disk.has(entry.digest, entry.size)
 
     async def _arrived_at(self, version: int) -> None:
-        await asyncio.to_thread(self._disk.note, version)
+        # Where nothing is to be written, a full disk keeps nobody from it.
+        if await asyncio.to_thread(self._disk.version) != version:
+            await asyncio.to_thread(self._disk.note, version)
         self.version = version
 
     async def _placed(self, rows: Sequence[Row]) -> None:
@@ -464,9 +466,14 @@ class Tree:
         return "", ""
 
     async def _is_alone(self) -> bool:
-        """Whether no other member can do what this one cannot."""
+        """Whether no other member that takes clients can do what this one cannot."""
         try:
-            others = [s for s in await self._ledger.standings() if s.member != self.member]
+            others = [s for s in await self._ledger.standings() if s.member != self.member and s.counts]
         except MusterError:
             return True
-        return not any(s.counts and s.version >= (self.version or 0) and not s.lacks for s in others)
+        mine = self.version or 0
+        if self._is_compared and self._why:
+            # What stands here is whole, and what comes next does not get here. Who is as far as this one has not got it
+            # either: members that took each other out for that would all be out, and in again, in turns.
+            return not any(s.version > mine for s in others)
+        return not any(s.version >= mine and not s.lacks for s in others)
