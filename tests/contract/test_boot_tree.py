@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import os
 import random
+import socket
 import subprocess
 import sys
 import threading
@@ -16,15 +17,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 
+from muster.app.duties.bootfiles import BootFilesGiven
 from muster.cluster.roster import Report, Roster
+from muster.cluster.sections import TFTP
 from muster.kernel.errors import NotFound, Rejected, Unavailable
 from muster.netboot.contract import HIDDEN, BootPath, Change, Entry, Link, Put, Remove, RemoveBelow
 from muster.netboot.disk import Disk, digest_of
 from muster.netboot.ledger import Fetched, Ledger
+from muster.netboot.tftp.metrics import TFTPMetrics
 from muster.netboot.tree import Tree
 from muster.store.engine import Store
 from muster.store.writing import Change as Statement
+from tests.servers.tftp_client import rrq
 
 pytestmark = pytest.mark.anyio
 
@@ -684,3 +690,50 @@ async def test_a_directory_is_one_process_s_at_a_time(store: Store, tmp_path: Pa
     await tree.beat()
     assert (tree.trouble, tree.version) == ("", 0)
     await tree.close()
+
+
+async def test_a_member_that_was_stopped_gives_nothing_old_over_tftp_when_it_goes_on(
+    cluster: Cluster,
+) -> None:
+    await cluster.first.change([Put(DEFAULT, b"one")])
+    late, loop = cluster.trees[NAMES[1]], asyncio.get_running_loop()
+    settings = TFTP().model_copy(update={"port": 0})
+    duty = BootFilesGiven(late, settings, ["127.0.0.1"], TFTPMetrics(CollectorRegistry()), lambda _: None)
+
+    async def answer(asking: socket.socket) -> bytes:
+        """Return what comes for a request, and say that it came; empty: nothing does."""
+        try:
+            async with asyncio.timeout(0.5):
+                said, sender = await loop.sock_recvfrom(asking, 2048)
+        except TimeoutError:
+            return b""
+        asking.sendto(b"\0\4\0\1", sender)
+        return said[4:]
+
+    answers: list[bytes] = []
+    try:
+        await duty.beat()
+        assert duty._server is not None
+        place = duty._server.places[0]
+        limit = time.monotonic() + 20
+        while not answers or answers[-1] != b"two":
+            assert time.monotonic() < limit, answers
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+                asking.setblocking(False)
+                if answers == [b"one"]:
+                    # Others change it, take this member out, and hear that it is silent: it has not heard of that.
+                    cluster.following.remove(NAMES[1])
+                    await until(lambda: not late._following, "nobody follows the tree")
+                    ledger = Ledger(cluster.store)
+                    await ledger.fence([NAMES[1]], await ledger.change([Put(DEFAULT, b"two")]))
+                    asking.sendto(rrq(DEFAULT.text), place)
+                    # Nothing of this process goes on meanwhile, as while it is stopped.
+                    time.sleep(3)
+                    cluster.following.add(NAMES[1])
+                elif duty._server is not None:
+                    asking.sendto(rrq(DEFAULT.text), duty._server.places[0])
+                answers.append(await answer(asking))
+                await duty.beat()
+        assert answers.count(b"one") == 1, answers
+    finally:
+        await duty.end()

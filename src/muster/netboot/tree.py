@@ -79,6 +79,7 @@ class Tree:
     Attributes:
         trouble: why this member is not fit to serve, in one sentence; empty: it is.
         note: what is wrong that does not keep it from serving; empty: nothing.
+        judged_at: when the last beat began whose ``trouble`` and ``note`` these are, on the monotonic clock.
         version: which lies on this disk; None: it is not known yet.
         fetching: has files fetched; None: nothing is.
 
@@ -100,6 +101,7 @@ class Tree:
         self.member = member
         self.trouble = _NOT_YET
         self.note = ""
+        self.judged_at = -float("inf")
         self.version: int | None = None
         self.fetching: Fetches | None = None
         self._ledger = ledger
@@ -251,11 +253,13 @@ class Tree:
 
     async def beat(self) -> None:
         """Follow the tree once: bring what changed, say so, and judge whether this member may serve. Raises nothing."""
+        began = time.monotonic()
         if not await self._followed(_HELD_UP_S):
             with contextlib.suppress(MusterError, TimeoutError):
                 async with asyncio.timeout(_HELD_UP_S):
                     await self._look()
         await self._judge()
+        self.judged_at = began
 
     async def verify(self) -> Sequence[str]:
         """Read every file's bytes; what is damaged is brought anew. Return the paths of those. Long work.

@@ -82,6 +82,8 @@ class TFTPServer:
 
     Args:
         told: hears of each request that was taken up, when it is over.
+        is_fit: says whether what lies below the root may be given now; asked of each request, so it looks at values only.
+            Where it may not nothing is answered, and the client asks again.
         handed: bound UDP sockets to listen on instead of the settings' addresses, as systemd hands them over; the server
             closes them.
 
@@ -95,6 +97,7 @@ class TFTPServer:
     clock: Clock = field(default_factory=SystemClock)
     metrics: TFTPMetrics | None = None
     told: Callable[[TransferEnded], None] = lambda _: None
+    is_fit: Callable[[], bool] = lambda: True
     handed: Sequence[socket.socket] = ()
     _sockets: list[socket.socket] = field(default_factory=list, init=False, repr=False)
     _live: dict[_Place, _Live] = field(default_factory=dict, init=False, repr=False)
@@ -233,6 +236,9 @@ class TFTPServer:
         if arrived.datagram[:2] not in (b"\0\1", b"\0\2"):
             # Answers that come too late, mostly; an answer to them would help nobody, and somebody could ask for it.
             self._drop("no request")
+            return
+        if not self.is_fit():
+            self._drop("not fit")
             return
         now = self.clock.monotonic()
         # Not by network as elsewhere: a whole hall of machines that boot has one /64 of IPv6, and one is fe80::.
