@@ -23,6 +23,7 @@ from muster.app.duties.bootfiles import BootFilesGiven
 from muster.cluster.roster import Report, Roster
 from muster.cluster.sections import TFTP
 from muster.kernel.errors import NotFound, Rejected, Unavailable
+from muster.kernel.happenings import Happening
 from muster.netboot.contract import HIDDEN, BootPath, Change, Entry, Link, Put, Remove, RemoveBelow
 from muster.netboot.disk import Disk, digest_of
 from muster.netboot.ledger import Fetched, Ledger
@@ -30,7 +31,7 @@ from muster.netboot.tftp.metrics import TFTPMetrics
 from muster.netboot.tree import Tree
 from muster.store.engine import Store
 from muster.store.writing import Change as Statement
-from tests.servers.tftp_client import rrq
+from tests.servers.tftp_client import fetched, rrq
 
 pytestmark = pytest.mark.anyio
 
@@ -735,5 +736,20 @@ async def test_a_member_that_was_stopped_gives_nothing_old_over_tftp_when_it_goe
                 answers.append(await answer(asking))
                 await duty.beat()
         assert answers.count(b"one") == 1, answers
+    finally:
+        await duty.end()
+
+
+async def test_who_asks_only_whether_tftp_is_answered_is_not_told_of(cluster: Cluster) -> None:
+    told: list[Happening] = []
+    settings = TFTP().model_copy(update={"port": 0})
+    duty = BootFilesGiven(cluster.first, settings, ["127.0.0.1"], TFTPMetrics(CollectorRegistry()), told.append)
+    try:
+        await duty.beat()
+        assert duty._server is not None
+        for name in (".muster/answers", "absent"):
+            await asyncio.to_thread(fetched, duty._server.places[0], name)
+        await until(lambda: told, "it is told of what a machine asks")
+        assert [t.detail["file"] for t in told] == ["absent"]
     finally:
         await duty.end()

@@ -11,6 +11,7 @@ from muster.app.duties.duty import NOTHING, Duty, Found
 from muster.kernel import log
 from muster.kernel.errors import MusterError
 from muster.kernel.happenings import Detail, Happening, Tell
+from muster.netboot.contract import HIDDEN
 from muster.netboot.tftp.server import TFTPServer
 from muster.netboot.tftp.settings import TFTPSettings
 
@@ -190,6 +191,9 @@ class BootFilesGiven(Duty):
         await asyncio.gather(*self._ending, return_exceptions=True)
 
     def _told(self, one: TransferEnded) -> None:
+        if one.name.lstrip("/").startswith(f"{HIDDEN}/"):
+            # Nothing below it is given: a program asks whether anybody answers (derived/keepalived.py), again and again.
+            return
         _log.info(
             "TFTP", client=one.client, file=one.name, outcome=one.outcome, bytes=one.bytes,
             seconds=round(one.duration_s, 3), why=one.reason,
