@@ -25,7 +25,7 @@ from muster.cluster.sections import TFTP
 from muster.kernel.errors import NotFound, Rejected, Unavailable
 from muster.kernel.happenings import Happening
 from muster.netboot.contract import HIDDEN, BootPath, Change, Entry, Link, Put, Remove, RemoveBelow
-from muster.netboot.disk import Disk, digest_of
+from muster.netboot.disk import Disk, digest_of, is_near
 from muster.netboot.ledger import Fetched, Ledger
 from muster.netboot.tftp.metrics import TFTPMetrics
 from muster.netboot.tree import Tree
@@ -325,6 +325,30 @@ async def test_what_was_done_to_files_by_hand_is_mended_at_the_next_start(cluste
     tree = cluster.add(NAMES[0])
     await tree.beat()
     assert cluster.texts(NAMES[0]) == {DEFAULT.text: b"one", HOST.text: b"host"}
+
+
+async def test_names_of_equal_bytes_are_in_order_whatever_their_dates(cluster: Cluster) -> None:
+    """Foreman writes the same menu for every machine that boots from its disk: at a start none of them is put anew."""
+    cluster.following.clear()
+    tree, ledger = cluster.first, Ledger(cluster.store)
+    paths = [BootPath.parse(f"boot/{n}") for n in range(3)]
+    for n, path in enumerate(paths):
+        file = tree.beside() / "fetched"
+        file.write_bytes(b"kernel")
+        digest, size = digest_of(file)
+        await tree.take(Fetched(path, digest, size, 1_700_000_000.0 + 1000 * n, "http://origin/it"), file)
+    for gone in (None, paths[2], paths[0]):
+        if gone is not None:
+            await ledger.change([Remove(gone)])
+            await tree.beat()
+        await tree.close()
+        tree = cluster.add(NAMES[0])
+        await tree.beat()
+        _, rows = await ledger.rows(None)
+        assert tree._amiss(rows) == []
+        (touched,) = {r.entry.digest for r in rows}
+        # Nor are its bytes read again at each start, when the name goes whose date it had.
+        assert any(is_near(tree._disk.dated(touched), r.entry.modified_at) for r in rows)
 
 
 async def test_bytes_that_a_disk_has_damaged_are_found_and_brought_anew(cluster: Cluster) -> None:

@@ -22,7 +22,7 @@ from muster.kernel import log, tasks
 from muster.kernel.errors import MusterError, NotFound, Rejected, Unavailable
 from muster.netboot.confirmed import CONFIRM_S, confirmed
 from muster.netboot.contract import LIMIT_WRITTEN_BYTES, BootPath, Change, Entry, Fetch
-from muster.netboot.disk import Disk
+from muster.netboot.disk import Disk, is_near
 from muster.netboot.ledger import Fetched, Ledger, Row
 from muster.netboot.ledger import Tree as State
 
@@ -376,12 +376,22 @@ class Tree:
         self._is_compared = True
 
     def _amiss(self, rows: Sequence[Row]) -> Sequence[Row]:
-        found = [r for r in rows if not (self._disk.is_placed(r.entry) and self._is_here(r.entry))]
-        # Who writes into a file writes into the bytes that others of its names have, too.
-        touched = {r.entry.digest for r in found if r.entry.kind == "file" and self._disk.is_touched(r.entry)}
-        for _ in self._disk.damaged(touched):
-            pass
-        return found
+        # Who writes into a file writes into the bytes that others of its names have, too. All have the date of one of them.
+        dates: dict[str, list[float]] = {}
+        for row in rows:
+            if row.entry.kind == "file":
+                dates.setdefault(row.entry.digest, []).append(row.entry.modified_at)
+        touched = {}
+        for digest, known in dates.items():
+            now = self._disk.dated(digest)
+            if now is not None and not any(is_near(now, at) for at in known):
+                touched[digest] = known[-1]
+        for damaged in self._disk.damaged(list(touched)):
+            del touched[damaged]
+        for digest, at in touched.items():
+            # Or they would be read at each start.
+            self._disk.date(digest, at)
+        return [r for r in rows if not (self._disk.is_placed(r.entry) and self._is_here(r.entry))]
 
     def _is_here(self, entry: Entry) -> bool:
         return entry.kind == "link" or self._disk.has(entry.digest, entry.size)
