@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import os
 import random
+import shutil
 import socket
 import subprocess
 import sys
@@ -426,9 +427,15 @@ async def test_without_the_store_what_lies_here_is_served(cluster: Cluster, monk
     monkeypatch.setattr(tree, "_read_at", time.monotonic() - 60)
     await tree.beat()
     assert (tree.trouble, "was not read from the store lately" in tree.note) == ("", True)
+    assert tree.may_be_given
     await tree.current()
-    # Another member that reads it has what this one cannot know of.
+    # Another member that reads it has what this one cannot know of, also before that was looked at.
     cluster.sees = True
+    monkeypatch.setattr(tree, "_read_at", time.monotonic() - 6)
+    monkeypatch.setattr(tree, "_alone_at", time.monotonic() - 7)
+    assert not tree.may_be_given
+    with pytest.raises(Unavailable, match="others read the store"):
+        await tree.current()
     await tree.beat()
     assert "was not read from the store lately" in tree.trouble
 
@@ -777,3 +784,45 @@ async def test_who_asks_only_whether_tftp_is_answered_is_not_told_of(cluster: Cl
         assert [t.detail["file"] for t in told] == ["absent"]
     finally:
         await duty.end()
+
+
+async def test_a_directory_that_somebody_emptied_is_filled_again(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As who copies an older server's directory over it, and has all else there deleted."""
+    monkeypatch.setattr("muster.netboot.tree._LOOKED_EVERY_S", 0.0)
+    await cluster.first.change([Put(DEFAULT, b"one"), Put(HOST, b"host")])
+    root = cluster.directory / NAMES[0]
+    for emptied in (root / HIDDEN, root):
+        await until(lambda: not cluster.first._following, "nobody follows the tree")
+        shutil.rmtree(emptied)
+        await until(
+            lambda: root.exists() and cluster.texts(NAMES[0]) == {DEFAULT.text: b"one", HOST.text: b"host"},
+            "it is filled again",
+        )
+        await cluster.first.change([Put(HOST, emptied.name.encode())])
+        assert cluster.texts(NAMES[0])[HOST.text] == emptied.name.encode()
+        await cluster.first.change([Put(HOST, b"host")])
+    # And nobody else can have it.
+    with pytest.raises(Unavailable, match="Another process has"):
+        await asyncio.to_thread(other_process_opens, root)
+
+
+def other_process_opens(root: Path) -> None:
+    program = "import pathlib, sys; from muster.netboot.disk import Disk; Disk(pathlib.Path(sys.argv[1])).open()"
+    done = subprocess.run([sys.executable, "-c", program, str(root)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Unavailable(done.stderr)
+
+
+async def test_files_that_somebody_took_away_are_found_when_all_are_read(cluster: Cluster) -> None:
+    await cluster.first.change([Put(DEFAULT, b"one"), Put(HOST, b"host"), Link(KERNEL, "there")])
+    root = cluster.directory / NAMES[0]
+    blob = cluster.first.blob(hashlib.sha256(b"host").hexdigest())
+    assert blob is not None
+    blob.unlink()
+    for path in (DEFAULT, HOST, KERNEL):
+        (root / path.text).unlink()
+    assert sorted(await cluster.first.verify()) == sorted(p.text for p in (DEFAULT, HOST, KERNEL))
+    assert cluster.texts(NAMES[0]) == {DEFAULT.text: b"one", HOST.text: b"host", KERNEL.text: "there"}
+    assert await cluster.first.verify() == []

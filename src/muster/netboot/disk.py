@@ -64,6 +64,10 @@ class Disk:
             for left in self._beside.iterdir():
                 left.unlink()
 
+    def is_there(self) -> bool:
+        """Whether what :meth:`open` made is still there; somebody may have emptied the directory, or put another there."""
+        return self._is_held() and self.blobs.is_dir()
+
     def close(self) -> None:
         """Let another process have the directory."""
         if self._held is not None:
@@ -184,7 +188,8 @@ class Disk:
 
     def strangers(self, standing: Collection[BootPath]) -> list[BootPath]:
         """Return where something of ours stands that does not belong there; slow, it looks at every file."""
-        ours = {(s.st_dev, s.st_ino) for d in (self.blobs, self._links) for e in os.scandir(d) for s in [_lstat(e)]}
+        with _said(f"Looking through {self.root}"):
+            ours = {(s.st_dev, s.st_ino) for d in (self.blobs, self._links) for e in os.scandir(d) for s in [_lstat(e)]}
         known = {p.text for p in standing}
         found = []
         for text, status in _walked(self.root):
@@ -247,8 +252,10 @@ class Disk:
 
     def _hold(self) -> None:
         """Keep other processes out: two that follow the tree apart, or two trees, put older files over newer ones."""
-        if self._held is not None:
+        if self._is_held():
             return
+        # Of one that was taken away, nobody else would know.
+        self.close()
         held = os.open(self.root / HIDDEN / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             # Not flock: what forks would keep that.
@@ -259,6 +266,15 @@ class Disk:
                 raise Unavailable(f"Another process has the directory of boot files {self.root}") from None
             raise
         self._held = held
+
+    def _is_held(self) -> bool:
+        if self._held is None:
+            return False
+        try:
+            found, held = (self.root / HIDDEN / "lock").lstat(), os.fstat(self._held)
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == (held.st_dev, held.st_ino)
 
     def _link(self, target: str) -> Path:
         path = self._links / _named(target)

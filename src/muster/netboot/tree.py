@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import hashlib
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -36,6 +36,8 @@ _FRESH_S = 2.0
 _CURRENT_S = 5.0
 # A disk that is at work for longer keeps nobody from hearing whether this member is fenced, nor waiting.
 _HELD_UP_S = 1.0
+# How often it is looked whether somebody has emptied the directory.
+_LOOKED_EVERY_S = 5.0
 # What did not come is asked for again no sooner.
 _BRING_AGAIN_S = 2.0
 # A member that lacks a file for so long, which others have, takes no clients.
@@ -115,7 +117,10 @@ class Tree:
         self._following: set[asyncio.Task[None]] = set()
         self._is_open = False
         self._is_compared = False
+        self._looked_at = time.monotonic()
         self._read_at = -float("inf")
+        self._alone_at = -float("inf")
+        self._asking = asyncio.Lock()
         self._known = 0
         self._fenced = 0
         self._why = ""
@@ -141,6 +146,11 @@ class Tree:
     def read_age_s(self) -> float:
         """How long ago the store was read."""
         return time.monotonic() - self._read_at
+
+    @property
+    def may_be_given(self) -> bool:
+        """Whether what lies here may be given to clients, as far as is known without a question."""
+        return not self.trouble and (self.read_age_s <= _BLIND_S or self._alone_at > self._read_at)
 
     async def read(self, path: BootPath) -> bytes:
         try:
@@ -243,7 +253,10 @@ class Tree:
             is_blind = self.read_age_s > _CURRENT_S and not self._fenced
             await self._followed(_HELD_UP_S if is_blind else limit - time.monotonic())
             if self.read_age_s > _CURRENT_S and not self._fenced:
-                # The store is away: what lies here is the newest that anybody can tell of.
+                # The store is away: what lies here is the newest that anybody can tell of, unless others read it still.
+                async with self._asking:
+                    if self._alone_at <= self._read_at and await self._is_seen_by_others():
+                        raise Unavailable(f"The boot files of {self.member} may be old: others read the store")
                 return
             if not self._fenced and self.version is not None and self.version >= self._known:
                 return
@@ -262,7 +275,9 @@ class Tree:
         self.judged_at = began
 
     async def verify(self) -> Sequence[str]:
-        """Read every file's bytes; what is damaged is brought anew. Return the paths of those. Long work.
+        """Read every file's bytes; what is damaged is brought anew, and what is not in its place put there.
+
+        Return the paths of those. Long work.
 
         Raises:
             Unavailable: the store did not answer, or the disk refused.
@@ -286,10 +301,27 @@ class Tree:
                     if entry.kind == "file" and not self._is_here(entry):
                         await asyncio.to_thread(self._disk.remove, entry.path)
                 self._is_compared = False
+        displaced = await self._displaced(set(damaged))
+        if displaced:
+            _log.error("Boot files were not in their places and are put there", files=", ".join(displaced[:10]))
+            self._is_compared = False
+        if damaged or displaced:
             await self._followed()
             if not self._is_compared:
                 raise Unavailable(self._why or "They were not brought yet")
-        return damaged
+        return [*damaged, *displaced]
+
+    async def _displaced(self, known: Collection[str]) -> list[str]:
+        """Return the paths at which something else stands than the tree has, or nothing, but for these and what comes."""
+        async with self._turn:
+            if self.version is None:
+                return []
+            here = self.version
+            _, rows = await self._ledger.rows(None)
+            amiss = await asyncio.to_thread(self._amiss, [r for r in rows if r.entry.version <= here])
+        return [
+            r.entry.path.text for r in amiss if r.entry.path not in self._lacking and r.entry.path.text not in known
+        ]
 
     async def forget(self) -> None:
         """Drop what nobody needs any more, in the store and on this disk.
@@ -339,6 +371,11 @@ class Tree:
         return tree
 
     async def _catch_up(self) -> None:
+        if self._is_open and time.monotonic() - self._looked_at >= _LOOKED_EVERY_S:
+            self._looked_at = time.monotonic()
+            if not await asyncio.to_thread(self._disk.is_there):
+                _log.error("The directory of boot files was emptied, and is filled again", root=str(self.root))
+                self._is_open = self._is_compared = False
         if not self._is_open:
             await asyncio.to_thread(self._disk.open)
             self.version = await asyncio.to_thread(self._disk.version)
@@ -468,7 +505,7 @@ class Tree:
             return f"boot files here are older than what was acknowledged: {self._why or 'they come'}", ""
         if self.read_age_s > _BLIND_S:
             why = f"which boot files there are was not read from the store lately: {self._why or 'it is being read'}"
-            return (why, "") if await self._seen_by_others() else ("", why)
+            return (why, "") if await self._is_seen_by_others() else ("", why)
         lasting = [p for p, (_, since) in self._lacking.items() if time.monotonic() - since > _LACKS_S]
         if self._why or lasting or not self._is_compared:
             why = self._why or (f"{lasting[0]} is not here: {self._bring_why or 'it comes'}" if lasting else _NOT_YET)
@@ -478,6 +515,13 @@ class Tree:
             coming = self._bring_why or str(next(iter(self._lacking)))
             return "", f"{len(self._lacking)} boot files are on their way: {coming}"
         return "", ""
+
+    async def _is_seen_by_others(self) -> bool:
+        """Whether another member reads the store, which this one does not; that none does is remembered."""
+        if await self._seen_by_others():
+            return True
+        self._alone_at = time.monotonic()
+        return False
 
     async def _is_alone(self) -> bool:
         """Whether no other member that takes clients can do what this one cannot."""

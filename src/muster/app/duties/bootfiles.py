@@ -171,7 +171,7 @@ class BootFilesGiven(Duty):
         _log.info("TFTP is served", root=str(self._tree.root), port=self._settings.port)
 
     def _is_fit(self) -> bool:
-        return not self._tree.trouble and self._tree.judged_at > self._running.since
+        return self._tree.may_be_given and self._tree.judged_at > self._running.since
 
     def _give_up(self, server: TFTPServer, why: str) -> None:
         """Take no request any more; files on their way are given to their end."""
