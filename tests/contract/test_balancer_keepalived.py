@@ -21,16 +21,19 @@ from muster.balancer.haproxy import binary as binaries
 from muster.balancer.haproxy.render import RuntimePaths
 from muster.balancer.haproxy.render import rendered as haproxy_rendered
 from muster.cluster.file import ClusterFile
+from muster.cluster.sections import TFTP
 from muster.derived import keepalived
 from muster.derived.keepalived import CHECK_SCRIPT, CheckPaths
 from muster.kernel.process import run
 from muster.kernel.settings import parse
+from tests.servers import tftp
 from tests.servers.namespaces import DEVICE, Host, segment
 
 pytestmark = pytest.mark.anyio
 
 VIRTUAL = "10.231.7.100"
 PORT = 8000
+TFTP_PORT = 6969
 
 CLUSTER = """
 schema: 1
@@ -95,7 +98,10 @@ def start_haproxy(host: Host, where: Path) -> subprocess.Popen[bytes]:
 
 
 @contextlib.asynccontextmanager
-async def balancer(of: ClusterFile, name: str, host: Host, directory: Path) -> AsyncIterator[RunningBalancer]:
+async def balancer(
+    of: ClusterFile, name: str, host: Host, directory: Path, *, moved_by: ClusterFile | None = None
+) -> AsyncIterator[RunningBalancer]:
+    """Run both; ``moved_by``: what keepalived's configuration is rendered from, where it is not what HAProxy's is."""
     where = directory / name
     where.mkdir()
     which, paths = of.balancer(name), RuntimePaths(where, where)
@@ -103,7 +109,7 @@ async def balancer(of: ClusterFile, name: str, host: Host, directory: Path) -> A
     text = haproxy_rendered(modelled(of), which=which, runtime=paths, version=haproxy.version, dual_stack=False)
     (where / "haproxy.cfg").write_text(text)
     check = CheckPaths(paths.runtime_socket, directory / "answers")
-    (where / "keepalived.conf").write_text(keepalived.rendered(of, which=which, check=check))
+    (where / "keepalived.conf").write_text(keepalived.rendered(moved_by or of, which=which, check=check))
     with contextlib.ExitStack() as stack:
         log = stack.enter_context((where / "keepalived.log").open("wb"))
         pids = ("--pid", where / "pid", "--vrrp_pid", where / "vrrp.pid")
@@ -190,9 +196,47 @@ async def test_the_address_leaves_a_host_whose_haproxy_does_not_answer_and_stays
             assert second.said("Entering BACKUP STATE") == 1
 
 
-async def test_keepalived_accepts_what_is_rendered_and_refuses_what_is_spoilt(directory: Path) -> None:
+async def test_the_address_leaves_a_host_whose_tftp_does_not_answer_for_one_whose_does(
+    directory: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "root").mkdir()
     with segment("lb1", "lb2", "member") as (lb1, lb2, member):
         of = cluster(lb1, lb2, member)
+        # HAProxy has no certificates here, by which it would ask members.
+        moved_by = with_tftp(of, lb1, lb2)
+        async with AsyncExitStack() as stack:
+
+            def tftp_on(host: Host) -> contextlib.AbstractContextManager[tftp.Serving]:
+                return tftp.ours(tmp_path / "root", host=host, port=TFTP_PORT)
+
+            stack.enter_context(tftp_on(lb2))
+            with tftp_on(lb1):
+                first = await stack.enter_async_context(balancer(of, "lb1", lb1, directory, moved_by=moved_by))
+                await eventually(lambda: first.owns)
+                second = await stack.enter_async_context(balancer(of, "lb2", lb2, directory, moved_by=moved_by))
+                await eventually(lambda: second.said("Entering BACKUP STATE") > 0)
+                assert (first.owns, second.owns) == (True, False)
+            await eventually(lambda: second.owns and not first.owns)
+            # Back in order, it waits until it is needed.
+            backups = first.said("Entering BACKUP STATE")
+            stack.enter_context(tftp_on(lb1))
+            await eventually(lambda: first.said("Entering BACKUP STATE") > backups)
+            assert (first.owns, second.owns) == (False, True)
+
+
+def with_tftp(of: ClusterFile, *hosts: Host) -> ClusterFile:
+    """Return the cluster with a member on each of these hosts, which serves TFTP."""
+    members = [
+        of.members[0].model_copy(update={"id": n, "name": f"proxy0{n}.test", "address": h.address, "kind": "muster"})
+        for n, h in enumerate(hosts, 2)
+    ]
+    netboot = of.netboot.model_copy(update={"tftp": TFTP(port=TFTP_PORT)})
+    return of.model_copy(update={"members": (*of.members, *members), "netboot": netboot})
+
+
+async def test_keepalived_accepts_what_is_rendered_and_refuses_what_is_spoilt(directory: Path) -> None:
+    with segment("lb1", "lb2", "member") as (lb1, lb2, member):
+        of = with_tftp(cluster(lb1, lb2, member), lb1, lb2)
         check = CheckPaths(directory / "runtime.sock", directory / "answers")
         for family in (4, 6):
             text = keepalived.rendered(of, which=of.balancers[0], check=check)

@@ -7,6 +7,8 @@ import contextlib
 import hashlib
 import os
 import random
+import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -16,15 +18,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 
+from muster.app.duties.bootfiles import BootFilesGiven
 from muster.cluster.roster import Report, Roster
+from muster.cluster.sections import TFTP
 from muster.kernel.errors import NotFound, Rejected, Unavailable
+from muster.kernel.happenings import Happening
 from muster.netboot.contract import HIDDEN, BootPath, Change, Entry, Link, Put, Remove, RemoveBelow
-from muster.netboot.disk import Disk, digest_of
+from muster.netboot.disk import Disk, digest_of, is_near
 from muster.netboot.ledger import Fetched, Ledger
+from muster.netboot.tftp.metrics import TFTPMetrics
 from muster.netboot.tree import Tree
 from muster.store.engine import Store
 from muster.store.writing import Change as Statement
+from tests.servers.tftp_client import fetched, rrq
 
 pytestmark = pytest.mark.anyio
 
@@ -263,6 +271,21 @@ async def test_what_no_disk_takes_is_not_acknowledged(store: Store, tmp_path: Pa
         await until(lambda: cluster.texts(NAMES[2]).get(HOST.text) == b"host", "it comes when it can")
 
 
+async def test_members_whose_disks_all_refuse_do_not_take_each_other_out(store: Store, tmp_path: Path) -> None:
+    async with running(store, tmp_path, confirm_s=0.3) as cluster:
+        await cluster.first.change([Put(DEFAULT, b"one")])
+        cluster.following.clear()
+        for name in NAMES:
+            (tmp_path / name / HOST.text / "theirs").mkdir(parents=True)
+        with pytest.raises(Unavailable, match="somebody's directory"):
+            await cluster.first.change([Put(HOST, b"host")])
+        # One after the other, while the others take clients: they are as far as it, and can do no more.
+        for tree in cluster.trees.values():
+            assert all(s.counts for s in await Ledger(store).standings())
+            await tree.beat()
+            assert (tree.trouble, "somebody's directory" in tree.note) == ("", True)
+
+
 async def test_one_disk_that_refuses_takes_its_member_out_and_no_other(store: Store, tmp_path: Path) -> None:
     async with running(store, tmp_path, confirm_s=0.3) as cluster:
         (tmp_path / NAMES[1] / HOST.text / "theirs").mkdir(parents=True)
@@ -303,6 +326,30 @@ async def test_what_was_done_to_files_by_hand_is_mended_at_the_next_start(cluste
     tree = cluster.add(NAMES[0])
     await tree.beat()
     assert cluster.texts(NAMES[0]) == {DEFAULT.text: b"one", HOST.text: b"host"}
+
+
+async def test_names_of_equal_bytes_are_in_order_whatever_their_dates(cluster: Cluster) -> None:
+    """Foreman writes the same menu for every machine that boots from its disk: at a start none of them is put anew."""
+    cluster.following.clear()
+    tree, ledger = cluster.first, Ledger(cluster.store)
+    paths = [BootPath.parse(f"boot/{n}") for n in range(3)]
+    for n, path in enumerate(paths):
+        file = tree.beside() / "fetched"
+        file.write_bytes(b"kernel")
+        digest, size = digest_of(file)
+        await tree.take(Fetched(path, digest, size, 1_700_000_000.0 + 1000 * n, "http://origin/it"), file)
+    for gone in (None, paths[2], paths[0]):
+        if gone is not None:
+            await ledger.change([Remove(gone)])
+            await tree.beat()
+        await tree.close()
+        tree = cluster.add(NAMES[0])
+        await tree.beat()
+        _, rows = await ledger.rows(None)
+        assert tree._amiss(rows) == []
+        (touched,) = {r.entry.digest for r in rows}
+        # Nor are its bytes read again at each start, when the name goes whose date it had.
+        assert any(is_near(tree._disk.dated(touched), r.entry.modified_at) for r in rows)
 
 
 async def test_bytes_that_a_disk_has_damaged_are_found_and_brought_anew(cluster: Cluster) -> None:
@@ -380,9 +427,15 @@ async def test_without_the_store_what_lies_here_is_served(cluster: Cluster, monk
     monkeypatch.setattr(tree, "_read_at", time.monotonic() - 60)
     await tree.beat()
     assert (tree.trouble, "was not read from the store lately" in tree.note) == ("", True)
+    assert tree.may_be_given
     await tree.current()
-    # Another member that reads it has what this one cannot know of.
+    # Another member that reads it has what this one cannot know of, also before that was looked at.
     cluster.sees = True
+    monkeypatch.setattr(tree, "_read_at", time.monotonic() - 6)
+    monkeypatch.setattr(tree, "_alone_at", time.monotonic() - 7)
+    assert not tree.may_be_given
+    with pytest.raises(Unavailable, match="others read the store"):
+        await tree.current()
     await tree.beat()
     assert "was not read from the store lately" in tree.trouble
 
@@ -669,3 +722,107 @@ async def test_a_directory_is_one_process_s_at_a_time(store: Store, tmp_path: Pa
     await tree.beat()
     assert (tree.trouble, tree.version) == ("", 0)
     await tree.close()
+
+
+async def test_a_member_that_was_stopped_gives_nothing_old_over_tftp_when_it_goes_on(
+    cluster: Cluster,
+) -> None:
+    await cluster.first.change([Put(DEFAULT, b"one")])
+    late, loop = cluster.trees[NAMES[1]], asyncio.get_running_loop()
+    settings = TFTP().model_copy(update={"port": 0})
+    duty = BootFilesGiven(late, settings, ["127.0.0.1"], TFTPMetrics(CollectorRegistry()), lambda _: None)
+
+    async def answer(asking: socket.socket) -> bytes:
+        """Return what comes for a request, and say that it came; empty: nothing does."""
+        try:
+            async with asyncio.timeout(0.5):
+                said, sender = await loop.sock_recvfrom(asking, 2048)
+        except TimeoutError:
+            return b""
+        asking.sendto(b"\0\4\0\1", sender)
+        return said[4:]
+
+    answers: list[bytes] = []
+    try:
+        await duty.beat()
+        assert duty._server is not None
+        place = duty._server.places[0]
+        limit = time.monotonic() + 20
+        while not answers or answers[-1] != b"two":
+            assert time.monotonic() < limit, answers
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+                asking.setblocking(False)
+                if answers == [b"one"]:
+                    # Others change it, take this member out, and hear that it is silent: it has not heard of that.
+                    cluster.following.remove(NAMES[1])
+                    await until(lambda: not late._following, "nobody follows the tree")
+                    ledger = Ledger(cluster.store)
+                    await ledger.fence([NAMES[1]], await ledger.change([Put(DEFAULT, b"two")]))
+                    asking.sendto(rrq(DEFAULT.text), place)
+                    # Nothing of this process goes on meanwhile, as while it is stopped.
+                    time.sleep(3)
+                    cluster.following.add(NAMES[1])
+                elif duty._server is not None:
+                    asking.sendto(rrq(DEFAULT.text), duty._server.places[0])
+                answers.append(await answer(asking))
+                await duty.beat()
+        assert answers.count(b"one") == 1, answers
+    finally:
+        await duty.end()
+
+
+async def test_who_asks_only_whether_tftp_is_answered_is_not_told_of(cluster: Cluster) -> None:
+    told: list[Happening] = []
+    settings = TFTP().model_copy(update={"port": 0})
+    duty = BootFilesGiven(cluster.first, settings, ["127.0.0.1"], TFTPMetrics(CollectorRegistry()), told.append)
+    try:
+        await duty.beat()
+        assert duty._server is not None
+        for name in (".muster/answers", "absent"):
+            await asyncio.to_thread(fetched, duty._server.places[0], name)
+        await until(lambda: told, "it is told of what a machine asks")
+        assert [t.detail["file"] for t in told] == ["absent"]
+    finally:
+        await duty.end()
+
+
+async def test_a_directory_that_somebody_emptied_is_filled_again(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As who copies an older server's directory over it, and has all else there deleted."""
+    monkeypatch.setattr("muster.netboot.tree._LOOKED_EVERY_S", 0.0)
+    await cluster.first.change([Put(DEFAULT, b"one"), Put(HOST, b"host")])
+    root = cluster.directory / NAMES[0]
+    for emptied in (root / HIDDEN, root):
+        await until(lambda: not cluster.first._following, "nobody follows the tree")
+        shutil.rmtree(emptied)
+        await until(
+            lambda: root.exists() and cluster.texts(NAMES[0]) == {DEFAULT.text: b"one", HOST.text: b"host"},
+            "it is filled again",
+        )
+        await cluster.first.change([Put(HOST, emptied.name.encode())])
+        assert cluster.texts(NAMES[0])[HOST.text] == emptied.name.encode()
+        await cluster.first.change([Put(HOST, b"host")])
+    # And nobody else can have it.
+    with pytest.raises(Unavailable, match="Another process has"):
+        await asyncio.to_thread(other_process_opens, root)
+
+
+def other_process_opens(root: Path) -> None:
+    program = "import pathlib, sys; from muster.netboot.disk import Disk; Disk(pathlib.Path(sys.argv[1])).open()"
+    done = subprocess.run([sys.executable, "-c", program, str(root)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Unavailable(done.stderr)
+
+
+async def test_files_that_somebody_took_away_are_found_when_all_are_read(cluster: Cluster) -> None:
+    await cluster.first.change([Put(DEFAULT, b"one"), Put(HOST, b"host"), Link(KERNEL, "there")])
+    root = cluster.directory / NAMES[0]
+    blob = cluster.first.blob(hashlib.sha256(b"host").hexdigest())
+    assert blob is not None
+    blob.unlink()
+    for path in (DEFAULT, HOST, KERNEL):
+        (root / path.text).unlink()
+    assert sorted(await cluster.first.verify()) == sorted(p.text for p in (DEFAULT, HOST, KERNEL))
+    assert cluster.texts(NAMES[0]) == {DEFAULT.text: b"one", HOST.text: b"host", KERNEL.text: "there"}
+    assert await cluster.first.verify() == []

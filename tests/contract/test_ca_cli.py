@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import click
 import pytest
@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
+from muster.app.settings import cluster_store, loaded
 from muster.authority.x509.profile import belongs
 from muster.cli import NOT_DONE, WRONG, muster
 from muster.cluster.file import Authority
@@ -65,6 +66,16 @@ class Host:
     def json(self, *arguments: str, code: int = 0) -> Any:
         return json.loads(self.run(*arguments, "--json", code=code).stdout)
 
+    def made(self) -> Self:
+        """Make the store, as the first member or balancer does."""
+
+        async def make() -> None:
+            async with cluster_store(loaded(self.cluster)) as store:
+                await store.ping()
+
+        asyncio.run(make())
+        return self
+
     async def submit(self, *hosts: puppetca.Agent) -> None:
         """Have hosts ask a member."""
         async with (
@@ -80,7 +91,7 @@ class Host:
 
 @pytest.fixture
 def host(tmp_path: Path, url: str) -> Host:
-    return Host(tmp_path, url)
+    return Host(tmp_path, url).made()
 
 
 @pytest.fixture
@@ -675,7 +686,7 @@ class Site(Host):
 
 @pytest.fixture
 def site(tmp_path: Path, cadir: Path) -> Site:
-    return Site(tmp_path, cadir)
+    return Site(tmp_path, cadir).made()
 
 
 def test_a_signer_that_refuses_connections_is_fenced(site: Site) -> None:

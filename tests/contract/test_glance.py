@@ -29,11 +29,11 @@ from muster.kernel.secrets import Secret
 from muster.observed.statements import Statements, told_in
 from muster.store.documents import Document, Documents, document_in
 from muster.store.engine import Store, opened
-from muster.store.glance import Unmade, glanced
+from muster.store.glance import glanced
 from muster.store.leases import Leases, held_in
 from muster.store.place import Place
 from muster.store.reading import Query, Readable, Reading
-from muster.store.schema import HEAD
+from muster.store.schema import HEAD, Unmade
 from muster.store.tables import log_records
 from tests.servers import puppetca
 from tests.servers.postgresql import PostgreSQL

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -322,3 +323,24 @@ async def test_a_tree_has_what_another_member_fetched(cluster: Cluster, store: S
         await tree.close()
     assert (roots["m1.example"] / path.text).read_bytes() == INITRD
     assert list(coming.iterdir()) == []
+
+
+async def test_one_that_is_stopped_keeps_nobody_from_hearing_that_another_reads_the_store(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    own = cluster.bundles["m3.example"]
+    talk = server_context(own.certificate, own.key, [own.ca])
+    async with boot_origins.serving("127.0.0.83", tls=talk) as reads:
+        reads.files["/netboot/tree"] = b'{"read_age_s": 0.5}'
+        with socket.create_server(("127.0.0.82", 0)) as stopped:
+            # It takes the connection, and says nothing.
+            siblings = [Sibling("m2.example", "127.0.0.82", stopped.getsockname()[1])]
+
+            async def all_of() -> list[Sibling]:
+                return siblings
+
+            asking = Peers(tmp_path, all_of, cluster.context(), replace(LIMITS, connect_s=60, answer_s=60))
+            async with asyncio.timeout(30):
+                assert not await asking.read_the_store(2.0)
+                siblings.append(Sibling("m3.example", reads.address, reads.port))
+                assert await asking.read_the_store(2.0)

@@ -410,6 +410,30 @@ def test_so_many_transfers_and_no_more(root: Path, in_all: int, each: int, why: 
             sock.close()
 
 
+@pytest.mark.parametrize("heard", [False, True], ids=["unheard", "heard"])
+def test_whoever_never_answered_gives_his_place_to_who_comes(root: Path, heard: bool) -> None:
+    """Requests in other hosts' names, or from a whole network's addresses, keep nobody out for as long as they last."""
+    with contextlib.ExitStack() as stack:
+        served = stack.enter_context(tftp.ours(root, transfers_limit=3))
+        socks = [stack.enter_context(opened_at(served.address)) for _ in range(4)]
+        for sock in socks:
+            sock.settimeout(0.5)
+        for sock in socks[:3]:
+            first, sender = sock.sendto(rrq("big"), served.place), sock.recvfrom(600)[1]
+            assert first
+            if heard:
+                sock.sendto(b"\0\4\0\1", sender)
+        time.sleep(1.2)
+        if heard:
+            with pytest.raises(TimeoutError):
+                asked(socks[3], served.place, "even")
+            return
+        assert asked(socks[3], served.place, "even")[:2] == DATA
+        assert served.outcome("big").outcome == "silent"
+        assert served.server is not None
+        assert served.server.statistics.live == 3
+
+
 def test_whoever_asks_too_often_is_not_answered(root: Path) -> None:
     with (
         tftp.ours(root, client_requests_per_s=0.1, client_requests_at_once=5) as served,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ssl
 import time
@@ -47,6 +48,7 @@ _DIRECTORY = "netboot"
 # A member that is asked by another one is near; what it does not give now is asked for again.
 _NEAR = Limits(connect_s=2.0, answer_s=10.0, again=0, pause_s=1.0)
 _SEEN_WITHIN_S = 2.0
+_SEEN_OF_STORE_S = 1.0
 
 
 def services(cluster: ClusterFile) -> list[str]:
@@ -133,8 +135,10 @@ class _Bringing:
     async def _siblings(self) -> Sequence[Sibling]:
         """Return the other members, without those that have fallen silent where that can be told."""
         others = [m for m in self.listed.latest.members if m.kind == "muster" and str(m.name) != self.member]
-        with contextlib.suppress(MusterError):
-            seen = await self.roster.seen()
+        with contextlib.suppress(MusterError, TimeoutError):
+            # A store that hangs is mostly why others are asked, who are all asked then.
+            async with asyncio.timeout(_SEEN_OF_STORE_S):
+                seen = await self.roster.seen()
             others = [m for m in others if (s := seen.get(str(m.name))) is not None and not s.silent]
         return [Sibling(str(m.name), m.address, m.ports.get("smartproxy", self.port)) for m in others]
 

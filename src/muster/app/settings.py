@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -24,8 +24,7 @@ from muster.kernel.settings import Document, InvalidSettings, Location, Problem,
 
 if TYPE_CHECKING:
     from muster.store.engine import Store
-    from muster.store.glance import Glance
-    from muster.store.reading import Readable, Reading
+    from muster.store.reading import Readable
 
 
 def checked(path: Path) -> tuple[ClusterFile | None, list[Problem]]:
@@ -284,8 +283,12 @@ def store_password(cluster: ClusterFile) -> Secret | None:
     return Secret(lines[0].strip())
 
 
-def cluster_store(cluster: ClusterFile) -> contextlib.AbstractAsyncContextManager[Store]:
-    """Open the cluster's store; it may be down, then its units say so."""
+def cluster_store(cluster: ClusterFile, *, changes: bool = True) -> contextlib.AbstractAsyncContextManager[Store]:
+    """Open the cluster's store; it may be down, then its units say so.
+
+    Without ``changes``, for who only looks, as with ``--dry-run``, a store that is not there is not made, and the schema of
+    an older one not brought up to date: units say that, too.
+    """
     from muster.store.engine import opened as store_opened
 
     return store_opened(
@@ -293,12 +296,12 @@ def cluster_store(cluster: ClusterFile) -> contextlib.AbstractAsyncContextManage
         password=store_password(cluster),
         connect_timeout_s=cluster.store.connect_timeout_s,
         statement_timeout_s=cluster.store.statement_timeout_s,
+        migrate=changes,
     )
 
 
-@contextlib.asynccontextmanager
-async def store_to_read(cluster: ClusterFile) -> AsyncIterator[Readable]:
-    """As :func:`cluster_store`, for who only reads: without the SQL library, unless the schema has to be made first."""
+def store_to_read(cluster: ClusterFile) -> contextlib.AbstractAsyncContextManager[Readable]:
+    """As :func:`cluster_store` without changes, and without the SQL library, which takes long to load."""
     from muster.store.glance import glanced
 
     store = cluster.store
@@ -308,26 +311,4 @@ async def store_to_read(cluster: ClusterFile) -> AsyncIterator[Readable]:
         connect_timeout_s=store.connect_timeout_s,
         statement_timeout_s=store.statement_timeout_s,
     )
-    async with contextlib.AsyncExitStack() as stack:
-        yield _Reader(cluster, glance, stack)
-
-
-class _Reader:
-    """Reads by a glance; once that finds no schema, by the store, which makes it."""
-
-    def __init__(self, cluster: ClusterFile, glance: Glance, stack: contextlib.AsyncExitStack) -> None:
-        self._cluster = cluster
-        self._readable: Readable = glance
-        self._stack = stack
-
-    @contextlib.asynccontextmanager
-    async def read(self) -> AsyncIterator[Reading]:
-        from muster.store.glance import Unmade
-
-        async with contextlib.AsyncExitStack() as stack:
-            try:
-                uow = await stack.enter_async_context(self._readable.read())
-            except Unmade:
-                self._readable = await self._stack.enter_async_context(cluster_store(self._cluster))
-                uow = await stack.enter_async_context(self._readable.read())
-            yield uow
+    return contextlib.nullcontext(glance)

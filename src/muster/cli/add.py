@@ -78,7 +78,7 @@ async def _added(
     cluster = loaded(path)
     before = path.read_text("utf-8")
     notes = []
-    async with cluster_store(cluster) as store:
+    async with cluster_store(cluster, changes=not dry) as store:
         roster = Roster(store)
         used: set[int] = set()
         wish = None

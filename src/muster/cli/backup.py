@@ -81,7 +81,7 @@ async def _made(wanted: Wanted, to: Any, at: Path | None, *, force: bool, quiet:
     from muster.cli.ca.progress import progress
     from muster.kernel.errors import Unavailable
 
-    async with cluster_store(wanted.files.cluster) as store:
+    async with cluster_store(wanted.files.cluster, changes=False) as store:
         if dry_run or at is None:
             return await made.looked(store, wanted)
         say = progress(quiet=quiet)

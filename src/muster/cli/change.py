@@ -151,7 +151,7 @@ class Change:
         if member.kind != "muster" and not cluster.balancers:
             raise Unsupported(f"{member.name} is a Ruby Smart Proxy: only a balancer drains it, and there is none")
         await self._allowed(cluster, member)
-        async with cluster_store(cluster) as store:
+        async with cluster_store(cluster, changes=not self.dry) as store:
             name = str(member.name)
             before = (await Roster(store).wishes()).get(name)
             if self.dry:

@@ -106,7 +106,7 @@ class _Rolling:
         from muster.cli.change import who
         from muster.store.documents import Documents
 
-        async with cluster_store(loaded(self.cluster_path)) as store:
+        async with cluster_store(loaded(self.cluster_path), changes=not dry_run) as store:
             kept = Documents(store)
             if dry_run:
                 at = await kept.read(_DOCUMENT)
@@ -125,7 +125,7 @@ class _Rolling:
 
         log.configure(level="ERROR")
         cluster = loaded(self.cluster_path)
-        async with cluster_store(cluster) as store:
+        async with cluster_store(cluster, changes=not dry_run) as store:
             kept = Documents(store)
             at = await kept.read(_DOCUMENT)
             if resume:

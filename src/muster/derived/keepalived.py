@@ -1,7 +1,8 @@
 """keepalived's configuration: which balancer owns the address that clients use.
 
 One VRRP instance on every balancer, in unicast (clouds drop multicast), version 3. HAProxy itself is asked every second,
-so an owner whose HAProxy is dead or stuck gives the address away while its host lives on.
+so an owner whose HAProxy is dead or stuck gives the address away while its host lives on. Where members on the balancers'
+hosts serve TFTP, an owner whose TFTP does not answer gives it to one whose does; when nobody's does, it stays.
 
 Source: docs/facts/balancer.md §2; keepalived.conf(5).
 """
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from muster.balancer.haproxy.render import RuntimePaths
-from muster.balancer.model import Balancing
+from muster.balancer.model import Balancing, modelled
 from muster.balancer.words import address, ip, matching, path, word
 from muster.cluster.file import Balancer, ClusterFile, VirtualAddress
 from muster.derived import consumer
@@ -32,22 +33,68 @@ CHECK_SCRIPT_PATH = Path("/usr/local/libexec/muster-balancer-answers")
 
 CHECK_SCRIPT = '''\
 #!/usr/bin/python3 -IS
-"""Exits 0 when HAProxy answers on the socket that is named, 1 when it does not. Rendered by Muster."""
+"""Exits 0 when the balancer of this host is to keep the address, 1 when not. Rendered by Muster.
+
+SOCKET: whether HAProxy answers there. SOCKET tftp PORT OWN SERVICE OTHER...: whether the address OWN answers a request over
+TFTP, or none of the others does whose balancer takes connections on port SERVICE.
+"""
 
 import socket
 import sys
+import time
 
-try:
-    with socket.socket(socket.AF_UNIX) as s:
-        s.settimeout(0.8)
-        s.connect(sys.argv[1])
-        s.sendall(b"show info\\n")
-        answers = s.recv(16).startswith(b"Name: HAProxy")
-except OSError:
-    answers = False
-sys.exit(0 if answers else 1)
+# Nothing below it is ever given: every server answers with an error, and nothing is sent.
+REQUEST = b"\\0\\1.muster/answers\\0octet\\0"
+
+
+def family(address):
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def haproxy(place):
+    try:
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(0.8)
+            s.connect(place)
+            s.sendall(b"show info\\n")
+            return s.recv(16).startswith(b"Name: HAProxy")
+    except OSError:
+        return False
+
+
+def tftp(address, port):
+    with socket.socket(family(address), socket.SOCK_DGRAM) as s:
+        for _ in range(2):
+            try:
+                # Connected: a closed port says so at once, and an error comes from the port that was asked.
+                s.connect((address, port))
+                s.settimeout(0.4)
+                s.send(REQUEST)
+                return s.recv(512)[:2] == b"\\0\\5"
+            except OSError:
+                time.sleep(0.05)
+    return False
+
+
+def takes_connections(address, port):
+    try:
+        with socket.create_connection((address, port), 0.4):
+            return True
+    except OSError:
+        return False
+
+
+if sys.argv[2:3] == ["tftp"]:
+    port, own, service, others = int(sys.argv[3]), sys.argv[4], int(sys.argv[5]), sys.argv[6:]
+    stays = tftp(own, port) or not any(takes_connections(o, service) and tftp(o, port) for o in others)
+else:
+    stays = haproxy(sys.argv[1])
+sys.exit(0 if stays else 1)
 '''
-"""What keepalived runs once a second. It asks a question, because a stopped HAProxy still takes connections."""
+"""What keepalived runs. It asks questions, because a stopped HAProxy still takes connections.
+
+The socket is always its first word: a script of an older Muster, which knows no more, says then whether HAProxy answers.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +149,17 @@ def _lines(
     yield "  rise 2"
     yield "  init_fail"
     yield "}"
+    scripts = ["haproxy_answers"]
+    if asked := _tftp(cluster, which, others):
+        scripts.append("tftp_answers")
+        yield "vrrp_script tftp_answers {"
+        yield f'  script "{path(check.script)} {path(check.socket)} {asked}"'
+        # A member that is slow for a moment is not worth every client's connections either.
+        yield "  interval 2"
+        yield "  timeout 5"
+        yield "  fall 3"
+        yield "  rise 2"
+        yield "}"
     yield f"vrrp_instance {instance} {{"
     # keepalived takes nopreempt from a balancer that starts as BACKUP only; so nobody starts as MASTER.
     yield "  state BACKUP"
@@ -122,9 +180,25 @@ def _lines(
     yield f"    {_with_prefix(virtual)} dev {device}{deprecated}"
     yield "  }"
     yield "  track_script {"
-    yield "    haproxy_answers"
+    for script in scripts:
+        yield f"    {script}"
     yield "  }"
     yield "}"
+
+
+def _tftp(cluster: ClusterFile, which: Balancer, others: tuple[Balancer, ...]) -> str:
+    """Return the words by which the script asks for TFTP; empty where no other balancer's host could answer instead."""
+    tftp = cluster.netboot.tftp
+    if tftp is None or (tftp.addresses is not None and not {"0.0.0.0", "::"} & set(tftp.addresses)):
+        # Where members do not listen on every address, nothing is known of the one that moves.
+        return ""
+    hosts = {m.address for m in cluster.members if m.kind == "muster"}
+    able = [b.address for b in others if b.address in hosts]
+    services = modelled(cluster, frozenset()).services
+    if which.address not in hosts or not able or not services:
+        return ""
+    port = f"{services[0].listen_port:d}"
+    return " ".join(["tftp", f"{tftp.port:d}", address(which.address), port, *map(address, able)])
 
 
 def _ip(balancer: Balancer, virtual: VirtualAddress) -> str:

@@ -64,6 +64,10 @@ class Disk:
             for left in self._beside.iterdir():
                 left.unlink()
 
+    def is_there(self) -> bool:
+        """Whether what :meth:`open` made is still there; somebody may have emptied the directory, or put another there."""
+        return self._is_held() and self.blobs.is_dir()
+
     def close(self) -> None:
         """Let another process have the directory."""
         if self._held is not None:
@@ -97,12 +101,17 @@ class Disk:
         except OSError:
             return False
 
-    def is_touched(self, entry: Entry) -> bool:
-        """Whether the bytes of a file that lie here have another time than it, as when somebody wrote into them."""
+    def dated(self, digest: str) -> float | None:
+        """Return when the bytes were modified, as all files say that have them; None: they do not lie here."""
         try:
-            return abs((self.blobs / entry.digest).lstat().st_mtime - entry.modified_at) >= 1
+            return (self.blobs / digest).lstat().st_mtime
         except OSError:
-            return False
+            return None
+
+    def date(self, digest: str, at: float) -> None:
+        """Have all files that have these bytes say when they were modified."""
+        with _said(f"Dating a boot file below {self.root}"):
+            os.utime(self.blobs / digest, (at, at))
 
     def keep(self, digest: str, content: bytes) -> None:
         """Keep bytes, whose SHA-256 the caller has seen to."""
@@ -133,11 +142,11 @@ class Disk:
         """Have a path lead to what stands there now; a file's bytes lie here already."""
         parts = entry.path.text.split("/")
         with _said(f"Putting {entry.path} below {self.root}"), self._directory(parts[:-1], make=True) as into:
+            if entry.kind == "file" and not is_near(self.dated(entry.digest), entry.modified_at):
+                os.utime(self.blobs / entry.digest, (entry.modified_at, entry.modified_at))
             if self._is_placed(entry, into, parts[-1]):
                 return
             source = self.blobs / entry.digest if entry.kind == "file" else self._link(entry.target)
-            if entry.kind == "file":
-                os.utime(source, (entry.modified_at, entry.modified_at))
             beside = self._beside / secrets.token_hex(8)
             try:
                 try:
@@ -169,7 +178,7 @@ class Disk:
                     return
 
     def is_placed(self, entry: Entry) -> bool:
-        """Whether a path leads to what stands there."""
+        """Whether a path leads to what stands there; its date is that of the bytes, which may have other names."""
         parts = entry.path.text.split("/")
         try:
             with self._directory(parts[:-1]) as directory:
@@ -179,7 +188,8 @@ class Disk:
 
     def strangers(self, standing: Collection[BootPath]) -> list[BootPath]:
         """Return where something of ours stands that does not belong there; slow, it looks at every file."""
-        ours = {(s.st_dev, s.st_ino) for d in (self.blobs, self._links) for e in os.scandir(d) for s in [_lstat(e)]}
+        with _said(f"Looking through {self.root}"):
+            ours = {(s.st_dev, s.st_ino) for d in (self.blobs, self._links) for e in os.scandir(d) for s in [_lstat(e)]}
         known = {p.text for p in standing}
         found = []
         for text, status in _walked(self.root):
@@ -242,8 +252,10 @@ class Disk:
 
     def _hold(self) -> None:
         """Keep other processes out: two that follow the tree apart, or two trees, put older files over newer ones."""
-        if self._held is not None:
+        if self._is_held():
             return
+        # Of one that was taken away, nobody else would know.
+        self.close()
         held = os.open(self.root / HIDDEN / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             # Not flock: what forks would keep that.
@@ -254,6 +266,15 @@ class Disk:
                 raise Unavailable(f"Another process has the directory of boot files {self.root}") from None
             raise
         self._held = held
+
+    def _is_held(self) -> bool:
+        if self._held is None:
+            return False
+        try:
+            found, held = (self.root / HIDDEN / "lock").lstat(), os.fstat(self._held)
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == (held.st_dev, held.st_ino)
 
     def _link(self, target: str) -> Path:
         path = self._links / _named(target)
@@ -276,9 +297,7 @@ class Disk:
             blob = (self.blobs / entry.digest).lstat()
         except FileNotFoundError:
             return False
-        return (found.st_dev, found.st_ino) == (blob.st_dev, blob.st_ino) and abs(
-            found.st_mtime - entry.modified_at
-        ) < 1
+        return (found.st_dev, found.st_ino) == (blob.st_dev, blob.st_ino)
 
     @contextlib.contextmanager
     def _directory(self, parts: Sequence[str], *, make: bool = False) -> Iterator[int]:
@@ -305,6 +324,11 @@ class Disk:
             yield fd
         finally:
             os.close(fd)
+
+
+def is_near(one: float | None, other: float) -> bool:
+    """Whether two times are the same to who sees whole seconds."""
+    return one is not None and abs(one - other) < 1
 
 
 def digest_of(file: Path) -> tuple[str, int]:

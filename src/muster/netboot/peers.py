@@ -18,6 +18,7 @@ from muster.kernel import log
 from muster.kernel.clock import Clock, SystemClock
 from muster.kernel.errors import MusterError, NotFound, Rejected, Unavailable
 from muster.kernel.names import in_url
+from muster.kernel.tasks import ended
 from muster.netboot import answers
 from muster.netboot import partial as partials
 from muster.netboot.answers import Asking, Limits, Told, length_of, span_of
@@ -33,6 +34,7 @@ _BUSY_PAUSE_S = 1.0
 # second time.
 _PIECE_S, _NEXT_PIECE_S, _PIECE_PAUSE_S = 5.0, 10.0, 0.1
 _LIMIT_TREE_BYTES = 4096
+_SAID_WITHIN_S = 2.0
 
 
 class Sibling(NamedTuple):
@@ -192,13 +194,26 @@ class Peers:
                 raise Unavailable(f"{called} broke off") from e
 
     async def read_the_store(self, within_s: float) -> bool:
-        """Whether another member says that it has read the tree so lately; those that do not answer say nothing."""
+        """Whether another member says that it has read the tree so lately; those that do not answer soon say nothing.
+
+        Returns within three seconds: whoever asks serves what it has until then, which may be old.
+        """
         siblings = await self._siblings()
         if not siblings:
             return False
         async with answers.opened(self._limits, SystemClock()) as asking:
-            ages = await asyncio.gather(*(_age_of(s, asking, self._context) for s in siblings))
-        return any(age <= within_s for age in ages)
+            said = [asyncio.create_task(_age_of(s, asking, self._context)) for s in siblings]
+            try:
+                async with asyncio.timeout(_SAID_WITHIN_S):
+                    # One that is stopped takes the connection, and nobody waits for it who has heard of another.
+                    for one in asyncio.as_completed(said):
+                        if await one <= within_s:
+                            return True
+            except TimeoutError:
+                pass
+            finally:
+                await ended(said)
+        return False
 
 
 async def _age_of(sibling: Sibling, asking: Asking, context: Callable[[], ssl.SSLContext]) -> float:

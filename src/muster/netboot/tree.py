@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import hashlib
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -22,7 +22,7 @@ from muster.kernel import log, tasks
 from muster.kernel.errors import MusterError, NotFound, Rejected, Unavailable
 from muster.netboot.confirmed import CONFIRM_S, confirmed
 from muster.netboot.contract import LIMIT_WRITTEN_BYTES, BootPath, Change, Entry, Fetch
-from muster.netboot.disk import Disk
+from muster.netboot.disk import Disk, is_near
 from muster.netboot.ledger import Fetched, Ledger, Row
 from muster.netboot.ledger import Tree as State
 
@@ -36,6 +36,8 @@ _FRESH_S = 2.0
 _CURRENT_S = 5.0
 # A disk that is at work for longer keeps nobody from hearing whether this member is fenced, nor waiting.
 _HELD_UP_S = 1.0
+# How often it is looked whether somebody has emptied the directory.
+_LOOKED_EVERY_S = 5.0
 # What did not come is asked for again no sooner.
 _BRING_AGAIN_S = 2.0
 # A member that lacks a file for so long, which others have, takes no clients.
@@ -79,6 +81,7 @@ class Tree:
     Attributes:
         trouble: why this member is not fit to serve, in one sentence; empty: it is.
         note: what is wrong that does not keep it from serving; empty: nothing.
+        judged_at: when the last beat began whose ``trouble`` and ``note`` these are, on the monotonic clock.
         version: which lies on this disk; None: it is not known yet.
         fetching: has files fetched; None: nothing is.
 
@@ -100,6 +103,7 @@ class Tree:
         self.member = member
         self.trouble = _NOT_YET
         self.note = ""
+        self.judged_at = -float("inf")
         self.version: int | None = None
         self.fetching: Fetches | None = None
         self._ledger = ledger
@@ -113,7 +117,10 @@ class Tree:
         self._following: set[asyncio.Task[None]] = set()
         self._is_open = False
         self._is_compared = False
+        self._looked_at = time.monotonic()
         self._read_at = -float("inf")
+        self._alone_at = -float("inf")
+        self._asking = asyncio.Lock()
         self._known = 0
         self._fenced = 0
         self._why = ""
@@ -139,6 +146,11 @@ class Tree:
     def read_age_s(self) -> float:
         """How long ago the store was read."""
         return time.monotonic() - self._read_at
+
+    @property
+    def may_be_given(self) -> bool:
+        """Whether what lies here may be given to clients, as far as is known without a question."""
+        return not self.trouble and (self.read_age_s <= _BLIND_S or self._alone_at > self._read_at)
 
     async def read(self, path: BootPath) -> bytes:
         try:
@@ -241,7 +253,10 @@ class Tree:
             is_blind = self.read_age_s > _CURRENT_S and not self._fenced
             await self._followed(_HELD_UP_S if is_blind else limit - time.monotonic())
             if self.read_age_s > _CURRENT_S and not self._fenced:
-                # The store is away: what lies here is the newest that anybody can tell of.
+                # The store is away: what lies here is the newest that anybody can tell of, unless others read it still.
+                async with self._asking:
+                    if self._alone_at <= self._read_at and await self._is_seen_by_others():
+                        raise Unavailable(f"The boot files of {self.member} may be old: others read the store")
                 return
             if not self._fenced and self.version is not None and self.version >= self._known:
                 return
@@ -251,14 +266,18 @@ class Tree:
 
     async def beat(self) -> None:
         """Follow the tree once: bring what changed, say so, and judge whether this member may serve. Raises nothing."""
+        began = time.monotonic()
         if not await self._followed(_HELD_UP_S):
             with contextlib.suppress(MusterError, TimeoutError):
                 async with asyncio.timeout(_HELD_UP_S):
                     await self._look()
         await self._judge()
+        self.judged_at = began
 
     async def verify(self) -> Sequence[str]:
-        """Read every file's bytes; what is damaged is brought anew. Return the paths of those. Long work.
+        """Read every file's bytes; what is damaged is brought anew, and what is not in its place put there.
+
+        Return the paths of those. Long work.
 
         Raises:
             Unavailable: the store did not answer, or the disk refused.
@@ -282,10 +301,27 @@ class Tree:
                     if entry.kind == "file" and not self._is_here(entry):
                         await asyncio.to_thread(self._disk.remove, entry.path)
                 self._is_compared = False
+        displaced = await self._displaced(set(damaged))
+        if displaced:
+            _log.error("Boot files were not in their places and are put there", files=", ".join(displaced[:10]))
+            self._is_compared = False
+        if damaged or displaced:
             await self._followed()
             if not self._is_compared:
                 raise Unavailable(self._why or "They were not brought yet")
-        return damaged
+        return [*damaged, *displaced]
+
+    async def _displaced(self, known: Collection[str]) -> list[str]:
+        """Return the paths at which something else stands than the tree has, or nothing, but for these and what comes."""
+        async with self._turn:
+            if self.version is None:
+                return []
+            here = self.version
+            _, rows = await self._ledger.rows(None)
+            amiss = await asyncio.to_thread(self._amiss, [r for r in rows if r.entry.version <= here])
+        return [
+            r.entry.path.text for r in amiss if r.entry.path not in self._lacking and r.entry.path.text not in known
+        ]
 
     async def forget(self) -> None:
         """Drop what nobody needs any more, in the store and on this disk.
@@ -335,6 +371,11 @@ class Tree:
         return tree
 
     async def _catch_up(self) -> None:
+        if self._is_open and time.monotonic() - self._looked_at >= _LOOKED_EVERY_S:
+            self._looked_at = time.monotonic()
+            if not await asyncio.to_thread(self._disk.is_there):
+                _log.error("The directory of boot files was emptied, and is filled again", root=str(self.root))
+                self._is_open = self._is_compared = False
         if not self._is_open:
             await asyncio.to_thread(self._disk.open)
             self.version = await asyncio.to_thread(self._disk.version)
@@ -372,18 +413,30 @@ class Tree:
         self._is_compared = True
 
     def _amiss(self, rows: Sequence[Row]) -> Sequence[Row]:
-        found = [r for r in rows if not (self._disk.is_placed(r.entry) and self._is_here(r.entry))]
-        # Who writes into a file writes into the bytes that others of its names have, too.
-        touched = {r.entry.digest for r in found if r.entry.kind == "file" and self._disk.is_touched(r.entry)}
-        for _ in self._disk.damaged(touched):
-            pass
-        return found
+        # Who writes into a file writes into the bytes that others of its names have, too. All have the date of one of them.
+        dates: dict[str, list[float]] = {}
+        for row in rows:
+            if row.entry.kind == "file":
+                dates.setdefault(row.entry.digest, []).append(row.entry.modified_at)
+        touched = {}
+        for digest, known in dates.items():
+            now = self._disk.dated(digest)
+            if now is not None and not any(is_near(now, at) for at in known):
+                touched[digest] = known[-1]
+        for damaged in self._disk.damaged(list(touched)):
+            del touched[damaged]
+        for digest, at in touched.items():
+            # Or they would be read at each start.
+            self._disk.date(digest, at)
+        return [r for r in rows if not (self._disk.is_placed(r.entry) and self._is_here(r.entry))]
 
     def _is_here(self, entry: Entry) -> bool:
         return entry.kind == "link" or self._disk.has(entry.digest, entry.size)
 
     async def _arrived_at(self, version: int) -> None:
-        await asyncio.to_thread(self._disk.note, version)
+        # Where nothing is to be written, a full disk keeps nobody from it.
+        if await asyncio.to_thread(self._disk.version) != version:
+            await asyncio.to_thread(self._disk.note, version)
         self.version = version
 
     async def _placed(self, rows: Sequence[Row]) -> None:
@@ -452,7 +505,7 @@ class Tree:
             return f"boot files here are older than what was acknowledged: {self._why or 'they come'}", ""
         if self.read_age_s > _BLIND_S:
             why = f"which boot files there are was not read from the store lately: {self._why or 'it is being read'}"
-            return (why, "") if await self._seen_by_others() else ("", why)
+            return (why, "") if await self._is_seen_by_others() else ("", why)
         lasting = [p for p, (_, since) in self._lacking.items() if time.monotonic() - since > _LACKS_S]
         if self._why or lasting or not self._is_compared:
             why = self._why or (f"{lasting[0]} is not here: {self._bring_why or 'it comes'}" if lasting else _NOT_YET)
@@ -463,10 +516,22 @@ class Tree:
             return "", f"{len(self._lacking)} boot files are on their way: {coming}"
         return "", ""
 
+    async def _is_seen_by_others(self) -> bool:
+        """Whether another member reads the store, which this one does not; that none does is remembered."""
+        if await self._seen_by_others():
+            return True
+        self._alone_at = time.monotonic()
+        return False
+
     async def _is_alone(self) -> bool:
-        """Whether no other member can do what this one cannot."""
+        """Whether no other member that takes clients can do what this one cannot."""
         try:
-            others = [s for s in await self._ledger.standings() if s.member != self.member]
+            others = [s for s in await self._ledger.standings() if s.member != self.member and s.counts]
         except MusterError:
             return True
-        return not any(s.counts and s.version >= (self.version or 0) and not s.lacks for s in others)
+        mine = self.version or 0
+        if self._is_compared and self._why:
+            # What stands here is whole, and what comes next does not get here. Who is as far as this one has not got it
+            # either: members that took each other out for that would all be out, and in again, in turns.
+            return not any(s.version > mine for s in others)
+        return not any(s.version >= mine and not s.lacks for s in others)

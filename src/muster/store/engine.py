@@ -160,6 +160,11 @@ class Store:
         return self._place.shown
 
     @property
+    def is_absent(self) -> bool:
+        """Whether it is a file that is not there; the first unit makes it."""
+        return self._place.file is not None and not self._place.file.exists()
+
+    @property
     def trouble(self) -> str | None:
         """The sentence of the last failure, None after a success."""
         return self._trouble
@@ -317,6 +322,8 @@ class Store:
             self._preparing.release()
 
     async def _prepare(self) -> None:
+        if not self._migrate and self.is_absent:
+            raise schema.Unmade(f"The store ({self.shown}) {schema.lack(None)}")
         async with self._transaction(writing=False, limit_s=self._limit_s) as uow:
             found = await schema.revision_in(uow, self.dialect)
         if found != schema.HEAD and not schema.is_newer(found):
@@ -331,7 +338,7 @@ class Store:
 
     async def _upgraded(self, found: str | None) -> str:
         if not self._migrate:
-            raise Unavailable(f"The store ({self.shown}) {schema.lack(found)}")
+            raise schema.Unmade(f"The store ({self.shown}) {schema.lack(found)}")
         async with self._transaction(writing=True, limit_s=_MIGRATION_LIMIT_S) as uow:
             now = await uow.connection.run_sync(schema.upgrade, timeout_s=_MIGRATION_LIMIT_S)
             failpoints.before_commit("migration")
@@ -433,7 +440,7 @@ async def opened(
         password: of the PostgreSQL user; wins over one in the URL.
         connect_timeout_s: per host; with ``statement_timeout_s`` added, the deadline of a whole unit.
         statement_timeout_s: of one statement; also how long a writer waits for another's lock.
-        migrate: whether the first unit may make or upgrade the schema.
+        migrate: whether the first unit may make the store, or upgrade its schema.
         clock: says when trouble began.
 
     Raises:

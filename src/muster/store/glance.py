@@ -31,10 +31,6 @@ T = TypeVar("T")
 _PARAMETER = re.compile(r"(?<!:):([a-z_]+)")
 
 
-class Unmade(Unavailable):
-    """There is no store yet, or an older one than this Muster needs: who may write makes it."""
-
-
 class Glance:
     """A database all members share, to read; each unit has a connection of its own.
 
@@ -55,7 +51,7 @@ class Glance:
         """Open a unit that sees one snapshot and can change nothing.
 
         Raises:
-            Unmade: there is no schema that this Muster could read.
+            schema.Unmade: there is no schema that this Muster could read.
             Unavailable: the database did not answer, or the unit as a whole took longer than its deadline.
         """
         return self._unit()
@@ -72,7 +68,7 @@ class Glance:
                 if not self._prepared:
                     found = await schema.revision_in(unit, self._place.dialect)
                     if found != schema.HEAD and not schema.is_newer(found):
-                        raise Unmade(f"The store ({self._place.shown}) {schema.lack(found)}")
+                        raise schema.Unmade(f"The store ({self._place.shown}) {schema.lack(found)}")
                     self._prepared = True
                 yield unit
 
@@ -150,7 +146,7 @@ class _OfSQLite:
 async def _of_sqlite(place: Place, statement_timeout_s: float) -> AsyncIterator[_OfSQLite]:
     file = place.file
     if file is None or not file.exists():
-        raise Unmade(f"The store ({place.shown}) {schema.lack(None)}")
+        raise schema.Unmade(f"The store ({place.shown}) {schema.lack(None)}")
     # SQLite opens the file, and nobody else: closing another descriptor of it would drop this process' locks on it.
     thread = _Thread(f"glance at {file.name}")
     connection: sqlite3.Connection | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from muster.kernel.errors import Unavailable
 from muster.store.reading import Query, Reading
 
 if TYPE_CHECKING:
@@ -23,6 +24,10 @@ HEAD = KNOWN[-1]
 
 # Any number nobody else locks in this database: the bytes of "muster" and a 1.
 _MIGRATION_LOCK = 0x6D7573746572_01
+
+
+class Unmade(Unavailable):
+    """There is no store yet, or an older one than this Muster needs: who changes something makes it, who reads does not."""
 
 
 _TABLE: Mapping[str, Query] = {
@@ -59,7 +64,7 @@ def is_newer(found: str | None) -> bool:
 def lack(found: str | None) -> str:
     """Return what it means that the schema is none, or an older one, for who may not make it."""
     had = f"has schema {found}" if found else "has no schema yet"
-    return f"{had}; this Muster needs {HEAD}"
+    return f"{had}; this Muster needs {HEAD}, which muster serve and muster balance make when they start"
 
 
 def upgrade(connection: Connection, *, timeout_s: float, to: str = HEAD) -> str:

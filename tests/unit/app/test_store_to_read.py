@@ -1,7 +1,8 @@
-"""Commands read by a glance; where there is no schema yet, the store makes it first, as for everybody else."""
+"""Commands read by a glance; who reads, or only looks what a change would be, makes no store and brings none up to date."""
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from muster.app.settings import cluster_store, store_to_read
 from muster.cluster.file import ClusterFile
 from muster.cluster.roster import seen_in
-from muster.kernel.errors import Unavailable
+from muster.store.schema import HEAD, Unmade
 
 pytestmark = pytest.mark.anyio
 
@@ -27,28 +28,38 @@ def cluster(store: Path) -> ClusterFile:
     )
 
 
-async def test_the_first_who_reads_makes_the_schema(tmp_path: Path) -> None:
-    async with store_to_read(cluster(tmp_path / "store.db")) as store:
-        for _ in range(2):
-            async with store.read() as uow:
-                assert await seen_in(uow) == {}
-    assert (tmp_path / "store.db").exists()
+@pytest.mark.parametrize("where", ["store.db", "absent/store.db"])
+async def test_who_reads_makes_no_store(tmp_path: Path, where: str) -> None:
+    said = []
+    for opened in (store_to_read(cluster(tmp_path / where)), cluster_store(cluster(tmp_path / where), changes=False)):
+        with pytest.raises(Unmade, match=r"has no schema yet; .* muster serve and muster balance make") as raised:
+            async with opened as store, store.read() as uow:
+                await uow.now()
+        said.append(str(raised.value))
+    assert said[0] == said[1]
+    assert list(tmp_path.iterdir()) == []
 
 
-async def test_whoever_comes_later_only_glances(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_reads_leaves_an_older_store_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "store.db"
+    async with cluster_store(cluster(file)) as made:
+        await made.ping()
+    with sqlite3.connect(file) as older:
+        older.execute("UPDATE alembic_version SET version_num = '0003'")
+    older.close()
+    for opened in (store_to_read(cluster(file)), cluster_store(cluster(file), changes=False)):
+        with pytest.raises(Unmade, match=f"has schema 0003; this Muster needs {HEAD}"):
+            async with opened as store, store.read() as uow:
+                await uow.now()
+    with sqlite3.connect(file) as found:
+        assert found.execute("SELECT version_num FROM alembic_version").fetchall() == [("0003",)]
+    found.close()
+
+
+async def test_who_reads_only_glances(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with cluster_store(cluster(tmp_path / "store.db")) as made:
         await made.ping()
     # Whoever tried to load it now would fail.
     monkeypatch.setitem(sys.modules, "muster.store.engine", None)
     async with store_to_read(cluster(tmp_path / "store.db")) as store, store.read() as uow:
         assert await seen_in(uow) == {}
-
-
-async def test_a_store_that_cannot_be_made_is_refused_as_ever(tmp_path: Path) -> None:
-    said = []
-    for opened in (cluster_store, store_to_read):
-        with pytest.raises(Unavailable, match="there is no directory") as raised:
-            async with opened(cluster(tmp_path / "absent" / "store.db")) as store, store.read() as uow:
-                await uow.now()
-        said.append(str(raised.value))
-    assert said[0] == said[1]

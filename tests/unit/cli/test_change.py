@@ -36,28 +36,28 @@ def test_who_returns_needs_neither_reason_nor_force() -> None:
     assert wrong_usage("ready", "proxy01", "--force")
 
 
-def test_the_commands_have_the_same_options_and_each_its_own_wish(file: Path) -> None:
+def test_the_commands_have_the_same_options_and_each_its_own_wish(with_store: Path) -> None:
     for command, step in (("drain", "wait until"), ("maintenance", "stop checking"), ("remove", "forget")):
-        said = run(file, command, "proxy01", "--force", "--reason", "why", "--dry-run")
+        said = run(with_store, command, "proxy01", "--force", "--reason", "why", "--dry-run")
         assert step in said.output
         assert "Nothing was changed; proxy01.test is wished to be ready now." in said.output
-    assert "admit proxy01.test" in run(file, "ready", "proxy01", "--dry-run").output
+    assert "admit proxy01.test" in run(with_store, "ready", "proxy01", "--dry-run").output
 
     async def wishes() -> int:
-        async with opened(Secret(f"sqlite:///{file.parent / 'store.db'}")) as store:
+        async with opened(Secret(f"sqlite:///{with_store.parent / 'store.db'}")) as store:
             return len(await Roster(store).wishes())
 
     assert asyncio.run(wishes()) == 0
 
 
 @pytest.mark.parametrize("command", ["drain", "maintenance"])
-def test_the_only_signer_does_not_leave_unseen_even_by_force(file: Path, command: str) -> None:
-    file.write_text(file.read_text().replace("puppetca: {enabled: false}, ", "") + "signer: proxy01.test\n")
-    said = run(file, command, "proxy01", "--force", "--dry-run")
+def test_the_only_signer_does_not_leave_unseen_even_by_force(with_store: Path, command: str) -> None:
+    with_store.write_text(with_store.read_text().replace("puppetca: {enabled: false}, ", "") + "signer: proxy01.test\n")
+    said = run(with_store, command, "proxy01", "--force", "--dry-run")
     assert "proxy01.test is the only signer; no Puppet certificate can be signed until it is back" in said.stderr, (
         said.output
     )
-    assert "signer" not in run(file, command, "proxy02", "--force", "--dry-run").output
+    assert "signer" not in run(with_store, command, "proxy02", "--force", "--dry-run").output
 
 
 def test_what_the_store_says_reaches_the_terminal_as_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,9 +48,9 @@ def test_what_providers_have_not_had_is_listed_with_its_reason(missed: Path) -> 
     assert other.endswith("refused: no answer")
 
 
-def test_none_is_a_sentence_and_an_empty_list(file: Path) -> None:
-    assert run(file, "repairs", "list").output == "Every provider of every group has had every change.\n"
-    assert listed(file) == []
+def test_none_is_a_sentence_and_an_empty_list(with_store: Path) -> None:
+    assert run(with_store, "repairs", "list").output == "Every provider of every group has had every change.\n"
+    assert listed(with_store) == []
 
 
 def test_one_that_was_refused_is_tried_at_once(missed: Path) -> None:

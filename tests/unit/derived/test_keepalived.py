@@ -1,13 +1,19 @@
 from __future__ import annotations
 
 import ast
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from muster.balancer.model import modelled
 from muster.cluster.file import ClusterFile
 from muster.derived.keepalived import CHECK_SCRIPT, CheckPaths, rendered
 from muster.kernel.errors import Misconfigured, Rejected
+from muster.netboot.contract import HIDDEN
+from tests.servers import tftp
 from tests.unit.balancer.test_model import document
 
 CHECK = CheckPaths(Path("/run/muster/runtime.sock"))
@@ -78,7 +84,7 @@ def test_haproxy_is_asked_by_an_account_that_is_not_roots_through_a_script_with_
 
 def test_the_script_is_python_that_needs_nothing_but_the_standard_library() -> None:
     imported = {n.name for x in ast.walk(ast.parse(CHECK_SCRIPT)) if isinstance(x, ast.Import) for n in x.names}
-    assert imported == {"socket", "sys"}
+    assert imported == {"socket", "sys", "time"}
 
 
 def test_ipv6_balancers_share_an_ipv6_address() -> None:
@@ -127,3 +133,73 @@ def test_nothing_hostile_reaches_the_file(bad: str) -> None:
         if bad:
             with pytest.raises(Rejected):
                 rendered(good, which=first, check=paths)
+
+
+TFTP = (
+    THREE
+    + """\
+features: {tftp: {tftp_servername: 10.0.0.10}}
+netboot: {tftp: {port: 6969}}
+"""
+)
+
+
+def on_hosts(rest: str, *numbers: int) -> ClusterFile:
+    """Return a cluster whose members of these numbers stand on the hosts of balancers."""
+    of = cluster(rest)
+    members = [
+        m.model_copy(update={"address": f"10.0.0.{n}", "kind": "muster"})
+        for m, n in zip(of.members, numbers, strict=False)
+    ]
+    assert len(members) == len(numbers)
+    return of.model_copy(update={"members": tuple(members)})
+
+
+def test_whoever_owns_the_address_answers_over_tftp_if_anybody_does() -> None:
+    of = on_hosts(TFTP, 7, 8)
+    port = modelled(of, frozenset()).services[0].listen_port
+    asked = block(text("lb1", of), "vrrp_script tftp_answers")
+    assert (
+        f'script "/usr/local/libexec/muster-balancer-answers /run/muster/runtime.sock tftp 6969 10.0.0.7 {port} 10.0.0.8"'
+        in asked
+    )
+    assert block(text("lb1", of), "track_script") == ["haproxy_answers", "tftp_answers"]
+
+
+@pytest.mark.parametrize(
+    ("rest", "numbers"),
+    [
+        (THREE, (7, 8)),
+        (TFTP, (11, 12)),
+        (TFTP, (7, 12)),
+        (TFTP, (11, 8)),
+        (TFTP.replace("port: 6969", "addresses: [10.0.0.10]"), (7, 8)),
+    ],
+    ids=["no TFTP", "members elsewhere", "nobody else has one", "not on this host", "on the address alone"],
+)
+def test_where_no_other_host_could_answer_over_tftp_it_is_not_asked_for(rest: str, numbers: tuple[int, ...]) -> None:
+    of = on_hosts(rest, *numbers)
+    assert block(text("lb1", of), "track_script") == ["haproxy_answers"]
+    assert "tftp" not in text("lb1", of)
+
+
+def answered(*words: str) -> int:
+    return subprocess.run([sys.executable, "-IS", "-c", CHECK_SCRIPT, *words], timeout=30, check=False).returncode
+
+
+def test_the_script_gives_the_address_up_for_tftp_only_where_another_one_answers(tmp_path: Path) -> None:
+    (tmp_path / HIDDEN).mkdir(mode=0o700)
+    absent = str(tmp_path / "absent")
+    with socket.create_server(("127.0.0.3", 0)) as service, tftp.ours(tmp_path, address="127.0.0.3") as serving:
+        port, taken = serving.port, service.getsockname()[1]
+
+        def asked(own: str, *others: str, service: int = taken) -> int:
+            return answered(absent, "tftp", str(port), own, str(service), *others)
+
+        assert asked("127.0.0.3", "127.0.0.2") == 0
+        assert asked("127.0.0.2", "127.0.0.4") == 0
+        assert asked("127.0.0.2", "127.0.0.4", "127.0.0.3") == 1
+    with tftp.ours(tmp_path, address="127.0.0.3", port=port):
+        # Its balancer is dead: whoever gave the address away would leave it to nobody.
+        assert asked("127.0.0.2", "127.0.0.3") == 0
+    assert answered(absent) == 1

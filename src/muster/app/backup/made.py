@@ -67,6 +67,7 @@ async def looked(store: Store, wanted: Wanted) -> Made:
         Misconfigured: there is no schema to back up, or a newer Muster's.
         Unavailable: the store did not answer.
     """
+    _refuse_absent(store)
     async with store.whole(writing=False, limit_s=LIMIT_S) as uow:
         manifest, found = await _manifest(uow, store, wanted)
         return Made(manifest, {n: s.rows for n, s in found.items()})
@@ -85,6 +86,7 @@ async def write(
         OSError: ``out`` refused.
     """
     counted = _Counted(out)
+    _refuse_absent(store)
     async with store.whole(writing=False, limit_s=LIMIT_S) as uow:
         manifest, found = await _manifest(uow, store, wanted)
         with sealed.sealed(cast("BinaryIO", counted), to) as plain:
@@ -148,6 +150,12 @@ def refuse_to_replace(path: Path, *, force: bool) -> None:
         raise Conflict(f"{path} is no file; name one (- is standard output)")
     if (path.exists() or path.is_symlink()) and not force:
         raise Conflict(f"{path} is there already and stays as it is (--force replaces it)")
+
+
+def _refuse_absent(store: Store) -> None:
+    # SQLite would make the file.
+    if store.is_absent:
+        raise Misconfigured(f"The store ({store.shown}) has no schema yet; there is nothing to back up")
 
 
 async def _manifest(uow: Unit, store: Store, wanted: Wanted) -> tuple[Manifest, dict[str, Stored]]:

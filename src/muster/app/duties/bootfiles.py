@@ -11,6 +11,7 @@ from muster.app.duties.duty import NOTHING, Duty, Found
 from muster.kernel import log
 from muster.kernel.errors import MusterError
 from muster.kernel.happenings import Detail, Happening, Tell
+from muster.netboot.contract import HIDDEN
 from muster.netboot.tftp.server import TFTPServer
 from muster.netboot.tftp.settings import TFTPSettings
 
@@ -26,6 +27,9 @@ _log = log.logger("app")
 _FORGOTTEN_EVERY_S = 3600.0
 _VERIFIED_EVERY_S = 86_400.0
 _LISTENED_AGAIN_S = 5.0
+# How often it is noted that this process runs, and what it takes to be said to have stood: so short a time costs nobody a
+# place among those that changes wait for (netboot/confirmed.py).
+_NOTED_EVERY_S, _STOOD_S = 0.25, 2.0
 
 
 class BootFilesKept(Duty):
@@ -81,8 +85,46 @@ class BootFilesFetched(Duty):
         await self._fetching.close()
 
 
+class _Running:
+    """Tells when this process last went on after it had stood, as when it was stopped, or its machine was.
+
+    Concurrency: one loop.
+    """
+
+    def __init__(self) -> None:
+        self._noted_at = time.monotonic()
+        self._since = -float("inf")
+        self._handle: asyncio.TimerHandle | None = None
+
+    @property
+    def since(self) -> float:
+        """On the monotonic clock; it may be now: nobody has looked since."""
+        now = time.monotonic()
+        if now - self._noted_at > _STOOD_S:
+            self._since = now
+        self._noted_at = now
+        return self._since
+
+    def begin(self) -> None:
+        """Look now and then; the second time nothing is done."""
+        if self._handle is None:
+            self._look()
+
+    def end(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def _look(self) -> None:
+        _ = self.since
+        self._handle = asyncio.get_running_loop().call_later(_NOTED_EVERY_S, self._look)
+
+
 class BootFilesGiven(Duty):
     """Gives the boot files over TFTP, while they are those of the cluster.
+
+    A request is answered by what was found of the tree at the last beat of the duty that follows it; the store is not asked.
+    Who was stopped meanwhile, and goes on, may have been taken out: nothing is answered until that was looked at again.
 
     No service leaves for what is wrong here: no balancer passes TFTP.
 
@@ -104,8 +146,10 @@ class BootFilesGiven(Duty):
         self._ending: set[asyncio.Task[None]] = set()
         self._why = "its directory was not looked at yet"
         self._listened_at = -float("inf")
+        self._running = _Running()
 
     async def beat(self) -> None:
+        self._running.begin()
         is_fit = not self._tree.trouble and self._tree.version is not None
         if self._server is not None and not is_fit:
             _log.warning("TFTP is not served for now", why=self._tree.trouble)
@@ -115,7 +159,7 @@ class BootFilesGiven(Duty):
 
     async def _listen(self) -> None:
         self._listened_at = time.monotonic()
-        server = TFTPServer(self._settings, metrics=self._counted, told=self._told)
+        server = TFTPServer(self._settings, metrics=self._counted, told=self._told, is_fit=self._is_fit)
         try:
             await server.__aenter__()
         except MusterError as e:
@@ -125,6 +169,9 @@ class BootFilesGiven(Duty):
             return
         self._server, self._why = server, ""
         _log.info("TFTP is served", root=str(self._tree.root), port=self._settings.port)
+
+    def _is_fit(self) -> bool:
+        return self._tree.may_be_given and self._tree.judged_at > self._running.since
 
     def _give_up(self, server: TFTPServer, why: str) -> None:
         """Take no request any more; files on their way are given to their end."""
@@ -138,11 +185,15 @@ class BootFilesGiven(Duty):
         return Found(notes=(f"this member serves no TFTP: {self._why}",)) if self._why else NOTHING
 
     async def end(self) -> None:
+        self._running.end()
         if self._server is not None:
             self._give_up(self._server, "the member ends")
         await asyncio.gather(*self._ending, return_exceptions=True)
 
     def _told(self, one: TransferEnded) -> None:
+        if one.name.lstrip("/").startswith(f"{HIDDEN}/"):
+            # Nothing below it is given: a program asks whether anybody answers (derived/keepalived.py), again and again.
+            return
         _log.info(
             "TFTP", client=one.client, file=one.name, outcome=one.outcome, bytes=one.bytes,
             seconds=round(one.duration_s, 3), why=one.reason,

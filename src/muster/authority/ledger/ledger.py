@@ -7,6 +7,7 @@ together under the list's row lock, so number and content never disagree (docs/f
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -33,6 +34,7 @@ from muster.authority.ledger.publishing import held, later, locked, publish
 from muster.authority.ledger.reading import every_revoked_in, history_in, statuses_in, successor_in
 from muster.kernel.errors import Conflict, Misconfigured, NotFound
 from muster.store.engine import Store, Unit
+from muster.store.schema import Unmade
 from muster.store.tables import (
     audit,
     authorities,
@@ -76,8 +78,10 @@ class Ledger:
         Raises:
             Conflict: there is one.
         """
-        async with self._store.read() as uow:
-            await refuse_unless_empty(uow)
+        # Where there is no store yet, and this call may not make it, there is no CA either.
+        with contextlib.suppress(Unmade):
+            async with self._store.read() as uow:
+                await refuse_unless_empty(uow)
 
     async def create(self, chain_pem: str, *, build: Builder, ancestors_pem: str = "") -> None:
         """Begin an empty ledger.

@@ -18,7 +18,7 @@ from muster.cli.options import dry_run_option, json_option
 @placed
 async def clean(place: Place, certnames: tuple[str, ...], dry_run: bool, as_json: bool) -> int:
     """Revoke and forget the certificates of CERTNAMES, so that the hosts can ask anew."""
-    async with place.opened("On {signer}: puppetserver ca clean --certname NAME") as authority:
+    async with place.opened("On {signer}: puppetserver ca clean --certname NAME", changes=not dry_run) as authority:
         if dry_run:
             return await each(authority, certnames, "clean", None, as_json=as_json)
         missing = await authority.certificates.clean(certnames, actor=actor())

@@ -70,7 +70,7 @@ async def import_(
     if found.problems and not force and not dry_run:
         sentence = "Nothing was taken over: --force leaves out what is wrong."
         return _told({**summary, "done": False, "sentence": sentence}, as_json, found, code)
-    async with place.store() as store, AsyncExitStack() as stack:
+    async with place.store(changes=not dry_run) as store, AsyncExitStack() as stack:
         try:
             await Ledger(store, "").refuse_unless_empty()
             if not although_it_answers:

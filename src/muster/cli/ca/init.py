@@ -40,7 +40,7 @@ async def init(place: Place, common_name: str | None, kind: str | None, days: in
             f"--common-name must be at most {COMMON_NAME_LIMIT} characters that can be shown; {len(name)} are given"
         )
     founding = Founding(name, kind or "rsa-4096", days, settings.key.file or place.key_file)  # type: ignore[arg-type]
-    async with place.store() as store:
+    async with place.store(changes=not dry_run) as store:
         if dry_run:
             await refuse_unless_new(store, settings, founding)
         else:

@@ -31,7 +31,7 @@ async def issue_member(place: Place, member: str, output: Path, dry_run: bool, a
     if (key := key_place(output, name)).exists():
         raise Conflict(f"{key} exists; nothing was changed")
     async with place.opened(
-        "On {signer}: puppetserver ca generate --certname NAME --subject-alt-names NAMES"
+        "On {signer}: puppetserver ca generate --certname NAME --subject-alt-names NAMES", changes=not dry_run
     ) as authority:
         if dry_run:
             sentence = f"Would issue {name} with {', '.join(names)} into {output}."

@@ -79,21 +79,22 @@ class Place:
             click.echo(f"Not in force: {self.elsewhere} signs. This is what the members' own ledger says.", err=True)
 
     @asynccontextmanager
-    async def store(self) -> AsyncIterator[Store]:
+    async def store(self, *, changes: bool = False) -> AsyncIterator[Store]:
+        """Hold the store open; ``changes``: as of :func:`~muster.app.settings.cluster_store`."""
         from muster.app.settings import cluster_store
         from muster.kernel import log
 
         log.configure(level="ERROR")
-        async with cluster_store(self.cluster) as store:
+        async with cluster_store(self.cluster, changes=changes) as store:
             yield store
 
     @asynccontextmanager
-    async def opened(self, there: str) -> AsyncIterator[PuppetCA]:
-        """Hold the CA open for a change, key included; ``there`` as in :meth:`signing`."""
+    async def opened(self, there: str, *, changes: bool) -> AsyncIterator[PuppetCA]:
+        """Hold the CA open for a change, key included, or to see what it would be; ``there`` as in :meth:`signing`."""
         from muster.authority.authority import opened
 
         settings = self.signing(there)
-        async with self.store() as store, opened(store, settings, member=here(), home=self.home) as ca:
+        async with self.store(changes=changes) as store, opened(store, settings, member=here(), home=self.home) as ca:
             yield ca
 
 

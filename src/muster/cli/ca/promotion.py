@@ -63,7 +63,7 @@ class Promoting:
         from muster.cli.change import who
         from muster.store.documents import Documents
 
-        async with cluster_store(loaded(self.cluster_path)) as store:
+        async with cluster_store(loaded(self.cluster_path), changes=not dry_run) as store:
             if dry_run:
                 at = await Documents(store).read(_DOCUMENT)
                 what = f"Would forget the promotion of {at.content['member']} by {at.changed_by}." if at.version else ""
@@ -79,7 +79,7 @@ class Promoting:
         from muster.store.documents import Documents
 
         log.configure(level="ERROR")
-        async with cluster_store(loaded(self.cluster_path)) as store:
+        async with cluster_store(loaded(self.cluster_path), changes=not dry_run) as store:
             kept = Documents(store)
             at = await kept.read(_DOCUMENT)
             if wanted is None:

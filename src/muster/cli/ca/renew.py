@@ -23,6 +23,8 @@ async def renew(place: Place, certnames: tuple[str, ...], ttl_days: int | None, 
     Hosts fetch theirs with puppet ssl download_cert. Agents of version 8 renew by themselves (allow_auto_renewal).
     """
     ttl_s = ttl_days * 86_400 if ttl_days else None
-    async with place.opened("There: clean the host's certificate, and let it ask anew.") as authority:
+    async with place.opened(
+        "There: clean the host's certificate, and let it ask anew.", changes=not dry_run
+    ) as authority:
         do = None if dry_run else lambda n: authority.certificates.renew_name(n, actor=actor(), ttl_s=ttl_s)
         return await each(authority, certnames, "renew", do, as_json=as_json)

@@ -26,7 +26,7 @@ async def sign(
 
     if bool(certnames) == every:
         raise click.UsageError("Name who is signed, or use --all")
-    async with place.opened("On {signer}: puppetserver ca sign --certname NAME") as authority:
+    async with place.opened("On {signer}: puppetserver ca sign --certname NAME", changes=not dry_run) as authority:
         names = (
             [json.loads(s)["name"] for s in await authority.certificates.statuses("requested")] if every else certnames
         )

@@ -25,7 +25,7 @@ def cancel(job: int, cluster_path: Path, dry_run: bool, as_json: bool) -> int:
 
 async def _cancelled(number: int, cluster_path: Path, *, dry_run: bool, as_json: bool) -> int:
     place = Place.of(cluster_path)
-    async with place.ledger() as (ledger, _):
+    async with place.ledger(dry=dry_run) as (ledger, _):
         job = await ledger.job(number) if dry_run else await ledger.cancel(number, by=actor())
     what = f"Job {number} ({' '.join(p for p in (job.kind, job.repository) if p)})"
     if dry_run:

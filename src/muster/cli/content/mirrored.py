@@ -139,12 +139,12 @@ class Place:
             yield Flips(store), store
 
     @contextlib.asynccontextmanager
-    async def ledger(self) -> AsyncIterator[tuple[Ledger, Store]]:
-        """Yield the ledger, for who changes something."""
+    async def ledger(self, *, dry: bool) -> AsyncIterator[tuple[Ledger, Store]]:
+        """Yield the ledger, for who changes something, or with ``dry`` looks what that would be."""
         from muster.app.settings import cluster_store
         from muster.content.mirror.ledger import Ledger
 
-        async with cluster_store(self.cluster) as store:
+        async with cluster_store(self.cluster, changes=not dry) as store:
             yield Ledger(store), store
 
 

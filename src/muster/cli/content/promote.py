@@ -69,7 +69,7 @@ async def _promoted(
     place.environment(target)
     if source is not None:
         place.environment(source)
-    async with place.ledger() as (ledger, _):
+    async with place.ledger(dry=dry) as (ledger, _):
         given = await ledger.given()
         moves = [await _move(place, ledger, given, n, source, publication, target) for n in names]
         if dry:

@@ -40,5 +40,5 @@ async def _named(place: Place, name: str, prefix: str) -> str:
 
         async with place.flips() as (flips, _):
             return chosen(await flips.flips(name), name, prefix).digest
-    async with place.ledger() as (ledger, _):
+    async with place.ledger(dry=True) as (ledger, _):
         return (await ledger.publication(name, prefix)).digest

@@ -33,7 +33,7 @@ def reclaim(member: str | None, cluster_path: Path, is_left: bool, dry_run: bool
 async def _dropped(place: Place, *, dry: bool) -> list[str]:
     """Drop what the cluster file names no more, and return what that was, in lines."""
     repositories, environments = place.settings.repositories, place.settings.environments
-    async with place.ledger() as (ledger, _):
+    async with place.ledger(dry=dry) as (ledger, _):
         if not dry:
             found = await ledger.drop(repositories, environments, by=actor())
             paths, publications = list(found.distributions), list(found.publications)

@@ -93,7 +93,7 @@ class Work:
             return INTERRUPTED
 
     async def _carried_out(self) -> int:
-        async with self.place.ledger() as (ledger, store):
+        async with self.place.ledger(dry=self.dry) as (ledger, store):
             there = await _there(store, self.place.members)
             targets = self.targets(there)
             absent = {t.member for t in targets if t.member and t.member not in there}

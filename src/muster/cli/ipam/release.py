@@ -49,7 +49,7 @@ async def _released(addresses: tuple[str, ...], group: str, cluster_path: Path, 
         )
     wanted = list(dict.fromkeys(asked.address(text) for text in addresses))
     space = f"claims/{asked.group(group)}"
-    async with cluster_store(cluster) as store:
+    async with cluster_store(cluster, changes=not dry) as store:
         kept = {one.ip: one for one in await claims.addresses(store) if one.group == group}
         told = {one.ip for one in (await promised(store))[0] if one.space == space}
         for ip in wanted:

@@ -50,7 +50,7 @@ async def _imported(directory: Path, below: str, cluster_path: Path, *, dry: boo
     taken: list[str] = []
     skipped: list[dict[str, str]] = []
     out: set[str] = set()
-    async with opened(cluster_path) as (cluster, ledger):
+    async with opened(cluster_path, changes=not dry) as (cluster, ledger):
         for changes in _batches(directory, below, skipped):
             if not dry:
                 version = await ledger.change(changes)

@@ -12,12 +12,12 @@ from muster.kernel.errors import Misconfigured
 if TYPE_CHECKING:
     from muster.cluster.file import ClusterFile
     from muster.netboot.ledger import Ledger
-    from muster.store.engine import Store
+    from muster.store.reading import Readable
 
 
 @contextlib.asynccontextmanager
-async def opened(cluster_path: Path) -> AsyncIterator[tuple[ClusterFile, Ledger]]:
-    """Yield the cluster file and the tree's rows.
+async def opened(cluster_path: Path, *, changes: bool = False) -> AsyncIterator[tuple[ClusterFile, Ledger]]:
+    """Yield the cluster file and the tree's rows; ``changes``: as of :func:`~muster.app.settings.cluster_store`.
 
     Raises:
         Misconfigured: no feature of the cluster has boot files.
@@ -33,19 +33,19 @@ async def opened(cluster_path: Path) -> AsyncIterator[tuple[ClusterFile, Ledger]
     cluster = loaded(cluster_path)
     if not have_boot_files(cluster):
         raise Misconfigured(f"{cluster_path} names neither feature tftp nor httpboot: its members have no boot files")
-    async with cluster_store(cluster) as store:
+    async with cluster_store(cluster, changes=changes) as store:
         yield cluster, Ledger(store)
 
 
 @contextlib.asynccontextmanager
-async def opened_stories(cluster_path: Path) -> AsyncIterator[Store]:
+async def opened_stories(cluster_path: Path) -> AsyncIterator[Readable]:
     """Yield the store, of a cluster whose members see something of machines that boot.
 
     Raises:
         Misconfigured: they see nothing.
         Unavailable: the store did not answer.
     """
-    from muster.app.settings import cluster_store, loaded
+    from muster.app.settings import loaded, store_to_read
     from muster.app.stories import are_told
     from muster.kernel import log
 
@@ -56,5 +56,5 @@ async def opened_stories(cluster_path: Path) -> AsyncIterator[Store]:
             f"{cluster_path} names none of dhcp, tftp, httpboot, templates and netboot.proxy_dhcp: its members see nothing "
             "of machines that boot"
         )
-    async with cluster_store(cluster) as store:
+    async with store_to_read(cluster) as store:
         yield store

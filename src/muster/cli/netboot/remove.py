@@ -37,7 +37,7 @@ async def _removed(paths: tuple[str, ...], cluster_path: Path, *, recursive: boo
 
     changes: list[Change] = []
     gone: list[str] = []
-    async with opened(cluster_path) as (cluster, ledger):
+    async with opened(cluster_path, changes=not dry) as (cluster, ledger):
         for text in paths:
             path = BootPath.parse(text.strip("/"))
             below = await ledger.below(path.text) if recursive else []

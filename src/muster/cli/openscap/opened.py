@@ -38,8 +38,8 @@ class ReportId(StringParamType):
 
 
 @contextlib.asynccontextmanager
-async def opened(cluster_path: Path) -> AsyncIterator[tuple[ClusterFile, Ledger, Store]]:
-    """Yield the cluster file, the reports and their store.
+async def opened(cluster_path: Path, *, changes: bool = False) -> AsyncIterator[tuple[ClusterFile, Ledger, Store]]:
+    """Yield the cluster file, the reports and their store; ``changes``: as of :func:`~muster.app.settings.cluster_store`.
 
     Raises:
         Misconfigured: the cluster has no such feature.
@@ -54,7 +54,7 @@ async def opened(cluster_path: Path) -> AsyncIterator[tuple[ClusterFile, Ledger,
     cluster = loaded(cluster_path)
     if "openscap" not in cluster.features:
         raise Misconfigured(f"{cluster_path} does not name feature openscap: its members take no compliance reports")
-    async with cluster_store(cluster) as store:
+    async with cluster_store(cluster, changes=changes) as store:
         yield cluster, Ledger(store), store
 
 

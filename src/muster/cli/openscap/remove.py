@@ -30,7 +30,7 @@ def remove(reports: tuple[str, ...], cluster_path: Path, dry_run: bool, as_json:
 
 
 async def _removed(given: tuple[str, ...], cluster_path: Path, *, dry: bool) -> dict[str, Any]:
-    async with opened(cluster_path) as (_, ledger, store):
+    async with opened(cluster_path, changes=not dry) as (_, ledger, store):
         found = await meant(store, given, ("waiting", "refused", "sent"))
         if not dry:
             await ledger.remove([u.id for u in found])

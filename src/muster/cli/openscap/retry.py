@@ -36,7 +36,7 @@ def retry(reports: tuple[str, ...], cluster_path: Path, dry_run: bool, as_json: 
 async def _retried(given: tuple[str, ...], cluster_path: Path, *, dry: bool) -> dict[str, Any]:
     from muster.features.openscap.ledger import listed
 
-    async with opened(cluster_path) as (_, ledger, store):
+    async with opened(cluster_path, changes=not dry) as (_, ledger, store):
         found = await meant(store, given, _STATES) if given else await listed(store, _STATES, _MOST)
         ids = [u.id for u in found]
         count = len(ids)

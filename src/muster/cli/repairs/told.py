@@ -67,7 +67,7 @@ async def decide(
     if (group or provider) and not all_:
         raise click.UsageError("--group and --provider go with --all.")
     log.configure(level="ERROR")
-    async with cluster_store(loaded(cluster_path)) as store:
+    async with cluster_store(loaded(cluster_path), changes=not dry) as store:
         there = {r.id: r for r in await repairs(store)}
         if strange := sorted(set(ids) - there.keys()):
             raise NotFound(f"There is no repair {', '.join(map(str, strange))}; nothing was changed")

@@ -35,7 +35,7 @@ def add(
     change = changed(control_url, client_urls, weight, credentials)
 
     async def added() -> int:
-        async with opened(cluster_path, new=service) as (services, base, _):
+        async with opened(cluster_path, changes=not dry_run, new=service) as (services, base, _):
             one = await services.add(service, change, by=who(), base=base, dry=dry_run)
         return reported(one, service, f"{service} is {where(one)}.", dry=dry_run, as_json=as_json)
 

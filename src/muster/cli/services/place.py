@@ -96,9 +96,11 @@ expected_option = click.option(
 
 @contextlib.asynccontextmanager
 async def opened(
-    cluster_path: Path, *, new: str = ""
+    cluster_path: Path, *, changes: bool, new: str = ""
 ) -> AsyncIterator[tuple[Services, Mapping[str, Service], ClusterFile]]:
     """Yield the register in the store, what the settings say, and the cluster.
+
+    ``changes`` is as of :func:`~muster.app.settings.cluster_store`.
 
     Raises:
         Rejected: ``new`` is to be a member's own and has half its name.
@@ -112,7 +114,7 @@ async def opened(
     log.configure(level="ERROR")
     cluster = loaded(cluster_path)
     _refuse_half_a_name(new, cluster)
-    async with cluster_store(cluster) as store:
+    async with cluster_store(cluster, changes=changes) as store:
         yield Services(store), features.services(cluster), cluster
 
 

@@ -22,7 +22,7 @@ def remove(service: str, expected: int | None, cluster_path: Path, dry_run: bool
     """Take out what was typed in for SERVICE; what settings say counts again."""
 
     async def removed() -> int:
-        async with opened(cluster_path) as (services, base, _):
+        async with opened(cluster_path, changes=not dry_run) as (services, base, _):
             left = await services.remove(service, by=who(), base=base, expected=expected, dry=dry_run)
         there = f"{service} is {where(left)}, by {left.source}." if left is not None else f"{service} is gone."
         return reported(left, service, there, dry=dry_run, as_json=as_json)

@@ -38,7 +38,7 @@ def set_(
     change = changed(control_url, client_urls, weight, credentials)
 
     async def done() -> int:
-        async with opened(cluster_path) as (services, base, cluster):
+        async with opened(cluster_path, changes=not dry_run) as (services, base, cluster):
             one = await services.set(service, change, by=who(), base=base, expected=expected, dry=dry_run)
         sentence = " ".join(filter(None, (f"{service} is {where(one)}.", followed(service, cluster))))
         return reported(one, service, sentence, dry=dry_run, as_json=as_json)

@@ -34,7 +34,7 @@ async def served(cluster_path: Path, pki: Path, run: Path, port: int) -> int:
     listed = Listed(cluster_path, cluster)
     balancing = Modelled(listed)
     shown = credentials(pki, cluster)
-    async with cluster_store(cluster) as store:
+    async with cluster_store(cluster, changes=False) as store:
         story = Timeline(LogRings(1, 0, ""), SharedTimeline(store, "", cluster.log.buffer))
         sources = Sources(
             by=socket.gethostname(),

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import errno
 import socket
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -35,6 +35,8 @@ _log = log.logger("netboot")
 _BEAT_S: Final = 0.05
 _REQUESTS_PER_WAKE: Final = 64
 _SHOWN_NAME: Final = 200
+# Machines answer within milliseconds: who has not by then gives his place away where others wait for one.
+_HEARD_WITHIN_S: Final = 1.0
 _WITHOUT_IPV6: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 
 # Where a client sends from: one that asks anew from there has forgotten what it asked before.
@@ -82,6 +84,8 @@ class TFTPServer:
 
     Args:
         told: hears of each request that was taken up, when it is over.
+        is_fit: says whether what lies below the root may be given now; asked of each request, so it looks at values only.
+            Where it may not nothing is answered, and the client asks again.
         handed: bound UDP sockets to listen on instead of the settings' addresses, as systemd hands them over; the server
             closes them.
 
@@ -95,9 +99,12 @@ class TFTPServer:
     clock: Clock = field(default_factory=SystemClock)
     metrics: TFTPMetrics | None = None
     told: Callable[[TransferEnded], None] = lambda _: None
+    is_fit: Callable[[], bool] = lambda: True
     handed: Sequence[socket.socket] = ()
     _sockets: list[socket.socket] = field(default_factory=list, init=False, repr=False)
     _live: dict[_Place, _Live] = field(default_factory=dict, init=False, repr=False)
+    # In the order in which they began; of those that were heard, or are over, the oldest are let go of now and then.
+    _unheard: deque[_Live] = field(default_factory=deque, init=False, repr=False)
     _clients: Counter[str] = field(default_factory=Counter, init=False, repr=False)
     _ended: Counter[Outcome] = field(default_factory=Counter, init=False, repr=False)
     _dropped: Counter[Dropped] = field(default_factory=Counter, init=False, repr=False)
@@ -234,6 +241,9 @@ class TFTPServer:
             # Answers that come too late, mostly; an answer to them would help nobody, and somebody could ask for it.
             self._drop("no request")
             return
+        if not self.is_fit():
+            self._drop("not fit")
+            return
         now = self.clock.monotonic()
         # Not by network as elsewhere: a whole hall of machines that boot has one /64 of IPv6, and one is fe80::.
         source = unmapped(arrived.client[0])
@@ -275,15 +285,32 @@ class TFTPServer:
         if self._clients[source] >= self.settings.transfers_per_client:
             self._drop("client transfers")
             return
-        if len(self._live) >= self.settings.transfers_limit:
+        if len(self._live) >= self.settings.transfers_limit and not self._made_room(now):
             self._drop("transfers")
             return
         one = self._live[place] = _Live(arrived, request, source, now)
+        self._forget_heard()
+        self._unheard.append(one)
         self._clients[source] += 1
         self._is_busy.set()
         self._gauge()
         opening = asyncio.get_running_loop().run_in_executor(self._executor, self._jail.opened, wanted)
         opening.add_done_callback(partial(self._opened, sock, one))
+
+    def _made_room(self, now: float) -> bool:
+        """End the oldest transfer whose client never answered, if it had its time: who asks in others' names never does."""
+        self._forget_heard()
+        if not self._unheard or now - self._unheard[0].begun < _HEARD_WITHIN_S:
+            return False
+        self._end(self._unheard.popleft(), "silent", "others waited for its place")
+        return True
+
+    def _forget_heard(self) -> None:
+        waiting = self._unheard
+        while waiting and (
+            waiting[0].is_over or (waiting[0].transfer is not None and waiting[0].transfer.window.is_heard)
+        ):
+            waiting.popleft()
 
     def _opened(self, sock: socket.socket, one: _Live, opening: asyncio.Future[OpenedFile]) -> None:
         if opening.cancelled():

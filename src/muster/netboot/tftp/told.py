@@ -27,8 +27,9 @@ said so; ``silent``: it said nothing any more; ``expired``: it took too long; ``
 ``failed``: this host could not; ``superseded``: the client began anew from the same port; ``stopped``: the server was.
 """
 
-Dropped = Literal["rate", "client rate", "transfers", "client transfers", "broadcast", "no request"]
-"""Why a datagram got no answer: too many, of all or of one client, or nothing that is to be answered."""
+Dropped = Literal["rate", "client rate", "transfers", "client transfers", "broadcast", "no request", "not fit"]
+"""Why a datagram got no answer: too many, of all or of one client, nothing that is to be answered, or what lies here may be
+old."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from muster.cli.content.publications import shown
+from muster.kernel.errors import Unavailable
 from tests.unit.cli.calls import run
 from tests.unit.cli.content.mirroring import M2, answered, mirroring, narrow, promoted, publish, yum
 from tests.unit.cli.terminal import CLEAN, EVIL, printed
@@ -35,9 +38,12 @@ def test_of_each_repository_the_newest_is_first_and_who_has_it_is_said(tmp_path:
     ]  # fmt: skip
 
 
-def test_without_any_store_there_is_nothing(tmp_path: Path) -> None:
+def test_without_any_store_none_is_made(tmp_path: Path) -> None:
     file = mirroring(tmp_path, "content: {mirror: {}}\n")
-    assert run(file, "content", "publications").stdout == "The cluster file names no repository to mirror.\n"
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(Unavailable, match="has no schema yet"):
+        run(file, "content", "publications")
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_what_somebody_left_in_the_store_is_shown_and_not_obeyed() -> None:

@@ -21,9 +21,9 @@ features: {pulpcore: {pulp_url: "https://{member}", content_app_url: "https://pr
 
 
 @pytest.fixture
-def with_pulp(file: Path) -> Path:
-    file.write_text(file.read_text() + PULP)
-    return file
+def with_pulp(with_store: Path) -> Path:
+    with_store.write_text(with_store.read_text() + PULP)
+    return with_store
 
 
 def shown(file: Path, name: str) -> Any:
