@@ -18,6 +18,9 @@ LONGEST = (
     "tests/contract/test_content_mirror.py",
     "tests/contract/test_content_keepers.py",
     "tests/contract/test_content_steered.py",
+    # Of all others: with thousands of tests each, they would come last of all.
+    "tests/wire/test_conversations.py",
+    "tests/wire/test_puppet_ca.py",
 )
 _ROOMS = ("tests/e2e/", "tests/contract/")
 

@@ -52,7 +52,8 @@ SILENCE_S = _of(2.0, 60.0)
 OLD_WORKER_S = _of(3.0, 900.0)
 # tests/unit/content/test_view_simulated.py: worlds, by their seeds, in which backends and members change and die.
 SHOWN_WORLDS = _of(100, 2_000)
-# tests/contract/test_groups_kills.py: kinds of stores on which a member is killed at each step of a group.
+# tests/contract/test_groups_kills.py and test_netboot_fetching.py: kinds of stores on which a member is killed at each step
+# of a group, and of a fetch; what a commit is on either, tests/contract/test_failpoints.py asks at any size.
 KILLED_STORES = _of(1, 2)
 # tests/e2e/test_dhcp_addresses.py: networks whose addresses are all given out while members are killed.
 OFFERED_SUBNETS = _of(1, 8)

@@ -1,4 +1,4 @@
-"""The stores and HAProxies that contract tests run on; each test has a fresh SQLite file and a fresh PostgreSQL database."""
+"""The stores and HAProxies that contract tests run on; each test has a SQLite file and a PostgreSQL database of its own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from muster.kernel.secrets import Secret
 from muster.store.engine import Store, opened
-from tests.servers import debian, once, postgresql, pulp
+from tests.servers import debian, once, postgresql, pulp, schemas
 from tests.servers.haproxy import executables
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.pulp import Pulp
@@ -26,6 +26,16 @@ def postgresql_server(needs: Callable[[str], None]) -> Iterator[PostgreSQL]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A store that somebody has made the schema of already, and in which nothing is."""
+    if request.param == "sqlite":
+        return schemas.place(tmp_path / "store.db")
+    started: PostgreSQL = request.getfixturevalue("postgresql_server")
+    return started.fresh_store()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A store to which nobody has come: whoever does first makes the schema."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/store.db"
     started: PostgreSQL = request.getfixturevalue("postgresql_server")

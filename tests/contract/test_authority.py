@@ -271,7 +271,7 @@ async def audit_withheld(url: str, waiters: int) -> AsyncIterator[None]:
 async def test_a_request_that_waits_and_one_that_is_signed_do_not_pass_each_other(
     postgresql_server: PostgreSQL, tmp_path: Path, first: str
 ) -> None:
-    url, name = postgresql_server.fresh_database(), "a.example.net"
+    url, name = postgresql_server.fresh_store(), "a.example.net"
     async with (
         members_of(url, tmp_path) as signing,
         members_of(url, tmp_path, Authority(requests_per_minute=0)) as keeping,
@@ -297,7 +297,7 @@ async def test_a_request_that_waits_and_one_that_is_signed_do_not_pass_each_othe
 async def test_cleaning_a_name_misses_no_certificate_that_is_issued_for_it_meanwhile(
     postgresql_server: PostgreSQL, tmp_path: Path
 ) -> None:
-    url, name = postgresql_server.fresh_database(), "a.example.net"
+    url, name = postgresql_server.fresh_store(), "a.example.net"
     async with members_of(url, tmp_path) as members:
         before = x509.load_der_x509_certificate(await enrolled(members.first, name)).serial_number
         await members.second.reached()
@@ -587,7 +587,7 @@ async def test_ancestors_lists_are_replaced_by_newer_ones_and_ours_never(url: st
 async def test_without_the_store_the_bundle_and_the_last_list_are_served(
     postgresql_server: PostgreSQL, tmp_path: Path
 ) -> None:
-    url = postgresql_server.fresh_database()
+    url = postgresql_server.fresh_store()
     async with members_of(url, tmp_path) as members:
         ca = members.first
         good, bad = await enrolled(ca, "good.example.net"), await enrolled(ca, "bad.example.net")
@@ -627,7 +627,7 @@ async def test_without_the_store_the_bundle_and_the_last_list_are_served(
 async def test_a_member_started_without_the_store_serves_the_bundle_it_has_seen(
     postgresql_server: PostgreSQL, tmp_path: Path
 ) -> None:
-    url = postgresql_server.fresh_database()
+    url = postgresql_server.fresh_store()
     async with opened(Secret(url), connect_timeout_s=1.0, statement_timeout_s=2.0) as store:
         await puppetca.begin(store, tmp_path / "seen")
         async with puppetca.member(store, tmp_path / "seen") as ca:
@@ -652,7 +652,7 @@ async def test_a_member_started_without_the_store_serves_the_bundle_it_has_seen(
 async def test_a_member_started_without_the_store_serves_the_last_list_it_saw(
     postgresql_server: PostgreSQL, tmp_path: Path
 ) -> None:
-    url = postgresql_server.fresh_database()
+    url = postgresql_server.fresh_store()
     async with members_of(url, tmp_path) as members:
         good, bad = await enrolled(members.first, "good.example.net"), await enrolled(members.first, "bad.example.net")
         await members.second.certificates.revoke("bad.example.net", actor="test")
@@ -704,7 +704,9 @@ def _at(revision: str) -> Callable[[Any], None]:
     return upgrade
 
 
-async def test_a_store_of_the_version_before_gets_the_ledger_and_keeps_what_it_holds(url: str, tmp_path: Path) -> None:
+async def test_a_store_of_the_version_before_gets_the_ledger_and_keeps_what_it_holds(
+    empty_url: str, tmp_path: Path
+) -> None:
     tables = {
         "authorities",
         "certificates",
@@ -718,13 +720,13 @@ async def test_a_store_of_the_version_before_gets_the_ledger_and_keeps_what_it_h
     row = {"name": "kept", "version": 3, "content": {"a": 1}, "changed_at": store_now(), "changed_by": "0002"}
 
     # Prepared by hand, because opening would go straight to the newest.
-    async with opened(Secret(url), migrate=False) as before, before._begun(writing=True) as connection:
+    async with opened(Secret(empty_url), migrate=False) as before, before._begun(writing=True) as connection:
         await connection.run_sync(_at("0002"))
         found = set(await connection.run_sync(lambda c: inspect(c).get_table_names()))
         assert not found & tables
         await connection.execute(insert(documents).values(**row))
 
-    async with opened(Secret(url)) as store:
+    async with opened(Secret(empty_url)) as store:
         await puppetca.begin(store, tmp_path)
         async with store.read() as uow:
             found = set(await uow.connection.run_sync(lambda c: inspect(c).get_table_names()))

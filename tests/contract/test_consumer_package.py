@@ -100,7 +100,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, postgresql_server: Postgre
     members, ports = member.together(
         directory, [lambda a: content(1, a), lambda a: content(2, a)], "https", "http", foreman={}
     )
-    url = postgresql_server.fresh_database()
+    url = postgresql_server.fresh_store()
     for one in members:
         said = yaml.safe_load(one.cluster_file.read_text())
         one.cluster_file.write_text(yaml.safe_dump({**said, "store": {"url": url}}))

@@ -134,7 +134,7 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
 @contextlib.asynccontextmanager
 async def _claims(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
     server: PostgreSQL = request.getfixturevalue("postgresql_server")
-    url = server.fresh_database()
+    url = server.fresh_store()
     async with store_opened(Secret(url), connect_timeout_s=1, statement_timeout_s=2) as store:
         await store.prepare()
         provider = ClaimedIPAM(store, KeptSettings.model_validate(KEPT))

@@ -103,7 +103,7 @@ async def test_of_three_members_none_gives_an_address_that_another_gave(
     postgresql_server: PostgreSQL, word: str
 ) -> None:
     history = History()
-    async with members(postgresql_server.fresh_database(), word) as found:
+    async with members(postgresql_server.fresh_store(), word) as found:
         await asyncio.gather(*(Client(n, found, history).run() for n in range(CLIENTS)))
     offered = [c.key for c in history.calls if c.operation == "offer"]
     assert len(offered) > CLIENTS
@@ -111,7 +111,7 @@ async def test_of_three_members_none_gives_an_address_that_another_gave(
 
 
 async def test_all_addresses_are_given_and_each_once(postgresql_server: PostgreSQL) -> None:
-    async with members(postgresql_server.fresh_database(), "claims") as found:
+    async with members(postgresql_server.fresh_store(), "claims") as found:
         asked = [found[n % MEMBERS].next_ip(*AT, None, None) for n in range(34)]
         given = await asyncio.gather(*asked)
     told = sorted(str(ip) for ip in given if ip is not None)

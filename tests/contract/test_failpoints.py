@@ -356,13 +356,13 @@ async def test_a_role_is_taken_kept_and_given_up_with_its_commit(store: Store, d
         await roles.renew(mine, 60.0)
 
 
-def test_a_schema_is_made_whole_or_not_at_all(tmp_path: Path, url: str) -> None:
-    member = Served(tmp_path, url)
+def test_a_schema_is_made_whole_or_not_at_all(tmp_path: Path, empty_url: str) -> None:
+    member = Served(tmp_path, empty_url)
     member.write_files()
     for place, tables in ((BEFORE, set[str]()), (AFTER, set(metadata.tables))):
         said = member.command("ca", "init", "--key", "ec-p256", armed=f"migration.{place}=kill")
         assert said.code == -signal.SIGKILL, said
-        with plainly(url) as connection:
+        with plainly(empty_url) as connection:
             assert set(inspect(connection).get_table_names()) - {"alembic_version"} == tables
     assert member.command("ca", "init", "--key", "ec-p256").code == 0
 

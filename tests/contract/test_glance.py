@@ -191,11 +191,11 @@ async def test_any_number_may_glance_at_once(store: Store, url: str, tmp_path: P
     assert all(f == found[0] for f in found)
 
 
-async def test_a_store_without_a_schema_is_refused_alike_and_stays_as_it_is(url: str) -> None:
-    file = Path(url.removeprefix("sqlite:///")) if url.startswith("sqlite") else None
+async def test_a_store_without_a_schema_is_refused_alike_and_stays_as_it_is(empty_url: str) -> None:
+    file = Path(empty_url.removeprefix("sqlite:///")) if empty_url.startswith("sqlite") else None
     if file is not None:
         file.touch(0o600)
-    assert f"has no schema yet; this Muster needs {HEAD}" in await refused_alike(url)
+    assert f"has no schema yet; this Muster needs {HEAD}" in await refused_alike(empty_url)
 
 
 async def test_an_older_schema_is_refused_alike(url: str) -> None:
@@ -267,7 +267,7 @@ async def test_a_path_may_hold_what_a_uri_may_not(tmp_path: Path) -> None:
 
 
 async def test_a_stopped_postgresql_is_refused_alike(postgresql_server: PostgreSQL) -> None:
-    url = postgresql_server.fresh_database()
+    url = postgresql_server.fresh_store()
     await made(url)
     postgresql_server.stop()
     try:
@@ -277,7 +277,7 @@ async def test_a_stopped_postgresql_is_refused_alike(postgresql_server: PostgreS
 
 
 async def test_a_hung_postgresql_is_refused_alike_within_the_deadline(postgresql_server: PostgreSQL) -> None:
-    url = postgresql_server.fresh_database()
+    url = postgresql_server.fresh_store()
     await made(url)
     with postgresql_server.paused():
         async with asyncio.timeout(19):
@@ -302,7 +302,7 @@ async def hangs(way: Readable, hold: Callable[[], contextlib.AbstractContextMana
 
 
 async def test_a_read_caught_by_a_hung_postgresql_ends_alike(postgresql_server: PostgreSQL) -> None:
-    url = postgresql_server.fresh_database()
+    url = postgresql_server.fresh_store()
     await made(url)
     async with both(url, connect_timeout_s=0.5, statement_timeout_s=0.5) as (store, glance):
         said = [await hangs(way, postgresql_server.paused) for way in (store, glance)]
@@ -311,7 +311,7 @@ async def test_a_read_caught_by_a_hung_postgresql_ends_alike(postgresql_server: 
 
 
 async def test_a_statement_that_takes_too_long_is_refused_alike(postgresql_server: PostgreSQL) -> None:
-    url = postgresql_server.fresh_database()
+    url = postgresql_server.fresh_store()
     await made(url)
 
     async def slow(way: Readable) -> str:
@@ -327,7 +327,7 @@ async def test_a_statement_that_takes_too_long_is_refused_alike(postgresql_serve
 
 
 async def test_a_table_that_is_locked_is_refused_alike(postgresql_server: PostgreSQL) -> None:
-    url = postgresql_server.fresh_database()
+    url = postgresql_server.fresh_store()
     await made(url)
 
     async def stuck(way: Readable) -> str:
@@ -353,7 +353,7 @@ async def test_a_wrong_password_is_refused_alike_and_shows_nowhere(postgresql_se
 
 
 async def test_of_several_hosts_the_one_that_answers_is_read(postgresql_server: PostgreSQL) -> None:
-    url = postgresql_server.fresh_database()
+    url = postgresql_server.fresh_store()
     await made(url)
     head, _, rest = url.partition("@")
     host, _, database = rest.partition("/")

@@ -210,9 +210,9 @@ async def test_a_wish_keeps_its_goal_and_its_force(store: Store, second: Store) 
     assert await Roster(store).wishes() == {"p1.test": back}
 
 
-async def test_an_older_store_is_upgraded_with_everything_in_it(url: str) -> None:
-    of_schema_0001(url)
-    async with opened(Secret(url)) as store:
+async def test_an_older_store_is_upgraded_with_everything_in_it(empty_url: str) -> None:
+    of_schema_0001(empty_url)
+    async with opened(Secret(empty_url)) as store:
         roster = Roster(store)
         assert await roster.wishes() == {
             "p1.test": Wish("drain", "new memory", "anna", 3),
@@ -225,28 +225,28 @@ async def test_an_older_store_is_upgraded_with_everything_in_it(url: str) -> Non
         assert lease is not None
         assert lease.epoch == 8
         await live(store, "p1.test", "draining", expected=0)
-    with plainly(url) as connection:
+    with plainly(empty_url) as connection:
         assert schema.revision(connection) == schema.HEAD
         assert connection.exec_driver_sql("SELECT version FROM documents WHERE name = 'roll'").scalar() == 2
 
 
-async def test_two_members_that_upgrade_at_once_upgrade_once(url: str) -> None:
-    of_schema_0001(url)
-    async with opened(Secret(url)) as one, opened(Secret(url)) as other:
+async def test_two_members_that_upgrade_at_once_upgrade_once(empty_url: str) -> None:
+    of_schema_0001(empty_url)
+    async with opened(Secret(empty_url)) as one, opened(Secret(empty_url)) as other:
         found = await asyncio.gather(*(Roster(s).wishes() for s in (one, other, one, other)))
     assert all(f["p1.test"].version == 3 for f in found)
 
 
-async def test_a_member_of_the_older_schema_still_beats_and_reads_its_wish(url: str) -> None:
-    of_schema_0001(url)
+async def test_a_member_of_the_older_schema_still_beats_and_reads_its_wish(empty_url: str) -> None:
+    of_schema_0001(empty_url)
 
     def said_of(member: str) -> tuple[Any, ...] | None:
-        with plainly(url) as connection:
-            connection.execute(text(OLD_BEAT.format(now=now_in(url))))
+        with plainly(empty_url) as connection:
+            connection.execute(text(OLD_BEAT.format(now=now_in(empty_url))))
             row = connection.execute(text(OLD_READING.format(member=member))).first()
             return tuple(row) if row is not None else None
 
-    async with opened(Secret(url)) as store:
+    async with opened(Secret(empty_url)) as store:
         roster = Roster(store)
         await roster.seen()
         assert said_of("p1.test") == ("drain", "new memory", "anna", 3)
@@ -258,25 +258,25 @@ async def test_a_member_of_the_older_schema_still_beats_and_reads_its_wish(url: 
             assert said_of("p1.test") == ("drain", "disk", "bert", version)
 
 
-async def test_a_wish_made_by_an_older_command_line_means_what_it_says(url: str) -> None:
-    of_schema_0001(url)
-    async with opened(Secret(url)) as store:
+async def test_a_wish_made_by_an_older_command_line_means_what_it_says(empty_url: str) -> None:
+    of_schema_0001(empty_url)
+    async with opened(Secret(empty_url)) as store:
         roster = Roster(store)
         await roster.wish("p1.test", "maintenance", reason="disk", by="bert", expected=3)
-        with plainly(url) as connection:
+        with plainly(empty_url) as connection:
             connection.execute(text(OLD_READY.format(version=5)))
         assert (await roster.wishes())["p1.test"].target == "ready"
-        with plainly(url) as connection:
+        with plainly(empty_url) as connection:
             connection.exec_driver_sql("DELETE FROM wishes")
-            connection.execute(text(OLD_WISHES.format(now=now_in(url))))
+            connection.execute(text(OLD_WISHES.format(now=now_in(empty_url))))
         assert (await roster.wishes())["p1.test"] == Wish("drain", "new memory", "anna", 3)
 
 
-async def test_a_new_store_and_an_upgraded_one_have_the_same_schema(url: str) -> None:
-    of_schema_0001(url)
-    async with opened(Secret(url)) as store:
+async def test_a_new_store_and_an_upgraded_one_have_the_same_schema(empty_url: str) -> None:
+    of_schema_0001(empty_url)
+    async with opened(Secret(empty_url)) as store:
         await store.ping()
-    with plainly(url) as connection:
+    with plainly(empty_url) as connection:
         found = inspect(connection)
         columns = {t: {c["name"] for c in found.get_columns(t)} for t in found.get_table_names()}
     assert columns.pop("alembic_version") == {"version_num"}

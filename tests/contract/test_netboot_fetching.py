@@ -30,6 +30,7 @@ from muster.netboot.tree import Tree
 from muster.store.engine import Store
 from muster.store.reading import Query
 from muster.store.writing import Change
+from tests import scale
 from tests.servers import boot_origins
 
 pytestmark = pytest.mark.anyio
@@ -402,6 +403,8 @@ def stands(directory: Path) -> bytes | None:
     return path.read_bytes() if path.exists() else None
 
 
+@pytest.mark.proof
+@pytest.mark.parametrize("url", ["postgresql", "sqlite"][: scale.KILLED_STORES], indirect=True)
 @pytest.mark.parametrize("kill", KILLS)
 async def test_killed_at_any_step_nothing_is_half_there_and_somebody_goes_on(
     url: str, store: Store, tmp_path: Path, kill: str

@@ -384,7 +384,7 @@ async def test_a_password_given_beside_the_url_wins(postgresql_server: PostgreSQ
 
 
 async def test_a_value_the_database_cannot_hold_is_rejected(postgresql_server: PostgreSQL) -> None:
-    async with opened(Secret(postgresql_server.fresh_database())) as store:
+    async with opened(Secret(postgresql_server.fresh_store())) as store:
         with pytest.raises(Rejected):
             await write_records(store, "nul \x00 in it")
         assert store.trouble is None
@@ -417,7 +417,7 @@ async def durability(store: Store) -> str:
 async def test_a_database_may_ask_for_more_durable_commits_and_not_for_less(
     postgresql_server: PostgreSQL, default: str, ours: str
 ) -> None:
-    url = postgresql_server.fresh_database()
+    url = postgresql_server.fresh_store()
     tell(postgresql_server, f"ALTER DATABASE {url.rpartition('/')[2]} SET synchronous_commit = {default}")
     async with opened(Secret(url)) as store, opened(Secret(url)) as other:
         assert await durability(store) == ours
@@ -429,7 +429,7 @@ async def test_a_database_may_ask_for_more_durable_commits_and_not_for_less(
 
 
 async def test_a_url_may_not_ask_for_less_durable_commits(postgresql_server: PostgreSQL) -> None:
-    url = f"{postgresql_server.fresh_database()}?options=-c%20synchronous_commit%3Doff%20-c%20geqo%3Doff"
+    url = f"{postgresql_server.fresh_store()}?options=-c%20synchronous_commit%3Doff%20-c%20geqo%3Doff"
     async with opened(Secret(url)) as store:
         assert await durability(store) == "on"
         async with store.read() as uow:
@@ -437,7 +437,7 @@ async def test_a_url_may_not_ask_for_less_durable_commits(postgresql_server: Pos
 
 
 async def test_an_open_session_stays_durable_when_the_server_is_set_to_less(postgresql_server: PostgreSQL) -> None:
-    async with opened(Secret(postgresql_server.fresh_database())) as store:
+    async with opened(Secret(postgresql_server.fresh_store())) as store:
         async with store.write() as uow:
             process = await uow.connection.scalar(text("SELECT pg_backend_pid()"))
             tell(postgresql_server, "ALTER SYSTEM SET synchronous_commit = off", "SELECT pg_reload_conf()")
@@ -455,7 +455,7 @@ async def test_an_open_session_stays_durable_when_the_server_is_set_to_less(post
 async def test_a_fence_on_the_server_holds_for_sessions_that_are_open_and_for_new_ones(
     postgresql_server: PostgreSQL,
 ) -> None:
-    url = Secret(postgresql_server.fresh_database())
+    url = Secret(postgresql_server.fresh_store())
     async with opened(url) as store, opened(url) as late:
         await write_records(store, "before")
         assert await count(store) == 1
@@ -512,9 +512,9 @@ async def test_with_verify_full_the_database_is_who_its_certificate_says(needs: 
                     await store.ping()
 
 
-async def test_several_members_may_make_the_schema_at_once(url: str) -> None:
+async def test_several_members_may_make_the_schema_at_once(empty_url: str) -> None:
     async with contextlib.AsyncExitStack() as stack:
-        stores = [await stack.enter_async_context(opened(Secret(url))) for _ in range(6)]
+        stores = [await stack.enter_async_context(opened(Secret(empty_url))) for _ in range(6)]
         async with asyncio.TaskGroup() as tasks:
             for number, store in enumerate(stores):
                 tasks.create_task(write_records(store, str(number)))
@@ -530,8 +530,9 @@ def by_revisions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schema, "revise", schemas.by_revisions)
 
 
-async def test_the_migrations_make_exactly_the_tables_the_code_knows(by_revisions: None, store: Store) -> None:
-    assert await differences(store) == []
+async def test_the_migrations_make_exactly_the_tables_the_code_knows(by_revisions: None, empty_url: str) -> None:
+    async with opened(Secret(empty_url)) as store:
+        assert await differences(store) == []
 
 
 async def differences(store: Store) -> list[object]:
@@ -550,7 +551,7 @@ async def differences(store: Store) -> list[object]:
 
 
 async def test_a_schema_that_tests_say_over_again_is_the_one_of_the_migrations(
-    url: str, monkeypatch: pytest.MonkeyPatch
+    empty_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
 
@@ -559,7 +560,7 @@ async def test_a_schema_that_tests_say_over_again_is_the_one_of_the_migrations(
         schemas.by_revisions(connection, to)
 
     monkeypatch.setattr(schema, "revise", schemas.remembered(revise))
-    async with opened(Secret(url)) as store:
+    async with opened(Secret(empty_url)) as store:
         await store.ping()
         async with store.whole(writing=True, limit_s=60) as uow:
             await uow.connection.run_sync(schema.drop)
@@ -571,7 +572,7 @@ async def test_a_schema_that_tests_say_over_again_is_the_one_of_the_migrations(
 
 
 async def test_an_interrupted_migration_leaves_nothing_behind(
-    by_revisions: None, url: str, monkeypatch: pytest.MonkeyPatch
+    by_revisions: None, empty_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from alembic import op
 
@@ -581,7 +582,7 @@ async def test_an_interrupted_migration_leaves_nothing_behind(
         raise RuntimeError("power cut")
 
     monkeypatch.setattr(op, "create_index", interrupted)
-    async with opened(Secret(url)) as store:
+    async with opened(Secret(empty_url)) as store:
         with pytest.raises(RuntimeError):
             await store.ping()
         monkeypatch.setattr(op, "create_index", original)
@@ -604,8 +605,8 @@ async def test_a_schema_of_a_newer_muster_is_used_and_spoken_of(url: str) -> Non
             assert await uow.connection.run_sync(schema.upgrade, timeout_s=5) == "9999"
 
 
-async def test_without_leave_to_migrate_a_missing_schema_is_a_sentence(url: str) -> None:
-    async with opened(Secret(url), migrate=False) as store:
+async def test_without_leave_to_migrate_a_missing_schema_is_a_sentence(empty_url: str) -> None:
+    async with opened(Secret(empty_url), migrate=False) as store:
         with pytest.raises(Unavailable, match="has no schema yet"):
             await store.ping()
 
@@ -751,7 +752,7 @@ async def test_a_store_opens_while_the_database_is_down(tmp_path: Path) -> None:
 async def test_a_stopped_postgresql_is_unavailable_and_the_same_store_goes_on_after(
     postgresql_server: PostgreSQL,
 ) -> None:
-    async with opened(Secret(postgresql_server.fresh_database())) as store:
+    async with opened(Secret(postgresql_server.fresh_store())) as store:
         await write_records(store, "before")
         postgresql_server.stop()
         try:
@@ -769,7 +770,7 @@ async def test_a_stopped_postgresql_is_unavailable_and_the_same_store_goes_on_af
 
 
 async def test_a_restart_of_postgresql_between_two_units_is_not_noticed(postgresql_server: PostgreSQL) -> None:
-    async with opened(Secret(postgresql_server.fresh_database())) as store:
+    async with opened(Secret(postgresql_server.fresh_store())) as store:
         await write_records(store, "before")
         postgresql_server.stop()
         postgresql_server.start()
@@ -778,7 +779,7 @@ async def test_a_restart_of_postgresql_between_two_units_is_not_noticed(postgres
 
 
 async def test_a_postgresql_stopped_in_the_middle_of_a_unit_is_unavailable(postgresql_server: PostgreSQL) -> None:
-    async with opened(Secret(postgresql_server.fresh_database())) as store:
+    async with opened(Secret(postgresql_server.fresh_store())) as store:
         await store.ping()
 
         async def write() -> None:
@@ -803,7 +804,7 @@ async def test_a_postgresql_stopped_in_the_middle_of_a_unit_carried_out_at_once_
         postgresql_server.stop()
         await recording("lost too")(uow)
 
-    async with opened(Secret(postgresql_server.fresh_database())) as store:
+    async with opened(Secret(postgresql_server.fresh_store())) as store:
         await store.ping()
         try:
             with pytest.raises(Unavailable):
@@ -817,9 +818,7 @@ async def test_a_postgresql_stopped_in_the_middle_of_a_unit_carried_out_at_once_
 async def test_a_unit_carried_out_at_once_and_caught_by_a_hung_postgresql_ends_within_the_deadline(
     postgresql_server: PostgreSQL, way: str
 ) -> None:
-    async with opened(
-        Secret(postgresql_server.fresh_database()), connect_timeout_s=0.5, statement_timeout_s=0.5
-    ) as store:
+    async with opened(Secret(postgresql_server.fresh_store()), connect_timeout_s=0.5, statement_timeout_s=0.5) as store:
         await until_it_works(store.ping)
         with contextlib.ExitStack() as stack:
 
@@ -839,7 +838,7 @@ async def test_a_unit_carried_out_at_once_and_caught_by_a_hung_postgresql_ends_w
 
 
 async def test_a_hung_postgresql_is_unavailable_within_the_deadline(postgresql_server: PostgreSQL) -> None:
-    url = Secret(postgresql_server.fresh_database())
+    url = Secret(postgresql_server.fresh_store())
     async with opened(url, connect_timeout_s=0.5, statement_timeout_s=0.5) as store, opened(url) as fresh:
         await until_it_works(store.ping)
         with postgresql_server.paused():
@@ -857,9 +856,7 @@ async def test_a_hung_postgresql_is_unavailable_within_the_deadline(postgresql_s
 
 
 async def test_a_unit_caught_by_a_hung_postgresql_ends_within_the_deadline(postgresql_server: PostgreSQL) -> None:
-    async with opened(
-        Secret(postgresql_server.fresh_database()), connect_timeout_s=0.5, statement_timeout_s=0.5
-    ) as store:
+    async with opened(Secret(postgresql_server.fresh_store()), connect_timeout_s=0.5, statement_timeout_s=0.5) as store:
         await until_it_works(store.ping)
 
         async def write(stack: contextlib.ExitStack) -> None:
@@ -876,9 +873,7 @@ async def test_a_unit_caught_by_a_hung_postgresql_ends_within_the_deadline(postg
 
 @pytest.mark.parametrize("way", ["waits", "raises"])
 async def test_giving_up_a_unit_asks_a_hung_postgresql_nothing_more(postgresql_server: PostgreSQL, way: str) -> None:
-    async with opened(
-        Secret(postgresql_server.fresh_database()), connect_timeout_s=0.5, statement_timeout_s=0.5
-    ) as store:
+    async with opened(Secret(postgresql_server.fresh_store()), connect_timeout_s=0.5, statement_timeout_s=0.5) as store:
         await until_it_works(store.ping)
 
         async def write(stack: contextlib.ExitStack) -> None:

@@ -1,16 +1,24 @@
-"""The schema of empty stores: made by the revisions once in each process of a test run, then said over again to the next.
+"""The schema of stores: made by the revisions once in each process of a test run, then copied, or said over again to others.
 
-Alembic works out the same statements each time, and needs more time for that than most tests that want a store.
+Alembic works out the same statements each time, and needs more time for that than most tests that want a store; a process of
+its own that finds the schema need not even import it.
 """
 
 from __future__ import annotations
 
+import asyncio
+import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
 from typing import Any, Protocol
 
 from sqlalchemy import Connection, event
 
+from muster.kernel.secrets import Secret
 from muster.store import schema
+from muster.store.engine import opened
 
 _Statement = tuple[str, Any]
 
@@ -58,3 +66,30 @@ def _said(connection: Connection, work: Callable[[], None]) -> list[_Statement]:
     finally:
         event.remove(connection, "before_cursor_execute", heard)
     return said
+
+
+def prepare(url: str) -> None:
+    """Make the schema of now in an empty database, as a store does that comes to it first; from any thread, loop or none."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, _prepared(url)).result()
+
+
+def place(file: Path) -> str:
+    """Write a SQLite store that has the schema of now and nothing in it, and return its URL."""
+    file.touch(0o600)
+    file.write_bytes(_sqlite())
+    return f"sqlite:///{file}"
+
+
+async def _prepared(url: str) -> None:
+    async with opened(Secret(url)) as store:
+        await store.prepare()
+
+
+@cache
+def _sqlite() -> bytes:
+    with tempfile.TemporaryDirectory(prefix="muster-schema-") as directory:
+        file = Path(directory) / "store.db"
+        prepare(f"sqlite:///{file}")
+        assert not file.with_name("store.db-wal").exists(), "not all of it is in the file"
+        return file.read_bytes()

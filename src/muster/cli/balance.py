@@ -39,7 +39,10 @@ def balance(
     A changed cluster file is noticed and applied without losing a connection; a bad one is refused and the old one stays
     in force. HUP looks at once. TERM and INT stop it.
     """
-    from muster.app.balancer import BalancerOptions, balance
+    from muster.kernel.imports import importing
+
+    with importing():
+        from muster.app.balancer import BalancerOptions, balance
     from muster.kernel import log
 
     log.configure(form="json" if log_form == "json" else "text")

@@ -39,7 +39,10 @@ def serve(
     """
     import socket
 
-    from muster.app.member import MemberOptions, run_member
+    from muster.kernel.imports import importing
+
+    with importing():
+        from muster.app.member import MemberOptions, run_member
 
     name = member or socket.getfqdn()
     state = state_path or _state_of_systemd()

@@ -160,7 +160,8 @@ def signs_as(key: CAKey, issuer: Issuer) -> bool:
         elif isinstance(key, ec.EllipticCurvePrivateKey):
             algorithm = ec.ECDSA(hashes.SHA256())
             public.verify(key.sign(PROOF, algorithm), PROOF, algorithm)
-    except InvalidSignature:
+    except (InvalidSignature, ValueError):
+        # A value is wrong where the parts of a key do not fit each other.
         return False
     except Unavailable as e:
         raise Misconfigured(str(e)) from e

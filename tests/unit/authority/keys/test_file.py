@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import dsa
+from cryptography.hazmat.primitives.asymmetric import dsa, rsa
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
 
 from muster.authority.keys import custody
@@ -31,6 +32,30 @@ def test_a_key_in_a_file_signs(tmp_path: Path, kind: str) -> None:
         everything_signed(ca, key)
     with custody.named(AuthorityKey(), path).opened(ca.issuer) as key:
         everything_signed(ca, key)
+
+
+@pytest.mark.parametrize("parts", [("d", "p"), ("d", "dmp1"), ("d", "iqmp")], ids="+".join)
+@pytest.mark.parametrize("change", [-1, 1, 2])
+def test_an_rsa_key_whose_parts_do_not_fit_is_refused_where_it_is_ours(
+    tmp_path: Path, parts: tuple[str, ...], change: int
+) -> None:
+    ca = puppetca.new_ca("Puppet CA: damaged", "rsa")
+    assert isinstance(ca.key, rsa.RSAPrivateKey)
+    whole, der = ca.key.private_numbers(), ca.key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    for name in parts:
+        value = getattr(whole, name)
+        size = (value.bit_length() + 7) // 8
+        assert der.count(value.to_bytes(size, "big")) == 1
+        der = der.replace(value.to_bytes(size, "big"), (value + change).to_bytes(size, "big"))
+    text = base64.encodebytes(der).decode()
+    pem = f"-----BEGIN PRIVATE KEY-----\n{text}-----END PRIVATE KEY-----\n".encode()
+    path = put(tmp_path / "key.pem", pem)
+    refusal = "does not sign as Puppet CA: damaged does|no PEM"
+    with pytest.raises(Misconfigured, match=refusal), custody.named(AuthorityKey(), path).opened(ca.issuer):
+        pass
+    # What comes from elsewhere is examined whole.
+    with pytest.raises(Misconfigured, match="no PEM"):
+        in_file(path)
 
 
 def test_an_encrypted_key_needs_its_passphrase(tmp_path: Path) -> None:
