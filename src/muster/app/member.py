@@ -60,7 +60,7 @@ from muster.edge.application import Application, Mounted
 from muster.edge.authorise import Callers, Gate, Names, SystemNames
 from muster.edge.feature import Features, FeatureSettings, Served, State, Surroundings
 from muster.edge.health import Health
-from muster.edge.lags import LagMetrics
+from muster.edge.lag_metrics import LagMetrics
 from muster.edge.metrics import EdgeMetrics
 from muster.edge.server import Server
 from muster.edge.server import opened as server_opened

@@ -168,7 +168,8 @@ def _of_images(document: Document, cluster: ClusterFile) -> Iterator[Problem]:
     led = gateway.led_to(cluster, url) if url is not None else "elsewhere"
     at: Location = ("content", "registry_url")
     given = cluster.features.get("container_gateway", _OFF)
-    is_on = bool(rooms.settings_models()["container_gateway"].model_validate(given).enabled)
+    model = rooms.settings_model("container_gateway")
+    is_on = model is not None and bool(model.model_validate(given).enabled)
     if led == "foreman's port":
         yield document.problem(
             at,
@@ -192,10 +193,9 @@ def _of_images(document: Document, cluster: ClusterFile) -> Iterator[Problem]:
 def named_files(cluster: ClusterFile) -> Iterator[tuple[Location, Path]]:
     """Return the files that a cluster's settings name, features' own settings included, and where they stand."""
     yield from _files_in(cluster, ())
-    models = rooms.settings_models()
     for name, given in cluster.features.items():
-        if name in models:
-            settings = models[name].model_validate(given)
+        if (model := rooms.settings_model(name)) is not None:
+            settings = model.model_validate(given)
             each = settings.each() if isinstance(settings, GroupedFeatureSettings) else {}
             if each:
                 yield from _files_of_group(each, given, ("features", name))

@@ -10,10 +10,6 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from prometheus_client import Metric
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.registry import Collector
-
 
 @dataclass(frozen=True)
 class Lag:
@@ -70,19 +66,3 @@ class Lags:
     def now(self) -> list[Following]:
         """Return how each follower is now."""
         return [Following(*who, lag()) for who, lag in list(self._followers.items())]
-
-
-class LagMetrics(Collector):
-    """``muster_provider_lag_seconds{feature,provider}``, looked at when somebody asks."""
-
-    def __init__(self, lags: Lags) -> None:
-        self._lags = lags
-
-    def collect(self) -> Iterator[Metric]:
-        found = GaugeMetricFamily(
-            "muster_provider_lag_seconds", "How old is what this member knows of a server that it follows",
-            labels=["feature", "provider"],
-        )  # fmt: skip
-        for one in self._lags.now():
-            found.add_metric([one.feature, one.name or one.word], round(one.lag.age_s, 3))
-        yield found

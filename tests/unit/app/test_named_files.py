@@ -18,7 +18,8 @@ NONE_OF_OURS = {
     ("authority", "key", "socket"), ("authority", "push_crl"), ("content", "pub"), ("netboot", "root"), ("disks", "path"),
     ("features", "tftp", "tftproot"), ("features", "httpboot", "root_dir"), ("features", "dhcp", "isc", "config"),
     ("features", "dhcp", "isc", "leases"), ("features", "dhcp", "dnsmasq", "config"),
-    ("features", "dhcp", "dnsmasq", "target_dir"),
+    ("features", "dhcp", "dnsmasq", "target_dir"), ("features", "puppet", "code", "environments"),
+    ("features", "puppet", "code", "shared"),
 }  # fmt: skip
 
 

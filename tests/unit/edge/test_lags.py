@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry
 
-from muster.edge.lags import Lag, LagMetrics, Lags
+from muster.edge.lag_metrics import LagMetrics
+from muster.edge.lags import Lag, Lags
 
 
 def exposed(registry: CollectorRegistry) -> dict[tuple[str, str], float]:
