@@ -77,6 +77,15 @@ def test_one_that_is_not_there_changes_nothing(missed: Path) -> None:
     assert len(listed(missed)) == 3
 
 
+def test_a_provider_that_no_group_has_is_named_as_that(missed: Path) -> None:
+    with pytest.raises(NotFound, match="of a group; there are dhcp: kea; dns: ns2"):
+        run(missed, "repairs", "drop", "--all", "--group", "dhcp", "--provider", "ns2")
+    assert len(listed(missed)) == 3
+    assert run(missed, "repairs", "retry", "--all", "--provider", "kea").output.endswith(
+        "1 repair set to be tried at once.\n"
+    )
+
+
 @pytest.mark.parametrize("arguments", [(), ("1", "--all"), ("1", "--group", "dns"), ("x",), ("0",)])
 @pytest.mark.parametrize("command", ["retry", "drop"])
 def test_which_ones_are_meant_has_to_be_said(command: str, arguments: tuple[str, ...]) -> None:

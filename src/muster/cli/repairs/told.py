@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,6 +13,7 @@ import click
 from muster.cli.options import one_line, print_json
 
 if TYPE_CHECKING:
+    from muster.cluster.file import ClusterFile
     from muster.policy.groups.journal import Repair
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -67,8 +68,18 @@ async def decide(
     if (group or provider) and not all_:
         raise click.UsageError("--group and --provider go with --all.")
     log.configure(level="ERROR")
-    async with cluster_store(loaded(cluster_path), changes=not dry) as store:
+    cluster = loaded(cluster_path)
+    async with cluster_store(cluster, changes=not dry) as store:
         there = {r.id: r for r in await repairs(store)}
+        # One that is in the settings no more may have repairs still.
+        known = {(r.group, r.provider) for r in there.values()} | set(_grouped(cluster))
+        if (group or provider) and not any(group in (None, g) and provider in (None, p) for g, p in known):
+            told = "; ".join(
+                f"{g}: {', '.join(sorted(p for f, p in known if f == g))}" for g in sorted({g for g, _ in known})
+            )
+            raise NotFound(
+                f"There is no such provider of a group; there are {told or 'no groups'}. Nothing was changed"
+            )
         if strange := sorted(set(ids) - there.keys()):
             raise NotFound(f"There is no repair {', '.join(map(str, strange))}; nothing was changed")
         meant = [
@@ -87,6 +98,14 @@ async def decide(
             except Unavailable as e:
                 raise Unavailable(f"{e}; {len(done)} of {len(meant)} were decided about before") from e
         return done
+
+
+def _grouped(cluster: ClusterFile) -> Iterator[tuple[str, str]]:
+    """Yield feature and name of every provider of a group that the settings have."""
+    for feature, given in cluster.features.items():
+        group = given.get("group") if isinstance(given, Mapping) else None
+        if isinstance(group, Mapping):
+            yield from ((str(feature), str(name)) for name in group.get("providers") or ())
 
 
 def report(found: Sequence[Repair], verb: str, *, dry: bool, as_json: bool) -> None:

@@ -48,7 +48,7 @@ def checks(
                 Finding(
                     "OPENSCAP-REFUSED",
                     _PLACE,
-                    f"{refused.reports} compliance reports of {refused.hosts} hosts were refused",
+                    f"{_count(refused.reports, 'compliance report')} of {_count(refused.hosts, 'host')} refused",
                     "Foreman does not know the host or the policy, or the report cannot be read.",
                     "muster openscap spool --state refused says why; then muster openscap retry, or remove.",
                     "warning",
@@ -84,3 +84,7 @@ def checks(
         ]
 
     return [Check(_PLACE, reports), Check(_PLACE, program)]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number != 1 else ''}"
