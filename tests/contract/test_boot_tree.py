@@ -438,6 +438,16 @@ async def test_without_the_store_what_lies_here_is_served(cluster: Cluster, monk
         await tree.current()
     await tree.beat()
     assert "was not read from the store lately" in tree.trouble
+    assert not tree.may_be_given
+
+    # It comes back between this one's try and the question who else reads it: nobody is out of service for that.
+    async def back() -> bool:
+        monkeypatch.undo()
+        return True
+
+    monkeypatch.setattr(tree, "_seen_by_others", back)
+    await tree.beat()
+    assert (tree.trouble, tree.note, tree.may_be_given) == ("", "", True)
 
 
 async def test_changes_of_all_members_at_once_leave_all_directories_alike(cluster: Cluster) -> None:

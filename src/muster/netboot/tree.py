@@ -505,7 +505,11 @@ class Tree:
             return f"boot files here are older than what was acknowledged: {self._why or 'they come'}", ""
         if self.read_age_s > _BLIND_S:
             why = f"which boot files there are was not read from the store lately: {self._why or 'it is being read'}"
-            return (why, "") if await self._is_seen_by_others() else ("", why)
+            if not await self._is_seen_by_others():
+                return "", why
+            # Where it has just come back, others read it a moment before, and this one can as well.
+            await self._followed(_HELD_UP_S)
+            return (why, "") if self.read_age_s > _BLIND_S else await self._judged()
         lasting = [p for p, (_, since) in self._lacking.items() if time.monotonic() - since > _LACKS_S]
         if self._why or lasting or not self._is_compared:
             why = self._why or (f"{lasting[0]} is not here: {self._bring_why or 'it comes'}" if lasting else _NOT_YET)
