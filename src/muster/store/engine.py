@@ -323,7 +323,7 @@ class Store:
 
     async def _prepare(self) -> None:
         if not self._migrate and self.is_absent:
-            raise schema.Unmade(f"The store ({self.shown}) {schema.lack(None)}")
+            raise schema.unmade(self.shown, None)
         async with self._transaction(writing=False, limit_s=self._limit_s) as uow:
             found = await schema.revision_in(uow, self.dialect)
         if found != schema.HEAD and not schema.is_newer(found):
@@ -338,7 +338,7 @@ class Store:
 
     async def _upgraded(self, found: str | None) -> str:
         if not self._migrate:
-            raise schema.Unmade(f"The store ({self.shown}) {schema.lack(found)}")
+            raise schema.unmade(self.shown, found)
         async with self._transaction(writing=True, limit_s=_MIGRATION_LIMIT_S) as uow:
             now = await uow.connection.run_sync(schema.upgrade, timeout_s=_MIGRATION_LIMIT_S)
             failpoints.before_commit("migration")

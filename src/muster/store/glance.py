@@ -68,7 +68,7 @@ class Glance:
                 if not self._prepared:
                     found = await schema.revision_in(unit, self._place.dialect)
                     if found != schema.HEAD and not schema.is_newer(found):
-                        raise schema.Unmade(f"The store ({self._place.shown}) {schema.lack(found)}")
+                        raise schema.unmade(self._place.shown, found)
                     self._prepared = True
                 yield unit
 
@@ -146,7 +146,7 @@ class _OfSQLite:
 async def _of_sqlite(place: Place, statement_timeout_s: float) -> AsyncIterator[_OfSQLite]:
     file = place.file
     if file is None or not file.exists():
-        raise schema.Unmade(f"The store ({place.shown}) {schema.lack(None)}")
+        raise schema.unmade(place.shown, None)
     # SQLite opens the file, and nobody else: closing another descriptor of it would drop this process' locks on it.
     thread = _Thread(f"glance at {file.name}")
     connection: sqlite3.Connection | None = None

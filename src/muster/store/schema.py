@@ -30,6 +30,10 @@ class Unmade(Unavailable):
     """There is no store yet, or an older one than this Muster needs: who changes something makes it, who reads does not."""
 
 
+class Older(Unmade):
+    """There is a store, of an older Muster: what is in it is not known."""
+
+
 _TABLE: Mapping[str, Query] = {
     "sqlite": Query("SELECT name FROM sqlite_master WHERE type = 'table' AND name = 'alembic_version'"),
     "postgresql": Query("SELECT 1 AS name WHERE to_regclass('alembic_version') IS NOT NULL"),
@@ -61,10 +65,13 @@ def is_newer(found: str | None) -> bool:
     return found is not None and found not in KNOWN
 
 
-def lack(found: str | None) -> str:
-    """Return what it means that the schema is none, or an older one, for who may not make it."""
+def unmade(store: str, found: str | None) -> Unmade:
+    """Return the error of who may not make a store's schema, where that is none or an older one."""
     had = f"has schema {found}" if found else "has no schema yet"
-    return f"{had}; this Muster needs {HEAD}, which muster serve and muster balance make when they start"
+    which = Older if found else Unmade
+    return which(
+        f"The store ({store}) {had}; this Muster needs {HEAD}, which muster serve and muster balance make when they start"
+    )
 
 
 def upgrade(connection: Connection, *, timeout_s: float, to: str = HEAD) -> str:

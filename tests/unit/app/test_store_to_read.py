@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from muster.app.settings import cluster_store, store_to_read
+from muster.authority.ledger.ledger import Ledger
 from muster.cluster.file import ClusterFile
 from muster.cluster.roster import seen_in
-from muster.store.schema import HEAD, Unmade
+from muster.store.schema import HEAD, Older, Unmade
 
 pytestmark = pytest.mark.anyio
 
@@ -54,6 +55,21 @@ async def test_who_reads_leaves_an_older_store_as_it_is(tmp_path: Path) -> None:
     with sqlite3.connect(file) as found:
         assert found.execute("SELECT version_num FROM alembic_version").fetchall() == [("0003",)]
     found.close()
+
+
+async def test_a_store_of_an_older_muster_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
+    file = tmp_path / "store.db"
+    # A dry run says what is done where there is no store, as long as nobody can have done it before.
+    async with cluster_store(cluster(file), changes=False) as store:
+        await Ledger(store, "proxy01.test").refuse_unless_empty()
+    async with cluster_store(cluster(file)) as made:
+        await made.ping()
+    with sqlite3.connect(file) as older:
+        older.execute("UPDATE alembic_version SET version_num = '0003'")
+    older.close()
+    async with cluster_store(cluster(file), changes=False) as store:
+        with pytest.raises(Older, match="has schema 0003"):
+            await Ledger(store, "proxy01.test").refuse_unless_empty()
 
 
 async def test_who_reads_only_glances(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,6 @@ together under the list's row lock, so number and content never disagree (docs/f
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -34,7 +33,7 @@ from muster.authority.ledger.publishing import held, later, locked, publish
 from muster.authority.ledger.reading import every_revoked_in, history_in, statuses_in, successor_in
 from muster.kernel.errors import Conflict, Misconfigured, NotFound
 from muster.store.engine import Store, Unit
-from muster.store.schema import Unmade
+from muster.store.schema import Older, Unmade
 from muster.store.tables import (
     audit,
     authorities,
@@ -78,10 +77,14 @@ class Ledger:
         Raises:
             Conflict: there is one.
         """
-        # Where there is no store yet, and this call may not make it, there is no CA either.
-        with contextlib.suppress(Unmade):
+        try:
             async with self._store.read() as uow:
                 await refuse_unless_empty(uow)
+        except Older:
+            raise
+        except Unmade:
+            # Where there is no store yet, and this call may not make it, there is no CA either.
+            return
 
     async def create(self, chain_pem: str, *, build: Builder, ancestors_pem: str = "") -> None:
         """Begin an empty ledger.

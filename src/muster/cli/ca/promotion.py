@@ -76,12 +76,19 @@ class Promoting:
         from muster.cli.change import who
         from muster.kernel import log
         from muster.kernel.errors import Conflict, MusterError, NotFound
-        from muster.store.documents import Documents
+        from muster.store.documents import Document, Documents
+        from muster.store.schema import Older, Unmade
 
         log.configure(level="ERROR")
         async with cluster_store(loaded(self.cluster_path), changes=not dry_run) as store:
             kept = Documents(store)
-            at = await kept.read(_DOCUMENT)
+            try:
+                at = await kept.read(_DOCUMENT)
+            except Older:
+                raise
+            except Unmade:
+                # No member ever started, as where puppetservers alone sign: nobody has begun a promotion.
+                at = Document(_DOCUMENT)
             if wanted is None:
                 if at.content is None:
                     raise NotFound("There is no promotion to resume")
