@@ -288,6 +288,8 @@ def test_one_that_is_away_stops_nobody_and_is_brought_along(world: World) -> Non
         with away(world.pulps[1]):
             until(lambda: world.repomds()[0] != world.repomds()[1], 60)
         until(lambda: world.has(2), 60)
+        # Who ends before that leaves the note of the generation before, which nobody can tell anew of one that is away.
+        until(lambda: not world.command("content", "jobs")["behind"])
     assert len(world.flips()) == 2
     # It is away before anything is decided: the other goes on without it.
     patient(world, 3.0)
@@ -300,10 +302,9 @@ def test_one_that_is_away_stops_nobody_and_is_brought_along(world: World) -> Non
         assert "gone on without pulp@two" in job.sentence
         one, other = world.repomds()
         assert one != other
-        # What was written down before the one that steered ended may still stand: that it lacked the second flip.
-        until(lambda: [b["generation"] for b in world.command("content", "jobs")["behind"]] == [2])
+        until(lambda: bool(world.command("content", "jobs")["behind"]))
         (behind,) = world.command("content", "jobs")["behind"]
-        assert (behind["pulp"], behind["repository"]) == ("pulp@two", world.name)
+        assert (behind["pulp"], behind["repository"], behind["generation"]) == ("pulp@two", world.name, 2)
         world.command(*place, f"http://{world.pulps[1].address}:{world.pulps[1].api_port}")
         until(lambda: world.has(3), 60)
         until(lambda: not world.command("content", "jobs")["behind"])
