@@ -221,8 +221,11 @@ class DHCP:
         Raises:
             Conflict: something else is.
         """
-        has = await self.provider.of(wanted.subnet, wanted.mac)
-        found = [r for r in (has, *await self._within(wanted.subnet, wanted.ip)) if r is not None]
+        # At once: a provider that follows its server's files looks at them for both together.
+        has, within = await asyncio.gather(
+            self.provider.of(wanted.subnet, wanted.mac), self._within(wanted.subnet, wanted.ip)
+        )
+        found = [r for r in (has, *within) if r is not None]
         if any(isinstance(r, Reservation) and same(r, wanted) for r in found):
             return True
         others = related | {wanted.mac}

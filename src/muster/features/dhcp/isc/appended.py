@@ -41,7 +41,8 @@ class Appended:
             return None
         # Written anew in its place and longer than before, it has something else where we stopped.
         start = self.offset - len(self._tail)
-        found = os.pread(self._file.fileno(), len(self._tail) + WHOLE_BYTES, start)
+        # No more than there was when it was looked at: mostly that is nothing, and room for a MiB takes its time.
+        found = os.pread(self._file.fileno(), min(len(self._tail) + WHOLE_BYTES, now.st_size - start), start)
         return found[len(self._tail) :] if found.startswith(self._tail) else None
 
     def took(self, piece: bytes) -> None:
