@@ -123,13 +123,24 @@ async def until(is_so: Callable[[], bool]) -> None:
 
 
 async def test_who_is_asked_fetches_and_everybody_hears_what_came(
-    store: Store, members: Callable[[str], Member]
+    members: Callable[[str], Member], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     m1, m2 = members("m1"), members("m2")
+    asks, ask = 0, Fetches.ask
+
+    async def counted(*given: Any) -> Any:
+        nonlocal asks
+        found = await ask(*given)
+        asks += 1
+        return found
+
+    monkeypatch.setattr(Fetches, "ask", counted)
     begun = await m1.it.fetch(KERNEL, URL, wait_s=0)
     assert (begun.path, begun.url, begun.member, begun.ended_at) == (KERNEL, URL, "m1", None)
     assert begun.state in ("waiting", "running")
     waiting = [asyncio.create_task(m.it.fetch(KERNEL, URL, wait_s=20)) for m in (m1, m2, m2, m1)]
+    # Whoever asked after its end would have it fetched again; m1 knows by itself that it is under way.
+    await until(lambda: asks == 3)
     async with asyncio.timeout(10):
         while (found := await m2.it.fetch(KERNEL, URL, wait_s=0)).state == "waiting" or not found.done_bytes:
             await asyncio.sleep(0.05)
