@@ -3,11 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable
 from typing import Any, Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
 One = TypeVar("One")
+
+
+class Uninterrupted:
+    """Work that comes to its end also when whoever asked for it goes away.
+
+    Concurrency: one loop.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def done(self, work: Coroutine[Any, Any, One], *, name: str) -> One:
+        """Do it and return what comes of it, or raise that."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
+
+    async def finish(self) -> None:
+        """Return when all that is under way has come to its end."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
 
 class OneEach(Generic[Key]):

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from muster.kernel.tasks import OneEach, each, ended
+from muster.kernel.tasks import OneEach, Uninterrupted, each, ended
 
 pytestmark = pytest.mark.anyio
 
@@ -96,3 +96,23 @@ async def test_the_first_that_fails_ends_the_others_and_is_what_is_raised() -> N
     with pytest.raises(ValueError, match="2"):
         await each(range(20), do, at_once=3)
     assert begun == [0, 1, 2]
+
+
+async def test_work_comes_to_its_end_when_whoever_asked_goes_away_and_can_be_waited_for() -> None:
+    work, may, ends = Uninterrupted(), asyncio.Event(), []
+
+    async def long() -> int:
+        await may.wait()
+        ends.append("long")
+        return 7
+
+    asking = asyncio.create_task(work.done(long(), name="long"))
+    await asyncio.sleep(0)
+    asking.cancel()
+    await asyncio.wait([asking])
+    assert (asking.cancelled(), ends) == (True, [])
+    may.set()
+    await work.finish()
+    assert ends == ["long"]
+    assert await work.done(long(), name="long") == 7
+    await work.finish()

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from muster.kernel import log
 from muster.kernel.errors import MusterError, NotFound, Unavailable, Unsupported
+from muster.kernel.tasks import Uninterrupted
 from muster.policy.groups.grouped import ANSWERS_WITHIN_S, Asked, Failures, Mode, Standing, is_away, reached
 from muster.policy.groups.journal import SET_BACK_S, Begun, Journal, Missed, Order, Repair, Written
 from muster.policy.marks import Operation
@@ -82,7 +83,7 @@ class All:
     _why: dict[str, str] = field(default_factory=dict)
     _behind: Mapping[str, int] = field(default_factory=dict)
     _stuck: Mapping[str, int] = field(default_factory=dict)
-    _changing: set[asyncio.Task[Any]] = field(default_factory=set)
+    _changing: Uninterrupted = field(default_factory=Uninterrupted)
     _ending: set[asyncio.Task[Any]] = field(default_factory=set)
     _failed: set[str] = field(default_factory=set)
     _rest: dict[str, float] = field(default_factory=dict)
@@ -105,15 +106,11 @@ class All:
         if not operation.repeatable:
             raise TypeError(f"{operation} may not be repeated: a group of all cannot carry it out")
         # Who goes away meanwhile takes nothing with him.
-        task = asyncio.create_task(self._change(asked), name=f"a change of group {self.name}")
-        self._changing.add(task)
-        task.add_done_callback(self._changing.discard)
-        return await asyncio.shield(task)
+        return await self._changing.done(self._change(asked), name=f"a change of group {self.name}")
 
     async def close(self) -> None:
         """Wait for changes under way, which end in time."""
-        if self._changing:
-            await asyncio.wait(self._changing)
+        await self._changing.finish()
         for task in self._ending:
             task.cancel()
         await asyncio.gather(*self._ending, return_exceptions=True)

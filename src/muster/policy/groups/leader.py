@@ -16,6 +16,7 @@ from typing import Any
 
 from muster.kernel import log
 from muster.kernel.errors import MusterError, Unavailable
+from muster.kernel.tasks import Uninterrupted
 from muster.policy.groups.first import standings
 from muster.policy.groups.grouped import Asked, Mode, Standing, is_away, reached
 from muster.policy.groups.journal import SET_BACK_S, kept_why
@@ -216,7 +217,7 @@ class Leader:
         self._current = providers[0]
         self._known: Term | None = None
         self._why: dict[str, str] = {}
-        self._changing: set[asyncio.Task[Any]] = set()
+        self._changing = Uninterrupted()
 
     async def __call__(self, asked: Asked) -> Any:
         if asked.operation.name == "reached":
@@ -224,15 +225,11 @@ class Leader:
         if asked.operation.kind == "query":
             return await self._asked(asked, await self._term())
         # Who goes away meanwhile does not keep the others from another leader.
-        task = asyncio.create_task(self._change(asked), name=f"a change of group {self._name}")
-        self._changing.add(task)
-        task.add_done_callback(self._changing.discard)
-        return await asyncio.shield(task)
+        return await self._changing.done(self._change(asked), name=f"a change of group {self._name}")
 
     async def close(self) -> None:
         """Wait for changes under way, which end in time."""
-        if self._changing:
-            await asyncio.wait(self._changing)
+        await self._changing.finish()
 
     async def _change(self, asked: Asked) -> Any:
         # From before others can know of it: who is paused anywhere behind this has no time left then.
