@@ -83,13 +83,7 @@ def site(needs: Callable[[str], None]) -> Iterator[Site]:
 
 @pytest.fixture
 async def well(site: Site) -> Site:
-    async def is_well() -> bool:
-        if not await site.cluster.is_steady():
-            return False
-        told = [(await site.cluster.ask("/features", name)).json for name in site.cluster.names]
-        return all({"tftp", "httpboot"} <= set(features) for features in told)
-
-    await until(is_well, "every member is ready and has the features")
+    await until(lambda: site.cluster.serves("tftp", "httpboot"), "every member is ready and has the features")
     return site
 
 

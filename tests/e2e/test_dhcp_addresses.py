@@ -61,13 +61,7 @@ def kill(cluster: Local, name: str, how: signal.Signals = signal.SIGKILL) -> Non
 
 @pytest.fixture
 async def well(cluster: Local) -> Local:
-    async def is_well() -> bool:
-        if not await cluster.is_steady():
-            return False
-        told = [(await cluster.ask("/features", name)).json for name in cluster.names]
-        return all("dhcp" in features for features in told)
-
-    await until(is_well, "every member is ready and has the feature")
+    await until(lambda: cluster.serves("dhcp"), "every member is ready and has the feature")
     return cluster
 
 

@@ -72,13 +72,7 @@ def site(needs: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture
 async def well(site: Site) -> Site:
-    async def is_well() -> bool:
-        if not await site.cluster.is_steady():
-            return False
-        told = [(await site.cluster.ask("/features", name)).json for name in site.cluster.names]
-        return all("discovery" in features for features in told)
-
-    await until(is_well, "both members answer discovered machines and are up")
+    await until(lambda: site.cluster.serves("discovery"), "both members answer discovered machines and are up")
     site.foreman.asked.clear()
     site.machine.asked.clear()
     return site

@@ -91,13 +91,7 @@ def _pid(cluster: Local, name: str) -> int:
 async def well(site: Site) -> Site:
     """Every member serves registrations."""
 
-    async def is_well() -> bool:
-        if not await site.cluster.is_steady():
-            return False
-        told = [(await site.cluster.ask("/features", name)).json for name in site.cluster.names]
-        return all("registration" in features for features in told)
-
-    await until(is_well, "every member is ready and has the feature")
+    await until(lambda: site.cluster.serves("registration"), "every member is ready and has the feature")
     site.foreman.may_answer.set()
     site.foreman.asked.clear()
     return site

@@ -183,6 +183,13 @@ class Local:
             )
         return False
 
+    async def serves(self, *features: str) -> bool:
+        """Whether it is steady, and every member says by itself that it has these features."""
+        if not await self.is_steady():
+            return False
+        told = [(await self.ask("/features", name)).json for name in self.names]
+        return all({*features} <= {*has} for has in told)
+
     async def status(self) -> dict[str, Any]:
         """Return what `muster status --json` says, asked for in this process: one of its own costs half a second of CPU.
 
