@@ -30,8 +30,8 @@ class Unmade(Unavailable):
     """There is no store yet, or an older one than this Muster needs: who changes something makes it, who reads does not."""
 
 
-class Older(Unmade):
-    """There is a store, of an older Muster: what is in it is not known."""
+class Absent(Unmade):
+    """There is no store yet: nobody has done anything that would stand in it."""
 
 
 _TABLE: Mapping[str, Query] = {
@@ -68,7 +68,7 @@ def is_newer(found: str | None) -> bool:
 def unmade(store: str, found: str | None) -> Unmade:
     """Return the error of who may not make a store's schema, where that is none or an older one."""
     had = f"has schema {found}" if found else "has no schema yet"
-    which = Older if found else Unmade
+    which = Unmade if found else Absent
     return which(
         f"The store ({store}) {had}; this Muster needs {HEAD}, which muster serve and muster balance make when they start"
     )

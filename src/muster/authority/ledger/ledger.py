@@ -33,7 +33,7 @@ from muster.authority.ledger.publishing import held, later, locked, publish
 from muster.authority.ledger.reading import every_revoked_in, history_in, statuses_in, successor_in
 from muster.kernel.errors import Conflict, Misconfigured, NotFound
 from muster.store.engine import Store, Unit
-from muster.store.schema import Older, Unmade
+from muster.store.schema import Absent
 from muster.store.tables import (
     audit,
     authorities,
@@ -80,10 +80,8 @@ class Ledger:
         try:
             async with self._store.read() as uow:
                 await refuse_unless_empty(uow)
-        except Older:
-            raise
-        except Unmade:
-            # Where there is no store yet, and this call may not make it, there is no CA either.
+        except Absent:
+            # This call may not make it, and where there is none, there is no CA either.
             return
 
     async def create(self, chain_pem: str, *, build: Builder, ancestors_pem: str = "") -> None:

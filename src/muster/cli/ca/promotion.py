@@ -77,16 +77,14 @@ class Promoting:
         from muster.kernel import log
         from muster.kernel.errors import Conflict, MusterError, NotFound
         from muster.store.documents import Document, Documents
-        from muster.store.schema import Older, Unmade
+        from muster.store.schema import Absent
 
         log.configure(level="ERROR")
         async with cluster_store(loaded(self.cluster_path), changes=not dry_run) as store:
             kept = Documents(store)
             try:
                 at = await kept.read(_DOCUMENT)
-            except Older:
-                raise
-            except Unmade:
+            except Absent:
                 # No member ever started, as where puppetservers alone sign: nobody has begun a promotion.
                 at = Document(_DOCUMENT)
             if wanted is None:
