@@ -416,13 +416,10 @@ def _shown_to_rubys(cluster: ClusterFile, pki: Path, bundle: BundlePaths) -> Cre
 
 def _puppet_code_of(served: Features, member: Member) -> list[PuppetCodeRead]:
     puppet = served.served.get("puppet")
-    code: CodeSettings | None = getattr(puppet.settings, "code", None) if puppet is not None else None
-    if (
-        puppet is None
-        or not puppet.settings.enabled
-        or code is None
-        or (code.members and member.name not in code.members)
-    ):
+    if puppet is None or not puppet.settings.enabled:
+        return []
+    code: CodeSettings | None = getattr(puppet.settings, "code", None)
+    if code is None or (code.members and member.name not in code.members):
         return []
     # Members without it do not pay for it.
     from muster.app.duties.puppet_code import PuppetCodeRead

@@ -167,9 +167,7 @@ def _of_images(document: Document, cluster: ClusterFile) -> Iterator[Problem]:
     url = content.registry_url
     led = gateway.led_to(cluster, url) if url is not None else "elsewhere"
     at: Location = ("content", "registry_url")
-    given = cluster.features.get("container_gateway", _OFF)
-    model = rooms.settings_model("container_gateway")
-    is_on = model is not None and bool(model.model_validate(given).enabled)
+    is_on = bool(rooms.enabled(cluster, "container_gateway"))
     if led == "foreman's port":
         yield document.problem(
             at,
@@ -194,8 +192,7 @@ def named_files(cluster: ClusterFile) -> Iterator[tuple[Location, Path]]:
     """Return the files that a cluster's settings name, features' own settings included, and where they stand."""
     yield from _files_in(cluster, ())
     for name, given in cluster.features.items():
-        if (model := rooms.settings_model(name)) is not None:
-            settings = model.model_validate(given)
+        if (settings := rooms.settings_of(cluster, name)) is not None:
             each = settings.each() if isinstance(settings, GroupedFeatureSettings) else {}
             if each:
                 yield from _files_of_group(each, given, ("features", name))

@@ -77,11 +77,6 @@ def settings_models() -> dict[str, type[FeatureSettings]]:
     return {name: _settings_model(name) for name in _SETTINGS}
 
 
-def settings_model(name: str) -> type[FeatureSettings] | None:
-    """Return one feature's settings model, without loading others'; None: there is no such feature."""
-    return _settings_model(name) if name in _SETTINGS else None
-
-
 def _settings_model(name: str) -> type[FeatureSettings]:
     module, named = _SETTINGS[name]
     model: type[FeatureSettings] = getattr(importlib.import_module(module), named)

@@ -155,7 +155,7 @@ def reported(one: Service | None, name: str, sentence: str, *, dry: bool, as_jso
 
 def followed(name: str, cluster: ClusterFile) -> str:
     """Return what members do with an entry, as one sentence; empty where they follow it."""
-    from muster.features import settings_models
+    from muster.features import enabled
 
     kind, _, word = name.partition("@")
     if cluster.content is not None and cluster.content.steered is not None and name in cluster.content.steered.pulps:
@@ -164,8 +164,7 @@ def followed(name: str, cluster: ClusterFile) -> str:
         return "Members go by the cluster file: this is written down, and moves nothing."
     if cluster.content is not None:
         return ""
-    given = cluster.features.get("pulpcore")
-    if given is None or not settings_models()["pulpcore"].model_validate(given).enabled:
+    if not enabled(cluster, "pulpcore"):
         return "Nobody is told of it while the feature pulpcore is off: this is written down, and moves nothing."
     return ""
 
